@@ -1,0 +1,4 @@
+//! stub
+/// stub
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {}

@@ -1,0 +1,251 @@
+//! Messages between an agent and the gateway of its host, over `/run/beemesh/agent.sock`.
+//!
+//! Every connection begins with one [`Opening`] from the gateway. On a control connection the agent answers with
+//! [`FromAgent::Welcome`] and both sides then send [`ToAgent`] and [`FromAgent`] frames. On a stream connection the
+//! agent answers with one [`Opened`] frame; every byte after it belongs to the peer gateway.
+
+use crate::HostId;
+
+/// What a connection is for: its first frame.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opening {
+    /// The one control connection; a second one closes the first.
+    Control {
+        /// The gateway's version.
+        version: String,
+    },
+    /// A new stream to a member.
+    Open {
+        /// The member.
+        host: HostId,
+        /// What the stream is for.
+        class: Class,
+    },
+    /// Takes the stream that [`FromAgent::Incoming`] announced.
+    Accept {
+        /// Its number.
+        stream: u64,
+    },
+}
+
+/// The agent's answer to [`Opening::Open`] and [`Opening::Accept`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Opened {
+    /// The next byte is the peer's.
+    Ready,
+    /// There is no such stream or peer; the agent closes the connection.
+    Refused {
+        /// In words for a person.
+        reason: String,
+    },
+}
+
+/// What a mesh stream is for. Each has its own libp2p stream, so that none waits behind another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Class {
+    /// Raft votes, appends and heartbeats ([`crate::raft`]).
+    Raft,
+    /// One Raft snapshot ([`crate::raft`]).
+    Snapshot,
+    /// Proposals, read indexes and observations ([`crate::peer`]).
+    Peer,
+    /// HTTP/1.1 to the peer's API.
+    Api,
+}
+
+/// A member of the cluster as the agent needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// Its key.
+    pub host: HostId,
+    /// Its name for people.
+    pub name: String,
+    /// Multiaddrs it can be dialled at, without the peer id.
+    pub addresses: Vec<String>,
+}
+
+/// From the gateway to the agent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ToAgent {
+    /// Do something and answer with [`FromAgent::Reply`] of the same id.
+    Request {
+        /// Chosen by the gateway, unique on this connection.
+        id: u64,
+        /// What.
+        body: Request,
+    },
+    /// The whole member list: everybody else is a stranger.
+    Members(Vec<Member>),
+    /// What this host shows on D-Bus and in `systemctl status beemesh-agent`.
+    Report(Report),
+    /// The answer to [`FromAgent::JoinRequest`] of the same id.
+    JoinAnswer {
+        /// The request's id.
+        id: u64,
+        /// The decision.
+        answer: crate::mesh::JoinAnswer,
+    },
+}
+
+/// Something only the agent may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Writes the workload's Quadlet pair durably and queues one daemon-reload. Answered when the files are durable.
+    /// `StartUnit` waits for the reload.
+    PutUnit(UnitFiles),
+    /// Removes the workload's Quadlet and every YAML file of it, durably, reloads and resets the unit's failed state.
+    RemoveUnit {
+        /// The workload.
+        workload: String,
+    },
+    /// Removes the YAML files of the workload that its Quadlet does not name.
+    TidyUnit {
+        /// The workload.
+        workload: String,
+    },
+    /// Starts the workload's unit; answered when its job is done.
+    StartUnit {
+        /// The workload.
+        workload: String,
+    },
+    /// Stops the workload's unit; answered when its job is done.
+    StopUnit {
+        /// The workload.
+        workload: String,
+    },
+    /// `syncfs` on the file system of Podman's storage.
+    SyncStorage,
+    /// Asks a member to admit this host; answered with [`Done::Joined`].
+    Join {
+        /// The member that is asked, pinned by its key.
+        host: HostId,
+        /// Multiaddrs to try.
+        addresses: Vec<String>,
+        /// The application.
+        request: crate::mesh::JoinRequest,
+    },
+}
+
+/// A workload's Quadlet pair.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UnitFiles {
+    /// The workload: `NAME` or `NAMESPACE_NAME`. The unit is `beemesh-pod-WORKLOAD.service`.
+    pub workload: String,
+    /// The log index of its revision: names the YAML file `beemesh-pod-WORKLOAD.INDEX.yaml`.
+    pub index: u64,
+    /// The text of `beemesh-pod-WORKLOAD.kube`.
+    pub kube: String,
+    /// The bytes that are played.
+    pub yaml: Vec<u8>,
+}
+
+/// What a successful request gives back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// Nothing but success.
+    Done,
+    /// The member's answer to [`Request::Join`].
+    Joined(crate::mesh::JoinAnswer),
+}
+
+/// What the gateway wants shown on its host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Report {
+    /// `leader`, `follower`, `learner`, `candidate`, or `joining`.
+    pub role: String,
+    /// The leader's key, when one is known.
+    pub leader: Option<HostId>,
+    /// The leader's name, empty when none is known.
+    pub leader_name: String,
+    /// Members of the cluster, this host included.
+    pub hosts: u32,
+    /// Workloads this host should run.
+    pub workloads: u32,
+    /// Those of them that are healthy.
+    pub healthy: u32,
+}
+
+/// From the agent to the gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FromAgent {
+    /// The first frame on a control connection.
+    Welcome(Welcome),
+    /// The answer to a [`ToAgent::Request`] of the same id.
+    Reply {
+        /// The request's id.
+        id: u64,
+        /// What came of it; an error is words for a person.
+        result: Result<Done, String>,
+    },
+    /// All workload units of this host: sent after `Welcome`, and again after the agent lost and regained D-Bus.
+    Units(Vec<UnitState>),
+    /// One workload unit is new or changed.
+    Unit(UnitState),
+    /// A workload's files are gone and systemd has forgotten its unit.
+    UnitGone {
+        /// The workload.
+        workload: String,
+    },
+    /// A member was reached or lost.
+    Peer {
+        /// The member.
+        host: HostId,
+        /// Whether it is connected now.
+        connected: bool,
+    },
+    /// A member opened a stream: take it with [`Opening::Accept`] within [`ACCEPT_SECONDS_MAX`].
+    Incoming {
+        /// The stream's number.
+        stream: u64,
+        /// The member, as authenticated by the mesh.
+        host: HostId,
+        /// What the stream is for.
+        class: Class,
+    },
+    /// A stranger applies for membership: answer with [`ToAgent::JoinAnswer`].
+    JoinRequest {
+        /// The request's id.
+        id: u64,
+        /// The stranger, as authenticated by the mesh.
+        host: HostId,
+        /// What it sent.
+        request: crate::mesh::JoinRequest,
+    },
+}
+
+/// An announced stream that is not taken within this many seconds is closed by the agent.
+pub const ACCEPT_SECONDS_MAX: u64 = 5;
+
+/// Who this host is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Welcome {
+    /// Its key.
+    pub host: HostId,
+    /// Its name: the configured one, else the host name.
+    pub name: String,
+    /// Multiaddrs it can be dialled at, without the peer id.
+    pub addresses: Vec<String>,
+    /// The agent's version.
+    pub version: String,
+    /// Members that are connected now.
+    pub connected: Vec<HostId>,
+}
+
+/// What systemd and the disk say about one workload's unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnitState {
+    /// The workload.
+    pub workload: String,
+    /// The text of its `.kube` on disk; empty when there is none.
+    pub kube: String,
+    /// `ActiveState`: `active`, `activating`, `deactivating`, `inactive`, `failed`, `reloading`.
+    pub active: String,
+    /// `SubState`.
+    pub sub: String,
+    /// `Result`: `success` or the cause of the last failure.
+    pub result: String,
+    /// `StatusText`: what the supervisor says.
+    pub status: String,
+    /// Whether the unit was active at any time since the host booted (`ActiveEnterTimestamp` is not 0).
+    pub started: bool,
+}

@@ -1,0 +1,19 @@
+//! Every message that crosses a Beemesh process or host boundary, as owned types, and the frame around it.
+//!
+//! Pure: no I/O, no clock, no randomness. FlatBuffers accessors never leave this crate: callers see the owned
+//! types below, and `decode` is the only way to them from bytes. It verifies the buffer, checks every required
+//! field and every bound, and fails with a [`DecodeError`] that names the field.
+
+pub mod frame;
+pub mod id;
+pub mod ipc;
+pub mod mesh;
+pub mod peer;
+pub mod raft;
+pub mod state;
+pub mod token;
+
+mod codec;
+
+pub use codec::DecodeError;
+pub use id::{ClusterId, HostId};

@@ -1,0 +1,74 @@
+//! Messages between agents, over libp2p.
+//!
+//! `/beemesh/stream/1`, between members: one [`StreamOpening`], one [`crate::ipc::Opened`], then opaque bytes.
+//! `/beemesh/join/1`, from a stranger: one [`JoinRequest`], one [`JoinAnswer`]. Strangers may speak nothing else.
+
+use crate::{
+    ClusterId, HostId,
+    ipc::{Class, Member},
+};
+
+/// libp2p protocol name of gateway streams between members.
+pub const STREAM_PROTOCOL: &str = "/beemesh/stream/1";
+/// libp2p protocol name of applications for membership.
+pub const JOIN_PROTOCOL: &str = "/beemesh/join/1";
+/// TCP and UDP port of the mesh.
+pub const PORT: u16 = 4701;
+
+/// The first frame on a stream between members.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StreamOpening {
+    /// What the stream is for.
+    pub class: Class,
+}
+
+/// A stranger's application.
+#[derive(Clone, PartialEq, Eq)]
+pub struct JoinRequest {
+    /// The cluster that the token names.
+    pub cluster: ClusterId,
+    /// The token's id.
+    pub token: [u8; 8],
+    /// The token's secret.
+    pub secret: [u8; 32],
+    /// The applicant's name.
+    pub name: String,
+    /// Multiaddrs the applicant can be dialled at.
+    pub addresses: Vec<String>,
+}
+
+impl std::fmt::Debug for JoinRequest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The secret stays out of every log.
+        f.debug_struct("JoinRequest")
+            .field("cluster", &self.cluster)
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The cluster's decision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum JoinAnswer {
+    /// The applicant is in the replicated member list.
+    Admitted {
+        /// The cluster.
+        cluster: ClusterId,
+        /// All members, the applicant included.
+        members: Vec<Member>,
+    },
+    /// It is not.
+    Refused {
+        /// In words for a person.
+        reason: String,
+    },
+}
+
+/// A member that a token names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Contact {
+    /// Its key: the joiner talks to nobody else.
+    pub host: HostId,
+    /// Multiaddrs to try.
+    pub addresses: Vec<String>,
+}

@@ -1,0 +1,169 @@
+//! Messages between gateways that are not Raft's: proposals for the leader, read indexes, and what hosts observe.
+//!
+//! On a [`crate::ipc::Class::Peer`] stream the opener sends [`Request`]s and the other side answers with [`Reply`]s of
+//! the same id, in any order.
+
+use crate::{HostId, ipc::Member, raft::LogId, state::Command};
+
+/// To another gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Request {
+    /// Chosen by the sender, unique on its stream.
+    pub id: u64,
+    /// What.
+    pub body: RequestBody,
+}
+
+/// What one gateway asks of another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RequestBody {
+    /// Commit these commands, in one entry or several, each answered in order. Only the leader does.
+    Propose(Vec<Command>),
+    /// Confirm leadership and tell the commit point, for a linearizable read. Only the leader does.
+    ReadIndex,
+    /// What the sender's host looks like now. Replaces what it said before.
+    Observe(HostReport),
+}
+
+/// From another gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reply {
+    /// The request's id.
+    pub id: u64,
+    /// What came of it.
+    pub body: ReplyBody,
+}
+
+/// What came of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ReplyBody {
+    /// One outcome for each command, in order.
+    Committed(Vec<Committed>),
+    /// A read is linearizable once the reader has applied this entry.
+    ReadIndex(Option<LogId>),
+    /// The receiver is not the leader; who it thinks is.
+    NotLeader(Option<HostId>),
+    /// The observation is noted.
+    Noted,
+    /// It failed; words for a person.
+    Failed(String),
+}
+
+/// A committed command and what the state machine answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Committed {
+    /// The entry that carried it.
+    pub index: u64,
+    /// The state machine's answer.
+    pub outcome: Outcome,
+}
+
+/// What the state machine answers to a command: the same on every gateway.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Outcome {
+    /// The command took effect and has nothing to tell.
+    Done,
+    /// The answer to an apply.
+    Applied(Vec<Effect>),
+    /// The answer to a deletion: the workloads that were removed.
+    Deleted(Vec<String>),
+    /// The answer to an admission: all members.
+    Admitted(Vec<Member>),
+    /// Nothing was changed; every reason, in words for a person.
+    Refused(Vec<Refusal>),
+}
+
+/// Why the state machine refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// `true` when the thing that was named does not exist.
+    pub missing: bool,
+    /// The position of the object in the command, from 0, when one object is to blame.
+    pub object: Option<u32>,
+    /// In words for a person.
+    pub message: String,
+}
+
+/// What an apply did to one object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Effect {
+    /// What it is.
+    pub kind: crate::state::Kind,
+    /// `NAME` or `NAMESPACE_NAME`.
+    pub name: String,
+    /// The workload's revision now; 0 for other kinds and for removed workloads.
+    pub revision: u64,
+    /// What happened.
+    pub action: Action,
+}
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// It is new.
+    Created,
+    /// Its content changed, or that of an object it refers to.
+    Updated,
+    /// It was already like this.
+    Unchanged,
+    /// The manifest no longer has it.
+    Removed,
+}
+
+/// What a host observes of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct HostReport {
+    /// Counts up with every report of one run of the gateway.
+    pub sequence: u64,
+    /// The last log index its state includes.
+    pub applied: u64,
+    /// Its Beemesh version.
+    pub version: String,
+    /// Its Podman version; empty while unknown.
+    pub podman: String,
+    /// What the host waits for or suffers from, in words for a person; empty when all is well.
+    pub trouble: String,
+    /// By name.
+    pub workloads: Vec<WorkloadReport>,
+}
+
+/// One workload on one host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct WorkloadReport {
+    /// `NAME` or `NAMESPACE_NAME`.
+    pub workload: String,
+    /// The revision that is on the host; 0 when none is.
+    pub revision: u64,
+    /// The log index of that revision.
+    pub index: u64,
+    /// What it does.
+    pub phase: Phase,
+    /// Containers that are healthy.
+    pub healthy: u32,
+    /// Containers it has.
+    pub total: u32,
+    /// Restarts of its containers since the pod was made.
+    pub restarts: u32,
+    /// Why it is not running, or what is going on, in words for a person.
+    pub message: String,
+}
+
+/// What a workload does on a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Phase {
+    /// Work on it has not begun.
+    #[default]
+    Pending,
+    /// Its images are being pulled, its pod is being made or replaced.
+    Starting,
+    /// Its pod runs, as the unit says; see `healthy`.
+    Running,
+    /// Its pod has done its job and exited.
+    Succeeded,
+    /// The administrator of the host stopped the unit.
+    Stopped,
+    /// It could not be started or was given up; see `message`.
+    Failed,
+    /// It is being removed.
+    Removing,
+}

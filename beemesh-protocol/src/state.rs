@@ -1,0 +1,181 @@
+//! The replicated state's vocabulary: commands, their responses' inputs, and the snapshot's parts.
+//!
+//! A log entry carries a vector of [`Command`]s. The state machine that applies them lives in the gateway.
+
+use std::collections::BTreeMap;
+
+use crate::{ClusterId, HostId};
+
+/// One change to the replicated state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Command {
+    /// The proposer's clock in milliseconds since 1970: the only time the state machine knows.
+    pub at_ms: u64,
+    /// What to change.
+    pub change: Change,
+}
+
+/// What a command changes.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Change {
+    /// Makes a cluster of one: the first command of every log.
+    Found {
+        /// The new cluster's id.
+        cluster: ClusterId,
+        /// Its first host.
+        host: Host,
+    },
+    /// Replaces the manifest's set of objects; all or nothing.
+    Apply {
+        /// The manifest's name.
+        manifest: String,
+        /// Its objects, in document order.
+        objects: Vec<Object>,
+    },
+    /// Removes one workload, and its manifest with it when it was the last object.
+    DeleteWorkload {
+        /// `NAME` or `NAMESPACE_NAME`.
+        workload: String,
+    },
+    /// Removes a manifest and its objects.
+    DeleteManifest {
+        /// Its name.
+        manifest: String,
+    },
+    /// Adds a join token.
+    PutToken(TokenRecord),
+    /// Redeems a token and adds its bearer to the hosts. Repeating it for a host that is in is a success.
+    Admit {
+        /// The token's id.
+        token: [u8; 8],
+        /// SHA-256 of the secret that was presented.
+        secret_hash: [u8; 32],
+        /// The new host.
+        host: Host,
+    },
+    /// Updates a member's name and addresses.
+    PutHost(Host),
+    /// Removes a member.
+    RemoveHost {
+        /// The member.
+        host: HostId,
+    },
+}
+
+/// A member of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Host {
+    /// Its key.
+    pub id: HostId,
+    /// Its name for people, unique in the cluster.
+    pub name: String,
+    /// Multiaddrs it can be dialled at.
+    pub addresses: Vec<String>,
+    /// Labels for `nodeSelector`.
+    pub labels: BTreeMap<String, String>,
+}
+
+/// A join token as it is replicated: without its secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TokenRecord {
+    /// Its id.
+    pub id: [u8; 8],
+    /// SHA-256 of its secret.
+    pub secret_hash: [u8; 32],
+    /// When it stops working, in milliseconds since 1970.
+    pub expires_ms: u64,
+    /// How often it can still be used.
+    pub uses: u32,
+}
+
+/// The kinds that Beemesh keeps.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// A workload.
+    Pod,
+    /// A workload.
+    Deployment,
+    /// A workload.
+    DaemonSet,
+    /// A workload.
+    Job,
+    /// Data for workloads.
+    ConfigMap,
+    /// Data for workloads.
+    Secret,
+    /// A volume for workloads.
+    PersistentVolumeClaim,
+}
+
+/// One object of a manifest, checked and in canonical form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// What it is.
+    pub kind: Kind,
+    /// `default` or another.
+    pub namespace: String,
+    /// Its `metadata.name`.
+    pub name: String,
+    /// Canonical JSON: sorted keys, no insignificant space.
+    pub body: Vec<u8>,
+    /// SHA-256 of `body`.
+    pub hash: [u8; 32],
+    /// The ConfigMaps, Secrets and claims that a workload uses, sorted, in its own namespace.
+    pub references: Vec<Reference>,
+    /// `spec.replicas` of a Deployment: on how many hosts it runs. `None` is every host.
+    pub replicas: Option<u32>,
+    /// `nodeSelector`: only hosts with all these labels run it.
+    pub selector: BTreeMap<String, String>,
+}
+
+/// A workload's use of another object.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Reference {
+    /// What is used.
+    pub kind: Kind,
+    /// Its name.
+    pub name: String,
+    /// Whether the workload can do without it.
+    pub optional: bool,
+}
+
+/// A workload in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadRecord {
+    /// `NAME` or `NAMESPACE_NAME`.
+    pub workload: String,
+    /// Counts up with every change of the workload or of what it refers to.
+    pub revision: u64,
+    /// The log index that made this revision.
+    pub index: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// A manifest in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ManifestRecord {
+    /// Its name.
+    pub manifest: String,
+    /// The log index that last changed it.
+    pub index: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Its objects, in document order.
+    pub objects: Vec<Object>,
+}
+
+/// The whole replicated state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The cluster, once founded.
+    pub cluster: Option<ClusterId>,
+    /// By id.
+    pub hosts: Vec<Host>,
+    /// By name.
+    pub manifests: Vec<ManifestRecord>,
+    /// By name.
+    pub workloads: Vec<WorkloadRecord>,
+    /// By id.
+    pub tokens: Vec<TokenRecord>,
+}
