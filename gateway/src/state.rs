@@ -1,0 +1,200 @@
+//! The replicated state: every gateway applies the same commands in the same order and has the same state after each.
+//!
+//! Pure: no I/O, no clock, no randomness; time enters as a field of a command. Input: a log index and a [`Command`].
+//! Output: an [`Outcome`], and the state that the API reads and the reconciler works towards. A refused command changes
+//! nothing. Cloning is cheap: the parts are shared until one of them changes.
+
+mod apply;
+mod snapshot;
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use beemesh_protocol::{
+    ClusterId, HostId,
+    peer::{Outcome, Refusal},
+    state::{Change, Command, Host, Kind, Object, TokenRecord},
+};
+use beemesh_quadlet::manifest::{is_workload, workload_name};
+
+/// Members of one cluster. Beyond it a single Raft group is the wrong tool.
+pub(crate) const HOSTS_MAX: usize = 256;
+/// Join tokens that are kept; the oldest expired ones go first.
+pub(crate) const TOKENS_MAX: usize = 256;
+/// Manifests that are kept: with [`beemesh_quadlet::manifest::BYTES_MAX`] each, what a host holds in memory.
+pub(crate) const MANIFESTS_MAX: usize = 4096;
+
+/// Names an object within the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) kind: Kind,
+    pub(crate) namespace: String,
+    pub(crate) name: String,
+}
+
+impl Key {
+    pub(crate) fn of(object: &Object) -> Self {
+        Self {
+            kind: object.kind,
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+        }
+    }
+}
+
+/// An object and the manifest it came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Owned {
+    manifest: String,
+    object: Arc<Object>,
+}
+
+/// A workload that the cluster should run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Workload {
+    /// `NAME` or `NAMESPACE_NAME`.
+    pub(crate) name: String,
+    /// The manifest it came in.
+    pub(crate) manifest: String,
+    /// Counts up with every change of the workload or of what it refers to.
+    pub(crate) revision: u64,
+    /// The log index that made this revision.
+    pub(crate) index: u64,
+    /// When, in milliseconds since 1970.
+    pub(crate) at_ms: u64,
+    /// The object itself.
+    pub(crate) object: Arc<Object>,
+}
+
+/// A named set of objects that was applied together.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Manifest {
+    pub(crate) name: String,
+    /// The log index that last changed it.
+    pub(crate) index: u64,
+    /// When, in milliseconds since 1970.
+    pub(crate) at_ms: u64,
+    /// In document order.
+    pub(crate) objects: Vec<Arc<Object>>,
+}
+
+/// The whole replicated state.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct State {
+    cluster: Option<ClusterId>,
+    hosts: Arc<BTreeMap<HostId, Host>>,
+    manifests: Arc<BTreeMap<String, Manifest>>,
+    objects: Arc<BTreeMap<Key, Owned>>,
+    workloads: Arc<BTreeMap<String, Workload>>,
+    tokens: Arc<BTreeMap<[u8; 8], TokenRecord>>,
+}
+
+impl State {
+    /// Applies one command that was committed at `index`.
+    pub(crate) fn apply(&mut self, index: u64, command: &Command) -> Outcome {
+        let at_ms = command.at_ms;
+        let result = match &command.change {
+            Change::Found { cluster, host } => self.found(*cluster, host),
+            Change::Apply { manifest, objects } => {
+                self.apply_manifest(index, at_ms, manifest, objects)
+            }
+            Change::DeleteWorkload { workload } => self.delete_workload(index, at_ms, workload),
+            Change::DeleteManifest { manifest } => self.delete_manifest(manifest),
+            Change::PutToken(token) => self.put_token(at_ms, token),
+            Change::Admit {
+                token,
+                secret_hash,
+                host,
+            } => self.admit(at_ms, token, secret_hash, host),
+            Change::PutHost(host) => self.put_host(host),
+            Change::RemoveHost { host } => self.remove_host(*host),
+        };
+        result.unwrap_or_else(Outcome::Refused)
+    }
+
+    /// What `apply` would answer, with nothing changed.
+    pub(crate) fn preview(&self, index: u64, command: &Command) -> Outcome {
+        self.clone().apply(index, command)
+    }
+
+    /// The cluster, once founded.
+    pub(crate) fn cluster(&self) -> Option<ClusterId> {
+        self.cluster
+    }
+
+    /// The members by id.
+    pub(crate) fn hosts(&self) -> &BTreeMap<HostId, Host> {
+        &self.hosts
+    }
+
+    /// All workloads by name.
+    pub(crate) fn workloads(&self) -> impl ExactSizeIterator<Item = &Workload> {
+        self.workloads.values()
+    }
+
+    /// One workload.
+    pub(crate) fn workload(&self, name: &str) -> Option<&Workload> {
+        self.workloads.get(name)
+    }
+
+    /// All manifests by name.
+    pub(crate) fn manifests(&self) -> impl ExactSizeIterator<Item = &Manifest> {
+        self.manifests.values()
+    }
+
+    /// One manifest.
+    pub(crate) fn manifest(&self, name: &str) -> Option<&Manifest> {
+        self.manifests.get(name)
+    }
+
+    /// The ConfigMaps, Secrets and claims that an object refers to and that exist.
+    pub(crate) fn uses(&self, object: &Object) -> Vec<Arc<Object>> {
+        self.references(object)
+            .filter_map(|(key, _)| self.objects.get(&key))
+            .map(|owned| owned.object.clone())
+            .collect()
+    }
+
+    /// What an object refers to, and whether it can do without.
+    fn references<'a>(&self, object: &'a Object) -> impl Iterator<Item = (Key, bool)> + 'a {
+        object.references.iter().map(|reference| {
+            let key = Key {
+                kind: reference.kind,
+                namespace: object.namespace.clone(),
+                name: reference.name.clone(),
+            };
+            (key, reference.optional)
+        })
+    }
+}
+
+/// A refusal of the whole command.
+fn refused(message: impl Into<String>) -> Vec<Refusal> {
+    vec![Refusal {
+        missing: false,
+        object: None,
+        message: message.into(),
+    }]
+}
+
+/// A refusal because the named thing does not exist.
+fn missing(message: impl Into<String>) -> Vec<Refusal> {
+    vec![Refusal {
+        missing: true,
+        object: None,
+        message: message.into(),
+    }]
+}
+
+/// How an object is called in messages: `ConfigMap web-conf`.
+fn title(object: &Object) -> String {
+    let kind = beemesh_quadlet::manifest::kind_name(object.kind);
+    format!("{kind} {}", workload_name(&object.namespace, &object.name))
+}
+
+/// The workload's name when the object is one.
+fn workload_of(object: &Object) -> Option<String> {
+    is_workload(object.kind).then(|| workload_name(&object.namespace, &object.name))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,398 @@
+//! What each change does to the replicated state.
+//!
+//! Pure. Each function checks everything before it changes anything, so that a refusal leaves the state as it was.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use beemesh_protocol::{
+    ClusterId, HostId,
+    ipc::Member,
+    peer::{Action, Effect, Outcome, Refusal},
+    state::{Host, Kind, Object, TokenRecord},
+};
+use beemesh_quadlet::manifest::{kind_name, workload_name};
+
+use super::{
+    HOSTS_MAX, Key, MANIFESTS_MAX, Manifest, Owned, State, TOKENS_MAX, Workload, missing, refused,
+    title, workload_of,
+};
+
+type Change<T = Outcome> = Result<T, Vec<Refusal>>;
+
+impl State {
+    pub(super) fn found(&mut self, cluster: ClusterId, host: &Host) -> Change {
+        if let Some(existing) = self.cluster {
+            return Err(refused(format!("cluster {existing} is founded already")));
+        }
+        self.cluster = Some(cluster);
+        Arc::make_mut(&mut self.hosts).insert(host.id, host.clone());
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn apply_manifest(
+        &mut self,
+        index: u64,
+        at_ms: u64,
+        name: &str,
+        objects: &[Object],
+    ) -> Change {
+        self.check_room(name)?;
+        self.check_owners(name, objects)?;
+        let dropped = self.dropped(name, objects);
+        self.check_references(objects, &dropped)?;
+
+        let mut effects: Vec<_> = objects.iter().map(|o| self.effect_of(o)).collect();
+        effects.extend(dropped.iter().map(|key| Effect {
+            kind: key.kind,
+            name: workload_name(&key.namespace, &key.name),
+            revision: 0,
+            action: Action::Removed,
+        }));
+        if effects.iter().any(|effect| effect.action != Action::Unchanged) {
+            self.replace_manifest(index, at_ms, name, objects);
+            self.remove_objects(&dropped);
+            self.bump(index, at_ms, &mut effects);
+        }
+        for effect in &mut effects {
+            effect.revision = self.revision_of(effect);
+        }
+        Ok(Outcome::Applied(effects))
+    }
+
+    fn check_room(&self, name: &str) -> Change<()> {
+        if self.manifests.len() >= MANIFESTS_MAX && !self.manifests.contains_key(name) {
+            return Err(refused(format!(
+                "the cluster holds {MANIFESTS_MAX} manifests, which is the most: delete one first"
+            )));
+        }
+        Ok(())
+    }
+
+    /// An object belongs to one manifest, and a unit to one workload whatever its kind.
+    fn check_owners(&self, manifest: &str, objects: &[Object]) -> Change<()> {
+        let mut refusals = Vec::new();
+        for (position, object) in (0..).zip(objects) {
+            let foreign = |owner: &str, what: String| Refusal {
+                missing: false,
+                object: Some(position),
+                message: format!(
+                    "{what} belongs to manifest `{owner}`: apply it under that name, or delete it there first"
+                ),
+            };
+            if let Some(owned) = self.objects.get(&Key::of(object))
+                && owned.manifest != manifest
+            {
+                refusals.push(foreign(&owned.manifest, title(object)));
+            } else if let Some(name) = workload_of(object)
+                && let Some(other) = self.workloads.get(&name)
+                && other.manifest != manifest
+            {
+                refusals.push(foreign(&other.manifest, title(&other.object)));
+            }
+        }
+        if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+    }
+
+    /// The objects that the manifest has now and will not have any more.
+    fn dropped(&self, manifest: &str, objects: &[Object]) -> Vec<Key> {
+        let keep: BTreeSet<Key> = objects.iter().map(Key::of).collect();
+        let before = self.manifests.get(manifest);
+        let before = before.into_iter().flat_map(|manifest| &manifest.objects);
+        before
+            .map(|object| Key::of(object))
+            .filter(|key| !keep.contains(key))
+            .collect()
+    }
+
+    /// Every object that a workload needs exists after the change, also for workloads of other manifests.
+    fn check_references(&self, objects: &[Object], dropped: &[Key]) -> Change<()> {
+        let new: BTreeSet<Key> = objects.iter().map(Key::of).collect();
+        let mut refusals = Vec::new();
+        for (position, object) in (0..).zip(objects) {
+            for (key, optional) in self.references(object) {
+                let exists = new.contains(&key)
+                    || self.objects.contains_key(&key) && !dropped.contains(&key);
+                if !optional && !exists {
+                    refusals.push(Refusal {
+                        missing: false,
+                        object: Some(position),
+                        message: format!(
+                            "{} uses {} {}, which is neither in this manifest nor in the cluster",
+                            title(object),
+                            kind_name(key.kind),
+                            workload_name(&key.namespace, &key.name)
+                        ),
+                    });
+                }
+            }
+        }
+        refusals.extend(self.orphaned(dropped, &new));
+        if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+    }
+
+    /// Refusals for workloads that stay and would lose what they need.
+    fn orphaned(&self, dropped: &[Key], replaced: &BTreeSet<Key>) -> Vec<Refusal> {
+        let stays = |workload: &&Workload| {
+            let key = Key::of(&workload.object);
+            !dropped.contains(&key) && !replaced.contains(&key)
+        };
+        self.workloads
+            .values()
+            .filter(stays)
+            .flat_map(|workload| {
+                self.references(&workload.object)
+                    .filter(|(key, optional)| !optional && dropped.contains(key))
+                    .map(|(key, _)| Refusal {
+                        missing: false,
+                        object: None,
+                        message: format!(
+                            "{} {} is used by workload {} of manifest `{}`",
+                            kind_name(key.kind),
+                            workload_name(&key.namespace, &key.name),
+                            workload.name,
+                            workload.manifest
+                        ),
+                    })
+            })
+            .collect()
+    }
+
+    fn effect_of(&self, object: &Object) -> Effect {
+        let action = match self.objects.get(&Key::of(object)) {
+            None => Action::Created,
+            Some(owned) if owned.object.hash == object.hash => Action::Unchanged,
+            Some(_) => Action::Updated,
+        };
+        Effect {
+            kind: object.kind,
+            name: workload_name(&object.namespace, &object.name),
+            revision: 0,
+            action,
+        }
+    }
+
+    fn replace_manifest(&mut self, index: u64, at_ms: u64, name: &str, objects: &[Object]) {
+        let objects: Vec<_> = objects
+            .iter()
+            .map(|object| match self.objects.get(&Key::of(object)) {
+                Some(owned) if *owned.object == *object => owned.object.clone(),
+                _ => Arc::new(object.clone()),
+            })
+            .collect();
+        for object in &objects {
+            let owned = Owned {
+                manifest: name.to_owned(),
+                object: object.clone(),
+            };
+            Arc::make_mut(&mut self.objects).insert(Key::of(object), owned);
+        }
+        let manifest = Manifest {
+            name: name.to_owned(),
+            index,
+            at_ms,
+            objects,
+        };
+        Arc::make_mut(&mut self.manifests).insert(name.to_owned(), manifest);
+    }
+
+    fn remove_objects(&mut self, keys: &[Key]) {
+        let objects = Arc::make_mut(&mut self.objects);
+        for key in keys {
+            objects.remove(key);
+        }
+    }
+
+    /// Gives a new revision to every workload that changed, or that refers to an object that did, and forgets those
+    /// whose object is gone. `effects` says what changed and learns what changed with it.
+    fn bump(&mut self, index: u64, at_ms: u64, effects: &mut Vec<Effect>) {
+        let changed: BTreeSet<(Kind, String)> = effects
+            .iter()
+            .filter(|effect| effect.action != Action::Unchanged)
+            .map(|effect| (effect.kind, effect.name.clone()))
+            .collect();
+        let is_changed = |kind: Kind, namespace: &str, name: &str| {
+            changed.contains(&(kind, workload_name(namespace, name)))
+        };
+        let mut workloads = BTreeMap::new();
+        for owned in self.objects.values() {
+            let object = &owned.object;
+            let Some(name) = workload_of(object) else {
+                continue;
+            };
+            let before = self.workloads.get(&name);
+            let own = is_changed(object.kind, &object.namespace, &object.name);
+            let theirs = object
+                .references
+                .iter()
+                .any(|r| is_changed(r.kind, &object.namespace, &r.name));
+            let workload = match before {
+                Some(before) if !own && !theirs => before.clone(),
+                _ => Workload {
+                    name: name.clone(),
+                    manifest: owned.manifest.clone(),
+                    revision: before.map_or(1, |before| before.revision + 1),
+                    index,
+                    at_ms,
+                    object: object.clone(),
+                },
+            };
+            if theirs && !own {
+                note_update(effects, object.kind, &name);
+            }
+            workloads.insert(name, workload);
+        }
+        self.workloads = Arc::new(workloads);
+    }
+
+    fn revision_of(&self, effect: &Effect) -> u64 {
+        let workload = self.workloads.get(&effect.name);
+        workload
+            .filter(|w| w.object.kind == effect.kind && effect.action != Action::Removed)
+            .map_or(0, |workload| workload.revision)
+    }
+
+    pub(super) fn delete_workload(&mut self, index: u64, at_ms: u64, name: &str) -> Change {
+        let Some(workload) = self.workloads.get(name).cloned() else {
+            return Err(missing(format!("there is no workload `{name}`")));
+        };
+        let key = Key::of(&workload.object);
+        Arc::make_mut(&mut self.workloads).remove(name);
+        self.remove_objects(std::slice::from_ref(&key));
+        let manifests = Arc::make_mut(&mut self.manifests);
+        if let Some(manifest) = manifests.get_mut(&workload.manifest) {
+            manifest.objects.retain(|object| Key::of(object) != key);
+            manifest.index = index;
+            manifest.at_ms = at_ms;
+            if manifest.objects.is_empty() {
+                manifests.remove(&workload.manifest);
+            }
+        }
+        Ok(Outcome::Deleted(vec![name.to_owned()]))
+    }
+
+    pub(super) fn delete_manifest(&mut self, name: &str) -> Change {
+        let Some(manifest) = self.manifests.get(name) else {
+            return Err(missing(format!("there is no manifest `{name}`")));
+        };
+        let keys: Vec<Key> = manifest.objects.iter().map(|o| Key::of(o)).collect();
+        let gone: Vec<String> = manifest
+            .objects
+            .iter()
+            .filter_map(|object| workload_of(object))
+            .collect();
+        let refusals = self.orphaned(&keys, &BTreeSet::new());
+        if !refusals.is_empty() {
+            return Err(refusals);
+        }
+        Arc::make_mut(&mut self.manifests).remove(name);
+        self.remove_objects(&keys);
+        let workloads = Arc::make_mut(&mut self.workloads);
+        for workload in &gone {
+            workloads.remove(workload);
+        }
+        Ok(Outcome::Deleted(gone))
+    }
+
+    pub(super) fn put_token(&mut self, at_ms: u64, token: &TokenRecord) -> Change {
+        let tokens = Arc::make_mut(&mut self.tokens);
+        tokens.retain(|_, token| token.expires_ms > at_ms && token.uses > 0);
+        if tokens.len() >= TOKENS_MAX {
+            return Err(refused(format!(
+                "{TOKENS_MAX} join tokens are waiting to be used, which is the most: wait until some expire"
+            )));
+        }
+        tokens.insert(token.id, token.clone());
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn admit(
+        &mut self,
+        at_ms: u64,
+        token: &[u8; 8],
+        secret_hash: &[u8; 32],
+        host: &Host,
+    ) -> Change {
+        // The mesh has proved the applicant's key, so a member that asks again is let in without a second token.
+        if self.hosts.contains_key(&host.id) {
+            self.put_host(host)?;
+            return Ok(Outcome::Admitted(self.members()));
+        }
+        let valid = self.tokens.get(token).is_some_and(|record| {
+            record.secret_hash == *secret_hash && record.expires_ms > at_ms && record.uses > 0
+        });
+        if !valid {
+            return Err(refused(
+                "the join token is unknown, used up or expired: make a new one with `beemesh token create`",
+            ));
+        }
+        self.check_host(host)?;
+        if let Some(record) = Arc::make_mut(&mut self.tokens).get_mut(token) {
+            record.uses -= 1;
+        }
+        Arc::make_mut(&mut self.hosts).insert(host.id, host.clone());
+        Ok(Outcome::Admitted(self.members()))
+    }
+
+    fn check_host(&self, host: &Host) -> Change<()> {
+        if let Some(other) = self
+            .hosts
+            .values()
+            .find(|other| other.name == host.name && other.id != host.id)
+        {
+            return Err(refused(format!(
+                "a host named `{}` is a member already ({}): set another `name` in /etc/beemesh/agent.toml.d",
+                host.name, other.id
+            )));
+        }
+        if self.hosts.len() >= HOSTS_MAX && !self.hosts.contains_key(&host.id) {
+            return Err(refused(format!(
+                "the cluster has {HOSTS_MAX} hosts, which is the most"
+            )));
+        }
+        Ok(())
+    }
+
+    pub(super) fn put_host(&mut self, host: &Host) -> Change {
+        if !self.hosts.contains_key(&host.id) {
+            return Err(missing(format!("host {} is not a member", host.id)));
+        }
+        self.check_host(host)?;
+        Arc::make_mut(&mut self.hosts).insert(host.id, host.clone());
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn remove_host(&mut self, host: HostId) -> Change {
+        match Arc::make_mut(&mut self.hosts).remove(&host) {
+            Some(_) => Ok(Outcome::Done),
+            None => Err(missing(format!("host {host} is not a member"))),
+        }
+    }
+
+    /// The members as the mesh needs to know them.
+    pub(crate) fn members(&self) -> Vec<Member> {
+        self.hosts
+            .values()
+            .map(|host| Member {
+                host: host.id,
+                name: host.name.clone(),
+                addresses: host.addresses.clone(),
+            })
+            .collect()
+    }
+}
+
+/// Marks a workload as updated because of what it refers to, adding it when the manifest does not hold it.
+fn note_update(effects: &mut Vec<Effect>, kind: Kind, name: &str) {
+    match effects.iter_mut().find(|e| e.kind == kind && e.name == name) {
+        Some(effect) => effect.action = Action::Updated,
+        None => effects.push(Effect {
+            kind,
+            name: name.to_owned(),
+            revision: 0,
+            action: Action::Updated,
+        }),
+    }
+}

@@ -1,0 +1,91 @@
+//! The replicated state as a snapshot, and back.
+//!
+//! Pure: two conversions. What can be derived (which manifest owns an object, what a workload's object is) is not
+//! written twice.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use beemesh_protocol::state::{ManifestRecord, Snapshot, WorkloadRecord};
+
+use super::{Key, Manifest, Owned, State, Workload, workload_of};
+
+impl State {
+    /// The state in the form that is stored and sent.
+    pub(crate) fn to_snapshot(&self) -> Snapshot {
+        Snapshot {
+            cluster: self.cluster,
+            hosts: self.hosts.values().cloned().collect(),
+            manifests: self
+                .manifests
+                .values()
+                .map(|manifest| ManifestRecord {
+                    manifest: manifest.name.clone(),
+                    index: manifest.index,
+                    at_ms: manifest.at_ms,
+                    objects: manifest.objects.iter().map(|o| (**o).clone()).collect(),
+                })
+                .collect(),
+            workloads: self
+                .workloads
+                .values()
+                .map(|workload| WorkloadRecord {
+                    workload: workload.name.clone(),
+                    revision: workload.revision,
+                    index: workload.index,
+                    at_ms: workload.at_ms,
+                })
+                .collect(),
+            tokens: self.tokens.values().cloned().collect(),
+        }
+    }
+
+    /// The state that a snapshot holds. A workload record without its object, or the reverse, cannot come from
+    /// [`State::to_snapshot`] and is left out.
+    pub(crate) fn from_snapshot(snapshot: Snapshot) -> Self {
+        let records: BTreeMap<_, _> = snapshot
+            .workloads
+            .into_iter()
+            .map(|record| (record.workload.clone(), record))
+            .collect();
+        let mut objects = BTreeMap::new();
+        let mut workloads = BTreeMap::new();
+        let mut manifests = BTreeMap::new();
+        for record in snapshot.manifests {
+            let manifest = Manifest {
+                name: record.manifest,
+                index: record.index,
+                at_ms: record.at_ms,
+                objects: record.objects.into_iter().map(Arc::new).collect(),
+            };
+            for object in &manifest.objects {
+                if let Some(name) = workload_of(object)
+                    && let Some(record) = records.get(&name)
+                {
+                    let workload = Workload {
+                        name: name.clone(),
+                        manifest: manifest.name.clone(),
+                        revision: record.revision,
+                        index: record.index,
+                        at_ms: record.at_ms,
+                        object: object.clone(),
+                    };
+                    workloads.insert(name, workload);
+                }
+                let owned = Owned {
+                    manifest: manifest.name.clone(),
+                    object: object.clone(),
+                };
+                objects.insert(Key::of(object), owned);
+            }
+            manifests.insert(manifest.name.clone(), manifest);
+        }
+        Self {
+            cluster: snapshot.cluster,
+            hosts: Arc::new(snapshot.hosts.into_iter().map(|h| (h.id, h)).collect()),
+            manifests: Arc::new(manifests),
+            objects: Arc::new(objects),
+            workloads: Arc::new(workloads),
+            tokens: Arc::new(snapshot.tokens.into_iter().map(|t| (t.id, t)).collect()),
+        }
+    }
+}
