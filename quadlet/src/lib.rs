@@ -1,1 +1,8 @@
-//! stub
+//! One workload as one Quadlet-run pod on one host.
+//!
+//! [`manifest`] turns YAML into checked objects, [`workload`] makes a pod of one of them that shares nothing by
+//! accident with another workload, and [`render`] writes that pod as the two files of a Quadlet. All three are pure.
+
+pub mod manifest;
+pub mod render;
+pub mod workload;
