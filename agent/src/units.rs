@@ -1,0 +1,1 @@
+//! The workloads' unit files on disk.
