@@ -1,2 +1,3 @@
 //! stub
+mod state;
 fn main() {}
