@@ -1,0 +1,73 @@
+# Targets for people and CI. `make help` lists them.
+
+PREFIX ?= /usr
+DESTDIR ?=
+SYSCONFDIR ?= /etc
+# release for what is installed and measured, dev (with assertions) for what the tests boot.
+PROFILE ?= release
+SUITE ?= trixie
+CARGO ?= cargo
+
+VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+HOST_TUPLE := $(shell rustc --print host-tuple)
+BUILT := $(TARGET_DIR)/$(HOST_TUPLE)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+IMAGE := $(BUILT)/gateway.oci.tar
+LAYER := $(abspath $(TARGET_DIR))/layer
+E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
+
+.PHONY: help build image install check test e2e demo bench clean generate-check
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+build: ## build the programs
+	$(CARGO) build --workspace --bins --profile $(PROFILE)
+
+image: build ## write the gateway's OCI archive, without Podman
+	tests/image $(BUILT)/beemesh-gateway localhost/beemesh-gateway:$(VERSION) $(IMAGE)
+
+install: image ## install below DESTDIR, as an ordinary user, touching nothing else
+	install -D -m 0755 $(BUILT)/beemesh $(DESTDIR)$(PREFIX)/bin/beemesh
+	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/beemesh $(BUILT)/beemesh-agent $(BUILT)/beemesh-pod
+	install -D -m 0644 $(IMAGE) $(DESTDIR)$(PREFIX)/share/beemesh/gateway.oci.tar
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/beemesh quadlet/units/gateway.yaml
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/containers/systemd quadlet/units/beemesh-gateway.kube quadlet/units/beemesh-gateway.image
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system systemd/system/beemesh-agent.service systemd/system/beemesh-agent.socket
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/beemesh-pod-.service.d systemd/system/beemesh-pod-.service.d/10-beemesh.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system-preset systemd/system-preset/90-beemesh.preset
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d systemd/sysusers.d/beemesh.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d systemd/tmpfiles.d/beemesh.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/dbus-1/system.d systemd/dbus-1/system.d/io.beemesh.Agent1.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/dbus-1/interfaces systemd/dbus-1/interfaces/io.beemesh.Agent1.xml
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/beemesh systemd/beemesh/agent.toml
+	install -d -m 0755 $(DESTDIR)$(SYSCONFDIR)/beemesh/agent.toml.d
+
+check: generate-check ## format, lints, tidy rules and unit tests; changes nothing
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) test --workspace --locked
+
+generate-check: ## the committed FlatBuffers code is what flatc makes of the schema
+	tests/generate-check
+
+# The hosts lie over one install tree, so that booting three of them copies nothing.
+e2e: PROFILE := dev
+e2e: ## boot hosts and run the end-to-end tests (ONLY=name for one file)
+	rm -rf $(LAYER)
+	$(MAKE) PROFILE=dev DESTDIR=$(LAYER) install >/dev/null
+	BEEMESH_LAYER=$(LAYER) SUITE=$(SUITE) $(CARGO) test -p beemesh-tests --locked $(addprefix --test ,$(or $(ONLY),$(E2E))) -- --test-threads=1 --nocapture $(CASE)
+
+test: ## everything: set-up, check, booted hosts
+	tests/prepare
+	$(MAKE) check
+	$(MAKE) e2e
+
+demo: ## boot three hosts, form a cluster, apply examples/web.yaml, and leave it all running
+	tests/prepare
+	rm -rf $(LAYER)
+	$(MAKE) DESTDIR=$(LAYER) install
+	BEEMESH_LAYER=$(LAYER) tests/demo
+
+clean: ## remove what was built
+	$(CARGO) clean

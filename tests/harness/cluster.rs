@@ -1,0 +1,245 @@
+//! Several hosts that are powered, cut and formed into one cluster.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+};
+
+use serde_json::Value;
+
+use crate::{
+    Host,
+    wait::{secs, wait_for},
+};
+
+/// Booted hosts with Beemesh installed. Dropping it powers them off and removes them.
+#[derive(Debug)]
+pub struct Cluster {
+    /// `h1`, `h2`, … in order.
+    pub hosts: Vec<Host>,
+    testbed: PathBuf,
+    logs: PathBuf,
+}
+
+impl Cluster {
+    /// Boots `count` hosts, installs Beemesh on each, and joins them into one cluster.
+    ///
+    /// # Panics
+    /// When that does not succeed within its bounds.
+    #[must_use]
+    #[track_caller]
+    pub fn formed(test: &str, count: usize) -> Self {
+        let cluster = Self::booted(test, count);
+        cluster.each(start_agent);
+        let first = &cluster.hosts[0];
+        for host in &cluster.hosts[1..] {
+            let token = first.beemesh(&["token", "create"]).ok();
+            let _ = host.beemesh(&["join", token.trim()]).ok();
+        }
+        cluster.ready();
+        cluster
+    }
+
+    /// Boots `count` hosts with Beemesh installed and not started.
+    ///
+    /// # Panics
+    /// When a host does not boot.
+    #[must_use]
+    #[track_caller]
+    pub fn booted(test: &str, count: usize) -> Self {
+        let top = Path::new(env!("CARGO_MANIFEST_DIR"))
+            .parent()
+            .expect("tests/ lies in the project");
+        let layer = std::env::var_os("BEEMESH_LAYER").map(PathBuf::from);
+        let layer =
+            layer.expect("BEEMESH_LAYER names an install tree: run the tests by `make test`");
+        let testbed = top.join("tests/testbed");
+        let suite = std::env::var("SUITE").unwrap_or_else(|_| "trixie".into());
+        let names = (1..=count).map(|n| Host::new(format!("h{n}"), testbed.clone()));
+        let logs = top.join("target/e2e").join(test);
+        let cluster = Self {
+            hosts: names.collect(),
+            testbed,
+            logs,
+        };
+        cluster.testbed(&["down"]);
+        cluster.testbed(&[
+            "up",
+            &count.to_string(),
+            &suite,
+            &layer.display().to_string(),
+        ]);
+        cluster.each(prepare);
+        cluster
+    }
+
+    /// The host called `h{n}`.
+    #[must_use]
+    pub fn host(&self, n: usize) -> &Host {
+        &self.hosts[n - 1]
+    }
+
+    /// Waits until every host sees all others, knows one leader, and has a vote.
+    #[track_caller]
+    pub fn ready(&self) {
+        let hosts: Vec<&Host> = self.hosts.iter().collect();
+        self.agree(&hosts, self.hosts.len());
+    }
+
+    /// Waits until these hosts know one leader among them and reach `reachable` hosts.
+    #[track_caller]
+    pub fn agree(&self, hosts: &[&Host], reachable: usize) {
+        for host in hosts {
+            wait_for(
+                &format!("{} to see {reachable} hosts and a leader", host.name),
+                secs(60),
+                || {
+                    let status = host.status();
+                    let fine = status["leader"]["name"].is_string()
+                        && status["quorum"] == true
+                        && status["hosts"]["reachable"] == reachable
+                        && status["voters"].as_array().map(Vec::len)
+                            == Some(self.hosts.len().min(5));
+                    if fine { Ok(()) } else { Err(status) }
+                },
+            );
+        }
+    }
+
+    /// The leader as `host` knows it.
+    #[track_caller]
+    #[must_use]
+    pub fn leader(&self, host: &Host) -> &Host {
+        let name = wait_for("a leader", secs(30), || {
+            let status = host.status();
+            status["leader"]["name"]
+                .as_str()
+                .map(str::to_owned)
+                .ok_or(status)
+        });
+        self.hosts
+            .iter()
+            .find(|host| host.name == name)
+            .expect("the leader is one of the hosts")
+    }
+
+    /// Cuts the power of some hosts at once: what they did not fsync is gone.
+    pub fn crash(&self, hosts: &[&Host]) {
+        self.together(hosts, |host| self.testbed(&["crash", &host.name]));
+    }
+
+    /// Gives some hosts power again.
+    pub fn boot(&self, hosts: &[&Host]) {
+        self.together(hosts, |host| self.testbed(&["boot", &host.name]));
+    }
+
+    /// Drops every packet between two hosts.
+    pub fn cut(&self, one: &Host, other: &Host) {
+        self.testbed(&["cut", &one.name, &other.name]);
+    }
+
+    /// Undoes every cut.
+    pub fn heal(&self) {
+        self.testbed(&["heal"]);
+    }
+
+    /// Does something on every host at once.
+    pub fn each(&self, act: impl Fn(&Host) + Sync) {
+        let all: Vec<&Host> = self.hosts.iter().collect();
+        self.together(&all, act);
+    }
+
+    /// Waits until a workload runs healthily on these hosts as both Beemesh and Podman see it.
+    #[track_caller]
+    pub fn running(&self, workload: &str, revision: u64, hosts: &[&Host]) {
+        for host in hosts {
+            let what = format!("{workload} revision {revision} on {}", host.name);
+            wait_for(&what, secs(60), || is_running(host, workload, revision));
+        }
+    }
+
+    fn together(&self, hosts: &[&Host], act: impl Fn(&Host) + Sync) {
+        thread::scope(|scope| {
+            for host in hosts {
+                scope.spawn(|| act(host));
+            }
+        });
+    }
+
+    #[track_caller]
+    fn testbed(&self, args: &[&str]) {
+        let output = Command::new(&self.testbed)
+            .args(args)
+            .output()
+            .expect("the testbed script runs");
+        assert!(
+            output.status.success(),
+            "testbed {args:?}: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            let _ = fs::create_dir_all(&self.logs);
+            for host in &self.hosts {
+                host.collect(&self.logs);
+            }
+            eprintln!("state of every host: {}", self.logs.display());
+        }
+        let _ = Command::new(&self.testbed).arg("down").output();
+    }
+}
+
+/// What a package's scriptlets do, and the test image.
+fn prepare(host: &Host) {
+    let line = "systemd-sysusers && systemd-tmpfiles --create beemesh.conf && systemctl daemon-reload \
+                && mkdir -p /tmp/image/bin && cp /bin/busybox /tmp/image/bin && cd /tmp/image \
+                && for tool in sh echo sleep httpd cat ls wget nc date trap true false test; do ln -sf busybox bin/$tool; done \
+                && tar -c . | podman import -q - localhost/beemesh-demo:1 && sync";
+    let _ = host.sh(line).ok();
+}
+
+fn start_agent(host: &Host) {
+    let _ = host
+        .run(&[
+            "systemctl",
+            "enable",
+            "--now",
+            "beemesh-agent.socket",
+            "beemesh-agent.service",
+        ])
+        .ok();
+    wait_for(&format!("the gateway of {}", host.name), secs(60), || {
+        let status = host.status();
+        if status["leader"]["name"] == host.name.as_str() {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    });
+}
+
+fn is_running(host: &Host, workload: &str, revision: u64) -> Result<(), String> {
+    let (_, found) = host.api("GET", &format!("/v1/workloads/{workload}?stale=true"), b"");
+    let mine = found["hosts"].as_array().and_then(|hosts| {
+        hosts
+            .iter()
+            .find(|report| report["host"] == host.name.as_str())
+            .cloned()
+    });
+    let mine = mine.unwrap_or(Value::Null);
+    let healthy = mine["phase"] == "running"
+        && mine["revision"] == revision
+        && mine["healthy"] == mine["total"]
+        && mine["total"].as_u64() == Some(host.containers(workload).len() as u64);
+    if healthy {
+        Ok(())
+    } else {
+        Err(format!("{mine} {found}"))
+    }
+}

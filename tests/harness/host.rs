@@ -1,0 +1,249 @@
+//! One booted host: commands, files, the API as `curl` sees it, and what Podman and systemd say.
+
+use std::{
+    collections::BTreeMap,
+    fmt, fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use serde_json::Value;
+
+/// A host of a [`crate::Cluster`].
+#[derive(Debug, Clone)]
+pub struct Host {
+    /// `h1`, `h2`, …
+    pub name: String,
+    testbed: PathBuf,
+}
+
+/// What a command on a host gave back.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// The exit code; 128 + signal when it was killed.
+    pub code: i32,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Answer {
+    /// Standard output of a command that must have succeeded.
+    ///
+    /// # Panics
+    /// When it did not.
+    #[track_caller]
+    #[must_use]
+    pub fn ok(self) -> String {
+        assert_eq!(self.code, 0, "{self}");
+        self.out
+    }
+
+    /// Standard output as JSON of a command that must have succeeded.
+    ///
+    /// # Panics
+    /// When it did not, or printed something else.
+    #[track_caller]
+    #[must_use]
+    pub fn json(self) -> Value {
+        let out = self.ok();
+        serde_json::from_str(&out).unwrap_or_else(|error| panic!("not JSON ({error}): {out}"))
+    }
+}
+
+impl fmt::Display for Answer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "exit code {}\n{}{}", self.code, self.out, self.err)
+    }
+}
+
+/// A container of a workload as Podman knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// When it was last started.
+    pub started_at: String,
+    /// Its conmon's PID on the host.
+    pub conmon: u64,
+    /// Its main process's PID on the host.
+    pub pid: u64,
+}
+
+impl Host {
+    pub(crate) fn new(name: String, testbed: PathBuf) -> Self {
+        Self { name, testbed }
+    }
+
+    /// Runs a command on the host.
+    #[must_use]
+    pub fn run(&self, command: &[&str]) -> Answer {
+        self.run_with(command, b"")
+    }
+
+    /// Runs a command on the host with bytes on its standard input.
+    ///
+    /// # Panics
+    /// When the host cannot be entered at all.
+    #[must_use]
+    pub fn run_with(&self, command: &[&str], input: &[u8]) -> Answer {
+        let mut child = Command::new(&self.testbed)
+            .args(["exec", &self.name])
+            .args(command)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("the testbed script runs");
+        let mut stdin = child.stdin.take().expect("stdin is piped");
+        let input = input.to_vec();
+        // A command that ends without reading its input is no failure of the test.
+        let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
+        let output = child.wait_with_output().expect("the command ends");
+        writer.join().expect("the writer does not panic");
+        Answer {
+            code: output.status.code().unwrap_or(255),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+
+    /// Runs a shell line on the host.
+    #[must_use]
+    pub fn sh(&self, line: &str) -> Answer {
+        self.run(&["sh", "-c", line])
+    }
+
+    /// Runs `beemesh` on the host.
+    #[must_use]
+    pub fn beemesh(&self, args: &[&str]) -> Answer {
+        self.run(&[&["beemesh"], args].concat())
+    }
+
+    /// Applies a manifest on the host and waits until it is settled everywhere; the answer as JSON.
+    #[track_caller]
+    #[must_use]
+    pub fn apply(&self, yaml: &str) -> Value {
+        let args = ["beemesh", "apply", "-f", "-", "--wait=60", "-o", "json"];
+        self.run_with(&args, yaml.as_bytes()).json()
+    }
+
+    /// Applies a manifest on the host without waiting; whatever the answer is.
+    #[must_use]
+    pub fn try_apply(&self, yaml: &str, more: &[&str]) -> Answer {
+        let args = [&["beemesh", "apply", "-f", "-"], more].concat();
+        self.run_with(&args, yaml.as_bytes())
+    }
+
+    /// Asks the host's API: the HTTP status and the body.
+    #[must_use]
+    pub fn api(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
+        let url = format!("http://beemesh{path}");
+        let socket = "/run/beemesh/gateway.sock";
+        let answer = self.run_with(
+            &[
+                "curl",
+                "-sS",
+                "-m",
+                "60",
+                "-X",
+                method,
+                "--unix-socket",
+                socket,
+                "-w",
+                "\n%{http_code}",
+                "--data-binary",
+                "@-",
+                &url,
+            ],
+            body,
+        );
+        let (body, status) = answer.out.rsplit_once('\n').unwrap_or(("", "0"));
+        let body = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
+        (status.parse().unwrap_or(0), body)
+    }
+
+    /// This host's own view of the cluster.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        self.api("GET", "/v1/status", b"").1
+    }
+
+    /// One property of a unit.
+    #[must_use]
+    pub fn unit(&self, unit: &str, property: &str) -> String {
+        let out = self
+            .run(&["systemctl", "show", "--value", "-p", property, unit])
+            .out;
+        out.trim_end().to_owned()
+    }
+
+    /// The containers of a workload without its infra container, by name.
+    #[must_use]
+    pub fn containers(&self, workload: &str) -> BTreeMap<String, Container> {
+        let filter = format!("label=beemesh.io/workload={workload}");
+        let ids = self
+            .run(&["podman", "ps", "-aq", "--no-trunc", "--filter", &filter])
+            .out;
+        let ids: Vec<&str> = ids.split_whitespace().collect();
+        if ids.is_empty() {
+            return BTreeMap::new();
+        }
+        let inspected = self.run(&[&["podman", "inspect"], &ids[..]].concat()).out;
+        let inspected: Vec<Value> = serde_json::from_str(&inspected).unwrap_or_default();
+        inspected
+            .iter()
+            .filter(|one| one["IsInfra"] != true && one["State"]["Running"] == true)
+            .map(|one| {
+                let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+                let state = &one["State"];
+                let container = Container {
+                    id: text(&one["Id"]),
+                    started_at: text(&state["StartedAt"]),
+                    conmon: state["ConmonPid"].as_u64().unwrap_or_default(),
+                    pid: state["Pid"].as_u64().unwrap_or_default(),
+                };
+                (text(&one["Name"]), container)
+            })
+            .collect()
+    }
+
+    /// Everything on the host that carries the workload's name: pods, containers, volumes, secrets, files, units.
+    #[must_use]
+    pub fn leftovers(&self, workload: &str) -> String {
+        self.sh(&format!(
+            "podman pod ps -q --filter label=beemesh.io/workload={workload}; \
+             podman ps -aq --filter label=beemesh.io/workload={workload}; \
+             podman volume ls -q | grep '^beemesh__{workload}__'; \
+             podman secret ls --format '{{{{.Name}}}}' | grep '^beemesh__{workload}__'; \
+             ls /etc/containers/systemd/beemesh | grep '^beemesh-pod-{workload}\\.'; \
+             systemctl list-units --all --plain --no-legend 'beemesh-pod-{workload}.service'"
+        ))
+        .out
+    }
+
+    /// The host's root folder as seen from outside; also while it is off, if its disk is plugged.
+    #[must_use]
+    pub fn root(&self) -> PathBuf {
+        let out = Command::new(&self.testbed)
+            .args(["path", &self.name])
+            .output();
+        let out = out.map(|out| out.stdout).unwrap_or_default();
+        PathBuf::from(String::from_utf8_lossy(&out).trim())
+    }
+
+    /// Writes the host's journal and state to a folder.
+    pub(crate) fn collect(&self, folder: &Path) {
+        let state = self.sh(
+            "journalctl -b --no-pager -o short-precise | tail -n 3000; echo; systemctl list-units --all --no-pager 'beemesh*'; \
+             systemctl status --no-pager -n 0 'beemesh*'; podman pod ps; podman ps -a; podman images; podman volume ls; \
+             ls -lR /etc/containers/systemd /run/beemesh /var/lib/beemesh; beemesh status; beemesh get workloads --stale; df -h /",
+        );
+        let text = format!("{}{}", state.out, state.err);
+        if let Err(error) = fs::write(folder.join(format!("{}.log", self.name)), text) {
+            eprintln!("{}: state not collected: {error}", self.name);
+        }
+    }
+}

@@ -1,0 +1,36 @@
+//! Manifests that the tests apply.
+
+use crate::IMAGE;
+
+/// A Pod of one container that prints its marker and stays.
+#[must_use]
+pub fn pod(name: &str, marker: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  containers:\n  - name: main\n    image: {IMAGE}\n    \
+         command: [sh, -c, 'trap \"exit 0\" TERM; echo {marker}; while :; do sleep 1 & wait $!; done']\n"
+    )
+}
+
+/// A Deployment of two containers, one with a health check, and the ConfigMap that they read.
+#[must_use]
+pub fn two_containers(name: &str, marker: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}-conf\ndata:\n  marker: {marker}\n---\n\
+         apiVersion: apps/v1\nkind: Deployment\nmetadata:\n  name: {name}\nspec:\n  selector:\n    matchLabels: {{app: {name}}}\n  \
+         template:\n    metadata:\n      labels: {{app: {name}}}\n    spec:\n      terminationGracePeriodSeconds: 2\n      containers:\n      \
+         - name: one\n        image: {IMAGE}\n        \
+         command: [sh, -c, 'trap \"exit 0\" TERM; echo one says $MARKER; while :; do sleep 1 & wait $!; done']\n        \
+         env:\n        - name: MARKER\n          valueFrom: {{configMapKeyRef: {{name: {name}-conf, key: marker}}}}\n      \
+         - name: two\n        image: {IMAGE}\n        \
+         command: [sh, -c, 'trap \"exit 0\" TERM; echo two says hello; while :; do sleep 1 & wait $!; done']\n"
+    )
+}
+
+/// A Pod whose container cannot start.
+#[must_use]
+pub fn broken_command(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  containers:\n  - name: main\n    image: {IMAGE}\n    \
+         command: [/no/such/program]\n"
+    )
+}
