@@ -1,0 +1,246 @@
+//! The gateway's folder: who this host is, and a join that is under way.
+//!
+//! Shell. Owns `host` (the host's key, so that consensus starts without the agent) and `joining` (the cluster this host
+//! was admitted to, with the members to expect, until the first entries of that cluster arrive). Both are written
+//! durably: a power cut leaves the old file or the new one.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::{Path, PathBuf},
+};
+
+use beemesh_protocol::{ClusterId, HostId, ipc::Member};
+use serde::{Deserialize, Serialize};
+
+/// The folder and what lies in it.
+#[derive(Debug, Clone)]
+pub(crate) struct Home {
+    dir: PathBuf,
+}
+
+/// A join that is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Joining {
+    /// The cluster that admitted this host.
+    pub(crate) cluster: ClusterId,
+    /// Whether the log of the cluster that this host leaves is gone already.
+    pub(crate) cleared: bool,
+    /// The members of the new cluster, this host included.
+    pub(crate) members: Vec<Expected>,
+}
+
+/// A member as it is kept in `joining`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Expected {
+    host: HostId,
+    name: String,
+    addresses: Vec<String>,
+}
+
+impl From<Member> for Expected {
+    fn from(member: Member) -> Self {
+        Self {
+            host: member.host,
+            name: member.name,
+            addresses: member.addresses,
+        }
+    }
+}
+
+impl From<Expected> for Member {
+    fn from(expected: Expected) -> Self {
+        Self {
+            host: expected.host,
+            name: expected.name,
+            addresses: expected.addresses,
+        }
+    }
+}
+
+/// Why the folder cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum HomeError {
+    /// A file or folder cannot be read or written.
+    #[error("{doing} {path}")]
+    Io {
+        /// `read`, `write` or `remove`.
+        doing: &'static str,
+        /// What.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// A file does not hold what it should.
+    #[error("{path} is damaged ({reason}): restore it from a backup, or remove {dir} and join the cluster again")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// The gateway's folder.
+        dir: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+}
+
+impl Home {
+    /// Uses `dir`, which is made when it is missing.
+    pub(crate) fn open(dir: &Path) -> Result<Self, HomeError> {
+        fs::create_dir_all(dir).map_err(io_error("write", dir))?;
+        Ok(Self {
+            dir: dir.to_owned(),
+        })
+    }
+
+    /// Where the log and the snapshots are.
+    pub(crate) fn raft(&self) -> PathBuf {
+        self.dir.join("raft")
+    }
+
+    /// The host this folder belongs to, once it is known.
+    pub(crate) fn host(&self) -> Result<Option<HostId>, HomeError> {
+        let path = self.dir.join("host");
+        let Some(bytes) = read(&path)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let host = text.trim().parse();
+        host.map(Some)
+            .map_err(|error| self.damaged(&path, &error))
+    }
+
+    /// Remembers the host this folder belongs to.
+    pub(crate) fn set_host(&self, host: HostId) -> Result<(), HomeError> {
+        replace(&self.dir.join("host"), format!("{host}\n").as_bytes())
+    }
+
+    /// The join that is under way, if one is. The log of the cluster that is left is removed first.
+    pub(crate) fn joining(&self) -> Result<Option<Joining>, HomeError> {
+        let path = self.dir.join("joining");
+        let Some(bytes) = read(&path)? else {
+            return Ok(None);
+        };
+        let mut joining: Joining =
+            serde_json::from_slice(&bytes).map_err(|error| self.damaged(&path, &error))?;
+        if !joining.cleared {
+            let raft = self.raft();
+            match fs::remove_dir_all(&raft) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("remove", &raft)(error));
+                }
+                _ => sync_dir(&self.dir)?,
+            }
+            joining.cleared = true;
+            self.set_joining(&joining)?;
+        }
+        Ok(Some(joining))
+    }
+
+    /// Remembers a join. From the next start on this host waits for its new cluster.
+    pub(crate) fn set_joining(&self, joining: &Joining) -> Result<(), HomeError> {
+        let bytes = serde_json::to_vec(joining).map_err(|error| HomeError::Io {
+            doing: "write",
+            path: self.dir.join("joining"),
+            source: error.into(),
+        })?;
+        replace(&self.dir.join("joining"), &bytes)
+    }
+
+    /// Forgets a join that has come to its end.
+    pub(crate) fn joined(&self) -> Result<(), HomeError> {
+        let path = self.dir.join("joining");
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &path)(error))
+            }
+            _ => sync_dir(&self.dir),
+        }
+    }
+
+    fn damaged(&self, path: &Path, reason: &dyn std::fmt::Display) -> HomeError {
+        HomeError::Damaged {
+            path: path.to_owned(),
+            dir: self.dir.clone(),
+            reason: reason.to_string(),
+        }
+    }
+}
+
+fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> HomeError {
+    let path = path.to_owned();
+    move |source| HomeError::Io {
+        doing,
+        path,
+        source,
+    }
+}
+
+fn read(path: &Path) -> Result<Option<Vec<u8>>, HomeError> {
+    match fs::read(path) {
+        Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(io_error("read", path)(error)),
+    }
+}
+
+/// When this returns, the new bytes survive a power cut; when it fails, the old ones do.
+fn replace(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
+    let partial = path.with_extension("partial");
+    let write = || {
+        let mut file = File::create(&partial)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&partial, path)
+    };
+    write().map_err(io_error("write", path))?;
+    path.parent().map_or(Ok(()), sync_dir)
+}
+
+fn sync_dir(dir: &Path) -> Result<(), HomeError> {
+    File::open(dir)
+        .and_then(|dir| dir.sync_all())
+        .map_err(io_error("write", dir))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_join_clears_the_old_log_once_and_is_forgotten_at_its_end() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        assert_eq!((home.host().unwrap(), home.joining().unwrap()), (None, None));
+        home.set_host(HostId([3; 32])).unwrap();
+        fs::create_dir_all(home.raft().join("old")).unwrap();
+        let mut joining = Joining {
+            cluster: ClusterId([1; 16]),
+            cleared: false,
+            members: vec![],
+        };
+        home.set_joining(&joining).unwrap();
+        joining.cleared = true;
+        assert_eq!(home.joining().unwrap(), Some(joining.clone()));
+        assert!(!home.raft().exists());
+        // The log of the new cluster stays when the gateway is restarted before the join has come to its end.
+        fs::create_dir_all(home.raft().join("new")).unwrap();
+        assert_eq!(home.joining().unwrap(), Some(joining));
+        assert!(home.raft().join("new").exists());
+        home.joined().unwrap();
+        assert_eq!((home.host().unwrap(), home.joining().unwrap()), (Some(HostId([3; 32])), None));
+    }
+
+    #[test]
+    fn a_damaged_file_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        fs::write(dir.path().join("host"), "12D3nonsense").unwrap();
+        fs::write(dir.path().join("joining"), "{\"cluster\":").unwrap();
+        let text = home.host().unwrap_err().to_string();
+        assert!(text.contains("/host is damaged (`12D3nonsense` is not the PeerId"), "{text}");
+        assert!(matches!(home.joining(), Err(HomeError::Damaged { .. })));
+    }
+}

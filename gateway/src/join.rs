@@ -1,0 +1,178 @@
+//! Becoming a member, and letting others become one.
+//!
+//! Shell over the replicated state's rules. On the new host: [`Joiner::join`] asks the members that the token names,
+//! through the agent, and remembers the admission durably; the gateway then begins again with an empty log and waits
+//! for the leader of its new cluster. On a member: [`admit`] proposes the application and tells the decision.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use beemesh_protocol::{
+    ClusterId, HostId,
+    ipc::{Done, Member, Request},
+    mesh::{Contact, JoinAnswer, JoinRequest},
+    peer::Outcome,
+    state::{Change, Command, Host},
+    token::Token,
+};
+use sha2::{Digest, Sha256};
+use tokio::{sync::Notify, time::Instant};
+
+use crate::{
+    home::{Home, HomeError, Joining},
+    link::Link,
+    raft::Node,
+};
+
+/// An applicant is answered within this time; the new host's agent waits a little longer.
+const ADMIT_MAX: Duration = Duration::from_secs(10);
+
+/// Makes this host a member of another cluster.
+#[derive(Clone)]
+pub(crate) struct Joiner {
+    pub(crate) home: Home,
+    pub(crate) link: Link,
+    pub(crate) node: Node,
+    /// Told when the gateway must begin again.
+    pub(crate) restart: Arc<Notify>,
+}
+
+/// An admission that was remembered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct JoinStarted {
+    pub(crate) cluster: ClusterId,
+    pub(crate) members: Vec<Member>,
+}
+
+/// Why this host did not become a member.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum JoinError {
+    /// It has something to lose.
+    #[error("this host runs {0} manifests of its own cluster: delete them first, or apply them again after joining")]
+    InUse(usize),
+    /// It is in a cluster with others.
+    #[error("this host is a member of cluster {0} with other hosts")]
+    Member(ClusterId),
+    /// It is in that cluster.
+    #[error("this host is a member of that cluster already")]
+    Already,
+    /// A join is under way.
+    #[error("this host is joining cluster {0} already")]
+    UnderWay(ClusterId),
+    /// The agent is not there.
+    #[error("the agent cannot be reached: {0}")]
+    NoAgent(String),
+    /// A member said no.
+    #[error("{0}")]
+    Refused(String),
+    /// No member could be asked.
+    #[error("none of the members in the token could be asked: {0}")]
+    Unreachable(String),
+    /// The admission could not be remembered.
+    #[error("remember the admission")]
+    Home(#[from] HomeError),
+}
+
+impl Joiner {
+    /// Asks the members that the token names, one after the other, until one decides.
+    pub(crate) async fn join(&self, token: Token) -> Result<JoinStarted, JoinError> {
+        self.check(token.cluster)?;
+        let welcome = self.link.welcome().borrow().clone();
+        let welcome = welcome.ok_or_else(|| JoinError::NoAgent(self.link.trouble().borrow().clone()))?;
+        let request = JoinRequest {
+            cluster: token.cluster,
+            token: token.id,
+            secret: token.secret,
+            name: welcome.name,
+            addresses: welcome.addresses,
+        };
+        let mut failures = Vec::new();
+        for contact in token.contacts {
+            match self.ask(&contact, request.clone()).await {
+                Ok(JoinAnswer::Admitted { cluster, members }) => return self.remember(cluster, members),
+                Ok(JoinAnswer::Refused { reason }) => return Err(JoinError::Refused(reason)),
+                Err(failure) => failures.push(failure),
+            }
+        }
+        Err(JoinError::Unreachable(failures.join("; ")))
+    }
+
+    fn check(&self, wanted: ClusterId) -> Result<(), JoinError> {
+        if let Some(joining) = self.home.joining()? {
+            return Err(JoinError::UnderWay(joining.cluster));
+        }
+        let view = self.node.state().borrow().clone();
+        let state = &view.state;
+        match state.cluster() {
+            Some(cluster) if cluster == wanted => Err(JoinError::Already),
+            Some(cluster) if state.hosts().len() > 1 => Err(JoinError::Member(cluster)),
+            _ if state.manifests().len() > 0 => Err(JoinError::InUse(state.manifests().len())),
+            _ => Ok(()),
+        }
+    }
+
+    async fn ask(&self, contact: &Contact, request: JoinRequest) -> Result<JoinAnswer, String> {
+        let asked = Request::Join {
+            host: contact.host,
+            addresses: contact.addresses.clone(),
+            request,
+        };
+        match self.link.request(asked).await {
+            Ok(Done::Joined(answer)) => Ok(answer),
+            Ok(Done::Done) => Err("the agent did not pass the answer on".into()),
+            Err(error) => Err(format!("{} at {}: {error}", contact.host, contact.addresses.join(", "))),
+        }
+    }
+
+    fn remember(&self, cluster: ClusterId, members: Vec<Member>) -> Result<JoinStarted, JoinError> {
+        self.home.set_joining(&Joining {
+            cluster,
+            cleared: false,
+            members: members.iter().cloned().map(Into::into).collect(),
+        })?;
+        tracing::info!(%cluster, members = members.len(), "admitted; beginning again as a member");
+        self.restart.notify_one();
+        Ok(JoinStarted { cluster, members })
+    }
+}
+
+/// Decides on an application: the replicated state does, by its token.
+pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> JoinAnswer {
+    let refuse = |reason: String| JoinAnswer::Refused { reason };
+    let cluster = node.state().borrow().state.cluster();
+    if cluster != Some(request.cluster) {
+        return refuse("the token is of another cluster".into());
+    }
+    let change = Change::Admit {
+        token: request.token,
+        secret_hash: Sha256::digest(request.secret).into(),
+        host: Host {
+            id: host,
+            name: request.name,
+            addresses: request.addresses,
+            labels: Default::default(),
+        },
+    };
+    let command = Command { at_ms: now_ms(), change };
+    let committed = node.propose(vec![command], Instant::now() + ADMIT_MAX).await;
+    match committed.map(|mut committed| committed.pop().map(|one| one.outcome)) {
+        Ok(Some(Outcome::Admitted(members))) => {
+            tracing::info!(%host, "host admitted");
+            JoinAnswer::Admitted { cluster: request.cluster, members }
+        }
+        Ok(Some(Outcome::Refused(refusals))) => {
+            let reasons: Vec<_> = refusals.into_iter().map(|refusal| refusal.message).collect();
+            refuse(reasons.join("; "))
+        }
+        Ok(_) => refuse("the cluster gave no answer".into()),
+        Err(error) => refuse(format!("the cluster cannot decide now: {error}")),
+    }
+}
+
+/// The wall clock in milliseconds since 1970, as commands carry it.
+pub(crate) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,179 @@
+//! A manifest given to any host runs on all of them, as units that systemd and Podman agree about.
+
+use harness::{Cluster, Host, pod, secs, two_containers, wait_for};
+
+#[test]
+fn a_manifest_given_to_any_host_runs_on_all_as_adopted_units() {
+    let cluster = Cluster::formed("apply", 3);
+    for (n, host) in (1..).zip(&cluster.hosts) {
+        let name = format!("web{n}");
+        let answer = host.apply(&two_containers(&name, "first"));
+        assert_eq!(answer["settled"], true, "{answer}");
+        assert_eq!(answer["objects"][1]["action"], "created", "{answer}");
+        for host in &cluster.hosts {
+            assert_adopted(host, &name, "2/2 healthy · rev 1 · 0 restarts");
+            assert_eq!(host.containers(&name).len(), 2);
+        }
+    }
+    identical_apply_touches_nothing(&cluster);
+    update_keeps_the_unit_active(&cluster);
+    delete_reaches_a_host_that_was_off(&cluster);
+}
+
+/// The unit is active, its supervisor is its main process, every conmon lies in its cgroup, and its journal has the
+/// containers' own output.
+fn assert_adopted(host: &Host, workload: &str, status: &str) {
+    let unit = format!("beemesh-pod-{workload}.service");
+    assert_eq!(host.unit(&unit, "ActiveState"), "active");
+    assert_eq!(host.unit(&unit, "StatusText"), status);
+    let cgroup = host.unit(&unit, "ControlGroup");
+    for (name, container) in host.containers(workload) {
+        let line = format!("cat /proc/{}/cgroup", container.conmon);
+        let place = host.sh(&line).out;
+        assert!(
+            place.contains(&cgroup),
+            "{name}: conmon in {place}, unit in {cgroup}"
+        );
+    }
+    wait_for(
+        "the containers' output in the unit's journal",
+        secs(10),
+        || {
+            let journal = host
+                .run(&["journalctl", "--no-pager", "-o", "cat", "-u", &unit])
+                .out;
+            let has = |line: &str| journal.lines().any(|one| one.contains(line));
+            if has("one says first") && has("two says hello") {
+                Ok(())
+            } else {
+                Err(journal)
+            }
+        },
+    );
+    let shown = host.run(&["systemctl", "status", "--no-pager", &unit]).out;
+    assert!(
+        shown.contains(&format!("{unit} - {workload} (Beemesh workload)")),
+        "{shown}"
+    );
+    assert!(
+        shown.contains("Drop-In: /usr/lib/systemd/system/beemesh-pod-.service.d"),
+        "{shown}"
+    );
+}
+
+fn identical_apply_touches_nothing(cluster: &Cluster) {
+    let before: Vec<_> = cluster
+        .hosts
+        .iter()
+        .map(|host| host.containers("web1"))
+        .collect();
+    let answer = cluster.host(3).apply(&two_containers("web1", "first"));
+    let actions: Vec<_> = answer["objects"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|o| o["action"].clone())
+        .collect();
+    assert_eq!(actions, ["unchanged", "unchanged"], "{answer}");
+    let said = cluster
+        .host(3)
+        .try_apply(&two_containers("web1", "first"), &[])
+        .ok();
+    assert!(said.contains("unchanged"), "{said}");
+    let after: Vec<_> = cluster
+        .hosts
+        .iter()
+        .map(|host| host.containers("web1"))
+        .collect();
+    assert_eq!(before, after);
+}
+
+/// A changed ConfigMap alone rolls the workload that uses it, and systemd never sees the unit stop.
+fn update_keeps_the_unit_active(cluster: &Cluster) {
+    let since: Vec<_> = cluster
+        .hosts
+        .iter()
+        .map(|h| h.unit("beemesh-pod-web1.service", "ActiveEnterTimestampMonotonic"))
+        .collect();
+    let before = cluster.host(1).containers("web1");
+    let answer = cluster.host(2).apply(&two_containers("web1", "second"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let workload = &answer["workloads"][0];
+    assert_eq!(workload["revision"], 2, "{answer}");
+    let hosts: Vec<&Host> = cluster.hosts.iter().collect();
+    cluster.running("web1", 2, &hosts);
+    for (host, since) in cluster.hosts.iter().zip(since) {
+        let unit = "beemesh-pod-web1.service";
+        assert_eq!(
+            host.unit(unit, "ActiveEnterTimestampMonotonic"),
+            since,
+            "{}: the unit stopped",
+            host.name
+        );
+        assert_eq!(
+            host.unit(unit, "StatusText"),
+            "2/2 healthy · rev 2 · 0 restarts"
+        );
+        let volumes = host
+            .sh("podman volume ls -q | grep -c '^beemesh__web1__c__'")
+            .out;
+        assert!(
+            ["0", "1"].contains(&volumes.trim()),
+            "old ConfigMap volumes are gone: {volumes}"
+        );
+        let files = host
+            .sh("ls /etc/containers/systemd/beemesh | grep -c '^beemesh-pod-web1\\.'")
+            .out;
+        assert_eq!(files.trim(), "2", "one Quadlet and one YAML");
+    }
+    assert_ne!(cluster.host(1).containers("web1"), before);
+    let journal = cluster
+        .host(1)
+        .sh("journalctl --no-pager -o cat -u beemesh-pod-web1")
+        .out;
+    assert!(journal.contains("one says second"), "{journal}");
+}
+
+fn delete_reaches_a_host_that_was_off(cluster: &Cluster) {
+    let off = cluster.host(3);
+    let on = [cluster.host(1), cluster.host(2)];
+    let _ = cluster.host(1).apply(&pod("stays", "stays"));
+    cluster.crash(&[off]);
+    cluster.agree(&on, 2);
+    let deleted = cluster
+        .host(2)
+        .beemesh(&["delete", "web1", "-o", "json"])
+        .json();
+    assert_eq!(deleted["removed"], serde_json::json!(["web1"]), "{deleted}");
+    for host in on {
+        assert_gone(host, "web1");
+    }
+    cluster.boot(&[off]);
+    cluster.ready();
+    assert_gone(off, "web1");
+    let all: Vec<&Host> = cluster.hosts.iter().collect();
+    cluster.running("stays", 1, &all);
+    cluster.running("web2", 1, &all);
+    let missing = cluster.host(1).beemesh(&["delete", "web1"]);
+    assert_eq!(missing.code, 1, "{missing}");
+    assert!(
+        missing.err.contains("there is no workload `web1`"),
+        "{missing}"
+    );
+}
+
+#[track_caller]
+fn assert_gone(host: &Host, workload: &str) {
+    wait_for(
+        &format!("no trace of {workload} on {}", host.name),
+        secs(60),
+        || {
+            let left = host.leftovers(workload);
+            if left.trim().is_empty() {
+                Ok(())
+            } else {
+                Err(left)
+            }
+        },
+    );
+}

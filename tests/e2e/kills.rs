@@ -1,0 +1,178 @@
+//! Anything of ours may die at any time: it recovers, and no workload container notices.
+
+use harness::{Cluster, Host, broken_command, pod, secs, two_containers, wait_for};
+
+#[test]
+fn whatever_is_killed_or_restarted_recovers_and_no_container_restarts() {
+    let cluster = Cluster::formed("kills", 3);
+    let answer = cluster.host(1).apply(&two_containers("web", "first"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let host = cluster.leader(cluster.host(1));
+    let before = host.containers("web");
+    assert_eq!(before.len(), 2);
+
+    let kill = |unit: &str| format!("systemctl kill --kill-whom=main -s KILL {unit}");
+    let gateway = "kill -9 $(pgrep -x beemesh-gateway)".to_owned();
+    for (what, line) in [
+        ("the agent is killed", kill("beemesh-agent.service")),
+        ("the gateway is killed", gateway),
+        ("the supervisor is killed", kill("beemesh-pod-web.service")),
+        (
+            "podman is killed",
+            "systemctl kill -s KILL podman.service; true".to_owned(),
+        ),
+        (
+            "the agent is restarted",
+            "systemctl restart beemesh-agent.service".to_owned(),
+        ),
+        (
+            "the gateway is restarted",
+            "systemctl restart beemesh-gateway.service".to_owned(),
+        ),
+    ] {
+        eprintln!("when {what}");
+        let _ = host.sh(&line).ok();
+        cluster.ready();
+        recovered(host, what);
+        assert_eq!(
+            host.containers("web"),
+            before,
+            "a container restarted when {what}"
+        );
+    }
+    // The cluster still takes changes, and the host that was hit carries them out.
+    let answer = host.apply(&pod("after", "after"));
+    assert_eq!(answer["settled"], true, "{answer}");
+}
+
+#[track_caller]
+fn recovered(host: &Host, what: &str) {
+    wait_for(&format!("recovery when {what}"), secs(60), || {
+        let unit = "beemesh-pod-web.service";
+        let seen = (
+            host.unit(unit, "ActiveState"),
+            host.unit(unit, "StatusText"),
+        );
+        let agent = host.unit("beemesh-agent.service", "StatusText");
+        let whole = seen == ("active".into(), "2/2 healthy · rev 1 · 0 restarts".into())
+            && agent.contains("3/3 hosts");
+        if whole {
+            Ok(())
+        } else {
+            Err(format!("{seen:?} {agent}"))
+        }
+    });
+}
+
+#[test]
+fn a_killed_container_is_restarted_by_its_policy_and_counted() {
+    let cluster = Cluster::formed("killed-container", 1);
+    let host = cluster.host(1);
+    let _ = host.apply(&two_containers("web", "first"));
+    let before = host.containers("web");
+    let victim = &before["web-one"];
+    let _ = host.sh(&format!("kill -9 {}", victim.pid)).ok();
+    wait_for("the restarted container in STATUS", secs(60), || {
+        let status = host.unit("beemesh-pod-web.service", "StatusText");
+        if status == "2/2 healthy · rev 1 · 1 restart" {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    });
+    let after = host.containers("web");
+    assert_ne!(after["web-one"].pid, victim.pid);
+    assert_eq!(after["web-two"], before["web-two"]);
+    let cgroup = host.unit("beemesh-pod-web.service", "ControlGroup");
+    wait_for("the new conmon in the unit's cgroup", secs(20), || {
+        let place = host
+            .sh(&format!("cat /proc/{}/cgroup", after["web-one"].conmon))
+            .out;
+        if place.contains(&cgroup) {
+            Ok(())
+        } else {
+            Err(place)
+        }
+    });
+}
+
+#[test]
+fn a_container_that_cannot_start_fails_its_unit_in_words_on_every_host() {
+    let cluster = Cluster::formed("broken", 2);
+    let answer = cluster
+        .host(1)
+        .try_apply(&broken_command("bad"), &["--wait=60"]);
+    assert_eq!(answer.code, 1, "{answer}");
+    for host in &cluster.hosts {
+        wait_for(&format!("bad failed on {}", host.name), secs(60), || {
+            let seen = host.unit("beemesh-pod-bad.service", "ActiveState");
+            if seen == "failed" { Ok(()) } else { Err(seen) }
+        });
+        let shown = host
+            .run(&[
+                "systemctl",
+                "status",
+                "--no-pager",
+                "beemesh-pod-bad.service",
+            ])
+            .out;
+        assert!(shown.contains("/no/such/program"), "{shown}");
+    }
+    wait_for(
+        "both hosts' failures in the cluster's answer",
+        secs(30),
+        || {
+            let (_, bad) = cluster.host(2).api("GET", "/v1/workloads/bad", b"");
+            let reports = bad["hosts"].as_array().cloned().unwrap_or_default();
+            let failed = |one: &serde_json::Value| {
+                one["phase"] == "failed"
+                    && one["message"]
+                        .as_str()
+                        .is_some_and(|m| m.contains("/no/such/program"))
+            };
+            if reports.len() == 2 && reports.iter().all(failed) {
+                Ok(())
+            } else {
+                Err(bad)
+            }
+        },
+    );
+    // A new revision that works takes its place at once.
+    let fixed = cluster.host(2).apply(&pod("bad", "good now"));
+    assert_eq!(fixed["settled"], true, "{fixed}");
+    assert_eq!(
+        cluster
+            .host(1)
+            .unit("beemesh-pod-bad.service", "ActiveState"),
+        "active"
+    );
+}
+
+#[test]
+fn an_administrator_may_stop_a_unit_and_start_it_again() {
+    let cluster = Cluster::formed("stopped", 2);
+    let _ = cluster.host(1).apply(&pod("web", "first"));
+    let [h1, h2] = [cluster.host(1), cluster.host(2)];
+    let _ = h2
+        .run(&["systemctl", "stop", "beemesh-pod-web.service"])
+        .ok();
+    assert!(h2.containers("web").is_empty());
+    let phase = |wanted: &str| {
+        let (_, web) = h1.api("GET", "/v1/workloads/web", b"");
+        let reports = web["hosts"].as_array().cloned().unwrap_or_default();
+        let is = reports
+            .iter()
+            .any(|one| one["host"] == "h2" && one["phase"] == wanted);
+        if is { Ok(()) } else { Err(web) }
+    };
+    wait_for("h1 to see web stopped on h2", secs(20), || phase("stopped"));
+    assert!(
+        h2.containers("web").is_empty(),
+        "the cluster does not fight the administrator"
+    );
+    let _ = h2
+        .run(&["systemctl", "start", "beemesh-pod-web.service"])
+        .ok();
+    wait_for("h1 to see web running on h2", secs(20), || phase("running"));
+    assert_eq!(h2.containers("web").len(), 1);
+}
