@@ -1,0 +1,266 @@
+//! Bad input and bad times: a clear error, and nothing that was acknowledged is lost.
+
+use harness::{Cluster, Host, IMAGE, pod, secs, wait_for};
+use serde_json::Value;
+
+#[test]
+fn bad_manifests_are_refused_with_every_problem_and_change_nothing() {
+    let cluster = Cluster::formed("bad-manifests", 1);
+    let host = cluster.host(1);
+    let good = pod("good", "good");
+    let no_image = "apiVersion: v1\nkind: Pod\nmetadata:\n  name: bare\nspec:\n  containers:\n  - name: main\n";
+    let service =
+        "apiVersion: v1\nkind: Service\nmetadata:\n  name: web\nspec:\n  ports: [{port: 80}]\n";
+    let escape = pod("good", "x").replace("name: good", "name: ../../etc/passwd");
+    let bomb = format!(
+        "a: &a [x,x,x,x,x,x,x,x,x]\n{}",
+        "bcdefghi"
+            .chars()
+            .zip("abcdefgh".chars())
+            .map(|(new, old)| format!("{new}: &{new} [{}]\n", vec![format!("*{old}"); 9].join(",")))
+            .collect::<String>()
+    );
+    for (what, yaml, status, words) in [
+        ("not YAML", "a: [b".to_owned(), 422, "line"),
+        ("nothing to keep", service.to_owned(), 422, "Service"),
+        (
+            "no image",
+            no_image.to_owned(),
+            422,
+            "spec.containers[0].image",
+        ),
+        ("an escaping name", escape, 422, "metadata.name"),
+        ("duplicates", format!("{good}---\n{good}"), 422, "good"),
+        (
+            "latest without pull",
+            pod("l", "l").replace(IMAGE, "localhost/x:latest\n    imagePullPolicy: Never"),
+            422,
+            "latest",
+        ),
+        (
+            "too large",
+            format!("{good}# {}\n", "x".repeat(1 << 20)),
+            413,
+            "1 MiB",
+        ),
+        ("an alias bomb", bomb, 422, "alias"),
+    ] {
+        let begun = std::time::Instant::now();
+        let (found, body) = host.api("POST", "/v1/apply", yaml.as_bytes());
+        assert_eq!(found, status, "{what}: {body}");
+        assert!(body["error"].to_string().contains(words), "{what}: {body}");
+        assert!(
+            begun.elapsed() < secs(5),
+            "{what} took {:?}",
+            begun.elapsed()
+        );
+    }
+    let (status, body) = host.api(
+        "POST",
+        "/v1/apply",
+        format!("{good}---\n{no_image}---\n{service}---\nkind: Pod\n").as_bytes(),
+    );
+    assert_eq!(status, 422, "{body}");
+    let problems = body["error"]["problems"].as_array().unwrap();
+    assert!(
+        problems
+            .iter()
+            .any(|one| one["document"] == 2 && one["line"].as_u64() > Some(0)),
+        "{body}"
+    );
+    assert!(problems.iter().any(|one| one["document"] == 4), "{body}");
+    let (_, all) = host.api("GET", "/v1/manifests", b"");
+    assert_eq!(all["manifests"], Value::Array(vec![]));
+
+    let (status, body) = host.api(
+        "POST",
+        "/v1/apply",
+        format!("{service}---\n{good}").as_bytes(),
+    );
+    assert_eq!(status, 200, "a Service is warned about: {body}");
+    assert!(
+        body["warnings"][0].to_string().contains("Service"),
+        "{body}"
+    );
+    let (status, body) = host.api(
+        "POST",
+        "/v1/apply?strict=true",
+        format!("{service}---\n{good}").as_bytes(),
+    );
+    assert_eq!(status, 422, "and refused when strict: {body}");
+}
+
+#[test]
+fn an_image_that_cannot_be_pulled_leaves_the_old_revision_running() {
+    let cluster = Cluster::formed("no-image", 1);
+    let host = cluster.host(1);
+    let _ = host.apply(&pod("web", "first"));
+    let before = host.containers("web");
+    let answer = host.try_apply(
+        &pod("web", "first").replace(IMAGE, "localhost:1/no/such:1"),
+        &["--wait=20"],
+    );
+    assert_eq!(answer.code, 1, "{answer}");
+    let web = wait_for("the reason in the cluster's answer", secs(30), || {
+        let (_, web) = host.api("GET", "/v1/workloads/web", b"");
+        if web.to_string().contains("localhost:1/no/such:1")
+            && web["hosts"][0]["message"]
+                .as_str()
+                .is_some_and(|m| m.contains("no/such"))
+        {
+            Ok(web)
+        } else {
+            Err(web)
+        }
+    });
+    assert_eq!(web["hosts"][0]["revision"], 1, "{web}");
+    assert_eq!(host.containers("web"), before);
+    assert_eq!(
+        host.unit("beemesh-pod-web.service", "StatusText"),
+        "1/1 healthy · rev 1 · 0 restarts"
+    );
+}
+
+#[test]
+fn a_full_disk_loses_nothing_and_writes_nothing_by_halves() {
+    let cluster = Cluster::formed("disk-full", 1);
+    let host = cluster.host(1);
+    let _ = host.apply(&pod("web", "first"));
+    let before = host.containers("web");
+    let _ = host.sh("fallocate -l $(($(df --output=avail -B1 / | tail -n1) - 65536)) /filler; dd if=/dev/zero of=/filler2 bs=4k 2>/dev/null; df / | tail -n1");
+    let answer = host.try_apply(&pod("more", "more"), &["--wait=15"]);
+    eprintln!("while the disk is full: {answer}");
+    assert_eq!(host.containers("web"), before);
+    let pairs = host.sh("for k in /etc/containers/systemd/beemesh/*.kube; do y=$(sed -n 's/^Yaml=//p' $k); test -s $k -a -s /etc/containers/systemd/beemesh/$y || echo half $k; done").out;
+    assert_eq!(pairs, "");
+    let _ = host.sh("rm -f /filler /filler2; sync").ok();
+    wait_for("web after room was made", secs(60), || {
+        let (_, web) = host.api("GET", "/v1/workloads/web", b"");
+        if web["hosts"][0]["phase"] == "running" {
+            Ok(())
+        } else {
+            Err(web)
+        }
+    });
+    let answer = host.apply(&pod("more", "more"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    assert_eq!(host.containers("web"), before);
+}
+
+#[test]
+fn garbage_on_the_doors_harms_nobody() {
+    let cluster = Cluster::formed("garbage", 2);
+    let host = cluster.host(1);
+    let _ = host.apply(&pod("web", "first"));
+    let agent = host.unit("beemesh-agent.service", "MainPID");
+    let before = host.containers("web");
+    // From the other host, which reaches the mesh port; and from the host itself, which reaches the sockets.
+    let stranger = cluster.host(2);
+    for line in [
+        "head -c 1000000 /dev/urandom | timeout 5 nc 10.77.0.1 4701 >/dev/null",
+        "printf '\\377\\377\\377\\377\\001' | timeout 5 nc 10.77.0.1 4701 >/dev/null",
+        "(printf '\\023/multi'; sleep 3) | timeout 5 nc 10.77.0.1 4701 >/dev/null",
+        "head -c 65000 /dev/urandom | timeout 3 busybox nc -u -w 1 10.77.0.1 4701 >/dev/null",
+    ] {
+        let _ = stranger.sh(&line
+            .replace("nc ", "busybox nc ")
+            .replace("busybox busybox", "busybox"));
+    }
+    for bytes in [
+        &b"\xff\xff\xff\xff\x01"[..],
+        b"\x05\0\0\0\x01\0\0\0\0",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"\x09\0\0\0\x07garbage",
+    ] {
+        let _ = host.run_with(
+            &[
+                "timeout",
+                "10",
+                "curl",
+                "-s",
+                "-m",
+                "8",
+                "--unix-socket",
+                "/run/beemesh/agent.sock",
+                "telnet://agent",
+            ],
+            bytes,
+        );
+        let _ = host.run_with(
+            &[
+                "timeout",
+                "10",
+                "curl",
+                "-s",
+                "-m",
+                "8",
+                "--unix-socket",
+                "/run/beemesh/gateway.sock",
+                "telnet://gateway",
+            ],
+            bytes,
+        );
+    }
+    assert_eq!(
+        host.unit("beemesh-agent.service", "MainPID"),
+        agent,
+        "the agent did not restart"
+    );
+    cluster.ready();
+    assert_eq!(host.containers("web"), before);
+    let answer = host.apply(&pod("after", "after"));
+    assert_eq!(answer["settled"], true, "{answer}");
+}
+
+#[test]
+fn strangers_and_wrong_tokens_get_nothing() {
+    let cluster = Cluster::booted("strangers", 2);
+    cluster.each(|host| {
+        let _ = host
+            .run(&[
+                "systemctl",
+                "enable",
+                "--now",
+                "beemesh-agent.socket",
+                "beemesh-agent.service",
+            ])
+            .ok();
+        wait_for("a cluster of one", secs(60), || {
+            let status = host.status();
+            if status["leader"]["name"] == host.name.as_str() {
+                Ok(())
+            } else {
+                Err(status)
+            }
+        });
+    });
+    let [h1, h2] = [cluster.host(1), cluster.host(2)];
+    let token = h1.beemesh(&["token", "create"]).ok();
+    let token = token.trim();
+    let cut = &token[..token.len() - 3];
+    assert_refused(h2, cut, "damaged");
+    let (first, rest) = token.split_at(token.len() / 2);
+    let altered = format!(
+        "{first}{}{}",
+        if rest.starts_with('a') { 'b' } else { 'a' },
+        &rest[1..]
+    );
+    assert_refused(h2, &altered, "damaged");
+    let _ = h2.apply(&pod("mine", "mine"));
+    assert_refused(h2, token, "delete");
+    let _ = h2.beemesh(&["delete", "mine"]).ok();
+    let _ = h2.beemesh(&["join", token]).ok();
+    cluster.ready();
+    // The token was for one host. A third use, from a host that was never in, is refused; here the first host of
+    // another cluster stands for it.
+    let used = h1.beemesh(&["join", token]);
+    assert_eq!(used.code, 1, "{used}");
+    assert!(used.err.contains("already"), "{used}");
+}
+
+#[track_caller]
+fn assert_refused(host: &Host, token: &str, words: &str) {
+    let answer = host.beemesh(&["join", token]);
+    assert_ne!(answer.code, 0, "{answer}");
+    assert!(answer.err.contains(words), "{words}: {answer}");
+}

@@ -1,0 +1,106 @@
+//! What systemd and D-Bus show of the agent.
+
+use harness::{Cluster, pod, secs, wait_for};
+
+const INTERFACE: &str = "io.beemesh.Agent1";
+
+#[test]
+fn the_agent_shows_itself_on_the_bus_and_in_systemctl() {
+    let cluster = Cluster::formed("bus", 2);
+    let host = cluster.host(1);
+    let introspected = host
+        .run(&[
+            "busctl",
+            "introspect",
+            "--no-pager",
+            "--no-legend",
+            INTERFACE,
+            "/io/beemesh/Agent1",
+            INTERFACE,
+        ])
+        .ok();
+    let members: Vec<(String, String, String)> = introspected
+        .lines()
+        .map(|line| {
+            let mut words = line.split_whitespace();
+            let mut next = || words.next().unwrap_or_default().to_owned();
+            (next(), next(), next())
+        })
+        .collect();
+    let xml = include_str!("../../systemd/dbus-1/interfaces/io.beemesh.Agent1.xml");
+    let mut expected: Vec<(String, String, String)> = xml
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("<property "))
+        .map(|line| {
+            let attribute = |name: &str| {
+                line.split(&format!("{name}=\""))
+                    .nth(1)
+                    .and_then(|rest| rest.split('"').next())
+                    .unwrap_or_default()
+                    .to_owned()
+            };
+            (
+                format!(".{}", attribute("name")),
+                "property".to_owned(),
+                attribute("type"),
+            )
+        })
+        .collect();
+    let mut found = members;
+    found.sort();
+    expected.sort();
+    assert_eq!(found, expected, "the bus and the XML contract differ");
+
+    let _ = host.apply(&pod("web", "first"));
+    let property = |name: &str| {
+        host.run(&[
+            "busctl",
+            "get-property",
+            INTERFACE,
+            "/io/beemesh/Agent1",
+            INTERFACE,
+            name,
+        ])
+        .out
+    };
+    wait_for("the workload on the bus", secs(20), || {
+        let workloads = property("Workloads");
+        if workloads.contains("web") {
+            Ok(())
+        } else {
+            Err(workloads)
+        }
+    });
+    let role = property("Role");
+    assert!(
+        role.contains("leader") || role.contains("follower"),
+        "{role}"
+    );
+    assert!(property("PeerId").contains("12D3KooW"));
+    wait_for("the agent's status line", secs(20), || {
+        let line = host.unit("beemesh-agent.service", "StatusText");
+        if line.ends_with("· 2/2 hosts · 1 workload, 1 healthy") {
+            Ok(())
+        } else {
+            Err(line)
+        }
+    });
+    let refused = host.sh("setpriv --reuid=65534 --regid=65534 --clear-groups busctl get-property io.beemesh.Agent1 /io/beemesh/Agent1 io.beemesh.Agent1 Role");
+    assert_ne!(refused.code, 0, "an ordinary user is refused: {refused}");
+}
+
+#[test]
+fn the_sockets_and_files_are_closed_to_ordinary_users() {
+    let cluster = Cluster::formed("modes", 1);
+    let host = cluster.host(1);
+    let _ = host.apply(&pod("web", "first"));
+    let open = host
+        .sh("find /run/beemesh /var/lib/beemesh /etc/containers/systemd/beemesh -perm /007 ! -type l 2>/dev/null")
+        .out;
+    assert_eq!(open, "", "world-accessible");
+    let modes = host.sh("stat -c '%a %U %G' /run/beemesh/gateway.sock /run/beemesh/agent.sock /var/lib/beemesh/agent/identity").out;
+    assert_eq!(
+        modes.lines().collect::<Vec<_>>(),
+        ["660 root beemesh", "600 root root", "600 root root"]
+    );
+}
