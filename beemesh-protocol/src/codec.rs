@@ -1,4 +1,284 @@
-//! stub
-/// stub
-#[derive(Debug, thiserror::Error)]
-pub enum DecodeError {}
+//! Owned types to FlatBuffers and back. The codec of each message family is in a module of its own.
+//!
+//! Pure: no I/O, no clock, no randomness. `table!`, `union!` and `choice!` pair an owned type with its schema type
+//! by field names, so that a field that one of them lacks does not compile. Every string, list, key and hash that
+//! the owned type does not call optional is required.
+
+use bytes::Bytes;
+use flatbuffers::{FlatBufferBuilder, Follow, Verifiable, VerifierOptions, WIPOffset};
+
+mod field;
+mod ipc;
+mod mesh;
+mod peer;
+mod raft;
+mod state;
+pub(crate) mod token;
+
+use crate::generated::beemesh as fb;
+use field::{Field, Slot};
+
+/// Why bytes are not a message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    /// The bytes do not carry the mark of this kind of message.
+    #[error("expected a message marked {expected}, found {found:?}")]
+    Mark {
+        /// The mark of the kind that was asked for.
+        expected: &'static str,
+        /// What stands in its place.
+        found: String,
+    },
+    /// The bytes are not a well-formed FlatBuffers message.
+    #[error("damaged message: {0}")]
+    Damaged(String),
+    /// A required field is absent.
+    #[error("message without {0}")]
+    Missing(&'static str),
+    /// A variant that this build does not know: the sender is newer.
+    #[error("{field} has the unknown value {value}: it was written by a newer version of Beemesh")]
+    Unknown {
+        /// The field.
+        field: &'static str,
+        /// The variant's number.
+        value: u8,
+    },
+    /// A map holds a name twice.
+    #[error("{field} holds `{name}` twice")]
+    Repeated {
+        /// The map.
+        field: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// A list is longer than its bound.
+    #[error("{field} has {found} items, at most {limit} are accepted")]
+    TooMany {
+        /// The list.
+        field: &'static str,
+        /// How many it has.
+        found: usize,
+        /// How many it may have.
+        limit: usize,
+    },
+}
+
+/// Nothing written here borrows from outside the buffer.
+type Builder = FlatBufferBuilder<'static>;
+
+/// An owned type that is a table.
+trait Wire: Sized {
+    /// Its accessor.
+    type Table<'a>: Follow<'a, Inner = Self::Table<'a>> + Verifiable + 'a;
+    fn write(&self, to: &mut Builder) -> WIPOffset<Self::Table<'static>>;
+    fn read(from: Self::Table<'_>) -> Result<Self, DecodeError>;
+}
+
+/// A table that is sent or stored by itself.
+trait Message: Wire {
+    /// Four letters after the root offset, so that one kind of message is never read as another.
+    const MARK: &'static str;
+    /// About how many bytes it becomes; saves copies while the buffer grows.
+    fn size(&self) -> usize {
+        SIZE_TYPICAL
+    }
+}
+
+/// Most messages fit; a buffer that is too small doubles.
+const SIZE_TYPICAL: usize = 512;
+
+/// The schema has no recursion; its deepest message nests 8 tables. The rest is room for tables to come.
+const DEPTH_MAX: usize = 16;
+
+/// What an honest message of `length` bytes stays below. Ours never refer twice to one object, which is how a small
+/// hostile buffer would grow into a huge value.
+fn bounds(length: usize) -> VerifierOptions {
+    VerifierOptions {
+        max_depth: DEPTH_MAX,
+        // A table has at least its own four bytes and the four that refer to it.
+        max_tables: length / 8,
+        // The verifier counts each vtable twice and with each table, although tables share them: less than 64 bytes
+        // for a table with its at least 16 in the buffer.
+        max_apparent_size: length.saturating_mul(5),
+        ignore_missing_null_terminator: false,
+    }
+}
+
+fn encode<M: Message>(message: &M) -> Bytes {
+    let mut to = Builder::with_capacity(message.size());
+    let root = message.write(&mut to);
+    to.finish(root, Some(M::MARK));
+    let (buffer, head) = to.collapse();
+    Bytes::from(buffer).slice(head..)
+}
+
+fn decode<M: Message>(bytes: &[u8]) -> Result<M, DecodeError> {
+    let mark = bytes.get(4..8).unwrap_or_default();
+    if mark != M::MARK.as_bytes() {
+        return Err(DecodeError::Mark {
+            expected: M::MARK,
+            found: mark.escape_ascii().to_string(),
+        });
+    }
+    let table = flatbuffers::root_with_opts::<M::Table<'_>>(&bounds(bytes.len()), bytes)
+        .map_err(|error| DecodeError::Damaged(error.to_string().trim_end().replace('\n', ", ")))?;
+    M::read(table)
+}
+
+/// Gives types that are [`Wire`] their public codec: type, mark, and the size when it can be large.
+macro_rules! messages {
+    ($( $type:ty, $mark:literal $(, $size:expr)?; )*) => { $(
+        impl $crate::codec::Message for $type {
+            const MARK: &'static str = $mark;
+            $( fn size(&self) -> usize { $size(self) } )?
+        }
+
+        impl $type {
+            /// The message's bytes.
+            ///
+            /// # Panics
+            ///
+            /// When the message exceeds 2 GiB, FlatBuffers' limit, far above those of [`crate::frame`].
+            #[must_use]
+            pub fn encode(&self) -> bytes::Bytes {
+                $crate::codec::encode(self)
+            }
+
+            /// Reads and checks what `encode` wrote.
+            ///
+            /// # Errors
+            ///
+            /// When the bytes are not this message, whole and of a version this build knows.
+            pub fn decode(bytes: &[u8]) -> Result<Self, $crate::codec::DecodeError> {
+                $crate::codec::decode(bytes)
+            }
+        }
+    )* };
+}
+
+/// A type that is [`Wire`] can be a field.
+macro_rules! table_field {
+    ($type:ty, $table:ident) => {
+        impl Field for $type {
+            type Slot = WIPOffset<fb::$table<'static>>;
+            type Got<'a> = Option<fb::$table<'a>>;
+            fn put(&self, to: &mut Builder) -> Self::Slot {
+                self.write(to)
+            }
+            fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError> {
+                Self::read(got.ok_or(DecodeError::Missing(name))?)
+            }
+        }
+    };
+}
+
+/// A struct and its table: fields of the same names.
+macro_rules! table {
+    ($type:ty = $table:ident($args:ident) $name:literal { $( $field:ident ),* }) => {
+        impl Wire for $type {
+            type Table<'a> = fb::$table<'a>;
+            fn write(&self, to: &mut Builder) -> WIPOffset<fb::$table<'static>> {
+                let Self { $( $field ),* } = self;
+                $( let $field = Field::put($field, to); )*
+                fb::$table::create(to, &fb::$args { $( $field: Slot::arg(&$field) ),* })
+            }
+            fn read(from: fb::$table<'_>) -> Result<Self, DecodeError> {
+                Ok(Self {
+                    $( $field: Field::take(from.$field(), concat!($name, ".", stringify!($field)))? ),*
+                })
+            }
+        }
+        table_field!($type, $table);
+    };
+}
+
+/// An enum and the table that holds its union in the field `body`. Each variant is one of
+/// `record`: its fields in a table of its own, `value`: its one value in a table of its own,
+/// `table`: its one value is the table, `unit`: nothing.
+macro_rules! union {
+    ($type:ty = $table:ident($args:ident, $union:ident) $name:literal
+        $( record $record:ident { $( $field:ident ),* } = $rtable:ident($rargs:ident) $ras:ident; )*
+        $( value $value:ident($inner:ident) = $vtable:ident($vargs:ident) $vas:ident; )*
+        $( table $direct:ident $das:ident; )*
+        $( unit $unit:ident; )*
+    ) => {
+        impl Wire for $type {
+            type Table<'a> = fb::$table<'a>;
+            fn write(&self, to: &mut Builder) -> WIPOffset<fb::$table<'static>> {
+                let (body_type, body) = match self {
+                    $( Self::$record { $( $field ),* } => {
+                        $( let $field = Field::put($field, to); )*
+                        let args = fb::$rargs { $( $field: Slot::arg(&$field) ),* };
+                        (fb::$union::$record, fb::$rtable::create(to, &args).as_union_value())
+                    } )*
+                    $( Self::$value($inner) => {
+                        let $inner = Field::put($inner, to);
+                        let args = fb::$vargs { $inner: Slot::arg(&$inner) };
+                        (fb::$union::$value, fb::$vtable::create(to, &args).as_union_value())
+                    } )*
+                    $( Self::$direct(value) => (fb::$union::$direct, value.write(to).as_union_value()), )*
+                    $( Self::$unit => {
+                        (fb::$union::$unit, fb::Nothing::create(to, &fb::NothingArgs {}).as_union_value())
+                    } )*
+                };
+                fb::$table::create(to, &fb::$args { body_type, body: Some(body) })
+            }
+            fn read(from: fb::$table<'_>) -> Result<Self, DecodeError> {
+                Ok(match from.body_type() {
+                    $( fb::$union::$record => {
+                        let body = from.$ras().ok_or(DecodeError::Missing(concat!($name, ".", stringify!($record))))?;
+                        Self::$record { $( $field: Field::take(
+                            body.$field(),
+                            concat!($name, ".", stringify!($record), ".", stringify!($field)),
+                        )? ),* }
+                    } )*
+                    $( fb::$union::$value => {
+                        let body = from.$vas().ok_or(DecodeError::Missing(concat!($name, ".", stringify!($value))))?;
+                        Self::$value(Field::take(
+                            body.$inner(),
+                            concat!($name, ".", stringify!($value), ".", stringify!($inner)),
+                        )?)
+                    } )*
+                    $( fb::$union::$direct => Self::$direct(Wire::read(
+                        from.$das().ok_or(DecodeError::Missing(concat!($name, ".", stringify!($direct))))?,
+                    )?), )*
+                    $( fb::$union::$unit => Self::$unit, )*
+                    fb::$union::NONE => return Err(DecodeError::Missing($name)),
+                    unknown => return Err(DecodeError::Unknown { field: $name, value: unknown.0 }),
+                })
+            }
+        }
+        table_field!($type, $table);
+    };
+}
+
+/// An enum without content and its schema enum.
+macro_rules! choice {
+    ($type:ty = $choice:ident { $( $variant:ident ),* }) => {
+        impl Slot for fb::$choice {
+            type Arg<'x> = Self;
+            fn arg(&self) -> Self {
+                *self
+            }
+        }
+
+        impl Field for $type {
+            type Slot = fb::$choice;
+            type Got<'a> = fb::$choice;
+            fn put(&self, _to: &mut Builder) -> fb::$choice {
+                match self {
+                    $( Self::$variant => fb::$choice::$variant, )*
+                }
+            }
+            fn take(got: fb::$choice, name: &'static str) -> Result<Self, DecodeError> {
+                match got {
+                    $( fb::$choice::$variant => Ok(Self::$variant), )*
+                    fb::$choice::Unset => Err(DecodeError::Missing(name)),
+                    unknown => Err(DecodeError::Unknown { field: name, value: unknown.0 }),
+                }
+            }
+        }
+    };
+}
+
+use {choice, messages, table, table_field, union};

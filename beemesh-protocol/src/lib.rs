@@ -14,6 +14,14 @@ pub mod state;
 pub mod token;
 
 mod codec;
+#[allow(
+    warnings,
+    clippy::all,
+    clippy::restriction,
+    unsafe_code,
+    reason = "flatc writes it; it is checked by the verifier and by golden bytes"
+)]
+mod generated;
 
 pub use codec::DecodeError;
 pub use id::{ClusterId, HostId};

@@ -1,0 +1,237 @@
+//! How each type of field is put into a table and taken out of it.
+//!
+//! Pure: values to FlatBuffers and back.
+
+use std::collections::BTreeMap;
+
+use flatbuffers::{ForwardsUOffset, Vector, WIPOffset};
+
+use super::{Builder, DecodeError, Wire, fb};
+use crate::{
+    ClusterId, HostId,
+    raft::{LogId, Vote},
+};
+
+/// A type that can be a field.
+pub(super) trait Field: Sized {
+    /// What is kept of it until its table is made.
+    type Slot: Slot;
+    /// What the accessor gives.
+    type Got<'a>;
+    fn put(&self, to: &mut Builder) -> Self::Slot;
+    fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError>;
+}
+
+/// Turns what was kept into what the table's arguments take: structs go by reference.
+pub(super) trait Slot {
+    type Arg<'x>
+    where
+        Self: 'x;
+    fn arg(&self) -> Self::Arg<'_>;
+}
+
+impl<T: 'static> Slot for WIPOffset<T> {
+    type Arg<'x> = Option<Self>;
+    fn arg(&self) -> Option<Self> {
+        Some(*self)
+    }
+}
+
+/// A FlatBuffers struct and the owned type that it holds.
+pub(super) trait Fixed: Sized {
+    type Struct: 'static;
+    fn to_struct(&self) -> Self::Struct;
+    fn from_struct(found: &Self::Struct) -> Self;
+}
+
+macro_rules! scalar {
+    ($( $type:ty ),*) => { $(
+        impl Slot for $type {
+            type Arg<'x> = Self;
+            fn arg(&self) -> Self {
+                *self
+            }
+        }
+
+        impl Field for $type {
+            type Slot = Self;
+            type Got<'a> = Self;
+            fn put(&self, _to: &mut Builder) -> Self {
+                *self
+            }
+            fn take(got: Self, _name: &'static str) -> Result<Self, DecodeError> {
+                Ok(got)
+            }
+        }
+    )* };
+}
+
+scalar!(bool, u32, u64, Option<u32>);
+
+macro_rules! fixed {
+    ($( $type:ty = $struct:ident, $to:expr, $from:expr; )*) => { $(
+        impl Slot for fb::$struct {
+            type Arg<'x> = Option<&'x Self>;
+            fn arg(&self) -> Option<&Self> {
+                Some(self)
+            }
+        }
+
+        impl Slot for Option<fb::$struct> {
+            type Arg<'x> = Option<&'x fb::$struct>;
+            fn arg(&self) -> Option<&fb::$struct> {
+                self.as_ref()
+            }
+        }
+        fixed!(@field $type = $struct, $to, $from);
+    )* };
+    (@field $type:ty = $struct:ident, $to:expr, $from:expr) => {
+        impl Fixed for $type {
+            type Struct = fb::$struct;
+            fn to_struct(&self) -> fb::$struct {
+                $to(self)
+            }
+            fn from_struct(found: &fb::$struct) -> Self {
+                $from(found)
+            }
+        }
+
+        impl Field for $type {
+            type Slot = fb::$struct;
+            type Got<'a> = Option<&'a fb::$struct>;
+            fn put(&self, _to: &mut Builder) -> fb::$struct {
+                self.to_struct()
+            }
+            fn take(got: Option<&fb::$struct>, name: &'static str) -> Result<Self, DecodeError> {
+                got.map(Self::from_struct).ok_or(DecodeError::Missing(name))
+            }
+        }
+    };
+}
+
+fixed! {
+    [u8; 8] = Bytes8, |bytes: &[u8; 8]| fb::Bytes8(*bytes), |found: &fb::Bytes8| found.0;
+    ClusterId = Bytes16, |id: &ClusterId| fb::Bytes16(id.0), |found: &fb::Bytes16| ClusterId(found.0);
+    HostId = Bytes32, |id: &HostId| fb::Bytes32(id.0), |found: &fb::Bytes32| HostId(found.0);
+    LogId = LogId,
+        |id: &LogId| fb::LogId::new(id.term, &id.node.to_struct(), id.index),
+        |found: &fb::LogId| LogId {
+            term: found.term(),
+            node: HostId::from_struct(found.node()),
+            index: found.index(),
+        };
+    Vote = Vote,
+        |vote: &Vote| fb::Vote::new(vote.term, &vote.node.to_struct(), vote.committed),
+        |found: &fb::Vote| Vote {
+            term: found.term(),
+            node: HostId::from_struct(found.node()),
+            committed: found.committed(),
+        };
+}
+fixed!(@field [u8; 32] = Bytes32, |bytes: &[u8; 32]| fb::Bytes32(*bytes), |found: &fb::Bytes32| found.0);
+
+impl<T: Fixed> Field for Option<T>
+where
+    Option<T::Struct>: Slot,
+{
+    type Slot = Option<T::Struct>;
+    type Got<'a> = Option<&'a T::Struct>;
+    fn put(&self, _to: &mut Builder) -> Self::Slot {
+        self.as_ref().map(T::to_struct)
+    }
+    fn take(got: Self::Got<'_>, _name: &'static str) -> Result<Self, DecodeError> {
+        Ok(got.map(T::from_struct))
+    }
+}
+
+impl Field for String {
+    type Slot = WIPOffset<&'static str>;
+    type Got<'a> = Option<&'a str>;
+    fn put(&self, to: &mut Builder) -> Self::Slot {
+        to.create_string(self)
+    }
+    fn take(got: Option<&str>, name: &'static str) -> Result<Self, DecodeError> {
+        got.map(str::to_owned).ok_or(DecodeError::Missing(name))
+    }
+}
+
+impl Field for Vec<u8> {
+    type Slot = WIPOffset<Vector<'static, u8>>;
+    type Got<'a> = Option<Vector<'a, u8>>;
+    fn put(&self, to: &mut Builder) -> Self::Slot {
+        // A byte string is a vector with a zero after it; unlike `create_vector`, it is copied at once.
+        WIPOffset::new(to.create_byte_string(self).value())
+    }
+    fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError> {
+        Ok(got.ok_or(DecodeError::Missing(name))?.bytes().to_vec())
+    }
+}
+
+impl Field for Vec<String> {
+    type Slot = WIPOffset<Vector<'static, ForwardsUOffset<&'static str>>>;
+    type Got<'a> = Option<Vector<'a, ForwardsUOffset<&'a str>>>;
+    fn put(&self, to: &mut Builder) -> Self::Slot {
+        let items: Vec<_> = self.iter().map(|text| to.create_string(text)).collect();
+        to.create_vector(&items)
+    }
+    fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError> {
+        let items = got.ok_or(DecodeError::Missing(name))?;
+        Ok(items.iter().map(str::to_owned).collect())
+    }
+}
+
+impl Field for Vec<HostId> {
+    type Slot = WIPOffset<Vector<'static, fb::Bytes32>>;
+    type Got<'a> = Option<Vector<'a, fb::Bytes32>>;
+    fn put(&self, to: &mut Builder) -> Self::Slot {
+        let items: Vec<_> = self.iter().map(Fixed::to_struct).collect();
+        to.create_vector(&items)
+    }
+    fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError> {
+        let items = got.ok_or(DecodeError::Missing(name))?;
+        Ok(items.iter().map(HostId::from_struct).collect())
+    }
+}
+
+impl<T: Wire> Field for Vec<T> {
+    type Slot = WIPOffset<Vector<'static, ForwardsUOffset<T::Table<'static>>>>;
+    type Got<'a> = Option<Vector<'a, ForwardsUOffset<T::Table<'a>>>>;
+    fn put(&self, to: &mut Builder) -> Self::Slot {
+        let items: Vec<_> = self.iter().map(|item| item.write(to)).collect();
+        to.create_vector(&items)
+    }
+    fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError> {
+        let items = got.ok_or(DecodeError::Missing(name))?;
+        items.iter().map(T::read).collect()
+    }
+}
+
+impl Field for BTreeMap<String, String> {
+    type Slot = WIPOffset<Vector<'static, ForwardsUOffset<fb::Label<'static>>>>;
+    type Got<'a> = Option<Vector<'a, ForwardsUOffset<fb::Label<'a>>>>;
+    fn put(&self, to: &mut Builder) -> Self::Slot {
+        let mut items = Vec::with_capacity(self.len());
+        for (name, value) in self {
+            let name = to.create_string(name);
+            let value = to.create_string(value);
+            let args = fb::LabelArgs {
+                name: Some(name),
+                value: Some(value),
+            };
+            items.push(fb::Label::create(to, &args));
+        }
+        to.create_vector(&items)
+    }
+    fn take(got: Self::Got<'_>, field: &'static str) -> Result<Self, DecodeError> {
+        let mut map = Self::new();
+        for label in got.ok_or(DecodeError::Missing(field))? {
+            let name = String::take(label.name(), field)?;
+            let value = String::take(label.value(), field)?;
+            if map.contains_key(&name) {
+                return Err(DecodeError::Repeated { field, name });
+            }
+            map.insert(name, value);
+        }
+        Ok(map)
+    }
+}

@@ -1,0 +1,23 @@
+//! Codec of [`crate::mesh`].
+//!
+//! Pure: values to FlatBuffers and back.
+
+use flatbuffers::WIPOffset;
+
+use super::{Builder, DecodeError, Field, Slot, Wire, fb, messages, table, table_field, union};
+use crate::mesh::{JoinAnswer, JoinRequest, StreamOpening};
+
+messages! {
+    StreamOpening, "BMso";
+    JoinRequest, "BMjr";
+    JoinAnswer, "BMja";
+}
+
+table! { StreamOpening = StreamOpening(StreamOpeningArgs) "stream_opening" { class } }
+
+table! { JoinRequest = JoinRequest(JoinRequestArgs) "join_request" { cluster, token, secret, name, addresses } }
+
+union! { JoinAnswer = JoinAnswer(JoinAnswerArgs, JoinAnswerBody) "join_answer"
+    record Admitted { cluster, members } = JoinAdmitted(JoinAdmittedArgs) body_as_admitted;
+    record Refused { reason } = Reason(ReasonArgs) body_as_refused;
+}

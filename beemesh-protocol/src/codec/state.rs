@@ -1,0 +1,74 @@
+//! Codec of [`crate::state`].
+//!
+//! Pure: values to FlatBuffers and back.
+
+use flatbuffers::WIPOffset;
+
+use super::{
+    Builder, DecodeError, Field, SIZE_TYPICAL, Slot, Wire, choice, fb, messages, table,
+    table_field, union,
+};
+use crate::state::{
+    Change, Command, Host, Kind, ManifestRecord, Object, Reference, Snapshot, TokenRecord,
+    WorkloadRecord,
+};
+
+messages! {
+    Command, "BMco", command_size;
+    Snapshot, "BMst", snapshot_size;
+}
+
+/// About how many bytes a command becomes.
+pub(super) fn command_size(command: &Command) -> usize {
+    match &command.change {
+        Change::Apply { objects, .. } => SIZE_TYPICAL + objects_size(objects),
+        _ => SIZE_TYPICAL,
+    }
+}
+
+fn objects_size(objects: &[Object]) -> usize {
+    objects
+        .iter()
+        .map(|object| SIZE_TYPICAL + object.body.len())
+        .sum()
+}
+
+fn snapshot_size(snapshot: &Snapshot) -> usize {
+    let manifests = snapshot.manifests.iter();
+    let objects: usize = manifests
+        .map(|m| SIZE_TYPICAL + objects_size(&m.objects))
+        .sum();
+    let others = snapshot.hosts.len() + snapshot.workloads.len() + snapshot.tokens.len() + 1;
+    objects + others * SIZE_TYPICAL
+}
+
+choice! { Kind = Kind { Pod, Deployment, DaemonSet, Job, ConfigMap, Secret, PersistentVolumeClaim } }
+
+table! { Host = Host(HostArgs) "host" { id, name, addresses, labels } }
+
+table! { TokenRecord = TokenRecord(TokenRecordArgs) "token_record" { id, secret_hash, expires_ms, uses } }
+
+table! { Reference = Reference(ReferenceArgs) "reference" { kind, name, optional } }
+
+table! { Object = Object(ObjectArgs) "object" {
+    kind, namespace, name, body, hash, references, replicas, selector
+} }
+
+union! { Change = Change(ChangeArgs, ChangeBody) "change"
+    record Found { cluster, host } = ChangeFound(ChangeFoundArgs) body_as_found;
+    record Apply { manifest, objects } = ChangeApply(ChangeApplyArgs) body_as_apply;
+    record DeleteWorkload { workload } = ChangeDeleteWorkload(ChangeDeleteWorkloadArgs) body_as_delete_workload;
+    record DeleteManifest { manifest } = ChangeDeleteManifest(ChangeDeleteManifestArgs) body_as_delete_manifest;
+    record Admit { token, secret_hash, host } = ChangeAdmit(ChangeAdmitArgs) body_as_admit;
+    record RemoveHost { host } = ChangeRemoveHost(ChangeRemoveHostArgs) body_as_remove_host;
+    table PutToken body_as_put_token;
+    table PutHost body_as_put_host;
+}
+
+table! { Command = Command(CommandArgs) "command" { at_ms, change } }
+
+table! { WorkloadRecord = WorkloadRecord(WorkloadRecordArgs) "workload_record" { workload, revision, index, at_ms } }
+
+table! { ManifestRecord = ManifestRecord(ManifestRecordArgs) "manifest_record" { manifest, index, at_ms, objects } }
+
+table! { Snapshot = Snapshot(SnapshotArgs) "snapshot" { cluster, hosts, manifests, workloads, tokens } }
