@@ -1,0 +1,533 @@
+//! Pure: what the containers of a workload say together, and the one line in which a unit says it.
+//!
+//! Input: the containers of one pod as [`crate::podman`] lists them. Output: a [`Verdict`] for the supervisor and a
+//! [`Status`] for people. The line is written by the supervisor (`STATUS=`) and read back by the gateway from systemd,
+//! so [`format`] and [`parse`] are each other's inverse.
+
+use std::fmt::Write as _;
+
+/// Longest status line. systemd takes 4 KiB per datagram at least; a line longer than this is cut.
+pub const LINE_BYTES_MAX: usize = 1024;
+
+/// A container as Podman lists it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Its id.
+    pub id: String,
+    /// Its name on the host, `POD-CONTAINER`.
+    pub name: String,
+    /// What it is in its pod.
+    pub role: Role,
+    /// What its process does.
+    pub run: Run,
+    /// What its healthcheck says.
+    pub probe: Probe,
+    /// How often its restart policy restarted it.
+    pub restarts: u32,
+    /// Its last exit code; 0 until it has exited.
+    pub exit_code: i32,
+    /// When its process started, in seconds since 1970; negative if it never did.
+    pub started_at: i64,
+    /// When its process last exited, in seconds since 1970; negative if it never did.
+    pub exited_at: i64,
+}
+
+/// What a container is in its pod.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// Holds the pod's namespaces.
+    Infra,
+    /// One of `containers` or `initContainers`.
+    Member,
+}
+
+/// What a container's process does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Run {
+    /// It was never started since the host booted.
+    Created,
+    /// It runs.
+    Running,
+    /// It is frozen.
+    Paused,
+    /// It is being stopped or removed.
+    Stopping,
+    /// It ended, or was stopped.
+    Exited,
+}
+
+/// What a container's healthcheck says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Probe {
+    /// It has none.
+    Absent,
+    /// It has not succeeded yet, nor failed too often.
+    Starting,
+    /// It succeeds.
+    Healthy,
+    /// It failed too often.
+    Unhealthy,
+}
+
+/// `spec.restartPolicy` as Podman carries it out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Restart {
+    /// Podman starts a container again whenever it ends.
+    Always,
+    /// Podman starts a container again when it ends with a code other than 0.
+    OnFailure,
+    /// Podman leaves an ended container alone.
+    Never,
+}
+
+/// How many containers do what they should. Infra containers do not count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Health {
+    /// Containers that run with a probe that does not object, or that are done.
+    pub healthy: u32,
+    /// All of them.
+    pub total: u32,
+    /// Restarts by policy, summed.
+    pub restarts: u32,
+}
+
+/// What a pod's containers amount to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// At least one container runs, or will be started again by its policy.
+    Running(Health),
+    /// Every container ended with code 0 and none will be started again.
+    Completed(Health),
+    /// A container ended in failure and its policy does not start it again.
+    Broken(String),
+    /// Nothing runs that should: the pod was stopped, or the host booted since.
+    Stopped,
+}
+
+/// Counts containers.
+pub fn health(containers: &[Container], restart: Restart) -> Health {
+    let members = || {
+        containers
+            .iter()
+            .filter(|container| container.role == Role::Member)
+    };
+    let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
+    Health {
+        healthy: count(
+            members()
+                .filter(|container| is_well(container, restart))
+                .count(),
+        ),
+        total: count(members().count()),
+        restarts: members().fold(0, |sum, container| sum.saturating_add(container.restarts)),
+    }
+}
+
+/// What a pod's containers amount to under its restart policy.
+pub fn judge(containers: &[Container], restart: Restart) -> Verdict {
+    let health = health(containers, restart);
+    let members = || {
+        containers
+            .iter()
+            .filter(|container| container.role == Role::Member)
+    };
+    if restart == Restart::Never
+        && let Some(container) =
+            members().find(|container| has_ended(container) && container.exit_code != 0)
+    {
+        return Verdict::Broken(format!(
+            "container {} ended with code {} and its restart policy is Never",
+            container.name, container.exit_code
+        ));
+    }
+    if health.total > 0 && members().all(|container| is_done(container, restart)) {
+        return Verdict::Completed(health);
+    }
+    let runs = |container: &Container| matches!(container.run, Run::Running | Run::Paused);
+    if members().any(|container| runs(container)) {
+        return Verdict::Running(health);
+    }
+    // Between two runs of a container that its policy restarts, only the infra container is up.
+    if health.total > 0 && containers.iter().any(runs) {
+        return Verdict::Running(health);
+    }
+    Verdict::Stopped
+}
+
+fn is_well(container: &Container, restart: Restart) -> bool {
+    match container.run {
+        Run::Running => matches!(container.probe, Probe::Absent | Probe::Healthy),
+        Run::Exited => is_done(container, restart),
+        Run::Created | Run::Paused | Run::Stopping => false,
+    }
+}
+
+fn is_done(container: &Container, restart: Restart) -> bool {
+    restart != Restart::Always && has_ended(container) && container.exit_code == 0
+}
+
+/// After a boot Podman shows what ran at the power cut as exited with code 0 as well, but without a time of exit after
+/// its start.
+fn has_ended(container: &Container) -> bool {
+    container.run == Run::Exited
+        && container.exited_at >= container.started_at
+        && container.exited_at >= 0
+}
+
+/// What a workload's unit says about itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Status {
+    /// The pod is up.
+    Running {
+        /// How well.
+        health: Health,
+        /// The revision that runs.
+        revision: u64,
+    },
+    /// Every container ended with code 0 and stays so.
+    Completed {
+        /// The revision that ran.
+        revision: u64,
+        /// Restarts by policy on the way.
+        restarts: u32,
+    },
+    /// The old revision's pod is gone and the new one's is not there yet.
+    Updating {
+        /// The revision that ran.
+        from: u64,
+        /// The revision that is coming.
+        to: u64,
+    },
+    /// The supervisor is bringing the pod up.
+    Starting {
+        /// The revision that is coming.
+        revision: u64,
+        /// What it is doing, in words.
+        doing: String,
+    },
+    /// The supervisor cannot see the pod: it may be fine.
+    Waiting {
+        /// The revision that should run.
+        revision: u64,
+        /// What the supervisor waits for, in words.
+        wait: String,
+    },
+    /// Beyond repair on this host.
+    Failed {
+        /// Why, in words for a person.
+        reason: String,
+    },
+    /// The unit is being stopped.
+    Stopping,
+}
+
+/// The status as one line.
+pub fn format(status: &Status) -> String {
+    let line = match status {
+        Status::Running { health, revision } => {
+            let Health {
+                healthy,
+                total,
+                restarts,
+            } = health;
+            format!(
+                "{healthy}/{total} healthy · rev {revision} · {}",
+                restarts_in_words(*restarts)
+            )
+        }
+        Status::Completed { revision, restarts } => {
+            format!(
+                "completed · rev {revision} · {}",
+                restarts_in_words(*restarts)
+            )
+        }
+        Status::Updating { from, to } => format!("updating to rev {to} from rev {from}"),
+        Status::Starting { revision, doing } => format!("starting rev {revision}: {doing}"),
+        Status::Waiting { revision, wait } => format!("waiting with rev {revision}: {wait}"),
+        Status::Failed { reason } => format!("failed: {reason}"),
+        Status::Stopping => "stopping".to_owned(),
+    };
+    one_line(&line)
+}
+
+/// Reads what [`format`] wrote; `None` for any other text.
+pub fn parse(line: &str) -> Option<Status> {
+    if line == "stopping" {
+        return Some(Status::Stopping);
+    }
+    if let Some(reason) = line.strip_prefix("failed: ") {
+        return Some(Status::Failed {
+            reason: reason.to_owned(),
+        });
+    }
+    if let Some(rest) = line.strip_prefix("starting rev ") {
+        let (revision, doing) = rest.split_once(": ")?;
+        return Some(Status::Starting {
+            revision: revision.parse().ok()?,
+            doing: doing.to_owned(),
+        });
+    }
+    if let Some(rest) = line.strip_prefix("waiting with rev ") {
+        let (revision, wait) = rest.split_once(": ")?;
+        return Some(Status::Waiting {
+            revision: revision.parse().ok()?,
+            wait: wait.to_owned(),
+        });
+    }
+    if let Some(rest) = line.strip_prefix("updating to rev ") {
+        let (to, from) = rest.split_once(" from rev ")?;
+        return Some(Status::Updating {
+            from: from.parse().ok()?,
+            to: to.parse().ok()?,
+        });
+    }
+    let mut parts = line.split(" · ");
+    let (what, revision, restarts) = (parts.next()?, parts.next()?, parts.next()?);
+    if parts.next().is_some() {
+        return None;
+    }
+    let revision = revision.strip_prefix("rev ")?.parse().ok()?;
+    let (count, noun) = restarts.split_once(' ')?;
+    let restarts: u32 = count.parse().ok()?;
+    if noun != if restarts == 1 { "restart" } else { "restarts" } {
+        return None;
+    }
+    if what == "completed" {
+        return Some(Status::Completed { revision, restarts });
+    }
+    let (healthy, total) = what.strip_suffix(" healthy")?.split_once('/')?;
+    let health = Health {
+        healthy: healthy.parse().ok()?,
+        total: total.parse().ok()?,
+        restarts,
+    };
+    Some(Status::Running { health, revision })
+}
+
+fn restarts_in_words(restarts: u32) -> String {
+    format!(
+        "{restarts} {}",
+        if restarts == 1 { "restart" } else { "restarts" }
+    )
+}
+
+/// Words from Podman and the OCI runtime may hold line breaks, which would end a `STATUS=` assignment.
+fn one_line(text: &str) -> String {
+    let mut line = String::with_capacity(text.len().min(LINE_BYTES_MAX));
+    for word in text.split_ascii_whitespace() {
+        if line.len() + word.len() + 1 + '…'.len_utf8() > LINE_BYTES_MAX {
+            let _ = write!(line, "…");
+            break;
+        }
+        if !line.is_empty() {
+            line.push(' ');
+        }
+        line.extend(word.chars().filter(|character| !character.is_control()));
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn member(run: Run, probe: Probe, restarts: u32, exit_code: i32) -> Container {
+        Container {
+            id: "id".into(),
+            name: "web-app".into(),
+            role: Role::Member,
+            run,
+            probe,
+            restarts,
+            exit_code,
+            started_at: 100,
+            exited_at: if run == Run::Exited { 200 } else { -1 },
+        }
+    }
+
+    fn infra(run: Run) -> Container {
+        Container {
+            role: Role::Infra,
+            ..member(run, Probe::Absent, 0, 0)
+        }
+    }
+
+    #[test]
+    fn containers_amount_to_a_verdict() {
+        use Probe::{Absent, Healthy, Starting, Unhealthy};
+        use Restart::{Always, Never, OnFailure};
+        use Run::{Created, Exited, Running};
+        let health = |healthy, total, restarts| Health {
+            healthy,
+            total,
+            restarts,
+        };
+        let cut = Container {
+            exited_at: -62_135_596_800,
+            ..member(Exited, Absent, 0, 0)
+        };
+        for (containers, restart, expected) in [
+            (
+                vec![infra(Running), member(Running, Absent, 0, 0)],
+                Always,
+                Verdict::Running(health(1, 1, 0)),
+            ),
+            (
+                vec![
+                    infra(Running),
+                    member(Running, Healthy, 2, 0),
+                    member(Running, Unhealthy, 1, 0),
+                ],
+                Always,
+                Verdict::Running(health(1, 2, 3)),
+            ),
+            (
+                vec![infra(Running), member(Running, Starting, 0, 0)],
+                Always,
+                Verdict::Running(health(0, 1, 0)),
+            ),
+            (
+                vec![infra(Running), member(Exited, Absent, 4, 137)],
+                Always,
+                Verdict::Running(health(0, 1, 4)),
+            ),
+            (
+                vec![
+                    infra(Running),
+                    member(Running, Absent, 0, 0),
+                    member(Exited, Absent, 0, 0),
+                ],
+                OnFailure,
+                Verdict::Running(health(2, 2, 0)),
+            ),
+            (
+                vec![infra(Exited), member(Exited, Absent, 1, 0)],
+                OnFailure,
+                Verdict::Completed(health(1, 1, 1)),
+            ),
+            (
+                vec![infra(Exited), member(Exited, Absent, 0, 0)],
+                Always,
+                Verdict::Stopped,
+            ),
+            (vec![infra(Exited), cut], Never, Verdict::Stopped),
+            (
+                vec![infra(Exited), member(Exited, Absent, 0, 3)],
+                Never,
+                Verdict::Broken(
+                    "container web-app ended with code 3 and its restart policy is Never".into(),
+                ),
+            ),
+            (
+                vec![infra(Created), member(Created, Absent, 0, 0)],
+                Always,
+                Verdict::Stopped,
+            ),
+            (vec![infra(Running)], Always, Verdict::Stopped),
+            (vec![], Always, Verdict::Stopped),
+        ] {
+            assert_eq!(
+                judge(&containers, restart),
+                expected,
+                "{containers:?} under {restart:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn status_line_reads_well_and_comes_back_as_it_was() {
+        let health = Health {
+            healthy: 2,
+            total: 2,
+            restarts: 0,
+        };
+        for (status, line) in [
+            (
+                Status::Running {
+                    health,
+                    revision: 1,
+                },
+                "2/2 healthy · rev 1 · 0 restarts",
+            ),
+            (
+                Status::Running {
+                    health: Health {
+                        healthy: 1,
+                        total: 2,
+                        restarts: 1,
+                    },
+                    revision: 12,
+                },
+                "1/2 healthy · rev 12 · 1 restart",
+            ),
+            (
+                Status::Completed {
+                    revision: 3,
+                    restarts: 2,
+                },
+                "completed · rev 3 · 2 restarts",
+            ),
+            (
+                Status::Updating { from: 7, to: 8 },
+                "updating to rev 8 from rev 7",
+            ),
+            (
+                Status::Starting {
+                    revision: 1,
+                    doing: "playing the pod".into(),
+                },
+                "starting rev 1: playing the pod",
+            ),
+            (
+                Status::Waiting {
+                    revision: 1,
+                    wait: "/run/podman/podman.sock: connection refused".into(),
+                },
+                "waiting with rev 1: /run/podman/podman.sock: connection refused",
+            ),
+            (
+                Status::Failed {
+                    reason: "container web-app cannot start: no such file".into(),
+                },
+                "failed: container web-app cannot start: no such file",
+            ),
+            (Status::Stopping, "stopping"),
+        ] {
+            assert_eq!(format(&status), line);
+            assert_eq!(parse(line), Some(status));
+        }
+    }
+
+    #[test]
+    fn foreign_lines_are_no_status() {
+        for line in [
+            "",
+            "running",
+            "2/2 healthy",
+            "2/2 healthy · rev 1",
+            "2/2 healthy · rev 1 · 1 restarts",
+            "2/2 healthy · rev 1 · 0 restarts · more",
+            "x/2 healthy · rev 1 · 0 restarts",
+            "updating to rev 8",
+            "starting rev x: y",
+        ] {
+            assert_eq!(parse(line), None, "{line:?}");
+        }
+    }
+
+    #[test]
+    fn line_is_one_line_and_bounded() {
+        let line = format(&Status::Failed {
+            reason: "a\nSTATUS=b \u{7}c\t d ".to_owned() + &"word ".repeat(1000),
+        });
+        assert!(
+            line.starts_with("failed: a STATUS=b c d word word"),
+            "{line}"
+        );
+        assert!(
+            line.ends_with("word…") && line.len() <= LINE_BYTES_MAX,
+            "{} bytes",
+            line.len()
+        );
+    }
+}

@@ -1,0 +1,473 @@
+//! Podman's API over its socket: what Beemesh asks of it, each call bounded, each answer checked.
+//!
+//! Owner of the connection: [`Podman`], cheap to clone. Input: names, ids and the bytes that are played. Output: owned
+//! values and [`PodmanError`]s that a person can read. Does I/O and decides nothing.
+//!
+//! podman-api's client carries the calls it can; [`wire`] has those it lacks. A status of 200 is never taken as success
+//! where Podman reports failures in the body: play, down and pull.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::future::Future;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use podman_api::opts::{PodListFilter, PodListOpts};
+use podman_api::{ApiVersion, Podman as Client};
+use sha2::{Digest as _, Sha256};
+
+use crate::health::{Container, Restart, Role, Run};
+
+mod error;
+mod events;
+mod logs;
+mod wire;
+
+pub use error::PodmanError;
+pub use events::{Change, Event, Events};
+use wire::{Call, Wire};
+
+/// Where Podman's API listens on a host.
+pub const SOCKET: &str = "/run/podman/podman.sock";
+/// The pod label that names the workload.
+pub const LABEL_WORKLOAD: &str = "beemesh.io/workload";
+/// The pod label with the workload's revision.
+pub const LABEL_REVISION: &str = "beemesh.io/revision";
+/// The pod label with the log index of the revision.
+pub const LABEL_INDEX: &str = "beemesh.io/index";
+
+/// A look at something. Podman answers in milliseconds; behind a storage lock held by a pull it can take seconds.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(20);
+/// Playing a pod whose images are there takes under a second on a quiet host; a loaded one with fifty containers more.
+const PLAY_TIME_MAX: Duration = Duration::from_secs(180);
+/// Taking a pod down waits for its containers' grace periods, which admission policy does not limit.
+const DOWN_TIME_MAX: Duration = Duration::from_secs(180);
+/// A large image over a slow line.
+const PULL_TIME_MAX: Duration = Duration::from_secs(1800);
+
+/// A client of one Podman.
+#[derive(Debug, Clone)]
+pub struct Podman {
+    client: Client,
+    wire: Wire,
+}
+
+/// A pod and its containers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pod {
+    /// Its id.
+    pub id: String,
+    /// Its name.
+    pub name: String,
+    /// Its labels.
+    pub labels: BTreeMap<String, String>,
+    /// Its containers, the infra container included.
+    pub containers: Vec<Container>,
+}
+
+impl Pod {
+    /// The workload it runs, if it is one of Beemesh's pods.
+    pub fn workload(&self) -> Option<&str> {
+        self.labels.get(LABEL_WORKLOAD).map(String::as_str)
+    }
+
+    /// The revision it runs.
+    pub fn revision(&self) -> Option<u64> {
+        self.labels.get(LABEL_REVISION)?.parse().ok()
+    }
+
+    /// The log index of the revision it runs.
+    pub fn index(&self) -> Option<u64> {
+        self.labels.get(LABEL_INDEX)?.parse().ok()
+    }
+}
+
+/// What only an inspection of a container tells.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Details {
+    /// Its id.
+    pub id: String,
+    /// The process that watches it, and writes its log.
+    pub conmon: Option<u32>,
+    /// Why its last start failed; empty when it did not.
+    pub error: String,
+    /// What Podman does when it ends.
+    pub restart: Restart,
+    /// Whether its output is a terminal's.
+    pub terminal: bool,
+}
+
+/// A pod that was played and whose containers were all started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Played {
+    /// The pod's id.
+    pub pod: String,
+    /// The service container's id.
+    pub service: String,
+}
+
+impl Podman {
+    /// A client of the Podman that listens on `socket`. Connects with each call, so the socket may come later.
+    pub fn new(socket: &Path) -> Self {
+        Self {
+            client: Client::unix_versioned(socket, ApiVersion::new(5, Some(0), Some(0))),
+            wire: Wire::new(socket.to_path_buf()),
+        }
+    }
+
+    /// The socket this client talks to.
+    pub fn socket(&self) -> &Path {
+        self.wire.socket()
+    }
+
+    /// Podman's version, like `5.4.2`.
+    pub async fn version(&self) -> Result<String, PodmanError> {
+        let answer = self
+            .bounded("ask for the version", self.client.version())
+            .await?;
+        Ok(answer.version.unwrap_or_default())
+    }
+
+    /// The pods that have every one of `labels` (`key` or `key=value`), with their containers.
+    pub async fn pods(&self, labels: &[&str]) -> Result<Vec<Pod>, PodmanError> {
+        let filters = labels.iter().map(|label| match label.split_once('=') {
+            Some((key, value)) => PodListFilter::LabelKeyVal(key.to_owned(), value.to_owned()),
+            None => PodListFilter::LabelKey((*label).to_owned()),
+        });
+        let options = PodListOpts::builder().filter(filters).build();
+        self.with_containers(
+            "list pods",
+            self.bounded("list pods", self.client.pods().list(&options))
+                .await?,
+        )
+        .await
+    }
+
+    /// The pod of that name, whoever made it.
+    pub async fn pod(&self, name: &str) -> Result<Option<Pod>, PodmanError> {
+        let operation = format!("look for pod {name}");
+        // Podman takes the name as a pattern.
+        let options = PodListOpts::builder()
+            .filter([PodListFilter::Name(format!("^{name}$"))])
+            .build();
+        let listed = self
+            .bounded(&operation, self.client.pods().list(&options))
+            .await?;
+        let pods = self.with_containers(&operation, listed).await?;
+        Ok(pods.into_iter().find(|pod| pod.name == name))
+    }
+
+    async fn with_containers(
+        &self,
+        operation: &str,
+        listed: Vec<podman_api::models::ListPodsReport>,
+    ) -> Result<Vec<Pod>, PodmanError> {
+        let mut pods: BTreeMap<String, Pod> = BTreeMap::new();
+        for pod in listed {
+            let Some(id) = pod.id else { continue };
+            let name = pod.name.unwrap_or_default();
+            let labels = pod.labels.unwrap_or_default().into_iter().collect();
+            pods.insert(
+                id.clone(),
+                Pod {
+                    id,
+                    name,
+                    labels,
+                    containers: Vec::new(),
+                },
+            );
+        }
+        if pods.is_empty() {
+            return Ok(Vec::new());
+        }
+        let ids: Vec<&str> = pods.keys().map(String::as_str).collect();
+        let query = wire::query(&[
+            ("all", "true"),
+            ("filters", &wire::filters(&[("pod", &ids)])),
+        ]);
+        let call =
+            Call::get(operation, format!("/libpod/containers/json{query}")).within(LOOK_TIME_MAX);
+        for container in self.wire.json::<Vec<wire::ListedContainer>>(call).await? {
+            if let Some(pod) = pods.get_mut(&container.pod) {
+                pod.containers.push(container.into());
+            }
+        }
+        Ok(pods.into_values().collect())
+    }
+
+    /// What only an inspection tells of a container; `None` if there is no such container.
+    pub async fn inspect(&self, container: &str) -> Result<Option<Details>, PodmanError> {
+        let path = format!("/libpod/containers/{}/json", wire::escape(container));
+        let call = Call::get(format!("inspect container {container}"), path).within(LOOK_TIME_MAX);
+        match self.wire.json::<wire::InspectedContainer>(call).await {
+            Ok(inspected) => Ok(Some(inspected.into())),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Starts a container that has ended.
+    pub async fn start(&self, container: &str) -> Result<(), PodmanError> {
+        let path = format!("/libpod/containers/{}/start", wire::escape(container));
+        let call = Call::post(format!("start container {container}"), path).within(PLAY_TIME_MAX);
+        match self.wire.empty(call).await {
+            // It runs already.
+            Err(PodmanError::Refused { status: 304, .. }) | Ok(()) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether the image is in local storage.
+    pub async fn image_exists(&self, reference: &str) -> Result<bool, PodmanError> {
+        let operation = format!("look for image {reference}");
+        self.bounded(&operation, self.client.images().get(reference).exists())
+            .await
+    }
+
+    /// Pulls an image from its registry. Podman answers 200 to a pull that fails, with the error in the body.
+    pub async fn pull(&self, reference: &str) -> Result<(), PodmanError> {
+        let query = wire::query(&[
+            ("reference", reference),
+            ("policy", "always"),
+            ("quiet", "true"),
+        ]);
+        let call = Call::post(
+            format!("pull image {reference}"),
+            format!("/libpod/images/pull{query}"),
+        );
+        let answer = match self.wire.bytes(call.within(PULL_TIME_MAX)).await {
+            Err(PodmanError::Refused { message, .. }) => {
+                return Err(PodmanError::Pull {
+                    image: reference.to_owned(),
+                    reason: message,
+                });
+            }
+            other => other?,
+        };
+        match wire::pull_outcome(&answer) {
+            Ok(()) => Ok(()),
+            Err(reason) => Err(PodmanError::Pull {
+                image: reference.to_owned(),
+                reason,
+            }),
+        }
+    }
+
+    /// Plays one workload's YAML with a service container. Success: every container was started.
+    ///
+    /// Podman rolls nothing back: after an error call [`Podman::down`] with the same bytes.
+    pub async fn play(&self, yaml: &[u8]) -> Result<Played, PodmanError> {
+        let query = wire::query(&[("serviceContainer", "true")]);
+        let call = Call::post("play the pod", format!("/libpod/play/kube{query}"));
+        let report: wire::PlayReport = self
+            .wire
+            .json(call.yaml(yaml).within(PLAY_TIME_MAX))
+            .await?;
+        let errors: Vec<String> = report
+            .pods
+            .iter()
+            .flat_map(|pod| pod.container_errors.iter().cloned())
+            .collect();
+        if !errors.is_empty() {
+            return Err(PodmanError::Start { errors });
+        }
+        let Some(pod) = report.pods.into_iter().next() else {
+            return Err(PodmanError::Unplayed);
+        };
+        let played = Played {
+            pod: pod.id,
+            service: report.service,
+        };
+        let ids = [played.pod.as_str()];
+        let query = wire::query(&[
+            ("all", "true"),
+            ("filters", &wire::filters(&[("pod", &ids)])),
+        ]);
+        let call = Call::get(
+            "look at the played pod",
+            format!("/libpod/containers/json{query}"),
+        );
+        let listed: Vec<wire::ListedContainer> = self.wire.json(call.within(LOOK_TIME_MAX)).await?;
+        let unstarted: Vec<String> = listed
+            .into_iter()
+            .map(Container::from)
+            .filter(|container| container.run == Run::Created)
+            .map(|container| format!("container {} was not started", container.name))
+            .collect();
+        if unstarted.is_empty() {
+            Ok(played)
+        } else {
+            Err(PodmanError::Start { errors: unstarted })
+        }
+    }
+
+    /// Takes down what `yaml` describes: its pod, service container and secrets, not its volumes. What is not there is
+    /// down already.
+    pub async fn down(&self, yaml: &[u8]) -> Result<(), PodmanError> {
+        let call = Call::delete("take the pod down", "/libpod/play/kube".to_owned());
+        let report: wire::PlayReport = self
+            .wire
+            .json(call.yaml(yaml).within(DOWN_TIME_MAX))
+            .await?;
+        let errors: Vec<String> = report.down_errors();
+        for pod in report.removed_pods() {
+            let operation = format!("look for pod {pod}");
+            if self
+                .bounded(&operation, self.client.pods().get(pod).exists())
+                .await?
+            {
+                let errors = if errors.is_empty() {
+                    vec![format!("pod {pod} is still there")]
+                } else {
+                    errors.clone()
+                };
+                return Err(PodmanError::Down { errors });
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes a pod with its containers, running or not, whatever YAML made it. No such pod is a success.
+    pub async fn remove_pod(&self, name: &str) -> Result<(), PodmanError> {
+        let path = format!("/libpod/pods/{}?force=true", wire::escape(name));
+        let call = Call::delete(format!("remove pod {name}"), path).within(DOWN_TIME_MAX);
+        absent_is_gone(self.wire.empty(call).await)
+    }
+
+    /// Volumes whose name starts with `prefix`.
+    pub async fn volumes(&self, prefix: &str) -> Result<Vec<String>, PodmanError> {
+        let call =
+            Call::get("list volumes", "/libpod/volumes/json".to_owned()).within(LOOK_TIME_MAX);
+        let listed: Option<Vec<wire::Named>> = self.wire.json(call).await?;
+        let names = listed
+            .unwrap_or_default()
+            .into_iter()
+            .map(|volume| volume.name);
+        Ok(names.filter(|name| name.starts_with(prefix)).collect())
+    }
+
+    /// Removes a volume that no container uses. No such volume is a success.
+    pub async fn remove_volume(&self, name: &str) -> Result<(), PodmanError> {
+        let operation = format!("remove volume {name}");
+        absent_is_gone(
+            self.bounded(&operation, self.client.volumes().get(name).delete())
+                .await,
+        )
+    }
+
+    /// Secrets whose name starts with `prefix`.
+    pub async fn secrets(&self, prefix: &str) -> Result<Vec<String>, PodmanError> {
+        let call =
+            Call::get("list secrets", "/libpod/secrets/json".to_owned()).within(LOOK_TIME_MAX);
+        let listed: Option<Vec<wire::ListedSecret>> = self.wire.json(call).await?;
+        let names = listed
+            .unwrap_or_default()
+            .into_iter()
+            .map(|secret| secret.spec.name);
+        Ok(names.filter(|name| name.starts_with(prefix)).collect())
+    }
+
+    /// Removes a secret. No such secret is a success.
+    pub async fn remove_secret(&self, name: &str) -> Result<(), PodmanError> {
+        let operation = format!("remove secret {name}");
+        absent_is_gone(
+            self.bounded(&operation, self.client.secrets().get(name).delete())
+                .await,
+        )
+    }
+
+    /// Events of containers that have `label` (`key` or `key=value`), from now on, reconnecting for ever.
+    ///
+    /// Events are hints: look again at every [`Change::Connected`], and now and then.
+    pub fn events(&self, label: &str) -> Events {
+        Events::follow(self.wire.clone(), label)
+    }
+
+    /// A container's output: what is there, at most the last `tail` lines of it, and with `follow` what comes.
+    pub async fn logs(
+        &self,
+        container: &str,
+        follow: bool,
+        tail: Option<u32>,
+    ) -> Result<
+        impl futures::Stream<Item = Result<bytes::Bytes, PodmanError>> + Send + use<>,
+        PodmanError,
+    > {
+        let operation = format!("read the output of container {container}");
+        let Some(details) = self.inspect(container).await? else {
+            return Err(PodmanError::Refused {
+                operation,
+                status: 404,
+                message: "no such container".to_owned(),
+            });
+        };
+        logs::open(&self.wire, operation, &details, follow, tail).await
+    }
+
+    async fn bounded<T>(
+        &self,
+        operation: &str,
+        call: impl Future<Output = podman_api::Result<T>>,
+    ) -> Result<T, PodmanError> {
+        match tokio::time::timeout(LOOK_TIME_MAX, call).await {
+            Ok(answer) => {
+                answer.map_err(|error| error::from_client(operation, self.socket(), error))
+            }
+            Err(_) => Err(PodmanError::Late {
+                operation: operation.to_owned(),
+                after: LOOK_TIME_MAX,
+            }),
+        }
+    }
+}
+
+fn absent_is_gone(outcome: Result<(), PodmanError>) -> Result<(), PodmanError> {
+    match outcome {
+        Err(error) if error.is_not_found() => Ok(()),
+        other => other,
+    }
+}
+
+/// The name of the service container that Podman makes for exactly these bytes.
+pub fn service_container(yaml: &[u8]) -> String {
+    let mut name = String::new();
+    for byte in &Sha256::digest(yaml)[..6] {
+        let _ = write!(name, "{byte:02x}");
+    }
+    name.push_str("-service");
+    name
+}
+
+/// The socket of a host's Podman.
+pub fn socket() -> PathBuf {
+    PathBuf::from(SOCKET)
+}
+
+impl From<wire::ListedContainer> for Container {
+    fn from(listed: wire::ListedContainer) -> Self {
+        Self {
+            id: listed.id,
+            name: listed.names.into_iter().next().unwrap_or_default(),
+            role: if listed.is_infra {
+                Role::Infra
+            } else {
+                Role::Member
+            },
+            run: wire::run(&listed.state),
+            probe: wire::probe(&listed.status),
+            restarts: listed.restarts,
+            exit_code: listed.exit_code,
+            started_at: listed.started_at,
+            exited_at: listed.exited_at,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn service_container_is_named_as_podman_names_it() {
+        // sha256sum of "abc" begins with ba7816bf8f01.
+        assert_eq!(super::service_container(b"abc"), "ba7816bf8f01-service");
+    }
+}

@@ -1,0 +1,162 @@
+//! A container's output as a stream of bytes.
+
+use std::time::Duration;
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use futures::stream;
+use hyper014::Body;
+use hyper014::body::HttpBody as _;
+
+use super::wire::{self, Call, Wire};
+use super::{Details, PodmanError, error};
+
+/// What Podman sends in one frame is at most a line of the journal, which is far shorter.
+const FRAME_BYTES_MAX: usize = 1 << 20;
+/// Between two pieces of output that is already there.
+const PIECE_TIME_MAX: Duration = Duration::from_secs(30);
+
+struct Output {
+    operation: String,
+    body: Body,
+    frames: Option<Frames>,
+    wire: Wire,
+    follow: bool,
+}
+
+pub(super) async fn open(
+    wire: &Wire,
+    operation: String,
+    container: &Details,
+    follow: bool,
+    tail: Option<u32>,
+) -> Result<impl futures::Stream<Item = Result<Bytes, PodmanError>> + Send + use<>, PodmanError> {
+    let tail = tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
+    let follows = if follow { "true" } else { "false" };
+    let query = wire::query(&[
+        ("stdout", "true"),
+        ("stderr", "true"),
+        ("follow", follows),
+        ("tail", &tail),
+    ]);
+    let call = Call::get(
+        operation.clone(),
+        format!("/libpod/containers/{}/logs{query}", container.id),
+    );
+    let body = wire.open(call).await?;
+    // Podman frames output only where there are two streams to tell apart.
+    let frames = (!container.terminal).then(Frames::default);
+    let output = Output {
+        operation,
+        body,
+        frames,
+        wire: wire.clone(),
+        follow,
+    };
+    Ok(stream::try_unfold(output, |mut output| async move {
+        Ok(output.next().await?.map(|piece| (piece, output)))
+    }))
+}
+
+impl Output {
+    async fn next(&mut self) -> Result<Option<Bytes>, PodmanError> {
+        loop {
+            if let Some(frames) = &mut self.frames
+                && let Some(piece) = frames.take().map_err(|reason| self.unreadable(reason))?
+            {
+                return Ok(Some(piece));
+            }
+            let Some(chunk) = self.chunk().await? else {
+                return Ok(None);
+            };
+            match &mut self.frames {
+                Some(frames) => frames.pending.extend_from_slice(&chunk),
+                None => return Ok(Some(chunk)),
+            }
+        }
+    }
+
+    async fn chunk(&mut self) -> Result<Option<Bytes>, PodmanError> {
+        let chunk = if self.follow {
+            self.body.data().await
+        } else {
+            match tokio::time::timeout(PIECE_TIME_MAX, self.body.data()).await {
+                Ok(chunk) => chunk,
+                Err(_) => {
+                    return Err(PodmanError::Late {
+                        operation: self.operation.clone(),
+                        after: PIECE_TIME_MAX,
+                    });
+                }
+            }
+        };
+        chunk
+            .transpose()
+            .map_err(|error| error::from_hyper(&self.operation, self.wire.socket(), &error))
+    }
+
+    fn unreadable(&self, reason: String) -> PodmanError {
+        PodmanError::Unreadable {
+            operation: self.operation.clone(),
+            reason,
+        }
+    }
+}
+
+/// Takes the frames apart in which Podman sends the two streams: one byte of stream, three of nothing, four of length.
+#[derive(Debug, Default)]
+struct Frames {
+    pending: BytesMut,
+}
+
+impl Frames {
+    fn take(&mut self) -> Result<Option<Bytes>, String> {
+        let Some(&[stream, _, _, _, a, b, c, d]) = self.pending.first_chunk::<8>() else {
+            return Ok(None);
+        };
+        let length = u32::from_be_bytes([a, b, c, d]) as usize;
+        if stream > 2 || length > FRAME_BYTES_MAX {
+            return Err(format!("a frame of stream {stream} with {length} bytes"));
+        }
+        if self.pending.len() < 8 + length {
+            return Ok(None);
+        }
+        self.pending.advance(8);
+        Ok(Some(self.pending.split_to(length).freeze()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_are_taken_apart_wherever_they_are_cut() {
+        let wire = b"\x01\0\0\0\0\0\0\x03ab\n\x02\0\0\0\0\0\0\x02c\n";
+        for cut in 0..wire.len() {
+            let mut frames = Frames::default();
+            let mut output = Vec::new();
+            for part in [&wire[..cut], &wire[cut..]] {
+                frames.pending.extend_from_slice(part);
+                while let Some(piece) = frames.take().unwrap() {
+                    output.push(piece);
+                }
+            }
+            assert_eq!(
+                output,
+                [Bytes::from_static(b"ab\n"), Bytes::from_static(b"c\n")],
+                "cut at {cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn garbage_is_refused() {
+        let mut frames = Frames {
+            pending: BytesMut::from(&b"hello, world"[..]),
+        };
+        assert_eq!(
+            frames.take(),
+            Err("a frame of stream 104 with 1865162855 bytes".to_owned())
+        );
+    }
+}

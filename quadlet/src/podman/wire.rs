@@ -1,0 +1,509 @@
+//! The routes and fields of libpod's API that podman-api's client lacks, over the same socket.
+//!
+//! Missing there: `serviceContainer` on play, a body on down, errors inside a 200, the restart count of a container, a
+//! bound on an answer's size, and inspections that do not break when Podman adds or changes a field nobody asked for.
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use hyper014::body::HttpBody as _;
+use hyper014::client::Client;
+use hyper014::{Body, Method, Request, Response};
+use hyperlocal::UnixConnector;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+
+use super::{Details, PodmanError, error};
+use crate::health::{Probe, Restart, Run};
+
+/// A thousand containers with fifty labels each are listed in less.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Podman's own words about a failure; more is not read by anyone.
+const MESSAGE_BYTES_MAX: usize = 4096;
+/// The prefix of every route. Podman 5 and 6 answer it alike.
+const VERSION: &str = "/v5.0.0";
+
+/// A connection of one's own for each call: Podman's service ends when it is idle, and a kept one would be stale.
+#[derive(Debug, Clone)]
+pub(super) struct Wire {
+    client: Client<UnixConnector, Body>,
+    socket: PathBuf,
+}
+
+/// One call and its bounds.
+#[derive(Debug)]
+pub(super) struct Call<'a> {
+    operation: String,
+    method: Method,
+    path: String,
+    yaml: Option<&'a [u8]>,
+    within: Duration,
+}
+
+impl<'a> Call<'a> {
+    pub(super) fn get(operation: impl Into<String>, path: String) -> Self {
+        Self::new(Method::GET, operation.into(), path)
+    }
+
+    pub(super) fn post(operation: impl Into<String>, path: String) -> Self {
+        Self::new(Method::POST, operation.into(), path)
+    }
+
+    pub(super) fn delete(operation: impl Into<String>, path: String) -> Self {
+        Self::new(Method::DELETE, operation.into(), path)
+    }
+
+    fn new(method: Method, operation: String, path: String) -> Self {
+        Self {
+            operation,
+            method,
+            path,
+            yaml: None,
+            within: super::LOOK_TIME_MAX,
+        }
+    }
+
+    pub(super) fn yaml(self, yaml: &'a [u8]) -> Self {
+        Self {
+            yaml: Some(yaml),
+            ..self
+        }
+    }
+
+    pub(super) fn within(self, within: Duration) -> Self {
+        Self { within, ..self }
+    }
+}
+
+impl Wire {
+    pub(super) fn new(socket: PathBuf) -> Self {
+        Self {
+            client: Client::builder()
+                .pool_max_idle_per_host(0)
+                .build(UnixConnector),
+            socket,
+        }
+    }
+
+    pub(super) fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    pub(super) async fn json<T: DeserializeOwned>(&self, call: Call<'_>) -> Result<T, PodmanError> {
+        let operation = call.operation.clone();
+        let answer = self.bytes(call).await?;
+        serde_json::from_slice(&answer).map_err(|error| PodmanError::Unreadable {
+            operation,
+            reason: error.to_string(),
+        })
+    }
+
+    pub(super) async fn empty(&self, call: Call<'_>) -> Result<(), PodmanError> {
+        self.bytes(call).await.map(|_| ())
+    }
+
+    /// The whole answer.
+    pub(super) async fn bytes(&self, call: Call<'_>) -> Result<Vec<u8>, PodmanError> {
+        let (operation, within) = (call.operation.clone(), call.within);
+        let answer = async {
+            let response = self.send(call).await?;
+            self.collect(&operation, response, ANSWER_BYTES_MAX).await
+        };
+        match tokio::time::timeout(within, answer).await {
+            Ok(answer) => answer,
+            Err(_) => Err(PodmanError::Late {
+                operation,
+                after: within,
+            }),
+        }
+    }
+
+    /// The answer's head, with the body still to come. Bounded in time up to here.
+    pub(super) async fn open(&self, call: Call<'_>) -> Result<Body, PodmanError> {
+        let (operation, within) = (call.operation.clone(), call.within);
+        match tokio::time::timeout(within, self.send(call)).await {
+            Ok(response) => Ok(response?.into_body()),
+            Err(_) => Err(PodmanError::Late {
+                operation,
+                after: within,
+            }),
+        }
+    }
+
+    async fn send(&self, call: Call<'_>) -> Result<Response<Body>, PodmanError> {
+        let uri: hyper014::Uri =
+            hyperlocal::Uri::new(&self.socket, &format!("{VERSION}{}", call.path)).into();
+        let mut request = Request::builder()
+            .method(call.method)
+            .uri(uri)
+            .header("Host", "podman");
+        if call.yaml.is_some() {
+            // Compared by Podman as an exact string.
+            request = request.header("Content-Type", "application/yaml");
+        }
+        let body = call
+            .yaml
+            .map_or_else(Body::empty, |yaml| Body::from(yaml.to_vec()));
+        let request = request
+            .body(body)
+            .map_err(|error| PodmanError::Unreadable {
+                operation: call.operation.clone(),
+                reason: error.to_string(),
+            })?;
+        let response = self.client.request(request).await;
+        let response =
+            response.map_err(|error| error::from_hyper(&call.operation, &self.socket, &error))?;
+        let status = response.status();
+        if status.is_success() {
+            return Ok(response);
+        }
+        let words = self
+            .collect(&call.operation, response, ANSWER_BYTES_MAX)
+            .await?;
+        let message = refusal(&words);
+        Err(PodmanError::Refused {
+            operation: call.operation,
+            status: status.as_u16(),
+            message,
+        })
+    }
+
+    async fn collect(
+        &self,
+        operation: &str,
+        response: Response<Body>,
+        bytes_max: usize,
+    ) -> Result<Vec<u8>, PodmanError> {
+        let mut body = response.into_body();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = body.data().await {
+            let chunk =
+                chunk.map_err(|error| error::from_hyper(operation, &self.socket, &error))?;
+            if bytes.len() + chunk.len() > bytes_max {
+                let reason = format!("more than {bytes_max} bytes");
+                return Err(PodmanError::Unreadable {
+                    operation: operation.to_owned(),
+                    reason,
+                });
+            }
+            bytes.extend_from_slice(&chunk);
+        }
+        Ok(bytes)
+    }
+}
+
+/// Podman's words out of an error answer.
+fn refusal(body: &[u8]) -> String {
+    #[derive(Deserialize)]
+    struct Words {
+        message: String,
+    }
+    let mut words = serde_json::from_slice::<Words>(body).map_or_else(
+        |_| String::from_utf8_lossy(body).trim().to_owned(),
+        |words| words.message,
+    );
+    cut(&mut words);
+    words
+}
+
+fn cut(words: &mut String) {
+    if let Some((end, _)) = words
+        .char_indices()
+        .find(|(at, _)| *at >= MESSAGE_BYTES_MAX)
+    {
+        words.truncate(end);
+    }
+}
+
+/// Percent-encodes what has a meaning in a path or query.
+pub(super) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
+                escaped.push(char::from(byte))
+            }
+            _ => {
+                let _ = write!(escaped, "%{byte:02X}");
+            }
+        }
+    }
+    escaped
+}
+
+/// `?a=b&c=d`.
+pub(super) fn query(pairs: &[(&str, &str)]) -> String {
+    let pairs: Vec<String> = pairs
+        .iter()
+        .map(|(key, value)| format!("{key}={}", escape(value)))
+        .collect();
+    format!("?{}", pairs.join("&"))
+}
+
+/// The value of `filters=`: values of one key are alternatives, keys must all match.
+pub(super) fn filters(filters: &[(&str, &[&str])]) -> String {
+    let map: std::collections::BTreeMap<_, _> = filters.iter().copied().collect();
+    serde_json::to_string(&map).expect("a map of strings is always JSON")
+}
+
+/// The last word of a pull: its stream holds an `error` object when it failed.
+pub(super) fn pull_outcome(answer: &[u8]) -> Result<(), String> {
+    #[derive(Deserialize)]
+    struct Report {
+        #[serde(default)]
+        error: String,
+    }
+    let mut pulled = false;
+    for report in serde_json::Deserializer::from_slice(answer).into_iter::<Report>() {
+        let Report { error } =
+            report.map_err(|error| format!("unexpected answer from Podman: {error}"))?;
+        if !error.is_empty() {
+            let mut error = error;
+            cut(&mut error);
+            return Err(error);
+        }
+        pulled = true;
+    }
+    if pulled {
+        Ok(())
+    } else {
+        Err("Podman gave no answer".to_owned())
+    }
+}
+
+pub(super) fn run(state: &str) -> Run {
+    match state {
+        "running" => Run::Running,
+        "paused" => Run::Paused,
+        "stopping" | "removing" => Run::Stopping,
+        "exited" | "stopped" => Run::Exited,
+        // `created`, `initialized`, `configured`; a state of a later Podman has not run as far as we know.
+        _ => Run::Created,
+    }
+}
+
+pub(super) fn probe(status: &str) -> Probe {
+    match status {
+        "starting" => Probe::Starting,
+        "healthy" => Probe::Healthy,
+        "unhealthy" => Probe::Unhealthy,
+        // Empty without a healthcheck; `stopped` while the container does not run.
+        _ => Probe::Absent,
+    }
+}
+
+/// Of `GET /libpod/containers/json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ListedContainer {
+    pub(super) id: String,
+    #[serde(default)]
+    pub(super) names: Vec<String>,
+    #[serde(default)]
+    pub(super) pod: String,
+    #[serde(default)]
+    pub(super) is_infra: bool,
+    #[serde(default)]
+    pub(super) state: String,
+    #[serde(default)]
+    pub(super) status: String,
+    #[serde(default)]
+    pub(super) restarts: u32,
+    #[serde(default)]
+    pub(super) exit_code: i32,
+    #[serde(default)]
+    pub(super) started_at: i64,
+    #[serde(default)]
+    pub(super) exited_at: i64,
+}
+
+/// Of `GET /libpod/containers/NAME/json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct InspectedContainer {
+    id: String,
+    state: InspectedState,
+    #[serde(default)]
+    config: InspectedConfig,
+    #[serde(default)]
+    host_config: InspectedHostConfig,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectedState {
+    #[serde(default)]
+    conmon_pid: u32,
+    #[serde(default)]
+    error: String,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectedConfig {
+    #[serde(default)]
+    tty: bool,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectedHostConfig {
+    #[serde(default)]
+    restart_policy: RestartPolicy,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RestartPolicy {
+    #[serde(default)]
+    name: String,
+}
+
+impl From<InspectedContainer> for Details {
+    fn from(inspected: InspectedContainer) -> Self {
+        Self {
+            id: inspected.id,
+            conmon: Some(inspected.state.conmon_pid).filter(|pid| *pid != 0),
+            error: inspected.state.error,
+            restart: match inspected.host_config.restart_policy.name.as_str() {
+                "always" | "unless-stopped" => Restart::Always,
+                "on-failure" => Restart::OnFailure,
+                _ => Restart::Never,
+            },
+            terminal: inspected.config.tty,
+        }
+    }
+}
+
+/// Of play and down. Empty lists are `null`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct PlayReport {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub(super) pods: Vec<PlayedPod>,
+    #[serde(default, rename = "ServiceContainerID")]
+    pub(super) service: String,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    stop_report: Vec<Removal>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    rm_report: Vec<Removal>,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    secret_rm_report: Vec<Removal>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct PlayedPod {
+    #[serde(rename = "ID")]
+    pub(super) id: String,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    pub(super) container_errors: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Removal {
+    #[serde(default)]
+    id: String,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    errs: Vec<serde_json::Value>,
+    #[serde(default)]
+    err: serde_json::Value,
+}
+
+impl PlayReport {
+    pub(super) fn removed_pods(&self) -> impl Iterator<Item = &str> {
+        self.stop_report
+            .iter()
+            .chain(&self.rm_report)
+            .map(|removal| removal.id.as_str())
+            .filter(|id| !id.is_empty())
+    }
+
+    pub(super) fn down_errors(&self) -> Vec<String> {
+        let reports = self
+            .stop_report
+            .iter()
+            .chain(&self.rm_report)
+            .chain(&self.secret_rm_report);
+        let errors = reports.flat_map(|removal| removal.errs.iter().chain([&removal.err]));
+        errors
+            .filter_map(|error| match error {
+                serde_json::Value::Null => None,
+                serde_json::Value::String(words) => Some(words.clone()),
+                other => Some(other.to_string()),
+            })
+            .collect()
+    }
+}
+
+fn null_is_empty<'de, D, T>(deserializer: D) -> Result<Vec<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    Ok(Option::<Vec<T>>::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Of a list of volumes.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct Named {
+    pub(super) name: String,
+}
+
+/// Of a list of secrets.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ListedSecret {
+    pub(super) spec: Named,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pull_is_judged_by_its_body() {
+        for (answer, expected) in [
+            (&br#"{"images":["abc"],"id":"abc"}"#[..], Ok(())),
+            (
+                b"{\"stream\":\"Trying\"}\n{\"images\":[\"abc\"],\"id\":\"abc\"}\n",
+                Ok(()),
+            ),
+            (
+                b"{\"stream\":\"Trying\"}\n{\"error\":\"no such host\"}\n",
+                Err("no such host".to_owned()),
+            ),
+            (b"", Err("Podman gave no answer".to_owned())),
+        ] {
+            assert_eq!(
+                pull_outcome(answer),
+                expected,
+                "{}",
+                String::from_utf8_lossy(answer)
+            );
+        }
+    }
+
+    #[test]
+    fn a_down_is_judged_by_its_body() {
+        let report: PlayReport = serde_json::from_str(
+            r#"{"Pods":null,"StopReport":[{"Id":"p","RawInput":"web","Errs":["timed out"]}],
+                "RmReport":[{"Id":"p","Err":null,"RemovedCtrs":null}],"SecretRmReport":[{"ID":"s","Err":"in use"}]}"#,
+        )
+        .unwrap();
+        assert_eq!(report.down_errors(), ["timed out", "in use"]);
+        assert_eq!(report.removed_pods().collect::<Vec<_>>(), ["p", "p"]);
+    }
+
+    #[test]
+    fn queries_are_escaped() {
+        let filters = filters(&[("label", &["beemesh.io/workload=web"])]);
+        assert_eq!(
+            query(&[("all", "true"), ("filters", &filters)]),
+            "?all=true&filters=%7B%22label%22%3A%5B%22beemesh.io%2Fworkload%3Dweb%22%5D%7D"
+        );
+    }
+}
