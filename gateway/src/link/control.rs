@@ -1,0 +1,360 @@
+//! The control connection: connect, say hello, pump, and again.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    io,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use beemesh_protocol::{
+    DecodeError,
+    frame::{CONTROL_MAX, FrameCodec, FrameError},
+    ipc::{ACCEPT_SECONDS_MAX, Done, FromAgent, Opening, ToAgent},
+    mesh::JoinAnswer,
+};
+use bytes::{Bytes, BytesMut};
+use futures::StreamExt;
+use tokio::{
+    io::AsyncWriteExt,
+    net::{
+        UnixStream,
+        unix::{OwnedReadHalf, OwnedWriteHalf},
+    },
+    sync::{Semaphore, mpsc, oneshot, watch},
+    time::Instant,
+};
+use tokio_util::codec::{Encoder, FramedRead};
+
+use super::{Command, Inbound, LinkError, Seen, Told, replace, stream};
+
+/// The pause after the first failure; it doubles with each further one.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
+/// The longest pause: an agent that comes back is found within this time.
+const PAUSE_MAX: Duration = Duration::from_secs(2);
+/// One attempt, from connecting to the agent's welcome: a socket unit accepts at once, but its agent may have to start.
+const ATTEMPT_MAX: Duration = Duration::from_secs(30);
+/// A connection that lasted this long was a good one: the pauses begin anew after it.
+const SETTLED_MIN: Duration = Duration::from_secs(5);
+/// An agent that takes no byte for this long while some are waiting is stuck.
+const WRITE_STALL_MAX: Duration = Duration::from_secs(20);
+/// Requests without an answer: as many as there can be workloads at work.
+const PENDING_MAX: usize = 1024;
+/// Bytes that wait to be written, beyond which no further command is taken.
+const OUT_MAX: usize = 2 * CONTROL_MAX;
+/// Streams that are being taken at one time.
+const ACCEPTING_MAX: usize = 64;
+
+/// The task that owns the control connection.
+#[derive(Debug)]
+pub(super) struct Control {
+    pub(super) path: Arc<Path>,
+    pub(super) version: String,
+    pub(super) commands: mpsc::Receiver<Command>,
+    pub(super) inbound: mpsc::Sender<Inbound>,
+    pub(super) told: Arc<Told>,
+    pub(super) seen: Arc<Seen>,
+}
+
+/// Why a control connection ended.
+#[derive(Debug, thiserror::Error)]
+enum Ended {
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    #[error("the agent sent no frame: {0}")]
+    Frame(#[from] FrameError),
+    #[error("the agent sent no message: {0}")]
+    Decode(#[from] DecodeError),
+    #[error("the agent closed the connection")]
+    Closed,
+    #[error("the agent's first message was no welcome")]
+    NoWelcome,
+    #[error("the agent took no byte for {} s", WRITE_STALL_MAX.as_secs())]
+    Stalled,
+    #[error("the agent did not answer within {} s", ATTEMPT_MAX.as_secs())]
+    Late,
+}
+
+/// A control connection after the agent's welcome.
+struct Connection {
+    reader: FramedRead<OwnedReadHalf, FrameCodec>,
+    writer: OwnedWriteHalf,
+    out: BytesMut,
+    pending: HashMap<u64, oneshot::Sender<Result<Done, LinkError>>>,
+    request_last: u64,
+}
+
+impl Control {
+    /// Runs until the last [`super::Link`] is dropped.
+    pub(super) async fn run(mut self) {
+        let accepting = Arc::new(Semaphore::new(ACCEPTING_MAX));
+        let mut attempt = 0_u32;
+        loop {
+            attempt = attempt.saturating_add(1);
+            let ended = match self.connect().await {
+                Ok(mut connection) => {
+                    let began = Instant::now();
+                    let ended = self.pump(&mut connection, &accepting).await;
+                    replace(&self.seen.synced, false);
+                    replace(&self.seen.connected, Arc::default());
+                    if began.elapsed() > SETTLED_MIN {
+                        attempt = 0;
+                    }
+                    match ended {
+                        Ok(()) => return,
+                        Err(ended) => ended,
+                    }
+                }
+                Err(ended) => ended,
+            };
+            let trouble = format!(
+                "waiting for {}: {ended} (attempt {})",
+                self.path.display(),
+                attempt.max(1)
+            );
+            if attempt <= 1 {
+                tracing::warn!(path = %self.path.display(), error = %ended, "no connection to the agent, will retry");
+            }
+            replace(&self.seen.trouble, trouble.clone());
+            if self.refuse_during(pause(attempt), &trouble).await.is_none() {
+                return;
+            }
+        }
+    }
+
+    /// Answers every command with the trouble for as long as the pause lasts; `None` when nobody is left to ask.
+    async fn refuse_during(&mut self, pause: Duration, trouble: &str) -> Option<()> {
+        let over = tokio::time::sleep(pause);
+        tokio::pin!(over);
+        loop {
+            tokio::select! {
+                () = &mut over => return Some(()),
+                command = self.commands.recv() => match command? {
+                    Command::Request { reply, .. } => {
+                        // The asker may have given up, which is its right.
+                        let _ = reply.send(Err(LinkError::Down(trouble.to_owned())));
+                    }
+                    Command::JoinAnswer { id, .. } => {
+                        tracing::debug!(id, "answer to an application for membership dropped: {trouble}");
+                    }
+                },
+            }
+        }
+    }
+
+    async fn connect(&self) -> Result<Connection, Ended> {
+        tokio::time::timeout(ATTEMPT_MAX, self.greet())
+            .await
+            .unwrap_or(Err(Ended::Late))
+    }
+
+    async fn greet(&self) -> Result<Connection, Ended> {
+        let (reader, writer) = UnixStream::connect(&self.path).await?.into_split();
+        let mut connection = Connection {
+            reader: FramedRead::new(reader, FrameCodec::new(CONTROL_MAX)),
+            writer,
+            out: BytesMut::new(),
+            pending: HashMap::new(),
+            request_last: 0,
+        };
+        let version = self.version.clone();
+        connection.push(Opening::Control { version }.encode())?;
+        connection.writer.write_all_buf(&mut connection.out).await?;
+        let first = connection.reader.next().await.ok_or(Ended::Closed)??;
+        let FromAgent::Welcome(welcome) = FromAgent::decode(&first)? else {
+            return Err(Ended::NoWelcome);
+        };
+        tracing::info!(host = %welcome.host, name = welcome.name, agent = welcome.version, "connected to the agent");
+        replace(
+            &self.seen.connected,
+            Arc::new(welcome.connected.iter().copied().collect()),
+        );
+        replace(&self.seen.welcome, Some(welcome));
+        replace(&self.seen.trouble, String::new());
+        Ok(connection)
+    }
+
+    /// Moves messages both ways until the connection fails, or until nobody holds a handle any more.
+    async fn pump(
+        &mut self,
+        connection: &mut Connection,
+        accepting: &Arc<Semaphore>,
+    ) -> Result<(), Ended> {
+        let mut members = changed(&self.told.members);
+        let mut report = changed(&self.told.report);
+        let mut stalled = Instant::now() + WRITE_STALL_MAX;
+        loop {
+            let writing = !connection.out.is_empty();
+            let taking = connection.out.len() < OUT_MAX && connection.pending.len() < PENDING_MAX;
+            tokio::select! {
+                frame = connection.reader.next() => {
+                    let frame = frame.ok_or(Ended::Closed)??;
+                    self.take(connection, FromAgent::decode(&frame)?, accepting);
+                }
+                written = connection.writer.write_buf(&mut connection.out), if writing => {
+                    if written? == 0 {
+                        return Err(Ended::Closed);
+                    }
+                    stalled = Instant::now() + WRITE_STALL_MAX;
+                }
+                () = tokio::time::sleep_until(stalled), if writing => return Err(Ended::Stalled),
+                Ok(()) = members.changed(), if taking => {
+                    let members = members.borrow_and_update().clone();
+                    if let Some(members) = members {
+                        connection.push(ToAgent::Members(members).encode())?;
+                    }
+                }
+                Ok(()) = report.changed(), if taking => {
+                    let report = report.borrow_and_update().clone();
+                    if let Some(report) = report {
+                        connection.push(ToAgent::Report(report).encode())?;
+                    }
+                }
+                command = self.commands.recv(), if taking => match command {
+                    Some(command) => connection.send(command)?,
+                    None => return Ok(()),
+                },
+            }
+            if !writing {
+                stalled = Instant::now() + WRITE_STALL_MAX;
+            }
+        }
+    }
+
+    /// Takes one message of the agent.
+    fn take(&self, connection: &mut Connection, message: FromAgent, accepting: &Arc<Semaphore>) {
+        match message {
+            FromAgent::Welcome(welcome) => {
+                replace(
+                    &self.seen.connected,
+                    Arc::new(welcome.connected.iter().copied().collect()),
+                );
+                replace(&self.seen.welcome, Some(welcome));
+            }
+            FromAgent::Reply { id, result } => {
+                connection.pending.retain(|_, reply| !reply.is_closed());
+                if let Some(reply) = connection.pending.remove(&id) {
+                    // The asker may have given up since, which is its right.
+                    let _ = reply.send(result.map_err(LinkError::Refused));
+                }
+            }
+            FromAgent::Units(units) => {
+                let units: BTreeMap<_, _> = units
+                    .into_iter()
+                    .map(|unit| (unit.workload.clone(), unit))
+                    .collect();
+                replace(&self.seen.units, Arc::new(units));
+                replace(&self.seen.synced, true);
+            }
+            FromAgent::Unit(unit) => self.seen.units.send_modify(|units| {
+                Arc::make_mut(units).insert(unit.workload.clone(), unit);
+            }),
+            FromAgent::UnitGone { workload } => {
+                self.seen
+                    .units
+                    .send_if_modified(|units| Arc::make_mut(units).remove(&workload).is_some());
+            }
+            FromAgent::Peer { host, connected } => {
+                self.seen.connected.send_if_modified(|peers| {
+                    let peers: &mut BTreeSet<_> = Arc::make_mut(peers);
+                    if connected {
+                        peers.insert(host)
+                    } else {
+                        peers.remove(&host)
+                    }
+                });
+            }
+            FromAgent::Incoming {
+                stream,
+                host,
+                class,
+            } => {
+                let Ok(permit) = Arc::clone(accepting).try_acquire_owned() else {
+                    tracing::warn!(%host, ?class, "stream left to the agent: {ACCEPTING_MAX} others are being taken");
+                    return;
+                };
+                let (path, inbound) = (Arc::clone(&self.path), self.inbound.clone());
+                tokio::spawn(async move {
+                    let _permit = permit;
+                    match stream::open(&path, &Opening::Accept { stream }).await {
+                        Ok(stream) => {
+                            let limit = Duration::from_secs(ACCEPT_SECONDS_MAX);
+                            let taken = inbound
+                                .send_timeout(
+                                    Inbound::Stream {
+                                        host,
+                                        class,
+                                        stream,
+                                    },
+                                    limit,
+                                )
+                                .await;
+                            if taken.is_err() {
+                                tracing::warn!(%host, ?class, "stream closed: the gateway does not keep up");
+                            }
+                        }
+                        Err(error) => {
+                            tracing::debug!(%host, ?class, %error, "stream of a peer not taken")
+                        }
+                    }
+                });
+            }
+            FromAgent::JoinRequest { id, host, request } => {
+                if self
+                    .inbound
+                    .try_send(Inbound::Join { id, host, request })
+                    .is_err()
+                {
+                    let reason = "this member is busy, try again".to_owned();
+                    let answer = JoinAnswer::Refused { reason };
+                    if let Err(error) = connection.push(ToAgent::JoinAnswer { id, answer }.encode())
+                    {
+                        tracing::warn!(%host, %error, "applicant for membership gets no answer");
+                    }
+                }
+            }
+        }
+    }
+}
+
+impl Connection {
+    fn push(&mut self, payload: Bytes) -> Result<(), FrameError> {
+        FrameCodec::new(CONTROL_MAX).encode(payload, &mut self.out)
+    }
+
+    fn send(&mut self, command: Command) -> Result<(), FrameError> {
+        match command {
+            Command::Request { body, reply } => {
+                self.request_last += 1;
+                let id = self.request_last;
+                match self.push(ToAgent::Request { id, body }.encode()) {
+                    Ok(()) => {
+                        self.pending.insert(id, reply);
+                    }
+                    Err(error) => {
+                        // Nothing was put into the buffer: the connection is whole, only this request is too large.
+                        let _ = reply.send(Err(error.into()));
+                    }
+                }
+                Ok(())
+            }
+            Command::JoinAnswer { id, answer } => {
+                self.push(ToAgent::JoinAnswer { id, answer }.encode())
+            }
+        }
+    }
+}
+
+/// A receiver that says "changed" once for the value that is there already.
+fn changed<T>(watched: &watch::Sender<T>) -> watch::Receiver<T> {
+    let mut receiver = watched.subscribe();
+    receiver.mark_changed();
+    receiver
+}
+
+/// The pause after this many failed attempts; 0 is a connection that ended.
+fn pause(attempt: u32) -> Duration {
+    let doublings = attempt.saturating_sub(1).min(5);
+    (PAUSE_MIN * 2_u32.pow(doublings)).min(PAUSE_MAX)
+}
