@@ -69,5 +69,11 @@ demo: ## boot three hosts, form a cluster, apply examples/web.yaml, and leave it
 	$(MAKE) DESTDIR=$(LAYER) install
 	BEEMESH_LAYER=$(LAYER) tests/demo
 
+bench: ## measure on booted hosts, beside bare Podman
+	tests/prepare
+	rm -rf $(LAYER)
+	$(MAKE) DESTDIR=$(LAYER) install >/dev/null
+	BEEMESH_LAYER=$(LAYER) SUITE=$(SUITE) $(CARGO) run --quiet --release -p beemesh-tests --bin bench
+
 clean: ## remove what was built
 	$(CARGO) clean

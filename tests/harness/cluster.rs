@@ -32,14 +32,23 @@ impl Cluster {
     #[track_caller]
     pub fn formed(test: &str, count: usize) -> Self {
         let cluster = Self::booted(test, count);
-        cluster.each(start_agent);
-        let first = &cluster.hosts[0];
-        for host in &cluster.hosts[1..] {
+        cluster.form();
+        cluster
+    }
+
+    /// Starts Beemesh on every host and joins them into one cluster.
+    ///
+    /// # Panics
+    /// When that does not succeed within its bounds.
+    #[track_caller]
+    pub fn form(&self) {
+        self.each(start_agent);
+        let first = &self.hosts[0];
+        for host in &self.hosts[1..] {
             let token = first.beemesh(&["token", "create"]).ok();
             let _ = host.beemesh(&["join", token.trim()]).ok();
         }
-        cluster.ready();
-        cluster
+        self.ready();
     }
 
     /// Boots `count` hosts with Beemesh installed and not started.

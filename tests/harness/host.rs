@@ -234,6 +234,22 @@ impl Host {
         PathBuf::from(String::from_utf8_lossy(&out).trim())
     }
 
+    /// The PID of the host's init as this machine sees it: `/proc/PID/root` is the host's root folder while it is on.
+    ///
+    /// # Panics
+    /// When the host is off.
+    #[must_use]
+    pub fn init(&self) -> u32 {
+        let out = Command::new(&self.testbed)
+            .args(["pid", &self.name])
+            .output();
+        let out = out.expect("the testbed script runs").stdout;
+        String::from_utf8_lossy(&out)
+            .trim()
+            .parse()
+            .expect("the host is on")
+    }
+
     /// Writes the host's journal and state to a folder.
     pub(crate) fn collect(&self, folder: &Path) {
         let state = self.sh(
