@@ -282,3 +282,36 @@ macro_rules! choice {
 }
 
 use {choice, messages, table, table_field, union};
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{HostId, ipc::ToAgent};
+
+    #[test]
+    fn a_buffer_that_refers_often_to_one_object_does_not_grow_into_many() {
+        let mut to = Builder::new();
+        let host = fb::Bytes32(HostId::default().0);
+        let name = to.create_string(&"x".repeat(64 << 10));
+        let addresses = Field::put(&Vec::<String>::new(), &mut to);
+        let args = fb::MemberArgs {
+            host: Some(&host),
+            name: Some(name),
+            addresses: Some(addresses),
+        };
+        let member = fb::Member::create(&mut to, &args);
+        let members = to.create_vector(&vec![member; 16 << 10]);
+        let members = Some(members);
+        let body = fb::ToAgentMembers::create(&mut to, &fb::ToAgentMembersArgs { members });
+        let args = fb::ToAgentArgs {
+            body_type: fb::ToAgentBody::Members,
+            body: Some(body.as_union_value()),
+        };
+        let root = fb::ToAgent::create(&mut to, &args);
+        to.finish(root, Some(ToAgent::MARK));
+        assert_eq!(
+            ToAgent::decode(to.finished_data()).unwrap_err().to_string(),
+            "damaged message: Apparent size too large."
+        );
+    }
+}

@@ -1,0 +1,541 @@
+//! One value of every message and of every variant in it.
+
+use std::collections::BTreeMap;
+
+use beemesh_protocol::{
+    ClusterId, DecodeError, HostId,
+    ipc::{
+        Class, Done, FromAgent, Member, Opened, Opening, Report, Request, ToAgent, UnitFiles,
+        UnitState, Welcome,
+    },
+    mesh::{Contact, JoinAnswer, JoinRequest, StreamOpening},
+    peer::{self, Action, Committed, Effect, HostReport, Outcome, Phase, Refusal, WorkloadReport},
+    raft::{
+        self, Entry, LogId, Membership, Payload, SnapshotFile, SnapshotHead, SnapshotMeta,
+        SnapshotReply, StoredMembership, Vote,
+    },
+    state::{
+        Change, Command, Host, Kind, ManifestRecord, Object, Reference, Snapshot, TokenRecord,
+        WorkloadRecord,
+    },
+    token::Token,
+};
+
+type Read = Box<dyn Fn(&[u8]) -> Result<bool, DecodeError>>;
+
+/// A value, as bytes and as what they must decode to.
+pub(crate) struct Case {
+    pub(crate) name: String,
+    pub(crate) bytes: Vec<u8>,
+    /// Decodes; whether that gave the value.
+    pub(crate) read: Read,
+}
+
+macro_rules! cases {
+    ($( $type:ty, $name:literal: $values:expr; )*) => {{
+        let mut cases = Vec::new();
+        $( for (at, value) in $values.into_iter().enumerate() {
+            let value: $type = value;
+            cases.push(Case {
+                name: format!("{}.{at:02}", $name),
+                bytes: value.encode().to_vec(),
+                read: Box::new(move |bytes| Ok(<$type>::decode(bytes)? == value)),
+            });
+        } )*
+        cases
+    }};
+}
+
+pub(crate) fn cases() -> Vec<Case> {
+    cases! {
+        Opening, "opening": [
+            Opening::Control { version: "0.1.0".into() },
+            Opening::Open { host: host(1), class: Class::Raft },
+            Opening::Accept { stream: 1 << 40 },
+        ];
+        Opened, "opened": [Opened::Ready, Opened::Refused { reason: "no such stream".into() }];
+        ToAgent, "to_agent": to_agent();
+        FromAgent, "from_agent": from_agent();
+        StreamOpening, "stream_opening":
+            [Class::Raft, Class::Snapshot, Class::Peer, Class::Api].map(|class| StreamOpening { class });
+        JoinRequest, "join_request": [join_request()];
+        JoinAnswer, "join_answer": [admitted(), JoinAnswer::Refused { reason: "expired".into() }];
+        Command, "command": changes().map(|change| Command { at_ms: 1_800_000_000_000, change });
+        Snapshot, "snapshot": [Snapshot::default(), snapshot()];
+        peer::Request, "peer_request": [
+            peer::RequestBody::Propose(vec![command()]),
+            peer::RequestBody::ReadIndex,
+            peer::RequestBody::Observe(report()),
+        ].map(|body| peer::Request { id: 3, body });
+        peer::Reply, "peer_reply": peer_replies();
+        Entry, "entry": entries();
+        raft::Request, "raft_request": [
+            raft::RequestBody::Append {
+                vote: vote(), prev: Some(log_id(6)), committed: Some(log_id(5)), entries: entries().into(),
+            },
+            raft::RequestBody::Append { vote: vote(), prev: None, committed: None, entries: vec![] },
+            raft::RequestBody::Vote { vote: vote(), last: None },
+        ].map(|body| raft::Request { id: u64::MAX, body });
+        raft::Reply, "raft_reply": [
+            raft::ReplyBody::AppendSuccess,
+            raft::ReplyBody::AppendPartial(Some(log_id(7))),
+            raft::ReplyBody::AppendPartial(None),
+            raft::ReplyBody::AppendConflict,
+            raft::ReplyBody::AppendHigherVote(vote()),
+            raft::ReplyBody::Voted { vote: vote(), granted: true, last: Some(log_id(7)) },
+            raft::ReplyBody::Failed("starting".into()),
+        ].map(|body| raft::Reply { id: 9, body });
+        SnapshotHead, "snapshot_head":
+            [SnapshotHead { vote: vote(), meta: meta(), size: 1 << 33, hash: [8; 32] }];
+        SnapshotReply, "snapshot_reply":
+            [SnapshotReply::Installed(vote()), SnapshotReply::Failed("disk full".into())];
+        SnapshotFile, "snapshot_file": [SnapshotFile { meta: meta(), state: snapshot().encode().to_vec() }];
+        SnapshotMeta, "snapshot_meta": [SnapshotMeta::default(), meta()];
+        StoredMembership, "stored_membership": [meta().membership];
+        Vote, "vote": [Vote::default(), vote()];
+        LogId, "log_id": [log_id(7)];
+    }
+}
+
+/// Long lists of the smallest items: what comes nearest to the verifier's bounds.
+pub(crate) fn lists() -> Vec<Case> {
+    let workloads = vec![WorkloadReport::default(); 5_000];
+    let refusal = Refusal {
+        missing: false,
+        object: None,
+        message: String::new(),
+    };
+    let effect = Effect {
+        kind: Kind::Pod,
+        name: String::new(),
+        revision: 0,
+        action: Action::Created,
+    };
+    let labels: BTreeMap<_, _> = (0..5_000)
+        .map(|n| (format!("{n}"), String::new()))
+        .collect();
+    let committed = |outcome| Committed { index: 0, outcome };
+    let reply = |committed| peer::Reply {
+        id: 0,
+        body: peer::ReplyBody::Committed(committed),
+    };
+    let blank = Entry {
+        log_id: log_id(1),
+        payload: Payload::Blank,
+    };
+    cases! {
+        peer::Request, "reports":
+            [peer::Request { id: 0, body: peer::RequestBody::Observe(HostReport { workloads, ..report() }) }];
+        FromAgent, "units": [FromAgent::Units(vec![UnitState::default(); 5_000])];
+        peer::Reply, "done": [reply(vec![committed(Outcome::Done); 5_000])];
+        peer::Reply, "refused": [reply(vec![committed(Outcome::Refused(vec![refusal; 5_000]))])];
+        peer::Reply, "effects": [reply(vec![committed(Outcome::Applied(vec![effect; 5_000]))])];
+        peer::Reply, "deleted": [reply(vec![committed(Outcome::Deleted(vec![String::new(); 5_000]))])];
+        Command, "labels": [Command { at_ms: 0, change: Change::PutHost(Host { labels, ..member_host() }) }];
+        StoredMembership, "configs": [StoredMembership {
+            log_id: None,
+            membership: Membership { configs: vec![vec![]; 5_000], nodes: vec![] },
+        }];
+        raft::Request, "blanks": [raft::Request { id: 0, body: raft::RequestBody::Append {
+            vote: vote(), prev: None, committed: None, entries: vec![blank; 5_000],
+        } }];
+        Entry, "large": [Entry { log_id: log_id(1), payload: Payload::Commands(vec![Command {
+            at_ms: 1,
+            change: Change::Apply { manifest: "big".into(), objects: vec![Object { body: vec![b'x'; 1 << 20], ..object() }; 8] },
+        }]) }];
+    }
+}
+
+pub(crate) fn token() -> Token {
+    Token {
+        cluster: ClusterId([1; 16]),
+        id: [2; 8],
+        secret: [3; 32],
+        contacts: vec![Contact {
+            host: host(4),
+            addresses: addresses(),
+        }],
+    }
+}
+
+fn host(key: u8) -> HostId {
+    HostId([key; 32])
+}
+
+fn addresses() -> Vec<String> {
+    vec![
+        "/ip4/10.0.0.1/udp/4701/quic-v1".into(),
+        "/ip4/10.0.0.1/tcp/4701".into(),
+    ]
+}
+
+fn member() -> Member {
+    Member {
+        host: host(1),
+        name: "h1".into(),
+        addresses: addresses(),
+    }
+}
+
+fn member_host() -> Host {
+    Host {
+        id: host(1),
+        name: "h1".into(),
+        addresses: addresses(),
+        labels: BTreeMap::from([("disk".into(), "ssd".into()), ("zone".into(), "".into())]),
+    }
+}
+
+pub(crate) fn join_request() -> JoinRequest {
+    JoinRequest {
+        cluster: ClusterId([7; 16]),
+        token: [6; 8],
+        secret: [5; 32],
+        name: "h2".into(),
+        addresses: addresses(),
+    }
+}
+
+fn admitted() -> JoinAnswer {
+    JoinAnswer::Admitted {
+        cluster: ClusterId([7; 16]),
+        members: vec![member()],
+    }
+}
+
+fn to_agent() -> Vec<ToAgent> {
+    let workload = || "shop_web".to_owned();
+    let files = UnitFiles {
+        workload: workload(),
+        index: 9,
+        kube: "[Kube]\nYaml=beemesh-pod-shop_web.9.yaml\n".into(),
+        yaml: b"{\"kind\":\"Pod\"}\n\0\xff".into(),
+    };
+    let requests = [
+        Request::PutUnit(files),
+        Request::RemoveUnit {
+            workload: workload(),
+        },
+        Request::TidyUnit {
+            workload: workload(),
+        },
+        Request::StartUnit {
+            workload: workload(),
+        },
+        Request::StopUnit {
+            workload: workload(),
+        },
+        Request::SyncStorage,
+        Request::Join {
+            host: host(2),
+            addresses: addresses(),
+            request: join_request(),
+        },
+    ];
+    let report = Report {
+        role: "leader".into(),
+        leader: Some(host(1)),
+        leader_name: "h1".into(),
+        hosts: 3,
+        workloads: 2,
+        healthy: 1,
+    };
+    let mut all: Vec<_> = requests
+        .into_iter()
+        .map(|body| ToAgent::Request { id: 5, body })
+        .collect();
+    all.extend([
+        ToAgent::Members(vec![
+            member(),
+            Member {
+                host: host(2),
+                name: "".into(),
+                addresses: vec![],
+            },
+        ]),
+        ToAgent::Members(vec![]),
+        ToAgent::Report(report),
+        ToAgent::Report(Report::default()),
+        ToAgent::JoinAnswer {
+            id: 6,
+            answer: admitted(),
+        },
+    ]);
+    all
+}
+
+fn from_agent() -> [FromAgent; 11] {
+    let unit = UnitState {
+        workload: "web".into(),
+        kube: "[Kube]\n".into(),
+        active: "active".into(),
+        sub: "running".into(),
+        result: "success".into(),
+        status: "2/2 healthy · rev 1 · 0 restarts".into(),
+        started: true,
+    };
+    [
+        FromAgent::Welcome(Welcome {
+            host: host(1),
+            name: "h1".into(),
+            addresses: addresses(),
+            version: "0.1.0".into(),
+            connected: vec![host(2), host(3)],
+        }),
+        FromAgent::Reply {
+            id: 1,
+            result: Ok(Done::Done),
+        },
+        FromAgent::Reply {
+            id: 2,
+            result: Ok(Done::Joined(admitted())),
+        },
+        FromAgent::Reply {
+            id: 3,
+            result: Err("job failed".into()),
+        },
+        FromAgent::Units(vec![unit.clone(), UnitState::default()]),
+        FromAgent::Unit(unit),
+        FromAgent::UnitGone {
+            workload: "web".into(),
+        },
+        FromAgent::Peer {
+            host: host(2),
+            connected: true,
+        },
+        FromAgent::Incoming {
+            stream: 8,
+            host: host(2),
+            class: Class::Snapshot,
+        },
+        FromAgent::JoinRequest {
+            id: 4,
+            host: host(9),
+            request: join_request(),
+        },
+        FromAgent::Peer {
+            host: host(3),
+            connected: false,
+        },
+    ]
+}
+
+fn reference(kind: Kind) -> Reference {
+    Reference {
+        kind,
+        name: "settings".into(),
+        optional: kind == Kind::Secret,
+    }
+}
+
+fn object() -> Object {
+    use Kind::{ConfigMap, DaemonSet, Deployment, Job, PersistentVolumeClaim, Pod, Secret};
+    let kinds = [
+        Pod,
+        Deployment,
+        DaemonSet,
+        Job,
+        ConfigMap,
+        Secret,
+        PersistentVolumeClaim,
+    ];
+    Object {
+        kind: Deployment,
+        namespace: "shop".into(),
+        name: "web".into(),
+        body: b"{\"kind\":\"Deployment\"}".into(),
+        hash: [4; 32],
+        references: kinds.map(reference).into(),
+        replicas: Some(0),
+        selector: BTreeMap::from([("disk".into(), "ssd".into())]),
+    }
+}
+
+fn command() -> Command {
+    let objects = vec![
+        object(),
+        Object {
+            replicas: None,
+            references: vec![],
+            ..object()
+        },
+    ];
+    Command {
+        at_ms: 1,
+        change: Change::Apply {
+            manifest: "web".into(),
+            objects,
+        },
+    }
+}
+
+fn changes() -> [Change; 8] {
+    [
+        Change::Found {
+            cluster: ClusterId([7; 16]),
+            host: member_host(),
+        },
+        command().change,
+        Change::DeleteWorkload {
+            workload: "shop_web".into(),
+        },
+        Change::DeleteManifest {
+            manifest: "web".into(),
+        },
+        Change::PutToken(token_record()),
+        Change::Admit {
+            token: [6; 8],
+            secret_hash: [5; 32],
+            host: member_host(),
+        },
+        Change::PutHost(member_host()),
+        Change::RemoveHost { host: host(2) },
+    ]
+}
+
+fn token_record() -> TokenRecord {
+    TokenRecord {
+        id: [6; 8],
+        secret_hash: [5; 32],
+        expires_ms: 1_800_000_000_000,
+        uses: 1,
+    }
+}
+
+fn snapshot() -> Snapshot {
+    Snapshot {
+        cluster: Some(ClusterId([7; 16])),
+        hosts: vec![member_host()],
+        manifests: vec![ManifestRecord {
+            manifest: "web".into(),
+            index: 9,
+            at_ms: 8,
+            objects: vec![object()],
+        }],
+        workloads: vec![WorkloadRecord {
+            workload: "shop_web".into(),
+            revision: 2,
+            index: 9,
+            at_ms: 8,
+        }],
+        tokens: vec![token_record()],
+    }
+}
+
+fn report() -> HostReport {
+    use Phase::{Failed, Pending, Removing, Running, Starting, Stopped, Succeeded};
+    let phases = [
+        Pending, Starting, Running, Succeeded, Stopped, Failed, Removing,
+    ];
+    let workloads = phases.map(|phase| WorkloadReport {
+        workload: "web".into(),
+        revision: 2,
+        index: 9,
+        phase,
+        healthy: 1,
+        total: 2,
+        restarts: 3,
+        message: "pulling".into(),
+    });
+    HostReport {
+        sequence: 12,
+        applied: 9,
+        version: "0.1.0".into(),
+        podman: "5.4.2".into(),
+        trouble: "".into(),
+        workloads: workloads.into(),
+    }
+}
+
+fn peer_replies() -> [peer::Reply; 7] {
+    let actions = [
+        Action::Created,
+        Action::Updated,
+        Action::Unchanged,
+        Action::Removed,
+    ];
+    let effects = actions.map(|action| Effect {
+        kind: Kind::Job,
+        name: "web".into(),
+        revision: 2,
+        action,
+    });
+    let outcomes = [
+        Outcome::Done,
+        Outcome::Applied(effects.into()),
+        Outcome::Deleted(vec!["web".into(), "shop_web".into()]),
+        Outcome::Admitted(vec![member()]),
+        Outcome::Refused(vec![
+            Refusal {
+                missing: true,
+                object: Some(0),
+                message: "no workload `web`".into(),
+            },
+            Refusal {
+                missing: false,
+                object: None,
+                message: "".into(),
+            },
+        ]),
+    ];
+    let committed = outcomes.map(|outcome| Committed { index: 9, outcome });
+    [
+        peer::ReplyBody::Committed(committed.into()),
+        peer::ReplyBody::ReadIndex(Some(log_id(9))),
+        peer::ReplyBody::ReadIndex(None),
+        peer::ReplyBody::NotLeader(Some(host(2))),
+        peer::ReplyBody::NotLeader(None),
+        peer::ReplyBody::Noted,
+        peer::ReplyBody::Failed("stopping".into()),
+    ]
+    .map(|body| peer::Reply { id: 3, body })
+}
+
+fn vote() -> Vote {
+    Vote {
+        term: 3,
+        node: host(1),
+        committed: true,
+    }
+}
+
+fn log_id(index: u64) -> LogId {
+    LogId {
+        term: 2,
+        node: host(2),
+        index,
+    }
+}
+
+fn membership() -> Membership {
+    Membership {
+        configs: vec![vec![host(1)], vec![host(1), host(2)]],
+        nodes: vec![host(1), host(2), host(3)],
+    }
+}
+
+fn meta() -> SnapshotMeta {
+    SnapshotMeta {
+        last_log_id: Some(log_id(9)),
+        membership: StoredMembership {
+            log_id: Some(log_id(4)),
+            membership: membership(),
+        },
+        id: "9-1".into(),
+    }
+}
+
+fn entries() -> [Entry; 3] {
+    let commands = Payload::Commands(vec![
+        command(),
+        Command {
+            at_ms: 2,
+            change: changes()[7].clone(),
+        },
+    ]);
+    let [first, second, third] = [Payload::Blank, commands, Payload::Membership(membership())];
+    [(7, first), (8, second), (9, third)].map(|(index, payload)| Entry {
+        log_id: log_id(index),
+        payload,
+    })
+}
