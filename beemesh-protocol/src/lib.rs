@@ -4,6 +4,7 @@
 //! types below, and `decode` is the only way to them from bytes. It verifies the buffer, checks every required
 //! field and every bound, and fails with a [`DecodeError`] that names the field.
 
+pub mod api;
 pub mod frame;
 pub mod id;
 pub mod ipc;
