@@ -1,6 +1,6 @@
 //! One workload as one Quadlet-run pod on one host.
 //!
-//! [`manifest`] turns YAML into checked objects, [`workload`] makes a pod of one of them that shares nothing by
+//! [`manifest`] turns YAML into checked objects, `workload` makes a pod of one of them that shares nothing by
 //! accident with another workload, and [`render`] writes that pod as the two files of a Quadlet. [`health`] says what
 //! the pod's containers amount to. All four are pure. [`podman`] asks Podman.
 
@@ -8,4 +8,4 @@ pub mod health;
 pub mod manifest;
 pub mod podman;
 pub mod render;
-pub mod workload;
+mod workload;

@@ -3,6 +3,17 @@
 //! Pure: no I/O, no clock, no randomness. Input: the bytes a user sent. Output: [`Object`]s in canonical form, as they
 //! are replicated, hashed and played. Time and memory are bounded whatever the bytes are.
 
+mod admission;
+mod documents;
+mod field;
+mod findings;
+mod ignored;
+pub(crate) mod names;
+mod outline;
+mod pod;
+mod references;
+mod typed;
+
 use beemesh_protocol::state::{Kind, Object};
 use serde::{Deserialize, Serialize};
 
@@ -45,10 +56,37 @@ pub struct Manifest {
     pub warnings: Vec<Problem>,
 }
 
-/// Reads a file: every object of it, or every problem. `strict` makes a problem of a kind that nobody plays.
+/// Reads a file: every object of it, or every problem.
+///
+/// `strict` makes a problem of whatever would not be done: a kind that nobody plays, a field that Podman ignores.
 pub fn parse(yaml: &[u8], strict: bool) -> Result<Manifest, Vec<Problem>> {
-    let _ = (yaml, strict);
-    Err(Vec::new())
+    let of_file = |line: u32, message: String| {
+        Err(vec![Problem {
+            document: 0,
+            line,
+            field: String::new(),
+            message,
+        }])
+    };
+    if yaml.len() > BYTES_MAX {
+        let message = format!(
+            "the file has {} bytes, at most {BYTES_MAX} are accepted",
+            yaml.len()
+        );
+        return of_file(0, message);
+    }
+    let text = match std::str::from_utf8(yaml) {
+        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+        Err(error) => {
+            let before = yaml.iter().take(error.valid_up_to());
+            let lines = before.filter(|byte| **byte == b'\n').count();
+            return of_file(
+                u32::try_from(lines).unwrap_or(0) + 1,
+                "not UTF-8 text".to_owned(),
+            );
+        }
+    };
+    documents::read(text, strict)
 }
 
 /// The name of a workload in pod and unit names: `NAME`, or `NAMESPACE_NAME` outside namespace `default`.

@@ -3,7 +3,15 @@
 //! Pure: no I/O, no clock, no randomness. The same revision gives the same bytes on every host, and the file on disk,
 //! the play and the removal use those bytes.
 
+use std::collections::BTreeSet;
+
 use beemesh_protocol::{ClusterId, state::Object};
+use serde_json::Value;
+
+use crate::{
+    manifest::{names, workload_name},
+    workload,
+};
 
 /// One revision of a workload with what it uses.
 #[derive(Debug, Clone, Copy)]
@@ -89,26 +97,210 @@ pub struct Quadlet {
     pub yaml: String,
 }
 
+/// Seconds in which a workload must start when systemd plays it: its images may have to be pulled first.
+const START_SECONDS: u32 = 900;
+
+/// Seconds that Podman has beyond the containers' own for taking a pod down.
+const STOP_SECONDS: i64 = 60;
+
+/// Seconds that a container has to end where its pod does not say.
+const GRACE_SECONDS: i64 = 30;
+
 /// Renders one revision.
 pub fn render(revision: &Revision<'_>) -> Result<Rendered, RenderError> {
-    Err(RenderError::Missing {
-        kind: "",
-        name: revision.object.name.clone(),
+    let documents = workload::normalise(revision)?;
+    let pod = documents.last().unwrap_or(&Value::Null);
+    let grace = pod["spec"]["terminationGracePeriodSeconds"]
+        .as_i64()
+        .unwrap_or(GRACE_SECONDS);
+    let quadlet = Quadlet::of(revision);
+    Ok(Rendered {
+        kube: quadlet.text(grace.max(0).saturating_add(STOP_SECONDS)),
+        images: images_of(&documents),
+        yaml: yaml_text(&documents).into_bytes(),
     })
+}
+
+impl Quadlet {
+    fn of(revision: &Revision<'_>) -> Self {
+        let workload = workload_name(&revision.object.namespace, &revision.object.name);
+        Self {
+            yaml: yaml_file(&workload, revision.index),
+            workload,
+            revision: revision.revision,
+            index: revision.index,
+            cluster: revision.cluster,
+        }
+    }
+
+    /// Every value here is a number or a name of letters, digits, `-`, `_` and `.`: nothing that systemd would expand.
+    fn text(&self, stop_seconds: i64) -> String {
+        let Self {
+            workload,
+            revision,
+            index,
+            cluster,
+            yaml,
+        } = self;
+        format!(
+            "\
+# Written by Beemesh, which replaces it with the next revision. It is a plain Quadlet: without Beemesh, Podman plays it.
+[Unit]
+Description={workload} (Beemesh workload)
+Wants=podman.socket
+# podman-restart.service starts containers that were left over; the pod is made anew after it.
+After=podman.socket podman-restart.service
+
+[Kube]
+Yaml={yaml}
+
+[Service]
+Restart=on-failure
+# Images may have to be pulled.
+TimeoutStartSec={START_SECONDS}
+# What the containers have to end, and {STOP_SECONDS} s for Podman.
+TimeoutStopSec={stop_seconds}
+
+[Install]
+WantedBy=multi-user.target default.target
+
+[X-Beemesh]
+Workload={workload}
+Revision={revision}
+Index={index}
+Cluster={cluster}
+"
+        )
+    }
 }
 
 /// Reads back what [`render`] wrote; `None` when the file is not such a one.
 #[must_use]
 pub fn read_quadlet(kube: &str) -> Option<Quadlet> {
-    let _ = kube;
-    None
+    let value = |section: &str, key: &str| {
+        let mut lines = kube
+            .lines()
+            .skip_while(|line| line.trim() != section)
+            .skip(1);
+        lines
+            .by_ref()
+            .take_while(|line| !line.starts_with('['))
+            .find_map(|line| Some(line.strip_prefix(key)?.strip_prefix('=')?.trim()))
+    };
+    let workload = value("[X-Beemesh]", "Workload")?;
+    let parts: Vec<&str> = workload.split('_').collect();
+    let is_workload = match parts.as_slice() {
+        [name] => names::is_name(name),
+        [namespace, name] => names::is_label(namespace) && names::is_name(name),
+        _ => false,
+    };
+    let quadlet = Quadlet {
+        workload: workload.to_owned(),
+        revision: value("[X-Beemesh]", "Revision")?.parse().ok()?,
+        index: value("[X-Beemesh]", "Index")?.parse().ok()?,
+        cluster: value("[X-Beemesh]", "Cluster")?.parse().ok()?,
+        yaml: value("[Kube]", "Yaml")?.to_owned(),
+    };
+    (is_workload && quadlet.yaml == yaml_file(workload, quadlet.index)).then_some(quadlet)
 }
 
-/// The images of a YAML that [`render`] wrote.
+/// JSON documents with `---` between them, in a form that a YAML 1.1 reader takes for the same.
+fn yaml_text(documents: &[Value]) -> String {
+    let mut text = String::new();
+    for document in documents {
+        if !text.is_empty() {
+            text.push_str("---\n");
+        }
+        // In JSON these stand in strings only. YAML refuses some of them as they are, and folds the line separators.
+        for char in format!("{document:#}\n").chars() {
+            match char {
+                '\u{7f}'..='\u{9f}'
+                | '\u{2028}'
+                | '\u{2029}'
+                | '\u{feff}'
+                | '\u{fffe}'
+                | '\u{ffff}' => {
+                    text.push_str(&format!("\\u{:04x}", u32::from(char)));
+                }
+                _ => text.push(char),
+            }
+        }
+    }
+    text
+}
+
+/// The documents of a YAML that [`render`] wrote; empty when it is not such a one.
+fn documents(yaml: &[u8]) -> Vec<Value> {
+    let text = str::from_utf8(yaml).unwrap_or_default();
+    let documents = text.split("\n---\n").map(serde_json::from_str);
+    documents.collect::<Result<_, _>>().unwrap_or_default()
+}
+
+/// The images of a YAML that [`render`] wrote, sorted; empty when it is not such a one.
 #[must_use]
 pub fn images(yaml: &[u8]) -> Vec<Image> {
-    let _ = yaml;
-    Vec::new()
+    images_of(&documents(yaml))
+}
+
+fn images_of(documents: &[Value]) -> Vec<Image> {
+    let mut images = BTreeSet::new();
+    let mut uses = |reference: &Value, policy: &Value| {
+        let pull = match policy.as_str() {
+            Some("Always") => Pull::Always,
+            Some("Never") => Pull::Never,
+            Some(_) | None => Pull::IfNotPresent,
+        };
+        if let Some(reference) = reference.as_str() {
+            images.insert(Image {
+                reference: reference.to_owned(),
+                pull,
+            });
+        }
+    };
+    for document in documents
+        .iter()
+        .filter(|document| document["kind"] == "Pod")
+    {
+        let spec = &document["spec"];
+        for list in ["initContainers", "containers"] {
+            for container in spec[list].as_array().into_iter().flatten() {
+                uses(&container["image"], &container["imagePullPolicy"]);
+            }
+        }
+        for volume in spec["volumes"].as_array().into_iter().flatten() {
+            uses(
+                &volume["image"]["reference"],
+                &volume["image"]["pullPolicy"],
+            );
+        }
+    }
+    images.into_iter().collect()
+}
+
+/// The names of the Podman volumes and secrets that a YAML of [`render`] uses: what else begins with the workload's
+/// [`private_prefix`] is left over from another revision.
+#[must_use]
+pub fn volumes(yaml: &[u8]) -> BTreeSet<String> {
+    let documents = documents(yaml);
+    let objects = documents
+        .iter()
+        .filter(|document| document["kind"] != "Pod");
+    let named = objects.map(|document| &document["metadata"]["name"]);
+    let volumes = documents
+        .iter()
+        .flat_map(|document| document["spec"]["volumes"].as_array());
+    let volumes = volumes.flatten().map(
+        |volume| match &volume["persistentVolumeClaim"]["claimName"] {
+            Value::Null => &volume["name"],
+            claim => claim,
+        },
+    );
+    named
+        .chain(volumes)
+        .filter_map(Value::as_str)
+        .filter(|name| name.starts_with("beemesh__"))
+        .map(str::to_owned)
+        .collect()
 }
 
 /// The unit of a workload.

@@ -1,3 +1,392 @@
-//! Normalises one workload with what it uses into one Pod.
+//! Normalises one workload with what it uses into documents that share nothing by accident with another workload.
 //!
-//! Pure: no I/O, no clock, no randomness.
+//! Pure: no I/O, no clock, no randomness. Input: a [`Revision`]. Output: the ConfigMaps, Secrets and claims it uses, then
+//! one Pod, each as JSON.
+//!
+//! Podman has no namespaces: a ConfigMap, a Secret, a claim and an `emptyDir` are volumes of the host, named like the
+//! object or, for an `emptyDir`, like the volume in the pod. Two workloads with an `emptyDir` called `cache` would share
+//! its files. So each gets a name that no other workload has, and a ConfigMap or Secret one that holds its content's
+//! hash, because Podman leaves the files of removed keys in a volume that it finds. Every kind becomes a Pod, because
+//! Podman names a Deployment's pod otherwise and cannot play a DaemonSet or Job as a unit.
+
+use std::collections::BTreeMap;
+
+use beemesh_protocol::state::{Kind, Object};
+use k8s_openapi::{
+    api::{
+        apps::v1::{DaemonSet, Deployment},
+        batch::v1::Job,
+        core::v1::{
+            Container, EmptyDirVolumeSource, EnvVar, Pod, PodSpec, PodTemplateSpec, Volume,
+        },
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use crate::{
+    manifest::{kind_name, names, workload_name},
+    render::{RenderError, Revision, private_prefix, unit_name},
+};
+
+/// The longest host name that Linux takes.
+const HOSTNAME_MAX: usize = 63;
+
+/// Normalises a revision.
+pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderError> {
+    let object = revision.object;
+    if !names::is_name(&object.name) || !names::is_label(&object.namespace) {
+        return Err(malformed(object, "its name is not a Kubernetes name"));
+    }
+    let workload = workload_name(&object.namespace, &object.name);
+    let (mut metadata, mut spec) = pod(object)?;
+    let mut uses = Uses {
+        revision,
+        workload: &workload,
+        documents: BTreeMap::new(),
+    };
+    uses.rename(&mut spec)?;
+    defaults(object, &mut spec);
+
+    let labels = metadata.labels.get_or_insert_default();
+    labels.extend([
+        ("PODMAN_SYSTEMD_UNIT".to_owned(), unit_name(&workload)),
+        ("beemesh.io/index".to_owned(), revision.index.to_string()),
+        (
+            "beemesh.io/revision".to_owned(),
+            revision.revision.to_string(),
+        ),
+        ("beemesh.io/workload".to_owned(), workload.clone()),
+    ]);
+    metadata.name = Some(workload.clone());
+    metadata.namespace = None;
+
+    let mut documents = Vec::with_capacity(uses.documents.len() + 1);
+    for (name, used) in &uses.documents {
+        documents.push(renamed(used, name)?);
+    }
+    let pod = Pod {
+        metadata,
+        spec: Some(spec),
+        status: None,
+    };
+    documents.push(to_json(object, &pod)?);
+    for document in &mut documents {
+        document.sort_all_objects();
+    }
+    Ok(documents)
+}
+
+/// The pod of a workload, whatever its kind: with the labels of the template and the annotations of both.
+fn pod(object: &Object) -> Result<(ObjectMeta, PodSpec), RenderError> {
+    let (outer, template) = match object.kind {
+        Kind::Pod => {
+            let pod: Pod = from_body(object)?;
+            let template = PodTemplateSpec {
+                metadata: Some(pod.metadata),
+                spec: pod.spec,
+            };
+            (ObjectMeta::default(), Some(template))
+        }
+        Kind::Deployment => {
+            let deployment: Deployment = from_body(object)?;
+            (
+                deployment.metadata,
+                deployment.spec.map(|spec| spec.template),
+            )
+        }
+        Kind::DaemonSet => {
+            let set: DaemonSet = from_body(object)?;
+            (set.metadata, set.spec.map(|spec| spec.template))
+        }
+        Kind::Job => {
+            let job: Job = from_body(object)?;
+            (job.metadata, job.spec.map(|spec| spec.template))
+        }
+        Kind::ConfigMap | Kind::Secret | Kind::PersistentVolumeClaim => {
+            return Err(malformed(object, "it is not a workload"));
+        }
+    };
+    let template = template.unwrap_or_default();
+    let spec = template
+        .spec
+        .ok_or_else(|| malformed(object, "it has no pod"))?;
+    let inner = template.metadata.unwrap_or_default();
+    let mut annotations = outer.annotations.unwrap_or_default();
+    annotations.extend(inner.annotations.unwrap_or_default());
+    let metadata = ObjectMeta {
+        labels: inner.labels,
+        annotations: (!annotations.is_empty()).then_some(annotations),
+        ..ObjectMeta::default()
+    };
+    Ok((metadata, spec))
+}
+
+/// Writes out what Kubernetes would assume and Podman would assume otherwise.
+fn defaults(object: &Object, spec: &mut PodSpec) {
+    spec.restart_policy
+        .get_or_insert_with(|| "Always".to_owned());
+    // Podman would call the host like the pod: with the namespace in front, in a form that host names do not have.
+    let unfit = object.namespace != "default" || object.name.len() > HOSTNAME_MAX;
+    if unfit && spec.hostname.is_none() && spec.host_network != Some(true) {
+        let name: String = object.name.chars().take(HOSTNAME_MAX).collect();
+        spec.hostname = Some(name.trim_end_matches(['-', '.']).to_owned());
+    }
+    for container in containers(spec) {
+        let policy = pull_policy(container.image.as_deref().unwrap_or_default());
+        container
+            .image_pull_policy
+            .get_or_insert_with(|| policy.to_owned());
+    }
+    for image in spec
+        .volumes
+        .iter_mut()
+        .flatten()
+        .filter_map(|volume| volume.image.as_mut())
+    {
+        let policy = pull_policy(image.reference.as_deref().unwrap_or_default());
+        image.pull_policy.get_or_insert_with(|| policy.to_owned());
+    }
+}
+
+/// What Kubernetes assumes.
+fn pull_policy(reference: &str) -> &'static str {
+    match names::image(reference) {
+        Ok(name) if name.floats() => "Always",
+        Ok(_) | Err(_) => "IfNotPresent",
+    }
+}
+
+fn containers(spec: &mut PodSpec) -> impl Iterator<Item = &mut Container> {
+    spec.init_containers
+        .iter_mut()
+        .flatten()
+        .chain(&mut spec.containers)
+}
+
+/// What a workload uses, under the names that it gets.
+struct Uses<'a> {
+    revision: &'a Revision<'a>,
+    workload: &'a str,
+    documents: BTreeMap<String, &'a Object>,
+}
+
+impl Uses<'_> {
+    fn rename(&mut self, spec: &mut PodSpec) -> Result<(), RenderError> {
+        let mut empty = BTreeMap::new();
+        for volume in spec.volumes.iter_mut().flatten() {
+            self.volume(volume)?;
+            if volume.empty_dir.is_some() {
+                let name = format!("{}e__{}", private_prefix(self.workload), volume.name);
+                empty.insert(std::mem::replace(&mut volume.name, name.clone()), name);
+            }
+        }
+        for container in containers(spec) {
+            for mount in container.volume_mounts.iter_mut().flatten() {
+                if let Some(name) = empty.get(&mount.name) {
+                    mount.name.clone_from(name);
+                }
+            }
+            self.environment(container)?;
+        }
+        Ok(())
+    }
+
+    /// Renames what a volume refers to. One whose optional source does not exist is empty, as is one without a source.
+    fn volume(&mut self, volume: &mut Volume) -> Result<(), RenderError> {
+        if let Some(source) = &mut volume.config_map {
+            let optional = source.optional == Some(true);
+            let view = view(&source.items, source.default_mode);
+            match self.private(Kind::ConfigMap, &source.name, optional, view)? {
+                Some(name) => source.name = name,
+                None => volume.config_map = None,
+            }
+        }
+        if let Some(source) = &mut volume.secret {
+            let optional = source.optional == Some(true);
+            let view = view(&source.items, source.default_mode);
+            let name = source.secret_name.as_deref().unwrap_or_default();
+            match self.private(Kind::Secret, name, optional, view)? {
+                Some(name) => source.secret_name = Some(name),
+                None => volume.secret = None,
+            }
+        }
+        if let Some(source) = &mut volume.persistent_volume_claim {
+            source.claim_name = self.claim(&source.claim_name);
+        }
+        let named = Volume {
+            name: volume.name.clone(),
+            ..Volume::default()
+        };
+        if *volume == named {
+            volume.empty_dir = Some(EmptyDirVolumeSource::default());
+        }
+        Ok(())
+    }
+
+    /// Renames what variables refer to, and leaves out those whose optional source does not exist.
+    fn environment(&mut self, container: &mut Container) -> Result<(), RenderError> {
+        let mut kept = Vec::new();
+        for mut from in container.env_from.take().unwrap_or_default() {
+            if let Some(source) = &mut from.config_map_ref {
+                match self.private(
+                    Kind::ConfigMap,
+                    &source.name,
+                    source.optional == Some(true),
+                    None,
+                )? {
+                    Some(name) => source.name = name,
+                    None => from.config_map_ref = None,
+                }
+            }
+            if let Some(source) = &mut from.secret_ref {
+                match self.private(
+                    Kind::Secret,
+                    &source.name,
+                    source.optional == Some(true),
+                    None,
+                )? {
+                    Some(name) => source.name = name,
+                    None => from.secret_ref = None,
+                }
+            }
+            if from.config_map_ref.is_some() || from.secret_ref.is_some() {
+                kept.push(from);
+            }
+        }
+        container.env_from = (!kept.is_empty()).then_some(kept);
+        let mut kept = Vec::new();
+        for var in container.env.take().unwrap_or_default() {
+            kept.extend(self.variable(var)?);
+        }
+        container.env = (!kept.is_empty()).then_some(kept);
+        Ok(())
+    }
+
+    fn variable(&mut self, mut var: EnvVar) -> Result<Option<EnvVar>, RenderError> {
+        let Some(from) = &mut var.value_from else {
+            return Ok(Some(var));
+        };
+        if let Some(source) = &mut from.config_map_key_ref {
+            match self.private(
+                Kind::ConfigMap,
+                &source.name,
+                source.optional == Some(true),
+                None,
+            )? {
+                Some(name) => source.name = name,
+                None => return Ok(None),
+            }
+        }
+        if let Some(source) = &mut from.secret_key_ref {
+            match self.private(
+                Kind::Secret,
+                &source.name,
+                source.optional == Some(true),
+                None,
+            )? {
+                Some(name) => source.name = name,
+                None => return Ok(None),
+            }
+        }
+        // Podman does not know namespaces, so it cannot tell the pod's.
+        if from
+            .field_ref
+            .as_ref()
+            .is_some_and(|field| field.field_path == "metadata.namespace")
+        {
+            var.value = Some(self.revision.object.namespace.clone());
+            var.value_from = None;
+        }
+        Ok(Some(var))
+    }
+
+    /// The private name of a ConfigMap or Secret; `None` when it does not exist and need not.
+    fn private(
+        &mut self,
+        kind: Kind,
+        name: &str,
+        optional: bool,
+        view: Option<String>,
+    ) -> Result<Option<String>, RenderError> {
+        let Some(used) = self.find(kind, name) else {
+            return match optional {
+                true => Ok(None),
+                false => Err(RenderError::Missing {
+                    kind: kind_name(kind),
+                    name: name.to_owned(),
+                }),
+            };
+        };
+        let letter = match kind {
+            Kind::Secret => 's',
+            _ => 'c',
+        };
+        let view = view.map_or_else(String::new, |view| format!("__{view}"));
+        let hash = hex(&used.hash[..6]);
+        let private = format!(
+            "{}{letter}__{name}__{hash}{view}",
+            private_prefix(self.workload)
+        );
+        self.documents.insert(private.clone(), used);
+        Ok(Some(private))
+    }
+
+    /// The name of a claim's volume, which all workloads of its namespace share.
+    fn claim(&mut self, name: &str) -> String {
+        let volume = format!("beemesh__pvc__{}__{name}", self.revision.object.namespace);
+        if let Some(used) = self.find(Kind::PersistentVolumeClaim, name) {
+            self.documents.insert(volume.clone(), used);
+        }
+        volume
+    }
+}
+
+impl<'a> Uses<'a> {
+    fn find(&self, kind: Kind, name: &str) -> Option<&'a Object> {
+        let namespace = &self.revision.object.namespace;
+        let mut uses = self.revision.uses.iter().copied();
+        uses.find(|used| used.kind == kind && used.name == name && &used.namespace == namespace)
+    }
+}
+
+/// Tells apart the volumes that show one ConfigMap or Secret in different ways: Podman would write both into one.
+fn view(items: &Option<impl Serialize>, mode: Option<i32>) -> Option<String> {
+    if items.is_none() && mode.is_none() {
+        return None;
+    }
+    let shown = serde_json::to_vec(&(items, mode)).unwrap_or_default();
+    Some(hex(&Sha256::digest(shown)[..4]))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// An object that a workload uses, under the name that it has there.
+fn renamed(object: &Object, name: &str) -> Result<Value, RenderError> {
+    let mut json: Value = from_body(object)?;
+    let metadata = json.get_mut("metadata").and_then(Value::as_object_mut);
+    let metadata = metadata.ok_or_else(|| malformed(object, "it has no metadata"))?;
+    metadata.insert("name".to_owned(), name.into());
+    metadata.remove("namespace");
+    Ok(json)
+}
+
+fn from_body<T: DeserializeOwned>(object: &Object) -> Result<T, RenderError> {
+    serde_json::from_slice(&object.body).map_err(|error| malformed(object, &error.to_string()))
+}
+
+fn to_json(object: &Object, value: &impl Serialize) -> Result<Value, RenderError> {
+    serde_json::to_value(value).map_err(|error| malformed(object, &error.to_string()))
+}
+
+fn malformed(object: &Object, reason: &str) -> RenderError {
+    RenderError::Malformed {
+        kind: kind_name(object.kind),
+        name: object.name.clone(),
+        reason: reason.to_owned(),
+    }
+}

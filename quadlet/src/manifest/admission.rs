@@ -1,0 +1,307 @@
+//! Which objects are accepted, and what is kept of them.
+//!
+//! Pure: no I/O, no clock, no randomness. Input: a document as JSON. Output: the object in the form that is replicated,
+//! or findings.
+
+use std::collections::BTreeMap;
+
+use beemesh_protocol::state::{Kind, Object};
+use k8s_openapi::{
+    Metadata,
+    api::{
+        apps::v1::{DaemonSet, Deployment},
+        batch::v1::Job,
+        core::v1::{ConfigMap, PersistentVolumeClaim, Pod, PodSpec, Secret},
+    },
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+
+use super::{
+    field::{Field, cut},
+    findings::Scope,
+    ignored, is_workload, kind_name,
+    names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
+    pod, references, typed, workload_name,
+};
+
+/// Bytes of a workload's name. A container's host name and Podman's names are made of it, and they end at 253.
+const WORKLOAD_MAX: usize = 127;
+
+/// Bytes of a ConfigMap's, Secret's or claim's name: with a workload's name, two hashes and separators it stays within
+/// the 253 bytes that Podman allows for a secret.
+const DATA_NAME_MAX: usize = 88;
+
+/// Hosts that a Deployment can ask for; far above any cluster.
+const REPLICAS_MAX: i32 = 10_000;
+
+/// Annotations with which Podman waits for a message of the container: the play would not return.
+const SDNOTIFY: &str = "io.containers.sdnotify";
+
+/// Labels that Beemesh itself puts on pods.
+const LABELS_OURS: &str = "beemesh.io/";
+
+/// What a workload says besides its pod.
+struct Controller {
+    spec: PodSpec,
+    /// Where `spec` stands.
+    at: &'static str,
+    template: Option<ObjectMeta>,
+    replicas: Option<i32>,
+}
+
+/// Checks an object whose kind is one that is kept. `None` when it cannot be read at all.
+pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<Object> {
+    match kind {
+        Kind::Pod => workload(kind, json, scope, |pod: &Pod| {
+            Some(Controller {
+                spec: pod.spec.clone()?,
+                at: "spec",
+                template: None,
+                replicas: None,
+            })
+        }),
+        Kind::Deployment => workload(kind, json, scope, |deployment: &Deployment| {
+            let spec = deployment.spec.clone()?;
+            Some(Controller {
+                spec: spec.template.spec?,
+                at: "spec.template.spec",
+                template: spec.template.metadata,
+                replicas: spec.replicas,
+            })
+        }),
+        Kind::DaemonSet => workload(kind, json, scope, |set: &DaemonSet| {
+            let template = set.spec.clone()?.template;
+            Some(Controller {
+                spec: template.spec?,
+                at: "spec.template.spec",
+                template: template.metadata,
+                replicas: None,
+            })
+        }),
+        Kind::Job => workload(kind, json, scope, |job: &Job| {
+            let template = job.spec.clone()?.template;
+            Some(Controller {
+                spec: template.spec?,
+                at: "spec.template.spec",
+                template: template.metadata,
+                replicas: None,
+            })
+        }),
+        Kind::ConfigMap => {
+            let map: ConfigMap = typed::read(json, scope)?;
+            let data = map
+                .data
+                .iter()
+                .flatten()
+                .map(|(key, _)| ("data", key.as_str()));
+            let binary = map
+                .binary_data
+                .iter()
+                .flatten()
+                .map(|(key, _)| ("binaryData", key.as_str()));
+            keys(data.chain(binary), scope);
+            object(kind, &map, scope)
+        }
+        Kind::Secret => {
+            let secret: Secret = typed::read(json, scope)?;
+            let data = secret
+                .data
+                .iter()
+                .flatten()
+                .map(|(key, _)| ("data", key.as_str()));
+            let text = secret
+                .string_data
+                .iter()
+                .flatten()
+                .map(|(key, _)| ("stringData", key.as_str()));
+            keys(data.chain(text), scope);
+            object(kind, &secret, scope)
+        }
+        Kind::PersistentVolumeClaim => {
+            ignored::in_spec(kind_name(kind), &json["spec"], scope);
+            let claim: PersistentVolumeClaim = typed::read(json, scope)?;
+            let import = "volume.podman.io/import-source";
+            if claim
+                .metadata
+                .annotations
+                .iter()
+                .flatten()
+                .any(|(key, _)| key == import)
+            {
+                let field = Field::default().then("metadata.annotations").key(import);
+                scope.wrong(&field, "Podman does not import a volume over its API");
+            }
+            object(kind, &claim, scope)
+        }
+    }
+}
+
+/// Reads and checks a workload. `controller` is `None` where the pod is missing.
+fn workload<T>(
+    kind: Kind,
+    json: Value,
+    scope: &mut Scope<'_>,
+    controller: impl Fn(&T) -> Option<Controller>,
+) -> Option<Object>
+where
+    T: DeserializeOwned + Serialize + Metadata<Ty = ObjectMeta>,
+{
+    let pod_at = match kind {
+        Kind::Pod => "spec",
+        _ => "spec.template.spec",
+    };
+    let raw = json.clone();
+    let typed: T = typed::read(json, scope)?;
+    ignored::in_spec(kind_name(kind), &raw["spec"], scope);
+    let pod_json = pod_at.split('.').fold(&raw, |value, key| &value[key]);
+    ignored::in_pod(pod_json, &Field::default().then(pod_at), scope);
+
+    let Some(controller) = controller(&typed).filter(|_| pod_json.is_object()) else {
+        let missing = match (raw["spec"].is_object(), raw["spec"]["template"].is_object()) {
+            (true, true) => "spec.template.spec",
+            (true, false) => "spec.template",
+            (false, _) => "spec",
+        };
+        scope.wrong(
+            &Field::default().then(missing),
+            "is missing: it says which containers run",
+        );
+        return object(kind, &typed, scope);
+    };
+    let at = Field::default().then(controller.at);
+    pod::check(&controller.spec, &at, scope);
+    restart_policy(kind, controller.spec.restart_policy.as_deref(), &at, scope);
+    metadata(typed.metadata(), &Field::default().key("metadata"), scope);
+    if let Some(template) = &controller.template {
+        metadata(
+            template,
+            &Field::default().then("spec.template.metadata"),
+            scope,
+        );
+    }
+    if let Some(replicas) = controller
+        .replicas
+        .filter(|count| !(0..=REPLICAS_MAX).contains(count))
+    {
+        let message = format!("{replicas} is not a number of hosts: use 0 to {REPLICAS_MAX}");
+        scope.wrong(&Field::default().then("spec.replicas"), message);
+    }
+    let object = object(kind, &typed, scope)?;
+    Some(Object {
+        references: references::of(&controller.spec),
+        replicas: controller
+            .replicas
+            .and_then(|count| u32::try_from(count).ok()),
+        selector: controller.spec.node_selector.unwrap_or_default(),
+        ..object
+    })
+}
+
+fn restart_policy(kind: Kind, policy: Option<&str>, at: &Field, scope: &mut Scope<'_>) {
+    let allowed: &[&str] = match kind {
+        Kind::Job => &["Never", "OnFailure"],
+        Kind::Deployment | Kind::DaemonSet => &["Always"],
+        _ => &["Always", "Never", "OnFailure"],
+    };
+    let is_allowed = policy.map_or(kind != Kind::Job, |policy| allowed.contains(&policy));
+    if !is_allowed {
+        let message = format!(
+            "`{}` is not one of {}",
+            cut(policy.unwrap_or_default()),
+            allowed.join(", ")
+        );
+        let message = match policy {
+            None => format!("is missing: a Job needs {}", allowed.join(" or ")),
+            Some(_) => message,
+        };
+        scope.wrong(&at.key("restartPolicy"), message);
+    }
+}
+
+/// Checks labels and annotations that reach the pod.
+fn metadata(metadata: &ObjectMeta, at: &Field, scope: &mut Scope<'_>) {
+    for key in metadata.labels.iter().flatten().map(|(key, _)| key) {
+        if key.starts_with(LABELS_OURS) || key == "PODMAN_SYSTEMD_UNIT" {
+            let message = format!("`{}` is set by Beemesh", cut(key));
+            scope.wrong(&at.key("labels").key(key), message);
+        }
+    }
+    for (key, value) in metadata.annotations.iter().flatten() {
+        let is_notify = key
+            .strip_prefix(SDNOTIFY)
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
+        if is_notify && value != "ignore" {
+            let message = "Podman would wait for the container instead of starting it: only `ignore` is accepted";
+            scope.wrong(&at.key("annotations").key(key), message);
+        }
+    }
+}
+
+fn keys<'a>(keys: impl Iterator<Item = (&'static str, &'a str)>, scope: &mut Scope<'_>) {
+    let mut known = BTreeMap::new();
+    for (map, key) in keys {
+        let field = Field::default().key(map).key(key);
+        if !names::is_key(key) {
+            scope.wrong(&field, format!("`{}` is not a key: {KEY_RULE}", cut(key)));
+        } else if let Some(other) = known.insert(key, map)
+            && map == "binaryData"
+        {
+            scope.wrong(&field, format!("`{key}` is in {other} too"));
+        }
+    }
+}
+
+/// Checks the name and makes the object, as yet without what only workloads have.
+fn object<T>(kind: Kind, typed: &T, scope: &mut Scope<'_>) -> Option<Object>
+where
+    T: Serialize + Metadata<Ty = ObjectMeta>,
+{
+    let metadata = typed.metadata();
+    let name = metadata.name.clone().unwrap_or_default();
+    let namespace = metadata.namespace.clone().unwrap_or_default();
+    let at = Field::default().key("metadata");
+    if !names::is_label(&namespace) {
+        let message = format!("`{}` is not a namespace: {LABEL_RULE}", cut(&namespace));
+        scope.wrong(&at.key("namespace"), message);
+    }
+    let full = workload_name(&namespace, &name);
+    if name.is_empty() {
+        scope.wrong(&at.key("name"), "is missing");
+    } else if !names::is_name(&name) {
+        scope.wrong(
+            &at.key("name"),
+            format!("`{}` is not a name: {NAME_RULE}", cut(&name)),
+        );
+    } else if is_workload(kind) && full.len() > WORKLOAD_MAX {
+        let message = format!(
+            "`{}` has {} bytes, at most {WORKLOAD_MAX} are possible",
+            cut(&full),
+            full.len()
+        );
+        scope.wrong(&at.key("name"), message);
+    } else if !is_workload(kind) && name.len() > DATA_NAME_MAX {
+        let message = format!(
+            "`{}` has {} bytes, at most {DATA_NAME_MAX} are possible",
+            cut(&name),
+            name.len()
+        );
+        scope.wrong(&at.key("name"), message);
+    }
+    let mut json = serde_json::to_value(typed).ok()?;
+    json.sort_all_objects();
+    let body = serde_json::to_vec(&json).ok()?;
+    let hash = Sha256::digest(&body).into();
+    Some(Object {
+        kind,
+        namespace,
+        name,
+        body,
+        hash,
+        references: Vec::new(),
+        replicas: None,
+        selector: BTreeMap::new(),
+    })
+}

@@ -1,0 +1,241 @@
+//! From a text to its objects: documents, Lists, kinds that are kept and kinds that are not.
+//!
+//! Pure: no I/O, no clock, no randomness.
+
+use std::collections::BTreeMap;
+
+use beemesh_protocol::state::{Kind, Object};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{
+    Manifest, Place, Problem, admission,
+    field::{Field, cut},
+    findings::{Findings, Scope},
+    is_workload, kind_from_name, kind_name,
+    outline::{self, EXPANDED_MAX},
+    typed, workload_name,
+};
+
+/// Objects of one file: each workload is a unit on every host, and all of them are one log entry.
+const OBJECTS_MAX: usize = 256;
+
+/// The manifest's objects as they are found.
+#[derive(Default)]
+struct Found {
+    manifest: Manifest,
+    /// Where each object has its name, for a problem with it.
+    names: Vec<Problem>,
+    /// Kinds that nobody plays.
+    unplayed: Vec<String>,
+    bytes: u64,
+}
+
+/// Reads a text.
+pub(super) fn read(text: &str, strict: bool) -> Result<Manifest, Vec<Problem>> {
+    let mut findings = Findings::new(strict);
+    let mut found = Found::default();
+    let outline = outline::read(text);
+    // serde_yaml reads one document at a time: none of those behind a fault is loaded.
+    let loaded = serde_yaml::Deserializer::from_str(text).take(outline.documents.len());
+    for ((index, document), yaml) in outline.documents.iter().enumerate().zip(loaded) {
+        let mut scope = Scope {
+            findings: &mut findings,
+            outline: &outline,
+            document,
+            number: u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1),
+            object: Field::default(),
+            unread: Vec::new(),
+        };
+        if !document.duplicates.is_empty() {
+            for (field, line) in &document.duplicates {
+                scope.findings.wrong(Problem {
+                    document: scope.number,
+                    line: *line,
+                    field: field.to_string(),
+                    message: "stands here twice".to_owned(),
+                });
+            }
+            continue;
+        }
+        match load(yaml) {
+            Ok(value) => {
+                let json = typed::to_json(value, &Field::default(), &mut scope);
+                take(json, &mut found, &mut scope);
+            }
+            Err(error) => {
+                let line = error
+                    .location()
+                    .map_or(document.line, |at| u32::try_from(at.line()).unwrap_or(0));
+                scope.findings.wrong(Problem {
+                    document: scope.number,
+                    line,
+                    field: String::new(),
+                    message: cut(&format!("not YAML: {error}")),
+                });
+            }
+        }
+    }
+    let is_whole = outline.fault.is_none();
+    if let Some(fault) = outline.fault {
+        findings.wrong(fault);
+    }
+    duplicates(&found, &mut findings);
+    if is_whole && found.manifest.objects.is_empty() && findings.is_clean() {
+        let message = match found.unplayed.as_slice() {
+            [] => "holds no object".to_owned(),
+            kinds => format!("holds nothing to play or keep, only {}", kinds.join(", ")),
+        };
+        findings.wrong(Problem {
+            document: 0,
+            line: 0,
+            field: String::new(),
+            message,
+        });
+    }
+    found.manifest.warnings = findings.finish()?;
+    Ok(found.manifest)
+}
+
+fn load(yaml: serde_yaml::Deserializer<'_>) -> Result<serde_yaml::Value, serde_yaml::Error> {
+    let mut value = serde_yaml::Value::deserialize(yaml)?;
+    value.apply_merge()?;
+    Ok(value)
+}
+
+/// Takes one document: an object, a List of them, or nothing.
+fn take(mut json: Value, found: &mut Found, scope: &mut Scope<'_>) {
+    if json.is_null() {
+        return;
+    }
+    if json["kind"] != "List" {
+        return one(json, found, scope);
+    }
+    let items = Field::default().key("items");
+    let Some(Value::Array(list)) = json.get_mut("items").map(Value::take) else {
+        return scope.wrong(&items, "is missing: a List holds objects in it");
+    };
+    for (index, item) in list.into_iter().enumerate() {
+        let mut inner = Scope {
+            findings: &mut *scope.findings,
+            object: items.index(index),
+            unread: Vec::new(),
+            ..*scope
+        };
+        one(item, found, &mut inner);
+    }
+}
+
+fn one(json: Value, found: &mut Found, scope: &mut Scope<'_>) {
+    let here = Field::default();
+    if !json.is_object() {
+        return scope.wrong(&here, "is not an object: it has no kind");
+    }
+    let (Some(kind), Some(version)) = (json["kind"].as_str(), json["apiVersion"].as_str()) else {
+        for name in ["kind", "apiVersion"] {
+            if !json[name].is_string() {
+                scope.wrong(&here.key(name), "is missing");
+            }
+        }
+        return;
+    };
+    let group = version.rsplit_once('/').map_or("", |(group, _)| group);
+    match kind_from_name(kind) {
+        Some(known) if version == api_version(known) => {}
+        Some(known)
+            if group == "extensions"
+                || api_version(known).rsplit_once('/').map_or("", |(g, _)| g) == group =>
+        {
+            let message = format!(
+                "`{}` is not read: write {} as {}",
+                cut(version),
+                kind,
+                api_version(known)
+            );
+            return scope.wrong(&here.key("apiVersion"), message);
+        }
+        Some(_) | None => return unplayed(kind, version, &json, found, scope),
+    }
+    if found.manifest.objects.len() == OBJECTS_MAX {
+        return scope.wrong(
+            &here,
+            format!("the file has more than {OBJECTS_MAX} objects: split it"),
+        );
+    }
+    let Some(object) = kind_from_name(kind).and_then(|kind| admission::accept(kind, json, scope))
+    else {
+        return;
+    };
+    let before = found.bytes;
+    found.bytes += object.body.len() as u64;
+    if before <= EXPANDED_MAX && found.bytes > EXPANDED_MAX {
+        let mebibytes = EXPANDED_MAX >> 20;
+        return scope.wrong(
+            &here,
+            format!("up to here the objects have more than {mebibytes} MiB: split the file"),
+        );
+    }
+    found.manifest.places.push(Place {
+        document: scope.number,
+        line: scope.line(&here),
+    });
+    found.manifest.objects.push(object);
+    let name = here.then("metadata.name");
+    found.names.push(Problem {
+        document: scope.number,
+        line: scope.line(&name),
+        field: scope.object.join(&name).to_string(),
+        message: String::new(),
+    });
+}
+
+fn api_version(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Pod | Kind::ConfigMap | Kind::Secret | Kind::PersistentVolumeClaim => "v1",
+        Kind::Deployment | Kind::DaemonSet => "apps/v1",
+        Kind::Job => "batch/v1",
+    }
+}
+
+fn unplayed(kind: &str, version: &str, json: &Value, found: &mut Found, scope: &mut Scope<'_>) {
+    let name = cut(json["metadata"]["name"].as_str().unwrap_or_default());
+    let (kind, version) = (cut(kind), cut(version));
+    let what = match (kind.as_str(), version.as_str()) {
+        ("Service", "v1") => "no address leads to the pods; give a container a hostPort",
+        ("Ingress", "networking.k8s.io/v1") => "no request is routed; give a container a hostPort",
+        _ => "it is neither kept nor acted on",
+    };
+    let message = format!("{kind} `{name}` ({version}) is not played: {what}");
+    scope.not_done(&Field::default().key("kind"), message);
+    if !found.unplayed.contains(&kind) && found.unplayed.len() < 8 {
+        found.unplayed.push(kind);
+    }
+}
+
+/// Reports objects of one name, and workloads of one name whatever their kind, for the name is that of the unit.
+fn duplicates(found: &Found, findings: &mut Findings) {
+    let mut first: BTreeMap<(Option<Kind>, String), (&Object, &Problem)> = BTreeMap::new();
+    for (object, named) in found.manifest.objects.iter().zip(&found.names) {
+        if object.name.is_empty() {
+            continue;
+        }
+        let kind = (!is_workload(object.kind)).then_some(object.kind);
+        let name = workload_name(&object.namespace, &object.name);
+        if let Some((other, at)) = first.get(&(kind, name.clone())) {
+            let message = format!(
+                "{} `{}` is named like {} in document {}, line {}",
+                kind_name(object.kind),
+                cut(&name),
+                kind_name(other.kind),
+                at.document,
+                at.line
+            );
+            findings.wrong(Problem {
+                message,
+                ..named.clone()
+            });
+        } else {
+            first.insert((kind, name), (object, named));
+        }
+    }
+}

@@ -1,0 +1,201 @@
+//! Which names are accepted: of objects, and of images.
+//!
+//! Pure: no I/O, no clock, no randomness. Names reach file names, unit names and Podman's names, so what passes here
+//! holds letters, digits, `-` and `.` only.
+
+/// A namespace, container or volume: what DNS allows between two dots.
+pub(crate) fn is_label(name: &str) -> bool {
+    let bytes = name.as_bytes();
+    let edge =
+        |byte: Option<&u8>| byte.is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    name.len() <= 63
+        && edge(bytes.first())
+        && edge(bytes.last())
+        && bytes
+            .iter()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
+}
+
+/// An object: labels with dots between them.
+pub(crate) fn is_name(name: &str) -> bool {
+    name.len() <= 253 && name.split('.').all(is_label)
+}
+
+/// What a refused name is told.
+pub(super) const NAME_RULE: &str =
+    "use lower-case letters, digits, `-` and `.`, a letter or digit at both ends";
+
+/// What a refused label is told.
+pub(super) const LABEL_RULE: &str =
+    "use at most 63 lower-case letters, digits and `-`, a letter or digit at both ends";
+
+/// A key of a ConfigMap or Secret: it becomes a file name.
+pub(super) fn is_key(key: &str) -> bool {
+    (1..=253).contains(&key.len())
+        && key
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
+        && key != "."
+        && !key.starts_with("..")
+}
+
+/// What a refused key is told.
+pub(super) const KEY_RULE: &str =
+    "use letters, digits, `-`, `_` and `.`, and do not begin with `..`";
+
+/// An image reference, taken apart as far as it is needed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ImageName<'a> {
+    pub(crate) tag: Option<&'a str>,
+    pub(crate) digest: Option<&'a str>,
+    /// Names its registry.
+    pub(crate) qualified: bool,
+}
+
+impl ImageName<'_> {
+    /// Whether its registry may hold something else under it tomorrow, by convention.
+    pub(crate) fn floats(&self) -> bool {
+        self.digest.is_none() && self.tag.is_none_or(|tag| tag == "latest")
+    }
+}
+
+/// Takes an image reference apart: `[REGISTRY/]PATH[:TAG][@DIGEST]`.
+pub(crate) fn image(reference: &str) -> Result<ImageName<'_>, &'static str> {
+    let (named, digest) = match reference.split_once('@') {
+        Some((named, digest)) => (named, Some(digest)),
+        None => (reference, None),
+    };
+    if digest.is_some_and(|digest| !is_digest(digest)) {
+        return Err("what follows `@` is not a digest such as `sha256:…`");
+    }
+    let (name, tag) = match named.rsplit_once(':') {
+        Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
+        Some(_) | None => (named, None),
+    };
+    if tag.is_some_and(|tag| !is_tag(tag)) {
+        return Err("the tag may have at most 128 letters, digits, `_`, `-` and `.`");
+    }
+    let (registry, path) = match name.split_once('/') {
+        Some((first, path)) if first.contains(['.', ':']) || first == "localhost" => {
+            (Some(first), path)
+        }
+        Some(_) | None => (None, name),
+    };
+    if registry.is_some_and(|registry| !is_registry(registry)) {
+        return Err("what comes before the first `/` is not a registry's HOST or HOST:PORT");
+    }
+    if name.len() > 255 {
+        return Err("the name is longer than 255 bytes");
+    }
+    if !path.split('/').all(is_path_part) {
+        return Err(
+            "use [REGISTRY/]PATH[:TAG] with a path of lower-case letters, digits, `-`, `_` and `.`",
+        );
+    }
+    Ok(ImageName {
+        tag,
+        digest,
+        qualified: registry.is_some(),
+    })
+}
+
+fn is_digest(digest: &str) -> bool {
+    digest.split_once(':').is_some_and(|(algorithm, hex)| {
+        matches!((algorithm, hex.len()), ("sha256", 64) | ("sha512", 128))
+            && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
+fn is_tag(tag: &str) -> bool {
+    (1..=128).contains(&tag.len())
+        && tag
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"_.-".contains(&b))
+        && !tag.starts_with(['.', '-'])
+}
+
+fn is_registry(registry: &str) -> bool {
+    let (host, port) = match registry.rsplit_once(':') {
+        Some((host, port)) => (host, Some(port)),
+        None => (registry, None),
+    };
+    port.is_none_or(|port| port.parse::<u16>().is_ok())
+        && host
+            .split('.')
+            .all(|label| is_label(&label.to_ascii_lowercase()))
+}
+
+/// Runs of letters and digits with `.`, `_`, `__` or dashes between them.
+fn is_path_part(part: &str) -> bool {
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = part.as_bytes();
+    let edges = bytes.first().copied().is_some_and(alphanumeric)
+        && bytes.last().copied().is_some_and(alphanumeric);
+    edges
+        && bytes.split(|b| alphanumeric(*b)).all(|between| {
+            matches!(between, b"" | b"." | b"_" | b"__") || between.iter().all(|b| *b == b'-')
+        })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn images_are_taken_apart_as_registries_do() {
+        let ok = |tag, digest, qualified| {
+            Ok(ImageName {
+                tag,
+                digest,
+                qualified,
+            })
+        };
+        let digest = format!("sha256:{}", "a".repeat(64));
+        let with_digest = format!("quay.io/a/b:1@{digest}");
+        for (reference, expected) in [
+            ("nginx", ok(None, None, false)),
+            ("library/nginx:1.25", ok(Some("1.25"), None, false)),
+            ("localhost/beemesh-demo:1", ok(Some("1"), None, true)),
+            ("localhost:5000/a__b/c-d.e", ok(None, None, true)),
+            (&with_digest, ok(Some("1"), Some(digest.as_str()), true)),
+        ] {
+            assert_eq!(image(reference), expected, "{reference}");
+        }
+        for wrong in [
+            "",
+            "Nginx:1",
+            "a b",
+            "a:",
+            "a@sha256:12",
+            "docker://a",
+            "a//b",
+            "../a",
+            "a:1\n",
+            "-a",
+            "quay.io:99999/a",
+            "a..b",
+        ] {
+            assert!(image(wrong).is_err(), "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn names_cannot_leave_a_folder_or_a_unit_name() {
+        for name in ["a", "a-b", "a.b-1", "0"] {
+            assert!(is_name(name), "{name}");
+        }
+        let long = "a".repeat(64);
+        for name in [
+            "", "A", "a_b", "a/b", "..", ".a", "a.", "a..b", "-a", "a-", "a%n", "a b", "a\nb",
+            "a@b", "a\\x2d", "ä", &long,
+        ] {
+            assert!(!is_name(name), "{name:?}");
+        }
+        for key in ["a", ".dockerconfigjson", "tls.crt", "A_1"] {
+            assert!(is_key(key), "{key}");
+        }
+        for key in ["", ".", "..", "..a", "a/b", "../a", "a\n"] {
+            assert!(!is_key(key), "{key:?}");
+        }
+    }
+}

@@ -1,0 +1,339 @@
+//! Reads the shape of a YAML file: where each value stands, and that it stays within bounds when aliases expand.
+//!
+//! Pure: no I/O, no clock, no randomness. Input: the text. Output: an [`Outline`] of its documents up to the first
+//! fault. It sees the events of the text and never expands an alias, so its cost is that of one pass over the bytes,
+//! and what it lets through can be loaded into memory.
+
+use std::{
+    borrow::Cow,
+    collections::{HashMap, HashSet},
+};
+
+use saphyr_parser::{Event, Parser};
+
+use super::{
+    DOCUMENTS_MAX, Problem,
+    field::{Field, Step, cut},
+};
+
+/// Deeper nesting is refused. The deepest field of the kinds that are read lies about 15 deep.
+const NESTING_MAX: usize = 64;
+
+/// Values in a file, aliases expanded. A value takes about 100 bytes in memory.
+const VALUES_MAX: u64 = 100_000;
+
+/// The longest key that Kubernetes knows is an annotation's, with 317 bytes; YAML 1.1 ends at 1,024.
+pub(super) const KEY_MAX: usize = 512;
+
+/// Repeated keys that are listed of one document.
+const DUPLICATES_MAX: usize = 100;
+
+/// Bytes of all scalars in a file, aliases expanded.
+pub(super) const EXPANDED_MAX: u64 = 4 << 20;
+
+/// The documents of a file as far as they could be read.
+#[derive(Debug)]
+pub(super) struct Outline<'a> {
+    nodes: Vec<Node<'a>>,
+    pub(super) documents: Vec<Document>,
+    /// What ended the reading before the end of the file.
+    pub(super) fault: Option<Problem>,
+}
+
+/// One document.
+#[derive(Debug)]
+pub(super) struct Document {
+    root: usize,
+    /// The line of its first value.
+    pub(super) line: u32,
+    /// Keys that their mapping has already, each with its line.
+    pub(super) duplicates: Vec<(Field, u32)>,
+}
+
+#[derive(Debug)]
+struct Node<'a> {
+    line: u32,
+    children: Children<'a>,
+}
+
+#[derive(Debug)]
+enum Children<'a> {
+    None,
+    List(Vec<usize>),
+    /// Key, the key's line, the value.
+    Map(Vec<(Cow<'a, str>, u32, usize)>),
+}
+
+impl Outline<'_> {
+    /// The line of a field, or of the nearest value around it that is written.
+    pub(super) fn line(&self, document: &Document, field: &Field) -> u32 {
+        let (mut at, mut line) = (document.root, document.line);
+        for step in field.steps() {
+            match self.child(at, step) {
+                Some((below, entry)) => (at, line) = (below, entry),
+                None => break,
+            }
+        }
+        line
+    }
+
+    fn child(&self, node: usize, step: &Step) -> Option<(usize, u32)> {
+        match (&self.nodes[node].children, step) {
+            (Children::List(items), Step::Index(index)) => items
+                .get(*index)
+                .map(|item| (*item, self.nodes[*item].line)),
+            (Children::Map(entries), Step::Key(key)) => {
+                let here = entries.iter().find(|(name, ..)| name == key);
+                here.map(|(_, line, value)| (*value, *line))
+                    .or_else(|| self.merged(entries, step))
+            }
+            (Children::None | Children::List(_) | Children::Map(_), _) => None,
+        }
+    }
+
+    /// What `<<: *a` or `<<: [*a, *b]` brings in, one level of it.
+    fn merged(&self, entries: &[(Cow<'_, str>, u32, usize)], step: &Step) -> Option<(usize, u32)> {
+        let (_, _, source) = entries.iter().find(|(name, ..)| name == "<<")?;
+        let sources = match &self.nodes[*source].children {
+            Children::List(items) => items.as_slice(),
+            Children::None | Children::Map(_) => std::slice::from_ref(source),
+        };
+        sources
+            .iter()
+            .find_map(|from| match (&self.nodes[*from].children, step) {
+                (Children::Map(entries), Step::Key(key)) => {
+                    let here = entries.iter().find(|(name, ..)| name == key);
+                    here.map(|(_, line, value)| (*value, *line))
+                }
+                (Children::None | Children::List(_) | Children::Map(_), _) => None,
+            })
+    }
+}
+
+/// Reads the outline of a text.
+pub(super) fn read(text: &str) -> Outline<'_> {
+    let mut reader = Reader::default();
+    for event in Parser::new_from_str(text) {
+        let step = match event {
+            Ok((event, span)) => reader.take(event, line_number(span.start.line())),
+            Err(error) => {
+                let line = line_number(error.marker().line());
+                Err(reader.fault(line, format!("not YAML: {}", error.info())))
+            }
+        };
+        if let Err(fault) = step {
+            reader.outline.fault = Some(fault);
+            break;
+        }
+    }
+    reader.outline
+}
+
+fn line_number(line: usize) -> u32 {
+    u32::try_from(line).unwrap_or(u32::MAX)
+}
+
+/// What a value costs once aliases are expanded.
+#[derive(Clone, Copy, Default)]
+struct Weight {
+    values: u64,
+    bytes: u64,
+}
+
+impl Weight {
+    fn plus(self, other: Self) -> Self {
+        Self {
+            values: self.values.saturating_add(other.values),
+            bytes: self.bytes.saturating_add(other.bytes),
+        }
+    }
+}
+
+/// A collection whose end has not come.
+struct Open<'a> {
+    node: usize,
+    anchor: usize,
+    weight: Weight,
+    /// The key whose value comes next, with its line.
+    key: Option<(Cow<'a, str>, u32)>,
+    keys: HashSet<Cow<'a, str>>,
+}
+
+struct Reader<'a> {
+    outline: Outline<'a>,
+    open: Vec<Open<'a>>,
+    /// Values that can be referred to in this document; `None` while their end has not come.
+    anchors: HashMap<usize, Option<(usize, Weight)>>,
+    duplicates: Vec<(Field, u32)>,
+    /// Of the documents before this one.
+    spent: Weight,
+}
+
+impl Default for Reader<'_> {
+    fn default() -> Self {
+        Self {
+            outline: Outline {
+                nodes: Vec::new(),
+                documents: Vec::new(),
+                fault: None,
+            },
+            open: Vec::new(),
+            anchors: HashMap::new(),
+            duplicates: Vec::new(),
+            spent: Weight::default(),
+        }
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn take(&mut self, event: Event<'a>, line: u32) -> Result<(), Problem> {
+        match event {
+            Event::DocumentStart(_) if self.outline.documents.len() == DOCUMENTS_MAX => Err(self
+                .fault(
+                    line,
+                    format!("more than {DOCUMENTS_MAX} documents: split the file"),
+                )),
+            Event::DocumentStart(_) => {
+                self.anchors.clear();
+                Ok(())
+            }
+            Event::Scalar(text, _, anchor, _) => {
+                let weight = Weight {
+                    values: 1,
+                    bytes: text.len() as u64,
+                };
+                let node = self.node(line, Children::None);
+                self.anchors.insert(anchor, Some((node, weight)));
+                self.place(node, weight, line, Some(text))
+            }
+            Event::SequenceStart(anchor, _) => self.begin(anchor, line, Children::List(Vec::new())),
+            Event::MappingStart(anchor, _) => self.begin(anchor, line, Children::Map(Vec::new())),
+            Event::SequenceEnd | Event::MappingEnd => {
+                let Some(open) = self.open.pop() else {
+                    return Ok(());
+                };
+                self.anchors
+                    .insert(open.anchor, Some((open.node, open.weight)));
+                let line = self.outline.nodes[open.node].line;
+                self.place(open.node, open.weight, line, None)
+            }
+            Event::Alias(anchor) => match self.anchors.get(&anchor) {
+                Some(Some((node, weight))) => self.place(*node, *weight, line, None),
+                Some(None) => Err(self.fault(
+                    line,
+                    "an alias stands inside of what it refers to".to_owned(),
+                )),
+                None => Err(self.fault(line, "an alias refers to another document".to_owned())),
+            },
+            Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),
+        }
+    }
+
+    fn node(&mut self, line: u32, children: Children<'a>) -> usize {
+        self.outline.nodes.push(Node { line, children });
+        self.outline.nodes.len() - 1
+    }
+
+    fn begin(&mut self, anchor: usize, line: u32, children: Children<'a>) -> Result<(), Problem> {
+        if self.open.len() == NESTING_MAX {
+            return Err(self.fault(line, format!("nested more than {NESTING_MAX} deep")));
+        }
+        let node = self.node(line, children);
+        self.anchors.insert(anchor, None);
+        self.open.push(Open {
+            node,
+            anchor,
+            weight: Weight {
+                values: 1,
+                bytes: 0,
+            },
+            key: None,
+            keys: HashSet::new(),
+        });
+        Ok(())
+    }
+
+    /// Puts a finished value where it belongs: as a key, as a value, or as the document itself. `text` is that of a scalar.
+    fn place(
+        &mut self,
+        node: usize,
+        weight: Weight,
+        line: u32,
+        text: Option<Cow<'a, str>>,
+    ) -> Result<(), Problem> {
+        let Some(open) = self.open.last_mut() else {
+            self.spent = self.spent.plus(weight);
+            self.outline.documents.push(Document {
+                root: node,
+                line: self.outline.nodes[node].line,
+                duplicates: std::mem::take(&mut self.duplicates),
+            });
+            return self.check(Weight::default(), line);
+        };
+        open.weight = open.weight.plus(weight);
+        match &mut self.outline.nodes[open.node].children {
+            Children::List(items) => items.push(node),
+            Children::Map(entries) => match (open.key.take(), text) {
+                (Some((key, key_line)), _) => entries.push((key, key_line, node)),
+                (None, Some(key)) if key.len() > KEY_MAX => {
+                    return Err(self.fault(line, format!("a key is longer than {KEY_MAX} bytes")));
+                }
+                (None, Some(key)) => {
+                    let is_new = open.keys.insert(key.clone());
+                    open.key = Some((key.clone(), line));
+                    if !is_new && self.duplicates.len() < DUPLICATES_MAX {
+                        let field = self.field().key(&key);
+                        self.duplicates.push((field, line));
+                    }
+                }
+                (None, None) => open.key = Some((Cow::Borrowed(""), line)),
+            },
+            Children::None => {}
+        }
+        let weight = self
+            .open
+            .iter()
+            .fold(Weight::default(), |sum, open| sum.plus(open.weight));
+        self.check(weight, line)
+    }
+
+    fn check(&self, unfinished: Weight, line: u32) -> Result<(), Problem> {
+        let total = self.spent.plus(unfinished);
+        if total.values > VALUES_MAX {
+            return Err(self.fault(
+                line,
+                format!("more than {VALUES_MAX} values, aliases expanded"),
+            ));
+        }
+        if total.bytes > EXPANDED_MAX {
+            let mebibytes = EXPANDED_MAX >> 20;
+            return Err(self.fault(
+                line,
+                format!("more than {mebibytes} MiB of text, aliases expanded"),
+            ));
+        }
+        Ok(())
+    }
+
+    /// The collection that is being read.
+    fn field(&self) -> Field {
+        let mut field = Field::default();
+        for open in &self.open[..self.open.len().saturating_sub(1)] {
+            field = match (&open.key, &self.outline.nodes[open.node].children) {
+                (Some((key, _)), _) => field.key(key),
+                (None, Children::List(items)) => field.index(items.len()),
+                (None, Children::None | Children::Map(_)) => field,
+            };
+        }
+        field
+    }
+
+    fn fault(&self, line: u32, message: String) -> Problem {
+        Problem {
+            document: line_number(self.outline.documents.len()) + 1,
+            line,
+            field: self.field().to_string(),
+            message: cut(&message),
+        }
+    }
+}

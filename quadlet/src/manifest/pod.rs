@@ -1,0 +1,451 @@
+//! Which pods are accepted: those that Podman plays as they are meant.
+//!
+//! Pure: no I/O, no clock, no randomness.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::{
+    api::core::v1::{Container, EnvVarSource, KeyToPath, PodSpec, Probe, Volume},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
+
+use super::{
+    field::{Field, cut},
+    findings::Scope,
+    names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
+};
+
+/// Checks the `spec` of a pod that stands at `at`.
+pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
+    if spec.containers.is_empty() {
+        scope.wrong(&at.key("containers"), "has no container");
+    }
+    if spec
+        .termination_grace_period_seconds
+        .is_some_and(|seconds| seconds < 0)
+    {
+        scope.wrong(&at.key("terminationGracePeriodSeconds"), "is negative");
+    }
+    if let Some(hostname) = spec
+        .hostname
+        .as_deref()
+        .filter(|name| !names::is_label(name))
+    {
+        let message = format!("`{}` is not a host name: {LABEL_RULE}", cut(hostname));
+        scope.wrong(&at.key("hostname"), message);
+    }
+    let mut volumes = BTreeSet::new();
+    for (index, volume) in spec.volumes.iter().flatten().enumerate() {
+        let at = at.key("volumes").index(index);
+        named(&volume.name, "volume", &mut volumes, &at, scope);
+        source(volume, &at, scope);
+    }
+    let mut names = BTreeSet::new();
+    let mut host_ports = BTreeSet::new();
+    let init = spec.init_containers.iter().flatten().enumerate();
+    let init = init.map(|(index, container)| ("initContainers", index, container));
+    let main = spec.containers.iter().enumerate();
+    let main = main.map(|(index, container)| ("containers", index, container));
+    for (list, index, one) in init.chain(main) {
+        let at = at.key(list).index(index);
+        named(&one.name, "container", &mut names, &at, scope);
+        container(one, &volumes, &at, scope);
+        ports(one, &mut host_ports, &at, scope);
+        match list {
+            "initContainers" => init_only(one, &at, scope),
+            _ => probes(one, &at, scope),
+        }
+    }
+}
+
+/// Checks a name that is unique in its pod.
+fn named<'a>(
+    name: &'a str,
+    what: &str,
+    taken: &mut BTreeSet<&'a str>,
+    at: &Field,
+    scope: &mut Scope<'_>,
+) {
+    let at = at.key("name");
+    if name.is_empty() {
+        scope.wrong(&at, format!("the {what} has no name"));
+    } else if !names::is_label(name) {
+        scope.wrong(
+            &at,
+            format!("`{}` is not a {what} name: {LABEL_RULE}", cut(name)),
+        );
+    } else if !taken.insert(name) {
+        scope.wrong(&at, format!("another {what} of this pod is named `{name}`"));
+    }
+}
+
+fn container(container: &Container, volumes: &BTreeSet<&str>, at: &Field, scope: &mut Scope<'_>) {
+    let reference = container.image.as_deref().unwrap_or_default();
+    image(
+        reference,
+        container.image_pull_policy.as_deref(),
+        "imagePullPolicy",
+        &at.key("image"),
+        scope,
+    );
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let at = at.key("volumeMounts").index(index);
+        if !volumes.contains(mount.name.as_str()) {
+            let message = format!("no volume of this pod is named `{}`", cut(&mount.name));
+            scope.wrong(&at.key("name"), message);
+        }
+        if !mount.mount_path.starts_with('/') {
+            scope.wrong(&at.key("mountPath"), "is not an absolute path");
+        }
+        if mount.sub_path.as_deref().is_some_and(leaves_folder) {
+            scope.wrong(
+                &at.key("subPath"),
+                "leaves the volume: use a relative path without `..`",
+            );
+        }
+        if mount.sub_path_expr.is_some() {
+            scope.wrong(
+                &at.key("subPathExpr"),
+                "Podman does not expand it: use subPath",
+            );
+        }
+    }
+    for (index, var) in container.env.iter().flatten().enumerate() {
+        let at = at.key("env").index(index);
+        if var.name.is_empty() || var.name.contains(['=', '\0']) {
+            scope.wrong(
+                &at.key("name"),
+                format!("`{}` cannot name a variable", cut(&var.name)),
+            );
+        }
+        if let Some(from) = &var.value_from {
+            value_from(from, &at.key("valueFrom"), scope);
+        }
+    }
+    for (index, from) in container.env_from.iter().flatten().enumerate() {
+        let at = at.key("envFrom").index(index);
+        if let Some(source) = &from.config_map_ref {
+            refers(
+                &source.name,
+                "ConfigMap",
+                &at.then("configMapRef.name"),
+                scope,
+            );
+        }
+        if let Some(source) = &from.secret_ref {
+            refers(&source.name, "Secret", &at.then("secretRef.name"), scope);
+        }
+        if from
+            .prefix
+            .as_deref()
+            .is_some_and(|prefix| !prefix.is_empty())
+        {
+            scope.not_done(
+                &at.key("prefix"),
+                "Podman ignores it: the variables have no prefix",
+            );
+        }
+    }
+}
+
+/// Checks an image and its pull policy, which stands beside it.
+fn image(reference: &str, pull: Option<&str>, policy: &str, at: &Field, scope: &mut Scope<'_>) {
+    if !matches!(pull, None | Some("Always" | "IfNotPresent" | "Never")) {
+        let message = format!(
+            "`{}` is not one of Always, IfNotPresent, Never",
+            cut(pull.unwrap_or_default())
+        );
+        scope.wrong(&at.beside(policy), message);
+    }
+    if reference.is_empty() {
+        scope.wrong(at, "has no image");
+        return;
+    }
+    let name = match names::image(reference) {
+        Ok(name) => name,
+        Err(reason) => {
+            scope.wrong(
+                at,
+                format!("`{}` is not an image reference: {reason}", cut(reference)),
+            );
+            return;
+        }
+    };
+    if name.floats() && matches!(pull, Some("IfNotPresent" | "Never")) {
+        let message = format!(
+            "`{reference}` may differ from host to host with {policy} {}: give it a fixed tag, or use Always",
+            pull.unwrap_or_default()
+        );
+        scope.wrong(at, message);
+    }
+    if !name.qualified {
+        let message = format!(
+            "each host looks up `{reference}` in its own registries.conf: name the registry"
+        );
+        scope.advise(at, message);
+    }
+}
+
+fn refers(name: &str, kind: &str, at: &Field, scope: &mut Scope<'_>) {
+    if !names::is_name(name) {
+        scope.wrong(
+            at,
+            format!("`{}` is not the name of a {kind}: {NAME_RULE}", cut(name)),
+        );
+    }
+}
+
+fn value_from(from: &EnvVarSource, at: &Field, scope: &mut Scope<'_>) {
+    if let Some(source) = &from.config_map_key_ref {
+        refers(
+            &source.name,
+            "ConfigMap",
+            &at.then("configMapKeyRef.name"),
+            scope,
+        );
+    }
+    if let Some(source) = &from.secret_key_ref {
+        refers(&source.name, "Secret", &at.then("secretKeyRef.name"), scope);
+    }
+    if let Some(source) = &from.field_ref {
+        let path = source.field_path.as_str();
+        let is_entry = ["metadata.labels['", "metadata.annotations['"]
+            .iter()
+            .any(|start| path.starts_with(start) && path.ends_with("']"));
+        if !is_entry
+            && !matches!(
+                path,
+                "metadata.name" | "metadata.namespace" | "metadata.uid"
+            )
+        {
+            let message = format!(
+                "Podman cannot tell `{}`: use metadata.name, .namespace, .uid, .labels['KEY'] or .annotations['KEY']",
+                cut(path)
+            );
+            scope.wrong(&at.then("fieldRef.fieldPath"), message);
+        }
+    }
+}
+
+fn ports(
+    container: &Container,
+    taken: &mut BTreeSet<(String, String, i32)>,
+    at: &Field,
+    scope: &mut Scope<'_>,
+) {
+    for (index, port) in container.ports.iter().flatten().enumerate() {
+        let at = at.key("ports").index(index);
+        let protocol = port.protocol.as_deref().unwrap_or("TCP");
+        if !(1..=65535).contains(&port.container_port) {
+            scope.wrong(&at.key("containerPort"), "is not a port: use 1 to 65535");
+        }
+        if !matches!(protocol, "TCP" | "UDP" | "SCTP") {
+            let message = format!("`{}` is not one of TCP, UDP, SCTP", cut(protocol));
+            scope.wrong(&at.key("protocol"), message);
+        }
+        let Some(host_port) = port.host_port.filter(|port| *port != 0) else {
+            continue;
+        };
+        let address = port.host_ip.clone().unwrap_or_default();
+        if !(1..=65535).contains(&host_port) {
+            scope.wrong(&at.key("hostPort"), "is not a port: use 1 to 65535");
+        } else if !taken.insert((address, protocol.to_owned(), host_port)) {
+            let message = format!("port {host_port} of the host is published twice by this pod");
+            scope.wrong(&at.key("hostPort"), message);
+        }
+    }
+}
+
+fn init_only(container: &Container, at: &Field, scope: &mut Scope<'_>) {
+    for (name, is_set) in [
+        ("livenessProbe", container.liveness_probe.is_some()),
+        ("readinessProbe", container.readiness_probe.is_some()),
+        ("startupProbe", container.startup_probe.is_some()),
+        ("lifecycle", container.lifecycle.is_some()),
+    ] {
+        if is_set {
+            scope.unreadable(
+                at.key(name),
+                "an init container runs to its end: it cannot have one",
+            );
+        }
+    }
+    if container.restart_policy.is_some() {
+        let message =
+            "Podman waits for each init container to end: list a sidecar under containers";
+        scope.wrong(&at.key("restartPolicy"), message);
+    }
+}
+
+fn probes(container: &Container, at: &Field, scope: &mut Scope<'_>) {
+    for (name, probe) in [
+        ("livenessProbe", &container.liveness_probe),
+        ("startupProbe", &container.startup_probe),
+    ] {
+        if let Some(one) = probe {
+            handler(one, container, &at.key(name), scope);
+        }
+    }
+}
+
+fn handler(probe: &Probe, container: &Container, at: &Field, scope: &mut Scope<'_>) {
+    let handlers = [
+        probe.exec.is_some(),
+        probe.http_get.is_some(),
+        probe.tcp_socket.is_some(),
+        probe.grpc.is_some(),
+    ];
+    if handlers.iter().filter(|is_set| **is_set).count() != 1 {
+        scope.wrong(at, "needs one of exec, httpGet, tcpSocket");
+        return;
+    }
+    if probe.grpc.is_some() {
+        scope.wrong(
+            &at.key("grpc"),
+            "Podman has no gRPC probe: use exec, httpGet or tcpSocket",
+        );
+    }
+    if let Some(exec) = &probe.exec
+        && exec.command.as_ref().is_none_or(Vec::is_empty)
+    {
+        scope.wrong(&at.then("exec.command"), "has no command");
+    }
+    let tools = [
+        (
+            "httpGet",
+            "curl",
+            probe.http_get.as_ref().map(|get| &get.port),
+        ),
+        (
+            "tcpSocket",
+            "nc",
+            probe.tcp_socket.as_ref().map(|socket| &socket.port),
+        ),
+    ];
+    for (name, tool, port) in tools {
+        let Some(port) = port else { continue };
+        let at = at.key(name);
+        let message = format!(
+            "Podman runs `{tool}` in a shell inside of the container: its image needs both"
+        );
+        scope.advise(&at, message);
+        let is_known = match port {
+            IntOrString::Int(number) => (1..=65535).contains(number),
+            IntOrString::String(name) => {
+                let mut ports = container.ports.iter().flatten();
+                name.parse::<u16>().is_ok_and(|port| port > 0)
+                    || ports.any(|port| port.name.as_ref() == Some(name))
+            }
+        };
+        if !is_known {
+            scope.wrong(
+                &at.key("port"),
+                "is neither 1 to 65535 nor the name of a port of this container",
+            );
+        }
+    }
+}
+
+fn source(volume: &Volume, at: &Field, scope: &mut Scope<'_>) {
+    let supported = [
+        volume.config_map.is_some(),
+        volume.empty_dir.is_some(),
+        volume.host_path.is_some(),
+        volume.image.is_some(),
+        volume.persistent_volume_claim.is_some(),
+        volume.secret.is_some(),
+    ];
+    let supported = supported.iter().filter(|is_set| **is_set).count();
+    let written = serde_json::to_value(volume).unwrap_or_default();
+    let sources = written
+        .as_object()
+        .map_or(0, |entries| entries.len().saturating_sub(1));
+    if sources > supported {
+        let names = written
+            .as_object()
+            .into_iter()
+            .flat_map(|entries| entries.keys());
+        let known = [
+            "name",
+            "configMap",
+            "emptyDir",
+            "hostPath",
+            "image",
+            "persistentVolumeClaim",
+            "secret",
+        ];
+        for name in names.filter(|name| !known.contains(&name.as_str())) {
+            let message = "Podman has no such volume: use configMap, emptyDir, hostPath, image, \
+                           persistentVolumeClaim or secret";
+            scope.wrong(&at.key(name), message);
+        }
+    } else if supported > 1 {
+        scope.wrong(at, "has more than one source");
+    }
+    if let Some(source) = &volume.config_map {
+        let at = at.key("configMap");
+        refers(&source.name, "ConfigMap", &at.key("name"), scope);
+        files(source.items.as_deref(), source.default_mode, &at, scope);
+    }
+    if let Some(source) = &volume.secret {
+        let at = at.key("secret");
+        refers(
+            source.secret_name.as_deref().unwrap_or_default(),
+            "Secret",
+            &at.key("secretName"),
+            scope,
+        );
+        files(source.items.as_deref(), source.default_mode, &at, scope);
+    }
+    if let Some(source) = &volume.persistent_volume_claim {
+        let at = at.then("persistentVolumeClaim.claimName");
+        refers(&source.claim_name, "PersistentVolumeClaim", &at, scope);
+    }
+    if let Some(source) = &volume.host_path
+        && !source.path.starts_with('/')
+    {
+        scope.wrong(&at.then("hostPath.path"), "is not an absolute path");
+    }
+    if let Some(source) = &volume.image {
+        let reference = source.reference.as_deref().unwrap_or_default();
+        image(
+            reference,
+            source.pull_policy.as_deref(),
+            "pullPolicy",
+            &at.then("image.reference"),
+            scope,
+        );
+    }
+}
+
+/// Checks which keys of a ConfigMap or Secret become which files.
+fn files(items: Option<&[KeyToPath]>, mode: Option<i32>, at: &Field, scope: &mut Scope<'_>) {
+    if mode.is_some_and(|mode| !(0..=0o777).contains(&mode)) {
+        scope.wrong(&at.key("defaultMode"), "is not a file mode: use 0 to 0777");
+    }
+    for (index, item) in items.unwrap_or_default().iter().enumerate() {
+        let at = at.key("items").index(index);
+        if !names::is_key(&item.key) {
+            scope.wrong(
+                &at.key("key"),
+                format!("`{}` is not a key: {KEY_RULE}", cut(&item.key)),
+            );
+        }
+        if item.path.is_empty() || leaves_folder(&item.path) {
+            scope.wrong(
+                &at.key("path"),
+                "leaves the volume: use a relative path without `..`",
+            );
+        }
+        if item.mode.is_some() {
+            scope.not_done(
+                &at.key("mode"),
+                "Podman ignores it: defaultMode is for all files of the volume",
+            );
+        }
+    }
+}
+
+fn leaves_folder(path: &str) -> bool {
+    path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..")
+}

@@ -1,0 +1,210 @@
+//! From one YAML document to one typed object, with every value in it that is not what its kind says.
+//!
+//! Pure: no I/O, no clock, no randomness.
+
+use k8s_openapi::{Metadata, apimachinery::pkg::apis::meta::v1::ObjectMeta};
+use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{
+    field::{Field, Step, cut},
+    findings::Scope,
+    outline::KEY_MAX,
+};
+
+/// Values of the wrong type that are listed of one object; each costs one more reading.
+const WRONG_MAX: usize = 16;
+
+/// Where kubectl keeps what it applied last: as long as the object itself, and of no use here.
+const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
+
+/// YAML as the JSON that Kubernetes makes of it; what has no JSON is reported and left out.
+pub(super) fn to_json(yaml: serde_yaml::Value, field: &Field, scope: &mut Scope<'_>) -> Value {
+    use serde_yaml::Value as Yaml;
+    match yaml {
+        Yaml::Null => Value::Null,
+        Yaml::Bool(value) => Value::Bool(value),
+        Yaml::String(text) => Value::String(text),
+        Yaml::Number(number) => match (number.as_i64(), number.as_u64(), number.as_f64()) {
+            (Some(value), ..) => value.into(),
+            (_, Some(value), _) => value.into(),
+            (.., Some(value)) if value.is_finite() => value.into(),
+            _ => {
+                scope.unreadable(field.clone(), format!("{number} is not a finite number"));
+                Value::Null
+            }
+        },
+        Yaml::Sequence(items) => items
+            .into_iter()
+            .enumerate()
+            .map(|(index, item)| to_json(item, &field.index(index), scope))
+            .collect(),
+        Yaml::Mapping(entries) => {
+            let mut map = serde_json::Map::new();
+            for (key, value) in entries {
+                match key {
+                    Yaml::String(key) if key.len() <= KEY_MAX => {
+                        let value = to_json(value, &field.key(&key), scope);
+                        map.insert(key, value);
+                    }
+                    Yaml::String(key) => {
+                        scope.wrong(field, format!("the key `{}` is too long", cut(&key)))
+                    }
+                    Yaml::Bool(key) => {
+                        scope.wrong(field, format!("the key {key} is not a string: quote it"))
+                    }
+                    Yaml::Number(key) => {
+                        scope.wrong(field, format!("the key {key} is not a string: quote it"))
+                    }
+                    Yaml::Null | Yaml::Sequence(_) | Yaml::Mapping(_) | Yaml::Tagged(_) => {
+                        scope.wrong(field, "a key is not a string");
+                    }
+                }
+            }
+            Value::Object(map)
+        }
+        Yaml::Tagged(tagged) => {
+            let tag = cut(&tagged.tag.to_string());
+            scope.unreadable(field.clone(), format!("the tag `{tag}` means nothing here"));
+            Value::Null
+        }
+    }
+}
+
+/// Reads a typed object: `None` when nothing of it can be read. What is of the wrong type is reported and left out, so
+/// that the rest is still checked.
+pub(super) fn read<T>(mut json: Value, scope: &mut Scope<'_>) -> Option<T>
+where
+    T: DeserializeOwned + Serialize + Metadata<Ty = ObjectMeta>,
+{
+    if let Some(entries) = json.as_object_mut() {
+        entries.remove("status");
+    }
+    octal_modes(&mut json);
+    for _ in 0..WRONG_MAX {
+        let error = match serde_path_to_error::deserialize::<_, T>(&json) {
+            Ok(mut object) => {
+                let kept = serde_json::to_value(&object).ok()?;
+                unknown(&json, &kept, &Field::default(), scope);
+                tidy(object.metadata_mut());
+                return Some(object);
+            }
+            Err(error) => error,
+        };
+        let field = Field::from(error.path());
+        let entry = field.entry();
+        scope.wrong(&field, wrong_type(&error.into_inner().to_string()));
+        scope.unread.push(entry.clone());
+        if !remove(&mut json, &entry) {
+            return None;
+        }
+    }
+    None
+}
+
+/// The words of serde, and what helps.
+fn wrong_type(message: &str) -> String {
+    let help = match message {
+        _ if !message.ends_with("expected a string") => "",
+        _ if message.contains(": integer")
+            || message.contains(": floating point")
+            || message.contains(": boolean") =>
+        {
+            ": quote it"
+        }
+        _ => "",
+    };
+    format!("{}{help}", cut(message))
+}
+
+/// Takes an entry out of its mapping.
+fn remove(json: &mut Value, entry: &Field) -> bool {
+    let Some((Step::Key(last), path)) = entry.steps().split_last() else {
+        return false;
+    };
+    let holder = path.iter().try_fold(json, |value, step| match step {
+        Step::Key(key) => value.get_mut(key),
+        Step::Index(index) => value.get_mut(*index),
+    });
+    holder
+        .and_then(Value::as_object_mut)
+        .is_some_and(|entries| entries.remove(last).is_some())
+}
+
+/// Reports the keys of the input that the typed object did not keep: nobody would act on them.
+fn unknown(input: &Value, kept: &Value, field: &Field, scope: &mut Scope<'_>) {
+    match (input, kept) {
+        (Value::Object(input), Value::Object(kept)) => {
+            for (key, value) in input {
+                match kept.get(key) {
+                    Some(kept) => unknown(value, kept, &field.key(key), scope),
+                    None if value.is_null() => {}
+                    None => scope.wrong(
+                        &field.key(key),
+                        "is not a field of this kind: is it misspelt?",
+                    ),
+                }
+            }
+        }
+        (Value::Array(input), Value::Array(kept)) => {
+            for (index, (value, kept)) in input.iter().zip(kept).enumerate() {
+                unknown(value, kept, &field.index(index), scope);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// File modes are written in octal, which YAML 1.1 reads from `0644` and YAML 1.2 does not.
+fn octal_modes(json: &mut Value) {
+    let holds_modes = json.get("spec").is_some();
+    let mut left: Vec<&mut Value> = json
+        .get_mut("spec")
+        .into_iter()
+        .filter(|_| holds_modes)
+        .collect();
+    while let Some(value) = left.pop() {
+        match value {
+            Value::Object(entries) => {
+                for (key, value) in entries {
+                    match value
+                        .as_str()
+                        .filter(|_| key == "defaultMode" || key == "mode")
+                    {
+                        Some(text) => {
+                            if let Some(mode) = octal(text) {
+                                *value = mode.into();
+                            }
+                        }
+                        None => left.push(value),
+                    }
+                }
+            }
+            Value::Array(items) => left.extend(items),
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
+        }
+    }
+}
+
+fn octal(text: &str) -> Option<u32> {
+    text.strip_prefix('0')
+        .and_then(|digits| u32::from_str_radix(digits, 8).ok())
+}
+
+/// Leaves of the metadata what a user writes, so that what `kubectl get -o yaml` prints can be applied.
+fn tidy(metadata: &mut ObjectMeta) {
+    let written = std::mem::take(metadata);
+    *metadata = ObjectMeta {
+        name: written.name,
+        namespace: Some(match written.namespace {
+            Some(namespace) if !namespace.is_empty() => namespace,
+            Some(_) | None => "default".to_owned(),
+        }),
+        labels: written.labels.filter(|labels| !labels.is_empty()),
+        annotations: written.annotations.and_then(|mut annotations| {
+            annotations.remove(LAST_APPLIED);
+            (!annotations.is_empty()).then_some(annotations)
+        }),
+        ..ObjectMeta::default()
+    };
+}
