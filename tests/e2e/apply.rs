@@ -1,5 +1,7 @@
 //! A manifest given to any host runs on all of them, as units that systemd and Podman agree about.
 
+#![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
+
 use harness::{Cluster, Host, pod, secs, two_containers, wait_for};
 
 #[test]

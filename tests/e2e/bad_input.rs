@@ -1,5 +1,7 @@
 //! Bad input and bad times: a clear error, and nothing that was acknowledged is lost.
 
+#![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
+
 use harness::{Cluster, Host, IMAGE, pod, secs, wait_for};
 use serde_json::Value;
 

@@ -1,5 +1,7 @@
 //! Power cuts: what was acknowledged is never lost, and every workload comes back by itself.
 
+#![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
+
 use harness::{Cluster, Host, pod, secs, two_containers, wait_for};
 
 #[test]

@@ -1,5 +1,10 @@
 //! Rules about the source tree that no compiler checks.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a source tree that cannot be read fails the test"
+)]
+
 use std::{
     fs,
     path::{Path, PathBuf},
