@@ -2,10 +2,14 @@
 //!
 //! [`manifest`] turns YAML into checked objects, `workload` makes a pod of one of them that shares nothing by
 //! accident with another workload, and [`render`] writes that pod as the two files of a Quadlet. [`health`] says what
-//! the pod's containers amount to. All four are pure. [`podman`] asks Podman.
+//! the pod's containers amount to. All four are pure. [`podman`] asks
+//! Podman, and [`supervisor`] is the program that a workload's unit runs.
 
+pub mod adopt;
 pub mod health;
 pub mod manifest;
 pub mod podman;
 pub mod render;
+pub mod repair;
+pub mod supervisor;
 mod workload;

@@ -263,41 +263,39 @@ impl Podman {
             .wire
             .json(call.yaml(yaml).within(PLAY_TIME_MAX))
             .await?;
-        let errors: Vec<String> = report
-            .pods
-            .iter()
-            .flat_map(|pod| pod.container_errors.iter().cloned())
-            .collect();
-        if !errors.is_empty() {
-            return Err(PodmanError::Start { errors });
-        }
         let Some(pod) = report.pods.into_iter().next() else {
             return Err(PodmanError::Unplayed);
         };
-        let played = Played {
-            pod: pod.id,
-            service: report.service,
-        };
-        let ids = [played.pod.as_str()];
         let query = wire::query(&[
             ("all", "true"),
-            ("filters", &wire::filters(&[("pod", &ids)])),
+            ("filters", &wire::filters(&[("pod", &[&pod.id])])),
         ]);
         let call = Call::get(
             "look at the played pod",
             format!("/libpod/containers/json{query}"),
         );
         let listed: Vec<wire::ListedContainer> = self.wire.json(call.within(LOOK_TIME_MAX)).await?;
-        let unstarted: Vec<String> = listed
-            .into_iter()
-            .map(Container::from)
-            .filter(|container| container.run == Run::Created)
-            .map(|container| format!("container {} was not started", container.name))
+        let containers: Vec<Container> = listed.into_iter().map(Container::from).collect();
+        let mut errors: Vec<String> = pod
+            .container_errors
+            .iter()
+            .map(|words| wire::start_error(words, &containers))
             .collect();
-        if unstarted.is_empty() {
-            Ok(played)
+        if errors.is_empty() {
+            let unstarted = containers
+                .iter()
+                .filter(|container| container.run == Run::Created);
+            errors.extend(
+                unstarted.map(|container| format!("container {} was not started", container.name)),
+            );
+        }
+        if errors.is_empty() {
+            Ok(Played {
+                pod: pod.id,
+                service: report.service,
+            })
         } else {
-            Err(PodmanError::Start { errors: unstarted })
+            Err(PodmanError::Start { errors })
         }
     }
 

@@ -1,2 +1,75 @@
-//! stub
-fn main() {}
+//! The supervisor of one workload's unit: `beemesh-pod beemesh-pod-WORKLOAD`, and as its `ExecStopPost=`
+//! `beemesh-pod --stop-post beemesh-pod-WORKLOAD`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context as _, bail};
+use beemesh_quadlet::podman;
+use beemesh_quadlet::supervisor::shell::{self, Settings};
+
+const FOLDER: &str = "/etc/containers/systemd/beemesh";
+const REPAIR_LOCK: &str = "/run/beemesh/repair.lock";
+/// Exit code of a call that systemd would not make.
+const EXIT_USAGE: u8 = 64;
+
+fn main() -> ExitCode {
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .without_time()
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+    match run() {
+        Ok(code) => code,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run() -> anyhow::Result<ExitCode> {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let (stopped, unit) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        [unit] if !unit.starts_with("--") => (false, unit),
+        ["--stop-post", unit] => (true, unit),
+        _ => {
+            tracing::error!(
+                "usage: beemesh-pod [--stop-post] beemesh-pod-WORKLOAD (systemd runs it)"
+            );
+            return Ok(ExitCode::from(EXIT_USAGE));
+        }
+    };
+    let Some(workload) = unit
+        .strip_prefix("beemesh-pod-")
+        .filter(|workload| !workload.is_empty())
+    else {
+        bail!("{unit} is not the unit of a workload");
+    };
+    let settings = Settings {
+        workload: workload.to_owned(),
+        socket: podman::socket(),
+        folder: PathBuf::from(FOLDER),
+        repair_lock: PathBuf::from(REPAIR_LOCK),
+    };
+    // One thread: a supervisor waits, and there is one for each workload.
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")?;
+    runtime.block_on(async {
+        if stopped {
+            let result = std::env::var("SERVICE_RESULT").unwrap_or_default();
+            let status = std::env::var("EXIT_STATUS").unwrap_or_default();
+            shell::after_stop(&settings, &result, &status)
+                .await
+                .context("take the pod down")?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let code = shell::run(settings)
+            .await
+            .context("supervise the workload")?;
+        Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+    })
+}

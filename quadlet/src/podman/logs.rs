@@ -156,7 +156,7 @@ mod tests {
         };
         assert_eq!(
             frames.take(),
-            Err("a frame of stream 104 with 1865162855 bytes".to_owned())
+            Err("a frame of stream 104 with 1865162871 bytes".to_owned())
         );
     }
 }

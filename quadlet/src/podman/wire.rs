@@ -15,7 +15,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
 use super::{Details, PodmanError, error};
-use crate::health::{Probe, Restart, Run};
+use crate::health::{Container, Probe, Restart, Run};
 
 /// A thousand containers with fifty labels each are listed in less.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -272,6 +272,25 @@ pub(super) fn pull_outcome(answer: &[u8]) -> Result<(), String> {
     }
 }
 
+/// `starting container ID: WORDS`, with the name that people know.
+pub(super) fn start_error(words: &str, containers: &[Container]) -> String {
+    let Some((id, words)) = words
+        .strip_prefix("starting container ")
+        .and_then(|rest| rest.split_once(": "))
+    else {
+        return words.to_owned();
+    };
+    let name = containers
+        .iter()
+        .find(|container| container.id == id)
+        .map_or(id, |container| container.name.as_str());
+    // The last part repeats the one before it in the words of Podman's own error type.
+    let words = words
+        .strip_suffix(": OCI runtime attempted to invoke a command that was not found")
+        .unwrap_or(words);
+    format!("container {name} cannot start: {words}")
+}
+
 pub(super) fn run(state: &str) -> Run {
     match state {
         "running" => Run::Running,
@@ -294,7 +313,7 @@ pub(super) fn probe(status: &str) -> Probe {
 }
 
 /// Of `GET /libpod/containers/json`.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct ListedContainer {
     pub(super) id: String,
@@ -496,6 +515,23 @@ mod tests {
         .unwrap();
         assert_eq!(report.down_errors(), ["timed out", "in use"]);
         assert_eq!(report.removed_pods().collect::<Vec<_>>(), ["p", "p"]);
+    }
+
+    #[test]
+    fn a_container_that_cannot_start_is_named() {
+        let listed: ListedContainer =
+            serde_json::from_str(r#"{"Id":"07c1","Names":["web-app"]}"#).unwrap();
+        for (words, expected) in [
+            (
+                "starting container 07c1: crun: executable file `/nope` not found in $PATH: No such file or directory: \
+                 OCI runtime attempted to invoke a command that was not found",
+                "container web-app cannot start: crun: executable file `/nope` not found in $PATH: \
+                 No such file or directory",
+            ),
+            ("some other words", "some other words"),
+        ] {
+            assert_eq!(start_error(words, &[listed.clone().into()]), expected);
+        }
     }
 
     #[test]

@@ -1,0 +1,72 @@
+//! Has Podman's storage repaired after a power cut.
+//!
+//! The work is `beemesh-repair.service`'s, for a supervisor has none of the rights it needs. Here is only the order:
+//! one supervisor at a time, and whoever had to wait finds the storage repaired already.
+
+use std::fs::{File, OpenOptions};
+use std::path::Path;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+use tokio::process::Command;
+
+/// The unit that does the work.
+const UNIT: &str = "beemesh-repair.service";
+/// Podman reads every layer of its storage: minutes on a full and slow disk.
+const REPAIR_TIME_MAX: Duration = Duration::from_secs(900);
+/// Looks at a lock that another supervisor holds.
+const LOCK_STEP: Duration = Duration::from_millis(500);
+
+/// Repairs, or waits until another supervisor has. An error is words for a person.
+pub async fn repair(lock: &Path) -> Result<(), String> {
+    match tokio::time::timeout(REPAIR_TIME_MAX, once(lock)).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(format!(
+            "it takes longer than {} s",
+            REPAIR_TIME_MAX.as_secs()
+        )),
+    }
+}
+
+async fn once(path: &Path) -> Result<(), String> {
+    let words = |error: &dyn std::fmt::Display| format!("lock {}: {error}", path.display());
+    let open = || {
+        OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path)
+    };
+    let mut file: File = open().map_err(|error| words(&error))?;
+    let mut waited = false;
+    let lock = loop {
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => break lock,
+            Err((unlocked, Errno::EWOULDBLOCK)) => file = unlocked,
+            Err((_, error)) => return Err(words(&error)),
+        }
+        waited = true;
+        tokio::time::sleep(LOCK_STEP).await;
+    };
+    if waited {
+        return Ok(());
+    }
+    tracing::warn!("Podman's storage is damaged: {UNIT} repairs it");
+    let output = Command::new("systemctl")
+        .args(["start", UNIT])
+        .kill_on_drop(true)
+        .output()
+        .await;
+    drop(lock);
+    let output = output.map_err(|error| format!("run systemctl: {error}"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr).trim().to_owned();
+    Err(if words.is_empty() {
+        format!("{UNIT} failed: {}", output.status)
+    } else {
+        words
+    })
+}

@@ -1,0 +1,567 @@
+//! Pure: decides what a workload's supervisor does next.
+//!
+//! Input: [`Event`]s from the shell ([`shell`]) and the time. Output: [`Effect`]s for the shell to carry out in order,
+//! and the time at which it must be woken ([`Supervisor::wake_at`]). What the shell sees of the host is a [`Sight`];
+//! every decision is made on a fresh one, for Podman's events are hints.
+//!
+//! ```text
+//! Looking ── pod of the persisted revision runs ──────────────▶ Watching ── pod gone, newer revision ──▶ Updating
+//!    │ ▲                                                          │    ▲                                   │  │
+//!    │ └── pod gone or stopped, same revision ───────────────────┘    └── the new revision's pod runs ────┘  │
+//!    └── no pod, or a dead one: take it down, play ◀──────────────────── none came within UPDATE_TIME_MAX ───┘
+//! any ── beyond repair ──▶ Ended (70)      any ── host in trouble for too long ──▶ Ended (75)      SIGTERM ──▶ Ended (0)
+//! ```
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::{Duration, Instant};
+
+use crate::health::{Container, Health, Restart, Role, Run, Status, Verdict, judge};
+
+mod crash;
+pub mod failure;
+pub mod shell;
+mod sight;
+
+use crash::Crashes;
+use failure::Failure;
+
+/// Exit code of a workload that no restart will help: its unit's `RestartPreventExitStatus=`.
+pub const EXIT_BEYOND_REPAIR: i32 = 70;
+/// Exit code of a host that is in trouble: systemd tries again after a pause.
+pub const EXIT_TRY_AGAIN: i32 = 75;
+
+/// The gateway plays the new revision within a second of taking the old one down; when it does not come, it died.
+const UPDATE_TIME_MAX: Duration = Duration::from_secs(60);
+/// A pod whose containers are made but not started is being played by someone: for how long that is believed.
+const PLAY_PATIENCE: Duration = Duration::from_secs(20);
+/// Podman restarts an ended container at once; one that stays down this long was stopped by hand, and is started.
+const DOWN_PATIENCE: Duration = Duration::from_secs(10);
+/// How long the supervisor tries to bring a pod up before it leaves the next try to systemd. Longer than a registry or
+/// Podman needs to come back after a restart, short enough that a boot is not held up for ever.
+const TROUBLE_TIME_MAX: Duration = Duration::from_secs(300);
+/// Refusals in a row before the next try is left to systemd, which pauses longer.
+const REFUSALS_MAX: u32 = 3;
+/// Plays within [`REPLAY_WINDOW`] before a pod that keeps going away counts as beyond repair.
+const REPLAYS_MAX: usize = 5;
+const REPLAY_WINDOW: Duration = Duration::from_secs(600);
+/// Without any event, look this often.
+const RESYNC: Duration = Duration::from_secs(45);
+/// Events come in bursts: looks they cause are this far apart.
+const LOOK_SPACING: Duration = Duration::from_millis(500);
+const LOOK_DELAY: Duration = Duration::from_millis(30);
+/// Looks while something is expected to happen.
+const WAIT_STEP: Duration = Duration::from_secs(1);
+const PAUSE_MIN: Duration = Duration::from_millis(500);
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// What the shell reports.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Event {
+    /// The answer to [`Effect::Look`].
+    Looked(Sight),
+    /// [`Effect::Look`] failed: Podman cannot be asked. In words.
+    Blind(String),
+    /// Podman's event stream says that something happened.
+    Hint,
+    /// Podman's event stream says that a container ended.
+    Died {
+        /// Its name.
+        container: String,
+        /// Its exit code.
+        code: i32,
+    },
+    /// [`Effect::Play`] succeeded.
+    Played,
+    /// [`Effect::Play`] or [`Effect::Start`] failed.
+    Failed(Failure),
+    /// [`Effect::Repair`] is done, or failed in words.
+    Repaired(Result<(), String>),
+    /// These processes are in the unit's control group now.
+    Attached(Vec<u32>),
+    /// [`Supervisor::wake_at`] has come.
+    Woken,
+    /// SIGTERM.
+    Terminated,
+}
+
+/// What the shell carries out. Each of the first five is answered with an [`Event`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Read the Quadlet, look at the pod.
+    Look,
+    /// Take down what is there of the workload, then play the persisted YAML.
+    Play {
+        /// Of the persisted revision, for the status line while images are pulled.
+        revision: u64,
+    },
+    /// Start one ended container.
+    Start {
+        /// Its id.
+        container: String,
+    },
+    /// Have Podman's storage checked and repaired.
+    Repair,
+    /// Move processes into the unit's control group.
+    Attach(Vec<u32>),
+    /// Take the workload's pod down.
+    Down,
+    /// Tell systemd that the unit is up.
+    Ready,
+    /// Show the status.
+    Say(Status),
+    /// End the process.
+    Exit(i32),
+}
+
+/// What can be seen of the workload on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// What its Quadlet says; `None` if there is none.
+    pub persisted: Option<Persisted>,
+    /// The pod of its name.
+    pub pod: Option<SeenPod>,
+}
+
+/// The revision that should run here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Persisted {
+    /// Its number, for people.
+    pub revision: u64,
+    /// Orders revisions.
+    pub index: u64,
+}
+
+/// The pod of the workload's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenPod {
+    /// Whether its labels say that it is the workload's, and of which revision.
+    pub labels: Option<Persisted>,
+    /// Its containers.
+    pub containers: Vec<Container>,
+    /// Its restart policy.
+    pub restart: Restart,
+    /// Podman tried to start one of its containers and could not.
+    pub unstartable: bool,
+    /// The processes that watch its containers.
+    pub conmons: Vec<u32>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Phase {
+    Looking,
+    Watching { runs: Persisted },
+    Updating { from: Persisted, since: Instant },
+    Ended,
+}
+
+/// The supervisor of one workload.
+#[derive(Debug)]
+pub struct Supervisor {
+    workload: String,
+    phase: Phase,
+    persisted: Option<Persisted>,
+    ready: bool,
+    said: Option<Status>,
+    attached: BTreeSet<u32>,
+    look_at: Option<Instant>,
+    looked_at: Option<Instant>,
+    /// Since when the pod is not up although it should be.
+    trouble_since: Option<Instant>,
+    /// Since when somebody else seems to be playing the pod.
+    unstarted_since: Option<Instant>,
+    /// Since when each ended container is down.
+    down_since: BTreeMap<String, Instant>,
+    plays: Vec<Instant>,
+    refusals: u32,
+    pause: Duration,
+    /// What is left of a pod is of our own play.
+    own_debris: bool,
+    repaired: bool,
+    crashes: Crashes,
+}
+
+impl Supervisor {
+    /// A supervisor that has seen nothing yet; its first effect is a look.
+    pub fn new(workload: &str, now: Instant) -> Self {
+        Self {
+            workload: workload.to_owned(),
+            phase: Phase::Looking,
+            persisted: None,
+            ready: false,
+            said: None,
+            attached: BTreeSet::new(),
+            look_at: Some(now),
+            looked_at: None,
+            trouble_since: None,
+            unstarted_since: None,
+            down_since: BTreeMap::new(),
+            plays: Vec::new(),
+            refusals: 0,
+            pause: PAUSE_MIN,
+            own_debris: false,
+            repaired: false,
+            crashes: Crashes::default(),
+        }
+    }
+
+    /// When to send [`Event::Woken`].
+    pub fn wake_at(&self) -> Option<Instant> {
+        self.look_at
+    }
+
+    /// Whether systemd was told that the unit is up.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    /// The next effects. Total: an event that does not matter in this phase has none.
+    pub fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+        if self.phase == Phase::Ended {
+            return Vec::new();
+        }
+        match event {
+            Event::Looked(sight) => self.looked(sight, now),
+            Event::Blind(wait) => self.blind(wait, now),
+            Event::Hint => {
+                self.look_soon(now);
+                Vec::new()
+            }
+            Event::Died { container, code } => {
+                self.crashes.died(container, code);
+                self.look_soon(now);
+                Vec::new()
+            }
+            Event::Played => {
+                self.own_debris = false;
+                self.look()
+            }
+            Event::Failed(failure) => self.failed(failure, now),
+            Event::Repaired(outcome) => self.after_repair(outcome, now),
+            Event::Attached(conmons) => {
+                self.attached.extend(conmons);
+                Vec::new()
+            }
+            Event::Woken => self.look(),
+            Event::Terminated => {
+                self.phase = Phase::Ended;
+                vec![Effect::Say(Status::Stopping), Effect::Down, Effect::Exit(0)]
+            }
+        }
+    }
+
+    fn look(&mut self) -> Vec<Effect> {
+        self.look_at = None;
+        vec![Effect::Look]
+    }
+
+    fn look_soon(&mut self, now: Instant) {
+        let spaced = self
+            .looked_at
+            .map_or(now, |looked_at| looked_at + LOOK_SPACING);
+        let soon = spaced.max(now + LOOK_DELAY);
+        self.look_at = Some(self.look_at.map_or(soon, |at| at.min(soon)));
+    }
+
+    fn looked(&mut self, sight: Sight, now: Instant) -> Vec<Effect> {
+        self.looked_at = Some(now);
+        self.look_at = Some(now + RESYNC);
+        let Some(persisted) = sight.persisted.or(self.persisted) else {
+            return self.end(format!(
+                "the Quadlet of workload {} is missing",
+                self.workload
+            ));
+        };
+        self.persisted = Some(persisted);
+        let Some(pod) = sight.pod else {
+            return self.absent(persisted, now);
+        };
+        let Some(labels) = pod.labels else {
+            return self.end(format!(
+                "a pod named {0} exists that is not of Beemesh; `podman pod rm -f {0}` removes it",
+                self.workload
+            ));
+        };
+        self.attached.retain(|pid| pod.conmons.contains(pid));
+        if labels.index == persisted.index {
+            self.present(pod, labels, now)
+        } else {
+            self.outdated(pod, labels, now)
+        }
+    }
+
+    /// The pod of the persisted revision is there.
+    fn present(&mut self, pod: SeenPod, labels: Persisted, now: Instant) -> Vec<Effect> {
+        let being_played = pod
+            .containers
+            .iter()
+            .any(|container| container.run == Run::Created)
+            && !pod.unstartable
+            && !self.own_debris;
+        if being_played {
+            let since = *self.unstarted_since.get_or_insert(now);
+            if now < since + PLAY_PATIENCE {
+                self.look_at = Some(now + WAIT_STEP);
+                return self.say_starting(labels.revision, "the pod is being played");
+            }
+        }
+        let unstarted = being_played || pod.unstartable;
+        match judge(&pod.containers, pod.restart) {
+            Verdict::Broken(reason) => self.end(reason),
+            Verdict::Completed(health) => {
+                let Health { restarts, .. } = health;
+                self.up(
+                    &pod,
+                    labels,
+                    Status::Completed {
+                        revision: labels.revision,
+                        restarts,
+                    },
+                    now,
+                )
+            }
+            Verdict::Running(health) if !unstarted => {
+                if let Some(reason) = self.crashes.looked(&pod.containers, now) {
+                    return self.end(reason);
+                }
+                let mut effects = self.up(
+                    &pod,
+                    labels,
+                    Status::Running {
+                        health,
+                        revision: labels.revision,
+                    },
+                    now,
+                );
+                effects.extend(self.start_ended(&pod, now));
+                if self.crashes.is_hot() {
+                    self.look_at = Some(now + WAIT_STEP);
+                }
+                effects
+            }
+            Verdict::Running(_) | Verdict::Stopped => self.play(labels, now),
+        }
+    }
+
+    /// The pod is there and is another revision's.
+    fn outdated(&mut self, pod: SeenPod, labels: Persisted, now: Instant) -> Vec<Effect> {
+        let to = self.persisted.unwrap_or(labels);
+        let dead = judge(&pod.containers, pod.restart) == Verdict::Stopped;
+        let since = match self.phase {
+            Phase::Updating { since, .. } => since,
+            // After a boot nobody is at work on it.
+            Phase::Looking if dead => return self.play(to, now),
+            Phase::Looking | Phase::Watching { .. } | Phase::Ended => now,
+        };
+        self.wait_for_update(labels, to, since, now)
+    }
+
+    fn absent(&mut self, persisted: Persisted, now: Instant) -> Vec<Effect> {
+        self.unstarted_since = None;
+        self.attached.clear();
+        match self.phase {
+            Phase::Watching { runs } if runs.index != persisted.index => {
+                self.wait_for_update(runs, persisted, now, now)
+            }
+            Phase::Updating { from, since } => self.wait_for_update(from, persisted, since, now),
+            Phase::Looking | Phase::Watching { .. } | Phase::Ended => self.play(persisted, now),
+        }
+    }
+
+    fn wait_for_update(
+        &mut self,
+        from: Persisted,
+        to: Persisted,
+        since: Instant,
+        now: Instant,
+    ) -> Vec<Effect> {
+        if now >= since + UPDATE_TIME_MAX {
+            return self.play(to, now);
+        }
+        self.phase = Phase::Updating { from, since };
+        self.look_at = Some(now + WAIT_STEP);
+        self.say(Status::Updating {
+            from: from.revision,
+            to: to.revision,
+        })
+    }
+
+    fn play(&mut self, persisted: Persisted, now: Instant) -> Vec<Effect> {
+        self.phase = Phase::Looking;
+        self.unstarted_since = None;
+        self.trouble_since.get_or_insert(now);
+        self.plays.retain(|at| now < *at + REPLAY_WINDOW);
+        if self.ready && self.plays.len() >= REPLAYS_MAX {
+            let minutes = REPLAY_WINDOW.as_secs() / 60;
+            return self.end(format!(
+                "the pod went away {REPLAYS_MAX} times within {minutes} minutes"
+            ));
+        }
+        self.plays.push(now);
+        self.own_debris = true;
+        self.look_at = None;
+        let mut effects = self.say_starting(persisted.revision, "playing the pod");
+        effects.push(Effect::Play {
+            revision: persisted.revision,
+        });
+        effects
+    }
+
+    fn up(
+        &mut self,
+        pod: &SeenPod,
+        labels: Persisted,
+        status: Status,
+        now: Instant,
+    ) -> Vec<Effect> {
+        self.phase = Phase::Watching { runs: labels };
+        self.trouble_since = None;
+        self.unstarted_since = None;
+        self.refusals = 0;
+        self.pause = PAUSE_MIN;
+        self.own_debris = false;
+        self.plays.retain(|at| now < *at + REPLAY_WINDOW);
+        let mut effects = Vec::new();
+        let strangers: Vec<u32> = pod
+            .conmons
+            .iter()
+            .copied()
+            .filter(|pid| !self.attached.contains(pid))
+            .collect();
+        if !strangers.is_empty() {
+            effects.push(Effect::Attach(strangers));
+        }
+        effects.extend(self.say(status));
+        if !self.ready {
+            self.ready = true;
+            effects.push(Effect::Ready);
+        }
+        effects
+    }
+
+    /// Podman leaves a container alone that was stopped by hand.
+    fn start_ended(&mut self, pod: &SeenPod, now: Instant) -> Vec<Effect> {
+        let ended: BTreeSet<&str> = pod
+            .containers
+            .iter()
+            .filter(|container| {
+                let restarts = match pod.restart {
+                    Restart::Always => true,
+                    Restart::OnFailure => container.exit_code != 0,
+                    Restart::Never => false,
+                };
+                container.role == Role::Member && container.run == Run::Exited && restarts
+            })
+            .map(|container| container.id.as_str())
+            .collect();
+        self.down_since.retain(|id, _| ended.contains(id.as_str()));
+        let mut effects = Vec::new();
+        for id in ended {
+            let since = *self.down_since.entry(id.to_owned()).or_insert(now);
+            let due = since + DOWN_PATIENCE;
+            if now >= due {
+                self.down_since.insert(id.to_owned(), now);
+                effects.push(Effect::Start {
+                    container: id.to_owned(),
+                });
+            } else {
+                self.look_at = self.look_at.map(|at| at.min(due));
+            }
+        }
+        effects
+    }
+
+    fn blind(&mut self, wait: String, now: Instant) -> Vec<Effect> {
+        self.looked_at = Some(now);
+        self.look_at = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        // A pod that ran a moment ago goes on without Podman's service.
+        if !self.ready && self.in_trouble_for_long(now) {
+            return self.leave_to_systemd(wait);
+        }
+        let revision = self.persisted.map_or(0, |persisted| persisted.revision);
+        self.say(Status::Waiting { revision, wait })
+    }
+
+    fn failed(&mut self, failure: Failure, now: Instant) -> Vec<Effect> {
+        self.look_at = Some(now + self.pause);
+        self.pause = (self.pause * 2).min(PAUSE_MAX);
+        let too_long = self.in_trouble_for_long(now);
+        let revision = self.persisted.map_or(0, |persisted| persisted.revision);
+        match failure {
+            Failure::Hopeless(reason) => self.end(reason),
+            Failure::Damaged(reason) if self.repaired => self.end(format!(
+                "{reason} (Podman's storage was repaired without success)"
+            )),
+            Failure::Damaged(reason) => {
+                self.repaired = true;
+                self.look_at = None;
+                let mut effects =
+                    self.say_starting(revision, &format!("repairing Podman's storage: {reason}"));
+                effects.push(Effect::Repair);
+                effects
+            }
+            Failure::Refused(reason) => {
+                self.refusals += 1;
+                if too_long || self.refusals >= REFUSALS_MAX {
+                    return self.leave_to_systemd(reason);
+                }
+                self.say_starting(revision, &format!("{reason}; trying again"))
+            }
+            Failure::Passing(reason) if too_long => self.leave_to_systemd(reason),
+            Failure::Passing(reason) => self.say(Status::Waiting {
+                revision,
+                wait: reason,
+            }),
+        }
+    }
+
+    fn after_repair(&mut self, outcome: Result<(), String>, now: Instant) -> Vec<Effect> {
+        match outcome {
+            Ok(()) => {
+                self.trouble_since = Some(now);
+                self.look()
+            }
+            Err(reason) => self.leave_to_systemd(format!(
+                "Podman's storage is damaged and was not repaired: {reason}"
+            )),
+        }
+    }
+
+    fn in_trouble_for_long(&mut self, now: Instant) -> bool {
+        now >= *self.trouble_since.get_or_insert(now) + TROUBLE_TIME_MAX
+    }
+
+    fn say_starting(&mut self, revision: u64, doing: &str) -> Vec<Effect> {
+        self.say(Status::Starting {
+            revision,
+            doing: doing.to_owned(),
+        })
+    }
+
+    fn say(&mut self, status: Status) -> Vec<Effect> {
+        if self.said.as_ref() == Some(&status) {
+            return Vec::new();
+        }
+        self.said = Some(status.clone());
+        vec![Effect::Say(status)]
+    }
+
+    fn end(&mut self, reason: String) -> Vec<Effect> {
+        self.phase = Phase::Ended;
+        vec![
+            Effect::Say(Status::Failed { reason }),
+            Effect::Exit(EXIT_BEYOND_REPAIR),
+        ]
+    }
+
+    fn leave_to_systemd(&mut self, reason: String) -> Vec<Effect> {
+        self.phase = Phase::Ended;
+        vec![
+            Effect::Say(Status::Failed { reason }),
+            Effect::Exit(EXIT_TRY_AGAIN),
+        ]
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,367 @@
+//! Carries out what [`super::Supervisor`] decides: Podman, D-Bus, systemd's notify socket. Decides nothing.
+//!
+//! One effect at a time; meanwhile the watchdog is fed, and SIGTERM is heard.
+
+use std::collections::VecDeque;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use super::failure::{Failure, classify};
+use super::sight::Eye;
+use super::{Effect, Event, Supervisor};
+use crate::health::{self, Status};
+use crate::podman::{Change, Events, LABEL_WORKLOAD, Podman, PodmanError};
+use crate::render::{self, Pull};
+use crate::{adopt, repair};
+
+/// Without `WATCHDOG_USEC` this often: the start-up is given more time with each beat.
+const BEAT: Duration = Duration::from_secs(10);
+/// What each beat gives: a supervisor that hangs in its start-up is killed after this.
+const START_EXTENSION: Duration = Duration::from_secs(60);
+/// A play that is under way when the unit is stopped is let finish for so long, for Podman does not stop half way.
+const STOP_PATIENCE: Duration = Duration::from_secs(20);
+
+/// Where the parts are.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The workload.
+    pub workload: String,
+    /// Podman's socket.
+    pub socket: PathBuf,
+    /// The folder of the Quadlets.
+    pub folder: PathBuf,
+    /// The file whose lock says that Podman's storage is being repaired.
+    pub repair_lock: PathBuf,
+}
+
+/// Supervises a workload until its unit is stopped or it is beyond repair. Gives the exit code.
+pub async fn run(settings: Settings) -> std::io::Result<i32> {
+    let mut shell = Shell::open(settings)?;
+    let mut supervisor = Supervisor::new(&shell.settings.workload, Instant::now());
+    loop {
+        let event = shell.next(supervisor.wake_at()).await;
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in supervisor.step(event, Instant::now()) {
+                if let Effect::Exit(code) = effect {
+                    return Ok(code);
+                }
+                events.extend(shell.perform(effect).await);
+            }
+        }
+        shell.extend_start = !supervisor.is_ready();
+    }
+}
+
+/// After the main process: takes the pod down if nobody comes back to supervise it.
+pub async fn after_stop(
+    settings: &Settings,
+    result: &str,
+    status: &str,
+) -> Result<(), PodmanError> {
+    if is_over(result, status) {
+        down(&eye(settings), settings).await
+    } else {
+        Ok(())
+    }
+}
+
+/// Whether systemd will not start the supervisor again by itself. A killed one is started again, and finds its pod.
+fn is_over(result: &str, status: &str) -> bool {
+    match result {
+        "success" | "timeout" => true,
+        "exit-code" => status == super::EXIT_BEYOND_REPAIR.to_string(),
+        _ => false,
+    }
+}
+
+fn eye(settings: &Settings) -> Eye {
+    Eye::new(
+        Podman::new(&settings.socket),
+        settings.folder.clone(),
+        &settings.workload,
+    )
+}
+
+struct Shell {
+    settings: Settings,
+    podman: Podman,
+    eye: Eye,
+    events: Events,
+    terminate: Signal,
+    beat: tokio::time::Interval,
+    extend_start: bool,
+    terminated: bool,
+}
+
+impl Shell {
+    fn open(settings: Settings) -> std::io::Result<Self> {
+        let podman = Podman::new(&settings.socket);
+        let events = podman.events(&format!("{LABEL_WORKLOAD}={}", settings.workload));
+        let period = sd_notify::watchdog_enabled().map_or(BEAT, |watchdog| watchdog / 3);
+        let mut beat = tokio::time::interval(period);
+        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        Ok(Self {
+            eye: eye(&settings),
+            podman,
+            events,
+            terminate: signal(SignalKind::terminate())?,
+            beat,
+            extend_start: true,
+            terminated: false,
+            settings,
+        })
+    }
+
+    async fn next(&mut self, wake_at: Option<Instant>) -> Event {
+        if std::mem::take(&mut self.terminated) {
+            return Event::Terminated;
+        }
+        loop {
+            let wake = async {
+                match wake_at {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                biased;
+                _ = self.terminate.recv() => return Event::Terminated,
+                _ = self.beat.tick() => live(self.extend_start),
+                change = self.events.next() => match change {
+                    Change::Connected | Change::Lost(_) => return Event::Hint,
+                    Change::Event(event) => return hint(event),
+                },
+                () = wake => return Event::Woken,
+            }
+        }
+    }
+
+    /// Carries one effect out, while the process shows signs of life.
+    async fn perform(&mut self, effect: Effect) -> Option<Event> {
+        let Self {
+            settings,
+            podman,
+            eye,
+            terminate,
+            beat,
+            extend_start,
+            terminated,
+            ..
+        } = self;
+        let stopping = effect == Effect::Down;
+        let work = carry_out(settings, podman, eye, effect);
+        tokio::pin!(work);
+        let mut deadline: Option<tokio::time::Instant> = None;
+        loop {
+            let patience = async {
+                match deadline {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                outcome = &mut work => return outcome,
+                _ = beat.tick() => live(*extend_start),
+                _ = terminate.recv(), if !stopping && !*terminated => {
+                    *terminated = true;
+                    deadline = Some(tokio::time::Instant::now() + STOP_PATIENCE);
+                }
+                () = patience => return None,
+            }
+        }
+    }
+}
+
+fn hint(event: crate::podman::Event) -> Event {
+    let died = event.action == "died" || event.action == "die";
+    let code = event
+        .attributes
+        .get("containerExitCode")
+        .and_then(|code| code.parse().ok());
+    match (died, code, event.attributes.get("name")) {
+        (true, Some(code), Some(name)) => Event::Died {
+            container: name.clone(),
+            code,
+        },
+        _ => Event::Hint,
+    }
+}
+
+async fn carry_out(
+    settings: &Settings,
+    podman: &Podman,
+    eye: &mut Eye,
+    effect: Effect,
+) -> Option<Event> {
+    match effect {
+        Effect::Look => Some(match eye.look().await {
+            Ok(sight) => Event::Looked(sight),
+            Err(error) => Event::Blind(error.to_string()),
+        }),
+        Effect::Play { revision } => Some(match play(podman, eye, settings, revision).await {
+            Ok(()) => Event::Played,
+            Err(failure) => Event::Failed(failure),
+        }),
+        Effect::Start { container } => match podman.start(&container).await {
+            Ok(()) => Some(Event::Hint),
+            Err(error) => Some(Event::Failed(classify(&error))),
+        },
+        Effect::Repair => Some(Event::Repaired(repair::repair(&settings.repair_lock).await)),
+        Effect::Attach(conmons) => {
+            let attached = adopt::attach(&render::unit_name(&settings.workload), &conmons).await;
+            Some(Event::Attached(attached))
+        }
+        Effect::Down => {
+            if let Err(error) = down(eye, settings).await {
+                tracing::error!(%error, "the pod was not taken down");
+            }
+            None
+        }
+        Effect::Ready => {
+            notify(&[NotifyState::Ready]);
+            None
+        }
+        Effect::Say(status) => {
+            say(&status);
+            None
+        }
+        Effect::Exit(_) => None,
+    }
+}
+
+async fn play(
+    podman: &Podman,
+    eye: &Eye,
+    settings: &Settings,
+    revision: u64,
+) -> Result<(), Failure> {
+    let missing = || {
+        Failure::Refused(format!(
+            "the Quadlet of workload {} is missing",
+            settings.workload
+        ))
+    };
+    let (_, yaml) = eye.persisted().ok_or_else(missing)?;
+    for image in render::images(&yaml) {
+        let reference = &image.reference;
+        let is_there = podman
+            .image_exists(reference)
+            .await
+            .map_err(|error| classify(&error))?;
+        let pull = match image.pull {
+            Pull::Never if !is_there => {
+                let reason =
+                    format!("image {reference} is not on this host and its pull policy is Never");
+                return Err(Failure::Hopeless(reason));
+            }
+            Pull::Never => false,
+            Pull::IfNotPresent => !is_there,
+            Pull::Always => true,
+        };
+        if !pull {
+            continue;
+        }
+        say(&Status::Starting {
+            revision,
+            doing: format!("pulling image {reference}"),
+        });
+        match podman.pull(reference).await {
+            // The registry is asked for something newer; what is here is played when it cannot be.
+            Err(error) if is_there => tracing::warn!(%error, "the image on this host is played"),
+            outcome => outcome.map_err(|error| classify(&error))?,
+        }
+    }
+    down(eye, settings)
+        .await
+        .map_err(|error| classify(&error))?;
+    podman
+        .play(&yaml)
+        .await
+        .map(|_| ())
+        .map_err(|error| classify(&error))
+}
+
+/// Takes the workload's pod down, whichever of its revisions it is; a pod that is not Beemesh's stays.
+async fn down(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
+    let podman = Podman::new(&settings.socket);
+    let workload = settings.workload.as_str();
+    let pod = podman.pod(workload).await?;
+    if pod
+        .as_ref()
+        .is_some_and(|pod| pod.workload() != Some(workload))
+    {
+        return Ok(());
+    }
+    if let Some((_, yaml)) = eye.persisted() {
+        match podman.down(&yaml).await {
+            Ok(()) => {}
+            Err(error) if error.is_passing() => return Err(error),
+            Err(error) => tracing::warn!(%error, "the pod is removed by its name"),
+        }
+    }
+    podman.remove_pod(workload).await
+}
+
+fn live(extend_start: bool) {
+    if extend_start {
+        let extension = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
+        notify(&[
+            NotifyState::Watchdog,
+            NotifyState::ExtendTimeoutUsec(extension),
+        ]);
+    } else {
+        notify(&[NotifyState::Watchdog]);
+    }
+}
+
+fn say(status: &Status) {
+    let line = health::format(status);
+    match status {
+        Status::Failed { .. } => tracing::error!("{line}"),
+        Status::Waiting { .. } => tracing::warn!("{line}"),
+        Status::Running { .. }
+        | Status::Completed { .. }
+        | Status::Updating { .. }
+        | Status::Starting { .. }
+        | Status::Stopping => tracing::info!("{line}"),
+    }
+    let mut states = vec![NotifyState::Status(&line)];
+    if *status == Status::Stopping {
+        states.push(NotifyState::Stopping);
+    }
+    notify(&states);
+}
+
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd was not told");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn pod_is_taken_down_only_when_nobody_comes_back() {
+        for (result, status, expected) in [
+            ("success", "0", true),
+            ("timeout", "KILL", true),
+            ("exit-code", "70", true),
+            ("exit-code", "75", false),
+            ("exit-code", "101", false),
+            ("signal", "KILL", false),
+            ("core-dump", "ABRT", false),
+            ("watchdog", "ABRT", false),
+            ("oom-kill", "KILL", false),
+        ] {
+            assert_eq!(
+                super::is_over(result, status),
+                expected,
+                "{result} {status}"
+            );
+        }
+    }
+}

@@ -1,0 +1,145 @@
+//! Looks at one workload on this host: its Quadlet on disk and its pod in Podman. Does I/O, decides nothing.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use super::{Persisted, SeenPod, Sight};
+use crate::health::{Container, Restart, Role, Run};
+use crate::podman::{Details, Pod, Podman, PodmanError, service_container};
+use crate::render;
+
+/// Looks, and remembers what cannot have changed since the last look.
+#[derive(Debug)]
+pub(super) struct Eye {
+    podman: Podman,
+    folder: PathBuf,
+    workload: String,
+    known: BTreeMap<String, (Run, i64, Details)>,
+    service: Option<(String, u32)>,
+}
+
+impl Eye {
+    pub(super) fn new(podman: Podman, folder: PathBuf, workload: &str) -> Self {
+        Self {
+            podman,
+            folder,
+            workload: workload.to_owned(),
+            known: BTreeMap::new(),
+            service: None,
+        }
+    }
+
+    /// What the Quadlet says, and the bytes that are played; `None` if either file is missing or damaged.
+    pub(super) fn persisted(&self) -> Option<(Persisted, Vec<u8>)> {
+        let kube =
+            std::fs::read_to_string(self.folder.join(render::kube_file(&self.workload))).ok()?;
+        let quadlet = render::read_quadlet(&kube)?;
+        let yaml = std::fs::read(self.folder.join(&quadlet.yaml)).ok()?;
+        Some((
+            Persisted {
+                revision: quadlet.revision,
+                index: quadlet.index,
+            },
+            yaml,
+        ))
+    }
+
+    pub(super) async fn look(&mut self) -> Result<Sight, PodmanError> {
+        // The pod first: whoever takes it down has persisted the next revision before.
+        let pod = self.podman.pod(&self.workload).await?;
+        let persisted = self.persisted();
+        let pod = match pod {
+            Some(pod) => Some(
+                self.inspect(pod, persisted.as_ref().map(|(_, yaml)| yaml.as_slice()))
+                    .await?,
+            ),
+            None => {
+                self.known.clear();
+                self.service = None;
+                None
+            }
+        };
+        Ok(Sight {
+            persisted: persisted.map(|(persisted, _)| persisted),
+            pod,
+        })
+    }
+
+    async fn inspect(&mut self, pod: Pod, yaml: Option<&[u8]>) -> Result<SeenPod, PodmanError> {
+        self.known
+            .retain(|id, _| pod.containers.iter().any(|container| container.id == *id));
+        for container in &pod.containers {
+            let known = self.known.get(&container.id);
+            if known.is_some_and(|(run, started_at, _)| {
+                (*run, *started_at) == (container.run, container.started_at)
+            }) {
+                continue;
+            }
+            // It may be gone again; then it is not there at the next look either.
+            if let Some(details) = self.podman.inspect(&container.id).await? {
+                self.known.insert(
+                    container.id.clone(),
+                    (container.run, container.started_at, details),
+                );
+            }
+        }
+        let mut conmons: Vec<u32> = pod
+            .containers
+            .iter()
+            .filter(|container| matches!(container.run, Run::Running | Run::Paused))
+            .filter_map(|container| self.details(container)?.conmon)
+            .collect();
+        if !conmons.is_empty() {
+            conmons.extend(self.service_conmon(&pod, yaml).await?);
+        }
+        let members = || {
+            pod.containers
+                .iter()
+                .filter(|container| container.role == Role::Member)
+        };
+        let restart = members()
+            .find_map(|container| self.details(container))
+            .map(|details| details.restart);
+        let unstartable = members().any(|container| {
+            container.run == Run::Created
+                && self
+                    .details(container)
+                    .is_some_and(|details| !details.error.is_empty())
+        });
+        let ours = pod.workload() == Some(&self.workload);
+        let labels = match (ours, pod.revision(), pod.index()) {
+            (true, Some(revision), Some(index)) => Some(Persisted { revision, index }),
+            _ => None,
+        };
+        Ok(SeenPod {
+            labels,
+            containers: pod.containers,
+            restart: restart.unwrap_or(Restart::Always),
+            unstartable,
+            conmons,
+        })
+    }
+
+    fn details(&self, container: &Container) -> Option<&Details> {
+        self.known.get(&container.id).map(|(_, _, details)| details)
+    }
+
+    /// The service container is outside the pod, and lives as long as it.
+    async fn service_conmon(
+        &mut self,
+        pod: &Pod,
+        yaml: Option<&[u8]>,
+    ) -> Result<Option<u32>, PodmanError> {
+        if let Some((of, pid)) = &self.service
+            && *of == pod.id
+        {
+            return Ok(Some(*pid));
+        }
+        let Some(yaml) = yaml else { return Ok(None) };
+        let Some(details) = self.podman.inspect(&service_container(yaml)).await? else {
+            return Ok(None);
+        };
+        self.service = details.conmon.map(|pid| (pod.id.clone(), pid));
+        Ok(details.conmon)
+    }
+}
