@@ -2,6 +2,8 @@
 
 mod dbus;
 mod lifecycle;
+mod mesh;
+mod relay;
 mod systemd;
 mod units;
 

@@ -1,0 +1,442 @@
+//! The mesh: connections to the other members, streams on them, and applications for membership.
+//!
+//! Shell: owns libp2p's swarm in a task of its own and decides nothing; [`peers`] does. Out go [`MeshEvent`]s; in come
+//! the member list and orders through a [`Mesh`] handle. Strangers may apply for membership and do nothing else.
+
+mod gate;
+mod handshake;
+mod peers;
+mod ping;
+mod swarm;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::{Duration, Instant},
+};
+
+use beemesh_protocol::{
+    HostId,
+    ipc::{Class, Member},
+    mesh::{JoinAnswer, JoinRequest},
+};
+use futures::StreamExt;
+use libp2p::{
+    Multiaddr, PeerId, Swarm,
+    identity::Keypair,
+    swarm::{
+        SwarmEvent,
+        dial_opts::{DialOpts, PeerCondition},
+    },
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::timeout,
+};
+
+pub(crate) use handshake::{Offer, Open};
+
+use gate::{GateEvent, OpenReply, Purpose, Role};
+use peers::{Effect, JOIN_TIME, Peers};
+use ping::Unanswered;
+use swarm::{Behaviour, BehaviourEvent};
+
+/// Events that wait for the agent's loop: a burst of streams from every member.
+const EVENTS_MAX: usize = 256;
+/// Orders that wait for the swarm.
+const ORDERS_MAX: usize = 256;
+/// How long opening a stream may take until the other agent's first byte.
+const NEGOTIATE_MAX: Duration = Duration::from_secs(5);
+/// Addresses of one host that are tried.
+const MULTIADDRS_MAX: usize = 16;
+
+/// Where the mesh listens.
+#[derive(Debug, Clone)]
+pub(crate) struct Settings {
+    /// One address instead of all.
+    pub(crate) listen: Option<IpAddr>,
+    /// UDP and TCP; 0 picks free ones.
+    pub(crate) port: u16,
+}
+
+/// Why the mesh cannot be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MeshError {
+    #[error("set up the mesh: {0}")]
+    Setup(String),
+    #[error("listen on {address}")]
+    Listen {
+        address: Multiaddr,
+        #[source]
+        source: Box<libp2p::TransportError<std::io::Error>>,
+    },
+    #[error("listen on {address}")]
+    Bind {
+        address: Multiaddr,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+/// What happens on the mesh.
+#[derive(Debug)]
+pub(crate) enum MeshEvent {
+    /// A member was reached or lost.
+    Peer { host: HostId, connected: bool },
+    /// A member opened a stream.
+    Offer { host: HostId, offer: Offer },
+    /// A stranger applies for membership. Dropping `answer` refuses it.
+    Application {
+        host: HostId,
+        request: JoinRequest,
+        answer: oneshot::Sender<JoinAnswer>,
+    },
+}
+
+/// What the mesh is asked to do.
+#[derive(Debug)]
+enum Order {
+    Open {
+        host: HostId,
+        reply: OpenReply,
+    },
+    Apply {
+        host: HostId,
+        addresses: Vec<Multiaddr>,
+        reply: OpenReply,
+    },
+    /// An exchange on this connection is over.
+    Heard(libp2p::swarm::ConnectionId),
+}
+
+/// A handle on the mesh.
+#[derive(Debug, Clone)]
+pub(crate) struct Mesh {
+    orders: mpsc::Sender<Order>,
+    members: watch::Sender<Vec<Member>>,
+    listening: watch::Receiver<BTreeSet<Multiaddr>>,
+}
+
+impl Mesh {
+    /// Binds the ports and starts. The mesh ends when its last handle is dropped.
+    pub(crate) async fn start(
+        key: &Keypair,
+        me: HostId,
+        settings: &Settings,
+    ) -> Result<(Self, mpsc::Receiver<MeshEvent>), MeshError> {
+        let mut swarm = swarm::build(key)?;
+        let listening = swarm::listen(&mut swarm, settings.listen, settings.port).await?;
+        let (orders, orders_from) = mpsc::channel(ORDERS_MAX);
+        let (events, events_from) = mpsc::channel(EVENTS_MAX);
+        let (members, members_from) = watch::channel(Vec::new());
+        let (listening, listening_from) = watch::channel(listening.into_iter().collect());
+        let task = Task {
+            swarm,
+            peers: Peers::new(me),
+            members: members_from,
+            listening,
+            events,
+            // Weak, or the mesh would keep itself alive.
+            orders: orders.downgrade(),
+            applying: BTreeMap::new(),
+        };
+        tokio::spawn(task.run(orders_from));
+        let mesh = Self {
+            orders,
+            members,
+            listening: listening_from,
+        };
+        Ok((mesh, events_from))
+    }
+
+    /// Replaces the member list: who is not on it is a stranger at once.
+    pub(crate) fn set_members(&self, list: Vec<Member>) {
+        self.members.send_replace(list);
+    }
+
+    /// The addresses that the listeners report.
+    pub(crate) fn listening(&self) -> watch::Receiver<BTreeSet<Multiaddr>> {
+        self.listening.clone()
+    }
+
+    /// Opens a stream to a member and waits until its gateway has taken it. An error is words for a person.
+    pub(crate) async fn open(&self, host: HostId, class: Class) -> Result<Open, String> {
+        let stream = self.ask(|reply| Order::Open { host, reply }, NEGOTIATE_MAX).await?;
+        let opened = handshake::open(stream, class).await;
+        opened.map_err(|error| error.to_string())
+    }
+
+    /// Applies for membership at a member. An error is words for a person.
+    pub(crate) async fn apply(
+        &self,
+        host: HostId,
+        addresses: &[String],
+        request: &JoinRequest,
+    ) -> Result<JoinAnswer, String> {
+        let addresses = parse(addresses);
+        let applied = async {
+            let order = |reply| Order::Apply {
+                host,
+                addresses,
+                reply,
+            };
+            let stream = self.ask(order, JOIN_TIME).await?;
+            let answer = handshake::apply(stream, request).await;
+            answer.map_err(|error| error.to_string())
+        };
+        let late = |_| format!("no answer within {} s", JOIN_TIME.as_secs());
+        timeout(JOIN_TIME, applied).await.map_err(late)?
+    }
+
+    async fn ask(
+        &self,
+        order: impl FnOnce(OpenReply) -> Order,
+        time: Duration,
+    ) -> Result<libp2p::Stream, String> {
+        let (reply, answer) = oneshot::channel();
+        let sent = self.orders.send(order(reply)).await;
+        sent.map_err(|_| "the mesh has stopped".to_owned())?;
+        match timeout(time, answer).await {
+            Err(_) => Err("the other host did not answer in time".to_owned()),
+            Ok(Err(_)) => Err("the connection was lost".to_owned()),
+            Ok(Ok(stream)) => stream,
+        }
+    }
+}
+
+/// Reads multiaddrs; what is not one is left out and logged.
+fn parse(addresses: &[String]) -> Vec<Multiaddr> {
+    let parsed = addresses.iter().filter_map(|text| {
+        let address = text.parse();
+        if address.is_err() {
+            tracing::warn!(address = %text, "not a multiaddr, left out");
+        }
+        address.ok()
+    });
+    parsed.take(MULTIADDRS_MAX).collect()
+}
+
+fn peer_id(host: HostId) -> Option<PeerId> {
+    PeerId::from_bytes(&host.to_peer_id_bytes()).ok()
+}
+
+struct Task {
+    swarm: Swarm<Behaviour>,
+    peers: Peers,
+    members: watch::Receiver<Vec<Member>>,
+    listening: watch::Sender<BTreeSet<Multiaddr>>,
+    events: mpsc::Sender<MeshEvent>,
+    orders: mpsc::WeakSender<Order>,
+    /// Applications of this host that wait for a connection.
+    applying: BTreeMap<HostId, OpenReply>,
+}
+
+impl Task {
+    async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+        loop {
+            let wake = self.peers.next_due();
+            let due = async {
+                match wake {
+                    Some(at) => tokio::time::sleep_until(at.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let effects = tokio::select! {
+                event = self.swarm.select_next_some() => self.on_swarm(event),
+                order = orders.recv() => match order {
+                    Some(order) => self.on_order(order),
+                    None => return,
+                },
+                Ok(()) = self.members.changed() => self.on_members(),
+                () = due => self.peers.due(Instant::now()),
+            };
+            for effect in effects {
+                self.carry_out(effect).await;
+            }
+        }
+    }
+
+    fn on_members(&mut self) -> Vec<Effect> {
+        let list = self.members.borrow_and_update().clone();
+        let ids: Vec<PeerId> = list.iter().filter_map(|member| peer_id(member.host)).collect();
+        let behaviour = self.swarm.behaviour_mut();
+        behaviour.gate.set_members(ids.iter().copied());
+        behaviour.ping.set_members(ids);
+        let list = list.into_iter();
+        let list = list.map(|member| (member.host, parse(&member.addresses)));
+        self.peers.set_members(list.collect(), Instant::now())
+    }
+
+    fn on_order(&mut self, order: Order) -> Vec<Effect> {
+        match order {
+            Order::Open { host, reply } => match self.peers.link(host) {
+                Some(link) => self.swarm.behaviour_mut().gate.open(link, Purpose::Gateway, reply),
+                None => drop(reply.send(Err(format!("{host} is not connected")))),
+            },
+            Order::Apply {
+                host,
+                addresses,
+                reply,
+            } => match self.peers.any(host) {
+                Some(link) => self.swarm.behaviour_mut().gate.open(link, Purpose::Join, reply),
+                None => {
+                    self.applying.insert(host, reply);
+                    return vec![Effect::Dial(host, addresses)];
+                }
+            },
+            Order::Heard(connection) => return self.peers.joining(connection, false),
+        }
+        Vec::new()
+    }
+
+    fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) -> Vec<Effect> {
+        let now = Instant::now();
+        match event {
+            SwarmEvent::Behaviour(BehaviourEvent::Gate(event)) => return self.on_gate(event),
+            SwarmEvent::Behaviour(BehaviourEvent::Ping(Unanswered { connection })) => {
+                return vec![Effect::Close(connection)];
+            }
+            SwarmEvent::OutgoingConnectionError {
+                peer_id: Some(peer),
+                error,
+                ..
+            } => {
+                let Some(host) = HostId::from_peer_id_bytes(&peer.to_bytes()) else {
+                    return Vec::new();
+                };
+                tracing::debug!(%host, %error, "dial failed");
+                self.peers.dial_failed(host, now);
+                if let Some(reply) = self.applying.remove(&host) {
+                    let _ = reply.send(Err(format!("{host} cannot be reached: {error}")));
+                }
+            }
+            SwarmEvent::IncomingConnectionError {
+                send_back_addr,
+                error,
+                ..
+            } => tracing::debug!(from = %send_back_addr, %error, "handshake failed"),
+            SwarmEvent::NewListenAddr { address, .. } => {
+                self.listening.send_if_modified(|all| all.insert(address));
+            }
+            SwarmEvent::ExpiredListenAddr { address, .. } => {
+                self.listening.send_if_modified(|all| all.remove(&address));
+            }
+            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "listener"),
+            SwarmEvent::ListenerClosed {
+                addresses, reason, ..
+            } => {
+                // Without a listener this host is deaf; a new start is the only cure.
+                tracing::error!(?addresses, ?reason, "a listener ended");
+            }
+            // Connections are the gate's events, dials are known to `peers`.
+            _ => {}
+        }
+        Vec::new()
+    }
+
+    fn on_gate(&mut self, event: GateEvent) -> Vec<Effect> {
+        let now = Instant::now();
+        match event {
+            GateEvent::Connected {
+                host,
+                connection,
+                role,
+                dialed,
+            } => {
+                tracing::debug!(%host, ?role, dialed, "connected");
+                if let Some(reply) = self.applying.remove(&host) {
+                    let gate = &mut self.swarm.behaviour_mut().gate;
+                    gate.open(connection, Purpose::Join, reply);
+                }
+                self.peers.connected(host, connection, role, dialed, now)
+            }
+            GateEvent::Closed { connection } => self.peers.closed(connection, now),
+            GateEvent::Stream {
+                host,
+                purpose: Purpose::Gateway,
+                stream,
+                ..
+            } => {
+                let events = self.events.clone();
+                tokio::spawn(async move {
+                    match handshake::offered(stream).await {
+                        // A closed queue is the end of the agent.
+                        Ok(offer) => drop(events.send(MeshEvent::Offer { host, offer }).await),
+                        Err(error) => tracing::warn!(%host, %error, "stream refused"),
+                    }
+                });
+                Vec::new()
+            }
+            GateEvent::Stream {
+                host,
+                connection,
+                purpose: Purpose::Join,
+                stream,
+            } => {
+                if self.peers.is_joining(connection) {
+                    tracing::warn!(%host, "one application at a time, another was dropped");
+                    return Vec::new();
+                }
+                let effects = self.peers.joining(connection, true);
+                self.hear(host, connection, stream);
+                effects
+            }
+        }
+    }
+
+    fn hear(
+        &self,
+        host: HostId,
+        connection: libp2p::swarm::ConnectionId,
+        stream: libp2p::Stream,
+    ) {
+        let (events, orders) = (self.events.clone(), self.orders.clone());
+        tokio::spawn(async move {
+            let decide = async |request| {
+                let (answer, answer_from) = oneshot::channel();
+                let event = MeshEvent::Application {
+                    host,
+                    request,
+                    answer,
+                };
+                events.send(event).await.ok()?;
+                Some(answer_from)
+            };
+            if let Err(error) = handshake::hear(stream, decide).await {
+                tracing::warn!(%host, %error, "application for membership failed");
+            }
+            if let Some(orders) = orders.upgrade() {
+                // A closed queue is the end of the mesh.
+                let _ = orders.send(Order::Heard(connection)).await;
+            }
+        });
+    }
+
+    async fn carry_out(&mut self, effect: Effect) {
+        match effect {
+            Effect::Dial(host, addresses) => {
+                let Some(peer) = peer_id(host) else { return };
+                let dial = DialOpts::peer_id(peer)
+                    .condition(PeerCondition::Always)
+                    .addresses(addresses)
+                    .build();
+                if let Err(error) = self.swarm.dial(dial) {
+                    tracing::debug!(%host, %error, "not dialled");
+                    self.peers.dial_failed(host, Instant::now());
+                    if let Some(reply) = self.applying.remove(&host) {
+                        let _ = reply.send(Err(format!("{host} cannot be dialled: {error}")));
+                    }
+                }
+            }
+            Effect::Close(connection) => drop(self.swarm.close_connection(connection)),
+            Effect::Up(host) => self.tell(host, true).await,
+            Effect::Down(host) => self.tell(host, false).await,
+        }
+    }
+
+    async fn tell(&mut self, host: HostId, connected: bool) {
+        tracing::info!(%host, connected, "member");
+        // A closed queue is the end of the agent.
+        let _ = self.events.send(MeshEvent::Peer { host, connected }).await;
+    }
+}

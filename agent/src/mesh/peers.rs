@@ -1,0 +1,304 @@
+//! Whom to dial, which connection to keep, and whose time is up.
+//!
+//! Pure: no I/O, no clock, no randomness. The caller passes `now` and carries out the [`Effect`]s. A member is dialled
+//! until it is connected: by the host with the smaller id first, by the other after [`GRACE`]. Of several connections
+//! to a member both sides keep the same one. Everybody else is a stranger and is closed at its deadline.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use beemesh_protocol::HostId;
+use libp2p::{Multiaddr, swarm::ConnectionId};
+
+use super::gate::Role;
+
+/// How long the host with the larger id leaves dialling to the other.
+const GRACE: Duration = Duration::from_secs(1);
+/// The pause before the first and before every late redial of a member.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// A connection that lasted this long was a good one: pauses begin anew.
+const GOOD: Duration = Duration::from_secs(10);
+/// Two connections that are made within this time crossed each other. Of two further apart, the older is dead: nobody
+/// dials a member that it is connected to.
+const CROSSED: Duration = Duration::from_secs(2);
+/// How long a stranger may stay.
+pub(super) const STRANGER_TIME: Duration = Duration::from_secs(10);
+/// How long a connection that this host made in order to join may stay.
+pub(super) const JOIN_TIME: Duration = Duration::from_secs(15);
+
+/// What the caller must do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Effect {
+    Dial(HostId, Vec<Multiaddr>),
+    Close(ConnectionId),
+    /// The member can be reached.
+    Up(HostId),
+    /// It cannot any more.
+    Down(HostId),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Peers {
+    me: HostId,
+    members: BTreeMap<HostId, Member>,
+    connections: BTreeMap<ConnectionId, Connection>,
+}
+
+#[derive(Debug)]
+struct Member {
+    addresses: Vec<Multiaddr>,
+    up: bool,
+    attempts: u32,
+    dial: Dial,
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Dial {
+    /// Connected: nothing to dial.
+    Rest,
+    /// Dial at this time.
+    Due(Instant),
+    /// A dial is under way.
+    Busy,
+}
+
+#[derive(Debug)]
+struct Connection {
+    host: HostId,
+    role: Role,
+    dialed: bool,
+    since: Instant,
+    /// An application for membership is being made on it.
+    joining: bool,
+}
+
+impl Peers {
+    pub(super) fn new(me: HostId) -> Self {
+        Self {
+            me,
+            members: BTreeMap::new(),
+            connections: BTreeMap::new(),
+        }
+    }
+
+    /// Replaces the member list.
+    pub(super) fn set_members(
+        &mut self,
+        list: BTreeMap<HostId, Vec<Multiaddr>>,
+        now: Instant,
+    ) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        let gone = |host: &HostId| !list.contains_key(host);
+        for (host, member) in self.members.extract_if(.., |host, _| gone(host)) {
+            if member.up {
+                effects.push(Effect::Down(host));
+            }
+        }
+        for (host, addresses) in list {
+            if host == self.me {
+                continue;
+            }
+            let grace = if self.me < host { Duration::ZERO } else { GRACE };
+            self.members
+                .entry(host)
+                .and_modify(|member| {
+                    // New addresses are a reason to try at once.
+                    if member.addresses != addresses && matches!(member.dial, Dial::Due(_)) {
+                        member.dial = Dial::Due(now + grace);
+                    }
+                    member.addresses.clone_from(&addresses);
+                })
+                .or_insert_with(|| Member {
+                    addresses,
+                    up: false,
+                    attempts: 0,
+                    dial: Dial::Due(now + grace),
+                });
+        }
+        for (id, connection) in &self.connections {
+            if connection.role != self.role(connection.host) && !connection.joining {
+                effects.push(Effect::Close(*id));
+            }
+        }
+        effects
+    }
+
+    fn role(&self, host: HostId) -> Role {
+        if self.members.contains_key(&host) {
+            Role::Member
+        } else {
+            Role::Stranger
+        }
+    }
+
+    /// A connection was made.
+    pub(super) fn connected(
+        &mut self,
+        host: HostId,
+        id: ConnectionId,
+        role: Role,
+        dialed: bool,
+        now: Instant,
+    ) -> Vec<Effect> {
+        let connection = Connection {
+            host,
+            role,
+            dialed,
+            since: now,
+            joining: false,
+        };
+        self.connections.insert(id, connection);
+        if role != self.role(host) {
+            return vec![Effect::Close(id)];
+        }
+        let mut effects = self.surplus(host);
+        if let Some(member) = self.members.get_mut(&host) {
+            member.dial = Dial::Rest;
+            if !member.up {
+                member.up = true;
+                effects.push(Effect::Up(host));
+            }
+        }
+        effects
+    }
+
+    /// A connection ended.
+    pub(super) fn closed(&mut self, id: ConnectionId, now: Instant) -> Vec<Effect> {
+        let Some(connection) = self.connections.remove(&id) else {
+            return Vec::new();
+        };
+        let host = connection.host;
+        let connected = self.link(host).is_some();
+        let pause_first = self.me > host;
+        let Some(member) = self.members.get_mut(&host) else {
+            return Vec::new();
+        };
+        if connected {
+            return Vec::new();
+        }
+        if now.duration_since(connection.since) >= GOOD {
+            member.attempts = 0;
+        }
+        if member.dial == Dial::Rest {
+            let grace = if pause_first { GRACE } else { Duration::ZERO };
+            member.dial = Dial::Due(now + pause(member.attempts) + grace);
+            member.attempts += 1;
+        }
+        if std::mem::take(&mut member.up) {
+            return vec![Effect::Down(host)];
+        }
+        Vec::new()
+    }
+
+    /// A dial failed.
+    pub(super) fn dial_failed(&mut self, host: HostId, now: Instant) {
+        if let Some(member) = self.members.get_mut(&host)
+            && member.dial == Dial::Busy
+        {
+            member.dial = Dial::Due(now + pause(member.attempts));
+            member.attempts += 1;
+        }
+    }
+
+    /// Marks a connection as used by an application, or done with it. A stranger's ends with its application.
+    pub(super) fn joining(&mut self, id: ConnectionId, joining: bool) -> Vec<Effect> {
+        let Some(connection) = self.connections.get_mut(&id) else {
+            return Vec::new();
+        };
+        connection.joining = joining;
+        if !joining && connection.role == Role::Stranger {
+            return vec![Effect::Close(id)];
+        }
+        Vec::new()
+    }
+
+    /// Whether an application is being made on a connection.
+    pub(super) fn is_joining(&self, id: ConnectionId) -> bool {
+        self.connections.get(&id).is_some_and(|found| found.joining)
+    }
+
+    /// The connection to use for a member: the one that both sides keep.
+    pub(super) fn link(&self, host: HostId) -> Option<ConnectionId> {
+        let all = self.connections.iter();
+        let mut all = all.filter(|(_, found)| found.host == host && found.role == Role::Member);
+        let first = all.next()?;
+        let kept = all.fold(first, |a, b| if self.outlives(a.1, b.1) { a } else { b });
+        Some(*kept.0)
+    }
+
+    /// Any connection to a host, a stranger's included.
+    pub(super) fn any(&self, host: HostId) -> Option<ConnectionId> {
+        let mut all = self.connections.iter();
+        self.link(host)
+            .or_else(|| Some(*all.find(|(_, found)| found.host == host)?.0))
+    }
+
+    /// What the time has made necessary.
+    pub(super) fn due(&mut self, now: Instant) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        for (host, member) in &mut self.members {
+            if matches!(member.dial, Dial::Due(at) if at <= now) {
+                member.dial = Dial::Busy;
+                effects.push(Effect::Dial(*host, member.addresses.clone()));
+            }
+        }
+        for (id, connection) in &self.connections {
+            if connection.deadline().is_some_and(|at| at <= now) {
+                effects.push(Effect::Close(*id));
+            }
+        }
+        effects
+    }
+
+    /// When [`Peers::due`] has something to do next.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        let dials = self.members.values().filter_map(|member| match member.dial {
+            Dial::Due(at) => Some(at),
+            Dial::Rest | Dial::Busy => None,
+        });
+        let deadlines = self.connections.values().filter_map(Connection::deadline);
+        dials.chain(deadlines).min()
+    }
+
+    /// The connections to a member that are not the one to keep.
+    fn surplus(&self, host: HostId) -> Vec<Effect> {
+        let kept = self.link(host);
+        let all = self.connections.iter();
+        all.filter(|(id, found)| {
+            found.host == host && found.role == Role::Member && Some(**id) != kept
+        })
+        .map(|(id, _)| Effect::Close(*id))
+        .collect()
+    }
+
+    /// Whether `a` is kept rather than `b`. Both sides come to the same answer.
+    fn outlives(&self, a: &Connection, b: &Connection) -> bool {
+        let (older, younger) = (a.since.min(b.since), a.since.max(b.since));
+        if a.dialed == b.dialed || younger.duration_since(older) > CROSSED {
+            return a.since > b.since;
+        }
+        // They crossed: the one that the smaller id dialled stays.
+        a.dialed == (self.me < a.host)
+    }
+}
+
+impl Connection {
+    fn deadline(&self) -> Option<Instant> {
+        let time = match (self.role, self.dialed) {
+            (Role::Member, _) => return None,
+            (Role::Stranger, false) => STRANGER_TIME,
+            (Role::Stranger, true) => JOIN_TIME,
+        };
+        Some(self.since + time)
+    }
+}
+
+fn pause(attempts: u32) -> Duration {
+    PAUSE_MIN
+        .saturating_mul(1 << attempts.min(8))
+        .min(PAUSE_MAX)
+}
