@@ -33,8 +33,8 @@ install: image ## install below DESTDIR, as an ordinary user, touching nothing e
 	install -D -m 0644 $(IMAGE) $(DESTDIR)$(PREFIX)/share/beemesh/gateway.oci.tar
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/beemesh quadlet/units/gateway.yaml
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/containers/systemd quadlet/units/beemesh-gateway.kube quadlet/units/beemesh-gateway.image
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system systemd/system/beemesh-agent.service systemd/system/beemesh-agent.socket
-	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/beemesh-pod-.service.d systemd/system/beemesh-pod-.service.d/10-beemesh.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system $(wildcard systemd/system/*.service systemd/system/*.socket)
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system/beemesh-pod-.service.d $(wildcard systemd/system/beemesh-pod-.service.d/*.conf)
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system-preset systemd/system-preset/90-beemesh.preset
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d systemd/sysusers.d/beemesh.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d systemd/tmpfiles.d/beemesh.conf
