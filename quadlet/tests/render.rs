@@ -1,0 +1,221 @@
+//! What is rendered: whole files, compared with those under `tests/golden`. `BLESS=1` writes them anew.
+
+use std::{collections::BTreeSet, fs, path::Path};
+
+use beemesh_protocol::{
+    ClusterId,
+    state::{Kind, Object},
+};
+use beemesh_quadlet::{
+    manifest::{self, is_workload, workload_name},
+    render::{
+        self, Image, Pull, Quadlet, RenderError, Rendered, Revision, images, private_prefix,
+        read_quadlet, render, volumes,
+    },
+};
+use proptest::prelude::*;
+
+const CLUSTER: ClusterId = ClusterId([0xbe; 16]);
+
+fn parse(yaml: &str) -> Vec<Object> {
+    manifest::parse(yaml.as_bytes(), false).unwrap().objects
+}
+
+fn first_workload(objects: &[Object]) -> &Object {
+    objects
+        .iter()
+        .find(|object| is_workload(object.kind))
+        .unwrap()
+}
+
+fn rendered(objects: &[Object], revision: u64, index: u64) -> Result<Rendered, RenderError> {
+    let uses: Vec<&Object> = objects
+        .iter()
+        .filter(|object| !is_workload(object.kind))
+        .collect();
+    render(&Revision {
+        cluster: CLUSTER,
+        revision,
+        index,
+        object: first_workload(objects),
+        uses: &uses,
+    })
+}
+
+fn golden(name: &str, actual: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("tests/golden")
+        .join(name);
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, actual).unwrap();
+    }
+    let expected = fs::read_to_string(&path).unwrap_or_default();
+    assert_eq!(
+        actual,
+        expected,
+        "{} differs: BLESS=1 writes it anew",
+        path.display()
+    );
+}
+
+#[test]
+fn rendered_files_are_the_golden_ones() {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+    for (name, input) in [
+        ("web", tests.join("../../../examples/web.yaml")),
+        ("everything", tests.join("everything.in.yaml")),
+        ("job", tests.join("job.in.yaml")),
+    ] {
+        let objects = parse(&fs::read_to_string(input).unwrap());
+        let rendered = rendered(&objects, 1, 9).unwrap();
+        golden(&format!("{name}.kube"), &rendered.kube);
+        golden(
+            &format!("{name}.yaml"),
+            str::from_utf8(&rendered.yaml).unwrap(),
+        );
+        assert_eq!(images(&rendered.yaml), rendered.images, "{name}");
+    }
+}
+
+#[test]
+fn a_quadlet_says_what_it_runs() {
+    let objects = parse(include_str!("golden/everything.in.yaml"));
+    let rendered = rendered(&objects, 3, 17).unwrap();
+    let expected = Quadlet {
+        workload: "shop_everything".to_owned(),
+        revision: 3,
+        index: 17,
+        cluster: CLUSTER,
+        yaml: "beemesh-pod-shop_everything.17.yaml".to_owned(),
+    };
+    assert_eq!(read_quadlet(&rendered.kube), Some(expected));
+    for (from, to) in [
+        ("Workload=shop_everything", "Workload=../everything"),
+        ("Yaml=beemesh", "Yaml=/etc/beemesh"),
+        ("Index=17", "Index=18"),
+        ("[X-Beemesh]", "[X-Other]"),
+    ] {
+        assert_eq!(read_quadlet(&rendered.kube.replace(from, to)), None, "{to}");
+    }
+    let image = |reference: &str, pull| Image {
+        reference: reference.to_owned(),
+        pull,
+    };
+    assert_eq!(
+        images(&rendered.yaml),
+        [
+            image("docker.io/library/busybox", Pull::Always),
+            image("quay.io/shop/assets:3", Pull::Never),
+            image("quay.io/shop/web:1.2", Pull::IfNotPresent),
+        ]
+    );
+    let names = volumes(&rendered.yaml);
+    let private = names
+        .iter()
+        .filter(|name| name.starts_with("beemesh__shop_everything__"));
+    assert_eq!(private.count(), names.len() - 1, "{names:?}");
+    assert!(names.contains("beemesh__pvc__shop__data"), "{names:?}");
+}
+
+#[test]
+fn a_changed_config_map_changes_the_name_of_its_volume_and_no_other() {
+    let before = include_str!("golden/everything.in.yaml");
+    let after = before.replace("greeting: hello", "greeting: good day");
+    let names = |yaml: &str| volumes(&rendered(&parse(yaml), 1, 9).unwrap().yaml);
+    let (before, after) = (names(before), names(&after));
+    let gone: Vec<&String> = before.difference(&after).collect();
+    let is_config = |name: &&String| name.starts_with("beemesh__shop_everything__c__settings__");
+    assert_eq!(
+        gone.iter().copied().filter(is_config).count(),
+        gone.len(),
+        "{gone:?}"
+    );
+    assert_eq!(
+        gone.len(),
+        2,
+        "as it is, and as a volume with items: {gone:?}"
+    );
+}
+
+#[test]
+fn what_is_missing_is_named_unless_it_is_optional() {
+    let whole = parse(include_str!("golden/everything.in.yaml"));
+    let without = |kind: Kind, name: &str| {
+        let mut objects = whole.clone();
+        objects.retain(|object| (object.kind, object.name.as_str()) != (kind, name));
+        rendered(&objects, 1, 9).map(|_| ())
+    };
+    let missing = |kind, name: &str| {
+        Err(RenderError::Missing {
+            kind,
+            name: name.to_owned(),
+        })
+    };
+    assert_eq!(
+        without(Kind::ConfigMap, "settings"),
+        missing("ConfigMap", "settings")
+    );
+    assert_eq!(without(Kind::Secret, "keys"), missing("Secret", "keys"));
+    assert_eq!(without(Kind::PersistentVolumeClaim, "data"), Ok(()));
+}
+
+#[test]
+fn text_that_yaml_would_change_is_escaped() {
+    let yaml = r#"{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: "quay.io/a:1",
+        args: ["a\u0085b\u2028c\u007fd\ufeffe\u0001\n---\n%n ${x} é 🐝"]}]}}"#;
+    let hostile = "a\u{85}b\u{2028}c\u{7f}d\u{feff}e\u{1}\n---\n%n ${x} é 🐝";
+    let rendered = rendered(&parse(yaml), 1, 1).unwrap();
+    let text = String::from_utf8(rendered.yaml.clone()).unwrap();
+    assert!(
+        !text.contains(['\u{85}', '\u{2028}', '\u{7f}', '\u{feff}', '\u{1}']),
+        "{text}"
+    );
+    let back: serde_yaml::Value = serde_yaml::from_str(&text).unwrap();
+    assert_eq!(back["spec"]["containers"][0]["args"][0], hostile);
+    assert_eq!(images(&rendered.yaml).len(), 1);
+}
+
+/// Anything that a name may be, and much that it may not.
+fn any_name() -> impl Strategy<Value = String> {
+    prop_oneof![
+        "[a-z0-9.-]{1,20}",
+        "[a-z]{1,3}[%\\n\\r\\\\_@/= \\[\\];a-z]{1,8}",
+        "\\PC{0,12}"
+    ]
+}
+
+fn pod(namespace: &str, name: &str) -> Object {
+    let mut objects = parse(include_str!("golden/everything.in.yaml"));
+    objects.retain(|object| is_workload(object.kind));
+    let mut object = objects.remove(0);
+    (object.namespace, object.name) = (namespace.to_owned(), name.to_owned());
+    object
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+    /// Whatever a replicated object is called, its Quadlet is refused or holds the fixed lines and nothing else.
+    #[test]
+    fn no_name_gets_a_line_or_a_specifier_into_a_unit(namespace in any_name(), name in any_name()) {
+        let uses = parse(include_str!("golden/everything.in.yaml"));
+        let uses: Vec<Object> = uses.into_iter().filter(|used| !is_workload(used.kind))
+            .map(|used| Object { namespace: namespace.clone(), ..used }).collect();
+        let object = pod(&namespace, &name);
+        let revision = Revision { cluster: CLUSTER, revision: 1, index: 9, object: &object, uses: &uses.iter().collect::<Vec<_>>() };
+        let Ok(rendered) = render(&revision) else { return Ok(()) };
+        let workload = workload_name(&namespace, &name);
+        let plain = include_str!("golden/everything.kube").replace("shop_everything", &workload);
+        prop_assert_eq!(&rendered.kube, &plain);
+        prop_assert!(workload.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)));
+        prop_assert_eq!(render::yaml_file(&workload, 9).contains('/'), false);
+        // The same revision gives the same bytes, and every private name in them is this workload's.
+        prop_assert_eq!(&render(&revision).unwrap(), &rendered);
+        let text = String::from_utf8(rendered.yaml).unwrap();
+        let words: BTreeSet<&str> = text.split('"').filter(|word| word.starts_with("beemesh__")).collect();
+        let claim = format!("beemesh__pvc__{namespace}__");
+        for word in words {
+            prop_assert!(word.starts_with(&private_prefix(&workload)) || word.starts_with(&claim), "{}", word);
+        }
+    }
+}
