@@ -144,7 +144,7 @@ pub fn judge(containers: &[Container], restart: Restart) -> Verdict {
         return Verdict::Completed(health);
     }
     let runs = |container: &Container| matches!(container.run, Run::Running | Run::Paused);
-    if members().any(|container| runs(container)) {
+    if members().any(runs) {
         return Verdict::Running(health);
     }
     // Between two runs of a container that its policy restarts, only the infra container is up.
