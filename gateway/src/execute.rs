@@ -1,0 +1,237 @@
+//! Carries out what the reconciler decides: one task for each workload that has work, one work at a time in it.
+//!
+//! Shell: owns the reconciler's loop and the tasks, and decides nothing. Input: the replicated state, the agent's unit
+//! states. Output: calls to Podman and requests to the agent ([`flight`]), and this host's [`Standing`].
+
+mod flight;
+
+use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+
+use beemesh_protocol::{HostId, peer::WorkloadReport};
+use beemesh_quadlet::podman::Podman;
+use tokio::{
+    sync::{Semaphore, mpsc, oneshot, watch},
+    task::{Id, JoinSet},
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    link::Link,
+    raft::{Metrics, View},
+    reconcile::{Ending, Plan, Reconciler, Seen, Step, Work},
+};
+use flight::{Bounds, Flight};
+
+/// Messages of works to the loop; a full queue only slows the works down.
+const PROGRESS_MAX: usize = 256;
+/// Pods that are played at one time. Podman takes its time for each; more at once only make all of them late.
+const PLAYS_MAX: usize = 8;
+/// Images that are pulled at one time.
+const PULLS_MAX: usize = 4;
+/// Nothing is due: look again after this long all the same.
+const IDLE_MAX: Duration = Duration::from_secs(3600);
+
+/// What the executor works with.
+#[derive(Clone)]
+pub(crate) struct Settings {
+    /// This host.
+    pub(crate) host: HostId,
+    /// The way to the agent.
+    pub(crate) link: Link,
+    /// The host's Podman.
+    pub(crate) podman: Podman,
+    /// The folder of the workloads' Quadlets, to read.
+    pub(crate) units: PathBuf,
+    /// The replicated state.
+    pub(crate) view: watch::Receiver<Arc<View>>,
+    /// How consensus is doing: tells when the state has caught up after the start.
+    pub(crate) metrics: watch::Receiver<Metrics>,
+}
+
+/// How this host stands with its workloads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Standing {
+    /// By name.
+    pub(crate) workloads: Vec<WorkloadReport>,
+    /// What the host should not have, in words for a person.
+    pub(crate) strange: Vec<String>,
+}
+
+/// A step that a work has come to.
+#[derive(Debug)]
+struct Progress {
+    workload: String,
+    step: Step,
+}
+
+struct Executor {
+    settings: Settings,
+    reconciler: Reconciler,
+    works: JoinSet<Ending>,
+    /// Which workload a task works for.
+    names: HashMap<Id, String>,
+    /// How to break a work off.
+    cancels: HashMap<String, oneshot::Sender<()>>,
+    progress: mpsc::Sender<Progress>,
+    bounds: Arc<Bounds>,
+    standing: watch::Sender<Arc<Standing>>,
+}
+
+/// Begins to execute, for as long as the runtime lives.
+pub(crate) fn start(settings: Settings) -> watch::Receiver<Arc<Standing>> {
+    let (standing, receiver) = watch::channel(Arc::default());
+    let (progress, progress_from) = mpsc::channel(PROGRESS_MAX);
+    let executor = Executor {
+        settings,
+        reconciler: Reconciler::default(),
+        works: JoinSet::new(),
+        names: HashMap::new(),
+        cancels: HashMap::new(),
+        progress,
+        bounds: Arc::new(Bounds {
+            pulls: Semaphore::new(PULLS_MAX),
+            plays: Semaphore::new(PLAYS_MAX),
+        }),
+        standing,
+    };
+    tokio::spawn(executor.run(progress_from));
+    receiver
+}
+
+impl Executor {
+    async fn run(mut self, mut progress: mpsc::Receiver<Progress>) {
+        let (mut units, mut synced) = (self.settings.link.units(), self.settings.link.synced());
+        self.caught_up().await;
+        loop {
+            let due = if *synced.borrow_and_update() {
+                let (view, units) = {
+                    let view = self.settings.view.borrow_and_update().clone();
+                    (view, units.borrow_and_update().clone())
+                };
+                let seen = Seen {
+                    now: Instant::now(),
+                    host: self.settings.host,
+                    view: &view,
+                    units: &units,
+                };
+                let plan = self.reconciler.look(&seen);
+                self.carry_out(plan, &view)
+            } else {
+                None
+            };
+            let idle = Instant::now() + IDLE_MAX;
+            let open = tokio::select! {
+                changed = self.settings.view.changed() => changed.is_ok(),
+                changed = units.changed() => changed.is_ok(),
+                changed = synced.changed() => changed.is_ok(),
+                Some(Progress { workload, step }) = progress.recv() => {
+                    self.reconciler.reached(&workload, step);
+                    true
+                }
+                Some(ended) = self.works.join_next_with_id() => {
+                    // A work's last words come before its end.
+                    while let Ok(Progress { workload, step }) = progress.try_recv() {
+                        self.reconciler.reached(&workload, step);
+                    }
+                    self.ended(ended);
+                    true
+                }
+                () = sleep_until(due.unwrap_or(idle)) => true,
+            };
+            if !open {
+                return;
+            }
+        }
+    }
+
+    /// Waits until the state includes what this host had applied before the gateway was restarted. Acting on less
+    /// would bring back workloads that were deleted since. What is in the log was applied, or is about to be, or is
+    /// about to be cut off by a new leader, which shortens the log.
+    async fn caught_up(&mut self) {
+        let mut floor = 0;
+        loop {
+            let applied = self.settings.view.borrow_and_update().applied;
+            let last = self.settings.metrics.borrow_and_update().last_log;
+            if floor == 0 {
+                floor = last;
+            }
+            if last > 0 && applied >= floor.min(last) {
+                return;
+            }
+            tokio::select! {
+                Ok(()) = self.settings.view.changed() => {}
+                Ok(()) = self.settings.metrics.changed() => {}
+                else => return,
+            }
+        }
+    }
+
+    fn carry_out(&mut self, plan: Plan, view: &Arc<View>) -> Option<Instant> {
+        let Plan {
+            begin,
+            cancel,
+            reports,
+            strange,
+            due,
+        } = plan;
+        for workload in cancel {
+            if let Some(cancel) = self.cancels.remove(&workload) {
+                // A work that has just ended needs no breaking off.
+                let _ = cancel.send(());
+            }
+        }
+        let standing = Standing {
+            workloads: reports,
+            strange,
+        };
+        self.standing.send_if_modified(|present| {
+            let changed = **present != standing;
+            if changed {
+                *present = Arc::new(standing);
+            }
+            changed
+        });
+        for (workload, work) in begin {
+            self.begin(workload, work, view);
+        }
+        due
+    }
+
+    fn begin(&mut self, workload: String, work: Work, view: &Arc<View>) {
+        tracing::info!(workload, ?work, "work begins");
+        let (cancel, cancelled) = oneshot::channel();
+        let flight = Flight {
+            workload: workload.clone(),
+            work,
+            view: Arc::clone(view),
+            link: self.settings.link.clone(),
+            podman: self.settings.podman.clone(),
+            units: self.settings.units.clone(),
+            bounds: Arc::clone(&self.bounds),
+            progress: self.progress.clone(),
+        };
+        let task = self.works.spawn(flight.run(cancelled));
+        self.names.insert(task.id(), workload.clone());
+        self.cancels.insert(workload, cancel);
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Ending), tokio::task::JoinError>) {
+        let (id, ending) = match ended {
+            Ok(ended) => ended,
+            Err(error) => (
+                error.id(),
+                Ending::Failed(format!("a mistake in Beemesh: {error}")),
+            ),
+        };
+        let Some(workload) = self.names.remove(&id) else {
+            return;
+        };
+        self.cancels.remove(&workload);
+        match &ending {
+            Ending::Done => tracing::info!(workload, "work done"),
+            Ending::Cancelled => tracing::info!(workload, "work broken off for a newer revision"),
+            Ending::Failed(error) => tracing::warn!(workload, error, "work failed, will retry"),
+        }
+        self.reconciler.ended(Instant::now(), &workload, ending);
+    }
+}

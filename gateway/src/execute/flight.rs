@@ -1,0 +1,351 @@
+//! One work on one workload, step by step.
+//!
+//! Shell: does what a [`Step`] says and stops at the first that fails. Every call in here has its own time limit. A
+//! pod that cannot be played is handed to its unit, whose supervisor tries once more and then shows the reason in
+//! `systemctl status`.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use beemesh_protocol::{
+    ipc::{Request, UnitFiles},
+    state::Object,
+};
+use beemesh_quadlet::{
+    podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
+    render::{self, Image, Pull, RenderError, Rendered, private_prefix, render, yaml_file},
+};
+use futures::future::try_join_all;
+use tokio::{
+    io::AsyncReadExt,
+    sync::{Semaphore, mpsc, oneshot},
+};
+
+use super::Progress;
+use crate::{
+    link::{Link, LinkError},
+    raft::View,
+    reconcile::{Ending, Step, Work, replacement, unnamed},
+};
+
+/// The largest YAML that is read back: a manifest of 1 MiB with the ConfigMaps and Secrets it refers to.
+const YAML_MAX: u64 = 64 << 20;
+
+/// What limits works among each other.
+#[derive(Debug)]
+pub(super) struct Bounds {
+    pub(super) pulls: Semaphore,
+    pub(super) plays: Semaphore,
+}
+
+/// One work under way.
+pub(super) struct Flight {
+    pub(super) workload: String,
+    pub(super) work: Work,
+    pub(super) view: Arc<View>,
+    pub(super) link: Link,
+    pub(super) podman: Podman,
+    pub(super) units: PathBuf,
+    pub(super) bounds: Arc<Bounds>,
+    pub(super) progress: mpsc::Sender<Progress>,
+}
+
+/// The bytes of the revision that a work is about.
+struct Files {
+    /// Only for a revision that is to be written.
+    kube: Option<String>,
+    yaml: Vec<u8>,
+    images: Vec<Image>,
+}
+
+/// Why a step failed. Its words go to the user as they are.
+#[derive(Debug, thiserror::Error)]
+enum StepError {
+    #[error("{0}")]
+    Podman(#[from] PodmanError),
+    #[error("{0}")]
+    Agent(#[from] LinkError),
+    #[error("{0}")]
+    Render(#[from] RenderError),
+    #[error("the workload is not in the state any more")]
+    Unwanted,
+    #[error("image {0} is not on this host, and its pull policy is Never")]
+    Absent(String),
+    #[error("pod {0} exists already and does not belong to Beemesh")]
+    Taken(String),
+    #[error("pod {0} is still there")]
+    Remains(String),
+    #[error("read {path}: {source}")]
+    Read { path: PathBuf, source: io::Error },
+}
+
+impl Flight {
+    /// Does all steps, telling each before it begins. Can be broken off while it pulls images.
+    pub(super) async fn run(self, cancelled: oneshot::Receiver<()>) -> Ending {
+        match self.go(cancelled).await {
+            Ok(ending) => ending,
+            Err(error) => Ending::Failed(error.to_string()),
+        }
+    }
+
+    async fn go(&self, mut cancelled: oneshot::Receiver<()>) -> Result<Ending, StepError> {
+        let files = self.files().await?;
+        for step in self.work.steps() {
+            self.tell(*step).await;
+            match step {
+                Step::Pull => tokio::select! {
+                    pulled = self.pull(&files.images) => pulled?,
+                    Ok(()) = &mut cancelled => return Ok(Ending::Cancelled),
+                },
+                Step::Put => self.put(&files).await?,
+                Step::Replace => match self.replace(&files.yaml).await {
+                    Err(StepError::Podman(error)) if !error.is_passing() => {
+                        self.hand_over(error).await?
+                    }
+                    outcome => outcome?,
+                },
+                Step::Start => self.start().await?,
+                Step::Stop => self.stop().await?,
+                Step::Down => self.down(&files.yaml).await?,
+                Step::Sync => self.ask(Request::SyncStorage).await?,
+                Step::Tidy => {
+                    self.ask(Request::TidyUnit {
+                        workload: self.workload.clone(),
+                    })
+                    .await?
+                }
+                // Leftovers harm nobody, and the next work on this workload comes by here again.
+                Step::Collect => {
+                    if let Err(error) = self.collect(&files.yaml).await {
+                        tracing::warn!(workload = self.workload, %error, "old volumes or secrets not removed");
+                    }
+                }
+                Step::Clear => self.collect(&[]).await?,
+                Step::Forget => {
+                    self.ask(Request::RemoveUnit {
+                        workload: self.workload.clone(),
+                    })
+                    .await?
+                }
+            }
+        }
+        Ok(Ending::Done)
+    }
+
+    async fn tell(&self, step: Step) {
+        // The loop outlives every work, except when the gateway ends, and then nobody listens.
+        let _ = self
+            .progress
+            .send(Progress {
+                workload: self.workload.clone(),
+                step,
+            })
+            .await;
+    }
+
+    async fn ask(&self, request: Request) -> Result<(), StepError> {
+        self.link.request(request).await?;
+        Ok(())
+    }
+
+    /// Renders a revision that is to be written, and reads one that was written.
+    async fn files(&self) -> Result<Files, StepError> {
+        if let Work::Bring(index) | Work::Persist(index) = self.work {
+            let state = &self.view.state;
+            let wanted = state
+                .workload(&self.workload)
+                .filter(|workload| workload.index == index);
+            let (workload, cluster) = wanted.zip(state.cluster()).ok_or(StepError::Unwanted)?;
+            let uses = state.uses(&workload.object);
+            let uses: Vec<&Object> = uses.iter().map(AsRef::as_ref).collect();
+            let revision = render::Revision {
+                cluster,
+                revision: workload.revision,
+                index,
+                object: &workload.object,
+                uses: &uses,
+            };
+            let Rendered { kube, yaml, images } = render(&revision)?;
+            return Ok(Files {
+                kube: Some(kube),
+                yaml,
+                images,
+            });
+        }
+        let yaml = self.read(self.work.index()).await?.unwrap_or_default();
+        Ok(Files {
+            kube: None,
+            images: render::images(&yaml),
+            yaml,
+        })
+    }
+
+    /// The YAML of a revision that was written; `None` when it is not there.
+    async fn read(&self, index: u64) -> Result<Option<Vec<u8>>, StepError> {
+        let path = self.units.join(yaml_file(&self.workload, index));
+        match read(&path).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StepError::Read { path, source }),
+        }
+    }
+
+    async fn pull(&self, images: &[Image]) -> Result<(), StepError> {
+        try_join_all(images.iter().map(|image| self.pull_one(image))).await?;
+        Ok(())
+    }
+
+    async fn pull_one(&self, Image { reference, pull }: &Image) -> Result<(), StepError> {
+        if *pull != Pull::Always {
+            if self.podman.image_exists(reference).await? {
+                return Ok(());
+            }
+            if *pull == Pull::Never {
+                return Err(StepError::Absent(reference.clone()));
+            }
+        }
+        let _permit = permit(&self.bounds.pulls).await;
+        Ok(self.podman.pull(reference).await?)
+    }
+
+    async fn put(&self, files: &Files) -> Result<(), StepError> {
+        let files = UnitFiles {
+            workload: self.workload.clone(),
+            index: self.work.index(),
+            kube: files.kube.clone().ok_or(StepError::Unwanted)?,
+            yaml: files.yaml.clone(),
+        };
+        self.ask(Request::PutUnit(files)).await
+    }
+
+    async fn start(&self) -> Result<(), StepError> {
+        self.ask(Request::StartUnit {
+            workload: self.workload.clone(),
+        })
+        .await
+    }
+
+    /// Stops the unit. If systemd does not know it, or fails to, taking the pod down is all the more needed.
+    async fn stop(&self) -> Result<(), StepError> {
+        match self
+            .ask(Request::StopUnit {
+                workload: self.workload.clone(),
+            })
+            .await
+        {
+            Err(StepError::Agent(LinkError::Refused(reason))) => {
+                tracing::warn!(workload = self.workload, reason, "unit not stopped");
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Makes the pod of these bytes the workload's only one.
+    async fn replace(&self, yaml: &[u8]) -> Result<(), StepError> {
+        let _permit = permit(&self.bounds.plays).await;
+        let pods = self.pods().await?;
+        let replacement = replacement(&pods, self.work.index());
+        for pod in replacement.down {
+            self.down_one(pod).await?;
+        }
+        if !replacement.play {
+            return Ok(());
+        }
+        let Err(error) = self.podman.play(yaml).await else {
+            return Ok(());
+        };
+        // Podman rolls nothing back, and taking down by these bytes goes by the pod's name, whosever it is.
+        if let Some(pod) = self.podman.pod(&self.workload).await?
+            && pod.workload() != Some(&self.workload)
+        {
+            return Err(StepError::Taken(pod.name));
+        }
+        self.podman.down(yaml).await?;
+        Err(error.into())
+    }
+
+    /// The pod could not be played: lets the unit try, so that it is the unit that fails with a reason. Succeeds when
+    /// the unit does.
+    async fn hand_over(&self, error: PodmanError) -> Result<(), StepError> {
+        tracing::warn!(workload = self.workload, %error, "pod not played, its unit tries");
+        // An active unit would first wait for the pod.
+        self.tell(Step::Stop).await;
+        self.stop().await?;
+        self.tell(Step::Start).await;
+        match self.start().await {
+            Err(StepError::Agent(LinkError::Refused(_))) => Err(error.into()),
+            outcome => outcome,
+        }
+    }
+
+    /// Takes down every pod of the workload, whatever its revision, and checks that none is left.
+    async fn down(&self, yaml: &[u8]) -> Result<(), StepError> {
+        if !yaml.is_empty() {
+            self.podman.down(yaml).await?;
+        }
+        let pods = self.pods().await?;
+        if pods.is_empty() {
+            return Ok(());
+        }
+        for pod in &pods {
+            self.down_one(pod).await?;
+        }
+        match self.pods().await?.pop() {
+            Some(pod) => Err(StepError::Remains(pod.name)),
+            None => Ok(()),
+        }
+    }
+
+    /// Takes a pod down with the bytes that made it, which also removes its service container.
+    async fn down_one(&self, pod: &Pod) -> Result<(), StepError> {
+        let yaml = match pod.index() {
+            Some(index) => self.read(index).await?,
+            None => None,
+        };
+        match yaml {
+            Some(yaml) => self.podman.down(&yaml).await?,
+            None => self.podman.remove_pod(&pod.name).await?,
+        }
+        Ok(())
+    }
+
+    async fn pods(&self) -> Result<Vec<Pod>, StepError> {
+        let label = format!("{LABEL_WORKLOAD}={}", self.workload);
+        Ok(self.podman.pods(&[&label]).await?)
+    }
+
+    /// Removes what belongs to the workload alone and is not named in `yaml`.
+    async fn collect(&self, yaml: &[u8]) -> Result<(), StepError> {
+        let prefix = private_prefix(&self.workload);
+        let (volumes, secrets) =
+            tokio::try_join!(self.podman.volumes(&prefix), self.podman.secrets(&prefix))?;
+        for volume in unnamed(volumes, yaml) {
+            self.podman.remove_volume(&volume).await?;
+        }
+        for secret in unnamed(secrets, yaml) {
+            self.podman.remove_secret(&secret).await?;
+        }
+        Ok(())
+    }
+}
+
+async fn permit(semaphore: &Semaphore) -> tokio::sync::SemaphorePermit<'_> {
+    semaphore
+        .acquire()
+        .await
+        .expect("the executor's semaphores are never closed")
+}
+
+async fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    tokio::fs::File::open(path)
+        .await?
+        .take(YAML_MAX)
+        .read_to_end(&mut bytes)
+        .await?;
+    Ok(bytes)
+}

@@ -1,0 +1,142 @@
+//! Which hosts run a workload.
+//!
+//! Pure: no I/O, no clock, no randomness. Input: a workload's `nodeSelector` and `replicas`, and the members. Output: a
+//! set of members, the same on every gateway. A member that comes or goes moves no replica between the others: each
+//! member's claim to a workload is a hash of the two names, and the highest claims win (rendezvous hashing).
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use beemesh_protocol::{
+    HostId,
+    state::{Host, Object},
+};
+use sha2::{Digest, Sha256};
+
+/// The label that every host has without being given it: its name.
+pub(crate) const LABEL_HOSTNAME: &str = "kubernetes.io/hostname";
+
+/// The members that run the workload.
+pub(crate) fn hosts(
+    workload: &str,
+    object: &Object,
+    members: &BTreeMap<HostId, Host>,
+) -> BTreeSet<HostId> {
+    let mut fit: Vec<HostId> = members
+        .values()
+        .filter(|host| fits(host, &object.selector))
+        .map(|host| host.id)
+        .collect();
+    if let Some(replicas) = object.replicas {
+        fit.sort_by_cached_key(|host| std::cmp::Reverse((claim(workload, *host), *host)));
+        fit.truncate(usize::try_from(replicas).unwrap_or(usize::MAX));
+    }
+    fit.into_iter().collect()
+}
+
+fn fits(host: &Host, selector: &BTreeMap<String, String>) -> bool {
+    selector.iter().all(|(label, value)| {
+        if label == LABEL_HOSTNAME {
+            *value == host.name
+        } else {
+            host.labels.get(label) == Some(value)
+        }
+    })
+}
+
+fn claim(workload: &str, host: HostId) -> [u8; 32] {
+    // The name cannot hold a zero byte, so no two pairs give the same input.
+    let hash = Sha256::new()
+        .chain_update(workload)
+        .chain_update([0])
+        .chain_update(host.0);
+    hash.finalize().into()
+}
+
+#[cfg(test)]
+mod tests {
+    use beemesh_protocol::state::Kind;
+
+    use super::*;
+
+    fn members(numbers: impl IntoIterator<Item = u8>) -> BTreeMap<HostId, Host> {
+        let host = |n: u8| Host {
+            id: HostId([n; 32]),
+            name: format!("h{n}"),
+            addresses: Vec::new(),
+            labels: BTreeMap::from([(
+                "disk".to_owned(),
+                if n % 2 == 0 { "ssd" } else { "hdd" }.to_owned(),
+            )]),
+        };
+        numbers
+            .into_iter()
+            .map(|n| (HostId([n; 32]), host(n)))
+            .collect()
+    }
+
+    fn object(replicas: Option<u32>, selector: &[(&str, &str)]) -> Object {
+        Object {
+            kind: Kind::Deployment,
+            namespace: "default".into(),
+            name: "web".into(),
+            body: Vec::new(),
+            hash: [0; 32],
+            references: Vec::new(),
+            replicas,
+            selector: selector
+                .iter()
+                .map(|(k, v)| ((*k).to_owned(), (*v).to_owned()))
+                .collect(),
+        }
+    }
+
+    fn chosen(workload: &str, object: &Object, members: &BTreeMap<HostId, Host>) -> Vec<u8> {
+        hosts(workload, object, members)
+            .iter()
+            .map(|host| host.0[0])
+            .collect()
+    }
+
+    #[test]
+    fn selector_narrows_and_replicas_count() {
+        let all = members(1..=4);
+        for (replicas, selector, expected) in [
+            (None, &[][..], vec![1, 2, 3, 4]),
+            (None, &[("disk", "ssd")], vec![2, 4]),
+            (None, &[("disk", "ssd"), (LABEL_HOSTNAME, "h4")], vec![4]),
+            (None, &[(LABEL_HOSTNAME, "h3")], vec![3]),
+            (None, &[("zone", "a")], vec![]),
+            (Some(0), &[], vec![]),
+            (Some(9), &[("disk", "hdd")], vec![1, 3]),
+        ] {
+            assert_eq!(
+                chosen("web", &object(replicas, selector), &all),
+                expected,
+                "{replicas:?} {selector:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_host_that_leaves_moves_only_its_own_replicas() {
+        let (before, after) = (members(1..=9), members((1..=9).filter(|n| *n != 5)));
+        let two = object(Some(2), &[]);
+        let mut used = BTreeSet::new();
+        for n in 0..50 {
+            let workload = format!("w{n}");
+            let (old, new) = (
+                chosen(&workload, &two, &before),
+                chosen(&workload, &two, &after),
+            );
+            assert_eq!((old.len(), new.len()), (2, 2));
+            assert!(
+                old.iter()
+                    .filter(|host| **host != 5)
+                    .all(|host| new.contains(host)),
+                "{old:?} {new:?}"
+            );
+            used.extend(old);
+        }
+        assert_eq!(used.len(), 9, "every host gets its share");
+    }
+}

@@ -1,0 +1,308 @@
+//! Decides what this host must do next for each workload, and what it says about them.
+//!
+//! Pure: no I/O, no clock, no randomness; the caller passes `now`. Input: the replicated state ([`View`]), what systemd
+//! and the disk say ([`UnitState`]), and what became of earlier [`Work`]. Output: the work to begin, the reports, and
+//! when to look again. The rules are in [`decide`], the steps of each work in [`work`], the words in [`tell`].
+//!
+//! A workload has at most one work under way. Nothing is remembered over a restart of the gateway: what a work left
+//! half done shows in the units, and the next decision finishes it.
+
+mod decide;
+mod tell;
+mod work;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+use beemesh_protocol::{ClusterId, HostId, ipc::UnitState, peer::WorkloadReport};
+use beemesh_quadlet::render::{Quadlet, read_quadlet};
+use tokio::time::Instant;
+
+pub(crate) use work::{Replacement, Step, Work, replacement, unnamed};
+
+use crate::{place, raft::View};
+
+/// The pause after the first failure of a work; it doubles with each further one. What fails here is an image that
+/// cannot be pulled, a full disk, a Podman or an agent that is away: short enough that nobody waits for us after the
+/// repair, long enough not to be a burden meanwhile.
+const PAUSE_MIN: Duration = Duration::from_secs(2);
+/// The longest pause after failures.
+const PAUSE_MAX: Duration = Duration::from_secs(300);
+/// The same for a unit that is `failed`: its supervisor gave the pod up as beyond repair, so only something outside of
+/// the workload can help (a port or a volume that becomes free, an image that appears), and the unit should stay
+/// visibly failed in between.
+const FAILED_PAUSE_MIN: Duration = Duration::from_secs(60);
+/// The longest pause between two starts of a failed unit.
+const FAILED_PAUSE_MAX: Duration = Duration::from_secs(900);
+
+/// All that is seen at one moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    /// The moment.
+    pub(crate) now: Instant,
+    /// This host.
+    pub(crate) host: HostId,
+    /// What the cluster wants.
+    pub(crate) view: &'a View,
+    /// What the host has.
+    pub(crate) units: &'a BTreeMap<String, UnitState>,
+}
+
+/// What comes of a look.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// Work to begin, by workload.
+    pub(crate) begin: Vec<(String, Work)>,
+    /// Workloads whose work is to be broken off: it still pulls images for a revision that nobody wants any more.
+    pub(crate) cancel: Vec<String>,
+    /// What the host says about its workloads, by name.
+    pub(crate) reports: Vec<WorkloadReport>,
+    /// What the host should not have, in words for a person.
+    pub(crate) strange: Vec<String>,
+    /// When to look again, if nothing happens before.
+    pub(crate) due: Option<Instant>,
+}
+
+/// What became of a work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// All steps were done.
+    Done,
+    /// A step failed, in words for a person.
+    Failed(String),
+    /// It was broken off as asked.
+    Cancelled,
+}
+
+/// A revision, as far as ordering goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Revision {
+    /// Its number, for people.
+    pub(crate) revision: u64,
+    /// The log index that made it.
+    pub(crate) index: u64,
+}
+
+/// What the disk has for a workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Disk {
+    /// No Quadlet.
+    Nothing,
+    /// A Quadlet of this cluster.
+    Ours(Revision),
+    /// A Quadlet of another cluster.
+    Other(ClusterId),
+    /// A file in the place of the Quadlet that Beemesh did not write.
+    Foreign,
+}
+
+/// What is remembered of a workload.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct Memory {
+    flight: Option<Flight>,
+    failures: Option<Failures>,
+    /// The log index of the revision whose storage is known to be durable.
+    settled: u64,
+}
+
+/// A work under way.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Flight {
+    work: Work,
+    step: Step,
+    cancelled: bool,
+}
+
+/// What went wrong with one revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Failures {
+    /// The revision's log index; failures of another one do not count.
+    index: u64,
+    count: u32,
+    last: Instant,
+    /// Where our work failed; `None` when the unit failed by itself.
+    step: Option<Step>,
+    message: String,
+}
+
+/// Remembers what is under way and what failed.
+#[derive(Debug, Default)]
+pub(crate) struct Reconciler {
+    memory: BTreeMap<String, Memory>,
+}
+
+impl Reconciler {
+    /// Looks at everything once. What the plan begins counts as under way from now on.
+    pub(crate) fn look(&mut self, seen: &Seen<'_>) -> Plan {
+        let mut plan = Plan::default();
+        let Some(cluster) = seen.view.state.cluster() else {
+            return plan;
+        };
+        let wanted: BTreeMap<&str, Revision> = seen
+            .view
+            .state
+            .workloads()
+            .filter(|workload| {
+                place::hosts(&workload.name, &workload.object, seen.view.state.hosts())
+                    .contains(&seen.host)
+            })
+            .map(|workload| {
+                (
+                    workload.name.as_str(),
+                    Revision {
+                        revision: workload.revision,
+                        index: workload.index,
+                    },
+                )
+            })
+            .collect();
+        self.memory.retain(|name, memory| {
+            memory.flight.is_some()
+                || wanted.contains_key(name.as_str())
+                || seen.units.contains_key(name)
+        });
+        let names: BTreeSet<&str> = wanted
+            .keys()
+            .copied()
+            .chain(seen.units.keys().map(String::as_str))
+            .collect();
+        for name in names {
+            let unit = seen.units.get(name);
+            let case = decide::Case {
+                now: seen.now,
+                applied: seen.view.applied,
+                wanted: wanted.get(name).copied(),
+                disk: disk(name, cluster, unit),
+                unit,
+            };
+            let memory = self.memory.entry(name.to_owned()).or_default();
+            memory.look(&case);
+            let decision = decide::decide(&case, memory);
+            plan.due = plan.due.into_iter().chain(decision.due).min();
+            match (&mut memory.flight, decision.work) {
+                (Some(flight), work) => {
+                    if work != Some(flight.work) && flight.step == Step::Pull && !flight.cancelled {
+                        flight.cancelled = true;
+                        plan.cancel.push(name.to_owned());
+                    }
+                }
+                (flight @ None, Some(work)) => {
+                    *flight = Some(Flight {
+                        work,
+                        step: work.steps()[0],
+                        cancelled: false,
+                    });
+                    plan.begin.push((name.to_owned(), work));
+                }
+                (None, None) => {}
+            }
+            plan.reports.extend(tell::report(name, &case, memory));
+            plan.strange.extend(tell::strange(name, &case.disk));
+        }
+        plan
+    }
+
+    /// A work has come to this step.
+    pub(crate) fn reached(&mut self, workload: &str, step: Step) {
+        let memory = self.memory.entry(workload.to_owned()).or_default();
+        if let Some(flight) = &mut memory.flight {
+            flight.step = step;
+            if step.is_after_sync() && flight.work.syncs() {
+                memory.settled = flight.work.index();
+                memory.failures = None;
+            }
+        }
+    }
+
+    /// A work has ended.
+    pub(crate) fn ended(&mut self, now: Instant, workload: &str, ending: Ending) {
+        let memory = self.memory.entry(workload.to_owned()).or_default();
+        let Some(flight) = memory.flight.take() else {
+            return;
+        };
+        let index = flight.work.index();
+        match ending {
+            Ending::Done => memory.failures = None,
+            Ending::Cancelled => {}
+            Ending::Failed(message) => memory.fail(now, index, Some(flight.step), message),
+        }
+    }
+}
+
+impl Memory {
+    /// Takes note of what the unit does by itself.
+    fn look(&mut self, case: &decide::Case<'_>) {
+        let (Disk::Ours(revision), Some(unit), None) = (&case.disk, case.unit, &self.flight) else {
+            return;
+        };
+        let known = self
+            .failures
+            .as_ref()
+            .is_some_and(|failures| failures.index == revision.index);
+        match decide::doing(Some(unit)) {
+            decide::Doing::Failed if !known => {
+                self.fail(case.now, revision.index, None, String::new())
+            }
+            // Whatever failed, somebody repaired it.
+            decide::Doing::Up(_) | decide::Doing::Completed if self.settled == revision.index => {
+                self.failures = None
+            }
+            _ => {}
+        }
+    }
+
+    fn fail(&mut self, now: Instant, index: u64, step: Option<Step>, message: String) {
+        let before = self
+            .failures
+            .as_ref()
+            .filter(|failures| failures.index == index);
+        let count = before
+            .map_or(0, |failures| failures.count)
+            .saturating_add(1);
+        self.failures = Some(Failures {
+            index,
+            count,
+            last: now,
+            step,
+            message,
+        });
+    }
+}
+
+impl Failures {
+    /// When to try again.
+    fn retry_at(&self, unit_failed: bool) -> Instant {
+        let (min, max) = if unit_failed {
+            (FAILED_PAUSE_MIN, FAILED_PAUSE_MAX)
+        } else {
+            (PAUSE_MIN, PAUSE_MAX)
+        };
+        let doublings = 2_u32.saturating_pow(self.count.saturating_sub(1));
+        self.last + min.saturating_mul(doublings).min(max)
+    }
+}
+
+fn disk(name: &str, cluster: ClusterId, unit: Option<&UnitState>) -> Disk {
+    let Some(unit) = unit.filter(|unit| !unit.kube.is_empty()) else {
+        return Disk::Nothing;
+    };
+    match read_quadlet(&unit.kube) {
+        Some(Quadlet {
+            workload,
+            cluster: other,
+            ..
+        }) if workload == name && other != cluster => Disk::Other(other),
+        Some(Quadlet {
+            workload,
+            revision,
+            index,
+            ..
+        }) if workload == name => Disk::Ours(Revision { revision, index }),
+        _ => Disk::Foreign,
+    }
+}
+
+#[cfg(test)]
+mod tests;

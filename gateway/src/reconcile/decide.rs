@@ -1,0 +1,141 @@
+//! The rules by which one workload's next work is chosen.
+//!
+//! Pure: no I/O, no clock, no randomness.
+
+use beemesh_protocol::ipc::UnitState;
+use beemesh_quadlet::health::{self, Status};
+use tokio::time::Instant;
+
+use super::{Disk, Memory, Revision, Step, Work};
+
+/// One workload at one moment.
+#[derive(Debug, Clone)]
+pub(super) struct Case<'a> {
+    pub(super) now: Instant,
+    /// The last log index our state includes.
+    pub(super) applied: u64,
+    /// What this host should run.
+    pub(super) wanted: Option<Revision>,
+    pub(super) disk: Disk,
+    pub(super) unit: Option<&'a UnitState>,
+}
+
+/// What to do, and when to decide again.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Decision {
+    pub(super) work: Option<Work>,
+    pub(super) due: Option<Instant>,
+}
+
+/// What a unit does, as far as decisions go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Doing {
+    /// It was never started since the host booted.
+    Fresh,
+    /// It was stopped by somebody on this host.
+    Stopped,
+    /// Its pod has done its work and ended well.
+    Completed,
+    /// Its supervisor gave up.
+    Failed,
+    /// It is up, and says this about itself.
+    Up(Option<Status>),
+    /// systemd or the supervisor is changing that now.
+    Changing,
+}
+
+/// Reads a unit's state; one that is not there was never started.
+pub(super) fn doing(unit: Option<&UnitState>) -> Doing {
+    let Some(unit) = unit else {
+        return Doing::Fresh;
+    };
+    let status = health::parse(&unit.status);
+    match unit.active.as_str() {
+        "active" if matches!(status, Some(Status::Completed { .. })) => Doing::Completed,
+        "active" => Doing::Up(status),
+        "failed" => Doing::Failed,
+        "inactive" if !unit.started => Doing::Fresh,
+        "inactive" if matches!(status, Some(Status::Completed { .. })) => Doing::Completed,
+        "inactive" if unit.result == "success" => Doing::Stopped,
+        // Ended badly, but systemd was told to forget that: as good as never started.
+        "inactive" => Doing::Fresh,
+        _ => Doing::Changing,
+    }
+}
+
+/// Decides as if nothing were under way; the caller compares it with what is.
+pub(super) fn decide(case: &Case<'_>, memory: &Memory) -> Decision {
+    let Some(work) = choose(case, memory) else {
+        return Decision::default();
+    };
+    let unit_failed = matches!(work, Work::Start(_)) && doing(case.unit) == Doing::Failed;
+    let failures = memory
+        .failures
+        .as_ref()
+        .filter(|failures| failures.index == work.index());
+    match failures.map(|failures| failures.retry_at(unit_failed)) {
+        Some(retry_at) if retry_at > case.now => Decision {
+            work: None,
+            due: Some(retry_at),
+        },
+        _ => Decision {
+            work: Some(work),
+            due: None,
+        },
+    }
+}
+
+fn choose(case: &Case<'_>, memory: &Memory) -> Option<Work> {
+    let present = match &case.disk {
+        // Not ours to touch.
+        Disk::Other(_) | Disk::Foreign => return None,
+        // The host has accepted something that our state does not know yet: our state is old.
+        Disk::Ours(present) if present.index > case.applied => return None,
+        Disk::Ours(present) => Some(present),
+        Disk::Nothing => None,
+    };
+    match (case.wanted, present) {
+        (None, None) => None,
+        (None, Some(present)) => Some(Work::Remove(present.index)),
+        (Some(wanted), None) => Some(Work::Bring(wanted.index)),
+        (Some(wanted), Some(present)) if wanted.index != present.index => match doing(case.unit) {
+            Doing::Stopped => Some(Work::Persist(wanted.index)),
+            // It ends as one of the others.
+            Doing::Changing => stuck(case).then_some(Work::Bring(wanted.index)),
+            Doing::Fresh | Doing::Completed | Doing::Failed | Doing::Up(_) => {
+                Some(Work::Bring(wanted.index))
+            }
+        },
+        (Some(wanted), Some(_)) => keep(wanted, case, memory),
+    }
+}
+
+/// The right revision is persisted: what is missing?
+fn keep(wanted: Revision, case: &Case<'_>, memory: &Memory) -> Option<Work> {
+    let settled = memory.settled == wanted.index;
+    let stopped_by_us = memory.failures.as_ref().is_some_and(|failures| {
+        failures.index == wanted.index && matches!(failures.step, Some(Step::Stop | Step::Start))
+    });
+    match doing(case.unit) {
+        Doing::Fresh | Doing::Failed => Some(Work::Start(wanted.index)),
+        // Our own work stopped it and could not start it again.
+        Doing::Stopped if stopped_by_us => Some(Work::Start(wanted.index)),
+        Doing::Stopped | Doing::Changing => None,
+        // From here on the supervisor looks after the pod, once it has been told of the revision.
+        Doing::Completed | Doing::Up(_) if settled => None,
+        Doing::Completed => Some(Work::Settle(wanted.index)),
+        Doing::Up(Some(Status::Running { revision, .. })) if revision == wanted.revision => {
+            Some(Work::Settle(wanted.index))
+        }
+        Doing::Up(Some(Status::Running { .. } | Status::Updating { .. })) => {
+            Some(Work::Finish(wanted.index))
+        }
+        // It is about to say something else.
+        Doing::Up(_) => None,
+    }
+}
+
+/// A unit that systemd restarts over and over is always changing, and a new revision is what could end that.
+fn stuck(case: &Case<'_>) -> bool {
+    case.unit.is_some_and(|unit| unit.active == "activating")
+}

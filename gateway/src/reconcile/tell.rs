@@ -1,0 +1,186 @@
+//! What the host says about a workload.
+//!
+//! Pure: no I/O, no clock, no randomness. The health is the unit's own word; over it lies what is being done about the
+//! workload, and why that failed. Words hold no time and no count of attempts, so that nothing is sent while nothing
+//! changes.
+
+use beemesh_protocol::{
+    ipc::UnitState,
+    peer::{Phase, WorkloadReport},
+};
+use beemesh_quadlet::{
+    health::{self, Health, Status},
+    render::kube_file,
+};
+
+use super::{Disk, Failures, Flight, Memory, Revision, Step, Work, decide::Case};
+
+/// The report on a workload; `None` when there is nothing of it here.
+pub(super) fn report(name: &str, case: &Case<'_>, memory: &Memory) -> Option<WorkloadReport> {
+    if case.wanted.is_none() && case.disk == Disk::Nothing && memory.flight.is_none() {
+        return None;
+    }
+    let mut report = match (&case.disk, case.unit) {
+        (Disk::Ours(present), Some(unit)) => by_unit(*present, unit),
+        _ => WorkloadReport::default(),
+    };
+    report.workload = name.to_owned();
+    match &case.disk {
+        Disk::Other(_) | Disk::Foreign => {
+            // Only a workload that should run here suffers from it.
+            case.wanted?;
+            report.phase = Phase::Failed;
+            report.message = strange(name, &case.disk)?;
+        }
+        Disk::Nothing | Disk::Ours(_) => lay_work_over(&mut report, case, memory),
+    }
+    Some(report)
+}
+
+/// What the host should not have under this name, in words.
+pub(super) fn strange(name: &str, disk: &Disk) -> Option<String> {
+    let file = kube_file(name);
+    match disk {
+        Disk::Other(cluster) => Some(format!(
+            "{file} belongs to cluster {cluster} and is left alone"
+        )),
+        Disk::Foreign => Some(format!(
+            "{file} was not written by Beemesh and is left alone"
+        )),
+        Disk::Nothing | Disk::Ours(_) => None,
+    }
+}
+
+fn by_unit(present: Revision, unit: &UnitState) -> WorkloadReport {
+    let Revision { revision, index } = present;
+    let status = health::parse(&unit.status);
+    let mut health = Health::default();
+    let (phase, message) = match (unit.active.as_str(), status) {
+        ("failed", Some(Status::Failed { reason })) => (Phase::Failed, reason),
+        ("failed", _) => (Phase::Failed, format!("its unit failed: {}", unit.result)),
+        ("active" | "inactive", Some(Status::Completed { restarts, .. })) => {
+            health.restarts = restarts;
+            (Phase::Succeeded, String::new())
+        }
+        ("inactive", _) if unit.started && unit.result == "success" => (
+            Phase::Stopped,
+            "stopped by the administrator of this host".to_owned(),
+        ),
+        ("inactive", _) => (Phase::Pending, String::new()),
+        (
+            "active",
+            Some(Status::Running {
+                health: of,
+                revision: runs,
+            }),
+        ) => {
+            health = of;
+            if runs == revision {
+                (Phase::Running, String::new())
+            } else {
+                (
+                    Phase::Starting,
+                    format!("revision {runs} is being replaced"),
+                )
+            }
+        }
+        ("active", Some(Status::Waiting { wait, .. })) => {
+            (Phase::Running, format!("waiting: {wait}"))
+        }
+        ("deactivating", _) => (Phase::Starting, "stopping".to_owned()),
+        (_, Some(Status::Starting { doing, .. })) => (Phase::Starting, doing),
+        (_, Some(Status::Failed { reason })) => {
+            (Phase::Starting, format!("trying again after: {reason}"))
+        }
+        (_, _) => (Phase::Starting, unit.status.clone()),
+    };
+    let Health {
+        healthy,
+        total,
+        restarts,
+    } = health;
+    WorkloadReport {
+        workload: String::new(),
+        revision,
+        index,
+        phase,
+        healthy,
+        total,
+        restarts,
+        message,
+    }
+}
+
+fn lay_work_over(report: &mut WorkloadReport, case: &Case<'_>, memory: &Memory) {
+    let flight = memory
+        .flight
+        .as_ref()
+        .filter(|flight| !flight.step.is_after_sync());
+    let target = case.wanted.map_or(report.index, |wanted| wanted.index);
+    let failures = memory
+        .failures
+        .as_ref()
+        .filter(|failures| failures.index == target && !failures.message.is_empty());
+    match (case.wanted, flight, failures) {
+        (None, flight, failures) => {
+            report.phase = Phase::Removing;
+            report.message = match (flight, failures) {
+                (
+                    Some(Flight {
+                        work: Work::Remove(_),
+                        step,
+                        ..
+                    }),
+                    _,
+                ) => words(*step).to_owned(),
+                (_, Some(failures)) => failures.message.clone(),
+                _ => String::new(),
+            };
+        }
+        (
+            Some(_),
+            Some(Flight {
+                work: Work::Persist(_),
+                ..
+            }),
+            _,
+        ) => {}
+        (Some(_), Some(flight), _) => {
+            report.phase = Phase::Starting;
+            report.message = words(flight.step).to_owned();
+        }
+        (Some(wanted), None, Some(failures)) => explain(report, wanted, failures),
+        (Some(_), None, None) => {}
+    }
+}
+
+/// Nothing is being done now, because it failed.
+fn explain(report: &mut WorkloadReport, wanted: Revision, failures: &Failures) {
+    let Failures { message, .. } = failures;
+    if report.index == 0 {
+        report.phase = Phase::Failed;
+        report.message.clone_from(message);
+    } else if report.index != wanted.index {
+        // What runs goes on running: its phase stands.
+        report.message = format!("revision {} cannot be started: {message}", wanted.revision);
+    } else if report.phase != Phase::Failed {
+        report.phase = Phase::Starting;
+        report.message = format!("trying again after: {message}");
+    } else if report.message.is_empty() {
+        report.message.clone_from(message);
+    }
+}
+
+fn words(step: Step) -> &'static str {
+    match step {
+        Step::Pull => "looking for its images",
+        Step::Put => "writing its unit",
+        Step::Replace => "starting its pod",
+        Step::Start => "waiting for its unit",
+        Step::Stop => "stopping its unit",
+        Step::Down => "taking its pod down",
+        Step::Sync => "writing its storage to disk",
+        Step::Tidy | Step::Collect | Step::Clear => "cleaning up",
+        Step::Forget => "removing its unit",
+    }
+}

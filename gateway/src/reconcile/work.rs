@@ -1,0 +1,125 @@
+//! What can be done for a workload, and of which steps it consists.
+//!
+//! Pure: no I/O, no clock, no randomness. Order on a host is persist, then act, then report.
+
+use beemesh_quadlet::{health, podman::Pod};
+
+/// Something to do for one workload, for the revision of this log index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Work {
+    /// Make this revision the one that runs.
+    Bring(u64),
+    /// The revision is persisted, but the pod is still, or was, another one's: finish what was begun.
+    Finish(u64),
+    /// Make this revision the one that will run when the administrator starts the unit again.
+    Persist(u64),
+    /// Start the unit, which plays the pod itself.
+    Start(u64),
+    /// All runs: make it durable and clean up.
+    Settle(u64),
+    /// Leave nothing of the workload, whose last revision here is this one.
+    Remove(u64),
+}
+
+/// One step of a work. Each may be repeated.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// Fetch the images that are not there. Until this is done the revision leaves no trace on the host.
+    Pull,
+    /// Have the agent write the Quadlet pair.
+    Put,
+    /// Take pods of other revisions down and play this one's, as [`replacement`] says.
+    Replace,
+    /// Have the agent start the unit, whose supervisor adopts the pod, or plays it if it is absent.
+    Start,
+    /// Have the agent stop the unit.
+    Stop,
+    /// Take down every pod of the workload.
+    Down,
+    /// Make Podman's storage durable.
+    Sync,
+    /// Have the agent remove YAML files that the Quadlet does not name.
+    Tidy,
+    /// Remove the workload's private volumes and secrets that its YAML does not name.
+    Collect,
+    /// Remove all of the workload's private volumes and secrets.
+    Clear,
+    /// Have the agent remove the Quadlet and its YAML files. Comes last: until then the unit shows what is left to do.
+    Forget,
+}
+
+impl Work {
+    /// The log index of the revision it is about.
+    pub(crate) fn index(self) -> u64 {
+        match self {
+            Self::Bring(index)
+            | Self::Finish(index)
+            | Self::Persist(index)
+            | Self::Start(index)
+            | Self::Settle(index)
+            | Self::Remove(index) => index,
+        }
+    }
+
+    /// Its steps, in order; a failed step ends it.
+    pub(crate) fn steps(self) -> &'static [Step] {
+        use Step::{Clear, Collect, Down, Forget, Pull, Put, Replace, Start, Stop, Sync, Tidy};
+        match self {
+            Self::Bring(_) => &[Pull, Put, Replace, Start, Sync, Tidy, Collect],
+            Self::Finish(_) => &[Replace, Start, Sync, Tidy, Collect],
+            Self::Persist(_) => &[Put, Tidy, Collect],
+            Self::Start(_) => &[Pull, Start, Sync, Tidy, Collect],
+            Self::Settle(_) => &[Sync, Tidy, Collect],
+            Self::Remove(_) => &[Stop, Down, Clear, Forget],
+        }
+    }
+
+    /// Whether the revision counts as applied once its storage is durable.
+    pub(crate) fn syncs(self) -> bool {
+        self.steps().contains(&Step::Sync)
+    }
+}
+
+impl Step {
+    /// Whether only cleaning up is left.
+    pub(crate) fn is_after_sync(self) -> bool {
+        matches!(self, Self::Tidy | Self::Collect)
+    }
+}
+
+/// What must go before a revision's pod can be played, and whether it must be played.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Replacement<'a> {
+    /// Pods to take down.
+    pub(crate) down: Vec<&'a Pod>,
+    /// Whether to play; otherwise the pod is there already.
+    pub(crate) play: bool,
+}
+
+/// Compares the workload's pods with the revision that should be there.
+pub(crate) fn replacement(pods: &[Pod], index: u64) -> Replacement<'_> {
+    let (there, down): (Vec<_>, Vec<_>) = pods
+        .iter()
+        .partition(|pod| pod.index() == Some(index) && runs(pod));
+    Replacement {
+        down,
+        play: there.is_empty(),
+    }
+}
+
+fn runs(pod: &Pod) -> bool {
+    pod.containers.iter().any(|container| {
+        container.role == health::Role::Member && container.run == health::Run::Running
+    })
+}
+
+/// Of the names that belong to a workload alone, those that its YAML does not mention.
+pub(crate) fn unnamed(names: Vec<String>, yaml: &[u8]) -> Vec<String> {
+    let named = |name: &String| {
+        // The YAML is JSON, so a name stands there in quotes, and is never a part of another one.
+        let quoted = format!("\"{name}\"");
+        yaml.windows(quoted.len())
+            .any(|window| window == quoted.as_bytes())
+    };
+    names.into_iter().filter(|name| !named(name)).collect()
+}
