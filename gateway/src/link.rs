@@ -255,3 +255,6 @@ fn replace<T: PartialEq>(watched: &watch::Sender<T>, value: T) {
         changed
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,616 @@
+use std::sync::Arc;
 
+use beemesh_protocol::{
+    peer::Phase,
+    state::{Change, Command, Host, Kind, Object},
+};
+use beemesh_quadlet::podman::{LABEL_INDEX, Pod};
+
+use super::{decide::Case, *};
+use crate::state::State;
+
+const CLUSTER: ClusterId = ClusterId([7; 16]);
+const HOST: HostId = HostId([1; 32]);
+const UP: &str = "2/2 healthy · rev 1 · 0 restarts";
+
+fn unit(active: &str, started: bool, status: &str) -> UnitState {
+    UnitState {
+        workload: "web".into(),
+        active: active.into(),
+        result: if active == "failed" {
+            "exit-code"
+        } else {
+            "success"
+        }
+        .into(),
+        status: status.into(),
+        started,
+        ..UnitState::default()
+    }
+}
+
+fn failures(index: u64, count: u32, last: Instant, step: Option<Step>, message: &str) -> Memory {
+    let failures = Failures {
+        index,
+        count,
+        last,
+        step,
+        message: message.into(),
+    };
+    Memory {
+        failures: Some(failures),
+        ..Memory::default()
+    }
+}
+
+fn settled(index: u64) -> Memory {
+    Memory {
+        settled: index,
+        ..Memory::default()
+    }
+}
+
+/// Revision 1 was made by entry 9, revision 2 by entry 12; the state includes entry 20.
+#[test]
+fn every_situation_has_one_decision_and_one_report() {
+    use Phase::{Failed, Pending, Removing, Running, Starting, Stopped, Succeeded};
+    let now = Instant::now() + Duration::from_secs(3600);
+    let ago = |seconds| now - Duration::from_secs(seconds);
+    let (one, two) = (
+        Revision {
+            revision: 1,
+            index: 9,
+        },
+        Revision {
+            revision: 2,
+            index: 12,
+        },
+    );
+    let ours = Disk::Ours;
+    let up = || Some(unit("active", true, UP));
+    let fresh = Memory::default;
+    let other = "beemesh-pod-web.kube belongs to cluster 09090909090909090909090909090909 and is left alone";
+    let foreign = "beemesh-pod-web.kube was not written by Beemesh and is left alone";
+    let stopped = "stopped by the administrator of this host";
+    let broken = "failed: container web-app cannot start: no such file";
+    let reason = "container web-app cannot start: no such file";
+    let pull = "image a/b:1 cannot be pulled: no route";
+    // what is wanted, on disk, in systemd, remembered → the work, seconds until the next look, phase and message
+    for (case, wanted, disk, unit, memory, work, due, said) in [
+        (
+            "new",
+            Some(one),
+            Disk::Nothing,
+            None,
+            fresh(),
+            Some(Work::Bring(9)),
+            None,
+            Some((Pending, "")),
+        ),
+        (
+            "as it should be",
+            Some(one),
+            ours(one),
+            up(),
+            settled(9),
+            None,
+            None,
+            Some((Running, "")),
+        ),
+        (
+            "after our restart",
+            Some(one),
+            ours(one),
+            up(),
+            fresh(),
+            Some(Work::Settle(9)),
+            None,
+            Some((Running, "")),
+        ),
+        (
+            "updated",
+            Some(two),
+            ours(one),
+            up(),
+            settled(9),
+            Some(Work::Bring(12)),
+            None,
+            Some((Running, "")),
+        ),
+        (
+            "persisted, then we were killed",
+            Some(two),
+            ours(two),
+            up(),
+            fresh(),
+            Some(Work::Finish(12)),
+            None,
+            Some((Starting, "revision 1 is being replaced")),
+        ),
+        (
+            "taken down, then we were killed",
+            Some(two),
+            ours(two),
+            Some(unit("active", true, "updating to rev 2 from rev 1")),
+            fresh(),
+            Some(Work::Finish(12)),
+            None,
+            Some((Starting, "updating to rev 2 from rev 1")),
+        ),
+        (
+            "brought, and the supervisor has not looked yet",
+            Some(two),
+            ours(two),
+            up(),
+            settled(12),
+            None,
+            None,
+            Some((Starting, "revision 1 is being replaced")),
+        ),
+        (
+            "never started",
+            Some(one),
+            ours(one),
+            Some(unit("inactive", false, "")),
+            fresh(),
+            Some(Work::Start(9)),
+            None,
+            Some((Pending, "")),
+        ),
+        (
+            "starting by itself",
+            Some(one),
+            ours(one),
+            Some(unit("activating", false, "starting rev 1: playing the pod")),
+            fresh(),
+            None,
+            None,
+            Some((Starting, "playing the pod")),
+        ),
+        (
+            "stopped",
+            Some(one),
+            ours(one),
+            Some(unit("inactive", true, UP)),
+            settled(9),
+            None,
+            None,
+            Some((Stopped, stopped)),
+        ),
+        (
+            "stopped, then updated",
+            Some(two),
+            ours(one),
+            Some(unit("inactive", true, UP)),
+            settled(9),
+            Some(Work::Persist(12)),
+            None,
+            Some((Stopped, stopped)),
+        ),
+        (
+            "being stopped while updated",
+            Some(two),
+            ours(one),
+            Some(unit("deactivating", true, "stopping")),
+            settled(9),
+            None,
+            None,
+            Some((Starting, "stopping")),
+        ),
+        (
+            "updated while systemd starts the old revision over and over",
+            Some(two),
+            ours(one),
+            Some(unit("activating", true, broken)),
+            settled(9),
+            Some(Work::Bring(12)),
+            None,
+            Some((Starting, &*format!("trying again after: {reason}"))),
+        ),
+        (
+            "stopped by our own work, which could not start it again",
+            Some(one),
+            ours(one),
+            Some(unit("inactive", true, "")),
+            failures(
+                9,
+                1,
+                ago(5),
+                Some(Step::Start),
+                "the agent cannot be reached",
+            ),
+            Some(Work::Start(9)),
+            None,
+            Some((Starting, "trying again after: the agent cannot be reached")),
+        ),
+        (
+            "given up by its supervisor",
+            Some(one),
+            ours(one),
+            Some(unit("failed", false, broken)),
+            failures(9, 2, ago(20), None, ""),
+            None,
+            Some(100),
+            Some((Failed, reason)),
+        ),
+        (
+            "given up a while ago",
+            Some(one),
+            ours(one),
+            Some(unit("failed", false, broken)),
+            failures(9, 2, ago(120), None, ""),
+            Some(Work::Start(9)),
+            None,
+            Some((Failed, reason)),
+        ),
+        (
+            "given up, then updated",
+            Some(two),
+            ours(one),
+            Some(unit("failed", false, broken)),
+            failures(9, 9, ago(0), None, ""),
+            Some(Work::Bring(12)),
+            None,
+            Some((Failed, reason)),
+        ),
+        (
+            "an image that cannot be pulled, of a new workload",
+            Some(one),
+            Disk::Nothing,
+            None,
+            failures(9, 1, ago(1), Some(Step::Pull), pull),
+            None,
+            Some(1),
+            Some((Failed, pull)),
+        ),
+        (
+            "an image that cannot be pulled, of an update",
+            Some(two),
+            ours(one),
+            up(),
+            failures(12, 3, ago(0), Some(Step::Pull), pull),
+            None,
+            Some(8),
+            Some((Running, &*format!("revision 2 cannot be started: {pull}"))),
+        ),
+        (
+            "a job that is done",
+            Some(one),
+            ours(one),
+            Some(unit("inactive", true, "completed · rev 1 · 0 restarts")),
+            settled(9),
+            None,
+            None,
+            Some((Succeeded, "")),
+        ),
+        (
+            "a job that is done, then updated",
+            Some(two),
+            ours(one),
+            Some(unit("active", true, "completed · rev 1 · 0 restarts")),
+            settled(9),
+            Some(Work::Bring(12)),
+            None,
+            Some((Succeeded, "")),
+        ),
+        (
+            "deleted",
+            None,
+            ours(one),
+            up(),
+            settled(9),
+            Some(Work::Remove(9)),
+            None,
+            Some((Removing, "")),
+        ),
+        (
+            "deleted, and the pod does not go",
+            None,
+            ours(one),
+            up(),
+            failures(9, 1, ago(0), Some(Step::Down), "pod web is still there"),
+            None,
+            Some(2),
+            Some((Removing, "pod web is still there")),
+        ),
+        (
+            "newer than our state",
+            Some(one),
+            ours(Revision {
+                revision: 1,
+                index: 21,
+            }),
+            up(),
+            fresh(),
+            None,
+            None,
+            Some((Running, "")),
+        ),
+        (
+            "newer than our state, in which it is gone",
+            None,
+            ours(Revision {
+                revision: 1,
+                index: 21,
+            }),
+            up(),
+            fresh(),
+            None,
+            None,
+            Some((Running, "")),
+        ),
+        (
+            "another cluster's",
+            Some(one),
+            Disk::Other(ClusterId([9; 16])),
+            up(),
+            fresh(),
+            None,
+            None,
+            Some((Failed, other)),
+        ),
+        (
+            "another cluster's, unwanted",
+            None,
+            Disk::Other(ClusterId([9; 16])),
+            up(),
+            fresh(),
+            None,
+            None,
+            None,
+        ),
+        (
+            "somebody's own file",
+            Some(one),
+            Disk::Foreign,
+            up(),
+            fresh(),
+            None,
+            None,
+            Some((Failed, foreign)),
+        ),
+        (
+            "not ours to run",
+            None,
+            Disk::Nothing,
+            None,
+            fresh(),
+            None,
+            None,
+            None,
+        ),
+    ] {
+        let situation = Case {
+            now,
+            applied: 20,
+            wanted,
+            disk,
+            unit: unit.as_ref(),
+        };
+        let decision = decide::decide(&situation, &memory);
+        let due = due.map(|seconds| now + Duration::from_secs(seconds));
+        assert_eq!(decision, decide::Decision { work, due }, "{case}");
+        let report = tell::report("web", &situation, &memory);
+        let report = report
+            .as_ref()
+            .map(|report| (report.phase, report.message.as_str()));
+        assert_eq!(report, said, "{case}");
+    }
+}
+
+fn object(body: &str) -> Object {
+    Object {
+        kind: Kind::Pod,
+        namespace: "default".into(),
+        name: "web".into(),
+        body: body.as_bytes().to_vec(),
+        hash: [body.len() as u8; 32],
+        references: Vec::new(),
+        replicas: None,
+        selector: BTreeMap::new(),
+    }
+}
+
+fn view(state: &mut State, index: u64, change: Change) -> View {
+    state.apply(index, &Command { at_ms: 0, change });
+    View {
+        applied: index,
+        state: Arc::new(state.clone()),
+    }
+}
+
+#[test]
+fn a_workload_goes_its_way_from_apply_to_delete() {
+    let host = Host {
+        id: HOST,
+        name: "h1".into(),
+        addresses: Vec::new(),
+        labels: BTreeMap::new(),
+    };
+    let mut state = State::default();
+    let mut reconciler = Reconciler::default();
+    let mut units = BTreeMap::new();
+    let mut now = Instant::now();
+    macro_rules! look {
+        ($view:expr) => {
+            reconciler.look(&Seen {
+                now,
+                host: HOST,
+                view: $view,
+                units: &units,
+            })
+        };
+    }
+    assert_eq!(
+        look!(&View::default()),
+        Plan::default(),
+        "a host without a cluster does nothing"
+    );
+    view(
+        &mut state,
+        2,
+        Change::Found {
+            cluster: CLUSTER,
+            host,
+        },
+    );
+    let mut apply = |index, body| {
+        view(
+            &mut state,
+            index,
+            Change::Apply {
+                manifest: "web".into(),
+                objects: vec![object(body)],
+            },
+        )
+    };
+
+    let first = apply(9, "{1}");
+    assert_eq!(look!(&first).begin, [("web".to_owned(), Work::Bring(9))]);
+    let again = look!(&first);
+    assert_eq!(
+        (again.begin, again.cancel),
+        (vec![], vec![]),
+        "one work at a time"
+    );
+    let second = apply(10, "{22}");
+    assert_eq!(
+        look!(&second).cancel,
+        ["web"],
+        "images of a revision that nobody wants"
+    );
+    assert_eq!(
+        look!(&second).cancel,
+        Vec::<String>::new(),
+        "once is enough"
+    );
+    reconciler.ended(now, "web", Ending::Cancelled);
+    assert_eq!(look!(&second).begin, [("web".to_owned(), Work::Bring(10))]);
+
+    reconciler.reached("web", Step::Put);
+    let kube = format!(
+        "[X-Beemesh]\nWorkload=web\nRevision=2\nIndex=10\nCluster={CLUSTER}\n\n[Kube]\nYaml=beemesh-pod-web.10.yaml\n"
+    );
+    let status = "1/1 healthy · rev 2 · 0 restarts";
+    let running = UnitState {
+        kube,
+        ..unit("active", true, status)
+    };
+    units.insert("web".to_owned(), running.clone());
+    reconciler.reached("web", Step::Sync);
+    let report = look!(&second).reports;
+    assert_eq!(
+        (report[0].phase, &*report[0].message),
+        (Phase::Starting, "writing its storage to disk")
+    );
+    reconciler.reached("web", Step::Tidy);
+    let expected = WorkloadReport {
+        workload: "web".into(),
+        revision: 2,
+        index: 10,
+        phase: Phase::Running,
+        healthy: 1,
+        total: 1,
+        restarts: 0,
+        message: String::new(),
+    };
+    let idle = Plan {
+        reports: vec![expected],
+        ..Plan::default()
+    };
+    assert_eq!(look!(&second), idle, "durable, so it counts");
+    reconciler.ended(now, "web", Ending::Done);
+    assert_eq!(look!(&second), idle, "identical: nothing at all");
+
+    let broken = "failed: container web-app cannot start: no such file";
+    units.insert(
+        "web".to_owned(),
+        UnitState {
+            active: "failed".into(),
+            status: broken.into(),
+            ..running.clone()
+        },
+    );
+    let plan = look!(&second);
+    assert_eq!(
+        (plan.begin, plan.due),
+        (vec![], Some(now + FAILED_PAUSE_MIN))
+    );
+    now += FAILED_PAUSE_MIN;
+    assert_eq!(look!(&second).begin, [("web".to_owned(), Work::Start(10))]);
+    reconciler.reached("web", Step::Start);
+    reconciler.ended(now, "web", Ending::Failed("job failed".into()));
+    assert_eq!(
+        look!(&second).due,
+        Some(now + 2 * FAILED_PAUSE_MIN),
+        "the pause grows"
+    );
+    units.insert("web".to_owned(), running);
+    assert_eq!(look!(&second), idle, "repaired by somebody");
+
+    let gone = view(
+        &mut state,
+        30,
+        Change::DeleteWorkload {
+            workload: "web".into(),
+        },
+    );
+    assert_eq!(look!(&gone).begin, [("web".to_owned(), Work::Remove(10))]);
+    units.clear();
+    reconciler.ended(now, "web", Ending::Done);
+    assert_eq!(look!(&gone), Plan::default());
+}
+
+#[test]
+fn only_pods_of_another_revision_or_dead_ones_are_replaced() {
+    use beemesh_quadlet::health::{Container, Probe, Role, Run};
+    let pod = |index: &str, run| Pod {
+        id: index.into(),
+        name: "web".into(),
+        labels: BTreeMap::from([(LABEL_INDEX.to_owned(), index.to_owned())]),
+        containers: [(Role::Infra, Run::Running), (Role::Member, run)]
+            .into_iter()
+            .map(|(role, run)| Container {
+                id: "id".into(),
+                name: "web-app".into(),
+                role,
+                run,
+                probe: Probe::Absent,
+                restarts: 0,
+                exit_code: 0,
+                started_at: 0,
+                exited_at: 0,
+            })
+            .collect(),
+    };
+    for (pods, down, play) in [
+        (vec![], vec![], true),
+        (vec![pod("9", Run::Running)], vec!["9"], true),
+        (vec![pod("12", Run::Running)], vec![], false),
+        (vec![pod("12", Run::Exited)], vec!["12"], true),
+        (
+            vec![pod("12", Run::Running), pod("9", Run::Created)],
+            vec!["9"],
+            false,
+        ),
+        (vec![pod("what", Run::Running)], vec!["what"], true),
+    ] {
+        let replacement = replacement(&pods, 12);
+        let ids: Vec<&str> = replacement.down.iter().map(|pod| pod.id.as_str()).collect();
+        assert_eq!((ids, replacement.play), (down, play), "{pods:?}");
+    }
+}
+
+#[test]
+fn names_in_the_yaml_are_kept() {
+    let yaml =
+        br#"{"claimName":"beemesh__web__e__cache","name":"beemesh__web__c__conf__0123456789ab"}"#;
+    let names = [
+        "beemesh__web__e__cache",
+        "beemesh__web__e__cach",
+        "beemesh__web__c__conf__ba9876543210",
+    ];
+    let names = names.map(str::to_owned).to_vec();
+    assert_eq!(unnamed(names.clone(), yaml), names[1..]);
+    assert_eq!(unnamed(names.clone(), b""), names);
+}
