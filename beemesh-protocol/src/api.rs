@@ -364,7 +364,7 @@ pub struct StateEvent {
     pub index: u64,
 }
 
-/// The data of `event: gone`: a workload that no host has any more.
+/// The data of `event: gone`: a workload that the cluster no longer has.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GoneEvent {
     /// Its name.

@@ -1,0 +1,128 @@
+//! The user's way in: HTTP/1.1 with JSON on a unix socket, and the part of it that other hosts may use.
+//!
+//! Wiring. [`serve`] answers local callers, [`serve_stream`] a peer's request over the mesh. What an answer says is
+//! decided by the pure [`render`]; [`change`], [`read`], [`events`] and [`logs`] fetch what it is made of and carry out
+//! what was asked. A request ends within the time it names, its body and its bytes in flight are bounded, and every
+//! failure is JSON with words for a person.
+
+mod change;
+mod error;
+mod events;
+mod logs;
+mod read;
+mod render;
+mod request;
+mod server;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use axum::{
+    Router,
+    http::{Method, Uri},
+    routing::{delete, get, post},
+};
+use beemesh_protocol::{HostId, peer::HostReport};
+use beemesh_quadlet::podman::Podman;
+use tokio::sync::{Semaphore, watch};
+
+use crate::{join::Joiner, link::Link, raft::Node};
+
+use error::ApiError;
+pub(crate) use server::{serve, serve_stream};
+
+/// Manifests that are parsed at once: a file of 1 MiB costs some tens of MiB and up to a second of one core.
+const PARSING_MAX: usize = 2;
+
+/// What the API stands on.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    /// This host.
+    pub(crate) host: HostId,
+    /// Consensus.
+    pub(crate) node: Node,
+    /// The way to the agent and to other hosts.
+    pub(crate) link: Link,
+    /// What every host said last, this one included.
+    pub(crate) reports: watch::Receiver<Arc<BTreeMap<HostId, HostReport>>>,
+    /// This host's Podman.
+    pub(crate) podman: Podman,
+    /// The way into another cluster.
+    pub(crate) joiner: Joiner,
+}
+
+/// What the handlers share.
+#[derive(Clone)]
+struct Shared {
+    gateway: Gateway,
+    parsing: Arc<Semaphore>,
+}
+
+impl Gateway {
+    /// The hosts that the mesh reaches now, this one included.
+    fn reachable(&self) -> BTreeSet<HostId> {
+        let mut hosts = BTreeSet::clone(&self.link.connected().borrow());
+        hosts.insert(self.host);
+        hosts
+    }
+
+    /// Everything answers are made of, as it is now.
+    fn scene(&self) -> render::Scene {
+        let view = self.node.state().borrow().clone();
+        render::Scene {
+            host: self.host,
+            applied: view.applied,
+            state: view.state.clone(),
+            metrics: self.node.metrics().borrow().clone(),
+            reports: self.reports.borrow().clone(),
+            reachable: self.reachable(),
+        }
+    }
+}
+
+/// The routes for local callers.
+pub(crate) fn router(gateway: Gateway) -> Router {
+    let shared = Shared {
+        gateway,
+        parsing: Arc::new(Semaphore::new(PARSING_MAX)),
+    };
+    Router::new()
+        .route("/healthz", get(read::healthz))
+        .route("/v1/apply", post(change::apply))
+        .route("/v1/workloads", get(read::workloads))
+        .route(
+            "/v1/workloads/{name}",
+            get(read::workload).delete(change::delete_workload),
+        )
+        .route("/v1/workloads/{name}/logs", get(logs::logs))
+        .route("/v1/manifests", get(read::manifests))
+        .route("/v1/manifests/{name}", delete(change::delete_manifest))
+        .route("/v1/hosts", get(read::hosts))
+        .route("/v1/status", get(read::status))
+        .route("/v1/events", get(events::events))
+        .route("/v1/tokens", post(change::create_token))
+        .route("/v1/join", post(change::join))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .with_state(shared)
+}
+
+/// The routes for other members: what only this host can tell.
+fn peer_router(gateway: Gateway) -> Router {
+    Router::new()
+        .route("/v1/workloads/{name}/logs", get(logs::own_logs))
+        .fallback(no_route)
+        .method_not_allowed_fallback(no_method)
+        .with_state(gateway)
+}
+
+async fn no_route(uri: Uri) -> ApiError {
+    ApiError::not_found(format!("there is no {}", uri.path()))
+        .hint("the API is described in docs/api.md; its paths begin with /v1/")
+}
+
+async fn no_method(method: Method, uri: Uri) -> ApiError {
+    ApiError::method(format!("{} does not take {method}", uri.path()))
+}

@@ -1,0 +1,320 @@
+//! What a request that failed is answered with.
+//!
+//! Pure: from typed failures to a status and JSON.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use axum::{
+    http::StatusCode,
+    response::{IntoResponse, Response},
+};
+use beemesh_protocol::{
+    HostId,
+    api::{Code, ErrorAnswer, Failure, Problem},
+    peer::Refusal,
+};
+use beemesh_quadlet::manifest::{self, Place};
+
+use super::render::{Scene, names_of, sentence};
+use crate::raft::{ProposeError, ReadError};
+
+/// An answer to a request that failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ApiError {
+    status: StatusCode,
+    failure: Failure,
+}
+
+impl ApiError {
+    fn new(status: StatusCode, code: Code, message: impl Into<String>) -> Self {
+        Self {
+            status,
+            failure: Failure {
+                code,
+                message: message.into(),
+                hint: String::new(),
+                problems: Vec::new(),
+            },
+        }
+    }
+
+    pub(super) fn bad_request(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, Code::Invalid, message)
+    }
+
+    pub(super) fn not_found(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, Code::NotFound, message)
+    }
+
+    pub(super) fn method(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Invalid, message)
+    }
+
+    pub(super) fn conflict(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::CONFLICT, Code::Conflict, message)
+    }
+
+    pub(super) fn too_large(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, Code::TooLarge, message)
+    }
+
+    pub(super) fn too_slow(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::REQUEST_TIMEOUT, Code::Invalid, message)
+    }
+
+    pub(super) fn unavailable(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message)
+    }
+
+    pub(super) fn internal(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, message)
+    }
+
+    /// What to do about it.
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.failure.hint = hint.into();
+        self
+    }
+
+    /// A manifest that was refused before anybody was asked.
+    pub(super) fn manifest(problems: Vec<Problem>) -> Self {
+        let message = match problems.len() {
+            1 => "the manifest has a problem; nothing was applied".to_owned(),
+            count => format!("the manifest has {count} problems; nothing was applied"),
+        };
+        let mut error = Self::new(StatusCode::UNPROCESSABLE_ENTITY, Code::Invalid, message);
+        error.failure.problems = problems;
+        error
+    }
+
+    /// A command that the state machine refused. `places` tells where the objects of an apply stand in their file.
+    pub(super) fn refused(refusals: Vec<Refusal>, places: &[Place]) -> Self {
+        if !refusals.is_empty() && refusals.iter().all(|refusal| refusal.object.is_some()) {
+            return Self::manifest(problems_of(refusals, places));
+        }
+        let missing = refusals.iter().any(|refusal| refusal.missing);
+        let reasons: Vec<_> = refusals
+            .iter()
+            .filter(|refusal| refusal.object.is_none())
+            .map(|refusal| refusal.message.as_str())
+            .collect();
+        let message = reasons.join("; ");
+        let mut error = if missing {
+            Self::not_found(message)
+        } else {
+            Self::conflict(message)
+        };
+        let about_objects = refusals
+            .into_iter()
+            .filter(|refusal| refusal.object.is_some())
+            .collect();
+        error.failure.problems = problems_of(about_objects, places);
+        error
+    }
+
+    /// A change that was not committed.
+    pub(super) fn propose(error: &ProposeError, scene: &Scene, waited: Duration) -> Self {
+        match error {
+            ProposeError::NoQuorum { silent, .. } => no_quorum(scene, silent),
+            ProposeError::Deadline => {
+                let silent = missing_voters(scene, &[]);
+                let maybe = format!(
+                    "the change was not confirmed within {} s and may still be committed",
+                    waited.as_secs()
+                );
+                let message = match silent.len() {
+                    0 => maybe,
+                    _ => format!("{}; {maybe}", quorum_words(scene, &silent)),
+                };
+                Self::unavailable(message)
+                    .hint("send it again when all is well: what is already so stays unchanged")
+            }
+            ProposeError::TooLarge { size, limit } => Self::too_large(format!(
+                "the change takes {size} bytes in the log, at most {limit} fit into one entry"
+            )),
+            ProposeError::Stopped(reason) => stopped(reason),
+        }
+    }
+
+    /// A read that could not be made linearizable.
+    pub(super) fn read(error: &ReadError, scene: &Scene) -> Self {
+        match error {
+            ReadError::NoQuorum { silent, .. } => no_quorum(scene, silent),
+            ReadError::Behind { applied, wanted } => Self::unavailable(format!(
+                "this host has caught up to log index {applied} of {wanted}"
+            ))
+            .hint("ask again in a moment, or add `stale=true` for what this host knows now"),
+            ReadError::Stopped(reason) => stopped(reason),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if self.status == StatusCode::INTERNAL_SERVER_ERROR {
+            tracing::error!(message = %self.failure.message, "request failed");
+        }
+        let answer = ErrorAnswer {
+            error: self.failure,
+        };
+        (self.status, axum::Json(answer)).into_response()
+    }
+}
+
+/// The problems of a manifest as the API tells them.
+pub(super) fn problems(found: Vec<manifest::Problem>) -> Vec<Problem> {
+    let told = |one: manifest::Problem| Problem {
+        document: one.document,
+        line: one.line,
+        field: one.field,
+        message: one.message,
+    };
+    found.into_iter().map(told).collect()
+}
+
+fn problems_of(refusals: Vec<Refusal>, places: &[Place]) -> Vec<Problem> {
+    let told = |refusal: Refusal| {
+        let at = refusal.object.and_then(|at| usize::try_from(at).ok());
+        let place = at.and_then(|at| places.get(at));
+        Problem {
+            document: place.map_or(0, |place| place.document),
+            line: place.map_or(0, |place| place.line),
+            field: String::new(),
+            message: refusal.message,
+        }
+    };
+    refusals.into_iter().map(told).collect()
+}
+
+fn stopped(reason: &str) -> ApiError {
+    ApiError::unavailable(format!("consensus has stopped on this host: {reason}"))
+        .hint("`journalctl -u beemesh-gateway` tells more; another host may still take the request")
+}
+
+fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
+    let missing = missing_voters(scene, silent);
+    let hint = if missing.is_empty() {
+        "the hosts are choosing a leader: try again in a moment"
+    } else {
+        "running workloads keep running; `beemesh get hosts --stale` shows which hosts are missing"
+    };
+    let words = quorum_words(scene, &missing);
+    let message = match words.strip_prefix("no quorum") {
+        Some(_) => words,
+        None => format!("no leader: {words}, none leads yet"),
+    };
+    ApiError::unavailable(message).hint(hint)
+}
+
+/// The voters that were silent, and those that the mesh does not reach or that do not acknowledge.
+fn missing_voters(scene: &Scene, silent: &[HostId]) -> BTreeSet<HostId> {
+    let voters = &scene.metrics.voters;
+    let leads = scene.metrics.leader == Some(scene.host);
+    let unheard = |host: &&HostId| {
+        **host != scene.host
+            && (silent.contains(host)
+                || !scene.reachable.contains(host)
+                || (leads && !scene.metrics.acknowledging.contains(host)))
+    };
+    voters.iter().filter(unheard).copied().collect()
+}
+
+/// How many voters can be heard and who cannot, without a verdict when those are a majority.
+fn quorum_words(scene: &Scene, missing: &BTreeSet<HostId>) -> String {
+    let voters = scene.metrics.voters.len();
+    if voters == 0 {
+        return "no quorum: this host is not a member of a cluster yet".to_owned();
+    }
+    let heard = voters - missing.len();
+    let verdict = if heard > voters / 2 { "" } else { "no quorum: " };
+    let names = names_of(&scene.state, missing.iter());
+    let who = match names.len() {
+        0 => String::new(),
+        1 => format!(", {} is missing", sentence(&names)),
+        _ => format!(", {} are missing", sentence(&names)),
+    };
+    format!("{verdict}{heard} of {voters} voters reachable{who}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::render::tests::scene, *};
+
+    fn refusal(missing: bool, object: Option<u32>, message: &str) -> Refusal {
+        Refusal {
+            missing,
+            object,
+            message: message.into(),
+        }
+    }
+
+    #[test]
+    fn refusals_become_statuses_with_their_places() {
+        let places = [(1, 1), (2, 9)].map(|(document, line)| Place { document, line });
+        for (refusals, status, message, problems) in [
+            (
+                vec![refusal(true, None, "there is no workload `web`")],
+                404,
+                "there is no workload `web`",
+                vec![],
+            ),
+            (
+                vec![refusal(false, None, "too many manifests")],
+                409,
+                "too many manifests",
+                vec![],
+            ),
+            (
+                vec![
+                    refusal(false, Some(1), "ConfigMap a is missing"),
+                    refusal(false, Some(7), "gone"),
+                ],
+                422,
+                "the manifest has 2 problems; nothing was applied",
+                vec![(2, 9, "ConfigMap a is missing"), (0, 0, "gone")],
+            ),
+        ] {
+            let error = ApiError::refused(refusals, &places);
+            let found: Vec<_> = error
+                .failure
+                .problems
+                .iter()
+                .map(|one| (one.document, one.line, one.message.as_str()))
+                .collect();
+            assert_eq!(
+                (error.status.as_u16(), error.failure.message.as_str(), found),
+                (status, message, problems)
+            );
+        }
+    }
+
+    #[test]
+    fn a_lost_quorum_names_the_hosts_that_are_missing() {
+        let h = |n| HostId([n; 32]);
+        let error = |reachable: &[u8], acknowledging: &[u8], silent: &[u8]| {
+            let mut scene = scene();
+            scene.reachable = reachable.iter().copied().map(h).collect();
+            scene.metrics.acknowledging = acknowledging.iter().copied().map(h).collect();
+            let silent = silent.iter().copied().map(h).collect();
+            let error = ProposeError::NoQuorum { voters: 3, silent };
+            ApiError::propose(&error, &scene, Duration::from_secs(5))
+                .failure
+                .message
+        };
+        let lost = "no quorum: 1 of 3 voters reachable, h2 and h3 are missing";
+        assert_eq!(error(&[1], &[1, 2, 3], &[]), lost);
+        assert_eq!(error(&[1, 2, 3], &[1], &[]), lost);
+        assert_eq!(error(&[1, 2, 3], &[1, 2, 3], &[2, 3]), lost);
+        assert_eq!(
+            error(&[1, 2, 3], &[1, 2, 3], &[]),
+            "no leader: 3 of 3 voters reachable, none leads yet"
+        );
+        let mut alone = scene();
+        alone.reachable = [h(1), h(2)].into();
+        let late = ApiError::propose(&ProposeError::Deadline, &alone, Duration::from_secs(5));
+        assert_eq!(
+            late.failure.message,
+            "2 of 3 voters reachable, h3 is missing; the change was not confirmed within 5 s and may still be committed"
+        );
+    }
+}

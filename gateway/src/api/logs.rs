@@ -1,0 +1,268 @@
+//! The output of a workload's containers, on this host or another.
+//!
+//! Shell: this host's comes from Podman, another's by asking its gateway the same question over the mesh. Podman's
+//! bytes are passed on as they come; only where several containers speak, lines are gathered and named.
+
+use std::{collections::VecDeque, time::Duration};
+
+use axum::{
+    Extension,
+    body::{Body, Bytes},
+    extract::{Path, State},
+    http::{Request, header},
+    response::{IntoResponse, Response},
+};
+use beemesh_protocol::{HostId, ipc::Class};
+use beemesh_quadlet::{
+    health::{Container, Role},
+    podman::{LABEL_WORKLOAD, Pod, PodmanError},
+};
+use bytes::{BufMut, BytesMut};
+use futures::{Stream, StreamExt, stream};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+
+use super::{
+    ApiError, Gateway, Shared,
+    read::no_workload,
+    request::{Asked, Caller, LogsQuery},
+};
+
+/// How long another host may take to begin its answer.
+const PEER_TIME_MAX: Duration = Duration::from_secs(10);
+/// A longer line is cut: nobody reads it, and it would be held in memory.
+const LINE_MAX: usize = 64 << 10;
+
+/// The output of a workload on the host that the caller named, or on one that runs it.
+pub(super) async fn logs(
+    State(shared): State<Shared>,
+    Path(workload): Path<String>,
+    Asked(query): Asked<LogsQuery>,
+) -> Result<Response, ApiError> {
+    let gateway = &shared.gateway;
+    let scene = gateway.scene();
+    let host = match &query.host {
+        Some(name) => scene.host_named(name).ok_or_else(|| {
+            ApiError::not_found(format!("there is no host `{name}`"))
+                .hint("`beemesh get hosts` lists them")
+        })?,
+        None => {
+            if scene.state.workload(&workload).is_none() {
+                return Err(no_workload(&workload));
+            }
+            scene.host_with(&workload).ok_or_else(|| {
+                ApiError::not_found(format!("no host should run workload `{workload}`"))
+            })?
+        }
+    };
+    if host == gateway.host {
+        return local(gateway, &workload, &query).await;
+    }
+    let name = scene.name(host);
+    if !scene.reachable.contains(&host) {
+        return Err(unreachable(&name, &"the mesh has no connection to it"));
+    }
+    let asked = ask(gateway, host, &workload, &query);
+    match tokio::time::timeout(PEER_TIME_MAX, asked).await {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(reason)) => Err(unreachable(&name, &reason)),
+        Err(_) => Err(unreachable(
+            &name,
+            &format_args!("no answer within {} s", PEER_TIME_MAX.as_secs()),
+        )),
+    }
+}
+
+/// The output of a workload on this host, for another member.
+pub(super) async fn own_logs(
+    State(gateway): State<Gateway>,
+    Extension(caller): Extension<Caller>,
+    Path(workload): Path<String>,
+    Asked(query): Asked<LogsQuery>,
+) -> Result<Response, ApiError> {
+    tracing::debug!(%workload, %caller, "output asked for");
+    local(&gateway, &workload, &query).await
+}
+
+fn unreachable(host: &str, reason: &dyn std::fmt::Display) -> ApiError {
+    ApiError::unavailable(format!("host {host} cannot be asked: {reason}"))
+        .hint("`beemesh get hosts --stale` shows which hosts are missing")
+}
+
+async fn ask(
+    gateway: &Gateway,
+    host: HostId,
+    workload: &str,
+    query: &LogsQuery,
+) -> Result<Response, String> {
+    let words = |error: &dyn std::fmt::Display| error.to_string();
+    let stream = gateway.link.open(host, Class::Api).await;
+    let stream = stream.map_err(|error| words(&error))?;
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+        .await
+        .map_err(|error| words(&error))?;
+    // Ends with the answer's body: the sender is dropped when this function returns.
+    tokio::spawn(connection);
+    let tail = query.tail.map(|tail| format!("&tail={tail}"));
+    let uri = format!(
+        "/v1/workloads/{workload}/logs?follow={}{}",
+        query.follow,
+        tail.unwrap_or_default()
+    );
+    let request = Request::get(uri)
+        .header(header::HOST, host.to_string())
+        .body(Body::empty())
+        .map_err(|error| words(&error))?;
+    let answer = sender.send_request(request).await;
+    let answer = answer.map_err(|error| words(&error))?;
+    let (parts, body) = answer.into_parts();
+    let kind = parts.headers.get(header::CONTENT_TYPE).cloned();
+    let mut answer = Response::new(Body::new(body));
+    *answer.status_mut() = parts.status;
+    if let Some(kind) = kind {
+        answer.headers_mut().insert(header::CONTENT_TYPE, kind);
+    }
+    Ok(answer)
+}
+
+async fn local(
+    gateway: &Gateway,
+    workload: &str,
+    query: &LogsQuery,
+) -> Result<Response, ApiError> {
+    let label = format!("{LABEL_WORKLOAD}={workload}");
+    let pods = gateway.podman.pods(&[&label]).await.map_err(podman)?;
+    let here = gateway.scene().name(gateway.host);
+    let pod = pods.first().ok_or_else(|| {
+        ApiError::not_found(format!("workload `{workload}` has no pod on host {here}"))
+            .hint(format!("`beemesh get workloads {workload}` shows where it runs"))
+    })?;
+    let members: Vec<_> = members(pod);
+    let several = members.len() > 1;
+    let mut outputs = Vec::new();
+    for (container, name) in members {
+        let output = gateway
+            .podman
+            .logs(&container.id, query.follow, query.tail)
+            .await
+            .map_err(podman)?;
+        outputs.push(if several {
+            named(name, output).boxed()
+        } else {
+            output.boxed()
+        });
+    }
+    let body = Body::from_stream(stream::select_all(outputs));
+    let headers = [
+        (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
+        (header::CACHE_CONTROL, "no-store"),
+    ];
+    Ok((headers, body).into_response())
+}
+
+/// The containers of the manifest, each with the name it has there.
+fn members(pod: &Pod) -> Vec<(&Container, String)> {
+    let prefix = format!("{}-", pod.name);
+    let named = |container: &'_ Container| {
+        let name = container.name.strip_prefix(&prefix);
+        name.unwrap_or(&container.name).to_owned()
+    };
+    let wanted = pod
+        .containers
+        .iter()
+        .filter(|one| one.role == Role::Member);
+    wanted.map(|one| (one, named(one))).collect()
+}
+
+fn podman(error: PodmanError) -> ApiError {
+    if error.is_not_found() {
+        return ApiError::not_found(error.to_string());
+    }
+    ApiError::unavailable(error.to_string()).hint("`systemctl status podman.socket` tells more")
+}
+
+/// The output in whole lines, each with the name of its container.
+fn named(
+    name: String,
+    output: impl Stream<Item = Result<Bytes, PodmanError>> + Send + 'static,
+) -> impl Stream<Item = Result<Bytes, PodmanError>> + Send {
+    let state = (Box::pin(output), Lines::new(name), VecDeque::new());
+    stream::try_unfold(state, |(mut output, mut lines, mut ready)| async move {
+        loop {
+            if let Some(piece) = ready.pop_front() {
+                return Ok(Some((piece, (output, lines, ready))));
+            }
+            match output.next().await.transpose()? {
+                Some(bytes) => ready.extend(lines.push(&bytes)),
+                None => match lines.end() {
+                    Some(piece) => ready.push_back(piece),
+                    None => return Ok(None),
+                },
+            }
+        }
+    })
+}
+
+/// Cuts one container's output into lines and names them.
+struct Lines {
+    prefix: String,
+    /// The beginning of a line whose end has not come.
+    partial: BytesMut,
+}
+
+impl Lines {
+    fn new(name: String) -> Self {
+        Self {
+            prefix: format!("{name} | "),
+            partial: BytesMut::new(),
+        }
+    }
+
+    /// The lines that `bytes` completes, as one piece.
+    fn push(&mut self, bytes: &[u8]) -> Option<Bytes> {
+        let mut piece = BytesMut::new();
+        for part in bytes.split_inclusive(|byte| *byte == b'\n') {
+            self.partial.put_slice(part);
+            if part.ends_with(b"\n") || self.partial.len() >= LINE_MAX {
+                self.take(&mut piece);
+            }
+        }
+        (!piece.is_empty()).then(|| piece.freeze())
+    }
+
+    /// The line that was never ended.
+    fn end(&mut self) -> Option<Bytes> {
+        let mut piece = BytesMut::new();
+        if !self.partial.is_empty() {
+            self.take(&mut piece);
+        }
+        (!piece.is_empty()).then(|| piece.freeze())
+    }
+
+    fn take(&mut self, piece: &mut BytesMut) {
+        piece.put_slice(self.prefix.as_bytes());
+        piece.put(self.partial.split());
+        if !piece.ends_with(b"\n") {
+            piece.put_u8(b'\n');
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_named_whole_however_they_arrive() {
+        let mut lines = Lines::new("web".into());
+        let long = vec![b'x'; LINE_MAX];
+        let mut told = Vec::new();
+        for bytes in [&b"one\ntw"[..], b"o", b"\n\nthree"] {
+            told.extend(lines.push(bytes));
+        }
+        told.extend(lines.end());
+        assert_eq!(told.concat(), b"web | one\nweb | two\nweb | \nweb | three\n");
+        assert_eq!(lines.push(&long).map(|piece| piece.len()), Some(LINE_MAX + 7));
+        assert_eq!(lines.end(), None);
+    }
+}

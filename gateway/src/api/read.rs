@@ -1,0 +1,97 @@
+//! Answers questions about the cluster.
+//!
+//! Shell over [`super::render`]: confirms with the leader that this host has seen everything that was committed, unless
+//! the caller takes what this host knows now, and looks.
+
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use beemesh_protocol::api::{Hosts, Manifests, Status, Workload, Workloads};
+use tokio::time::Instant;
+
+use super::{
+    ApiError, Gateway, Shared,
+    render::{Own, Scene},
+    request::{Asked, NoQuery, ReadQuery, timeout},
+};
+
+pub(super) async fn healthz(_: Asked<NoQuery>) -> &'static str {
+    "ok\n"
+}
+
+pub(super) async fn workloads(
+    State(shared): State<Shared>,
+    Asked(query): Asked<ReadQuery>,
+) -> Result<Json<Workloads>, ApiError> {
+    let scene = look(&shared.gateway, &query).await?;
+    Ok(Json(Workloads {
+        workloads: scene.workloads(),
+    }))
+}
+
+pub(super) async fn workload(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Asked(query): Asked<ReadQuery>,
+) -> Result<Json<Workload>, ApiError> {
+    let scene = look(&shared.gateway, &query).await?;
+    let found = scene.state.workload(&name).zip(scene.workload(&name));
+    let (workload, mut shown) = found.ok_or_else(|| no_workload(&name))?;
+    let object = serde_json::from_slice(&workload.object.body);
+    let object = object.map_err(|error| {
+        ApiError::internal(format!("the stored object of `{name}` is damaged: {error}"))
+    })?;
+    shown.object = Some(object);
+    Ok(Json(shown))
+}
+
+pub(super) async fn manifests(
+    State(shared): State<Shared>,
+    Asked(query): Asked<ReadQuery>,
+) -> Result<Json<Manifests>, ApiError> {
+    let scene = look(&shared.gateway, &query).await?;
+    Ok(Json(Manifests {
+        manifests: scene.manifests(),
+    }))
+}
+
+pub(super) async fn hosts(
+    State(shared): State<Shared>,
+    Asked(query): Asked<ReadQuery>,
+) -> Result<Json<Hosts>, ApiError> {
+    let scene = look(&shared.gateway, &query).await?;
+    Ok(Json(Hosts {
+        hosts: scene.hosts(),
+    }))
+}
+
+/// What this host knows: never asks another, so that it answers when nothing else does.
+pub(super) async fn status(State(shared): State<Shared>, _: Asked<NoQuery>) -> Json<Status> {
+    let gateway = &shared.gateway;
+    let welcome = gateway.link.welcome().borrow().clone();
+    let own = Own {
+        name: welcome.map_or_else(|| gateway.host.to_string(), |welcome| welcome.name),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        trouble: gateway.link.trouble().borrow().clone(),
+    };
+    Json(gateway.scene().status(own))
+}
+
+async fn look(gateway: &Gateway, query: &ReadQuery) -> Result<Scene, ApiError> {
+    let timeout = timeout(query.timeout)?;
+    if !query.stale {
+        confirm(gateway, Instant::now() + timeout).await?;
+    }
+    Ok(gateway.scene())
+}
+
+/// When this returns, this host has applied everything that was committed before the call.
+pub(super) async fn confirm(gateway: &Gateway, deadline: Instant) -> Result<(), ApiError> {
+    let confirmed = gateway.node.read_index(deadline).await;
+    confirmed.map_err(|error| ApiError::read(&error, &gateway.scene()))
+}
+
+pub(super) fn no_workload(name: &str) -> ApiError {
+    ApiError::not_found(format!("there is no workload `{name}`"))
+}

@@ -1,0 +1,344 @@
+//! What the API says about the cluster.
+//!
+//! Pure: no I/O, no clock, no randomness. Input: a [`Scene`], everything that is known at one moment. Output: the
+//! shapes of [`beemesh_protocol::api`], and whether a change has arrived wherever it should.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use beemesh_protocol::{
+    HostId,
+    api::{
+        self, Action, AppliedObject, Host, HostCounts, Leader, Manifest, ObjectName, Phase, Role,
+        Status, Workload, WorkloadCounts, WorkloadHost,
+    },
+    peer::{self, Effect, HostReport, WorkloadReport},
+    state,
+};
+use beemesh_quadlet::manifest::kind_name;
+
+use crate::{
+    place,
+    raft::{self, Metrics},
+    state::State,
+};
+
+/// Everything that is known at one moment.
+#[derive(Clone)]
+pub(super) struct Scene {
+    /// The answering host.
+    pub(super) host: HostId,
+    /// The log index of `state`.
+    pub(super) applied: u64,
+    /// What was agreed on.
+    pub(super) state: Arc<State>,
+    /// How consensus is doing.
+    pub(super) metrics: Metrics,
+    /// What every host said last.
+    pub(super) reports: Arc<BTreeMap<HostId, HostReport>>,
+    /// The hosts that the mesh reaches, the answering one included.
+    pub(super) reachable: BTreeSet<HostId>,
+}
+
+/// What the answering host says about itself beyond the scene.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Own {
+    /// Its name, for when the cluster does not know it yet.
+    pub(super) name: String,
+    /// Its Beemesh version.
+    pub(super) version: String,
+    /// What it waits for, besides what its report says.
+    pub(super) trouble: String,
+}
+
+impl Scene {
+    /// A workload on its hosts; `None` when there is none of that name.
+    pub(super) fn workload(&self, name: &str) -> Option<Workload> {
+        Some(self.render(self.state.workload(name)?))
+    }
+
+    /// All workloads by name.
+    pub(super) fn workloads(&self) -> Vec<Workload> {
+        let all = self.state.workloads();
+        all.map(|workload| self.render(workload)).collect()
+    }
+
+    fn render(&self, workload: &crate::state::Workload) -> Workload {
+        let object = &workload.object;
+        let wanted = self.wanted(workload);
+        let has = |host: &&HostId| wanted.contains(*host) || self.has(**host, &workload.name);
+        let mut hosts: Vec<_> = self.state.hosts().keys().filter(has).collect();
+        hosts.sort_by_key(|host| self.name(**host));
+        Workload {
+            name: workload.name.clone(),
+            namespace: object.namespace.clone(),
+            kind: kind_name(object.kind).to_owned(),
+            manifest: workload.manifest.clone(),
+            revision: workload.revision,
+            index: workload.index,
+            applied_at_ms: workload.at_ms,
+            settled: wanted.iter().all(|host| self.arrived(*host, workload)),
+            hosts: hosts
+                .into_iter()
+                .map(|host| self.workload_host(*host, &workload.name))
+                .collect(),
+            object: None,
+        }
+    }
+
+    fn workload_host(&self, host: HostId, workload: &str) -> WorkloadHost {
+        let unseen = WorkloadReport::default();
+        let report = self.report(host, workload).unwrap_or(&unseen);
+        WorkloadHost {
+            host: self.name(host),
+            id: host,
+            phase: phase(report.phase),
+            revision: report.revision,
+            healthy: report.healthy,
+            total: report.total,
+            restarts: report.restarts,
+            message: report.message.clone(),
+            reachable: self.reachable.contains(&host),
+        }
+    }
+
+    fn wanted(&self, workload: &crate::state::Workload) -> BTreeSet<HostId> {
+        place::hosts(&workload.name, &workload.object, self.state.hosts())
+    }
+
+    fn report(&self, host: HostId, workload: &str) -> Option<&WorkloadReport> {
+        let all = &self.reports.get(&host)?.workloads;
+        all.iter().find(|report| report.workload == workload)
+    }
+
+    /// Whether the host has something of the workload, as it said last.
+    fn has(&self, host: HostId, workload: &str) -> bool {
+        self.report(host, workload).is_some()
+    }
+
+    /// Whether the host has this revision and is done with it, whatever came of it.
+    fn arrived(&self, host: HostId, workload: &crate::state::Workload) -> bool {
+        let Some(report) = self.report(host, &workload.name) else {
+            return false;
+        };
+        let done = match report.phase {
+            peer::Phase::Running => report.healthy == report.total,
+            peer::Phase::Succeeded | peer::Phase::Stopped | peer::Phase::Failed => true,
+            peer::Phase::Pending | peer::Phase::Starting | peer::Phase::Removing => false,
+        };
+        done && report.index >= workload.index && self.reachable.contains(&host)
+    }
+
+    /// Whether the host runs this revision as it should.
+    fn thrives(&self, host: HostId, workload: &crate::state::Workload) -> bool {
+        let fine = |report: &WorkloadReport| {
+            matches!(
+                report.phase,
+                peer::Phase::Running | peer::Phase::Succeeded
+            )
+        };
+        self.arrived(host, workload) && self.report(host, &workload.name).is_some_and(fine)
+    }
+
+    /// The names of the hosts that may still have something of removed workloads: they say so, have not come to the
+    /// removal at log index `index`, or cannot be reached to tell.
+    pub(super) fn holding(&self, index: u64, removed: &[String]) -> Vec<String> {
+        let again = |name: &&String| self.state.workload(name).is_none();
+        let gone: Vec<_> = removed.iter().filter(again).collect();
+        let holds = |host: &&HostId| {
+            let told = self.reports.get(*host);
+            !self.reachable.contains(*host)
+                || told.is_none_or(|report| report.applied < index)
+                || gone.iter().any(|name| self.has(**host, name))
+        };
+        names_of(&self.state, self.state.hosts().keys().filter(holds))
+    }
+
+    /// All manifests by name.
+    pub(super) fn manifests(&self) -> Vec<Manifest> {
+        let shown = |manifest: &crate::state::Manifest| Manifest {
+            name: manifest.name.clone(),
+            index: manifest.index,
+            applied_at_ms: manifest.at_ms,
+            objects: manifest.objects.iter().map(|one| object_name(one)).collect(),
+        };
+        self.state.manifests().map(shown).collect()
+    }
+
+    /// All members by name.
+    pub(super) fn hosts(&self) -> Vec<Host> {
+        let shown = |host: &state::Host| {
+            let unsaid = HostReport::default();
+            let report = self.reports.get(&host.id).unwrap_or(&unsaid);
+            Host {
+                name: host.name.clone(),
+                id: host.id,
+                addresses: host.addresses.clone(),
+                role: self.role(host.id),
+                reachable: self.reachable.contains(&host.id),
+                applied: report.applied,
+                version: report.version.clone(),
+                podman: report.podman.clone(),
+                trouble: report.trouble.clone(),
+            }
+        };
+        let mut hosts: Vec<_> = self.state.hosts().values().map(shown).collect();
+        hosts.sort_by(|a, b| a.name.cmp(&b.name));
+        hosts
+    }
+
+    /// What the answering host knows.
+    pub(super) fn status(&self, own: Own) -> Status {
+        let members = self.state.hosts();
+        let missing = members.keys().filter(|host| !self.reachable.contains(*host));
+        let missing = names_of(&self.state, missing);
+        let healthy = |workload: &&crate::state::Workload| {
+            self.wanted(workload)
+                .iter()
+                .all(|host| self.thrives(*host, workload))
+        };
+        let report = self.reports.get(&self.host);
+        let troubles = [
+            own.trouble.as_str(),
+            report.map_or("", |report| report.trouble.as_str()),
+        ];
+        let troubles: Vec<_> = troubles.into_iter().filter(|one| !one.is_empty()).collect();
+        Status {
+            cluster: self.state.cluster(),
+            host: members
+                .get(&self.host)
+                .map_or(own.name, |host| host.name.clone()),
+            id: self.host,
+            role: self.role(self.host),
+            leader: self.metrics.leader.map(|id| Leader {
+                name: self.name(id),
+                id,
+            }),
+            term: self.metrics.term,
+            applied: self.applied,
+            quorum: self.metrics.quorum,
+            voters: names_of(&self.state, self.metrics.voters.iter()),
+            learners: names_of(&self.state, self.metrics.learners.iter()),
+            hosts: HostCounts {
+                total: members.len(),
+                reachable: members.len() - missing.len(),
+                missing,
+            },
+            workloads: WorkloadCounts {
+                total: self.state.workloads().len(),
+                healthy: self.state.workloads().filter(healthy).count(),
+            },
+            version: own.version,
+            podman: report.map_or_else(String::new, |report| report.podman.clone()),
+            trouble: troubles.join("; "),
+        }
+    }
+
+    fn role(&self, host: HostId) -> Role {
+        if self.metrics.leader == Some(host) {
+            return Role::Leader;
+        }
+        if host != self.host {
+            return if self.metrics.voters.contains(&host) {
+                Role::Follower
+            } else {
+                Role::Learner
+            };
+        }
+        match self.metrics.role {
+            raft::Role::Leader => Role::Leader,
+            raft::Role::Candidate => Role::Candidate,
+            raft::Role::Follower => Role::Follower,
+            raft::Role::Learner | raft::Role::Stopped => Role::Learner,
+        }
+    }
+
+    /// What people call the host.
+    pub(super) fn name(&self, host: HostId) -> String {
+        name_of(&self.state, host)
+    }
+
+    /// The member of that name or key.
+    pub(super) fn host_named(&self, name: &str) -> Option<HostId> {
+        let named = |host: &&state::Host| host.name == name || host.id.to_string() == name;
+        self.state.hosts().values().find(named).map(|host| host.id)
+    }
+
+    /// The host to ask for a workload's output when the user named none: this one if it has it, else the first by name
+    /// that can be reached.
+    pub(super) fn host_with(&self, workload: &str) -> Option<HostId> {
+        let found = self.state.workload(workload)?;
+        let wanted = self.wanted(found);
+        if wanted.contains(&self.host) {
+            return Some(self.host);
+        }
+        let first = |host: &&HostId| (!self.reachable.contains(*host), self.name(**host));
+        wanted.iter().min_by_key(first).copied()
+    }
+}
+
+/// What an apply did, in the API's words.
+pub(super) fn applied_objects(effects: Vec<Effect>) -> Vec<AppliedObject> {
+    let told = |effect: Effect| AppliedObject {
+        kind: kind_name(effect.kind).to_owned(),
+        name: effect.name,
+        action: match effect.action {
+            peer::Action::Created => Action::Created,
+            peer::Action::Updated => Action::Updated,
+            peer::Action::Unchanged => Action::Unchanged,
+            peer::Action::Removed => Action::Removed,
+        },
+        revision: effect.revision,
+    };
+    effects.into_iter().map(told).collect()
+}
+
+/// The names of hosts, sorted.
+pub(super) fn names_of<'a>(
+    state: &State,
+    hosts: impl Iterator<Item = &'a HostId>,
+) -> Vec<String> {
+    let mut names: Vec<_> = hosts.map(|host| name_of(state, *host)).collect();
+    names.sort();
+    names
+}
+
+/// `h1`, `h1 and h2`, `h1, h2 and h3`.
+pub(super) fn sentence(names: &[String]) -> String {
+    match names {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+/// A host that is no member, or not yet, has no name but its key.
+fn name_of(state: &State, host: HostId) -> String {
+    let known = state.hosts().get(&host);
+    known.map_or_else(|| host.to_string(), |host| host.name.clone())
+}
+
+fn object_name(object: &state::Object) -> ObjectName {
+    ObjectName {
+        kind: kind_name(object.kind).to_owned(),
+        namespace: object.namespace.clone(),
+        name: object.name.clone(),
+    }
+}
+
+fn phase(phase: peer::Phase) -> Phase {
+    match phase {
+        peer::Phase::Pending => api::Phase::Pending,
+        peer::Phase::Starting => api::Phase::Starting,
+        peer::Phase::Running => api::Phase::Running,
+        peer::Phase::Succeeded => api::Phase::Succeeded,
+        peer::Phase::Stopped => api::Phase::Stopped,
+        peer::Phase::Failed => api::Phase::Failed,
+        peer::Phase::Removing => api::Phase::Removing,
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,229 @@
+use std::collections::BTreeMap;
+
+use beemesh_protocol::{
+    ClusterId,
+    state::{Change, Command, Kind, Object},
+};
+use serde_json::{Value, json};
+
+use super::*;
+
+fn h(n: u8) -> HostId {
+    HostId([n; 32])
+}
+
+fn pod(name: &str, selector: &[(&str, &str)]) -> Object {
+    let body = format!("{{\"kind\":\"Pod\",\"metadata\":{{\"name\":\"{name}\"}}}}");
+    Object {
+        kind: Kind::Pod,
+        namespace: "default".into(),
+        name: name.into(),
+        hash: [u8::try_from(body.len()).unwrap(); 32],
+        body: body.into_bytes(),
+        references: vec![],
+        replicas: None,
+        selector: selector
+            .iter()
+            .map(|(key, value)| ((*key).into(), (*value).into()))
+            .collect(),
+    }
+}
+
+/// Three hosts, h1 the answering leader; `web` everywhere, `lone` on h2 only; nobody has said anything.
+pub(in crate::api) fn scene() -> Scene {
+    let host = |n: u8| state::Host {
+        id: h(n),
+        name: format!("h{n}"),
+        addresses: vec![format!("/ip4/10.0.0.{n}/udp/4701/quic-v1")],
+        labels: BTreeMap::from([("n".to_owned(), n.to_string())]),
+    };
+    let mut agreed = State::default();
+    let token = beemesh_protocol::state::TokenRecord {
+        id: [1; 8],
+        secret_hash: [2; 32],
+        expires_ms: 1000,
+        uses: 2,
+    };
+    let admit = |n| Change::Admit {
+        token: [1; 8],
+        secret_hash: [2; 32],
+        host: host(n),
+    };
+    let changes = [
+        Change::Found {
+            cluster: ClusterId([7; 16]),
+            host: host(1),
+        },
+        Change::PutToken(token),
+        admit(2),
+        admit(3),
+        Change::Apply {
+            manifest: "web".into(),
+            objects: vec![pod("web", &[])],
+        },
+        Change::Apply {
+            manifest: "lone".into(),
+            objects: vec![pod("lone", &[("n", "2")])],
+        },
+    ];
+    for (index, change) in (1..).zip(changes) {
+        let outcome = agreed.apply(index, &Command { at_ms: 5, change });
+        assert!(!matches!(outcome, peer::Outcome::Refused(_)), "{outcome:?}");
+    }
+    Scene {
+        host: h(1),
+        applied: 6,
+        state: Arc::new(agreed),
+        metrics: Metrics {
+            role: raft::Role::Leader,
+            term: 2,
+            leader: Some(h(1)),
+            voters: [h(1), h(2), h(3)].into(),
+            acknowledging: [h(1), h(2), h(3)].into(),
+            quorum: true,
+            applied: 6,
+            ..Metrics::default()
+        },
+        reports: Arc::default(),
+        reachable: [h(1), h(2), h(3)].into(),
+    }
+}
+
+fn report(workload: &str, index: u64, phase: peer::Phase, healthy: u32) -> WorkloadReport {
+    WorkloadReport {
+        workload: workload.into(),
+        revision: 1,
+        index,
+        phase,
+        healthy,
+        total: 2,
+        ..WorkloadReport::default()
+    }
+}
+
+fn with(scene: &mut Scene, host: u8, applied: u64, workloads: Vec<WorkloadReport>) {
+    let said = HostReport {
+        applied,
+        version: "0.1.0".into(),
+        podman: "5.4.2".into(),
+        workloads,
+        ..HostReport::default()
+    };
+    Arc::make_mut(&mut scene.reports).insert(h(host), said);
+}
+
+#[test]
+fn a_workload_is_settled_when_every_host_that_should_run_it_is_done_with_the_revision() {
+    use peer::Phase::*;
+    for (what, at_h3, reachable, settled) in [
+        ("healthy", Some(report("web", 5, Running, 2)), true, true),
+        ("newer", Some(report("web", 9, Running, 2)), true, true),
+        ("half healthy", Some(report("web", 5, Running, 1)), true, false),
+        ("older", Some(report("web", 4, Running, 2)), true, false),
+        ("starting", Some(report("web", 5, Starting, 0)), true, false),
+        ("failed", Some(report("web", 5, Failed, 0)), true, true),
+        ("done", Some(report("web", 5, Succeeded, 0)), true, true),
+        ("stopped", Some(report("web", 5, Stopped, 0)), true, true),
+        ("silent", None, true, false),
+        ("cut off", Some(report("web", 5, Running, 2)), false, false),
+    ] {
+        let mut scene = scene();
+        for host in [1, 2] {
+            with(&mut scene, host, 6, vec![report("web", 5, Running, 2)]);
+        }
+        with(&mut scene, 3, 6, at_h3.into_iter().collect());
+        if !reachable {
+            scene.reachable.remove(&h(3));
+        }
+        let web = scene.workload("web").unwrap();
+        assert_eq!(web.settled, settled, "{what}");
+        let hosts: Vec<_> = web.hosts.iter().map(|one| one.host.as_str()).collect();
+        assert_eq!(hosts, ["h1", "h2", "h3"], "{what}");
+    }
+}
+
+#[test]
+fn a_workload_shows_the_hosts_that_should_run_it_and_those_that_still_do() {
+    let mut scene = scene();
+    with(&mut scene, 3, 6, vec![report("lone", 2, peer::Phase::Removing, 2)]);
+    let told = serde_json::to_value(scene.workload("lone").unwrap()).unwrap();
+    let on = |host: u8, phase: &str, revision: u64, count: u32| -> Value {
+        json!({"host": format!("h{host}"), "id": h(host).to_string(), "phase": phase, "revision": revision,
+               "healthy": count, "total": count, "restarts": 0, "message": "", "reachable": true})
+    };
+    let expected = json!({
+        "name": "lone", "namespace": "default", "kind": "Pod", "manifest": "lone", "revision": 1, "index": 6,
+        "appliedAtMs": 5, "settled": false, "hosts": [on(2, "pending", 0, 0), on(3, "removing", 1, 2)],
+    });
+    assert_eq!(told, expected);
+    assert_eq!(scene.host_with("lone"), Some(h(2)));
+    assert_eq!(scene.host_with("web"), Some(h(1)));
+    assert_eq!(scene.host_named("h3"), Some(h(3)));
+    assert_eq!(scene.workload("none"), None);
+}
+
+#[test]
+fn a_removal_is_over_when_no_host_can_still_have_it() {
+    let gone = ["gone".to_owned()];
+    let mut scene = scene();
+    let holding = |scene: &Scene| scene.holding(6, &gone);
+    assert_eq!(holding(&scene), ["h1", "h2", "h3"]);
+    with(&mut scene, 1, 6, vec![]);
+    with(&mut scene, 2, 5, vec![]);
+    with(&mut scene, 3, 6, vec![report("gone", 3, peer::Phase::Removing, 2)]);
+    assert_eq!(holding(&scene), ["h2", "h3"]);
+    with(&mut scene, 2, 6, vec![]);
+    with(&mut scene, 3, 7, vec![report("web", 5, peer::Phase::Running, 2)]);
+    assert_eq!(holding(&scene), [""; 0]);
+    scene.reachable.remove(&h(2));
+    assert_eq!(holding(&scene), ["h2"]);
+}
+
+#[test]
+fn the_status_says_what_this_host_knows() {
+    let mut scene = scene();
+    let running = |name: &str, index| report(name, index, peer::Phase::Running, 2);
+    with(&mut scene, 1, 6, vec![running("web", 5)]);
+    with(&mut scene, 2, 6, vec![running("web", 5), running("lone", 6)]);
+    with(&mut scene, 3, 6, vec![running("web", 5)]);
+    scene.reachable.remove(&h(3));
+    let own = Own {
+        name: "unused".into(),
+        version: "0.1.0".into(),
+        trouble: "waiting for the agent".into(),
+    };
+    let expected = json!({
+        "cluster": "07".repeat(16), "host": "h1", "id": h(1).to_string(), "role": "leader",
+        "leader": {"name": "h1", "id": h(1).to_string()}, "term": 2, "applied": 6, "quorum": true,
+        "voters": ["h1", "h2", "h3"], "learners": [],
+        "hosts": {"total": 3, "reachable": 2, "missing": ["h3"]}, "workloads": {"total": 2, "healthy": 1},
+        "version": "0.1.0", "podman": "5.4.2", "trouble": "waiting for the agent",
+    });
+    assert_eq!(serde_json::to_value(scene.status(own)).unwrap(), expected);
+    let hosts: Vec<_> = scene
+        .hosts()
+        .into_iter()
+        .map(|host| (host.name, host.role, host.reachable, host.applied))
+        .collect();
+    let expected = [("h1", Role::Leader, true), ("h2", Role::Follower, true), ("h3", Role::Follower, false)];
+    assert_eq!(hosts, expected.map(|(name, role, reachable)| (name.to_owned(), role, reachable, 6)));
+}
+
+#[test]
+fn a_host_that_is_in_no_cluster_yet_answers_too() {
+    let scene = Scene {
+        state: Arc::default(),
+        metrics: Metrics::default(),
+        reachable: [h(1)].into(),
+        applied: 0,
+        ..scene()
+    };
+    let status = scene.status(Own {
+        name: "h1".into(),
+        ..Own::default()
+    });
+    assert_eq!(
+        (status.host.as_str(), status.role, status.cluster, status.leader, status.quorum),
+        ("h1", Role::Learner, None, None, false)
+    );
+}

@@ -1,0 +1,233 @@
+//! What a caller may say in a query, and how long the answer may take.
+//!
+//! Parses at the border: an unknown key, a value out of its bounds or a body that is too long or too slow is an error
+//! in the caller's words; behind it every request is in bounds.
+
+use std::time::Duration;
+
+use axum::{
+    body::Body,
+    extract::{FromRequestParts, Query},
+    http::{header::CONTENT_LENGTH, request::Parts},
+};
+use beemesh_protocol::HostId;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde::{Deserialize, de::DeserializeOwned};
+
+use super::ApiError;
+
+/// How long a change or a linearizable read may take when the caller does not say.
+const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
+/// An election, with all its retries, is over long before.
+const TIMEOUT_MAX_SECONDS: u64 = 60;
+/// The longest `wait`: an image of some gigabytes over a slow line.
+const WAIT_MAX_SECONDS: u64 = 3600;
+/// A body that is not here by then is not coming; callers are on this host.
+const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// Who called, for the journal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Caller {
+    /// A process of this host.
+    Local {
+        /// Its user.
+        uid: u32,
+        /// Its process id; 0 when the kernel did not say.
+        pid: i32,
+    },
+    /// Another member.
+    Host(HostId),
+}
+
+impl std::fmt::Display for Caller {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Caller::Local { uid, pid } => write!(f, "uid {uid} pid {pid}"),
+            Caller::Host(host) => write!(f, "host {host}"),
+        }
+    }
+}
+
+/// The query of a route: keys it does not know are refused.
+pub(super) struct Asked<T>(pub(super) T);
+
+impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, ApiError> {
+        match Query::try_from_uri(&parts.uri) {
+            Ok(Query(query)) => Ok(Self(query)),
+            Err(rejection) => {
+                let reason = rejection.body_text();
+                let reason = reason
+                    .strip_prefix("Failed to deserialize query string: ")
+                    .unwrap_or(&reason);
+                Err(ApiError::bad_request(format!("query: {reason}")))
+            }
+        }
+    }
+}
+
+/// `POST /v1/apply`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct ApplyQuery {
+    pub(super) name: Option<String>,
+    #[serde(default)]
+    pub(super) dry_run: bool,
+    #[serde(default)]
+    pub(super) strict: bool,
+    pub(super) wait: Option<u64>,
+    pub(super) timeout: Option<u64>,
+}
+
+/// Deletions.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DeleteQuery {
+    pub(super) wait: Option<u64>,
+    pub(super) timeout: Option<u64>,
+}
+
+/// Reads of the whole cluster.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct ReadQuery {
+    #[serde(default)]
+    pub(super) stale: bool,
+    pub(super) timeout: Option<u64>,
+}
+
+/// A workload's output.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct LogsQuery {
+    pub(super) host: Option<String>,
+    #[serde(default)]
+    pub(super) follow: bool,
+    pub(super) tail: Option<u32>,
+}
+
+/// Changes that take nothing but their deadline.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct TimeoutQuery {
+    pub(super) timeout: Option<u64>,
+}
+
+/// Routes that take no query.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NoQuery {}
+
+/// The time for a change or a linearizable read.
+pub(super) fn timeout(seconds: Option<u64>) -> Result<Duration, ApiError> {
+    match seconds {
+        None => Ok(TIMEOUT_DEFAULT),
+        Some(seconds @ 1..=TIMEOUT_MAX_SECONDS) => Ok(Duration::from_secs(seconds)),
+        Some(seconds) => Err(ApiError::bad_request(format!(
+            "timeout={seconds}: from 1 to {TIMEOUT_MAX_SECONDS} seconds are possible"
+        ))),
+    }
+}
+
+/// The time to wait for the effect of a change.
+pub(super) fn wait(seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
+    match seconds {
+        Some(seconds) if seconds > WAIT_MAX_SECONDS => Err(ApiError::bad_request(format!(
+            "wait={seconds}: at most {WAIT_MAX_SECONDS} seconds are possible"
+        ))),
+        seconds => Ok(seconds.map(Duration::from_secs)),
+    }
+}
+
+/// The name that the caller gave a manifest.
+pub(super) fn manifest_name(name: &str) -> Result<(), ApiError> {
+    // What a Kubernetes name may hold, and `_`, which joins a namespace to a name.
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
+    let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+    let bytes = name.as_bytes();
+    if bytes.len() <= 253
+        && bytes.iter().all(|byte| plain(*byte))
+        && ends(bytes.first())
+        && ends(bytes.last())
+    {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(format!(
+        "name={name:?}: a manifest's name has 1 to 253 of a-z, 0-9, `-`, `.` and `_`, and begins and ends with a letter or digit"
+    )))
+}
+
+/// The whole body, if it is no longer than `limit` bytes (`limit_words` to a person) and comes in time.
+pub(super) async fn body(
+    parts: &Parts,
+    body: Body,
+    limit: usize,
+    limit_words: &str,
+) -> Result<bytes::Bytes, ApiError> {
+    let too_large = || ApiError::too_large(format!("the body is larger than {limit_words}"));
+    let announced = parts.headers.get(CONTENT_LENGTH);
+    let announced = announced.and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+    if announced.is_some_and(|length| length > limit as u64) {
+        return Err(too_large());
+    }
+    let whole = tokio::time::timeout(BODY_TIME_MAX, Limited::new(body, limit).collect());
+    match whole.await {
+        Ok(Ok(whole)) => Ok(whole.to_bytes()),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
+        Ok(Err(error)) => Err(ApiError::bad_request(format!("read the body: {error}"))),
+        Err(_) => Err(ApiError::too_slow(format!(
+            "the body did not arrive within {} s",
+            BODY_TIME_MAX.as_secs()
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_manifests_cannot_leave_their_place() {
+        for (name, good) in [
+            ("web", true),
+            ("shop_web-1.2", true),
+            ("", false),
+            ("../etc", false),
+            ("-web", false),
+            ("Web", false),
+            ("a/b", false),
+            ("web_", false),
+        ] {
+            assert_eq!(manifest_name(name).is_ok(), good, "{name:?}");
+        }
+    }
+
+    #[test]
+    fn a_query_is_read_strictly() {
+        fn read(query: &str) -> Result<String, ApiError> {
+            let request = axum::http::Request::builder().uri(format!("/v1/apply?{query}"));
+            let (mut parts, ()) = request.body(()).unwrap().into_parts();
+            let read = Asked::<ApplyQuery>::from_request_parts(&mut parts, &());
+            futures::executor::block_on(read).map(|Asked(query)| format!("{query:?}"))
+        }
+        for (query, expected) in [
+            (
+                "name=web&dryRun=true&wait=5",
+                Ok("ApplyQuery { name: Some(\"web\"), dry_run: true, strict: false, wait: Some(5), timeout: None }"),
+            ),
+            (
+                "dryrun=true",
+                Err("query: unknown field `dryrun`, expected one of `name`, `dryRun`, `strict`, `wait`, `timeout`"),
+            ),
+            ("wait=soon", Err("query: wait: invalid digit found in string")),
+            ("dryRun=1", Err("query: dryRun: provided string was not `true` or `false`")),
+        ] {
+            let expected = expected.map(str::to_owned).map_err(ApiError::bad_request);
+            assert_eq!(read(query), expected, "{query}");
+        }
+        assert!(timeout(Some(0)).is_err() && timeout(Some(61)).is_err());
+        assert!(wait(Some(3601)).is_err());
+    }
+}
