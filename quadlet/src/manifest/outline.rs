@@ -117,7 +117,8 @@ pub(super) fn read(text: &str) -> Outline<'_> {
         let step = match event {
             Ok((event, span)) => reader.take(event, line_number(span.start.line())),
             Err(error) => {
-                let line = line_number(error.marker().line());
+                // At the end of the text the marker stands on the line behind it.
+                let line = line_number(error.marker().line().min(text.lines().count()));
                 Err(reader.fault(line, format!("not YAML: {}", error.info())))
             }
         };

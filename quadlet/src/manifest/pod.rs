@@ -431,11 +431,12 @@ fn files(items: Option<&[KeyToPath]>, mode: Option<i32>, at: &Field, scope: &mut
                 format!("`{}` is not a key: {KEY_RULE}", cut(&item.key)),
             );
         }
-        if item.path.is_empty() || leaves_folder(&item.path) {
-            scope.wrong(
-                &at.key("path"),
-                "leaves the volume: use a relative path without `..`",
+        if matches!(item.path.as_str(), "" | "." | "..") || item.path.contains(['/', '\0']) {
+            let message = format!(
+                "`{}` is not a file name: Podman makes no folders in the volume",
+                cut(&item.path)
             );
+            scope.wrong(&at.key("path"), message);
         }
         if item.mode.is_some() {
             scope.not_done(

@@ -1,0 +1,357 @@
+//! What is accepted, and what is said of the rest: whole findings, with their places.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use beemesh_protocol::state::{Kind, Object, Reference};
+use beemesh_quadlet::manifest::{BYTES_MAX, DOCUMENTS_MAX, Manifest, Place, Problem, parse};
+
+/// `DOCUMENT:LINE FIELD: MESSAGE` for each finding.
+fn shown(problems: &[Problem]) -> Vec<String> {
+    let show = |p: &Problem| format!("{}:{} {}: {}", p.document, p.line, p.field, p.message);
+    problems.iter().map(show).collect()
+}
+
+fn problems(yaml: &[u8]) -> Vec<String> {
+    shown(&parse(yaml, false).expect_err("accepted"))
+}
+
+/// A pod whose first container ends on line 7 with `more`, which begins on line 8 at the depth of `spec`'s fields.
+fn pod(container: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - {{name: app, image: quay.io/a:1{container}}}\n{more}"
+    )
+}
+
+#[test]
+fn each_fault_is_told_with_its_place() {
+    let cases: &[(&str, String, &[&str])] = &[
+        ("empty", String::new(), &["0:0 : holds no object"]),
+        ("no object", "---\n# nothing\n---\n".to_owned(), &["0:0 : holds no object"]),
+        ("text", "hello".to_owned(), &["1:1 : is not an object: it has no kind"]),
+        (
+            "not YAML",
+            "kind: Pod\nmetadata: {name: [}".to_owned(),
+            &["1:2 metadata.name: not YAML: while parsing a node, did not find expected node content"],
+        ),
+        ("no kind", "a: 1".to_owned(), &["1:1 apiVersion: is missing", "1:1 kind: is missing"]),
+        (
+            "twice the same key",
+            pod("", "  restartPolicy: Always\n  restartPolicy: Never\n"),
+            &["1:9 spec.restartPolicy: stands here twice"],
+        ),
+        ("no name", "apiVersion: v1\nkind: ConfigMap".to_owned(), &["1:1 metadata.name: is missing"]),
+        (
+            "misspelt",
+            pod("", "  containrs: []\n"),
+            &["1:8 spec.containrs: is not a field of this kind: is it misspelt?"],
+        ),
+        (
+            "wrong types",
+            pod(", tty: maybe, env: [{name: A, value: 1}]", ""),
+            &[
+                "1:7 spec.containers[0].env[0].value: invalid type: integer `1`, expected a string: quote it",
+                "1:7 spec.containers[0].tty: invalid type: string \\\"maybe\\\", expected a boolean",
+            ],
+        ),
+        (
+            "old version",
+            "apiVersion: extensions/v1beta1\nkind: Deployment".to_owned(),
+            &["1:1 apiVersion: `extensions/v1beta1` is not read: write Deployment as apps/v1"],
+        ),
+        (
+            "no template",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n  replicas: 1".to_owned(),
+            &["1:4 spec.template: is missing: it says which containers run"],
+        ),
+        (
+            "no containers",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: a}\nspec: {}".to_owned(),
+            &["1:4 spec.containers: has no container"],
+        ),
+        (
+            "negative replicas",
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n  replicas: -1\n  template: {spec: {containers: [{name: a, image: quay.io/a:1}]}}".to_owned(),
+            &["1:5 spec.replicas: -1 is not a number of hosts: use 0 to 10000"],
+        ),
+        (
+            "a Job that never ends",
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {name: a}\nspec:\n  template: {spec: {containers: [{name: a, image: quay.io/a:1}]}}".to_owned(),
+            &["1:5 spec.template.spec.restartPolicy: is missing: a Job needs Never or OnFailure"],
+        ),
+        (
+            "no image",
+            pod("", "  - {name: b}\n"),
+            &["1:8 spec.containers[1].image: has no image"],
+        ),
+        (
+            "latest that is not pulled",
+            pod("", "  - name: b\n    image: quay.io/b:latest\n    imagePullPolicy: IfNotPresent\n"),
+            &["1:9 spec.containers[1].image: `quay.io/b:latest` may differ from host to host with imagePullPolicy IfNotPresent: give it a fixed tag, or use Always"],
+        ),
+        (
+            "not an image",
+            pod("", "  - {name: b, image: 'a b'}\n"),
+            &["1:8 spec.containers[1].image: `a b` is not an image reference: use [REGISTRY/]PATH[:TAG] with a path of lower-case letters, digits, `-`, `_` and `.`"],
+        ),
+        (
+            "two containers of a name, a volume that is not there",
+            pod("", "  - {name: app, image: quay.io/a:1, volumeMounts: [{name: v, mountPath: x}]}\n"),
+            &[
+                "1:8 spec.containers[1].name: another container of this pod is named `app`",
+                "1:8 spec.containers[1].volumeMounts[0].mountPath: is not an absolute path",
+                "1:8 spec.containers[1].volumeMounts[0].name: no volume of this pod is named `v`",
+            ],
+        ),
+        (
+            "volumes that Podman lacks, and files outside of theirs",
+            pod("", "  volumes:\n  - {name: a, nfs: {server: s, path: /p}}\n  - name: b\n    configMap: {name: c, items: [{key: k, path: ../k}, {key: k, path: a/b}]}\n"),
+            &[
+                "1:9 spec.volumes[0].nfs: Podman has no such volume: use configMap, emptyDir, hostPath, image, persistentVolumeClaim or secret",
+                "1:11 spec.volumes[1].configMap.items[0].path: `../k` is not a file name: Podman makes no folders in the volume",
+                "1:11 spec.volumes[1].configMap.items[1].path: `a/b` is not a file name: Podman makes no folders in the volume",
+            ],
+        ),
+        (
+            "an init container with a probe",
+            pod("", "  initContainers:\n  - {name: b, image: quay.io/a:1, livenessProbe: {exec: {command: [a]}}}\n"),
+            &["1:9 spec.initContainers[0].livenessProbe: an init container runs to its end: it cannot have one"],
+        ),
+        (
+            "a play that would not return",
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  annotations:\n    io.containers.sdnotify: container\n  labels: {beemesh.io/workload: b}\nspec: {containers: [{name: a, image: quay.io/a:1}]}".to_owned(),
+            &[
+                "1:6 metadata.annotations[io.containers.sdnotify]: Podman would wait for the container instead of starting it: only `ignore` is accepted",
+                "1:7 metadata.labels[beemesh.io/workload]: `beemesh.io/workload` is set by Beemesh",
+            ],
+        ),
+        (
+            "names that escape",
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: ../../etc/passwd, namespace: a_b}\ndata:\n  ../x: y\n---\napiVersion: v1\nkind: Secret\nmetadata:\n  name: \"a\\n[Service]\"".to_owned(),
+            &[
+                "1:3 metadata.name: `../../etc/passwd` is not a name: use lower-case letters, digits, `-` and `.`, a letter or digit at both ends",
+                "1:3 metadata.namespace: `a_b` is not a namespace: use at most 63 lower-case letters, digits and `-`, a letter or digit at both ends",
+                "1:5 data[../x]: `../x` is not a key: use letters, digits, `-`, `_` and `.`, and do not begin with `..`",
+                "2:10 metadata.name: `a\\n[Service]` is not a name: use lower-case letters, digits, `-` and `.`, a letter or digit at both ends",
+            ],
+        ),
+        (
+            "several documents, and what is wrong with each",
+            format!("{}---\n{}---\nkind: List\napiVersion: v1\nitems:\n- {{apiVersion: v1, kind: Pod, metadata: {{name: b}}}}\n---\na: [", pod("", ""), pod("", "  replicas: 2\n")),
+            &[
+                "2:12 metadata.name: Pod `web` is named like Pod in document 1, line 4",
+                "2:16 spec.replicas: is not a field of this kind: is it misspelt?",
+                "3:21 items[0].spec: is missing: it says which containers run",
+                "4:23 a: not YAML: while parsing a node, did not find expected node content",
+            ],
+        ),
+        (
+            "only what nobody plays",
+            "apiVersion: v1\nkind: Service\nmetadata: {name: web}".to_owned(),
+            &["0:0 : holds nothing to play or keep, only Service"],
+        ),
+        (
+            "an alias of what holds it",
+            "a: &a [*a]".to_owned(),
+            &["1:1 a: an alias stands inside of what it refers to"],
+        ),
+        ("a tag", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: !foo b}".to_owned(), &["1:4 data.a: the tag `!foo` means nothing here"]),
+    ];
+    for (name, yaml, expected) in cases {
+        assert_eq!(problems(yaml.as_bytes()), *expected, "{name}:\n{yaml}");
+    }
+    assert_eq!(problems(b"a: \xff"), ["0:1 : not UTF-8 text"]);
+}
+
+#[test]
+fn what_will_not_be_done_is_a_warning_and_strictly_a_problem() {
+    let yaml = format!(
+        "{}---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\n---\napiVersion: example.org/v1\nkind: Job\nmetadata: {{name: x}}\n",
+        pod(
+            ", readinessProbe: {httpGet: {port: 1}}, livenessProbe: {tcpSocket: {port: 80}}",
+            "  - {name: short, image: 'nginx:1'}\n  affinity: {nodeAffinity: {}}\n  dnsPolicy: ClusterFirst\n"
+        )
+    );
+    let ignored = [
+        "1:7 spec.containers[0].readinessProbe: Podman ignores it: the workload counts as ready when it runs; a livenessProbe is checked",
+        "1:9 spec.affinity: Podman ignores it: nodeSelector picks hosts",
+        "2:13 kind: Service `web` (v1) is not played: no address leads to the pods; give a container a hostPort",
+        "3:17 kind: Job `x` (example.org/v1) is not played: it is neither kept nor acted on",
+    ];
+    let advice = [
+        "1:7 spec.containers[0].livenessProbe.tcpSocket: Podman runs `nc` in a shell inside of the container: its image needs both",
+        "1:8 spec.containers[1].image: each host looks up `nginx:1` in its own registries.conf: name the registry",
+    ];
+    let mut all = [ignored.as_slice(), advice.as_slice()].concat();
+    all.sort_unstable();
+    let mut warnings = shown(&parse(yaml.as_bytes(), false).unwrap().warnings);
+    warnings.sort_unstable();
+    assert_eq!(warnings, all);
+    assert_eq!(shown(&parse(yaml.as_bytes(), true).unwrap_err()), ignored);
+}
+
+#[test]
+fn objects_are_kept_in_canonical_form() {
+    let yaml = "\
+apiVersion: apps/v1
+kind: Deployment
+metadata: {uid: 1-2-3, name: web, creationTimestamp: null, labels: &l {b: c}}
+spec:
+  replicas: 2
+  selector: {matchLabels: *l}
+  template:
+    metadata: {labels: {<<: *l, d: e}}
+    spec:
+      nodeSelector: {disk: fast}
+      containers:
+      - {name: a, image: 'quay.io/a:1', envFrom: [{secretRef: {name: s, optional: true}}],
+         env: [{name: X, valueFrom: {secretKeyRef: {name: s, key: k}}}]}
+      volumes: [{name: v, persistentVolumeClaim: {claimName: p}}, {name: w, configMap: {name: c, optional: true}}]
+status: {replicas: 9}
+";
+    let body = concat!(
+        r#"{"apiVersion":"apps/v1","kind":"Deployment","metadata":{"labels":{"b":"c"},"name":"web","namespace":"default"},"#,
+        r#""spec":{"replicas":2,"selector":{"matchLabels":{"b":"c"}},"template":{"metadata":{"labels":{"b":"c","d":"e"}},"#,
+        r#""spec":{"containers":[{"env":[{"name":"X","valueFrom":{"secretKeyRef":{"key":"k","name":"s"}}}],"#,
+        r#""envFrom":[{"secretRef":{"name":"s","optional":true}}],"image":"quay.io/a:1","name":"a"}],"#,
+        r#""nodeSelector":{"disk":"fast"},"volumes":[{"name":"v","persistentVolumeClaim":{"claimName":"p"}},"#,
+        r#"{"configMap":{"name":"c","optional":true},"name":"w"}]}}}}"#,
+    );
+    let reference = |kind, name: &str, optional| Reference {
+        kind,
+        name: name.to_owned(),
+        optional,
+    };
+    let manifest = parse(yaml.as_bytes(), true).unwrap();
+    let expected = Object {
+        kind: Kind::Deployment,
+        namespace: "default".to_owned(),
+        name: "web".to_owned(),
+        body: body.as_bytes().to_vec(),
+        hash: manifest.objects[0].hash,
+        references: vec![
+            reference(Kind::ConfigMap, "c", true),
+            reference(Kind::Secret, "s", false),
+            reference(Kind::PersistentVolumeClaim, "p", true),
+        ],
+        replicas: Some(2),
+        selector: BTreeMap::from([("disk".to_owned(), "fast".to_owned())]),
+    };
+    let places = vec![Place {
+        document: 1,
+        line: 1,
+    }];
+    assert_eq!(
+        manifest,
+        Manifest {
+            objects: vec![expected],
+            places,
+            warnings: vec![]
+        }
+    );
+    // Another way to write it, and its own canonical form, are the same object.
+    let again = parse(body.as_bytes(), true).unwrap();
+    assert_eq!(again.objects, manifest.objects);
+}
+
+#[test]
+fn hostile_input_costs_neither_time_nor_memory() {
+    let laughs = |width: usize| {
+        let mut yaml = "a0: &a0 lol\n".to_owned();
+        for level in 1..9 {
+            let items = vec![format!("*a{}", level - 1); width].join(",");
+            yaml.push_str(&format!("a{level}: &a{level} [{items}]\n"));
+        }
+        yaml
+    };
+    let big = format!(
+        "a: &a {}\nb: [{}]",
+        "x".repeat(500_000),
+        "*a,".repeat(100_000)
+    );
+    let cases = [
+        (
+            "laughs",
+            laughs(9),
+            "more than 100000 values, aliases expanded",
+        ),
+        (
+            "one large value again and again",
+            big,
+            "more than 4 MiB of text, aliases expanded",
+        ),
+        (
+            "deep flow",
+            "[".repeat(400_000),
+            "not YAML: recursion limit exceeded",
+        ),
+        (
+            "deep mapping",
+            "{a: ".repeat(200_000),
+            "not YAML: recursion limit exceeded",
+        ),
+        (
+            "deep block",
+            "- ".repeat(400_000),
+            "nested more than 64 deep",
+        ),
+        ("deep enough", "[".repeat(65), "nested more than 64 deep"),
+        (
+            "many values",
+            format!("[{}]", "a,".repeat(500_000)),
+            "more than 100000 values, aliases expanded",
+        ),
+        (
+            "many documents",
+            "--- a\n".repeat(DOCUMENTS_MAX + 1),
+            "more than 64 documents: split the file",
+        ),
+        (
+            "long key",
+            format!("? {}\n: a", "k".repeat(900_000)),
+            "a key is longer than 512 bytes",
+        ),
+        (
+            "long file",
+            "a".repeat(BYTES_MAX + 1),
+            "the file has 1048577 bytes, at most 1048576 are accepted",
+        ),
+    ];
+    for (name, yaml, expected) in cases {
+        let start = Instant::now();
+        let problems = parse(yaml.as_bytes(), false).expect_err(name);
+        let took = start.elapsed();
+        assert!(
+            problems.iter().any(|problem| problem.message == expected),
+            "{name}: {:?}",
+            shown(&problems)
+        );
+        assert!(took < Duration::from_secs(1), "{name}: {took:?}");
+    }
+    // As much as is accepted, and as many problems as there can be.
+    for yaml in [
+        format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: a}}\ndata: {{{}}}",
+            "'': a,".repeat(1)
+        ),
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{containers: [{}]}}",
+            "{x: y},".repeat(30_000)
+        ),
+        "'".repeat(BYTES_MAX),
+        "#".repeat(BYTES_MAX),
+        "? ".repeat(BYTES_MAX / 2),
+        "&a ".repeat(BYTES_MAX / 3),
+        "!a ".repeat(BYTES_MAX / 3),
+        "\n".repeat(BYTES_MAX),
+        "a: |\n".to_owned() + &"  x\n".repeat(200_000),
+    ] {
+        let start = Instant::now();
+        let problems = parse(yaml.as_bytes(), false).unwrap_err();
+        let took = start.elapsed();
+        assert!(problems.len() <= 101, "{}", problems.len());
+        assert!(took < Duration::from_secs(3), "{}: {took:?}", &yaml[..40]);
+    }
+}
