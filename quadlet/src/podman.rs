@@ -40,8 +40,8 @@ pub const LABEL_INDEX: &str = "beemesh.io/index";
 const LOOK_TIME_MAX: Duration = Duration::from_secs(20);
 /// Playing a pod whose images are there takes under a second on a quiet host; a loaded one with fifty containers more.
 const PLAY_TIME_MAX: Duration = Duration::from_secs(180);
-/// Taking a pod down waits for its containers' grace periods, which admission policy does not limit.
-const DOWN_TIME_MAX: Duration = Duration::from_secs(180);
+/// Taking a pod down waits for its containers' grace periods.
+const DOWN_TIME_MAX: Duration = Duration::from_secs(900);
 /// A large image over a slow line.
 const PULL_TIME_MAX: Duration = Duration::from_secs(1800);
 
@@ -89,8 +89,6 @@ pub struct Details {
     pub id: String,
     /// The process that watches it, and writes its log.
     pub conmon: Option<u32>,
-    /// Why its last start failed; empty when it did not.
-    pub error: String,
     /// What Podman does when it ends.
     pub restart: Restart,
     /// Whether its output is a terminal's.

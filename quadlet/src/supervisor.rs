@@ -34,6 +34,8 @@ pub const EXIT_TRY_AGAIN: i32 = 75;
 const UPDATE_TIME_MAX: Duration = Duration::from_secs(60);
 /// A pod whose containers are made but not started is being played by someone: for how long that is believed.
 const PLAY_PATIENCE: Duration = Duration::from_secs(20);
+/// Podman starts all of a pod's containers at once: one that is not started a moment after the first cannot be.
+const START_PATIENCE: Duration = Duration::from_secs(3);
 /// Podman restarts an ended container at once; one that stays down this long was stopped by hand, and is started.
 const DOWN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the supervisor tries to bring a pod up before it leaves the next try to systemd. Longer than a registry or
@@ -59,8 +61,13 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 pub enum Event {
     /// The answer to [`Effect::Look`].
     Looked(Sight),
-    /// [`Effect::Look`] failed: Podman cannot be asked. In words.
-    Blind(String),
+    /// [`Effect::Look`] failed: Podman cannot be asked about the pod.
+    Blind {
+        /// What the Quadlet says all the same.
+        persisted: Option<Persisted>,
+        /// Why not.
+        failure: Failure,
+    },
     /// Podman's event stream says that something happened.
     Hint,
     /// Podman's event stream says that a container ended.
@@ -140,8 +147,8 @@ pub struct SeenPod {
     pub containers: Vec<Container>,
     /// Its restart policy.
     pub restart: Restart,
-    /// Podman tried to start one of its containers and could not.
-    pub unstartable: bool,
+    /// Whether it has init containers, which may run for long before the others are started.
+    pub has_init: bool,
     /// The processes that watch its containers.
     pub conmons: Vec<u32>,
 }
@@ -221,7 +228,10 @@ impl Supervisor {
         }
         match event {
             Event::Looked(sight) => self.looked(sight, now),
-            Event::Blind(wait) => self.blind(wait, now),
+            Event::Blind { persisted, failure } => {
+                self.persisted = persisted.or(self.persisted);
+                self.blind(failure, now)
+            }
             Event::Hint => {
                 self.look_soon(now);
                 Vec::new()
@@ -291,20 +301,17 @@ impl Supervisor {
 
     /// The pod of the persisted revision is there.
     fn present(&mut self, pod: SeenPod, labels: Persisted, now: Instant) -> Vec<Effect> {
-        let being_played = pod
+        let unstarted = pod
             .containers
             .iter()
-            .any(|container| container.run == Run::Created)
-            && !pod.unstartable
-            && !self.own_debris;
-        if being_played {
+            .any(|container| container.run == Run::Created);
+        if unstarted && !self.own_debris {
             let since = *self.unstarted_since.get_or_insert(now);
-            if now < since + PLAY_PATIENCE {
+            if now < since + patience(&pod) {
                 self.look_at = Some(now + WAIT_STEP);
                 return self.say_starting(labels.revision, "the pod is being played");
             }
         }
-        let unstarted = being_played || pod.unstartable;
         match judge(&pod.containers, pod.restart) {
             Verdict::Broken(reason) => self.end(reason),
             Verdict::Completed(health) => {
@@ -470,11 +477,18 @@ impl Supervisor {
         effects
     }
 
-    fn blind(&mut self, wait: String, now: Instant) -> Vec<Effect> {
+    fn blind(&mut self, failure: Failure, now: Instant) -> Vec<Effect> {
         self.looked_at = Some(now);
+        let wait = match failure {
+            // A pod that ran a moment ago goes on running.
+            Failure::Damaged(_) if !self.ready => return self.failed(failure, now),
+            Failure::Damaged(wait)
+            | Failure::Passing(wait)
+            | Failure::Refused(wait)
+            | Failure::Hopeless(wait) => wait,
+        };
         self.look_at = Some(now + self.pause);
         self.pause = (self.pause * 2).min(PAUSE_MAX);
-        // A pod that ran a moment ago goes on without Podman's service.
         if !self.ready && self.in_trouble_for_long(now) {
             return self.leave_to_systemd(wait);
         }
@@ -488,6 +502,9 @@ impl Supervisor {
         let too_long = self.in_trouble_for_long(now);
         let revision = self.persisted.map_or(0, |persisted| persisted.revision);
         match failure {
+            Failure::Hopeless(reason) if self.repaired => {
+                self.end(format!("{reason} (Podman's storage was repaired before)"))
+            }
             Failure::Hopeless(reason) => self.end(reason),
             Failure::Damaged(reason) if self.repaired => self.end(format!(
                 "{reason} (Podman's storage was repaired without success)"
@@ -560,6 +577,18 @@ impl Supervisor {
             Effect::Say(Status::Failed { reason }),
             Effect::Exit(EXIT_TRY_AGAIN),
         ]
+    }
+}
+
+fn patience(pod: &SeenPod) -> Duration {
+    let is_starting = pod
+        .containers
+        .iter()
+        .any(|container| container.role == Role::Infra && container.run == Run::Running);
+    match (is_starting, pod.has_init) {
+        (true, false) => START_PATIENCE,
+        (true, true) => UPDATE_TIME_MAX,
+        (false, _) => PLAY_PATIENCE,
     }
 }
 

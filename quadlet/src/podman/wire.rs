@@ -354,8 +354,6 @@ pub(super) struct InspectedContainer {
 struct InspectedState {
     #[serde(default)]
     conmon_pid: u32,
-    #[serde(default)]
-    error: String,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -384,7 +382,6 @@ impl From<InspectedContainer> for Details {
         Self {
             id: inspected.id,
             conmon: Some(inspected.state.conmon_pid).filter(|pid| *pid != 0),
-            error: inspected.state.error,
             restart: match inspected.host_config.restart_policy.name.as_str() {
                 "always" | "unless-stopped" => Restart::Always,
                 "on-failure" => Restart::OnFailure,

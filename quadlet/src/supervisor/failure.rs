@@ -17,7 +17,7 @@ pub enum Failure {
 
 /// What Podman and the OCI runtime say when the files of a container's image or network are not what they were.
 const DAMAGE: &[&[&str]] = &[
-    &["readlink", "overlay/l"],
+    &["readlink", "/overlay"],
     &["mounting storage", "overlay"],
     &["creating overlay mount"],
     &["layer not known"],

@@ -165,7 +165,7 @@ impl Shell {
             };
             tokio::select! {
                 outcome = &mut work => return outcome,
-                _ = beat.tick() => live(*extend_start),
+                _ = beat.tick() => live(*extend_start || stopping),
                 _ = terminate.recv(), if !stopping && !*terminated => {
                     *terminated = true;
                     deadline = Some(tokio::time::Instant::now() + STOP_PATIENCE);
@@ -200,7 +200,13 @@ async fn carry_out(
     match effect {
         Effect::Look => Some(match eye.look().await {
             Ok(sight) => Event::Looked(sight),
-            Err(error) => Event::Blind(error.to_string()),
+            Err(error) => {
+                let persisted = eye.persisted().map(|(persisted, _)| persisted);
+                Event::Blind {
+                    persisted,
+                    failure: classify(&error),
+                }
+            }
         }),
         Effect::Play { revision } => Some(match play(podman, eye, settings, revision).await {
             Ok(()) => Event::Played,

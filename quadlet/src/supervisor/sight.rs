@@ -100,12 +100,7 @@ impl Eye {
         let restart = members()
             .find_map(|container| self.details(container))
             .map(|details| details.restart);
-        let unstartable = members().any(|container| {
-            container.run == Run::Created
-                && self
-                    .details(container)
-                    .is_some_and(|details| !details.error.is_empty())
-        });
+        let has_init = yaml.is_some_and(|yaml| contains(yaml, b"\"initContainers\""));
         let ours = pod.workload() == Some(&self.workload);
         let labels = match (ours, pod.revision(), pod.index()) {
             (true, Some(revision), Some(index)) => Some(Persisted { revision, index }),
@@ -115,7 +110,7 @@ impl Eye {
             labels,
             containers: pod.containers,
             restart: restart.unwrap_or(Restart::Always),
-            unstartable,
+            has_init,
             conmons,
         })
     }
@@ -142,4 +137,8 @@ impl Eye {
         self.service = details.conmon.map(|pid| (pod.id.clone(), pid));
         Ok(details.conmon)
     }
+}
+
+fn contains(text: &[u8], part: &[u8]) -> bool {
+    text.windows(part.len()).any(|window| window == part)
 }

@@ -1,1 +1,350 @@
-//! tests
+use super::*;
+use crate::health::Probe;
+
+const OLD: Persisted = Persisted {
+    revision: 7,
+    index: 70,
+};
+const NEW: Persisted = Persisted {
+    revision: 8,
+    index: 80,
+};
+
+fn container(role: Role, run: Run, restarts: u32) -> Container {
+    Container {
+        id: format!("{role:?}"),
+        name: "web-app".into(),
+        role,
+        run,
+        probe: Probe::Absent,
+        restarts,
+        exit_code: 0,
+        started_at: 100,
+        exited_at: if run == Run::Exited { 200 } else { -1 },
+    }
+}
+
+fn pod(labels: Option<Persisted>, infra: Run, member: Run, restarts: u32) -> Option<SeenPod> {
+    Some(SeenPod {
+        labels,
+        containers: vec![
+            container(Role::Infra, infra, 0),
+            container(Role::Member, member, restarts),
+        ],
+        restart: Restart::Always,
+        has_init: false,
+        conmons: if infra == Run::Running {
+            vec![11, 12]
+        } else {
+            vec![]
+        },
+    })
+}
+
+fn up(labels: Persisted) -> Option<SeenPod> {
+    pod(Some(labels), Run::Running, Run::Running, 0)
+}
+
+fn saw(persisted: Persisted, pod: Option<SeenPod>) -> Event {
+    Event::Looked(Sight {
+        persisted: Some(persisted),
+        pod,
+    })
+}
+
+fn running(revision: u64, healthy: u32, restarts: u32) -> Effect {
+    Effect::Say(Status::Running {
+        health: Health {
+            healthy,
+            total: 1,
+            restarts,
+        },
+        revision,
+    })
+}
+
+fn starting(revision: u64, doing: &str) -> Effect {
+    Effect::Say(Status::Starting {
+        revision,
+        doing: doing.into(),
+    })
+}
+
+fn failed(reason: &str) -> Effect {
+    Effect::Say(Status::Failed {
+        reason: reason.into(),
+    })
+}
+
+fn play(revision: u64) -> Vec<Effect> {
+    vec![
+        starting(revision, "playing the pod"),
+        Effect::Play { revision },
+    ]
+}
+
+/// Each event with the second at which it comes and the effects it must have.
+fn tell(story: Vec<(u64, Event, Vec<Effect>)>) {
+    let began = Instant::now();
+    let mut supervisor = Supervisor::new("web", began);
+    for (second, event, expected) in story {
+        let words = format!("second {second}: {event:?}");
+        assert_eq!(
+            supervisor.step(event, began + Duration::from_secs(second)),
+            expected,
+            "{words}"
+        );
+    }
+}
+
+fn adopted(revision: Persisted) -> (u64, Event, Vec<Effect>) {
+    let effects = vec![
+        Effect::Attach(vec![11, 12]),
+        running(revision.revision, 1, 0),
+        Effect::Ready,
+    ];
+    (0, saw(revision, up(revision)), effects)
+}
+
+#[test]
+fn a_running_pod_is_adopted_and_left_alone() {
+    tell(vec![
+        (0, Event::Woken, vec![Effect::Look]),
+        adopted(OLD),
+        (0, Event::Attached(vec![11, 12]), vec![]),
+        (45, saw(OLD, up(OLD)), vec![]),
+    ]);
+}
+
+#[test]
+fn a_process_that_was_not_attached_is_attached_at_the_next_look() {
+    tell(vec![
+        adopted(OLD),
+        (0, Event::Attached(vec![11]), vec![]),
+        (1, saw(OLD, up(OLD)), vec![Effect::Attach(vec![12])]),
+    ]);
+}
+
+#[test]
+fn after_a_boot_the_persisted_revision_is_played() {
+    let dead = |labels| pod(Some(labels), Run::Exited, Run::Exited, 0);
+    for found in [None, dead(OLD), dead(NEW)] {
+        tell(vec![
+            (0, saw(NEW, found), play(8)),
+            (1, Event::Played, vec![Effect::Look]),
+        ]);
+    }
+}
+
+#[test]
+fn an_update_is_waited_for() {
+    let updating = Effect::Say(Status::Updating { from: 7, to: 8 });
+    tell(vec![
+        adopted(OLD),
+        (1, saw(NEW, up(OLD)), vec![updating.clone()]),
+        (2, saw(NEW, None), vec![]),
+        (
+            3,
+            saw(NEW, pod(Some(NEW), Run::Created, Run::Created, 0)),
+            vec![starting(8, "the pod is being played")],
+        ),
+        (
+            4,
+            saw(NEW, up(NEW)),
+            vec![Effect::Attach(vec![11, 12]), running(8, 1, 0)],
+        ),
+    ]);
+    // The gateway died in the middle of it.
+    for left in [up(OLD), None] {
+        tell(vec![
+            adopted(OLD),
+            (1, saw(NEW, left.clone()), vec![updating.clone()]),
+            (60, saw(NEW, left.clone()), vec![]),
+            (61, saw(NEW, left), play(8)),
+        ]);
+    }
+}
+
+#[test]
+fn a_pod_that_went_away_is_played_again_but_not_for_ever() {
+    let mut story = vec![adopted(OLD)];
+    for second in 1..=5 {
+        story.push((second, saw(OLD, None), play(7)));
+        let effects = vec![Effect::Attach(vec![11, 12]), running(7, 1, 0)];
+        story.push((second, saw(OLD, up(OLD)), effects));
+    }
+    let reason = "the pod went away 5 times within 10 minutes";
+    story.push((9, saw(OLD, None), vec![failed(reason), Effect::Exit(70)]));
+    tell(story);
+}
+
+#[test]
+fn a_pod_whose_container_was_not_started_is_played_again_to_learn_why() {
+    let half = || pod(Some(OLD), Run::Running, Run::Created, 0);
+    let reason = "container web-app cannot start: no such file";
+    tell(vec![
+        (
+            0,
+            saw(OLD, half()),
+            vec![starting(7, "the pod is being played")],
+        ),
+        (2, saw(OLD, half()), vec![]),
+        (3, saw(OLD, half()), play(7)),
+        (
+            4,
+            Event::Failed(Failure::Hopeless(reason.into())),
+            vec![failed(reason), Effect::Exit(70)],
+        ),
+        (5, Event::Hint, vec![]),
+    ]);
+}
+
+#[test]
+fn a_restart_shows_and_a_crash_loop_ends_the_workload() {
+    let crashed = |restarts| saw(OLD, pod(Some(OLD), Run::Running, Run::Running, restarts));
+    tell(vec![
+        adopted(OLD),
+        (0, Event::Attached(vec![11, 12]), vec![]),
+        (10, crashed(1), vec![running(7, 1, 1)]),
+        (20, crashed(1), vec![]),
+        // It had come up: a new count begins.
+        (
+            30,
+            Event::Died {
+                container: "web-app".into(),
+                code: 3,
+            },
+            vec![],
+        ),
+        (30, crashed(2), vec![running(7, 1, 2)]),
+        (85, crashed(6), vec![running(7, 1, 6)]),
+        (
+            90,
+            crashed(7),
+            vec![
+                failed("container web-app ended 6 times within 60 s, last with code 3"),
+                Effect::Exit(70),
+            ],
+        ),
+    ]);
+}
+
+#[test]
+fn a_container_that_was_stopped_by_hand_is_started() {
+    let stopped = || saw(OLD, pod(Some(OLD), Run::Running, Run::Exited, 0));
+    tell(vec![
+        adopted(OLD),
+        (0, Event::Attached(vec![11, 12]), vec![]),
+        (5, stopped(), vec![running(7, 0, 0)]),
+        (14, stopped(), vec![]),
+        (
+            15,
+            stopped(),
+            vec![Effect::Start {
+                container: "Member".into(),
+            }],
+        ),
+        (16, stopped(), vec![]),
+    ]);
+}
+
+#[test]
+fn trouble_is_waited_out_and_then_left_to_systemd() {
+    let passing = || Failure::Passing("/run/podman/podman.sock: Connection refused".into());
+    let blind = || Event::Blind {
+        persisted: Some(OLD),
+        failure: passing(),
+    };
+    let waiting = Effect::Say(Status::Waiting {
+        revision: 7,
+        wait: "/run/podman/podman.sock: Connection refused".into(),
+    });
+    let ended = vec![
+        failed("/run/podman/podman.sock: Connection refused"),
+        Effect::Exit(75),
+    ];
+    tell(vec![
+        (0, blind(), vec![waiting.clone()]),
+        (299, blind(), vec![]),
+        (300, blind(), ended),
+    ]);
+    // A pod that runs needs nobody to see it.
+    tell(vec![
+        adopted(OLD),
+        (1, blind(), vec![waiting]),
+        (900, blind(), vec![]),
+        (
+            901,
+            saw(OLD, up(OLD)),
+            vec![Effect::Attach(vec![11, 12]), running(7, 1, 0)],
+        ),
+    ]);
+    let refused = || Event::Failed(Failure::Refused("no".into()));
+    tell(vec![
+        (0, refused(), vec![starting(0, "no; trying again")]),
+        (1, refused(), vec![]),
+        (2, refused(), vec![failed("no"), Effect::Exit(75)]),
+    ]);
+}
+
+#[test]
+fn damage_is_repaired_once() {
+    let damaged = || Failure::Damaged("readlink".into());
+    let repair = || {
+        vec![
+            starting(7, "repairing Podman's storage: readlink"),
+            Effect::Repair,
+        ]
+    };
+    tell(vec![
+        (0, saw(OLD, None), play(7)),
+        (1, Event::Failed(damaged()), repair()),
+        (2, Event::Repaired(Ok(())), vec![Effect::Look]),
+        (3, saw(OLD, None), play(7)),
+        (
+            4,
+            Event::Failed(damaged()),
+            vec![
+                failed("readlink (Podman's storage was repaired without success)"),
+                Effect::Exit(70),
+            ],
+        ),
+    ]);
+    tell(vec![(
+        0,
+        Event::Blind {
+            persisted: Some(OLD),
+            failure: damaged(),
+        },
+        repair(),
+    )]);
+}
+
+#[test]
+fn what_is_not_beemeshs_is_left_alone() {
+    let reason = "a pod named web exists that is not of Beemesh; `podman pod rm -f web` removes it";
+    let foreign = saw(OLD, pod(None, Run::Running, Run::Running, 0));
+    tell(vec![(0, foreign, vec![failed(reason), Effect::Exit(70)])]);
+    let nothing = Event::Looked(Sight {
+        persisted: None,
+        pod: None,
+    });
+    tell(vec![(
+        0,
+        nothing,
+        vec![
+            failed("the Quadlet of workload web is missing"),
+            Effect::Exit(70),
+        ],
+    )]);
+}
+
+#[test]
+fn a_stop_takes_the_pod_down() {
+    let effects = vec![Effect::Say(Status::Stopping), Effect::Down, Effect::Exit(0)];
+    tell(vec![
+        adopted(OLD),
+        (1, Event::Terminated, effects),
+        (2, Event::Woken, vec![]),
+    ]);
+}
