@@ -1,10 +1,126 @@
 //! The Beemesh host agent: wiring.
 
+mod addresses;
+mod agent;
+mod config;
 mod dbus;
+mod exchange;
+mod identity;
+mod ipc;
 mod lifecycle;
 mod mesh;
+mod notify;
 mod relay;
 mod systemd;
 mod units;
 
-fn main() {}
+use std::{io::IsTerminal, net::IpAddr, path::PathBuf, process::ExitCode};
+
+use anyhow::Context;
+use clap::Parser;
+use tracing_subscriber::EnvFilter;
+
+use crate::{agent::Settings, config::Sources, systemd::Places};
+
+/// A configuration error: a restart would only repeat it.
+const EXIT_CONFIG: u8 = 78;
+/// Threads for files; they are many only when a disk hangs.
+const BLOCKING_THREADS_MAX: usize = 8;
+
+/// Connects this host to the other hosts of its Beemesh cluster. Started by systemd as beemesh-agent.service.
+///
+/// Configuration: /usr/lib/beemesh/agent.toml explains it, /etc/beemesh/agent.toml.d/*.toml changes it.
+/// Exit codes: 0 stopped, 1 failed, 2 usage, 78 configuration.
+/// BEEMESH_LOG=debug shows more in the journal.
+#[derive(Debug, Parser)]
+#[command(name = "beemesh-agent", version, verbatim_doc_comment)]
+struct Arguments {
+    /// Folder of the host's key.
+    #[arg(long, hide = true, default_value = "/var/lib/beemesh/agent")]
+    state: PathBuf,
+    /// Bind this socket; without it systemd must pass one.
+    #[arg(long, hide = true)]
+    socket: Option<PathBuf>,
+    /// Folder of agent.toml and agent.toml.d, instead of the usual places.
+    #[arg(long, hide = true)]
+    config: Option<PathBuf>,
+    /// Folder of the workloads' unit files.
+    #[arg(long, hide = true, default_value = "/etc/containers/systemd/beemesh")]
+    units: PathBuf,
+    /// Podman's storage.
+    #[arg(long, hide = true, default_value = "/var/lib/containers/storage")]
+    storage: PathBuf,
+    /// Listen on this address only.
+    #[arg(long, hide = true)]
+    listen: Option<IpAddr>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log();
+    let settings = match settings(arguments) {
+        Ok(settings) => settings,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            return ExitCode::from(EXIT_CONFIG);
+        }
+    };
+    match run(settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
+    let sources = arguments
+        .config
+        .map_or_else(Sources::default, |folder| Sources {
+            defaults: folder.join("agent.toml"),
+            drop_ins: folder.join("agent.toml.d"),
+        });
+    let config = config::load(&sources, &config::host_name()?).context("read the configuration")?;
+    let identity = identity::load_or_make(&arguments.state.join("identity"))?;
+    Ok(Settings {
+        mesh: mesh::Settings {
+            listen: arguments.listen,
+            port: config.port,
+        },
+        config,
+        sources,
+        identity,
+        places: Places {
+            units: arguments.units,
+            storage: arguments.storage,
+        },
+        socket: arguments.socket,
+    })
+}
+
+// One thread: it is faster than several for small messages on a small host, and smaller.
+fn run(settings: Settings) -> anyhow::Result<()> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .context("start the runtime")?
+        .block_on(agent::run(settings))
+}
+
+/// Logs to standard error: the journal adds the time by itself.
+fn log() {
+    let filter = EnvFilter::try_from_env("BEEMESH_LOG")
+        .unwrap_or_else(|_| EnvFilter::new("info,libp2p=warn,zbus=warn"));
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal());
+    if std::env::var_os("JOURNAL_STREAM").is_some() {
+        log.without_time().init();
+    } else {
+        log.init();
+    }
+}

@@ -36,7 +36,7 @@ use tokio::{
 
 pub(crate) use handshake::{Offer, Open};
 
-use gate::{GateEvent, OpenReply, Purpose, Role};
+use gate::{GateEvent, OpenReply, Purpose};
 use peers::{Effect, JOIN_TIME, Peers};
 use ping::Unanswered;
 use swarm::{Behaviour, BehaviourEvent};
@@ -161,7 +161,9 @@ impl Mesh {
 
     /// Opens a stream to a member and waits until its gateway has taken it. An error is words for a person.
     pub(crate) async fn open(&self, host: HostId, class: Class) -> Result<Open, String> {
-        let stream = self.ask(|reply| Order::Open { host, reply }, NEGOTIATE_MAX).await?;
+        let stream = self
+            .ask(|reply| Order::Open { host, reply }, NEGOTIATE_MAX)
+            .await?;
         let opened = handshake::open(stream, class).await;
         opened.map_err(|error| error.to_string())
     }
@@ -258,7 +260,10 @@ impl Task {
 
     fn on_members(&mut self) -> Vec<Effect> {
         let list = self.members.borrow_and_update().clone();
-        let ids: Vec<PeerId> = list.iter().filter_map(|member| peer_id(member.host)).collect();
+        let ids: Vec<PeerId> = list
+            .iter()
+            .filter_map(|member| peer_id(member.host))
+            .collect();
         let behaviour = self.swarm.behaviour_mut();
         behaviour.gate.set_members(ids.iter().copied());
         behaviour.ping.set_members(ids);
@@ -270,7 +275,11 @@ impl Task {
     fn on_order(&mut self, order: Order) -> Vec<Effect> {
         match order {
             Order::Open { host, reply } => match self.peers.link(host) {
-                Some(link) => self.swarm.behaviour_mut().gate.open(link, Purpose::Gateway, reply),
+                Some(link) => self
+                    .swarm
+                    .behaviour_mut()
+                    .gate
+                    .open(link, Purpose::Gateway, reply),
                 None => drop(reply.send(Err(format!("{host} is not connected")))),
             },
             Order::Apply {
@@ -278,7 +287,11 @@ impl Task {
                 addresses,
                 reply,
             } => match self.peers.any(host) {
-                Some(link) => self.swarm.behaviour_mut().gate.open(link, Purpose::Join, reply),
+                Some(link) => self
+                    .swarm
+                    .behaviour_mut()
+                    .gate
+                    .open(link, Purpose::Join, reply),
                 None => {
                     self.applying.insert(host, reply);
                     return vec![Effect::Dial(host, addresses)];
@@ -384,12 +397,7 @@ impl Task {
         }
     }
 
-    fn hear(
-        &self,
-        host: HostId,
-        connection: libp2p::swarm::ConnectionId,
-        stream: libp2p::Stream,
-    ) {
+    fn hear(&self, host: HostId, connection: libp2p::swarm::ConnectionId, stream: libp2p::Stream) {
         let (events, orders) = (self.events.clone(), self.orders.clone());
         tokio::spawn(async move {
             let decide = async |request| {

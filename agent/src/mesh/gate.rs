@@ -18,14 +18,18 @@ use beemesh_protocol::{
 };
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
-    core::{Endpoint, UpgradeInfo, transport::PortUse, upgrade::InboundUpgrade, upgrade::ReadyUpgrade},
+    core::{
+        Endpoint, UpgradeInfo, transport::PortUse, upgrade::InboundUpgrade, upgrade::ReadyUpgrade,
+    },
     multiaddr::Protocol,
     swarm::{
-        ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent, ConnectionId,
-        FromSwarm, ListenFailure, NetworkBehaviour, NotifyHandler, StreamUpgradeError,
-        SubstreamProtocol, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent,
+        ConnectionId, FromSwarm, ListenFailure, NetworkBehaviour, NotifyHandler,
+        StreamUpgradeError, SubstreamProtocol, THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::ConnectionEstablished,
-        handler::{ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound},
+        handler::{
+            ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
+        },
     },
 };
 use tokio::sync::oneshot;
@@ -122,7 +126,10 @@ impl Gate {
         if HostId::from_peer_id_bytes(&peer.to_bytes()).is_none() {
             return Err(denied("its key is not an ed25519 key"));
         }
-        let same_peer = self.connections.values().filter(|(other, _)| *other == peer);
+        let same_peer = self
+            .connections
+            .values()
+            .filter(|(other, _)| *other == peer);
         if self.members.contains(&peer) {
             if same_peer.count() >= PER_MEMBER_MAX {
                 return Err(denied("too many connections of one member"));
@@ -215,12 +222,13 @@ impl NetworkBehaviour for Gate {
             }) => {
                 let host = HostId::from_peer_id_bytes(&peer_id.to_bytes());
                 if let (Some(host), Some(&(_, role))) = (host, self.connections.get(&connection)) {
-                    self.events.push_back(ToSwarm::GenerateEvent(GateEvent::Connected {
-                        host,
-                        connection,
-                        role,
-                        dialed: endpoint.is_dialer(),
-                    }));
+                    self.events
+                        .push_back(ToSwarm::GenerateEvent(GateEvent::Connected {
+                            host,
+                            connection,
+                            role,
+                            dialed: endpoint.is_dialer(),
+                        }));
                 }
             }
             FromSwarm::ConnectionClosed(ConnectionClosed {
@@ -250,12 +258,13 @@ impl NetworkBehaviour for Gate {
         (purpose, stream): THandlerOutEvent<Self>,
     ) {
         if let Some(host) = HostId::from_peer_id_bytes(&peer.to_bytes()) {
-            self.events.push_back(ToSwarm::GenerateEvent(GateEvent::Stream {
-                host,
-                connection,
-                purpose,
-                stream,
-            }));
+            self.events
+                .push_back(ToSwarm::GenerateEvent(GateEvent::Stream {
+                    host,
+                    connection,
+                    purpose,
+                    stream,
+                }));
         }
     }
 
@@ -275,8 +284,7 @@ pub(super) struct Door {
     events: VecDeque<DoorEvent>,
 }
 
-type DoorEvent =
-    ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, OpenReply, (Purpose, Stream)>;
+type DoorEvent = ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, OpenReply, (Purpose, Stream)>;
 
 impl ConnectionHandler for Door {
     type FromBehaviour = Open;

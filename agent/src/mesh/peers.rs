@@ -102,7 +102,11 @@ impl Peers {
             if host == self.me {
                 continue;
             }
-            let grace = if self.me < host { Duration::ZERO } else { GRACE };
+            let grace = if self.me < host {
+                Duration::ZERO
+            } else {
+                GRACE
+            };
             self.members
                 .entry(host)
                 .and_modify(|member| {
@@ -256,10 +260,13 @@ impl Peers {
 
     /// When [`Peers::due`] has something to do next.
     pub(super) fn next_due(&self) -> Option<Instant> {
-        let dials = self.members.values().filter_map(|member| match member.dial {
-            Dial::Due(at) => Some(at),
-            Dial::Rest | Dial::Busy => None,
-        });
+        let dials = self
+            .members
+            .values()
+            .filter_map(|member| match member.dial {
+                Dial::Due(at) => Some(at),
+                Dial::Rest | Dial::Busy => None,
+            });
         let deadlines = self.connections.values().filter_map(Connection::deadline);
         dials.chain(deadlines).min()
     }
@@ -301,4 +308,106 @@ fn pause(attempts: u32) -> Duration {
     PAUSE_MIN
         .saturating_mul(1 << attempts.min(8))
         .min(PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: HostId = HostId([1; 32]);
+    const LARGE: HostId = HostId([2; 32]);
+
+    fn id(number: usize) -> ConnectionId {
+        ConnectionId::new_unchecked(number)
+    }
+
+    fn knowing(me: HostId, other: HostId, now: Instant) -> Peers {
+        let mut peers = Peers::new(me);
+        assert_eq!(
+            peers.set_members([(me, vec![]), (other, vec![])].into(), now),
+            []
+        );
+        peers
+    }
+
+    #[test]
+    fn the_smaller_id_dials_first_and_pauses_grow() {
+        let start = Instant::now();
+        for (me, other, first) in [(SMALL, LARGE, 0), (LARGE, SMALL, 1000)] {
+            let mut peers = knowing(me, other, start);
+            let mut dialed = Vec::new();
+            while dialed.len() < 8 {
+                let at = peers.next_due().unwrap();
+                assert_eq!(peers.due(at), [Effect::Dial(other, vec![])]);
+                dialed.push(at.duration_since(start).as_millis() - first);
+                peers.dial_failed(other, at);
+            }
+            assert_eq!(
+                dialed,
+                [0, 250, 750, 1750, 3750, 7750, 12750, 17750],
+                "{me}"
+            );
+        }
+    }
+
+    #[test]
+    fn both_sides_keep_the_same_one_of_two_connections() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        // For each: whether the smaller id dialled the first and the second, their ages apart, and which one stays.
+        for (first_by_small, second_by_small, apart, kept) in [
+            (true, false, 100, 1),
+            (false, true, 100, 2),
+            (true, false, 5000, 2),
+            (false, true, 5000, 2),
+            (true, true, 100, 2),
+            (false, false, 100, 2),
+        ] {
+            for (me, other) in [(SMALL, LARGE), (LARGE, SMALL)] {
+                let mut peers = knowing(me, other, start);
+                let mine = |by_small| by_small == (me == SMALL);
+                assert_eq!(
+                    peers.connected(other, id(1), Role::Member, mine(first_by_small), at(0)),
+                    [Effect::Up(other)]
+                );
+                assert_eq!(
+                    peers.connected(other, id(2), Role::Member, mine(second_by_small), at(apart)),
+                    [Effect::Close(id(3 - kept))]
+                );
+                assert_eq!(peers.link(other), Some(id(kept)));
+                assert_eq!(peers.closed(id(3 - kept), at(apart)), []);
+                assert_eq!(peers.next_due(), None);
+                assert_eq!(peers.closed(id(kept), at(apart)), [Effect::Down(other)]);
+            }
+        }
+    }
+
+    #[test]
+    fn a_stranger_stays_only_for_its_application() {
+        let start = Instant::now();
+        let mut peers = knowing(SMALL, SMALL, start);
+        assert_eq!(
+            peers.connected(LARGE, id(1), Role::Stranger, false, start),
+            []
+        );
+        assert_eq!(peers.link(LARGE), None);
+        let deadline = start + STRANGER_TIME;
+        assert_eq!(peers.next_due(), Some(deadline));
+        assert_eq!(peers.due(deadline), [Effect::Close(id(1))]);
+
+        // Admitted in the middle of its application: it gets the answer first, then connects anew.
+        assert_eq!(peers.joining(id(1), true), []);
+        assert_eq!(peers.set_members([(LARGE, vec![])].into(), start), []);
+        assert_eq!(peers.joining(id(1), false), [Effect::Close(id(1))]);
+        assert_eq!(peers.closed(id(1), start), []);
+        assert_eq!(peers.due(start), [Effect::Dial(LARGE, vec![])]);
+        assert_eq!(
+            peers.connected(LARGE, id(2), Role::Member, true, start),
+            [Effect::Up(LARGE)]
+        );
+        assert_eq!(
+            peers.set_members(BTreeMap::new(), start),
+            [Effect::Down(LARGE), Effect::Close(id(2))]
+        );
+    }
 }

@@ -118,7 +118,10 @@ impl NetworkBehaviour for MemberPing {
             match self.inner.poll(context) {
                 Poll::Ready(ToSwarm::GenerateEvent(event)) => {
                     // A peer that speaks no ping is still dialling in as a stranger; its deadline ends that.
-                    if matches!(event.result, Err(ping::Failure::Timeout | ping::Failure::Other { .. })) {
+                    if matches!(
+                        event.result,
+                        Err(ping::Failure::Timeout | ping::Failure::Other { .. })
+                    ) {
                         return Poll::Ready(ToSwarm::GenerateEvent(Unanswered {
                             connection: event.connection,
                         }));

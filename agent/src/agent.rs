@@ -1,0 +1,419 @@
+//! The agent's loop: events in, effects out.
+//!
+//! Wiring: it alone owns what the agent knows. It takes what the gateway, the mesh and systemd say, passes requests on
+//! in order per workload, and keeps what people see up to date. Nothing in it waits for anything but the next event.
+
+mod lanes;
+mod shown;
+mod view;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+    pin::pin,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use beemesh_protocol::ipc::{Done, FromAgent, Report, Request, UnitState, Welcome};
+use libp2p::Multiaddr;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    task::JoinSet,
+};
+
+use crate::{
+    addresses,
+    config::{self, Config, Sources},
+    dbus::Shown,
+    exchange::{Asked, Exchange},
+    identity::Identity,
+    ipc::{self, IpcEvent},
+    mesh::{self, Mesh, MeshEvent},
+    notify::{self, Notify},
+    systemd::{Order, Places, Systemd, SystemdEvent},
+};
+
+use lanes::{Lanes, Pushed};
+use view::View;
+
+/// Connections and messages of the gateway that wait for the loop.
+const IPC_EVENTS_MAX: usize = 256;
+/// How long streams that have an end may take to it when the agent stops. The unit's stop timeout is longer.
+const DRAIN_MAX: Duration = Duration::from_secs(5);
+
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the agent starts with.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) config: Config,
+    pub(crate) sources: Sources,
+    pub(crate) identity: Identity,
+    pub(crate) mesh: mesh::Settings,
+    pub(crate) places: Places,
+    /// Bound by the agent itself when systemd passed no socket.
+    pub(crate) socket: Option<PathBuf>,
+}
+
+/// See the module.
+struct Agent {
+    config: Config,
+    sources: Sources,
+    identity: Identity,
+    mesh: Mesh,
+    systemd: Systemd,
+    exchange: Exchange,
+    units: BTreeMap<String, UnitState>,
+    report: Report,
+    gateway: String,
+    trouble: String,
+    lanes: Lanes<Job>,
+    running: JoinSet<Finished>,
+    listening: watch::Receiver<BTreeSet<Multiaddr>>,
+    advertised: Vec<String>,
+    shown: watch::Sender<Shown>,
+    notify: Notify,
+    ready: bool,
+}
+
+/// A request on its way.
+#[derive(Debug)]
+struct Job {
+    control: u64,
+    id: u64,
+    request: Request,
+}
+
+/// What came of a job.
+#[derive(Debug)]
+struct Finished {
+    lane: String,
+    control: u64,
+    id: u64,
+    result: Result<Done, String>,
+}
+
+/// Runs the agent until systemd stops it.
+pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("watch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("watch SIGINT")?;
+    let mut hangup = signal(SignalKind::hangup()).context("watch SIGHUP")?;
+    let listener = socket(&settings).context("open the agent's socket")?;
+    let identity = &settings.identity;
+    let (mesh, mut mesh_events) = Mesh::start(&identity.key, identity.host, &settings.mesh)
+        .await
+        .context("start the mesh")?;
+    let (systemd, mut systemd_events) = Systemd::start(settings.places.clone())
+        .await
+        .context("open the unit files")?;
+    let (ipc_events_to, mut ipc_events) = mpsc::channel(IPC_EVENTS_MAX);
+    let serving = tokio::spawn(ipc::serve(listener, ipc_events_to));
+
+    let mut agent = Agent::new(settings, mesh, systemd);
+    let (bus, mut bus_trouble) = watch::channel("not asked yet".to_owned());
+    tokio::spawn(shown::keep(agent.shown.subscribe(), bus));
+    tracing::info!(host = %agent.identity.host, version = VERSION, "started");
+
+    let watchdog = notify::watchdog();
+    let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
+    loop {
+        agent.show();
+        let due = agent.exchange.next_due();
+        let mut due = pin!(async {
+            match due {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => std::future::pending().await,
+            }
+        });
+        tokio::select! {
+            Some(event) = ipc_events.recv() => agent.on_ipc(event),
+            Some(event) = mesh_events.recv() => agent.on_mesh(event),
+            Some(event) = systemd_events.recv() => agent.on_systemd(event),
+            Some(finished) = agent.running.join_next() => agent.on_finished(finished?),
+            Ok(()) = agent.listening.changed() => agent.on_addresses(),
+            Ok(()) = bus_trouble.changed() => {
+                let trouble = bus_trouble.borrow_and_update().clone();
+                agent.on_bus(&trouble);
+            }
+            () = &mut due => agent.exchange.due(Instant::now()),
+            _ = alive.tick() => agent.notify.alive(),
+            _ = hangup.recv() => agent.reload(),
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+        }
+    }
+    agent.notify.stopping();
+    tracing::info!("stopping");
+    serving.abort();
+    // Tasks that still open streams end with it.
+    drop(ipc_events);
+    agent.exchange.drain(DRAIN_MAX).await;
+    Ok(())
+}
+
+fn socket(settings: &Settings) -> anyhow::Result<UnixListener> {
+    if let Some(listener) = ipc::inherited()? {
+        return Ok(listener);
+    }
+    let path = settings.socket.as_ref();
+    let path = path.context("systemd passed no socket: start beemesh-agent.socket")?;
+    ipc::bind(path).with_context(|| format!("bind {}", path.display()))
+}
+
+impl Agent {
+    fn new(settings: Settings, mesh: Mesh, systemd: Systemd) -> Self {
+        let shown = Shown {
+            peer_id: settings.identity.host,
+            role: String::new(),
+            leader: String::new(),
+            peers: Vec::new(),
+            workloads: Vec::new(),
+            version: VERSION.to_owned(),
+        };
+        let mut agent = Self {
+            config: settings.config,
+            sources: settings.sources,
+            identity: settings.identity,
+            listening: mesh.listening(),
+            exchange: Exchange::new(mesh.clone()),
+            mesh,
+            systemd,
+            units: BTreeMap::new(),
+            report: Report::default(),
+            gateway: "not known yet".to_owned(),
+            trouble: String::new(),
+            lanes: Lanes::new(),
+            running: JoinSet::new(),
+            advertised: Vec::new(),
+            shown: watch::Sender::new(shown),
+            notify: Notify::default(),
+            ready: false,
+        };
+        agent.on_addresses();
+        agent
+    }
+
+    fn on_ipc(&mut self, event: IpcEvent) {
+        match self.exchange.on_ipc(event) {
+            None => {}
+            Some(Asked::Everything) => {
+                self.report = Report::default();
+                self.welcome();
+                let units = self.units.values().cloned().collect();
+                self.exchange.tell(FromAgent::Units(units));
+            }
+            Some(Asked::Show(report)) => self.report = report,
+            Some(Asked::Request { id, request }) => {
+                let Some(control) = self.exchange.control() else {
+                    return;
+                };
+                let lane = lane(&request).to_owned();
+                let job = Job {
+                    control,
+                    id,
+                    request,
+                };
+                match self.lanes.push(&lane, job) {
+                    Pushed::Run(job) => self.begin(lane, job),
+                    Pushed::Waits => {}
+                    Pushed::Full(Job { id, .. }) => self.exchange.tell(FromAgent::Reply {
+                        id,
+                        result: Err("the agent has too much to do".to_owned()),
+                    }),
+                }
+            }
+        }
+    }
+
+    fn welcome(&mut self) {
+        let welcome = Welcome {
+            host: self.identity.host,
+            name: self.config.name.clone(),
+            addresses: self.advertised.clone(),
+            version: VERSION.to_owned(),
+            connected: self.exchange.connected().iter().copied().collect(),
+        };
+        self.exchange.tell(FromAgent::Welcome(welcome));
+    }
+
+    fn begin(&mut self, lane: String, job: Job) {
+        let Job {
+            control,
+            id,
+            request,
+        } = job;
+        let (systemd, mesh) = (self.systemd.clone(), self.mesh.clone());
+        self.running.spawn(async move {
+            let result = carry_out(systemd, mesh, request).await;
+            Finished {
+                lane,
+                control,
+                id,
+                result,
+            }
+        });
+    }
+
+    fn on_finished(&mut self, finished: Finished) {
+        let Finished {
+            lane,
+            control,
+            id,
+            result,
+        } = finished;
+        if let Err(reason) = &result {
+            tracing::warn!(lane, reason, "request failed");
+        }
+        // The reply of a request that came on another connection would name another request on this one.
+        if self.exchange.control() == Some(control) {
+            self.exchange.tell(FromAgent::Reply { id, result });
+        }
+        if let Some(job) = self.lanes.done(&lane) {
+            self.begin(lane, job);
+        }
+    }
+
+    fn on_mesh(&mut self, event: MeshEvent) {
+        self.exchange.on_mesh(event, Instant::now());
+    }
+
+    fn on_systemd(&mut self, event: SystemdEvent) {
+        match event {
+            SystemdEvent::Units(units) => {
+                self.trouble.clear();
+                let by_name = units.iter().cloned();
+                self.units = by_name.map(|unit| (unit.workload.clone(), unit)).collect();
+                self.exchange.tell(FromAgent::Units(units));
+            }
+            SystemdEvent::Unit(unit) => {
+                self.units.insert(unit.workload.clone(), unit.clone());
+                self.exchange.tell(FromAgent::Unit(unit));
+            }
+            SystemdEvent::UnitGone(workload) => {
+                self.units.remove(&workload);
+                self.exchange.tell(FromAgent::UnitGone { workload });
+            }
+            SystemdEvent::Gateway { active } => self.gateway = active,
+            SystemdEvent::Lost(reason) => {
+                tracing::warn!(reason, "systemd cannot be reached");
+                self.trouble = reason;
+            }
+        }
+    }
+
+    fn on_addresses(&mut self) {
+        let listening = self.listening.borrow_and_update().clone();
+        let told = addresses::advertised(&self.config.advertise, self.config.port, &listening);
+        if told != self.advertised {
+            tracing::info!(addresses = ?told, "this host is dialled at");
+            self.advertised = told;
+            self.welcome();
+        }
+    }
+
+    fn on_bus(&mut self, trouble: &str) {
+        if !trouble.is_empty() {
+            tracing::warn!(trouble, "not on the system bus");
+            self.trouble = trouble.to_owned();
+            return;
+        }
+        self.trouble.clear();
+        if !self.ready {
+            // Identity, listeners and socket were there before the loop began; the bus name was what was missing.
+            self.ready = true;
+            self.show();
+            self.notify.ready();
+            let systemd = self.systemd.clone();
+            tokio::spawn(async move {
+                if let Err(reason) = systemd.start_gateway().await {
+                    tracing::warn!(reason, "the gateway did not start, will retry");
+                }
+            });
+        }
+    }
+
+    fn reload(&mut self) {
+        self.notify.reloading();
+        let loaded = config::host_name().and_then(|name| config::load(&self.sources, &name));
+        match loaded {
+            Ok(config) => {
+                if config.port != self.config.port {
+                    tracing::warn!(port = config.port, "a new port needs a restart");
+                }
+                let port = self.config.port;
+                self.config = Config { port, ..config };
+                tracing::info!(config = ?self.config, "configuration read again");
+                self.on_addresses();
+                self.welcome();
+            }
+            Err(error) => tracing::error!("configuration not changed: {error:#}"),
+        }
+        self.notify.ready();
+    }
+
+    /// Brings what people see up to date.
+    fn show(&mut self) {
+        let connected = self.exchange.control().is_some();
+        self.notify.status(view::status(&View {
+            report: connected.then_some(&self.report),
+            gateway: &self.gateway,
+            connected: self.exchange.connected().len(),
+            trouble: &self.trouble,
+        }));
+        let names = self.exchange.connected().iter();
+        let mut peers: Vec<_> = names.map(|host| self.exchange.name(*host)).collect();
+        peers.sort_unstable();
+        let shown = Shown {
+            peer_id: self.identity.host,
+            role: self.report.role.clone(),
+            leader: self.report.leader_name.clone(),
+            peers,
+            workloads: self.units.keys().cloned().collect(),
+            version: VERSION.to_owned(),
+        };
+        self.shown.send_if_modified(|before| {
+            let changed = *before != shown;
+            *before = shown;
+            changed
+        });
+    }
+}
+
+/// Requests of one lane are carried out one after the other.
+fn lane(request: &Request) -> &str {
+    match request {
+        Request::PutUnit(files) => &files.workload,
+        Request::RemoveUnit { workload }
+        | Request::TidyUnit { workload }
+        | Request::StartUnit { workload }
+        | Request::StopUnit { workload } => workload,
+        // Not the name of a workload.
+        Request::SyncStorage => "/storage",
+        Request::Join { .. } => "/join",
+    }
+}
+
+async fn carry_out(systemd: Systemd, mesh: Mesh, request: Request) -> Result<Done, String> {
+    let order = match request {
+        Request::PutUnit(files) => Order::Put(files),
+        Request::RemoveUnit { workload } => Order::Remove(workload),
+        Request::TidyUnit { workload } => Order::Tidy(workload),
+        Request::StartUnit { workload } => Order::Start(workload),
+        Request::StopUnit { workload } => Order::Stop(workload),
+        Request::SyncStorage => Order::SyncStorage,
+        Request::Join {
+            host,
+            addresses,
+            request,
+        } => {
+            return mesh
+                .apply(host, &addresses, &request)
+                .await
+                .map(Done::Joined);
+        }
+    };
+    systemd.carry_out(order).await.map(|()| Done::Done)
+}

@@ -1,0 +1,102 @@
+//! What people see of the agent: the status line.
+//!
+//! Pure: state in, words out.
+
+use beemesh_protocol::ipc::Report;
+
+/// What the status line is made from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct View<'a> {
+    /// What the gateway reports; `None` while none is connected.
+    pub(super) report: Option<&'a Report>,
+    /// The `ActiveState` of the gateway's unit.
+    pub(super) gateway: &'a str,
+    /// Connected members, without this host.
+    pub(super) connected: usize,
+    /// Why D-Bus cannot be used; empty when it can.
+    pub(super) trouble: &'a str,
+}
+
+/// The text for `systemctl status beemesh-agent`.
+pub(super) fn status(view: &View<'_>) -> String {
+    let mut parts = Vec::new();
+    match view.report {
+        None => parts.push(format!(
+            "waiting for the gateway: beemesh-gateway.service is {}",
+            view.gateway
+        )),
+        Some(report) => {
+            parts.push(match (&*report.role, &*report.leader_name) {
+                ("", _) => "the gateway is starting".to_owned(),
+                ("leader", _) => "leader".to_owned(),
+                (role, "") => format!("{role}, no leader"),
+                (role, leader) => format!("{role} of {leader}"),
+            });
+            parts.push(format!(
+                "{}/{} hosts",
+                view.connected + 1,
+                report.hosts.max(1)
+            ));
+            let plural = if report.workloads == 1 { "" } else { "s" };
+            parts.push(format!(
+                "{} workload{plural}, {} healthy",
+                report.workloads, report.healthy
+            ));
+        }
+    }
+    if !view.trouble.is_empty() {
+        parts.push(format!("waiting for D-Bus: {}", view.trouble));
+    }
+    parts.join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn status_says_what_counts() {
+        let report = |role: &str, leader: &str, hosts, workloads| Report {
+            role: role.to_owned(),
+            leader_name: leader.to_owned(),
+            hosts,
+            workloads,
+            healthy: 1,
+            ..Report::default()
+        };
+        for (report, connected, trouble, expected) in [
+            (
+                Some(report("follower", "h1", 3, 1)),
+                2,
+                "",
+                "follower of h1 · 3/3 hosts · 1 workload, 1 healthy",
+            ),
+            (
+                Some(report("leader", "h1", 3, 2)),
+                1,
+                "",
+                "leader · 2/3 hosts · 2 workloads, 1 healthy",
+            ),
+            (
+                Some(report("candidate", "", 3, 1)),
+                0,
+                "connection refused",
+                "candidate, no leader · 1/3 hosts · 1 workload, 1 healthy · waiting for D-Bus: connection refused",
+            ),
+            (
+                None,
+                0,
+                "",
+                "waiting for the gateway: beemesh-gateway.service is activating",
+            ),
+        ] {
+            let view = View {
+                report: report.as_ref(),
+                gateway: "activating",
+                connected,
+                trouble,
+            };
+            assert_eq!(status(&view), expected);
+        }
+    }
+}

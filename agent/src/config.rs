@@ -1,0 +1,203 @@
+//! The agent's configuration, read once and strictly.
+//!
+//! Shell: reads files. Defaults in `/usr/lib/beemesh/agent.toml`, then `/etc/beemesh/agent.toml.d/*.toml` in the order of
+//! their names; a later value wins. Out comes a [`Config`] that cannot be half-valid.
+
+use std::{
+    fs, io,
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context, ensure};
+use beemesh_protocol::mesh::PORT;
+use serde::Deserialize;
+
+/// Addresses of one host: more than a host has that others should dial.
+const ADVERTISE_MAX: usize = 8;
+/// The longest name of a host that DNS and the kernel know.
+const NAME_MAX: usize = 63;
+
+/// Where the configuration is read from.
+#[derive(Debug, Clone)]
+pub(crate) struct Sources {
+    /// The defaults that come with the program.
+    pub(crate) defaults: PathBuf,
+    /// The administrator's drop-ins.
+    pub(crate) drop_ins: PathBuf,
+}
+
+impl Default for Sources {
+    fn default() -> Self {
+        Self {
+            defaults: "/usr/lib/beemesh/agent.toml".into(),
+            drop_ins: "/etc/beemesh/agent.toml.d".into(),
+        }
+    }
+}
+
+/// What the administrator of the host has decided.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// The host's name for people, unique in the cluster.
+    pub(crate) name: String,
+    /// UDP and TCP port of the mesh.
+    pub(crate) port: u16,
+    /// What other hosts should dial; empty for what the listeners report.
+    pub(crate) advertise: Vec<IpAddr>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fragment {
+    name: Option<String>,
+    port: Option<u16>,
+    advertise: Option<Vec<IpAddr>>,
+}
+
+/// Reads the configuration. `host_name` is the name when none is configured.
+pub(crate) fn load(sources: &Sources, host_name: &str) -> anyhow::Result<Config> {
+    let mut merged = Fragment::default();
+    for path in files(sources)? {
+        let text = match fs::read_to_string(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            read => read.with_context(|| format!("read {}", path.display()))?,
+        };
+        let next: Fragment =
+            toml::from_str(&text).with_context(|| format!("parse {}", path.display()))?;
+        merged = Fragment {
+            name: next.name.or(merged.name),
+            port: next.port.or(merged.port),
+            advertise: next.advertise.or(merged.advertise),
+        };
+    }
+    let config = Config {
+        name: merged.name.unwrap_or_else(|| host_name.to_owned()),
+        port: merged.port.unwrap_or(PORT),
+        advertise: merged.advertise.unwrap_or_default(),
+    };
+    check(&config)?;
+    Ok(config)
+}
+
+fn check(config: &Config) -> anyhow::Result<()> {
+    let Config {
+        name,
+        port,
+        advertise,
+    } = config;
+    let spelled = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    ensure!(
+        (1..=NAME_MAX).contains(&name.len()) && name.chars().all(spelled),
+        "`name` is {name:?}: it must be 1 to {NAME_MAX} letters, digits, dots, dashes or underscores"
+    );
+    ensure!(*port > 0, "`port` must be 1 to 65535");
+    ensure!(
+        advertise.len() <= ADVERTISE_MAX,
+        "`advertise` names {} addresses, at most {ADVERTISE_MAX} are possible",
+        advertise.len()
+    );
+    for ip in advertise {
+        ensure!(
+            !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast(),
+            "`advertise` names {ip}, which other hosts cannot dial"
+        );
+    }
+    Ok(())
+}
+
+fn files(sources: &Sources) -> anyhow::Result<Vec<PathBuf>> {
+    let mut drop_ins = Vec::new();
+    match fs::read_dir(&sources.drop_ins) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+        listed => {
+            let folder = || format!("list {}", sources.drop_ins.display());
+            for entry in listed.with_context(folder)? {
+                let path = entry.with_context(folder)?.path();
+                if path
+                    .extension()
+                    .is_some_and(|extension| extension == "toml")
+                {
+                    drop_ins.push(path);
+                }
+            }
+        }
+    }
+    drop_ins.sort();
+    drop_ins.insert(0, sources.defaults.clone());
+    Ok(drop_ins)
+}
+
+/// The kernel's name of this host, without its domain.
+pub(crate) fn host_name() -> anyhow::Result<String> {
+    let path = Path::new("/proc/sys/kernel/hostname");
+    let name = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
+    let name = name.trim();
+    Ok(name.split('.').next().unwrap_or(name).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(defaults: &str, drop_ins: &[(&str, &str)]) -> Result<Config, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = Sources {
+            defaults: folder.path().join("agent.toml"),
+            drop_ins: folder.path().join("agent.toml.d"),
+        };
+        fs::write(&sources.defaults, defaults).unwrap();
+        fs::create_dir(&sources.drop_ins).unwrap();
+        for (name, text) in drop_ins {
+            fs::write(sources.drop_ins.join(name), text).unwrap();
+        }
+        load(&sources, "h1").map_err(|error| {
+            let text = format!("{error:#}");
+            text.replace(&folder.path().display().to_string(), "")
+        })
+    }
+
+    #[test]
+    fn later_files_win_and_wrong_ones_are_refused_by_name() {
+        let config = |name: &str, port, advertise: &[&str]| Config {
+            name: name.to_owned(),
+            port,
+            advertise: advertise.iter().map(|ip| ip.parse().unwrap()).collect(),
+        };
+        assert_eq!(loaded("", &[]), Ok(config("h1", 4701, &[])));
+        assert_eq!(
+            loaded(
+                "port = 5000",
+                &[
+                    (
+                        "20.toml",
+                        "name = \"b\"\nadvertise = [\"10.0.0.1\", \"fd00::1\"]"
+                    ),
+                    ("10.toml", "name = \"a\"\nport = 6000"),
+                    ("README", "not read"),
+                ],
+            ),
+            Ok(config("b", 6000, &["10.0.0.1", "fd00::1"]))
+        );
+        for (text, words) in [
+            ("ports = 1", "parse /agent.toml.d/x.toml: "),
+            ("port = 0", "`port` must be 1 to 65535"),
+            ("name = \"a b\"", "`name` is \"a b\""),
+            ("advertise = [\"127.0.0.1\"]", "names 127.0.0.1, which"),
+            ("advertise = [\"h2\"]", "invalid IP address"),
+        ] {
+            let error = loaded("", &[("x.toml", text)]).unwrap_err();
+            assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn shipped_defaults_are_the_built_in_ones() {
+        let shipped = include_str!("../../systemd/beemesh/agent.toml");
+        assert_eq!(loaded(shipped, &[]), loaded("", &[]));
+        // Each line that is commented out is a setting, with its default.
+        let enabled = shipped.replace("\n#", "\n").replace("\n ", "\n# ");
+        let enabled = loaded(&enabled, &[]).unwrap();
+        assert_eq!(enabled.port, PORT);
+    }
+}

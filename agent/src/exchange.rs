@@ -1,0 +1,317 @@
+//! The switchboard between the gateway of this host and the mesh.
+//!
+//! Shell: owns the control connection, the streams that wait to be taken and the applications that wait for an answer.
+//! In come [`IpcEvent`]s and [`MeshEvent`]s; what is left for the agent's loop comes back as [`Asked`]. It never waits:
+//! whatever takes time runs in a task of its own.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use beemesh_protocol::{
+    HostId,
+    frame::FrameError,
+    ipc::{ACCEPT_SECONDS_MAX, Class, FromAgent, Member, Report, Request, ToAgent},
+    mesh::JoinAnswer,
+};
+use tokio::{
+    io::AsyncWriteExt,
+    sync::{Semaphore, oneshot},
+};
+use tokio_util::task::TaskTracker;
+
+use crate::{
+    ipc::{Caller, Control, IpcEvent},
+    mesh::{Mesh, MeshEvent, Offer, Open},
+    relay::relay,
+};
+
+/// Streams that are open at the same time, in both directions: each holds two buffers of 64 KiB.
+const STREAMS_MAX: usize = 512;
+/// Streams of one member that wait to be taken.
+const OFFERS_PER_MEMBER_MAX: usize = 32;
+
+/// What the gateway asks of the agent's loop.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Asked {
+    /// It has just connected and knows nothing yet.
+    Everything,
+    /// To do something and answer.
+    Request { id: u64, request: Request },
+    /// To show something.
+    Show(Report),
+}
+
+/// See the module.
+#[derive(Debug)]
+pub(crate) struct Exchange {
+    mesh: Mesh,
+    control: Option<Control>,
+    offers: BTreeMap<u64, Waiting>,
+    applications: BTreeMap<u64, oneshot::Sender<JoinAnswer>>,
+    /// Numbers offers and applications.
+    next: u64,
+    members: BTreeMap<HostId, String>,
+    connected: BTreeSet<HostId>,
+    streams: Arc<Semaphore>,
+    finishing: TaskTracker,
+}
+
+#[derive(Debug)]
+struct Waiting {
+    host: HostId,
+    offer: Offer,
+    until: Instant,
+}
+
+impl Exchange {
+    pub(crate) fn new(mesh: Mesh) -> Self {
+        Self {
+            mesh,
+            control: None,
+            offers: BTreeMap::new(),
+            applications: BTreeMap::new(),
+            next: 1,
+            members: BTreeMap::new(),
+            connected: BTreeSet::new(),
+            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            finishing: TaskTracker::new(),
+        }
+    }
+
+    /// The number of the control connection, while a gateway is connected.
+    pub(crate) fn control(&self) -> Option<u64> {
+        self.control.as_ref().map(|control| control.number)
+    }
+
+    /// The members that are connected.
+    pub(crate) fn connected(&self) -> &BTreeSet<HostId> {
+        &self.connected
+    }
+
+    /// The name of a member, or its key when it is not known.
+    pub(crate) fn name(&self, host: HostId) -> String {
+        let name = self.members.get(&host);
+        name.map_or_else(|| host.to_string(), Clone::clone)
+    }
+
+    /// Tells the gateway something, if one is connected.
+    pub(crate) fn tell(&mut self, message: FromAgent) {
+        if let Some(control) = &self.control
+            && !control.tell(message)
+        {
+            tracing::warn!("the gateway does not keep up, its connection is closed");
+            self.control = None;
+        }
+    }
+
+    /// Takes what came through the socket.
+    pub(crate) fn on_ipc(&mut self, event: IpcEvent) -> Option<Asked> {
+        match event {
+            IpcEvent::Control(control) => {
+                tracing::info!(version = control.version, "a gateway connected");
+                self.control = Some(control);
+                return Some(Asked::Everything);
+            }
+            IpcEvent::Ended { control } => {
+                if self.control() == Some(control) {
+                    tracing::warn!("the gateway is gone");
+                    self.control = None;
+                }
+            }
+            IpcEvent::Message { control, message } => {
+                if self.control() == Some(control) {
+                    return self.on_message(message);
+                }
+            }
+            IpcEvent::Open {
+                host,
+                class,
+                caller,
+            } => self.open(host, class, caller),
+            IpcEvent::Accept { stream, caller } => self.accept(stream, caller),
+        }
+        None
+    }
+
+    fn on_message(&mut self, message: ToAgent) -> Option<Asked> {
+        match message {
+            ToAgent::Request { id, body } => return Some(Asked::Request { id, request: body }),
+            ToAgent::Report(report) => return Some(Asked::Show(report)),
+            ToAgent::Members(list) => self.set_members(list),
+            ToAgent::JoinAnswer { id, answer } => match self.applications.remove(&id) {
+                // An applicant that gave up asks again.
+                Some(applicant) => drop(applicant.send(answer)),
+                None => tracing::debug!(id, "an answer for nobody"),
+            },
+        }
+        None
+    }
+
+    fn set_members(&mut self, list: Vec<Member>) {
+        let names = list.iter();
+        self.members = names
+            .map(|member| (member.host, member.name.clone()))
+            .collect();
+        let gone = |host: &HostId| !self.members.contains_key(host);
+        let offers = self.offers.extract_if(.., |_, waiting| gone(&waiting.host));
+        // Dropping an offer closes it.
+        offers.for_each(drop);
+        self.mesh.set_members(list);
+    }
+
+    /// Takes what came over the mesh.
+    pub(crate) fn on_mesh(&mut self, event: MeshEvent, now: Instant) {
+        match event {
+            MeshEvent::Peer { host, connected } => {
+                if connected {
+                    self.connected.insert(host);
+                } else {
+                    self.connected.remove(&host);
+                }
+                self.tell(FromAgent::Peer { host, connected });
+            }
+            MeshEvent::Offer { host, offer } => self.announce(host, offer, now),
+            MeshEvent::Application {
+                host,
+                request,
+                answer,
+            } => {
+                if self.control.is_none() {
+                    let reason = "the gateway of this member is not running, ask another one";
+                    let reason = reason.to_owned();
+                    drop(answer.send(JoinAnswer::Refused { reason }));
+                    return;
+                }
+                // Those that were given up are as many as there are strangers, at most.
+                self.applications.retain(|_, waiting| !waiting.is_closed());
+                let id = self.number();
+                self.applications.insert(id, answer);
+                self.tell(FromAgent::JoinRequest { id, host, request });
+            }
+        }
+    }
+
+    fn announce(&mut self, host: HostId, offer: Offer, now: Instant) {
+        let same = self.offers.values().filter(|waiting| waiting.host == host);
+        let reason = if self.control.is_none() {
+            "its gateway is not running"
+        } else if same.count() >= OFFERS_PER_MEMBER_MAX {
+            "its gateway takes no more streams"
+        } else {
+            let stream = self.number();
+            let class = offer.class;
+            let until = now + Duration::from_secs(ACCEPT_SECONDS_MAX);
+            self.offers.insert(stream, Waiting { host, offer, until });
+            self.tell(FromAgent::Incoming {
+                stream,
+                host,
+                class,
+            });
+            return;
+        };
+        tokio::spawn(offer.refuse(reason));
+    }
+
+    fn number(&mut self) -> u64 {
+        let number = self.next;
+        self.next += 1;
+        number
+    }
+
+    /// Closes the streams that nobody took in time.
+    pub(crate) fn due(&mut self, now: Instant) {
+        let late = self
+            .offers
+            .extract_if(.., |_, waiting| waiting.until <= now);
+        for (stream, waiting) in late {
+            tracing::warn!(stream, host = %waiting.host, class = ?waiting.offer.class, "stream not taken");
+            tokio::spawn(
+                waiting
+                    .offer
+                    .refuse("its gateway did not take the stream in time"),
+            );
+        }
+    }
+
+    /// When [`Exchange::due`] has something to do next.
+    pub(crate) fn next_due(&self) -> Option<Instant> {
+        // All wait equally long, so the first is the first to end.
+        self.offers.values().next().map(|waiting| waiting.until)
+    }
+
+    fn open(&self, host: HostId, class: Class, caller: Caller) {
+        let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
+            tokio::spawn(caller.refuse(format!("{STREAMS_MAX} streams are open already")));
+            return;
+        };
+        let mesh = self.mesh.clone();
+        self.spawn(class, async move {
+            match mesh.open(host, class).await {
+                Ok(open) => carry(caller, open, host, class).await,
+                Err(reason) => caller.refuse(reason).await,
+            }
+            drop(permit);
+        });
+    }
+
+    fn accept(&mut self, stream: u64, caller: Caller) {
+        let Some(Waiting { host, offer, .. }) = self.offers.remove(&stream) else {
+            tokio::spawn(caller.refuse(format!("stream {stream} is not there any more")));
+            return;
+        };
+        let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
+            tokio::spawn(offer.refuse("it has too many streams"));
+            tokio::spawn(caller.refuse(format!("{STREAMS_MAX} streams are open already")));
+            return;
+        };
+        let class = offer.class;
+        self.spawn(class, async move {
+            match offer.take().await {
+                Ok(open) => carry(caller, open, host, class).await,
+                Err(error) => caller.refuse(format!("the stream is lost: {error}")).await,
+            }
+            drop(permit);
+        });
+    }
+
+    fn spawn(&self, class: Class, task: impl Future<Output = ()> + Send + 'static) {
+        match class {
+            // These last as long as both gateways do.
+            Class::Raft | Class::Peer => drop(tokio::spawn(task)),
+            Class::Snapshot | Class::Api => drop(self.finishing.spawn(task)),
+        }
+    }
+
+    /// Lets the streams that have an end come to it, for at most `time`. Nothing new is begun.
+    pub(crate) async fn drain(mut self, time: Duration) {
+        self.control = None;
+        self.offers.clear();
+        self.finishing.close();
+        if tokio::time::timeout(time, self.finishing.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!(streams = self.finishing.len(), "streams cut at the end");
+        }
+    }
+}
+
+/// Joins the gateway's connection and the mesh stream until both have ended.
+async fn carry(caller: Caller, mut open: Open, host: HostId, class: Class) {
+    let carried = async {
+        let (first, mut near) = caller.ready().await?;
+        near.write_all(&open.first).await?;
+        open.stream.write_all(&first).await?;
+        Ok::<_, FrameError>(relay(near, open.stream).await?)
+    };
+    match carried.await {
+        Ok((up, down)) => tracing::debug!(%host, ?class, up, down, "stream ended"),
+        Err(error) => tracing::debug!(%host, ?class, %error, "stream broke"),
+    }
+}
+
+#[cfg(test)]
+mod tests;
