@@ -1,1 +1,322 @@
-//! What to ask systemd next.
+//! What to ask systemd next, and what its answers mean.
+//!
+//! Pure: no I/O, no clock, no randomness; the caller passes `now`. Input: orders, states and job results from
+//! [`crate::systemd`]. Output: when to reload, when to start the gateway again, words for a person.
+
+use std::time::{Duration, Instant};
+
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+/// Long enough to cost nothing, short enough that nobody who repaired the cause waits long.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// A gateway that ran this long did not fail because it was started: its next failure is a first one.
+const STEADY_MIN: Duration = Duration::from_secs(60);
+
+/// How long to wait before another attempt, after this many in a row have failed.
+pub(crate) fn pause(failures: u32) -> Duration {
+    PAUSE_MIN
+        .saturating_mul(1 << failures.saturating_sub(1).min(16))
+        .min(PAUSE_MAX)
+}
+
+/// Daemon-reloads: at most one runs, and one covers every change that was durable before it began.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Reloads {
+    asked: u64,
+    running: Option<u64>,
+    loaded: u64,
+    failures: u32,
+    trouble: String,
+}
+
+/// A change on disk that systemd must read; compares with what it has read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Change(u64);
+
+impl Reloads {
+    /// Something changed on disk.
+    pub(crate) fn ask(&mut self) -> Change {
+        self.asked += 1;
+        Change(self.asked)
+    }
+
+    /// The latest change so far.
+    pub(crate) fn latest(&self) -> Change {
+        Change(self.asked)
+    }
+
+    /// Whether a reload should begin now.
+    pub(crate) fn due(&self) -> bool {
+        self.running.is_none() && self.loaded < self.asked
+    }
+
+    /// A reload begins.
+    pub(crate) fn begin(&mut self) {
+        self.running = Some(self.asked);
+    }
+
+    /// It ended; the error is words. `Some`: wait so long before the next one.
+    pub(crate) fn finish(&mut self, result: Result<(), String>) -> Option<Duration> {
+        let covered = self.running.take();
+        match result {
+            Ok(()) => {
+                self.loaded = covered.unwrap_or(self.loaded);
+                self.failures = 0;
+                self.trouble.clear();
+                None
+            }
+            Err(trouble) => {
+                self.failures = self.failures.saturating_add(1);
+                self.trouble = trouble;
+                Some(pause(self.failures))
+            }
+        }
+    }
+
+    /// Whether systemd has read the change.
+    pub(crate) fn covers(&self, change: Change) -> bool {
+        self.loaded >= change.0
+    }
+
+    /// Why the last reload failed; empty when it did not.
+    pub(crate) fn trouble(&self) -> &str {
+        &self.trouble
+    }
+}
+
+/// Keeps the gateway's unit started. systemd restarts a gateway that ends; this starts one that systemd gave up on, or
+/// whose start failed before it ran. One that was stopped on purpose is left alone.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Gateway {
+    state: String,
+    failures: u32,
+    active_since: Option<Instant>,
+    due: Option<Instant>,
+}
+
+impl Gateway {
+    /// The unit's `ActiveState` is this now.
+    pub(crate) fn observe(&mut self, active: &str, now: Instant) {
+        // Told again is not stopped again: a start that failed before the unit left `inactive` stays due.
+        if self.state == active {
+            return;
+        }
+        self.state = active.to_owned();
+        match active {
+            "active" | "reloading" | "refreshing" => {
+                self.active_since.get_or_insert(now);
+                self.due = None;
+            }
+            "failed" => self.fail(now),
+            // `inactive` is an administrator's stop; the rest is on its way to another state.
+            _ => {
+                self.forget_if_steady(now);
+                self.due = None;
+            }
+        }
+    }
+
+    /// A start was refused or its job failed.
+    pub(crate) fn fail(&mut self, now: Instant) {
+        self.forget_if_steady(now);
+        // The failed job and the failed unit are two messages about one failure.
+        if self.due.is_none() {
+            self.failures = self.failures.saturating_add(1);
+            self.due = Some(now + pause(self.failures));
+        }
+    }
+
+    /// When to start it again.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// It is being started.
+    pub(crate) fn begin(&mut self) {
+        self.due = None;
+    }
+
+    fn forget_if_steady(&mut self, now: Instant) {
+        if self
+            .active_since
+            .take()
+            .is_some_and(|since| now.duration_since(since) >= STEADY_MIN)
+        {
+            self.failures = 0;
+        }
+    }
+}
+
+/// What came of a start or stop job. `result` is systemd's word in `JobRemoved`; `cause` is the unit's `Result` and
+/// `status` its `StatusText` afterwards.
+pub(crate) fn job_outcome(
+    verb: &str,
+    unit: &str,
+    result: &str,
+    cause: &str,
+    status: &str,
+) -> Result<(), String> {
+    if result == "done" {
+        return Ok(());
+    }
+    let mut why = match result {
+        "canceled" => "another job took its place".to_owned(),
+        "timeout" => "it took too long".to_owned(),
+        "dependency" => {
+            format!("a unit it depends on did not start (`systemctl list-dependencies {unit}`)")
+        }
+        "failed" => match cause {
+            "" | "success" => "it failed".to_owned(),
+            _ => format!("it failed with `{cause}`"),
+        },
+        other => format!("its job ended as `{other}`"),
+    };
+    if !status.is_empty() {
+        why = format!("{why}, saying \"{status}\"");
+    }
+    Err(format!(
+        "{verb} {unit}: {why}; `journalctl -u {unit}` on this host has more"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pauses_grow_and_stop_growing() {
+        let seconds: Vec<_> = [0, 1, 2, 3, 7, 8, u32::MAX]
+            .map(|failures| pause(failures).as_secs_f32())
+            .to_vec();
+        assert_eq!(seconds, [0.25, 0.25, 0.5, 1.0, 16.0, 30.0, 30.0]);
+    }
+
+    #[test]
+    fn one_reload_covers_all_that_was_asked_before_it_began_and_nothing_later() {
+        let mut reloads = Reloads::default();
+        assert!(!reloads.due());
+        let (first, second) = (reloads.ask(), reloads.ask());
+        assert!(reloads.due());
+        reloads.begin();
+        let late = reloads.ask();
+        assert!(!reloads.due(), "one at a time");
+        assert_eq!(reloads.finish(Ok(())), None);
+        assert_eq!(
+            [first, second, late].map(|change| reloads.covers(change)),
+            [true, true, false]
+        );
+        assert!(reloads.due(), "the late one has its own");
+        reloads.begin();
+        assert_eq!(
+            reloads.finish(Err("bus is gone".to_owned())),
+            Some(pause(1))
+        );
+        assert_eq!(
+            (reloads.covers(late), reloads.due(), reloads.trouble()),
+            (false, true, "bus is gone")
+        );
+        reloads.begin();
+        assert_eq!(
+            reloads.finish(Err("bus is gone".to_owned())),
+            Some(pause(2))
+        );
+        reloads.begin();
+        assert_eq!(reloads.finish(Ok(())), None);
+        assert_eq!(
+            (reloads.covers(late), reloads.due(), reloads.trouble()),
+            (true, false, "")
+        );
+        assert!(reloads.covers(reloads.latest()));
+    }
+
+    #[test]
+    fn a_failed_gateway_is_started_again_and_a_stopped_one_is_not() {
+        let zero = Instant::now();
+        let at = |seconds: u64| zero + Duration::from_secs(seconds);
+        // (what happens, at which second) in turn, and then: when it is due.
+        for (story, due) in [
+            (&[("inactive", 0)][..], None),
+            (
+                &[
+                    ("activating", 0),
+                    ("active", 1),
+                    ("deactivating", 2),
+                    ("inactive", 3),
+                ],
+                None,
+            ),
+            (&[("failed", 5)], Some(at(5) + pause(1))),
+            (&[("job", 5), ("failed", 6)], Some(at(5) + pause(1))),
+            (
+                &[
+                    ("failed", 5),
+                    ("begin", 6),
+                    ("activating", 6),
+                    ("failed", 7),
+                ],
+                Some(at(7) + pause(2)),
+            ),
+            (&[("failed", 5), ("inactive", 6)], None),
+            (
+                &[("failed", 5), ("active", 6), ("failed", 7)],
+                Some(at(7) + pause(2)),
+            ),
+            (
+                &[("failed", 5), ("active", 6), ("failed", 66)],
+                Some(at(66) + pause(1)),
+            ),
+            (
+                &[
+                    ("failed", 5),
+                    ("active", 6),
+                    ("active", 40),
+                    ("deactivating", 66),
+                    ("failed", 66),
+                ],
+                Some(at(66) + pause(1)),
+            ),
+        ] {
+            let mut gateway = Gateway::default();
+            for &(what, second) in story {
+                match what {
+                    "job" => gateway.fail(at(second)),
+                    "begin" => gateway.begin(),
+                    active => gateway.observe(active, at(second)),
+                }
+            }
+            assert_eq!(gateway.due(), due, "{story:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_that_is_not_done_says_unit_cause_and_where_to_look() {
+        let end = "; `journalctl -u web.service` on this host has more";
+        for (result, cause, status, words) in [
+            ("failed", "success", "", "it failed"),
+            (
+                "failed",
+                "exit-code",
+                "failed: no image",
+                "it failed with `exit-code`, saying \"failed: no image\"",
+            ),
+            ("timeout", "timeout", "", "it took too long"),
+            ("canceled", "success", "", "another job took its place"),
+            (
+                "dependency",
+                "success",
+                "",
+                "a unit it depends on did not start (`systemctl list-dependencies web.service`)",
+            ),
+            ("skipped", "success", "", "its job ended as `skipped`"),
+        ] {
+            let expected = Err(format!("start web.service: {words}{end}"));
+            assert_eq!(
+                job_outcome("start", "web.service", result, cause, status),
+                expected
+            );
+        }
+        assert_eq!(
+            job_outcome("start", "web.service", "done", "success", ""),
+            Ok(())
+        );
+    }
+}

@@ -1,1 +1,435 @@
-//! The workloads' unit files on disk.
+//! The workloads' Quadlet pairs on disk, written so that a power cut leaves a pair or none.
+//!
+//! Shell: carries out the steps that [`put_steps`] and [`remove_steps`] list. Owner of `/etc/containers/systemd/beemesh`.
+//! Input: [`UnitFiles`] and names from the gateway, which is another process and is believed nothing. Output: files that
+//! Podman's generator reads.
+//!
+//! A `.kube` file names its YAML file, so the YAML becomes durable first and goes last: whatever line the power is cut
+//! at, each `.kube` on disk names a complete YAML. A YAML that no `.kube` goes with is litter, removed by [`Units::open`].
+//! The YAML of the previous revision stays until [`Units::tidy`]: its pod is taken down with those bytes.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    path::{Path, PathBuf},
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use beemesh_protocol::{frame::CONTROL_MAX, ipc::UnitFiles};
+
+/// A file name holds prefix, workload, a 20-digit index and two suffixes, and ends at 255 bytes.
+const WORKLOAD_BYTES_MAX: usize = 200;
+/// A `.kube` is a dozen lines; the rest of a frame is the YAML.
+const KUBE_BYTES_MAX: usize = 16 << 10;
+/// Secrets are in the YAML, so nobody but root reads it; Podman's generator is root.
+const FILE_MODE: u32 = 0o600;
+/// As for the files.
+const FOLDER_MODE: u32 = 0o700;
+const PREFIX: &str = "beemesh-pod-";
+
+/// The folder of the pairs.
+#[derive(Debug, Clone)]
+pub(crate) struct Units {
+    folder: PathBuf,
+    /// Held over a whole put, tidy or removal: their steps must not mix.
+    writing: Arc<Mutex<()>>,
+}
+
+/// Why the files are not as they were asked to be.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UnitsError {
+    #[error("`{0}` is not a workload name")]
+    Name(String),
+    #[error("the Quadlet of {workload} is refused: {reason}")]
+    Refused { workload: String, reason: String },
+    #[error("{doing} {path}: {source}")]
+    Io {
+        doing: &'static str,
+        path: PathBuf,
+        source: io::Error,
+    },
+}
+
+/// One change to the folder. What a cut between any two of them leaves is the subject of the tests.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Step<'a> {
+    /// A new file with these bytes, durable when done, not yet under a name that anybody reads.
+    Write { name: String, bytes: &'a [u8] },
+    /// The new file takes its name.
+    Rename { from: String, to: String },
+    /// The file goes; it is no error when it is gone already.
+    Unlink { name: String },
+    /// Names given and taken so far are durable.
+    SyncFolder,
+}
+
+/// The unit of a workload.
+pub(crate) fn unit_name(workload: &str) -> String {
+    format!("{PREFIX}{workload}.service")
+}
+
+/// The workload of a unit; `None` when it is not a workload's unit.
+pub(crate) fn unit_workload(unit: &str) -> Option<&str> {
+    let workload = unit.strip_prefix(PREFIX)?.strip_suffix(".service")?;
+    is_workload(workload).then_some(workload)
+}
+
+fn kube_name(workload: &str) -> String {
+    format!("{PREFIX}{workload}.kube")
+}
+
+fn yaml_name(workload: &str, index: u64) -> String {
+    format!("{PREFIX}{workload}.{index}.yaml")
+}
+
+fn kube_workload(file: &str) -> Option<&str> {
+    let workload = file.strip_prefix(PREFIX)?.strip_suffix(".kube")?;
+    is_workload(workload).then_some(workload)
+}
+
+fn yaml_workload(file: &str) -> Option<&str> {
+    let (workload, index) = file
+        .strip_prefix(PREFIX)?
+        .strip_suffix(".yaml")?
+        .rsplit_once('.')?;
+    let number: u64 = index.parse().ok()?;
+    (is_workload(workload) && file == yaml_name(workload, number)).then_some(workload)
+}
+
+/// `NAME` or `NAMESPACE_NAME`, both as Kubernetes writes them. No such name leaves the folder or breaks a unit name.
+fn is_workload(text: &str) -> bool {
+    let (namespace, name) = text.split_once('_').unwrap_or(("default", text));
+    let is_label = |label: &str| {
+        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
+        !label.is_empty()
+            && label.bytes().all(inner)
+            && !label.starts_with('-')
+            && !label.ends_with('-')
+    };
+    text.len() <= WORKLOAD_BYTES_MAX && is_label(namespace) && name.split('.').all(is_label)
+}
+
+fn checked(workload: &str) -> Result<&str, UnitsError> {
+    if is_workload(workload) {
+        Ok(workload)
+    } else {
+        Err(UnitsError::Name(workload.to_owned()))
+    }
+}
+
+/// The file name in `Yaml=`, when there is exactly one.
+fn named_yaml(kube: &str) -> Option<&str> {
+    let mut values = kube.lines().filter_map(|line| {
+        line.trim()
+            .strip_prefix("Yaml")?
+            .trim_start()
+            .strip_prefix('=')
+    });
+    let value = values.next()?.trim();
+    values.next().is_none().then_some(value)
+}
+
+/// What a `.kube` of a workload may say. The gateway runs in a container; a line that makes systemd run a command, or
+/// changes what Podman is run with, would let it out by way of the next boot.
+fn is_kube_key(section: &str, key: &str) -> bool {
+    match section {
+        "Unit" => matches!(
+            key,
+            "Description"
+                | "Documentation"
+                | "SourcePath"
+                | "After"
+                | "Wants"
+                | "Requires"
+                | "StartLimitIntervalSec"
+                | "StartLimitBurst"
+        ),
+        "Kube" => matches!(
+            key,
+            "Yaml"
+                | "Network"
+                | "LogDriver"
+                | "PublishPort"
+                | "UserNS"
+                | "ExitCodePropagation"
+                | "KubeDownForce"
+        ),
+        "Quadlet" => key == "DefaultDependencies",
+        "Service" => matches!(
+            key,
+            "Restart"
+                | "RestartSec"
+                | "RestartSteps"
+                | "RestartMaxDelaySec"
+                | "TimeoutStartSec"
+                | "TimeoutStopSec"
+                | "TimeoutSec"
+                | "SyslogIdentifier"
+        ),
+        "Install" => matches!(key, "WantedBy" | "RequiredBy" | "UpheldBy"),
+        _ => section.starts_with("X-"),
+    }
+}
+
+fn check_kube(files: &UnitFiles) -> Result<(), String> {
+    let expected = yaml_name(&files.workload, files.index);
+    if files.kube.len() > KUBE_BYTES_MAX || files.yaml.len() > CONTROL_MAX {
+        return Err(format!(
+            "{} and {} bytes are too much",
+            files.kube.len(),
+            files.yaml.len()
+        ));
+    }
+    let mut section = "";
+    for (number, line) in (1..).zip(files.kube.lines()) {
+        let line = line.trim();
+        if line.is_empty() || line.starts_with(['#', ';']) && !line.ends_with('\\') {
+            continue;
+        }
+        if line.ends_with('\\') || line.contains(|c: char| c.is_control()) {
+            return Err(format!(
+                "line {number} is continued or has a control character"
+            ));
+        }
+        if let Some(name) = line
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+        {
+            section = name;
+            continue;
+        }
+        let key = line.split_once('=').map_or(line, |(key, _)| key.trim());
+        if !is_kube_key(section, key) {
+            return Err(format!(
+                "line {number}: `{key}` in [{section}] is not for a workload"
+            ));
+        }
+    }
+    if named_yaml(&files.kube) != Some(&expected) {
+        return Err(format!("it does not name {expected}"));
+    }
+    Ok(())
+}
+
+fn put_steps<'a>(files: &'a UnitFiles) -> Vec<Step<'a>> {
+    let mut steps = Vec::new();
+    let pair: [(String, &'a [u8]); 2] = [
+        (yaml_name(&files.workload, files.index), &files.yaml),
+        (kube_name(&files.workload), files.kube.as_bytes()),
+    ];
+    for (to, bytes) in pair {
+        let from = format!("{to}.partial");
+        steps.push(Step::Write {
+            name: from.clone(),
+            bytes,
+        });
+        steps.push(Step::Rename { from, to });
+        // For the YAML: the `.kube` must not name a file that the disk may not have.
+        steps.push(Step::SyncFolder);
+    }
+    steps
+}
+
+fn remove_steps(workload: &str, yamls: Vec<String>) -> Vec<Step<'static>> {
+    let mut steps = vec![
+        Step::Unlink {
+            name: kube_name(workload),
+        },
+        Step::SyncFolder,
+    ];
+    steps.extend(yamls.into_iter().map(|name| Step::Unlink { name }));
+    steps.push(Step::SyncFolder);
+    steps
+}
+
+impl Units {
+    /// Makes the folder if need be and removes what an earlier cut or crash left half done.
+    pub(crate) fn open(folder: &Path) -> Result<Self, UnitsError> {
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(FOLDER_MODE)
+            .create(folder)
+            .map_err(|source| UnitsError::Io {
+                doing: "make",
+                path: folder.to_owned(),
+                source,
+            })?;
+        let units = Self {
+            folder: folder.to_owned(),
+            writing: Arc::default(),
+        };
+        let names = units.names()?;
+        let pairless = |name: &str| {
+            yaml_workload(name).is_some_and(|workload| !names.contains(&kube_name(workload)))
+        };
+        let litter = names
+            .iter()
+            .filter(|name| is_partial(name) || pairless(name));
+        let mut steps: Vec<_> = litter
+            .map(|name| Step::Unlink { name: name.clone() })
+            .collect();
+        if !steps.is_empty() {
+            steps.push(Step::SyncFolder);
+        }
+        units.run(&steps)?;
+        Ok(units)
+    }
+
+    /// When this returns, the pair survives a power cut; if it fails, the pair that was there does.
+    pub(crate) fn put(&self, files: &UnitFiles) -> Result<(), UnitsError> {
+        checked(&files.workload)?;
+        check_kube(files).map_err(|reason| UnitsError::Refused {
+            workload: files.workload.clone(),
+            reason,
+        })?;
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.run(&put_steps(files)).inspect_err(|_| {
+            // Gives the space back on a full disk. The error that matters is the first one.
+            for name in [
+                yaml_name(&files.workload, files.index),
+                kube_name(&files.workload),
+            ] {
+                drop(fs::remove_file(self.folder.join(format!("{name}.partial"))));
+            }
+        })
+    }
+
+    /// Removes the pair and every other YAML file of the workload.
+    pub(crate) fn remove(&self, workload: &str) -> Result<(), UnitsError> {
+        let workload = checked(workload)?;
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.run(&remove_steps(workload, self.yamls(workload)?))
+    }
+
+    /// Removes the YAML files of the workload that its `.kube` does not name.
+    pub(crate) fn tidy(&self, workload: &str) -> Result<(), UnitsError> {
+        let workload = checked(workload)?;
+        let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
+        let kube = self.kube(workload)?.unwrap_or_default();
+        let keep = named_yaml(&kube);
+        let old = self
+            .yamls(workload)?
+            .into_iter()
+            .filter(|name| Some(name.as_str()) != keep);
+        let mut steps: Vec<_> = old.map(|name| Step::Unlink { name }).collect();
+        steps.push(Step::SyncFolder);
+        self.run(&steps)
+    }
+
+    /// The text of every `.kube` file, by workload.
+    pub(crate) fn kubes(&self) -> Result<BTreeMap<String, String>, UnitsError> {
+        let mut kubes = BTreeMap::new();
+        for name in self.names()? {
+            let Some(workload) = kube_workload(&name) else {
+                continue;
+            };
+            if let Some(kube) = self.kube(workload)? {
+                kubes.insert(workload.to_owned(), kube);
+            }
+        }
+        Ok(kubes)
+    }
+
+    fn kube(&self, workload: &str) -> Result<Option<String>, UnitsError> {
+        let path = self.folder.join(kube_name(workload));
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+            Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(UnitsError::Io {
+                doing: "read",
+                path,
+                source,
+            }),
+        }
+    }
+
+    fn yamls(&self, workload: &str) -> Result<Vec<String>, UnitsError> {
+        let mut names = self.names()?;
+        names.retain(|name| yaml_workload(name) == Some(workload));
+        Ok(names)
+    }
+
+    fn names(&self) -> Result<Vec<String>, UnitsError> {
+        let list = || -> io::Result<Vec<String>> {
+            let mut names = Vec::new();
+            for entry in fs::read_dir(&self.folder)? {
+                // A name that is not UTF-8 is none of ours.
+                names.extend(entry?.file_name().into_string());
+            }
+            names.sort();
+            Ok(names)
+        };
+        list().map_err(|source| UnitsError::Io {
+            doing: "list",
+            path: self.folder.clone(),
+            source,
+        })
+    }
+
+    fn run(&self, steps: &[Step<'_>]) -> Result<(), UnitsError> {
+        steps.iter().try_for_each(|step| self.carry_out(step))
+    }
+
+    fn carry_out(&self, step: &Step<'_>) -> Result<(), UnitsError> {
+        let (doing, path, result) = match step {
+            Step::Write { name, bytes } => {
+                let path = self.folder.join(name);
+                ("write", path.clone(), write(&path, bytes))
+            }
+            Step::Rename { from, to } => {
+                let path = self.folder.join(to);
+                (
+                    "rename to",
+                    path.clone(),
+                    fs::rename(self.folder.join(from), path),
+                )
+            }
+            Step::Unlink { name } => {
+                let path = self.folder.join(name);
+                let result = fs::remove_file(&path);
+                (
+                    "remove",
+                    path,
+                    result.or_else(|err| {
+                        if err.kind() == io::ErrorKind::NotFound {
+                            Ok(())
+                        } else {
+                            Err(err)
+                        }
+                    }),
+                )
+            }
+            Step::SyncFolder => (
+                "sync",
+                self.folder.clone(),
+                File::open(&self.folder).and_then(|folder| folder.sync_all()),
+            ),
+        };
+        result.map_err(|source| UnitsError::Io {
+            doing,
+            path,
+            source,
+        })
+    }
+}
+
+fn is_partial(name: &str) -> bool {
+    let whole = name.strip_suffix(".partial");
+    whole.is_some_and(|whole| kube_workload(whole).is_some() || yaml_workload(whole).is_some())
+}
+
+fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(FILE_MODE)
+        .open(path)?;
+    file.write_all(bytes)?;
+    file.sync_all()
+}
+
+#[cfg(test)]
+mod tests;
