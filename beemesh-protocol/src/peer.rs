@@ -134,7 +134,7 @@ pub struct WorkloadReport {
     pub workload: String,
     /// The revision that is on the host; 0 when none is.
     pub revision: u64,
-    /// The log index of that revision.
+    /// The log index of that revision; of the revision that should have come when that one failed before it replaced it.
     pub index: u64,
     /// What it does.
     pub phase: Phase,

@@ -37,6 +37,9 @@ const FAILED_PAUSE_MIN: Duration = Duration::from_secs(60);
 /// The longest pause between two starts of a failed unit.
 const FAILED_PAUSE_MAX: Duration = Duration::from_secs(900);
 
+/// How long the news of what a work has just done may take from systemd to us. The same work is not begun again before.
+const NEWS_MAX: Duration = Duration::from_secs(2);
+
 /// All that is seen at one moment.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen<'a> {
@@ -105,6 +108,8 @@ struct Memory {
     failures: Option<Failures>,
     /// The log index of the revision whose storage is known to be durable.
     settled: u64,
+    /// The last work that was done, and when.
+    done: Option<(Work, Instant)>,
 }
 
 /// A work under way.
@@ -224,7 +229,10 @@ impl Reconciler {
         };
         let index = flight.work.index();
         match ending {
-            Ending::Done => memory.failures = None,
+            Ending::Done => {
+                memory.failures = None;
+                memory.done = Some((flight.work, now));
+            }
             Ending::Cancelled => {}
             Ending::Failed(message) => memory.fail(now, index, Some(flight.step), message),
         }

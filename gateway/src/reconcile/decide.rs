@@ -6,7 +6,7 @@ use beemesh_protocol::ipc::UnitState;
 use beemesh_quadlet::health::{self, Status};
 use tokio::time::Instant;
 
-use super::{Disk, Memory, Revision, Step, Work};
+use super::{Disk, Memory, NEWS_MAX, Revision, Step, Work};
 
 /// One workload at one moment.
 #[derive(Debug, Clone)]
@@ -73,10 +73,15 @@ pub(super) fn decide(case: &Case<'_>, memory: &Memory) -> Decision {
         .failures
         .as_ref()
         .filter(|failures| failures.index == work.index());
-    match failures.map(|failures| failures.retry_at(unit_failed)) {
-        Some(retry_at) if retry_at > case.now => Decision {
+    let retry_at = failures.map(|failures| failures.retry_at(unit_failed));
+    let news_by = memory
+        .done
+        .filter(|(done, _)| *done == work)
+        .map(|(_, at)| at + NEWS_MAX);
+    match retry_at.max(news_by) {
+        Some(due) if due > case.now => Decision {
             work: None,
-            due: Some(retry_at),
+            due: Some(due),
         },
         _ => Decision {
             work: Some(work),

@@ -156,21 +156,28 @@ fn lay_work_over(report: &mut WorkloadReport, case: &Case<'_>, memory: &Memory) 
     }
 }
 
-/// Nothing is being done now, because it failed.
+/// Nothing is being done now, because it failed. A revision that could not come is answered for by its index, so that
+/// whoever waits for it learns that the wait is over.
 fn explain(report: &mut WorkloadReport, wanted: Revision, failures: &Failures) {
     let Failures { message, .. } = failures;
-    if report.index == 0 {
-        report.phase = Phase::Failed;
-        report.message.clone_from(message);
-    } else if report.index != wanted.index {
-        // What runs goes on running: its phase stands.
-        report.message = format!("revision {} cannot be started: {message}", wanted.revision);
-    } else if report.phase != Phase::Failed {
-        report.phase = Phase::Starting;
-        report.message = format!("trying again after: {message}");
-    } else if report.message.is_empty() {
-        report.message.clone_from(message);
+    if report.index == wanted.index {
+        if report.phase != Phase::Failed {
+            report.phase = Phase::Starting;
+            report.message = format!("trying again after: {message}");
+        } else if report.message.is_empty() {
+            report.message.clone_from(message);
+        }
+        return;
     }
+    report.message = match report.phase {
+        Phase::Running => {
+            let (new, old) = (wanted.revision, report.revision);
+            format!("revision {new} cannot be started: {message}; revision {old} keeps running")
+        }
+        _ => message.clone(),
+    };
+    report.phase = Phase::Failed;
+    report.index = wanted.index;
 }
 
 fn words(step: Step) -> &'static str {

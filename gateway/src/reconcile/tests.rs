@@ -271,7 +271,10 @@ fn every_situation_has_one_decision_and_one_report() {
             failures(12, 3, ago(0), Some(Step::Pull), pull),
             None,
             Some(8),
-            Some((Running, &*format!("revision 2 cannot be started: {pull}"))),
+            Some((
+                Failed,
+                &*format!("revision 2 cannot be started: {pull}; revision 1 keeps running"),
+            )),
         ),
         (
             "a job that is done",
