@@ -1,0 +1,233 @@
+//! What can be written on the command line.
+
+use std::{path::PathBuf, time::Duration};
+
+use clap::{Parser, Subcommand, ValueEnum};
+
+/// Where the gateway of this host listens.
+pub(crate) const SOCKET: &str = "/run/beemesh/gateway.sock";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  failed, or not done in time
+  2  the command line makes no sense
+  3  the gateway of this host cannot be reached";
+
+/// Runs Kubernetes manifests on every host of a Podman cluster.
+#[derive(Debug, Parser)]
+#[command(name = "beemesh", version, after_help = EXIT_CODES, max_term_width = 100)]
+pub(crate) struct Args {
+    /// The socket of this host's gateway
+    #[arg(long, global = true, value_name = "PATH", env = "BEEMESH_SOCKET", default_value = SOCKET)]
+    pub(crate) socket: PathBuf,
+    /// How long the gateway and the cluster may take to answer, such as 30s or 2m
+    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    pub(crate) timeout: Duration,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs what a file describes, on every host that should
+    ///
+    /// The file replaces what was applied under the same name before: objects that it no longer has are removed. All of
+    /// it is done, or nothing.
+    #[command(after_help = EXIT_CODES)]
+    Apply(Apply),
+    /// Shows workloads, hosts or manifests
+    Get(Get),
+    /// Shows what this host knows of itself and the cluster, even without a quorum
+    Status(Output),
+    /// Removes a workload from the cluster, or what a file describes
+    #[command(after_help = EXIT_CODES)]
+    Delete(Delete),
+    /// Shows the output of a workload's containers
+    Logs(Logs),
+    /// Makes tokens for new hosts
+    #[command(subcommand)]
+    Token(Token),
+    /// Makes this host a member of the cluster that made the token
+    Join(Join),
+    /// Prints completions for a shell
+    Completion {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Apply {
+    /// The manifest: a file of Kubernetes YAML, or - for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Names the manifest; otherwise its first object does
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Waits until all hosts are done with it, at most so long
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "120s", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
+    /// Says what would happen, and does nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Refuses what would otherwise only be warned about
+    #[arg(long)]
+    pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Get {
+    /// What to show
+    pub(crate) what: What,
+    /// Only this one, in more detail
+    pub(crate) name: Option<String>,
+    /// Takes what this host knows, without asking the others whether that is the latest
+    #[arg(long)]
+    pub(crate) stale: bool,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum What {
+    /// What the cluster runs
+    #[value(alias = "workload")]
+    Workloads,
+    /// The members of the cluster
+    #[value(alias = "host")]
+    Hosts,
+    /// What was applied
+    #[value(alias = "manifest")]
+    Manifests,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Delete {
+    /// The workload
+    #[arg(required_unless_present_any = ["file", "manifest"])]
+    pub(crate) name: Option<String>,
+    /// Removes the manifest that this file would apply
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["name", "manifest"])]
+    pub(crate) file: Option<PathBuf>,
+    /// Removes the manifest of this name, with all it holds
+    #[arg(long, value_name = "NAME", conflicts_with = "name")]
+    pub(crate) manifest: Option<String>,
+    /// Waits until all hosts are rid of it, at most so long
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "120s", value_parser = duration)]
+    pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Logs {
+    /// The workload
+    pub(crate) workload: String,
+    /// The host whose containers are meant; otherwise this one, if it runs the workload, or another that does
+    #[arg(long)]
+    pub(crate) host: Option<String>,
+    /// Goes on with what comes
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// Begins with the last lines only
+    #[arg(long, value_name = "LINES")]
+    pub(crate) tail: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Token {
+    /// Prints a token with which one new host can join
+    Create {
+        /// How long it can be used
+        #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
+        ttl: Duration,
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Join {
+    /// What `beemesh token create` printed on a member, or - for standard input
+    pub(crate) token: String,
+}
+
+#[derive(Debug, Clone, Copy, clap::Args)]
+pub(crate) struct Output {
+    /// How to print it
+    #[arg(short, long, value_name = "FORMAT", default_value = "table")]
+    pub(crate) output: Format,
+}
+
+impl Output {
+    pub(crate) fn json(self) -> bool {
+        self.output == Format::Json
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people
+    Table,
+    /// For programs
+    Json,
+}
+
+/// `90`, `90s`, `5m`, `1h` or `7d`.
+fn duration(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no time such as 30s, 5m, 1h or 7d");
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match &text[digits.len()..] {
+        "" | "s" => 1,
+        "m" => 60,
+        "h" => 3600,
+        "d" => 24 * 3600,
+        _ => return Err(wrong()),
+    };
+    let count: u64 = digits.parse().map_err(|_| wrong())?;
+    match count.checked_mul(unit) {
+        Some(seconds @ 1..) => Ok(Duration::from_secs(seconds)),
+        _ => Err(wrong()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent_and_reads_times() {
+        Args::command().debug_assert();
+        for (text, expected) in [
+            ("90", Some(90)),
+            ("30s", Some(30)),
+            ("2m", Some(120)),
+            ("7d", Some(604_800)),
+            ("0", None),
+            ("h", None),
+            ("1y", None),
+            ("99999999999999999999d", None),
+        ] {
+            assert_eq!(
+                duration(text).ok(),
+                expected.map(Duration::from_secs),
+                "{text}"
+            );
+        }
+        let wait = |args: &[&str]| {
+            let args = [&["beemesh", "apply", "-f", "-"], args].concat();
+            match Args::try_parse_from(args).unwrap().command {
+                Command::Apply(apply) => apply.wait.map(|wait| wait.as_secs()),
+                other => panic!("{other:?}"),
+            }
+        };
+        assert_eq!(wait(&[]), None);
+        assert_eq!(wait(&["--wait"]), Some(120));
+        assert_eq!(wait(&["--wait=60"]), Some(60));
+    }
+}

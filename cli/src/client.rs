@@ -1,0 +1,317 @@
+//! HTTP/1.1 to the gateway of this host, over its unix socket.
+//!
+//! Shell. While the gateway is being started or restarted, or the cluster is choosing a leader, a request is tried again
+//! until its time is over; a change whose fate is unknown is only sent again if repeating it does no harm.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use beemesh_protocol::api::{Code, ErrorAnswer, Failure};
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::{Method, Request, Response, StatusCode, body::Incoming, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::{
+    net::UnixStream,
+    time::{Instant, sleep, timeout_at},
+};
+
+use crate::{live::Live, trouble::Trouble};
+
+/// The first and the longest pause between two attempts.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(500);
+/// The gateway answers within the time it is given; this is for the way there and back.
+const SLACK: Duration = Duration::from_secs(3);
+/// The longest answer that is read: some thousand manifests.
+const ANSWER_MAX: usize = 64 << 20;
+/// The longest time that the gateway takes as `timeout`.
+const TIMEOUT_MAX_SECONDS: u64 = 60;
+
+/// A way to the gateway.
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    socket: PathBuf,
+    timeout: Duration,
+}
+
+/// One request.
+#[derive(Debug, Clone)]
+pub(crate) struct Ask {
+    method: Method,
+    path: String,
+    query: Vec<(&'static str, String)>,
+    body: Bytes,
+    /// Where the body comes from, for messages about it.
+    file: String,
+    /// Sending it twice does no harm.
+    repeatable: bool,
+    /// The route takes `timeout=`.
+    timed: bool,
+    /// What the gateway may take on top of the timeout.
+    extra: Duration,
+}
+
+impl Ask {
+    pub(crate) fn get(path: impl Into<String>) -> Self {
+        Self {
+            method: Method::GET,
+            path: path.into(),
+            query: Vec::new(),
+            body: Bytes::new(),
+            file: String::new(),
+            repeatable: true,
+            timed: false,
+            extra: Duration::ZERO,
+        }
+    }
+
+    pub(crate) fn post(path: impl Into<String>, body: Bytes) -> Self {
+        Self {
+            method: Method::POST,
+            body,
+            repeatable: false,
+            ..Self::get(path)
+        }
+    }
+
+    pub(crate) fn delete(path: impl Into<String>) -> Self {
+        Self {
+            method: Method::DELETE,
+            repeatable: false,
+            ..Self::get(path)
+        }
+    }
+
+    /// A POST with a JSON body.
+    pub(crate) fn post_json(path: &str, body: &impl Serialize) -> Result<Self, Trouble> {
+        let body = serde_json::to_vec(body);
+        let body = body.map_err(|error| Trouble::failed(format!("write the request: {error}")))?;
+        Ok(Self::post(path, body.into()))
+    }
+
+    pub(crate) fn with(mut self, key: &'static str, value: impl Into<Option<String>>) -> Self {
+        self.query.extend(value.into().map(|value| (key, value)));
+        self
+    }
+
+    pub(crate) fn file(mut self, file: &str) -> Self {
+        self.file = file.to_owned();
+        self
+    }
+
+    pub(crate) fn repeatable(mut self) -> Self {
+        self.repeatable = true;
+        self
+    }
+
+    /// The gateway is told how long it may take.
+    pub(crate) fn timed(mut self) -> Self {
+        self.timed = true;
+        self
+    }
+
+    pub(crate) fn extra(mut self, extra: Duration) -> Self {
+        self.extra = extra;
+        self
+    }
+
+    fn uri(&self, remaining: Duration) -> String {
+        let mut query = self.query.clone();
+        if self.timed {
+            let seconds = remaining.as_secs().clamp(1, TIMEOUT_MAX_SECONDS);
+            query.push(("timeout", seconds.to_string()));
+        }
+        let mut uri = self.path.clone();
+        for (at, (key, value)) in query.iter().enumerate() {
+            let join = if at == 0 { '?' } else { '&' };
+            uri.push_str(&format!("{join}{key}={}", escape(value)));
+        }
+        uri
+    }
+}
+
+/// Why one attempt failed.
+enum Attempt {
+    /// Nothing was sent; what to wait for.
+    NotSent(String),
+    /// The connection broke when the request may have been carried out.
+    Broke(String),
+    /// Trying again cannot help.
+    Final(Trouble),
+}
+
+impl Client {
+    pub(crate) fn new(socket: &Path, timeout: Duration) -> Self {
+        Self {
+            socket: socket.to_owned(),
+            timeout,
+        }
+    }
+
+    /// Sends a request and reads its answer as JSON.
+    pub(crate) async fn json<T: DeserializeOwned>(&self, ask: &Ask) -> Result<T, Trouble> {
+        let answer = self.open(ask).await?;
+        let bytes = whole(answer).await.map_err(Trouble::failed)?;
+        serde_json::from_slice(&bytes).map_err(|error| {
+            Trouble::failed(format!("the gateway's answer makes no sense: {error}"))
+        })
+    }
+
+    /// Sends a request; the answer is a success whose body is still to be read.
+    pub(crate) async fn open(&self, ask: &Ask) -> Result<Response<Incoming>, Trouble> {
+        let deadline = Instant::now() + self.timeout;
+        let mut pause = PAUSE_MIN;
+        let mut live = Live::new();
+        loop {
+            let trouble = match self.attempt(ask, deadline).await {
+                Ok(answer) if answer.status().is_success() => return Ok(answer),
+                Ok(answer) => {
+                    let status = answer.status();
+                    let failure = failure(answer).await;
+                    let passing = failure.code == Code::Unavailable
+                        && status == StatusCode::SERVICE_UNAVAILABLE;
+                    let trouble = Trouble::refused(failure, &ask.file);
+                    if !(passing && ask.repeatable) {
+                        return Err(trouble);
+                    }
+                    trouble
+                }
+                Err(Attempt::Final(trouble)) => return Err(trouble),
+                Err(Attempt::NotSent(reason)) => Trouble::unreachable(reason).hint(
+                    "`systemctl status beemesh-agent beemesh-gateway` shows whether they run",
+                ),
+                Err(Attempt::Broke(reason)) => {
+                    let trouble = Trouble::unreachable(reason);
+                    if !ask.repeatable {
+                        return Err(trouble.hint(
+                            "the change may have been made: look with `beemesh get` before you repeat it",
+                        ));
+                    }
+                    trouble
+                }
+            };
+            if Instant::now() + pause >= deadline {
+                return Err(trouble);
+            }
+            live.spin(&format!("waiting: {}", trouble.message()));
+            sleep(pause).await;
+            pause = (pause * 2).min(PAUSE_MAX);
+        }
+    }
+
+    async fn attempt(&self, ask: &Ask, deadline: Instant) -> Result<Response<Incoming>, Attempt> {
+        let stream = UnixStream::connect(&self.socket).await;
+        let stream = stream.map_err(|error| self.not_connected(&error))?;
+        let broke = |error: &dyn std::fmt::Display| {
+            Attempt::Broke(format!(
+                "the connection to the gateway at {} broke: {error}",
+                self.socket.display()
+            ))
+        };
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
+            .await
+            .map_err(|error| broke(&error))?;
+        // Ends with the connection; what it would say, the request's future says too.
+        tokio::spawn(connection);
+        let remaining = deadline.saturating_duration_since(Instant::now());
+        let request = Request::builder()
+            .method(ask.method.clone())
+            .uri(ask.uri(remaining))
+            .header("host", "beemesh")
+            .header("content-length", ask.body.len())
+            .body(Full::new(ask.body.clone()))
+            .map_err(|error| Attempt::Final(Trouble::usage(error.to_string())))?;
+        let answer = timeout_at(deadline + SLACK + ask.extra, sender.send_request(request));
+        match answer.await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => Err(broke(&error)),
+            Err(_) => Err(Attempt::Final(Trouble::unreachable(format!(
+                "the gateway at {} does not answer",
+                self.socket.display()
+            )))),
+        }
+    }
+
+    fn not_connected(&self, error: &io::Error) -> Attempt {
+        let socket = self.socket.display();
+        let message = match error.kind() {
+            io::ErrorKind::NotFound => format!("no gateway listens at {socket}"),
+            io::ErrorKind::ConnectionRefused => format!("the gateway at {socket} does not run now"),
+            _ => format!("connect to the gateway at {socket}: {error}"),
+        };
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Attempt::Final(Trouble::unreachable(message).hint(
+                "members of group `beemesh` may use it: `sudo usermod -aG beemesh $USER`, then log in again",
+            )),
+            // Without even the folder there is no Beemesh on this host to wait for.
+            io::ErrorKind::NotFound if !self.socket.parent().is_some_and(Path::exists) => {
+                Attempt::Final(
+                    Trouble::unreachable(message)
+                        .hint("`systemctl enable --now beemesh-agent` starts Beemesh on this host"),
+                )
+            }
+            _ => Attempt::NotSent(message),
+        }
+    }
+}
+
+async fn whole(answer: Response<Incoming>) -> Result<Bytes, String> {
+    match Limited::new(answer.into_body(), ANSWER_MAX).collect().await {
+        Ok(whole) => Ok(whole.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(format!(
+            "the gateway's answer is longer than {} MiB",
+            ANSWER_MAX >> 20
+        )),
+        Err(error) => Err(format!("read the gateway's answer: {error}")),
+    }
+}
+
+/// What a failed request was answered with, in whatever form.
+async fn failure(answer: Response<Incoming>) -> Failure {
+    let status = answer.status();
+    let told = whole(answer).await.unwrap_or_default();
+    match serde_json::from_slice::<ErrorAnswer>(&told) {
+        Ok(answer) => answer.error,
+        Err(_) => Failure {
+            code: Code::Internal,
+            message: format!("the gateway answered {status}"),
+            hint: String::new(),
+            problems: Vec::new(),
+        },
+    }
+}
+
+/// A name as it may stand in a path or a query.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_cannot_change_the_request_they_stand_in() {
+        let ask = Ask::get(format!("/v1/workloads/{}", escape("a/../b?x=1")))
+            .with("name", "ü &".to_owned())
+            .with("host", None)
+            .timed();
+        assert_eq!(
+            ask.uri(Duration::from_millis(9500)),
+            "/v1/workloads/a%2F..%2Fb%3Fx%3D1?name=%C3%BC%20%26&timeout=9"
+        );
+    }
+}

@@ -1,0 +1,100 @@
+//! The commands, one file each, and what they share.
+//!
+//! Shell: reads files, asks the gateway, prints what [`crate::render`] makes of the answer.
+
+mod apply;
+mod delete;
+mod get;
+mod join;
+mod logs;
+mod token;
+
+use std::{
+    io::{self, Read as _, Write as _},
+    path::Path,
+};
+
+use bytes::Bytes;
+use clap::CommandFactory;
+use serde::Serialize;
+
+use crate::{
+    args::{Args, Command},
+    client::Client,
+    trouble::Trouble,
+};
+
+/// The gateway takes no longer manifest; a longer file is not read to its end.
+const FILE_MAX: u64 = 1 << 20;
+
+pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
+    let client = Client::new(&args.socket, args.timeout);
+    match args.command {
+        Command::Apply(apply) => apply::run(&client, apply).await,
+        Command::Get(get) => get::run(&client, get).await,
+        Command::Status(output) => get::status(&client, output).await,
+        Command::Delete(delete) => delete::run(&client, delete).await,
+        Command::Logs(logs) => logs::run(&client, logs).await,
+        Command::Token(token) => token::run(&client, token).await,
+        Command::Join(join) => join::run(&client, join).await,
+        Command::Completion { shell } => {
+            let mut text = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "beemesh", &mut text);
+            print(&text)
+        }
+    }
+}
+
+/// A manifest and what it is called in messages.
+struct File {
+    name: String,
+    bytes: Bytes,
+}
+
+/// Reads a manifest from a file, or from standard input if the path is `-`.
+fn read(path: &Path) -> Result<File, Trouble> {
+    let stdin = path == Path::new("-");
+    let name = if stdin {
+        "<stdin>".to_owned()
+    } else {
+        path.display().to_string()
+    };
+    let mut bytes = Vec::new();
+    let read = if stdin {
+        io::stdin()
+            .lock()
+            .take(FILE_MAX + 1)
+            .read_to_end(&mut bytes)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes))
+    };
+    let count = read.map_err(|error| Trouble::failed(format!("read {name}: {error}")))?;
+    if count as u64 > FILE_MAX {
+        let message = format!("{name} is larger than 1 MiB, the most that a manifest may be");
+        return Err(
+            Trouble::failed(message).hint("give the file in parts, each with its own `--name`")
+        );
+    }
+    let bytes = bytes.into();
+    Ok(File { name, bytes })
+}
+
+/// Prints to standard output. Nobody reading any more is no failure.
+fn print(text: impl AsRef<[u8]>) -> Result<(), Trouble> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout
+        .write_all(text.as_ref())
+        .and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Trouble::failed(format!(
+            "write to standard output: {error}"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Trouble> {
+    let text = serde_json::to_string_pretty(value);
+    let text = text.map_err(|error| Trouble::failed(format!("write JSON: {error}")))?;
+    print(text + "\n")
+}

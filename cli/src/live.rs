@@ -1,0 +1,65 @@
+//! What changes on the screen while the user waits.
+//!
+//! Shell: writes to standard error, and only if that is a terminal. Everything it drew is gone when it is dropped.
+
+use std::io::{IsTerminal, Write as _};
+
+const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
+
+/// Some lines that are drawn over again and again.
+#[derive(Debug)]
+pub(crate) struct Live {
+    terminal: bool,
+    lines: usize,
+    frame: usize,
+}
+
+impl Live {
+    pub(crate) fn new() -> Self {
+        let dumb = std::env::var_os("TERM").is_none_or(|term| term == "dumb");
+        Self {
+            terminal: std::io::stderr().is_terminal() && !dumb,
+            lines: 0,
+            frame: 0,
+        }
+    }
+
+    /// Shows `text` with a turning mark before its first line, in place of what was shown.
+    pub(crate) fn spin(&mut self, text: &str) {
+        if !self.terminal {
+            return;
+        }
+        let mark = FRAMES[self.frame % FRAMES.len()];
+        self.frame += 1;
+        // Lines that are too long are cut by the terminal, so that one line stays one line.
+        let mut drawn = format!("{}\x1b[?7l", self.wiped());
+        self.lines = 0;
+        for line in text.lines() {
+            let lead = if self.lines == 0 { mark } else { ' ' };
+            drawn.push_str(&format!("{lead} {line}\n"));
+            self.lines += 1;
+        }
+        drawn.push_str("\x1b[?7h");
+        write(&drawn);
+    }
+
+    fn wiped(&self) -> String {
+        match self.lines {
+            0 => String::new(),
+            lines => format!("\x1b[{lines}A\x1b[J"),
+        }
+    }
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        write(&self.wiped());
+    }
+}
+
+fn write(text: &str) {
+    let mut stderr = std::io::stderr().lock();
+    // A terminal that is gone needs no drawing.
+    let _ = stderr.write_all(text.as_bytes());
+    let _ = stderr.flush();
+}

@@ -1,0 +1,367 @@
+//! What people read: lines and tables.
+//!
+//! Pure: answers of the API in, text out.
+
+use std::time::Duration;
+
+use beemesh_protocol::api::{
+    Action, Applied, AppliedObject, Deleted, Host, Manifest, Phase, Role, Status, Workload,
+    WorkloadHost,
+};
+
+/// Hosts share a line up to this width, in characters.
+const LINE_MAX: usize = 100;
+/// The space between columns.
+const GAP: &str = "   ";
+
+/// What an apply did, and with the end of a wait, how its workloads are.
+pub(crate) fn applied(applied: &Applied, waited: Option<Duration>) -> String {
+    let names = applied.objects.iter().map(|object| object.name.as_str());
+    let width = names.map(|name| name.chars().count()).max().unwrap_or(0);
+    let mut text = String::new();
+    for object in &applied.objects {
+        text.push_str(&applied_object(object, applied, width));
+        let workloads = applied.workloads.iter().flatten();
+        let same = |one: &&Workload| one.name == object.name && object.revision > 0;
+        if let Some(workload) = workloads.into_iter().find(same) {
+            text.push_str(&on_hosts(workload, waited));
+        }
+    }
+    text
+}
+
+fn applied_object(object: &AppliedObject, applied: &Applied, width: usize) -> String {
+    let name = format!("{:width$}", object.name);
+    let what = match (object.revision, object.action) {
+        (0, _) | (_, Action::Removed) => object.kind.clone(),
+        (revision, _) => format!("revision {revision}"),
+    };
+    let did = match object.action {
+        Action::Created => "created",
+        Action::Updated => "updated",
+        Action::Unchanged => "unchanged",
+        Action::Removed => "removed",
+    };
+    let committed = match (object.action, applied.dry_run) {
+        (Action::Unchanged, _) => did.to_owned(),
+        (_, true) => format!("would be {did}"),
+        (Action::Created, false) if object.revision > 0 => committed(applied.index),
+        (Action::Updated, false) if object.revision > 0 => committed(applied.index),
+        (_, false) => format!("{did}{GAP}{}", committed(applied.index)),
+    };
+    format!("{name}{GAP}{what}{GAP}{committed}\n")
+}
+
+fn committed(index: u64) -> String {
+    format!("committed at log index {index}")
+}
+
+/// A workload's hosts: in one line if that is short and there is nothing to explain.
+pub(crate) fn on_hosts(workload: &Workload, waited: Option<Duration>) -> String {
+    let hosts = &workload.hosts;
+    let time = waited.map_or_else(String::new, |waited| {
+        let word = if workload.settled { "in" } else { "after" };
+        format!("{GAP}{word} {:.1} s", waited.as_secs_f64())
+    });
+    if hosts.is_empty() {
+        return format!("  no host should run it{time}\n");
+    }
+    let cells: Vec<_> = hosts
+        .iter()
+        .map(|one| format!("{}  {}", one.host, on_host(one, workload.revision)))
+        .collect();
+    let line = format!("  {}{time}\n", cells.join(GAP));
+    let plain = hosts.iter().all(|one| one.message.is_empty());
+    if plain && line.chars().count() <= LINE_MAX {
+        return line;
+    }
+    let width = hosts.iter().map(|one| one.host.chars().count()).max();
+    let width = width.unwrap_or(0);
+    let mut text = String::new();
+    for one in hosts {
+        let state = on_host(one, workload.revision);
+        text.push_str(&format!("  {:width$}  {state}\n", one.host));
+    }
+    match time.trim_start() {
+        "" => text,
+        time => format!("{text}  {time}\n"),
+    }
+}
+
+/// `running 2/2 healthy`, `starting: pulling image x`, `not reachable, last running 2/2 healthy`.
+fn on_host(one: &WorkloadHost, revision: u64) -> String {
+    let mut state = match one.phase {
+        Phase::Running => format!("running {}/{} healthy", one.healthy, one.total),
+        phase => phase_name(phase).to_owned(),
+    };
+    if one.revision != 0 && one.revision != revision {
+        state.push_str(&format!(" (revision {})", one.revision));
+    }
+    if !one.message.is_empty() {
+        state.push_str(&format!(": {}", one.message));
+    }
+    match (one.reachable, one.phase) {
+        (true, _) => state,
+        (false, Phase::Pending) => "not reachable".to_owned(),
+        (false, _) => format!("not reachable, last {state}"),
+    }
+}
+
+fn phase_name(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Pending => "pending",
+        Phase::Starting => "starting",
+        Phase::Running => "running",
+        Phase::Succeeded => "succeeded",
+        Phase::Stopped => "stopped by its administrator",
+        Phase::Failed => "failed",
+        Phase::Removing => "removing",
+    }
+}
+
+/// Whether the host runs the workload as it should, as it said last.
+fn fine(one: &WorkloadHost) -> bool {
+    match one.phase {
+        Phase::Running => one.healthy == one.total && one.reachable,
+        Phase::Succeeded => true,
+        Phase::Pending | Phase::Starting | Phase::Stopped | Phase::Failed | Phase::Removing => {
+            false
+        }
+    }
+}
+
+/// The hosts where a settled workload does not run, and why, in one line; empty when all is well. A workload that the
+/// administrator of a host stopped is as that person wants it.
+pub(crate) fn not_running(workloads: &[Workload]) -> String {
+    let bad = |one: &&WorkloadHost| !fine(one) && one.phase != Phase::Stopped;
+    let mut words = Vec::new();
+    for workload in workloads {
+        for one in workload.hosts.iter().filter(bad) {
+            let state = on_host(one, workload.revision);
+            words.push(format!("{} on {}: {state}", workload.name, one.host));
+        }
+    }
+    words.join("; ")
+}
+
+/// What a deletion did.
+pub(crate) fn deleted(what: &str, deleted: &Deleted) -> String {
+    let committed = committed(deleted.index);
+    if deleted.removed.is_empty() {
+        return format!("{what}{GAP}removed{GAP}{committed}\n");
+    }
+    let width = deleted
+        .removed
+        .iter()
+        .map(|name| name.chars().count())
+        .max();
+    let width = width.unwrap_or(0);
+    let line = |name: &String| format!("{name:width$}{GAP}removed{GAP}{committed}\n");
+    deleted.removed.iter().map(line).collect()
+}
+
+pub(crate) fn workloads(workloads: &[Workload]) -> String {
+    if workloads.is_empty() {
+        return "no workloads\n".to_owned();
+    }
+    let mut rows =
+        vec![["WORKLOAD", "KIND", "REVISION", "MANIFEST", "HOSTS", "STATE"].map(str::to_owned)];
+    for workload in workloads {
+        let well = workload.hosts.iter().filter(|one| fine(one)).count();
+        rows.push([
+            workload.name.clone(),
+            workload.kind.clone(),
+            workload.revision.to_string(),
+            workload.manifest.clone(),
+            format!("{well}/{}", workload.hosts.len()),
+            state(workload),
+        ]);
+    }
+    table(&rows)
+}
+
+/// The whole workload in a few words: what keeps it from running, if anything does.
+fn state(workload: &Workload) -> String {
+    let bad: Vec<_> = workload.hosts.iter().filter(|one| !fine(one)).collect();
+    match bad.as_slice() {
+        [] if workload.hosts.is_empty() => "no host should run it".to_owned(),
+        [] if workload
+            .hosts
+            .iter()
+            .all(|one| one.phase == Phase::Succeeded) =>
+        {
+            "succeeded".to_owned()
+        }
+        [] => "running".to_owned(),
+        [one] => format!("{} on {}", on_host(one, workload.revision), one.host),
+        [one, rest @ ..] => {
+            let state = on_host(one, workload.revision);
+            format!("{state} on {}, and {} more", one.host, rest.len())
+        }
+    }
+}
+
+/// One workload, host by host.
+pub(crate) fn workload(workload: &Workload) -> String {
+    let mut text = format!(
+        "{}{GAP}{}{GAP}revision {}{GAP}manifest {}{GAP}{}\n",
+        workload.name,
+        workload.kind,
+        workload.revision,
+        workload.manifest,
+        committed(workload.index),
+    );
+    let mut rows = vec![
+        [
+            "HOST", "STATE", "REVISION", "HEALTHY", "RESTARTS", "MESSAGE",
+        ]
+        .map(str::to_owned),
+    ];
+    for one in &workload.hosts {
+        let state = phase_name(one.phase);
+        rows.push([
+            one.host.clone(),
+            match one.reachable {
+                true => state.to_owned(),
+                false => format!("not reachable, last {state}"),
+            },
+            one.revision.to_string(),
+            format!("{}/{}", one.healthy, one.total),
+            one.restarts.to_string(),
+            one.message.clone(),
+        ]);
+    }
+    text.push_str(&table(&rows));
+    text
+}
+
+pub(crate) fn hosts(hosts: &[Host]) -> String {
+    let mut rows = vec![
+        [
+            "HOST",
+            "ROLE",
+            "REACHABLE",
+            "APPLIED",
+            "BEEMESH",
+            "PODMAN",
+            "TROUBLE",
+        ]
+        .map(str::to_owned),
+    ];
+    for host in hosts {
+        rows.push([
+            host.name.clone(),
+            host.role.name().to_owned(),
+            if host.reachable { "yes" } else { "no" }.to_owned(),
+            host.applied.to_string(),
+            known(&host.version),
+            known(&host.podman),
+            host.trouble.clone(),
+        ]);
+    }
+    table(&rows)
+}
+
+pub(crate) fn manifests(manifests: &[Manifest]) -> String {
+    if manifests.is_empty() {
+        return "no manifests\n".to_owned();
+    }
+    let mut rows = vec![["MANIFEST", "INDEX", "OBJECTS"].map(str::to_owned)];
+    for manifest in manifests {
+        let objects = manifest
+            .objects
+            .iter()
+            .map(|object| match object.namespace.as_str() {
+                "default" => format!("{} {}", object.kind, object.name),
+                namespace => format!("{} {namespace}/{}", object.kind, object.name),
+            });
+        let objects: Vec<_> = objects.collect();
+        rows.push([
+            manifest.name.clone(),
+            manifest.index.to_string(),
+            objects.join(", "),
+        ]);
+    }
+    table(&rows)
+}
+
+pub(crate) fn status(status: &Status) -> String {
+    let part = match (status.role, &status.leader) {
+        (Role::Leader, _) => "leader".to_owned(),
+        (role, Some(leader)) => format!("{} of {}", role.name(), leader.name),
+        (role, None) => format!("{}, no leader", role.name()),
+    };
+    let hosts = &status.hosts;
+    let missing = match hosts.missing.as_slice() {
+        [] => String::new(),
+        missing => format!(", missing: {}", missing.join(", ")),
+    };
+    let workloads = &status.workloads;
+    let cluster = status.cluster.map(|cluster| cluster.to_string());
+    let quorum = if status.quorum {
+        "yes"
+    } else {
+        "no: nothing can be changed, running workloads keep running"
+    };
+    let mut rows = vec![
+        ["host", &status.host].map(str::to_owned),
+        ["role".into(), format!("{part} (term {})", status.term)],
+        [
+            "cluster".into(),
+            cluster.unwrap_or_else(|| "none yet".into()),
+        ],
+        ["quorum".into(), quorum.into()],
+        [
+            "hosts".into(),
+            format!("{}/{} reachable{missing}", hosts.reachable, hosts.total),
+        ],
+        ["voters".into(), known(&status.voters.join(", "))],
+    ];
+    if !status.learners.is_empty() {
+        rows.push(["learners".into(), status.learners.join(", ")]);
+    }
+    rows.extend([
+        [
+            "workloads".into(),
+            format!("{}/{} healthy", workloads.healthy, workloads.total),
+        ],
+        ["applied".into(), format!("log index {}", status.applied)],
+        ["beemesh".into(), status.version.clone()],
+        ["podman".into(), known(&status.podman)],
+    ]);
+    if !status.trouble.is_empty() {
+        rows.push(["trouble".into(), status.trouble.clone()]);
+    }
+    table(&rows)
+}
+
+fn known(text: &str) -> String {
+    if text.is_empty() {
+        "-".to_owned()
+    } else {
+        text.to_owned()
+    }
+}
+
+/// Columns as wide as their widest cell; no space at a line's end.
+fn table<const N: usize>(rows: &[[String; N]]) -> String {
+    let width = |column: usize| {
+        let cells = rows.iter().map(|row| row[column].chars().count());
+        cells.max().unwrap_or(0)
+    };
+    let widths: Vec<_> = (0..N).map(width).collect();
+    let mut text = String::new();
+    for row in rows {
+        let cells = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, &width)| format!("{cell:width$}"));
+        let line = cells.collect::<Vec<_>>().join(GAP);
+        text.push_str(line.trim_end());
+        text.push('\n');
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,223 @@
+use beemesh_protocol::HostId;
+use serde_json::json;
+
+use super::*;
+
+fn on(host: &str, phase: Phase, healthy: u32, message: &str) -> WorkloadHost {
+    WorkloadHost {
+        host: host.into(),
+        id: HostId([1; 32]),
+        phase,
+        revision: 1,
+        healthy,
+        total: 2,
+        restarts: 0,
+        message: message.into(),
+        reachable: true,
+    }
+}
+
+fn web(settled: bool, hosts: Vec<WorkloadHost>) -> Workload {
+    Workload {
+        name: "web".into(),
+        namespace: "default".into(),
+        kind: "Pod".into(),
+        manifest: "web".into(),
+        revision: 1,
+        index: 9,
+        applied_at_ms: 0,
+        settled,
+        hosts,
+        object: None,
+    }
+}
+
+fn object(kind: &str, name: &str, action: Action, revision: u64) -> AppliedObject {
+    AppliedObject {
+        kind: kind.into(),
+        name: name.into(),
+        action,
+        revision,
+    }
+}
+
+fn answer(objects: Vec<AppliedObject>, workloads: Option<Vec<Workload>>) -> Applied {
+    Applied {
+        manifest: "web".into(),
+        index: 9,
+        dry_run: false,
+        settled: None,
+        objects,
+        warnings: vec![],
+        workloads,
+    }
+}
+
+#[test]
+fn an_apply_is_told_as_far_as_it_came() {
+    use Phase::*;
+    let created = || vec![object("Pod", "web", Action::Created, 1)];
+    let running = |host| on(host, Running, 2, "");
+    let mut away = on("h3", Running, 2, "");
+    away.reachable = false;
+    let mut old = on("h2", Running, 2, "image x cannot be pulled: no such host");
+    old.revision = 7;
+    for (applied_answer, waited, expected) in [
+        (
+            answer(created(), None),
+            None,
+            "web   revision 1   committed at log index 9\n",
+        ),
+        (
+            answer(
+                created(),
+                Some(vec![web(
+                    true,
+                    vec![running("h1"), running("h2"), running("h3")],
+                )]),
+            ),
+            Some(900),
+            "web   revision 1   committed at log index 9\n  \
+             h1  running 2/2 healthy   h2  running 2/2 healthy   h3  running 2/2 healthy   in 0.9 s\n",
+        ),
+        (
+            answer(
+                created(),
+                Some(vec![web(
+                    false,
+                    vec![on("h1", Starting, 0, "pulling x"), old, away],
+                )]),
+            ),
+            Some(60_000),
+            "web   revision 1   committed at log index 9\n  \
+             h1  starting: pulling x\n  \
+             h2  running 2/2 healthy (revision 7): image x cannot be pulled: no such host\n  \
+             h3  not reachable, last running 2/2 healthy\n  after 60.0 s\n",
+        ),
+        (
+            answer(
+                vec![
+                    object("ConfigMap", "web-conf", Action::Updated, 0),
+                    object("Pod", "web", Action::Updated, 3),
+                    object("Secret", "key", Action::Unchanged, 0),
+                    object("Pod", "old", Action::Removed, 0),
+                    object("Pod", "same", Action::Unchanged, 2),
+                ],
+                None,
+            ),
+            None,
+            "web-conf   ConfigMap   updated   committed at log index 9\n\
+             web        revision 3   committed at log index 9\n\
+             key        Secret   unchanged\n\
+             old        Pod   removed   committed at log index 9\n\
+             same       revision 2   unchanged\n",
+        ),
+    ] {
+        assert_eq!(
+            applied(&applied_answer, waited.map(Duration::from_millis)),
+            expected
+        );
+    }
+    let dry = Applied {
+        dry_run: true,
+        ..answer(created(), None)
+    };
+    assert_eq!(applied(&dry, None), "web   revision 1   would be created\n");
+}
+
+#[test]
+fn workloads_are_summed_up_and_shown_host_by_host() {
+    use Phase::*;
+    let failed = on(
+        "h2",
+        Failed,
+        0,
+        "container one cannot start: no such program",
+    );
+    let bad = Workload {
+        name: "shop_bad".into(),
+        kind: "Deployment".into(),
+        ..web(
+            true,
+            vec![on("h1", Running, 2, ""), failed, on("h3", Pending, 0, "")],
+        )
+    };
+    assert_eq!(
+        workloads(&[
+            bad.clone(),
+            web(true, vec![on("h1", Running, 2, "")]),
+            web(true, vec![])
+        ]),
+        "WORKLOAD   KIND         REVISION   MANIFEST   HOSTS   STATE\n\
+         shop_bad   Deployment   1          web        1/3     failed: container one cannot start: no such program on h2, and 1 more\n\
+         web        Pod          1          web        1/1     running\n\
+         web        Pod          1          web        0/0     no host should run it\n"
+    );
+    assert_eq!(
+        workload(&bad),
+        "shop_bad   Deployment   revision 1   manifest web   committed at log index 9\n\
+         HOST   STATE     REVISION   HEALTHY   RESTARTS   MESSAGE\n\
+         h1     running   1          2/2       0\n\
+         h2     failed    1          0/2       0          container one cannot start: no such program\n\
+         h3     pending   1          0/2       0\n"
+    );
+    assert_eq!(workloads(&[]), "no workloads\n");
+    let stopped = web(
+        true,
+        vec![on("h1", Stopped, 0, ""), on("h2", Succeeded, 0, "")],
+    );
+    assert_eq!(not_running(std::slice::from_ref(&stopped)), "");
+    assert_eq!(
+        not_running(&[stopped, bad]),
+        "shop_bad on h2: failed: container one cannot start: no such program; shop_bad on h3: pending"
+    );
+}
+
+#[test]
+fn hosts_manifests_and_the_status_fit_on_a_screen() {
+    let id = HostId([1; 32]).to_string();
+    let host = |name: &str, role: &str, reachable: bool, podman: &str| -> Host {
+        serde_json::from_value(
+            json!({"name": name, "id": id, "addresses": [], "role": role, "reachable": reachable,
+            "applied": 9, "version": "0.1.0", "podman": podman, "trouble": ""}),
+        )
+        .unwrap()
+    };
+    assert_eq!(
+        hosts(&[
+            host("h1", "leader", true, "5.4.2"),
+            host("h2", "follower", false, "")
+        ]),
+        "HOST   ROLE       REACHABLE   APPLIED   BEEMESH   PODMAN   TROUBLE\n\
+         h1     leader     yes         9         0.1.0     5.4.2\n\
+         h2     follower   no          9         0.1.0     -\n"
+    );
+    let manifest = serde_json::from_value(json!({"name": "web", "index": 9, "appliedAtMs": 0, "objects": [
+        {"kind": "ConfigMap", "namespace": "default", "name": "conf"}, {"kind": "Pod", "namespace": "shop", "name": "web"}]}))
+    .unwrap();
+    assert_eq!(
+        manifests(&[manifest]),
+        "MANIFEST   INDEX   OBJECTS\nweb        9       ConfigMap conf, Pod shop/web\n"
+    );
+    let told: Status = serde_json::from_value(json!({
+        "cluster": "07".repeat(16), "host": "h2", "id": id, "role": "follower", "leader": {"name": "h1", "id": id},
+        "term": 3, "applied": 12, "quorum": false, "voters": ["h1", "h2", "h3"], "learners": ["h6"],
+        "hosts": {"total": 4, "reachable": 2, "missing": ["h3", "h6"]}, "workloads": {"total": 2, "healthy": 1},
+        "version": "0.1.0", "podman": "5.4.2", "trouble": "waiting for the agent"}))
+    .unwrap();
+    assert_eq!(
+        status(&told),
+        "host        h2\n\
+         role        follower of h1 (term 3)\n\
+         cluster     07070707070707070707070707070707\n\
+         quorum      no: nothing can be changed, running workloads keep running\n\
+         hosts       2/4 reachable, missing: h3, h6\n\
+         voters      h1, h2, h3\n\
+         learners    h6\n\
+         workloads   1/2 healthy\n\
+         applied     log index 12\n\
+         beemesh     0.1.0\n\
+         podman      5.4.2\n\
+         trouble     waiting for the agent\n"
+    );
+}

@@ -1,0 +1,143 @@
+//! What a command that did not succeed tells its user.
+//!
+//! Pure: from failures to words and an exit code.
+
+use std::{fmt, process::ExitCode};
+
+use beemesh_protocol::api::{Failure, Problem};
+
+/// Why a command did not succeed: what failed, on what, and what to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Trouble {
+    message: String,
+    /// One line each: `FILE:LINE: field: message`.
+    problems: Vec<String>,
+    hints: Vec<String>,
+    code: u8,
+}
+
+impl Trouble {
+    fn new(code: u8, message: String) -> Self {
+        Self {
+            message,
+            problems: Vec::new(),
+            hints: Vec::new(),
+            code,
+        }
+    }
+
+    /// It was tried and failed.
+    pub(crate) fn failed(message: impl Into<String>) -> Self {
+        Self::new(1, message.into())
+    }
+
+    /// The command makes no sense as it was written.
+    pub(crate) fn usage(message: impl Into<String>) -> Self {
+        Self::new(2, message.into())
+    }
+
+    /// The gateway of this host cannot be reached.
+    pub(crate) fn unreachable(message: impl Into<String>) -> Self {
+        Self::new(3, message.into())
+    }
+
+    /// The gateway said no. `file` is where a manifest came from.
+    pub(crate) fn refused(failure: Failure, file: &str) -> Self {
+        let problems = failure.problems.iter().map(|one| problem(file, one));
+        let hint = Some(failure.hint).filter(|hint| !hint.is_empty());
+        Self {
+            problems: problems.collect(),
+            hints: hint.into_iter().collect(),
+            ..Self::failed(failure.message)
+        }
+    }
+
+    /// Adds what to do about it.
+    pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hints.push(hint.into());
+        self
+    }
+
+    /// Says first what was being done: `apply web.yaml`.
+    pub(crate) fn during(mut self, doing: &str) -> Self {
+        self.message = format!("{doing}: {}", self.message);
+        self
+    }
+
+    /// What failed, without hints.
+    pub(crate) fn message(&self) -> &str {
+        &self.message
+    }
+
+    /// Whether the gateway cannot be reached.
+    pub(crate) fn is_unreachable(&self) -> bool {
+        self.code == 3
+    }
+
+    pub(crate) fn exit(&self) -> ExitCode {
+        ExitCode::from(self.code)
+    }
+}
+
+impl fmt::Display for Trouble {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(f, "error: {}", self.message)?;
+        for problem in &self.problems {
+            writeln!(f, "{problem}")?;
+        }
+        for hint in &self.hints {
+            writeln!(f, "hint: {hint}")?;
+        }
+        Ok(())
+    }
+}
+
+/// One problem or warning of a file, so that an editor can jump to it.
+pub(crate) fn problem(file: &str, problem: &Problem) -> String {
+    let place = match (problem.line, problem.document) {
+        (0, 0) => String::new(),
+        (0, document) => format!(" document {document}:"),
+        (line, _) => format!("{line}:"),
+    };
+    let field = match problem.field.as_str() {
+        "" => String::new(),
+        field => format!(" {field}:"),
+    };
+    format!("{file}:{place}{field} {}", problem.message)
+}
+
+#[cfg(test)]
+mod tests {
+    use beemesh_protocol::api::Code;
+
+    use super::*;
+
+    #[test]
+    fn a_refused_manifest_lists_every_problem_where_it_is() {
+        let at = |document, line, field: &str, message: &str| Problem {
+            document,
+            line,
+            field: field.into(),
+            message: message.into(),
+        };
+        let failure = Failure {
+            code: Code::Invalid,
+            message: "the manifest has 3 problems; nothing was applied".into(),
+            hint: "see `kubectl explain pod.spec`".into(),
+            problems: vec![
+                at(1, 7, "spec.containers[0].image", "is missing"),
+                at(2, 0, "", "is no object"),
+                at(0, 0, "", "is no YAML"),
+            ],
+        };
+        let trouble = Trouble::refused(failure, "web.yaml").during("apply web.yaml");
+        assert_eq!(
+            trouble.to_string(),
+            "error: apply web.yaml: the manifest has 3 problems; nothing was applied\n\
+             web.yaml:7: spec.containers[0].image: is missing\n\
+             web.yaml: document 2: is no object\n\
+             web.yaml: is no YAML\n\
+             hint: see `kubectl explain pod.spec`\n"
+        );
+    }
+}
