@@ -219,7 +219,7 @@ mod tests {
             ),
             (
                 "dryrun=true",
-                Err("query: unknown field `dryrun`, expected one of `name`, `dryRun`, `strict`, `wait`, `timeout`"),
+                Err("query: dryrun: unknown field `dryrun`, expected one of `name`, `dryRun`, `strict`, `wait`, `timeout`"),
             ),
             ("wait=soon", Err("query: wait: invalid digit found in string")),
             ("dryRun=1", Err("query: dryRun: provided string was not `true` or `false`")),
