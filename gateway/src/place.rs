@@ -65,7 +65,7 @@ mod tests {
             addresses: Vec::new(),
             labels: BTreeMap::from([(
                 "disk".to_owned(),
-                if n % 2 == 0 { "ssd" } else { "hdd" }.to_owned(),
+                if n.is_multiple_of(2) { "ssd" } else { "hdd" }.to_owned(),
             )]),
         };
         numbers

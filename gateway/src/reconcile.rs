@@ -20,7 +20,7 @@ use beemesh_protocol::{ClusterId, HostId, ipc::UnitState, peer::WorkloadReport};
 use beemesh_quadlet::render::{Quadlet, read_quadlet};
 use tokio::time::Instant;
 
-pub(crate) use work::{Replacement, Step, Work, replacement, unnamed};
+pub(crate) use work::{Step, Work, replacement, unnamed};
 
 use crate::{place, raft::View};
 
