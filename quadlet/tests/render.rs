@@ -18,14 +18,16 @@ use proptest::prelude::*;
 const CLUSTER: ClusterId = ClusterId([0xbe; 16]);
 
 fn parse(yaml: &str) -> Vec<Object> {
-    manifest::parse(yaml.as_bytes(), false).unwrap().objects
+    manifest::parse(yaml.as_bytes(), false)
+        .expect("a manifest")
+        .objects
 }
 
 fn first_workload(objects: &[Object]) -> &Object {
     objects
         .iter()
         .find(|object| is_workload(object.kind))
-        .unwrap()
+        .expect("a workload")
 }
 
 fn rendered(objects: &[Object], revision: u64, index: u64) -> Result<Rendered, RenderError> {
@@ -47,7 +49,7 @@ fn golden(name: &str, actual: &str) {
         .join("tests/golden")
         .join(name);
     if std::env::var_os("BLESS").is_some() {
-        fs::write(&path, actual).unwrap();
+        fs::write(&path, actual).expect("write the golden file");
     }
     let expected = fs::read_to_string(&path).unwrap_or_default();
     assert_eq!(
