@@ -1,3 +1,4 @@
 //! stub
+mod raft;
 mod state;
 fn main() {}

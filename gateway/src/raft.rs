@@ -1,27 +1,77 @@
 //! Consensus: what the cluster has agreed on, and the way to change it.
 //!
 //! Owner of the log, the snapshots and openraft; no openraft type leaves this module. Input: commands to propose and
-//! streams from other gateways. Output: [`View`]s of the replicated state and [`Metrics`]. A shell over three parts:
-//! [`log`] (durable), [`machine`] (applies) and [`network`] (speaks to the others).
+//! streams from other gateways. Output: [`View`]s of the replicated state and [`Metrics`]. Wiring of the parts: [`log`] and
+//! [`machine`] are durable, [`batch`] gathers proposals, [`network`] and [`serve`] speak to the others, [`ask`] finds the
+//! leader, [`members`] decides who votes.
+
+mod ask;
+mod batch;
+mod disk;
+mod log;
+mod machine;
+mod members;
+mod metrics;
+mod network;
+mod rpc;
+mod serve;
+#[cfg(test)]
+mod tests;
+mod types;
 
 use std::{
     collections::BTreeSet,
+    fs::{self, DirBuilder, File},
     future::Future,
     io,
-    path::PathBuf,
+    os::unix::fs::DirBuilderExt,
+    path::{Path, PathBuf},
     pin::Pin,
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+    time::Duration,
 };
 
-use beemesh_protocol::{
-    HostId,
-    ipc::Class,
-    peer::{Committed, HostReport},
-    state::Command,
-};
-use tokio::{net::UnixStream, sync::watch, time::Instant};
+use beemesh_protocol::{HostId, ipc::Class};
+use openraft::{Config, SnapshotPolicy};
+use tokio::{net::UnixStream, sync::watch};
 
+pub(crate) use self::ask::{ProposeError, ReadError};
+use self::{
+    batch::Batcher,
+    disk::{Disk, System},
+    log::{Log, LogError},
+    machine::{
+        Machine,
+        snapshots::{SnapshotError, Snapshots},
+    },
+    network::{Network, Peers},
+    serve::Observe,
+    types::{NodeId, Raft},
+};
 use crate::state::State;
+
+/// A leader speaks this often. Three are lost before a follower doubts it, and an idle cluster costs little.
+const HEARTBEAT: Duration = Duration::from_millis(150);
+/// A follower that hears nothing asks for votes after a random time between these: five heartbeats or more, because
+/// hosts that share a few slow cores and disks lag by several hundred milliseconds now and then.
+const ELECTION_MIN: Duration = Duration::from_millis(750);
+const ELECTION_MAX: Duration = Duration::from_millis(1500);
+/// Who answered within this time counts as there: the longest election timeout and some.
+pub(crate) const LATELY: Duration = Duration::from_secs(2);
+/// A snapshot is taken after this many entries, or [`SNAPSHOT_BYTES`] of log; a restart replays no more.
+const SNAPSHOT_ENTRIES: u64 = 5000;
+const SNAPSHOT_BYTES: u64 = 64 << 20;
+/// Entries kept behind a snapshot for followers that are a little behind.
+const KEPT_ENTRIES: u64 = 1000;
+/// Unless the log takes more than this: then only what the snapshot does not cover is kept.
+const LOG_BYTES: u64 = 2 * SNAPSHOT_BYTES;
+/// A follower further behind gets a snapshot instead of entries.
+const LAG_MAX: u64 = 10_000;
+/// How long sending and installing a snapshot may take.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(120);
+/// Entries in one append message; [`log`] bounds their bytes.
+const APPEND_ENTRIES_MAX: u64 = 256;
 
 /// Opens streams to other gateways; the handshake is done, the next bytes are the peer's.
 pub(crate) trait Dial: Send + Sync + 'static {
@@ -41,8 +91,8 @@ pub(crate) struct Settings {
     pub(crate) host: HostId,
     /// The way to the others.
     pub(crate) dial: Arc<dyn Dial>,
-    /// Gets what other hosts observe. It must not block.
-    pub(crate) observe: Arc<dyn Fn(HostId, HostReport) + Send + Sync>,
+    /// Gets what other hosts observe of themselves. It must not block.
+    pub(crate) observe: Observe,
 }
 
 /// The replicated state as of one applied entry.
@@ -98,80 +148,223 @@ pub(crate) struct Metrics {
 /// Why a node cannot open.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// A placeholder until the storage is in.
+    /// The file system refused.
     #[error("open raft in {dir}")]
     Io {
-        /// Where.
+        /// The folder.
         dir: PathBuf,
         /// Why.
         #[source]
         source: io::Error,
     },
+    /// Another process has it open.
+    #[error("{0} is in use by another gateway")]
+    Locked(PathBuf),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Log(#[from] LogError),
+    /// The snapshots cannot be used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// openraft refused to start.
+    #[error("start raft: {0}")]
+    Start(String),
 }
 
-/// Why commands were not committed.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ProposeError {
-    /// No leader with a majority was found in time; the commands were not accepted.
-    #[error("no gateway has quorum: {} of {voters} voters acknowledge", .voters - .silent.len())]
-    NoQuorum {
-        /// How many voters there are.
-        voters: usize,
-        /// The voters that are not heard from, as far as this host knows.
-        silent: Vec<HostId>,
-    },
-    /// The time was over while the commands were on their way: they may still be committed.
-    #[error("not committed in time; it may still be")]
-    Deadline,
-    /// The commands do not fit into an entry.
-    #[error("commands of {size} bytes, at most {limit} fit into one log entry")]
-    TooLarge {
-        /// Their size in bytes.
-        size: usize,
-        /// The limit in bytes.
-        limit: usize,
-    },
-    /// Consensus has ended on this host.
-    #[error("consensus stopped: {0}")]
-    Stopped(String),
-}
-
-/// Why a read is not linearizable.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReadError {
-    /// No leader confirmed its leadership in time.
-    #[error("no gateway has quorum: {} of {voters} voters acknowledge", .voters - .silent.len())]
-    NoQuorum {
-        /// How many voters there are.
-        voters: usize,
-        /// The voters that are not heard from, as far as this host knows.
-        silent: Vec<HostId>,
-    },
-    /// This host did not catch up in time.
-    #[error("this host has applied entry {applied} of {wanted}")]
-    Behind {
-        /// What it has applied.
-        applied: u64,
-        /// What the read needs.
-        wanted: u64,
-    },
-    /// Consensus has ended on this host.
-    #[error("consensus stopped: {0}")]
-    Stopped(String),
-}
-
-/// Why a cluster was not founded.
-pub(crate) type FoundError = ProposeError;
-
-/// Why the membership was not changed now; the caller tries again later.
+/// Why the membership was not changed now; to be tried again later.
 #[derive(Debug, thiserror::Error)]
 #[error("change raft membership: {0}")]
-pub(crate) struct MembersError(pub(crate) String);
+pub(crate) struct MembersError(String);
 
-/// One host's part in consensus.
+/// One host's part in consensus. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Node {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    host: HostId,
+    raft: Raft,
+    log: Log,
+    peers: Arc<Peers>,
+    batcher: Batcher,
+    observe: Observe,
     view: watch::Receiver<Arc<View>>,
     metrics: watch::Receiver<Metrics>,
-    failed: watch::Receiver<Option<String>>,
+    failed: watch::Sender<Option<String>>,
+    pristine: bool,
+    /// Held while the members are changed.
+    changing: tokio::sync::Mutex<()>,
+    /// Until the node is closed: the log's writer and the lock on the folder.
+    held: Mutex<Option<(JoinHandle<()>, File)>>,
+}
+
+impl Node {
+    /// Opens the log and the snapshots, and takes part in consensus from then on.
+    pub(crate) async fn open(settings: Settings) -> Result<Self, OpenError> {
+        let Settings {
+            dir,
+            host,
+            dial,
+            observe,
+        } = settings;
+        let (failed, _) = watch::channel(None);
+        let (view_in, view) = watch::channel(Arc::new(View::default()));
+        let opened = {
+            let failed = failed.clone();
+            tokio::task::spawn_blocking(move || open_storage(&dir, failed, view_in)).await
+        };
+        let Storage {
+            log,
+            writer,
+            machine,
+            lock,
+            pristine,
+        } = opened.map_err(|error| OpenError::Start(error.to_string()))??;
+        let peers = Arc::new(Peers::new(dial));
+        let raft = Raft::new(
+            NodeId(host),
+            Arc::new(config()?),
+            Network(Arc::clone(&peers)),
+            log.clone(),
+            machine,
+        )
+        .await
+        .map_err(|error| OpenError::Start(error.to_string()))?;
+        let (metrics_in, metrics) = watch::channel(Metrics::default());
+        let node = Self {
+            inner: Arc::new(Inner {
+                host,
+                batcher: Batcher::new(raft.clone()),
+                raft,
+                log,
+                peers,
+                observe,
+                view,
+                metrics,
+                failed,
+                pristine,
+                changing: tokio::sync::Mutex::default(),
+                held: Mutex::new(Some((writer, lock))),
+            }),
+        };
+        node.watch(metrics_in);
+        Ok(node)
+    }
+
+    /// Whether this host had no log when the node was opened: it has never been in a cluster.
+    pub(crate) fn is_pristine(&self) -> bool {
+        self.inner.pristine
+    }
+
+    /// The replicated state, published after every applied batch.
+    pub(crate) fn state(&self) -> watch::Receiver<Arc<View>> {
+        self.inner.view.clone()
+    }
+
+    /// How consensus is doing.
+    pub(crate) fn metrics(&self) -> watch::Receiver<Metrics> {
+        self.inner.metrics.clone()
+    }
+
+    /// Waits until consensus has ended on this host for good, and says why: the process must exit, and a restart may help.
+    pub(crate) async fn failed(&self) -> String {
+        let mut failed = self.inner.failed.subscribe();
+        let reason = failed.wait_for(Option::is_some).await;
+        reason
+            .ok()
+            .and_then(|reason| reason.clone())
+            .unwrap_or_default()
+    }
+
+    /// Stops taking part. When this returns, the folder is nobody's.
+    pub(crate) async fn close(&self) {
+        if let Err(error) = self.inner.raft.shutdown().await {
+            tracing::warn!(%error, "raft did not stop cleanly");
+        }
+        if let Err(error) = self.inner.log.close().await {
+            tracing::warn!(%error, "the last commit point is not in the raft log");
+        }
+        let held = self
+            .inner
+            .held
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some((writer, lock)) = held {
+            let joined = tokio::task::spawn_blocking(move || writer.join().is_ok()).await;
+            if !matches!(joined, Ok(true)) {
+                tracing::error!("the raft log's writer panicked");
+            }
+            drop(lock);
+        }
+    }
+}
+
+struct Storage {
+    log: Log,
+    writer: JoinHandle<()>,
+    machine: Machine,
+    lock: File,
+    pristine: bool,
+}
+
+fn open_storage(
+    dir: &Path,
+    failed: watch::Sender<Option<String>>,
+    view: watch::Sender<Arc<View>>,
+) -> Result<Storage, OpenError> {
+    let io_failed = |source| OpenError::Io {
+        dir: dir.to_owned(),
+        source,
+    };
+    let (logs, snapshots) = (dir.join("log"), dir.join("snapshots"));
+    for path in [&logs, &snapshots] {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(path)
+            .map_err(io_failed)?;
+    }
+    System.sync_dir(dir).map_err(io_failed)?;
+    let lock = fs::OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(dir.join("lock"))
+        .map_err(io_failed)?;
+    lock.try_lock().map_err(|error| match error {
+        fs::TryLockError::WouldBlock => OpenError::Locked(dir.to_owned()),
+        fs::TryLockError::Error(source) => io_failed(source),
+    })?;
+    let disk: Arc<dyn Disk> = Arc::new(System);
+    let snapshots = Arc::new(Snapshots::new(Arc::clone(&disk), snapshots));
+    let (log, found, writer) = Log::open(disk, &logs, log::SEGMENT_BYTES, failed)?;
+    let newest = snapshots.load(found.purged)?;
+    Ok(Storage {
+        pristine: found.pristine && newest.is_none(),
+        machine: Machine::open(snapshots, newest, view),
+        log,
+        writer,
+        lock,
+    })
+}
+
+fn config() -> Result<Config, OpenError> {
+    let millis = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    let config = Config {
+        cluster_name: "beemesh".into(),
+        heartbeat_interval: millis(HEARTBEAT),
+        election_timeout_min: millis(ELECTION_MIN),
+        election_timeout_max: millis(ELECTION_MAX),
+        install_snapshot_timeout: millis(SNAPSHOT_MAX),
+        max_payload_entries: APPEND_ENTRIES_MAX,
+        replication_lag_threshold: LAG_MAX,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
+        max_in_snapshot_log_to_keep: KEPT_ENTRIES,
+        ..Config::default()
+    };
+    config
+        .validate()
+        .map_err(|error| OpenError::Start(error.to_string()))
 }

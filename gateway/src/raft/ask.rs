@@ -1,0 +1,258 @@
+//! Proposals and linearizable reads, from any gateway.
+//!
+//! Shell: finds the leader and asks it, again and again until the caller's deadline. Just after an election, or while a
+//! stream is being opened again, a refusal lasts a moment; commands may be repeated, so it is retried.
+
+use std::{io, time::Duration};
+
+use beemesh_protocol::{
+    HostId,
+    frame::CONTROL_MAX,
+    peer::{Committed, HostReport, ReplyBody, RequestBody},
+    state::Command,
+};
+use openraft::{EmptyNode, error::RaftError};
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::{
+    Metrics, Node, Role,
+    batch::{Refused, size_of},
+    rpc::CallError,
+    types::NodeId,
+};
+
+/// Pauses between attempts grow between these: an election takes one or two seconds.
+const PAUSE_MIN: Duration = Duration::from_millis(5);
+const PAUSE_MAX: Duration = Duration::from_millis(100);
+/// What is proposed at once must fit into one message to the leader, with room for its envelope.
+const PROPOSAL_BYTES_MAX: usize = CONTROL_MAX - (64 << 10);
+
+/// Why commands were not committed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ProposeError {
+    /// No leader with a majority was found in time; the commands are in no log.
+    #[error("no gateway leads with a majority of the {voters} voters")]
+    NoQuorum {
+        /// How many vote.
+        voters: usize,
+        /// The voters that do not answer, as far as this host knows.
+        silent: Vec<HostId>,
+    },
+    /// The time was over while the commands were on their way: they may still be committed.
+    #[error("the change was not confirmed in time; it may still take effect")]
+    Deadline,
+    /// The commands do not fit into a message.
+    #[error("a change of {size} bytes, at most {limit} are accepted")]
+    TooLarge {
+        /// Their size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Consensus has ended on this host.
+    #[error("consensus has stopped on this host: {0}")]
+    Stopped(String),
+}
+
+/// Why a read is not linearizable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum ReadError {
+    /// No leader confirmed its leadership in time.
+    #[error("no gateway leads with a majority of the {voters} voters")]
+    NoQuorum {
+        /// How many vote.
+        voters: usize,
+        /// The voters that do not answer, as far as this host knows.
+        silent: Vec<HostId>,
+    },
+    /// This host did not catch up in time.
+    #[error("this host has applied entry {applied}, the read needs {wanted}")]
+    Behind {
+        /// What it has applied.
+        applied: u64,
+        /// What the read needs.
+        wanted: u64,
+    },
+    /// Consensus has ended on this host.
+    #[error("consensus has stopped on this host: {0}")]
+    Stopped(String),
+}
+
+/// What an attempt came to.
+enum Attempt<T> {
+    Done(T),
+    /// Nothing happened.
+    Refused,
+    /// Something may have happened.
+    Unknown,
+}
+
+impl Node {
+    /// Makes this host a cluster of one and commits its first command. Repeating it after a crash in between is fine.
+    pub(crate) async fn found(
+        &self,
+        command: Command,
+        deadline: Instant,
+    ) -> Result<Vec<Committed>, ProposeError> {
+        let raft = &self.inner.raft;
+        let stopped = |error: &dyn std::fmt::Display| ProposeError::Stopped(error.to_string());
+        if !raft.is_initialized().await.map_err(|e| stopped(&e))? {
+            let members =
+                std::collections::BTreeMap::from([(NodeId(self.inner.host), EmptyNode {})]);
+            match raft.initialize(members).await {
+                // Not allowed: it was done between the two calls.
+                Ok(()) | Err(RaftError::APIError(_)) => {}
+                Err(RaftError::Fatal(error)) => return Err(stopped(&error)),
+            }
+        }
+        self.propose(vec![command], deadline).await
+    }
+
+    /// Commits the commands, in one entry, wherever the leader is. Each gets its outcome once this cluster's majority has it
+    /// and the leader has applied it.
+    pub(crate) async fn propose(
+        &self,
+        commands: Vec<Command>,
+        deadline: Instant,
+    ) -> Result<Vec<Committed>, ProposeError> {
+        let size = commands.iter().map(size_of).sum();
+        if size > PROPOSAL_BYTES_MAX {
+            let limit = PROPOSAL_BYTES_MAX;
+            return Err(ProposeError::TooLarge { size, limit });
+        }
+        let mut unknown = false;
+        let mut pause = PAUSE_MIN;
+        loop {
+            self.still_running().map_err(ProposeError::Stopped)?;
+            match timeout_at(deadline, self.try_propose(&commands)).await {
+                Ok(Attempt::Done(committed)) => return Ok(committed),
+                Ok(Attempt::Refused) => {}
+                Ok(Attempt::Unknown) | Err(_) => unknown = true,
+            }
+            if !self.rest(&mut pause, deadline).await {
+                let (voters, silent) = self.silent();
+                return Err(if unknown {
+                    ProposeError::Deadline
+                } else {
+                    ProposeError::NoQuorum { voters, silent }
+                });
+            }
+        }
+    }
+
+    async fn try_propose(&self, commands: &[Command]) -> Attempt<Vec<Committed>> {
+        match self.leader() {
+            None => Attempt::Refused,
+            Some(leader) if leader == self.inner.host => {
+                match self.inner.batcher.propose(commands.to_vec()).await {
+                    Ok(committed) => Attempt::Done(committed),
+                    // The entry may have been in the log when the leadership was lost.
+                    Err(Refused::NotLeader | Refused::Stopped) => Attempt::Unknown,
+                }
+            }
+            Some(leader) => {
+                let request = RequestBody::Propose(commands.to_vec());
+                match self.inner.peers.ask(leader, request).await {
+                    Ok(ReplyBody::Committed(committed)) => Attempt::Done(committed),
+                    Ok(ReplyBody::NotLeader(_)) | Err(CallError::Unreachable { .. }) => {
+                        Attempt::Refused
+                    }
+                    Ok(_) | Err(CallError::Lost { .. }) => Attempt::Unknown,
+                }
+            }
+        }
+    }
+
+    /// When this returns, the published state includes everything that was committed before the call.
+    pub(crate) async fn read_index(&self, deadline: Instant) -> Result<(), ReadError> {
+        let mut pause = PAUSE_MIN;
+        let wanted = loop {
+            self.still_running().map_err(ReadError::Stopped)?;
+            if let Ok(Some(wanted)) = timeout_at(deadline, self.try_read()).await {
+                break wanted;
+            }
+            if !self.rest(&mut pause, deadline).await {
+                let (voters, silent) = self.silent();
+                return Err(ReadError::NoQuorum { voters, silent });
+            }
+        };
+        let mut view = self.state();
+        let caught_up = timeout_at(deadline, view.wait_for(|view| view.applied >= wanted)).await;
+        match caught_up {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(ReadError::Stopped("the state machine has ended".into())),
+            Err(_) => Err(ReadError::Behind {
+                applied: self.inner.view.borrow().applied,
+                wanted,
+            }),
+        }
+    }
+
+    async fn try_read(&self) -> Option<u64> {
+        let leader = self.leader()?;
+        if leader == self.inner.host {
+            let (read, _) = self.inner.raft.get_read_log_id().await.ok()?;
+            return Some(read.map_or(0, |id| id.index));
+        }
+        match self.inner.peers.ask(leader, RequestBody::ReadIndex).await {
+            Ok(ReplyBody::ReadIndex(read)) => Some(read.map_or(0, |id| id.index)),
+            Ok(_) | Err(_) => None,
+        }
+    }
+
+    /// Tells another gateway what this host looks like.
+    pub(crate) async fn observe(&self, host: HostId, report: HostReport) -> io::Result<()> {
+        let request = RequestBody::Observe(report);
+        match self.inner.peers.ask(host, request).await {
+            Ok(ReplyBody::Noted) => Ok(()),
+            Ok(other) => Err(io::Error::other(format!("{host} answered {other:?}"))),
+            Err(error) => Err(io::Error::other(error)),
+        }
+    }
+
+    /// Who leads, as far as this host knows; not this host itself while no majority answers it.
+    fn leader(&self) -> Option<HostId> {
+        let metrics = self.inner.metrics.borrow();
+        match metrics.role {
+            Role::Leader => metrics.quorum.then_some(self.inner.host),
+            Role::Follower | Role::Learner => {
+                metrics.leader.filter(|leader| *leader != self.inner.host)
+            }
+            Role::Candidate | Role::Stopped => None,
+        }
+    }
+
+    fn still_running(&self) -> Result<(), String> {
+        self.inner.failed.borrow().clone().map_or(Ok(()), Err)
+    }
+
+    /// Waits a little, or for news; `false` when the deadline has passed.
+    async fn rest(&self, pause: &mut Duration, deadline: Instant) -> bool {
+        let mut metrics = self.inner.metrics.clone();
+        metrics.mark_unchanged();
+        let now = *pause;
+        let news = async {
+            tokio::select! {
+                () = sleep(now) => {}
+                Ok(()) = metrics.changed() => {}
+            }
+        };
+        *pause = (*pause * 2).min(PAUSE_MAX);
+        timeout_at(deadline, news).await.is_ok()
+    }
+
+    fn silent(&self) -> (usize, Vec<HostId>) {
+        let metrics: Metrics = self.inner.metrics.borrow().clone();
+        let silent = match (metrics.role, metrics.leader) {
+            (Role::Leader | Role::Candidate, _) | (_, None) => metrics
+                .voters
+                .difference(&metrics.acknowledging)
+                .filter(|host| **host != self.inner.host)
+                .copied()
+                .collect(),
+            // It answered the leader's appends until now, so what is missing is the leader.
+            (Role::Follower | Role::Learner | Role::Stopped, Some(leader)) => vec![leader],
+        };
+        (metrics.voters.len(), silent)
+    }
+}

@@ -1,0 +1,178 @@
+//! Gathers proposals into log entries on the leader.
+//!
+//! Shell. openraft flushes each entry by itself, so an entry carries everything that was proposed while the ones before it
+//! were on their way. Each proposer gets the outcomes of its own commands.
+
+use std::sync::Arc;
+
+use beemesh_protocol::{
+    peer::{Committed, Outcome},
+    state::{Change, Command},
+};
+use openraft::{error::ClientWriteError, raft::ClientWriteResponse};
+use tokio::sync::{Semaphore, mpsc, oneshot};
+
+use super::types::{Batch, Raft, TypeConfig};
+
+/// Bounds of one entry: what a follower stores with one flush in a few milliseconds.
+const COMMANDS_MAX: usize = 256;
+const BYTES_MAX: usize = 1 << 20;
+/// Entries on their way. The second is flushed here while the first is flushed by the followers.
+const IN_FLIGHT_MAX: usize = 2;
+/// Proposals that may wait; the next ones wait for room.
+const QUEUE_MAX: usize = 1024;
+
+/// Why a batch was not committed here.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Refused {
+    /// This host does not lead, or no longer.
+    NotLeader,
+    /// Consensus has ended on this host.
+    Stopped,
+}
+
+struct Proposal {
+    commands: Vec<Command>,
+    size: usize,
+    answer: oneshot::Sender<Result<Vec<Committed>, Refused>>,
+}
+
+/// The way into the log. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Batcher {
+    queue: mpsc::Sender<Proposal>,
+}
+
+impl Batcher {
+    pub(crate) fn new(raft: Raft) -> Self {
+        let (queue, proposals) = mpsc::channel(QUEUE_MAX);
+        tokio::spawn(run(raft, proposals));
+        Self { queue }
+    }
+
+    /// Commits the commands in one entry. When the caller stops waiting before they are in the log, they stay out.
+    pub(crate) async fn propose(&self, commands: Vec<Command>) -> Result<Vec<Committed>, Refused> {
+        let size = commands.iter().map(size_of).sum();
+        let (answer, committed) = oneshot::channel();
+        let proposal = Proposal {
+            commands,
+            size,
+            answer,
+        };
+        self.queue
+            .send(proposal)
+            .await
+            .map_err(|_| Refused::Stopped)?;
+        committed.await.map_err(|_| Refused::Stopped)?
+    }
+}
+
+async fn run(raft: Raft, mut proposals: mpsc::Receiver<Proposal>) {
+    let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+    let mut carried = None;
+    loop {
+        // First the permit, then the proposals: what arrives while it is waited for is in the entry.
+        let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else {
+            return;
+        };
+        let first = match carried.take() {
+            Some(proposal) => proposal,
+            None => match proposals.recv().await {
+                Some(proposal) => proposal,
+                None => return,
+            },
+        };
+        let mut entry = Vec::new();
+        let (mut commands, mut bytes) = (0, 0);
+        let mut next = Some(first);
+        while let Some(proposal) = next {
+            let (more, size) = (proposal.commands.len(), proposal.size);
+            if commands > 0 && (commands + more > COMMANDS_MAX || bytes + size > BYTES_MAX) {
+                carried = Some(proposal);
+                break;
+            }
+            if !proposal.answer.is_closed() {
+                commands += more;
+                bytes += size;
+                entry.push(proposal);
+            }
+            next = proposals.try_recv().ok();
+        }
+        if entry.is_empty() {
+            continue;
+        }
+        let mut all = Vec::with_capacity(commands);
+        let mut waiting = Vec::with_capacity(entry.len());
+        for proposal in entry {
+            waiting.push((proposal.commands.len(), proposal.answer));
+            all.extend(proposal.commands);
+        }
+        let written = raft.client_write_ff(Batch(Arc::new(all))).await;
+        tokio::spawn(async move {
+            let result = match written {
+                Ok(written) => match written.await {
+                    Ok(Ok(response)) => Ok(response),
+                    Ok(Err(error)) => Err(refused(&error)),
+                    Err(_) => Err(Refused::Stopped),
+                },
+                Err(_) => Err(Refused::Stopped),
+            };
+            drop(permit);
+            share(result, waiting);
+        });
+    }
+}
+
+type Waiting = Vec<(usize, oneshot::Sender<Result<Vec<Committed>, Refused>>)>;
+
+fn share(result: Result<ClientWriteResponse<TypeConfig>, Refused>, waiting: Waiting) {
+    let result = result.map(|response| (response.log_id.index, response.data));
+    match result {
+        Ok((index, outcomes)) => {
+            let mut outcomes = outcomes.into_iter();
+            for (count, answer) in waiting {
+                let own = outcomes.by_ref().take(count);
+                let own = own.map(|outcome: Outcome| Committed { index, outcome });
+                // Whoever proposed may have stopped waiting.
+                drop(answer.send(Ok(own.collect())));
+            }
+        }
+        Err(refused) => {
+            for (_, answer) in waiting {
+                drop(answer.send(Err(refused.clone())));
+            }
+        }
+    }
+}
+
+fn refused(error: &ClientWriteError<super::types::NodeId, openraft::EmptyNode>) -> Refused {
+    match error {
+        ClientWriteError::ForwardToLeader(_) => Refused::NotLeader,
+        ClientWriteError::ChangeMembershipError(_) => Refused::Stopped,
+    }
+}
+
+/// About what a command takes in an entry, in bytes: what is unbounded in it, and some for the rest.
+pub(crate) fn size_of(command: &Command) -> usize {
+    const REST: usize = 256;
+    let content: usize = match &command.change {
+        Change::Apply { objects, .. } => objects
+            .iter()
+            .map(|object| {
+                let names = object.references.iter().map(|r| r.name.len() + 32);
+                let labels = object.selector.iter().map(|(k, v)| k.len() + v.len() + 32);
+                REST + object.body.len() + names.sum::<usize>() + labels.sum::<usize>()
+            })
+            .sum(),
+        Change::Found { host, .. } | Change::Admit { host, .. } | Change::PutHost(host) => {
+            let addresses = host.addresses.iter().map(|address| address.len() + 16);
+            let labels = host.labels.iter().map(|(k, v)| k.len() + v.len() + 32);
+            addresses.sum::<usize>() + labels.sum::<usize>()
+        }
+        Change::DeleteWorkload { .. }
+        | Change::DeleteManifest { .. }
+        | Change::PutToken(_)
+        | Change::RemoveHost { .. } => 0,
+    };
+    REST + content
+}

@@ -1,0 +1,310 @@
+//! The durable log: entries, vote, commit point.
+//!
+//! Shell. Our own append-only files, because they are the one thing between an acknowledgement and a power cut:
+//! segments of fixed size ([`segment`]), zero-filled before use, of checksummed blocks ([`block`]), written by one
+//! thread with one flush for everything that waits ([`writer`]), indexed in memory ([`table`]). openraft's contract:
+//! writes are in order, a vote is durable before `save_vote` returns, entries are readable when `append` returns and
+//! durable when its callback is called.
+
+mod block;
+mod segment;
+mod table;
+#[cfg(test)]
+mod tests;
+mod writer;
+
+use std::{
+    fmt::Debug,
+    io,
+    ops::{Bound, RangeBounds},
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+    thread::{self, JoinHandle},
+};
+
+use beemesh_protocol::raft;
+use openraft::{
+    LogState, OptionalSend, RaftLogReader, StorageIOError,
+    storage::{LogFlushed, RaftLogStorage},
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub(crate) use self::segment::LogError;
+use self::{
+    table::{Place, Slot},
+    writer::{Done, Request, Shared, Writer},
+};
+use super::{
+    disk::Disk,
+    types::{Entry, LogId, StorageError, TypeConfig, Vote, entry_in, entry_out},
+};
+
+/// Size of a segment: zero-filling one takes a few milliseconds, and the log shrinks by this much at a time.
+pub(crate) const SEGMENT_BYTES: u64 = 8 << 20;
+/// Requests that may wait for the writer. openraft waits for each of its own, so a handful is in use.
+const QUEUE_MAX: usize = 256;
+/// What one append message carries at most, by the size of the entries' encoding: a slow link must get it across within
+/// the time of a heartbeat. One larger entry is sent by itself.
+const APPEND_BYTES_MAX: usize = 1 << 20;
+
+/// The log. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Log {
+    shared: Arc<Shared>,
+    queue: mpsc::Sender<Request>,
+}
+
+/// What was in the log when it was opened.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Found {
+    /// Whether there was nothing at all.
+    pub(crate) pristine: bool,
+    /// Entries up to this one are gone.
+    pub(crate) purged: Option<LogId>,
+}
+
+impl Log {
+    /// Reads the log back and starts its writer. `failed` gets the reason when the log ends.
+    pub(crate) fn open(
+        disk: Arc<dyn Disk>,
+        dir: &Path,
+        segment_bytes: u64,
+        failed: watch::Sender<Option<String>>,
+    ) -> Result<(Self, Found, JoinHandle<()>), LogError> {
+        let recovered = segment::recover(&*disk, dir)?;
+        if let Some((path, offset)) = &recovered.torn {
+            tracing::warn!(path = %path.display(), offset, "cut a write that was interrupted off the raft log");
+        }
+        let (table, rest) = writer::resume(recovered);
+        let found = Found {
+            pristine: table.vote.is_none() && table.last().is_none(),
+            purged: table.purged,
+        };
+        let shared = Arc::new(Shared::new(table, failed));
+        let writer = Writer::new(
+            disk,
+            dir.to_owned(),
+            segment_bytes,
+            Arc::clone(&shared),
+            rest,
+        );
+        let (queue, requests) = mpsc::channel(QUEUE_MAX);
+        let thread = thread::Builder::new()
+            .name("raft-log".into())
+            .spawn(move || writer.run(requests))
+            .map_err(|source| LogError::Io {
+                path: dir.to_owned(),
+                source,
+            })?;
+        Ok((Self { shared, queue }, found, thread))
+    }
+
+    /// Writes what is left and ends the writer.
+    pub(crate) async fn close(&self) -> io::Result<()> {
+        self.ask(Request::Close).await
+    }
+
+    /// The commit point as far as this host knows it.
+    pub(crate) fn committed(&self) -> u64 {
+        self.shared.table().committed.map_or(0, |id| id.index)
+    }
+
+    /// Bytes written since the log was opened.
+    pub(crate) fn written(&self) -> u64 {
+        self.shared.written.load(Ordering::Relaxed)
+    }
+
+    /// Bytes that the log takes on the disk.
+    pub(crate) fn held(&self) -> u64 {
+        self.shared.held.load(Ordering::Relaxed)
+    }
+
+    async fn ask(&self, request: impl FnOnce(Done) -> Request) -> io::Result<()> {
+        let (tell, told) = oneshot::channel();
+        self.send(request(Done::Told(tell))).await?;
+        told.await.map_err(|_| self.ended())?
+    }
+
+    async fn send(&self, request: Request) -> io::Result<()> {
+        self.queue.send(request).await.map_err(|_| self.ended())
+    }
+
+    fn ended(&self) -> io::Error {
+        let reason = self.shared.failed.borrow().clone();
+        io::Error::other(reason.unwrap_or_else(|| "the raft log is closed".into()))
+    }
+
+    fn read_range(&self, start: u64, end: u64, bytes_max: usize) -> Vec<Slot> {
+        let table = self.shared.table();
+        let mut bytes = 0;
+        table
+            .slots(start, end)
+            .take_while(|slot| {
+                let fits = bytes == 0 || bytes + slot.size <= bytes_max;
+                bytes += slot.size;
+                fits
+            })
+            .cloned()
+            .collect()
+    }
+
+    async fn read(
+        &self,
+        start: u64,
+        end: u64,
+        bytes_max: usize,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let slots = self.read_range(start, end, bytes_max);
+        if slots.iter().all(|slot| slot.entry.is_some()) {
+            return Ok(slots.into_iter().filter_map(|slot| slot.entry).collect());
+        }
+        let read = move || slots.into_iter().map(load).collect::<io::Result<_>>();
+        tokio::task::spawn_blocking(read)
+            .await
+            .map_err(io::Error::other)
+            .flatten()
+            .map_err(|error| StorageIOError::read_logs(&error).into())
+    }
+}
+
+/// The entry of a slot, from memory or from its place.
+fn load(slot: Slot) -> io::Result<Entry> {
+    if let Some(entry) = slot.entry {
+        return Ok(entry);
+    }
+    let index = slot.log_id.index;
+    let Some(Place { segment, offset }) = slot.place else {
+        let reason = format!("entry {index} is neither in memory nor written");
+        return Err(io::Error::other(reason));
+    };
+    let place = format!(
+        "entry {index} in {} at offset {offset}",
+        segment.path.display()
+    );
+    let mut bytes = vec![0; slot.size];
+    segment
+        .file
+        .read_at(&mut bytes, offset)
+        .map_err(|error| io::Error::new(error.kind(), format!("{place}: {error}")))?;
+    if crc32fast::hash(&bytes) != slot.crc {
+        return Err(io::Error::other(format!("{place} is not what was written")));
+    }
+    let entry = raft::Entry::decode(&bytes)
+        .map_err(|error| io::Error::other(format!("{place}: {error}")))?;
+    let entry = entry_in(entry);
+    if entry.log_id != slot.log_id {
+        return Err(io::Error::other(format!("{place} is another entry")));
+    }
+    Ok(entry)
+}
+
+impl RaftLogReader<TypeConfig> for Log {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> Result<Vec<Entry>, StorageError> {
+        let start = match range.start_bound() {
+            Bound::Included(start) => *start,
+            Bound::Excluded(before) => before + 1,
+            Bound::Unbounded => 0,
+        };
+        let end = match range.end_bound() {
+            Bound::Included(last) => last + 1,
+            Bound::Excluded(end) => *end,
+            Bound::Unbounded => u64::MAX,
+        };
+        self.read(start, end, usize::MAX).await
+    }
+
+    async fn limited_get_log_entries(
+        &mut self,
+        start: u64,
+        end: u64,
+    ) -> Result<Vec<Entry>, StorageError> {
+        self.read(start, end, APPEND_BYTES_MAX).await
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for Log {
+    type LogReader = Self;
+
+    async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, StorageError> {
+        let table = self.shared.table();
+        Ok(LogState {
+            last_purged_log_id: table.purged,
+            last_log_id: table.last(),
+        })
+    }
+
+    async fn get_log_reader(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> Result<(), StorageError> {
+        self.ask(|done| Request::Vote(*vote, done))
+            .await
+            .map_err(|error| StorageIOError::write_vote(&error))?;
+        self.shared.table().vote = Some(*vote);
+        Ok(())
+    }
+
+    async fn read_vote(&mut self) -> Result<Option<Vote>, StorageError> {
+        Ok(self.shared.table().vote)
+    }
+
+    /// Written with the next block: it only saves work at the next start.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), StorageError> {
+        self.shared.table().committed = committed;
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> Result<Option<LogId>, StorageError> {
+        Ok(self.shared.table().committed)
+    }
+
+    async fn append<I>(
+        &mut self,
+        entries: I,
+        callback: LogFlushed<TypeConfig>,
+    ) -> Result<(), StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut encoded = Vec::new();
+        for entry in entries {
+            let bytes = entry_out(&entry).encode();
+            let slot = Slot {
+                log_id: entry.log_id,
+                size: bytes.len(),
+                crc: crc32fast::hash(&bytes),
+                place: None,
+                entry: Some(entry),
+            };
+            encoded.push((slot.log_id, bytes));
+            let log_id = slot.log_id;
+            self.shared
+                .table()
+                .append(slot)
+                .map_err(|gap| StorageIOError::write_log_entry(log_id, &gap))?;
+        }
+        self.send(Request::Append(encoded, Done::Flushed(callback)))
+            .await
+            .map_err(|error| StorageIOError::write_logs(&error).into())
+    }
+
+    async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.shared.table().truncate(log_id.index);
+        self.ask(|done| Request::Truncate(log_id, done))
+            .await
+            .map_err(|error| StorageIOError::write_logs(&error).into())
+    }
+
+    /// Not waited for: entries that come back after a power cut are covered by the snapshot.
+    async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
+        self.shared.table().purge(log_id);
+        self.send(Request::Purge(log_id))
+            .await
+            .map_err(|error| StorageIOError::write_logs(&error).into())
+    }
+}

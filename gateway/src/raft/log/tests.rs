@@ -1,0 +1,400 @@
+//! The log against openraft's contract, torn writes, flipped bits, and every point at which a disk can fail.
+
+mod faulty;
+
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
+
+use beemesh_protocol::state::{Change, Command};
+use openraft::{
+    EntryPayload, LeaderId, RaftLogReader,
+    storage::{RaftLogStorage, RaftLogStorageExt},
+    testing::{StoreBuilder, Suite},
+};
+use tempfile::TempDir;
+use tokio::sync::watch;
+
+use self::faulty::{Fault, Faulty};
+use super::*;
+use crate::raft::{
+    View,
+    disk::{Disk, System},
+    machine::{Machine, snapshots::Snapshots},
+    types::{Batch, NodeId},
+};
+
+/// Small, so that a short test rolls over several segments.
+const SEGMENT: u64 = 4 << 10;
+
+fn log_id(term: u64, index: u64) -> LogId {
+    LogId::new(LeaderId::new(term, NodeId::from(1)), index)
+}
+
+fn entry(term: u64, index: u64, size: usize) -> Entry {
+    let command = Command {
+        at_ms: index,
+        change: Change::DeleteManifest {
+            manifest: "m".repeat(size),
+        },
+    };
+    Entry {
+        log_id: log_id(term, index),
+        payload: EntryPayload::Normal(Batch(Arc::new(vec![command]))),
+    }
+}
+
+struct Open {
+    log: Log,
+    thread: JoinHandle<()>,
+}
+
+impl Open {
+    fn on(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, LogError> {
+        let (log, _, thread) = Log::open(disk, dir, SEGMENT, watch::channel(None).0)?;
+        Ok(Self { log, thread })
+    }
+
+    /// Ends the writer without a farewell, as a kill would.
+    async fn kill(self) {
+        drop(self.log);
+        tokio::task::spawn_blocking(move || self.thread.join())
+            .await
+            .unwrap()
+            .unwrap();
+    }
+}
+
+/// All that a log promises to keep.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Kept {
+    vote: Option<Vote>,
+    purged: Option<LogId>,
+    entries: BTreeMap<u64, Entry>,
+}
+
+impl Kept {
+    async fn of(log: &mut Log) -> Self {
+        let entries = log.try_get_log_entries(..).await.unwrap();
+        Self {
+            vote: log.read_vote().await.unwrap(),
+            purged: log.get_log_state().await.unwrap().last_purged_log_id,
+            entries: entries.into_iter().map(|e| (e.log_id.index, e)).collect(),
+        }
+    }
+}
+
+#[derive(Debug, Clone)]
+enum Step {
+    Vote(u64),
+    Append(u64, std::ops::Range<u64>, usize),
+    Truncate(u64),
+    Purge(u64),
+}
+
+impl Step {
+    async fn run(&self, log: &mut Log) -> Result<(), StorageError> {
+        match self {
+            Self::Vote(term) => log.save_vote(&Vote::new(*term, NodeId::from(1))).await,
+            Self::Append(term, indexes, size) => {
+                let entries: Vec<_> = indexes.clone().map(|i| entry(*term, i, *size)).collect();
+                log.blocking_append(entries).await
+            }
+            Self::Truncate(index) => log.truncate(log_id(1, *index)).await,
+            Self::Purge(index) => {
+                log.purge(log_id(1, *index)).await?;
+                // A purge is not waited for; a vote behind it is.
+                let vote = log.read_vote().await?.unwrap_or_default();
+                log.save_vote(&vote).await
+            }
+        }
+    }
+
+    fn model(&self, kept: &mut Kept) {
+        match self {
+            Self::Vote(term) => kept.vote = Some(Vote::new(*term, NodeId::from(1))),
+            Self::Append(term, indexes, size) => kept
+                .entries
+                .extend(indexes.clone().map(|i| (i, entry(*term, i, *size)))),
+            Self::Truncate(index) => drop(kept.entries.split_off(index)),
+            Self::Purge(index) => {
+                kept.vote = Some(kept.vote.unwrap_or_default());
+                kept.purged = Some(log_id(1, *index));
+                kept.entries = kept.entries.split_off(&(index + 1));
+            }
+        }
+    }
+}
+
+/// Fills several segments, cuts, appends again, purges some segments, goes on.
+fn story() -> Vec<Step> {
+    vec![
+        Step::Vote(1),
+        Step::Append(1, 0..1, 10),
+        Step::Append(1, 1..20, 300),
+        Step::Truncate(15),
+        Step::Vote(2),
+        Step::Append(2, 15..30, 200),
+        Step::Purge(12),
+        Step::Append(2, 30..31, 6000),
+        Step::Append(2, 31..35, 50),
+        Step::Vote(3),
+    ]
+}
+
+struct OnDisk;
+
+impl StoreBuilder<TypeConfig, Log, Machine, TempDir> for OnDisk {
+    async fn build(&self) -> Result<(TempDir, Log, Machine), StorageError> {
+        let dir = tempfile::tempdir().unwrap();
+        let disk: Arc<dyn Disk> = Arc::new(System);
+        let (log, _, _) = Log::open(
+            Arc::clone(&disk),
+            dir.path(),
+            SEGMENT,
+            watch::channel(None).0,
+        )
+        .unwrap();
+        let snapshots = Arc::new(Snapshots::new(disk, dir.path().to_owned()));
+        let view = watch::channel(Arc::new(View::default())).0;
+        Ok((dir, log, Machine::open(snapshots, None, view)))
+    }
+}
+
+#[test]
+fn log_and_machine_pass_the_storage_suite() {
+    Suite::test_all(OnDisk).unwrap();
+}
+
+#[tokio::test]
+async fn a_log_comes_back_as_it_was() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(System);
+    let mut kept = Kept::default();
+    for step in story() {
+        let mut open = Open::on(Arc::clone(&disk), dir.path()).unwrap();
+        step.run(&mut open.log).await.unwrap();
+        step.model(&mut kept);
+        assert_eq!(Kept::of(&mut open.log).await, kept, "after {step:?}");
+        open.kill().await;
+        let mut open = Open::on(Arc::clone(&disk), dir.path()).unwrap();
+        assert_eq!(
+            Kept::of(&mut open.log).await,
+            kept,
+            "reopened after {step:?}"
+        );
+        open.kill().await;
+    }
+    let segments = disk.list(dir.path()).unwrap().len();
+    assert!(
+        (2..8).contains(&segments),
+        "{segments} segments after a purge"
+    );
+}
+
+#[tokio::test]
+async fn the_commit_point_is_kept_with_the_next_block_and_at_the_close() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(System);
+    let mut open = Open::on(Arc::clone(&disk), dir.path()).unwrap();
+    Step::Append(1, 0..3, 1).run(&mut open.log).await.unwrap();
+    open.log.save_committed(Some(log_id(1, 1))).await.unwrap();
+    Step::Append(1, 3..4, 1).run(&mut open.log).await.unwrap();
+    open.log.save_committed(Some(log_id(1, 2))).await.unwrap();
+    open.kill().await;
+    let mut open = Open::on(Arc::clone(&disk), dir.path()).unwrap();
+    assert_eq!(open.log.read_committed().await.unwrap(), Some(log_id(1, 1)));
+    open.log.save_committed(Some(log_id(1, 3))).await.unwrap();
+    open.log.close().await.unwrap();
+    open.kill().await;
+    let mut open = Open::on(disk, dir.path()).unwrap();
+    assert_eq!(open.log.read_committed().await.unwrap(), Some(log_id(1, 3)));
+    open.kill().await;
+}
+
+/// A log of one segment with four blocks, its file, and where each block ends.
+async fn four_blocks(dir: &Path) -> (PathBuf, Vec<usize>, Vec<Kept>) {
+    let disk: Arc<dyn Disk> = Arc::new(System);
+    let mut open = Open::on(disk, dir).unwrap();
+    let (mut ends, mut kept) = (vec![block::HEADER], vec![Kept::default()]);
+    for step in [
+        Step::Vote(1),
+        Step::Append(1, 0..2, 20),
+        Step::Append(1, 2..3, 90),
+        Step::Append(1, 3..5, 5),
+    ] {
+        let before = open.log.written();
+        step.run(&mut open.log).await.unwrap();
+        let size = usize::try_from(open.log.written() - before).unwrap();
+        ends.push(ends.last().unwrap() + size);
+        let mut now = kept.last().unwrap().clone();
+        step.model(&mut now);
+        kept.push(now);
+    }
+    open.kill().await;
+    (dir.join(format!("{:020}.log", 1)), ends, kept)
+}
+
+#[tokio::test]
+async fn a_log_cut_anywhere_keeps_exactly_the_blocks_before_the_cut() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, ends, kept) = four_blocks(dir.path()).await;
+    let whole = fs::read(&path).unwrap();
+    let end = *ends.last().unwrap();
+    for cut in ends[1]..=end {
+        // The file ends there, or what is behind was never written.
+        for torn in [
+            whole[..cut].to_vec(),
+            [&whole[..cut], &vec![0; whole.len() - cut]].concat(),
+        ] {
+            // A block that ends in zeros may be whole although its end was not written.
+            let same = |end: &&usize| torn.get(..**end) == Some(&whole[..**end]);
+            let blocks = ends.iter().filter(same).count() - 1;
+            fs::write(&path, &torn).unwrap();
+            let mut open = Open::on(Arc::new(System), dir.path()).unwrap();
+            assert_eq!(Kept::of(&mut open.log).await, kept[blocks], "cut at {cut}");
+            // What is appended next survives, too.
+            let mut after = kept[blocks].clone();
+            let next = after.entries.len() as u64;
+            let step = Step::Append(9, next..next + 1, 3);
+            step.run(&mut open.log).await.unwrap();
+            step.model(&mut after);
+            open.kill().await;
+            let mut open = Open::on(Arc::new(System), dir.path()).unwrap();
+            assert_eq!(Kept::of(&mut open.log).await, after, "after a cut at {cut}");
+            open.kill().await;
+            for name in System.list(dir.path()).unwrap() {
+                fs::remove_file(dir.path().join(name)).unwrap();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_flipped_bit_is_refused_unless_it_is_in_the_last_block() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, ends, kept) = four_blocks(dir.path()).await;
+    let whole = fs::read(&path).unwrap();
+    let (last, end) = (ends[ends.len() - 2], *ends.last().unwrap());
+    for at in 0..end {
+        let mut damaged = whole.clone();
+        damaged[at] ^= 0x10;
+        fs::write(&path, &damaged).unwrap();
+        match Open::on(Arc::new(System), dir.path()) {
+            Ok(mut open) => {
+                assert!(at >= last, "damage at {at} was not found");
+                assert_eq!(Kept::of(&mut open.log).await, kept[kept.len() - 2]);
+                open.kill().await;
+            }
+            Err(LogError::Damaged {
+                path: named,
+                offset,
+                ..
+            }) => {
+                assert!(at < last, "damage at {at} is a torn tail");
+                let block = ends.iter().filter(|end| **end <= at).max();
+                let start = block.copied().unwrap_or(0) as u64;
+                assert_eq!((named, offset), (path.clone(), start), "damage at {at}");
+            }
+            Err(error) => panic!("damage at {at}: {error}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_missing_segment_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut open = Open::on(Arc::new(System), dir.path()).unwrap();
+    for step in story() {
+        step.run(&mut open.log).await.unwrap();
+    }
+    open.kill().await;
+    let mut names = System.list(dir.path()).unwrap();
+    names.sort();
+    fs::remove_file(dir.path().join(&names[1])).unwrap();
+    let error = Open::on(Arc::new(System), dir.path()).err().unwrap();
+    assert!(matches!(error, LogError::Damaged { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn an_old_entry_that_was_damaged_on_disk_is_not_handed_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, ends, _) = four_blocks(dir.path()).await;
+    let mut open = Open::on(Arc::new(System), dir.path()).unwrap();
+    let mut damaged = fs::read(&path).unwrap();
+    let at = ends[3] - 10;
+    damaged[at] ^= 1;
+    fs::write(&path, damaged).unwrap();
+    let error = open.log.try_get_log_entries(2..3).await.unwrap_err();
+    assert!(
+        error.to_string().contains("is not what was written"),
+        "{error}"
+    );
+    open.kill().await;
+}
+
+/// Whatever operation fails, and however: after the next start everything that was acknowledged is there, nothing that was
+/// never asked for is, and until then nothing more is acknowledged.
+#[tokio::test]
+async fn nothing_acknowledged_is_lost_wherever_the_disk_fails() {
+    let dir = Path::new("/log");
+    let operations = {
+        let disk = Faulty::new(None);
+        let mut open = Open::on(Arc::new(disk.clone()), dir).unwrap();
+        for step in story() {
+            step.run(&mut open.log).await.unwrap();
+        }
+        open.kill().await;
+        disk.operations()
+    };
+    assert!(operations > 30, "{operations}");
+    for seed in 0..4 {
+        for fault in [Fault::Error, Fault::Short, Fault::PowerCut] {
+            for at in 0..operations {
+                let what = format!("{fault:?} at operation {at}, seed {seed}");
+                let disk = Faulty::new(Some((fault, at, seed)));
+                let (acknowledged, tried) = until_failure(&disk, dir).await;
+                disk.power_cut();
+                let mut open = Open::on(Arc::new(disk.clone()), dir)
+                    .unwrap_or_else(|error| panic!("{what}: {error}"));
+                let found = Kept::of(&mut open.log).await;
+                let purge_came = tried.purged == found.purged;
+                let mut least = acknowledged.clone();
+                let mut most = tried.clone();
+                if purge_came {
+                    let from = found.purged.map_or(0, |id| id.index + 1);
+                    least.entries = least.entries.split_off(&from);
+                    most.entries = most.entries.split_off(&from);
+                    least.purged = found.purged;
+                } else {
+                    most = acknowledged.clone();
+                }
+                assert!(
+                    found == least || found == most,
+                    "{what}: {found:?}\nis neither {least:?}\nnor {most:?}"
+                );
+                // And the log goes on.
+                Step::Vote(9).run(&mut open.log).await.unwrap();
+                open.kill().await;
+            }
+        }
+    }
+}
+
+/// Runs the story until a step fails: what was acknowledged, and what that would be had the failed step succeeded.
+async fn until_failure(disk: &Faulty, dir: &Path) -> (Kept, Kept) {
+    let (mut acknowledged, mut tried) = (Kept::default(), Kept::default());
+    let Ok(mut open) = Open::on(Arc::new(disk.clone()), dir) else {
+        return (acknowledged, tried);
+    };
+    for step in story() {
+        step.model(&mut tried);
+        let result = tokio::time::timeout(Duration::from_secs(10), step.run(&mut open.log));
+        if result.await.unwrap().is_err() {
+            let vote = Vote::new(7, NodeId::from(1));
+            assert!(open.log.save_vote(&vote).await.is_err(), "acknowledged");
+            break;
+        }
+        acknowledged = tried.clone();
+    }
+    open.kill().await;
+    (acknowledged, tried)
+}

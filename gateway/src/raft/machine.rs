@@ -1,0 +1,188 @@
+//! The replicated state machine: applies what is committed, takes and installs snapshots.
+//!
+//! Shell over the pure [`State`]. After every batch that openraft hands over, the new [`View`] is published. The state
+//! is in memory only: after a restart it is the newest snapshot and the log behind it.
+
+pub(crate) mod snapshots;
+#[cfg(test)]
+mod tests;
+
+use std::{io, sync::Arc};
+
+use beemesh_protocol::{peer::Outcome, state};
+use bytes::Bytes;
+use openraft::{
+    EntryPayload, OptionalSend, RaftSnapshotBuilder, StorageIOError, storage::RaftStateMachine,
+};
+use tokio::sync::watch;
+
+use self::snapshots::Snapshots;
+use super::{
+    View,
+    types::{
+        Entry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership, TypeConfig, meta_in,
+        meta_out,
+    },
+};
+use crate::state::State;
+
+/// The state machine of one node.
+pub(crate) struct Machine {
+    state: Arc<State>,
+    applied: Option<LogId>,
+    membership: StoredMembership,
+    view: watch::Sender<Arc<View>>,
+    snapshots: Arc<Snapshots>,
+}
+
+impl Machine {
+    /// Starts from the newest snapshot.
+    pub(crate) fn open(
+        snapshots: Arc<Snapshots>,
+        newest: Option<(SnapshotMeta, State)>,
+        view: watch::Sender<Arc<View>>,
+    ) -> Self {
+        let (meta, state) = newest.unwrap_or_default();
+        let machine = Self {
+            state: Arc::new(state),
+            applied: meta.last_log_id,
+            membership: meta.last_membership,
+            view,
+            snapshots,
+        };
+        machine.publish();
+        machine
+    }
+
+    fn publish(&self) {
+        self.view.send_replace(Arc::new(View {
+            applied: self.applied.map_or(0, |id| id.index),
+            state: Arc::clone(&self.state),
+        }));
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotBuilder = Builder;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), StorageError> {
+        Ok((self.applied, self.membership.clone()))
+    }
+
+    async fn apply<I>(&mut self, entries: I) -> Result<Vec<Vec<Outcome>>, StorageError>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let mut outcomes = Vec::new();
+        let mut state = State::clone(&self.state);
+        for entry in entries {
+            let index = entry.log_id.index;
+            outcomes.push(match entry.payload {
+                EntryPayload::Blank => Vec::new(),
+                EntryPayload::Normal(batch) => batch
+                    .0
+                    .iter()
+                    .map(|command| state.apply(index, command))
+                    .collect(),
+                EntryPayload::Membership(membership) => {
+                    self.membership = StoredMembership::new(Some(entry.log_id), membership);
+                    Vec::new()
+                }
+            });
+            self.applied = Some(entry.log_id);
+        }
+        self.state = Arc::new(state);
+        self.publish();
+        Ok(outcomes)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Builder {
+        Builder {
+            state: Arc::clone(&self.state),
+            meta: SnapshotMeta {
+                last_log_id: self.applied,
+                last_membership: self.membership.clone(),
+                snapshot_id: snapshot_id(self.applied),
+            },
+            snapshots: Arc::clone(&self.snapshots),
+        }
+    }
+
+    async fn begin_receiving_snapshot(&mut self) -> Result<Box<Bytes>, StorageError> {
+        Ok(Box::default())
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMeta,
+        snapshot: Box<Bytes>,
+    ) -> Result<(), StorageError> {
+        let signature = Some(meta.signature());
+        let decoded = state::Snapshot::decode(&snapshot)
+            .map_err(|error| StorageIOError::read_snapshot(signature.clone(), &error))?;
+        let snapshots = Arc::clone(&self.snapshots);
+        let out = meta_out(meta);
+        blocking(move || snapshots.save(&out, &snapshot))
+            .await
+            .map_err(|error| StorageIOError::write_snapshot(signature, &error))?;
+        self.state = Arc::new(State::from_snapshot(decoded));
+        self.applied = meta.last_log_id;
+        self.membership = meta.last_membership.clone();
+        self.publish();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> Result<Option<Snapshot>, StorageError> {
+        let snapshots = Arc::clone(&self.snapshots);
+        let newest = blocking(move || snapshots.newest())
+            .await
+            .map_err(|error| StorageIOError::read_snapshot(None, &error))?;
+        Ok(newest.map(|file| Snapshot {
+            meta: meta_in(file.meta),
+            snapshot: Box::new(Bytes::from(file.state)),
+        }))
+    }
+}
+
+/// Takes a snapshot of the state as it was when the builder was made, while the machine goes on.
+pub(crate) struct Builder {
+    state: Arc<State>,
+    meta: SnapshotMeta,
+    snapshots: Arc<Snapshots>,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Builder {
+    async fn build_snapshot(&mut self) -> Result<Snapshot, StorageError> {
+        let (state, snapshots) = (Arc::clone(&self.state), Arc::clone(&self.snapshots));
+        let meta = meta_out(&self.meta);
+        let bytes = blocking(move || {
+            let bytes = state.to_snapshot().encode();
+            snapshots.save(&meta, &bytes)?;
+            Ok(bytes)
+        })
+        .await
+        .map_err(|error| StorageIOError::write_snapshot(Some(self.meta.signature()), &error))?;
+        Ok(Snapshot {
+            meta: self.meta.clone(),
+            snapshot: Box::new(bytes),
+        })
+    }
+}
+
+/// The same entry gives the same name everywhere: two snapshots of it hold the same state.
+fn snapshot_id(applied: Option<LogId>) -> String {
+    applied.map_or_else(
+        || "0-0".into(),
+        |id| format!("{}-{}", id.leader_id.term, id.index),
+    )
+}
+
+/// Runs disk work off the runtime's threads.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, snapshots::SnapshotError> + Send + 'static,
+) -> io::Result<T> {
+    tokio::task::spawn_blocking(work)
+        .await?
+        .map_err(io::Error::other)
+}

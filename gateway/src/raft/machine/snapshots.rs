@@ -1,0 +1,201 @@
+//! Snapshot files.
+//!
+//! Shell. `INDEX-TERM.snapshot` holds a [`SnapshotFile`] and then the SHA-256 of it. A new one is durable under its
+//! name before it counts; the two newest are kept, so that a damaged one does not have to be the end.
+
+use std::{
+    io,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use beemesh_protocol::{
+    DecodeError,
+    raft::{SnapshotFile, SnapshotMeta},
+    state,
+};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    raft::{
+        disk::Disk,
+        types::{self, LogId, meta_in},
+    },
+    state::State,
+};
+
+/// How many are kept.
+const KEPT: usize = 2;
+/// Size of the hash behind the file's content.
+const HASH: usize = 32;
+
+/// Why a snapshot cannot be written or read.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SnapshotError {
+    /// The file system refused.
+    #[error("raft snapshot {path}: {source}")]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+    /// The bytes are not those that were written.
+    #[error("raft snapshot {0} is damaged: its hash does not match")]
+    Damaged(PathBuf),
+    /// The bytes are those that were written, but this version cannot read them.
+    #[error("raft snapshot {path} cannot be read by this version: {source}")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: DecodeError,
+    },
+    /// The newest is damaged and the log does not reach back to an older one.
+    #[error(
+        "raft snapshot {0} is damaged, and the log does not reach back to an older one: remove this host from the cluster \
+         and let it join again"
+    )]
+    Lost(PathBuf),
+    /// There is none although the log needs one.
+    #[error(
+        "the raft log begins behind entry {0} and there is no snapshot in {1}: remove this host from the cluster and let it \
+         join again"
+    )]
+    Missing(u64, PathBuf),
+}
+
+/// The snapshots of one node.
+pub(crate) struct Snapshots {
+    disk: Arc<dyn Disk>,
+    dir: PathBuf,
+}
+
+impl Snapshots {
+    pub(crate) fn new(disk: Arc<dyn Disk>, dir: PathBuf) -> Self {
+        Self { disk, dir }
+    }
+
+    /// Makes a snapshot durable and lets go of the ones before the last.
+    pub(crate) fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> Result<(), SnapshotError> {
+        let (index, term) = meta.last_log_id.map_or((0, 0), |id| (id.index, id.term));
+        let path = self.dir.join(format!("{index:020}-{term}.snapshot"));
+        let mut bytes = SnapshotFile {
+            meta: meta.clone(),
+            state: state.to_vec(),
+        }
+        .encode()
+        .to_vec();
+        let hash = Sha256::digest(&bytes);
+        bytes.extend_from_slice(&hash);
+        self.replace(&path, &bytes)
+            .map_err(|source| SnapshotError::Io { path, source })?;
+        for path in self.list()?.into_iter().skip(KEPT) {
+            self.disk
+                .remove(&path)
+                .map_err(|source| SnapshotError::Io { path, source })?;
+        }
+        Ok(())
+    }
+
+    fn replace(&self, path: &Path, bytes: &[u8]) -> io::Result<()> {
+        let partial = path.with_extension("partial");
+        match self.disk.remove(&partial) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = self.disk.create(&partial)?;
+        file.write_at(bytes, 0)?;
+        file.sync()?;
+        self.disk.rename(&partial, path)?;
+        self.disk.sync_dir(&self.dir)
+    }
+
+    /// The snapshot files, newest first.
+    fn list(&self) -> Result<Vec<PathBuf>, SnapshotError> {
+        let mut names = self
+            .disk
+            .list(&self.dir)
+            .map_err(|source| SnapshotError::Io {
+                path: self.dir.clone(),
+                source,
+            })?;
+        names.retain(|name| name.ends_with(".snapshot"));
+        names.sort_by(|a, b| b.cmp(a));
+        Ok(names.into_iter().map(|name| self.dir.join(name)).collect())
+    }
+
+    /// The newest snapshot.
+    pub(crate) fn newest(&self) -> Result<Option<SnapshotFile>, SnapshotError> {
+        self.list()?.first().map(|path| self.read(path)).transpose()
+    }
+
+    fn read(&self, path: &Path) -> Result<SnapshotFile, SnapshotError> {
+        let failed = |source| SnapshotError::Io {
+            path: path.to_owned(),
+            source,
+        };
+        let file = self.disk.open(path).map_err(failed)?;
+        let size = file.size().map_err(failed)?;
+        let size = usize::try_from(size).map_err(|error| failed(io::Error::other(error)))?;
+        let mut bytes = vec![0; size];
+        file.read_at(&mut bytes, 0).map_err(failed)?;
+        let content = size
+            .checked_sub(HASH)
+            .map(|at| bytes.split_at(at))
+            .filter(|(content, hash)| Sha256::digest(content)[..] == **hash)
+            .map(|(content, _)| content)
+            .ok_or_else(|| SnapshotError::Damaged(path.to_owned()))?;
+        SnapshotFile::decode(content).map_err(|source| SnapshotError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })
+    }
+
+    /// What to start from, given that the log holds the entries behind `purged`. A damaged newest snapshot is set aside
+    /// when the log can make up for it.
+    pub(crate) fn load(
+        &self,
+        purged: Option<LogId>,
+    ) -> Result<Option<(types::SnapshotMeta, State)>, SnapshotError> {
+        let mut damaged = Vec::new();
+        for path in self.list()? {
+            match self.read(&path) {
+                Ok(file) => {
+                    let last = file.meta.last_log_id.map(|id| id.index);
+                    if let Some(newest) = damaged.first()
+                        && purged.map(|id| id.index) > last
+                    {
+                        return Err(SnapshotError::Lost(PathBuf::clone(newest)));
+                    }
+                    self.set_aside(&damaged)?;
+                    let state = state::Snapshot::decode(&file.state)
+                        .map_err(|source| SnapshotError::Unreadable { path, source })?;
+                    return Ok(Some((meta_in(file.meta), State::from_snapshot(state))));
+                }
+                Err(SnapshotError::Damaged(path)) => damaged.push(path),
+                Err(error) => return Err(error),
+            }
+        }
+        match (damaged.first(), purged) {
+            (Some(newest), Some(_)) => Err(SnapshotError::Lost(newest.clone())),
+            (None, Some(purged)) => Err(SnapshotError::Missing(purged.index, self.dir.clone())),
+            (_, None) => self.set_aside(&damaged).map(|()| None),
+        }
+    }
+
+    fn set_aside(&self, damaged: &[PathBuf]) -> Result<(), SnapshotError> {
+        for path in damaged {
+            tracing::error!(path = %path.display(), "damaged snapshot; starting from an older one and the log");
+            self.disk
+                .rename(path, &path.with_extension("damaged"))
+                .map_err(|source| SnapshotError::Io {
+                    path: path.clone(),
+                    source,
+                })?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,160 @@
+//! Who votes and who follows.
+//!
+//! [`next_change`] is pure: members as they are and hosts as they should be in, the one next change out. The leader carries
+//! one change out at a time; each is an entry of the log.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use beemesh_protocol::HostId;
+use openraft::{ChangeMembers, EmptyNode};
+use tokio::time::timeout;
+
+use super::{MembersError, Metrics, Node, Role, serve::ANSWER_MAX, types::NodeId};
+
+/// More voters make every commit wait for more hosts and survive more failures; five survive two.
+pub(crate) const VOTERS_MAX: usize = 5;
+/// A learner this many entries behind is caught up: the rest is a moment's replication.
+const LAG_MAX: u64 = 100;
+
+/// A change of membership.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Change {
+    Learn(HostId),
+    Promote(HostId),
+    RemoveVoter(HostId),
+    RemoveLearner(HostId),
+}
+
+/// The next change, if any. Hosts that left go first: a voter that is gone weakens every majority.
+fn next_change(
+    metrics: &Metrics,
+    hosts: &BTreeSet<HostId>,
+    caught_up: impl Fn(&HostId) -> bool,
+) -> Option<Change> {
+    let voters = &metrics.voters;
+    let learners = &metrics.learners;
+    let gone = |members: &BTreeSet<HostId>| members.difference(hosts).next().copied();
+    if let Some(host) = gone(learners) {
+        return Some(Change::RemoveLearner(host));
+    }
+    if let Some(host) = gone(voters).filter(|_| voters.len() > 1) {
+        return Some(Change::RemoveVoter(host));
+    }
+    let unknown = hosts
+        .iter()
+        .find(|host| !voters.contains(host) && !learners.contains(host));
+    if let Some(host) = unknown {
+        return Some(Change::Learn(*host));
+    }
+    learners
+        .iter()
+        .filter(|_| voters.len() < VOTERS_MAX)
+        .find(|host| metrics.acknowledging.contains(host) && caught_up(host))
+        .map(|host| Change::Promote(*host))
+}
+
+impl Node {
+    /// Brings the members a step or more closer to these hosts: new hosts learn, learners that have caught up vote while
+    /// there are fewer than [`VOTERS_MAX`] voters, hosts that are not named leave. Does nothing but on the leader. To be
+    /// called again when hosts or metrics change: a learner may need time to catch up.
+    pub(crate) async fn reconcile_members(&self, hosts: &[HostId]) -> Result<(), MembersError> {
+        let hosts: BTreeSet<HostId> = hosts.iter().copied().collect();
+        if hosts.is_empty() {
+            return Ok(());
+        }
+        let _one_at_a_time = self.inner.changing.lock().await;
+        let raft = &self.inner.raft;
+        loop {
+            let raw = raft.metrics().borrow().clone();
+            let metrics = self.summary(&raw);
+            if metrics.role != Role::Leader || !metrics.quorum {
+                return Ok(());
+            }
+            let caught_up = |host: &HostId| {
+                let matched = raw.replication.as_ref().and_then(|r| r.get(&NodeId(*host)));
+                let matched = matched.copied().flatten().map_or(0, |id| id.index);
+                matched + LAG_MAX >= raw.last_log_index.unwrap_or(0) && matched > 0
+            };
+            let Some(change) = next_change(&metrics, &hosts, caught_up) else {
+                let mut known = hosts;
+                known.extend(metrics.voters.iter().chain(&metrics.learners));
+                self.inner.peers.retain(&known);
+                return Ok(());
+            };
+            tracing::info!(?change, "change the members");
+            let one = |host| BTreeSet::from([NodeId(host)]);
+            let node = |host| BTreeMap::from([(NodeId(host), EmptyNode {})]);
+            let (members, retain) = match change {
+                Change::Learn(host) => (ChangeMembers::AddNodes(node(host)), true),
+                Change::Promote(host) => (ChangeMembers::AddVoterIds(one(host)), true),
+                Change::RemoveVoter(host) => (ChangeMembers::RemoveVoters(one(host)), false),
+                Change::RemoveLearner(host) => (ChangeMembers::RemoveNodes(one(host)), false),
+            };
+            timeout(ANSWER_MAX, raft.change_membership(members, retain))
+                .await
+                .map_err(|_| MembersError(format!("{change:?}: not committed in {ANSWER_MAX:?}")))?
+                .map_err(|error| MembersError(format!("{change:?}: {error}")))?;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn host(number: u8) -> HostId {
+        HostId([number; 32])
+    }
+
+    fn set(numbers: &[u8]) -> BTreeSet<HostId> {
+        numbers.iter().copied().map(host).collect()
+    }
+
+    #[test]
+    fn members_follow_the_hosts_one_change_at_a_time() {
+        use Change::{Learn, Promote, RemoveLearner, RemoveVoter};
+        type Case<'a> = (&'a [u8], &'a [u8], &'a [u8], &'a [u8], Option<Change>);
+        let cases: [Case<'_>; 9] = [
+            // voters, learners, acknowledging, hosts
+            (&[1], &[], &[1], &[1], None),
+            (&[1], &[], &[1], &[1, 2, 3], Some(Learn(host(2)))),
+            (&[1], &[2], &[1], &[1, 2], None),
+            (&[1], &[2], &[1, 2], &[1, 2], Some(Promote(host(2)))),
+            (&[1, 2, 3, 4, 5], &[6], &[1, 6], &[1, 2, 3, 4, 5, 6], None),
+            (
+                &[1, 2, 3],
+                &[4],
+                &[1],
+                &[1, 2, 3],
+                Some(RemoveLearner(host(4))),
+            ),
+            (
+                &[1, 2, 3],
+                &[4],
+                &[1, 4],
+                &[1, 2, 4],
+                Some(RemoveVoter(host(3))),
+            ),
+            // The leader itself leaves like anybody else, but the last voter stays.
+            (&[1, 2], &[], &[1, 2], &[2], Some(RemoveVoter(host(1)))),
+            (&[1], &[], &[1], &[2], Some(Learn(host(2)))),
+        ];
+        for (voters, learners, acknowledging, hosts, expected) in cases {
+            let metrics = Metrics {
+                voters: set(voters),
+                learners: set(learners),
+                acknowledging: set(acknowledging),
+                ..Metrics::default()
+            };
+            let found = next_change(&metrics, &set(hosts), |_| true);
+            assert_eq!(found, expected, "{voters:?} {learners:?} -> {hosts:?}");
+        }
+        let lagging = Metrics {
+            voters: set(&[1]),
+            learners: set(&[2]),
+            acknowledging: set(&[1, 2]),
+            ..Metrics::default()
+        };
+        assert_eq!(next_change(&lagging, &set(&[1, 2]), |_| false), None);
+    }
+}

@@ -1,0 +1,106 @@
+//! How consensus is doing, in the words of the rest of the gateway.
+//!
+//! Shell: one task turns openraft's metrics into [`Metrics`], asks for a snapshot when the log has grown by many bytes, lets
+//! go of the entries behind it when they take too much of the disk, and notices when openraft has ended.
+
+use std::{sync::Arc, time::Duration};
+
+use openraft::ServerState;
+use tokio::{sync::watch, time};
+
+use super::{LOG_BYTES, Metrics, Node, Role, SNAPSHOT_BYTES, types::RaftMetrics};
+
+/// Who acknowledges changes with time alone.
+const REFRESH: Duration = Duration::from_millis(250);
+
+impl Node {
+    /// Keeps the metrics true until openraft ends.
+    pub(super) fn watch(&self, publish: watch::Sender<Metrics>) {
+        let node = Self {
+            inner: Arc::clone(&self.inner),
+        };
+        tokio::spawn(async move {
+            let mut raw = node.inner.raft.metrics();
+            let mut refresh = time::interval(REFRESH);
+            let (mut snapshot, mut written) = (None, 0);
+            loop {
+                let now = raw.borrow_and_update().clone();
+                let metrics = node.summary(&now);
+                let stopped = metrics.role == Role::Stopped;
+                publish.send_if_modified(|before| {
+                    let changed = *before != metrics;
+                    *before = metrics;
+                    changed
+                });
+                if let Err(fatal) = &now.running_state {
+                    node.ended(&fatal.to_string());
+                }
+                if stopped {
+                    return;
+                }
+                if snapshot != now.snapshot {
+                    (snapshot, written) = (now.snapshot, node.inner.log.written());
+                    // Kept entries are a convenience for followers, and they may be large.
+                    if let Some(last) = snapshot.filter(|_| node.inner.log.held() > LOG_BYTES) {
+                        drop(node.inner.raft.trigger().purge_log(last.index).await);
+                    }
+                } else if node.inner.log.written() > written + SNAPSHOT_BYTES {
+                    written = node.inner.log.written();
+                    // An error means that openraft has ended, which the next round sees.
+                    drop(node.inner.raft.trigger().snapshot().await);
+                }
+                tokio::select! {
+                    changed = raw.changed() => if changed.is_err() {
+                        node.ended("openraft has ended");
+                        return;
+                    },
+                    _ = refresh.tick() => {}
+                }
+            }
+        });
+    }
+
+    /// Notes why consensus ended, unless it is known already.
+    fn ended(&self, reason: &str) {
+        self.inner.failed.send_if_modified(|failed| {
+            let first = failed.is_none();
+            failed.get_or_insert_with(|| reason.to_owned());
+            first
+        });
+    }
+
+    pub(super) fn summary(&self, raw: &RaftMetrics) -> Metrics {
+        let host = self.inner.host;
+        let role = match (&raw.running_state, raw.state) {
+            (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
+            (Ok(()), ServerState::Learner) => Role::Learner,
+            (Ok(()), ServerState::Follower) => Role::Follower,
+            (Ok(()), ServerState::Candidate) => Role::Candidate,
+            (Ok(()), ServerState::Leader) => Role::Leader,
+        };
+        let membership = raw.membership_config.membership();
+        let mut acknowledging = self.inner.peers.lately();
+        acknowledging.insert(host);
+        acknowledging.retain(|host| membership.get_node(&super::types::NodeId(*host)).is_some());
+        let majority = membership.get_joint_config().iter().all(|config| {
+            let there = config.iter().filter(|node| acknowledging.contains(&node.0));
+            there.count() > config.len() / 2
+        });
+        Metrics {
+            role,
+            term: raw.current_term,
+            leader: raw.current_leader.map(|node| node.0),
+            voters: membership.voter_ids().map(|node| node.0).collect(),
+            learners: membership.learner_ids().map(|node| node.0).collect(),
+            last_log: raw.last_log_index.unwrap_or(0),
+            committed: self.inner.log.committed(),
+            applied: raw.last_applied.map_or(0, |id| id.index),
+            quorum: match role {
+                Role::Leader => majority,
+                Role::Follower | Role::Learner => raw.current_leader.is_some(),
+                Role::Candidate | Role::Stopped => false,
+            },
+            acknowledging,
+        }
+    }
+}

@@ -1,0 +1,360 @@
+//! Raft's messages to the other gateways, and theirs to this one.
+//!
+//! Shell: protocol messages on the streams of [`super::rpc`], openraft's types on the other side. A snapshot travels on a
+//! stream of its own, so that heartbeats never wait behind it.
+
+mod snapshot;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use beemesh_protocol::{
+    DecodeError, HostId,
+    frame::{CONTROL_MAX, RAFT_MAX},
+    ipc::Class,
+    peer,
+    raft::{self, ReplyBody, RequestBody},
+};
+use bytes::Bytes;
+use openraft::{
+    EmptyNode, RaftNetwork, RaftNetworkFactory,
+    error::{
+        Fatal, NetworkError, RPCError, RaftError, ReplicationClosed, StreamingError, Unreachable,
+    },
+    network::{Backoff, RPCOption},
+    raft::{
+        AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
+    },
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+
+pub(crate) use self::snapshot::receive as receive_snapshot;
+use super::{
+    Dial, LATELY,
+    rpc::{self, CallError, Client, Protocol},
+    types::{
+        LogId, NodeId, Raft, Snapshot, TypeConfig, Vote, entry_in, entry_out, log_id_in,
+        log_id_out, vote_in, vote_out,
+    },
+};
+
+/// Pause before Raft tries an unreachable host again: a little more than a heartbeat, and with the longest pause of
+/// [`super::rpc`] below the shortest election timeout.
+const UNREACHABLE_PAUSE: Duration = Duration::from_millis(200);
+
+/// Raft's own calls.
+pub(crate) struct RaftCalls;
+
+impl Protocol for RaftCalls {
+    type Request = RequestBody;
+    type Reply = ReplyBody;
+    const CLASS: Class = Class::Raft;
+    const LIMIT: usize = RAFT_MAX;
+    /// More than an election timeout, so that a busy host is not cut off, and less than a person waits.
+    const SILENCE_MAX: Duration = Duration::from_secs(3);
+
+    fn encode(id: u64, body: RequestBody) -> Bytes {
+        raft::Request { id, body }.encode()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<(u64, ReplyBody), DecodeError> {
+        raft::Reply::decode(bytes).map(|reply| (reply.id, reply.body))
+    }
+}
+
+/// Proposals, read indexes and observations.
+pub(crate) struct PeerCalls;
+
+impl Protocol for PeerCalls {
+    type Request = peer::RequestBody;
+    type Reply = peer::ReplyBody;
+    const CLASS: Class = Class::Peer;
+    const LIMIT: usize = CONTROL_MAX;
+    /// More than [`super::serve::ANSWER_MAX`]: a leader that waits for its followers is not silent.
+    const SILENCE_MAX: Duration = Duration::from_secs(5);
+
+    fn encode(id: u64, body: peer::RequestBody) -> Bytes {
+        peer::Request { id, body }.encode()
+    }
+
+    fn decode(bytes: &[u8]) -> Result<(u64, peer::ReplyBody), DecodeError> {
+        peer::Reply::decode(bytes).map(|reply| (reply.id, reply.body))
+    }
+}
+
+/// The streams to all other gateways, and when each was last heard.
+pub(crate) struct Peers {
+    pub(super) dial: Arc<dyn Dial>,
+    known: Mutex<BTreeMap<HostId, Known>>,
+}
+
+#[derive(Default)]
+struct Known {
+    raft: Option<Client<RaftCalls>>,
+    peer: Option<Client<PeerCalls>>,
+    heard: Option<Instant>,
+}
+
+impl Peers {
+    pub(crate) fn new(dial: Arc<dyn Dial>) -> Self {
+        Self {
+            dial,
+            known: Mutex::default(),
+        }
+    }
+
+    fn with<T>(&self, host: HostId, act: impl FnOnce(&mut Known) -> T) -> T {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        act(known.entry(host).or_default())
+    }
+
+    fn raft(&self, host: HostId) -> Client<RaftCalls> {
+        let client = || Client::new(Arc::clone(&self.dial), host);
+        self.with(host, |known| known.raft.get_or_insert_with(client).clone())
+    }
+
+    /// One peer request and its reply.
+    pub(crate) async fn ask(
+        &self,
+        host: HostId,
+        request: peer::RequestBody,
+    ) -> Result<peer::ReplyBody, CallError> {
+        let client = || Client::new(Arc::clone(&self.dial), host);
+        let client = self.with(host, |known| known.peer.get_or_insert_with(client).clone());
+        let reply = client.send(request).await;
+        reply.await.unwrap_or_else(|_| Err(rpc::gone(host)))
+    }
+
+    fn heard(&self, host: HostId) {
+        self.with(host, |known| known.heard = Some(Instant::now()));
+    }
+
+    /// Who answered a Raft message within [`LATELY`].
+    pub(crate) fn lately(&self) -> BTreeSet<HostId> {
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known
+            .iter()
+            .filter(|(_, known)| known.heard.is_some_and(|at| at.elapsed() < LATELY))
+            .map(|(host, _)| *host)
+            .collect()
+    }
+
+    /// Closes the streams to everybody else.
+    pub(crate) fn retain(&self, hosts: &BTreeSet<HostId>) {
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        known.retain(|host, _| hosts.contains(host));
+    }
+}
+
+/// Makes the ways to the other nodes.
+pub(crate) struct Network(pub(crate) Arc<Peers>);
+
+impl RaftNetworkFactory<TypeConfig> for Network {
+    type Network = Target;
+
+    async fn new_client(&mut self, target: NodeId, _: &EmptyNode) -> Target {
+        Target {
+            host: target.0,
+            peers: Arc::clone(&self.0),
+            outstanding: None,
+        }
+    }
+}
+
+type Rpc<T> = Result<T, RPCError<NodeId, EmptyNode, RaftError<NodeId>>>;
+
+/// The way to one other node.
+pub(crate) struct Target {
+    host: HostId,
+    peers: Arc<Peers>,
+    outstanding: Option<Outstanding>,
+}
+
+/// An append that openraft stopped waiting for. When it asks for the same again, the reply to the first is as good: on a slow
+/// link, sending the entries once more would only make the next try late as well.
+struct Outstanding {
+    same: (Vote, Option<LogId>, Option<LogId>),
+    reply: oneshot::Receiver<Result<ReplyBody, CallError>>,
+}
+
+fn unreachable<E: std::error::Error>(
+    error: &(impl std::error::Error + 'static),
+) -> RPCError<NodeId, EmptyNode, E> {
+    RPCError::Unreachable(Unreachable::new(error))
+}
+
+/// The peer answered, but not to the point.
+#[derive(Debug, thiserror::Error)]
+#[error("{host} answered: {reason}")]
+struct Unexpected {
+    host: HostId,
+    reason: String,
+}
+
+impl Target {
+    fn unexpected<E: std::error::Error>(&self, reply: ReplyBody) -> RPCError<NodeId, EmptyNode, E> {
+        let reason = match reply {
+            ReplyBody::Failed(reason) => reason,
+            other => format!("{other:?}"),
+        };
+        let host = self.host;
+        unreachable(&Unexpected { host, reason })
+    }
+
+    fn received(
+        &self,
+        reply: Result<Result<ReplyBody, CallError>, oneshot::error::RecvError>,
+    ) -> Result<ReplyBody, Unreachable> {
+        let reply = reply
+            .unwrap_or_else(|_| Err(rpc::gone(self.host)))
+            .map_err(|error| Unreachable::new(&error))?;
+        self.peers.heard(self.host);
+        Ok(reply)
+    }
+}
+
+impl RaftNetwork<TypeConfig> for Target {
+    async fn append_entries(
+        &mut self,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        _: RPCOption,
+    ) -> Rpc<AppendEntriesResponse<NodeId>> {
+        let last = rpc.entries.last().map(|entry| entry.log_id);
+        let same = (rpc.vote, rpc.prev_log_id, last);
+        let resume = last.is_some() && self.outstanding.as_ref().is_some_and(|o| o.same == same);
+        if !resume {
+            let body = RequestBody::Append {
+                vote: vote_out(&rpc.vote),
+                prev: rpc.prev_log_id.as_ref().map(log_id_out),
+                committed: rpc.leader_commit.as_ref().map(log_id_out),
+                entries: rpc.entries.iter().map(entry_out).collect(),
+            };
+            self.outstanding = None;
+            let reply = self.peers.raft(self.host).send(body).await;
+            self.outstanding = Some(Outstanding { same, reply });
+        }
+        // openraft drops this future when it no longer waits; what is outstanding stays.
+        let reply = match &mut self.outstanding {
+            Some(outstanding) => (&mut outstanding.reply).await,
+            None => return Err(unreachable(&rpc::gone(self.host))),
+        };
+        self.outstanding = None;
+        match self.received(reply)? {
+            ReplyBody::AppendSuccess => Ok(AppendEntriesResponse::Success),
+            ReplyBody::AppendPartial(upto) => {
+                Ok(AppendEntriesResponse::PartialSuccess(upto.map(log_id_in)))
+            }
+            ReplyBody::AppendConflict => Ok(AppendEntriesResponse::Conflict),
+            ReplyBody::AppendHigherVote(vote) => {
+                Ok(AppendEntriesResponse::HigherVote(vote_in(vote)))
+            }
+            other @ (ReplyBody::Voted { .. } | ReplyBody::Failed(_)) => Err(self.unexpected(other)),
+        }
+    }
+
+    async fn vote(
+        &mut self,
+        rpc: VoteRequest<NodeId>,
+        option: RPCOption,
+    ) -> Rpc<VoteResponse<NodeId>> {
+        let body = RequestBody::Vote {
+            vote: vote_out(&rpc.vote),
+            last: rpc.last_log_id.as_ref().map(log_id_out),
+        };
+        let reply = self.peers.raft(self.host).send(body).await;
+        let reply = timeout(option.hard_ttl(), reply)
+            .await
+            .map_err(|error| unreachable(&error))?;
+        match self.received(reply)? {
+            ReplyBody::Voted {
+                vote,
+                granted,
+                last,
+            } => Ok(VoteResponse {
+                vote: vote_in(vote),
+                vote_granted: granted,
+                last_log_id: last.map(log_id_in),
+            }),
+            other @ (ReplyBody::AppendSuccess
+            | ReplyBody::AppendPartial(_)
+            | ReplyBody::AppendConflict
+            | ReplyBody::AppendHigherVote(_)
+            | ReplyBody::Failed(_)) => Err(self.unexpected(other)),
+        }
+    }
+
+    async fn full_snapshot(
+        &mut self,
+        vote: Vote,
+        snapshot: Snapshot,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        option: RPCOption,
+    ) -> Result<SnapshotResponse<NodeId>, StreamingError<TypeConfig, Fatal<NodeId>>> {
+        let send = snapshot::send(&*self.peers.dial, self.host, vote, snapshot);
+        let vote = tokio::select! {
+            closed = cancel => return Err(StreamingError::Closed(closed)),
+            sent = timeout(option.hard_ttl(), send) => match sent {
+                Ok(Ok(vote)) => vote,
+                Ok(Err(error)) => return Err(StreamingError::Unreachable(Unreachable::new(&error))),
+                Err(elapsed) => return Err(StreamingError::Network(NetworkError::new(&elapsed))),
+            },
+        };
+        self.peers.heard(self.host);
+        Ok(SnapshotResponse::new(vote))
+    }
+
+    fn backoff(&self) -> Backoff {
+        Backoff::new(std::iter::repeat(UNREACHABLE_PAUSE))
+    }
+}
+
+/// Answers one Raft request.
+pub(crate) async fn answer(raft: &Raft, request: raft::Request) -> raft::Reply {
+    let body = match request.body {
+        RequestBody::Append {
+            vote,
+            prev,
+            committed,
+            entries,
+        } => {
+            let rpc = AppendEntriesRequest {
+                vote: vote_in(vote),
+                prev_log_id: prev.map(log_id_in),
+                leader_commit: committed.map(log_id_in),
+                entries: entries.into_iter().map(entry_in).collect(),
+            };
+            match raft.append_entries(rpc).await {
+                Ok(AppendEntriesResponse::Success) => ReplyBody::AppendSuccess,
+                Ok(AppendEntriesResponse::PartialSuccess(upto)) => {
+                    ReplyBody::AppendPartial(upto.as_ref().map(log_id_out))
+                }
+                Ok(AppendEntriesResponse::Conflict) => ReplyBody::AppendConflict,
+                Ok(AppendEntriesResponse::HigherVote(vote)) => {
+                    ReplyBody::AppendHigherVote(vote_out(&vote))
+                }
+                Err(error) => ReplyBody::Failed(error.to_string()),
+            }
+        }
+        RequestBody::Vote { vote, last } => {
+            let rpc = VoteRequest::new(vote_in(vote), last.map(log_id_in));
+            match raft.vote(rpc).await {
+                Ok(reply) => ReplyBody::Voted {
+                    vote: vote_out(&reply.vote),
+                    granted: reply.vote_granted,
+                    last: reply.last_log_id.as_ref().map(log_id_out),
+                },
+                Err(error) => ReplyBody::Failed(error.to_string()),
+            }
+        }
+    };
+    raft::Reply {
+        id: request.id,
+        body,
+    }
+}

@@ -1,0 +1,116 @@
+//! A snapshot on its way: head, bytes, reply, on a stream of its own.
+//!
+//! Shell. The bytes are hashed on both sides; what does not match is not installed.
+
+use std::io;
+
+use beemesh_protocol::{
+    DecodeError, HostId,
+    frame::{CONTROL_MAX, FrameCodec, FrameError},
+    ipc::Class,
+    raft::{SnapshotHead, SnapshotReply},
+};
+use bytes::{Bytes, BytesMut};
+use sha2::{Digest, Sha256};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::UnixStream,
+};
+use tokio_util::codec::{Decoder, Encoder};
+
+use crate::raft::{
+    Dial,
+    types::{Raft, Snapshot, Vote, meta_in, meta_out, vote_in, vote_out},
+};
+
+/// The largest snapshot that is accepted: it is held in memory, beside the state it becomes.
+const SNAPSHOT_MAX: u64 = 1 << 30;
+
+/// Why a snapshot did not arrive.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum TransferError {
+    #[error("snapshot stream")]
+    Stream(#[from] io::Error),
+    #[error("snapshot stream")]
+    Frame(#[from] FrameError),
+    #[error("snapshot stream")]
+    Message(#[from] DecodeError),
+    #[error("snapshot of {size} bytes, at most {SNAPSHOT_MAX} are accepted")]
+    TooLarge { size: u64 },
+    #[error("the other side did not install it: {0}")]
+    Refused(String),
+}
+
+/// Sends a snapshot; the receiver's vote once it is installed there.
+pub(crate) async fn send(
+    dial: &dyn Dial,
+    host: HostId,
+    vote: Vote,
+    snapshot: Snapshot,
+) -> Result<Vote, TransferError> {
+    let bytes = *snapshot.snapshot;
+    let head = SnapshotHead {
+        vote: vote_out(&vote),
+        meta: meta_out(&snapshot.meta),
+        size: bytes.len() as u64,
+        hash: Sha256::digest(&bytes).into(),
+    };
+    let mut stream = dial.open(host, Class::Snapshot).await?;
+    write_frame(&mut stream, head.encode()).await?;
+    stream.write_all(&bytes).await?;
+    match SnapshotReply::decode(&read_frame(&mut stream, &mut BytesMut::new()).await?)? {
+        SnapshotReply::Installed(vote) => Ok(vote_in(vote)),
+        SnapshotReply::Failed(reason) => Err(TransferError::Refused(reason)),
+    }
+}
+
+/// Receives one snapshot and has it installed.
+pub(crate) async fn receive(raft: &Raft, mut stream: UnixStream) -> Result<(), TransferError> {
+    let mut rest = BytesMut::new();
+    let head = SnapshotHead::decode(&read_frame(&mut stream, &mut rest).await?)?;
+    if head.size > SNAPSHOT_MAX {
+        return Err(TransferError::TooLarge { size: head.size });
+    }
+    // Grows as bytes arrive: an announced size alone costs no memory.
+    let mut bytes = rest.to_vec();
+    let missing = head.size.saturating_sub(bytes.len() as u64);
+    (&mut stream).take(missing).read_to_end(&mut bytes).await?;
+    let whole =
+        bytes.len() as u64 == head.size && <[u8; 32]>::from(Sha256::digest(&bytes)) == head.hash;
+    let reply = if whole {
+        let snapshot = Snapshot {
+            meta: meta_in(head.meta),
+            snapshot: Box::new(Bytes::from(bytes)),
+        };
+        match raft
+            .install_full_snapshot(vote_in(head.vote), snapshot)
+            .await
+        {
+            Ok(response) => SnapshotReply::Installed(vote_out(&response.vote)),
+            Err(error) => SnapshotReply::Failed(error.to_string()),
+        }
+    } else {
+        SnapshotReply::Failed("the bytes do not match their hash".into())
+    };
+    write_frame(&mut stream, reply.encode()).await?;
+    Ok(())
+}
+
+async fn write_frame(stream: &mut UnixStream, payload: Bytes) -> Result<(), FrameError> {
+    let mut buffer = BytesMut::new();
+    FrameCodec::new(CONTROL_MAX).encode(payload, &mut buffer)?;
+    stream.write_all(&buffer).await?;
+    Ok(())
+}
+
+/// The next frame; bytes behind it stay in the buffer.
+async fn read_frame(stream: &mut UnixStream, buffer: &mut BytesMut) -> Result<Bytes, FrameError> {
+    loop {
+        if let Some(frame) = FrameCodec::new(CONTROL_MAX).decode(buffer)? {
+            return Ok(frame);
+        }
+        if stream.read_buf(buffer).await? == 0 {
+            return Err(io::Error::from(io::ErrorKind::UnexpectedEof).into());
+        }
+    }
+}

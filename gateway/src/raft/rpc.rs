@@ -1,0 +1,291 @@
+//! Requests and replies over one persistent stream for each peer.
+//!
+//! Shell. The opener numbers its requests and does not wait between them; everything that waits is framed into one
+//! buffer and leaves in one write, because tiny writes are what is slow on an encrypted, multiplexed connection. A lost
+//! stream fails what was on it and is opened again by the next request, after pauses that grow.
+
+use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
+
+use beemesh_protocol::{
+    DecodeError, HostId,
+    frame::{FrameCodec, FrameError},
+    ipc::Class,
+};
+use bytes::{Bytes, BytesMut};
+use futures::{StreamExt, stream::FuturesUnordered};
+use tokio::{
+    io::AsyncWriteExt,
+    net::UnixStream,
+    sync::{mpsc, oneshot},
+    time::{Instant, sleep_until, timeout},
+};
+use tokio_util::codec::{Encoder, FramedRead};
+
+use super::Dial;
+
+/// Requests that may wait for a stream. More means that the peer does not keep up; callers wait for room.
+const QUEUE_MAX: usize = 256;
+/// Requests without a reply on one stream; the next ones wait.
+const PENDING_MAX: usize = 1024;
+/// Unwritten bytes above which nothing is added to them.
+const UNWRITTEN_MAX: usize = 1 << 20;
+/// How long opening a stream may take: the agent knows at once whether it has a connection.
+const DIAL_MAX: Duration = Duration::from_secs(1);
+/// Pauses between attempts grow between these. The longest is below the shortest election timeout: a host that comes back
+/// hears of its leader before it would ask for votes.
+const PAUSE_MIN: Duration = Duration::from_millis(50);
+const PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// One kind of conversation.
+pub(crate) trait Protocol: Send + Sync + 'static {
+    type Request: Send + 'static;
+    type Reply: Send + 'static;
+    const CLASS: Class;
+    const LIMIT: usize;
+    /// A stream on which nothing comes back for this long, although something should, is dead.
+    const SILENCE_MAX: Duration;
+    fn encode(id: u64, request: Self::Request) -> Bytes;
+    fn decode(bytes: &[u8]) -> Result<(u64, Self::Reply), DecodeError>;
+}
+
+/// Why there is no reply.
+#[derive(Debug, Clone, thiserror::Error)]
+pub(crate) enum CallError {
+    /// The request was not sent.
+    #[error("{host} is not reachable: {reason}")]
+    Unreachable { host: HostId, reason: String },
+    /// The stream ended; the request may have been carried out.
+    #[error("the stream to {host} ended: {reason}")]
+    Lost { host: HostId, reason: String },
+}
+
+type Answer<P> = oneshot::Sender<Result<<P as Protocol>::Reply, CallError>>;
+
+struct Call<P: Protocol> {
+    request: P::Request,
+    answer: Answer<P>,
+}
+
+/// The way to one peer. Clones share the stream; it closes when the last one goes.
+pub(crate) struct Client<P: Protocol> {
+    queue: mpsc::Sender<Call<P>>,
+}
+
+impl<P: Protocol> Clone for Client<P> {
+    fn clone(&self) -> Self {
+        Self {
+            queue: self.queue.clone(),
+        }
+    }
+}
+
+impl<P: Protocol> Client<P> {
+    pub(crate) fn new(dial: Arc<dyn Dial>, host: HostId) -> Self {
+        let (queue, calls) = mpsc::channel(QUEUE_MAX);
+        tokio::spawn(run::<P>(dial, host, calls));
+        Self { queue }
+    }
+
+    /// Puts a request on the stream; the reply comes through the receiver. A receiver without a value means that the
+    /// stream's task is gone, as when the runtime ends.
+    pub(crate) async fn send(
+        &self,
+        request: P::Request,
+    ) -> oneshot::Receiver<Result<P::Reply, CallError>> {
+        let (answer, reply) = oneshot::channel();
+        // A send that fails drops the answer, and the receiver says so.
+        drop(self.queue.send(Call { request, answer }).await);
+        reply
+    }
+}
+
+/// What the receiver of [`Client::send`] gives when nobody answers any more.
+pub(crate) fn gone(host: HostId) -> CallError {
+    CallError::Lost {
+        host,
+        reason: "this gateway is stopping".into(),
+    }
+}
+
+async fn run<P: Protocol>(dial: Arc<dyn Dial>, host: HostId, mut calls: mpsc::Receiver<Call<P>>) {
+    let mut pause = PAUSE_MIN;
+    let mut resting: Option<(Instant, String)> = None;
+    while let Some(call) = calls.recv().await {
+        if let Some((until, reason)) = &resting
+            && Instant::now() < *until
+        {
+            let reason = reason.clone();
+            drop(
+                call.answer
+                    .send(Err(CallError::Unreachable { host, reason })),
+            );
+            continue;
+        }
+        let reason = match timeout(DIAL_MAX, dial.open(host, P::CLASS)).await {
+            Ok(Ok(stream)) => {
+                let mut talk = Talk::<P>::new(host);
+                talk.add(call);
+                let reason = talk.run(stream, &mut calls).await;
+                if talk.heard {
+                    pause = PAUSE_MIN;
+                }
+                tracing::debug!(%host, class = ?P::CLASS, reason, "stream ended");
+                talk.fail(&reason);
+                reason
+            }
+            Ok(Err(error)) => {
+                let reason = error.to_string();
+                let unreachable = CallError::Unreachable {
+                    host,
+                    reason: reason.clone(),
+                };
+                drop(call.answer.send(Err(unreachable)));
+                reason
+            }
+            Err(_) => {
+                let reason = format!("no stream within {DIAL_MAX:?}");
+                let unreachable = CallError::Unreachable {
+                    host,
+                    reason: reason.clone(),
+                };
+                drop(call.answer.send(Err(unreachable)));
+                reason
+            }
+        };
+        resting = Some((Instant::now() + pause, reason));
+        pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// One stream's life on the side that asks.
+struct Talk<P: Protocol> {
+    host: HostId,
+    next: u64,
+    pending: HashMap<u64, Answer<P>>,
+    unwritten: BytesMut,
+    heard: bool,
+}
+
+impl<P: Protocol> Talk<P> {
+    fn new(host: HostId) -> Self {
+        Self {
+            host,
+            next: 1,
+            pending: HashMap::new(),
+            unwritten: BytesMut::new(),
+            heard: false,
+        }
+    }
+
+    fn add(&mut self, call: Call<P>) {
+        // Whoever asked may have given up while the request waited.
+        if call.answer.is_closed() {
+            return;
+        }
+        let id = self.next;
+        self.next += 1;
+        let payload = P::encode(id, call.request);
+        match FrameCodec::new(P::LIMIT).encode(payload, &mut self.unwritten) {
+            Ok(()) => drop(self.pending.insert(id, call.answer)),
+            Err(error) => {
+                let reason = error.to_string();
+                let host = self.host;
+                drop(
+                    call.answer
+                        .send(Err(CallError::Unreachable { host, reason })),
+                );
+            }
+        }
+    }
+
+    async fn run(&mut self, stream: UnixStream, calls: &mut mpsc::Receiver<Call<P>>) -> String {
+        let (read, mut write) = stream.into_split();
+        let mut frames = FramedRead::new(read, FrameCodec::new(P::LIMIT));
+        let mut batch = Vec::new();
+        let mut alive = Instant::now();
+        loop {
+            let room = self.pending.len() < PENDING_MAX && self.unwritten.len() < UNWRITTEN_MAX;
+            tokio::select! {
+                written = write.write_buf(&mut self.unwritten), if !self.unwritten.is_empty() => match written {
+                    Ok(0) => return "closed".into(),
+                    Ok(_) => alive = Instant::now(),
+                    Err(error) => return error.to_string(),
+                },
+                frame = frames.next() => match frame {
+                    Some(Ok(bytes)) => match P::decode(&bytes) {
+                        Ok((id, reply)) => {
+                            alive = Instant::now();
+                            self.heard = true;
+                            if let Some(answer) = self.pending.remove(&id) {
+                                drop(answer.send(Ok(reply)));
+                            }
+                        }
+                        Err(error) => return error.to_string(),
+                    },
+                    Some(Err(error)) => return error.to_string(),
+                    None => return "closed by the other side".into(),
+                },
+                count = calls.recv_many(&mut batch, QUEUE_MAX), if room => {
+                    if count == 0 {
+                        return "no longer used".into();
+                    }
+                    if self.pending.is_empty() {
+                        alive = Instant::now();
+                    }
+                    for call in batch.drain(..) {
+                        self.add(call);
+                    }
+                },
+                () = sleep_until(alive + P::SILENCE_MAX), if !self.pending.is_empty() => {
+                    return format!("silent for {:?}", P::SILENCE_MAX);
+                },
+            }
+        }
+    }
+
+    fn fail(&mut self, reason: &str) {
+        for (_, answer) in self.pending.drain() {
+            drop(answer.send(Err(CallError::Lost {
+                host: self.host,
+                reason: reason.to_owned(),
+            })));
+        }
+    }
+}
+
+/// One stream's life on the side that answers: `handle` turns a request's bytes into a reply's, at most `in_flight` at a
+/// time. Ends with the stream; `Ok` when the other side closed it.
+pub(crate) async fn answer<F, R>(
+    stream: UnixStream,
+    limit: usize,
+    in_flight: usize,
+    mut handle: F,
+) -> Result<(), FrameError>
+where
+    F: FnMut(Bytes) -> R,
+    R: Future<Output = Result<Bytes, DecodeError>>,
+{
+    let (read, mut write) = stream.into_split();
+    let mut frames = FramedRead::new(read, FrameCodec::new(limit));
+    let mut codec = FrameCodec::new(limit);
+    let mut working = FuturesUnordered::<R>::new();
+    let mut unwritten = BytesMut::new();
+    loop {
+        let room = working.len() < in_flight && unwritten.len() < UNWRITTEN_MAX;
+        tokio::select! {
+            written = write.write_buf(&mut unwritten), if !unwritten.is_empty() => {
+                if written? == 0 {
+                    return Ok(());
+                }
+            },
+            Some(reply) = working.next(), if !working.is_empty() => {
+                let reply = reply.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+                codec.encode(reply, &mut unwritten)?;
+            },
+            frame = frames.next(), if room => match frame {
+                Some(bytes) => working.push(handle(bytes?)),
+                None => return Ok(()),
+            },
+        }
+    }
+}

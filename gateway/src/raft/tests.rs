@@ -1,0 +1,379 @@
+//! Whole nodes over socket pairs: election, forwarding, failover, catching up, snapshots, reads.
+
+use std::collections::BTreeMap;
+
+use beemesh_protocol::{
+    ClusterId,
+    peer::{Committed, Outcome},
+    state::{Change, Command, Host, Kind, Object},
+};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio::{task::JoinSet, time::Instant};
+
+use super::*;
+
+/// More than several elections on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn host(number: u8) -> HostId {
+    HostId([number; 32])
+}
+
+/// What connects the nodes: who is up, and the streams that each serves.
+#[derive(Default)]
+struct Wires {
+    up: Mutex<BTreeMap<HostId, (Node, JoinSet<()>)>>,
+}
+
+struct Wire {
+    from: HostId,
+    wires: Arc<Wires>,
+}
+
+impl Dial for Wire {
+    fn open(
+        &self,
+        host: HostId,
+        class: Class,
+    ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>> {
+        Box::pin(async move {
+            let mut up = self.wires.up.lock().unwrap();
+            let (node, streams) = up.get_mut(&host).ok_or(io::ErrorKind::ConnectionRefused)?;
+            let (ours, theirs) = UnixStream::pair()?;
+            let (node, from) = (node.clone(), self.from);
+            streams.spawn(async move { node.serve(from, class, theirs).await });
+            Ok(ours)
+        })
+    }
+}
+
+struct Mesh {
+    wires: Arc<Wires>,
+    dirs: Vec<TempDir>,
+}
+
+impl Mesh {
+    /// Hosts 1 to `count`, founded by host 1, all voters.
+    async fn of(count: u8) -> Self {
+        let mesh = Self {
+            wires: Arc::default(),
+            dirs: (0..count).map(|_| tempfile::tempdir().unwrap()).collect(),
+        };
+        for number in 1..=count {
+            mesh.start(number).await;
+        }
+        let first = mesh.node(1);
+        assert!(first.is_pristine());
+        let found = Command {
+            at_ms: 0,
+            change: Change::Found {
+                cluster: ClusterId([1; 16]),
+                host: Host {
+                    id: host(1),
+                    name: "h1".into(),
+                    addresses: Vec::new(),
+                    labels: BTreeMap::new(),
+                },
+            },
+        };
+        let founded = first.found(found, deadline()).await.unwrap();
+        assert_eq!(founded[0].outcome, Outcome::Done);
+        let hosts: Vec<_> = (1..=count).map(host).collect();
+        mesh.voters(&hosts).await;
+        mesh
+    }
+
+    async fn start(&self, number: u8) -> Node {
+        let node = Node::open(Settings {
+            dir: self.dirs[usize::from(number) - 1].path().to_owned(),
+            host: host(number),
+            dial: Arc::new(Wire {
+                from: host(number),
+                wires: Arc::clone(&self.wires),
+            }),
+            observe: Arc::new(|_, _| {}),
+        })
+        .await
+        .unwrap();
+        let entry = (node.clone(), JoinSet::new());
+        self.wires.up.lock().unwrap().insert(host(number), entry);
+        node
+    }
+
+    async fn stop(&self, number: u8) {
+        let (node, mut streams) = self.wires.up.lock().unwrap().remove(&host(number)).unwrap();
+        streams.shutdown().await;
+        node.close().await;
+    }
+
+    fn node(&self, number: u8) -> Node {
+        self.wires.up.lock().unwrap()[&host(number)].0.clone()
+    }
+
+    fn nodes(&self) -> Vec<Node> {
+        let up = self.wires.up.lock().unwrap();
+        up.values().map(|(node, _)| node.clone()).collect()
+    }
+
+    async fn leader(&self) -> u8 {
+        self.until("a leader with quorum", |node| {
+            let metrics = node.metrics().borrow().clone();
+            (metrics.role == Role::Leader && metrics.quorum).then_some(metrics.leader)
+        })
+        .await
+        .unwrap()
+        .0[0]
+    }
+
+    /// Waits until some node gives an answer.
+    async fn until<T>(&self, what: &str, ask: impl Fn(&Node) -> Option<T>) -> T {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            if let Some(found) = self.nodes().iter().find_map(&ask) {
+                return found;
+            }
+            assert!(Instant::now() < end, "no {what} within {PATIENCE:?}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    }
+
+    async fn voters(&self, hosts: &[HostId]) {
+        let end = Instant::now() + PATIENCE;
+        let wanted: BTreeSet<_> = hosts.iter().copied().collect();
+        loop {
+            for node in self.nodes() {
+                node.reconcile_members(hosts).await.unwrap();
+            }
+            let there = |node: &Node| node.metrics().borrow().voters == wanted;
+            if self.nodes().iter().all(there) {
+                return;
+            }
+            assert!(Instant::now() < end, "{wanted:?} do not vote");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Waits until a node has applied an entry, and checks that its state is that of the leader.
+    async fn same(&self, number: u8, index: u64) {
+        let node = self.node(number);
+        let mut view = node.state();
+        let applied = tokio::time::timeout(PATIENCE, view.wait_for(|view| view.applied >= index));
+        let view = Arc::clone(&applied.await.unwrap().unwrap());
+        let leader = self.node(self.leader().await);
+        leader.read_index(deadline()).await.unwrap();
+        let leading = Arc::clone(&leader.state().borrow());
+        if view.applied == leading.applied {
+            assert_eq!(view.state.to_snapshot(), leading.state.to_snapshot());
+        }
+    }
+
+    async fn close(self) {
+        let numbers: Vec<_> = self
+            .wires
+            .up
+            .lock()
+            .unwrap()
+            .keys()
+            .map(|h| h.0[0])
+            .collect();
+        for number in numbers {
+            self.stop(number).await;
+        }
+    }
+}
+
+fn deadline() -> Instant {
+    Instant::now() + PATIENCE
+}
+
+/// A manifest with one ConfigMap of about this size.
+fn apply(manifest: usize, content: usize, size: usize) -> Command {
+    let name = format!("config{manifest}");
+    let body = format!("{{\"data\":{{\"n\":\"{content}{}\"}}}}", "x".repeat(size)).into_bytes();
+    Command {
+        at_ms: 1,
+        change: Change::Apply {
+            manifest: name.clone(),
+            objects: vec![Object {
+                kind: Kind::ConfigMap,
+                namespace: "default".into(),
+                name,
+                hash: Sha256::digest(&body).into(),
+                body,
+                references: Vec::new(),
+                replicas: None,
+                selector: BTreeMap::new(),
+            }],
+        },
+    }
+}
+
+async fn put(node: &Node, manifest: usize, content: usize) -> u64 {
+    let commands = vec![apply(manifest, content, 100)];
+    let committed = node.propose(commands, deadline()).await.unwrap();
+    let [Committed { index, outcome }] = &committed[..] else {
+        panic!("{committed:?}");
+    };
+    assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
+    *index
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_hosts_agree_through_the_loss_and_return_of_any_one() {
+    let mesh = Mesh::of(3).await;
+    for number in 1..=3 {
+        put(&mesh.node(number), usize::from(number), 1).await;
+    }
+    for (round, lost) in [mesh.leader().await, 1, 2].into_iter().enumerate() {
+        mesh.stop(lost).await;
+        let mut last = 0;
+        for (manifest, node) in mesh.nodes().iter().enumerate() {
+            last = put(node, manifest, 10 + round).await;
+        }
+        // What one host was told is what the other reads.
+        for node in mesh.nodes() {
+            node.read_index(deadline()).await.unwrap();
+            assert!(node.state().borrow().applied >= last);
+        }
+        let back = mesh.start(lost).await;
+        assert!(!back.is_pristine());
+        mesh.same(lost, last).await;
+        let last = put(&back, 7, 20 + round).await;
+        mesh.same(lost, last).await;
+    }
+    mesh.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_majority_proposals_are_refused_and_name_who_is_silent() {
+    let mesh = Mesh::of(3).await;
+    put(&mesh.node(1), 1, 1).await;
+    mesh.stop(2).await;
+    mesh.stop(3).await;
+    let left = mesh.node(1);
+    // It takes a moment until nobody's last answer counts any more.
+    let mut metrics = left.metrics();
+    let alone = metrics.wait_for(|m| !m.quorum && m.acknowledging.len() == 1);
+    drop(
+        tokio::time::timeout(PATIENCE, alone)
+            .await
+            .unwrap()
+            .unwrap(),
+    );
+    let soon = || Instant::now() + Duration::from_millis(500);
+    let error = left
+        .propose(vec![apply(1, 2, 1)], soon())
+        .await
+        .unwrap_err();
+    let (voters, silent) = (3, vec![host(2), host(3)]);
+    let expected = silent.clone();
+    assert_eq!(error, ProposeError::NoQuorum { voters, silent });
+    let error = left.read_index(soon()).await.unwrap_err();
+    let silent = expected;
+    assert_eq!(error, ReadError::NoQuorum { voters, silent });
+    mesh.start(3).await;
+    let last = put(&left, 1, 3).await;
+    mesh.same(3, last).await;
+    mesh.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_host_behind_the_log_gets_a_snapshot_and_starts_from_it() {
+    let mesh = Mesh::of(3).await;
+    mesh.stop(3).await;
+    let mut last = 0;
+    for content in 0..20 {
+        last = put(&mesh.node(1), content % 3, content).await;
+    }
+    for node in mesh.nodes() {
+        node.read_index(deadline()).await.unwrap();
+        node.inner.raft.trigger().snapshot().await.unwrap();
+        let taken = node.inner.raft.wait(Some(PATIENCE));
+        let taken = taken.metrics(|m| m.snapshot.map(|id| id.index) >= Some(last), "snapshot");
+        taken.await.unwrap();
+        node.inner.raft.trigger().purge_log(last).await.unwrap();
+        let purged = node.inner.raft.wait(Some(PATIENCE));
+        let purged = purged.metrics(|m| m.purged.map(|id| id.index) >= Some(last), "purge");
+        purged.await.unwrap();
+    }
+    mesh.start(3).await;
+    mesh.same(3, last).await;
+    let installed = fs::read_dir(mesh.dirs[2].path().join("snapshots")).unwrap();
+    assert_eq!(installed.count(), 1);
+    let after = put(&mesh.node(1), 5, 5).await;
+    mesh.same(3, after).await;
+    // The whole cluster comes back from snapshots and what is left of the logs.
+    for number in 1..=3 {
+        mesh.stop(number).await;
+    }
+    for number in 1..=3 {
+        mesh.start(number).await;
+    }
+    let last = put(&mesh.node(2), 6, 6).await;
+    for number in 1..=3 {
+        mesh.same(number, last).await;
+    }
+    mesh.close().await;
+}
+
+#[tokio::test]
+async fn a_folder_has_one_node_at_a_time() {
+    let mesh = Mesh::of(1).await;
+    let again = Node::open(Settings {
+        dir: mesh.dirs[0].path().to_owned(),
+        host: host(1),
+        dial: Arc::new(Wire {
+            from: host(1),
+            wires: Arc::default(),
+        }),
+        observe: Arc::new(|_, _| {}),
+    });
+    let error = again.await.err().unwrap();
+    assert!(matches!(error, OpenError::Locked(_)), "{error}");
+    mesh.stop(1).await;
+    mesh.start(1).await;
+    put(&mesh.node(1), 1, 1).await;
+    mesh.close().await;
+}
+
+/// Says what commits cost here; it fails only when they fail.
+#[tokio::test(flavor = "multi_thread")]
+async fn commits_are_measured() {
+    let mesh = Mesh::of(3).await;
+    let leader = mesh.node(mesh.leader().await);
+    let mut alone = Vec::new();
+    for content in 0..300 {
+        let begun = Instant::now();
+        let commands = vec![apply(content % 8, content, 1024)];
+        leader.propose(commands, deadline()).await.unwrap();
+        alone.push(begun.elapsed());
+    }
+    alone.sort();
+    let begun = Instant::now();
+    let mut proposers = JoinSet::new();
+    for proposer in 0..64 {
+        let leader = leader.clone();
+        proposers.spawn(async move {
+            let mut took = Vec::new();
+            for content in 0..40 {
+                let begun = Instant::now();
+                let commands = vec![apply(proposer, content, 1024)];
+                leader.propose(commands, deadline()).await.unwrap();
+                took.push(begun.elapsed());
+            }
+            took
+        });
+    }
+    let mut together: Vec<_> = proposers.join_all().await.concat();
+    together.sort();
+    let rate = together.len() as f64 / begun.elapsed().as_secs_f64();
+    println!(
+        "1 KiB commands, three nodes on this disk: one proposer p50 {:?} p99 {:?}; 64 proposers {rate:.0}/s, p50 {:?} p99 {:?}",
+        alone[alone.len() / 2],
+        alone[alone.len() * 99 / 100],
+        together[together.len() / 2],
+        together[together.len() * 99 / 100],
+    );
+    mesh.close().await;
+}

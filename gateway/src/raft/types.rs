@@ -1,0 +1,165 @@
+//! openraft's types for this cluster, and the way between them and the protocol's.
+//!
+//! Pure. openraft's terms are kept inside `raft/`; everything outside, on the wire and on disk speaks the protocol.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use beemesh_protocol::{
+    HostId,
+    peer::Outcome,
+    raft::{self, Payload},
+    state::Command,
+};
+use bytes::Bytes;
+use openraft::{EmptyNode, EntryPayload, LeaderId};
+
+/// A Raft node is a host.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct NodeId(pub(crate) HostId);
+
+impl fmt::Display for NodeId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// openraft's storage suite numbers its nodes.
+#[cfg(test)]
+impl From<u64> for NodeId {
+    fn from(number: u64) -> Self {
+        let mut key = [0; 32];
+        key[24..].copy_from_slice(&number.to_be_bytes());
+        Self(HostId(key))
+    }
+}
+
+/// The commands of one entry, shared between the log's cache, replication and the state machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Batch(pub(crate) Arc<Vec<Command>>);
+
+openraft::declare_raft_types!(
+    /// The types this cluster gives to openraft.
+    pub(crate) TypeConfig:
+        D = Batch,
+        R = Vec<Outcome>,
+        NodeId = NodeId,
+        Node = EmptyNode,
+        SnapshotData = Bytes,
+);
+
+pub(crate) type Raft = openraft::Raft<TypeConfig>;
+pub(crate) type Entry = openraft::Entry<TypeConfig>;
+pub(crate) type LogId = openraft::LogId<NodeId>;
+pub(crate) type Vote = openraft::Vote<NodeId>;
+pub(crate) type Membership = openraft::Membership<NodeId, EmptyNode>;
+pub(crate) type StoredMembership = openraft::StoredMembership<NodeId, EmptyNode>;
+pub(crate) type SnapshotMeta = openraft::SnapshotMeta<NodeId, EmptyNode>;
+pub(crate) type Snapshot = openraft::Snapshot<TypeConfig>;
+pub(crate) type StorageError = openraft::StorageError<NodeId>;
+pub(crate) type RaftMetrics = openraft::RaftMetrics<NodeId, EmptyNode>;
+
+pub(crate) fn vote_in(vote: raft::Vote) -> Vote {
+    Vote {
+        leader_id: LeaderId::new(vote.term, NodeId(vote.node)),
+        committed: vote.committed,
+    }
+}
+
+pub(crate) fn vote_out(vote: &Vote) -> raft::Vote {
+    raft::Vote {
+        term: vote.leader_id.term,
+        node: vote.leader_id.node_id.0,
+        committed: vote.committed,
+    }
+}
+
+pub(crate) fn log_id_in(id: raft::LogId) -> LogId {
+    LogId::new(LeaderId::new(id.term, NodeId(id.node)), id.index)
+}
+
+pub(crate) fn log_id_out(id: &LogId) -> raft::LogId {
+    raft::LogId {
+        term: id.leader_id.term,
+        node: id.leader_id.node_id.0,
+        index: id.index,
+    }
+}
+
+pub(crate) fn membership_in(membership: raft::Membership) -> Membership {
+    let nodes: BTreeMap<_, _> = membership
+        .nodes
+        .into_iter()
+        .map(|host| (NodeId(host), EmptyNode {}))
+        .collect();
+    Membership::new(
+        membership
+            .configs
+            .into_iter()
+            .map(|config| config.into_iter().map(NodeId).collect())
+            .collect(),
+        nodes,
+    )
+}
+
+pub(crate) fn membership_out(membership: &Membership) -> raft::Membership {
+    raft::Membership {
+        configs: membership
+            .get_joint_config()
+            .iter()
+            .map(|config| config.iter().map(|node| node.0).collect())
+            .collect(),
+        nodes: membership.nodes().map(|(node, _)| node.0).collect(),
+    }
+}
+
+pub(crate) fn stored_in(stored: raft::StoredMembership) -> StoredMembership {
+    StoredMembership::new(
+        stored.log_id.map(log_id_in),
+        membership_in(stored.membership),
+    )
+}
+
+pub(crate) fn stored_out(stored: &StoredMembership) -> raft::StoredMembership {
+    raft::StoredMembership {
+        log_id: stored.log_id().as_ref().map(log_id_out),
+        membership: membership_out(stored.membership()),
+    }
+}
+
+pub(crate) fn meta_in(meta: raft::SnapshotMeta) -> SnapshotMeta {
+    SnapshotMeta {
+        last_log_id: meta.last_log_id.map(log_id_in),
+        last_membership: stored_in(meta.membership),
+        snapshot_id: meta.id,
+    }
+}
+
+pub(crate) fn meta_out(meta: &SnapshotMeta) -> raft::SnapshotMeta {
+    raft::SnapshotMeta {
+        last_log_id: meta.last_log_id.as_ref().map(log_id_out),
+        membership: stored_out(&meta.last_membership),
+        id: meta.snapshot_id.clone(),
+    }
+}
+
+pub(crate) fn entry_in(entry: raft::Entry) -> Entry {
+    Entry {
+        log_id: log_id_in(entry.log_id),
+        payload: match entry.payload {
+            Payload::Blank => EntryPayload::Blank,
+            Payload::Commands(commands) => EntryPayload::Normal(Batch(Arc::new(commands))),
+            Payload::Membership(membership) => EntryPayload::Membership(membership_in(membership)),
+        },
+    }
+}
+
+pub(crate) fn entry_out(entry: &Entry) -> raft::Entry {
+    raft::Entry {
+        log_id: log_id_out(&entry.log_id),
+        payload: match &entry.payload {
+            EntryPayload::Blank => Payload::Blank,
+            EntryPayload::Normal(batch) => Payload::Commands(batch.0.to_vec()),
+            EntryPayload::Membership(membership) => Payload::Membership(membership_out(membership)),
+        },
+    }
+}
