@@ -1,6 +1,6 @@
 //! Has Podman's storage repaired after a power cut.
 //!
-//! The work is `beemesh-repair.service`'s, for a supervisor has none of the rights it needs. Here is only the order:
+//! The work ([`storage`]) is `beemesh-repair.service`'s, for a supervisor has none of the rights it needs. Here is the order:
 //! one supervisor at a time, and whoever had to wait finds the storage repaired already.
 
 use std::fs::{File, OpenOptions};
@@ -10,6 +10,8 @@ use std::time::Duration;
 use nix::errno::Errno;
 use nix::fcntl::{Flock, FlockArg};
 use tokio::process::Command;
+
+pub mod storage;
 
 /// The unit that does the work.
 const UNIT: &str = "beemesh-repair.service";

@@ -1,12 +1,12 @@
 //! The supervisor of one workload's unit: `beemesh-pod beemesh-pod-WORKLOAD`, and as its `ExecStopPost=`
-//! `beemesh-pod --stop-post beemesh-pod-WORKLOAD`.
+//! `beemesh-pod --stop-post beemesh-pod-WORKLOAD`; and, as `beemesh-repair.service`, `beemesh-pod --repair`.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use beemesh_quadlet::podman;
 use beemesh_quadlet::supervisor::shell::{self, Settings};
+use beemesh_quadlet::{podman, repair};
 
 const FOLDER: &str = "/etc/containers/systemd/beemesh";
 const REPAIR_LOCK: &str = "/run/beemesh/repair.lock";
@@ -34,9 +34,13 @@ fn run() -> anyhow::Result<ExitCode> {
     let (stopped, unit) = match arguments.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         [unit] if !unit.starts_with("--") => (false, unit),
         ["--stop-post", unit] => (true, unit),
+        ["--repair"] => {
+            repair::storage::mend().context("mend Podman's storage")?;
+            return Ok(ExitCode::SUCCESS);
+        }
         _ => {
             tracing::error!(
-                "usage: beemesh-pod [--stop-post] beemesh-pod-WORKLOAD (systemd runs it)"
+                "usage: beemesh-pod [--stop-post] beemesh-pod-WORKLOAD | beemesh-pod --repair (systemd runs it)"
             );
             return Ok(ExitCode::from(EXIT_USAGE));
         }

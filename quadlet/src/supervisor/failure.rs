@@ -19,6 +19,7 @@ pub enum Failure {
 const DAMAGE: &[&[&str]] = &[
     &["readlink", "/overlay"],
     &["mounting storage", "overlay"],
+    &["stat lower layer"],
     &["creating overlay mount"],
     &["layer not known"],
     &["identifier is not a layer"],

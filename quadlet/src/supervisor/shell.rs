@@ -284,11 +284,14 @@ async fn play(
     down(eye, settings)
         .await
         .map_err(|error| classify(&error))?;
-    podman
-        .play(&yaml)
-        .await
-        .map(|_| ())
-        .map_err(|error| classify(&error))
+    let Err(error) = podman.play(&yaml).await else {
+        return Ok(());
+    };
+    // Podman rolls nothing back, and what is left holds on to damaged layers.
+    if let Err(error) = down(eye, settings).await {
+        tracing::warn!(%error, "what is left of a failed play was not removed");
+    }
+    Err(classify(&error))
 }
 
 /// Takes the workload's pod down, whichever of its revisions it is; a pod that is not Beemesh's stays.

@@ -75,12 +75,18 @@ impl Eye {
             }) {
                 continue;
             }
-            // It may be gone again; then it is not there at the next look either.
-            if let Some(details) = self.podman.inspect(&container.id).await? {
-                self.known.insert(
-                    container.id.clone(),
-                    (container.run, container.started_at, details),
-                );
+            match self.podman.inspect(&container.id).await {
+                Ok(Some(details)) => {
+                    self.known.insert(
+                        container.id.clone(),
+                        (container.run, container.started_at, details),
+                    );
+                }
+                // It may be gone again; then it is not there at the next look either.
+                Ok(None) => {}
+                // After a power cut a layer may be half written. That it does not run is known all the same.
+                Err(PodmanError::Refused { .. }) if container.run != Run::Running => {}
+                Err(error) => return Err(error),
             }
         }
         let mut conmons: Vec<u32> = pod
