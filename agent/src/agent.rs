@@ -69,7 +69,9 @@ struct Agent {
     units: BTreeMap<String, UnitState>,
     report: Report,
     gateway: String,
-    trouble: String,
+    /// Why systemd cannot be reached, and why the agent is not on the bus; empty when all is well.
+    systemd_trouble: String,
+    bus_trouble: String,
     lanes: Lanes<Job>,
     running: JoinSet<Finished>,
     listening: watch::Receiver<BTreeSet<Multiaddr>>,
@@ -129,9 +131,11 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
             }
         });
         tokio::select! {
-            Some(event) = ipc_events.recv() => agent.on_ipc(event),
-            Some(event) = mesh_events.recv() => agent.on_mesh(event),
-            Some(event) = systemd_events.recv() => agent.on_systemd(event),
+            event = ipc_events.recv() => agent.on_ipc(event.context("the socket's task ended")?),
+            event = mesh_events.recv() => agent.on_mesh(event.context("the mesh ended")?),
+            event = systemd_events.recv() => {
+                agent.on_systemd(event.context("the watch of systemd ended")?);
+            }
             Some(finished) = agent.running.join_next() => agent.on_finished(finished?),
             Ok(()) = agent.listening.changed() => agent.on_addresses(),
             Ok(()) = bus_trouble.changed() => {
@@ -184,7 +188,8 @@ impl Agent {
             units: BTreeMap::new(),
             report: Report::default(),
             gateway: "not known yet".to_owned(),
-            trouble: String::new(),
+            systemd_trouble: String::new(),
+            bus_trouble: String::new(),
             lanes: Lanes::new(),
             running: JoinSet::new(),
             advertised: Vec::new(),
@@ -283,7 +288,7 @@ impl Agent {
     fn on_systemd(&mut self, event: SystemdEvent) {
         match event {
             SystemdEvent::Units(units) => {
-                self.trouble.clear();
+                self.systemd_trouble.clear();
                 let by_name = units.iter().cloned();
                 self.units = by_name.map(|unit| (unit.workload.clone(), unit)).collect();
                 self.exchange.tell(FromAgent::Units(units));
@@ -297,10 +302,7 @@ impl Agent {
                 self.exchange.tell(FromAgent::UnitGone { workload });
             }
             SystemdEvent::Gateway { active } => self.gateway = active,
-            SystemdEvent::Lost(reason) => {
-                tracing::warn!(reason, "systemd cannot be reached");
-                self.trouble = reason;
-            }
+            SystemdEvent::Lost(reason) => self.systemd_trouble = reason,
         }
     }
 
@@ -317,10 +319,10 @@ impl Agent {
     fn on_bus(&mut self, trouble: &str) {
         if !trouble.is_empty() {
             tracing::warn!(trouble, "not on the system bus");
-            self.trouble = trouble.to_owned();
+            self.bus_trouble = trouble.to_owned();
             return;
         }
-        self.trouble.clear();
+        self.bus_trouble.clear();
         if !self.ready {
             // Identity, listeners and socket were there before the loop began; the bus name was what was missing.
             self.ready = true;
@@ -357,11 +359,13 @@ impl Agent {
     /// Brings what people see up to date.
     fn show(&mut self) {
         let connected = self.exchange.control().is_some();
+        let troubles = [&self.bus_trouble, &self.systemd_trouble];
+        let trouble = troubles.into_iter().find(|words| !words.is_empty());
         self.notify.status(view::status(&View {
             report: connected.then_some(&self.report),
             gateway: &self.gateway,
             connected: self.exchange.connected().len(),
-            trouble: &self.trouble,
+            trouble: trouble.map_or("", |words| words),
         }));
         let names = self.exchange.connected().iter();
         let mut peers: Vec<_> = names.map(|host| self.exchange.name(*host)).collect();

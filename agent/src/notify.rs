@@ -22,7 +22,7 @@ impl Notify {
     pub(crate) fn status(&mut self, status: String) {
         if self.status != status {
             send(&[NotifyState::Status(&status)]);
-            tracing::info!(status, "status");
+            tracing::debug!(status, "status");
             self.status = status;
         }
     }
