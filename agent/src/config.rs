@@ -3,11 +3,7 @@
 //! Shell: reads files. Defaults in `/usr/lib/beemesh/agent.toml`, then `/etc/beemesh/agent.toml.d/*.toml` in the order of
 //! their names; a later value wins. Out comes a [`Config`] that cannot be half-valid.
 
-use std::{
-    fs, io,
-    net::IpAddr,
-    path::{Path, PathBuf},
-};
+use std::{fs, io, net::IpAddr, path::PathBuf};
 
 use anyhow::{Context, ensure};
 use beemesh_protocol::mesh::PORT;
@@ -128,12 +124,11 @@ fn files(sources: &Sources) -> anyhow::Result<Vec<PathBuf>> {
     Ok(drop_ins)
 }
 
-/// The kernel's name of this host, without its domain.
+/// The kernel's name of this host, without its domain. Not read from `/proc/sys`, which the unit's sandbox hides.
 pub(crate) fn host_name() -> anyhow::Result<String> {
-    let path = Path::new("/proc/sys/kernel/hostname");
-    let name = fs::read_to_string(path).with_context(|| format!("read {}", path.display()))?;
-    let name = name.trim();
-    Ok(name.split('.').next().unwrap_or(name).to_owned())
+    let name = nix::unistd::gethostname().context("ask for the host name")?;
+    let name = name.to_string_lossy();
+    Ok(name.split('.').next().unwrap_or(&name).to_owned())
 }
 
 #[cfg(test)]
