@@ -136,7 +136,7 @@ impl Table {
     }
 
     /// systemd has forgotten the unit.
-    pub(super) fn unload(&mut self, workload: &str) {
+    fn unload(&mut self, workload: &str) {
         self.loaded.remove(workload);
         let Some(unit) = self.units.get_mut(workload) else {
             return;

@@ -142,29 +142,23 @@ impl Watch {
         let closed = || End::Lost("the bus closed the connection".to_owned());
         let events = self.events.clone();
         let mut tasks = JoinSet::new();
-        let (mut first, mut listing, mut list_again) = (true, true, false);
-        self.table.begin_list();
-        tasks.spawn(list(bus.clone(), self.units.clone(), BTreeSet::new()));
+        let (mut first, mut listing, mut stale) = (true, false, true);
         loop {
+            if stale && !listing {
+                (stale, listing) = (false, true);
+                self.table.begin_list();
+                tasks.spawn(list(bus.clone(), self.units.clone(), self.table.loaded()));
+            }
             tokio::select! {
                 message = changes.next() => self.changed(&message.ok_or_else(closed)?.map_err(lost)?),
                 signal = forgotten.next() => {
                     let args = signal.as_ref().ok_or_else(closed)?.args().map_err(lost)?;
-                    if let Some(workload) = units::unit_workload(&args.id) {
-                        self.table.unload(workload);
-                    } else if args.id == GATEWAY {
-                        self.gateway_state("inactive".to_owned());
-                    }
+                    // Said of every unit in each reload, and of one that is gone for good: a list tells which.
+                    stale |= args.id == GATEWAY || units::unit_workload(&args.id).is_some();
                 }
                 signal = reloading.next() => {
                     let begins = signal.as_ref().ok_or_else(closed)?.args().map_err(lost)?.active;
-                    if !begins && listing {
-                        list_again = true;
-                    } else if !begins {
-                        listing = true;
-                        self.table.begin_list();
-                        tasks.spawn(list(bus.clone(), self.units.clone(), self.table.loaded()));
-                    }
+                    stale |= !begins;
                 }
                 _ = owners.next() => return Err(End::Lost("systemd took a new connection to the bus".to_owned())),
                 note = self.notes.recv() => match note {
@@ -178,11 +172,7 @@ impl Watch {
                         let Listing { units, kubes, gateway } = result.map_err(End::Lost)?;
                         self.gateway_state(gateway);
                         self.table.finish_list(units, kubes, std::mem::take(&mut first));
-                        listing = std::mem::take(&mut list_again);
-                        if listing {
-                            self.table.begin_list();
-                            tasks.spawn(list(bus.clone(), self.units.clone(), self.table.loaded()));
-                        }
+                        listing = false;
                     }
                 },
                 () = sleep_until(self.gateway.due().unwrap_or_else(Instant::now).into()), if self.gateway.due().is_some() => {
@@ -267,12 +257,12 @@ async fn list(bus: Connection, units: Units, known: BTreeSet<String>) -> Done {
                 let changed = if known.contains(workload) {
                     Changed::default()
                 } else {
-                    let rest = manager::properties(&bus, path).await.map_err(words)?;
-                    Changed {
-                        active: Some(active),
-                        sub: Some(sub),
-                        ..rest
-                    }
+                    manager::properties(&bus, path).await.map_err(words)?
+                };
+                let changed = Changed {
+                    active: Some(active),
+                    sub: Some(sub),
+                    ..changed
                 };
                 listing.units.insert(workload.to_owned(), changed);
             }
