@@ -30,8 +30,8 @@ const NOTES_MAX: usize = 64;
 const BUS_SECONDS_MAX: u64 = 10;
 /// Generators of other packages may be slow; systemd itself gives all of them 90 s.
 const RELOAD_SECONDS_MAX: u64 = 120;
-/// A start may have to pull an image. Its unit has its own, shorter limit; this one is for a signal that never comes.
-const JOB_SECONDS_MAX: u64 = 15 * 60;
+/// A start may have to pull an image. Its unit has its own, shorter limit (15 min); this one is for a signal that never comes.
+const JOB_SECONDS_MAX: u64 = 20 * 60;
 
 /// Something systemd or the disk must do. Names are workloads.
 #[derive(Debug)]
