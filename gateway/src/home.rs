@@ -75,7 +75,9 @@ pub(crate) enum HomeError {
         source: io::Error,
     },
     /// A file does not hold what it should.
-    #[error("{path} is damaged ({reason}): restore it from a backup, or remove {dir} and join the cluster again")]
+    #[error(
+        "{path} is damaged ({reason}): restore it from a backup, or remove {dir} and join the cluster again"
+    )]
     Damaged {
         /// The file.
         path: PathBuf,
@@ -108,8 +110,7 @@ impl Home {
         };
         let text = String::from_utf8_lossy(&bytes);
         let host = text.trim().parse();
-        host.map(Some)
-            .map_err(|error| self.damaged(&path, &error))
+        host.map(Some).map_err(|error| self.damaged(&path, &error))
     }
 
     /// Remembers the host this folder belongs to.
@@ -213,7 +214,10 @@ mod tests {
     fn a_join_clears_the_old_log_once_and_is_forgotten_at_its_end() {
         let dir = tempfile::tempdir().unwrap();
         let home = Home::open(dir.path()).unwrap();
-        assert_eq!((home.host().unwrap(), home.joining().unwrap()), (None, None));
+        assert_eq!(
+            (home.host().unwrap(), home.joining().unwrap()),
+            (None, None)
+        );
         home.set_host(HostId([3; 32])).unwrap();
         fs::create_dir_all(home.raft().join("old")).unwrap();
         let mut joining = Joining {
@@ -230,7 +234,10 @@ mod tests {
         assert_eq!(home.joining().unwrap(), Some(joining));
         assert!(home.raft().join("new").exists());
         home.joined().unwrap();
-        assert_eq!((home.host().unwrap(), home.joining().unwrap()), (Some(HostId([3; 32])), None));
+        assert_eq!(
+            (home.host().unwrap(), home.joining().unwrap()),
+            (Some(HostId([3; 32])), None)
+        );
     }
 
     #[test]
@@ -240,7 +247,10 @@ mod tests {
         fs::write(dir.path().join("host"), "12D3nonsense").unwrap();
         fs::write(dir.path().join("joining"), "{\"cluster\":").unwrap();
         let text = home.host().unwrap_err().to_string();
-        assert!(text.contains("/host is damaged (`12D3nonsense` is not the PeerId"), "{text}");
+        assert!(
+            text.contains("/host is damaged (`12D3nonsense` is not the PeerId"),
+            "{text}"
+        );
         assert!(matches!(home.joining(), Err(HomeError::Damaged { .. })));
     }
 }

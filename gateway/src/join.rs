@@ -50,7 +50,9 @@ pub(crate) struct JoinStarted {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JoinError {
     /// It has something to lose.
-    #[error("this host runs {0} manifests of its own cluster: delete them first, or apply them again after joining")]
+    #[error(
+        "this host runs {0} manifests of its own cluster: delete them first, or apply them again after joining"
+    )]
     InUse(usize),
     /// It is in a cluster with others.
     #[error("this host is a member of cluster {0} with other hosts")]
@@ -80,7 +82,8 @@ impl Joiner {
     pub(crate) async fn join(&self, token: Token) -> Result<JoinStarted, JoinError> {
         self.check(token.cluster)?;
         let welcome = self.link.welcome().borrow().clone();
-        let welcome = welcome.ok_or_else(|| JoinError::NoAgent(self.link.trouble().borrow().clone()))?;
+        let welcome =
+            welcome.ok_or_else(|| JoinError::NoAgent(self.link.trouble().borrow().clone()))?;
         let request = JoinRequest {
             cluster: token.cluster,
             token: token.id,
@@ -91,7 +94,9 @@ impl Joiner {
         let mut failures = Vec::new();
         for contact in token.contacts {
             match self.ask(&contact, request.clone()).await {
-                Ok(JoinAnswer::Admitted { cluster, members }) => return self.remember(cluster, members),
+                Ok(JoinAnswer::Admitted { cluster, members }) => {
+                    return self.remember(cluster, members);
+                }
                 Ok(JoinAnswer::Refused { reason }) => return Err(JoinError::Refused(reason)),
                 Err(failure) => failures.push(failure),
             }
@@ -122,7 +127,11 @@ impl Joiner {
         match self.link.request(asked).await {
             Ok(Done::Joined(answer)) => Ok(answer),
             Ok(Done::Done) => Err("the agent did not pass the answer on".into()),
-            Err(error) => Err(format!("{} at {}: {error}", contact.host, contact.addresses.join(", "))),
+            Err(error) => Err(format!(
+                "{} at {}: {error}",
+                contact.host,
+                contact.addresses.join(", ")
+            )),
         }
     }
 
@@ -155,15 +164,26 @@ pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> Jo
             labels: Default::default(),
         },
     };
-    let command = Command { at_ms: now_ms(), change };
-    let committed = node.propose(vec![command], Instant::now() + ADMIT_MAX).await;
+    let command = Command {
+        at_ms: now_ms(),
+        change,
+    };
+    let committed = node
+        .propose(vec![command], Instant::now() + ADMIT_MAX)
+        .await;
     match committed.map(|mut committed| committed.pop().map(|one| one.outcome)) {
         Ok(Some(Outcome::Admitted(members))) => {
             tracing::info!(%host, "host admitted");
-            JoinAnswer::Admitted { cluster: request.cluster, members }
+            JoinAnswer::Admitted {
+                cluster: request.cluster,
+                members,
+            }
         }
         Ok(Some(Outcome::Refused(refusals))) => {
-            let reasons: Vec<_> = refusals.into_iter().map(|refusal| refusal.message).collect();
+            let reasons: Vec<_> = refusals
+                .into_iter()
+                .map(|refusal| refusal.message)
+                .collect();
             refuse(reasons.join("; "))
         }
         Ok(_) => refuse("the cluster gave no answer".into()),
@@ -173,6 +193,8 @@ pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> Jo
 
 /// The wall clock in milliseconds since 1970, as commands carry it.
 pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

@@ -11,8 +11,10 @@ mod stream;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    future::Future,
     io,
     path::{Path, PathBuf},
+    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -27,6 +29,8 @@ use tokio::{
     net::UnixStream,
     sync::{mpsc, oneshot, watch},
 };
+
+use crate::raft::Dial;
 
 /// Streams and applications that wait for the gateway to take them. A full queue means that the gateway is stuck; the
 /// agent then closes the streams by itself.
@@ -225,6 +229,13 @@ impl Link {
         self.seen.welcome.subscribe()
     }
 
+    /// Waits until the agent has said who this host is; `None` when the connection has ended for good.
+    pub(crate) async fn welcomed(&self) -> Option<Welcome> {
+        let mut welcome = self.seen.welcome.subscribe();
+        let welcome = welcome.wait_for(Option::is_some).await;
+        welcome.ok().and_then(|welcome| welcome.clone())
+    }
+
     /// What the link waits for, in words for a person; empty when it is connected.
     pub(crate) fn trouble(&self) -> watch::Receiver<String> {
         self.seen.trouble.subscribe()
@@ -258,3 +269,17 @@ fn replace<T: PartialEq>(watched: &watch::Sender<T>, value: T) {
 
 #[cfg(test)]
 mod tests;
+
+impl Dial for Link {
+    fn open(
+        &self,
+        host: HostId,
+        class: Class,
+    ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>> {
+        Box::pin(async move {
+            Link::open(self, host, class)
+                .await
+                .map_err(io::Error::other)
+        })
+    }
+}

@@ -1,4 +1,221 @@
-//! stub
+//! The gateway of one host: wires consensus, the API, the reconciler and the connection to the agent together.
+
+#![forbid(unsafe_code)]
+
+mod api;
+mod config;
+mod duties;
+mod execute;
+mod home;
+mod join;
+mod link;
+mod observe;
+mod place;
 mod raft;
+mod reconcile;
 mod state;
-fn main() {}
+
+use std::{
+    fs, io,
+    os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
+    path::Path,
+    process::{Command, ExitCode},
+    sync::Arc,
+};
+
+use anyhow::{Context as _, anyhow};
+use beemesh_protocol::{HostId, peer::HostReport};
+use beemesh_quadlet::podman::Podman;
+use clap::Parser as _;
+use tokio::{
+    net::UnixListener,
+    signal::unix::{SignalKind, signal},
+    sync::{Notify, mpsc, watch},
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    api::Gateway,
+    config::Config,
+    home::{Home, Joining},
+    join::Joiner,
+    link::{Inbound, Link},
+    observe::Observer,
+    raft::Node,
+};
+
+/// How a run of the gateway ended.
+enum Ending {
+    /// It was asked to stop.
+    Stopped,
+    /// It joined another cluster and must begin again with an empty log.
+    Again,
+}
+
+fn main() -> ExitCode {
+    let config = Config::parse();
+    tracing_subscriber::fmt()
+        .with_env_filter(
+            tracing_subscriber::EnvFilter::try_from_env("BEEMESH_LOG")
+                .unwrap_or_else(|_| "info,openraft=off".into()),
+        )
+        .without_time()
+        .with_ansi(false)
+        .with_target(false)
+        .init();
+    match run(config) {
+        Ok(Ending::Stopped) => ExitCode::SUCCESS,
+        Ok(Ending::Again) => {
+            let error = Command::new("/proc/self/exe")
+                .args(std::env::args_os().skip(1))
+                .exec();
+            tracing::error!(%error, "begin again");
+            ExitCode::FAILURE
+        }
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[tokio::main(flavor = "current_thread")]
+async fn run(config: Config) -> anyhow::Result<Ending> {
+    let home = Home::open(&config.dir)?;
+    let joining = home.joining()?;
+    let (link, inbound) = Link::start(&config.agent, env!("CARGO_PKG_VERSION"));
+    let host = identify(&home, &link).await?;
+    let (gateway, mine) = open(&config, &home, &link, host).await?;
+    let listener = listen(&config.api)?;
+    let stop = CancellationToken::new();
+    let api = tokio::spawn(api::serve(listener, gateway.clone(), stop.clone()));
+    let fresh = joining.is_none();
+    start_duties(&gateway, home, joining, mine, inbound);
+    if fresh {
+        tokio::spawn(duties::found(gateway.node.clone(), link, host));
+    }
+    tracing::info!(%host, api = %config.api.display(), "the gateway is up");
+    let restart = gateway.joiner.restart.clone();
+    let ending = tokio::select! {
+        () = restart.notified() => Ok(Ending::Again),
+        asked = stop_signal() => asked.map(|()| Ending::Stopped),
+        reason = gateway.node.failed() => Err(anyhow!("consensus stopped: {reason}")),
+    };
+    stop.cancel();
+    api.await.context("end the API")?;
+    gateway.node.close().await;
+    ending
+}
+
+/// Who this host is: what the folder says, else what the agent says, which is then remembered.
+async fn identify(home: &Home, link: &Link) -> anyhow::Result<HostId> {
+    if let Some(host) = home.host()? {
+        return Ok(host);
+    }
+    tracing::info!("waiting for the agent to say who this host is");
+    let host = link
+        .welcomed()
+        .await
+        .context("the connection to the agent ended")?
+        .host;
+    home.set_host(host)?;
+    Ok(host)
+}
+
+/// Opens consensus and what stands on it. The second value is what this host says of itself.
+async fn open(
+    config: &Config,
+    home: &Home,
+    link: &Link,
+    host: HostId,
+) -> anyhow::Result<(Gateway, watch::Receiver<Arc<HostReport>>)> {
+    let podman = Podman::new(&config.podman);
+    let cluster = observe::Cluster::default();
+    let noted = cluster.clone();
+    let node = Node::open(raft::Settings {
+        dir: home.raft(),
+        host,
+        dial: Arc::new(link.clone()),
+        observe: Arc::new(move |host, report| noted.note(host, report)),
+    });
+    let node = node.await.context("open the log")?;
+    let standing = execute::start(execute::Settings {
+        host,
+        link: link.clone(),
+        podman: podman.clone(),
+        units: config.quadlets.clone(),
+        view: node.state(),
+        metrics: node.metrics(),
+    });
+    let observer = Observer::start(observe::Settings {
+        host,
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        link: link.clone(),
+        podman: podman.clone(),
+        view: node.state(),
+        standing,
+        cluster: cluster.clone(),
+    });
+    let joiner = Joiner {
+        home: home.clone(),
+        link: link.clone(),
+        node: node.clone(),
+        restart: Arc::new(Notify::new()),
+    };
+    let gateway = Gateway {
+        host,
+        node,
+        link: link.clone(),
+        reports: cluster.all(),
+        podman,
+        joiner,
+    };
+    Ok((gateway, observer.reports()))
+}
+
+fn start_duties(
+    gateway: &Gateway,
+    home: Home,
+    joining: Option<Joining>,
+    mine: watch::Receiver<Arc<HostReport>>,
+    inbound: mpsc::Receiver<Inbound>,
+) {
+    let Gateway {
+        host, node, link, ..
+    } = gateway.clone();
+    tokio::spawn(duties::tell_members(
+        link.clone(),
+        node.clone(),
+        home,
+        joining,
+    ));
+    tokio::spawn(duties::tell_report(link.clone(), node.clone(), host, mine));
+    tokio::spawn(duties::keep_address(link.clone(), node.clone(), host));
+    tokio::spawn(duties::check_identity(link, host));
+    tokio::spawn(duties::keep_membership(node));
+    tokio::spawn(duties::take_inbound(gateway.clone(), inbound));
+}
+
+/// The API's socket, for root and the group of the folder it lies in.
+fn listen(path: &Path) -> anyhow::Result<UnixListener> {
+    let open = || {
+        match fs::remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let listener = UnixListener::bind(path)?;
+        fs::set_permissions(path, fs::Permissions::from_mode(0o660))?;
+        Ok(listener)
+    };
+    open().with_context(|| format!("listen on {}", path.display()))
+}
+
+async fn stop_signal() -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate()).context("catch SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("catch SIGINT")?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}

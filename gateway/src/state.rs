@@ -141,11 +141,6 @@ impl State {
         self.manifests.values()
     }
 
-    /// One manifest.
-    pub(crate) fn manifest(&self, name: &str) -> Option<&Manifest> {
-        self.manifests.get(name)
-    }
-
     /// The ConfigMaps, Secrets and claims that an object refers to and that exist.
     pub(crate) fn uses(&self, object: &Object) -> Vec<Arc<Object>> {
         self.references(object)

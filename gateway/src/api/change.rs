@@ -252,12 +252,16 @@ pub(super) async fn join(
     request: Request<Body>,
 ) -> Result<(StatusCode, Json<Joining>), ApiError> {
     let body: JoinBody = small_body(request).await?;
-    let token = Token::from_line(&body.token)
-        .map_err(|error| ApiError::bad_request(error.to_string()))?;
+    let token =
+        Token::from_line(&body.token).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let cluster = token.cluster;
     tracing::info!(%cluster, %caller, "asked to join a cluster");
-    let JoinStarted { cluster, members } =
-        shared.gateway.joiner.join(token).await.map_err(not_joined)?;
+    let JoinStarted { cluster, members } = shared
+        .gateway
+        .joiner
+        .join(token)
+        .await
+        .map_err(not_joined)?;
     let members = members.into_iter().map(|member| member.name).collect();
     Ok((StatusCode::ACCEPTED, Json(Joining { cluster, members })))
 }
@@ -265,14 +269,13 @@ pub(super) async fn join(
 fn not_joined(error: JoinError) -> ApiError {
     let words = error.to_string();
     match error {
-        JoinError::InUse(_) => {
-            ApiError::conflict(words).hint("`beemesh get manifests` lists them")
-        }
+        JoinError::InUse(_) => ApiError::conflict(words).hint("`beemesh get manifests` lists them"),
         JoinError::Member(_) | JoinError::Already | JoinError::UnderWay(_) => {
             ApiError::conflict(words).hint("`beemesh status` shows the cluster")
         }
-        JoinError::Refused(_) => ApiError::conflict(words)
-            .hint("`beemesh token create` on a member makes a new token"),
+        JoinError::Refused(_) => {
+            ApiError::conflict(words).hint("`beemesh token create` on a member makes a new token")
+        }
         JoinError::NoAgent(_) => {
             ApiError::unavailable(words).hint("`systemctl status beemesh-agent` tells more")
         }
@@ -282,11 +285,7 @@ fn not_joined(error: JoinError) -> ApiError {
     }
 }
 
-async fn parse(
-    shared: &Shared,
-    yaml: bytes::Bytes,
-    strict: bool,
-) -> Result<Manifest, ApiError> {
+async fn parse(shared: &Shared, yaml: bytes::Bytes, strict: bool) -> Result<Manifest, ApiError> {
     let gone = |_| ApiError::internal("the manifest could not be parsed: the gateway is stopping");
     let permit = shared.parsing.clone().acquire_owned().await.map_err(gone)?;
     let parsed = tokio::task::spawn_blocking(move || {

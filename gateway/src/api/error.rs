@@ -116,7 +116,7 @@ impl ApiError {
     pub(super) fn propose(error: &ProposeError, scene: &Scene, waited: Duration) -> Self {
         match error {
             ProposeError::NoQuorum { silent, .. } => no_quorum(scene, silent),
-            ProposeError::Deadline => {
+            ProposeError::Deadline { .. } => {
                 let silent = missing_voters(scene, &[]);
                 let maybe = format!(
                     "the change was not confirmed within {} s and may still be committed",
@@ -226,7 +226,11 @@ fn quorum_words(scene: &Scene, missing: &BTreeSet<HostId>) -> String {
         return "no quorum: this host is not a member of a cluster yet".to_owned();
     }
     let heard = voters - missing.len();
-    let verdict = if heard > voters / 2 { "" } else { "no quorum: " };
+    let verdict = if heard > voters / 2 {
+        ""
+    } else {
+        "no quorum: "
+    };
     let names = names_of(&scene.state, missing.iter());
     let who = match names.len() {
         0 => String::new(),

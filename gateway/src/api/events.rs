@@ -128,7 +128,9 @@ impl Told {
 }
 
 fn keyed<T>(all: Vec<T>, key: impl Fn(&T) -> &String) -> BTreeMap<String, T> {
-    all.into_iter().map(|one| (key(&one).clone(), one)).collect()
+    all.into_iter()
+        .map(|one| (key(&one).clone(), one))
+        .collect()
 }
 
 fn push<T: Serialize>(news: &mut String, event: &str, data: &T) {

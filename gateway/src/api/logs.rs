@@ -125,17 +125,14 @@ async fn ask(
     Ok(answer)
 }
 
-async fn local(
-    gateway: &Gateway,
-    workload: &str,
-    query: &LogsQuery,
-) -> Result<Response, ApiError> {
+async fn local(gateway: &Gateway, workload: &str, query: &LogsQuery) -> Result<Response, ApiError> {
     let label = format!("{LABEL_WORKLOAD}={workload}");
     let pods = gateway.podman.pods(&[&label]).await.map_err(podman)?;
     let here = gateway.scene().name(gateway.host);
     let pod = pods.first().ok_or_else(|| {
-        ApiError::not_found(format!("workload `{workload}` has no pod on host {here}"))
-            .hint(format!("`beemesh get workloads {workload}` shows where it runs"))
+        ApiError::not_found(format!("workload `{workload}` has no pod on host {here}")).hint(
+            format!("`beemesh get workloads {workload}` shows where it runs"),
+        )
     })?;
     let members: Vec<_> = members(pod);
     let several = members.len() > 1;
@@ -167,10 +164,7 @@ fn members(pod: &Pod) -> Vec<(&Container, String)> {
         let name = container.name.strip_prefix(&prefix);
         name.unwrap_or(&container.name).to_owned()
     };
-    let wanted = pod
-        .containers
-        .iter()
-        .filter(|one| one.role == Role::Member);
+    let wanted = pod.containers.iter().filter(|one| one.role == Role::Member);
     wanted.map(|one| (one, named(one))).collect()
 }
 
@@ -261,8 +255,14 @@ mod tests {
             told.extend(lines.push(bytes));
         }
         told.extend(lines.end());
-        assert_eq!(told.concat(), b"web | one\nweb | two\nweb | \nweb | three\n");
-        assert_eq!(lines.push(&long).map(|piece| piece.len()), Some(LINE_MAX + 7));
+        assert_eq!(
+            told.concat(),
+            b"web | one\nweb | two\nweb | \nweb | three\n"
+        );
+        assert_eq!(
+            lines.push(&long).map(|piece| piece.len()),
+            Some(LINE_MAX + 7)
+        );
         assert_eq!(lines.end(), None);
     }
 }

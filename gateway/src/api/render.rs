@@ -134,10 +134,7 @@ impl Scene {
     /// Whether the host runs this revision as it should.
     fn thrives(&self, host: HostId, workload: &crate::state::Workload) -> bool {
         let fine = |report: &WorkloadReport| {
-            matches!(
-                report.phase,
-                peer::Phase::Running | peer::Phase::Succeeded
-            )
+            matches!(report.phase, peer::Phase::Running | peer::Phase::Succeeded)
         };
         self.arrived(host, workload) && self.report(host, &workload.name).is_some_and(fine)
     }
@@ -162,7 +159,11 @@ impl Scene {
             name: manifest.name.clone(),
             index: manifest.index,
             applied_at_ms: manifest.at_ms,
-            objects: manifest.objects.iter().map(|one| object_name(one)).collect(),
+            objects: manifest
+                .objects
+                .iter()
+                .map(|one| object_name(one))
+                .collect(),
         };
         self.state.manifests().map(shown).collect()
     }
@@ -192,7 +193,9 @@ impl Scene {
     /// What the answering host knows.
     pub(super) fn status(&self, own: Own) -> Status {
         let members = self.state.hosts();
-        let missing = members.keys().filter(|host| !self.reachable.contains(*host));
+        let missing = members
+            .keys()
+            .filter(|host| !self.reachable.contains(*host));
         let missing = names_of(&self.state, missing);
         let healthy = |workload: &&crate::state::Workload| {
             self.wanted(workload)
@@ -296,10 +299,7 @@ pub(super) fn applied_objects(effects: Vec<Effect>) -> Vec<AppliedObject> {
 }
 
 /// The names of hosts, sorted.
-pub(super) fn names_of<'a>(
-    state: &State,
-    hosts: impl Iterator<Item = &'a HostId>,
-) -> Vec<String> {
+pub(super) fn names_of<'a>(state: &State, hosts: impl Iterator<Item = &'a HostId>) -> Vec<String> {
     let mut names: Vec<_> = hosts.map(|host| name_of(state, *host)).collect();
     names.sort();
     names

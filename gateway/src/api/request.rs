@@ -144,7 +144,8 @@ pub(super) fn wait(seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
 /// The name that the caller gave a manifest.
 pub(super) fn manifest_name(name: &str) -> Result<(), ApiError> {
     // What a Kubernetes name may hold, and `_`, which joins a namespace to a name.
-    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
+    let plain =
+        |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
     let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
     let bytes = name.as_bytes();
     if bytes.len() <= 253
@@ -215,14 +216,24 @@ mod tests {
         for (query, expected) in [
             (
                 "name=web&dryRun=true&wait=5",
-                Ok("ApplyQuery { name: Some(\"web\"), dry_run: true, strict: false, wait: Some(5), timeout: None }"),
+                Ok(
+                    "ApplyQuery { name: Some(\"web\"), dry_run: true, strict: false, wait: Some(5), timeout: None }",
+                ),
             ),
             (
                 "dryrun=true",
-                Err("query: dryrun: unknown field `dryrun`, expected one of `name`, `dryRun`, `strict`, `wait`, `timeout`"),
+                Err(
+                    "query: dryrun: unknown field `dryrun`, expected one of `name`, `dryRun`, `strict`, `wait`, `timeout`",
+                ),
             ),
-            ("wait=soon", Err("query: wait: invalid digit found in string")),
-            ("dryRun=1", Err("query: dryRun: provided string was not `true` or `false`")),
+            (
+                "wait=soon",
+                Err("query: wait: invalid digit found in string"),
+            ),
+            (
+                "dryRun=1",
+                Err("query: dryRun: provided string was not `true` or `false`"),
+            ),
         ] {
             let expected = expected.map(str::to_owned).map_err(ApiError::bad_request);
             assert_eq!(read(query), expected, "{query}");

@@ -3,12 +3,12 @@
 //! Shell: finds the leader and asks it, again and again until the caller's deadline. Just after an election, or while a
 //! stream is being opened again, a refusal lasts a moment; commands may be repeated, so it is retried.
 
-use std::{io, time::Duration};
+use std::time::Duration;
 
 use beemesh_protocol::{
     HostId,
     frame::CONTROL_MAX,
-    peer::{Committed, HostReport, ReplyBody, RequestBody},
+    peer::{Committed, ReplyBody, RequestBody},
     state::Command,
 };
 use openraft::{EmptyNode, error::RaftError};
@@ -197,16 +197,6 @@ impl Node {
         match self.inner.peers.ask(leader, RequestBody::ReadIndex).await {
             Ok(ReplyBody::ReadIndex(read)) => Some(read.map_or(0, |id| id.index)),
             Ok(_) | Err(_) => None,
-        }
-    }
-
-    /// Tells another gateway what this host looks like.
-    pub(crate) async fn observe(&self, host: HostId, report: HostReport) -> io::Result<()> {
-        let request = RequestBody::Observe(report);
-        match self.inner.peers.ask(host, request).await {
-            Ok(ReplyBody::Noted) => Ok(()),
-            Ok(other) => Err(io::Error::other(format!("{host} answered {other:?}"))),
-            Err(error) => Err(io::Error::other(error)),
         }
     }
 

@@ -51,7 +51,10 @@ impl State {
             revision: 0,
             action: Action::Removed,
         }));
-        if effects.iter().any(|effect| effect.action != Action::Unchanged) {
+        if effects
+            .iter()
+            .any(|effect| effect.action != Action::Unchanged)
+        {
             self.replace_manifest(index, at_ms, name, objects);
             self.remove_objects(&dropped);
             self.bump(index, at_ms, &mut effects);
@@ -93,7 +96,11 @@ impl State {
                 refusals.push(foreign(&other.manifest, title(&other.object)));
             }
         }
-        if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+        if refusals.is_empty() {
+            Ok(())
+        } else {
+            Err(refusals)
+        }
     }
 
     /// The objects that the manifest has now and will not have any more.
@@ -130,7 +137,11 @@ impl State {
             }
         }
         refusals.extend(self.orphaned(dropped, &new));
-        if refusals.is_empty() { Ok(()) } else { Err(refusals) }
+        if refusals.is_empty() {
+            Ok(())
+        } else {
+            Err(refusals)
+        }
     }
 
     /// Refusals for workloads that stay and would lose what they need.
@@ -386,7 +397,10 @@ impl State {
 
 /// Marks a workload as updated because of what it refers to, adding it when the manifest does not hold it.
 fn note_update(effects: &mut Vec<Effect>, kind: Kind, name: &str) {
-    match effects.iter_mut().find(|e| e.kind == kind && e.name == name) {
+    match effects
+        .iter_mut()
+        .find(|e| e.kind == kind && e.name == name)
+    {
         Some(effect) => effect.action = Action::Updated,
         None => effects.push(Effect {
             kind,

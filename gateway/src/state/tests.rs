@@ -1,4 +1,7 @@
-use beemesh_protocol::{peer::{Action, Effect}, state::Reference};
+use beemesh_protocol::{
+    peer::{Action, Effect},
+    state::Reference,
+};
 
 use super::*;
 
@@ -37,7 +40,10 @@ fn at(at_ms: u64, change: Change) -> Command {
 
 fn put(state: &mut State, index: u64, manifest: &str, objects: Vec<Object>) -> Outcome {
     let manifest = manifest.to_owned();
-    state.apply(index, &at(index * 1000, Change::Apply { manifest, objects }))
+    state.apply(
+        index,
+        &at(index * 1000, Change::Apply { manifest, objects }),
+    )
 }
 
 fn effects(of: &[(Kind, &str, u64, Action)]) -> Outcome {
@@ -63,34 +69,75 @@ use Kind::{ConfigMap, Deployment, Pod};
 #[test]
 fn an_identical_apply_changes_nothing() {
     let mut state = State::default();
-    let objects = || vec![object(ConfigMap, "conf", "a", &[]), object(Pod, "web", "b", &[(ConfigMap, "conf")])];
+    let objects = || {
+        vec![
+            object(ConfigMap, "conf", "a", &[]),
+            object(Pod, "web", "b", &[(ConfigMap, "conf")]),
+        ]
+    };
     let first = put(&mut state, 5, "web", objects());
-    assert_eq!(first, effects(&[(ConfigMap, "conf", 0, Created), (Pod, "web", 1, Created)]));
+    assert_eq!(
+        first,
+        effects(&[(ConfigMap, "conf", 0, Created), (Pod, "web", 1, Created)])
+    );
     let before = state.clone();
     let second = put(&mut state, 6, "web", objects());
-    assert_eq!(second, effects(&[(ConfigMap, "conf", 0, Unchanged), (Pod, "web", 1, Unchanged)]));
+    assert_eq!(
+        second,
+        effects(&[
+            (ConfigMap, "conf", 0, Unchanged),
+            (Pod, "web", 1, Unchanged)
+        ])
+    );
     assert_eq!(state, before);
 }
 
 #[test]
 fn a_changed_config_map_rolls_the_workloads_that_use_it_wherever_they_came_from() {
     let mut state = State::default();
-    put(&mut state, 1, "conf", vec![object(ConfigMap, "conf", "a", &[])]);
-    put(&mut state, 2, "web", vec![object(Pod, "web", "b", &[(ConfigMap, "conf")])]);
+    put(
+        &mut state,
+        1,
+        "conf",
+        vec![object(ConfigMap, "conf", "a", &[])],
+    );
+    put(
+        &mut state,
+        2,
+        "web",
+        vec![object(Pod, "web", "b", &[(ConfigMap, "conf")])],
+    );
     put(&mut state, 3, "db", vec![object(Pod, "db", "b", &[])]);
-    let outcome = put(&mut state, 4, "conf", vec![object(ConfigMap, "conf", "aa", &[])]);
-    assert_eq!(outcome, effects(&[(ConfigMap, "conf", 0, Updated), (Pod, "web", 2, Updated)]));
+    let outcome = put(
+        &mut state,
+        4,
+        "conf",
+        vec![object(ConfigMap, "conf", "aa", &[])],
+    );
+    assert_eq!(
+        outcome,
+        effects(&[(ConfigMap, "conf", 0, Updated), (Pod, "web", 2, Updated)])
+    );
     assert_eq!(revisions(&state), [("db", 1, 3), ("web", 2, 4)]);
 }
 
 #[test]
 fn what_the_manifest_no_longer_has_is_removed_and_a_kind_may_change() {
     let mut state = State::default();
-    put(&mut state, 1, "m", vec![object(Pod, "a", "1", &[]), object(Pod, "b", "1", &[])]);
+    put(
+        &mut state,
+        1,
+        "m",
+        vec![object(Pod, "a", "1", &[]), object(Pod, "b", "1", &[])],
+    );
     let outcome = put(&mut state, 2, "m", vec![object(Deployment, "a", "1", &[])]);
     assert_eq!(
         outcome,
-        effects(&[(Deployment, "a", 2, Created), (Pod, "a", 0, Removed), (Pod, "b", 0, Removed)])
+        effects(&[
+            (Deployment, "a", 2, Created),
+            (Pod, "a", 0, Removed),
+            (Pod, "b", 0, Removed)
+        ])
     );
     assert_eq!(revisions(&state), [("a", 2, 2)]);
 }
@@ -98,11 +145,26 @@ fn what_the_manifest_no_longer_has_is_removed_and_a_kind_may_change() {
 #[test]
 fn a_refused_command_names_every_reason_and_changes_nothing() {
     let mut state = State::default();
-    put(&mut state, 1, "conf", vec![object(ConfigMap, "conf", "a", &[])]);
-    put(&mut state, 2, "web", vec![object(Pod, "web", "b", &[(ConfigMap, "conf")])]);
+    put(
+        &mut state,
+        1,
+        "conf",
+        vec![object(ConfigMap, "conf", "a", &[])],
+    );
+    put(
+        &mut state,
+        2,
+        "web",
+        vec![object(Pod, "web", "b", &[(ConfigMap, "conf")])],
+    );
     let before = state.clone();
-    let delete = |manifest: &str| Change::DeleteManifest { manifest: manifest.into() };
-    let apply = |objects| Change::Apply { manifest: "x".into(), objects };
+    let delete = |manifest: &str| Change::DeleteManifest {
+        manifest: manifest.into(),
+    };
+    let apply = |objects| Change::Apply {
+        manifest: "x".into(),
+        objects,
+    };
     for (change, expected) in [
         (delete("nope"), missing("there is no manifest `nope`")),
         (delete("conf"), refused("ConfigMap conf is used by workload web of manifest `web`")),
@@ -140,8 +202,13 @@ fn a_refused_command_names_every_reason_and_changes_nothing() {
 fn a_deleted_workload_begins_again_at_revision_1_with_a_higher_index() {
     let mut state = State::default();
     put(&mut state, 1, "web", vec![object(Pod, "web", "b", &[])]);
-    let delete = Change::DeleteWorkload { workload: "web".into() };
-    assert_eq!(state.apply(2, &at(0, delete)), Outcome::Deleted(vec!["web".into()]));
+    let delete = Change::DeleteWorkload {
+        workload: "web".into(),
+    };
+    assert_eq!(
+        state.apply(2, &at(0, delete)),
+        Outcome::Deleted(vec!["web".into()])
+    );
     assert_eq!(state, State::default());
     put(&mut state, 3, "web", vec![object(Pod, "web", "b", &[])]);
     assert_eq!(revisions(&state), [("web", 1, 3)]);
@@ -150,31 +217,93 @@ fn a_deleted_workload_begins_again_at_revision_1_with_a_higher_index() {
 #[test]
 fn a_token_admits_as_often_as_it_says_and_members_need_none() {
     let mut state = State::default();
-    state.apply(1, &at(0, Change::Found { cluster: ClusterId([1; 16]), host: host(1, "h1") }));
-    let token = TokenRecord { id: [7; 8], secret_hash: [8; 32], expires_ms: 100, uses: 1 };
+    state.apply(
+        1,
+        &at(
+            0,
+            Change::Found {
+                cluster: ClusterId([1; 16]),
+                host: host(1, "h1"),
+            },
+        ),
+    );
+    let token = TokenRecord {
+        id: [7; 8],
+        secret_hash: [8; 32],
+        expires_ms: 100,
+        uses: 1,
+    };
     state.apply(2, &at(0, Change::PutToken(token)));
     let mut ask = |at_ms, hash, host| {
-        state.apply(3, &at(at_ms, Change::Admit { token: [7; 8], secret_hash: [hash; 32], host }))
+        state.apply(
+            3,
+            &at(
+                at_ms,
+                Change::Admit {
+                    token: [7; 8],
+                    secret_hash: [hash; 32],
+                    host,
+                },
+            ),
+        )
     };
     let unknown = Outcome::Refused(refused(
         "the join token is unknown, used up or expired: make a new one with `beemesh token create`",
     ));
     assert_eq!(ask(50, 9, host(2, "h2")), unknown, "wrong secret");
     assert_eq!(ask(100, 8, host(2, "h2")), unknown, "expired");
-    assert!(matches!(ask(50, 8, host(2, "h1")), Outcome::Refused(_)), "name is taken");
+    assert!(
+        matches!(ask(50, 8, host(2, "h1")), Outcome::Refused(_)),
+        "name is taken"
+    );
     assert!(matches!(ask(50, 8, host(2, "h2")), Outcome::Admitted(members) if members.len() == 2));
     assert_eq!(ask(50, 8, host(3, "h3")), unknown, "used up");
-    assert!(matches!(ask(500, 8, host(2, "h2")), Outcome::Admitted(_)), "a member asks again");
+    assert!(
+        matches!(ask(500, 8, host(2, "h2")), Outcome::Admitted(_)),
+        "a member asks again"
+    );
 }
 
 #[test]
 fn a_snapshot_holds_everything() {
     let mut state = State::default();
-    state.apply(1, &at(0, Change::Found { cluster: ClusterId([1; 16]), host: host(1, "h1") }));
-    let token = TokenRecord { id: [7; 8], secret_hash: [8; 32], expires_ms: 100, uses: 1 };
+    state.apply(
+        1,
+        &at(
+            0,
+            Change::Found {
+                cluster: ClusterId([1; 16]),
+                host: host(1, "h1"),
+            },
+        ),
+    );
+    let token = TokenRecord {
+        id: [7; 8],
+        secret_hash: [8; 32],
+        expires_ms: 100,
+        uses: 1,
+    };
     state.apply(2, &at(0, Change::PutToken(token)));
-    put(&mut state, 3, "conf", vec![object(ConfigMap, "conf", "a", &[])]);
-    put(&mut state, 4, "web", vec![object(Pod, "web", "b", &[(ConfigMap, "conf")]), object(Pod, "db", "b", &[])]);
-    put(&mut state, 5, "conf", vec![object(ConfigMap, "conf", "aa", &[])]);
+    put(
+        &mut state,
+        3,
+        "conf",
+        vec![object(ConfigMap, "conf", "a", &[])],
+    );
+    put(
+        &mut state,
+        4,
+        "web",
+        vec![
+            object(Pod, "web", "b", &[(ConfigMap, "conf")]),
+            object(Pod, "db", "b", &[]),
+        ],
+    );
+    put(
+        &mut state,
+        5,
+        "conf",
+        vec![object(ConfigMap, "conf", "aa", &[])],
+    );
     assert_eq!(State::from_snapshot(state.to_snapshot()), state);
 }

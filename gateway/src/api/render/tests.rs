@@ -118,7 +118,12 @@ fn a_workload_is_settled_when_every_host_that_should_run_it_is_done_with_the_rev
     for (what, at_h3, reachable, settled) in [
         ("healthy", Some(report("web", 5, Running, 2)), true, true),
         ("newer", Some(report("web", 9, Running, 2)), true, true),
-        ("half healthy", Some(report("web", 5, Running, 1)), true, false),
+        (
+            "half healthy",
+            Some(report("web", 5, Running, 1)),
+            true,
+            false,
+        ),
         ("older", Some(report("web", 4, Running, 2)), true, false),
         ("starting", Some(report("web", 5, Starting, 0)), true, false),
         ("failed", Some(report("web", 5, Failed, 0)), true, true),
@@ -145,7 +150,12 @@ fn a_workload_is_settled_when_every_host_that_should_run_it_is_done_with_the_rev
 #[test]
 fn a_workload_shows_the_hosts_that_should_run_it_and_those_that_still_do() {
     let mut scene = scene();
-    with(&mut scene, 3, 6, vec![report("lone", 2, peer::Phase::Removing, 2)]);
+    with(
+        &mut scene,
+        3,
+        6,
+        vec![report("lone", 2, peer::Phase::Removing, 2)],
+    );
     let told = serde_json::to_value(scene.workload("lone").unwrap()).unwrap();
     let on = |host: u8, phase: &str, revision: u64, count: u32| -> Value {
         json!({"host": format!("h{host}"), "id": h(host).to_string(), "phase": phase, "revision": revision,
@@ -170,10 +180,20 @@ fn a_removal_is_over_when_no_host_can_still_have_it() {
     assert_eq!(holding(&scene), ["h1", "h2", "h3"]);
     with(&mut scene, 1, 6, vec![]);
     with(&mut scene, 2, 5, vec![]);
-    with(&mut scene, 3, 6, vec![report("gone", 3, peer::Phase::Removing, 2)]);
+    with(
+        &mut scene,
+        3,
+        6,
+        vec![report("gone", 3, peer::Phase::Removing, 2)],
+    );
     assert_eq!(holding(&scene), ["h2", "h3"]);
     with(&mut scene, 2, 6, vec![]);
-    with(&mut scene, 3, 7, vec![report("web", 5, peer::Phase::Running, 2)]);
+    with(
+        &mut scene,
+        3,
+        7,
+        vec![report("web", 5, peer::Phase::Running, 2)],
+    );
     assert_eq!(holding(&scene), [""; 0]);
     scene.reachable.remove(&h(2));
     assert_eq!(holding(&scene), ["h2"]);
@@ -184,7 +204,12 @@ fn the_status_says_what_this_host_knows() {
     let mut scene = scene();
     let running = |name: &str, index| report(name, index, peer::Phase::Running, 2);
     with(&mut scene, 1, 6, vec![running("web", 5)]);
-    with(&mut scene, 2, 6, vec![running("web", 5), running("lone", 6)]);
+    with(
+        &mut scene,
+        2,
+        6,
+        vec![running("web", 5), running("lone", 6)],
+    );
     with(&mut scene, 3, 6, vec![running("web", 5)]);
     scene.reachable.remove(&h(3));
     let own = Own {
@@ -205,8 +230,15 @@ fn the_status_says_what_this_host_knows() {
         .into_iter()
         .map(|host| (host.name, host.role, host.reachable, host.applied))
         .collect();
-    let expected = [("h1", Role::Leader, true), ("h2", Role::Follower, true), ("h3", Role::Follower, false)];
-    assert_eq!(hosts, expected.map(|(name, role, reachable)| (name.to_owned(), role, reachable, 6)));
+    let expected = [
+        ("h1", Role::Leader, true),
+        ("h2", Role::Follower, true),
+        ("h3", Role::Follower, false),
+    ];
+    assert_eq!(
+        hosts,
+        expected.map(|(name, role, reachable)| (name.to_owned(), role, reachable, 6))
+    );
 }
 
 #[test]
@@ -223,7 +255,13 @@ fn a_host_that_is_in_no_cluster_yet_answers_too() {
         ..Own::default()
     });
     assert_eq!(
-        (status.host.as_str(), status.role, status.cluster, status.leader, status.quorum),
+        (
+            status.host.as_str(),
+            status.role,
+            status.cluster,
+            status.leader,
+            status.quorum
+        ),
         ("h1", Role::Learner, None, None, false)
     );
 }

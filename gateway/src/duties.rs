@@ -1,0 +1,327 @@
+//! What a gateway does all the time beside answering: keeps the agent informed, takes what peers and strangers send,
+//! keeps its own entry in the member list true, and, as leader, keeps Raft's membership equal to the member list.
+//!
+//! Shell: each duty is a loop that waits for a change and passes it on. The one decision here, [`report_of`], is pure.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::anyhow;
+
+use beemesh_protocol::{
+    ClusterId, HostId,
+    ipc::{Class, Member, Report, Welcome},
+    peer::{HostReport, Phase},
+    state::{Change, Command, Host},
+};
+use tokio::{
+    sync::{Semaphore, mpsc, watch},
+    time::{Instant, sleep},
+};
+
+use crate::{
+    api::{self, Gateway},
+    home::{Home, Joining},
+    join::{admit, now_ms},
+    link::{Inbound, Link},
+    place,
+    raft::{Metrics, Node, Role, View},
+    state::State,
+};
+
+/// A member that cannot be added or promoted now, because it is down or behind, is tried again after this pause.
+const MEMBERSHIP_PAUSE: Duration = Duration::from_secs(1);
+/// A cluster of one commits in milliseconds; a slow disk gets this long.
+const FOUND_MAX: Duration = Duration::from_secs(30);
+/// Between attempts to found a cluster.
+const FOUND_PAUSE: Duration = Duration::from_secs(2);
+/// A change of this host's name or address is proposed for this long before the next attempt.
+const ADDRESS_MAX: Duration = Duration::from_secs(10);
+/// Applications that are decided at once: each costs one proposal.
+const ADMISSIONS_MAX: usize = 8;
+
+/// Makes a host that is in no cluster a cluster of its own, which works at once.
+///
+/// A host without a log is new. One that has a log, votes alone, leads, and has applied everything without meeting a
+/// cluster was stopped between Raft's first entry and the first command.
+pub(crate) async fn found(node: Node, link: Link, host: HostId) {
+    let alone = BTreeSet::from([host]);
+    let mut metrics = node.metrics();
+    let in_no_cluster = |metrics: &Metrics| {
+        metrics.role == Role::Leader
+            && metrics.voters == alone
+            && metrics.applied == metrics.last_log
+    };
+    if !node.is_pristine() && metrics.wait_for(in_no_cluster).await.is_err() {
+        return;
+    }
+    let Some(welcome) = link.welcomed().await else {
+        return;
+    };
+    while node.state().borrow().state.cluster().is_none() {
+        match found_once(&node, host, &welcome).await {
+            Ok(cluster) => tracing::info!(%cluster, "founded a cluster of this one host"),
+            Err(error) => {
+                tracing::error!("found a cluster: {error:#}");
+                sleep(FOUND_PAUSE).await;
+            }
+        }
+    }
+}
+
+async fn found_once(node: &Node, host: HostId, welcome: &Welcome) -> anyhow::Result<ClusterId> {
+    let mut cluster = [0; 16];
+    getrandom::fill(&mut cluster).map_err(|error| anyhow!("draw a cluster id: {error}"))?;
+    let change = Change::Found {
+        cluster: ClusterId(cluster),
+        host: Host {
+            id: host,
+            name: welcome.name.clone(),
+            addresses: welcome.addresses.clone(),
+            labels: BTreeMap::new(),
+        },
+    };
+    let command = Command {
+        at_ms: now_ms(),
+        change,
+    };
+    node.found(command, Instant::now() + FOUND_MAX).await?;
+    Ok(ClusterId(cluster))
+}
+
+/// Tells the agent who the members are. While a join is under way those are the ones that the admission named.
+pub(crate) async fn tell_members(link: Link, node: Node, home: Home, mut joining: Option<Joining>) {
+    let mut view = node.state();
+    let mut told: Option<Vec<Member>> = None;
+    loop {
+        let state = view.borrow_and_update().state.clone();
+        if state.cluster().is_some() && joining.is_some() {
+            match home.joined() {
+                Ok(()) => joining = None,
+                Err(error) => tracing::error!(%error, "the end of the join cannot be remembered"),
+            }
+        }
+        let members = match &joining {
+            Some(joining) => joining.members.iter().cloned().map(Into::into).collect(),
+            None => state.members(),
+        };
+        if told.as_ref() != Some(&members) {
+            link.members(members.clone());
+            told = Some(members);
+        }
+        if view.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Tells the agent what to show on D-Bus and in `systemctl status beemesh-agent`.
+pub(crate) async fn tell_report(
+    link: Link,
+    node: Node,
+    host: HostId,
+    mut reports: watch::Receiver<Arc<HostReport>>,
+) {
+    let mut view = node.state();
+    let mut metrics = node.metrics();
+    let mut told = None;
+    loop {
+        let report = {
+            let view = view.borrow_and_update();
+            let metrics = metrics.borrow_and_update();
+            report_of(host, &view.state, &metrics, &reports.borrow_and_update())
+        };
+        if told.as_ref() != Some(&report) {
+            link.report(report.clone());
+            told = Some(report);
+        }
+        let changed = tokio::select! {
+            changed = view.changed() => changed,
+            changed = metrics.changed() => changed,
+            changed = reports.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the agent should show.
+fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) -> Report {
+    let wanted = state.workloads().filter(|workload| {
+        place::hosts(&workload.name, &workload.object, state.hosts()).contains(&host)
+    });
+    let phases: BTreeMap<&str, bool> = mine
+        .workloads
+        .iter()
+        .map(|one| {
+            let well = matches!(one.phase, Phase::Running | Phase::Succeeded);
+            (one.workload.as_str(), well && one.healthy == one.total)
+        })
+        .collect();
+    let (mut workloads, mut healthy) = (0, 0);
+    for workload in wanted {
+        workloads += 1;
+        healthy += u32::from(phases.get(workload.name.as_str()) == Some(&true));
+    }
+    let leader = metrics.leader.filter(|_| metrics.quorum);
+    Report {
+        role: role_name(state, metrics).to_owned(),
+        leader,
+        leader_name: leader
+            .and_then(|leader| state.hosts().get(&leader))
+            .map(|host| host.name.clone())
+            .unwrap_or_default(),
+        hosts: u32::try_from(state.hosts().len()).unwrap_or(u32::MAX),
+        workloads,
+        healthy,
+    }
+}
+
+/// The word for this host's part in its cluster.
+pub(crate) fn role_name(state: &State, metrics: &Metrics) -> &'static str {
+    match metrics.role {
+        _ if state.cluster().is_none() => "joining",
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Learner => "learner",
+        Role::Stopped => "stopped",
+    }
+}
+
+/// Takes what the agent passes on: streams from members and applications from strangers.
+pub(crate) async fn take_inbound(gateway: Gateway, mut inbound: mpsc::Receiver<Inbound>) {
+    let admissions = Arc::new(Semaphore::new(ADMISSIONS_MAX));
+    while let Some(next) = inbound.recv().await {
+        match next {
+            Inbound::Stream {
+                host,
+                class,
+                stream,
+            } => {
+                let gateway = gateway.clone();
+                tokio::spawn(async move {
+                    match class {
+                        Class::Api => api::serve_stream(gateway, host, stream).await,
+                        _ => gateway.node.serve(host, class, stream).await,
+                    }
+                });
+            }
+            Inbound::Join { id, host, request } => {
+                let Ok(permit) = admissions.clone().try_acquire_owned() else {
+                    tracing::warn!(%host, "application dropped: {ADMISSIONS_MAX} are being decided");
+                    continue;
+                };
+                let (node, link) = (gateway.node.clone(), gateway.link.clone());
+                tokio::spawn(async move {
+                    link.join_answer(id, admit(&node, host, request).await);
+                    drop(permit);
+                });
+            }
+        }
+    }
+}
+
+/// Says loudly when the agent is not the one this gateway's folder belongs to: the mesh would speak under another name.
+pub(crate) async fn check_identity(link: Link, host: HostId) {
+    let mut welcome = link.welcome();
+    loop {
+        if let Some(agent) = welcome
+            .borrow_and_update()
+            .as_ref()
+            .map(|welcome| welcome.host)
+            && agent != host
+        {
+            tracing::error!(
+                %agent, folder = %host,
+                "the agent has another identity than the gateway's folder: restore /var/lib/beemesh/agent/identity, or \
+                 remove the gateway's folder and join again"
+            );
+        }
+        if welcome.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Proposes this host's new name and addresses when the agent says other ones than the member list has.
+pub(crate) async fn keep_address(link: Link, node: Node, host: HostId) {
+    let mut welcome = link.welcome();
+    let mut view = node.state();
+    loop {
+        let change = {
+            let (welcome, view) = (welcome.borrow_and_update(), view.borrow_and_update());
+            address_change(host, welcome.as_ref(), &view)
+        };
+        if let Some(change) = change {
+            let command = Command {
+                at_ms: now_ms(),
+                change,
+            };
+            if let Err(error) = node
+                .propose(vec![command], Instant::now() + ADDRESS_MAX)
+                .await
+            {
+                tracing::warn!(%error, "this host's new address is not in the member list yet");
+                sleep(MEMBERSHIP_PAUSE).await;
+                continue;
+            }
+        }
+        let changed = tokio::select! {
+            changed = welcome.changed() => changed,
+            changed = view.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+fn address_change(host: HostId, welcome: Option<&Welcome>, view: &View) -> Option<Change> {
+    let welcome = welcome?;
+    let known = view.state.hosts().get(&host)?;
+    let same = known.name == welcome.name && known.addresses == welcome.addresses;
+    // An agent that has no address yet would only make this host unreachable.
+    (!same && !welcome.addresses.is_empty()).then(|| {
+        Change::PutHost(Host {
+            id: host,
+            name: welcome.name.clone(),
+            addresses: welcome.addresses.clone(),
+            labels: known.labels.clone(),
+        })
+    })
+}
+
+/// While this host leads, brings Raft's membership to the member list, one change at a time.
+pub(crate) async fn keep_membership(node: Node) {
+    let mut view = node.state();
+    let mut metrics = node.metrics();
+    loop {
+        let leads = metrics.borrow_and_update().role == Role::Leader;
+        if leads {
+            let hosts: Vec<HostId> = view
+                .borrow_and_update()
+                .state
+                .hosts()
+                .keys()
+                .copied()
+                .collect();
+            if let Err(error) = node.reconcile_members(&hosts).await {
+                tracing::debug!(%error, "membership not changed now");
+                sleep(MEMBERSHIP_PAUSE).await;
+                continue;
+            }
+        }
+        let changed = tokio::select! {
+            changed = view.changed() => changed,
+            changed = metrics.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
