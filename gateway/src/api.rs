@@ -126,3 +126,6 @@ async fn no_route(uri: Uri) -> ApiError {
 async fn no_method(method: Method, uri: Uri) -> ApiError {
     ApiError::method(format!("{} does not take {method}", uri.path()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -116,8 +116,8 @@ impl ApiError {
     pub(super) fn propose(error: &ProposeError, scene: &Scene, waited: Duration) -> Self {
         match error {
             ProposeError::NoQuorum { silent, .. } => no_quorum(scene, silent),
-            ProposeError::Deadline { .. } => {
-                let silent = missing_voters(scene, &[]);
+            ProposeError::Deadline => {
+                let silent = missing_voters(scene);
                 let maybe = format!(
                     "the change was not confirmed within {} s and may still be committed",
                     waited.as_secs()
@@ -192,31 +192,39 @@ fn stopped(reason: &str) -> ApiError {
 }
 
 fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
-    let missing = missing_voters(scene, silent);
-    let hint = if missing.is_empty() {
-        "the hosts are choosing a leader: try again in a moment"
-    } else {
-        "running workloads keep running; `beemesh get hosts --stale` shows which hosts are missing"
-    };
+    let missing = missing_voters(scene);
     let words = quorum_words(scene, &missing);
-    let message = match words.strip_prefix("no quorum") {
-        Some(_) => words,
-        None => format!("no leader: {words}, none leads yet"),
+    if words.starts_with("no quorum") {
+        return ApiError::unavailable(words).hint(
+            "running workloads keep running; `beemesh get hosts --stale` shows which hosts are missing",
+        );
+    }
+    // The mesh may take some seconds to notice that a host has lost its power.
+    let quiet = silent.iter().filter(|host| !missing.contains(host));
+    let quiet = match names_of(&scene.state, quiet) {
+        names if names.is_empty() => "none leads yet".to_owned(),
+        names if names.len() == 1 => format!("{} does not answer", sentence(&names)),
+        names => format!("{} do not answer", sentence(&names)),
     };
-    ApiError::unavailable(message).hint(hint)
+    ApiError::unavailable(format!("no leader: {words}, {quiet}"))
+        .hint("the hosts may be choosing a leader: try again in a moment")
 }
 
-/// The voters that were silent, and those that the mesh does not reach or that do not acknowledge.
-fn missing_voters(scene: &Scene, silent: &[HostId]) -> BTreeSet<HostId> {
-    let voters = &scene.metrics.voters;
+/// The voters that the mesh does not reach or that do not acknowledge what this host, as leader, sends them.
+fn missing_voters(scene: &Scene) -> BTreeSet<HostId> {
     let leads = scene.metrics.leader == Some(scene.host);
     let unheard = |host: &&HostId| {
         **host != scene.host
-            && (silent.contains(host)
-                || !scene.reachable.contains(host)
+            && (!scene.reachable.contains(host)
                 || (leads && !scene.metrics.acknowledging.contains(host)))
     };
-    voters.iter().filter(unheard).copied().collect()
+    scene
+        .metrics
+        .voters
+        .iter()
+        .filter(unheard)
+        .copied()
+        .collect()
 }
 
 /// How many voters can be heard and who cannot, without a verdict when those are a majority.
@@ -308,7 +316,10 @@ mod tests {
         let lost = "no quorum: 1 of 3 voters reachable, h2 and h3 are missing";
         assert_eq!(error(&[1], &[1, 2, 3], &[]), lost);
         assert_eq!(error(&[1, 2, 3], &[1], &[]), lost);
-        assert_eq!(error(&[1, 2, 3], &[1, 2, 3], &[2, 3]), lost);
+        assert_eq!(
+            error(&[1, 2, 3], &[1, 2, 3], &[2, 3]),
+            "no leader: 3 of 3 voters reachable, h2 and h3 do not answer"
+        );
         assert_eq!(
             error(&[1, 2, 3], &[1, 2, 3], &[]),
             "no leader: 3 of 3 voters reachable, none leads yet"

@@ -1,0 +1,357 @@
+//! The API as a caller sees it: a real socket, a real cluster of one, no agent and no Podman.
+
+use std::{collections::BTreeMap, io, path::Path, pin::Pin, time::Duration};
+
+use beemesh_protocol::{
+    ClusterId,
+    ipc::Class,
+    peer::{Phase, WorkloadReport},
+    state::{Change, Command, Host},
+    token::Token,
+};
+use serde_json::{Value, json};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{UnixListener, UnixStream},
+    sync::Notify,
+    time::{Instant, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::*;
+use crate::{
+    home::Home,
+    raft::{Dial, Settings},
+};
+
+const ME: HostId = HostId([1; 32]);
+const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: main\n    image: localhost/x:1\n";
+
+struct Nobody;
+
+impl Dial for Nobody {
+    fn open(
+        &self,
+        _: HostId,
+        _: Class,
+    ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>> {
+        Box::pin(async { Err(io::ErrorKind::NotConnected.into()) })
+    }
+}
+
+/// A gateway that serves its API until the test ends.
+struct Serving {
+    dir: tempfile::TempDir,
+    reports: watch::Sender<Arc<BTreeMap<HostId, HostReport>>>,
+}
+
+impl Serving {
+    async fn start() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            dir: dir.path().join("raft"),
+            host: ME,
+            dial: Arc::new(Nobody),
+            observe: Arc::new(|_, _| {}),
+        };
+        let node = Node::open(settings).await.unwrap();
+        let host = Host {
+            id: ME,
+            name: "h1".into(),
+            addresses: vec!["/ip4/127.0.0.1/udp/4701/quic-v1".into()],
+            labels: BTreeMap::new(),
+        };
+        let found = Change::Found {
+            cluster: ClusterId([7; 16]),
+            host,
+        };
+        let found = Command {
+            at_ms: 1,
+            change: found,
+        };
+        let soon = Instant::now() + Duration::from_secs(30);
+        let _ = node.found(found, soon).await.unwrap();
+        let (link, _) = Link::start(&dir.path().join("agent.sock"), "0");
+        let (reports, reported) = watch::channel(Arc::default());
+        let joiner = Joiner {
+            home: Home::open(&dir.path().join("home")).unwrap(),
+            link: link.clone(),
+            node: node.clone(),
+            restart: Arc::new(Notify::new()),
+        };
+        let gateway = Gateway {
+            host: ME,
+            node,
+            link,
+            reports: reported,
+            podman: Podman::new(&dir.path().join("podman.sock")),
+            joiner,
+        };
+        let listener = UnixListener::bind(dir.path().join("api.sock")).unwrap();
+        tokio::spawn(serve(listener, gateway, CancellationToken::new()));
+        Self { dir, reports }
+    }
+
+    fn socket(&self) -> std::path::PathBuf {
+        self.dir.path().join("api.sock")
+    }
+
+    /// Sends bytes as they are; everything that comes back until the connection is closed.
+    async fn raw(&self, request: &[u8]) -> String {
+        raw(&self.socket(), request).await
+    }
+
+    async fn ask(&self, line: &str, body: &str) -> (u16, Value) {
+        let head = format!(
+            "{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
+        let answer = self.raw((head + body).as_bytes()).await;
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        let body = serde_json::from_str(body).unwrap_or_else(|_| Value::String(body.to_owned()));
+        (status, body)
+    }
+
+    fn report(&self, applied: u64, index: u64, healthy: u32) {
+        let web = WorkloadReport {
+            workload: "web".into(),
+            revision: 1,
+            index,
+            phase: Phase::Running,
+            healthy,
+            total: 1,
+            ..WorkloadReport::default()
+        };
+        let report = HostReport {
+            applied,
+            workloads: if index > 0 { vec![web] } else { vec![] },
+            ..HostReport::default()
+        };
+        self.reports.send_replace(Arc::new([(ME, report)].into()));
+    }
+}
+
+async fn raw(socket: &Path, request: &[u8]) -> String {
+    let mut stream = UnixStream::connect(socket).await.unwrap();
+    let mut answer = Vec::new();
+    // A request that is refused early may not be read to its end.
+    let _ = stream.write_all(request).await;
+    let read = stream.read_to_end(&mut answer);
+    let _ = timeout(Duration::from_secs(20), read)
+        .await
+        .expect("an answer in time");
+    String::from_utf8(answer).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_manifest_is_applied_followed_and_deleted() {
+    let serving = Serving::start().await;
+    let (status, dry) = serving.ask("POST /v1/apply?dryRun=true", POD).await;
+    assert_eq!(
+        (status, &dry["dryRun"], &dry["objects"][0]["action"]),
+        (200, &json!(true), &json!("created")),
+        "{dry}"
+    );
+    let (_, none) = serving.ask("GET /v1/manifests", "").await;
+    assert_eq!(none, json!({"manifests": []}));
+
+    let mut events = UnixStream::connect(serving.socket()).await.unwrap();
+    events
+        .write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+
+    let (status, applied) = serving.ask("POST /v1/apply?name=mine", POD).await;
+    let index = applied["index"].as_u64().unwrap();
+    let objects = json!([{"kind": "Pod", "name": "web", "action": "created", "revision": 1}]);
+    let expected = json!({"manifest": "mine", "index": index, "dryRun": false, "objects": objects, "warnings": []});
+    assert_eq!((status, applied), (200, expected));
+
+    // The host reports while the caller waits.
+    let wait = serving.ask("POST /v1/apply?name=mine&wait=20", POD);
+    let later = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        serving.report(index, index, 0);
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        serving.report(index, index, 1);
+    };
+    let ((status, waited), ()) = tokio::join!(wait, later);
+    assert_eq!(
+        (status, &waited["settled"], &waited["objects"][0]["action"]),
+        (200, &json!(true), &json!("unchanged")),
+        "{waited}"
+    );
+    assert_eq!(
+        waited["workloads"][0]["hosts"][0]["phase"], "running",
+        "{waited}"
+    );
+
+    let (status, web) = serving.ask("GET /v1/workloads/web", "").await;
+    assert_eq!(
+        (status, &web["object"]["kind"], &web["settled"]),
+        (200, &json!("Pod"), &json!(true)),
+        "{web}"
+    );
+    let (status, unsettled) = serving.ask("DELETE /v1/workloads/web?wait=0", "").await;
+    let deleted_at = unsettled["index"].as_u64().unwrap();
+    let expected =
+        json!({"index": deleted_at, "removed": ["web"], "settled": false, "waitingFor": ["h1"]});
+    assert_eq!((status, unsettled), (200, expected));
+    let (status, again) = serving.ask("DELETE /v1/manifests/mine", "").await;
+    assert_eq!(
+        (status, &again["error"]["code"]),
+        (404, &json!("notFound")),
+        "{again}"
+    );
+
+    let mut told = String::new();
+    let mut bytes = [0; 4096];
+    while !told.contains("event: gone") {
+        let read = timeout(Duration::from_secs(10), events.read(&mut bytes)).await;
+        let count = read.expect("events in time").unwrap();
+        told.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+    }
+    for event in [
+        "event: host\ndata: {\"name\":\"h1\"",
+        "event: workload\ndata: {\"name\":\"web\"",
+        "event: state\ndata: {\"index\":",
+    ] {
+        assert!(told.contains(event), "{event}: {told}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn tokens_are_made_and_bad_requests_are_refused_in_words() {
+    let serving = Serving::start().await;
+    let (status, answer) = serving.ask("POST /v1/tokens", "{\"ttlSeconds\":60}").await;
+    assert_eq!(status, 201, "{answer}");
+    let line = answer["token"].as_str().unwrap();
+    let token = Token::from_line(line).unwrap();
+    assert_eq!(
+        (token.cluster, token.contacts[0].host),
+        (ClusterId([7; 16]), ME)
+    );
+    let join = json!({"token": line}).to_string();
+    let cut = json!({"token": &line[..line.len() - 3]}).to_string();
+    let large = format!("{POD}# {}\n", "x".repeat(1 << 20));
+    let broken = "kind: Pod\nmetadata: {name: a}\n---\nkind: Pod\n";
+    for (line, body, status, code, words) in [
+        ("GET /nothing", "", 404, "notFound", "there is no /nothing"),
+        (
+            "PUT /v1/apply",
+            "",
+            405,
+            "invalid",
+            "/v1/apply does not take PUT",
+        ),
+        (
+            "GET /v1/workloads?steal=1",
+            "",
+            400,
+            "invalid",
+            "unknown field `steal`",
+        ),
+        (
+            "GET /v1/status?x=1",
+            "",
+            400,
+            "invalid",
+            "unknown field `x`",
+        ),
+        (
+            "GET /v1/workloads/web",
+            "",
+            404,
+            "notFound",
+            "there is no workload `web`",
+        ),
+        (
+            "GET /v1/workloads/web/logs",
+            "",
+            404,
+            "notFound",
+            "there is no workload `web`",
+        ),
+        (
+            "GET /v1/workloads/web/logs?host=h9",
+            "",
+            404,
+            "notFound",
+            "there is no host `h9`",
+        ),
+        (
+            "GET /v1/workloads/web/logs?host=h1",
+            "",
+            503,
+            "unavailable",
+            "podman.sock",
+        ),
+        (
+            "DELETE /v1/workloads/web",
+            "",
+            404,
+            "notFound",
+            "there is no workload `web`",
+        ),
+        (
+            "POST /v1/apply?name=..%2F..%2Fetc",
+            POD,
+            400,
+            "invalid",
+            "a manifest's name",
+        ),
+        (
+            "POST /v1/apply?wait=9999999",
+            POD,
+            400,
+            "invalid",
+            "at most 3600 seconds",
+        ),
+        ("POST /v1/apply", &large, 413, "tooLarge", "1 MiB"),
+        ("POST /v1/apply", broken, 422, "invalid", "\"document\":2"),
+        (
+            "POST /v1/tokens",
+            "{\"ttl\":1}",
+            400,
+            "invalid",
+            "unknown field `ttl`",
+        ),
+        (
+            "POST /v1/tokens",
+            "{\"ttlSeconds\":0}",
+            400,
+            "invalid",
+            "7 days",
+        ),
+        ("POST /v1/join", &cut, 400, "invalid", "damaged"),
+        (
+            "POST /v1/join",
+            &join,
+            409,
+            "conflict",
+            "member of that cluster already",
+        ),
+    ] {
+        let (found, answer) = serving.ask(line, body).await;
+        assert_eq!(
+            (found, &answer["error"]["code"]),
+            (status, &json!(code)),
+            "{line}: {answer}"
+        );
+        assert!(answer.to_string().contains(words), "{line}: {answer}");
+    }
+    assert!(
+        serving
+            .raw(b"\xff\xff\xff\xff\x01\r\n\r\n")
+            .await
+            .starts_with("HTTP/1.1 400")
+    );
+    assert_eq!(serving.ask("GET /healthz", "").await, (200, json!("ok\n")));
+    let (status, told) = serving.ask("GET /v1/status", "").await;
+    assert_eq!(
+        (status, &told["leader"]["name"], &told["quorum"]),
+        (200, &json!("h1"), &json!(true)),
+        "{told}"
+    );
+}
