@@ -119,23 +119,25 @@ fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-/// Whether the host runs the workload as it should, as it said last.
-fn fine(one: &WorkloadHost) -> bool {
-    match one.phase {
-        Phase::Running => one.healthy == one.total && one.reachable,
-        Phase::Succeeded => true,
-        Phase::Pending | Phase::Starting | Phase::Stopped | Phase::Failed | Phase::Removing => {
-            false
+/// Whether the host runs this revision of the workload as it should, as it said last.
+fn fine(one: &WorkloadHost, revision: u64) -> bool {
+    one.revision == revision
+        && match one.phase {
+            Phase::Running => one.healthy == one.total && one.reachable,
+            Phase::Succeeded => true,
+            Phase::Pending | Phase::Starting | Phase::Stopped | Phase::Failed | Phase::Removing => {
+                false
+            }
         }
-    }
 }
 
 /// The hosts where a settled workload does not run, and why, in one line; empty when all is well. A workload that the
 /// administrator of a host stopped is as that person wants it.
 pub(crate) fn not_running(workloads: &[Workload]) -> String {
-    let bad = |one: &&WorkloadHost| !fine(one) && one.phase != Phase::Stopped;
     let mut words = Vec::new();
     for workload in workloads {
+        let revision = workload.revision;
+        let bad = |one: &&WorkloadHost| !fine(one, revision) && one.phase != Phase::Stopped;
         for one in workload.hosts.iter().filter(bad) {
             let state = on_host(one, workload.revision);
             words.push(format!("{} on {}: {state}", workload.name, one.host));
@@ -167,7 +169,8 @@ pub(crate) fn workloads(workloads: &[Workload]) -> String {
     let mut rows =
         vec![["WORKLOAD", "KIND", "REVISION", "MANIFEST", "HOSTS", "STATE"].map(str::to_owned)];
     for workload in workloads {
-        let well = workload.hosts.iter().filter(|one| fine(one)).count();
+        let fine = |one: &&WorkloadHost| fine(one, workload.revision);
+        let well = workload.hosts.iter().filter(fine).count();
         rows.push([
             workload.name.clone(),
             workload.kind.clone(),
@@ -182,7 +185,8 @@ pub(crate) fn workloads(workloads: &[Workload]) -> String {
 
 /// The whole workload in a few words: what keeps it from running, if anything does.
 fn state(workload: &Workload) -> String {
-    let bad: Vec<_> = workload.hosts.iter().filter(|one| !fine(one)).collect();
+    let bad = |one: &&WorkloadHost| !fine(one, workload.revision);
+    let bad: Vec<_> = workload.hosts.iter().filter(bad).collect();
     match bad.as_slice() {
         [] if workload.hosts.is_empty() => "no host should run it".to_owned(),
         [] if workload

@@ -120,7 +120,6 @@ fn peer_router(gateway: Gateway) -> Router {
 
 async fn no_route(uri: Uri) -> ApiError {
     ApiError::not_found(format!("there is no {}", uri.path()))
-        .hint("the API is described in docs/api.md; its paths begin with /v1/")
 }
 
 async fn no_method(method: Method, uri: Uri) -> ApiError {

@@ -162,6 +162,15 @@ fn workloads_are_summed_up_and_shown_host_by_host() {
          h3     pending   1          0/2       0\n"
     );
     assert_eq!(workloads(&[]), "no workloads\n");
+    let mut behind = web(
+        false,
+        vec![on("h1", Running, 2, "image x cannot be pulled")],
+    );
+    behind.revision = 2;
+    assert_eq!(
+        not_running(&[behind]),
+        "web on h1: running 2/2 healthy (revision 1): image x cannot be pulled"
+    );
     let stopped = web(
         true,
         vec![on("h1", Stopped, 0, ""), on("h2", Succeeded, 0, "")],
