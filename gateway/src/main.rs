@@ -27,6 +27,7 @@ use anyhow::{Context as _, anyhow};
 use beemesh_protocol::{HostId, peer::HostReport};
 use beemesh_quadlet::podman::Podman;
 use clap::Parser as _;
+use nix::sys::stat::{Mode, umask};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -54,6 +55,8 @@ enum Ending {
 
 fn main() -> ExitCode {
     let config = Config::parse();
+    // The log holds Secrets.
+    umask(Mode::from_bits_truncate(0o077));
     tracing_subscriber::fmt()
         .with_env_filter(
             tracing_subscriber::EnvFilter::try_from_env("BEEMESH_LOG")

@@ -254,7 +254,9 @@ impl Memory {
                 self.fail(case.now, revision.index, None, String::new())
             }
             // Whatever failed, somebody repaired it.
-            decide::Doing::Up(_) | decide::Doing::Completed if self.settled == revision.index => {
+            decide::Doing::Up(_) | decide::Doing::Completed
+                if known && self.settled == revision.index =>
+            {
                 self.failures = None
             }
             _ => {}

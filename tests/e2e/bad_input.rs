@@ -136,16 +136,8 @@ fn a_full_disk_loses_nothing_and_writes_nothing_by_halves() {
     let pairs = host.sh("for k in /etc/containers/systemd/beemesh/*.kube; do y=$(sed -n 's/^Yaml=//p' $k); test -s $k -a -s /etc/containers/systemd/beemesh/$y || echo half $k; done").out;
     assert_eq!(pairs, "");
     let _ = host.sh("rm -f /filler /filler2; sync").ok();
-    wait_for("web after room was made", secs(60), || {
-        let (_, web) = host.api("GET", "/v1/workloads/web", b"");
-        if web["hosts"][0]["phase"] == "running" {
-            Ok(())
-        } else {
-            Err(web)
-        }
-    });
-    let answer = host.apply(&pod("more", "more"));
-    assert_eq!(answer["settled"], true, "{answer}");
+    cluster.running("web", 1, &[host]);
+    cluster.running("more", 1, &[host]);
     assert_eq!(host.containers("web"), before);
 }
 

@@ -4,7 +4,6 @@ use beemesh_protocol::{
     peer::Phase,
     state::{Change, Command, Host, Kind, Object},
 };
-use beemesh_quadlet::podman::{LABEL_INDEX, Pod};
 
 use super::{decide::Case, *};
 use crate::state::State;
@@ -565,55 +564,57 @@ fn a_workload_goes_its_way_from_apply_to_delete() {
 }
 
 #[test]
-fn only_pods_of_another_revision_or_dead_ones_are_replaced() {
-    use beemesh_quadlet::health::{Container, Probe, Role, Run};
-    let pod = |index: &str, run| Pod {
-        id: index.into(),
-        name: "web".into(),
-        labels: BTreeMap::from([(LABEL_INDEX.to_owned(), index.to_owned())]),
-        containers: [(Role::Infra, Run::Running), (Role::Member, run)]
-            .into_iter()
-            .map(|(role, run)| Container {
-                id: "id".into(),
-                name: "web-app".into(),
-                role,
-                run,
-                probe: Probe::Absent,
-                restarts: 0,
-                exit_code: 0,
-                started_at: 0,
-                exited_at: 0,
-            })
-            .collect(),
+fn a_revision_that_cannot_come_is_tried_with_pauses_while_the_old_one_runs() {
+    let mut state = State::default();
+    let (mut reconciler, mut now) = (Reconciler::default(), Instant::now());
+    let apply = |body: &str| Change::Apply {
+        manifest: "web".into(),
+        objects: vec![object(body)],
     };
-    for (pods, down, play) in [
-        (vec![], vec![], true),
-        (vec![pod("9", Run::Running)], vec!["9"], true),
-        (vec![pod("12", Run::Running)], vec![], false),
-        (vec![pod("12", Run::Exited)], vec!["12"], true),
-        (
-            vec![pod("12", Run::Running), pod("9", Run::Created)],
-            vec!["9"],
-            false,
-        ),
-        (vec![pod("what", Run::Running)], vec!["what"], true),
-    ] {
-        let replacement = replacement(&pods, 12);
-        let ids: Vec<&str> = replacement.down.iter().map(|pod| pod.id.as_str()).collect();
-        assert_eq!((ids, replacement.play), (down, play), "{pods:?}");
+    let host = Host {
+        id: HOST,
+        name: "h1".into(),
+        addresses: vec![],
+        labels: BTreeMap::new(),
+    };
+    view(
+        &mut state,
+        2,
+        Change::Found {
+            cluster: CLUSTER,
+            host,
+        },
+    );
+    view(&mut state, 9, apply("{1}"));
+    let second = view(&mut state, 10, apply("{22}"));
+    let kube = format!(
+        "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex=9\nCluster={CLUSTER}\n\n[Kube]\nYaml=beemesh-pod-web.9.yaml\n"
+    );
+    let running = UnitState {
+        kube,
+        ..unit("active", true, "1/1 healthy · rev 1 · 0 restarts")
+    };
+    let units = BTreeMap::from([("web".to_owned(), running)]);
+    reconciler.memory.insert("web".to_owned(), settled(9));
+    for pause in [PAUSE_MIN, 2 * PAUSE_MIN, 4 * PAUSE_MIN] {
+        let seen = |now| Seen {
+            now,
+            host: HOST,
+            view: &second,
+            units: &units,
+        };
+        assert_eq!(
+            reconciler.look(&seen(now)).begin,
+            [("web".to_owned(), Work::Bring(10))]
+        );
+        reconciler.ended(now, "web", Ending::Failed("no such image".into()));
+        let plan = reconciler.look(&seen(now));
+        assert_eq!((plan.begin, plan.due), (vec![], Some(now + pause)));
+        assert!(
+            plan.reports[0].message.contains("no such image"),
+            "{:?}",
+            plan.reports
+        );
+        now += pause;
     }
-}
-
-#[test]
-fn names_in_the_yaml_are_kept() {
-    let yaml =
-        br#"{"claimName":"beemesh__web__e__cache","name":"beemesh__web__c__conf__0123456789ab"}"#;
-    let names = [
-        "beemesh__web__e__cache",
-        "beemesh__web__e__cach",
-        "beemesh__web__c__conf__ba9876543210",
-    ];
-    let names = names.map(str::to_owned).to_vec();
-    assert_eq!(unnamed(names.clone(), yaml), names[1..]);
-    assert_eq!(unnamed(names.clone(), b""), names);
 }

@@ -123,3 +123,66 @@ pub(crate) fn unnamed(names: Vec<String>, yaml: &[u8]) -> Vec<String> {
     };
     names.into_iter().filter(|name| !named(name)).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use beemesh_quadlet::podman::LABEL_INDEX;
+
+    use super::*;
+
+    #[test]
+    fn only_pods_of_another_revision_or_dead_ones_are_replaced() {
+        use beemesh_quadlet::health::{Container, Probe, Role, Run};
+        let pod = |index: &str, run| Pod {
+            id: index.into(),
+            name: "web".into(),
+            labels: BTreeMap::from([(LABEL_INDEX.to_owned(), index.to_owned())]),
+            containers: [(Role::Infra, Run::Running), (Role::Member, run)]
+                .into_iter()
+                .map(|(role, run)| Container {
+                    id: "id".into(),
+                    name: "web-app".into(),
+                    role,
+                    run,
+                    probe: Probe::Absent,
+                    restarts: 0,
+                    exit_code: 0,
+                    started_at: 0,
+                    exited_at: 0,
+                })
+                .collect(),
+        };
+        for (pods, down, play) in [
+            (vec![], vec![], true),
+            (vec![pod("9", Run::Running)], vec!["9"], true),
+            (vec![pod("12", Run::Running)], vec![], false),
+            (vec![pod("12", Run::Exited)], vec!["12"], true),
+            (
+                vec![pod("12", Run::Running), pod("9", Run::Created)],
+                vec!["9"],
+                false,
+            ),
+            (vec![pod("what", Run::Running)], vec!["what"], true),
+        ] {
+            let replacement = replacement(&pods, 12);
+            let ids: Vec<&str> = replacement.down.iter().map(|pod| pod.id.as_str()).collect();
+            assert_eq!((ids, replacement.play), (down, play), "{pods:?}");
+        }
+    }
+
+    #[test]
+    fn names_in_the_yaml_are_kept() {
+        let yaml =
+            br#"{"claimName":"beemesh__web__e__cache","name":"beemesh__web__c__conf__0123456789ab"}"#;
+        let names = [
+            "beemesh__web__e__cache",
+            "beemesh__web__e__cach",
+            "beemesh__web__c__conf__ba9876543210",
+        ];
+        let names = names.map(str::to_owned).to_vec();
+        assert_eq!(unnamed(names.clone(), yaml), names[1..]);
+        assert_eq!(unnamed(names.clone(), b""), names);
+    }
+}
