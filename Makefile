@@ -28,8 +28,8 @@ image: build ## write the gateway's OCI archive, without Podman
 	tests/image $(BUILT)/beemesh-gateway localhost/beemesh-gateway:$(VERSION) $(IMAGE)
 
 install: image ## install below DESTDIR, as an ordinary user, touching nothing else
-	install -D -m 0755 $(BUILT)/beemesh $(DESTDIR)$(PREFIX)/bin/beemesh
-	install -D -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/beemesh $(BUILT)/beemesh-agent $(BUILT)/beemesh-pod
+	install -D -s -m 0755 $(BUILT)/beemesh $(DESTDIR)$(PREFIX)/bin/beemesh
+	install -D -s -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/beemesh $(BUILT)/beemesh-agent $(BUILT)/beemesh-pod
 	install -D -m 0644 $(IMAGE) $(DESTDIR)$(PREFIX)/share/beemesh/gateway.oci.tar
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/beemesh quadlet/units/gateway.yaml
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/containers/systemd quadlet/units/beemesh-gateway.kube quadlet/units/beemesh-gateway.image
