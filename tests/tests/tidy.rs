@@ -14,7 +14,7 @@ use std::{
 const LINES_MAX: usize = 600;
 
 /// What a module that calls itself pure must not name.
-const IMPURE: [&str; 12] = [
+const IMPURE: [&str; 13] = [
     "std::fs",
     "std::net",
     "std::process",
@@ -23,7 +23,8 @@ const IMPURE: [&str; 12] = [
     "Instant::now",
     "tokio::net",
     "tokio::fs",
-    "tokio::time",
+    "tokio::time::sleep",
+    "tokio::time::timeout",
     "getrandom",
     "thread::sleep",
     "std::io::Read",

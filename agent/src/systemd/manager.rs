@@ -65,7 +65,7 @@ pub(super) trait Manager {
 
 /// Starts the unit; `Ok` when its job is done, at once when it is active already.
 pub(super) async fn start(bus: &Connection, unit: &str) -> Result<(), String> {
-    // What it failed at before must not count against a start that somebody asks for now.
+    // Earlier failures must not count against a start that somebody asks for.
     reset_failed(bus, unit).await?;
     match run_job(bus, unit, Verb::Start).await {
         Err(JobError::NoSuchUnit) => Err(format!(

@@ -41,6 +41,7 @@ impl State {
     ) -> Change {
         self.check_room(name)?;
         self.check_owners(name, objects)?;
+        self.check_same_manifest(name, objects)?;
         let dropped = self.dropped(name, objects);
         self.check_references(objects, &dropped)?;
 
@@ -101,6 +102,29 @@ impl State {
         } else {
             Err(refusals)
         }
+    }
+
+    /// A file that has nothing in common with the manifest of its name is another file, most likely one whose first
+    /// object happens to have the same name. Replacing all would remove what its author never meant.
+    fn check_same_manifest(&self, name: &str, objects: &[Object]) -> Change<()> {
+        let Some(manifest) = self.manifests.get(name) else {
+            return Ok(());
+        };
+        let id = |object: &Object| workload_of(object).ok_or_else(|| Key::of(object));
+        let before: Vec<_> = manifest.objects.iter().map(|object| id(object)).collect();
+        if objects.iter().any(|object| before.contains(&id(object))) {
+            return Ok(());
+        }
+        let titles: Vec<_> = manifest
+            .objects
+            .iter()
+            .map(|object| title(object))
+            .collect();
+        Err(refused(format!(
+            "manifest `{name}` holds {} and nothing of this file: apply it under another name (`--name`), or delete \
+             that manifest first",
+            titles.join(", ")
+        )))
     }
 
     /// The objects that the manifest has now and will not have any more.

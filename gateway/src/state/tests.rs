@@ -199,6 +199,25 @@ fn a_refused_command_names_every_reason_and_changes_nothing() {
 }
 
 #[test]
+fn a_file_that_only_shares_the_name_of_a_manifest_removes_nothing() {
+    let mut state = State::default();
+    put(
+        &mut state,
+        1,
+        "web",
+        vec![object(ConfigMap, "web", "a", &[])],
+    );
+    let before = state.clone();
+    let outcome = put(&mut state, 2, "web", vec![object(Pod, "web", "b", &[])]);
+    let reason = "manifest `web` holds ConfigMap web and nothing of this file: apply it under another name (`--name`), \
+                  or delete that manifest first";
+    assert_eq!(
+        (outcome, state),
+        (Outcome::Refused(refused(reason)), before)
+    );
+}
+
+#[test]
 fn a_deleted_workload_begins_again_at_revision_1_with_a_higher_index() {
     let mut state = State::default();
     put(&mut state, 1, "web", vec![object(Pod, "web", "b", &[])]);

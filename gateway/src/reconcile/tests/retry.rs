@@ -1,0 +1,59 @@
+//! How often something that fails is tried.
+
+use super::*;
+
+#[test]
+fn a_revision_that_cannot_come_is_tried_with_pauses_while_the_old_one_runs() {
+    let mut state = State::default();
+    let (mut reconciler, mut now) = (Reconciler::default(), Instant::now());
+    let apply = |body: &str| Change::Apply {
+        manifest: "web".into(),
+        objects: vec![object(body)],
+    };
+    let host = Host {
+        id: HOST,
+        name: "h1".into(),
+        addresses: vec![],
+        labels: BTreeMap::new(),
+    };
+    view(
+        &mut state,
+        2,
+        Change::Found {
+            cluster: CLUSTER,
+            host,
+        },
+    );
+    view(&mut state, 9, apply("{1}"));
+    let second = view(&mut state, 10, apply("{22}"));
+    let kube = format!(
+        "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex=9\nCluster={CLUSTER}\n\n[Kube]\nYaml=beemesh-pod-web.9.yaml\n"
+    );
+    let running = UnitState {
+        kube,
+        ..unit("active", true, "1/1 healthy · rev 1 · 0 restarts")
+    };
+    let units = BTreeMap::from([("web".to_owned(), running)]);
+    reconciler.memory.insert("web".to_owned(), settled(9));
+    for pause in [PAUSE_MIN, 2 * PAUSE_MIN, 4 * PAUSE_MIN] {
+        let seen = |now| Seen {
+            now,
+            host: HOST,
+            view: &second,
+            units: &units,
+        };
+        assert_eq!(
+            reconciler.look(&seen(now)).begin,
+            [("web".to_owned(), Work::Bring(10))]
+        );
+        reconciler.ended(now, "web", Ending::Failed("no such image".into()));
+        let plan = reconciler.look(&seen(now));
+        assert_eq!((plan.begin, plan.due), (vec![], Some(now + pause)));
+        assert!(
+            plan.reports[0].message.contains("no such image"),
+            "{:?}",
+            plan.reports
+        );
+        now += pause;
+    }
+}
