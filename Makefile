@@ -56,7 +56,7 @@ e2e: PROFILE := dev
 e2e: ## boot hosts and run the end-to-end tests (ONLY=name for one file)
 	rm -rf $(LAYER)
 	$(MAKE) PROFILE=dev DESTDIR=$(LAYER) install >/dev/null
-	BEEMESH_LAYER=$(LAYER) SUITE=$(SUITE) $(CARGO) test -p beemesh-tests --locked $(addprefix --test ,$(or $(ONLY),$(E2E))) -- --test-threads=1 --nocapture $(CASE)
+	BEEMESH_LAYER=$(LAYER) SUITE=$(SUITE) $(CARGO) test -p beemesh-tests --locked --no-fail-fast $(addprefix --test ,$(or $(ONLY),$(E2E))) -- --test-threads=1 --nocapture $(CASE)
 
 test: ## everything: set-up, check, booted hosts
 	tests/prepare
