@@ -301,9 +301,24 @@ impl Agent {
                 self.units.remove(&workload);
                 self.exchange.tell(FromAgent::UnitGone { workload });
             }
-            SystemdEvent::Gateway { active } => self.gateway = active,
+            SystemdEvent::Gateway { active } => {
+                if active == "active" && self.gateway != "active" {
+                    self.sync_storage();
+                }
+                self.gateway = active;
+            }
             SystemdEvent::Lost(reason) => self.systemd_trouble = reason,
         }
+    }
+
+    /// Podman fsyncs nothing: without this a power cut soon after the first start takes the gateway's image with it.
+    fn sync_storage(&self) {
+        let systemd = self.systemd.clone();
+        tokio::spawn(async move {
+            if let Err(reason) = systemd.carry_out(Order::SyncStorage).await {
+                tracing::warn!(reason, "Podman's storage is not known to be on the disk");
+            }
+        });
     }
 
     fn on_addresses(&mut self) {

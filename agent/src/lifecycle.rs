@@ -11,6 +11,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// A gateway that ran this long did not fail because it was started: its next failure is a first one.
 const STEADY_MIN: Duration = Duration::from_secs(60);
 
+/// One failed start may be chance and two a slow host; the third comes within two seconds of the first.
+const FAILED_STARTS_MAX: u32 = 3;
+/// Between two repairs of the storage: each reads every layer.
+const REPAIR_PAUSE: Duration = Duration::from_secs(600);
+
 /// How long to wait before another attempt, after this many in a row have failed.
 pub(crate) fn pause(failures: u32) -> Duration {
     PAUSE_MIN
@@ -143,6 +148,34 @@ impl Gateway {
         {
             self.failures = 0;
         }
+    }
+}
+
+/// Suspects Podman's storage when the gateway's unit keeps failing: after a power cut a layer of its image may be
+/// empty, and then no restart helps. The repair looks before it touches anything, so a wrong suspicion costs only time.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Suspicion {
+    restarts: u32,
+    repaired_at: Option<Instant>,
+}
+
+impl Suspicion {
+    /// The unit is `active` and systemd has restarted it so often (`NRestarts`) since it was last started by hand.
+    /// Whether the storage should be repaired now.
+    pub(crate) fn observe(&mut self, active: &str, restarts: u32, now: Instant) -> bool {
+        if active == "active" || restarts < self.restarts {
+            self.restarts = restarts;
+            return false;
+        }
+        let rested = self
+            .repaired_at
+            .is_none_or(|at| now.duration_since(at) >= REPAIR_PAUSE);
+        let suspect = restarts - self.restarts >= FAILED_STARTS_MAX && rested;
+        if suspect {
+            self.restarts = restarts;
+            self.repaired_at = Some(now);
+        }
+        suspect
     }
 }
 
@@ -318,5 +351,31 @@ mod tests {
             job_outcome("start", "web.service", "done", "success", ""),
             Ok(())
         );
+    }
+
+    #[test]
+    fn a_gateway_that_keeps_failing_makes_the_storage_suspect_once_in_a_while() {
+        let mut suspicion = Suspicion::default();
+        let start = Instant::now();
+        for (seconds, active, restarts, repair) in [
+            (0, "activating", 0, false),
+            (1, "activating", 2, false),
+            (2, "activating", 3, true),
+            (3, "activating", 9, false),
+            (4, "active", 9, false),
+            (5, "activating", 11, false),
+            (6, "activating", 12, false),
+            (700, "failed", 12, true),
+            // Started by hand: systemd counts anew.
+            (1400, "activating", 1, false),
+            (1401, "activating", 4, true),
+        ] {
+            let now = start + Duration::from_secs(seconds);
+            assert_eq!(
+                suspicion.observe(active, restarts, now),
+                repair,
+                "at {seconds} s"
+            );
+        }
     }
 }

@@ -112,3 +112,65 @@ fn a_power_cut_of_all_hosts_loses_nothing_even_while_the_gateway_is_held() {
     cluster.running("web", 1, &all);
     cluster.running("fresh", 1, &all);
 }
+
+#[test]
+fn a_power_cut_right_after_the_first_start_leaves_a_gateway_that_comes_back() {
+    let cluster = Cluster::booted("power-first-start", 1);
+    let host = cluster.host(1);
+    for with_a_change in [false, true] {
+        let _ = host
+            .run(&[
+                "systemctl",
+                "enable",
+                "--now",
+                "beemesh-agent.socket",
+                "beemesh-agent.service",
+            ])
+            .ok();
+        let answers = || {
+            let status = host.status();
+            if status["leader"]["name"] == "h1" {
+                Ok(())
+            } else {
+                Err(status)
+            }
+        };
+        wait_for("the gateway", secs(60), answers);
+        // Once as soon as it answers, once after a change was acknowledged.
+        if with_a_change {
+            let _ = host.apply(&pod("web", "first"));
+        }
+        let _ = host.sh("sync -f /etc").ok();
+        cluster.crash(&[host]);
+        cluster.boot(&[host]);
+        wait_for("the gateway after the power cut", secs(120), answers);
+        let status = host.status();
+        assert_eq!(
+            status["workloads"]["total"],
+            u64::from(with_a_change),
+            "{status}"
+        );
+    }
+    cluster.running("web", 1, &[host]);
+}
+
+#[test]
+fn a_gateway_image_that_a_power_cut_damaged_is_repaired_without_a_human() {
+    let cluster = Cluster::booted("power-damaged", 1);
+    let host = cluster.host(1);
+    // The agent, which syncs, is held; the image is loaded and the pod made, and nothing reaches the disk.
+    let line = "systemctl enable -q beemesh-agent.socket beemesh-agent.service && sync && \
+                systemctl mask -q --runtime --now beemesh-agent.socket beemesh-agent.service && \
+                systemctl start beemesh-gateway.service";
+    let _ = host.sh(line).ok();
+    cluster.crash(&[host]);
+    cluster.boot(&[host]);
+    wait_for("the gateway after the power cut", secs(180), || {
+        let status = host.status();
+        if status["leader"]["name"] == "h1" {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    });
+}

@@ -30,12 +30,14 @@ use super::{
     table::{Changed, Table},
 };
 use crate::{
-    lifecycle::{Gateway, pause},
+    lifecycle::{Gateway, Suspicion, pause},
     units::{self, Units},
 };
 
 /// A boot changes hundreds of units in a moment; each signal is about a kilobyte.
 const SIGNALS_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not 0");
+/// Repairs what a power cut did to Podman's storage.
+const REPAIR: &str = "beemesh-repair.service";
 /// Longer than systemd lets generators run in a reload, so that only a bus that hangs is given up.
 const CALL_SECONDS_MAX: u64 = 100;
 
@@ -47,6 +49,10 @@ pub(super) struct Watch {
     bus: cell::Sender<Option<Connection>>,
     table: Table,
     gateway: Gateway,
+    suspicion: Suspicion,
+    gateway_active: String,
+    gateway_restarts: u32,
+    repair_due: bool,
 }
 
 /// What a task of the loop ends with.
@@ -83,6 +89,10 @@ impl Watch {
             bus,
             table: Table::default(),
             gateway: Gateway::default(),
+            suspicion: Suspicion::default(),
+            gateway_active: String::new(),
+            gateway_restarts: 0,
+            repair_due: false,
         }
     }
 
@@ -149,6 +159,14 @@ impl Watch {
                 self.table.begin_list();
                 tasks.spawn(list(bus.clone(), self.units.clone(), self.table.loaded()));
             }
+            if std::mem::take(&mut self.repair_due) {
+                tracing::warn!(
+                    restarts = self.gateway_restarts,
+                    "the gateway keeps failing: {REPAIR} looks at Podman's storage"
+                );
+                let bus = bus.clone();
+                tasks.spawn(async move { Done::GatewayStart(repair(&bus).await) });
+            }
             tokio::select! {
                 message = changes.next() => self.changed(&message.ok_or_else(closed)?.map_err(lost)?),
                 signal = forgotten.next() => {
@@ -199,7 +217,14 @@ impl Watch {
 
     fn gateway_state(&mut self, active: String) {
         self.gateway.observe(&active, Instant::now());
+        self.gateway_active.clone_from(&active);
+        self.suspect();
         self.table.gateway(active);
+    }
+
+    fn suspect(&mut self) {
+        let (active, restarts) = (&self.gateway_active, self.gateway_restarts);
+        self.repair_due |= self.suspicion.observe(active, restarts, Instant::now());
     }
 
     fn changed(&mut self, message: &Message) {
@@ -211,6 +236,10 @@ impl Watch {
             return;
         };
         if unit == GATEWAY {
+            if let Some(restarts) = read_restarts(message) {
+                self.gateway_restarts = restarts;
+                self.suspect();
+            }
             if let Some(active) = changed.active.filter(|_| interface == UNIT) {
                 self.gateway_state(active);
             }
@@ -218,6 +247,19 @@ impl Watch {
             self.table.change(workload, changed);
         }
     }
+}
+
+/// Has the storage repaired, then starts the gateway at once instead of after systemd's pause.
+async fn repair(bus: &Connection) -> Result<(), String> {
+    manager::start(bus, REPAIR).await?;
+    manager::start(bus, GATEWAY).await
+}
+
+fn read_restarts(message: &Message) -> Option<u32> {
+    let signal = PropertiesChanged::from_message(message.clone())?;
+    let args = signal.args().ok()?;
+    let value = args.changed_properties.get("NRestarts")?;
+    u32::try_from(value).ok()
 }
 
 fn unit_changes() -> zbus::Result<MatchRule<'static>> {

@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Write as _};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 /// Podman's folders on a host.
 const NETWORKS: &str = "/etc/containers/networks";
@@ -23,6 +23,15 @@ pub fn mend() -> io::Result<()> {
     }
     for layer in restore_links(Path::new(OVERLAY))? {
         tracing::warn!("restored the link of layer {layer}");
+    }
+    let look = Command::new("podman")
+        .args(["system", "check"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .status()?;
+    if look.success() {
+        tracing::info!("podman system check finds nothing damaged");
+        return Ok(());
     }
     let status = Command::new("podman")
         .args(["system", "check", "--repair", "--force"])
