@@ -6,6 +6,7 @@
 //! Podman, and [`supervisor`] is the program that a workload's unit runs.
 
 pub mod adopt;
+mod early;
 pub mod health;
 pub mod manifest;
 pub mod podman;

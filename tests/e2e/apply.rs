@@ -129,11 +129,24 @@ fn update_keeps_the_unit_active(cluster: &Cluster) {
         assert_eq!(files.trim(), "2", "one Quadlet and one YAML");
     }
     assert_ne!(cluster.host(1).containers("web1"), before);
-    let journal = cluster
-        .host(1)
-        .sh("journalctl --no-pager -o cat -u beemesh-pod-web1")
-        .out;
-    assert!(journal.contains("one says second"), "{journal}");
+    let journal = wait_for("the new pod's output", secs(10), || {
+        let journal = cluster
+            .host(1)
+            .sh("journalctl --no-pager -o cat -u beemesh-pod-web1")
+            .out;
+        if journal.contains("one says second") {
+            Ok(journal)
+        } else {
+            Err(journal)
+        }
+    });
+    for line in ["one says first", "one says second"] {
+        let count = journal.lines().filter(|one| one.contains(line)).count();
+        assert_eq!(
+            count, 1,
+            "{line}: once, also where it was logged before the adoption\n{journal}"
+        );
+    }
 }
 
 fn delete_reaches_a_host_that_was_off(cluster: &Cluster) {

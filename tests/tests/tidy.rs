@@ -123,3 +123,14 @@ fn nobody_promises_work_instead_of_doing_it() {
         });
     assert_none("promises", offenders.collect());
 }
+
+#[test]
+fn the_gateway_pod_names_the_image_of_this_version() {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let pod = fs::read_to_string(top.join("quadlet/units/gateway.yaml")).unwrap();
+    let image = format!(
+        "image: localhost/beemesh-gateway:{}\n",
+        env!("CARGO_PKG_VERSION")
+    );
+    assert!(pod.contains(&image), "{image}");
+}

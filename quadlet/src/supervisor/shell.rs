@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::failure::{Failure, classify};
 use super::sight::Eye;
 use super::{Effect, Event, Supervisor};
+use crate::early::Copies;
 use crate::health::{self, Status};
 use crate::podman::{Change, Events, LABEL_WORKLOAD, Podman, PodmanError};
 use crate::render::{self, Pull};
@@ -90,6 +91,7 @@ struct Shell {
     settings: Settings,
     podman: Podman,
     eye: Eye,
+    copies: Copies,
     events: Events,
     terminate: Signal,
     beat: tokio::time::Interval,
@@ -106,6 +108,7 @@ impl Shell {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Ok(Self {
             eye: eye(&settings),
+            copies: Copies::default(),
             podman,
             events,
             terminate: signal(SignalKind::terminate())?,
@@ -146,6 +149,7 @@ impl Shell {
             settings,
             podman,
             eye,
+            copies,
             terminate,
             beat,
             extend_start,
@@ -153,7 +157,7 @@ impl Shell {
             ..
         } = self;
         let stopping = effect == Effect::Down;
-        let work = carry_out(settings, podman, eye, effect);
+        let work = carry_out(settings, podman, eye, copies, effect);
         tokio::pin!(work);
         let mut deadline: Option<tokio::time::Instant> = None;
         loop {
@@ -195,6 +199,7 @@ async fn carry_out(
     settings: &Settings,
     podman: &Podman,
     eye: &mut Eye,
+    copies: &mut Copies,
     effect: Effect,
 ) -> Option<Event> {
     match effect {
@@ -218,7 +223,11 @@ async fn carry_out(
         },
         Effect::Repair => Some(Event::Repaired(repair::repair(&settings.repair_lock).await)),
         Effect::Attach(conmons) => {
-            let attached = adopt::attach(&render::unit_name(&settings.workload), &conmons).await;
+            let unit = render::unit_name(&settings.workload);
+            let attached = adopt::attach(&unit, &conmons).await;
+            if !attached.is_empty() {
+                copies.begin(unit, eye.containers());
+            }
             Some(Event::Attached(attached))
         }
         Effect::Down => {
@@ -232,6 +241,12 @@ async fn carry_out(
             None
         }
         Effect::Say(status) => {
+            if matches!(status, Status::Failed { .. }) {
+                // What a container said before it was given up is what its administrator looks for.
+                copies
+                    .finish(&render::unit_name(&settings.workload), &eye.containers())
+                    .await;
+            }
             say(&status);
             None
         }

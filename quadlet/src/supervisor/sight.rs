@@ -44,6 +44,11 @@ impl Eye {
         ))
     }
 
+    /// The containers that were there at the last look.
+    pub(super) fn containers(&self) -> Vec<String> {
+        self.known.keys().cloned().collect()
+    }
+
     pub(super) async fn look(&mut self) -> Result<Sight, PodmanError> {
         // The pod first: whoever takes it down has persisted the next revision before.
         let pod = self.podman.pod(&self.workload).await?;
