@@ -1,6 +1,11 @@
 //! The switchboard between real sockets and real meshes on loopback, in one process.
 
-use std::{net::Ipv4Addr, path::PathBuf, time::Duration};
+use std::{
+    net::Ipv4Addr,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Duration,
+};
 
 use beemesh_protocol::{
     ClusterId,
@@ -12,7 +17,7 @@ use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
 use tokio::{
     io::AsyncReadExt,
-    net::{TcpStream, UnixStream},
+    net::{TcpListener, TcpStream, UdpSocket, UnixStream},
     sync::mpsc,
     time::timeout,
 };
@@ -468,6 +473,97 @@ async fn garbage_too_much_and_slowness_end_only_their_own_connection() {
     let _newer = a.gateway(&[&a, &b]).await;
     while timeout(PATIENCE, gateway.0.next()).await.unwrap().is_some() {}
     stream(&a, &b, &mut at_b, Class::Api).await;
+}
+
+/// Forwards to a port of loopback until it is told to fall silent, as a network does when a host loses its power.
+/// Returns its own port.
+async fn proxy(to: u16, transport: Transport, silent: Arc<AtomicBool>) -> u16 {
+    let any = (Ipv4Addr::LOCALHOST, 0);
+    let to = (Ipv4Addr::LOCALHOST, to);
+    match transport {
+        Transport::Quic => {
+            let (near, far) = (
+                UdpSocket::bind(any).await.unwrap(),
+                UdpSocket::bind(any).await.unwrap(),
+            );
+            far.connect(to).await.unwrap();
+            let port = near.local_addr().unwrap().port();
+            tokio::spawn(async move {
+                let (mut up, mut down) = ([0; 2048], [0; 2048]);
+                let mut client = near.local_addr().unwrap();
+                while !silent.load(Ordering::Relaxed) {
+                    // A socket that nobody reads any more says so; that ends nothing here.
+                    tokio::select! {
+                        Ok((length, from)) = near.recv_from(&mut up) => {
+                            client = from;
+                            far.send(&up[..length]).await.ok();
+                        }
+                        Ok(length) = far.recv(&mut down) => {
+                            near.send_to(&down[..length], client).await.ok();
+                        }
+                    }
+                }
+                std::future::pending::<()>().await;
+                drop((near, far));
+            });
+            port
+        }
+        Transport::Tcp => {
+            let listener = TcpListener::bind(any).await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            tokio::spawn(async move {
+                let (mut near, _) = listener.accept().await.unwrap();
+                let mut far = TcpStream::connect(to).await.unwrap();
+                let (mut up, mut down) = ([0; 2048], [0; 2048]);
+                while !silent.load(Ordering::Relaxed) {
+                    tokio::select! {
+                        Ok(length) = near.read(&mut up) => far.write_all(&up[..length]).await.unwrap(),
+                        Ok(length) = far.read(&mut down) => near.write_all(&down[..length]).await.unwrap(),
+                    }
+                }
+                std::future::pending::<()>().await;
+                drop((listener, near, far));
+            });
+            port
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_member_that_falls_silent_is_noticed_on_both_sides() {
+    for transport in [Transport::Quic, Transport::Tcp] {
+        let a = Host::start("a", transport).await;
+        let b = Host::start("b", transport).await;
+        let silent = Arc::new(AtomicBool::new(false));
+        let direct = b.addresses[0].clone();
+        let port = direct.split('/').nth(4).unwrap();
+        let through = proxy(port.parse().unwrap(), transport, Arc::clone(&silent)).await;
+        let member = |host: &Host, addresses| Member {
+            addresses,
+            ..host.member()
+        };
+        let mut at_a = a.gateway(&[]).await;
+        let mut at_b = b.gateway(&[]).await;
+        let far = vec![direct.replace(port, &through.to_string())];
+        at_a.say(ToAgent::Members(vec![a.member(), member(&b, far)]))
+            .await;
+        at_b.say(ToAgent::Members(vec![b.member(), member(&a, Vec::new())]))
+            .await;
+        at_a.hear_peer(&b, true).await;
+        at_b.hear_peer(&a, true).await;
+
+        // Idle connections stay.
+        let idle = timeout(Duration::from_secs(5), at_a.hear_peer(&b, false)).await;
+        assert!(idle.is_err(), "an idle connection was lost");
+
+        silent.store(true, Ordering::Relaxed);
+        let begin = Instant::now();
+        tokio::join!(at_a.hear_peer(&b, false), at_b.hear_peer(&a, false));
+        // About 3 s; the rest is for a machine that is busy with other tests.
+        let noticed = begin.elapsed();
+        println!("noticed after {noticed:?}");
+        assert!(noticed < Duration::from_secs(8), "{noticed:?}");
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,13 @@
 //! Notices a member that is gone behind a TCP connection.
 //!
 //! Shell inside libp2p's swarm: libp2p's ping, on the TCP connections of members and nowhere else. QUIC has its own idle
-//! timeout, and strangers end by their deadline. Out go the connections that do not answer.
+//! timeout, and strangers end by their deadline. Out go the connections that have not answered for too long. Ping's own
+//! verdict comes too late: it forgives the first failure and then waits for a new stream.
 
 use std::{
-    collections::HashSet,
+    collections::{HashMap, HashSet},
     task::{Context, Poll},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use either::Either;
@@ -20,6 +21,7 @@ use libp2p::{
         THandlerOutEvent, ToSwarm, dummy,
     },
 };
+use tokio::time::Interval;
 
 /// A connection did not answer; it should be closed.
 #[derive(Debug)]
@@ -31,6 +33,11 @@ pub(super) struct Unanswered {
 pub(super) struct MemberPing {
     members: HashSet<PeerId>,
     inner: ping::Behaviour,
+    silence_max: Duration,
+    /// When each connection answered last.
+    answered: HashMap<ConnectionId, Instant>,
+    /// Turns while there are connections.
+    check: Option<Interval>,
 }
 
 impl std::fmt::Debug for MemberPing {
@@ -40,11 +47,14 @@ impl std::fmt::Debug for MemberPing {
 }
 
 impl MemberPing {
-    pub(super) fn new(interval: Duration, timeout: Duration) -> Self {
+    pub(super) fn new(interval: Duration, silence_max: Duration) -> Self {
         let config = ping::Config::new().with_interval(interval);
         Self {
             members: HashSet::new(),
-            inner: ping::Behaviour::new(config.with_timeout(timeout)),
+            inner: ping::Behaviour::new(config.with_timeout(silence_max)),
+            silence_max,
+            answered: HashMap::new(),
+            check: None,
         }
     }
 
@@ -54,6 +64,25 @@ impl MemberPing {
 
     fn wanted(&self, peer: PeerId, remote: &Multiaddr) -> bool {
         self.members.contains(&peer) && remote.iter().any(|part| matches!(part, Protocol::Tcp(_)))
+    }
+
+    fn begin(&mut self, connection: ConnectionId) {
+        self.answered.insert(connection, Instant::now());
+        self.check
+            .get_or_insert_with(|| tokio::time::interval(self.silence_max / 6));
+    }
+
+    fn end(&mut self, connection: ConnectionId) {
+        self.answered.remove(&connection);
+        if self.answered.is_empty() {
+            self.check = None;
+        }
+    }
+
+    fn silent(&self) -> Option<ConnectionId> {
+        let mut all = self.answered.iter();
+        let (connection, _) = all.find(|(_, at)| at.elapsed() >= self.silence_max)?;
+        Some(*connection)
     }
 }
 
@@ -71,6 +100,7 @@ impl NetworkBehaviour for MemberPing {
         if !self.wanted(peer, remote) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
+        self.begin(connection);
         self.inner
             .handle_established_inbound_connection(connection, peer, local, remote)
             .map(Either::Left)
@@ -87,12 +117,21 @@ impl NetworkBehaviour for MemberPing {
         if !self.wanted(peer, remote) {
             return Ok(Either::Right(dummy::ConnectionHandler));
         }
+        self.begin(connection);
         self.inner
             .handle_established_outbound_connection(connection, peer, remote, endpoint, port)
             .map(Either::Left)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
+        match &event {
+            FromSwarm::ConnectionClosed(closed) => self.end(closed.connection_id),
+            // Another behaviour may refuse a connection that this one was asked about.
+            FromSwarm::ListenFailure(failure) => self.end(failure.connection_id),
+            FromSwarm::DialFailure(failure) => self.end(failure.connection_id),
+            // Nothing else ends a connection.
+            _ => {}
+        }
         self.inner.on_swarm_event(event);
     }
 
@@ -114,17 +153,21 @@ impl NetworkBehaviour for MemberPing {
         &mut self,
         context: &mut Context<'_>,
     ) -> Poll<ToSwarm<Unanswered, THandlerInEvent<Self>>> {
+        while let Some(check) = &mut self.check
+            && check.poll_tick(context).is_ready()
+        {
+            if let Some(connection) = self.silent() {
+                self.end(connection);
+                return Poll::Ready(ToSwarm::GenerateEvent(Unanswered { connection }));
+            }
+        }
         loop {
             match self.inner.poll(context) {
                 Poll::Ready(ToSwarm::GenerateEvent(event)) => {
-                    // A peer that speaks no ping is still dialling in as a stranger; its deadline ends that.
-                    if matches!(
-                        event.result,
-                        Err(ping::Failure::Timeout | ping::Failure::Other { .. })
-                    ) {
-                        return Poll::Ready(ToSwarm::GenerateEvent(Unanswered {
-                            connection: event.connection,
-                        }));
+                    if event.result.is_ok()
+                        && let Some(at) = self.answered.get_mut(&event.connection)
+                    {
+                        *at = Instant::now();
                     }
                 }
                 Poll::Ready(other) => {

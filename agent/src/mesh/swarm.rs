@@ -68,7 +68,7 @@ pub(super) fn build(key: &Keypair) -> Result<Swarm<Behaviour>, MeshError> {
         })
         .with_behaviour(|_| Behaviour {
             gate: Gate::default(),
-            ping: MemberPing::new(KEEP_ALIVE, SILENCE_MAX - KEEP_ALIVE),
+            ping: MemberPing::new(KEEP_ALIVE, SILENCE_MAX),
         })
         .map_err(|error| setup(&error))?
         .with_swarm_config(|config: swarm::Config| {
