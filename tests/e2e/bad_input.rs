@@ -150,15 +150,17 @@ fn garbage_on_the_doors_harms_nobody() {
     let before = host.containers("web");
     // From the other host, which reaches the mesh port; and from the host itself, which reaches the sockets.
     let stranger = cluster.host(2);
+    let address = host.address();
     for line in [
-        "head -c 1000000 /dev/urandom | timeout 5 nc 10.77.0.1 4701 >/dev/null",
-        "printf '\\377\\377\\377\\377\\001' | timeout 5 nc 10.77.0.1 4701 >/dev/null",
-        "(printf '\\023/multi'; sleep 3) | timeout 5 nc 10.77.0.1 4701 >/dev/null",
-        "head -c 65000 /dev/urandom | timeout 3 busybox nc -u -w 1 10.77.0.1 4701 >/dev/null",
+        "head -c 1000000 /dev/urandom | timeout 5 nc ADDRESS 4701 >/dev/null",
+        "printf '\\377\\377\\377\\377\\001' | timeout 5 nc ADDRESS 4701 >/dev/null",
+        "(printf '\\023/multi'; sleep 3) | timeout 5 nc ADDRESS 4701 >/dev/null",
+        "head -c 65000 /dev/urandom | timeout 3 busybox nc -u -w 1 ADDRESS 4701 >/dev/null",
     ] {
         let _ = stranger.sh(&line
             .replace("nc ", "busybox nc ")
-            .replace("busybox busybox", "busybox"));
+            .replace("busybox busybox", "busybox")
+            .replace("ADDRESS", &address));
     }
     for bytes in [
         &b"\xff\xff\xff\xff\x01"[..],

@@ -3,12 +3,15 @@
 use std::{
     collections::BTreeMap,
     fmt, fs,
-    io::Write,
+    io::{self, Write},
+    os::unix::net::UnixStream,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
 use serde_json::Value;
+
+use crate::wait::{secs, wait_for};
 
 /// A host of a [`crate::Cluster`].
 #[derive(Debug, Clone)]
@@ -227,11 +230,7 @@ impl Host {
     /// The host's root folder as seen from outside; also while it is off, if its disk is plugged.
     #[must_use]
     pub fn root(&self) -> PathBuf {
-        let out = Command::new(&self.testbed)
-            .args(["path", &self.name])
-            .output();
-        let out = out.map(|out| out.stdout).unwrap_or_default();
-        PathBuf::from(String::from_utf8_lossy(&out).trim())
+        PathBuf::from(self.testbed("path"))
     }
 
     /// The PID of the host's init as this machine sees it: `/proc/PID/root` is the host's root folder while it is on.
@@ -240,14 +239,46 @@ impl Host {
     /// When the host is off.
     #[must_use]
     pub fn init(&self) -> u32 {
+        self.testbed("pid").parse().expect("the host is on")
+    }
+
+    /// The host's IP address on the network that the hosts share.
+    #[must_use]
+    pub fn address(&self) -> String {
+        self.testbed("address")
+    }
+
+    /// Connects to a unix socket of the host.
+    ///
+    /// # Errors
+    /// When nothing listens there.
+    ///
+    /// # Panics
+    /// When the host is off.
+    pub fn connect(&self, socket: &str) -> io::Result<UnixStream> {
+        UnixStream::connect(format!("/proc/{}/root{socket}", self.init()))
+    }
+
+    /// Shuts the host down as its administrator would, and waits until it is off.
+    #[track_caller]
+    pub fn power_off(&self) {
+        // The connection to the host may end before the command does.
+        let _ = self.run(&["systemctl", "poweroff"]);
+        wait_for(&format!("{} to be off", self.name), secs(60), || match self
+            .testbed("pid")
+            .as_str()
+        {
+            "" => Ok(()),
+            pid => Err(format!("its init has PID {pid}")),
+        });
+    }
+
+    fn testbed(&self, verb: &str) -> String {
         let out = Command::new(&self.testbed)
-            .args(["pid", &self.name])
+            .args([verb, &self.name])
             .output();
         let out = out.expect("the testbed script runs").stdout;
-        String::from_utf8_lossy(&out)
-            .trim()
-            .parse()
-            .expect("the host is on")
+        String::from_utf8_lossy(&out).trim().to_owned()
     }
 
     /// Writes the host's journal and state to a folder.

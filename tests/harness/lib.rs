@@ -11,7 +11,7 @@ mod wait;
 
 pub use cluster::Cluster;
 pub use host::{Answer, Host};
-pub use manifests::{broken_command, pod, two_containers};
+pub use manifests::{broken_command, pod, pod_on, two_containers};
 pub use wait::{secs, wait_for};
 
 /// The image that every booted host has: a busybox, stored under this name without a registry.

@@ -11,6 +11,13 @@ pub fn pod(name: &str, marker: &str) -> String {
     )
 }
 
+/// The same for one host only.
+#[must_use]
+pub fn pod_on(host: &str, name: &str, marker: &str) -> String {
+    let selector = format!("spec:\n  nodeSelector: {{kubernetes.io/hostname: {host}}}\n");
+    pod(name, marker).replace("spec:\n", &selector)
+}
+
 /// A Deployment of two containers, one with a health check, and the ConfigMap that they read.
 #[must_use]
 pub fn two_containers(name: &str, marker: &str) -> String {
