@@ -12,6 +12,8 @@ VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 HOST_TUPLE := $(shell rustc --print host-tuple)
 BUILT := $(TARGET_DIR)/$(HOST_TUPLE)/$(if $(filter dev,$(PROFILE)),debug,$(PROFILE))
+# With the tests' own features, so that what `check` has built is not built again.
+TARGETS := $(if $(filter dev,$(PROFILE)),--all-targets,--bins)
 IMAGE := $(BUILT)/gateway.oci.tar
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
@@ -22,7 +24,7 @@ help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 build: ## build the programs
-	$(CARGO) build --workspace --bins --profile $(PROFILE)
+	$(CARGO) build --workspace $(TARGETS) --profile $(PROFILE) --locked
 
 image: build ## write the gateway's OCI archive, without Podman
 	tests/image $(BUILT)/beemesh-gateway localhost/beemesh-gateway:$(VERSION) $(IMAGE)

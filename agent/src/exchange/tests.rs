@@ -565,28 +565,3 @@ async fn a_member_that_falls_silent_is_noticed_on_both_sides() {
         assert!(noticed < Duration::from_secs(8), "{noticed:?}");
     }
 }
-
-#[tokio::test]
-#[ignore = "prints a figure; run it alone"]
-async fn round_trip() {
-    for (transport, name) in [(Transport::Quic, "QUIC"), (Transport::Tcp, "TCP")] {
-        let (a, _at_a, b, mut at_b) = pair(transport).await;
-        let (mut near, mut far) = stream(&a, &b, &mut at_b, Class::Raft).await;
-        tokio::spawn(async move {
-            let mut buffer = [0; 256];
-            while far.read_exact(&mut buffer).await.is_ok() {
-                far.write_all(&buffer).await.unwrap();
-            }
-        });
-        let mut buffer = [1; 256];
-        let mut times = Vec::new();
-        for _ in 0..5000 {
-            let begin = Instant::now();
-            near.write_all(&buffer).await.unwrap();
-            near.read_exact(&mut buffer).await.unwrap();
-            times.push(begin.elapsed());
-        }
-        times.sort_unstable();
-        println!("{name}: p50 {:?}, p99 {:?}", times[2500], times[4950]);
-    }
-}
