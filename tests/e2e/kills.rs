@@ -176,3 +176,41 @@ fn an_administrator_may_stop_a_unit_and_start_it_again() {
     wait_for("h1 to see web running on h2", secs(20), || phase("running"));
     assert_eq!(h2.containers("web").len(), 1);
 }
+
+/// While a gateway restarts, whoever applies something only waits a little longer.
+#[test]
+fn an_apply_during_a_restart_succeeds_on_every_host() {
+    let cluster = Cluster::formed("restarts", 3);
+    let mut number = 0;
+    let mut apply_from_each = |when: &str| {
+        for host in &cluster.hosts {
+            number += 1;
+            let answer = host.try_apply(&pod(&format!("p{number}"), "here"), &[]);
+            assert_eq!(answer.code, 0, "from {} after {when}: {answer}", host.name);
+        }
+    };
+    let leader = cluster.leader(cluster.host(1));
+    let _ = leader
+        .run(&["systemctl", "restart", "beemesh-gateway.service"])
+        .ok();
+    apply_from_each("a restart of the leader's gateway");
+    cluster.ready();
+
+    let leader = cluster.leader(cluster.host(2));
+    let _ = leader
+        .run(&["systemctl", "restart", "beemesh-agent.service"])
+        .ok();
+    apply_from_each("a restart of the leader's agent");
+    cluster.ready();
+
+    let joined = cluster.host(3);
+    joined.power_off();
+    cluster.crash(&[joined]);
+    cluster.boot(&[joined]);
+    apply_from_each("a reboot of a joined host");
+    cluster.ready();
+    let all: Vec<&Host> = cluster.hosts.iter().collect();
+    for n in 1..=number {
+        cluster.running(&format!("p{n}"), 1, &all);
+    }
+}

@@ -3,8 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt, fs,
-    io::{self, Write},
-    os::unix::net::UnixStream,
+    io::Write,
     path::{Path, PathBuf},
     process::{Command, Stdio},
 };
@@ -246,17 +245,6 @@ impl Host {
     #[must_use]
     pub fn address(&self) -> String {
         self.testbed("address")
-    }
-
-    /// Connects to a unix socket of the host.
-    ///
-    /// # Errors
-    /// When nothing listens there.
-    ///
-    /// # Panics
-    /// When the host is off.
-    pub fn connect(&self, socket: &str) -> io::Result<UnixStream> {
-        UnixStream::connect(format!("/proc/{}/root{socket}", self.init()))
     }
 
     /// Shuts the host down as its administrator would, and waits until it is off.

@@ -1,0 +1,241 @@
+//! A socket that is missing, refuses or is misused: whoever needs it says so, waits, and goes on when it is back.
+
+use std::{
+    io::{Read, Write},
+    os::unix::net::UnixStream,
+    time::{Duration, Instant},
+};
+
+use beemesh_protocol::{
+    frame::{CONTROL_MAX, VERSION},
+    ipc::{FromAgent, Opening},
+};
+use harness::{Cluster, Host, pod, secs, wait_for};
+
+const AGENT: &str = "/run/beemesh/agent.sock";
+/// What the agent gives a connection to say what it is for, and a second for the way.
+const OPENING: Duration = Duration::from_secs(6);
+
+#[test]
+fn sockets_that_fail_are_waited_for_and_misuse_harms_nobody() {
+    let cluster = Cluster::formed("sockets", 2);
+    let answer = cluster.host(1).apply(&pod("web", "first"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    for host in &cluster.hosts {
+        cluster.running("web", 1, &[host]);
+    }
+    without_podman(&cluster);
+    without_the_agent(&cluster);
+    without_the_gateway(&cluster);
+    slow_bytes_are_cut_off_and_others_served(&cluster);
+    too_long_a_frame_is_cut_off_at_once(&cluster);
+    a_second_control_connection_takes_nothing_for_good(&cluster);
+}
+
+fn said_by(host: &Host, unit: &str, words: &[&str]) {
+    wait_for(
+        &format!("{unit} of {} to say {words:?}", host.name),
+        secs(30),
+        || {
+            let status = host.unit(unit, "StatusText");
+            if words.iter().all(|word| status.contains(word)) {
+                Ok(())
+            } else {
+                Err(status)
+            }
+        },
+    );
+}
+
+fn trouble(host: &Host, words: &[&str]) {
+    wait_for(
+        &format!("`beemesh status` of {} to tell {words:?}", host.name),
+        secs(30),
+        || {
+            let shown = host.beemesh(&["status"]);
+            let line = shown
+                .out
+                .lines()
+                .find_map(|line| line.strip_prefix("trouble"));
+            let line = line.unwrap_or_default().trim().to_owned();
+            let fits = if words.is_empty() {
+                line.is_empty()
+            } else {
+                words.iter().all(|word| line.contains(word))
+            };
+            if fits && shown.code == 0 {
+                Ok(())
+            } else {
+                Err(shown.to_string())
+            }
+        },
+    );
+}
+
+fn is_well(cluster: &Cluster, host: &Host, workload: &str) {
+    said_by(
+        host,
+        "beemesh-pod-web.service",
+        &["1/1 healthy · rev 1 · 0 restarts"],
+    );
+    said_by(host, "beemesh-agent.service", &["· 2/2 hosts ·"]);
+    trouble(host, &[]);
+    let answer = host.apply(&pod(workload, workload));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let all: Vec<&Host> = cluster.hosts.iter().collect();
+    cluster.running(workload, 1, &all);
+}
+
+fn without_podman(cluster: &Cluster) {
+    let host = cluster.host(2);
+    let before = host.containers("web");
+    let _ = host.sh("systemctl stop podman.socket podman.service").ok();
+    // Refused, then missing.
+    for removed in [false, true] {
+        if removed {
+            let _ = host.sh("rm -f /run/podman/podman.sock").ok();
+        }
+        said_by(
+            host,
+            "beemesh-pod-web.service",
+            &["waiting with rev 1", "/run/podman/podman.sock"],
+        );
+        trouble(host, &["/run/podman/podman.sock"]);
+        assert_eq!(
+            host.unit("beemesh-pod-web.service", "ActiveState"),
+            "active"
+        );
+    }
+    let _ = host.sh("systemctl start podman.socket").ok();
+    is_well(cluster, host, "after-podman");
+    assert_eq!(host.containers("web"), before);
+}
+
+fn without_the_agent(cluster: &Cluster) {
+    let host = cluster.host(2);
+    let before = host.containers("web");
+    let _ = host
+        .sh("systemctl stop beemesh-agent.socket beemesh-agent.service")
+        .ok();
+    trouble(host, &[AGENT]);
+    assert_eq!(
+        host.unit("beemesh-gateway.service", "ActiveState"),
+        "active"
+    );
+    let _ = host
+        .sh("systemctl start beemesh-agent.socket beemesh-agent.service")
+        .ok();
+    is_well(cluster, host, "after-agent");
+    assert_eq!(host.containers("web"), before);
+}
+
+fn without_the_gateway(cluster: &Cluster) {
+    let host = cluster.host(2);
+    let before = host.containers("web");
+    let _ = host.sh("systemctl stop beemesh-gateway.service").ok();
+    said_by(
+        host,
+        "beemesh-agent.service",
+        &["waiting for the gateway: beemesh-gateway.service is inactive"],
+    );
+    let asked = host.beemesh(&["--timeout", "1s", "status"]);
+    assert_eq!(asked.code, 3, "{asked}");
+    assert!(asked.err.contains("/run/beemesh/gateway.sock"), "{asked}");
+    let _ = host.sh("systemctl start beemesh-gateway.service").ok();
+    is_well(cluster, host, "after-gateway");
+    assert_eq!(host.containers("web"), before);
+}
+
+fn frame(payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len() + 1).expect("a short payload");
+    [&length.to_le_bytes()[..], &[VERSION], payload].concat()
+}
+
+fn connect(init: u32) -> UnixStream {
+    let stream =
+        UnixStream::connect(format!("/proc/{init}/root{AGENT}")).expect("the agent listens");
+    stream.set_read_timeout(Some(secs(30))).expect("a bound");
+    stream
+}
+
+/// How long until the other side closes the connection.
+fn closed_after(stream: &mut UnixStream) -> Duration {
+    let begun = Instant::now();
+    let mut bytes = [0; 4096];
+    loop {
+        match stream.read(&mut bytes) {
+            Ok(0) => return begun.elapsed(),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionReset => {
+                return begun.elapsed();
+            }
+            Err(error) => panic!("not closed within {:?}: {error}", begun.elapsed()),
+        }
+    }
+}
+
+fn slow_bytes_are_cut_off_and_others_served(cluster: &Cluster) {
+    let host = cluster.host(1);
+    let agent = host.unit("beemesh-agent.service", "MainPID");
+    let opening = frame(
+        &Opening::Control {
+            version: "slow".to_owned(),
+        }
+        .encode(),
+    );
+    // As many as may be open, and more.
+    let init = host.init();
+    let half = || {
+        let mut stream = connect(init);
+        let half = &opening[..opening.len() / 2];
+        stream.write_all(half).expect("half a frame fits");
+        stream
+    };
+    let mut slow: Vec<_> = (0..100).map(|_| half()).collect();
+    let begun = Instant::now();
+    let answer = host.apply(&pod("meanwhile", "meanwhile"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    // The first are cut off after their time, the rest after theirs.
+    for stream in &mut slow {
+        let _ = closed_after(stream);
+    }
+    let took = begun.elapsed();
+    assert!(took < 2 * OPENING, "the last was closed after {took:?}");
+    assert_eq!(host.unit("beemesh-agent.service", "MainPID"), agent);
+    cluster.ready();
+}
+
+fn too_long_a_frame_is_cut_off_at_once(cluster: &Cluster) {
+    let host = cluster.host(1);
+    let length = u32::try_from(CONTROL_MAX + 2).expect("a limit below 4 GiB");
+    let mut stream = connect(host.init());
+    stream
+        .write_all(&length.to_le_bytes())
+        .expect("four bytes fit");
+    stream.write_all(&[VERSION]).expect("one byte fits");
+    let took = closed_after(&mut stream);
+    assert!(took < secs(2), "closed after {took:?}");
+    cluster.ready();
+}
+
+fn a_second_control_connection_takes_nothing_for_good(cluster: &Cluster) {
+    let host = cluster.host(1);
+    let mut second = connect(host.init());
+    let opening = Opening::Control {
+        version: "second".to_owned(),
+    }
+    .encode();
+    second.write_all(&frame(&opening)).expect("a frame fits");
+    let mut length = [0; 4];
+    second.read_exact(&mut length).expect("the agent answers");
+    let mut message = vec![0; usize::try_from(u32::from_le_bytes(length)).expect("a length")];
+    second.read_exact(&mut message).expect("the whole message");
+    let welcome = FromAgent::decode(&message[1..]).expect("a message");
+    assert!(matches!(welcome, FromAgent::Welcome(_)), "{welcome:?}");
+    // It stalls in the middle of a frame; the gateway, which was put aside, comes back and puts it aside.
+    let rest = frame(&opening);
+    let _ = second.write_all(&rest[..rest.len() / 2]);
+    let took = closed_after(&mut second);
+    assert!(took < secs(5), "put aside after {took:?}");
+    is_well(cluster, host, "after-second");
+}
