@@ -152,7 +152,7 @@ pub struct Workload {
     /// When this revision was applied, in milliseconds since 1970.
     pub applied_at_ms: u64,
     /// Every host that should run it has this revision and is done with it: running and healthy, exited after its
-    /// work, stopped by its administrator, or failed.
+    /// work, stopped by its administrator, or failed. No other host has it.
     pub settled: bool,
     /// The hosts that should run it, and those that still have it; by name.
     pub hosts: Vec<WorkloadHost>,

@@ -79,7 +79,8 @@ impl Scene {
             revision: workload.revision,
             index: workload.index,
             applied_at_ms: workload.at_ms,
-            settled: wanted.iter().all(|host| self.arrived(*host, workload)),
+            settled: wanted.iter().all(|host| self.arrived(*host, workload))
+                && hosts.len() == wanted.len(),
             hosts: hosts
                 .into_iter()
                 .map(|host| self.workload_host(*host, &workload.name))

@@ -166,6 +166,11 @@ fn a_workload_shows_the_hosts_that_should_run_it_and_those_that_still_do() {
         "appliedAtMs": 5, "settled": false, "hosts": [on(2, "pending", 0, 0), on(3, "removing", 1, 2)],
     });
     assert_eq!(told, expected);
+    let goal = report("lone", 6, peer::Phase::Running, 2);
+    with(&mut scene, 2, 6, vec![goal]);
+    assert!(!scene.workload("lone").unwrap().settled, "h3 still has it");
+    with(&mut scene, 3, 6, vec![]);
+    assert!(scene.workload("lone").unwrap().settled);
     assert_eq!(scene.host_with("lone"), Some(h(2)));
     assert_eq!(scene.host_with("web"), Some(h(1)));
     assert_eq!(scene.host_named("h3"), Some(h(3)));
