@@ -23,10 +23,12 @@ pub(crate) fn pause(failures: u32) -> Duration {
         .min(PAUSE_MAX)
 }
 
-/// Daemon-reloads: at most one runs, and one covers every change that was durable before it began.
+/// Daemon-reloads: at most one runs, none before somebody waits for it, and one covers every change that was durable
+/// before it began. systemd does nothing else while it reloads, so one is not made while pods are being started.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Reloads {
     asked: u64,
+    awaited: u64,
     running: Option<u64>,
     loaded: u64,
     failures: u32,
@@ -39,19 +41,24 @@ pub(crate) struct Change(u64);
 
 impl Reloads {
     /// Something changed on disk.
-    pub(crate) fn ask(&mut self) -> Change {
+    pub(crate) fn ask(&mut self) {
         self.asked += 1;
-        Change(self.asked)
     }
 
-    /// The latest change so far.
-    pub(crate) fn latest(&self) -> Change {
+    /// The latest change that systemd has read.
+    pub(crate) fn read(&self) -> Change {
+        Change(self.loaded)
+    }
+
+    /// Somebody waits until systemd has read the latest change so far, which is given.
+    pub(crate) fn hurry(&mut self) -> Change {
+        self.awaited = self.asked;
         Change(self.asked)
     }
 
     /// Whether a reload should begin now.
     pub(crate) fn due(&self) -> bool {
-        self.running.is_none() && self.loaded < self.asked
+        self.running.is_none() && self.loaded < self.awaited
     }
 
     /// A reload begins.
@@ -227,15 +234,19 @@ mod tests {
     fn one_reload_covers_all_that_was_asked_before_it_began_and_nothing_later() {
         let mut reloads = Reloads::default();
         assert!(!reloads.due());
-        let (first, second) = (reloads.ask(), reloads.ask());
+        reloads.ask();
+        reloads.ask();
+        assert!(!reloads.due(), "nobody waits");
+        let first = reloads.hurry();
         assert!(reloads.due());
         reloads.begin();
-        let late = reloads.ask();
+        reloads.ask();
+        let late = reloads.hurry();
         assert!(!reloads.due(), "one at a time");
         assert_eq!(reloads.finish(Ok(())), None);
         assert_eq!(
-            [first, second, late].map(|change| reloads.covers(change)),
-            [true, true, false]
+            [first, late].map(|change| reloads.covers(change)),
+            [true, false]
         );
         assert!(reloads.due(), "the late one has its own");
         reloads.begin();
@@ -258,7 +269,8 @@ mod tests {
             (reloads.covers(late), reloads.due(), reloads.trouble()),
             (true, false, "")
         );
-        assert!(reloads.covers(reloads.latest()));
+        let nothing_new = reloads.hurry();
+        assert!(reloads.covers(nothing_new) && !reloads.due());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! decided by [`crate::lifecycle`], what to tell by [`table`]. Every method may be called many times at once: files are
 //! written one change at a time, reloads run one at a time, jobs side by side as systemd arranges them.
 
+mod generate;
 mod manager;
 mod table;
 mod watch;
@@ -14,7 +15,11 @@ use beemesh_protocol::ipc::{UnitFiles, UnitState};
 use tokio::sync::{mpsc, watch as cell};
 use zbus::Connection;
 
-use self::{manager::ManagerProxy, watch::Watch};
+use self::{
+    generate::Generate,
+    manager::{ManagerProxy, StartError},
+    watch::Watch,
+};
 use crate::{
     lifecycle::Reloads,
     units::{self, Units, UnitsError},
@@ -36,13 +41,15 @@ const JOB_SECONDS_MAX: u64 = 20 * 60;
 /// Something systemd or the disk must do. Names are workloads.
 #[derive(Debug)]
 pub(crate) enum Order {
-    /// Write the Quadlet pair; done when it is durable. One reload is queued.
+    /// Write the Quadlet pair; done when it is durable.
     Put(UnitFiles),
     /// Stop the unit, remove its files, reload and reset its failed state.
     Remove(String),
-    /// Remove the YAML files that the Quadlet does not name.
+    /// Remove the YAML files that the Quadlet does not name, after the reload that covers its files: the unit that systemd
+    /// has loaded may name them still.
     Tidy(String),
-    /// Start the unit, after the reload that covers its files.
+    /// Start the unit. One that is new to systemd is generated first; one that it has loaded runs by what it has loaded,
+    /// and its supervisor reads the Quadlet itself.
     Start(String),
     /// Stop the unit.
     Stop(String),
@@ -84,6 +91,7 @@ pub(crate) struct Systemd(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     units: Units,
+    generate: Generate,
     storage: PathBuf,
     bus: cell::Receiver<Option<Connection>>,
     reloads: cell::Sender<Reloads>,
@@ -105,6 +113,7 @@ impl Systemd {
     pub(crate) async fn start(
         places: Places,
     ) -> Result<(Self, mpsc::Receiver<SystemdEvent>), UnitsError> {
+        let generate = Generate::new(&places.units);
         let units = blocking(move || Units::open(&places.units)).await?;
         let (events, received) = mpsc::channel(EVENTS_MAX);
         let (notes, noted) = mpsc::channel(NOTES_MAX);
@@ -112,10 +121,12 @@ impl Systemd {
         let mut reloads = Reloads::default();
         // The agent may have ended between a change on disk and its reload.
         reloads.ask();
+        reloads.hurry();
         let reloads = cell::Sender::new(reloads);
         let storage = places.storage;
         let systemd = Self(Arc::new(Inner {
             units: units.clone(),
+            generate,
             storage,
             bus: bus.clone(),
             reloads: reloads.clone(),
@@ -131,12 +142,11 @@ impl Systemd {
         match order {
             Order::Put(files) => self.put(files).await,
             Order::Remove(workload) => self.remove(workload).await,
-            Order::Tidy(workload) => self.files(move |units| units.tidy(&workload)).await,
-            Order::Start(workload) => {
-                let unit = unit_of(&workload)?;
+            Order::Tidy(workload) => {
                 self.loaded().await?;
-                manager::start(&connected(&self.0.bus).await?, &unit).await
+                self.files(move |units| units.tidy(&workload)).await
             }
+            Order::Start(workload) => self.start_unit(&unit_of(&workload)?).await,
             Order::Stop(workload) => {
                 manager::stop(&connected(&self.0.bus).await?, &unit_of(&workload)?).await
             }
@@ -156,16 +166,37 @@ impl Systemd {
     /// Starts the gateway's unit if it is not active. From then on it is started again, after growing pauses, when its
     /// start fails or systemd gives up on it.
     pub(crate) async fn start_gateway(&self) -> Result<(), String> {
-        let attempt = async { manager::start(&connected(&self.0.bus).await?, GATEWAY).await };
+        let attempt = async {
+            let bus = connected(&self.0.bus).await?;
+            Ok(manager::start(&bus, GATEWAY).await?)
+        };
         let result = attempt.await;
         self.note(Note::GatewayStart(result.clone())).await;
         result
     }
 
+    async fn start_unit(&self, unit: &str) -> Result<(), String> {
+        let generated = self.0.generate.ensure(unit).await;
+        if generated.is_ok() {
+            match manager::start(&connected(&self.0.bus).await?, unit).await {
+                Err(StartError::Unknown(_)) => {}
+                outcome => return Ok(outcome?),
+            }
+        }
+        let reason = generated.err().unwrap_or_default();
+        tracing::info!(unit, reason, "systemd has not found a new unit by itself");
+        self.changed();
+        self.loaded().await?;
+        Ok(manager::start(&connected(&self.0.bus).await?, unit).await?)
+    }
+
     async fn put(&self, files: UnitFiles) -> Result<(), String> {
         let (workload, kube) = (files.workload.clone(), files.kube.clone());
+        let unit = unit_of(&workload)?;
         self.files(move |units| units.put(&files)).await?;
-        self.changed();
+        if self.0.generate.is_made(&unit).await {
+            self.changed();
+        }
         self.note(Note::Kube(workload, kube)).await;
         Ok(())
     }
@@ -193,15 +224,17 @@ impl Systemd {
     }
 
     fn changed(&self) {
-        self.0.reloads.send_modify(|reloads| {
-            reloads.ask();
-        });
+        self.0.reloads.send_modify(Reloads::ask);
     }
 
-    /// Waits until systemd has read every change that is on disk now.
+    /// Waits until systemd has read every change of a unit that it may have loaded.
     async fn loaded(&self) -> Result<(), String> {
         let mut reloads = self.0.reloads.subscribe();
-        let change = reloads.borrow().latest();
+        let mut change = reloads.borrow().read();
+        self.0.reloads.send_if_modified(|reloads| {
+            change = reloads.hurry();
+            reloads.due()
+        });
         let wait = reloads.wait_for(|reloads| reloads.covers(change));
         let waited = tokio::time::timeout(Duration::from_secs(RELOAD_SECONDS_MAX), wait)
             .await

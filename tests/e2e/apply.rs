@@ -7,6 +7,8 @@ use harness::{Cluster, Host, pod, secs, two_containers, wait_for};
 #[test]
 fn a_manifest_given_to_any_host_runs_on_all_as_adopted_units() {
     let cluster = Cluster::formed("apply", 3);
+    let reloads = || -> Vec<_> { cluster.hosts.iter().map(last_reload).collect() };
+    let before = reloads();
     for (n, host) in (1..).zip(&cluster.hosts) {
         let name = format!("web{n}");
         let answer = host.apply(&two_containers(&name, "first"));
@@ -17,9 +19,36 @@ fn a_manifest_given_to_any_host_runs_on_all_as_adopted_units() {
             assert_eq!(host.containers(&name).len(), 2);
         }
     }
+    assert_eq!(reloads(), before, "a new workload needs no daemon-reload");
+    cluster
+        .hosts
+        .iter()
+        .for_each(assert_generated_as_by_a_reload);
     identical_apply_touches_nothing(&cluster);
     update_keeps_the_unit_active(&cluster);
     delete_reaches_a_host_that_was_off(&cluster);
+}
+
+/// When systemd last read its units, on the monotonic clock.
+fn last_reload(host: &Host) -> String {
+    let line = "systemctl show --value -p UnitsLoadStartTimestampMonotonic";
+    host.sh(line).ok()
+}
+
+/// What was generated for a new workload is what a reload generates, and systemd finds nothing changed on disk.
+fn assert_generated_as_by_a_reload(host: &Host) {
+    let generated = "cat /run/systemd/generator/beemesh-pod-web1.service";
+    let ours = host.sh(generated).ok();
+    assert_eq!(
+        host.unit("beemesh-pod-web1.service", "NeedDaemonReload"),
+        "no"
+    );
+    let _ = host.run(&["systemctl", "daemon-reload"]).ok();
+    assert_eq!(host.sh(generated).ok(), ours);
+    assert_eq!(
+        host.unit("beemesh-pod-web1.service", "UnitFileState"),
+        "generated"
+    );
 }
 
 /// The unit is active, its supervisor is its main process, every conmon lies in its cgroup, and its journal has the
@@ -116,17 +145,20 @@ fn update_keeps_the_unit_active(cluster: &Cluster) {
             host.unit(unit, "StatusText"),
             "2/2 healthy · rev 2 · 0 restarts"
         );
-        let volumes = host
-            .sh("podman volume ls -q | grep -c '^beemesh__web1__c__'")
-            .out;
-        assert!(
-            ["0", "1"].contains(&volumes.trim()),
-            "old ConfigMap volumes are gone: {volumes}"
-        );
-        let files = host
-            .sh("ls /etc/containers/systemd/beemesh | grep -c '^beemesh-pod-web1\\.'")
-            .out;
-        assert_eq!(files.trim(), "2", "one Quadlet and one YAML");
+        wait_for("nothing left of the old revision", secs(10), || {
+            let count = |line: &str| host.sh(line).out.trim().to_owned();
+            let volumes = count("podman volume ls -q | grep -c '^beemesh__web1__c__'");
+            let files =
+                count("ls /etc/containers/systemd/beemesh | grep -c '^beemesh-pod-web1\\.'");
+            let stale = host.unit(unit, "NeedDaemonReload");
+            if ["0", "1"].contains(&&*volumes) && files == "2" && stale == "no" {
+                Ok(())
+            } else {
+                Err(format!(
+                    "{volumes} ConfigMap volumes, {files} files, NeedDaemonReload={stale}"
+                ))
+            }
+        });
     }
     assert_ne!(cluster.host(1).containers("web1"), before);
     let journal = wait_for("the new pod's output", secs(10), || {

@@ -63,15 +63,32 @@ pub(super) trait Manager {
     fn reloading(&self, active: bool) -> zbus::Result<()>;
 }
 
+/// Why a unit was not started.
+pub(super) enum StartError {
+    /// systemd finds no unit of this name.
+    Unknown(String),
+    /// In words for a person.
+    Words(String),
+}
+
+impl From<StartError> for String {
+    fn from(error: StartError) -> Self {
+        match error {
+            StartError::Unknown(unit) => format!(
+                "start {unit}: systemd does not know it; `journalctl -t quadlet-generator -b` on this host may say why Podman's generator made none"
+            ),
+            StartError::Words(words) => words,
+        }
+    }
+}
+
 /// Starts the unit; `Ok` when its job is done, at once when it is active already.
-pub(super) async fn start(bus: &Connection, unit: &str) -> Result<(), String> {
+pub(super) async fn start(bus: &Connection, unit: &str) -> Result<(), StartError> {
     // Earlier failures must not count against a start that somebody asks for.
-    reset_failed(bus, unit).await?;
+    reset_failed(bus, unit).await.map_err(StartError::Words)?;
     match run_job(bus, unit, Verb::Start).await {
-        Err(JobError::NoSuchUnit) => Err(format!(
-            "start {unit}: systemd does not know it; `journalctl -t quadlet-generator -b` on this host may say why Podman's generator made none"
-        )),
-        Err(JobError::Words(words)) => Err(words),
+        Err(JobError::NoSuchUnit) => Err(StartError::Unknown(unit.to_owned())),
+        Err(JobError::Words(words)) => Err(StartError::Words(words)),
         Ok(()) => Ok(()),
     }
 }

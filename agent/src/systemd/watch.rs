@@ -196,7 +196,7 @@ impl Watch {
                 () = sleep_until(self.gateway.due().unwrap_or_else(Instant::now).into()), if self.gateway.due().is_some() => {
                     self.gateway.begin();
                     let bus = bus.clone();
-                    tasks.spawn(async move { Done::GatewayStart(manager::start(&bus, GATEWAY).await) });
+                    tasks.spawn(async move { Done::GatewayStart(manager::start(&bus, GATEWAY).await.map_err(String::from)) });
                 }
                 permit = events.reserve(), if !first && self.table.has_news() => {
                     let permit = permit.map_err(|_| End::Unheard)?;
@@ -252,7 +252,7 @@ impl Watch {
 /// Has the storage repaired, then starts the gateway at once instead of after systemd's pause.
 async fn repair(bus: &Connection) -> Result<(), String> {
     manager::start(bus, REPAIR).await?;
-    manager::start(bus, GATEWAY).await
+    Ok(manager::start(bus, GATEWAY).await?)
 }
 
 fn read_restarts(message: &Message) -> Option<u32> {
