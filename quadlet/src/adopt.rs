@@ -28,26 +28,45 @@ pub async fn attach(unit: &str, pids: &[u32]) -> Vec<u32> {
 
 async fn attach_each(unit: &str, pids: &[u32]) -> zbus::Result<Vec<u32>> {
     let bus = zbus::Connection::system().await?;
-    let mut attached = Vec::new();
-    for pid in pids {
-        // One by one: a single process that has just ended would fail them all.
-        let answer = bus
-            .call_method(
-                Some("org.freedesktop.systemd1"),
-                "/org/freedesktop/systemd1",
-                Some("org.freedesktop.systemd1.Manager"),
-                "AttachProcessesToUnit",
-                &(unit, "", [*pid].as_slice()),
-            )
-            .await;
-        match answer {
-            Ok(_) => attached.push(*pid),
-            Err(zbus::Error::MethodError(name, words, _)) => {
-                tracing::warn!(pid, %name, words = words.unwrap_or_default(), "process not adopted");
+    // Together: each call waits its turn behind what else systemd is doing.
+    let attached = match attach_call(&bus, unit, pids).await? {
+        Ok(()) => pids.to_vec(),
+        // A single process that has just ended fails them all.
+        Err(_) => {
+            let mut attached = Vec::new();
+            for pid in pids {
+                match attach_call(&bus, unit, &[*pid]).await? {
+                    Ok(()) => attached.push(*pid),
+                    Err(words) => tracing::warn!(pid, words, "process not adopted"),
+                }
             }
-            Err(error) => return Err(error),
+            attached
         }
-    }
+    };
     bus.close().await?;
     Ok(attached)
+}
+
+/// The inner error is systemd's refusal, in its words.
+async fn attach_call(
+    bus: &zbus::Connection,
+    unit: &str,
+    pids: &[u32],
+) -> zbus::Result<Result<(), String>> {
+    let answer = bus
+        .call_method(
+            Some("org.freedesktop.systemd1"),
+            "/org/freedesktop/systemd1",
+            Some("org.freedesktop.systemd1.Manager"),
+            "AttachProcessesToUnit",
+            &(unit, "", pids),
+        )
+        .await;
+    match answer {
+        Ok(_) => Ok(Ok(())),
+        Err(zbus::Error::MethodError(name, words, _)) => {
+            Ok(Err(words.unwrap_or_else(|| name.to_string())))
+        }
+        Err(error) => Err(error),
+    }
 }
