@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) podman: Podman,
     /// The folder of the workloads' Quadlets, to read.
     pub(crate) units: PathBuf,
+    /// The folder of the sockets, for locks that the supervisors see.
+    pub(crate) run: PathBuf,
     /// The replicated state.
     pub(crate) view: watch::Receiver<Arc<View>>,
     /// How consensus is doing: tells when the state has caught up after the start.
@@ -207,6 +209,7 @@ impl Executor {
             link: self.settings.link.clone(),
             podman: self.settings.podman.clone(),
             units: self.settings.units.clone(),
+            run: self.settings.run.clone(),
             bounds: Arc::clone(&self.bounds),
             progress: self.progress.clone(),
         };

@@ -147,6 +147,7 @@ async fn open(
         link: link.clone(),
         podman: podman.clone(),
         units: config.quadlets.clone(),
+        run: config.api.parent().map(Path::to_owned).unwrap_or_default(),
         view: node.state(),
         metrics: node.metrics(),
     });

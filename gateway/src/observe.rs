@@ -19,7 +19,7 @@ use pods::Pods;
 
 /// A host reports at most once in this time. Short against what a person notices; long enough that a burst of commits,
 /// each of which changes `applied`, costs few messages.
-const REPORT_PAUSE: Duration = Duration::from_millis(50);
+const REPORT_PAUSE: Duration = Duration::from_millis(20);
 
 /// What an observer works with.
 #[derive(Clone)]

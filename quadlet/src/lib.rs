@@ -9,6 +9,7 @@ pub mod adopt;
 mod early;
 pub mod health;
 pub mod manifest;
+pub mod playing;
 pub mod podman;
 pub mod render;
 pub mod repair;

@@ -20,9 +20,9 @@ const REPAIR_TIME_MAX: Duration = Duration::from_secs(900);
 /// Looks at a lock that another supervisor holds.
 const LOCK_STEP: Duration = Duration::from_millis(500);
 
-/// Repairs, or waits until another supervisor has. An error is words for a person.
-pub async fn repair(lock: &Path) -> Result<(), String> {
-    match tokio::time::timeout(REPAIR_TIME_MAX, once(lock)).await {
+/// Repairs, or waits until another supervisor has; the lock is in the folder `run`. An error is words for a person.
+pub async fn repair(run: &Path) -> Result<(), String> {
+    match tokio::time::timeout(REPAIR_TIME_MAX, once(&run.join("repair.lock"))).await {
         Ok(outcome) => outcome,
         Err(_) => Err(format!(
             "it takes longer than {} s",

@@ -91,9 +91,11 @@ pub enum Event {
     Terminated,
 }
 
-/// What the shell carries out. Each of the first five is answered with an [`Event`].
+/// What the shell carries out. All but the first and those after [`Effect::Attach`] are answered with an [`Event`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
+    /// Wait while the gateway plays the pod.
+    Await,
     /// Read the Quadlet, look at the pod.
     Look,
     /// Take down what is there of the workload, then play the persisted YAML.
@@ -261,7 +263,9 @@ impl Supervisor {
 
     fn look(&mut self) -> Vec<Effect> {
         self.look_at = None;
-        vec![Effect::Look]
+        // The unit is started while its pod is played: there is nothing to see before.
+        let first = self.looked_at.is_none().then_some(Effect::Await);
+        first.into_iter().chain([Effect::Look]).collect()
     }
 
     fn look_soon(&mut self, now: Instant) {
@@ -549,10 +553,8 @@ impl Supervisor {
     }
 
     fn say_starting(&mut self, revision: u64, doing: &str) -> Vec<Effect> {
-        self.say(Status::Starting {
-            revision,
-            doing: doing.to_owned(),
-        })
+        let doing = doing.to_owned();
+        self.say(Status::Starting { revision, doing })
     }
 
     fn say(&mut self, status: Status) -> Vec<Effect> {

@@ -24,7 +24,7 @@ use super::{
 /// Without news the caller hears this often that the stream is alive.
 const QUIET_MAX: Duration = Duration::from_secs(15);
 /// Changes within this time travel together: a host that starts ten workloads reports some hundred times a second.
-const GATHER: Duration = Duration::from_millis(20);
+const GATHER: Duration = Duration::from_millis(10);
 
 pub(super) async fn events(State(shared): State<Shared>, _: Asked<NoQuery>) -> Response {
     let headers = [

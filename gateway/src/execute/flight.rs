@@ -7,6 +7,7 @@
 use std::{
     io,
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
 };
 
@@ -15,6 +16,7 @@ use beemesh_protocol::{
     state::Object,
 };
 use beemesh_quadlet::{
+    playing,
     podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
     render::{self, Image, Pull, RenderError, Rendered, private_prefix, render, yaml_file},
 };
@@ -49,6 +51,7 @@ pub(super) struct Flight {
     pub(super) link: Link,
     pub(super) podman: Podman,
     pub(super) units: PathBuf,
+    pub(super) run: PathBuf,
     pub(super) bounds: Arc<Bounds>,
     pub(super) progress: mpsc::Sender<Progress>,
 }
@@ -80,6 +83,8 @@ enum StepError {
     Remains(String),
     #[error("read {path}: {source}")]
     Read { path: PathBuf, source: io::Error },
+    #[error("lock below {path}: {source}")]
+    Lock { path: PathBuf, source: io::Error },
 }
 
 impl Flight {
@@ -101,12 +106,7 @@ impl Flight {
                     Ok(()) = &mut cancelled => return Ok(Ending::Cancelled),
                 },
                 Step::Put => self.put(&files).await?,
-                Step::Replace => match self.replace(&files.yaml).await {
-                    Err(StepError::Podman(error)) if !error.is_passing() => {
-                        self.hand_over(error).await?
-                    }
-                    outcome => outcome?,
-                },
+                Step::Replace => self.bring_up(&files.yaml).await?,
                 Step::Start => self.start().await?,
                 Step::Stop => self.stop().await?,
                 Step::Down => self.down(&files.yaml).await?,
@@ -244,9 +244,43 @@ impl Flight {
         }
     }
 
+    /// Plays the pod and starts its unit side by side: systemd, the supervisor and Podman each take their time. The
+    /// supervisor waits for the lock before it looks.
+    async fn bring_up(&self, yaml: &[u8]) -> Result<(), StepError> {
+        let _permit = permit(&self.bounds.plays).await;
+        let lock = playing::hold(&self.run, &self.workload).map_err(|source| StepError::Lock {
+            path: self.run.clone(),
+            source,
+        })?;
+        let mut play = pin!(async {
+            let _lock = lock;
+            self.replace(yaml).await
+        });
+        let mut start = pin!(self.start());
+        let mut started = None;
+        let played = loop {
+            tokio::select! {
+                played = &mut play => break played,
+                outcome = &mut start, if started.is_none() => started = Some(outcome),
+            }
+        };
+        match (played, started) {
+            (Ok(()), Some(started)) => started,
+            (Ok(()), None) => start.await,
+            (Err(StepError::Podman(error)), None) if !error.is_passing() => {
+                tracing::warn!(workload = self.workload, %error, "pod not played, its unit tries");
+                own_words(error, start.await)
+            }
+            // The unit was active all along, and would first wait for the pod.
+            (Err(StepError::Podman(error)), Some(Ok(()))) if !error.is_passing() => {
+                self.hand_over(error).await
+            }
+            (Err(error), _) => Err(error),
+        }
+    }
+
     /// Makes the pod of these bytes the workload's only one.
     async fn replace(&self, yaml: &[u8]) -> Result<(), StepError> {
-        let _permit = permit(&self.bounds.plays).await;
         let pods = self.pods().await?;
         let replacement = replacement(&pods, self.work.index());
         for pod in replacement.down {
@@ -272,14 +306,10 @@ impl Flight {
     /// the unit does.
     async fn hand_over(&self, error: PodmanError) -> Result<(), StepError> {
         tracing::warn!(workload = self.workload, %error, "pod not played, its unit tries");
-        // An active unit would first wait for the pod.
         self.tell(Step::Stop).await;
         self.stop().await?;
         self.tell(Step::Start).await;
-        match self.start().await {
-            Err(StepError::Agent(LinkError::Refused(_))) => Err(error.into()),
-            outcome => outcome,
-        }
+        own_words(error, self.start().await)
     }
 
     /// Takes down every pod of the workload, whatever its revision, and checks that none is left.
@@ -330,6 +360,14 @@ impl Flight {
             self.podman.remove_secret(&secret).await?;
         }
         Ok(())
+    }
+}
+
+/// A unit that tried what we could not do: when it failed too, why we failed says more than that its job did.
+fn own_words(error: PodmanError, started: Result<(), StepError>) -> Result<(), StepError> {
+    match started {
+        Err(StepError::Agent(LinkError::Refused(_))) => Err(error.into()),
+        outcome => outcome,
     }
 }
 

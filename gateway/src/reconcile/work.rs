@@ -28,9 +28,10 @@ pub(crate) enum Step {
     Pull,
     /// Have the agent write the Quadlet pair.
     Put,
-    /// Take pods of other revisions down and play this one's, as [`replacement`] says.
+    /// Take pods of other revisions down and play this one's, as [`replacement`] says; meanwhile have the agent start the
+    /// unit, whose supervisor adopts the pod.
     Replace,
-    /// Have the agent start the unit, whose supervisor adopts the pod, or plays it if it is absent.
+    /// Have the agent start the unit, whose supervisor plays the pod.
     Start,
     /// Have the agent stop the unit.
     Stop,
@@ -65,8 +66,8 @@ impl Work {
     pub(crate) fn steps(self) -> &'static [Step] {
         use Step::{Clear, Collect, Down, Forget, Pull, Put, Replace, Start, Stop, Sync, Tidy};
         match self {
-            Self::Bring(_) => &[Pull, Put, Replace, Start, Sync, Tidy, Collect],
-            Self::Finish(_) => &[Replace, Start, Sync, Tidy, Collect],
+            Self::Bring(_) => &[Pull, Put, Replace, Sync, Tidy, Collect],
+            Self::Finish(_) => &[Replace, Sync, Tidy, Collect],
             Self::Persist(_) => &[Put, Tidy, Collect],
             Self::Start(_) => &[Pull, Start, Sync, Tidy, Collect],
             Self::Settle(_) => &[Sync, Tidy, Collect],

@@ -9,7 +9,7 @@ use beemesh_quadlet::supervisor::shell::{self, Settings};
 use beemesh_quadlet::{podman, repair};
 
 const FOLDER: &str = "/etc/containers/systemd/beemesh";
-const REPAIR_LOCK: &str = "/run/beemesh/repair.lock";
+const RUN: &str = "/run/beemesh";
 /// Exit code of a call that systemd would not make.
 const EXIT_USAGE: u8 = 64;
 
@@ -55,7 +55,7 @@ fn run() -> anyhow::Result<ExitCode> {
         workload: workload.to_owned(),
         socket: podman::socket(),
         folder: PathBuf::from(FOLDER),
-        repair_lock: PathBuf::from(REPAIR_LOCK),
+        run: PathBuf::from(RUN),
     };
     // One thread: a supervisor waits, and there is one for each workload.
     let runtime = tokio::runtime::Builder::new_current_thread()

@@ -16,7 +16,7 @@ use crate::early::Copies;
 use crate::health::{self, Status};
 use crate::podman::{Change, Events, LABEL_WORKLOAD, Podman, PodmanError};
 use crate::render::{self, Pull};
-use crate::{adopt, repair};
+use crate::{adopt, playing, repair};
 
 /// Without `WATCHDOG_USEC` this often: the start-up is given more time with each beat.
 const BEAT: Duration = Duration::from_secs(10);
@@ -24,6 +24,8 @@ const BEAT: Duration = Duration::from_secs(10);
 const START_EXTENSION: Duration = Duration::from_secs(60);
 /// A play that is under way when the unit is stopped is let finish for so long, for Podman does not stop half way.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// Longer than the gateway lets one play and one take-down of it take.
+const PLAY_TIME_MAX: Duration = Duration::from_secs(1200);
 
 /// Where the parts are.
 #[derive(Debug, Clone)]
@@ -34,8 +36,8 @@ pub struct Settings {
     pub socket: PathBuf,
     /// The folder of the Quadlets.
     pub folder: PathBuf,
-    /// The file whose lock says that Podman's storage is being repaired.
-    pub repair_lock: PathBuf,
+    /// The folder of the locks that say that a pod is being played, or Podman's storage repaired.
+    pub run: PathBuf,
 }
 
 /// Supervises a workload until its unit is stopped or it is beyond repair. Gives the exit code.
@@ -157,11 +159,16 @@ impl Shell {
             ..
         } = self;
         let stopping = effect == Effect::Down;
+        let patience = if effect == Effect::Await {
+            Duration::ZERO
+        } else {
+            STOP_PATIENCE
+        };
         let work = carry_out(settings, podman, eye, copies, effect);
         tokio::pin!(work);
         let mut deadline: Option<tokio::time::Instant> = None;
         loop {
-            let patience = async {
+            let impatience = async {
                 match deadline {
                     Some(at) => tokio::time::sleep_until(at).await,
                     None => std::future::pending().await,
@@ -172,9 +179,9 @@ impl Shell {
                 _ = beat.tick() => live(*extend_start || stopping),
                 _ = terminate.recv(), if !stopping && !*terminated => {
                     *terminated = true;
-                    deadline = Some(tokio::time::Instant::now() + STOP_PATIENCE);
+                    deadline = Some(tokio::time::Instant::now() + patience);
                 }
-                () = patience => return None,
+                () = impatience => return None,
             }
         }
     }
@@ -203,6 +210,13 @@ async fn carry_out(
     effect: Effect,
 ) -> Option<Event> {
     match effect {
+        Effect::Await => {
+            let wait = playing::wait(&settings.run, &settings.workload);
+            if tokio::time::timeout(PLAY_TIME_MAX, wait).await.is_err() {
+                tracing::warn!("the gateway plays the pod for too long: it is looked at now");
+            }
+            None
+        }
         Effect::Look => Some(match eye.look().await {
             Ok(sight) => Event::Looked(sight),
             Err(error) => {
@@ -221,7 +235,7 @@ async fn carry_out(
             Ok(()) => Some(Event::Hint),
             Err(error) => Some(Event::Failed(classify(&error))),
         },
-        Effect::Repair => Some(Event::Repaired(repair::repair(&settings.repair_lock).await)),
+        Effect::Repair => Some(Event::Repaired(repair::repair(&settings.run).await)),
         Effect::Attach(conmons) => {
             let unit = render::unit_name(&settings.workload);
             let attached = adopt::attach(&unit, &conmons).await;

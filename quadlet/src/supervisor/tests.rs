@@ -109,7 +109,7 @@ fn adopted(revision: Persisted) -> (u64, Event, Vec<Effect>) {
 #[test]
 fn a_running_pod_is_adopted_and_left_alone() {
     tell(vec![
-        (0, Event::Woken, vec![Effect::Look]),
+        (0, Event::Woken, vec![Effect::Await, Effect::Look]),
         adopted(OLD),
         (0, Event::Attached(vec![11, 12]), vec![]),
         (45, saw(OLD, up(OLD)), vec![]),

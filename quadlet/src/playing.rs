@@ -1,0 +1,104 @@
+//! Tells a workload's supervisor that the gateway is playing its pod, so that its unit can be started meanwhile.
+//!
+//! Shell: a lock on a file below `/run/beemesh`. The gateway holds it ([`hold`]) while it takes the old pod down and plays
+//! the new one; a supervisor that starts waits for it ([`wait`]) before its first look, and then adopts what it finds. A
+//! gateway that dies lets go of it. Nobody waits at a boot, for then nobody plays.
+
+use std::{
+    fs::{self, OpenOptions},
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::{Flock, FlockArg},
+};
+
+/// Looks at a lock that is held.
+const LOCK_STEP: Duration = Duration::from_millis(10);
+
+/// The lock, held until it is dropped.
+#[derive(Debug)]
+pub struct Playing {
+    path: PathBuf,
+    _lock: Flock<fs::File>,
+}
+
+impl Drop for Playing {
+    fn drop(&mut self) {
+        // While it is held: nobody else makes the file, and whoever waits has it open.
+        drop(fs::remove_file(&self.path));
+    }
+}
+
+fn file(folder: &Path, workload: &str) -> PathBuf {
+    folder.join(format!("playing-{workload}.lock"))
+}
+
+/// Takes the lock of a workload in `folder`.
+///
+/// # Errors
+///
+/// The file cannot be made, or another process holds the lock: only a host's gateway takes it, one work at a time.
+pub fn hold(folder: &Path, workload: &str) -> io::Result<Playing> {
+    let path = file(folder, workload);
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(&path)?;
+    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+        Ok(lock) => Ok(Playing { path, _lock: lock }),
+        Err((_, errno)) => Err(errno.into()),
+    }
+}
+
+/// Waits until nobody holds the lock of a workload in `folder`. A lock that cannot be read counts as not held.
+pub async fn wait(folder: &Path, workload: &str) {
+    let Ok(mut file) = fs::File::open(file(folder, workload)) else {
+        return;
+    };
+    loop {
+        match Flock::lock(file, FlockArg::LockSharedNonblock) {
+            Err((unlocked, Errno::EWOULDBLOCK)) => file = unlocked,
+            Ok(_) | Err(_) => return,
+        }
+        tokio::time::sleep(LOCK_STEP).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_waits_goes_on_when_the_lock_is_let_go() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let wait_shortly =
+            || tokio::time::timeout(Duration::from_millis(50), wait(folder.path(), "web"));
+        wait_shortly().await.expect("nobody plays");
+        let playing = hold(folder.path(), "web").expect("taken");
+        assert!(wait_shortly().await.is_err(), "held");
+        hold(folder.path(), "web").expect_err("one at a time");
+        let other = tokio::time::timeout(Duration::from_millis(50), wait(folder.path(), "db"));
+        other.await.expect("another workload's");
+        let waiting = wait(folder.path(), "web");
+        drop(playing);
+        waiting.await;
+        assert_eq!(
+            fs::read_dir(folder.path()).expect("listed").count(),
+            0,
+            "nothing is left behind"
+        );
+    }
+
+    #[tokio::test]
+    async fn a_lock_file_that_a_dead_gateway_left_holds_nobody_up() {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::write(file(folder.path(), "web"), "").expect("written");
+        wait(folder.path(), "web").await;
+        drop(hold(folder.path(), "web").expect("taken again"));
+    }
+}
