@@ -8,11 +8,17 @@ use std::time::{Duration, Instant};
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Long enough to cost nothing, short enough that nobody who repaired the cause waits long.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
+/// Workloads come in bursts; after this long without one, a reload holds nobody up.
+const QUIET: Duration = Duration::from_secs(2);
+/// A burst that does not end is interrupted.
+const UNREAD_MAX: Duration = Duration::from_secs(30);
 /// A gateway that ran this long did not fail because it was started: its next failure is a first one.
 const STEADY_MIN: Duration = Duration::from_secs(60);
 
 /// One failed start may be chance and two a slow host; the third comes within two seconds of the first.
 const FAILED_STARTS_MAX: u32 = 3;
+/// A gateway that was up this long did not fail for its image.
+const WELL_MIN: Duration = Duration::from_secs(10);
 /// Between two repairs of the storage: each reads every layer.
 const REPAIR_PAUSE: Duration = Duration::from_secs(600);
 
@@ -23,14 +29,19 @@ pub(crate) fn pause(failures: u32) -> Duration {
         .min(PAUSE_MAX)
 }
 
-/// Daemon-reloads: at most one runs, none before somebody waits for it, and one covers every change that was durable
-/// before it began. systemd does nothing else while it reloads, so one is not made while pods are being started.
+/// Daemon-reloads: at most one runs, and one covers every change that was durable before it began. systemd does nothing
+/// else while it reloads, so one is made when somebody waits for it, or else when nothing has changed for a while.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Reloads {
+    /// Changes are numbered; this is the latest.
     asked: u64,
+    /// The latest of a unit that systemd may have loaded.
+    stale: u64,
     awaited: u64,
     running: Option<u64>,
     loaded: u64,
+    /// When the first change came that was not loaded then, and when the latest.
+    since: Option<(Instant, Instant)>,
     failures: u32,
     trouble: String,
 }
@@ -40,34 +51,46 @@ pub(crate) struct Reloads {
 pub(crate) struct Change(u64);
 
 impl Reloads {
-    /// Something changed on disk.
-    pub(crate) fn ask(&mut self) {
+    /// A unit changed on disk that systemd may have loaded.
+    pub(crate) fn stale(&mut self, now: Instant) {
+        self.fresh(now);
+        self.stale = self.asked;
+    }
+
+    /// A unit came that systemd runs by itself. It should read the links of `[Install]` all the same: until then nothing
+    /// keeps the unit in its memory when it is stopped, and it would forget that it was.
+    pub(crate) fn fresh(&mut self, now: Instant) {
         self.asked += 1;
+        let first = self.since.map_or(now, |(first, _)| first);
+        self.since = Some((first, now));
     }
 
-    /// The latest change that systemd has read.
-    pub(crate) fn read(&self) -> Change {
-        Change(self.loaded)
-    }
-
-    /// Somebody waits until systemd has read the latest change so far, which is given.
+    /// Somebody waits until systemd has read the latest change of a unit that it may have loaded, which is given.
     pub(crate) fn hurry(&mut self) -> Change {
-        self.awaited = self.asked;
-        Change(self.asked)
+        self.awaited = self.stale;
+        Change(self.stale)
     }
 
-    /// Whether a reload should begin now.
-    pub(crate) fn due(&self) -> bool {
-        self.running.is_none() && self.loaded < self.awaited
+    /// When a reload should begin.
+    pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
+        if self.running.is_some() || self.loaded >= self.asked {
+            return None;
+        }
+        if self.loaded < self.awaited {
+            return Some(now);
+        }
+        let (first, latest) = self.since?;
+        Some((latest + QUIET).min(first + UNREAD_MAX))
     }
 
     /// A reload begins.
     pub(crate) fn begin(&mut self) {
         self.running = Some(self.asked);
+        self.since = None;
     }
 
     /// It ended; the error is words. `Some`: wait so long before the next one.
-    pub(crate) fn finish(&mut self, result: Result<(), String>) -> Option<Duration> {
+    pub(crate) fn finish(&mut self, result: Result<(), String>, now: Instant) -> Option<Duration> {
         let covered = self.running.take();
         match result {
             Ok(()) => {
@@ -77,6 +100,7 @@ impl Reloads {
                 None
             }
             Err(trouble) => {
+                self.since.get_or_insert((now, now));
                 self.failures = self.failures.saturating_add(1);
                 self.trouble = trouble;
                 Some(pause(self.failures))
@@ -163,6 +187,7 @@ impl Gateway {
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Suspicion {
     restarts: u32,
+    active_since: Option<Instant>,
     repaired_at: Option<Instant>,
 }
 
@@ -170,7 +195,19 @@ impl Suspicion {
     /// The unit is `active` and systemd has restarted it so often (`NRestarts`) since it was last started by hand.
     /// Whether the storage should be repaired now.
     pub(crate) fn observe(&mut self, active: &str, restarts: u32, now: Instant) -> bool {
-        if active == "active" || restarts < self.restarts {
+        // Podman calls a pod started whose program then cannot be executed: only one that stays up for a while is well.
+        let was_well = match (active, self.active_since) {
+            ("active", None) => {
+                self.active_since = Some(now);
+                false
+            }
+            ("active", Some(_)) | (_, None) => false,
+            (_, Some(since)) => {
+                self.active_since = None;
+                now.duration_since(since) >= WELL_MIN
+            }
+        };
+        if was_well || restarts < self.restarts {
             self.restarts = restarts;
             return false;
         }
@@ -233,44 +270,59 @@ mod tests {
     #[test]
     fn one_reload_covers_all_that_was_asked_before_it_began_and_nothing_later() {
         let mut reloads = Reloads::default();
-        assert!(!reloads.due());
-        reloads.ask();
-        reloads.ask();
-        assert!(!reloads.due(), "nobody waits");
+        let now = Instant::now();
+        reloads.stale(now);
+        reloads.stale(now);
         let first = reloads.hurry();
-        assert!(reloads.due());
+        assert_eq!(reloads.due(now), Some(now));
         reloads.begin();
-        reloads.ask();
+        reloads.stale(now);
         let late = reloads.hurry();
-        assert!(!reloads.due(), "one at a time");
-        assert_eq!(reloads.finish(Ok(())), None);
+        assert_eq!(reloads.due(now), None, "one at a time");
+        assert_eq!(reloads.finish(Ok(()), now), None);
         assert_eq!(
             [first, late].map(|change| reloads.covers(change)),
             [true, false]
         );
-        assert!(reloads.due(), "the late one has its own");
+        assert_eq!(reloads.due(now), Some(now), "the late one has its own");
+        let broken = || Err("bus is gone".to_owned());
+        for failures in [1, 2] {
+            reloads.begin();
+            assert_eq!(reloads.finish(broken(), now), Some(pause(failures)));
+            assert_eq!(
+                (reloads.covers(late), reloads.due(now), reloads.trouble()),
+                (false, Some(now), "bus is gone")
+            );
+        }
         reloads.begin();
+        assert_eq!(reloads.finish(Ok(()), now), None);
         assert_eq!(
-            reloads.finish(Err("bus is gone".to_owned())),
-            Some(pause(1))
-        );
-        assert_eq!(
-            (reloads.covers(late), reloads.due(), reloads.trouble()),
-            (false, true, "bus is gone")
-        );
-        reloads.begin();
-        assert_eq!(
-            reloads.finish(Err("bus is gone".to_owned())),
-            Some(pause(2))
-        );
-        reloads.begin();
-        assert_eq!(reloads.finish(Ok(())), None);
-        assert_eq!(
-            (reloads.covers(late), reloads.due(), reloads.trouble()),
-            (true, false, "")
+            (reloads.covers(late), reloads.due(now), reloads.trouble()),
+            (true, None, "")
         );
         let nothing_new = reloads.hurry();
-        assert!(reloads.covers(nothing_new) && !reloads.due());
+        assert!(reloads.covers(nothing_new));
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_read_when_it_is_quiet() {
+        let mut reloads = Reloads::default();
+        let zero = Instant::now();
+        let at = |seconds: u64| zero + Duration::from_secs(seconds);
+        reloads.fresh(zero);
+        let change = reloads.hurry();
+        assert!(reloads.covers(change), "a new unit keeps nobody waiting");
+        assert_eq!(reloads.due(zero), Some(zero + QUIET));
+        reloads.fresh(at(1));
+        assert_eq!(reloads.due(at(1)), Some(at(1) + QUIET));
+        reloads.fresh(at(29));
+        assert_eq!(reloads.due(at(29)), Some(zero + UNREAD_MAX));
+        reloads.begin();
+        assert_eq!(reloads.finish(Err("no".to_owned()), at(30)), Some(pause(1)));
+        assert_eq!(reloads.due(at(30)), Some(at(30) + QUIET), "it failed");
+        reloads.begin();
+        reloads.finish(Ok(()), at(33));
+        assert_eq!(reloads.due(at(33)), None);
     }
 
     #[test]
@@ -375,12 +427,19 @@ mod tests {
             (2, "activating", 3, true),
             (3, "activating", 9, false),
             (4, "active", 9, false),
-            (5, "activating", 11, false),
-            (6, "activating", 12, false),
-            (700, "failed", 12, true),
+            // It ran well.
+            (604, "deactivating", 9, false),
+            (605, "activating", 11, false),
+            (606, "activating", 12, true),
             // Started by hand: systemd counts anew.
             (1400, "activating", 1, false),
             (1401, "activating", 4, true),
+            // Up for a moment each time.
+            (2401, "active", 5, false),
+            (2402, "deactivating", 5, false),
+            (2402, "activating", 6, false),
+            (2403, "active", 6, false),
+            (2404, "activating", 7, true),
         ] {
             let now = start + Duration::from_secs(seconds);
             assert_eq!(

@@ -9,7 +9,12 @@ mod manager;
 mod table;
 mod watch;
 
-use std::{fs::File, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    fs::File,
+    path::PathBuf,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use beemesh_protocol::ipc::{UnitFiles, UnitState};
 use tokio::sync::{mpsc, watch as cell};
@@ -120,7 +125,7 @@ impl Systemd {
         let (found, bus) = cell::channel(None);
         let mut reloads = Reloads::default();
         // The agent may have ended between a change on disk and its reload.
-        reloads.ask();
+        reloads.stale(Instant::now());
         reloads.hurry();
         let reloads = cell::Sender::new(reloads);
         let storage = places.storage;
@@ -185,7 +190,7 @@ impl Systemd {
         }
         let reason = generated.err().unwrap_or_default();
         tracing::info!(unit, reason, "systemd has not found a new unit by itself");
-        self.changed();
+        self.changed(Reloads::stale);
         self.loaded().await?;
         Ok(manager::start(&connected(&self.0.bus).await?, unit).await?)
     }
@@ -194,9 +199,12 @@ impl Systemd {
         let (workload, kube) = (files.workload.clone(), files.kube.clone());
         let unit = unit_of(&workload)?;
         self.files(move |units| units.put(&files)).await?;
-        if self.0.generate.is_made(&unit).await {
-            self.changed();
-        }
+        let is_made = self.0.generate.is_made(&unit).await;
+        self.changed(if is_made {
+            Reloads::stale
+        } else {
+            Reloads::fresh
+        });
         self.note(Note::Kube(workload, kube)).await;
         Ok(())
     }
@@ -207,7 +215,7 @@ impl Systemd {
         manager::stop(&connected(&self.0.bus).await?, &unit).await?;
         let name = workload.clone();
         self.files(move |units| units.remove(&name)).await?;
-        self.changed();
+        self.changed(Reloads::stale);
         self.note(Note::Kube(workload, String::new())).await;
         self.loaded().await?;
         manager::reset_failed(&connected(&self.0.bus).await?, &unit).await
@@ -223,18 +231,20 @@ impl Systemd {
             .map_err(|err| err.to_string())
     }
 
-    fn changed(&self) {
-        self.0.reloads.send_modify(Reloads::ask);
+    fn changed(&self, how: fn(&mut Reloads, Instant)) {
+        self.0
+            .reloads
+            .send_modify(|reloads| how(reloads, Instant::now()));
     }
 
     /// Waits until systemd has read every change of a unit that it may have loaded.
     async fn loaded(&self) -> Result<(), String> {
         let mut reloads = self.0.reloads.subscribe();
-        let mut change = reloads.borrow().read();
-        self.0.reloads.send_if_modified(|reloads| {
-            change = reloads.hurry();
-            reloads.due()
-        });
+        let mut change = None;
+        self.0
+            .reloads
+            .send_modify(|reloads| change = Some(reloads.hurry()));
+        let Some(change) = change else { return Ok(()) };
         let wait = reloads.wait_for(|reloads| reloads.covers(change));
         let waited = tokio::time::timeout(Duration::from_secs(RELOAD_SECONDS_MAX), wait)
             .await
@@ -258,7 +268,15 @@ impl Systemd {
 /// Reloads systemd whenever there is something to read, for as long as the process runs.
 async fn reload(reloads: cell::Sender<Reloads>, bus: cell::Receiver<Option<Connection>>) {
     let mut changes = reloads.subscribe();
-    while changes.wait_for(Reloads::due).await.is_ok() {
+    loop {
+        let due = changes.borrow_and_update().due(Instant::now());
+        tokio::select! {
+            changed = changes.changed() => match changed {
+                Ok(()) => continue,
+                Err(_) => return,
+            },
+            () = tokio::time::sleep_until(due.unwrap_or_else(Instant::now).into()), if due.is_some() => {}
+        }
         reloads.send_modify(Reloads::begin);
         let result = async {
             let manager = ManagerProxy::new(&connected(&bus).await?)
@@ -274,7 +292,7 @@ async fn reload(reloads: cell::Sender<Reloads>, bus: cell::Receiver<Option<Conne
             tracing::warn!(trouble, "systemd did not reload, will retry");
         }
         let mut pause = None;
-        reloads.send_modify(|reloads| pause = reloads.finish(result));
+        reloads.send_modify(|reloads| pause = reloads.finish(result, Instant::now()));
         if let Some(pause) = pause {
             tokio::time::sleep(pause).await;
         }

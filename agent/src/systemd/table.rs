@@ -88,7 +88,7 @@ impl Table {
         unloaded.iter().for_each(|workload| self.unload(workload));
         units
             .into_iter()
-            .for_each(|(workload, changed)| self.change(&workload, changed));
+            .for_each(|(workload, changed)| self.listed(&workload, changed));
         for (workload, update) in replay {
             match update {
                 Update::Kube(kube) => self.kube(&workload, kube),
@@ -106,6 +106,22 @@ impl Table {
         if self.units.get(workload).map_or("", |unit| &unit.kube) != kube {
             self.entry(workload).kube = kube;
             self.untold.insert(workload.to_owned());
+        }
+    }
+
+    /// systemd has the unit in its memory. One that it had forgotten and loaded again knows nothing of its past.
+    fn listed(&mut self, workload: &str, changed: Changed) {
+        let was_started = self.units.get(workload).is_some_and(|unit| unit.started);
+        if was_started && changed.started == Some(false) {
+            let Changed { active, sub, .. } = changed;
+            let changed = Changed {
+                active,
+                sub,
+                ..Changed::default()
+            };
+            self.change(workload, changed);
+        } else {
+            self.change(workload, changed);
         }
     }
 
@@ -135,20 +151,16 @@ impl Table {
         }
     }
 
-    /// systemd has forgotten the unit.
+    /// systemd has forgotten the unit, as it does with one that ended and that nothing refers to. How it ended counts
+    /// still: one that an administrator stopped stays stopped.
     fn unload(&mut self, workload: &str) {
         self.loaded.remove(workload);
         let Some(unit) = self.units.get_mut(workload) else {
             return;
         };
-        let kube = unit.kube.clone();
-        let before = std::mem::replace(
-            unit,
-            UnitState {
-                kube,
-                ..fresh(workload)
-            },
-        );
+        let before = unit.clone();
+        let nothing = fresh(workload);
+        (unit.active, unit.sub) = (nothing.active, nothing.sub);
         if unit.kube.is_empty() || *unit != before {
             self.untold.insert(workload.to_owned());
         }
@@ -339,15 +351,33 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_systemd_forgets_but_whose_file_stays_is_inactive() {
+    fn a_unit_that_systemd_forgets_but_whose_file_stays_is_inactive_and_was_started() {
         let mut table = listed();
         news(&mut table);
         table.unload("web");
         table.unload("web");
-        assert_eq!(
-            news(&mut table),
-            [SystemdEvent::Unit(state("web", "k1", None))]
+        let stopped = UnitState {
+            status: "ok".to_owned(),
+            started: true,
+            ..state("web", "k1", None)
+        };
+        assert_eq!(news(&mut table), [SystemdEvent::Unit(stopped)]);
+        table.unload("new");
+        assert_eq!(news(&mut table), [], "it was never started");
+        let anew = Changed {
+            active: Some("inactive".to_owned()),
+            sub: Some("dead".to_owned()),
+            result: Some("success".to_owned()),
+            status: Some(String::new()),
+            started: Some(false),
+        };
+        table.begin_list();
+        table.finish_list(
+            map([("web", anew)]),
+            map([("web", "k1".to_owned()), ("new", "k2".to_owned())]),
+            false,
         );
+        assert_eq!(news(&mut table), [], "loaded again by a reload");
     }
 
     #[test]
