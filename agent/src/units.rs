@@ -17,10 +17,8 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use beemesh_protocol::{frame::CONTROL_MAX, ipc::UnitFiles};
+use beemesh_protocol::{frame::CONTROL_MAX, ipc::UnitFiles, state::WORKLOAD_BYTES_MAX};
 
-/// A file name holds prefix, workload, a 20-digit index and two suffixes, and ends at 255 bytes.
-const WORKLOAD_BYTES_MAX: usize = 200;
 /// A `.kube` is a dozen lines; the rest of a frame is the YAML.
 const KUBE_BYTES_MAX: usize = 16 << 10;
 /// Secrets are in the YAML, so nobody but root reads it; Podman's generator is root.

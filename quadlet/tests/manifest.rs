@@ -5,7 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beemesh_protocol::state::{Kind, Object, Reference};
+use beemesh_protocol::state::{Kind, Object, Reference, WORKLOAD_BYTES_MAX};
 use proptest::prelude::*;
 
 use beemesh_quadlet::manifest::{BYTES_MAX, DOCUMENTS_MAX, Manifest, Place, Problem, parse};
@@ -168,6 +168,36 @@ fn each_fault_is_told_with_its_place() {
         assert_eq!(problems(yaml.as_bytes()), *expected, "{name}:\n{yaml}");
     }
     assert_eq!(problems(b"a: \xff"), ["0:1 : not UTF-8 text"]);
+}
+
+#[test]
+fn a_workloads_name_is_no_longer_than_units_can_have_it() {
+    let pod = |namespace: &str, bytes: usize| {
+        // Labels end at 63 bytes.
+        let name = format!(
+            "{}.{}.b",
+            "a".repeat(63),
+            "a".repeat(bytes - 66 - namespace.len())
+        );
+        let namespace = if namespace.is_empty() {
+            "default"
+        } else {
+            namespace.trim_end_matches('_')
+        };
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata:\n  namespace: {namespace}\n  name: {name}\nspec: {{containers: [{{name: a, image: quay.io/a:1}}]}}"
+        )
+    };
+    for prefix in ["", "shop_"] {
+        let fits = pod(prefix, WORKLOAD_BYTES_MAX);
+        assert!(parse(fits.as_bytes(), true).is_ok(), "{fits}");
+        let shown = problems(pod(prefix, WORKLOAD_BYTES_MAX + 1).as_bytes()).join("\n");
+        assert!(
+            shown.starts_with(&format!("1:5 metadata.name: `{prefix}aaa"))
+                && shown.ends_with("` has 128 bytes, at most 127 are possible"),
+            "{shown}"
+        );
+    }
 }
 
 #[test]

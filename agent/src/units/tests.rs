@@ -188,8 +188,11 @@ fn a_name_that_is_not_a_workloads_is_refused_everywhere() {
         assert_eq!(unit_workload(&unit_name(name)), None);
     }
     assert_eq!(content(folder.path()), BTreeMap::new());
-    for name in ["web", "web.v2", "shop_web-1.a"] {
+    // As long as admission allows, with the longest index there is.
+    let longest = "a".repeat(WORKLOAD_BYTES_MAX);
+    for name in ["web", "web.v2", "shop_web-1.a", &longest] {
         assert_eq!(unit_workload(&unit_name(name)), Some(name));
+        units.put(&files(name, u64::MAX)).unwrap();
     }
 }
 

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use beemesh_protocol::state::{Kind, Object};
+use beemesh_protocol::state::{Kind, Object, WORKLOAD_BYTES_MAX};
 use k8s_openapi::{
     Metadata,
     api::{
@@ -26,9 +26,6 @@ use super::{
     names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
     pod, references, typed, workload_name,
 };
-
-/// Bytes of a workload's name. A container's host name and Podman's names are made of it, and they end at 253.
-const WORKLOAD_MAX: usize = 127;
 
 /// Bytes of a ConfigMap's, Secret's or claim's name: with a workload's name, two hashes and separators it stays within
 /// the 253 bytes that Podman allows for a secret.
@@ -275,9 +272,9 @@ where
             &at.key("name"),
             format!("`{}` is not a name: {NAME_RULE}", cut(&name)),
         );
-    } else if is_workload(kind) && full.len() > WORKLOAD_MAX {
+    } else if is_workload(kind) && full.len() > WORKLOAD_BYTES_MAX {
         let message = format!(
-            "`{}` has {} bytes, at most {WORKLOAD_MAX} are possible",
+            "`{}` has {} bytes, at most {WORKLOAD_BYTES_MAX} are possible",
             cut(&full),
             full.len()
         );
