@@ -116,15 +116,18 @@ impl ApiError {
     pub(super) fn propose(error: &ProposeError, scene: &Scene, waited: Duration) -> Self {
         match error {
             ProposeError::NoQuorum { silent, .. } => no_quorum(scene, silent),
-            ProposeError::Deadline => {
-                let silent = missing_voters(scene);
+            ProposeError::Deadline { silent } => {
+                let missing = missing_voters(scene);
+                let quiet = quiet_words(scene, silent, &missing);
                 let maybe = format!(
                     "the change was not confirmed within {} s and may still be committed",
                     waited.as_secs()
                 );
-                let message = match silent.len() {
-                    0 => maybe,
-                    _ => format!("{}; {maybe}", quorum_words(scene, &silent)),
+                let heard = quorum_words(scene, &missing);
+                let message = match quiet {
+                    Some(quiet) => format!("{heard}, {quiet}; {maybe}"),
+                    None if missing.is_empty() => maybe,
+                    None => format!("{heard}; {maybe}"),
                 };
                 Self::unavailable(message)
                     .hint("send it again when all is well: what is already so stays unchanged")
@@ -199,15 +202,20 @@ fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
             "running workloads keep running; `beemesh get hosts --stale` shows which hosts are missing",
         );
     }
-    // The mesh may take some seconds to notice that a host has lost its power.
-    let quiet = silent.iter().filter(|host| !missing.contains(host));
-    let quiet = match names_of(&scene.state, quiet) {
-        names if names.is_empty() => "none leads yet".to_owned(),
-        names if names.len() == 1 => format!("{} does not answer", sentence(&names)),
-        names => format!("{} do not answer", sentence(&names)),
-    };
+    let quiet = quiet_words(scene, silent, &missing);
+    let quiet = quiet.unwrap_or_else(|| "none leads yet".to_owned());
     ApiError::unavailable(format!("no leader: {words}, {quiet}"))
         .hint("the hosts may be choosing a leader: try again in a moment")
+}
+
+/// Who is not missing and yet does not answer: the mesh may take some seconds to notice that a host has lost its power.
+fn quiet_words(scene: &Scene, silent: &[HostId], missing: &BTreeSet<HostId>) -> Option<String> {
+    let quiet = silent.iter().filter(|host| !missing.contains(host));
+    match names_of(&scene.state, quiet) {
+        names if names.is_empty() => None,
+        names if names.len() == 1 => Some(format!("{} does not answer", sentence(&names))),
+        names => Some(format!("{} do not answer", sentence(&names))),
+    }
 }
 
 /// The voters that the mesh does not reach or that do not acknowledge what this host, as leader, sends them.
@@ -324,12 +332,36 @@ mod tests {
             error(&[1, 2, 3], &[1, 2, 3], &[]),
             "no leader: 3 of 3 voters reachable, none leads yet"
         );
-        let mut alone = scene();
-        alone.reachable = [h(1), h(2)].into();
-        let late = ApiError::propose(&ProposeError::Deadline, &alone, Duration::from_secs(5));
-        assert_eq!(
-            late.failure.message,
-            "2 of 3 voters reachable, h3 is missing; the change was not confirmed within 5 s and may still be committed"
-        );
+        let late = |reachable: &[u8], silent: &[u8]| {
+            let mut scene = scene();
+            scene.reachable = reachable.iter().copied().map(h).collect();
+            scene.metrics.acknowledging = [1, 2, 3].map(h).into();
+            let silent = silent.iter().copied().map(h).collect();
+            let error = ProposeError::Deadline { silent };
+            let told = ApiError::propose(&error, &scene, Duration::from_secs(5));
+            told.failure.message
+        };
+        let maybe = "the change was not confirmed within 5 s and may still be committed";
+        for (reachable, silent, who) in [
+            (&[1, 2, 3][..], &[][..], ""),
+            (&[1, 2], &[3], "2 of 3 voters reachable, h3 is missing; "),
+            (
+                &[1, 2, 3],
+                &[3],
+                "3 of 3 voters reachable, h3 does not answer; ",
+            ),
+            (
+                &[1, 2],
+                &[2, 3],
+                "2 of 3 voters reachable, h3 is missing, h2 does not answer; ",
+            ),
+            (
+                &[1],
+                &[2, 3],
+                "no quorum: 1 of 3 voters reachable, h2 and h3 are missing; ",
+            ),
+        ] {
+            assert_eq!(late(reachable, silent), format!("{who}{maybe}"));
+        }
     }
 }

@@ -40,7 +40,10 @@ pub(crate) enum ProposeError {
     },
     /// The time was over while the commands were on their way: they may still be committed.
     #[error("the change was not confirmed in time; it may still take effect")]
-    Deadline,
+    Deadline {
+        /// The voters that do not answer, as far as this host knows.
+        silent: Vec<HostId>,
+    },
     /// The commands do not fit into a message.
     #[error("a change of {size} bytes, at most {limit} are accepted")]
     TooLarge {
@@ -132,7 +135,7 @@ impl Node {
             if !self.rest(&mut pause, deadline).await {
                 let (voters, silent) = self.silent();
                 return Err(if unknown {
-                    ProposeError::Deadline
+                    ProposeError::Deadline { silent }
                 } else {
                     ProposeError::NoQuorum { voters, silent }
                 });

@@ -279,6 +279,23 @@ async fn without_a_majority_proposals_are_refused_and_name_who_is_silent() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_proposal_that_loses_its_majority_on_the_way_names_who_is_silent() {
+    let mesh = Mesh::of(3).await;
+    let number = mesh.leader().await;
+    let leader = mesh.node(number);
+    let others: Vec<_> = (1..=3).filter(|other| *other != number).collect();
+    for other in &others {
+        mesh.stop(*other).await;
+    }
+    // Their last answers count for a moment more, so this goes into the leader's log.
+    let deadline = Instant::now() + LATELY + Duration::from_millis(500);
+    let error = leader.propose(vec![apply(1, 1, 1)], deadline).await;
+    let silent = others.into_iter().map(host).collect();
+    assert_eq!(error.unwrap_err(), ProposeError::Deadline { silent });
+    mesh.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_host_behind_the_log_gets_a_snapshot_and_starts_from_it() {
     let mesh = Mesh::of(3).await;
     mesh.stop(3).await;
