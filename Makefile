@@ -7,6 +7,8 @@ SYSCONFDIR ?= /etc
 PROFILE ?= release
 SUITE ?= trixie
 CARGO ?= cargo
+# Programs are installed without their debug information; a package keeps it apart by itself.
+STRIP ?= -s
 
 VERSION := $(shell sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n1)
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
@@ -15,10 +17,12 @@ BUILT := $(TARGET_DIR)/$(HOST_TUPLE)/$(if $(filter dev,$(PROFILE)),debug,$(PROFI
 # With the tests' own features, so that what `check` has built is not built again.
 TARGETS := $(if $(filter dev,$(PROFILE)),--all-targets,--bins)
 IMAGE := $(BUILT)/gateway.oci.tar
+# Manual pages and completions.
+PAGES := $(BUILT)/described
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
 
-.PHONY: help build image install check test e2e demo bench clean generate-check
+.PHONY: help build image pages install install-files check test e2e demo bench clean generate-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -29,9 +33,17 @@ build: ## build the programs
 image: build ## write the gateway's OCI archive, without Podman
 	tests/image $(BUILT)/beemesh-gateway localhost/beemesh-gateway:$(VERSION) $(IMAGE)
 
-install: image ## install below DESTDIR, as an ordinary user, touching nothing else
-	install -D -s -m 0755 $(BUILT)/beemesh $(DESTDIR)$(PREFIX)/bin/beemesh
-	install -D -s -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/beemesh $(BUILT)/beemesh-agent $(BUILT)/beemesh-pod
+pages: build ## write the manual pages and completions, as the programs describe themselves
+	rm -rf $(PAGES)
+	$(BUILT)/describe $(PAGES)
+
+install: image pages ## install below DESTDIR, as an ordinary user, touching nothing else
+	$(MAKE) --no-print-directory install-files
+
+# Apart from what it installs, so that a package can build by its own means.
+install-files:
+	install -D $(STRIP) -m 0755 $(BUILT)/beemesh $(DESTDIR)$(PREFIX)/bin/beemesh
+	install -D $(STRIP) -m 0755 -t $(DESTDIR)$(PREFIX)/libexec/beemesh $(BUILT)/beemesh-agent $(BUILT)/beemesh-pod
 	install -D -m 0644 $(IMAGE) $(DESTDIR)$(PREFIX)/share/beemesh/gateway.oci.tar
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/beemesh quadlet/units/gateway.yaml
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/containers/systemd quadlet/units/beemesh-gateway.kube quadlet/units/beemesh-gateway.image
@@ -44,6 +56,10 @@ install: image ## install below DESTDIR, as an ordinary user, touching nothing e
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/dbus-1/interfaces systemd/dbus-1/interfaces/io.beemesh.Agent1.xml
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/beemesh systemd/beemesh/agent.toml
 	install -d -m 0755 $(DESTDIR)$(SYSCONFDIR)/beemesh/agent.toml.d
+	for section in 1 5 8; do install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/man/man$$section $(PAGES)/man$$section/* || exit 1; done
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(PAGES)/bash/beemesh
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/zsh/site-functions $(PAGES)/zsh/_beemesh
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(PAGES)/fish/beemesh.fish
 
 check: generate-check ## format, lints, tidy rules and unit tests; changes nothing
 	$(CARGO) fmt --all --check

@@ -195,4 +195,25 @@ mod tests {
         let enabled = loaded(&enabled, &[]).unwrap();
         assert_eq!(enabled.port, PORT);
     }
+
+    #[test]
+    fn the_manual_page_has_every_key_and_no_other() {
+        // The parser's refusal lists what it takes.
+        let refusal = toml::from_str::<Fragment>("no-such-key = 1").unwrap_err();
+        let message = refusal.message().to_owned();
+        let keys = message.split('`').skip(3).step_by(2);
+        let page = include_str!("../../docs/man/beemesh-agent.toml.5");
+        let described = page
+            .lines()
+            .skip_while(|line| *line != ".SH KEYS")
+            .skip(1)
+            .take_while(|line| !line.starts_with(".SH"))
+            .filter_map(|line| line.strip_prefix(".BR "))
+            .filter_map(|line| line.split_whitespace().next());
+        assert_eq!(
+            described.collect::<Vec<_>>(),
+            keys.collect::<Vec<_>>(),
+            "{message}"
+        );
+    }
 }

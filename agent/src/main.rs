@@ -2,6 +2,7 @@
 
 mod addresses;
 mod agent;
+mod args;
 mod config;
 mod dbus;
 mod exchange;
@@ -14,46 +15,18 @@ mod relay;
 mod systemd;
 mod units;
 
-use std::{io::IsTerminal, net::IpAddr, path::PathBuf, process::ExitCode};
+use std::{io::IsTerminal, process::ExitCode};
 
 use anyhow::Context;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::{agent::Settings, config::Sources, systemd::Places};
+use crate::{agent::Settings, args::Arguments, config::Sources, systemd::Places};
 
 /// A configuration error: a restart would only repeat it.
 const EXIT_CONFIG: u8 = 78;
 /// Threads for files; they are many only when a disk hangs.
 const BLOCKING_THREADS_MAX: usize = 8;
-
-/// Connects this host to the other hosts of its Beemesh cluster. Started by systemd as beemesh-agent.service.
-///
-/// Configuration: /usr/lib/beemesh/agent.toml explains it, /etc/beemesh/agent.toml.d/*.toml changes it.
-/// Exit codes: 0 stopped, 1 failed, 2 usage, 78 configuration.
-/// BEEMESH_LOG=debug shows more in the journal.
-#[derive(Debug, Parser)]
-#[command(name = "beemesh-agent", version, verbatim_doc_comment)]
-struct Arguments {
-    /// Folder of the host's key.
-    #[arg(long, hide = true, default_value = "/var/lib/beemesh/agent")]
-    state: PathBuf,
-    /// Bind this socket; without it systemd must pass one.
-    #[arg(long, hide = true)]
-    socket: Option<PathBuf>,
-    /// Folder of agent.toml and agent.toml.d, instead of the usual places.
-    #[arg(long, hide = true)]
-    config: Option<PathBuf>,
-    /// Folder of the workloads' unit files.
-    #[arg(long, hide = true, default_value = "/etc/containers/systemd/beemesh")]
-    units: PathBuf,
-    /// Podman's storage.
-    #[arg(long, hide = true, default_value = "/var/lib/containers/storage")]
-    storage: PathBuf,
-    /// Listen on this address only.
-    #[arg(long, hide = true)]
-    listen: Option<IpAddr>,
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

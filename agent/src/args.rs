@@ -1,0 +1,33 @@
+//! What can be written on the agent's command line.
+
+use std::{net::IpAddr, path::PathBuf};
+
+use clap::Parser;
+
+/// Connects this host to the other hosts of its Beemesh cluster. Started by systemd as beemesh-agent.service.
+///
+/// Configuration: /usr/lib/beemesh/agent.toml explains it, /etc/beemesh/agent.toml.d/*.toml changes it.
+/// Exit codes: 0 stopped, 1 failed, 2 usage, 78 configuration.
+/// BEEMESH_LOG=debug shows more in the journal.
+#[derive(Debug, Parser)]
+#[command(name = "beemesh-agent", version, verbatim_doc_comment)]
+pub(crate) struct Arguments {
+    /// Folder of the host's key.
+    #[arg(long, hide = true, default_value = "/var/lib/beemesh/agent")]
+    pub(crate) state: PathBuf,
+    /// Bind this socket; without it systemd must pass one.
+    #[arg(long, hide = true)]
+    pub(crate) socket: Option<PathBuf>,
+    /// Folder of agent.toml and agent.toml.d, instead of the usual places.
+    #[arg(long, hide = true)]
+    pub(crate) config: Option<PathBuf>,
+    /// Folder of the workloads' unit files.
+    #[arg(long, hide = true, default_value = "/etc/containers/systemd/beemesh")]
+    pub(crate) units: PathBuf,
+    /// Podman's storage.
+    #[arg(long, hide = true, default_value = "/var/lib/containers/storage")]
+    pub(crate) storage: PathBuf,
+    /// Listen on this address only.
+    #[arg(long, hide = true)]
+    pub(crate) listen: Option<IpAddr>,
+}
