@@ -31,7 +31,7 @@ build: ## build the programs
 	$(CARGO) build --workspace $(TARGETS) --profile $(PROFILE) --locked
 
 image: build ## write the gateway's OCI archive, without Podman
-	tests/image $(BUILT)/beemesh-gateway localhost/beemesh-gateway:$(VERSION) $(IMAGE)
+	tests/image $(BUILT)/beemesh-gateway localhost/beemesh-gateway:$(VERSION) $(IMAGE) $(VERSION)
 
 pages: build ## write the manual pages and completions, as the programs describe themselves
 	rm -rf $(PAGES)
