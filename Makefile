@@ -22,7 +22,7 @@ PAGES := $(BUILT)/described
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
 
-.PHONY: help build image pages install install-files check test e2e demo bench clean generate-check
+.PHONY: help build image pages install install-files check test e2e rpm repo demo bench clean generate-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -80,6 +80,14 @@ test: ## everything: set-up, check, booted hosts
 	tests/prepare
 	$(MAKE) check
 	$(MAKE) e2e
+
+rpm: ## build source and binary packages of HEAD into target/rpm, on Debian or Fedora
+	rpm/build $(TARGET_DIR)/rpm
+	rpm/lint $(TARGET_DIR)/rpm
+
+repo: $(if $(filter dev,$(PROFILE)),,rpm) ## make a dnf repository of them in target/repo (PROFILE=dev: of what the tests boot, in seconds)
+	$(if $(filter dev,$(PROFILE)),rpm/build --quick $(TARGET_DIR)/rpm)
+	rpm/repo $(TARGET_DIR)/rpm $(TARGET_DIR)/repo $(TARGET_DIR)/stubs
 
 demo: ## boot three hosts, form a cluster, apply examples/web.yaml, and leave it all running
 	tests/prepare

@@ -64,10 +64,14 @@ impl Cluster {
         let layer = std::env::var_os("BEEMESH_LAYER").map(PathBuf::from);
         let layer =
             layer.expect("BEEMESH_LAYER names an install tree: run the tests by `make test`");
-        let testbed = top.join("tests/testbed");
+        // An installed suite has its own.
+        let path = |variable: &str, otherwise: &str| {
+            std::env::var_os(variable).map_or_else(|| top.join(otherwise), PathBuf::from)
+        };
+        let testbed = path("BEEMESH_TESTBED", "tests/testbed");
         let suite = std::env::var("SUITE").unwrap_or_else(|_| "trixie".into());
         let names = (1..=count).map(|n| Host::new(format!("h{n}"), testbed.clone()));
-        let logs = top.join("target/e2e").join(test);
+        let logs = path("BEEMESH_FAILED", "target/e2e").join(test);
         let cluster = Self {
             hosts: names.collect(),
             testbed,

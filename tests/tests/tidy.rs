@@ -125,12 +125,20 @@ fn nobody_promises_work_instead_of_doing_it() {
 }
 
 #[test]
-fn the_gateway_pod_names_the_image_of_this_version() {
+fn every_file_names_this_version() {
     let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let pod = fs::read_to_string(top.join("quadlet/units/gateway.yaml")).unwrap();
-    let image = format!(
-        "image: localhost/beemesh-gateway:{}\n",
-        env!("CARGO_PKG_VERSION")
-    );
-    assert!(pod.contains(&image), "{image}");
+    let version = env!("CARGO_PKG_VERSION");
+    for (file, line) in [
+        (
+            "quadlet/units/gateway.yaml",
+            format!("image: localhost/beemesh-gateway:{version}\n"),
+        ),
+        (
+            "rpm/beemesh.spec",
+            format!("\nVersion:        {version}\n"),
+        ),
+    ] {
+        let text = fs::read_to_string(top.join(file)).unwrap();
+        assert!(text.contains(&line), "{file}: {line}");
+    }
 }
