@@ -5,6 +5,7 @@
 
 mod gate;
 mod handshake;
+mod listeners;
 mod peers;
 mod ping;
 mod swarm;
@@ -37,6 +38,7 @@ use tokio::{
 pub(crate) use handshake::{Offer, Open};
 
 use gate::{GateEvent, OpenReply, Purpose};
+use listeners::{Listeners, Lost, Verdict};
 use peers::{Effect, JOIN_TIME, Peers};
 use ping::Unanswered;
 use swarm::{Behaviour, BehaviourEvent};
@@ -118,23 +120,26 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// Binds the ports and starts. The mesh ends when its last handle is dropped.
+    /// Binds the ports and starts. The mesh ends when its last handle is dropped, or when a listener is lost, which is
+    /// then the last event.
     pub(crate) async fn start(
         key: &Keypair,
         me: HostId,
         settings: &Settings,
-    ) -> Result<(Self, mpsc::Receiver<MeshEvent>), MeshError> {
+    ) -> Result<(Self, mpsc::Receiver<Result<MeshEvent, Lost>>), MeshError> {
         let mut swarm = swarm::build(key)?;
-        let listening = swarm::listen(&mut swarm, settings.listen, settings.port).await?;
+        let bound = swarm::listen(&mut swarm, settings.listen, settings.port).await?;
         let (orders, orders_from) = mpsc::channel(ORDERS_MAX);
         let (events, events_from) = mpsc::channel(EVENTS_MAX);
         let (members, members_from) = watch::channel(Vec::new());
-        let (listening, listening_from) = watch::channel(listening.into_iter().collect());
+        let (listening, listening_from) = watch::channel(bound.listening);
         let task = Task {
             swarm,
             peers: Peers::new(me),
             members: members_from,
             listening,
+            listeners: Listeners::new(bound.listeners),
+            lost: None,
             events,
             // Weak, or the mesh would keep itself alive.
             orders: orders.downgrade(),
@@ -227,7 +232,9 @@ struct Task {
     peers: Peers,
     members: watch::Receiver<Vec<Member>>,
     listening: watch::Sender<BTreeSet<Multiaddr>>,
-    events: mpsc::Sender<MeshEvent>,
+    listeners: Listeners,
+    lost: Option<Lost>,
+    events: mpsc::Sender<Result<MeshEvent, Lost>>,
     orders: mpsc::WeakSender<Order>,
     /// Applications of this host that wait for a connection.
     applying: BTreeMap<HostId, OpenReply>,
@@ -254,6 +261,11 @@ impl Task {
             };
             for effect in effects {
                 self.carry_out(effect).await;
+            }
+            if let Some(lost) = self.lost.take() {
+                // A closed queue is the end of the agent.
+                let _ = self.events.send(Err(lost)).await;
+                return;
             }
         }
     }
@@ -334,12 +346,26 @@ impl Task {
             SwarmEvent::ExpiredListenAddr { address, .. } => {
                 self.listening.send_if_modified(|all| all.remove(&address));
             }
-            SwarmEvent::ListenerError { error, .. } => tracing::warn!(%error, "listener"),
+            SwarmEvent::ListenerError { listener_id, error } => {
+                match self.listeners.failed(listener_id, error.to_string(), now) {
+                    Verdict::New => tracing::warn!(%error, "a listener fails, it tries on"),
+                    Verdict::Again => {}
+                    Verdict::Lost(lost) => self.lost = Some(lost),
+                }
+            }
             SwarmEvent::ListenerClosed {
-                addresses, reason, ..
+                listener_id,
+                addresses,
+                reason,
             } => {
-                // Without a listener this host is deaf; a new start is the only cure.
-                tracing::error!(?addresses, ?reason, "a listener ended");
+                let reason = reason.map_or_else(|error| error.to_string(), |()| "it ended".into());
+                let lost = self.listeners.lost(listener_id, reason);
+                if addresses.is_empty() {
+                    // It never was up: this host has no IPv6.
+                    tracing::info!("not listening: {lost}");
+                } else {
+                    self.lost = Some(lost);
+                }
             }
             // Connections are the gate's events, dials are known to `peers`.
             _ => {}
@@ -374,7 +400,7 @@ impl Task {
                 tokio::spawn(async move {
                     match handshake::offered(stream).await {
                         // A closed queue is the end of the agent.
-                        Ok(offer) => drop(events.send(MeshEvent::Offer { host, offer }).await),
+                        Ok(offer) => drop(events.send(Ok(MeshEvent::Offer { host, offer })).await),
                         Err(error) => tracing::warn!(%host, %error, "stream refused"),
                     }
                 });
@@ -407,7 +433,7 @@ impl Task {
                     request,
                     answer,
                 };
-                events.send(event).await.ok()?;
+                events.send(Ok(event)).await.ok()?;
                 Some(answer_from)
             };
             if let Err(error) = handshake::hear(stream, decide).await {
@@ -445,6 +471,7 @@ impl Task {
     async fn tell(&mut self, host: HostId, connected: bool) {
         tracing::info!(%host, connected, "member");
         // A closed queue is the end of the agent.
-        let _ = self.events.send(MeshEvent::Peer { host, connected }).await;
+        let event = MeshEvent::Peer { host, connected };
+        let _ = self.events.send(Ok(event)).await;
     }
 }

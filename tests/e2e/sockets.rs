@@ -30,6 +30,7 @@ fn sockets_that_fail_are_waited_for_and_misuse_harms_nobody() {
     slow_bytes_are_cut_off_and_others_served(&cluster);
     too_long_a_frame_is_cut_off_at_once(&cluster);
     a_second_control_connection_takes_nothing_for_good(&cluster);
+    lost_listeners_are_bound_again(&cluster);
 }
 
 fn said_by(host: &Host, unit: &str, words: &[&str]) {
@@ -238,4 +239,27 @@ fn a_second_control_connection_takes_nothing_for_good(cluster: &Cluster) {
     let took = closed_after(&mut second);
     assert!(took < secs(5), "put aside after {took:?}");
     is_well(cluster, host, "after-second");
+}
+
+fn lost_listeners_are_bound_again(cluster: &Cluster) {
+    let host = cluster.host(1);
+    let before = host.containers("web");
+    for (kind, workload) in [("-au", "after-quic"), ("-lt", "after-tcp")] {
+        let agent = host.unit("beemesh-agent.service", "MainPID");
+        wait_for("the agent to start anew", secs(60), || {
+            match host.unit("beemesh-agent.service", "MainPID") {
+                pid if pid == agent => {
+                    // Again and again, for the error of a UDP socket may be told to who sends and not to who listens.
+                    let killed = host.sh(&format!("ss -HK {kind} 'sport = :4701'")).ok();
+                    Err(format!("process {pid}, closed {killed:?}"))
+                }
+                pid if pid == "0" => Err("not started again".to_owned()),
+                _ => Ok(()),
+            }
+        });
+        let said = host.sh("journalctl -u beemesh-agent -n 50 --no-pager").ok();
+        assert!(said.contains("is lost: "), "{said}");
+        is_well(cluster, host, workload);
+    }
+    assert_eq!(host.containers("web"), before);
 }

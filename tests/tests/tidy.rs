@@ -133,10 +133,7 @@ fn every_file_names_this_version() {
             "quadlet/units/gateway.yaml",
             format!("image: localhost/beemesh-gateway:{version}\n"),
         ),
-        (
-            "rpm/beemesh.spec",
-            format!("\nVersion:        {version}\n"),
-        ),
+        ("rpm/beemesh.spec", format!("\nVersion:        {version}\n")),
     ] {
         let text = fs::read_to_string(top.join(file)).unwrap();
         assert!(text.contains(&line), "{file}: {line}");

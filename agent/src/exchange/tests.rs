@@ -68,7 +68,7 @@ impl Host {
             loop {
                 let asked = tokio::select! {
                     Some(event) = ipc_events.recv() => exchange.on_ipc(event),
-                    Some(event) = mesh_events.recv() => {
+                    Some(Ok(event)) = mesh_events.recv() => {
                         exchange.on_mesh(event, Instant::now());
                         None
                     }

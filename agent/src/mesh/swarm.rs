@@ -3,6 +3,7 @@
 //! Shell: binds the ports. QUIC and TCP with Noise and Yamux, on every address of the host unless told otherwise.
 
 use std::{
+    collections::{BTreeSet, HashMap},
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     time::Duration,
 };
@@ -81,17 +82,27 @@ pub(super) fn build(key: &Keypair) -> Result<Swarm<Behaviour>, MeshError> {
     Ok(swarm)
 }
 
+/// What the swarm listens on.
+#[derive(Debug, Default)]
+pub(super) struct Bound {
+    /// What was asked for.
+    pub(super) listeners: HashMap<ListenerId, Multiaddr>,
+    /// What is known to be up.
+    pub(super) listening: BTreeSet<Multiaddr>,
+}
+
 /// Listens on `port` for QUIC and TCP. IPv6 may be missing on the host, IPv4 not.
 pub(super) async fn listen(
     swarm: &mut Swarm<Behaviour>,
     ip: Option<IpAddr>,
     port: u16,
-) -> Result<Vec<Multiaddr>, MeshError> {
+) -> Result<Bound, MeshError> {
     let any = [
         IpAddr::V4(Ipv4Addr::UNSPECIFIED),
         IpAddr::V6(Ipv6Addr::UNSPECIFIED),
     ];
     let mut required: Vec<(ListenerId, Multiaddr)> = Vec::new();
+    let mut bound = Bound::default();
     for ip in ip.map_or(any.to_vec(), |ip| vec![ip]) {
         let optional = ip == any[1];
         for address in [quic(ip, port), tcp(ip, port)] {
@@ -100,14 +111,17 @@ pub(super) async fn listen(
                 source: Box::new(source),
             };
             match swarm.listen_on(address.clone()) {
-                Ok(id) if !optional => required.push((id, address)),
-                Ok(_) => {}
+                Ok(id) => {
+                    bound.listeners.insert(id, address.clone());
+                    if !optional {
+                        required.push((id, address));
+                    }
+                }
                 Err(error) if optional => tracing::info!(%address, %error, "not listening"),
                 Err(error) => return Err(failed(error)),
             }
         }
     }
-    let mut listening = Vec::new();
     while !required.is_empty() {
         let event = tokio::time::timeout(HANDSHAKE_MAX, swarm.select_next_some()).await;
         match event {
@@ -117,7 +131,7 @@ pub(super) async fn listen(
                 address,
             }) => {
                 required.retain(|(id, _)| *id != listener_id);
-                listening.push(address);
+                bound.listening.insert(address);
             }
             Ok(SwarmEvent::ListenerClosed {
                 listener_id,
@@ -135,7 +149,7 @@ pub(super) async fn listen(
             Ok(_) => {}
         }
     }
-    Ok(listening)
+    Ok(bound)
 }
 
 /// The multiaddr of a QUIC listener.
