@@ -18,6 +18,8 @@ use nix::{
 
 /// Looks at a lock that is held.
 const LOCK_STEP: Duration = Duration::from_millis(10);
+/// A supervisor that looks holds the lock for microseconds.
+const HOLD_TRIES_MAX: u32 = 20;
 
 /// The lock, held until it is dropped.
 #[derive(Debug)]
@@ -41,17 +43,24 @@ fn file(folder: &Path, workload: &str) -> PathBuf {
 ///
 /// # Errors
 ///
-/// The file cannot be made, or another process holds the lock: only a host's gateway takes it, one work at a time.
-pub fn hold(folder: &Path, workload: &str) -> io::Result<Playing> {
+/// The file cannot be made, or another process holds the lock for longer than a supervisor that looks at it: only a
+/// host's gateway takes it, one work at a time.
+pub async fn hold(folder: &Path, workload: &str) -> io::Result<Playing> {
     let path = file(folder, workload);
-    let file = OpenOptions::new()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)?;
-    match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-        Ok(lock) => Ok(Playing { path, _lock: lock }),
-        Err((_, errno)) => Err(errno.into()),
+    let mut tries = 0;
+    loop {
+        // Made anew each time: whoever held it may have removed it.
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(&path)?;
+        match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => return Ok(Playing { path, _lock: lock }),
+            Err((_, errno)) if tries == HOLD_TRIES_MAX => return Err(errno.into()),
+            Err(_) => tries += 1,
+        }
+        tokio::time::sleep(LOCK_STEP).await;
     }
 }
 
@@ -79,9 +88,9 @@ mod tests {
         let wait_shortly =
             || tokio::time::timeout(Duration::from_millis(50), wait(folder.path(), "web"));
         wait_shortly().await.expect("nobody plays");
-        let playing = hold(folder.path(), "web").expect("taken");
+        let playing = hold(folder.path(), "web").await.expect("taken");
         assert!(wait_shortly().await.is_err(), "held");
-        hold(folder.path(), "web").expect_err("one at a time");
+        hold(folder.path(), "web").await.expect_err("one at a time");
         let other = tokio::time::timeout(Duration::from_millis(50), wait(folder.path(), "db"));
         other.await.expect("another workload's");
         let waiting = wait(folder.path(), "web");
@@ -99,6 +108,6 @@ mod tests {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(file(folder.path(), "web"), "").expect("written");
         wait(folder.path(), "web").await;
-        drop(hold(folder.path(), "web").expect("taken again"));
+        drop(hold(folder.path(), "web").await.expect("taken again"));
     }
 }

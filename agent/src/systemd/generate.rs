@@ -57,7 +57,7 @@ impl Generate {
             return Ok(());
         }
         let scratch = tempfile::tempdir().map_err(|err| format!("make a folder: {err}"))?;
-        run(&self.quadlets, scratch.path()).await?;
+        let words = run(&self.quadlets, scratch.path()).await?;
         let place = |(file, path): (String, PathBuf)| {
             place(&file, &path).map_err(|err| format!("write {GENERATED}/{file}: {err}"))
         };
@@ -69,12 +69,13 @@ impl Generate {
         if self.is_made(unit).await {
             Ok(())
         } else {
-            Err(format!("Podman's generator made no {unit}"))
+            Err(format!("Podman's generator made no {unit}: {words}"))
         }
     }
 }
 
-async fn run(quadlets: &Path, to: &Path) -> Result<(), String> {
+/// What the generator said. It fails when one Quadlet of many is bad, having made the others: what counts is what it made.
+async fn run(quadlets: &Path, to: &Path) -> Result<String, String> {
     let output = Command::new(GENERATOR)
         .arg("-no-kmsg-log")
         .args([to, to, to])
@@ -86,11 +87,8 @@ async fn run(quadlets: &Path, to: &Path) -> Result<(), String> {
         .await
         .map_err(|_| format!("{GENERATOR} is not done after {SECONDS_MAX} s"))?
         .map_err(|err| format!("run {GENERATOR}: {err}"))?;
-    if output.status.success() {
-        return Ok(());
-    }
     let words = String::from_utf8_lossy(&output.stderr);
-    Err(format!("{GENERATOR}: {}: {}", output.status, words.trim()))
+    Ok(format!("{}: {}", output.status, words.trim()))
 }
 
 /// The units in a folder that the generator has written to, and where they are.

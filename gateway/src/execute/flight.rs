@@ -248,7 +248,8 @@ impl Flight {
     /// supervisor waits for the lock before it looks.
     async fn bring_up(&self, yaml: &[u8]) -> Result<(), StepError> {
         let _permit = permit(&self.bounds.plays).await;
-        let lock = playing::hold(&self.run, &self.workload).map_err(|source| StepError::Lock {
+        let lock = playing::hold(&self.run, &self.workload).await;
+        let lock = lock.map_err(|source| StepError::Lock {
             path: self.run.clone(),
             source,
         })?;
