@@ -67,6 +67,8 @@ struct Agent {
     systemd: Systemd,
     exchange: Exchange,
     units: BTreeMap<String, UnitState>,
+    /// Whether `units` are all of them: systemd has been asked since the agent started.
+    listed: bool,
     report: Report,
     gateway: String,
     /// Why systemd cannot be reached, and why the agent is not on the bus; empty when all is well.
@@ -186,6 +188,7 @@ impl Agent {
             mesh,
             systemd,
             units: BTreeMap::new(),
+            listed: false,
             report: Report::default(),
             gateway: "not known yet".to_owned(),
             systemd_trouble: String::new(),
@@ -207,8 +210,11 @@ impl Agent {
             Some(Asked::Everything) => {
                 self.report = Report::default();
                 self.welcome();
-                let units = self.units.values().cloned().collect();
-                self.exchange.tell(FromAgent::Units(units));
+                // Before that they come by themselves. Fewer would look like workloads that are gone.
+                if self.listed {
+                    let units = self.units.values().cloned().collect();
+                    self.exchange.tell(FromAgent::Units(units));
+                }
             }
             Some(Asked::Show(report)) => self.report = report,
             Some(Asked::Request { id, request }) => {
@@ -291,6 +297,7 @@ impl Agent {
                 self.systemd_trouble.clear();
                 let by_name = units.iter().cloned();
                 self.units = by_name.map(|unit| (unit.workload.clone(), unit)).collect();
+                self.listed = true;
                 self.exchange.tell(FromAgent::Units(units));
             }
             SystemdEvent::Unit(unit) => {

@@ -128,6 +128,9 @@ fn without_the_agent(cluster: &Cluster) {
         .ok();
     is_well(cluster, host, "after-agent");
     assert_eq!(host.containers("web"), before);
+    // Units that the agent does not know yet are not units that are missing.
+    let works = "journalctl -u beemesh-gateway -o cat --no-pager | grep -c 'work begins .*\"web\"'";
+    assert_eq!(host.sh(works).out.trim(), "1");
 }
 
 fn without_the_gateway(cluster: &Cluster) {
