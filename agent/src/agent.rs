@@ -212,8 +212,7 @@ impl Agent {
                 self.welcome();
                 // Before that they come by themselves. Fewer would look like workloads that are gone.
                 if self.listed {
-                    let units = self.units.values().cloned().collect();
-                    self.exchange.tell(FromAgent::Units(units));
+                    self.tell_units(self.units.values().cloned().collect());
                 }
             }
             Some(Asked::Show(report)) => self.report = report,
@@ -248,6 +247,12 @@ impl Agent {
             connected: self.exchange.connected().iter().copied().collect(),
         };
         self.exchange.tell(FromAgent::Welcome(welcome));
+    }
+
+    fn tell_units(&mut self, units: Vec<UnitState>) {
+        for part in FromAgent::units(units) {
+            self.exchange.tell(part);
+        }
     }
 
     fn begin(&mut self, lane: String, job: Job) {
@@ -298,7 +303,7 @@ impl Agent {
                 let by_name = units.iter().cloned();
                 self.units = by_name.map(|unit| (unit.workload.clone(), unit)).collect();
                 self.listed = true;
-                self.exchange.tell(FromAgent::Units(units));
+                self.tell_units(units);
             }
             SystemdEvent::Unit(unit) => {
                 self.units.insert(unit.workload.clone(), unit.clone());

@@ -19,7 +19,8 @@ use std::{
 
 use beemesh_protocol::{frame::CONTROL_MAX, ipc::UnitFiles, state::WORKLOAD_BYTES_MAX};
 
-/// A `.kube` is a dozen lines; the rest of a frame is the YAML.
+/// A `.kube` is a dozen lines; the rest of a frame is the YAML. Of a longer one, which is nobody's that Beemesh wrote, the
+/// gateway is told the beginning.
 const KUBE_BYTES_MAX: usize = 16 << 10;
 /// Secrets are in the YAML, so nobody but root reads it; Podman's generator is root.
 const FILE_MODE: u32 = 0o600;
@@ -316,14 +317,15 @@ impl Units {
         self.run(&steps)
     }
 
-    /// The text of every `.kube` file, by workload.
+    /// The text of every `.kube` file, as far as it goes to the gateway, by workload.
     pub(crate) fn kubes(&self) -> Result<BTreeMap<String, String>, UnitsError> {
         let mut kubes = BTreeMap::new();
         for name in self.names()? {
             let Some(workload) = kube_workload(&name) else {
                 continue;
             };
-            if let Some(kube) = self.kube(workload)? {
+            if let Some(mut kube) = self.kube(workload)? {
+                kube.truncate(kube.floor_char_boundary(KUBE_BYTES_MAX));
                 kubes.insert(workload.to_owned(), kube);
             }
         }

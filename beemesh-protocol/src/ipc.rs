@@ -177,8 +177,14 @@ pub enum FromAgent {
         /// What came of it; an error is words for a person.
         result: Result<Done, String>,
     },
-    /// All workload units of this host: sent after `Welcome`, and again after the agent lost and regained D-Bus.
-    Units(Vec<UnitState>),
+    /// Workload units of this host. All of them are sent after `Welcome`, and again after the agent lost and regained
+    /// D-Bus, as [`FromAgent::units`] shares them out, with nothing in between.
+    Units {
+        /// The units.
+        units: Vec<UnitState>,
+        /// Whether the next message has more of them.
+        more: bool,
+    },
     /// One workload unit is new or changed.
     Unit(UnitState),
     /// A workload's files are gone and systemd has forgotten its unit.
@@ -211,6 +217,30 @@ pub enum FromAgent {
         /// What it sent.
         request: crate::mesh::JoinRequest,
     },
+}
+
+/// Bytes of units in one [`FromAgent::Units`]: far below a frame's limit, [`crate::frame::CONTROL_MAX`], and some hundred
+/// units all the same.
+pub const UNITS_BYTES_MAX: usize = 1 << 20;
+
+impl FromAgent {
+    /// All workload units of this host, in messages that fit into frames.
+    #[must_use]
+    pub fn units(all: Vec<UnitState>) -> Vec<Self> {
+        let (mut messages, mut units, mut bytes) = (Vec::new(), Vec::new(), 0);
+        for unit in all {
+            let size = unit.size();
+            if bytes + size > UNITS_BYTES_MAX && !units.is_empty() {
+                let units = std::mem::take(&mut units);
+                messages.push(Self::Units { units, more: true });
+                bytes = 0;
+            }
+            bytes += size;
+            units.push(unit);
+        }
+        messages.push(Self::Units { units, more: false });
+        messages
+    }
 }
 
 /// An announced stream that is not taken within this many seconds is closed by the agent.
@@ -248,4 +278,65 @@ pub struct UnitState {
     pub status: String,
     /// Whether the unit was active at any time since the host booted (`ActiveEnterTimestamp` is not 0).
     pub started: bool,
+}
+
+impl UnitState {
+    /// No fewer bytes than it takes in a message.
+    fn size(&self) -> usize {
+        // Offsets, lengths, padding.
+        const REST: usize = 128;
+        let Self {
+            workload,
+            kube,
+            active,
+            sub,
+            result,
+            status,
+            started: _,
+        } = self;
+        let texts = [workload, kube, active, sub, result, status];
+        REST + texts.map(String::len).iter().sum::<usize>()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame::CONTROL_MAX;
+
+    #[test]
+    fn any_number_of_units_fits_into_frames() {
+        let unit = |number: usize, bytes: usize| UnitState {
+            workload: format!("w{number}"),
+            kube: "k".repeat(bytes),
+            ..UnitState::default()
+        };
+        let many = |count: usize, bytes: usize| {
+            let all: Vec<_> = (0..count).map(|number| unit(number, bytes)).collect();
+            all
+        };
+        for (all, messages) in [
+            (many(0, 0), 1),
+            (many(3, 400), 1),
+            (many(1000, 16 << 10), 16),
+            (many(50_000, 1), 7),
+            (many(2, UNITS_BYTES_MAX), 2),
+        ] {
+            let parts = FromAgent::units(all.clone());
+            assert_eq!(parts.len(), messages, "{}", all.len());
+            let (mut read, mut open) = (Vec::new(), true);
+            for part in parts {
+                let bytes = part.encode();
+                assert!(bytes.len() <= CONTROL_MAX, "{} bytes", bytes.len());
+                let Ok(FromAgent::Units { units, more }) = FromAgent::decode(&bytes) else {
+                    panic!("another message");
+                };
+                assert!(open, "a part after the last");
+                open = more;
+                read.extend(units);
+            }
+            assert!(!open, "the last part says so");
+            assert_eq!(read, all);
+        }
+    }
 }

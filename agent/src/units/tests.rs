@@ -145,6 +145,20 @@ fn a_removal_and_a_tidy_touch_nothing_of_other_workloads() {
 }
 
 #[test]
+fn the_beginning_of_a_kube_file_that_somebody_else_made_is_told() {
+    let folder = tempfile::tempdir().unwrap();
+    let units = Units::open(folder.path()).unwrap();
+    units.put(&files("web", 7)).unwrap();
+    let long = format!("#{}", "é".repeat(CONTROL_MAX));
+    fs::write(folder.path().join(kube_name("foreign")), &long).unwrap();
+    let expected = BTreeMap::from([
+        ("foreign".to_owned(), long[..KUBE_BYTES_MAX - 1].to_owned()),
+        ("web".to_owned(), files("web", 7).kube),
+    ]);
+    assert_eq!(units.kubes().unwrap(), expected);
+}
+
+#[test]
 fn a_put_that_fails_leaves_the_old_pair_and_no_litter() {
     let folder = tempfile::tempdir().unwrap();
     let units = Units::open(folder.path()).unwrap();

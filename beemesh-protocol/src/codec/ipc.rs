@@ -88,7 +88,7 @@ union! { FromAgent = FromAgent(FromAgentArgs, FromAgentBody) "from_agent"
     record Peer { host, connected } = FromAgentPeer(FromAgentPeerArgs) body_as_peer;
     record Incoming { stream, host, class } = FromAgentIncoming(FromAgentIncomingArgs) body_as_incoming;
     record JoinRequest { id, host, request } = FromAgentJoinRequest(FromAgentJoinRequestArgs) body_as_join_request;
-    value Units(units) = FromAgentUnits(FromAgentUnitsArgs) body_as_units;
+    record Units { units, more } = FromAgentUnits(FromAgentUnitsArgs) body_as_units;
     table Welcome body_as_welcome;
     table Unit body_as_unit;
 }

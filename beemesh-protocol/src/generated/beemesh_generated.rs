@@ -6331,6 +6331,7 @@ impl<'a> ::flatbuffers::Follow<'a> for FromAgentUnits<'a> {
 
 impl<'a> FromAgentUnits<'a> {
   pub const VT_UNITS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_MORE: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -6343,6 +6344,7 @@ impl<'a> FromAgentUnits<'a> {
   ) -> ::flatbuffers::WIPOffset<FromAgentUnits<'bldr>> {
     let mut builder = FromAgentUnitsBuilder::new(_fbb);
     if let Some(x) = args.units { builder.add_units(x); }
+    builder.add_more(args.more);
     builder.finish()
   }
 
@@ -6354,6 +6356,13 @@ impl<'a> FromAgentUnits<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<UnitState>>>>(FromAgentUnits::VT_UNITS, None)}
   }
+  #[inline]
+  pub fn more(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(FromAgentUnits::VT_MORE, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for FromAgentUnits<'_> {
@@ -6363,18 +6372,21 @@ impl ::flatbuffers::Verifiable for FromAgentUnits<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<UnitState>>>>("units", Self::VT_UNITS, false)?
+     .visit_field::<bool>("more", Self::VT_MORE, false)?
      .finish();
     Ok(())
   }
 }
 pub struct FromAgentUnitsArgs<'a> {
     pub units: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<UnitState<'a>>>>>,
+    pub more: bool,
 }
 impl<'a> Default for FromAgentUnitsArgs<'a> {
   #[inline]
   fn default() -> Self {
     FromAgentUnitsArgs {
       units: None,
+      more: false,
     }
   }
 }
@@ -6387,6 +6399,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> FromAgentUnitsBuilder<'a, 'b,
   #[inline]
   pub fn add_units(&mut self, units: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<UnitState<'b >>>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(FromAgentUnits::VT_UNITS, units);
+  }
+  #[inline]
+  pub fn add_more(&mut self, more: bool) {
+    self.fbb_.push_slot::<bool>(FromAgentUnits::VT_MORE, more, false);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> FromAgentUnitsBuilder<'a, 'b, A> {
@@ -6407,6 +6423,7 @@ impl ::core::fmt::Debug for FromAgentUnits<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("FromAgentUnits");
       ds.field("units", &self.units());
+      ds.field("more", &self.more());
       ds.finish()
   }
 }

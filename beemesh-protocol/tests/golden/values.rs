@@ -126,7 +126,7 @@ pub(crate) fn lists() -> Vec<Case> {
     cases! {
         peer::Request, "reports":
             [peer::Request { id: 0, body: peer::RequestBody::Observe(HostReport { workloads, ..report() }) }];
-        FromAgent, "units": [FromAgent::Units(vec![UnitState::default(); 5_000])];
+        FromAgent, "units": [FromAgent::Units { units: vec![UnitState::default(); 5_000], more: true }];
         peer::Reply, "done": [reply(vec![committed(Outcome::Done); 5_000])];
         peer::Reply, "refused": [reply(vec![committed(Outcome::Refused(vec![refusal; 5_000]))])];
         peer::Reply, "effects": [reply(vec![committed(Outcome::Applied(vec![effect; 5_000]))])];
@@ -264,7 +264,7 @@ fn to_agent() -> Vec<ToAgent> {
     all
 }
 
-fn from_agent() -> [FromAgent; 11] {
+fn from_agent() -> [FromAgent; 12] {
     let unit = UnitState {
         workload: "web".into(),
         kube: "[Kube]\n".into(),
@@ -294,8 +294,11 @@ fn from_agent() -> [FromAgent; 11] {
             id: 3,
             result: Err("job failed".into()),
         },
-        FromAgent::Units(vec![unit.clone(), UnitState::default()]),
-        FromAgent::Unit(unit),
+        FromAgent::Units {
+            units: vec![unit.clone(), UnitState::default()],
+            more: false,
+        },
+        FromAgent::Unit(unit.clone()),
         FromAgent::UnitGone {
             workload: "web".into(),
         },
@@ -316,6 +319,10 @@ fn from_agent() -> [FromAgent; 11] {
         FromAgent::Peer {
             host: host(3),
             connected: false,
+        },
+        FromAgent::Units {
+            units: vec![unit],
+            more: true,
         },
     ]
 }

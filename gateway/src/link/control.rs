@@ -11,7 +11,7 @@ use std::{
 use beemesh_protocol::{
     DecodeError,
     frame::{CONTROL_MAX, FrameCodec, FrameError},
-    ipc::{ACCEPT_SECONDS_MAX, Done, FromAgent, Opening, ToAgent},
+    ipc::{ACCEPT_SECONDS_MAX, Done, FromAgent, Opening, ToAgent, UnitState},
     mesh::JoinAnswer,
 };
 use bytes::{Bytes, BytesMut};
@@ -83,6 +83,8 @@ struct Connection {
     out: BytesMut,
     pending: HashMap<u64, oneshot::Sender<Result<Done, LinkError>>>,
     request_last: u64,
+    /// The units of this host that were told until now, when more follow.
+    units: BTreeMap<String, UnitState>,
 }
 
 impl Control {
@@ -157,6 +159,7 @@ impl Control {
             out: BytesMut::new(),
             pending: HashMap::new(),
             request_last: 0,
+            units: BTreeMap::new(),
         };
         let version = self.version.clone();
         connection.push(Opening::Control { version }.encode())?;
@@ -239,13 +242,15 @@ impl Control {
                     let _ = reply.send(result.map_err(LinkError::Refused));
                 }
             }
-            FromAgent::Units(units) => {
-                let units: BTreeMap<_, _> = units
-                    .into_iter()
-                    .map(|unit| (unit.workload.clone(), unit))
-                    .collect();
-                replace(&self.seen.units, Arc::new(units));
-                replace(&self.seen.synced, true);
+            FromAgent::Units { units, more } => {
+                let named = units.into_iter().map(|unit| (unit.workload.clone(), unit));
+                connection.units.extend(named);
+                // A part of them would look like workloads that are gone.
+                if !more {
+                    let units = std::mem::take(&mut connection.units);
+                    replace(&self.seen.units, Arc::new(units));
+                    replace(&self.seen.synced, true);
+                }
             }
             FromAgent::Unit(unit) => self.seen.units.send_modify(|units| {
                 Arc::make_mut(units).insert(unit.workload.clone(), unit);

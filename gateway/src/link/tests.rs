@@ -51,7 +51,7 @@ impl Agent {
             }
         );
         say(&mut connection, FromAgent::Welcome(welcome())).await;
-        say(&mut connection, FromAgent::Units(vec![unit("web")])).await;
+        say(&mut connection, units(&["web"], false)).await;
         connection
     }
 }
@@ -70,6 +70,13 @@ fn unit(workload: &str) -> UnitState {
     UnitState {
         workload: workload.into(),
         ..UnitState::default()
+    }
+}
+
+fn units(workloads: &[&str], more: bool) -> FromAgent {
+    FromAgent::Units {
+        units: workloads.iter().copied().map(unit).collect(),
+        more,
     }
 }
 
@@ -94,6 +101,41 @@ fn framed(payload: Bytes, more: &[u8]) -> BytesMut {
         .unwrap();
     bytes.extend_from_slice(more);
     bytes
+}
+
+#[tokio::test]
+async fn units_in_parts_are_believed_when_all_are_there() {
+    let agent = Agent::listen();
+    let (link, _inbound) = agent.link();
+    let (mut synced, mut seen) = (link.synced(), link.units());
+    let (mut connection, _) = agent.accept().await;
+    say(&mut connection, FromAgent::Welcome(welcome())).await;
+    say(&mut connection, units(&["api", "db"], true)).await;
+    // What is said later is seen later, so the part has arrived.
+    say(
+        &mut connection,
+        FromAgent::Welcome(Welcome {
+            name: "h9".into(),
+            ..welcome()
+        }),
+    )
+    .await;
+    let mut named = link.welcome();
+    soon(named.wait_for(|welcome| welcome.as_ref().is_some_and(|it| it.name == "h9")))
+        .await
+        .unwrap();
+    assert!(!*synced.borrow() && seen.borrow().is_empty());
+    say(&mut connection, units(&["web"], false)).await;
+    soon(synced.wait_for(|synced| *synced)).await.unwrap();
+    assert!(seen.borrow().keys().eq(["api", "db", "web"]));
+    // The next parts replace them, also after a connection that ended in the middle.
+    say(&mut connection, units(&["lost"], true)).await;
+    drop(connection);
+    let _connection = agent.control().await;
+    soon(synced.wait_for(|synced| *synced)).await.unwrap();
+    soon(seen.wait_for(|units| units.keys().eq(["web"])))
+        .await
+        .unwrap();
 }
 
 #[tokio::test]
