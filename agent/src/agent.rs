@@ -33,6 +33,7 @@ use crate::{
     ipc::{self, IpcEvent},
     mesh::{self, Mesh, MeshEvent},
     notify::{self, Notify},
+    podman::{self, version::Verdict},
     systemd::{Order, Places, Systemd, SystemdEvent},
 };
 
@@ -56,7 +57,14 @@ pub(crate) struct Settings {
     pub(crate) places: Places,
     /// Bound by the agent itself when systemd passed no socket.
     pub(crate) socket: Option<PathBuf>,
+    /// Podman's socket.
+    pub(crate) podman: PathBuf,
 }
+
+/// Beemesh cannot work on this host until its administrator has done something.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub(crate) struct Unfit(String);
 
 /// See the module.
 struct Agent {
@@ -80,6 +88,9 @@ struct Agent {
     advertised: Vec<String>,
     shown: watch::Sender<Shown>,
     notify: Notify,
+    /// Whether the bus knows the agent, and whether Podman was asked for its version.
+    on_bus: bool,
+    podman_asked: bool,
     ready: bool,
 }
 
@@ -116,6 +127,8 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let (ipc_events_to, mut ipc_events) = mpsc::channel(IPC_EVENTS_MAX);
     let serving = tokio::spawn(ipc::serve(listener, ipc_events_to));
 
+    let socket = settings.podman.clone();
+    let mut podman = pin!(podman::ask(&socket));
     let mut agent = Agent::new(settings, mesh, systemd);
     let (bus, mut bus_trouble) = watch::channel("not asked yet".to_owned());
     tokio::spawn(shown::keep(agent.shown.subscribe(), bus));
@@ -144,6 +157,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
                 let trouble = bus_trouble.borrow_and_update().clone();
                 agent.on_bus(&trouble);
             }
+            answer = &mut podman, if !agent.podman_asked => agent.on_podman(answer)?,
             () = &mut due => agent.exchange.due(Instant::now()),
             _ = alive.tick() => agent.notify.alive(),
             _ = hangup.recv() => agent.reload(),
@@ -198,6 +212,8 @@ impl Agent {
             advertised: Vec::new(),
             shown: watch::Sender::new(shown),
             notify: Notify::default(),
+            on_bus: false,
+            podman_asked: false,
             ready: false,
         };
         agent.on_addresses();
@@ -350,18 +366,40 @@ impl Agent {
             return;
         }
         self.bus_trouble.clear();
-        if !self.ready {
-            // Identity, listeners and socket were there before the loop began; the bus name was what was missing.
-            self.ready = true;
-            self.show();
-            self.notify.ready();
-            let systemd = self.systemd.clone();
-            tokio::spawn(async move {
-                if let Err(reason) = systemd.start_gateway().await {
-                    tracing::warn!(reason, "the gateway did not start, will retry");
-                }
-            });
+        self.on_bus = true;
+        self.get_ready();
+    }
+
+    fn on_podman(&mut self, answer: anyhow::Result<String>) -> Result<(), Unfit> {
+        self.podman_asked = true;
+        match answer.map(|version| podman::version::judge(&version)) {
+            Ok(Verdict::Fine) => {}
+            Ok(Verdict::Warned(words)) => tracing::warn!("{words}"),
+            Ok(Verdict::Refused(words)) => {
+                self.notify.status(words.clone());
+                return Err(Unfit(words));
+            }
+            // It may be on its way; whoever needs it waits for it and says so.
+            Err(error) => tracing::warn!("{error:#}"),
         }
+        self.get_ready();
+        Ok(())
+    }
+
+    fn get_ready(&mut self) {
+        if self.ready || !self.on_bus || !self.podman_asked {
+            return;
+        }
+        // Identity, listeners and socket were there before the loop began.
+        self.ready = true;
+        self.show();
+        self.notify.ready();
+        let systemd = self.systemd.clone();
+        tokio::spawn(async move {
+            if let Err(reason) = systemd.start_gateway().await {
+                tracing::warn!(reason, "the gateway did not start, will retry");
+            }
+        });
     }
 
     fn reload(&mut self) {

@@ -27,6 +27,9 @@ pub(crate) struct Arguments {
     /// Podman's storage.
     #[arg(long, hide = true, default_value = "/var/lib/containers/storage")]
     pub(crate) storage: PathBuf,
+    /// Podman's socket.
+    #[arg(long, hide = true, default_value = "/run/podman/podman.sock")]
+    pub(crate) podman: PathBuf,
     /// Listen on this address only.
     #[arg(long, hide = true)]
     pub(crate) listen: Option<IpAddr>,

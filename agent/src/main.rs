@@ -11,6 +11,7 @@ mod ipc;
 mod lifecycle;
 mod mesh;
 mod notify;
+mod podman;
 mod relay;
 mod systemd;
 mod units;
@@ -23,7 +24,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::{agent::Settings, args::Arguments, config::Sources, systemd::Places};
 
-/// A configuration error: a restart would only repeat it.
+/// A configuration error, or a host that lacks what Beemesh needs: a restart would only repeat it.
 const EXIT_CONFIG: u8 = 78;
 /// Threads for files; they are many only when a disk hangs.
 const BLOCKING_THREADS_MAX: usize = 8;
@@ -42,7 +43,11 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             tracing::error!("{error:#}");
-            ExitCode::FAILURE
+            if error.is::<agent::Unfit>() {
+                ExitCode::from(EXIT_CONFIG)
+            } else {
+                ExitCode::FAILURE
+            }
         }
     }
 }
@@ -69,6 +74,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
             storage: arguments.storage,
         },
         socket: arguments.socket,
+        podman: arguments.podman,
     })
 }
 
