@@ -9,7 +9,7 @@
 //! hash, because Podman leaves the files of removed keys in a volume that it finds. Every kind becomes a Pod, because
 //! Podman names a Deployment's pod otherwise and cannot play a DaemonSet or Job as a unit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use beemesh_protocol::state::{Kind, Object};
 use k8s_openapi::{
@@ -176,8 +176,12 @@ struct Uses<'a> {
 impl Uses<'_> {
     fn rename(&mut self, spec: &mut PodSpec) -> Result<(), RenderError> {
         let mut empty = BTreeMap::new();
+        let mut shown = BTreeSet::new();
         for volume in spec.volumes.iter_mut().flatten() {
             self.volume(volume)?;
+            if volume.config_map.is_some() || volume.secret.is_some() {
+                shown.insert(volume.name.clone());
+            }
             if volume.empty_dir.is_some() {
                 let name = format!("{}e__{}", private_prefix(self.workload), volume.name);
                 empty.insert(std::mem::replace(&mut volume.name, name.clone()), name);
@@ -187,6 +191,11 @@ impl Uses<'_> {
             for mount in container.volume_mounts.iter_mut().flatten() {
                 if let Some(name) = empty.get(&mount.name) {
                     mount.name.clone_from(name);
+                }
+                // As in Kubernetes. Podman writes the files again with each play, as root and, before 5.6.1, through
+                // whatever symbolic link it finds in their place (CVE-2025-9566): nobody may put one there.
+                if shown.contains(&mount.name) {
+                    mount.read_only = Some(true);
                 }
             }
             self.environment(container)?;

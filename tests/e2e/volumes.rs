@@ -1,0 +1,92 @@
+//! Files of ConfigMaps and Secrets: a workload can neither change them nor have Podman write elsewhere by way of them.
+
+use harness::{Cluster, Host, IMAGE};
+
+/// What Podman writes when it plays: `marker` for the ConfigMap's one file, and a Secret.
+fn manifest(name: &str, marker: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: conf\ndata:\n  marker: {marker}\n---\n\
+         apiVersion: v1\nkind: Secret\nmetadata:\n  name: key\nstringData:\n  word: {marker}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
+         - name: main\n    image: {IMAGE}\n    command: [sh, -c, 'while :; do sleep 1; done']\n    \
+         volumeMounts:\n    - {{name: conf, mountPath: /conf}}\n    - {{name: key, mountPath: /key}}\n  \
+         volumes:\n  - {{name: conf, configMap: {{name: conf}}}}\n  - {{name: key, secret: {{secretName: key}}}}\n"
+    )
+}
+
+fn volumes(host: &Host, workload: &str) -> Vec<String> {
+    let listed = host.run(&["podman", "volume", "ls", "-q"]).ok();
+    let prefix = format!("beemesh__{workload}__");
+    let own = listed.lines().filter(|name| name.starts_with(&prefix));
+    own.map(str::to_owned).collect()
+}
+
+#[track_caller]
+fn shows(host: &Host, marker: &str) {
+    for file in ["/conf/marker", "/key/word"] {
+        let inside = host.run(&["podman", "exec", "reader-main", "cat", file]);
+        assert_eq!(inside.ok(), marker, "{file}");
+    }
+}
+
+#[test]
+fn a_link_planted_in_a_volume_reaches_nothing_outside() {
+    let cluster = Cluster::formed("volumes", 1);
+    let host = cluster.host(1);
+    let victim = "/root/victim";
+    let _ = host.sh(&format!("echo untouched >{victim}")).ok();
+    let answer = host.apply(&manifest("reader", "one"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    shows(host, "one");
+
+    // The workload itself cannot plant one: what is shown to it is read-only, as in Kubernetes.
+    for folder in ["/conf", "/key"] {
+        for line in [
+            format!("busybox ln -s {victim} {folder}/planted"),
+            format!("busybox rm {folder}/*"),
+            format!("busybox touch {folder}/new"),
+        ] {
+            let planted = host.run(&["podman", "exec", "reader-main", "sh", "-c", &line]);
+            assert_ne!(planted.code, 0, "{line}: {planted}");
+            assert!(planted.err.contains("Read-only file system"), "{planted}");
+        }
+    }
+    // Podman plays the same bytes into the same volume.
+    let unit = "beemesh-pod-reader.service";
+    let _ = host.run(&["systemctl", "restart", unit]).ok();
+    cluster.running("reader", 1, &[host]);
+    shows(host, "one");
+
+    // One that is there all the same, under every name that is written: the next content goes to a volume that nobody had.
+    let before = volumes(host, "reader");
+    assert_eq!(before.len(), 2, "{before:?}");
+    for volume in &before {
+        let line = format!(
+            "folder=$(podman volume inspect -f '{{{{.Mountpoint}}}}' {volume}) && \
+             ln -sf {victim} $folder/marker && ln -sf {victim} $folder/word"
+        );
+        let _ = host.sh(&line).ok();
+    }
+    let answer = host.apply(&manifest("reader", "two"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    cluster.running("reader", 2, &[host]);
+    shows(host, "two");
+    let after = volumes(host, "reader");
+    assert_eq!(after.len(), 2, "{after:?}");
+    assert!(
+        before.iter().all(|old| !after.contains(old)),
+        "{before:?} and {after:?}"
+    );
+
+    // Another workload with the same content has volumes of its own.
+    let other = manifest("other", "two").replace("name: conf\ndata", "name: other-conf\ndata");
+    let other = other.replace("{name: conf}", "{name: other-conf}");
+    let other = other.replace("name: key\nstringData", "name: other-key\nstringData");
+    let other = other.replace("secretName: key", "secretName: other-key");
+    let answer = host.apply(&other);
+    assert_eq!(answer["settled"], true, "{answer}");
+    let others = volumes(host, "other");
+    assert_eq!(others.len(), 2, "{others:?}");
+    assert!(others.iter().all(|name| !after.contains(name)));
+    assert_eq!(host.sh(&format!("cat {victim}")).ok(), "untouched\n");
+}
