@@ -5,182 +5,273 @@
 //! matter most when something is wrong, and `journalctl -u` would not show them. Each copy names the entry that it
 //! copies, so that however often, and by whichever supervisor, this is done, every line is there once.
 //!
-//! Input: the unit and its containers. Output: entries in the journal. [`missing`] decides, the rest is a shell.
+//! Input: the unit and its containers. Output: entries in the journal. [`is_missing`] decides, the rest is a shell that
+//! reads and sends one entry at a time.
+
+mod export;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
-use std::os::unix::net::UnixDatagram;
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
-use tokio::process::Command;
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixDatagram;
+use tokio::process::{Child, ChildStdout, Command};
+use tokio::sync::Mutex;
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 
-/// A container's first lines are wanted, not its history: so many of its latest entries are looked at.
+use self::export::{Entry, Export};
+
+/// A container's first lines are wanted, not its history: so many of its latest entries from outside of the unit are
+/// looked at.
 const ENTRIES_MAX: usize = 1000;
-/// journalctl answers in milliseconds; on a full and slow disk it may search for longer.
-const READ_TIME_MAX: Duration = Duration::from_secs(10);
+/// How old lines of an init container may be, as systemd writes it. Earlier ones had its name too; no play takes longer.
+const INIT_AGE_MAX: &str = "1h";
+/// Reading takes milliseconds and sending no longer; on a full and slow disk journald may need more.
+const COPY_TIME_MAX: Duration = Duration::from_secs(10);
+/// journald writes its files to the disk for this. When it does not come to it, a line may be there twice.
+const SYNC_TIME_MAX: Duration = Duration::from_secs(3);
 /// Where journald takes entries with fields (systemd, "Native Journal Protocol").
 const JOURNAL: &str = "/run/systemd/journal/socket";
 /// When to look after an adoption: soon, for whoever watches; and when journald has surely noticed the move.
 const LOOKS: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(2500)];
+/// What is read of journalctl's answer at a time.
+const CHUNK: usize = 4096;
 
-/// A line that the unit's journal lacks.
+/// Whose lines are wanted.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Line {
-    cursor: String,
-    container: String,
-    identifier: String,
-    priority: String,
-    message: Vec<u8>,
+pub(crate) enum Source {
+    /// A container that may be adopted, by its id.
+    Container(String),
+    /// An init container, by its name: Podman removes it when it has done its work, and nobody adopts it.
+    Init(String),
 }
 
-/// Looks after adoptions. Only one at a time, for a look that does not see another's copies would repeat them.
+impl Source {
+    /// What its copies are found by.
+    fn key(&self) -> &str {
+        match self {
+            Self::Container(id) => id,
+            Self::Init(name) => name,
+        }
+    }
+
+    /// Which its entries from outside of the unit are, as journalctl takes it.
+    fn entries(&self) -> Vec<String> {
+        match self {
+            Self::Container(id) => vec![
+                format!("CONTAINER_ID_FULL={id}"),
+                format!("_SYSTEMD_UNIT=libpod-conmon-{id}.scope"),
+            ],
+            Self::Init(name) => vec![
+                format!("CONTAINER_NAME={name}"),
+                format!("--since=-{INIT_AGE_MAX}"),
+            ],
+        }
+    }
+}
+
+/// By the key of each source, the marks of the latest entries that the unit's journal has.
+type Copied = BTreeMap<String, BTreeSet<u64>>;
+
+/// Looks after adoptions, one at a time.
 #[derive(Debug, Default)]
-pub(crate) struct Copies(Option<AbortHandle>);
+pub(crate) struct Copies {
+    task: Option<AbortHandle>,
+    copied: Arc<Mutex<Copied>>,
+}
 
 impl Copies {
     /// Containers were adopted: copies what is missing, twice, in the background.
-    pub(crate) fn begin(&mut self, unit: String, containers: Vec<String>) {
+    pub(crate) fn begin(&mut self, unit: String, sources: Vec<Source>) {
         self.stop();
+        let copied = Arc::clone(&self.copied);
         let looks = async move {
             for (pause, before) in LOOKS.iter().zip([Duration::ZERO, LOOKS[0]]) {
                 tokio::time::sleep(*pause - before).await;
-                copy(&unit, &containers).await;
+                copy(&unit, &sources, &copied).await;
             }
         };
-        self.0 = Some(tokio::spawn(looks).abort_handle());
+        self.task = Some(tokio::spawn(looks).abort_handle());
     }
 
-    /// The supervisor is about to end: copies what is missing now.
-    pub(crate) async fn finish(&mut self, unit: &str, containers: &[String]) {
+    /// The containers are about to go, or the supervisor is about to end: copies what is missing now.
+    pub(crate) async fn finish(&mut self, unit: &str, sources: &[Source]) {
         self.stop();
-        copy(unit, containers).await;
+        copy(unit, sources, &self.copied).await;
     }
 
     fn stop(&mut self) {
-        if let Some(task) = self.0.take() {
+        if let Some(task) = self.task.take() {
             task.abort();
         }
     }
 }
 
 /// Copies what is missing now. A failure costs lines in one view of the journal, no more.
-async fn copy(unit: &str, containers: &[String]) {
-    if containers.is_empty() {
+async fn copy(unit: &str, sources: &[Source], copied: &Mutex<Copied>) {
+    if sources.is_empty() {
         return;
     }
-    let outcome = match tokio::time::timeout(READ_TIME_MAX, read(containers)).await {
-        Ok(Ok(entries)) => write(&missing(unit, &entries)),
-        Ok(Err(error)) => Err(error),
-        Err(_) => Err(io::ErrorKind::TimedOut.into()),
-    };
-    if let Err(error) = outcome {
+    let outcome = timeout(COPY_TIME_MAX, copy_all(unit, sources, copied)).await;
+    if let Err(error) = outcome.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into())) {
         tracing::warn!(%error, "lines that containers logged before they were adopted are not in the unit's journal");
     }
 }
 
-/// Pure: the entries of containers that are neither the unit's nor copied, in order.
-fn missing(unit: &str, entries: &[BTreeMap<String, Value>]) -> Vec<Line> {
-    let text = |entry: &BTreeMap<String, Value>, field: &str| {
-        entry.get(field).and_then(Value::as_str).map(str::to_owned)
-    };
-    let copied: BTreeSet<String> = entries
-        .iter()
-        .filter_map(|entry| text(entry, "BEEMESH_COPY_OF"))
-        .collect();
-    entries
-        .iter()
-        .filter(|entry| text(entry, "_SYSTEMD_UNIT").as_deref() != Some(unit))
-        .filter_map(|entry| {
-            let cursor = text(entry, "__CURSOR").filter(|cursor| !copied.contains(cursor))?;
-            let container = text(entry, "CONTAINER_ID_FULL")?;
-            Some(Line {
-                cursor,
-                container,
-                identifier: text(entry, "CONTAINER_NAME").unwrap_or_default(),
-                priority: text(entry, "PRIORITY").unwrap_or_else(|| "6".to_owned()),
-                message: bytes(entry.get("MESSAGE")?)?,
-            })
-        })
-        .collect()
-}
-
-/// journalctl writes a message that is no UTF-8 as a list of bytes.
-fn bytes(message: &Value) -> Option<Vec<u8>> {
-    match message {
-        Value::String(text) => Some(text.clone().into_bytes()),
-        Value::Array(bytes) => bytes
-            .iter()
-            .map(|byte| u8::try_from(byte.as_u64()?).ok())
-            .collect(),
-        _ => None,
+async fn copy_all(unit: &str, sources: &[Source], copied: &Mutex<Copied>) -> io::Result<()> {
+    let mut copied = copied.lock().await;
+    let is_new = |source: &Source| !copied.contains_key(source.key());
+    if sources.iter().any(is_new) {
+        // What another supervisor sent just before it was killed must be there to be found.
+        sync().await;
     }
-}
-
-async fn read(containers: &[String]) -> io::Result<Vec<BTreeMap<String, Value>>> {
-    let mut journalctl = Command::new("journalctl");
-    journalctl
-        .args(["--no-pager", "--quiet", "--output=json"])
-        .arg(format!("--lines={ENTRIES_MAX}"))
-        .arg("--output-fields=MESSAGE,PRIORITY,_SYSTEMD_UNIT,CONTAINER_ID_FULL,CONTAINER_NAME,BEEMESH_COPY_OF");
-    for (at, container) in containers.iter().enumerate() {
-        if at > 0 {
-            journalctl.arg("+");
+    copied.retain(|key, _| sources.iter().any(|source| source.key() == key));
+    let journal = UnixDatagram::unbound()?;
+    journal.connect(JOURNAL)?;
+    for source in sources {
+        let key = source.key();
+        if !copied.contains_key(key) {
+            let mut known = BTreeSet::new();
+            // Anybody may write such a field, only the unit's supervisors as the unit.
+            let copies = [
+                format!("BEEMESH_CONTAINER={key}"),
+                format!("_SYSTEMD_UNIT={unit}"),
+            ];
+            let mut entries = Entries::open(&copies)?;
+            while let Some(entry) = entries.next().await? {
+                known.insert(mark(&entry.copy_of));
+            }
+            copied.insert(key.to_owned(), known);
         }
-        journalctl.arg(format!("CONTAINER_ID_FULL={container}"));
-        journalctl.arg("+");
-        journalctl.arg(format!("BEEMESH_CONTAINER={container}"));
-    }
-    let output = journalctl
-        .stdin(Stdio::null())
-        .kill_on_drop(true)
-        .output()
-        .await?;
-    if !output.status.success() {
-        let words = String::from_utf8_lossy(&output.stderr);
-        return Err(io::Error::other(format!(
-            "journalctl: {}: {}",
-            output.status,
-            words.trim()
-        )));
-    }
-    let lines = output.stdout.split(|byte| *byte == b'\n');
-    Ok(lines
-        .filter_map(|line| serde_json::from_slice(line).ok())
-        .collect())
-}
-
-fn write(lines: &[Line]) -> io::Result<()> {
-    if lines.is_empty() {
-        return Ok(());
-    }
-    let socket = UnixDatagram::unbound()?;
-    socket.connect(JOURNAL)?;
-    for line in lines {
-        socket.send(&entry(line))?;
+        let known = copied.entry(key.to_owned()).or_default();
+        let mut latest = BTreeSet::new();
+        let mut entries = Entries::open(&source.entries())?;
+        while let Some(entry) = entries.next().await? {
+            latest.insert(mark(&entry.cursor));
+            if is_missing(unit, &entry, known) {
+                // It waits for journald without keeping this thread.
+                journal.send(&written(key, &entry)).await?;
+                known.insert(mark(&entry.cursor));
+            }
+        }
+        // Older ones are not looked at again.
+        known.retain(|mark| latest.contains(mark));
     }
     Ok(())
 }
 
-/// One entry in journald's own format: a field with any bytes has its length before them.
-fn entry(line: &Line) -> Vec<u8> {
-    let mut entry = Vec::new();
-    for (field, value) in [
-        ("MESSAGE", line.message.as_slice()),
-        ("PRIORITY", line.priority.as_bytes()),
-        ("SYSLOG_IDENTIFIER", line.identifier.as_bytes()),
-        ("BEEMESH_CONTAINER", line.container.as_bytes()),
-        ("BEEMESH_COPY_OF", line.cursor.as_bytes()),
-    ] {
-        entry.extend(field.as_bytes());
-        entry.push(b'\n');
-        entry.extend((value.len() as u64).to_le_bytes());
-        entry.extend(value);
-        entry.push(b'\n');
+/// Pure: whether the unit's journal has neither the entry nor a copy.
+fn is_missing(unit: &str, entry: &Entry, known: &BTreeSet<u64>) -> bool {
+    entry.unit != unit.as_bytes() && !known.contains(&mark(&entry.cursor))
+}
+
+/// Pure: stands for a cursor, which is twenty times as long.
+fn mark(cursor: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    cursor.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// Has journald take what was sent to it, so that it can be read.
+async fn sync() {
+    let sync = journalctl().arg("--sync").status();
+    match timeout(SYNC_TIME_MAX, sync).await {
+        Ok(Ok(status)) if status.success() => {}
+        outcome => tracing::debug!(?outcome, "journald is not known to have taken everything"),
     }
-    entry
+}
+
+/// Entries of the journal, from the oldest to the latest.
+struct Entries {
+    journalctl: Child,
+    output: ChildStdout,
+    export: Export,
+    chunk: Vec<u8>,
+    /// How much of `chunk` is taken apart.
+    taken: usize,
+}
+
+impl Entries {
+    /// The latest of the entries that these arguments ask for.
+    fn open(of: &[String]) -> io::Result<Self> {
+        let mut journalctl = journalctl()
+            .arg("--output=export")
+            .arg(format!("--lines={ENTRIES_MAX}"))
+            .arg(format!("--output-fields={}", Entry::FIELDS))
+            .args(of)
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let output = journalctl.stdout.take();
+        Ok(Self {
+            journalctl,
+            output: output.ok_or(io::ErrorKind::BrokenPipe)?,
+            export: Export::default(),
+            chunk: Vec::with_capacity(CHUNK),
+            taken: 0,
+        })
+    }
+
+    async fn next(&mut self) -> io::Result<Option<Entry>> {
+        loop {
+            let mut left = self.chunk.get(self.taken..).unwrap_or_default();
+            let entry = self.export.next(&mut left);
+            self.taken = self.chunk.len() - left.len();
+            if entry.is_some() {
+                return Ok(entry);
+            }
+            self.chunk.clear();
+            self.taken = 0;
+            if self.output.read_buf(&mut self.chunk).await? == 0 {
+                return match self.journalctl.wait().await? {
+                    status if status.success() => Ok(None),
+                    status => Err(failed(status)),
+                };
+            }
+        }
+    }
+}
+
+/// What it complains of goes into this process's journal.
+fn journalctl() -> Command {
+    let mut journalctl = Command::new("journalctl");
+    journalctl
+        .args(["--quiet", "--no-pager"])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .kill_on_drop(true);
+    journalctl
+}
+
+fn failed(status: ExitStatus) -> io::Error {
+    io::Error::other(format!("journalctl: {status}"))
+}
+
+/// Pure: the copy of an entry in journald's own format: a field with any bytes has its length before them.
+fn written(key: &str, entry: &Entry) -> Vec<u8> {
+    let priority: &[u8] = match entry.priority.as_slice() {
+        b"" => b"6",
+        priority => priority,
+    };
+    let mut bytes = Vec::with_capacity(entry.message.len() + 512);
+    for (field, value) in [
+        ("MESSAGE", entry.message.as_slice()),
+        ("PRIORITY", priority),
+        ("SYSLOG_IDENTIFIER", &entry.identifier),
+        ("BEEMESH_CONTAINER", key.as_bytes()),
+        ("BEEMESH_COPY_OF", &entry.cursor),
+    ] {
+        bytes.extend(field.as_bytes());
+        bytes.push(b'\n');
+        bytes.extend((value.len() as u64).to_le_bytes());
+        bytes.extend(value);
+        bytes.push(b'\n');
+    }
+    bytes
 }
 
 #[cfg(test)]
@@ -188,40 +279,45 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_lines_that_the_unit_lacks_are_copied_and_each_once() {
-        let entry = |json: &str| serde_json::from_str(json).unwrap();
-        let entries: Vec<BTreeMap<String, Value>> = [
-            r#"{"__CURSOR":"1","_SYSTEMD_UNIT":"libpod-conmon-a.scope","CONTAINER_ID_FULL":"a","CONTAINER_NAME":"web-app","PRIORITY":"3","MESSAGE":"first"}"#,
-            r#"{"__CURSOR":"2","_SYSTEMD_UNIT":"libpod-conmon-a.scope","CONTAINER_ID_FULL":"a","CONTAINER_NAME":"web-app","MESSAGE":[255,10]}"#,
-            r#"{"__CURSOR":"3","_SYSTEMD_UNIT":"web.service","CONTAINER_ID_FULL":"a","CONTAINER_NAME":"web-app","MESSAGE":"adopted"}"#,
-            r#"{"__CURSOR":"4","_SYSTEMD_UNIT":"web.service","BEEMESH_COPY_OF":"1","MESSAGE":"first"}"#,
-            r#"{"__CURSOR":"5","_SYSTEMD_UNIT":"other.service","MESSAGE":"of no container"}"#,
-        ]
-        .map(entry)
-        .to_vec();
-        let line = Line {
-            cursor: "2".into(),
-            container: "a".into(),
-            identifier: "web-app".into(),
-            priority: "6".into(),
-            message: vec![255, 10],
+    fn only_what_the_unit_lacks_is_missing() {
+        let entry = |cursor: &str, unit: &str| Entry {
+            cursor: cursor.into(),
+            unit: unit.into(),
+            ..Entry::default()
         };
-        assert_eq!(missing("web.service", &entries), [line]);
-        assert_eq!(missing("web.service", &entries[2..]), []);
+        let known = BTreeSet::from([mark(b"s=1;i=1")]);
+        for (cursor, unit, expected) in [
+            ("s=1;i=1", "libpod-conmon-a.scope", false),
+            ("s=1;i=2", "libpod-conmon-a.scope", true),
+            ("s=1;i=3", "", true),
+            ("s=1;i=4", "web.service", false),
+        ] {
+            let entry = entry(cursor, unit);
+            assert_eq!(
+                is_missing("web.service", &entry, &known),
+                expected,
+                "{entry:?}"
+            );
+        }
     }
 
     #[test]
-    fn an_entry_may_hold_any_bytes() {
-        let line = Line {
-            cursor: "c".into(),
-            container: "i".into(),
-            identifier: "n".into(),
-            priority: "6".into(),
+    fn a_copy_may_hold_any_bytes_and_names_what_it_copies() {
+        let entry = Entry {
+            cursor: b"c".to_vec(),
             message: b"a\nb".to_vec(),
+            ..Entry::default()
         };
-        let bytes = entry(&line);
+        let bytes = written("i", &entry);
         assert!(
-            bytes.starts_with(b"MESSAGE\n\x03\0\0\0\0\0\0\0a\nb\nPRIORITY\n\x01"),
+            bytes
+                .starts_with(b"MESSAGE\n\x03\0\0\0\0\0\0\0a\nb\nPRIORITY\n\x01\0\0\0\0\0\0\x006\n"),
+            "{bytes:?}"
+        );
+        assert!(
+            bytes.ends_with(
+                b"BEEMESH_CONTAINER\n\x01\0\0\0\0\0\0\0i\nBEEMESH_COPY_OF\n\x01\0\0\0\0\0\0\0c\n"
+            ),
             "{bytes:?}"
         );
     }

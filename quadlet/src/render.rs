@@ -6,6 +6,7 @@
 use std::collections::BTreeSet;
 
 use beemesh_protocol::{ClusterId, state::Object};
+use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
@@ -229,10 +230,13 @@ fn yaml_text(documents: &[Value]) -> String {
     text
 }
 
+/// What stands between two documents of a YAML that [`render`] wrote, and nowhere else in it.
+const BETWEEN: &str = "\n---\n";
+
 /// The documents of a YAML that [`render`] wrote; empty when it is not such a one.
 fn documents(yaml: &[u8]) -> Vec<Value> {
     let text = str::from_utf8(yaml).unwrap_or_default();
-    let documents = text.split("\n---\n").map(serde_json::from_str);
+    let documents = text.split(BETWEEN).map(serde_json::from_str);
     documents.collect::<Result<_, _>>().unwrap_or_default()
 }
 
@@ -240,6 +244,32 @@ fn documents(yaml: &[u8]) -> Vec<Value> {
 #[must_use]
 pub fn images(yaml: &[u8]) -> Vec<Image> {
     images_of(&documents(yaml))
+}
+
+/// The names of the init containers of a YAML that [`render`] wrote, as the manifest has them. Keeps nothing else of it:
+/// the supervisor asks, whose memory is small.
+#[must_use]
+pub fn init_containers(yaml: &[u8]) -> Vec<String> {
+    #[derive(Deserialize)]
+    struct Document {
+        spec: Option<Spec>,
+    }
+    #[derive(Deserialize)]
+    struct Spec {
+        #[serde(default, rename = "initContainers")]
+        init: Vec<Named>,
+    }
+    #[derive(Deserialize)]
+    struct Named {
+        name: String,
+    }
+    let text = str::from_utf8(yaml).unwrap_or_default();
+    let documents = text.split(BETWEEN);
+    let specs = documents.filter_map(|text| serde_json::from_str::<Document>(text).ok()?.spec);
+    specs
+        .flat_map(|spec| spec.init)
+        .map(|init| init.name)
+        .collect()
 }
 
 fn images_of(documents: &[Value]) -> Vec<Image> {

@@ -9,8 +9,8 @@ use beemesh_protocol::{
 use beemesh_quadlet::{
     manifest::{self, is_workload, workload_name},
     render::{
-        self, Image, Pull, Quadlet, RenderError, Rendered, Revision, images, private_prefix,
-        read_quadlet, render, volumes,
+        self, Image, Pull, Quadlet, RenderError, Rendered, Revision, images, init_containers,
+        private_prefix, read_quadlet, render, volumes,
     },
 };
 use proptest::prelude::*;
@@ -111,6 +111,7 @@ fn a_quadlet_says_what_it_runs() {
             image("quay.io/shop/web:1.2", Pull::IfNotPresent),
         ]
     );
+    assert_eq!(init_containers(&rendered.yaml), ["prepare"]);
     let names = volumes(&rendered.yaml);
     let private = names
         .iter()

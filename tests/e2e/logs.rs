@@ -1,6 +1,8 @@
-//! `beemesh logs` gives what the containers of a workload say, from any host.
+//! `beemesh logs` and the journal of its unit give what the containers of a workload say.
 
-use harness::{Cluster, pod, pod_on, secs, two_containers, wait_for};
+use std::time::Duration;
+
+use harness::{Cluster, IMAGE, pod, pod_on, secs, two_containers, wait_for};
 
 #[test]
 fn output_is_read_from_any_host_and_followed_until_asked_to_end() {
@@ -104,6 +106,71 @@ fn the_end_of_the_workload_ends_what_follows_it(cluster: &Cluster) {
                 "{} of {which}: {ended}",
                 host.name
             );
+        }
+    });
+}
+
+/// An init container, one container that begins with a long line and one that begins with many.
+fn talkative(name: &str, init: &str) -> String {
+    let stay = "while :; do sleep 1 & wait $!; done";
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  initContainers:\n  - name: zero\n    image: {IMAGE}\n    \
+         command: [sh, -c, '{init}']\n  containers:\n  - name: one\n    image: {IMAGE}\n    \
+         command: [sh, -c, 'trap \"exit 0\" TERM; s=xxxxx; while [ ${{#s}} -lt 5000 ]; do s=$s$s; done; echo long $s; {stay}']\n  \
+         - name: two\n    image: {IMAGE}\n    \
+         command: [sh, -c, 'trap \"exit 0\" TERM; i=0; while [ $i -lt 1500 ]; do i=$((i+1)); echo two counts $i; done; {stay}']\n"
+    )
+}
+
+#[test]
+fn what_containers_say_before_their_adoption_is_in_the_units_journal_once() {
+    let cluster = Cluster::formed("early", 1);
+    let host = cluster.host(1);
+    let answer = host.apply(&talkative("early", "echo zero says hello"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let said = || {
+        host.sh("journalctl -u beemesh-pod-early -o cat --all --no-pager")
+            .ok()
+    };
+    let long = format!("long {}", "x".repeat(5120));
+    let once = |lines: &str| {
+        for wanted in ["zero says hello", &long, "two counts 1500"] {
+            let count = lines.lines().filter(|line| *line == wanted).count();
+            if count != 1 {
+                return Err(format!("{count} times {wanted:.20}"));
+            }
+        }
+        Ok(())
+    };
+    // A supervisor that is killed while it copies, or just after it has, is followed by one that copies too.
+    for _ in 0..5 {
+        std::thread::sleep(Duration::from_millis(350));
+        let kill = "systemctl kill --kill-whom=main -s KILL beemesh-pod-early.service";
+        let _ = host.sh(kill).ok();
+        wait_for("the next supervisor", secs(20), || {
+            match host.unit("beemesh-pod-early.service", "ActiveState") {
+                state if state == "active" => Ok(()),
+                state => Err(state),
+            }
+        });
+    }
+    wait_for("every line in the unit's journal", secs(20), || {
+        once(&said())
+    });
+    // Until then the last supervisor has looked twice.
+    std::thread::sleep(secs(4));
+    assert_eq!(once(&said()), Ok(()));
+
+    let given_up = talkative("gives-up", "echo zero gives up; exit 3");
+    let answer = host.try_apply(&given_up, &["--wait=60"]);
+    assert_eq!(answer.code, 1, "{answer}");
+    wait_for("the reason in the unit's journal", secs(60), || {
+        let line = "journalctl -u beemesh-pod-gives-up -o cat --no-pager";
+        let said = host.sh(line).ok();
+        if said.lines().any(|line| line == "zero gives up") {
+            Ok(())
+        } else {
+            Err(said)
         }
     });
 }

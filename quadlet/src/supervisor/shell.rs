@@ -227,10 +227,12 @@ async fn carry_out(
                 }
             }
         }),
-        Effect::Play { revision } => Some(match play(podman, eye, settings, revision).await {
-            Ok(()) => Event::Played,
-            Err(failure) => Event::Failed(failure),
-        }),
+        Effect::Play { revision } => {
+            Some(match play(podman, eye, copies, settings, revision).await {
+                Ok(()) => Event::Played,
+                Err(failure) => Event::Failed(failure),
+            })
+        }
         Effect::Start { container } => match podman.start(&container).await {
             Ok(()) => Some(Event::Hint),
             Err(error) => Some(Event::Failed(classify(&error))),
@@ -240,7 +242,7 @@ async fn carry_out(
             let unit = render::unit_name(&settings.workload);
             let attached = adopt::attach(&unit, &conmons).await;
             if !attached.is_empty() {
-                copies.begin(unit, eye.containers());
+                copies.begin(unit, eye.sources());
             }
             Some(Event::Attached(attached))
         }
@@ -258,7 +260,7 @@ async fn carry_out(
             if matches!(status, Status::Failed { .. }) {
                 // What a container said before it was given up is what its administrator looks for.
                 copies
-                    .finish(&render::unit_name(&settings.workload), &eye.containers())
+                    .finish(&render::unit_name(&settings.workload), &eye.sources())
                     .await;
             }
             say(&status);
@@ -270,7 +272,8 @@ async fn carry_out(
 
 async fn play(
     podman: &Podman,
-    eye: &Eye,
+    eye: &mut Eye,
+    copies: &mut Copies,
     settings: &Settings,
     revision: u64,
 ) -> Result<(), Failure> {
@@ -316,6 +319,11 @@ async fn play(
     let Err(error) = podman.play(&yaml).await else {
         return Ok(());
     };
+    // What a container said before it failed the play is what its administrator looks for, and nobody adopted it.
+    if eye.look().await.is_ok() {
+        let unit = render::unit_name(&settings.workload);
+        copies.finish(&unit, &eye.sources()).await;
+    }
     // Podman rolls nothing back, and what is left holds on to damaged layers.
     if let Err(error) = down(eye, settings).await {
         tracing::warn!(%error, "what is left of a failed play was not removed");

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{Persisted, SeenPod, Sight};
+use crate::early::Source;
 use crate::health::{Container, Restart, Role, Run};
 use crate::podman::{Details, Pod, Podman, PodmanError, service_container};
 use crate::render;
@@ -16,6 +17,8 @@ pub(super) struct Eye {
     workload: String,
     known: BTreeMap<String, (Run, i64, Details)>,
     service: Option<(String, u32)>,
+    /// The ids of the workload's containers at the last look.
+    members: Vec<String>,
 }
 
 impl Eye {
@@ -26,6 +29,7 @@ impl Eye {
             workload: workload.to_owned(),
             known: BTreeMap::new(),
             service: None,
+            members: Vec::new(),
         }
     }
 
@@ -44,9 +48,18 @@ impl Eye {
         ))
     }
 
-    /// The containers that were there at the last look.
-    pub(super) fn containers(&self) -> Vec<String> {
-        self.known.keys().cloned().collect()
+    /// Whose output the unit's journal should have: the workload's containers that were there at the last look.
+    pub(super) fn sources(&self) -> Vec<Source> {
+        if self.members.is_empty() {
+            return Vec::new();
+        }
+        let init = self
+            .persisted()
+            .map(|(_, yaml)| render::init_containers(&yaml));
+        let init = init.unwrap_or_default().into_iter();
+        let init = init.map(|name| Source::Init(format!("{}-{name}", self.workload)));
+        let members = self.members.iter().cloned().map(Source::Container);
+        init.chain(members).collect()
     }
 
     pub(super) async fn look(&mut self) -> Result<Sight, PodmanError> {
@@ -60,6 +73,7 @@ impl Eye {
             ),
             None => {
                 self.known.clear();
+                self.members.clear();
                 self.service = None;
                 None
             }
@@ -71,6 +85,10 @@ impl Eye {
     }
 
     async fn inspect(&mut self, pod: Pod, yaml: Option<&[u8]>) -> Result<SeenPod, PodmanError> {
+        let ours = pod.workload() == Some(&self.workload);
+        let is_member = |container: &&Container| ours && container.role == Role::Member;
+        let members = pod.containers.iter().filter(is_member);
+        self.members = members.map(|container| container.id.clone()).collect();
         self.known
             .retain(|id, _| pod.containers.iter().any(|container| container.id == *id));
         for container in &pod.containers {
@@ -112,7 +130,6 @@ impl Eye {
             .find_map(|container| self.details(container))
             .map(|details| details.restart);
         let has_init = yaml.is_some_and(|yaml| contains(yaml, b"\"initContainers\""));
-        let ours = pod.workload() == Some(&self.workload);
         let labels = match (ours, pod.revision(), pod.index()) {
             (true, Some(revision), Some(index)) => Some(Persisted { revision, index }),
             _ => None,
