@@ -2,7 +2,7 @@
 
 use std::{net::IpAddr, path::PathBuf};
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
 
 /// Connects this host to the other hosts of its Beemesh cluster. Started by systemd as beemesh-agent.service.
 ///
@@ -33,4 +33,20 @@ pub(crate) struct Arguments {
     /// Listen on this address only.
     #[arg(long, hide = true)]
     pub(crate) listen: Option<IpAddr>,
+    #[command(subcommand)]
+    pub(crate) command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Removes from this host all that Beemesh has made
+    ///
+    /// The agent and the gateway are stopped and disabled; every workload's pod, unit, volumes (those of claims included)
+    /// and secrets are removed, and the host's key, log and configuration. Other hosts keep this one as a missing member;
+    /// if it comes back, then as a new host. Images of workloads stay.
+    Purge {
+        /// Really: without it this only lists what would be removed
+        #[arg(long)]
+        yes: bool,
+    },
 }

@@ -12,6 +12,7 @@ mod lifecycle;
 mod mesh;
 mod notify;
 mod podman;
+mod purge;
 mod relay;
 mod systemd;
 mod units;
@@ -22,7 +23,12 @@ use anyhow::Context;
 use clap::Parser;
 use tracing_subscriber::EnvFilter;
 
-use crate::{agent::Settings, args::Arguments, config::Sources, systemd::Places};
+use crate::{
+    agent::Settings,
+    args::{Arguments, Command},
+    config::Sources,
+    systemd::Places,
+};
 
 /// A configuration error, or a host that lacks what Beemesh needs: a restart would only repeat it.
 const EXIT_CONFIG: u8 = 78;
@@ -31,6 +37,9 @@ const BLOCKING_THREADS_MAX: usize = 8;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if let Some(Command::Purge { yes }) = arguments.command {
+        return purge::run(arguments, yes);
+    }
     log();
     let settings = match settings(arguments) {
         Ok(settings) => settings,

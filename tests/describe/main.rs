@@ -55,7 +55,11 @@ fn describe(folder: &Path) -> io::Result<()> {
     let pages = |section: u8| folder.join(format!("man{section}"));
     let commands = cli::Args::command().disable_help_subcommand(true);
     made(commands, 1, &pages(1))?;
-    made(agent::Arguments::command(), 8, &pages(8))?;
+    made(
+        agent::Arguments::command().disable_help_subcommand(true),
+        8,
+        &pages(8),
+    )?;
     made(gateway::Config::command(), 8, &pages(8))?;
     written("beemesh-pod.8", &pages(8))?;
     written("beemesh-agent.toml.5", &pages(5))?;

@@ -26,9 +26,14 @@ fn every_program_and_subcommand_has_a_page_and_every_shell_completes_them() {
     };
     assert_eq!(
         names(&folder.join("man8")),
-        ["beemesh-agent.8", "beemesh-gateway.8", "beemesh-pod.8"]
-            .map(str::to_owned)
-            .into()
+        [
+            "beemesh-agent-purge.8",
+            "beemesh-agent.8",
+            "beemesh-gateway.8",
+            "beemesh-pod.8"
+        ]
+        .map(str::to_owned)
+        .into()
     );
     assert_eq!(
         names(&folder.join("man5")),
