@@ -316,6 +316,7 @@ impl Agent {
         match event {
             SystemdEvent::Units(units) => {
                 self.systemd_trouble.clear();
+                units.iter().for_each(|unit| self.supervise(unit));
                 let by_name = units.iter().cloned();
                 self.units = by_name.map(|unit| (unit.workload.clone(), unit)).collect();
                 self.listed = true;
@@ -337,6 +338,20 @@ impl Agent {
             }
             SystemdEvent::Lost(reason) => self.systemd_trouble = reason,
         }
+    }
+
+    /// A unit that was started while Beemesh was not installed is a plain Quadlet, which says nothing of its health.
+    fn supervise(&self, unit: &UnitState) {
+        if unit.active != "active" || !unit.status.is_empty() {
+            return;
+        }
+        let (systemd, workload) = (self.systemd.clone(), unit.workload.clone());
+        tokio::spawn(async move {
+            let order = Order::Supervise(workload.clone());
+            if let Err(reason) = systemd.carry_out(order).await {
+                tracing::warn!(workload, reason, "the unit runs without its supervisor");
+            }
+        });
     }
 
     /// Podman fsyncs nothing: without this a power cut soon after the first start takes the gateway's image with it.

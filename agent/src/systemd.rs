@@ -58,6 +58,8 @@ pub(crate) enum Order {
     Start(String),
     /// Stop the unit.
     Stop(String),
+    /// Make a unit that runs as a plain Quadlet run its supervisor, which adopts the pod.
+    Supervise(String),
     /// `syncfs` on the file system of Podman's storage.
     SyncStorage,
 }
@@ -154,6 +156,13 @@ impl Systemd {
             Order::Start(workload) => self.start_unit(&unit_of(&workload)?).await,
             Order::Stop(workload) => {
                 manager::stop(&connected(&self.0.bus).await?, &unit_of(&workload)?).await
+            }
+            Order::Supervise(workload) => {
+                let unit = unit_of(&workload)?;
+                // With the drop-in loaded, the death of the main process takes nothing along, and what is started in its
+                // place is the supervisor.
+                self.loaded().await?;
+                manager::kill_watcher(&connected(&self.0.bus).await?, &unit).await
             }
             Order::SyncStorage => {
                 let storage = self.0.storage.clone();

@@ -18,6 +18,10 @@ pub(super) const UNIT: &str = "org.freedesktop.systemd1.Unit";
 pub(super) const UNIT_SERVICE: &str = "org.freedesktop.systemd1.Service";
 pub(super) const UNITS: &str = "/org/freedesktop/systemd1/unit";
 
+/// The program that watches a container for Podman. It is the main process of a plain `.kube` unit.
+const WATCHER: &str = "conmon";
+const SIGKILL: i32 = 9;
+
 /// One line of `ListUnits`: name, description, load, active and sub state, following, path, job id, type and path.
 pub(super) type Listed = (
     String,
@@ -43,6 +47,8 @@ pub(super) trait Manager {
     fn start_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn stop_unit(&self, name: &str, mode: &str) -> zbus::Result<OwnedObjectPath>;
     fn reset_failed_unit(&self, name: &str) -> zbus::Result<()>;
+    fn kill_unit(&self, name: &str, whom: &str, signal: i32) -> zbus::Result<()>;
+    fn load_unit(&self, name: &str) -> zbus::Result<OwnedObjectPath>;
     fn list_units_by_patterns(
         &self,
         states: &[&str],
@@ -99,6 +105,30 @@ pub(super) async fn stop(bus: &Connection, unit: &str) -> Result<(), String> {
         Err(JobError::Words(words)) => Err(words),
         Err(JobError::NoSuchUnit) | Ok(()) => Ok(()),
     }
+}
+
+/// Kills the unit's main process, and nothing else, if it is Podman's watcher of a container.
+pub(super) async fn kill_watcher(bus: &Connection, unit: &str) -> Result<(), String> {
+    let manager = ManagerProxy::new(bus).await.map_err(words)?;
+    let path = manager.load_unit(unit).await.map_err(words)?;
+    let properties = PropertiesProxy::builder(bus)
+        .destination(SERVICE)
+        .path(path)
+        .cache_properties(CacheProperties::No)
+        .build()
+        .await
+        .map_err(words)?;
+    let interface = InterfaceName::from_static_str_unchecked(UNIT_SERVICE);
+    let pid = properties.get(interface, "MainPID").await;
+    let pid = pid.map_err(|error| words(error.into()))?;
+    let pid = u32::try_from(pid).map_err(|error| error.to_string())?;
+    let name = tokio::fs::read_to_string(format!("/proc/{pid}/comm")).await;
+    if name.is_ok_and(|name| name.trim_end() == WATCHER) {
+        let killed = manager.kill_unit(unit, "main", SIGKILL).await;
+        return killed
+            .map_err(|error| format!("kill the main process of {unit}: {}", words(error)));
+    }
+    Ok(())
 }
 
 /// Makes systemd forget that the unit failed.
