@@ -69,12 +69,16 @@ check: generate-check ## format, lints, tidy rules and unit tests; changes nothi
 generate-check: ## the committed FlatBuffers code is what flatc makes of the schema
 	tests/generate-check
 
-# The hosts lie over one install tree, so that booting three of them copies nothing.
+# Beemesh is installed by dnf on one booted host, and what that has changed lies over the root of all others: dnf is
+# tried, and booting three hosts copies nothing. The second repository has another release of the same, to upgrade to.
 e2e: PROFILE := dev
 e2e: ## boot hosts and run the end-to-end tests (ONLY=name for one file)
-	rm -rf $(LAYER)
-	$(MAKE) PROFILE=dev DESTDIR=$(LAYER) install >/dev/null
-	BEEMESH_LAYER=$(LAYER) SUITE=$(SUITE) $(CARGO) test -p beemesh-tests --locked --no-fail-fast $(addprefix --test ,$(or $(ONLY),$(E2E))) -- --test-threads=1 --nocapture $(CASE)
+	$(MAKE) --no-print-directory PROFILE=dev repo
+	RELEASE=2 rpm/build --quick $(TARGET_DIR)/rpm2
+	rpm/repo $(TARGET_DIR)/rpm2 $(TARGET_DIR)/repo2 $(TARGET_DIR)/stubs
+	rpm/layer $(SUITE) $(TARGET_DIR)/repo $(TARGET_DIR)/stubs $(LAYER)
+	BEEMESH_LAYER=$(LAYER) BEEMESH_OFFER='$(CURDIR)/rpm/offer "$$1" $(abspath $(addprefix $(TARGET_DIR)/,repo repo2 stubs))' \
+	  SUITE=$(SUITE) $(CARGO) test -p beemesh-tests --locked --no-fail-fast $(addprefix --test ,$(or $(ONLY),$(E2E))) -- --test-threads=1 --nocapture $(CASE)
 
 test: ## everything: set-up, check, booted hosts
 	tests/prepare

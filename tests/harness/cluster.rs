@@ -58,12 +58,46 @@ impl Cluster {
     #[must_use]
     #[track_caller]
     pub fn booted(test: &str, count: usize) -> Self {
+        let layer = std::env::var("BEEMESH_LAYER");
+        let layer =
+            layer.expect("BEEMESH_LAYER names an install tree: run the tests by `make test`");
+        let cluster = Self::boot_all(test, count, &layer);
+        cluster.each(prepare);
+        cluster
+    }
+
+    /// Boots `count` hosts without Beemesh, which find its packages in the repositories `repo` and `repo2` by dnf.
+    ///
+    /// # Panics
+    /// When a host does not boot.
+    #[must_use]
+    #[track_caller]
+    pub fn bare(test: &str, count: usize) -> Self {
+        let cluster = Self::boot_all(test, count, "");
+        let offer = std::env::var("BEEMESH_OFFER");
+        let offer =
+            offer.expect("BEEMESH_OFFER puts packages on hosts: run the tests by `make test`");
+        cluster.each(|host| {
+            let offered = Command::new("sh")
+                .arg("-c")
+                .arg(&offer)
+                .arg("sh")
+                .arg(host.root())
+                .output();
+            let offered = offered.expect("a shell runs");
+            let said = String::from_utf8_lossy(&offered.stderr);
+            assert!(offered.status.success(), "{offer}: {said}");
+            host.dnf(&["install", "debian-root"]);
+        });
+        cluster.each(load_image);
+        cluster
+    }
+
+    #[track_caller]
+    fn boot_all(test: &str, count: usize, layer: &str) -> Self {
         let top = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .expect("tests/ lies in the project");
-        let layer = std::env::var_os("BEEMESH_LAYER").map(PathBuf::from);
-        let layer =
-            layer.expect("BEEMESH_LAYER names an install tree: run the tests by `make test`");
         // An installed suite has its own.
         let path = |variable: &str, otherwise: &str| {
             std::env::var_os(variable).map_or_else(|| top.join(otherwise), PathBuf::from)
@@ -78,13 +112,7 @@ impl Cluster {
             logs,
         };
         cluster.testbed(&["down"]);
-        cluster.testbed(&[
-            "up",
-            &count.to_string(),
-            &suite,
-            &layer.display().to_string(),
-        ]);
-        cluster.each(prepare);
+        cluster.testbed(&["up", &count.to_string(), &suite, layer]);
         cluster
     }
 
@@ -208,10 +236,16 @@ impl Drop for Cluster {
     }
 }
 
-/// What a package's scriptlets do, and the test image.
+/// What is left to do where the layer is a copy of files and not the work of dnf, and the test image.
 fn prepare(host: &Host) {
-    let line = "systemd-sysusers && systemd-tmpfiles --create beemesh.conf && systemctl daemon-reload \
-                && mkdir -p /tmp/image/bin && cp /bin/busybox /tmp/image/bin && cd /tmp/image \
+    let line =
+        "systemd-sysusers && systemd-tmpfiles --create beemesh.conf && systemctl daemon-reload";
+    let _ = host.sh(line).ok();
+    load_image(host);
+}
+
+fn load_image(host: &Host) {
+    let line = "mkdir -p /tmp/image/bin && cp /bin/busybox /tmp/image/bin && cd /tmp/image \
                 && for tool in sh echo sleep httpd cat ls wget nc date trap true false test; do ln -sf busybox bin/$tool; done \
                 && tar -c . | podman import -q - localhost/beemesh-demo:1 && sync";
     let _ = host.sh(line).ok();
@@ -219,13 +253,7 @@ fn prepare(host: &Host) {
 
 fn start_agent(host: &Host) {
     let _ = host
-        .run(&[
-            "systemctl",
-            "enable",
-            "--now",
-            "beemesh-agent.socket",
-            "beemesh-agent.service",
-        ])
+        .run(&["systemctl", "enable", "--now", "beemesh-agent"])
         .ok();
     wait_for(&format!("the gateway of {}", host.name), secs(60), || {
         let status = host.status();

@@ -118,6 +118,18 @@ impl Host {
         self.run(&["sh", "-c", line])
     }
 
+    /// Runs dnf on the host. Its own success says nothing of scriptlets, so what it prints is looked at, too.
+    ///
+    /// # Panics
+    /// When the packages or one of their scriptlets failed.
+    #[track_caller]
+    pub fn dnf(&self, args: &[&str]) {
+        let answer = self.run(&[&["dnf", "-y"], args].concat());
+        let said = answer.to_string();
+        let failed = said.to_lowercase().contains("scriptlet failed");
+        assert!(answer.code == 0 && !failed, "dnf {args:?}: {said}");
+    }
+
     /// Runs `beemesh` on the host.
     #[must_use]
     pub fn beemesh(&self, args: &[&str]) -> Answer {

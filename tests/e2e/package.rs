@@ -1,0 +1,209 @@
+//! Beemesh as its users get it: by dnf, from the repository that `make repo` makes.
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Instant,
+};
+
+use harness::{Cluster, Host, pod, secs, two_containers, wait_for};
+
+/// What lies on a host of Beemesh or because of it.
+fn traces(host: &Host) -> BTreeSet<String> {
+    let looked = host.sh(
+        "find / -xdev \\( -path /proc -o -path /sys -o -path /srv -o -path /tmp -o -path /run/systemd -o -path /var/log \
+           -o -path /var/cache -o -path /var/lib/dnf -o -path /usr/lib/sysimage \\) -prune -o -name '*beemesh*' -print; \
+         find /run /var/lib/containers/storage/volumes /etc/beemesh -name '*beemesh*' 2>/dev/null; \
+         systemctl list-units --all --plain --no-legend '*beemesh*' | cut -d' ' -f1; \
+         systemctl list-unit-files --no-legend '*beemesh*' | cut -d' ' -f1; \
+         podman pod ps --format 'pod {{.Name}}'; podman ps -a --format 'container {{.Names}}'; \
+         podman images --format 'image {{.Repository}}:{{.Tag}}'; podman volume ls --format 'volume {{.Name}}'; \
+         podman secret ls --format 'secret {{.Name}}'; ss -Hlnt; ss -Hlnu; true",
+    );
+    let lines = looked.ok();
+    let lines = lines.lines().map(str::trim).filter(|line| !line.is_empty());
+    // Podman makes this image for the first pod of any Quadlet, and the group stays, as Fedora's packaging rules want it.
+    let lines = lines.filter(|line| !line.contains("podman-pause"));
+    lines.map(str::to_owned).collect()
+}
+
+fn started(host: &Host) {
+    let _ = host
+        .run(&["systemctl", "enable", "--now", "beemesh-agent"])
+        .ok();
+}
+
+fn answers(host: &Host) {
+    wait_for(&format!("the gateway of {}", host.name), secs(60), || {
+        let status = host.status();
+        if status["quorum"] == true {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    });
+}
+
+#[test]
+fn a_host_runs_a_workload_ten_seconds_after_its_install_and_nothing_stays_after_a_purge() {
+    let cluster = Cluster::bare("package-purge", 1);
+    let host = cluster.host(1);
+    let before = traces(host);
+    let begun = Instant::now();
+    host.dnf(&["install", "beemesh"]);
+    let enabled = host.run(&["systemctl", "is-enabled", "beemesh-agent.service"]);
+    assert_eq!(enabled.out, "disabled\n", "an administrator enables it");
+    started(host);
+    let answer = host.apply(&two_containers("web", "first"));
+    let took = begun.elapsed();
+    assert_eq!(answer["settled"], true, "{answer}");
+    eprintln!("from `dnf install` to a running workload: {took:?}");
+    assert!(took < secs(10), "{took:?}");
+    assert_eq!(
+        host.run(&["systemctl", "--failed", "--plain", "--no-legend"])
+            .ok(),
+        ""
+    );
+
+    let purge = ["/usr/libexec/beemesh/beemesh-agent", "purge"];
+    let refused = host.run(&purge);
+    assert_eq!(refused.code, 1, "{refused}");
+    assert!(refused.out.contains("workload web"), "{refused}");
+    assert_eq!(host.containers("web").len(), 2, "only --yes removes");
+    let _ = host.run(&[&purge[..], &["--yes"]].concat()).ok();
+    host.dnf(&["remove", "beemesh"]);
+    let after = traces(host);
+    let left: Vec<_> = after.difference(&before).collect();
+    assert!(left.is_empty(), "{left:#?}");
+}
+
+#[test]
+fn workloads_stay_without_the_package_and_are_adopted_with_it() {
+    let cluster = Cluster::bare("package-remove", 1);
+    let host = cluster.host(1);
+    host.dnf(&["install", "beemesh"]);
+    started(host);
+    let answer = host.apply(&pod("web", "first"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let before = host.containers("web");
+
+    host.dnf(&["remove", "beemesh"]);
+    assert_eq!(host.containers("web"), before, "removal stops no pod");
+    assert_eq!(host.sh("rpm -qa 'beemesh*'").out, "");
+    assert_eq!(
+        host.sh("podman images -q localhost/beemesh-gateway").out,
+        ""
+    );
+    let _ = host.sh("sync").ok();
+    cluster.crash(&[host]);
+    cluster.boot(&[host]);
+    wait_for("web as a plain Quadlet", secs(90), || {
+        let state = host.unit("beemesh-pod-web.service", "ActiveState");
+        match (state.as_str(), host.containers("web").len()) {
+            ("active", 1) => Ok(()),
+            seen => Err(format!("{seen:?}")),
+        }
+    });
+    let start = host.unit("beemesh-pod-web.service", "ExecStart");
+    assert!(start.contains("podman kube play"), "{start}");
+
+    let before = host.containers("web");
+    host.dnf(&["install", "beemesh"]);
+    started(host);
+    answers(host);
+    cluster.running("web", 1, &[host]);
+    assert_eq!(host.containers("web"), before, "adopted as it runs");
+}
+
+#[test]
+fn an_upgrade_of_three_hosts_under_load_restarts_no_container_and_fails_no_apply() {
+    let cluster = Cluster::bare("package-upgrade", 3);
+    let first = concat!("beemesh-", env!("CARGO_PKG_VERSION"), "-1.local");
+    cluster.each(|host| host.dnf(&["install", first]));
+    cluster.form();
+    let answer = cluster.host(1).apply(&two_containers("web", "first"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let before: Vec<_> = cluster
+        .hosts
+        .iter()
+        .map(|host| host.containers("web"))
+        .collect();
+    let images = |host: &Host| {
+        let listed = host
+            .sh("podman images -aq --no-trunc --filter label=io.beemesh.image=gateway")
+            .ok();
+        listed.lines().map(str::to_owned).collect::<BTreeSet<_>>()
+    };
+    let old = images(cluster.host(1));
+    assert_eq!(old.len(), 1, "{old:?}");
+
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let load: Vec<_> = cluster
+            .hosts
+            .iter()
+            .map(|host| scope.spawn(|| apply_until(host, &done)))
+            .collect();
+        for host in &cluster.hosts {
+            let gateway = host.unit("beemesh-gateway.service", "InvocationID");
+            let agent = host.unit("beemesh-agent.service", "InvocationID");
+            host.dnf(&["upgrade", "beemesh"]);
+            assert_ne!(host.unit("beemesh-agent.service", "InvocationID"), agent);
+            assert_ne!(
+                host.unit("beemesh-gateway.service", "InvocationID"),
+                gateway
+            );
+            cluster.ready();
+        }
+        done.store(true, Ordering::Relaxed);
+        for (host, load) in cluster.hosts.iter().zip(load) {
+            let applied = load.join().expect("the load does not panic");
+            eprintln!("{}: {applied} applies during the upgrade", host.name);
+            assert!(applied > 0, "{}", host.name);
+            // The last one that was acknowledged is there.
+            let (_, kept) = host.api("GET", "/v1/manifests", b"");
+            let name = format!("load-{}", host.name);
+            let kept = kept["manifests"]
+                .as_array()
+                .is_some_and(|all| all.iter().any(|one| one["name"] == name.as_str()));
+            assert!(kept, "{name}");
+        }
+    });
+    let after: Vec<_> = cluster
+        .hosts
+        .iter()
+        .map(|host| host.containers("web"))
+        .collect();
+    assert_eq!(after, before, "no container was restarted");
+    for host in &cluster.hosts {
+        wait_for(
+            &format!("one gateway image on {}", host.name),
+            secs(30),
+            || {
+                let now = images(host);
+                if now.len() == 1 && now != old {
+                    Ok(())
+                } else {
+                    Err(format!("{now:?}"))
+                }
+            },
+        );
+    }
+}
+
+/// Applies one small manifest after the other, each of which must be committed. Gives their number.
+fn apply_until(host: &Host, done: &AtomicBool) -> u32 {
+    let mut applied = 0;
+    while !done.load(Ordering::Relaxed) {
+        let name = format!("load-{}", host.name);
+        let yaml = format!(
+            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  count: \"{applied}\"\n"
+        );
+        let answer = host.try_apply(&yaml, &["--timeout", "60s"]);
+        assert_eq!(answer.code, 0, "apply {applied} on {}: {answer}", host.name);
+        applied += 1;
+        thread::sleep(std::time::Duration::from_millis(100));
+    }
+    applied
+}
