@@ -147,7 +147,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
         });
         tokio::select! {
             event = ipc_events.recv() => agent.on_ipc(event.context("the socket's task ended")?),
-            event = mesh_events.recv() => agent.on_mesh(event.context("the mesh ended")??),
+            event = mesh_events.recv() => agent.on_mesh(event.context("the mesh ended")?.context("the mesh ended")?),
             event = systemd_events.recv() => {
                 agent.on_systemd(event.context("the watch of systemd ended")?);
             }
