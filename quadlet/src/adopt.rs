@@ -3,7 +3,11 @@
 //! Input: the unit and the processes. From then on `systemctl status` lists them and what they log is the unit's. Needs
 //! `Delegate=yes` on the unit. The D-Bus connection lives for one call: a supervisor adopts seldom and lives long.
 
+mod stuck;
+
 use std::time::Duration;
+
+pub use stuck::free;
 
 /// systemd answers in milliseconds; during a daemon-reload with many units in a second or two.
 const ATTACH_TIME_MAX: Duration = Duration::from_secs(10);

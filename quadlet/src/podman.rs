@@ -18,6 +18,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::health::{Container, Restart, Role, Run};
 
+mod debris;
 mod error;
 mod events;
 mod logs;
@@ -253,7 +254,8 @@ impl Podman {
 
     /// Plays one workload's YAML with a service container. Success: every container was started.
     ///
-    /// Podman rolls nothing back: after an error call [`Podman::down`] with the same bytes.
+    /// Podman rolls nothing back: after an error call [`Podman::down`] and
+    /// [`Podman::remove_strays`] with the same bytes.
     pub async fn play(&self, yaml: &[u8]) -> Result<Played, PodmanError> {
         let query = wire::query(&[("serviceContainer", "true")]);
         let call = Call::post("play the pod", format!("/libpod/play/kube{query}"));

@@ -246,30 +246,50 @@ pub fn images(yaml: &[u8]) -> Vec<Image> {
     images_of(&documents(yaml))
 }
 
-/// The names of the init containers of a YAML that [`render`] wrote, as the manifest has them. Keeps nothing else of it:
-/// the supervisor asks, whose memory is small.
-#[must_use]
-pub fn init_containers(yaml: &[u8]) -> Vec<String> {
-    #[derive(Deserialize)]
-    struct Document {
-        spec: Option<Spec>,
-    }
-    #[derive(Deserialize)]
-    struct Spec {
-        #[serde(default, rename = "initContainers")]
-        init: Vec<Named>,
-    }
-    #[derive(Deserialize)]
-    struct Named {
-        name: String,
-    }
+/// What is read back of a pod. Keeps nothing else of it: the supervisor reads it, whose memory is small.
+#[derive(Deserialize)]
+struct Document {
+    metadata: Named,
+    spec: Option<Spec>,
+}
+
+#[derive(Deserialize)]
+struct Spec {
+    #[serde(default)]
+    containers: Vec<Named>,
+    #[serde(default, rename = "initContainers")]
+    init: Vec<Named>,
+}
+
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+fn pods(yaml: &[u8]) -> impl Iterator<Item = (String, Spec)> {
     let text = str::from_utf8(yaml).unwrap_or_default();
     let documents = text.split(BETWEEN);
-    let specs = documents.filter_map(|text| serde_json::from_str::<Document>(text).ok()?.spec);
-    specs
-        .flat_map(|spec| spec.init)
-        .map(|init| init.name)
-        .collect()
+    documents.filter_map(|text| {
+        let Document { metadata, spec } = serde_json::from_str(text).ok()?;
+        Some((metadata.name, spec?))
+    })
+}
+
+/// The names of the init containers of a YAML that [`render`] wrote, as the manifest has them.
+#[must_use]
+pub fn init_containers(yaml: &[u8]) -> Vec<String> {
+    let init = pods(yaml).flat_map(|(_, spec)| spec.init);
+    init.map(|init| init.name).collect()
+}
+
+/// The names of all containers of a YAML that [`render`] wrote, as Podman makes them of the pod's and theirs.
+#[must_use]
+pub fn container_names(yaml: &[u8]) -> Vec<String> {
+    let named = pods(yaml).flat_map(|(pod, spec)| {
+        let all = spec.init.into_iter().chain(spec.containers);
+        all.map(move |container| format!("{pod}-{}", container.name))
+    });
+    named.collect()
 }
 
 fn images_of(documents: &[Value]) -> Vec<Image> {

@@ -9,8 +9,8 @@ use beemesh_protocol::{
 use beemesh_quadlet::{
     manifest::{self, is_workload, workload_name},
     render::{
-        self, Image, Pull, Quadlet, RenderError, Rendered, Revision, images, init_containers,
-        private_prefix, read_quadlet, render, volumes,
+        self, Image, Pull, Quadlet, RenderError, Rendered, Revision, container_names, images,
+        init_containers, private_prefix, read_quadlet, render, volumes,
     },
 };
 use proptest::prelude::*;
@@ -112,6 +112,10 @@ fn a_quadlet_says_what_it_runs() {
         ]
     );
     assert_eq!(init_containers(&rendered.yaml), ["prepare"]);
+    assert_eq!(
+        container_names(&rendered.yaml),
+        ["shop_everything-prepare", "shop_everything-web"]
+    );
     let names = volumes(&rendered.yaml);
     let private = names
         .iter()

@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
-use harness::{Cluster, Host, pod, secs, two_containers, wait_for};
+use harness::{Cluster, Host, IMAGE, pod, secs, two_containers, wait_for};
 
 #[test]
 fn a_host_without_power_catches_up_and_a_minority_refuses_in_words() {
@@ -173,4 +173,68 @@ fn a_gateway_image_that_a_power_cut_damaged_is_repaired_without_a_human() {
             Err(status)
         }
     });
+}
+
+/// Podman's database is on the disk at once and its storage is not: a cut after a pod was taken down may bring back the
+/// storage of its containers, and with it their names.
+#[test]
+fn a_pod_is_played_again_whose_containers_only_the_storage_still_knows() {
+    let cluster = Cluster::formed("power-strays", 1);
+    let host = cluster.host(1);
+    let answer = host.apply(&pod("web", "first"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let listed = "podman ps -a --external --format '{{.Names}} {{.Status}}' | grep ^web-main";
+    let line = "cd /var/lib/containers/storage && cp -a overlay-containers/containers.json overlay-layers/layers.json /root \
+                && systemctl stop beemesh-pod-web.service \
+                && cp -a /root/containers.json overlay-containers && cp -a /root/layers.json overlay-layers \
+                && systemctl restart podman.service";
+    let _ = host.sh(line).ok();
+    assert_eq!(host.sh(listed).ok(), "web-main Storage\n");
+    let _ = host
+        .run(&["systemctl", "start", "beemesh-pod-web.service"])
+        .ok();
+    cluster.running("web", 1, &[host]);
+    assert!(host.sh(listed).ok().starts_with("web-main Up"));
+
+    // Podman removes a service container some time after its pod; its name is that of the bytes that are played.
+    let line = format!(
+        "systemctl stop beemesh-pod-web.service && cd /etc/containers/systemd/beemesh \
+         && podman create --name $(sha256sum beemesh-pod-web.*.yaml | cut -c1-12)-service {IMAGE} true \
+         && systemctl start beemesh-pod-web.service"
+    );
+    let _ = host.sh(&line).ok();
+    cluster.running("web", 1, &[host]);
+}
+
+/// What cleans up after a container in a scope that systemd ends may wait for the pod that waits for that scope. A process
+/// of Podman's name stands for it: the real one gets into that place in few of many shutdowns during a play.
+#[test]
+fn a_shutdown_does_not_wait_for_what_waits_for_it() {
+    let cluster = Cluster::formed("power-off", 1);
+    let host = cluster.host(1);
+    // It takes longer to end than Podman is left alone.
+    let slow = pod("web", "first").replace("\"exit 0\"", "\"sleep 5; exit 0\"");
+    let answer = host.apply(&slow);
+    assert_eq!(answer["settled"], true, "{answer}");
+    let stuck = "cp /bin/sh /root/podman && { setsid systemd-run --quiet --scope --unit=libpod-conmon-stuck \
+                 --slice=machine-libpod_pod_stuck.slice /root/podman -c \
+                 'trap \"\" TERM; while grep -q libpod-conmon-stuck /proc/self/cgroup; do sleep 0.2; done' \
+                 >/dev/null 2>&1 </dev/null & }";
+    let _ = host.sh(stuck).ok();
+    wait_for("the process in its scope", secs(10), || {
+        let state = host.unit("libpod-conmon-stuck.scope", "ActiveState");
+        if state == "active" {
+            Ok(())
+        } else {
+            Err(state)
+        }
+    });
+    let begun = std::time::Instant::now();
+    host.power_off();
+    let took = begun.elapsed();
+    assert!(took < secs(30), "the shutdown took {took:?}");
+    cluster.crash(&[host]);
+    cluster.boot(&[host]);
+    cluster.ready();
+    cluster.running("web", 1, &[host]);
 }

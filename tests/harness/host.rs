@@ -271,6 +271,12 @@ impl Host {
             "" => Ok(()),
             pid => Err(format!("its init has PID {pid}")),
         });
+        // The last thing that systemd does on a machine, and leaves to the host of a namespace.
+        let synced = Command::new("sync").arg("-f").arg(self.root()).status();
+        assert!(
+            synced.is_ok_and(|status| status.success()),
+            "its disk is written"
+        );
     }
 
     fn testbed(&self, verb: &str) -> String {

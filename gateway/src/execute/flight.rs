@@ -300,6 +300,7 @@ impl Flight {
             return Err(StepError::Taken(pod.name));
         }
         self.podman.down(yaml).await?;
+        self.podman.remove_strays(yaml).await?;
         Err(error.into())
     }
 

@@ -24,6 +24,8 @@ const BEAT: Duration = Duration::from_secs(10);
 const START_EXTENSION: Duration = Duration::from_secs(60);
 /// A play that is under way when the unit is stopped is let finish for so long, for Podman does not stop half way.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// Between two looks at whether Podman waits for systemd in a shutdown. Most stops are done by the first.
+const FREE_STEP: Duration = Duration::from_secs(3);
 /// Longer than the gateway lets one play and one take-down of it take.
 const PLAY_TIME_MAX: Duration = Duration::from_secs(1200);
 
@@ -167,6 +169,8 @@ impl Shell {
         let work = carry_out(settings, podman, eye, copies, effect);
         tokio::pin!(work);
         let mut deadline: Option<tokio::time::Instant> = None;
+        let mut free = tokio::time::interval_at(tokio::time::Instant::now() + FREE_STEP, FREE_STEP);
+        free.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let impatience = async {
                 match deadline {
@@ -180,6 +184,9 @@ impl Shell {
                 _ = terminate.recv(), if !stopping && !*terminated => {
                     *terminated = true;
                     deadline = Some(tokio::time::Instant::now() + patience);
+                }
+                _ = free.tick(), if stopping || *terminated => {
+                    adopt::free(&render::unit_name(&settings.workload)).await;
                 }
                 () = impatience => return None,
             }
@@ -325,7 +332,11 @@ async fn play(
         copies.finish(&unit, &eye.sources()).await;
     }
     // Podman rolls nothing back, and what is left holds on to damaged layers.
-    if let Err(error) = down(eye, settings).await {
+    let clear = async {
+        down(eye, settings).await?;
+        podman.remove_strays(&yaml).await
+    };
+    if let Err(error) = clear.await {
         tracing::warn!(%error, "what is left of a failed play was not removed");
     }
     Err(classify(&error))
