@@ -73,6 +73,11 @@ const SNAPSHOT_MAX: Duration = Duration::from_secs(120);
 /// Entries in one append message; [`log`] bounds their bytes.
 const APPEND_ENTRIES_MAX: u64 = 256;
 
+/// What to do about files that are whole and of another version, in the words of an error. Going back to an older version
+/// is possible as long as it reads what the newer one has written.
+pub(crate) const AGAIN: &str =
+    "install the version that wrote it again (`dnf upgrade beemesh` on this host)";
+
 /// Opens streams to other gateways; the handshake is done, the next bytes are the peer's.
 pub(crate) trait Dial: Send + Sync + 'static {
     /// Opens a stream of this class to this host.

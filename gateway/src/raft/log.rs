@@ -35,6 +35,7 @@ use self::{
     writer::{Done, Request, Shared, Writer},
 };
 use super::{
+    AGAIN,
     disk::Disk,
     types::{Entry, LogId, StorageError, TypeConfig, Vote, entry_in, entry_out},
 };
@@ -189,8 +190,11 @@ fn load(slot: Slot) -> io::Result<Entry> {
     if crc32fast::hash(&bytes) != slot.crc {
         return Err(io::Error::other(format!("{place} is not what was written")));
     }
-    let entry = raft::Entry::decode(&bytes)
-        .map_err(|error| io::Error::other(format!("{place}: {error}")))?;
+    // The bytes are what was written, so it is not they that are wrong.
+    let entry = raft::Entry::decode(&bytes).map_err(|error| {
+        let words = format!("{place} cannot be read by this version of Beemesh: {error}: {AGAIN}");
+        io::Error::other(words)
+    })?;
     let entry = entry_in(entry);
     if entry.log_id != slot.log_id {
         return Err(io::Error::other(format!("{place} is another entry")));

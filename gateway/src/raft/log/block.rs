@@ -5,13 +5,16 @@
 //! So a damaged block with a valid later one behind it is damage, and one with nothing behind it is a torn tail.
 //!
 //! ```text
-//! header  magic: [u8; 8], number: u64, tag: u64, crc: u32 of all before it, 0: u32
+//! header  "BMRAFT", "0" + format: u8, "\n", number: u64, tag: u64, crc: u32 of all before it, 0: u32
 //! block   length: u32 of the body, crc: u32 of length, tag, sequence and body, tag: u64, sequence: u64, body
 //! record  kind: u8, length: u32, payload
 //! ```
 //!
 //! All numbers are little-endian. The tag is random, one per segment: bytes that a user put into a manifest can never
 //! be taken for a block.
+//!
+//! Whatever else a later format changes, it keeps the first eight bytes and the place of the header's checksum, so that a
+//! version that cannot read it knows that it is whole. A record of a new kind is a new format, too.
 
 use beemesh_protocol::HostId;
 use bytes::Buf;
@@ -19,7 +22,9 @@ use openraft::LeaderId;
 
 use crate::raft::types::{LogId, NodeId, Vote};
 
-const MAGIC: [u8; 8] = *b"BMRAFT1\n";
+const MAGIC: [u8; 6] = *b"BMRAFT";
+/// The format that is written, and the latest that is read.
+pub(crate) const FORMAT: u8 = 1;
 /// Size of a segment's header.
 pub(crate) const HEADER: usize = 32;
 /// Size of what precedes a block's body.
@@ -50,10 +55,25 @@ pub(crate) enum Record<'a> {
     Purged(LogId),
 }
 
+/// What a whole header says.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Header {
+    /// A segment that this version reads.
+    Known { number: u64, tag: u64 },
+    /// A segment of a later format.
+    Newer { format: u8 },
+}
+
 /// The header of a segment file.
 pub(crate) fn header(number: u64, tag: u64) -> [u8; HEADER] {
+    sealed(FORMAT, number, tag)
+}
+
+/// The header of a segment file of this format.
+pub(super) fn sealed(format: u8, number: u64, tag: u64) -> [u8; HEADER] {
     let mut bytes = [0; HEADER];
-    bytes[..8].copy_from_slice(&MAGIC);
+    bytes[..6].copy_from_slice(&MAGIC);
+    bytes[6..8].copy_from_slice(&[b'0' + format, b'\n']);
     bytes[8..16].copy_from_slice(&number.to_le_bytes());
     bytes[16..24].copy_from_slice(&tag.to_le_bytes());
     let crc = crc32fast::hash(&bytes[..24]);
@@ -61,15 +81,23 @@ pub(crate) fn header(number: u64, tag: u64) -> [u8; HEADER] {
     bytes
 }
 
-/// Number and tag of a segment; `None` when the header is not one.
-pub(crate) fn read_header(mut bytes: &[u8]) -> Option<(u64, u64)> {
+/// Reads a segment's header; `None` when it is not one, or damaged.
+pub(crate) fn read_header(mut bytes: &[u8]) -> Option<Header> {
     let head = bytes.get(..HEADER)?;
     let crc = crc32fast::hash(&head[..24]);
-    if head[..8] != MAGIC || head[24..28] != crc.to_le_bytes() || head[28..] != [0; 4] {
+    if head[..6] != MAGIC || head[7] != b'\n' || head[24..28] != crc.to_le_bytes() {
+        return None;
+    }
+    let format = head[6].checked_sub(b'0')?;
+    if format > FORMAT {
+        return Some(Header::Newer { format });
+    }
+    if format == 0 || head[28..] != [0; 4] {
         return None;
     }
     bytes.advance(8);
-    Some((bytes.get_u64_le(), bytes.get_u64_le()))
+    let (number, tag) = (bytes.get_u64_le(), bytes.get_u64_le());
+    Some(Header::Known { number, tag })
 }
 
 /// A block under construction.
@@ -271,11 +299,29 @@ mod tests {
     #[test]
     fn a_header_reads_back_and_any_flipped_bit_is_found() {
         let bytes = header(3, 9);
-        assert_eq!(read_header(&bytes), Some((3, 9)));
+        assert_eq!(
+            read_header(&bytes),
+            Some(Header::Known { number: 3, tag: 9 })
+        );
         for bit in 0..HEADER * 8 {
             let mut damaged = bytes;
             damaged[bit / 8] ^= 1 << (bit % 8);
             assert_eq!(read_header(&damaged), None, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_later_format_is_told_from_damage() {
+        for (format, expected) in [
+            (0, None),
+            (1, Some(Header::Known { number: 3, tag: 9 })),
+            (2, Some(Header::Newer { format: 2 })),
+            (10, Some(Header::Newer { format: 10 })),
+        ] {
+            assert_eq!(read_header(&sealed(format, 3, 9)), expected, "{format}");
+        }
+        let mut grown = sealed(2, 3, 9);
+        grown[28..].fill(7);
+        assert_eq!(read_header(&grown), Some(Header::Newer { format: 2 }));
     }
 }

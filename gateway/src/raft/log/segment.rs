@@ -3,15 +3,19 @@
 use std::{
     collections::VecDeque,
     io,
+    ops::Range,
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{
-    block::{self, HEADER, Record},
+    block::{self, FORMAT, HEADER, Header, Record},
     table::{Place, Slot, Table},
 };
-use crate::raft::disk::{Disk, DiskFile};
+use crate::raft::{
+    AGAIN,
+    disk::{Disk, DiskFile},
+};
 
 /// Zeros are written this many bytes at a time.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
@@ -56,6 +60,26 @@ pub(crate) enum LogError {
         offset: u64,
         /// What is wrong.
         what: String,
+    },
+    /// It is as a later version wrote it.
+    #[error(
+        "raft log {path} has format {format}, this version of Beemesh reads up to {FORMAT}: {AGAIN}"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        format: u8,
+    },
+    /// It is as another version wrote it, which should have given it another format.
+    #[error(
+        "raft log {path} holds a record at offset {offset} that this version of Beemesh does not know: {AGAIN}"
+    )]
+    Unknown {
+        /// The file.
+        path: PathBuf,
+        /// Where its block begins.
+        offset: u64,
     },
 }
 
@@ -109,35 +133,24 @@ fn zero(file: &dyn DiskFile, mut from: u64, to: u64) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads the whole log back, cuts a torn tail off, and refuses damage.
-pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, LogError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |source| LogError::Io { path, source }
-    };
-    let mut numbers = Vec::new();
-    for name in disk.list(dir).map_err(failed(dir))? {
-        let path = dir.join(&name);
-        if name.ends_with(".partial") {
-            disk.remove(&path).map_err(failed(&path))?;
-        } else if let Some(number) = name.strip_suffix(".log").and_then(|n| n.parse().ok()) {
-            numbers.push((number, path));
-        }
-    }
-    numbers.sort();
+fn failed(path: &Path) -> impl FnOnce(io::Error) -> LogError {
+    let path = path.to_owned();
+    move |source| LogError::Io { path, source }
+}
 
+/// Reads the whole log back, cuts a torn tail off, and refuses damage and later formats. A log that is refused is left as
+/// it is.
+pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, LogError> {
+    let (numbers, partial) = list(disk, dir)?;
     let mut replay = Replay::default();
     let mut segments = VecDeque::new();
-    let mut torn = None;
+    let mut tail = 0..0;
     let count = numbers.len();
     for (at, (number, path)) in numbers.into_iter().enumerate() {
         let (file, bytes) = read(disk, &path).map_err(failed(&path))?;
         let (end, live) = replay.segment(number, &path, file, &bytes, at + 1 == count)?;
-        if at + 1 == count && bytes[end..].iter().any(|byte| *byte != 0) {
-            zero(&*live.segment.file, end as u64, bytes.len() as u64)
-                .and_then(|()| live.segment.file.sync())
-                .map_err(failed(&path))?;
-            torn = Some((path, end as u64));
+        if bytes[end..].iter().any(|byte| *byte != 0) {
+            tail = end as u64..bytes.len() as u64;
         }
         replay.end = end as u64;
         segments.push_back(live);
@@ -160,6 +173,11 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, LogError
             ),
         });
     }
+    for path in partial {
+        disk.remove(&path).map_err(failed(&path))?;
+    }
+    let last = segments.back().filter(|_| !tail.is_empty());
+    let torn = last.map(|live| cut(&live.segment, tail)).transpose()?;
     // The commit point is a hint that is written before its entries are flushed; it never names more than there is.
     table.committed = table.committed.min(table.last());
     Ok(Recovered {
@@ -169,6 +187,31 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, LogError
         sequence: next.unwrap_or(1),
         torn,
     })
+}
+
+type Listed = (Vec<(u64, PathBuf)>, Vec<PathBuf>);
+
+/// The segments by number, and those whose making was interrupted.
+fn list(disk: &dyn Disk, dir: &Path) -> Result<Listed, LogError> {
+    let (mut numbers, mut partial) = (Vec::new(), Vec::new());
+    for name in disk.list(dir).map_err(failed(dir))? {
+        let path = dir.join(&name);
+        if name.ends_with(".partial") {
+            partial.push(path);
+        } else if let Some(number) = name.strip_suffix(".log").and_then(|n| n.parse().ok()) {
+            numbers.push((number, path));
+        }
+    }
+    numbers.sort();
+    Ok((numbers, partial))
+}
+
+/// Cuts off a write that power loss interrupted.
+fn cut(segment: &Segment, tail: Range<u64>) -> Result<(PathBuf, u64), LogError> {
+    zero(&*segment.file, tail.start, tail.end)
+        .and_then(|()| segment.file.sync())
+        .map_err(failed(&segment.path))?;
+    Ok((segment.path.clone(), tail.start))
 }
 
 fn read(disk: &dyn Disk, path: &Path) -> io::Result<(Arc<dyn DiskFile>, Vec<u8>)> {
@@ -209,8 +252,13 @@ impl Replay {
         {
             return Err(damaged(0, format!("segment {} is missing", before + 1)));
         }
-        let Some((_, tag)) = block::read_header(bytes).filter(|(found, _)| *found == number) else {
-            return Err(damaged(0, "its header is not that of this segment".into()));
+        let tag = match block::read_header(bytes) {
+            Some(Header::Known { number: found, tag }) if found == number => tag,
+            Some(Header::Newer { format }) => {
+                let path = path.to_owned();
+                return Err(LogError::Newer { path, format });
+            }
+            _ => return Err(damaged(0, "its header is not that of this segment".into())),
         };
         let segment = Arc::new(Segment {
             path: path.to_owned(),
@@ -232,8 +280,9 @@ impl Replay {
                 let what = format!("block {next} is missing, block {} follows", found.sequence);
                 return Err(LogError::Damaged { path, offset, what });
             }
-            let records = block::records(found.body).ok_or_else(|| {
-                damaged(at, "a record of a kind this version does not know".into())
+            let records = block::records(found.body).ok_or_else(|| LogError::Unknown {
+                path: path.to_owned(),
+                offset: at as u64,
             })?;
             for (offset, record) in records {
                 if let Record::Entry(log_id, bytes) = &record {

@@ -1,6 +1,7 @@
 //! The log against openraft's contract, torn writes, flipped bits, and every point at which a disk can fail.
 
 mod faulty;
+mod formats;
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 

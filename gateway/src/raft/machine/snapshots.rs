@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     raft::{
+        AGAIN,
         disk::Disk,
         types::{self, LogId, meta_in},
     },
@@ -45,13 +46,14 @@ pub(crate) enum SnapshotError {
     #[error("raft snapshot {0} is damaged: its hash does not match")]
     Damaged(PathBuf),
     /// The bytes are those that were written, but this version cannot read them.
-    #[error("raft snapshot {path} cannot be read by this version: {source}")]
+    #[error(
+        "raft snapshot {path} is whole and cannot be read by this version of Beemesh: {why}: {AGAIN}"
+    )]
     Unreadable {
         /// The file.
         path: PathBuf,
         /// Why.
-        #[source]
-        source: DecodeError,
+        why: DecodeError,
     },
     /// The newest is damaged and the log does not reach back to an older one.
     #[error(
@@ -148,9 +150,9 @@ impl Snapshots {
             .filter(|(content, hash)| Sha256::digest(content)[..] == **hash)
             .map(|(content, _)| content)
             .ok_or_else(|| SnapshotError::Damaged(path.to_owned()))?;
-        SnapshotFile::decode(content).map_err(|source| SnapshotError::Unreadable {
+        SnapshotFile::decode(content).map_err(|why| SnapshotError::Unreadable {
             path: path.to_owned(),
-            source,
+            why,
         })
     }
 
@@ -170,9 +172,9 @@ impl Snapshots {
                     {
                         return Err(SnapshotError::Lost(PathBuf::clone(newest)));
                     }
-                    self.set_aside(&damaged)?;
                     let state = state::Snapshot::decode(&file.state)
-                        .map_err(|source| SnapshotError::Unreadable { path, source })?;
+                        .map_err(|why| SnapshotError::Unreadable { path, why })?;
+                    self.set_aside(&damaged)?;
                     return Ok(Some((meta_in(file.meta), State::from_snapshot(state))));
                 }
                 Err(SnapshotError::Damaged(path)) => damaged.push(path),

@@ -3,9 +3,11 @@
 use std::fs;
 
 use openraft::LeaderId;
+use sha2::{Digest, Sha256};
 
 use super::{snapshots::SnapshotError, *};
 use crate::raft::{
+    AGAIN,
     disk::System,
     types::{NodeId, StoredMembership, meta_out},
 };
@@ -64,5 +66,37 @@ fn a_damaged_newest_snapshot_is_made_up_for_or_refused() {
             }
             (found, expected) => panic!("{what}: {found:?}, not {expected:?}"),
         }
+    }
+}
+
+#[test]
+fn a_snapshot_of_a_later_version_is_told_from_damage_and_left_as_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let snapshots = Snapshots::new(Arc::new(System), dir.path().to_owned());
+    let path = |index: u64| dir.path().join(format!("{index:020}-1.snapshot"));
+    let state = State::default().to_snapshot().encode();
+    for index in [10, 20] {
+        snapshots.save(&meta_out(&meta(index)), &state).unwrap();
+    }
+    // The newest is damaged, the one before it is of another version: as a whole, or in what it holds.
+    fs::write(path(20), "damaged").unwrap();
+    let whole = fs::read(path(10)).unwrap();
+    let mark = |bytes: &[u8]| bytes.windows(4).position(|four| four == b"BMst").unwrap();
+    for at in [4, mark(&whole)] {
+        let mut content = whole[..whole.len() - 32].to_vec();
+        content[at + 3] = b'9';
+        let hash = Sha256::digest(&content);
+        let newer = [&content[..], &hash[..]].concat();
+        fs::write(path(10), &newer).unwrap();
+        let error = snapshots.load(meta(9).last_log_id).err().unwrap();
+        let words = error.to_string();
+        let begin = format!(
+            "raft snapshot {} is whole and cannot be read by this version of Beemesh: expected a message marked",
+            path(10).display()
+        );
+        assert!(words.starts_with(&begin), "{words}");
+        assert!(words.ends_with(AGAIN), "{words}");
+        assert_eq!(fs::read(path(10)).unwrap(), newer);
+        assert_eq!(fs::read(path(20)).unwrap(), b"damaged");
     }
 }
