@@ -21,10 +21,7 @@ pub(super) struct View<'a> {
 pub(super) fn status(view: &View<'_>) -> String {
     let mut parts = Vec::new();
     match view.report {
-        None => parts.push(format!(
-            "waiting for the gateway: beemesh-gateway.service is {}",
-            view.gateway
-        )),
+        None => parts.push(waiting(view.gateway)),
         Some(report) => {
             parts.push(match (&*report.role, &*report.leader_name) {
                 ("", _) => "the gateway is starting".to_owned(),
@@ -50,9 +47,28 @@ pub(super) fn status(view: &View<'_>) -> String {
     parts.join(" · ")
 }
 
+/// A gateway that cannot start says why in its journal, among much that Podman says.
+fn waiting(gateway: &str) -> String {
+    let hint = match gateway {
+        "activating" | "deactivating" | "failed" => {
+            ", `journalctl -u beemesh-gateway -g ERROR` may say why"
+        }
+        _ => "",
+    };
+    format!("waiting for the gateway: beemesh-gateway.service is {gateway}{hint}")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn whoever_stopped_the_gateway_knows_why_it_is_not_there() {
+        assert_eq!(
+            waiting("inactive"),
+            "waiting for the gateway: beemesh-gateway.service is inactive"
+        );
+    }
 
     #[test]
     fn status_says_what_counts() {
@@ -87,7 +103,7 @@ mod tests {
                 None,
                 0,
                 "",
-                "waiting for the gateway: beemesh-gateway.service is activating",
+                "waiting for the gateway: beemesh-gateway.service is activating, `journalctl -u beemesh-gateway -g ERROR` may say why",
             ),
         ] {
             let view = View {
