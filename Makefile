@@ -70,15 +70,16 @@ generate-check: ## the committed FlatBuffers code is what flatc makes of the sch
 	tests/generate-check
 
 # Beemesh is installed by dnf on one booted host, and what that has changed lies over the root of all others: dnf is
-# tried, and booting three hosts copies nothing. The second repository has another release of the same, to upgrade to.
+# tried, and booting three hosts copies nothing. A second repository has the release before this one.
 e2e: PROFILE := dev
 e2e: ## boot hosts and run the end-to-end tests (ONLY=name for one file)
+	rpm/previous $(TARGET_DIR)/rpm-previous
+	rpm/repo $(TARGET_DIR)/rpm-previous $(TARGET_DIR)/previous $(TARGET_DIR)/stubs
 	$(MAKE) --no-print-directory PROFILE=dev repo
-	RELEASE=2 rpm/build --quick $(TARGET_DIR)/rpm2
-	rpm/repo $(TARGET_DIR)/rpm2 $(TARGET_DIR)/repo2 $(TARGET_DIR)/stubs
+	rpm/versions $(VERSION) $(TARGET_DIR)/rpm
 	rpm/layer $(SUITE) $(TARGET_DIR)/repo $(TARGET_DIR)/stubs $(LAYER)
-	BEEMESH_LAYER=$(LAYER) BEEMESH_OFFER='$(CURDIR)/rpm/offer "$$1" $(abspath $(addprefix $(TARGET_DIR)/,repo repo2 stubs))' \
-	  SUITE=$(SUITE) $(CARGO) test -p beemesh-tests --locked --no-fail-fast $(addprefix --test ,$(or $(ONLY),$(E2E))) -- --test-threads=1 --nocapture $(CASE)
+	BEEMESH_LAYER=$(LAYER) BEEMESH_OFFER='$(CURDIR)/rpm/offer "$$1" $(abspath $(addprefix $(TARGET_DIR)/,previous repo stubs))' \
+	  SUITE=$(SUITE) $(CARGO) test --workspace --locked --no-fail-fast $(addprefix --test ,$(or $(ONLY),$(E2E))) -- --test-threads=1 --nocapture $(CASE)
 
 test: ## everything: set-up, check, booted hosts
 	tests/prepare

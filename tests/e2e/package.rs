@@ -1,13 +1,18 @@
 //! Beemesh as its users get it: by dnf, from the repository that `make repo` makes.
 
-use std::{
-    collections::BTreeSet,
-    sync::atomic::{AtomicBool, Ordering},
-    thread,
-    time::Instant,
-};
+#[path = "package/load.rs"]
+mod load;
+#[path = "package/releases.rs"]
+mod releases;
+
+use std::{collections::BTreeSet, time::Instant};
 
 use harness::{Cluster, Host, pod, secs, two_containers, wait_for};
+
+/// Installs the release before this one.
+fn install_previous(host: &Host) {
+    host.dnf(&["--repo=previous", "install", "beemesh"]);
+}
 
 /// What lies on a host of Beemesh or because of it.
 fn traces(host: &Host) -> BTreeSet<String> {
@@ -114,96 +119,4 @@ fn workloads_stay_without_the_package_and_are_adopted_with_it() {
     answers(host);
     cluster.running("web", 1, &[host]);
     assert_eq!(host.containers("web"), before, "adopted as it runs");
-}
-
-#[test]
-fn an_upgrade_of_three_hosts_under_load_restarts_no_container_and_fails_no_apply() {
-    let cluster = Cluster::bare("package-upgrade", 3);
-    let first = concat!("beemesh-", env!("CARGO_PKG_VERSION"), "-1.local");
-    cluster.each(|host| host.dnf(&["install", first]));
-    cluster.form();
-    let answer = cluster.host(1).apply(&two_containers("web", "first"));
-    assert_eq!(answer["settled"], true, "{answer}");
-    let before: Vec<_> = cluster
-        .hosts
-        .iter()
-        .map(|host| host.containers("web"))
-        .collect();
-    let images = |host: &Host| {
-        let listed = host
-            .sh("podman images -aq --no-trunc --filter label=io.beemesh.image=gateway")
-            .ok();
-        listed.lines().map(str::to_owned).collect::<BTreeSet<_>>()
-    };
-    let old = images(cluster.host(1));
-    assert_eq!(old.len(), 1, "{old:?}");
-
-    let done = AtomicBool::new(false);
-    thread::scope(|scope| {
-        let load: Vec<_> = cluster
-            .hosts
-            .iter()
-            .map(|host| scope.spawn(|| apply_until(host, &done)))
-            .collect();
-        for host in &cluster.hosts {
-            let gateway = host.unit("beemesh-gateway.service", "InvocationID");
-            let agent = host.unit("beemesh-agent.service", "InvocationID");
-            host.dnf(&["upgrade", "beemesh"]);
-            assert_ne!(host.unit("beemesh-agent.service", "InvocationID"), agent);
-            assert_ne!(
-                host.unit("beemesh-gateway.service", "InvocationID"),
-                gateway
-            );
-            cluster.ready();
-        }
-        done.store(true, Ordering::Relaxed);
-        for (host, load) in cluster.hosts.iter().zip(load) {
-            let applied = load.join().expect("the load does not panic");
-            eprintln!("{}: {applied} applies during the upgrade", host.name);
-            assert!(applied > 0, "{}", host.name);
-            // The last one that was acknowledged is there.
-            let (_, kept) = host.api("GET", "/v1/manifests", b"");
-            let name = format!("load-{}", host.name);
-            let kept = kept["manifests"]
-                .as_array()
-                .is_some_and(|all| all.iter().any(|one| one["name"] == name.as_str()));
-            assert!(kept, "{name}");
-        }
-    });
-    let after: Vec<_> = cluster
-        .hosts
-        .iter()
-        .map(|host| host.containers("web"))
-        .collect();
-    assert_eq!(after, before, "no container was restarted");
-    for host in &cluster.hosts {
-        wait_for(
-            &format!("one gateway image on {}", host.name),
-            secs(30),
-            || {
-                let now = images(host);
-                if now.len() == 1 && now != old {
-                    Ok(())
-                } else {
-                    Err(format!("{now:?}"))
-                }
-            },
-        );
-    }
-}
-
-/// Applies one small manifest after the other, each of which must be committed. Gives their number.
-fn apply_until(host: &Host, done: &AtomicBool) -> u32 {
-    let mut applied = 0;
-    while !done.load(Ordering::Relaxed) {
-        let name = format!("load-{}", host.name);
-        let yaml = format!(
-            "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  count: \"{applied}\"\n"
-        );
-        let answer = host.try_apply(&yaml, &["--timeout", "60s"]);
-        assert_eq!(answer.code, 0, "apply {applied} on {}: {answer}", host.name);
-        applied += 1;
-        thread::sleep(std::time::Duration::from_millis(100));
-    }
-    applied
 }

@@ -66,7 +66,8 @@ impl Cluster {
         cluster
     }
 
-    /// Boots `count` hosts without Beemesh, which find its packages in the repositories `repo` and `repo2` by dnf.
+    /// Boots `count` hosts without Beemesh, which find its packages by dnf: this release in the repository `repo`, the one
+    /// before it in `previous`.
     ///
     /// # Panics
     /// When a host does not boot.
