@@ -1,5 +1,7 @@
 //! Beemesh as its users get it: by dnf, from the repository that `make repo` makes.
 
+#[path = "package/image.rs"]
+mod image;
 #[path = "package/load.rs"]
 mod load;
 #[path = "package/releases.rs"]

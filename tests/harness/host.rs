@@ -91,8 +91,18 @@ impl Host {
     /// When the host cannot be entered at all.
     #[must_use]
     pub fn run_with(&self, command: &[&str], input: &[u8]) -> Answer {
+        self.enter("exec", command, input)
+    }
+
+    /// Runs a command in the root of the host while it is off: without systemd and network, as where images are built.
+    #[must_use]
+    pub fn run_unbooted(&self, command: &[&str]) -> Answer {
+        self.enter("chroot", command, b"")
+    }
+
+    fn enter(&self, verb: &str, command: &[&str], input: &[u8]) -> Answer {
         let mut child = Command::new(&self.testbed)
-            .args(["exec", &self.name])
+            .args([verb, &self.name])
             .args(command)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
@@ -118,16 +128,22 @@ impl Host {
         self.run(&["sh", "-c", line])
     }
 
-    /// Runs dnf on the host. Its own success says nothing of scriptlets, so what it prints is looked at, too.
+    /// Runs dnf on the host.
     ///
     /// # Panics
     /// When the packages or one of their scriptlets failed.
     #[track_caller]
     pub fn dnf(&self, args: &[&str]) {
-        let answer = self.run(&[&["dnf", "-y"], args].concat());
-        let said = answer.to_string();
-        let failed = said.to_lowercase().contains("scriptlet failed");
-        assert!(answer.code == 0 && !failed, "dnf {args:?}: {said}");
+        dnf_did(args, &self.run(&[&["dnf", "-y"], args].concat()));
+    }
+
+    /// Runs dnf in the root of the host while it is off.
+    ///
+    /// # Panics
+    /// When the packages or one of their scriptlets failed.
+    #[track_caller]
+    pub fn dnf_unbooted(&self, args: &[&str]) {
+        dnf_did(args, &self.run_unbooted(&[&["dnf", "-y"], args].concat()));
     }
 
     /// Runs `beemesh` on the host.
@@ -299,4 +315,19 @@ impl Host {
             eprintln!("{}: state not collected: {error}", self.name);
         }
     }
+}
+
+/// dnf's own success says nothing of scriptlets, so what it prints is looked at, too.
+#[track_caller]
+fn dnf_did(args: &[&str], answer: &Answer) {
+    let said = answer.to_string();
+    let bad = |line: &&str| {
+        let line = line.to_lowercase();
+        line.contains("scriptlet failed") || line.contains("error") || line.contains("failed to")
+    };
+    let failed: Vec<_> = said.lines().filter(bad).collect();
+    assert!(
+        answer.code == 0 && failed.is_empty(),
+        "dnf {args:?}: {said}\n{failed:?}"
+    );
 }
