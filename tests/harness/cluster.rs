@@ -94,6 +94,16 @@ impl Cluster {
         cluster
     }
 
+    /// Boots `count` hosts with `layer` over their root: folders with colons between them, the upper ones first.
+    ///
+    /// # Panics
+    /// When a host does not boot.
+    #[must_use]
+    #[track_caller]
+    pub fn layered(test: &str, count: usize, layer: &str) -> Self {
+        Self::boot_all(test, count, layer)
+    }
+
     #[track_caller]
     fn boot_all(test: &str, count: usize, layer: &str) -> Self {
         let top = Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -180,6 +190,11 @@ impl Cluster {
     /// Drops every packet between two hosts.
     pub fn cut(&self, one: &Host, other: &Host) {
         self.testbed(&["cut", &one.name, &other.name]);
+    }
+
+    /// Drops every packet that a host sends or is sent.
+    pub fn isolate(&self, host: &Host) {
+        self.testbed(&["cut", &host.name]);
     }
 
     /// Undoes every cut.

@@ -275,6 +275,18 @@ impl Host {
         self.testbed("address")
     }
 
+    /// The cgroup that holds every process of the host, as seen from outside.
+    #[must_use]
+    pub fn cgroup(&self) -> PathBuf {
+        PathBuf::from(self.testbed("cgroup"))
+    }
+
+    /// The block device of the host's disk, such as `/dev/loop0`.
+    #[must_use]
+    pub fn device(&self) -> PathBuf {
+        PathBuf::from(self.testbed("device"))
+    }
+
     /// Shuts the host down as its administrator would, and waits until it is off.
     #[track_caller]
     pub fn power_off(&self) {
