@@ -100,11 +100,15 @@ demo: ## boot three hosts, form a cluster, apply examples/web.yaml, and leave it
 	$(MAKE) DESTDIR=$(LAYER) install
 	BEEMESH_LAYER=$(LAYER) tests/demo
 
-bench: ## measure on booted hosts, beside bare Podman
-	tests/prepare
+# The programs first and by themselves: what etcd's client needs must not change how they are built.
+bench: ## measure on booted hosts, beside etcd, Swarm and Podman (ONLY=commit,… for parts, QUICK=1 for small numbers, ARGS=--help)
+	tests/prepare bench
 	rm -rf $(LAYER)
 	$(MAKE) DESTDIR=$(LAYER) install >/dev/null
-	BEEMESH_LAYER=$(LAYER) SUITE=$(SUITE) $(CARGO) run --quiet --release -p beemesh-tests --bin bench
+	tests/bench/peers $(SUITE) $(TARGET_DIR)/bench/peers
+	$(CARGO) build --release --locked -p beemesh-tests --features etcd --bin bench
+	BEEMESH_LAYER=$(LAYER) BEEMESH_PEERS=$(abspath $(TARGET_DIR)/bench/peers) SUITE=$(SUITE) \
+	  $(TARGET_DIR)/$(HOST_TUPLE)/release/bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(ARGS)
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -1,57 +1,46 @@
-//! One kept-alive HTTP connection to a host's API, so that no process start is measured.
+//! One kept-alive HTTP connection to a socket on a host, so that no process start is measured.
 
-use std::{
-    io::{BufRead as _, BufReader, Read as _, Write as _},
-    os::unix::net::UnixStream,
-};
+use std::path::Path;
 
-use harness::Host;
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper::{Method, Request, client::conn::http1};
+use hyper_util::rt::TokioIo;
+use tokio::net::UnixStream;
 
-/// The connection.
-pub(crate) struct Client(BufReader<UnixStream>);
+/// The connection. It lives on the runtime that it was made on.
+pub(crate) struct Client(http1::SendRequest<Full<Bytes>>);
 
 impl Client {
-    /// Connects to the API of a host from outside.
-    pub(crate) fn connect(host: &Host) -> Self {
-        // The path through /proc is longer than a socket address may be; the folder's own descriptor shortens it.
-        let folder = format!("/proc/{}/root/run/beemesh", host.init());
-        let folder = std::fs::File::open(&folder).expect("the host has /run/beemesh");
-        let path = format!(
-            "/proc/self/fd/{}/gateway.sock",
-            std::os::fd::AsRawFd::as_raw_fd(&folder)
-        );
-        Self(BufReader::new(
-            UnixStream::connect(path).expect("the API answers"),
-        ))
+    /// Connects to a socket.
+    pub(crate) async fn connect(socket: &Path) -> Result<Self> {
+        let stream = UnixStream::connect(socket)
+            .await
+            .with_context(|| format!("connect to {}", socket.display()))?;
+        let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
+        // A connection that breaks shows at the next request.
+        tokio::spawn(connection);
+        Ok(Self(sender))
     }
 
-    /// Posts a body and returns the status.
-    pub(crate) fn post(&mut self, path: &str, body: &str) -> u16 {
-        let request = format!(
-            "POST {path} HTTP/1.1\r\nhost: beemesh\r\ncontent-length: {}\r\n\r\n{body}",
-            body.len()
+    /// Sends a request and returns the body of the answer, which must be a success.
+    pub(crate) async fn ask(&mut self, method: Method, uri: &str, body: String) -> Result<Bytes> {
+        let request = Request::builder()
+            .method(method)
+            .uri(uri)
+            .header("host", "bench")
+            .header("content-type", "application/json")
+            .body(Full::new(body.into()))?;
+        self.0.ready().await?;
+        let answer = self.0.send_request(request).await?;
+        let status = answer.status();
+        let body = answer.into_body().collect().await?.to_bytes();
+        ensure!(
+            status.is_success(),
+            "{uri}: {status}: {}",
+            String::from_utf8_lossy(&body)
         );
-        self.0
-            .get_mut()
-            .write_all(request.as_bytes())
-            .expect("the API reads");
-        let (mut status, mut length) = (0, 0);
-        loop {
-            let mut line = String::new();
-            self.0.read_line(&mut line).expect("the API answers");
-            let line = line.trim_end();
-            if let Some(rest) = line.strip_prefix("HTTP/1.1 ") {
-                status = rest[..3].parse().expect("a status");
-            } else if let Some((name, value)) = line.split_once(": ") {
-                if name.eq_ignore_ascii_case("content-length") {
-                    length = value.parse().expect("a length");
-                }
-            } else if line.is_empty() {
-                break;
-            }
-        }
-        let mut answer = vec![0; length];
-        self.0.read_exact(&mut answer).expect("the whole answer");
-        status
+        Ok(body)
     }
 }

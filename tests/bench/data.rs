@@ -1,0 +1,264 @@
+//! What the parts of the suite measure, as plain data.
+//!
+//! Pure: shapes and arithmetic only. Each part is saved as JSON by itself, so that parts which ran at different times make
+//! one page.
+
+use std::collections::BTreeMap;
+
+use clap::ValueEnum;
+use serde::{Deserialize, Serialize};
+
+/// What is measured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum System {
+    /// Beemesh.
+    Beemesh,
+    /// etcd of the hosts' distribution.
+    Etcd,
+    /// Docker Swarm of the hosts' distribution.
+    Swarm,
+}
+
+impl System {
+    /// As a person writes it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            System::Beemesh => "Beemesh",
+            System::Etcd => "etcd",
+            System::Swarm => "Swarm",
+        }
+    }
+}
+
+/// Under what a part was measured.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Run {
+    /// When it ended, as `2026-01-31 12:00 UTC`.
+    pub(crate) date: String,
+    /// The command that repeats it.
+    pub(crate) command: String,
+    /// The machine's kernel.
+    pub(crate) kernel: String,
+    /// The machine's cores.
+    pub(crate) cores: usize,
+    /// The hosts' distribution.
+    pub(crate) suite: String,
+    /// The version of each program, by name.
+    pub(crate) versions: BTreeMap<String, String>,
+    /// What could not be measured, and why.
+    pub(crate) failures: Vec<String>,
+}
+
+/// A part with the circumstances of its measurement.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Saved<T> {
+    /// The circumstances.
+    pub(crate) run: Run,
+    /// The figures.
+    pub(crate) data: T,
+}
+
+/// Times of many equal actions.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Times {
+    /// How many.
+    pub(crate) count: usize,
+    /// The median, in milliseconds.
+    pub(crate) p50: f64,
+    /// What 99 of 100 stay below, in milliseconds; with fewer than 100 the longest.
+    pub(crate) p99: f64,
+    /// The longest, in milliseconds.
+    pub(crate) max: f64,
+}
+
+impl Times {
+    /// Of times in microseconds, in any order.
+    pub(crate) fn of(mut micros: Vec<u64>) -> Self {
+        micros.sort_unstable();
+        let at = |percent: usize| {
+            let place = (micros.len() * percent / 100).min(micros.len().saturating_sub(1));
+            micros
+                .get(place)
+                .map_or(0.0, |micros| *micros as f64 / 1000.0)
+        };
+        Self {
+            count: micros.len(),
+            p50: at(50),
+            p99: at(99),
+            max: at(100),
+        }
+    }
+}
+
+/// Which host of a cluster is written to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Through {
+    /// The one that leads.
+    Leader,
+    /// One that follows and passes the write on.
+    Follower,
+}
+
+/// What identifies a cell of the commit tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(crate) struct Setting {
+    /// How many hosts vote.
+    pub(crate) hosts: usize,
+    /// The size of each value, in bytes.
+    pub(crate) value: usize,
+    /// Where the clients are.
+    pub(crate) through: Through,
+    /// How many of them write, each one value after the other.
+    pub(crate) clients: usize,
+}
+
+/// One cell of the commit tables.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Cell {
+    /// Who was measured.
+    pub(crate) system: System,
+    /// How.
+    pub(crate) setting: Setting,
+    /// From the start of each request to the end of its answer.
+    pub(crate) times: Times,
+    /// Accepted writes per second.
+    pub(crate) throughput: f64,
+    /// Writes that were refused or timed out.
+    pub(crate) errors: u64,
+    /// CPU time of all processes on all hosts for one write, in microseconds.
+    pub(crate) cpu_micros: f64,
+    /// What all hosts wrote to their disks for one write, in bytes.
+    pub(crate) written: f64,
+}
+
+/// Part 1: commits.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Commits {
+    /// The cells, in the order they were measured.
+    pub(crate) cells: Vec<Cell>,
+}
+
+/// What befalls a leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Blow {
+    /// Its process gets SIGKILL.
+    Killed,
+    /// Every packet to and from its host is dropped.
+    Cut,
+    /// Its host loses power: no packet says so.
+    Off,
+}
+
+/// How long a cluster accepted nothing after a blow.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Outage {
+    /// Who was measured.
+    pub(crate) system: System,
+    /// What befell the leader.
+    pub(crate) blow: Blow,
+    /// From the blow to the end of the first accepted write that began after it.
+    pub(crate) times: Times,
+}
+
+/// Part 3: the leader fails.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Failover {
+    /// One for each system and blow.
+    pub(crate) outages: Vec<Outage>,
+}
+
+/// Elections in a cluster whose machine is busy and whose leader is well.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Watched {
+    /// Who was watched.
+    pub(crate) system: System,
+    /// For how long, in seconds.
+    pub(crate) seconds: u64,
+    /// By how much the term grew.
+    pub(crate) elections: u64,
+}
+
+/// Part 3: what nothing caused.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Elections {
+    /// One for each system.
+    pub(crate) watched: Vec<Watched>,
+}
+
+/// How long a stopped member needs to be of use again.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Started {
+    /// Who was measured.
+    pub(crate) system: System,
+    /// From `systemctl start` to the end of the first accepted write through this host.
+    pub(crate) times: Times,
+}
+
+/// Part 4: start.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Starts {
+    /// One for each system.
+    pub(crate) starts: Vec<Started>,
+}
+
+/// What a program took of a host while nothing was asked of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Resting {
+    /// The program; all its processes on the host together.
+    pub(crate) program: String,
+    /// How many processes.
+    pub(crate) processes: usize,
+    /// Their memory, with each shared page divided among those who share it, in bytes.
+    pub(crate) pss: u64,
+    /// CPU time of a second, in microseconds.
+    pub(crate) cpu_micros: f64,
+    /// What they wrote in all that time, in bytes.
+    pub(crate) written: u64,
+    /// How often they went to sleep in a second: each is one wake-up.
+    pub(crate) wakeups: f64,
+}
+
+/// An idle host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Idle {
+    /// Whose.
+    pub(crate) system: System,
+    /// Workloads that run on it.
+    pub(crate) workloads: usize,
+    /// Whether it leads.
+    pub(crate) leads: bool,
+    /// For how long it was watched, in seconds.
+    pub(crate) seconds: u64,
+    /// Its programs.
+    pub(crate) programs: Vec<Resting>,
+    /// What the whole host wrote to its disk, in bytes.
+    pub(crate) disk_written: u64,
+}
+
+/// Part 4: rest.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Rest {
+    /// In the order they were measured.
+    pub(crate) hosts: Vec<Idle>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_percentiles_in_milliseconds() {
+        let of_1_to_200 = Times::of((1..=200).rev().map(|n| n * 1000).collect());
+        let expected = Times {
+            count: 200,
+            p50: 101.0,
+            p99: 199.0,
+            max: 200.0,
+        };
+        assert_eq!(of_1_to_200, expected);
+        assert_eq!(Times::of(Vec::new()), Times::default());
+    }
+}

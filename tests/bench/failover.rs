@@ -1,0 +1,112 @@
+//! Part 3: the leader fails, and how long it takes until the next write is accepted.
+
+use std::{thread, time::Duration};
+
+use anyhow::{Context as _, Result, ensure};
+use harness::Host;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use crate::{
+    attempt::attempt,
+    data::{Blow, Failover, Outage, System, Times},
+    meter,
+    options::Options,
+    probe::{Probe, now},
+    running::Running,
+};
+
+/// Hosts of the cluster: the fewest that survive the loss of one.
+const HOSTS: usize = 3;
+/// How long the cluster is well before each blow, so that no blow falls into what the last one left.
+const CALM: Duration = Duration::from_secs(3);
+/// An outage that is longer is reported as a failure.
+const OUTAGE_MAX: Duration = Duration::from_secs(60);
+
+/// Measures every system and blow.
+pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<Failover> {
+    let mut outages = Vec::new();
+    for &system in options.systems() {
+        for &blow in options.blows() {
+            eprintln!("failover: {}, leader {blow:?}", system.name());
+            let mut micros = Vec::new();
+            attempt(failures, system, &format!("leader {blow:?}"), || {
+                strikes(system, blow, options.failures(), &mut micros)
+            });
+            if !micros.is_empty() {
+                let times = Times::of(micros);
+                outages.push(Outage {
+                    system,
+                    blow,
+                    times,
+                });
+            }
+        }
+    }
+    Ok(Failover { outages })
+}
+
+fn strikes(system: System, blow: Blow, times: usize, micros: &mut Vec<u64>) -> Result<()> {
+    let running = Running::boot(system, HOSTS)?;
+    for n in 1..=times {
+        let leader = running.leader();
+        let took = strike(&running, leader, blow).with_context(|| format!("blow {n}"))?;
+        eprintln!(
+            "  {n}: {} {blow:?}: {:.0} ms",
+            leader.name,
+            took as f64 / 1000.0
+        );
+        micros.push(took);
+        mend(&running, leader, blow);
+        running.ready();
+    }
+    Ok(())
+}
+
+/// Strikes the leader, and returns how long nothing was accepted, in microseconds.
+fn strike(running: &Running, leader: &Host, blow: Blow) -> Result<u64> {
+    let probe = Probe::start(running.system, running.other_than(leader))?;
+    let well = now();
+    let _ = probe.accepted_after(well, OUTAGE_MAX)?;
+    thread::sleep(CALM);
+    let victims = victims(running, leader, blow)?;
+    // The outage begins before the blow is dealt, and what began while it was dealt does not end it.
+    let begun = now();
+    if blow != Blow::Killed {
+        running.cluster.isolate(leader);
+    }
+    for pid in victims {
+        kill(Pid::from_raw(pid.cast_signed()), Signal::SIGKILL).context("kill")?;
+    }
+    let (_, accepted) = probe.accepted_after(now(), OUTAGE_MAX)?;
+    Ok(accepted - begun)
+}
+
+/// The processes that the blow kills: looked up before, for that takes time.
+fn victims(running: &Running, leader: &Host, blow: Blow) -> Result<Vec<u32>> {
+    match blow {
+        Blow::Killed => {
+            let mut processes = meter::processes(leader);
+            let pids = processes.remove(running.process()).unwrap_or_default();
+            ensure!(!pids.is_empty(), "{} is not running", running.process());
+            Ok(pids)
+        }
+        Blow::Cut => Ok(Vec::new()),
+        // PID 1 takes every process of the host with it.
+        Blow::Off => Ok(vec![leader.init()]),
+    }
+}
+
+fn mend(running: &Running, leader: &Host, blow: Blow) {
+    if blow == Blow::Off {
+        running.cluster.crash(&[leader]);
+    }
+    running.cluster.heal();
+    if blow == Blow::Off {
+        running.cluster.boot(&[leader]);
+        // The peers' units are not enabled on hosts that have both.
+        let _ = leader.run(&["systemctl", "start", running.unit()]);
+    }
+}

@@ -1,0 +1,160 @@
+//! The load generator: some clients that each write one value after the other, and how long each write took.
+//!
+//! Shell. It runs as a process of its own in the network of one host and outside of the host's cgroup, so that its CPU
+//! time is not the system's. One thread for all clients, for every system the same.
+
+use std::{
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use harness::Host;
+use serde::{Deserialize, Serialize};
+use tokio::task::JoinSet;
+
+use crate::{
+    data::System,
+    writer::{self, Writer},
+};
+
+/// Writes of the first moments are not counted: connections, caches and the systems' own batches settle.
+const WARM_UP: Duration = Duration::from_millis(500);
+/// A write that is not answered by then has failed.
+const WRITE_MAX: Duration = Duration::from_secs(30);
+/// A client that fails this often gives up.
+const ERRORS_MAX: u64 = 10;
+
+/// What is asked of the generator.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Load {
+    /// Whom to write to.
+    #[arg(long)]
+    pub(crate) system: System,
+    /// The PID of the host's init.
+    #[arg(long, default_value_t = 0)]
+    pub(crate) init: u32,
+    /// The size of each value in bytes.
+    #[arg(long)]
+    pub(crate) value: usize,
+    /// How many clients.
+    #[arg(long)]
+    pub(crate) clients: usize,
+    /// For how many seconds.
+    #[arg(long)]
+    pub(crate) seconds: f64,
+    /// All clients together stop after this many bytes of values.
+    #[arg(long)]
+    pub(crate) bytes_max: usize,
+    /// Part of the name of every key.
+    #[arg(long)]
+    pub(crate) prefix: String,
+}
+
+/// What came of it.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+pub(crate) struct Loaded {
+    /// How long each counted write took, in microseconds.
+    pub(crate) micros: Vec<u64>,
+    /// The time in which the counted writes began and ended, in seconds.
+    pub(crate) seconds: f64,
+    /// All accepted writes, those of the warm-up, too.
+    pub(crate) writes: u64,
+    /// Failed writes.
+    pub(crate) errors: u64,
+    /// The last failure.
+    pub(crate) error: Option<String>,
+}
+
+impl Load {
+    /// Runs the generator as a process in the network of `host`.
+    pub(crate) fn on(&self, host: &Host) -> Result<Loaded> {
+        let init = host.init().to_string();
+        let output = Command::new("nsenter")
+            .args(["-t", &init, "-n", "--"])
+            .arg(std::env::current_exe()?)
+            .args(["load", "--system", &self.system.name().to_lowercase()])
+            .args(["--init", &init, "--prefix", &self.prefix])
+            .args(["--value", &self.value.to_string()])
+            .args(["--clients", &self.clients.to_string()])
+            .args(["--seconds", &self.seconds.to_string()])
+            .args(["--bytes-max", &self.bytes_max.to_string()])
+            .output()
+            .context("run the load generator")?;
+        ensure!(
+            output.status.success(),
+            "load generator: {}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(serde_json::from_slice(&output.stdout)?)
+    }
+
+    /// Is the generator: writes and returns what came of it.
+    pub(crate) async fn run(self) -> Result<Loaded> {
+        let mut writers = Vec::new();
+        for _ in 0..self.clients {
+            writers.push(Writer::connect(self.system, self.init).await?);
+        }
+        let counted = Instant::now() + WARM_UP;
+        let end = counted + Duration::from_secs_f64(self.seconds);
+        let writes_max = self.bytes_max / self.value / self.clients;
+        let mut clients = JoinSet::new();
+        for (number, writer) in writers.into_iter().enumerate() {
+            let name = format!("{}-{number}", self.prefix);
+            clients.spawn(client(writer, name, self.value, counted, end, writes_max));
+        }
+        let (mut all, mut last) = (Loaded::default(), counted);
+        while let Some(client) = clients.join_next().await {
+            let (loaded, ended) = client?;
+            all.micros.extend(loaded.micros);
+            all.writes += loaded.writes;
+            all.errors += loaded.errors;
+            all.error = loaded.error.or(all.error);
+            last = last.max(ended);
+        }
+        all.seconds = (last - counted).as_secs_f64();
+        Ok(all)
+    }
+}
+
+/// One client, until `end` or its last write; what it counted and when it ended.
+async fn client(
+    mut writer: Writer,
+    name: String,
+    size: usize,
+    counted: Instant,
+    end: Instant,
+    writes_max: usize,
+) -> (Loaded, Instant) {
+    let mut loaded = Loaded::default();
+    let filler = writer::filler(size);
+    for n in 0..writes_max.max(1) {
+        let once = format!("{name}-{n}");
+        let value = writer::value(&once, &filler);
+        let begun = Instant::now();
+        if begun >= end {
+            break;
+        }
+        let written = tokio::time::timeout(WRITE_MAX, writer.write(&name, &once, value)).await;
+        match written.unwrap_or_else(|elapsed| Err(elapsed.into())) {
+            Ok(()) => {
+                loaded.writes += 1;
+                if begun >= counted {
+                    let micros = begun.elapsed().as_micros();
+                    loaded
+                        .micros
+                        .push(u64::try_from(micros).unwrap_or(u64::MAX));
+                }
+            }
+            Err(error) => {
+                loaded.errors += 1;
+                loaded.error = Some(format!("{error:#}"));
+                if loaded.errors >= ERRORS_MAX {
+                    break;
+                }
+            }
+        }
+    }
+    (loaded, Instant::now())
+}

@@ -1,0 +1,149 @@
+//! What hosts and their processes take: CPU time, bytes on the disk, memory and wake-ups, as the kernel counts them.
+//!
+//! Shell: reads `/proc`, `/sys` and the hosts' cgroups from outside. Nothing runs on a host for it.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use harness::Host;
+
+/// A sector of the block layer's counters, whatever the device's own is.
+const SECTOR_BYTES: u64 = 512;
+
+/// What hosts have taken since they were booted.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Usage {
+    /// CPU time of all their processes, in microseconds.
+    pub(crate) cpu_micros: u64,
+    /// What reached their block devices, in bytes.
+    pub(crate) written: u64,
+}
+
+impl Usage {
+    /// Of these hosts together. What they have in memory for their disks is written first.
+    pub(crate) fn of(hosts: &[Host]) -> Result<Self> {
+        let mut usage = Usage::default();
+        for host in hosts {
+            flush(host)?;
+            usage.cpu_micros += cpu_micros(&host.cgroup())?;
+            usage.written += written(&host.device())?;
+        }
+        Ok(usage)
+    }
+
+    /// What was taken after `earlier`.
+    pub(crate) fn since(self, earlier: Usage) -> Usage {
+        Usage {
+            cpu_micros: self.cpu_micros.saturating_sub(earlier.cpu_micros),
+            written: self.written.saturating_sub(earlier.written),
+        }
+    }
+}
+
+/// Writes to the disk of a host what waits for it in memory.
+pub(crate) fn flush(host: &Host) -> Result<()> {
+    let disk = host.root().with_file_name("disk");
+    let done = Command::new("sync").arg("-f").arg(&disk).status()?;
+    ensure!(done.success(), "sync {}", disk.display());
+    Ok(())
+}
+
+fn cpu_micros(cgroup: &Path) -> Result<u64> {
+    let path = cgroup.join("cpu.stat");
+    let stat = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let usage = stat
+        .lines()
+        .find_map(|line| line.strip_prefix("usage_usec "));
+    usage
+        .and_then(|micros| micros.parse().ok())
+        .with_context(|| format!("no usage_usec in {}", path.display()))
+}
+
+/// What a block device has written since it exists, in bytes.
+pub(crate) fn written(device: &Path) -> Result<u64> {
+    let name = device.file_name().unwrap_or_default();
+    let path = Path::new("/sys/block").join(name).join("stat");
+    let stat = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    let sectors = stat
+        .split_whitespace()
+        .nth(6)
+        .and_then(|field| field.parse::<u64>().ok());
+    Ok(sectors.context("no sectors written in the device's stat")? * SECTOR_BYTES)
+}
+
+/// The processes of a host by the name of their program's file; PIDs as seen from outside.
+pub(crate) fn processes(host: &Host) -> BTreeMap<String, Vec<u32>> {
+    let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+    let mut folders = vec![host.cgroup()];
+    while let Some(folder) = folders.pop() {
+        let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+        for pid in listed.lines().filter_map(|line| line.parse().ok()) {
+            // Not what the kernel calls it: a gateway that has joined a cluster has executed itself by another name. A
+            // process may end while it is looked at.
+            let file = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            if let Some(name) = file.file_name().and_then(|name| name.to_str()) {
+                found.entry(name.to_owned()).or_default().push(pid);
+            }
+        }
+        let inside = fs::read_dir(&folder).into_iter().flatten().flatten();
+        folders.extend(
+            inside
+                .map(|entry| entry.path())
+                .filter(|path| path.is_dir()),
+        );
+    }
+    found
+}
+
+/// What a process has taken since it began.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Process {
+    /// CPU time, in microseconds.
+    pub(crate) cpu_micros: u64,
+    /// What it caused to be written to a disk, in bytes.
+    pub(crate) written: u64,
+    /// How often one of its threads went to sleep by itself.
+    pub(crate) sleeps: u64,
+    /// Memory, with each shared page divided among those who share it, in bytes; as it is now.
+    pub(crate) pss: u64,
+}
+
+impl Process {
+    /// Of one process as it is now; nothing of one that has ended.
+    pub(crate) fn of(pid: u32) -> Self {
+        let at = PathBuf::from(format!("/proc/{pid}"));
+        let tasks = fs::read_dir(at.join("task"))
+            .into_iter()
+            .flatten()
+            .flatten();
+        let (mut nanos, mut sleeps) = (0, 0);
+        for task in tasks.map(|task| task.path()) {
+            let spent = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
+            nanos += spent
+                .split_whitespace()
+                .next()
+                .and_then(|nanos| nanos.parse::<u64>().ok())
+                .unwrap_or(0);
+            sleeps += field(&task.join("status"), "voluntary_ctxt_switches:");
+        }
+        Self {
+            cpu_micros: nanos / 1000,
+            written: field(&at.join("io"), "write_bytes:"),
+            sleeps,
+            pss: field(&at.join("smaps_rollup"), "Pss:") * 1024,
+        }
+    }
+}
+
+/// The number after a name in a file of `/proc`; 0 when it is not there.
+fn field(path: &Path, name: &str) -> u64 {
+    let text = fs::read_to_string(path).unwrap_or_default();
+    let rest = text.lines().find_map(|line| line.strip_prefix(name));
+    rest.and_then(|rest| rest.split_whitespace().next()?.parse().ok())
+        .unwrap_or(0)
+}

@@ -1,0 +1,105 @@
+//! The page of all figures.
+//!
+//! Pure: measured data and the page as it was go in, Markdown comes out. What people wrote between the two marks is kept.
+
+mod aims;
+mod commits;
+mod failures;
+mod method;
+mod rest;
+mod table;
+#[cfg(test)]
+mod tests;
+
+use crate::data::{Commits, Elections, Failover, Rest, Run, Saved, Starts};
+
+/// Between these, people write what the program keeps.
+const BY_HAND: &str = "<!-- Written by hand from here: `make bench` keeps it. -->";
+const BY_HAND_END: &str = "<!-- Written by hand up to here. -->";
+/// What is between them before anybody has written.
+const UNWRITTEN: &str =
+    "\n## What changed what\n\nNothing has been measured before and after a change.\n\n";
+
+/// Everything that has been measured.
+#[derive(Debug, Default)]
+pub(crate) struct All {
+    pub(crate) commits: Option<Saved<Commits>>,
+    pub(crate) failover: Option<Saved<Failover>>,
+    pub(crate) elections: Option<Saved<Elections>>,
+    pub(crate) starts: Option<Saved<Starts>>,
+    pub(crate) rest: Option<Saved<Rest>>,
+}
+
+/// The page; `before` is what it was.
+pub(crate) fn render(all: &All, before: &str) -> String {
+    let mut page = String::from(method::INTRODUCTION);
+    page += &aims::section(all);
+    page += BY_HAND;
+    page += kept(before).unwrap_or(UNWRITTEN);
+    page += BY_HAND_END;
+    page += "\n\n";
+    page += &part(
+        all.commits.as_ref(),
+        "Commits",
+        method::COMMITS,
+        commits::body,
+    );
+    page += &part(
+        all.failover.as_ref(),
+        "A leader fails",
+        method::FAILOVER,
+        failures::failover,
+    );
+    page += &part(
+        all.elections.as_ref(),
+        "Elections that nothing caused",
+        method::ELECTIONS,
+        failures::elections,
+    );
+    page += &part(
+        all.starts.as_ref(),
+        "Start to first answer",
+        method::STARTS,
+        rest::starts,
+    );
+    page += &part(all.rest.as_ref(), "Idle hosts", method::REST, rest::body);
+    page.truncate(page.trim_end().len());
+    page + "\n"
+}
+
+/// What people have written.
+fn kept(before: &str) -> Option<&str> {
+    let (_, rest) = before.split_once(BY_HAND)?;
+    Some(rest.split_once(BY_HAND_END)?.0)
+}
+
+/// A section with its method, its tables and its circumstances; nothing when it was not measured.
+fn part<T>(
+    saved: Option<&Saved<T>>,
+    title: &str,
+    method: &str,
+    body: impl Fn(&T) -> String,
+) -> String {
+    let Some(saved) = saved else {
+        return String::new();
+    };
+    let circumstances = circumstances(&saved.run);
+    format!(
+        "## {title}\n\n{method}\n{}{circumstances}\n",
+        body(&saved.data)
+    )
+}
+
+fn circumstances(run: &Run) -> String {
+    let versions = run.versions.iter();
+    let versions = versions.map(|(name, version)| format!("{name} {version}"));
+    let versions = versions.collect::<Vec<_>>().join(", ");
+    let mut text = format!(
+        "`{}` on {}: kernel {}, {} cores, hosts of {}; {versions}.\n",
+        run.command, run.date, run.kernel, run.cores, run.suite
+    );
+    for failure in &run.failures {
+        text += &format!("\nNot measured: {}\n", failure.replace('\n', " "));
+    }
+    text
+}

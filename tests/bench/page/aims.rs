@@ -1,0 +1,164 @@
+//! What is aimed at, and whether it is met.
+//!
+//! Pure.
+
+use super::{
+    All,
+    commits::{self, AIM_CLIENTS, P50_MAX, THROUGHPUT_MIN},
+    failures, rest,
+    table::{figure, megabytes, table},
+};
+use crate::data::{Commits, Elections, Failover, Idle, Rest, System};
+
+/// PSS of agent and gateway together, in bytes.
+const PSS_MAX: u64 = 15_000_000;
+/// PSS of one supervisor, in bytes.
+const SUPERVISOR_MAX: u64 = 1_000_000;
+/// Workloads that run while [`CPU_MAX`] is aimed at.
+const CPU_WORKLOADS: usize = 5;
+/// CPU time of all of Beemesh on a host, as a part of one core's, in percent.
+const CPU_MAX: f64 = 0.3;
+
+/// One aim.
+struct Aim {
+    what: String,
+    wanted: String,
+    found: String,
+    met: bool,
+}
+
+impl Aim {
+    fn at_most(what: String, found: f64, wanted: f64, unit: &str) -> Self {
+        Self {
+            what,
+            wanted: format!("at most {wanted}{unit}"),
+            found: format!("{}{unit}", figure(found)),
+            met: found <= wanted,
+        }
+    }
+}
+
+/// A table of all aims that something was measured for.
+pub(super) fn section(all: &All) -> String {
+    let mut aims = Vec::new();
+    if let Some(saved) = &all.commits {
+        aims.extend(of_commits(&saved.data));
+    }
+    if let Some(saved) = &all.failover {
+        aims.extend(of_failover(&saved.data));
+    }
+    if let Some(saved) = &all.elections {
+        aims.extend(of_elections(&saved.data));
+    }
+    if let Some(saved) = &all.rest {
+        aims.extend(of_rest(&saved.data));
+    }
+    let rows: Vec<_> = aims
+        .into_iter()
+        .map(|aim| {
+            let met = if aim.met { "✓" } else { "✗" };
+            vec![aim.what, aim.wanted, aim.found, met.to_owned()]
+        })
+        .collect();
+    format!(
+        "## Aims\n\n{}",
+        table(&["what", "aim", "measured", "met"], &rows)
+    )
+}
+
+fn of_commits(commits: &Commits) -> Vec<Aim> {
+    let mut aims = Vec::new();
+    for cell in &commits.cells {
+        let Some((p50, throughput)) = commits::ratios(commits, cell) else {
+            continue;
+        };
+        let what = commits::describe(cell.setting);
+        if cell.setting.clients == 1 {
+            let what = format!("commit, p50 by 1 client, {what}");
+            aims.push(Aim::at_most(what, p50, P50_MAX, " × etcd's"));
+        }
+        if cell.setting.clients == AIM_CLIENTS {
+            aims.push(Aim {
+                what: format!("commits a second by {AIM_CLIENTS} clients, {what}"),
+                wanted: format!("at least {THROUGHPUT_MIN} × etcd's"),
+                found: format!("{} × etcd's", figure(throughput)),
+                met: throughput >= THROUGHPUT_MIN,
+            });
+        }
+    }
+    aims
+}
+
+fn of_failover(failover: &Failover) -> Vec<Aim> {
+    let ours = failover
+        .outages
+        .iter()
+        .filter(|outage| outage.system == System::Beemesh);
+    ours.map(|outage| {
+        let what = format!("leader {}: next write, p99", failures::words(outage.blow));
+        Aim::at_most(what, outage.times.p99, failures::aim(outage.blow), " ms")
+    })
+    .collect()
+}
+
+fn of_elections(elections: &Elections) -> Vec<Aim> {
+    let ours = elections
+        .watched
+        .iter()
+        .filter(|watched| watched.system == System::Beemesh);
+    ours.map(|watched| {
+        let what = format!(
+            "elections without a cause in {} s, all cores busy",
+            watched.seconds
+        );
+        Aim::at_most(what, watched.elections as f64, 0.0, "")
+    })
+    .collect()
+}
+
+fn of_rest(rest: &Rest) -> Vec<Aim> {
+    let ours = rest
+        .hosts
+        .iter()
+        .filter(|idle| idle.system == System::Beemesh);
+    ours.flat_map(of_idle).collect()
+}
+
+fn of_idle(idle: &Idle) -> Vec<Aim> {
+    let role = if idle.leads { "leader" } else { "follower" };
+    let host = format!("idle {role}, {} workloads", idle.workloads);
+    let supervisors = |name: &str| name == "beemesh-pod";
+    let own = idle
+        .programs
+        .iter()
+        .filter(|one| !supervisors(&one.program));
+    let pss = megabytes(own.map(|one| one.pss).sum());
+    let mut aims = vec![Aim::at_most(
+        format!("{host}: PSS of agent and gateway"),
+        pss,
+        megabytes(PSS_MAX),
+        " MB",
+    )];
+    for one in idle.programs.iter().filter(|one| supervisors(&one.program)) {
+        let each = megabytes(one.pss / one.processes.max(1) as u64);
+        let what = format!("{host}: PSS of a supervisor");
+        aims.push(Aim::at_most(what, each, megabytes(SUPERVISOR_MAX), " MB"));
+    }
+    if idle.workloads == CPU_WORKLOADS {
+        let cpu = idle.programs.iter().map(rest::percent).sum();
+        aims.push(Aim::at_most(
+            format!("{host}: CPU"),
+            cpu,
+            CPU_MAX,
+            " % of a core",
+        ));
+    }
+    let written = idle.programs.iter().map(|one| one.written).sum::<u64>() as f64;
+    aims.push(Aim::at_most(
+        format!("{host}: written"),
+        written,
+        0.0,
+        " bytes",
+    ));
+    aims
+}

@@ -1,0 +1,62 @@
+//! The tables of leaders that fail and of elections.
+//!
+//! Pure.
+
+use super::table::{figure, judged, table};
+use crate::data::{Blow, Elections, Failover, Outage, System};
+
+/// The longest outage that is aimed at, for 99 of 100 blows, in milliseconds.
+pub(super) fn aim(blow: Blow) -> f64 {
+    match blow {
+        Blow::Killed => 500.0,
+        Blow::Cut | Blow::Off => 1500.0,
+    }
+}
+
+/// What befalls the leader, in words.
+pub(super) fn words(blow: Blow) -> &'static str {
+    match blow {
+        Blow::Killed => "killed",
+        Blow::Cut => "cut off",
+        Blow::Off => "powered off",
+    }
+}
+
+pub(super) fn failover(failover: &Failover) -> String {
+    let row = |outage: &Outage| {
+        let p99 = match outage.system {
+            System::Beemesh => judged(outage.times.p99, outage.times.p99 <= aim(outage.blow)),
+            System::Etcd | System::Swarm => figure(outage.times.p99),
+        };
+        vec![
+            words(outage.blow).to_owned(),
+            outage.system.name().to_owned(),
+            outage.times.count.to_string(),
+            figure(outage.times.p50),
+            p99,
+            figure(outage.times.max),
+        ]
+    };
+    let mut outages: Vec<_> = failover.outages.iter().collect();
+    outages.sort_by_key(|outage| (outage.blow, outage.system));
+    let rows: Vec<_> = outages.into_iter().map(row).collect();
+    table(
+        &["leader", "system", "times", "p50 ms", "p99 ms", "max ms"],
+        &rows,
+    )
+}
+
+pub(super) fn elections(elections: &Elections) -> String {
+    let rows: Vec<_> = elections
+        .watched
+        .iter()
+        .map(|watched| {
+            vec![
+                watched.system.name().to_owned(),
+                watched.seconds.to_string(),
+                watched.elections.to_string(),
+            ]
+        })
+        .collect();
+    table(&["system", "seconds", "terms"], &rows)
+}

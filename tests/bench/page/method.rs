@@ -1,0 +1,48 @@
+//! What the page says about how its figures come to be.
+//!
+//! Pure.
+
+pub(super) const INTRODUCTION: &str = "\
+# Benchmarks
+
+`make bench` measures all of this and writes this page; `make bench ONLY=commit,failover` measures parts, `make bench QUICK=1` everything with
+small numbers, and `ARGS='--help'` lists what else can be chosen. Every system runs on the same kind of hosts: namespaces with a systemd, a
+network and an ext4 disk each, all on one machine, as `tests/testbed` boots them. Their disks are files on the same real disk, and what is
+flushed there is flushed to it. So the hosts share the machine's cores, and absolute figures say more about the machine than about the
+systems; ratios compare. One system at a time is booted, in turn within each round.
+
+Beemesh is built as it is packaged. etcd and Docker Swarm are Debian's packages with the settings they come with, except that etcd gets
+addresses and a quota that holds the run, and that all hosts of the swarm are managers. Between hosts, Beemesh and Swarm encrypt; etcd speaks
+plain HTTP.
+
+";
+
+pub(super) const COMMITS: &str = "\
+A client writes one value after the other over a connection that it keeps. Beemesh: a ConfigMap, which starts nothing, by `POST /v1/apply` on the
+gateway's unix socket, parsed and checked like any manifest. etcd: a put by gRPC over the host's loopback. Swarm: `configs/create` on Docker's unix
+socket. The load generator is one program with one thread for all clients of all systems. It runs outside of the hosts' cgroups, in the network of
+the host that it writes through. CPU is that of every process on all hosts, divided by the writes; KiB is what the block devices of all
+hosts wrote for one of them.
+";
+
+pub(super) const FAILOVER: &str = "\
+A client on another host starts a write every 10 ms, each by a new connection, and gives each of them one second. Then the leader's process
+gets SIGKILL, or every packet to and from its host is dropped, or that is done and its init is killed, with all processes, so that nothing says
+goodbye. The outage is the time from before the blow to the end of the first accepted write that began after it.
+";
+
+pub(super) const ELECTIONS: &str = "\
+Three hosts, nothing wrong with any of them, and for each core of the machine a thread that does nothing else than to be busy. The
+terms that pass are elections that nothing caused. Swarm does not tell its term.
+";
+
+pub(super) const STARTS: &str = "\
+A follower's part is stopped and started again by systemd while the others go on. From before `systemctl start` to the end of the first write that
+is accepted through this host.
+";
+
+pub(super) const REST: &str = "\
+Nothing is asked of the cluster; the workloads are pods that sleep. PSS divides each shared page among those who share it, and each host has
+program files of its own, as real hosts have. Wake-ups are voluntary context switches of all threads. The host's disk takes what all of its processes
+and its file system write.
+";

@@ -1,0 +1,36 @@
+//! Markdown tables and figures in them.
+//!
+//! Pure.
+
+/// A table; cells of the first column are words, all others figures.
+pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
+    let line = |cells: &[&str]| format!("| {} |\n", cells.join(" | "));
+    let mut text = line(head);
+    let rules: Vec<&str> = (0..head.len())
+        .map(|column| if column == 0 { "---" } else { "---:" })
+        .collect();
+    text += &line(&rules);
+    for row in rows {
+        text += &line(&row.iter().map(String::as_str).collect::<Vec<_>>());
+    }
+    text + "\n"
+}
+
+/// A figure with three digits that matter, or as many as it has before the point.
+pub(crate) fn figure(value: f64) -> String {
+    match value.abs() {
+        size if size >= 99.95 => format!("{value:.0}"),
+        size if size >= 9.995 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// A figure with the mark of an aim that it meets or misses.
+pub(crate) fn judged(value: f64, met: bool) -> String {
+    format!("{} {}", figure(value), if met { "✓" } else { "✗" })
+}
+
+/// Bytes as MB.
+pub(crate) fn megabytes(bytes: u64) -> f64 {
+    bytes as f64 / 1e6
+}

@@ -1,0 +1,167 @@
+//! A client that never waits for the one before: it starts a write every few milliseconds, each by a new connection, and
+//! tells which were accepted and when.
+//!
+//! Shell. So an outage is seen to its end by writes that began after its beginning, whatever became of those that were
+//! under way. A process of its own, like the load generator.
+
+use std::{
+    io::{BufRead as _, BufReader, Write as _},
+    process::{Child, Command, Stdio},
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Args;
+use harness::Host;
+use tokio::{sync::Semaphore, time};
+
+use crate::{
+    data::System,
+    writer::{self, Writer},
+};
+
+/// Between the starts of two writes, in milliseconds: what an outage is measured to.
+const PAUSE_MS: u64 = 10;
+/// Between two looks at what was accepted.
+const LOOK: Duration = Duration::from_millis(10);
+/// A client's patience with one write: after it, the write has failed.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// Writes under way: as many as start within a client's patience.
+const UNDER_WAY_MAX: usize = 100;
+/// The size of the values in bytes.
+const VALUE: usize = 1 << 10;
+
+/// What is asked of the probe.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Probing {
+    /// Whom to write to.
+    #[arg(long)]
+    pub(crate) system: System,
+    /// The PID of the host's init.
+    #[arg(long)]
+    pub(crate) init: u32,
+    /// Milliseconds between the starts of two writes.
+    #[arg(long)]
+    pub(crate) pause_ms: u64,
+}
+
+impl Probing {
+    /// Is the probe: prints a line for each accepted write, until it is killed.
+    pub(crate) async fn run(self) -> Result<()> {
+        let filler = Arc::new(writer::filler(VALUE));
+        let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
+        let mut ticks = time::interval(Duration::from_millis(self.pause_ms));
+        ticks.set_missed_tick_behavior(time::MissedTickBehavior::Skip);
+        for n in 0_u64.. {
+            ticks.tick().await;
+            let Ok(permit) = Arc::clone(&room).try_acquire_owned() else {
+                continue;
+            };
+            let (probing, filler) = (self.clone(), Arc::clone(&filler));
+            tokio::spawn(async move {
+                let begun = now();
+                let once = format!("probe-{begun}-{n}");
+                let value = writer::value(&once, &filler);
+                let write = async {
+                    let mut writer = Writer::connect(probing.system, probing.init).await?;
+                    writer
+                        .write(&format!("probe-{}", n % 8), &once, value)
+                        .await
+                };
+                if let Ok(Ok(())) = time::timeout(PATIENCE, write).await {
+                    // Whoever reads it may be gone.
+                    let _ = writeln!(std::io::stdout(), "{begun} {}", now());
+                }
+                drop(permit);
+            });
+        }
+        Ok(())
+    }
+}
+
+/// Microseconds since 1970: the same clock for all processes.
+pub(crate) fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
+}
+
+/// When a write began and when it was accepted, in microseconds since 1970.
+pub(crate) type Accepted = (u64, u64);
+
+/// A probe that writes through one host. Dropping it ends it.
+pub(crate) struct Probe {
+    child: Child,
+    accepted: Arc<Mutex<Vec<Accepted>>>,
+}
+
+impl Probe {
+    /// Starts to write through `host`, which need not be up.
+    pub(crate) fn start(system: System, host: &Host) -> Result<Self> {
+        Self::every(system, host, PAUSE_MS)
+    }
+
+    /// The same with so many milliseconds between the starts of two writes.
+    pub(crate) fn every(system: System, host: &Host, pause_ms: u64) -> Result<Self> {
+        let init = host.init().to_string();
+        let mut child = Command::new("nsenter")
+            .args(["-t", &init, "-n", "--"])
+            .arg(std::env::current_exe()?)
+            .args([
+                "probe",
+                "--system",
+                &system.name().to_lowercase(),
+                "--init",
+                &init,
+                "--pause-ms",
+                &pause_ms.to_string(),
+            ])
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("run the probe")?;
+        let lines = BufReader::new(child.stdout.take().context("the probe's output")?).lines();
+        let accepted = Arc::new(Mutex::new(Vec::new()));
+        let heard = Arc::clone(&accepted);
+        thread::spawn(move || {
+            for line in lines.map_while(Result::ok) {
+                let mut numbers = line.split(' ').filter_map(|number| number.parse().ok());
+                if let (Some(begun), Some(ended)) = (numbers.next(), numbers.next()) {
+                    heard
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner)
+                        .push((begun, ended));
+                }
+            }
+        });
+        Ok(Self { child, accepted })
+    }
+
+    /// The first accepted of the writes that began after `moment`, in microseconds since 1970.
+    pub(crate) fn accepted_after(&self, moment: u64, bound: Duration) -> Result<Accepted> {
+        let begun = Instant::now();
+        loop {
+            let accepted = self
+                .accepted
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone();
+            let later = accepted.into_iter().filter(|(begun, _)| *begun > moment);
+            if let Some(first) = later.min_by_key(|(_, ended)| *ended) {
+                return Ok(first);
+            }
+            ensure!(
+                begun.elapsed() < bound,
+                "no write was accepted within {bound:?}"
+            );
+            thread::sleep(LOOK);
+        }
+    }
+}
+
+impl Drop for Probe {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

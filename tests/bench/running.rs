@@ -1,0 +1,127 @@
+//! One system on booted hosts: how it is set up, who leads it, what its processes are called.
+//!
+//! Shell. Dropping it powers the hosts off and removes them.
+
+mod beemesh;
+mod etcd;
+mod swarm;
+
+use anyhow::{Context as _, Result};
+use harness::{Cluster, Host, secs, wait_for};
+
+use crate::data::{System, Through};
+
+/// A system that runs on its hosts and has a leader.
+pub(crate) struct Running {
+    /// Which.
+    pub(crate) system: System,
+    /// Its hosts: all of them vote.
+    pub(crate) cluster: Cluster,
+}
+
+impl Running {
+    /// Boots `count` hosts and makes them one cluster of this system.
+    pub(crate) fn boot(system: System, count: usize) -> Result<Self> {
+        let cluster = match system {
+            System::Beemesh => Cluster::booted("bench", count),
+            System::Etcd | System::Swarm => {
+                let peers = std::env::var("BEEMESH_PEERS");
+                let peers =
+                    peers.context("BEEMESH_PEERS names no folder: run it by `make bench`")?;
+                Cluster::layered("bench", count, &peers)
+            }
+        };
+        let running = Self { system, cluster };
+        match system {
+            System::Beemesh => beemesh::form(&running.cluster),
+            System::Etcd => etcd::form(&running.cluster),
+            System::Swarm => swarm::form(&running.cluster)?,
+        }
+        running.ready();
+        Ok(running)
+    }
+
+    /// Waits until every host takes part and knows one leader.
+    pub(crate) fn ready(&self) {
+        if self.system == System::Beemesh {
+            self.cluster.ready();
+            return;
+        }
+        let what = format!("{} to have one leader on all hosts", self.system.name());
+        let _ = wait_for(&what, secs(120), || self.state());
+    }
+
+    /// The leader's number among the hosts, and the term where the system tells it.
+    fn state(&self) -> Result<(usize, Option<u64>), String> {
+        match self.system {
+            System::Beemesh => beemesh::state(&self.cluster),
+            System::Etcd => etcd::state(&self.cluster),
+            System::Swarm => swarm::state(&self.cluster),
+        }
+    }
+
+    /// The host that leads.
+    pub(crate) fn leader(&self) -> &Host {
+        let (at, _) = wait_for("a leader", secs(60), || self.state());
+        &self.cluster.hosts[at]
+    }
+
+    /// The term; none where the system does not tell it.
+    pub(crate) fn term(&self) -> Option<u64> {
+        wait_for("a leader", secs(60), || self.state()).1
+    }
+
+    /// A host to write through.
+    pub(crate) fn host(&self, through: Through) -> &Host {
+        let leader = self.leader();
+        match through {
+            Through::Leader => leader,
+            Through::Follower => self.other_than(leader),
+        }
+    }
+
+    /// The first host that is not this one.
+    pub(crate) fn other_than(&self, host: &Host) -> &Host {
+        let mut hosts = self.cluster.hosts.iter();
+        hosts
+            .find(|one| one.name != host.name)
+            .expect("there is more than one host")
+    }
+
+    /// The process that takes part in consensus, as the kernel calls it.
+    pub(crate) fn process(&self) -> &'static str {
+        match self.system {
+            System::Beemesh => "beemesh-gateway",
+            System::Etcd => "etcd",
+            System::Swarm => "dockerd",
+        }
+    }
+
+    /// Every process that the system consists of.
+    pub(crate) fn programs(&self) -> &'static [&'static str] {
+        match self.system {
+            System::Beemesh => &["beemesh-agent", "beemesh-gateway", "beemesh-pod"],
+            System::Etcd => &["etcd"],
+            System::Swarm => &["dockerd", "containerd"],
+        }
+    }
+
+    /// The unit that starts all of it on a host.
+    pub(crate) fn unit(&self) -> &'static str {
+        match self.system {
+            System::Beemesh => "beemesh-agent",
+            System::Etcd => "etcd",
+            System::Swarm => "docker",
+        }
+    }
+
+    /// The units that stop it on a host.
+    pub(crate) fn units(&self) -> &'static [&'static str] {
+        match self.system {
+            // A socket that is left starts what is being stopped.
+            System::Beemesh => &["beemesh-agent.socket", "beemesh-agent", "beemesh-gateway"],
+            System::Etcd => &["etcd"],
+            System::Swarm => &["docker.socket", "docker"],
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! Keeps what parts have measured, each in a file of its own, and makes the page of all there is.
+//!
+//! Shell: files and the circumstances of a run. What the page says is decided by [`crate::page`].
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+use anyhow::{Context as _, Result};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    data::{Run, Saved},
+    page::{self, All},
+};
+
+/// The project's folder.
+fn top() -> PathBuf {
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR"));
+    tests.parent().unwrap_or(tests).to_owned()
+}
+
+fn file(part: &str) -> PathBuf {
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| top().join("target"), PathBuf::from);
+    target.join("bench").join(format!("{part}.json"))
+}
+
+/// Keeps the figures of a part.
+pub(crate) fn save<T: Serialize>(part: &str, data: T, failures: Vec<String>) -> Result<()> {
+    let path = file(part);
+    fs::create_dir_all(path.parent().unwrap_or(&path))?;
+    let saved = Saved {
+        run: run(failures),
+        data,
+    };
+    fs::write(&path, serde_json::to_vec_pretty(&saved)?).with_context(|| path.display().to_string())
+}
+
+fn load<T: DeserializeOwned>(part: &str) -> Result<Option<Saved<T>>> {
+    let path = file(part);
+    match fs::read(&path) {
+        Ok(bytes) => Ok(Some(
+            serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?,
+        )),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).with_context(|| path.display().to_string()),
+    }
+}
+
+/// Writes `docs/benchmarks.md` of everything that was kept.
+pub(crate) fn write_page() -> Result<()> {
+    let all = All {
+        commits: load("commit")?,
+        failover: load("failover")?,
+        elections: load("elections")?,
+        starts: load("start")?,
+        rest: load("idle")?,
+    };
+    let path = top().join("docs/benchmarks.md");
+    let before = fs::read_to_string(&path).unwrap_or_default();
+    fs::write(&path, page::render(&all, &before)).with_context(|| path.display().to_string())
+}
+
+/// The circumstances of this run.
+fn run(failures: Vec<String>) -> Run {
+    let suite = std::env::var("SUITE").unwrap_or_else(|_| "trixie".into());
+    let arguments = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
+    let mut versions = BTreeMap::from([("beemesh".to_owned(), commit())]);
+    let peers = std::env::var("BEEMESH_PEERS").unwrap_or_default();
+    let listed = fs::read_to_string(Path::new(&peers).join("usr/share/beemesh-bench/versions"));
+    for line in listed.unwrap_or_default().lines() {
+        if let Some((name, version)) = line.split_once('\t') {
+            versions.insert(name.to_owned(), version.to_owned());
+        }
+    }
+    Run {
+        date: said("date", &["-u", "+%Y-%m-%d %H:%M UTC"]),
+        command: format!("make bench ARGS='{arguments}'").replace(" ARGS=''", ""),
+        kernel: said("uname", &["-r"]),
+        cores: std::thread::available_parallelism().map_or(1, usize::from),
+        suite,
+        versions,
+        failures,
+    }
+}
+
+fn commit() -> String {
+    let top = top().display().to_string();
+    let commit = said(
+        "git",
+        &["-C", &top, "describe", "--always", "--dirty", "--exclude=*"],
+    );
+    format!("{} ({commit})", env!("CARGO_PKG_VERSION"))
+}
+
+/// What a command says; nothing when it cannot.
+fn said(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output();
+    let output = output.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).trim().to_owned()
+}

@@ -1,0 +1,63 @@
+//! Part 4: a member that was stopped is started, and how long it takes until it accepts a write.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use harness::Host;
+
+use crate::{
+    attempt::attempt,
+    data::{Started, Starts, System, Through, Times},
+    options::Options,
+    probe::{Probe, now},
+    running::Running,
+};
+
+/// Hosts of the cluster: with one stopped, it still accepts writes.
+const HOSTS: usize = 3;
+/// A start that takes longer has failed.
+const START_MAX: Duration = Duration::from_secs(60);
+
+/// Measures every system.
+pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<Starts> {
+    let mut starts = Vec::new();
+    for &system in options.systems() {
+        eprintln!("start: {}", system.name());
+        let mut micros = Vec::new();
+        attempt(failures, system, "start to first answer", || {
+            begin_again(system, options.starts(), &mut micros)
+        });
+        if !micros.is_empty() {
+            starts.push(Started {
+                system,
+                times: Times::of(micros),
+            });
+        }
+    }
+    Ok(Starts { starts })
+}
+
+fn begin_again(system: System, times: usize, micros: &mut Vec<u64>) -> Result<()> {
+    let running = Running::boot(system, HOSTS)?;
+    for n in 1..=times {
+        let host = running.host(Through::Follower);
+        let _ = host
+            .run(&[&["systemctl", "stop"], running.units()].concat())
+            .ok();
+        let took = start(&running, host)?;
+        eprintln!("  {n}: {:.0} ms", took as f64 / 1000.0);
+        micros.push(took);
+        running.ready();
+    }
+    Ok(())
+}
+
+/// Starts the host's part and returns how long it took until it accepted a write, in microseconds.
+fn start(running: &Running, host: &Host) -> Result<u64> {
+    let probe = Probe::start(running.system, host)?;
+    let begun = now();
+    let start = ["systemctl", "start", "--no-block", running.unit()];
+    let _ = host.run(&start).ok();
+    let (_, accepted) = probe.accepted_after(begun, START_MAX)?;
+    Ok(accepted - begun)
+}
