@@ -245,6 +245,64 @@ pub(crate) struct Rest {
     pub(crate) hosts: Vec<Idle>,
 }
 
+/// What is done with a manifest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Deed {
+    /// Its workloads are new.
+    First,
+    /// Each of them has changed.
+    Update,
+    /// Nothing has changed.
+    Unchanged,
+    /// They are removed.
+    Delete,
+}
+
+/// A deed by Beemesh and by Podman alone, on the same three hosts in turn.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Applied {
+    /// Pods in the manifest.
+    pub(crate) workloads: usize,
+    /// What was done.
+    pub(crate) deed: Deed,
+    /// How long Beemesh took, until every host was done.
+    pub(crate) beemesh: Times,
+    /// How long Podman took on all hosts at once; none where it has nothing to do.
+    pub(crate) podman: Option<Times>,
+    /// Log entries that the deed took at most.
+    pub(crate) entries: u64,
+}
+
+/// Part 2: apply to running.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Applies {
+    /// In the order they were measured.
+    pub(crate) rows: Vec<Applied>,
+}
+
+/// A follower that was away and gets what it missed, while commits go on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CaughtUp {
+    /// Who was measured.
+    pub(crate) system: System,
+    /// What it missed, in words.
+    pub(crate) missed: String,
+    /// From its return to having applied all that was committed before, in seconds.
+    pub(crate) seconds: f64,
+    /// Commits while it was away.
+    pub(crate) before: Times,
+    /// Commits while it caught up.
+    pub(crate) meanwhile: Times,
+}
+
+/// Part 5: catching up.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct CatchUps {
+    /// In the order they were measured.
+    pub(crate) rows: Vec<CaughtUp>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

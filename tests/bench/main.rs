@@ -1,10 +1,12 @@
-//! `make bench`: what Beemesh costs on booted hosts, beside etcd and Docker Swarm on the same kind of hosts.
+//! `make bench`: what Beemesh costs on booted hosts, beside etcd, Docker Swarm and bare Podman on the same kind of hosts.
 //!
 //! Machines differ and are noisy, so a figure that compares is a ratio of measurements taken in turn. Each part boots its
 //! hosts, takes them down also when it fails, and is kept in `target/bench/`; `docs/benchmarks.md` is made of all that is
 //! kept there.
 
+mod apply;
 mod attempt;
+mod catchup;
 mod commit;
 mod data;
 mod elections;
@@ -78,6 +80,8 @@ fn measure(options: &Options) -> Result<()> {
     part(options, Part::Elections, "elections", elections::measure)?;
     part(options, Part::Start, "start", starts::measure)?;
     part(options, Part::Idle, "idle", rest::measure)?;
+    part(options, Part::Apply, "apply", apply::measure)?;
+    part(options, Part::Catchup, "catchup", catchup::measure)?;
     Ok(())
 }
 

@@ -9,6 +9,8 @@ use crate::data::{Blow, System};
 pub(crate) enum Part {
     /// Small durable writes.
     Commit,
+    /// Apply to running.
+    Apply,
     /// The leader fails.
     Failover,
     /// Elections that nothing caused.
@@ -17,6 +19,8 @@ pub(crate) enum Part {
     Start,
     /// What idle hosts take.
     Idle,
+    /// A follower catches up.
+    Catchup,
 }
 
 /// The options of a run. Without any, everything is measured in full: some hours.
@@ -40,7 +44,7 @@ pub(crate) struct Options {
     /// Clusters of these numbers of hosts only.
     #[arg(long, value_delimiter = ',')]
     hosts: Vec<usize>,
-    /// How often all systems are booted and measured, for commits.
+    /// How often all systems are booted and measured, for commits and applies.
     #[arg(long)]
     rounds: Option<usize>,
     /// For how many seconds each cell of the commit tables is written.

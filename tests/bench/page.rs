@@ -10,8 +10,9 @@ mod rest;
 mod table;
 #[cfg(test)]
 mod tests;
+mod workloads;
 
-use crate::data::{Commits, Elections, Failover, Rest, Run, Saved, Starts};
+use crate::data::{Applies, CatchUps, Commits, Elections, Failover, Rest, Run, Saved, Starts};
 
 /// Between these, people write what the program keeps.
 const BY_HAND: &str = "<!-- Written by hand from here: `make bench` keeps it. -->";
@@ -24,10 +25,12 @@ const UNWRITTEN: &str =
 #[derive(Debug, Default)]
 pub(crate) struct All {
     pub(crate) commits: Option<Saved<Commits>>,
+    pub(crate) applies: Option<Saved<Applies>>,
     pub(crate) failover: Option<Saved<Failover>>,
     pub(crate) elections: Option<Saved<Elections>>,
     pub(crate) starts: Option<Saved<Starts>>,
     pub(crate) rest: Option<Saved<Rest>>,
+    pub(crate) catch_ups: Option<Saved<CatchUps>>,
 }
 
 /// The page; `before` is what it was.
@@ -63,6 +66,18 @@ pub(crate) fn render(all: &All, before: &str) -> String {
         rest::starts,
     );
     page += &part(all.rest.as_ref(), "Idle hosts", method::REST, rest::body);
+    page += &part(
+        all.applies.as_ref(),
+        "Apply to running",
+        method::APPLIES,
+        workloads::applies,
+    );
+    page += &part(
+        all.catch_ups.as_ref(),
+        "A follower catches up",
+        method::CATCH_UPS,
+        workloads::catch_ups,
+    );
     page.truncate(page.trim_end().len());
     page + "\n"
 }

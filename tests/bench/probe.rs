@@ -18,7 +18,7 @@ use harness::Host;
 use tokio::{sync::Semaphore, time};
 
 use crate::{
-    data::System,
+    data::{System, Times},
     writer::{self, Writer},
 };
 
@@ -135,6 +135,19 @@ impl Probe {
             }
         });
         Ok(Self { child, accepted })
+    }
+
+    /// The accepted writes that began after one moment and ended before another.
+    pub(crate) fn within(&self, from: u64, to: u64) -> Vec<Accepted> {
+        let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        let within = |(begun, ended): &Accepted| *begun >= from && *ended <= to;
+        accepted.iter().copied().filter(within).collect()
+    }
+
+    /// How long those took.
+    pub(crate) fn times(&self, from: u64, to: u64) -> Times {
+        let within = self.within(from, to).into_iter();
+        Times::of(within.map(|(begun, ended)| ended - begun).collect())
     }
 
     /// The first accepted of the writes that began after `moment`, in microseconds since 1970.

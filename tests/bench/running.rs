@@ -88,6 +88,15 @@ impl Running {
             .expect("there is more than one host")
     }
 
+    /// The index of the last entry that a host has applied; none while it does not say.
+    pub(crate) fn progress(&self, host: &Host) -> Option<u64> {
+        match self.system {
+            System::Beemesh => host.status()["applied"].as_u64(),
+            System::Etcd => etcd::applied(host),
+            System::Swarm => None,
+        }
+    }
+
     /// The process that takes part in consensus, as the kernel calls it.
     pub(crate) fn process(&self) -> &'static str {
         match self.system {

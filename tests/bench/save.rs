@@ -55,10 +55,12 @@ fn load<T: DeserializeOwned>(part: &str) -> Result<Option<Saved<T>>> {
 pub(crate) fn write_page() -> Result<()> {
     let all = All {
         commits: load("commit")?,
+        applies: load("apply")?,
         failover: load("failover")?,
         elections: load("elections")?,
         starts: load("start")?,
         rest: load("idle")?,
+        catch_ups: load("catchup")?,
     };
     let path = top().join("docs/benchmarks.md");
     let before = fs::read_to_string(&path).unwrap_or_default();

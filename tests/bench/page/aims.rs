@@ -7,8 +7,9 @@ use super::{
     commits::{self, AIM_CLIENTS, P50_MAX, THROUGHPUT_MIN},
     failures, rest,
     table::{figure, megabytes, table},
+    workloads,
 };
-use crate::data::{Commits, Elections, Failover, Idle, Rest, System};
+use crate::data::{Applied, Applies, Commits, Deed, Elections, Failover, Idle, Rest, System};
 
 /// PSS of agent and gateway together, in bytes.
 const PSS_MAX: u64 = 15_000_000;
@@ -49,6 +50,9 @@ pub(super) fn section(all: &All) -> String {
     }
     if let Some(saved) = &all.elections {
         aims.extend(of_elections(&saved.data));
+    }
+    if let Some(saved) = &all.applies {
+        aims.extend(of_applies(&saved.data));
     }
     if let Some(saved) = &all.rest {
         aims.extend(of_rest(&saved.data));
@@ -114,6 +118,29 @@ fn of_elections(elections: &Elections) -> Vec<Aim> {
         Aim::at_most(what, watched.elections as f64, 0.0, "")
     })
     .collect()
+}
+
+fn of_applies(applies: &Applies) -> Vec<Aim> {
+    let of = |applied: &Applied| {
+        let what = format!(
+            "{}, {} workloads on 3 hosts",
+            workloads::words(applied.deed),
+            applied.workloads
+        );
+        if applied.deed == Deed::Unchanged {
+            let entries = applied.entries as f64;
+            let wanted = workloads::ENTRIES_MAX as f64;
+            return Some(Aim::at_most(what, entries, wanted, " log entries"));
+        }
+        let ratio = workloads::ratio(applied)?;
+        Some(Aim::at_most(
+            what,
+            ratio,
+            workloads::RATIO_MAX,
+            " × Podman's",
+        ))
+    };
+    applies.rows.iter().filter_map(of).collect()
 }
 
 fn of_rest(rest: &Rest) -> Vec<Aim> {

@@ -46,3 +46,14 @@ Nothing is asked of the cluster; the workloads are pods that sleep. PSS divides 
 program files of its own, as real hosts have. Wake-ups are voluntary context switches of all threads. The host's disk takes what all of its processes
 and its file system write.
 ";
+
+pub(super) const APPLIES: &str = "\
+Pods of one container each. Beemesh: `beemesh apply --wait` of one manifest on one of three hosts, until every host runs all of it, healthy and durably, with a
+unit for each. Podman: `podman kube play`, `play --replace` and `down` of the same file on the same three hosts at once, in the same round. For an
+unchanged manifest Podman has nothing to compare with.
+";
+
+pub(super) const CATCH_UPS: &str = "\
+A follower is stopped, 64 clients write what it misses, and it is started again; its time ends when it has applied everything that was committed before
+its return. Meanwhile a client starts a write through the leader every 10 ms, each by a new connection.
+";

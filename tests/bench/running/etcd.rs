@@ -58,6 +58,11 @@ pub(super) fn state(cluster: &Cluster) -> Result<(usize, Option<u64>), String> {
     }
 }
 
+/// See [`super::Running::progress`].
+pub(super) fn applied(host: &Host) -> Option<u64> {
+    status(host).ok()?["raftAppliedIndex"].as_u64()
+}
+
 fn status(host: &Host) -> Result<Value, String> {
     let answer = host.run(&["etcdctl", "endpoint", "status", "-w", "json"]);
     let mut found: Value = serde_json::from_str(&answer.out).map_err(|_| answer.to_string())?;

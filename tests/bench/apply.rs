@@ -1,0 +1,135 @@
+//! Part 2: from an apply to pods that run on three hosts, beside Podman alone on the same hosts in the same round.
+
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, ensure};
+use harness::{Answer, Host, pod};
+use serde_json::Value;
+
+use crate::{
+    attempt::attempt,
+    data::{Applied, Applies, Deed, System, Times},
+    options::Options,
+    running::Running,
+};
+
+/// Hosts of the cluster; every workload runs on each.
+const HOSTS: usize = 3;
+/// Pods in the manifest.
+const WORKLOADS: [usize; 3] = [1, 10, 50];
+/// The manifest's name.
+const NAME: &str = "many";
+
+/// What each deed took in every round, in microseconds, by Beemesh and by Podman.
+#[derive(Default)]
+struct Row {
+    beemesh: Vec<u64>,
+    podman: Vec<u64>,
+    entries: u64,
+}
+
+/// Measures all numbers of workloads.
+pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<Applies> {
+    let mut applies = Applies::default();
+    for &workloads in options.workloads(&WORKLOADS) {
+        let what = format!("apply of {workloads} workloads");
+        eprintln!("{what}");
+        let rows = attempt(failures, System::Beemesh, &what, || {
+            rounds(workloads, options.rounds())
+        });
+        for (deed, row) in DEEDS.into_iter().zip(rows.into_iter().flatten()) {
+            let podman = (!row.podman.is_empty()).then(|| Times::of(row.podman));
+            applies.rows.push(Applied {
+                workloads,
+                deed,
+                beemesh: Times::of(row.beemesh),
+                podman,
+                entries: row.entries,
+            });
+        }
+    }
+    Ok(applies)
+}
+
+/// The deeds, in the order in which each round does them.
+const DEEDS: [Deed; 4] = [Deed::First, Deed::Update, Deed::Unchanged, Deed::Delete];
+
+fn rounds(workloads: usize, rounds: usize) -> Result<[Row; 4]> {
+    let running = Running::boot(System::Beemesh, HOSTS)?;
+    let mut rows: [Row; 4] = Default::default();
+    for round in 1..=rounds {
+        let (first, second) = (pods(workloads, "first"), pods(workloads, "second"));
+        for (deed, row) in DEEDS.into_iter().zip(&mut rows) {
+            let manifest = if deed == Deed::First { &first } else { &second };
+            if let Some(micros) = by_podman(&running, deed, manifest)? {
+                row.podman.push(micros);
+            }
+        }
+        for (deed, row) in DEEDS.into_iter().zip(&mut rows) {
+            let manifest = if deed == Deed::First { &first } else { &second };
+            let (micros, entries) = by_beemesh(&running, deed, manifest)?;
+            row.beemesh.push(micros);
+            row.entries = row.entries.max(entries);
+            let podman = row.podman.last().map(|micros| micros / 1000);
+            eprintln!(
+                "  round {round}, {deed:?}: {} ms, {entries} entries; Podman {podman:?} ms",
+                micros / 1000
+            );
+        }
+    }
+    Ok(rows)
+}
+
+fn pods(count: usize, marker: &str) -> String {
+    let pods = (1..=count).map(|n| pod(&format!("{NAME}{n}"), marker));
+    pods.collect::<Vec<_>>().join("---\n")
+}
+
+/// How long Podman takes on all hosts at once, in microseconds; nothing where it has no such thing to do.
+fn by_podman(running: &Running, deed: Deed, manifest: &str) -> Result<Option<u64>> {
+    let command: &[&str] = match deed {
+        Deed::First => &["podman", "kube", "play", "-q", "-"],
+        Deed::Update => &["podman", "kube", "play", "-q", "--replace", "-"],
+        Deed::Delete => &["podman", "kube", "down", "--force", "-"],
+        Deed::Unchanged => return Ok(None),
+    };
+    let begun = Instant::now();
+    running.cluster.each(|host| {
+        let _ = host.run_with(command, manifest.as_bytes()).ok();
+    });
+    Ok(Some(micros(begun)?))
+}
+
+/// How long Beemesh takes until every host is done, in microseconds, and how many log entries that took.
+fn by_beemesh(running: &Running, deed: Deed, manifest: &str) -> Result<(u64, u64)> {
+    let host = running.cluster.host(1);
+    let before = applied(host);
+    let begun = Instant::now();
+    let done = match deed {
+        Deed::Delete => {
+            let what = format!("--manifest={NAME}");
+            host.beemesh(&["delete", &what, "--wait=900s", "-o", "json"])
+        }
+        Deed::First | Deed::Update | Deed::Unchanged => {
+            let name = format!("--name={NAME}");
+            host.try_apply(manifest, &[&name, "--wait=900s", "-o", "json"])
+        }
+    };
+    let micros = micros(begun)?;
+    settled(done)?;
+    Ok((micros, applied(host) - before))
+}
+
+fn micros(begun: Instant) -> Result<u64> {
+    u64::try_from(begun.elapsed().as_micros()).context("too long")
+}
+
+fn settled(answer: Answer) -> Result<()> {
+    let said: Value = serde_json::from_str(&answer.out).unwrap_or_default();
+    ensure!(said["settled"] == true, "not settled: {answer}");
+    Ok(())
+}
+
+fn applied(host: &Host) -> u64 {
+    host.status()["applied"].as_u64().unwrap_or_default()
+}

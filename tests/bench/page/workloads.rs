@@ -1,0 +1,88 @@
+//! The tables of applies and of followers that catch up.
+//!
+//! Pure.
+
+use super::table::{figure, judged, table};
+use crate::data::{Applied, Applies, CatchUps, CaughtUp, Deed};
+
+/// Beemesh takes at most this many times as long as Podman alone: the aim.
+pub(super) const RATIO_MAX: f64 = 1.1;
+/// An unchanged manifest costs at most this many log entries: the aim.
+pub(super) const ENTRIES_MAX: u64 = 1;
+
+/// What was done, in words.
+pub(super) fn words(deed: Deed) -> &'static str {
+    match deed {
+        Deed::First => "first apply",
+        Deed::Update => "update",
+        Deed::Unchanged => "unchanged apply",
+        Deed::Delete => "delete",
+    }
+}
+
+/// How many times as long as Podman Beemesh took.
+pub(super) fn ratio(applied: &Applied) -> Option<f64> {
+    Some(applied.beemesh.p50 / applied.podman?.p50)
+}
+
+pub(super) fn applies(applies: &Applies) -> String {
+    let row = |applied: &Applied| {
+        let podman =
+            |time: fn(&Applied) -> Option<f64>| time(applied).map_or(String::new(), figure);
+        let entries = match applied.deed {
+            Deed::Unchanged => judged(applied.entries as f64, applied.entries <= ENTRIES_MAX),
+            Deed::First | Deed::Update | Deed::Delete => applied.entries.to_string(),
+        };
+        vec![
+            words(applied.deed).to_owned(),
+            applied.workloads.to_string(),
+            applied.beemesh.count.to_string(),
+            figure(applied.beemesh.p50),
+            figure(applied.beemesh.max),
+            podman(|applied| Some(applied.podman?.p50)),
+            podman(|applied| Some(applied.podman?.max)),
+            ratio(applied).map_or(String::new(), |ratio| judged(ratio, ratio <= RATIO_MAX)),
+            entries,
+        ]
+    };
+    let rows: Vec<_> = applies.rows.iter().map(row).collect();
+    let head = [
+        "deed",
+        "workloads",
+        "times",
+        "Beemesh p50 ms",
+        "max ms",
+        "Podman p50 ms",
+        "max ms",
+        "ratio",
+        "log entries",
+    ];
+    table(&head, &rows)
+}
+
+pub(super) fn catch_ups(catch_ups: &CatchUps) -> String {
+    let row = |one: &CaughtUp| {
+        vec![
+            one.missed.clone(),
+            one.system.name().to_owned(),
+            figure(one.seconds),
+            figure(one.before.p50),
+            figure(one.before.p99),
+            figure(one.meanwhile.p50),
+            figure(one.meanwhile.p99),
+            figure(one.meanwhile.max),
+        ]
+    };
+    let rows: Vec<_> = catch_ups.rows.iter().map(row).collect();
+    let head = [
+        "missed",
+        "system",
+        "caught up in s",
+        "p50 ms before",
+        "p99 ms before",
+        "p50 ms meanwhile",
+        "p99 ms meanwhile",
+        "max ms meanwhile",
+    ];
+    table(&head, &rows)
+}
