@@ -281,6 +281,31 @@ pub(crate) struct Applies {
     pub(crate) rows: Vec<Applied>,
 }
 
+/// A stretch of the way of one action.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    /// What happens in it.
+    pub(crate) what: String,
+    /// How long it takes.
+    pub(crate) times: Times,
+}
+
+/// The way of an action.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Way {
+    /// The action.
+    pub(crate) what: String,
+    /// Its stretches, in order.
+    pub(crate) spans: Vec<Span>,
+}
+
+/// Part 6: where the time goes.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Spans {
+    /// One commit, and one apply.
+    pub(crate) ways: Vec<Way>,
+}
+
 /// A follower that was away and gets what it missed, while commits go on.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CaughtUp {

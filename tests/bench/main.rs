@@ -22,6 +22,7 @@ mod probe;
 mod rest;
 mod running;
 mod save;
+mod spans;
 mod starts;
 mod writer;
 
@@ -81,6 +82,7 @@ fn measure(options: &Options) -> Result<()> {
     part(options, Part::Start, "start", starts::measure)?;
     part(options, Part::Idle, "idle", rest::measure)?;
     part(options, Part::Apply, "apply", apply::measure)?;
+    part(options, Part::Spans, "spans", spans::measure)?;
     part(options, Part::Catchup, "catchup", catchup::measure)?;
     Ok(())
 }

@@ -21,6 +21,8 @@ pub(crate) enum Part {
     Idle,
     /// A follower catches up.
     Catchup,
+    /// Where the time goes.
+    Spans,
 }
 
 /// The options of a run. Without any, everything is measured in full: some hours.

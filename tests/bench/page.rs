@@ -12,7 +12,9 @@ mod table;
 mod tests;
 mod workloads;
 
-use crate::data::{Applies, CatchUps, Commits, Elections, Failover, Rest, Run, Saved, Starts};
+use crate::data::{
+    Applies, CatchUps, Commits, Elections, Failover, Rest, Run, Saved, Spans, Starts,
+};
 
 /// Between these, people write what the program keeps.
 const BY_HAND: &str = "<!-- Written by hand from here: `make bench` keeps it. -->";
@@ -31,6 +33,7 @@ pub(crate) struct All {
     pub(crate) starts: Option<Saved<Starts>>,
     pub(crate) rest: Option<Saved<Rest>>,
     pub(crate) catch_ups: Option<Saved<CatchUps>>,
+    pub(crate) spans: Option<Saved<Spans>>,
 }
 
 /// The page; `before` is what it was.
@@ -77,6 +80,12 @@ pub(crate) fn render(all: &All, before: &str) -> String {
         "A follower catches up",
         method::CATCH_UPS,
         workloads::catch_ups,
+    );
+    page += &part(
+        all.spans.as_ref(),
+        "Where the time goes",
+        method::SPANS,
+        workloads::spans,
     );
     page.truncate(page.trim_end().len());
     page + "\n"

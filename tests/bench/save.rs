@@ -61,6 +61,7 @@ pub(crate) fn write_page() -> Result<()> {
         starts: load("start")?,
         rest: load("idle")?,
         catch_ups: load("catchup")?,
+        spans: load("spans")?,
     };
     let path = top().join("docs/benchmarks.md");
     let before = fs::read_to_string(&path).unwrap_or_default();

@@ -57,3 +57,10 @@ pub(super) const CATCH_UPS: &str = "\
 A follower is stopped, 64 clients write what it misses, and it is started again; its time ends when it has applied everything that was committed before
 its return. Meanwhile a client starts a write through the leader every 10 ms, each by a new connection.
 ";
+
+pub(super) const SPANS: &str = "\
+The way of one commit is seen by `perf` in the system calls of the gateways and agents of all hosts: which process got bytes when, and how
+long each `fdatasync` took. One write at a time is under way, so what happens next is what it caused; each stretch lasts until the next
+process has got the message, so it holds the kernel's way and the wake-up. The programs themselves are as they are installed; `perf` adds about a microsecond to each
+call. The way of an apply is told by Podman's events and systemd's times on each host.
+";

@@ -1,9 +1,9 @@
-//! The tables of applies and of followers that catch up.
+//! The tables of applies, of followers that catch up, and of where the time goes.
 //!
 //! Pure.
 
 use super::table::{figure, judged, table};
-use crate::data::{Applied, Applies, CatchUps, CaughtUp, Deed};
+use crate::data::{Applied, Applies, CatchUps, CaughtUp, Deed, Span, Spans, Way};
 
 /// Beemesh takes at most this many times as long as Podman alone: the aim.
 pub(super) const RATIO_MAX: f64 = 1.1;
@@ -85,4 +85,23 @@ pub(super) fn catch_ups(catch_ups: &CatchUps) -> String {
         "max ms meanwhile",
     ];
     table(&head, &rows)
+}
+
+pub(super) fn spans(spans: &Spans) -> String {
+    let row = |span: &Span| {
+        let times = span.times;
+        vec![
+            span.what.clone(),
+            figure(times.p50),
+            figure(times.p99),
+            figure(times.max),
+        ]
+    };
+    let way = |way: &Way| {
+        let rows: Vec<_> = way.spans.iter().map(row).collect();
+        let count = way.spans.first().map_or(0, |span| span.times.count);
+        let head = ["stretch", "p50 ms", "p99 ms", "max ms"];
+        format!("{}, {count} times:\n\n{}", way.what, table(&head, &rows))
+    };
+    spans.ways.iter().map(way).collect()
 }
