@@ -107,7 +107,8 @@ bench: ## measure on booted hosts, beside etcd, Swarm and Podman (ONLY=commit,â€
 	$(MAKE) DESTDIR=$(LAYER) install >/dev/null
 	tests/bench/peers $(SUITE) $(TARGET_DIR)/bench/peers
 	$(CARGO) build --release --locked -p beemesh-tests --features etcd --bin bench
-	BEEMESH_LAYER=$(LAYER) BEEMESH_PEERS=$(abspath $(TARGET_DIR)/bench/peers) SUITE=$(SUITE) \
+	trap 'tests/testbed down' EXIT; trap 'exit 1' INT TERM; \
+	  BEEMESH_LAYER=$(LAYER) BEEMESH_PEERS=$(abspath $(TARGET_DIR)/bench/peers) SUITE=$(SUITE) \
 	  $(TARGET_DIR)/$(HOST_TUPLE)/release/bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(ARGS)
 
 clean: ## remove what was built

@@ -34,7 +34,7 @@ pub(crate) struct Options {
     /// Small numbers everywhere: to see that it works.
     #[arg(long)]
     quick: bool,
-    /// Measure only these systems.
+    /// Measure only these systems; what is kept of a measured part is then theirs alone.
     #[arg(long, value_delimiter = ',')]
     systems: Vec<System>,
     /// Measure failover only for these.

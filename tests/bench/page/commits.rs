@@ -91,7 +91,7 @@ fn row(commits: &Commits, cell: &Cell) -> Vec<String> {
 
 /// Median and throughput of a cell of Beemesh as parts of etcd's.
 pub(super) fn ratios(commits: &Commits, cell: &Cell) -> Option<(f64, f64)> {
-    if cell.system != System::Beemesh {
+    if cell.system != System::Beemesh || cell.times.count == 0 {
         return None;
     }
     let etcd = commits.cells.iter().find(|other| {
