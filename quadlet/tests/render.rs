@@ -114,7 +114,7 @@ fn a_quadlet_says_what_it_runs() {
     assert_eq!(init_containers(&rendered.yaml), ["prepare"]);
     assert_eq!(
         container_names(&rendered.yaml),
-        ["shop_everything-prepare", "shop_everything-web"]
+        ["shop_everything-prepare", "shop_everything-app"]
     );
     let names = volumes(&rendered.yaml);
     let private = names
