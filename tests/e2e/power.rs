@@ -212,8 +212,11 @@ fn a_pod_is_played_again_whose_containers_only_the_storage_still_knows() {
 fn a_shutdown_does_not_wait_for_what_waits_for_it() {
     let cluster = Cluster::formed("power-off", 1);
     let host = cluster.host(1);
-    // It takes longer to end than Podman is left alone.
-    let slow = pod("web", "first").replace("\"exit 0\"", "\"sleep 5; exit 0\"");
+    // It takes longer to end than Podman is left alone, also when systemd ends what it waits for.
+    let slow = pod("web", "first").replace(
+        "\"exit 0\"",
+        "\"for i in 1 2 3 4 5 6; do sleep 1; done; exit 0\"",
+    );
     let answer = host.apply(&slow);
     assert_eq!(answer["settled"], true, "{answer}");
     let stuck = "cp /bin/sh /root/podman && { setsid systemd-run --quiet --scope --unit=libpod-conmon-stuck \
