@@ -23,6 +23,8 @@ pub enum RequestBody {
     ReadIndex,
     /// What the sender's host looks like now. Replaces what it said before.
     Observe(HostReport),
+    /// Whether the receiver would vote for the sender, whose log ends with this entry. It commits nobody to anything.
+    PreVote(Option<LogId>),
 }
 
 /// From another gateway.
@@ -47,6 +49,8 @@ pub enum ReplyBody {
     Noted,
     /// It failed; words for a person.
     Failed(String),
+    /// Whether the receiver would vote for the sender.
+    PreVoted(bool),
 }
 
 /// A committed command and what the state machine answered.

@@ -137,6 +137,7 @@ async fn open(
     let noted = cluster.clone();
     let node = Node::open(raft::Settings {
         dir: home.raft(),
+        disk: Arc::new(raft::System),
         host,
         dial: Arc::new(link.clone()),
         observe: Arc::new(move |host, report| noted.note(host, report)),

@@ -3,11 +3,12 @@
 //! Owner of the log, the snapshots and openraft; no openraft type leaves this module. Input: commands to propose and
 //! streams from other gateways. Output: [`View`]s of the replicated state and [`Metrics`]. Wiring of the parts: [`log`] and
 //! [`machine`] are durable, [`batch`] gathers proposals, [`network`] and [`serve`] speak to the others, [`ask`] finds the
-//! leader, [`members`] decides who votes.
+//! leader, [`members`] decides who votes, [`elect`] when to elect a leader.
 
 mod ask;
 mod batch;
 mod disk;
+mod elect;
 mod log;
 mod machine;
 mod members;
@@ -36,10 +37,14 @@ use beemesh_protocol::{HostId, ipc::Class};
 use openraft::{Config, SnapshotPolicy};
 use tokio::{net::UnixStream, sync::watch};
 
-pub(crate) use self::ask::{ProposeError, ReadError};
+pub(crate) use self::{
+    ask::{ProposeError, ReadError},
+    disk::System,
+};
 use self::{
     batch::Batcher,
-    disk::{Disk, System},
+    disk::Disk,
+    elect::{Hearing, decide::LEASE},
     log::{Log, LogError},
     machine::{
         Machine,
@@ -51,13 +56,10 @@ use self::{
 };
 use crate::state::State;
 
-/// A leader speaks this often. Three are lost before a follower doubts it, and an idle cluster costs little.
+/// How long openraft waits for the answer to an append. A leader that has nothing to say speaks one and a half times as
+/// rarely: openraft looks at the clock no more often.
 const HEARTBEAT: Duration = Duration::from_millis(150);
-/// A follower that hears nothing asks for votes after a random time between these: five heartbeats or more, because
-/// hosts that share a few slow cores and disks lag by several hundred milliseconds now and then.
-const ELECTION_MIN: Duration = Duration::from_millis(750);
-const ELECTION_MAX: Duration = Duration::from_millis(1500);
-/// Who answered within this time counts as there: the longest election timeout and some.
+/// Who answered within this time counts as there: the longest silence of a leader and some.
 pub(crate) const LATELY: Duration = Duration::from_secs(2);
 /// A snapshot is taken after this many entries, or [`SNAPSHOT_BYTES`] of log; a restart replays no more.
 const SNAPSHOT_ENTRIES: u64 = 5000;
@@ -92,6 +94,8 @@ pub(crate) trait Dial: Send + Sync + 'static {
 pub(crate) struct Settings {
     /// The folder of log and snapshots; made when missing.
     pub(crate) dir: PathBuf,
+    /// What the folder is on.
+    pub(crate) disk: Arc<dyn Disk>,
     /// This host.
     pub(crate) host: HostId,
     /// The way to the others.
@@ -192,6 +196,7 @@ struct Inner {
     raft: Raft,
     log: Log,
     peers: Arc<Peers>,
+    hearing: Hearing,
     batcher: Batcher,
     observe: Observe,
     view: watch::Receiver<Arc<View>>,
@@ -209,6 +214,7 @@ impl Node {
     pub(crate) async fn open(settings: Settings) -> Result<Self, OpenError> {
         let Settings {
             dir,
+            disk,
             host,
             dial,
             observe,
@@ -217,7 +223,8 @@ impl Node {
         let (view_in, view) = watch::channel(Arc::new(View::default()));
         let opened = {
             let failed = failed.clone();
-            tokio::task::spawn_blocking(move || open_storage(&dir, failed, view_in)).await
+            let open = move || open_storage(host, &disk, &dir, failed, view_in);
+            tokio::task::spawn_blocking(open).await
         };
         let Storage {
             log,
@@ -230,7 +237,10 @@ impl Node {
         let raft = Raft::new(
             NodeId(host),
             Arc::new(config()?),
-            Network(Arc::clone(&peers)),
+            Network {
+                peers: Arc::clone(&peers),
+                durable: log.durable(),
+            },
             log.clone(),
             machine,
         )
@@ -244,6 +254,7 @@ impl Node {
                 raft,
                 log,
                 peers,
+                hearing: Hearing::default(),
                 observe,
                 view,
                 metrics,
@@ -254,6 +265,7 @@ impl Node {
             }),
         };
         node.watch(metrics_in);
+        node.take_part();
         Ok(node)
     }
 
@@ -315,6 +327,8 @@ struct Storage {
 }
 
 fn open_storage(
+    host: HostId,
+    disk: &Arc<dyn Disk>,
     dir: &Path,
     failed: watch::Sender<Option<String>>,
     view: watch::Sender<Arc<View>>,
@@ -331,7 +345,7 @@ fn open_storage(
             .create(path)
             .map_err(io_failed)?;
     }
-    System.sync_dir(dir).map_err(io_failed)?;
+    disk.sync_dir(dir).map_err(io_failed)?;
     let lock = fs::OpenOptions::new()
         .create(true)
         .truncate(false)
@@ -342,13 +356,13 @@ fn open_storage(
         fs::TryLockError::WouldBlock => OpenError::Locked(dir.to_owned()),
         fs::TryLockError::Error(source) => io_failed(source),
     })?;
-    let disk: Arc<dyn Disk> = Arc::new(System);
-    let snapshots = Arc::new(Snapshots::new(Arc::clone(&disk), snapshots));
-    let (log, found, writer) = Log::open(disk, &logs, log::SEGMENT_BYTES, failed)?;
+    let snapshots = Arc::new(Snapshots::new(Arc::clone(disk), snapshots));
+    let (log, found, writer) =
+        Log::open(host, Arc::clone(disk), &logs, log::SEGMENT_BYTES, failed)?;
     let newest = snapshots.load(found.purged)?;
     Ok(Storage {
         pristine: found.pristine && newest.is_none(),
-        machine: Machine::open(snapshots, newest, view),
+        machine: Machine::open(snapshots, newest, view, log.durable()),
         log,
         writer,
         lock,
@@ -360,8 +374,10 @@ fn config() -> Result<Config, OpenError> {
     let config = Config {
         cluster_name: "beemesh".into(),
         heartbeat_interval: millis(HEARTBEAT),
-        election_timeout_min: millis(ELECTION_MIN),
-        election_timeout_max: millis(ELECTION_MAX),
+        // openraft asks for votes when [`elect`] says so. These bound how long it waits for one, and give the lease.
+        enable_elect: false,
+        election_timeout_min: millis(LEASE),
+        election_timeout_max: millis(LEASE) + 1,
         install_snapshot_timeout: millis(SNAPSHOT_MAX),
         max_payload_entries: APPEND_ENTRIES_MAX,
         replication_lag_threshold: LAG_MAX,

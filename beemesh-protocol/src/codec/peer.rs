@@ -40,6 +40,7 @@ table! { HostReport = HostReport(HostReportArgs) "host_report" {
 
 union! { RequestBody = PeerRequestBody(PeerRequestBodyArgs, PeerRequestUnion) "peer_request.body"
     value Propose(commands) = PeerPropose(PeerProposeArgs) body_as_propose;
+    value PreVote(last) = PeerPreVote(PeerPreVoteArgs) body_as_pre_vote;
     table Observe body_as_observe;
     unit ReadIndex;
 }
@@ -64,6 +65,7 @@ union! { ReplyBody = PeerReplyBody(PeerReplyBodyArgs, PeerReplyUnion) "peer_repl
     value Committed(committed) = PeerCommitted(PeerCommittedArgs) body_as_committed;
     value ReadIndex(log_id) = PeerReadIndex(PeerReadIndexArgs) body_as_read_index;
     value NotLeader(leader) = PeerNotLeader(PeerNotLeaderArgs) body_as_not_leader;
+    value PreVoted(yes) = PeerPreVoted(PeerPreVotedArgs) body_as_pre_voted;
     value Failed(reason) = Reason(ReasonArgs) body_as_failed;
     unit Noted;
 }

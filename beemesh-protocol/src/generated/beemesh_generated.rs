@@ -1689,14 +1689,15 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Phase {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_PEER_REQUEST_UNION: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_PEER_REQUEST_UNION: u8 = 3;
+pub const ENUM_MAX_PEER_REQUEST_UNION: u8 = 4;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_PEER_REQUEST_UNION: [PeerRequestUnion; 4] = [
+pub const ENUM_VALUES_PEER_REQUEST_UNION: [PeerRequestUnion; 5] = [
   PeerRequestUnion::NONE,
   PeerRequestUnion::Propose,
   PeerRequestUnion::ReadIndex,
   PeerRequestUnion::Observe,
+  PeerRequestUnion::PreVote,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -1708,14 +1709,16 @@ impl PeerRequestUnion {
   pub const Propose: Self = Self(1);
   pub const ReadIndex: Self = Self(2);
   pub const Observe: Self = Self(3);
+  pub const PreVote: Self = Self(4);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 3;
+  pub const ENUM_MAX: u8 = 4;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Propose,
     Self::ReadIndex,
     Self::Observe,
+    Self::PreVote,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -1724,6 +1727,7 @@ impl PeerRequestUnion {
       Self::Propose => Some("Propose"),
       Self::ReadIndex => Some("ReadIndex"),
       Self::Observe => Some("Observe"),
+      Self::PreVote => Some("PreVote"),
       _ => None,
     }
   }
@@ -1885,16 +1889,17 @@ pub struct OutcomeBodyUnionTableOffset {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_PEER_REPLY_UNION: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_PEER_REPLY_UNION: u8 = 5;
+pub const ENUM_MAX_PEER_REPLY_UNION: u8 = 6;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_PEER_REPLY_UNION: [PeerReplyUnion; 6] = [
+pub const ENUM_VALUES_PEER_REPLY_UNION: [PeerReplyUnion; 7] = [
   PeerReplyUnion::NONE,
   PeerReplyUnion::Committed,
   PeerReplyUnion::ReadIndex,
   PeerReplyUnion::NotLeader,
   PeerReplyUnion::Noted,
   PeerReplyUnion::Failed,
+  PeerReplyUnion::PreVoted,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -1908,9 +1913,10 @@ impl PeerReplyUnion {
   pub const NotLeader: Self = Self(3);
   pub const Noted: Self = Self(4);
   pub const Failed: Self = Self(5);
+  pub const PreVoted: Self = Self(6);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 5;
+  pub const ENUM_MAX: u8 = 6;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Committed,
@@ -1918,6 +1924,7 @@ impl PeerReplyUnion {
     Self::NotLeader,
     Self::Noted,
     Self::Failed,
+    Self::PreVoted,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -1928,6 +1935,7 @@ impl PeerReplyUnion {
       Self::NotLeader => Some("NotLeader"),
       Self::Noted => Some("Noted"),
       Self::Failed => Some("Failed"),
+      Self::PreVoted => Some("PreVoted"),
       _ => None,
     }
   }
@@ -12460,6 +12468,102 @@ impl ::core::fmt::Debug for PeerPropose<'_> {
       ds.finish()
   }
 }
+pub enum PeerPreVoteOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct PeerPreVote<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for PeerPreVote<'a> {
+  type Inner = PeerPreVote<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> PeerPreVote<'a> {
+  pub const VT_LAST: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    PeerPreVote { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PeerPreVoteArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<PeerPreVote<'bldr>> {
+    let mut builder = PeerPreVoteBuilder::new(_fbb);
+    if let Some(x) = args.last { builder.add_last(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn last(&self) -> Option<&'a LogId> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<LogId>(PeerPreVote::VT_LAST, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for PeerPreVote<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<LogId>("last", Self::VT_LAST, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PeerPreVoteArgs<'a> {
+    pub last: Option<&'a LogId>,
+}
+impl<'a> Default for PeerPreVoteArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    PeerPreVoteArgs {
+      last: None,
+    }
+  }
+}
+
+pub struct PeerPreVoteBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PeerPreVoteBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_last(&mut self, last: &LogId) {
+    self.fbb_.push_slot_always::<&LogId>(PeerPreVote::VT_LAST, last);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PeerPreVoteBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PeerPreVoteBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<PeerPreVote<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for PeerPreVote<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("PeerPreVote");
+      ds.field("last", &self.last());
+      ds.finish()
+  }
+}
 pub enum PeerRequestBodyOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -12554,6 +12658,21 @@ impl<'a> PeerRequestBody<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_pre_vote(&self) -> Option<PeerPreVote<'a>> {
+    if self.body_type() == PeerRequestUnion::PreVote {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { PeerPreVote::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for PeerRequestBody<'_> {
@@ -12567,6 +12686,7 @@ impl ::flatbuffers::Verifiable for PeerRequestBody<'_> {
           PeerRequestUnion::Propose => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerPropose>>("PeerRequestUnion::Propose", pos),
           PeerRequestUnion::ReadIndex => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("PeerRequestUnion::ReadIndex", pos),
           PeerRequestUnion::Observe => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<HostReport>>("PeerRequestUnion::Observe", pos),
+          PeerRequestUnion::PreVote => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerPreVote>>("PeerRequestUnion::PreVote", pos),
           _ => Ok(()),
         }
      })?
@@ -12637,6 +12757,13 @@ impl ::core::fmt::Debug for PeerRequestBody<'_> {
         },
         PeerRequestUnion::Observe => {
           if let Some(x) = self.body_as_observe() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        PeerRequestUnion::PreVote => {
+          if let Some(x) = self.body_as_pre_vote() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
@@ -14061,6 +14188,102 @@ impl ::core::fmt::Debug for PeerNotLeader<'_> {
       ds.finish()
   }
 }
+pub enum PeerPreVotedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct PeerPreVoted<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for PeerPreVoted<'a> {
+  type Inner = PeerPreVoted<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> PeerPreVoted<'a> {
+  pub const VT_YES: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    PeerPreVoted { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PeerPreVotedArgs
+  ) -> ::flatbuffers::WIPOffset<PeerPreVoted<'bldr>> {
+    let mut builder = PeerPreVotedBuilder::new(_fbb);
+    builder.add_yes(args.yes);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn yes(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(PeerPreVoted::VT_YES, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for PeerPreVoted<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<bool>("yes", Self::VT_YES, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PeerPreVotedArgs {
+    pub yes: bool,
+}
+impl<'a> Default for PeerPreVotedArgs {
+  #[inline]
+  fn default() -> Self {
+    PeerPreVotedArgs {
+      yes: false,
+    }
+  }
+}
+
+pub struct PeerPreVotedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PeerPreVotedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_yes(&mut self, yes: bool) {
+    self.fbb_.push_slot::<bool>(PeerPreVoted::VT_YES, yes, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PeerPreVotedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PeerPreVotedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<PeerPreVoted<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for PeerPreVoted<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("PeerPreVoted");
+      ds.field("yes", &self.yes());
+      ds.finish()
+  }
+}
 pub enum PeerReplyBodyOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -14185,6 +14408,21 @@ impl<'a> PeerReplyBody<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_pre_voted(&self) -> Option<PeerPreVoted<'a>> {
+    if self.body_type() == PeerReplyUnion::PreVoted {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { PeerPreVoted::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for PeerReplyBody<'_> {
@@ -14200,6 +14438,7 @@ impl ::flatbuffers::Verifiable for PeerReplyBody<'_> {
           PeerReplyUnion::NotLeader => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerNotLeader>>("PeerReplyUnion::NotLeader", pos),
           PeerReplyUnion::Noted => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("PeerReplyUnion::Noted", pos),
           PeerReplyUnion::Failed => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Reason>>("PeerReplyUnion::Failed", pos),
+          PeerReplyUnion::PreVoted => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerPreVoted>>("PeerReplyUnion::PreVoted", pos),
           _ => Ok(()),
         }
      })?
@@ -14284,6 +14523,13 @@ impl ::core::fmt::Debug for PeerReplyBody<'_> {
         },
         PeerReplyUnion::Failed => {
           if let Some(x) = self.body_as_failed() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        PeerReplyUnion::PreVoted => {
+          if let Some(x) = self.body_as_pre_voted() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")

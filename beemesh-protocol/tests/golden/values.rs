@@ -66,6 +66,8 @@ pub(crate) fn cases() -> Vec<Case> {
             peer::RequestBody::Propose(vec![command()]),
             peer::RequestBody::ReadIndex,
             peer::RequestBody::Observe(report()),
+            peer::RequestBody::PreVote(Some(log_id(9))),
+            peer::RequestBody::PreVote(None),
         ].map(|body| peer::Request { id: 3, body });
         peer::Reply, "peer_reply": peer_replies();
         Entry, "entry": entries();
@@ -454,7 +456,7 @@ fn report() -> HostReport {
     }
 }
 
-fn peer_replies() -> [peer::Reply; 7] {
+fn peer_replies() -> [peer::Reply; 9] {
     let actions = [
         Action::Created,
         Action::Updated,
@@ -494,6 +496,8 @@ fn peer_replies() -> [peer::Reply; 7] {
         peer::ReplyBody::NotLeader(None),
         peer::ReplyBody::Noted,
         peer::ReplyBody::Failed("stopping".into()),
+        peer::ReplyBody::PreVoted(true),
+        peer::ReplyBody::PreVoted(false),
     ]
     .map(|body| peer::Reply { id: 3, body })
 }

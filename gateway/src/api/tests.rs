@@ -50,6 +50,7 @@ impl Serving {
         let dir = tempfile::tempdir().unwrap();
         let settings = Settings {
             dir: dir.path().join("raft"),
+            disk: Arc::new(crate::raft::System),
             host: ME,
             dial: Arc::new(Nobody),
             observe: Arc::new(|_, _| {}),

@@ -21,7 +21,7 @@ use super::{
     types::NodeId,
 };
 
-/// Pauses between attempts grow between these: an election takes one or two seconds.
+/// Pauses between attempts grow between these: an election takes up to two seconds.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
 /// What is proposed at once must fit into one message to the leader, with room for its envelope.

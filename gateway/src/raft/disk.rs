@@ -3,6 +3,9 @@
 //! A seam, so that tests can fail, shorten or lose any single operation; the only implementation that ships is
 //! [`System`].
 
+#[cfg(test)]
+pub(crate) mod held;
+
 use std::{
     fs::{self, File, OpenOptions},
     io,

@@ -4,7 +4,11 @@
 //! segments of fixed size ([`segment`]), zero-filled before use, of checksummed blocks ([`block`]), written by one
 //! thread with one flush for everything that waits ([`writer`]), indexed in memory ([`table`]). openraft's contract:
 //! writes are in order, a vote is durable before `save_vote` returns, entries are readable when `append` returns and
-//! durable when its callback is called.
+//! durable when its callback is called. The one exception is what this host proposes as the leader: the callback comes
+//! at once, so that the followers write an entry while this host does (Ongaro, "Consensus: Bridging Theory and
+//! Practice", 10.2.1). openraft then counts this host among those that have it before its disk does; therefore the
+//! leader neither applies nor lets anybody hear of a commit point that its own log has not reached ([`Durable`]), and
+//! a leader that starts again, whose followers may have entries that it lost, never goes on in its old term.
 
 mod block;
 mod segment;
@@ -22,7 +26,7 @@ use std::{
     thread::{self, JoinHandle},
 };
 
-use beemesh_protocol::raft;
+use beemesh_protocol::{HostId, raft};
 use openraft::{
     LogState, OptionalSend, RaftLogReader, StorageIOError,
     storage::{LogFlushed, RaftLogStorage},
@@ -51,8 +55,33 @@ const APPEND_BYTES_MAX: usize = 1 << 20;
 /// The log. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Log {
+    host: HostId,
     shared: Arc<Shared>,
     queue: mpsc::Sender<Request>,
+    durable: Durable,
+}
+
+/// Up to where this host's log would survive a power cut. Clones see the same.
+#[derive(Debug, Clone)]
+pub(crate) struct Durable(watch::Receiver<u64>);
+
+/// The log ended before it became durable; [`Node::failed`](super::Node::failed) tells why.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the raft log ended before entry {0} was durable")]
+pub(crate) struct NotDurable(u64);
+
+impl Durable {
+    /// Waits until the entries up to this index are durable.
+    pub(crate) async fn reached(&mut self, index: u64) -> Result<(), NotDurable> {
+        let reached = self.0.wait_for(|upto| *upto >= index).await;
+        reached.map(drop).map_err(|_| NotDurable(index))
+    }
+
+    /// For machines that are tested without a log.
+    #[cfg(test)]
+    pub(crate) fn always() -> Self {
+        Self(watch::channel(u64::MAX).1)
+    }
 }
 
 /// What was in the log when it was opened.
@@ -65,8 +94,9 @@ pub(crate) struct Found {
 }
 
 impl Log {
-    /// Reads the log back and starts its writer. `failed` gets the reason when the log ends.
+    /// Reads the log back and starts its writer. `host` is this host; `failed` gets the reason when the log ends.
     pub(crate) fn open(
+        host: HostId,
         disk: Arc<dyn Disk>,
         dir: &Path,
         segment_bytes: u64,
@@ -76,17 +106,27 @@ impl Log {
         if let Some((path, offset)) = &recovered.torn {
             tracing::warn!(path = %path.display(), offset, "cut a write that was interrupted off the raft log");
         }
-        let (table, rest) = writer::resume(recovered);
+        let (mut table, rest) = writer::resume(recovered);
+        // Whoever led may have lost entries that followers have: in its old term, others would take their place.
+        if let Some(vote) = table
+            .vote
+            .as_mut()
+            .filter(|v| v.leader_id.node_id.0 == host)
+        {
+            vote.committed = false;
+        }
         let found = Found {
             pristine: table.vote.is_none() && table.last().is_none(),
             purged: table.purged,
         };
+        let (durable_in, durable) = watch::channel(table.last().map_or(0, |id| id.index));
         let shared = Arc::new(Shared::new(table, failed));
         let writer = Writer::new(
             disk,
             dir.to_owned(),
             segment_bytes,
             Arc::clone(&shared),
+            durable_in,
             rest,
         );
         let (queue, requests) = mpsc::channel(QUEUE_MAX);
@@ -97,7 +137,37 @@ impl Log {
                 path: dir.to_owned(),
                 source,
             })?;
-        Ok((Self { shared, queue }, found, thread))
+        let log = Self {
+            host,
+            shared,
+            queue,
+            durable: Durable(durable),
+        };
+        Ok((log, found, thread))
+    }
+
+    /// Up to where the log is durable, now and later.
+    pub(crate) fn durable(&self) -> Durable {
+        self.durable.clone()
+    }
+
+    /// Waits until all entries are durable, as a follower must before it says that it has them: its last ones may be from
+    /// when it led.
+    pub(crate) async fn settled(&self) -> Result<(), NotDurable> {
+        let mut durable = self.durable.0.clone();
+        let last = || self.shared.table().last_index().unwrap_or(0);
+        let settled = durable.wait_for(|upto| *upto >= last()).await;
+        settled.map(drop).map_err(|_| NotDurable(last()))
+    }
+
+    /// The last entry's id, durable or not.
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.shared.table().last()
+    }
+
+    fn leads(&self) -> bool {
+        let vote = self.shared.table().vote;
+        vote.is_some_and(|vote| vote.committed && vote.leader_id.node_id.0 == self.host)
     }
 
     /// Writes what is left and ends the writer.
@@ -292,9 +362,18 @@ impl RaftLogStorage<TypeConfig> for Log {
                 .append(slot)
                 .map_err(|gap| StorageIOError::write_log_entry(log_id, &gap))?;
         }
-        self.send(Request::Append(encoded, Done::Flushed(callback)))
+        let (now, later) = if self.leads() {
+            (Some(callback), None)
+        } else {
+            (None, Some(Done::Flushed(callback)))
+        };
+        self.send(Request::Append(encoded, later))
             .await
-            .map_err(|error| StorageIOError::write_logs(&error).into())
+            .map_err(|error| StorageIOError::write_logs(&error))?;
+        if let Some(callback) = now {
+            callback.log_io_completed(Ok(()));
+        }
+        Ok(())
     }
 
     async fn truncate(&mut self, log_id: LogId) -> Result<(), StorageError> {

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 use self::snapshots::Snapshots;
 use super::{
     View,
+    log::Durable,
     types::{
         Entry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership, TypeConfig, meta_in,
         meta_out,
@@ -33,14 +34,16 @@ pub(crate) struct Machine {
     membership: StoredMembership,
     view: watch::Sender<Arc<View>>,
     snapshots: Arc<Snapshots>,
+    durable: Durable,
 }
 
 impl Machine {
-    /// Starts from the newest snapshot.
+    /// Starts from the newest snapshot. Nothing is applied before it is durable on this host.
     pub(crate) fn open(
         snapshots: Arc<Snapshots>,
         newest: Option<(SnapshotMeta, State)>,
         view: watch::Sender<Arc<View>>,
+        durable: Durable,
     ) -> Self {
         let (meta, state) = newest.unwrap_or_default();
         let machine = Self {
@@ -49,6 +52,7 @@ impl Machine {
             membership: meta.last_membership,
             view,
             snapshots,
+            durable,
         };
         machine.publish();
         machine
@@ -74,7 +78,12 @@ impl RaftStateMachine<TypeConfig> for Machine {
         I: IntoIterator<Item = Entry> + OptionalSend,
         I::IntoIter: OptionalSend,
     {
-        let mut outcomes = Vec::new();
+        let entries: Vec<Entry> = entries.into_iter().collect();
+        if let Some(last) = entries.last() {
+            let reached = self.durable.reached(last.log_id.index).await;
+            reached.map_err(|error| StorageIOError::apply(last.log_id, &error))?;
+        }
+        let mut outcomes = Vec::with_capacity(entries.len());
         let mut state = State::clone(&self.state);
         for entry in entries {
             let index = entry.log_id.index;

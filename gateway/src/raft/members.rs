@@ -79,6 +79,7 @@ impl Node {
                 let mut known = hosts;
                 known.extend(metrics.voters.iter().chain(&metrics.learners));
                 self.inner.peers.retain(&known);
+                self.inner.hearing.retain(&known);
                 return Ok(());
             };
             tracing::info!(?change, "change the members");

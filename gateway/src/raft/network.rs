@@ -36,16 +36,17 @@ use tokio::{
 
 pub(crate) use self::snapshot::receive as receive_snapshot;
 use super::{
-    Dial, LATELY,
+    Dial, LATELY, Node,
+    log::{Durable, Log},
     rpc::{self, CallError, Client, Protocol},
     types::{
-        LogId, NodeId, Raft, Snapshot, TypeConfig, Vote, entry_in, entry_out, log_id_in,
-        log_id_out, vote_in, vote_out,
+        LogId, NodeId, Snapshot, TypeConfig, Vote, entry_in, entry_out, log_id_in, log_id_out,
+        vote_in, vote_out,
     },
 };
 
 /// Pause before Raft tries an unreachable host again: a little more than a heartbeat, and with the longest pause of
-/// [`super::rpc`] below the shortest election timeout.
+/// [`super::rpc`] below the time that a silent leader is given.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(200);
 
 /// Raft's own calls.
@@ -56,7 +57,7 @@ impl Protocol for RaftCalls {
     type Reply = ReplyBody;
     const CLASS: Class = Class::Raft;
     const LIMIT: usize = RAFT_MAX;
-    /// More than an election timeout, so that a busy host is not cut off, and less than a person waits.
+    /// More than a silent leader is given, so that a busy host is not cut off, and less than a person waits.
     const SILENCE_MAX: Duration = Duration::from_secs(3);
 
     fn encode(id: u64, body: RequestBody) -> Bytes {
@@ -153,7 +154,12 @@ impl Peers {
 }
 
 /// Makes the ways to the other nodes.
-pub(crate) struct Network(pub(crate) Arc<Peers>);
+pub(crate) struct Network {
+    /// The streams.
+    pub(crate) peers: Arc<Peers>,
+    /// How much of the log this host would keep.
+    pub(crate) durable: Durable,
+}
 
 impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Target;
@@ -161,7 +167,8 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     async fn new_client(&mut self, target: NodeId, _: &EmptyNode) -> Target {
         Target {
             host: target.0,
-            peers: Arc::clone(&self.0),
+            peers: Arc::clone(&self.peers),
+            durable: self.durable.clone(),
             outstanding: None,
         }
     }
@@ -173,6 +180,7 @@ type Rpc<T> = Result<T, RPCError<NodeId, EmptyNode, RaftError<NodeId>>>;
 pub(crate) struct Target {
     host: HostId,
     peers: Arc<Peers>,
+    durable: Durable,
     outstanding: Option<Outstanding>,
 }
 
@@ -225,6 +233,10 @@ impl RaftNetwork<TypeConfig> for Target {
         rpc: AppendEntriesRequest<TypeConfig>,
         _: RPCOption,
     ) -> Rpc<AppendEntriesResponse<NodeId>> {
+        // openraft calls an entry committed while this host's disk may not have it yet.
+        let committed = rpc.leader_commit.map_or(0, |id| id.index);
+        let durable = self.durable.reached(committed).await;
+        durable.map_err(|error| unreachable(&error))?;
         let last = rpc.entries.last().map(|entry| entry.log_id);
         let same = (rpc.vote, rpc.prev_log_id, last);
         let resume = last.is_some() && self.outstanding.as_ref().is_some_and(|o| o.same == same);
@@ -314,8 +326,51 @@ impl RaftNetwork<TypeConfig> for Target {
     }
 }
 
-/// Answers one Raft request.
-pub(crate) async fn answer(raft: &Raft, request: raft::Request) -> raft::Reply {
+type Appended = Result<AppendEntriesResponse<NodeId>, RaftError<NodeId>>;
+
+async fn appended(result: Appended, log: &Log) -> ReplyBody {
+    match result {
+        Ok(AppendEntriesResponse::Conflict) => ReplyBody::AppendConflict,
+        Ok(AppendEntriesResponse::HigherVote(vote)) => ReplyBody::AppendHigherVote(vote_out(&vote)),
+        Ok(response) => match (log.settled().await, response) {
+            (Ok(()), AppendEntriesResponse::PartialSuccess(upto)) => {
+                ReplyBody::AppendPartial(upto.as_ref().map(log_id_out))
+            }
+            (Ok(()), _) => ReplyBody::AppendSuccess,
+            (Err(error), _) => ReplyBody::Failed(error.to_string()),
+        },
+        Err(error) => ReplyBody::Failed(error.to_string()),
+    }
+}
+
+async fn voted(node: &Node, rpc: VoteRequest<NodeId>) -> ReplyBody {
+    let inner = &node.inner;
+    // Whoever asks in spite of a leader was not asked before, or has not heard of it: its term must not end that leader.
+    if node.led() {
+        return ReplyBody::Voted {
+            vote: vote_out(&inner.raft.server_metrics().borrow().vote),
+            granted: false,
+            last: inner.log.last().as_ref().map(log_id_out),
+        };
+    }
+    match inner.raft.vote(rpc).await {
+        Ok(reply) => {
+            if reply.vote_granted {
+                inner.hearing.voted();
+            }
+            ReplyBody::Voted {
+                vote: vote_out(&reply.vote),
+                granted: reply.vote_granted,
+                last: reply.last_log_id.as_ref().map(log_id_out),
+            }
+        }
+        Err(error) => ReplyBody::Failed(error.to_string()),
+    }
+}
+
+/// Answers one Raft request, which came on a stream of `from`.
+pub(crate) async fn answer(node: &Node, from: HostId, request: raft::Request) -> raft::Reply {
+    let inner = &node.inner;
     let body = match request.body {
         RequestBody::Append {
             vote,
@@ -329,28 +384,18 @@ pub(crate) async fn answer(raft: &Raft, request: raft::Request) -> raft::Reply {
                 leader_commit: committed.map(log_id_in),
                 entries: entries.into_iter().map(entry_in).collect(),
             };
-            match raft.append_entries(rpc).await {
-                Ok(AppendEntriesResponse::Success) => ReplyBody::AppendSuccess,
-                Ok(AppendEntriesResponse::PartialSuccess(upto)) => {
-                    ReplyBody::AppendPartial(upto.as_ref().map(log_id_out))
-                }
-                Ok(AppendEntriesResponse::Conflict) => ReplyBody::AppendConflict,
-                Ok(AppendEntriesResponse::HigherVote(vote)) => {
-                    ReplyBody::AppendHigherVote(vote_out(&vote))
-                }
-                Err(error) => ReplyBody::Failed(error.to_string()),
+            let host = vote.node;
+            if inner.metrics.borrow().leader == Some(host) && host == from {
+                inner.hearing.leader_spoke(host);
             }
+            let body = appended(inner.raft.append_entries(rpc).await, &inner.log).await;
+            if matches!(body, ReplyBody::AppendSuccess | ReplyBody::AppendPartial(_)) {
+                inner.hearing.leader_spoke(host);
+            }
+            body
         }
         RequestBody::Vote { vote, last } => {
-            let rpc = VoteRequest::new(vote_in(vote), last.map(log_id_in));
-            match raft.vote(rpc).await {
-                Ok(reply) => ReplyBody::Voted {
-                    vote: vote_out(&reply.vote),
-                    granted: reply.vote_granted,
-                    last: reply.last_log_id.as_ref().map(log_id_out),
-                },
-                Err(error) => ReplyBody::Failed(error.to_string()),
-            }
+            voted(node, VoteRequest::new(vote_in(vote), last.map(log_id_in))).await
         }
     };
     raft::Reply {

@@ -31,7 +31,7 @@ const PENDING_MAX: usize = 1024;
 const UNWRITTEN_MAX: usize = 1 << 20;
 /// How long opening a stream may take: the agent knows at once whether it has a connection.
 const DIAL_MAX: Duration = Duration::from_secs(1);
-/// Pauses between attempts grow between these. The longest is below the shortest election timeout: a host that comes back
+/// Pauses between attempts grow between these. The longest is below the time that a silent leader is given: a host that comes back
 /// hears of its leader before it would ask for votes.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(400);

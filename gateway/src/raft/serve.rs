@@ -17,7 +17,12 @@ use tokio::{
     time::{Instant, timeout, timeout_at},
 };
 
-use super::{Node, Role, SNAPSHOT_MAX, batch::Refused, network, rpc, types::log_id_out};
+use super::{
+    Node, Role, SNAPSHOT_MAX,
+    batch::Refused,
+    network, rpc,
+    types::{log_id_in, log_id_out},
+};
 
 /// How long a leader waits for a majority before it tells another gateway that it has none.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(3);
@@ -30,13 +35,16 @@ impl Node {
     /// Answers what comes on a stream that `host` opened, until it ends.
     pub(crate) async fn serve(&self, host: HostId, class: Class, stream: UnixStream) {
         let ended: Result<(), Box<dyn std::error::Error + Send + Sync>> = match class {
-            Class::Raft => rpc::answer(stream, RAFT_MAX, RAFT_IN_FLIGHT, |bytes| async move {
-                let request =
-                    raft::Request::decode(&bytes).inspect_err(|error| self.newer(host, error))?;
-                Ok(network::answer(&self.inner.raft, request).await.encode())
-            })
-            .await
-            .map_err(Into::into),
+            Class::Raft => {
+                let _open = self.inner.hearing.stream_from(host);
+                rpc::answer(stream, RAFT_MAX, RAFT_IN_FLIGHT, |bytes| async move {
+                    let request = raft::Request::decode(&bytes)
+                        .inspect_err(|error| self.newer(host, error))?;
+                    Ok(network::answer(self, host, request).await.encode())
+                })
+                .await
+                .map_err(Into::into)
+            }
             Class::Snapshot => {
                 let receive = network::receive_snapshot(&self.inner.raft, stream);
                 match timeout(SNAPSHOT_MAX, receive).await {
@@ -90,6 +98,7 @@ impl Node {
                     Err(_) => ReplyBody::Failed("not committed in time".into()),
                 }
             }
+            RequestBody::PreVote(last) => ReplyBody::PreVoted(self.would_vote(last.map(log_id_in))),
             RequestBody::ReadIndex => {
                 if let Err(reply) = self.leading() {
                     return reply;

@@ -9,9 +9,15 @@ use beemesh_protocol::{
 };
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
-use tokio::{task::JoinSet, time::Instant};
+use tokio::{
+    task::{AbortHandle, JoinSet},
+    time::Instant,
+};
 
-use super::*;
+use super::{
+    disk::held::{Access, Held},
+    *,
+};
 
 /// More than several elections on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -20,10 +26,28 @@ fn host(number: u8) -> HostId {
     HostId([number; 32])
 }
 
-/// What connects the nodes: who is up, and the streams that each serves.
+/// What connects the nodes: who is up, the streams that each serves, and who is cut off.
 #[derive(Default)]
 struct Wires {
     up: Mutex<BTreeMap<HostId, (Node, JoinSet<()>)>>,
+    streams: Mutex<Vec<([HostId; 2], AbortHandle)>>,
+    cut: Mutex<BTreeSet<HostId>>,
+}
+
+impl Wires {
+    /// Ends the streams from and to a host, and lets no new ones come until it is mended.
+    fn cut(&self, host: HostId) {
+        self.cut.lock().unwrap().insert(host);
+        for (ends, stream) in self.streams.lock().unwrap().iter() {
+            if ends.contains(&host) {
+                stream.abort();
+            }
+        }
+    }
+
+    fn mend(&self, host: HostId) {
+        self.cut.lock().unwrap().remove(&host);
+    }
 }
 
 struct Wire {
@@ -38,11 +62,23 @@ impl Dial for Wire {
         class: Class,
     ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>> {
         Box::pin(async move {
+            let ends = [self.from, host];
+            if self
+                .wires
+                .cut
+                .lock()
+                .unwrap()
+                .iter()
+                .any(|cut| ends.contains(cut))
+            {
+                return Err(io::ErrorKind::HostUnreachable.into());
+            }
             let mut up = self.wires.up.lock().unwrap();
             let (node, streams) = up.get_mut(&host).ok_or(io::ErrorKind::ConnectionRefused)?;
             let (ours, theirs) = UnixStream::pair()?;
             let (node, from) = (node.clone(), self.from);
-            streams.spawn(async move { node.serve(from, class, theirs).await });
+            let stream = streams.spawn(async move { node.serve(from, class, theirs).await });
+            self.wires.streams.lock().unwrap().push((ends, stream));
             Ok(ours)
         })
     }
@@ -51,6 +87,7 @@ impl Dial for Wire {
 struct Mesh {
     wires: Arc<Wires>,
     dirs: Vec<TempDir>,
+    disks: Vec<Held>,
 }
 
 impl Mesh {
@@ -59,6 +96,7 @@ impl Mesh {
         let mesh = Self {
             wires: Arc::default(),
             dirs: (0..count).map(|_| tempfile::tempdir().unwrap()).collect(),
+            disks: (0..count).map(|_| Held::new()).collect(),
         };
         for number in 1..=count {
             mesh.start(number).await;
@@ -87,6 +125,7 @@ impl Mesh {
     async fn start(&self, number: u8) -> Node {
         let node = Node::open(Settings {
             dir: self.dirs[usize::from(number) - 1].path().to_owned(),
+            disk: Arc::new(self.disks[usize::from(number) - 1].clone()),
             host: host(number),
             dial: Arc::new(Wire {
                 from: host(number),
@@ -246,6 +285,108 @@ async fn three_hosts_agree_through_the_loss_and_return_of_any_one() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_host_that_was_cut_off_comes_back_without_an_election() {
+    let mesh = Mesh::of(3).await;
+    let leader = mesh.leader().await;
+    put(&mesh.node(leader), 1, 1).await;
+    let before = mesh.node(leader).metrics().borrow().term;
+    let lost = leader % 3 + 1;
+    mesh.wires.cut(host(lost));
+    // It has missed its leader for long, and has asked whom it could.
+    tokio::time::sleep(3 * elect::decide::SILENCE_MAX).await;
+    let last = put(&mesh.node(leader), 1, 2).await;
+    mesh.wires.mend(host(lost));
+    mesh.same(lost, last).await;
+    put(&mesh.node(lost), 1, 3).await;
+    for node in mesh.nodes() {
+        let metrics = node.metrics().borrow().clone();
+        let now = (metrics.leader, metrics.term);
+        assert_eq!(now, (Some(host(leader)), before));
+    }
+    mesh.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_cut_off_is_replaced_and_follows_when_it_is_back() {
+    let mesh = Mesh::of(3).await;
+    let first = mesh.leader().await;
+    put(&mesh.node(first), 1, 1).await;
+    mesh.wires.cut(host(first));
+    let other = mesh.node(first % 3 + 1);
+    let last = put(&other, 1, 2).await;
+    assert_ne!(other.metrics().borrow().leader, Some(host(first)));
+    mesh.wires.mend(host(first));
+    mesh.same(first, last).await;
+    mesh.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_takes_effect_anywhere_before_it_is_on_the_leaders_disk() {
+    let mesh = Mesh::of(3).await;
+    let number = mesh.leader().await;
+    let leader = mesh.node(number);
+    let before = put(&leader, 1, 1).await;
+    for other in 1..=3 {
+        mesh.same(other, before).await;
+    }
+    mesh.disks[usize::from(number) - 1].set(Access::Wait);
+    let proposer = leader.clone();
+    let proposal = tokio::spawn(async move { put(&proposer, 1, 2).await });
+    // The others have it on their disks meanwhile: the leader does not make them wait.
+    mesh.until("followers that have the entry", |_| {
+        let others = mesh
+            .nodes()
+            .into_iter()
+            .filter(|node| node.inner.host != host(number));
+        let has = |node: &Node| node.inner.log.last().is_some_and(|id| id.index > before);
+        others.into_iter().all(|node| has(&node)).then_some(())
+    })
+    .await;
+    for node in mesh.nodes() {
+        assert_eq!(node.state().borrow().applied, before);
+    }
+    assert!(!proposal.is_finished());
+    mesh.disks[usize::from(number) - 1].set(Access::Pass);
+    let last = proposal.await.unwrap();
+    assert!(last > before);
+    for other in 1..=3 {
+        mesh.same(other, last).await;
+    }
+    mesh.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_loses_what_its_followers_have_takes_it_back_from_them() {
+    let mesh = Mesh::of(3).await;
+    let number = mesh.leader().await;
+    let leader = mesh.node(number);
+    let before = put(&leader, 1, 1).await;
+    mesh.disks[usize::from(number) - 1].set(Access::Wait);
+    let others: Vec<_> = (1..=3).filter(|other| *other != number).collect();
+    let proposer = mesh.node(others[0]);
+    let proposal = tokio::spawn(async move { put(&proposer, 1, 2).await });
+    mesh.until("a follower that has the entry", |node| {
+        let has = node.inner.log.last().is_some_and(|id| id.index > before);
+        (has && node.inner.host != host(number)).then_some(())
+    })
+    .await;
+    // The flush never comes: the leader's consensus ends, and with it its streams.
+    mesh.disks[usize::from(number) - 1].set(Access::Fail);
+    let reason = leader.failed().await;
+    assert!(reason.contains("the disk is gone"), "{reason}");
+    mesh.stop(number).await;
+    mesh.disks[usize::from(number) - 1].set(Access::Pass);
+    let last = proposal.await.unwrap();
+    mesh.start(number).await;
+    mesh.same(number, last).await;
+    let last = put(&mesh.node(number), 1, 3).await;
+    for other in 1..=3 {
+        mesh.same(other, last).await;
+    }
+    mesh.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn without_a_majority_proposals_are_refused_and_name_who_is_silent() {
     let mesh = Mesh::of(3).await;
     put(&mesh.node(1), 1, 1).await;
@@ -339,6 +480,7 @@ async fn a_folder_has_one_node_at_a_time() {
     let mesh = Mesh::of(1).await;
     let again = Node::open(Settings {
         dir: mesh.dirs[0].path().to_owned(),
+        disk: Arc::new(System),
         host: host(1),
         dial: Arc::new(Wire {
             from: host(1),

@@ -104,7 +104,8 @@ impl Table {
         }
     }
 
-    fn last_index(&self) -> Option<u64> {
+    /// The index of the last entry that is still there.
+    pub(crate) fn last_index(&self) -> Option<u64> {
         self.slots.back().map(|slot| slot.log_id.index)
     }
 

@@ -18,10 +18,16 @@ use self::faulty::{Fault, Faulty};
 use super::*;
 use crate::raft::{
     View,
-    disk::{Disk, System},
+    disk::{
+        Disk, System,
+        held::{Access, Held},
+    },
     machine::{Machine, snapshots::Snapshots},
     types::{Batch, NodeId},
 };
+
+/// Whose log it is: no node of openraft's suite, and not the one that the entries here are from.
+const HOST: HostId = HostId([9; 32]);
 
 /// Small, so that a short test rolls over several segments.
 const SEGMENT: u64 = 4 << 10;
@@ -50,7 +56,7 @@ struct Open {
 
 impl Open {
     fn on(disk: Arc<dyn Disk>, dir: &Path) -> Result<Self, LogError> {
-        let (log, _, thread) = Log::open(disk, dir, SEGMENT, watch::channel(None).0)?;
+        let (log, _, thread) = Log::open(HOST, disk, dir, SEGMENT, watch::channel(None).0)?;
         Ok(Self { log, thread })
     }
 
@@ -148,6 +154,7 @@ impl StoreBuilder<TypeConfig, Log, Machine, TempDir> for OnDisk {
         let dir = tempfile::tempdir().unwrap();
         let disk: Arc<dyn Disk> = Arc::new(System);
         let (log, _, _) = Log::open(
+            HOST,
             Arc::clone(&disk),
             dir.path(),
             SEGMENT,
@@ -156,7 +163,11 @@ impl StoreBuilder<TypeConfig, Log, Machine, TempDir> for OnDisk {
         .unwrap();
         let snapshots = Arc::new(Snapshots::new(disk, dir.path().to_owned()));
         let view = watch::channel(Arc::new(View::default())).0;
-        Ok((dir, log, Machine::open(snapshots, None, view)))
+        Ok((
+            dir,
+            log,
+            Machine::open(snapshots, None, view, Durable::always()),
+        ))
     }
 }
 
@@ -189,6 +200,79 @@ async fn a_log_comes_back_as_it_was() {
         (2..8).contains(&segments),
         "{segments} segments after a purge"
     );
+}
+
+/// Appends as openraft does; returns once it is told that the entry is there.
+async fn told(log: &mut Log, entry: Entry) {
+    let flushed = log.blocking_append([entry]);
+    tokio::time::timeout(Duration::from_secs(10), flushed)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+#[tokio::test]
+async fn a_leader_goes_on_before_its_disk_and_nobody_is_deceived() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk = Held::new();
+    let mut open = Open::on(Arc::new(disk.clone()), dir.path()).unwrap();
+    let own = LeaderId::new(7, NodeId(HOST));
+    let leads = Vote {
+        leader_id: own,
+        committed: true,
+    };
+    open.log.save_vote(&leads).await.unwrap();
+    let proposed = |index| Entry {
+        log_id: LogId::new(own, index),
+        ..entry(7, index, 1)
+    };
+    told(&mut open.log, proposed(0)).await;
+    open.log.durable().reached(0).await.unwrap();
+
+    disk.set(Access::Wait);
+    told(&mut open.log, proposed(1)).await;
+    assert_eq!(open.log.last(), Some(LogId::new(own, 1)));
+    let mut durable = open.log.durable();
+    let soon = Duration::from_millis(100);
+    let early = tokio::time::timeout(soon, durable.reached(1)).await;
+    assert!(
+        early.is_err(),
+        "entry 1 is called durable while the disk waits"
+    );
+    let settled = tokio::time::timeout(soon, open.log.settled()).await;
+    assert!(
+        settled.is_err(),
+        "the log is called settled while the disk waits"
+    );
+    disk.set(Access::Pass);
+    durable.reached(1).await.unwrap();
+    open.log.settled().await.unwrap();
+
+    // What is cut off the log is durable no more.
+    open.log.truncate(LogId::new(own, 1)).await.unwrap();
+    let gone = tokio::time::timeout(soon, durable.reached(1)).await;
+    assert!(gone.is_err(), "an entry that was cut off is called durable");
+
+    disk.set(Access::Fail);
+    told(&mut open.log, proposed(1)).await;
+    let error = durable.reached(1).await.unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the raft log ended before entry 1 was durable"
+    );
+    open.kill().await;
+
+    // It led, and may have lost what others have: it does not go on in that term.
+    let mut open = Open::on(Arc::new(System), dir.path()).unwrap();
+    let vote = open.log.read_vote().await.unwrap();
+    assert_eq!(
+        vote,
+        Some(Vote {
+            committed: false,
+            ..leads
+        })
+    );
+    open.kill().await;
 }
 
 #[tokio::test]

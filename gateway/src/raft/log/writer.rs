@@ -35,7 +35,8 @@ const FACTS_BYTES: u64 = 256;
 
 /// What the writer is asked for. Answered when it is durable.
 pub(crate) enum Request {
-    Append(Vec<(LogId, Bytes)>, Done),
+    /// Nobody waits for what this host proposes as the leader, except through [`Durable`](super::Durable).
+    Append(Vec<(LogId, Bytes)>, Option<Done>),
     Vote(Vote, Done),
     Truncate(LogId, Done),
     Purge(LogId),
@@ -70,10 +71,8 @@ impl Request {
 
     fn done(self) -> Option<Done> {
         match self {
-            Self::Append(_, done)
-            | Self::Vote(_, done)
-            | Self::Truncate(_, done)
-            | Self::Close(done) => Some(done),
+            Self::Append(_, done) => done,
+            Self::Vote(_, done) | Self::Truncate(_, done) | Self::Close(done) => Some(done),
             Self::Purge(_) => None,
         }
     }
@@ -111,6 +110,8 @@ pub(crate) struct Writer {
     dir: PathBuf,
     segment_bytes: u64,
     shared: Arc<Shared>,
+    /// The last durable index; gone with the first error, because nothing becomes durable after it.
+    durable: Option<watch::Sender<u64>>,
     segments: VecDeque<Live>,
     end: u64,
     sequence: u64,
@@ -126,6 +127,7 @@ impl Writer {
         dir: PathBuf,
         segment_bytes: u64,
         shared: Arc<Shared>,
+        durable: watch::Sender<u64>,
         recovered: (VecDeque<Live>, u64, u64),
     ) -> Self {
         let (segments, end, sequence) = recovered;
@@ -137,6 +139,7 @@ impl Writer {
             dir,
             segment_bytes,
             shared,
+            durable: Some(durable),
             segments,
             end,
             sequence,
@@ -175,6 +178,7 @@ impl Writer {
         self.write(batch).map_err(|error| {
             let reason = format!("write raft log {}: {error}", self.dir.display());
             self.shared.failed.send_replace(Some(reason.clone()));
+            self.durable = None;
             reason
         })
     }
@@ -241,6 +245,7 @@ impl Writer {
             table.place(&log_id, Place { segment, offset });
         }
         drop(table);
+        self.tell_durable(batch);
         for request in batch {
             match request {
                 Request::Vote(vote, _) => self.vote = Some(*vote),
@@ -254,6 +259,20 @@ impl Writer {
         let held = self.segments.iter().map(|live| live.segment.capacity).sum();
         self.shared.held.store(held, Ordering::Relaxed);
         Ok(())
+    }
+
+    /// Publishes up to where the log is durable, now that this batch is.
+    fn tell_durable(&self, batch: &[Request]) {
+        let Some(durable) = &self.durable else { return };
+        let before = *durable.borrow();
+        let now = batch.iter().fold(before, |upto, request| match request {
+            Request::Append(entries, _) => entries.last().map_or(upto, |(id, _)| id.index),
+            Request::Truncate(id, _) => upto.min(id.index.saturating_sub(1)),
+            Request::Vote(..) | Request::Purge(_) | Request::Close(_) => upto,
+        });
+        if now != before {
+            durable.send_replace(now);
+        }
     }
 
     /// Makes sure that the last segment has room for this many bytes.

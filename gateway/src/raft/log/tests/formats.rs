@@ -101,7 +101,10 @@ async fn an_entry_of_a_later_version_is_told_from_damage() {
     let dir = tempfile::tempdir().unwrap();
     let open = Open::on(Arc::new(System), dir.path()).unwrap();
     let entries = vec![(log_id(1, 0), unknown_change())];
-    let written = open.log.ask(|done| Request::Append(entries, done)).await;
+    let written = open
+        .log
+        .ask(|done| Request::Append(entries, Some(done)))
+        .await;
     written.unwrap();
     open.kill().await;
     let mut open = Open::on(Arc::new(System), dir.path()).unwrap();

@@ -1,0 +1,283 @@
+//! Elections: notices that the leader is gone, asks whether others agree, and only then lets openraft ask for votes.
+//!
+//! Shell over [`decide`]. Input: openraft's state, what the streams from the leader say and whether they are there.
+//! Output: questions to the other voters, and openraft's elections.
+
+pub(crate) mod decide;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use beemesh_protocol::{
+    HostId,
+    peer::{ReplyBody, RequestBody},
+};
+use futures::{StreamExt, stream::FuturesUnordered};
+use openraft::{ServerState, metrics::RaftServerMetrics};
+use tokio::{
+    sync::Notify,
+    time::{Instant, sleep_until, timeout, timeout_at},
+};
+
+use self::decide::{Facts, Leader, Next, OLD_PEER_PATIENCE};
+use super::{
+    Node, Role,
+    rpc::CallError,
+    types::{LogId, NodeId, log_id_out},
+};
+
+/// How long the others have to say whether they would vote.
+const ANSWER_MAX: Duration = Duration::from_millis(300);
+/// How long openraft's election may take before it is a matter of the next attempt.
+const ELECTION_MAX: Duration = Duration::from_millis(300);
+
+type ServerMetrics = RaftServerMetrics<NodeId, openraft::EmptyNode>;
+
+/// What this host hears of the others that may lead it.
+#[derive(Default)]
+pub(crate) struct Hearing {
+    heard: Mutex<Heard>,
+    /// Told when a host's last stream ends.
+    ended: Notify,
+}
+
+#[derive(Default)]
+struct Heard {
+    /// The hosts that have, or had, Raft streams to this one: how many, and when the last of them ended.
+    streams: BTreeMap<HostId, (usize, Option<Instant>)>,
+    /// Who last spoke as the leader, and when.
+    leader: Option<(HostId, Instant)>,
+    voted: Option<Instant>,
+}
+
+/// A Raft stream that a host has opened to this one; it ends when this is dropped.
+pub(crate) struct StreamFrom<'a> {
+    hearing: &'a Hearing,
+    host: HostId,
+}
+
+impl Hearing {
+    fn heard(&self) -> std::sync::MutexGuard<'_, Heard> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A host has opened a Raft stream.
+    pub(crate) fn stream_from(&self, host: HostId) -> StreamFrom<'_> {
+        let mut heard = self.heard();
+        let (count, ended) = heard.streams.entry(host).or_default();
+        *count += 1;
+        *ended = None;
+        StreamFrom {
+            hearing: self,
+            host,
+        }
+    }
+
+    /// A host has said something as the leader.
+    pub(crate) fn leader_spoke(&self, host: HostId) {
+        self.heard().leader = Some((host, Instant::now()));
+    }
+
+    /// This host has given its vote.
+    pub(crate) fn voted(&self) {
+        self.heard().voted = Some(Instant::now());
+    }
+
+    /// Forgets the streams of hosts that are no members; they are few, and this keeps them so.
+    pub(crate) fn retain(&self, hosts: &BTreeSet<HostId>) {
+        let open = |count: usize| count > 0;
+        let mut heard = self.heard();
+        heard
+            .streams
+            .retain(|host, (count, _)| open(*count) || hosts.contains(host));
+    }
+}
+
+impl Drop for StreamFrom<'_> {
+    fn drop(&mut self) {
+        let mut heard = self.hearing.heard();
+        if let Some((count, ended)) = heard.streams.get_mut(&self.host) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                *ended = Some(Instant::now());
+                self.hearing.ended.notify_one();
+            }
+        }
+    }
+}
+
+/// A random number from 0 up to 1.
+fn draw() -> f64 {
+    // Without random bytes all hosts draw the same, which costs some attempts and nothing else.
+    f64::from(getrandom::u32().unwrap_or_default()) / (f64::from(u32::MAX) + 1.0)
+}
+
+/// Since when what is known is what it is, and what has been tried.
+struct Attempts {
+    leader: Option<HostId>,
+    since: Instant,
+    asked: Option<Instant>,
+    draw: f64,
+}
+
+impl Attempts {
+    fn new(now: Instant) -> Self {
+        Self {
+            leader: None,
+            since: now,
+            asked: None,
+            draw: draw(),
+        }
+    }
+
+    fn note_leader(&mut self, leader: Option<HostId>, now: Instant) {
+        if self.leader != leader {
+            *self = Self::new(now);
+            self.leader = leader;
+        }
+    }
+}
+
+impl Node {
+    /// Takes part in elections until openraft ends.
+    pub(super) fn take_part(&self) {
+        let node = Self {
+            inner: Arc::clone(&self.inner),
+        };
+        tokio::spawn(async move {
+            let mut metrics = node.inner.raft.server_metrics();
+            let mut attempts = Attempts::new(Instant::now());
+            loop {
+                let now = metrics.borrow_and_update().clone();
+                attempts.note_leader(now.current_leader.map(|node| node.0), Instant::now());
+                let facts = Facts {
+                    asked: attempts.asked,
+                    since: attempts.since,
+                    ..node.facts(&now)
+                };
+                let due = match decide::next(&facts, attempts.draw) {
+                    Next::Nothing => None,
+                    Next::Wait(due) => Some(due),
+                    Next::Ask => {
+                        node.attempt(&now, &facts).await;
+                        attempts.asked = Some(Instant::now());
+                        attempts.draw = draw();
+                        continue;
+                    }
+                };
+                tokio::select! {
+                    changed = metrics.changed() => if changed.is_err() {
+                        return;
+                    },
+                    () = node.inner.hearing.ended.notified() => {}
+                    () = sleep_until(due.unwrap_or(facts.now)), if due.is_some() => {}
+                }
+            }
+        });
+    }
+
+    /// What this host knows of its leader; of its own attempts nothing.
+    fn facts(&self, metrics: &ServerMetrics) -> Facts {
+        let me = NodeId(self.inner.host);
+        let membership = metrics.membership_config.membership();
+        let heard = self.inner.hearing.heard();
+        let leader = metrics.current_leader.filter(|leader| *leader != me);
+        let spoke = heard
+            .leader
+            .filter(|(host, _)| Some(NodeId(*host)) == leader);
+        Facts {
+            now: Instant::now(),
+            role: match metrics.state {
+                ServerState::Learner => Role::Learner,
+                ServerState::Follower => Role::Follower,
+                ServerState::Candidate => Role::Candidate,
+                ServerState::Leader => Role::Leader,
+                ServerState::Shutdown => Role::Stopped,
+            },
+            voter: membership.voter_ids().any(|node| node == me),
+            alone: membership.voter_ids().all(|node| node == me),
+            quorum: self.inner.metrics.borrow().quorum,
+            leader: spoke.map(|(host, at)| Leader {
+                heard: at,
+                gone: match heard.streams.get(&host) {
+                    Some((0, ended)) => Some(ended.unwrap_or(at)),
+                    Some(_) => None,
+                    None => Some(at),
+                },
+            }),
+            since: Instant::now(),
+            voted: heard.voted,
+            asked: None,
+        }
+    }
+
+    /// Whether this host has a leader, so that nobody needs its vote.
+    pub(super) fn led(&self) -> bool {
+        let metrics = self.inner.raft.server_metrics().borrow().clone();
+        decide::led(&self.facts(&metrics))
+    }
+
+    /// Whether this host would vote for one whose log ends like this.
+    pub(super) fn would_vote(&self, theirs: Option<LogId>) -> bool {
+        let metrics = self.inner.raft.server_metrics().borrow().clone();
+        decide::would_vote(&self.facts(&metrics), self.inner.log.last(), theirs)
+    }
+
+    /// Asks whether a majority would vote for this host, and if so, for their votes. Returns when there is a leader, or
+    /// may be none.
+    async fn attempt(&self, metrics: &ServerMetrics, facts: &Facts) {
+        let silence = facts.now - facts.leader.map_or(facts.since, |leader| leader.heard);
+        let old_peers = silence > OLD_PEER_PATIENCE;
+        if !facts.alone && !self.majority_agrees(metrics, old_peers).await {
+            return;
+        }
+        tracing::info!(?silence, "ask for votes");
+        let mut state = self.inner.raft.server_metrics();
+        let term = state.borrow_and_update().vote.leader_id.term;
+        // An error means that openraft has ended, which its metrics tell.
+        drop(self.inner.raft.trigger().elect().await);
+        let decided = state.wait_for(|now| {
+            now.vote.leader_id.term > term
+                && (now.vote.committed || now.state != ServerState::Candidate)
+        });
+        drop(timeout(ELECTION_MAX, decided).await);
+    }
+
+    async fn majority_agrees(&self, metrics: &ServerMetrics, old_peers: bool) -> bool {
+        let last = self.inner.log.last().as_ref().map(log_id_out);
+        let membership = metrics.membership_config.membership();
+        let mut agree = BTreeSet::from([NodeId(self.inner.host)]);
+        let others = membership.voter_ids().filter(|node| !agree.contains(node));
+        let mut answers: FuturesUnordered<_> = others
+            .map(|node| async move {
+                let answer = self
+                    .inner
+                    .peers
+                    .ask(node.0, RequestBody::PreVote(last))
+                    .await;
+                (node, answer)
+            })
+            .collect();
+        let deadline = Instant::now() + ANSWER_MAX;
+        loop {
+            let majority = membership
+                .get_joint_config()
+                .iter()
+                .all(|config| config.intersection(&agree).count() > config.len() / 2);
+            if majority {
+                return true;
+            }
+            match timeout_at(deadline, answers.next()).await {
+                Ok(Some((node, Ok(ReplyBody::PreVoted(true))))) => drop(agree.insert(node)),
+                Ok(Some((node, Err(CallError::Lost { .. })))) if old_peers => {
+                    agree.insert(node);
+                }
+                Ok(Some(_)) => {}
+                Ok(None) | Err(_) => return false,
+            }
+        }
+    }
+}

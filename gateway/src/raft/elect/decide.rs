@@ -1,0 +1,332 @@
+//! When a host asks for votes, and when it would give its own.
+//!
+//! Pure: what a host knows of its leader in, what to do next out. Elections are ours instead of openraft's, because two
+//! things need it: a leader whose gateway ends is missed at once, not after a timeout, since its streams end; and nobody
+//! raises the term before a majority agrees that the leader is gone (pre-vote; Ongaro, "Consensus: Bridging Theory and
+//! Practice", 9.6), so that a host that lags, or comes back, disturbs no leader.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::raft::{Role, types::LogId};
+
+/// openraft gives its vote to nobody for this long after it heard of the leader.
+pub(crate) const LEASE: Duration = Duration::from_millis(300);
+/// A leader whose streams are there and that says nothing is doubted after a random time between these. Three
+/// heartbeats or more are lost by then: hosts that share a few slow cores and disks lag by several hundred milliseconds
+/// now and then.
+pub(crate) const SILENCE_MIN: Duration = Duration::from_millis(700);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(1000);
+/// Hosts that miss the leader at the same moment ask within this time, so that one of them is mostly the first.
+const SPREAD: Duration = Duration::from_millis(50);
+/// Whoever got this host's vote is given this long to lead.
+const TRUST: Duration = Duration::from_millis(300);
+/// Before the next attempt, at least. As much again at random keeps two hosts from splitting the votes again and again.
+const RETRY: Duration = Duration::from_millis(60);
+/// A gateway that does not know the question ends the stream. After this long without a leader that counts as a yes:
+/// then plain Raft decides, as among gateways of its version.
+pub(crate) const OLD_PEER_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What a host knows.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Facts {
+    /// Now.
+    pub(crate) now: Instant,
+    /// What this host is.
+    pub(crate) role: Role,
+    /// Whether it votes.
+    pub(crate) voter: bool,
+    /// Whether it is the only one that does.
+    pub(crate) alone: bool,
+    /// On the leader: whether a majority answers it.
+    pub(crate) quorum: bool,
+    /// The leader it follows.
+    pub(crate) leader: Option<Leader>,
+    /// Since when `leader` has been what it is, or since the start.
+    pub(crate) since: Instant,
+    /// When this host last gave its vote.
+    pub(crate) voted: Option<Instant>,
+    /// When it last asked for votes.
+    pub(crate) asked: Option<Instant>,
+}
+
+/// A leader, as a follower sees it.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Leader {
+    /// When it last said something.
+    pub(crate) heard: Instant,
+    /// Since when none of its streams has been open; `None` while one is.
+    pub(crate) gone: Option<Instant>,
+}
+
+/// What to do about an election.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Next {
+    /// Nothing until the facts change.
+    Nothing,
+    /// Nothing until then, unless the facts change.
+    Wait(Instant),
+    /// Ask for votes now.
+    Ask,
+}
+
+/// What is next; `draw` is random, from 0 up to 1, and the same until the host has asked or the leader has changed.
+pub(crate) fn next(facts: &Facts, draw: f64) -> Next {
+    if !facts.voter || facts.role == Role::Leader || facts.role == Role::Stopped {
+        return Next::Nothing;
+    }
+    let missed = if facts.alone {
+        facts.now
+    } else {
+        match facts.leader {
+            None => facts.since + SPREAD.mul_f64(draw),
+            Some(Leader { heard, gone: None }) => {
+                heard + SILENCE_MIN + (SILENCE_MAX - SILENCE_MIN).mul_f64(draw)
+            }
+            Some(Leader {
+                heard,
+                gone: Some(since),
+            }) => (since + SPREAD.mul_f64(draw)).max(heard + LEASE),
+        }
+    };
+    let trusted = facts.voted.map(|at| at + TRUST + SPREAD.mul_f64(draw));
+    let again = facts.asked.map(|at| at + RETRY.mul_f64(1.0 + draw));
+    let due = [trusted, again]
+        .into_iter()
+        .flatten()
+        .fold(missed, Instant::max);
+    if due <= facts.now {
+        Next::Ask
+    } else {
+        Next::Wait(due)
+    }
+}
+
+/// Whether there is a leader as far as this host knows, so that nobody else needs its vote.
+pub(crate) fn led(facts: &Facts) -> bool {
+    if facts.role == Role::Leader {
+        return facts.quorum;
+    }
+    facts.leader.is_some_and(|leader| {
+        let patience = if leader.gone.is_some() {
+            LEASE
+        } else {
+            SILENCE_MIN
+        };
+        facts.now < leader.heard + patience
+    })
+}
+
+/// Whether this host would vote for one whose log ends with `theirs`, its own with `ours`.
+pub(crate) fn would_vote(facts: &Facts, ours: Option<LogId>, theirs: Option<LogId>) -> bool {
+    facts.voter && !led(facts) && theirs >= ours
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRAWS: [f64; 4] = [0.0, 0.3, 0.6, 0.999];
+
+    fn ms(ms: u64) -> Duration {
+        Duration::from_millis(ms)
+    }
+
+    /// A follower that heard its leader just now, at `now`.
+    fn follower(now: Instant) -> Facts {
+        Facts {
+            now,
+            role: Role::Follower,
+            voter: true,
+            alone: false,
+            quorum: true,
+            leader: Some(Leader {
+                heard: now,
+                gone: None,
+            }),
+            since: now,
+            voted: None,
+            asked: None,
+        }
+    }
+
+    fn id(term: u64, index: u64) -> Option<LogId> {
+        let host = crate::raft::types::NodeId::default();
+        Some(LogId::new(openraft::LeaderId::new(term, host), index))
+    }
+
+    /// When a host asks, after `now` and with its facts unchanged.
+    fn asks(facts: Facts, draw: f64) -> Option<Duration> {
+        match next(&facts, draw) {
+            Next::Nothing => None,
+            Next::Ask => Some(Duration::ZERO),
+            Next::Wait(due) => {
+                let then = Facts { now: due, ..facts };
+                assert_eq!(next(&then, draw), Next::Ask, "what it waits for is enough");
+                Some(due - facts.now)
+            }
+        }
+    }
+
+    #[test]
+    fn a_silent_leader_is_doubted_after_three_heartbeats_and_one_that_is_gone_after_the_lease() {
+        let now = Instant::now();
+        for draw in DRAWS {
+            let silent = asks(follower(now), draw).unwrap();
+            assert!(silent >= SILENCE_MIN && silent < SILENCE_MAX, "{silent:?}");
+            let gone = Facts {
+                leader: Some(Leader {
+                    heard: now,
+                    gone: Some(now),
+                }),
+                ..follower(now)
+            };
+            let gone = asks(gone, draw).unwrap();
+            assert!(gone >= LEASE && gone < LEASE + SPREAD, "{gone:?}");
+            let long_silent = Facts {
+                now: now + SILENCE_MIN,
+                leader: Some(Leader {
+                    heard: now,
+                    gone: Some(now + SILENCE_MIN),
+                }),
+                ..follower(now)
+            };
+            assert!(asks(long_silent, draw).unwrap() < SPREAD);
+        }
+    }
+
+    #[test]
+    fn who_leads_or_has_no_vote_asks_for_none_and_who_is_alone_asks_at_once() {
+        let now = Instant::now();
+        let none = Facts {
+            leader: None,
+            ..follower(now)
+        };
+        let idle = [
+            Facts {
+                role: Role::Leader,
+                ..none
+            },
+            Facts {
+                role: Role::Stopped,
+                ..none
+            },
+            Facts {
+                voter: false,
+                role: Role::Learner,
+                ..none
+            },
+        ];
+        for facts in idle {
+            assert_eq!(next(&facts, 0.5), Next::Nothing, "{facts:?}");
+        }
+        assert_eq!(
+            next(
+                &Facts {
+                    alone: true,
+                    ..follower(now)
+                },
+                0.9
+            ),
+            Next::Ask
+        );
+    }
+
+    #[test]
+    fn attempts_are_apart_and_a_vote_is_trusted_for_a_while() {
+        let now = Instant::now();
+        let missing = Facts {
+            leader: None,
+            since: now - ms(9000),
+            ..follower(now)
+        };
+        assert_eq!(next(&missing, 0.5), Next::Ask);
+        for draw in DRAWS {
+            let again = asks(
+                Facts {
+                    asked: Some(now),
+                    ..missing
+                },
+                draw,
+            )
+            .unwrap();
+            assert!(again >= RETRY && again < RETRY * 2, "{again:?}");
+            let voted = asks(
+                Facts {
+                    voted: Some(now),
+                    ..missing
+                },
+                draw,
+            )
+            .unwrap();
+            assert!(voted >= TRUST && voted < TRUST + SPREAD, "{voted:?}");
+        }
+    }
+
+    #[test]
+    fn only_a_host_without_a_leader_would_vote_and_only_for_a_log_as_long_as_its_own() {
+        let now = Instant::now();
+        let heard = |ago: u64, gone: bool| Facts {
+            leader: Some(Leader {
+                heard: now - ms(ago),
+                gone: gone.then_some(now),
+            }),
+            ..follower(now)
+        };
+        let leading = |quorum| Facts {
+            role: Role::Leader,
+            leader: None,
+            quorum,
+            ..follower(now)
+        };
+        let learner = Facts {
+            voter: false,
+            leader: None,
+            ..follower(now)
+        };
+        let cases = [
+            (heard(0, false), false),
+            (heard(699, false), false),
+            (heard(700, false), true),
+            (heard(299, true), false),
+            (heard(300, true), true),
+            (
+                Facts {
+                    leader: None,
+                    ..follower(now)
+                },
+                true,
+            ),
+            (leading(true), false),
+            (leading(false), true),
+            (learner, false),
+        ];
+        for (facts, expected) in cases {
+            assert_eq!(
+                would_vote(&facts, id(2, 5), id(2, 5)),
+                expected,
+                "{facts:?}"
+            );
+        }
+        let free = Facts {
+            leader: None,
+            ..follower(now)
+        };
+        let logs = [
+            (id(2, 5), id(2, 6), true),
+            (id(2, 5), id(3, 1), true),
+            (id(2, 5), id(2, 4), false),
+            (id(2, 5), id(1, 9), false),
+            (id(2, 5), None, false),
+            (None, None, true),
+        ];
+        for (ours, theirs, expected) in logs {
+            assert_eq!(
+                would_vote(&free, ours, theirs),
+                expected,
+                "{ours:?} {theirs:?}"
+            );
+        }
+    }
+}
