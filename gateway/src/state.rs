@@ -15,6 +15,7 @@ use beemesh_protocol::{
     state::{Change, Command, Host, Kind, Object, TokenRecord},
 };
 use beemesh_quadlet::manifest::{is_workload, workload_name};
+use rpds::RedBlackTreeMapSync;
 
 /// Members of one cluster. Beyond it a single Raft group is the wrong tool.
 pub(crate) const HOSTS_MAX: usize = 256;
@@ -22,6 +23,10 @@ pub(crate) const HOSTS_MAX: usize = 256;
 pub(crate) const TOKENS_MAX: usize = 256;
 /// Manifests that are kept: with [`beemesh_quadlet::manifest::BYTES_MAX`] each, what a host holds in memory.
 pub(crate) const MANIFESTS_MAX: usize = 4096;
+
+/// What there can be thousands of: a change costs as much as one path through the tree, and every published view of the
+/// state shares the rest.
+type Map<K, V> = RedBlackTreeMapSync<K, V>;
 
 /// Names an object within the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -82,9 +87,9 @@ pub(crate) struct Manifest {
 pub(crate) struct State {
     cluster: Option<ClusterId>,
     hosts: Arc<BTreeMap<HostId, Host>>,
-    manifests: Arc<BTreeMap<String, Manifest>>,
-    objects: Arc<BTreeMap<Key, Owned>>,
-    workloads: Arc<BTreeMap<String, Workload>>,
+    manifests: Map<String, Manifest>,
+    objects: Map<Key, Owned>,
+    workloads: Map<String, Workload>,
     tokens: Arc<BTreeMap<[u8; 8], TokenRecord>>,
 }
 

@@ -2,10 +2,7 @@
 //!
 //! Pure. Each function checks everything before it changes anything, so that a refusal leaves the state as it was.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use beemesh_protocol::{
     ClusterId, HostId,
@@ -13,7 +10,7 @@ use beemesh_protocol::{
     peer::{Action, Effect, Outcome, Refusal},
     state::{Host, Kind, Object, TokenRecord},
 };
-use beemesh_quadlet::manifest::{kind_name, workload_name};
+use beemesh_quadlet::manifest::{is_workload, kind_name, workload_name};
 
 use super::{
     HOSTS_MAX, Key, MANIFESTS_MAX, Manifest, Owned, State, TOKENS_MAX, Workload, missing, refused,
@@ -56,9 +53,15 @@ impl State {
             .iter()
             .any(|effect| effect.action != Action::Unchanged)
         {
+            let keys = objects.iter().map(Key::of).zip(&effects);
+            let mut changed: BTreeSet<Key> = keys
+                .filter(|(_, effect)| effect.action != Action::Unchanged)
+                .map(|(key, _)| key)
+                .collect();
             self.replace_manifest(index, at_ms, name, objects);
             self.remove_objects(&dropped);
-            self.bump(index, at_ms, &mut effects);
+            changed.extend(dropped);
+            self.bump(index, at_ms, &changed, &mut effects);
         }
         for effect in &mut effects {
             effect.revision = self.revision_of(effect);
@@ -67,7 +70,7 @@ impl State {
     }
 
     fn check_room(&self, name: &str) -> Change<()> {
-        if self.manifests.len() >= MANIFESTS_MAX && !self.manifests.contains_key(name) {
+        if self.manifests.size() >= MANIFESTS_MAX && !self.manifests.contains_key(name) {
             return Err(refused(format!(
                 "the cluster holds {MANIFESTS_MAX} manifests, which is the most: delete one first"
             )));
@@ -170,6 +173,9 @@ impl State {
 
     /// Refusals for workloads that stay and would lose what they need.
     fn orphaned(&self, dropped: &[Key], replaced: &BTreeSet<Key>) -> Vec<Refusal> {
+        if dropped.is_empty() {
+            return Vec::new();
+        }
         let stays = |workload: &&Workload| {
             let key = Key::of(&workload.object);
             !dropped.contains(&key) && !replaced.contains(&key)
@@ -222,7 +228,7 @@ impl State {
                 manifest: name.to_owned(),
                 object: object.clone(),
             };
-            Arc::make_mut(&mut self.objects).insert(Key::of(object), owned);
+            self.objects.insert_mut(Key::of(object), owned);
         }
         let manifest = Manifest {
             name: name.to_owned(),
@@ -230,56 +236,69 @@ impl State {
             at_ms,
             objects,
         };
-        Arc::make_mut(&mut self.manifests).insert(name.to_owned(), manifest);
+        self.manifests.insert_mut(name.to_owned(), manifest);
     }
 
     fn remove_objects(&mut self, keys: &[Key]) {
-        let objects = Arc::make_mut(&mut self.objects);
         for key in keys {
-            objects.remove(key);
+            self.objects.remove_mut(key);
         }
     }
 
     /// Gives a new revision to every workload that changed, or that refers to an object that did, and forgets those
-    /// whose object is gone. `effects` says what changed and learns what changed with it.
-    fn bump(&mut self, index: u64, at_ms: u64, effects: &mut Vec<Effect>) {
-        let changed: BTreeSet<(Kind, String)> = effects
-            .iter()
-            .filter(|effect| effect.action != Action::Unchanged)
-            .map(|effect| (effect.kind, effect.name.clone()))
-            .collect();
-        let is_changed = |kind: Kind, namespace: &str, name: &str| {
-            changed.contains(&(kind, workload_name(namespace, name)))
-        };
-        let mut workloads = BTreeMap::new();
-        for owned in self.objects.values() {
-            let object = &owned.object;
-            let Some(name) = workload_of(object) else {
-                continue;
-            };
+    /// whose object is gone. `effects` learns what changed along with `changed`.
+    fn bump(&mut self, index: u64, at_ms: u64, changed: &BTreeSet<Key>, effects: &mut Vec<Effect>) {
+        let own = changed.iter().filter(|key| is_workload(key.kind));
+        let (there, gone): (Vec<&Key>, Vec<&Key>) =
+            own.partition(|key| self.objects.contains_key(key));
+        for owned in there.iter().filter_map(|key| self.objects.get(key)) {
+            let name = workload_name(&owned.object.namespace, &owned.object.name);
             let before = self.workloads.get(&name);
-            let own = is_changed(object.kind, &object.namespace, &object.name);
-            let theirs = object
-                .references
-                .iter()
-                .any(|r| is_changed(r.kind, &object.namespace, &r.name));
-            let workload = match before {
-                Some(before) if !own && !theirs => before.clone(),
-                _ => Workload {
-                    name: name.clone(),
-                    manifest: owned.manifest.clone(),
-                    revision: before.map_or(1, |before| before.revision + 1),
-                    index,
-                    at_ms,
-                    object: object.clone(),
-                },
+            let workload = Workload {
+                name: name.clone(),
+                manifest: owned.manifest.clone(),
+                revision: before.map_or(1, |before| before.revision + 1),
+                index,
+                at_ms,
+                object: owned.object.clone(),
             };
-            if theirs && !own {
-                note_update(effects, object.kind, &name);
-            }
-            workloads.insert(name, workload);
+            self.workloads.insert_mut(name, workload);
         }
-        self.workloads = Arc::new(workloads);
+        for key in gone {
+            let name = workload_name(&key.namespace, &key.name);
+            // One of another kind may have taken the name.
+            if self
+                .workloads
+                .get(&name)
+                .is_some_and(|w| Key::of(&w.object) == *key)
+            {
+                self.workloads.remove_mut(&name);
+            }
+        }
+        for name in self.users(changed) {
+            if let Some(workload) = self.workloads.get_mut(&name) {
+                workload.revision += 1;
+                (workload.index, workload.at_ms) = (index, at_ms);
+                note_update(effects, workload.object.kind, &name);
+            }
+        }
+    }
+
+    /// The workloads that refer to one of these objects and are not among them.
+    fn users(&self, changed: &BTreeSet<Key>) -> Vec<String> {
+        if changed.iter().all(|key| is_workload(key.kind)) {
+            return Vec::new();
+        }
+        let uses = |workload: &&Workload| {
+            self.references(&workload.object)
+                .any(|(key, _)| changed.contains(&key))
+                && !changed.contains(&Key::of(&workload.object))
+        };
+        self.workloads
+            .values()
+            .filter(uses)
+            .map(|workload| workload.name.clone())
+            .collect()
     }
 
     fn revision_of(&self, effect: &Effect) -> u64 {
@@ -294,15 +313,14 @@ impl State {
             return Err(missing(format!("there is no workload `{name}`")));
         };
         let key = Key::of(&workload.object);
-        Arc::make_mut(&mut self.workloads).remove(name);
+        self.workloads.remove_mut(name);
         self.remove_objects(std::slice::from_ref(&key));
-        let manifests = Arc::make_mut(&mut self.manifests);
-        if let Some(manifest) = manifests.get_mut(&workload.manifest) {
+        if let Some(manifest) = self.manifests.get_mut(&workload.manifest) {
             manifest.objects.retain(|object| Key::of(object) != key);
             manifest.index = index;
             manifest.at_ms = at_ms;
             if manifest.objects.is_empty() {
-                manifests.remove(&workload.manifest);
+                self.manifests.remove_mut(&workload.manifest);
             }
         }
         Ok(Outcome::Deleted(vec![name.to_owned()]))
@@ -322,11 +340,10 @@ impl State {
         if !refusals.is_empty() {
             return Err(refusals);
         }
-        Arc::make_mut(&mut self.manifests).remove(name);
+        self.manifests.remove_mut(name);
         self.remove_objects(&keys);
-        let workloads = Arc::make_mut(&mut self.workloads);
         for workload in &gone {
-            workloads.remove(workload);
+            self.workloads.remove_mut(workload);
         }
         Ok(Outcome::Deleted(gone))
     }

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use beemesh_protocol::state::{ManifestRecord, Snapshot, WorkloadRecord};
 
-use super::{Key, Manifest, Owned, State, Workload, workload_of};
+use super::{Key, Manifest, Map, Owned, State, Workload, workload_of};
 
 impl State {
     /// The state in the form that is stored and sent.
@@ -47,9 +47,9 @@ impl State {
             .into_iter()
             .map(|record| (record.workload.clone(), record))
             .collect();
-        let mut objects = BTreeMap::new();
-        let mut workloads = BTreeMap::new();
-        let mut manifests = BTreeMap::new();
+        let mut objects = Map::default();
+        let mut workloads = Map::default();
+        let mut manifests = Map::default();
         for record in snapshot.manifests {
             let manifest = Manifest {
                 name: record.manifest,
@@ -69,22 +69,22 @@ impl State {
                         at_ms: record.at_ms,
                         object: object.clone(),
                     };
-                    workloads.insert(name, workload);
+                    workloads.insert_mut(name, workload);
                 }
                 let owned = Owned {
                     manifest: manifest.name.clone(),
                     object: object.clone(),
                 };
-                objects.insert(Key::of(object), owned);
+                objects.insert_mut(Key::of(object), owned);
             }
-            manifests.insert(manifest.name.clone(), manifest);
+            manifests.insert_mut(manifest.name.clone(), manifest);
         }
         Self {
             cluster: snapshot.cluster,
             hosts: Arc::new(snapshot.hosts.into_iter().map(|h| (h.id, h)).collect()),
-            manifests: Arc::new(manifests),
-            objects: Arc::new(objects),
-            workloads: Arc::new(workloads),
+            manifests,
+            objects,
+            workloads,
             tokens: Arc::new(snapshot.tokens.into_iter().map(|t| (t.id, t)).collect()),
         }
     }
