@@ -11,7 +11,7 @@ use tokio::{sync::watch, time};
 use super::{LOG_BYTES, Metrics, Node, Role, SNAPSHOT_BYTES, types::RaftMetrics};
 
 /// Who acknowledges changes with time alone.
-const REFRESH: Duration = Duration::from_millis(250);
+const REFRESH: Duration = Duration::from_millis(500);
 
 impl Node {
     /// Keeps the metrics true until openraft ends.

@@ -14,10 +14,10 @@ use crate::raft::{Role, types::LogId};
 /// openraft gives its vote to nobody for this long after it heard of the leader.
 pub(crate) const LEASE: Duration = Duration::from_millis(300);
 /// A leader whose streams are there and that says nothing is doubted after a random time between these. Three
-/// heartbeats or more are lost by then: hosts that share a few slow cores and disks lag by several hundred milliseconds
+/// heartbeats are lost by then: hosts that share a few slow cores and disks lag by several hundred milliseconds
 /// now and then.
-pub(crate) const SILENCE_MIN: Duration = Duration::from_millis(700);
-pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(1000);
+pub(crate) const SILENCE_MIN: Duration = Duration::from_millis(900);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(1200);
 /// Hosts that miss the leader at the same moment ask within this time, so that one of them is mostly the first.
 const SPREAD: Duration = Duration::from_millis(50);
 /// Whoever got this host's vote is given this long to lead.
@@ -287,8 +287,8 @@ mod tests {
         };
         let cases = [
             (heard(0, false), false),
-            (heard(699, false), false),
-            (heard(700, false), true),
+            (heard(899, false), false),
+            (heard(900, false), true),
             (heard(299, true), false),
             (heard(300, true), true),
             (
