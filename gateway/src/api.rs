@@ -13,6 +13,7 @@ mod read;
 mod render;
 mod request;
 mod server;
+mod trail;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -58,6 +59,7 @@ pub(crate) struct Gateway {
 struct Shared {
     gateway: Gateway,
     parsing: Arc<Semaphore>,
+    trail: trail::Trail,
 }
 
 impl Gateway {
@@ -87,6 +89,7 @@ pub(crate) fn router(gateway: Gateway) -> Router {
     let shared = Shared {
         gateway,
         parsing: Arc::new(Semaphore::new(PARSING_MAX)),
+        trail: trail::Trail::start(),
     };
     Router::new()
         .route("/healthz", get(read::healthz))
