@@ -34,6 +34,8 @@ use crate::{
 
 /// A member that cannot be added or promoted now, because it is down or behind, is tried again after this pause.
 const MEMBERSHIP_PAUSE: Duration = Duration::from_secs(1);
+/// Between two looks at a state and metrics that every commit changes.
+const PACE: Duration = Duration::from_millis(50);
 /// A cluster of one commits in milliseconds; a slow disk gets this long.
 const FOUND_MAX: Duration = Duration::from_secs(30);
 /// Between attempts to found a cluster.
@@ -146,6 +148,7 @@ pub(crate) async fn tell_report(
         if changed.is_err() {
             return;
         }
+        sleep(PACE).await;
     }
 }
 
@@ -323,5 +326,6 @@ pub(crate) async fn keep_membership(node: Node) {
         if changed.is_err() {
             return;
         }
+        sleep(PACE).await;
     }
 }

@@ -12,14 +12,19 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use beemesh_protocol::{HostId, peer::HostReport};
 use beemesh_quadlet::podman::Podman;
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep},
+};
 
 use crate::{execute::Standing, link::Link, raft::View};
 use pods::Pods;
 
-/// A host reports at most once in this time. Short against what a person notices; long enough that a burst of commits,
-/// each of which changes `applied`, costs few messages.
+/// A host reports at most once in this time. Short against what a person notices.
 const REPORT_PAUSE: Duration = Duration::from_millis(20);
+/// While nothing but `applied` changes, the pauses grow up to this: each commit of a long burst changes it, and whoever
+/// waits for it notices no more than this.
+const APPLIED_PAUSE_MAX: Duration = Duration::from_millis(320);
 
 /// What an observer works with.
 #[derive(Clone)]
@@ -103,6 +108,8 @@ async fn observe(
     reports: watch::Sender<Arc<HostReport>>,
 ) {
     let mut trouble = settings.link.trouble();
+    let mut pause = REPORT_PAUSE;
+    let mut reported = Instant::now();
     loop {
         let view = settings.view.borrow_and_update().clone();
         let standing = settings.standing.borrow_and_update().clone();
@@ -116,24 +123,38 @@ async fn observe(
         settings
             .cluster
             .keep(|host| *host == settings.host || view.state.hosts().contains_key(host));
-        let changed = reports.send_if_modified(|present| {
-            let sequence = present.sequence;
-            let changed = HostReport {
-                sequence,
+        let before = reports.borrow().clone();
+        let report = HostReport {
+            sequence: before.sequence,
+            ..report
+        };
+        if report != *before {
+            let only_applied = HostReport {
+                applied: before.applied,
                 ..report.clone()
-            } != **present;
-            if changed {
-                *present = Arc::new(HostReport {
-                    sequence: sequence + 1,
-                    ..report
-                });
-            }
-            changed
-        });
-        if changed {
-            let report = HostReport::clone(&reports.borrow());
+            } == *before;
+            let burst = only_applied && reported.elapsed() < 2 * APPLIED_PAUSE_MAX;
+            pause = if burst {
+                (pause * 2).min(APPLIED_PAUSE_MAX)
+            } else {
+                REPORT_PAUSE
+            };
+            reported = Instant::now();
+            let report = HostReport {
+                sequence: before.sequence + 1,
+                ..report
+            };
+            reports.send_replace(Arc::new(report.clone()));
             settings.cluster.note(settings.host, report);
-            tokio::time::sleep(REPORT_PAUSE).await;
+            sleep(REPORT_PAUSE).await;
+            // A change of anything else does not wait for the end of a burst of commits.
+            tokio::select! {
+                () = sleep(pause - REPORT_PAUSE) => {}
+                Ok(()) = settings.standing.changed() => {}
+                Ok(()) = pods.changed() => {}
+                Ok(()) = trouble.changed() => {}
+            }
+            continue;
         }
         let open = tokio::select! {
             changed = settings.view.changed() => changed.is_ok(),
