@@ -13,6 +13,7 @@ mod outline;
 mod pod;
 mod references;
 mod typed;
+mod values;
 
 use beemesh_protocol::state::{Kind, Object};
 use serde::{Deserialize, Serialize};

@@ -37,8 +37,11 @@ pub(super) fn read(text: &str, strict: bool) -> Result<Manifest, Vec<Problem>> {
     let mut found = Found::default();
     let outline = outline::read(text);
     // serde_yaml reads one document at a time: none of those behind a fault is loaded.
-    let loaded = serde_yaml::Deserializer::from_str(text).take(outline.documents.len());
-    for ((index, document), yaml) in outline.documents.iter().enumerate().zip(loaded) {
+    let mut tagged = outline
+        .tagged
+        .then(|| serde_yaml::Deserializer::from_str(text));
+    for (index, document) in outline.documents.iter().enumerate() {
+        let yaml = tagged.as_mut().and_then(Iterator::next);
         let mut scope = Scope {
             findings: &mut findings,
             outline: &outline,
@@ -58,22 +61,23 @@ pub(super) fn read(text: &str, strict: bool) -> Result<Manifest, Vec<Problem>> {
             }
             continue;
         }
-        match load(yaml) {
+        let loaded = match yaml {
+            Some(yaml) => load(yaml, document),
+            None => outline
+                .value(document)
+                .map_err(|words| (document.line, words)),
+        };
+        match loaded {
             Ok(value) => {
                 let json = typed::to_json(value, &Field::default(), &mut scope);
                 take(json, &mut found, &mut scope);
             }
-            Err(error) => {
-                let line = error
-                    .location()
-                    .map_or(document.line, |at| u32::try_from(at.line()).unwrap_or(0));
-                scope.findings.wrong(Problem {
-                    document: scope.number,
-                    line,
-                    field: String::new(),
-                    message: cut(&format!("not YAML: {error}")),
-                });
-            }
+            Err((line, words)) => scope.findings.wrong(Problem {
+                document: scope.number,
+                line,
+                field: String::new(),
+                message: cut(&format!("not YAML: {words}")),
+            }),
         }
     }
     let is_whole = outline.fault.is_none();
@@ -97,10 +101,21 @@ pub(super) fn read(text: &str, strict: bool) -> Result<Manifest, Vec<Problem>> {
     Ok(found.manifest)
 }
 
-fn load(yaml: serde_yaml::Deserializer<'_>) -> Result<serde_yaml::Value, serde_yaml::Error> {
-    let mut value = serde_yaml::Value::deserialize(yaml)?;
-    value.apply_merge()?;
-    Ok(value)
+/// Reads a document of a file with tags, or says on which line and why that is not possible.
+fn load(
+    yaml: serde_yaml::Deserializer<'_>,
+    document: &outline::Document,
+) -> Result<serde_yaml::Value, (u32, String)> {
+    let loaded = serde_yaml::Value::deserialize(yaml).and_then(|mut value| {
+        value.apply_merge()?;
+        Ok(value)
+    });
+    loaded.map_err(|error| {
+        let line = error
+            .location()
+            .map(|at| u32::try_from(at.line()).unwrap_or(0));
+        (line.unwrap_or(document.line), error.to_string())
+    })
 }
 
 /// Takes one document: an object, a List of them, or nothing.

@@ -1,15 +1,15 @@
-//! Reads the shape of a YAML file: where each value stands, and that it stays within bounds when aliases expand.
+//! Reads a YAML file: where each value stands, and that it stays within bounds when aliases expand.
 //!
 //! Pure: no I/O, no clock, no randomness. Input: the text. Output: an [`Outline`] of its documents up to the first
 //! fault. It sees the events of the text and never expands an alias, so its cost is that of one pass over the bytes,
-//! and what it lets through can be loaded into memory.
+//! and what it lets through can be loaded into memory ([`super::values`]).
 
 use std::{
     borrow::Cow,
     collections::{HashMap, HashSet},
 };
 
-use saphyr_parser::{Event, Parser};
+use saphyr_parser::{Event, Parser, ScalarStyle};
 
 use super::{
     DOCUMENTS_MAX, Problem,
@@ -34,7 +34,9 @@ pub(super) const EXPANDED_MAX: u64 = 4 << 20;
 /// The documents of a file as far as they could be read.
 #[derive(Debug)]
 pub(super) struct Outline<'a> {
-    nodes: Vec<Node<'a>>,
+    pub(super) nodes: Vec<Node<'a>>,
+    /// Whether a value anywhere has a tag, as in `!!str 5`.
+    pub(super) tagged: bool,
     pub(super) documents: Vec<Document>,
     /// What ended the reading before the end of the file.
     pub(super) fault: Option<Problem>,
@@ -43,7 +45,7 @@ pub(super) struct Outline<'a> {
 /// One document.
 #[derive(Debug)]
 pub(super) struct Document {
-    root: usize,
+    pub(super) root: usize,
     /// The line of its first value.
     pub(super) line: u32,
     /// Keys that their mapping has already, each with its line.
@@ -51,17 +53,41 @@ pub(super) struct Document {
 }
 
 #[derive(Debug)]
-struct Node<'a> {
+pub(super) struct Node<'a> {
     line: u32,
-    children: Children<'a>,
+    pub(super) content: Content<'a>,
 }
 
+/// What a value is; values in it by their position among the nodes.
 #[derive(Debug)]
-enum Children<'a> {
-    None,
+pub(super) enum Content<'a> {
+    Scalar {
+        text: Cow<'a, str>,
+        /// Not quoted, and no block: it may mean something else than its text.
+        plain: bool,
+    },
     List(Vec<usize>),
-    /// Key, the key's line, the value.
-    Map(Vec<(Cow<'a, str>, u32, usize)>),
+    Map(Vec<Entry<'a>>),
+}
+
+/// One entry of a mapping.
+#[derive(Debug)]
+pub(super) struct Entry<'a> {
+    key: Key<'a>,
+    pub(super) key_node: usize,
+    pub(super) value: usize,
+}
+
+/// A key as it is written; empty when it is no scalar.
+#[derive(Debug, Clone)]
+struct Key<'a> {
+    text: Cow<'a, str>,
+    line: u32,
+}
+
+/// The entry of this key.
+fn entry<'e, 'a>(entries: &'e [Entry<'a>], key: &str) -> Option<&'e Entry<'a>> {
+    entries.iter().find(|entry| entry.key.text == key)
 }
 
 impl Outline<'_> {
@@ -78,34 +104,31 @@ impl Outline<'_> {
     }
 
     fn child(&self, node: usize, step: &Step) -> Option<(usize, u32)> {
-        match (&self.nodes[node].children, step) {
-            (Children::List(items), Step::Index(index)) => items
+        match (&self.nodes[node].content, step) {
+            (Content::List(items), Step::Index(index)) => items
                 .get(*index)
                 .map(|item| (*item, self.nodes[*item].line)),
-            (Children::Map(entries), Step::Key(key)) => {
-                let here = entries.iter().find(|(name, ..)| name == key);
-                here.map(|(_, line, value)| (*value, *line))
-                    .or_else(|| self.merged(entries, step))
-            }
-            (Children::None | Children::List(_) | Children::Map(_), _) => None,
+            (Content::Map(entries), Step::Key(key)) => entry(entries, key)
+                .map(|entry| (entry.value, entry.key.line))
+                .or_else(|| self.merged(entries, step)),
+            (Content::Scalar { .. } | Content::List(_) | Content::Map(_), _) => None,
         }
     }
 
     /// What `<<: *a` or `<<: [*a, *b]` brings in, one level of it.
-    fn merged(&self, entries: &[(Cow<'_, str>, u32, usize)], step: &Step) -> Option<(usize, u32)> {
-        let (_, _, source) = entries.iter().find(|(name, ..)| name == "<<")?;
-        let sources = match &self.nodes[*source].children {
-            Children::List(items) => items.as_slice(),
-            Children::None | Children::Map(_) => std::slice::from_ref(source),
+    fn merged(&self, entries: &[Entry<'_>], step: &Step) -> Option<(usize, u32)> {
+        let source = &entry(entries, "<<")?.value;
+        let sources = match &self.nodes[*source].content {
+            Content::List(items) => items.as_slice(),
+            Content::Scalar { .. } | Content::Map(_) => std::slice::from_ref(source),
         };
         sources
             .iter()
-            .find_map(|from| match (&self.nodes[*from].children, step) {
-                (Children::Map(entries), Step::Key(key)) => {
-                    let here = entries.iter().find(|(name, ..)| name == key);
-                    here.map(|(_, line, value)| (*value, *line))
+            .find_map(|from| match (&self.nodes[*from].content, step) {
+                (Content::Map(entries), Step::Key(key)) => {
+                    entry(entries, key).map(|entry| (entry.value, entry.key.line))
                 }
-                (Children::None | Children::List(_) | Children::Map(_), _) => None,
+                (Content::Scalar { .. } | Content::List(_) | Content::Map(_), _) => None,
             })
     }
 }
@@ -155,8 +178,8 @@ struct Open<'a> {
     node: usize,
     anchor: usize,
     weight: Weight,
-    /// The key whose value comes next, with its line.
-    key: Option<(Cow<'a, str>, u32)>,
+    /// The key whose value comes next, and its node.
+    key: Option<(Key<'a>, usize)>,
     keys: HashSet<Cow<'a, str>>,
 }
 
@@ -175,6 +198,7 @@ impl Default for Reader<'_> {
         Self {
             outline: Outline {
                 nodes: Vec::new(),
+                tagged: false,
                 documents: Vec::new(),
                 fault: None,
             },
@@ -198,17 +222,25 @@ impl<'a> Reader<'a> {
                 self.anchors.clear();
                 Ok(())
             }
-            Event::Scalar(text, _, anchor, _) => {
+            Event::Scalar(text, style, anchor, tag) => {
+                self.outline.tagged |= tag.is_some();
                 let weight = Weight {
                     values: 1,
                     bytes: text.len() as u64,
                 };
-                let node = self.node(line, Children::None);
+                let plain = style == ScalarStyle::Plain;
+                let node = self.node(line, Content::Scalar { text, plain });
                 self.anchors.insert(anchor, Some((node, weight)));
-                self.place(node, weight, line, Some(text))
+                self.place(node, weight, line)
             }
-            Event::SequenceStart(anchor, _) => self.begin(anchor, line, Children::List(Vec::new())),
-            Event::MappingStart(anchor, _) => self.begin(anchor, line, Children::Map(Vec::new())),
+            Event::SequenceStart(anchor, tag) => {
+                self.outline.tagged |= tag.is_some();
+                self.begin(anchor, line, Content::List(Vec::new()))
+            }
+            Event::MappingStart(anchor, tag) => {
+                self.outline.tagged |= tag.is_some();
+                self.begin(anchor, line, Content::Map(Vec::new()))
+            }
             Event::SequenceEnd | Event::MappingEnd => {
                 let Some(open) = self.open.pop() else {
                     return Ok(());
@@ -216,10 +248,10 @@ impl<'a> Reader<'a> {
                 self.anchors
                     .insert(open.anchor, Some((open.node, open.weight)));
                 let line = self.outline.nodes[open.node].line;
-                self.place(open.node, open.weight, line, None)
+                self.place(open.node, open.weight, line)
             }
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
-                Some(Some((node, weight))) => self.place(*node, *weight, line, None),
+                Some(Some((node, weight))) => self.place(*node, *weight, line),
                 Some(None) => Err(self.fault(
                     line,
                     "an alias stands inside of what it refers to".to_owned(),
@@ -230,16 +262,16 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn node(&mut self, line: u32, children: Children<'a>) -> usize {
-        self.outline.nodes.push(Node { line, children });
+    fn node(&mut self, line: u32, content: Content<'a>) -> usize {
+        self.outline.nodes.push(Node { line, content });
         self.outline.nodes.len() - 1
     }
 
-    fn begin(&mut self, anchor: usize, line: u32, children: Children<'a>) -> Result<(), Problem> {
+    fn begin(&mut self, anchor: usize, line: u32, content: Content<'a>) -> Result<(), Problem> {
         if self.open.len() == NESTING_MAX {
             return Err(self.fault(line, format!("nested more than {NESTING_MAX} deep")));
         }
-        let node = self.node(line, children);
+        let node = self.node(line, content);
         self.anchors.insert(anchor, None);
         self.open.push(Open {
             node,
@@ -254,14 +286,8 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Puts a finished value where it belongs: as a key, as a value, or as the document itself. `text` is that of a scalar.
-    fn place(
-        &mut self,
-        node: usize,
-        weight: Weight,
-        line: u32,
-        text: Option<Cow<'a, str>>,
-    ) -> Result<(), Problem> {
+    /// Puts a finished value where it belongs: as a key, as a value, or as the document itself.
+    fn place(&mut self, node: usize, weight: Weight, line: u32) -> Result<(), Problem> {
         let Some(open) = self.open.last_mut() else {
             self.spent = self.spent.plus(weight);
             self.outline.documents.push(Document {
@@ -272,30 +298,45 @@ impl<'a> Reader<'a> {
             return self.check(Weight::default(), line);
         };
         open.weight = open.weight.plus(weight);
-        match &mut self.outline.nodes[open.node].children {
-            Children::List(items) => items.push(node),
-            Children::Map(entries) => match (open.key.take(), text) {
-                (Some((key, key_line)), _) => entries.push((key, key_line, node)),
-                (None, Some(key)) if key.len() > KEY_MAX => {
-                    return Err(self.fault(line, format!("a key is longer than {KEY_MAX} bytes")));
-                }
-                (None, Some(key)) => {
-                    let is_new = open.keys.insert(key.clone());
-                    open.key = Some((key.clone(), line));
-                    if !is_new && self.duplicates.len() < DUPLICATES_MAX {
-                        let field = self.field().key(&key);
-                        self.duplicates.push((field, line));
-                    }
-                }
-                (None, None) => open.key = Some((Cow::Borrowed(""), line)),
-            },
-            Children::None => {}
+        match (&mut self.outline.nodes[open.node].content, open.key.take()) {
+            (Content::List(items), _) => items.push(node),
+            (Content::Map(entries), Some((key, key_node))) => entries.push(Entry {
+                key,
+                key_node,
+                value: node,
+            }),
+            (Content::Map(_), None) => self.place_key(node, line)?,
+            (Content::Scalar { .. }, _) => {}
         }
         let weight = self
             .open
             .iter()
             .fold(Weight::default(), |sum, open| sum.plus(open.weight));
         self.check(weight, line)
+    }
+
+    fn place_key(&mut self, node: usize, line: u32) -> Result<(), Problem> {
+        let text = match &self.outline.nodes[node].content {
+            Content::Scalar { text, .. } if text.len() > KEY_MAX => {
+                return Err(self.fault(line, format!("a key is longer than {KEY_MAX} bytes")));
+            }
+            Content::Scalar { text, .. } => Some(text.clone()),
+            Content::List(_) | Content::Map(_) => None,
+        };
+        let Some(open) = self.open.last_mut() else {
+            return Ok(());
+        };
+        let is_new = text
+            .as_ref()
+            .is_none_or(|text| open.keys.insert(text.clone()));
+        let text = text.unwrap_or_default();
+        let key = Key { text, line };
+        open.key = Some((key.clone(), node));
+        if !is_new && self.duplicates.len() < DUPLICATES_MAX {
+            let field = self.field().key(&key.text);
+            self.duplicates.push((field, line));
+        }
+        Ok(())
     }
 
     fn check(&self, unfinished: Weight, line: u32) -> Result<(), Problem> {
@@ -320,10 +361,10 @@ impl<'a> Reader<'a> {
     fn field(&self) -> Field {
         let mut field = Field::default();
         for open in &self.open[..self.open.len().saturating_sub(1)] {
-            field = match (&open.key, &self.outline.nodes[open.node].children) {
-                (Some((key, _)), _) => field.key(key),
-                (None, Children::List(items)) => field.index(items.len()),
-                (None, Children::None | Children::Map(_)) => field,
+            field = match (&open.key, &self.outline.nodes[open.node].content) {
+                (Some((key, _)), _) => field.key(&key.text),
+                (None, Content::List(items)) => field.index(items.len()),
+                (None, Content::Scalar { .. } | Content::Map(_)) => field,
             };
         }
         field
