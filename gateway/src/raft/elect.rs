@@ -119,7 +119,7 @@ fn draw() -> f64 {
 struct Attempts {
     leader: Option<HostId>,
     since: Instant,
-    asked: Option<Instant>,
+    asked: Option<(Instant, u32)>,
     draw: f64,
 }
 
@@ -163,7 +163,8 @@ impl Node {
                     Next::Wait(due) => Some(due),
                     Next::Ask => {
                         node.attempt(&now, &facts).await;
-                        attempts.asked = Some(Instant::now());
+                        let times = attempts.asked.map_or(0, |(_, times)| times);
+                        attempts.asked = Some((Instant::now(), times.saturating_add(1)));
                         attempts.draw = draw();
                         continue;
                     }

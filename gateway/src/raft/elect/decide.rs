@@ -22,8 +22,10 @@ pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(1200);
 const SPREAD: Duration = Duration::from_millis(50);
 /// Whoever got this host's vote is given this long to lead.
 const TRUST: Duration = Duration::from_millis(300);
-/// Before the next attempt, at least. As much again at random keeps two hosts from splitting the votes again and again.
+/// Before the second attempt, at least. As much again at random keeps two hosts from splitting the votes again and again.
 const RETRY: Duration = Duration::from_millis(60);
+/// The pauses grow by as much with every attempt, up to this many times: a host that is cut off asks twice a second.
+const RETRY_GROWTH_MAX: u32 = 5;
 /// A gateway that does not know the question ends the stream. After this long without a leader that counts as a yes:
 /// then plain Raft decides, as among gateways of its version.
 pub(crate) const OLD_PEER_PATIENCE: Duration = Duration::from_secs(3);
@@ -47,8 +49,8 @@ pub(crate) struct Facts {
     pub(crate) since: Instant,
     /// When this host last gave its vote.
     pub(crate) voted: Option<Instant>,
-    /// When it last asked for votes.
-    pub(crate) asked: Option<Instant>,
+    /// When it last asked for votes, and how often it has since there was a leader.
+    pub(crate) asked: Option<(Instant, u32)>,
 }
 
 /// A leader, as a follower sees it.
@@ -91,7 +93,10 @@ pub(crate) fn next(facts: &Facts, draw: f64) -> Next {
         }
     };
     let trusted = facts.voted.map(|at| at + TRUST + SPREAD.mul_f64(draw));
-    let again = facts.asked.map(|at| at + RETRY.mul_f64(1.0 + draw));
+    let again = facts.asked.map(|(at, times)| {
+        let pause = RETRY * times.clamp(1, RETRY_GROWTH_MAX);
+        at + pause.mul_f64(1.0 + draw)
+    });
     let due = [trusted, again]
         .into_iter()
         .flatten()
@@ -243,15 +248,12 @@ mod tests {
         };
         assert_eq!(next(&missing, 0.5), Next::Ask);
         for draw in DRAWS {
-            let again = asks(
-                Facts {
-                    asked: Some(now),
-                    ..missing
-                },
-                draw,
-            )
-            .unwrap();
-            assert!(again >= RETRY && again < RETRY * 2, "{again:?}");
+            for (times, factor) in [(1, 1), (2, 2), (5, 5), (1000, 5)] {
+                let asked = Some((now, times));
+                let again = asks(Facts { asked, ..missing }, draw).unwrap();
+                let least = RETRY * factor;
+                assert!(again >= least && again < least * 2, "{again:?}");
+            }
             let voted = asks(
                 Facts {
                     voted: Some(now),
