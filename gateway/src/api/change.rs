@@ -84,15 +84,12 @@ pub(super) async fn apply(
         other => return Err(unapplied(other, &places)),
     };
     if !query.dry_run {
-        let what = What::ManifestApplied;
-        let name = name.clone();
-        let done = Done {
-            what,
-            name,
+        shared.trail.note(Done {
+            what: What::ManifestApplied,
+            name: name.clone(),
             index,
             caller,
-        };
-        shared.trail.note(done).await;
+        });
     }
     let mut applied = Applied {
         manifest: name,
@@ -126,22 +123,16 @@ pub(super) async fn delete_workload(
     Path(workload): Path<String>,
     Asked(query): Asked<DeleteQuery>,
 ) -> Result<Json<Deleted>, ApiError> {
-    let deleted = delete(
-        &shared.gateway,
-        Change::DeleteWorkload {
-            workload: workload.clone(),
-        },
-        &query,
-    );
-    let deleted = deleted.await?;
-    let done = Done {
+    let change = Change::DeleteWorkload {
+        workload: workload.clone(),
+    };
+    delete(&shared, change, &query, |index| Done {
         what: What::WorkloadDeleted,
         name: workload,
-        index: deleted.index,
+        index,
         caller,
-    };
-    shared.trail.note(done).await;
-    Ok(Json(deleted))
+    })
+    .await
 }
 
 pub(super) async fn delete_manifest(
@@ -150,29 +141,26 @@ pub(super) async fn delete_manifest(
     Path(manifest): Path<String>,
     Asked(query): Asked<DeleteQuery>,
 ) -> Result<Json<Deleted>, ApiError> {
-    let deleted = delete(
-        &shared.gateway,
-        Change::DeleteManifest {
-            manifest: manifest.clone(),
-        },
-        &query,
-    );
-    let deleted = deleted.await?;
-    let done = Done {
+    let change = Change::DeleteManifest {
+        manifest: manifest.clone(),
+    };
+    delete(&shared, change, &query, |index| Done {
         what: What::ManifestDeleted,
         name: manifest,
-        index: deleted.index,
+        index,
         caller,
-    };
-    shared.trail.note(done).await;
-    Ok(Json(deleted))
+    })
+    .await
 }
 
+/// Deletes, and waits for the effect if asked to; what is deleted is in the trail before that.
 async fn delete(
-    gateway: &Gateway,
+    shared: &Shared,
     change: Change,
     query: &DeleteQuery,
-) -> Result<Deleted, ApiError> {
+    done: impl FnOnce(u64) -> Done,
+) -> Result<Json<Deleted>, ApiError> {
+    let gateway = &shared.gateway;
     let timeout = request::timeout(query.timeout)?;
     let wait = request::wait(query.wait)?;
     let Committed { index, outcome } = propose(gateway, command(change), timeout).await?;
@@ -180,6 +168,7 @@ async fn delete(
         Outcome::Deleted(removed) => removed,
         other => return Err(unapplied(other, &[])),
     };
+    shared.trail.note(done(index));
     let mut deleted = Deleted {
         index,
         removed,
@@ -194,7 +183,7 @@ async fn delete(
         deleted.settled = Some(settled);
         deleted.waiting_for = waiting_for;
     }
-    Ok(deleted)
+    Ok(Json(deleted))
 }
 
 pub(super) async fn create_token(

@@ -1,18 +1,14 @@
 //! The trail of changes in the journal: what was changed, at which log index, and who asked for it.
 //!
 //! [`lines`] is pure; the rest is a shell. Each change is in the journal, but not each on a line of its own: a line costs
-//! more than a small commit does, so those of a moment that one caller asked for share a line.
+//! more than a small commit does, and the changes of one log entry are answered in one go, so they share lines.
 
-use std::time::Duration;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use tokio::{sync::mpsc, time::sleep};
+use tokio::sync::Notify;
 
 use super::request::Caller;
 
-/// Changes this close to each other share lines. The first after a quiet moment is told at once.
-const GATHER: Duration = Duration::from_millis(100);
-/// Changes that may wait for the journal; a handler waits for room.
-const WAITING_MAX: usize = 1024;
 /// Names on one line.
 const NAMES_MAX: usize = 64;
 
@@ -33,37 +29,67 @@ pub(super) struct Done {
     pub(super) caller: Caller,
 }
 
-/// The way into the journal. Clones share it.
+/// The way into the journal. Clones share it; the last one writes what is left, so that only a kill or a power cut loses
+/// a line.
 #[derive(Debug, Clone)]
 pub(super) struct Trail {
-    queue: mpsc::Sender<Done>,
+    waiting: Arc<Waiting>,
+}
+
+/// Changes that no line tells of yet: as many as handlers have answered since the runtime last came by.
+#[derive(Debug, Default)]
+struct Waiting {
+    changes: Mutex<Vec<Done>>,
+    more: Arc<Notify>,
 }
 
 impl Trail {
-    /// Begins to write, for as long as the runtime lives.
+    /// Begins to write, for as long as there is a clone.
     pub(super) fn start() -> Self {
-        let (queue, mut changes) = mpsc::channel(WAITING_MAX);
-        tokio::spawn(async move {
-            let mut waiting = Vec::new();
-            while changes.recv_many(&mut waiting, WAITING_MAX).await > 0 {
-                for line in lines(std::mem::take(&mut waiting)) {
-                    tracing::info!("{line}");
-                }
-                sleep(GATHER).await;
-            }
-        });
-        Self { queue }
+        let waiting = Arc::<Waiting>::default();
+        tokio::spawn(write(Arc::downgrade(&waiting), Arc::clone(&waiting.more)));
+        Self { waiting }
     }
 
     /// Notes a change.
-    pub(super) async fn note(&self, done: Done) {
-        // It ends with the runtime only.
-        drop(self.queue.send(done).await);
+    pub(super) fn note(&self, done: Done) {
+        self.waiting.changes().push(done);
+        self.waiting.more.notify_one();
+    }
+}
+
+async fn write(waiting: Weak<Waiting>, more: Arc<Notify>) {
+    loop {
+        more.notified().await;
+        let Some(waiting) = waiting.upgrade() else {
+            return;
+        };
+        waiting.write();
+    }
+}
+
+impl Waiting {
+    fn changes(&self) -> std::sync::MutexGuard<'_, Vec<Done>> {
+        self.changes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) {
+        let changes = std::mem::take(&mut *self.changes());
+        for line in lines(&changes) {
+            tracing::info!("{line}");
+        }
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.write();
+        self.more.notify_one();
     }
 }
 
 /// The changes in their order, those that follow each other with the same verb and caller on one line.
-fn lines(changes: Vec<Done>) -> Vec<String> {
+fn lines(changes: &[Done]) -> Vec<String> {
     let alike = |a: &Done, b: &Done| a.what == b.what && a.caller == b.caller;
     changes
         .chunk_by(alike)
@@ -119,9 +145,9 @@ mod tests {
             "manifest d applied index=6 caller=uid 0 pid 8",
             "workload d deleted index=7 caller=uid 0 pid 8",
         ];
-        assert_eq!(lines(changes), expected);
+        assert_eq!(lines(&changes), expected);
         let many = (0..NAMES_MAX as u64 + 1).map(|n| done(Applied, &n.to_string(), n, 7));
-        let told = lines(many.collect());
+        let told = lines(&many.collect::<Vec<_>>());
         assert!(
             told[0].starts_with("64 manifests applied names=0 1 2 "),
             "{told:?}"
@@ -130,6 +156,6 @@ mod tests {
             told[1..],
             ["manifest 64 applied index=64 caller=uid 0 pid 7"]
         );
-        assert!(lines(Vec::new()).is_empty());
+        assert!(lines(&[]).is_empty());
     }
 }
