@@ -34,7 +34,7 @@ use crate::{
 
 /// A member that cannot be added or promoted now, because it is down or behind, is tried again after this pause.
 const MEMBERSHIP_PAUSE: Duration = Duration::from_secs(1);
-/// Between two looks at a state and metrics that every commit changes.
+/// At most one look in this time at a state and metrics that every commit changes; the first after a quiet time is at once.
 const PACE: Duration = Duration::from_millis(50);
 /// A cluster of one commits in milliseconds; a slow disk gets this long.
 const FOUND_MAX: Duration = Duration::from_secs(30);
@@ -140,6 +140,7 @@ pub(crate) async fn tell_report(
             link.report(report.clone());
             told = Some(report);
         }
+        sleep(PACE).await;
         let changed = tokio::select! {
             changed = view.changed() => changed,
             changed = metrics.changed() => changed,
@@ -148,7 +149,6 @@ pub(crate) async fn tell_report(
         if changed.is_err() {
             return;
         }
-        sleep(PACE).await;
     }
 }
 
@@ -319,6 +319,7 @@ pub(crate) async fn keep_membership(node: Node) {
                 continue;
             }
         }
+        sleep(PACE).await;
         let changed = tokio::select! {
             changed = view.changed() => changed,
             changed = metrics.changed() => changed,
@@ -326,6 +327,5 @@ pub(crate) async fn keep_membership(node: Node) {
         if changed.is_err() {
             return;
         }
-        sleep(PACE).await;
     }
 }
