@@ -24,9 +24,9 @@ use tokio::{
 
 use self::decide::{Facts, Leader, Next, OLD_PEER_PATIENCE};
 use super::{
-    Node, Role,
+    Node,
     rpc::CallError,
-    types::{LogId, NodeId, log_id_out},
+    types::{LogId, NodeId, is_majority, log_id_out, role_in},
 };
 
 /// How long the others have to say whether they would vote.
@@ -88,11 +88,10 @@ impl Hearing {
 
     /// Forgets the streams of hosts that are no members; they are few, and this keeps them so.
     pub(crate) fn retain(&self, hosts: &BTreeSet<HostId>) {
-        let open = |count: usize| count > 0;
         let mut heard = self.heard();
         heard
             .streams
-            .retain(|host, (count, _)| open(*count) || hosts.contains(host));
+            .retain(|host, (count, _)| *count > 0 || hosts.contains(host));
     }
 }
 
@@ -191,13 +190,7 @@ impl Node {
             .filter(|(host, _)| Some(NodeId(*host)) == leader);
         Facts {
             now: Instant::now(),
-            role: match metrics.state {
-                ServerState::Learner => Role::Learner,
-                ServerState::Follower => Role::Follower,
-                ServerState::Candidate => Role::Candidate,
-                ServerState::Leader => Role::Leader,
-                ServerState::Shutdown => Role::Stopped,
-            },
+            role: role_in(metrics.state),
             voter: membership.voter_ids().any(|node| node == me),
             alone: membership.voter_ids().all(|node| node == me),
             quorum: self.inner.metrics.borrow().quorum,
@@ -264,11 +257,7 @@ impl Node {
             .collect();
         let deadline = Instant::now() + ANSWER_MAX;
         loop {
-            let majority = membership
-                .get_joint_config()
-                .iter()
-                .all(|config| config.intersection(&agree).count() > config.len() / 2);
-            if majority {
+            if is_majority(membership, |node| agree.contains(node)) {
                 return true;
             }
             match timeout_at(deadline, answers.next()).await {

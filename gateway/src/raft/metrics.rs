@@ -5,10 +5,12 @@
 
 use std::{sync::Arc, time::Duration};
 
-use openraft::ServerState;
 use tokio::{sync::watch, time};
 
-use super::{LOG_BYTES, Metrics, Node, Role, SNAPSHOT_BYTES, types::RaftMetrics};
+use super::{
+    LOG_BYTES, Metrics, Node, Role, SNAPSHOT_BYTES,
+    types::{RaftMetrics, is_majority, role_in},
+};
 
 /// Who acknowledges changes with time alone.
 const REFRESH: Duration = Duration::from_millis(500);
@@ -71,21 +73,15 @@ impl Node {
 
     pub(super) fn summary(&self, raw: &RaftMetrics) -> Metrics {
         let host = self.inner.host;
-        let role = match (&raw.running_state, raw.state) {
-            (Err(_), _) | (_, ServerState::Shutdown) => Role::Stopped,
-            (Ok(()), ServerState::Learner) => Role::Learner,
-            (Ok(()), ServerState::Follower) => Role::Follower,
-            (Ok(()), ServerState::Candidate) => Role::Candidate,
-            (Ok(()), ServerState::Leader) => Role::Leader,
+        let role = match &raw.running_state {
+            Err(_) => Role::Stopped,
+            Ok(()) => role_in(raw.state),
         };
         let membership = raw.membership_config.membership();
         let mut acknowledging = self.inner.peers.lately();
         acknowledging.insert(host);
         acknowledging.retain(|host| membership.get_node(&super::types::NodeId(*host)).is_some());
-        let majority = membership.get_joint_config().iter().all(|config| {
-            let there = config.iter().filter(|node| acknowledging.contains(&node.0));
-            there.count() > config.len() / 2
-        });
+        let majority = is_majority(membership, |node| acknowledging.contains(&node.0));
         Metrics {
             role,
             term: raw.current_term,

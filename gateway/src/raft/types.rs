@@ -2,7 +2,11 @@
 //!
 //! Pure. openraft's terms are kept inside `raft/`; everything outside, on the wire and on disk speaks the protocol.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt,
+    sync::Arc,
+};
 
 use beemesh_protocol::{
     HostId,
@@ -11,7 +15,9 @@ use beemesh_protocol::{
     state::Command,
 };
 use bytes::Bytes;
-use openraft::{EmptyNode, EntryPayload, LeaderId};
+use openraft::{EmptyNode, EntryPayload, LeaderId, ServerState};
+
+use super::Role;
 
 /// A Raft node is a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -57,6 +63,24 @@ pub(crate) type SnapshotMeta = openraft::SnapshotMeta<NodeId, EmptyNode>;
 pub(crate) type Snapshot = openraft::Snapshot<TypeConfig>;
 pub(crate) type StorageError = openraft::StorageError<NodeId>;
 pub(crate) type RaftMetrics = openraft::RaftMetrics<NodeId, EmptyNode>;
+
+pub(crate) fn role_in(state: ServerState) -> Role {
+    match state {
+        ServerState::Learner => Role::Learner,
+        ServerState::Follower => Role::Follower,
+        ServerState::Candidate => Role::Candidate,
+        ServerState::Leader => Role::Leader,
+        ServerState::Shutdown => Role::Stopped,
+    }
+}
+
+/// Whether those who are `there` are a majority, of both sets of voters while one replaces the other.
+pub(crate) fn is_majority(membership: &Membership, there: impl Fn(&NodeId) -> bool) -> bool {
+    let majority = |voters: &BTreeSet<NodeId>| {
+        voters.iter().filter(|node| there(node)).count() > voters.len() / 2
+    };
+    membership.get_joint_config().iter().all(majority)
+}
 
 pub(crate) fn vote_in(vote: raft::Vote) -> Vote {
     Vote {
