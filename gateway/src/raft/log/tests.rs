@@ -288,6 +288,9 @@ async fn the_commit_point_is_kept_with_the_next_block_and_at_the_close() {
     let mut open = Open::on(Arc::clone(&disk), dir.path()).unwrap();
     assert_eq!(open.log.read_committed().await.unwrap(), Some(log_id(1, 1)));
     open.log.save_committed(Some(log_id(1, 3))).await.unwrap();
+    // Consensus has ended, as it does before its log is closed; the log itself has not failed.
+    let ended = Some("raft stopped".to_owned());
+    open.log.shared.failed.send_replace(ended);
     open.log.close().await.unwrap();
     open.kill().await;
     let mut open = Open::on(disk, dir.path()).unwrap();

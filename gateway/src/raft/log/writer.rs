@@ -172,8 +172,10 @@ impl Writer {
     }
 
     fn settle(&mut self, batch: &[Request]) -> Result<(), String> {
-        if let Some(reason) = self.shared.failed.borrow().clone() {
-            return Err(reason);
+        // Consensus may have ended for another reason; the log is as good as before, and still to be closed.
+        if self.durable.is_none() {
+            let reason = self.shared.failed.borrow().clone();
+            return Err(reason.unwrap_or_else(|| "the raft log has failed".into()));
         }
         self.write(batch).map_err(|error| {
             let reason = format!("write raft log {}: {error}", self.dir.display());
