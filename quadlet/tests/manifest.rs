@@ -41,6 +41,11 @@ fn each_fault_is_told_with_its_place() {
             "kind: Pod\nmetadata: {name: [}".to_owned(),
             &["1:2 metadata.name: not YAML: while parsing a node, did not find expected node content"],
         ),
+        (
+            "quotes in the words of the parser",
+            "a: [1\n".to_owned(),
+            &["1:1 a: not YAML: while parsing a flow sequence, expected ',' or ']'"],
+        ),
         ("no kind", "a: 1".to_owned(), &["1:1 apiVersion: is missing", "1:1 kind: is missing"]),
         (
             "twice the same key",
@@ -58,7 +63,7 @@ fn each_fault_is_told_with_its_place() {
             pod(", tty: maybe, env: [{name: A, value: 1}]", ""),
             &[
                 "1:7 spec.containers[0].env[0].value: invalid type: integer `1`, expected a string: quote it",
-                "1:7 spec.containers[0].tty: invalid type: string \\\"maybe\\\", expected a boolean",
+                "1:7 spec.containers[0].tty: invalid type: string \"maybe\", expected a boolean",
             ],
         ),
         (

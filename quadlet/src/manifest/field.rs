@@ -98,11 +98,13 @@ fn is_plain(key: &str) -> bool {
 
 /// Text of a user as a message shows it: on one line, and not longer than a person reads.
 pub(super) fn cut(text: &str) -> String {
-    let mut shown: String = text
-        .chars()
-        .take(SHOWN_MAX)
-        .flat_map(char::escape_debug)
-        .collect();
+    let mut shown = String::new();
+    for char in text.chars().take(SHOWN_MAX) {
+        match char {
+            '\'' | '"' => shown.push(char),
+            _ => shown.extend(char.escape_debug()),
+        }
+    }
     if text.chars().nth(SHOWN_MAX).is_some() {
         shown.push('…');
     }
