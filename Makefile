@@ -112,6 +112,7 @@ bench: ## measure on booted hosts, beside etcd, Swarm and Podman (ONLY=commit,â€
 	$(CARGO) build --release --locked -p beemesh-tests --features etcd --bin bench
 	trap 'tests/testbed down' EXIT; trap 'exit 1' INT TERM; \
 	  BEEMESH_LAYER=$(LAYER) BEEMESH_PEERS=$(abspath $(TARGET_DIR)/bench/peers) SUITE=$(SUITE) \
+	  BEEMESH_GATEWAY=$(TARGET_DIR)/$(HOST_TUPLE)/release/beemesh-gateway \
 	  $(TARGET_DIR)/$(HOST_TUPLE)/release/bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(ARGS)
 
 clean: ## remove what was built

@@ -13,6 +13,7 @@ use crate::{
     data::{CatchUps, CaughtUp, System, Through},
     load::Load,
     options::Options,
+    place::Place,
     probe::{Probe, now},
     running::Running,
 };
@@ -79,7 +80,7 @@ fn one(system: System, missed: Missed) -> Result<CaughtUp> {
         .run(&[&["systemctl", "stop"], running.units()].concat())
         .ok();
     write(&running, leader, missed)?;
-    let probe = Probe::start(system, leader)?;
+    let probe = Probe::start(system, &Place::of(leader))?;
     let _ = probe.accepted_after(now(), CATCH_UP_MAX)?;
     let well = now();
     thread::sleep(BEFORE);
@@ -102,14 +103,13 @@ fn one(system: System, missed: Missed) -> Result<CaughtUp> {
 fn write(running: &Running, host: &Host, missed: Missed) -> Result<()> {
     let load = Load {
         system: running.system,
-        init: 0,
         value: missed.value,
         clients: CLIENTS,
         seconds: LOAD_SECONDS,
         bytes_max: missed.writes * missed.value,
         prefix: "missed".to_owned(),
     };
-    let loaded = load.on(host)?;
+    let loaded = load.on(&Place::of(host))?;
     ensure!(
         loaded.errors == 0,
         "{} writes failed: {:?}",

@@ -13,6 +13,7 @@ use crate::{
     load::{Load, Loaded},
     meter::Usage,
     options::Options,
+    place::Place,
     running::Running,
 };
 
@@ -80,7 +81,6 @@ fn one_cluster(
 fn one_cell(running: &Running, setting: Setting, seconds: f64, sum: &mut Sum) -> Result<()> {
     let load = Load {
         system: running.system,
-        init: 0,
         value: setting.value,
         clients: setting.clients,
         seconds,
@@ -93,7 +93,7 @@ fn one_cell(running: &Running, setting: Setting, seconds: f64, sum: &mut Sum) ->
     };
     let host = running.host(setting.through);
     let before = Usage::of(&running.cluster.hosts)?;
-    let loaded = load.on(host)?;
+    let loaded = load.on(&Place::of(host))?;
     let usage = Usage::of(&running.cluster.hosts)?.since(before);
     eprintln!("  {}", line(setting, &loaded));
     let all = &mut sum.loaded;

@@ -328,6 +328,72 @@ pub(crate) struct CatchUps {
     pub(crate) rows: Vec<CaughtUp>,
 }
 
+/// Writes at one size of a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ScaleLoad {
+    /// Where the clients are.
+    pub(crate) through: Through,
+    /// How many of them.
+    pub(crate) clients: usize,
+    /// From the start of each request to the end of its answer.
+    pub(crate) times: Times,
+    /// Accepted writes per second.
+    pub(crate) throughput: f64,
+    /// Writes that were refused or timed out.
+    pub(crate) errors: u64,
+    /// CPU time of the leader's gateway for one write, in microseconds.
+    pub(crate) leader_cpu: f64,
+    /// CPU time of all gateways for one write, in microseconds.
+    pub(crate) all_cpu: f64,
+    /// What the leader's gateway sent to one follower for one write, in bytes.
+    pub(crate) sent: f64,
+    /// In how many bursts.
+    pub(crate) bursts: f64,
+    /// How long after the last answer the last host had applied everything, in seconds.
+    pub(crate) behind: f64,
+}
+
+/// A second of a cluster that is asked nothing.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct ScaleRest {
+    /// CPU time of the leader's gateway, in microseconds.
+    pub(crate) leader_cpu: f64,
+    /// CPU time of a follower's, in microseconds.
+    pub(crate) follower_cpu: f64,
+    /// What the leader's sent to one follower, in bytes.
+    pub(crate) sent: f64,
+    /// In how many bursts.
+    pub(crate) bursts: f64,
+    /// The memory of the leader's gateway, in bytes.
+    pub(crate) leader_pss: u64,
+    /// The memory of a follower's, in bytes.
+    pub(crate) follower_pss: u64,
+}
+
+/// One size of a cluster.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Sized {
+    /// How many gateways.
+    pub(crate) hosts: usize,
+    /// How long each of those took that joined since the size before.
+    pub(crate) joins: Times,
+    /// How long after the last one had joined all of them agreed on who is there, in seconds.
+    pub(crate) settled: f64,
+    /// What nobody asked for.
+    pub(crate) rest: ScaleRest,
+    /// Writes.
+    pub(crate) loads: Vec<ScaleLoad>,
+    /// The leader fails.
+    pub(crate) outages: Vec<Outage>,
+}
+
+/// How consensus holds up with the number of hosts.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Scale {
+    /// From small to large.
+    pub(crate) sizes: Vec<Sized>,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -14,6 +14,7 @@ use crate::{
     data::{Blow, Failover, Outage, System, Times},
     meter,
     options::Options,
+    place::Place,
     probe::{Probe, now},
     running::Running,
 };
@@ -67,7 +68,7 @@ fn strikes(system: System, blow: Blow, times: usize, micros: &mut Vec<u64>) -> R
 
 /// Strikes the leader, and returns how long nothing was accepted, in microseconds.
 fn strike(running: &Running, leader: &Host, blow: Blow) -> Result<u64> {
-    let probe = Probe::start(running.system, running.other_than(leader))?;
+    let probe = Probe::start(running.system, &Place::of(running.other_than(leader)))?;
     let well = now();
     let _ = probe.accepted_after(well, OUTAGE_MAX)?;
     thread::sleep(CALM);

@@ -4,18 +4,18 @@
 //! time is not the system's. One thread for all clients, for every system the same.
 
 use std::{
-    process::Command,
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use harness::Host;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
 
 use crate::{
     data::System,
+    place::Place,
     writer::{self, Writer},
 };
 
@@ -26,15 +26,22 @@ const WRITE_MAX: Duration = Duration::from_secs(30);
 /// A client that fails this often gives up.
 const ERRORS_MAX: u64 = 10;
 
-/// What is asked of the generator.
+/// The generator.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Generator {
+    /// The root folder of the host to write through.
+    #[arg(long)]
+    root: PathBuf,
+    #[command(flatten)]
+    load: Load,
+}
+
+/// What is asked of it.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Load {
     /// Whom to write to.
     #[arg(long)]
     pub(crate) system: System,
-    /// The PID of the host's init.
-    #[arg(long, default_value_t = 0)]
-    pub(crate) init: u32,
     /// The size of each value in bytes.
     #[arg(long)]
     pub(crate) value: usize,
@@ -68,14 +75,12 @@ pub(crate) struct Loaded {
 }
 
 impl Load {
-    /// Runs the generator as a process in the network of `host`.
-    pub(crate) fn on(&self, host: &Host) -> Result<Loaded> {
-        let init = host.init().to_string();
-        let output = Command::new("nsenter")
-            .args(["-t", &init, "-n", "--"])
-            .arg(std::env::current_exe()?)
-            .args(["load", "--system", &self.system.name().to_lowercase()])
-            .args(["--init", &init, "--prefix", &self.prefix])
+    /// Runs the generator as a client of a host.
+    pub(crate) fn on(&self, host: &Place) -> Result<Loaded> {
+        let output = host
+            .client("load")?
+            .args(["--system", &self.system.name().to_lowercase()])
+            .args(["--prefix", &self.prefix])
             .args(["--value", &self.value.to_string()])
             .args(["--clients", &self.clients.to_string()])
             .args(["--seconds", &self.seconds.to_string()])
@@ -89,20 +94,23 @@ impl Load {
         );
         Ok(serde_json::from_slice(&output.stdout)?)
     }
+}
 
-    /// Is the generator: writes and returns what came of it.
+impl Generator {
+    /// Writes and returns what came of it.
     pub(crate) async fn run(self) -> Result<Loaded> {
+        let Self { root, load } = self;
         let mut writers = Vec::new();
-        for _ in 0..self.clients {
-            writers.push(Writer::connect(self.system, self.init).await?);
+        for _ in 0..load.clients {
+            writers.push(Writer::connect(load.system, &root).await?);
         }
         let counted = Instant::now() + WARM_UP;
-        let end = counted + Duration::from_secs_f64(self.seconds);
-        let writes_max = self.bytes_max / self.value / self.clients;
+        let end = counted + Duration::from_secs_f64(load.seconds);
+        let writes_max = load.bytes_max / load.value / load.clients;
         let mut clients = JoinSet::new();
         for (number, writer) in writers.into_iter().enumerate() {
-            let name = format!("{}-{number}", self.prefix);
-            clients.spawn(client(writer, name, self.value, counted, end, writes_max));
+            let name = format!("{}-{number}", load.prefix);
+            clients.spawn(client(writer, name, load.value, counted, end, writes_max));
         }
         let (mut all, mut last) = (Loaded::default(), counted);
         while let Some(client) = clients.join_next().await {

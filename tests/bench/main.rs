@@ -18,10 +18,12 @@ mod load;
 mod meter;
 mod options;
 mod page;
+mod place;
 mod probe;
 mod rest;
 mod running;
 mod save;
+mod scale;
 mod spans;
 mod starts;
 mod writer;
@@ -49,7 +51,7 @@ enum Other {
     Page,
     /// The load generator.
     #[command(hide = true)]
-    Load(load::Load),
+    Load(load::Generator),
     /// The probe.
     #[command(hide = true)]
     Probe(probe::Probing),
@@ -60,8 +62,8 @@ fn main() -> Result<()> {
     match other {
         None => measure(&options),
         Some(Other::Page) => save::write_page(),
-        Some(Other::Load(load)) => {
-            let loaded = runtime()?.block_on(load.run())?;
+        Some(Other::Load(generator)) => {
+            let loaded = runtime()?.block_on(generator.run())?;
             println!("{}", serde_json::to_string(&loaded)?);
             Ok(())
         }
@@ -84,6 +86,7 @@ fn measure(options: &Options) -> Result<()> {
     part(options, Part::Apply, "apply", apply::measure)?;
     part(options, Part::Spans, "spans", spans::measure)?;
     part(options, Part::Catchup, "catchup", catchup::measure)?;
+    part(options, Part::Scale, "scale", scale::measure)?;
     Ok(())
 }
 

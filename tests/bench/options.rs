@@ -23,6 +23,8 @@ pub(crate) enum Part {
     Catchup,
     /// Where the time goes.
     Spans,
+    /// Many gateways.
+    Scale,
 }
 
 /// The options of a run. Without any, everything is measured in full: some hours.
@@ -93,6 +95,21 @@ impl Options {
     /// Numbers of hosts in a cluster.
     pub(crate) fn sizes(&self) -> &[usize] {
         or(&self.hosts, self.pick(&[3], &[3, 5]))
+    }
+
+    /// Numbers of gateways in a cluster that grows.
+    pub(crate) fn scale(&self) -> &[usize] {
+        or(&self.hosts, self.pick(&[3, 10], &[3, 10, 30, 100]))
+    }
+
+    /// How often a leader of many gateways fails in each way.
+    pub(crate) fn scale_failures(&self) -> usize {
+        self.failures.unwrap_or(self.pick(2, 10))
+    }
+
+    /// For how many seconds gateways that are asked nothing are watched.
+    pub(crate) fn scale_seconds(&self) -> u64 {
+        self.idle_seconds.unwrap_or(self.pick(10, 30))
     }
 
     /// See the option.

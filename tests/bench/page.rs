@@ -7,6 +7,7 @@ mod commits;
 mod failures;
 mod method;
 mod rest;
+pub(crate) mod scale;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -40,10 +41,7 @@ pub(crate) struct All {
 pub(crate) fn render(all: &All, before: &str) -> String {
     let mut page = String::from(method::INTRODUCTION);
     page += &aims::section(all);
-    page += BY_HAND;
-    page += kept(before).unwrap_or(UNWRITTEN);
-    page += BY_HAND_END;
-    page += "\n\n";
+    page += &keeping(kept(before).unwrap_or(UNWRITTEN));
     page += &part(
         all.commits.as_ref(),
         "Commits",
@@ -89,6 +87,11 @@ pub(crate) fn render(all: &All, before: &str) -> String {
     );
     page.truncate(page.trim_end().len());
     page + "\n"
+}
+
+/// What people write, between its marks.
+fn keeping(written: &str) -> String {
+    format!("{BY_HAND}{written}{BY_HAND_END}\n\n")
 }
 
 /// What people have written.

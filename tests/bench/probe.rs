@@ -6,7 +6,8 @@
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
-    process::{Child, Command, Stdio},
+    path::PathBuf,
+    process::{Child, Stdio},
     sync::{Arc, Mutex, PoisonError},
     thread,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -14,11 +15,11 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Args;
-use harness::Host;
 use tokio::{sync::Semaphore, time};
 
 use crate::{
     data::{System, Times},
+    place::Place,
     writer::{self, Writer},
 };
 
@@ -39,9 +40,9 @@ pub(crate) struct Probing {
     /// Whom to write to.
     #[arg(long)]
     pub(crate) system: System,
-    /// The PID of the host's init.
+    /// The root folder of the host to write through.
     #[arg(long)]
-    pub(crate) init: u32,
+    pub(crate) root: PathBuf,
     /// Milliseconds between the starts of two writes.
     #[arg(long)]
     pub(crate) pause_ms: u64,
@@ -65,7 +66,7 @@ impl Probing {
                 let once = format!("probe-{begun}-{n}");
                 let value = writer::value(&once, &filler);
                 let write = async {
-                    let mut writer = Writer::connect(probing.system, probing.init).await?;
+                    let mut writer = Writer::connect(probing.system, &probing.root).await?;
                     writer
                         .write(&format!("probe-{}", n % 8), &once, value)
                         .await
@@ -98,25 +99,16 @@ pub(crate) struct Probe {
 
 impl Probe {
     /// Starts to write through `host`, which need not be up.
-    pub(crate) fn start(system: System, host: &Host) -> Result<Self> {
+    pub(crate) fn start(system: System, host: &Place) -> Result<Self> {
         Self::every(system, host, PAUSE_MS)
     }
 
     /// The same with so many milliseconds between the starts of two writes.
-    pub(crate) fn every(system: System, host: &Host, pause_ms: u64) -> Result<Self> {
-        let init = host.init().to_string();
-        let mut child = Command::new("nsenter")
-            .args(["-t", &init, "-n", "--"])
-            .arg(std::env::current_exe()?)
-            .args([
-                "probe",
-                "--system",
-                &system.name().to_lowercase(),
-                "--init",
-                &init,
-                "--pause-ms",
-                &pause_ms.to_string(),
-            ])
+    pub(crate) fn every(system: System, host: &Place, pause_ms: u64) -> Result<Self> {
+        let mut child = host
+            .client("probe")?
+            .args(["--system", &system.name().to_lowercase()])
+            .args(["--pause-ms", &pause_ms.to_string()])
             .stdout(Stdio::piped())
             .spawn()
             .context("run the probe")?;

@@ -51,7 +51,7 @@ fn load<T: DeserializeOwned>(part: &str) -> Result<Option<Saved<T>>> {
     }
 }
 
-/// Writes `docs/benchmarks.md` of everything that was kept.
+/// Writes `docs/benchmarks.md` and `docs/scale.md` of everything that was kept.
 pub(crate) fn write_page() -> Result<()> {
     let all = All {
         commits: load("commit")?,
@@ -63,9 +63,20 @@ pub(crate) fn write_page() -> Result<()> {
         catch_ups: load("catchup")?,
         spans: load("spans")?,
     };
-    let path = top().join("docs/benchmarks.md");
+    write("docs/benchmarks.md", |before| page::render(&all, before))?;
+    let Some(scale) = load("scale")? else {
+        return Ok(());
+    };
+    write("docs/scale.md", |before| {
+        page::scale::render(&scale, before)
+    })
+}
+
+/// Writes a page that keeps a part of what it was.
+fn write(page: &str, render: impl Fn(&str) -> String) -> Result<()> {
+    let path = top().join(page);
     let before = fs::read_to_string(&path).unwrap_or_default();
-    fs::write(&path, page::render(&all, &before)).with_context(|| path.display().to_string())
+    fs::write(&path, render(&before)).with_context(|| path.display().to_string())
 }
 
 /// The circumstances of this run.

@@ -9,6 +9,7 @@ use crate::{
     attempt::attempt,
     data::{Started, Starts, System, Through, Times},
     options::Options,
+    place::Place,
     probe::{Probe, now},
     running::Running,
 };
@@ -54,7 +55,7 @@ fn begin_again(system: System, times: usize, micros: &mut Vec<u64>) -> Result<()
 
 /// Starts the host's part and returns how long it took until it accepted a write, in microseconds.
 fn start(running: &Running, host: &Host) -> Result<u64> {
-    let probe = Probe::start(running.system, host)?;
+    let probe = Probe::start(running.system, &Place::of(host))?;
     let begun = now();
     let start = ["systemctl", "start", "--no-block", running.unit()];
     let _ = host.run(&start).ok();

@@ -3,7 +3,7 @@
 //! Shell. A write is a ConfigMap of Beemesh, which starts nothing, a key of etcd, or a config of Swarm, each through the
 //! system's own local way in.
 
-use std::{fmt::Write as _, path::PathBuf};
+use std::{fmt::Write as _, path::Path};
 
 use anyhow::Result;
 use base64::Engine as _;
@@ -22,9 +22,9 @@ pub(crate) enum Writer {
 }
 
 impl Writer {
-    /// Connects to `system` on the host whose init has PID `init`; for etcd this process is in that host's network.
-    pub(crate) async fn connect(system: System, init: u32) -> Result<Self> {
-        let socket = |path| PathBuf::from(format!("/proc/{init}/root/run/{path}"));
+    /// Connects to `system` on the host whose root folder is `root`; for etcd this process is in that host's network.
+    pub(crate) async fn connect(system: System, root: &Path) -> Result<Self> {
+        let socket = |path| root.join("run").join(path);
         Ok(match system {
             System::Beemesh => {
                 Writer::Beemesh(http::Client::connect(&socket("beemesh/gateway.sock")).await?)

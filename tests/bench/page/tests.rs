@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::data::{Blow, Cell, Outage, Setting, System, Through, Times};
+use crate::data::{
+    Blow, Cell, Outage, Scale, ScaleLoad, ScaleRest, Setting, Sized, System, Through, Times,
+};
 
 fn saved<T>(data: T) -> Option<Saved<T>> {
     let run = Run {
@@ -94,4 +96,56 @@ fn what_people_wrote_is_kept_and_the_rest_made_anew() {
         "the same page of the same data"
     );
     assert!(render(&all(), "nonsense").contains(UNWRITTEN));
+}
+
+#[test]
+fn the_page_of_scale_has_its_tables_and_keeps_what_people_wrote() {
+    let times = Times {
+        count: 7,
+        p50: 500.0,
+        p99: 900.0,
+        max: 900.0,
+    };
+    let load = ScaleLoad {
+        through: Through::Leader,
+        clients: 64,
+        times,
+        throughput: 4000.0,
+        errors: 0,
+        leader_cpu: 450.0,
+        all_cpu: 1800.0,
+        sent: 1234.0,
+        bursts: 0.25,
+        behind: 0.1,
+    };
+    let sized = Sized {
+        hosts: 10,
+        joins: times,
+        settled: 1.5,
+        rest: ScaleRest {
+            leader_cpu: 5000.0,
+            follower_cpu: 1000.0,
+            sent: 321.0,
+            bursts: 3.3,
+            leader_pss: 8_000_000,
+            follower_pss: 7_000_000,
+        },
+        loads: vec![load],
+        outages: vec![Outage {
+            system: System::Beemesh,
+            blow: Blow::Cut,
+            times,
+        }],
+    };
+    let scale = saved(Scale { sizes: vec![sized] }).unwrap();
+    let page = scale::render(&scale, "");
+    for line in [
+        "| 10 | 500 | 900 | 1.50 | 0.50 | 0.10 | 321 | 3.30 | 8.00 | 7.00 |",
+        "| 10 | leader | 64 | 500 | 900 | 4000 | 0 | 450 | 50.0 | 1800 | 1234 | 0.25 | 0.10 |",
+        "| 10 | cut off | 7 | 500 | 900 |",
+    ] {
+        assert!(page.lines().any(|found| found == line), "{line}\n{page}");
+    }
+    let written = page.replace("Nobody has looked.", "The disk.");
+    assert!(scale::render(&scale, &written).contains("\n\nThe disk.\n\n"));
 }

@@ -12,6 +12,7 @@ use super::trace::{Act, Event, Trace};
 use crate::{
     data::{Span, Times, Way},
     meter,
+    place::Place,
     probe::{Accepted, Probe, now},
     running::Running,
 };
@@ -60,7 +61,7 @@ pub(super) fn measure(running: &Running, seconds: u64) -> Result<Way> {
     let all = others.iter().chain([&first]);
     let pids: Vec<u32> = all.flat_map(|pair| [pair.agent, pair.gateway]).collect();
     let trace = Trace::start(&pids)?;
-    let probe = Probe::every(running.system, leader, PAUSE_MS)?;
+    let probe = Probe::every(running.system, &Place::of(leader), PAUSE_MS)?;
     let begun = now();
     thread::sleep(Duration::from_secs(seconds));
     let writes = probe.within(begun, now());
