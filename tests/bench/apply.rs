@@ -1,4 +1,6 @@
 //! Part 2: from an apply to pods that run on three hosts, beside Podman alone on the same hosts in the same round.
+//!
+//! Podman alone twice: one `podman kube play` of all pods, and by hand what Beemesh leaves behind, a Quadlet for each pod.
 
 use std::time::Instant;
 
@@ -20,11 +22,12 @@ const WORKLOADS: [usize; 3] = [1, 10, 50];
 /// The manifest's name.
 const NAME: &str = "many";
 
-/// What each deed took in every round, in microseconds, by Beemesh and by Podman.
+/// What each deed took in every round, in microseconds, by Beemesh, by Podman and by Quadlets.
 #[derive(Default)]
 struct Row {
     beemesh: Vec<u64>,
     podman: Vec<u64>,
+    quadlets: Vec<u64>,
     entries: u64,
 }
 
@@ -38,12 +41,13 @@ pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<A
             rounds(workloads, options.rounds())
         });
         for (deed, row) in DEEDS.into_iter().zip(rows.into_iter().flatten()) {
-            let podman = (!row.podman.is_empty()).then(|| Times::of(row.podman));
+            let times = |micros: Vec<u64>| (!micros.is_empty()).then(|| Times::of(micros));
             applies.rows.push(Applied {
                 workloads,
                 deed,
                 beemesh: Times::of(row.beemesh),
-                podman,
+                podman: times(row.podman),
+                quadlets: times(row.quadlets),
                 entries: row.entries,
             });
         }
@@ -59,21 +63,25 @@ fn rounds(workloads: usize, rounds: usize) -> Result<[Row; 4]> {
     let mut rows: [Row; 4] = Default::default();
     for round in 1..=rounds {
         let (first, second) = (pods(workloads, "first"), pods(workloads, "second"));
+        let manifest = |deed| if deed == Deed::First { &first } else { &second };
         for (deed, row) in DEEDS.into_iter().zip(&mut rows) {
-            let manifest = if deed == Deed::First { &first } else { &second };
-            if let Some(micros) = by_podman(&running, deed, manifest)? {
-                row.podman.push(micros);
-            }
+            row.podman
+                .extend(by_podman(&running, deed, manifest(deed))?);
         }
         for (deed, row) in DEEDS.into_iter().zip(&mut rows) {
-            let manifest = if deed == Deed::First { &first } else { &second };
-            let (micros, entries) = by_beemesh(&running, deed, manifest)?;
+            row.quadlets
+                .extend(by_quadlets(&running, deed, manifest(deed))?);
+        }
+        for (deed, row) in DEEDS.into_iter().zip(&mut rows) {
+            let (micros, entries) = by_beemesh(&running, deed, manifest(deed))?;
             row.beemesh.push(micros);
             row.entries = row.entries.max(entries);
-            let podman = row.podman.last().map(|micros| micros / 1000);
+            let last = |micros: &[u64]| micros.last().map(|micros| micros / 1000);
             eprintln!(
-                "  round {round}, {deed:?}: {} ms, {entries} entries; Podman {podman:?} ms",
-                micros / 1000
+                "  round {round}, {deed:?}: {} ms, {entries} entries; Podman {:?} ms, Quadlets {:?} ms",
+                micros / 1000,
+                last(&row.podman),
+                last(&row.quadlets)
             );
         }
     }
@@ -96,6 +104,31 @@ fn by_podman(running: &Running, deed: Deed, manifest: &str) -> Result<Option<u64
     let begun = Instant::now();
     running.cluster.each(|host| {
         let _ = host.run_with(command, manifest.as_bytes()).ok();
+    });
+    Ok(Some(micros(begun)?))
+}
+
+/// Makes a Quadlet of each pod of the manifest that comes in.
+const WRITE: &str = "awk -v RS='---\\n' '{ n++; f = \"/etc/containers/systemd/bare\" n; printf \"%s\", $0 > (f \".yaml\"); \
+                     print \"[Kube]\\nYaml=bare\" n \".yaml\\n[Service]\\nTimeoutStartSec=900\" > (f \".kube\") }'";
+
+/// The same with a Quadlet for each pod that is written, started, changed and removed by hand.
+fn by_quadlets(running: &Running, deed: Deed, manifest: &str) -> Result<Option<u64>> {
+    let units =
+        "$(cd /etc/containers/systemd && ls | sed -n 's/^\\(bare.*\\)\\.kube$/\\1.service/p')";
+    let line = match deed {
+        Deed::First => format!("{WRITE} && systemctl daemon-reload && systemctl start {units}"),
+        Deed::Update => format!("{WRITE} && systemctl restart {units}"),
+        Deed::Delete => format!(
+            "systemctl stop {units} && rm /etc/containers/systemd/bare* && systemctl daemon-reload"
+        ),
+        Deed::Unchanged => return Ok(None),
+    };
+    let begun = Instant::now();
+    running.cluster.each(|host| {
+        let _ = host
+            .run_with(&["sh", "-c", &line], manifest.as_bytes())
+            .ok();
     });
     Ok(Some(micros(begun)?))
 }

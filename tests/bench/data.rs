@@ -270,6 +270,9 @@ pub(crate) struct Applied {
     pub(crate) beemesh: Times,
     /// How long Podman took on all hosts at once; none where it has nothing to do.
     pub(crate) podman: Option<Times>,
+    /// How long a Quadlet for each pod took, written and started by hand on all hosts at once; likewise.
+    #[serde(default)]
+    pub(crate) quadlets: Option<Times>,
     /// Log entries that the deed took at most.
     pub(crate) entries: u64,
 }

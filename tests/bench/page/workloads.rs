@@ -27,8 +27,7 @@ pub(super) fn ratio(applied: &Applied) -> Option<f64> {
 
 pub(super) fn applies(applies: &Applies) -> String {
     let row = |applied: &Applied| {
-        let podman =
-            |time: fn(&Applied) -> Option<f64>| time(applied).map_or(String::new(), figure);
+        let other = |time: fn(&Applied) -> Option<f64>| time(applied).map_or(String::new(), figure);
         let entries = match applied.deed {
             Deed::Unchanged => judged(applied.entries as f64, applied.entries <= ENTRIES_MAX),
             Deed::First | Deed::Update | Deed::Delete => applied.entries.to_string(),
@@ -39,9 +38,10 @@ pub(super) fn applies(applies: &Applies) -> String {
             applied.beemesh.count.to_string(),
             figure(applied.beemesh.p50),
             figure(applied.beemesh.max),
-            podman(|applied| Some(applied.podman?.p50)),
-            podman(|applied| Some(applied.podman?.max)),
+            other(|applied| Some(applied.podman?.p50)),
             ratio(applied).map_or(String::new(), |ratio| judged(ratio, ratio <= RATIO_MAX)),
+            other(|applied| Some(applied.quadlets?.p50)),
+            other(|applied| Some(applied.beemesh.p50 / applied.quadlets?.p50)),
             entries,
         ]
     };
@@ -52,9 +52,10 @@ pub(super) fn applies(applies: &Applies) -> String {
         "times",
         "Beemesh p50 ms",
         "max ms",
-        "Podman p50 ms",
-        "max ms",
-        "ratio",
+        "one play p50 ms",
+        "÷ one play",
+        "Quadlets p50 ms",
+        "÷ Quadlets",
         "log entries",
     ];
     table(&head, &rows)

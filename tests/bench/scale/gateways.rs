@@ -122,7 +122,8 @@ impl Gateways {
     /// None yet.
     pub(crate) fn new() -> Result<Self> {
         let program = std::env::var_os("BEEMESH_GATEWAY");
-        let program = program.context("BEEMESH_GATEWAY names no program: run it by `make bench`")?;
+        let program =
+            program.context("BEEMESH_GATEWAY names no program: run it by `make bench`")?;
         Ok(Self {
             all: Vec::new(),
             mesh: Mesh::default(),
