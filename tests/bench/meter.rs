@@ -7,10 +7,15 @@ use std::{
     fs,
     path::{Path, PathBuf},
     process::Command,
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use harness::Host;
+use nix::{
+    time::{clock_getcpuclockid, clock_gettime},
+    unistd::Pid,
+};
 
 /// A sector of the block layer's counters, whatever the device's own is.
 const SECTOR_BYTES: u64 = 512;
@@ -121,23 +126,22 @@ impl Process {
             .into_iter()
             .flatten()
             .flatten();
-        let (mut nanos, mut sleeps) = (0, 0);
-        for task in tasks.map(|task| task.path()) {
-            let spent = fs::read_to_string(task.join("schedstat")).unwrap_or_default();
-            nanos += spent
-                .split_whitespace()
-                .next()
-                .and_then(|nanos| nanos.parse::<u64>().ok())
-                .unwrap_or(0);
-            sleeps += field(&task.join("status"), "voluntary_ctxt_switches:");
-        }
+        let sleeps =
+            tasks.map(|task| field(&task.path().join("status"), "voluntary_ctxt_switches:"));
         Self {
-            cpu_micros: nanos / 1000,
+            cpu_micros: cpu_clock(pid).unwrap_or_default(),
             written: field(&at.join("io"), "write_bytes:"),
-            sleeps,
+            sleeps: sleeps.sum(),
             pss: field(&at.join("smaps_rollup"), "Pss:") * 1024,
         }
     }
+}
+
+/// The CPU time of a process, that of its ended threads included, in microseconds.
+fn cpu_clock(pid: u32) -> Result<u64> {
+    let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed()))?;
+    let spent = Duration::from(clock_gettime(clock)?);
+    Ok(u64::try_from(spent.as_micros())?)
 }
 
 /// The number after a name in a file of `/proc`; 0 when it is not there.

@@ -12,6 +12,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use beemesh_protocol::{HostId, api::Status};
 use hyper::Method;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, time::sleep};
 
@@ -74,8 +75,7 @@ impl Gateway {
             .arg("--quadlets")
             .arg(path("etc"))
             .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(log)
+            .stdout(log)
             .spawn()
             .with_context(|| program.display().to_string())?;
         self.child = Some(child);
@@ -121,6 +121,9 @@ pub(crate) struct Gateways {
 impl Gateways {
     /// None yet.
     pub(crate) fn new() -> Result<Self> {
+        // Two descriptors for each stream between two gateways.
+        let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+        setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
         let program = std::env::var_os("BEEMESH_GATEWAY");
         let program =
             program.context("BEEMESH_GATEWAY names no program: run it by `make bench`")?;
