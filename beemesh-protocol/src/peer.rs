@@ -25,6 +25,22 @@ pub enum RequestBody {
     Observe(HostReport),
     /// Whether the receiver would vote for the sender, whose log ends with this entry. It commits nobody to anything.
     PreVote(Option<LogId>),
+    /// What the leader of this term was told by hosts. Only to a host that [takes reports](HostReport::takes_reports).
+    Reports {
+        /// The term that the sender leads.
+        term: u64,
+        /// Those that are new to the receiver.
+        reports: Vec<Reported>,
+    },
+}
+
+/// A host and what it observes of itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reported {
+    /// The host.
+    pub host: HostId,
+    /// Its report.
+    pub report: HostReport,
 }
 
 /// From another gateway.
@@ -129,6 +145,9 @@ pub struct HostReport {
     pub trouble: String,
     /// By name.
     pub workloads: Vec<WorkloadReport>,
+    /// Whether its gateway takes [`RequestBody::Reports`], and as the leader sends them. Others tell everybody themselves
+    /// and must be told by everybody.
+    pub takes_reports: bool,
 }
 
 /// One workload on one host.

@@ -15,21 +15,18 @@ mod request;
 mod server;
 mod trail;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use axum::{
     Router,
     http::{Method, Uri},
     routing::{delete, get, post},
 };
-use beemesh_protocol::{HostId, peer::HostReport};
+use beemesh_protocol::HostId;
 use beemesh_quadlet::podman::Podman;
 use tokio::sync::{Semaphore, watch};
 
-use crate::{join::Joiner, link::Link, raft::Node};
+use crate::{join::Joiner, link::Link, observe, raft::Node};
 
 use error::ApiError;
 pub(crate) use server::{serve, serve_stream};
@@ -47,7 +44,7 @@ pub(crate) struct Gateway {
     /// The way to the agent and to other hosts.
     pub(crate) link: Link,
     /// What every host said last, this one included.
-    pub(crate) reports: watch::Receiver<Arc<BTreeMap<HostId, HostReport>>>,
+    pub(crate) reports: watch::Receiver<observe::All>,
     /// This host's Podman.
     pub(crate) podman: Podman,
     /// The way into another cluster.

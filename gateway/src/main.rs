@@ -140,7 +140,7 @@ async fn open(
         disk: Arc::new(raft::System),
         host,
         dial: Arc::new(link.clone()),
-        observe: Arc::new(move |host, report| noted.note(host, report)),
+        observe: Arc::new(move |said| noted.note(said)),
     });
     let node = node.await.context("open the log")?;
     let standing = execute::start(execute::Settings {
@@ -158,6 +158,7 @@ async fn open(
         link: link.clone(),
         podman: podman.clone(),
         view: node.state(),
+        metrics: node.metrics(),
         standing,
         cluster: cluster.clone(),
     });

@@ -2,29 +2,38 @@
 //!
 //! Shell: owns the watch on Podman, this host's [`HostReport`] and the table of all hosts' last reports. Input: the
 //! executor's [`Standing`], the replicated state, the link, Podman's pods and events. Output: [`Observer::reports`],
-//! [`Cluster::all`], and the same report on a stream to every connected member ([`peers`]). Nothing is sent while
-//! nothing changes.
+//! [`Cluster::all`], and the same reports on streams to other members ([`peers`]). Nothing is sent while nothing changes.
 
+mod audience;
+mod pace;
 mod peers;
 mod pods;
+mod source;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc};
 
-use beemesh_protocol::{HostId, peer::HostReport};
+use beemesh_protocol::{
+    HostId,
+    peer::{HostReport, Reported},
+};
 use beemesh_quadlet::podman::Podman;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep},
+    time::{Instant, sleep_until},
 };
 
-use crate::{execute::Standing, link::Link, raft::View};
+use crate::{
+    execute::Standing,
+    link::Link,
+    raft::{Metrics, View},
+};
+use pace::Pace;
+use peers::Telling;
 use pods::Pods;
+use source::is_only_applied;
 
-/// A host reports at most once in this time. Short against what a person notices.
-const REPORT_PAUSE: Duration = Duration::from_millis(20);
-/// While nothing but `applied` changes, the pauses grow up to this: each commit of a long burst changes it, and whoever
-/// waits for it notices no more than this.
-const APPLIED_PAUSE_MAX: Duration = Duration::from_millis(320);
+/// The last reports of hosts.
+pub(crate) type All = Arc<BTreeMap<HostId, Arc<HostReport>>>;
 
 /// What an observer works with.
 #[derive(Clone)]
@@ -39,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) podman: Podman,
     /// The replicated state.
     pub(crate) view: watch::Receiver<Arc<View>>,
+    /// Who leads.
+    pub(crate) metrics: watch::Receiver<Metrics>,
     /// What the executor says.
     pub(crate) standing: watch::Receiver<Arc<Standing>>,
     /// Where all hosts' reports go, this host's included.
@@ -54,23 +65,26 @@ pub(crate) struct Observer {
 /// The last report of every host that is a member.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cluster {
-    reports: Arc<watch::Sender<Arc<BTreeMap<HostId, HostReport>>>>,
+    reports: Arc<watch::Sender<All>>,
 }
 
 impl Cluster {
-    /// Takes a host's report, which replaces what it said before.
-    pub(crate) fn note(&self, host: HostId, report: HostReport) {
+    /// Takes what hosts said, which replaces what they said before.
+    pub(crate) fn note(&self, said: Vec<Reported>) {
         self.reports.send_if_modified(|reports| {
-            let changed = reports.get(&host) != Some(&report);
-            if changed {
-                Arc::make_mut(reports).insert(host, report);
+            let mut changed = false;
+            for Reported { host, report } in said {
+                if reports.get(&host).is_none_or(|before| **before != report) {
+                    Arc::make_mut(reports).insert(host, Arc::new(report));
+                    changed = true;
+                }
             }
             changed
         });
     }
 
     /// All reports, by host.
-    pub(crate) fn all(&self) -> watch::Receiver<Arc<BTreeMap<HostId, HostReport>>> {
+    pub(crate) fn all(&self) -> watch::Receiver<All> {
         self.reports.subscribe()
     }
 
@@ -91,7 +105,14 @@ impl Observer {
     pub(crate) fn start(settings: Settings) -> Self {
         let pods = pods::watch(settings.podman.clone(), settings.link.units());
         let (sender, reports) = watch::channel(Arc::default());
-        tokio::spawn(peers::tell(settings.link.clone(), reports.clone()));
+        let telling = Telling {
+            host: settings.host,
+            link: settings.link.clone(),
+            metrics: settings.metrics.clone(),
+            mine: reports.clone(),
+            all: settings.cluster.all(),
+        };
+        tokio::spawn(telling.run());
         tokio::spawn(observe(settings, pods, sender));
         Self { reports }
     }
@@ -108,8 +129,7 @@ async fn observe(
     reports: watch::Sender<Arc<HostReport>>,
 ) {
     let mut trouble = settings.link.trouble();
-    let mut pause = REPORT_PAUSE;
-    let mut reported = Instant::now();
+    let mut pace = Pace::new();
     loop {
         let view = settings.view.borrow_and_update().clone();
         let standing = settings.standing.borrow_and_update().clone();
@@ -129,32 +149,26 @@ async fn observe(
             ..report
         };
         if report != *before {
-            let only_applied = HostReport {
-                applied: before.applied,
-                ..report.clone()
-            } == *before;
-            let burst = only_applied && reported.elapsed() < 2 * APPLIED_PAUSE_MAX;
-            pause = if burst {
-                (pause * 2).min(APPLIED_PAUSE_MAX)
-            } else {
-                REPORT_PAUSE
-            };
-            reported = Instant::now();
+            let only_applied = is_only_applied(Some(&before), &report);
+            let now = Instant::now();
+            if let Some(due) = pace.due(only_applied).filter(|due| *due > now) {
+                // A change of anything else does not wait for the end of a burst of commits.
+                tokio::select! {
+                    () = sleep_until(due) => {}
+                    Ok(()) = settings.standing.changed() => {}
+                    Ok(()) = pods.changed() => {}
+                    Ok(()) = trouble.changed() => {}
+                }
+                continue;
+            }
+            pace.sent(only_applied, now);
             let report = HostReport {
                 sequence: before.sequence + 1,
                 ..report
             };
             reports.send_replace(Arc::new(report.clone()));
-            settings.cluster.note(settings.host, report);
-            sleep(REPORT_PAUSE).await;
-            // A change of anything else does not wait for the end of a burst of commits.
-            tokio::select! {
-                () = sleep(pause - REPORT_PAUSE) => {}
-                Ok(()) = settings.standing.changed() => {}
-                Ok(()) = pods.changed() => {}
-                Ok(()) = trouble.changed() => {}
-            }
-            continue;
+            let host = settings.host;
+            settings.cluster.note(vec![Reported { host, report }]);
         }
         let open = tokio::select! {
             changed = settings.view.changed() => changed.is_ok(),
@@ -193,5 +207,6 @@ fn compose(
         podman: pods.version.clone(),
         trouble: troubles.collect::<Vec<_>>().join("; "),
         workloads: standing.workloads.clone(),
+        takes_reports: true,
     }
 }

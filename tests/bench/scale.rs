@@ -34,6 +34,9 @@ const CALM: Duration = Duration::from_secs(3);
 /// An outage that is longer is reported as a failure.
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
+/// Between the starts of two writes while a leader fails, in milliseconds for each gateway.
+const PROBE_MS_PER_HOST: u64 = 2;
+
 /// Measures each size on the way to the largest.
 pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<Scale> {
     let mut scale = Scale::default();
@@ -211,7 +214,9 @@ fn load(gateways: &Gateways, through: Through, clients: usize, seconds: f64) -> 
 fn strike(gateways: &mut Gateways, blow: Blow) -> Result<u64> {
     let (leader, _) = gateways.agree()?;
     let other = &gateways.all[last_but(gateways, leader)];
-    let probe = Probe::start(System::Beemesh, &other.place())?;
+    // Each write costs all gateways something: so many that the machine's cores are far from busy with them.
+    let pause_ms = PROBE_MS_PER_HOST * gateways.all.len() as u64;
+    let probe = Probe::every(System::Beemesh, &other.place(), pause_ms)?;
     let _ = probe.accepted_after(now(), OUTAGE_MAX)?;
     thread::sleep(CALM);
     let id = gateways.all[leader].id;

@@ -9,8 +9,8 @@ use super::{
     state::command_size, table, table_field, union,
 };
 use crate::peer::{
-    Action, Committed, Effect, HostReport, Outcome, Phase, Refusal, Reply, ReplyBody, Request,
-    RequestBody, WorkloadReport,
+    Action, Committed, Effect, HostReport, Outcome, Phase, Refusal, Reply, ReplyBody, Reported,
+    Request, RequestBody, WorkloadReport,
 };
 
 messages! {
@@ -35,10 +35,13 @@ table! { WorkloadReport = WorkloadReport(WorkloadReportArgs) "workload_report" {
 } }
 
 table! { HostReport = HostReport(HostReportArgs) "host_report" {
-    sequence, applied, version, podman, trouble, workloads
+    sequence, applied, version, podman, trouble, workloads, takes_reports
 } }
 
+table! { Reported = Reported(ReportedArgs) "reported" { host, report } }
+
 union! { RequestBody = PeerRequestBody(PeerRequestBodyArgs, PeerRequestUnion) "peer_request.body"
+    record Reports { term, reports } = PeerReports(PeerReportsArgs) body_as_reports;
     value Propose(commands) = PeerPropose(PeerProposeArgs) body_as_propose;
     value PreVote(last) = PeerPreVote(PeerPreVoteArgs) body_as_pre_vote;
     table Observe body_as_observe;

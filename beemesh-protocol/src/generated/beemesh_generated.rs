@@ -1689,15 +1689,16 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Phase {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_PEER_REQUEST_UNION: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_PEER_REQUEST_UNION: u8 = 4;
+pub const ENUM_MAX_PEER_REQUEST_UNION: u8 = 5;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_PEER_REQUEST_UNION: [PeerRequestUnion; 5] = [
+pub const ENUM_VALUES_PEER_REQUEST_UNION: [PeerRequestUnion; 6] = [
   PeerRequestUnion::NONE,
   PeerRequestUnion::Propose,
   PeerRequestUnion::ReadIndex,
   PeerRequestUnion::Observe,
   PeerRequestUnion::PreVote,
+  PeerRequestUnion::Reports,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -1710,15 +1711,17 @@ impl PeerRequestUnion {
   pub const ReadIndex: Self = Self(2);
   pub const Observe: Self = Self(3);
   pub const PreVote: Self = Self(4);
+  pub const Reports: Self = Self(5);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 4;
+  pub const ENUM_MAX: u8 = 5;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Propose,
     Self::ReadIndex,
     Self::Observe,
     Self::PreVote,
+    Self::Reports,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -1728,6 +1731,7 @@ impl PeerRequestUnion {
       Self::ReadIndex => Some("ReadIndex"),
       Self::Observe => Some("Observe"),
       Self::PreVote => Some("PreVote"),
+      Self::Reports => Some("Reports"),
       _ => None,
     }
   }
@@ -12213,6 +12217,7 @@ impl<'a> HostReport<'a> {
   pub const VT_PODMAN: ::flatbuffers::VOffsetT = 10;
   pub const VT_TROUBLE: ::flatbuffers::VOffsetT = 12;
   pub const VT_WORKLOADS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_TAKES_REPORTS: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -12230,6 +12235,7 @@ impl<'a> HostReport<'a> {
     if let Some(x) = args.trouble { builder.add_trouble(x); }
     if let Some(x) = args.podman { builder.add_podman(x); }
     if let Some(x) = args.version { builder.add_version(x); }
+    builder.add_takes_reports(args.takes_reports);
     builder.finish()
   }
 
@@ -12276,6 +12282,13 @@ impl<'a> HostReport<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<WorkloadReport>>>>(HostReport::VT_WORKLOADS, None)}
   }
+  #[inline]
+  pub fn takes_reports(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(HostReport::VT_TAKES_REPORTS, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for HostReport<'_> {
@@ -12290,6 +12303,7 @@ impl ::flatbuffers::Verifiable for HostReport<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("podman", Self::VT_PODMAN, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("trouble", Self::VT_TROUBLE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<WorkloadReport>>>>("workloads", Self::VT_WORKLOADS, false)?
+     .visit_field::<bool>("takes_reports", Self::VT_TAKES_REPORTS, false)?
      .finish();
     Ok(())
   }
@@ -12301,6 +12315,7 @@ pub struct HostReportArgs<'a> {
     pub podman: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub trouble: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub workloads: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<WorkloadReport<'a>>>>>,
+    pub takes_reports: bool,
 }
 impl<'a> Default for HostReportArgs<'a> {
   #[inline]
@@ -12312,6 +12327,7 @@ impl<'a> Default for HostReportArgs<'a> {
       podman: None,
       trouble: None,
       workloads: None,
+      takes_reports: false,
     }
   }
 }
@@ -12346,6 +12362,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HostReportBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(HostReport::VT_WORKLOADS, workloads);
   }
   #[inline]
+  pub fn add_takes_reports(&mut self, takes_reports: bool) {
+    self.fbb_.push_slot::<bool>(HostReport::VT_TAKES_REPORTS, takes_reports, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HostReportBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HostReportBuilder {
@@ -12369,6 +12389,120 @@ impl ::core::fmt::Debug for HostReport<'_> {
       ds.field("podman", &self.podman());
       ds.field("trouble", &self.trouble());
       ds.field("workloads", &self.workloads());
+      ds.field("takes_reports", &self.takes_reports());
+      ds.finish()
+  }
+}
+pub enum ReportedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Reported<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Reported<'a> {
+  type Inner = Reported<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Reported<'a> {
+  pub const VT_HOST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_REPORT: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Reported { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ReportedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Reported<'bldr>> {
+    let mut builder = ReportedBuilder::new(_fbb);
+    if let Some(x) = args.report { builder.add_report(x); }
+    if let Some(x) = args.host { builder.add_host(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn host(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(Reported::VT_HOST, None)}
+  }
+  #[inline]
+  pub fn report(&self) -> Option<HostReport<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<HostReport>>(Reported::VT_REPORT, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Reported<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<HostReport>>("report", Self::VT_REPORT, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ReportedArgs<'a> {
+    pub host: Option<&'a Bytes32>,
+    pub report: Option<::flatbuffers::WIPOffset<HostReport<'a>>>,
+}
+impl<'a> Default for ReportedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ReportedArgs {
+      host: None,
+      report: None,
+    }
+  }
+}
+
+pub struct ReportedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ReportedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_host(&mut self, host: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(Reported::VT_HOST, host);
+  }
+  #[inline]
+  pub fn add_report(&mut self, report: ::flatbuffers::WIPOffset<HostReport<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<HostReport>>(Reported::VT_REPORT, report);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ReportedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ReportedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Reported<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Reported<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Reported");
+      ds.field("host", &self.host());
+      ds.field("report", &self.report());
       ds.finish()
   }
 }
@@ -12564,6 +12698,119 @@ impl ::core::fmt::Debug for PeerPreVote<'_> {
       ds.finish()
   }
 }
+pub enum PeerReportsOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct PeerReports<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for PeerReports<'a> {
+  type Inner = PeerReports<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> PeerReports<'a> {
+  pub const VT_TERM: ::flatbuffers::VOffsetT = 4;
+  pub const VT_REPORTS: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    PeerReports { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PeerReportsArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<PeerReports<'bldr>> {
+    let mut builder = PeerReportsBuilder::new(_fbb);
+    builder.add_term(args.term);
+    if let Some(x) = args.reports { builder.add_reports(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn term(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(PeerReports::VT_TERM, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn reports(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Reported<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Reported>>>>(PeerReports::VT_REPORTS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for PeerReports<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("term", Self::VT_TERM, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Reported>>>>("reports", Self::VT_REPORTS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PeerReportsArgs<'a> {
+    pub term: u64,
+    pub reports: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Reported<'a>>>>>,
+}
+impl<'a> Default for PeerReportsArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    PeerReportsArgs {
+      term: 0,
+      reports: None,
+    }
+  }
+}
+
+pub struct PeerReportsBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PeerReportsBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_term(&mut self, term: u64) {
+    self.fbb_.push_slot::<u64>(PeerReports::VT_TERM, term, 0);
+  }
+  #[inline]
+  pub fn add_reports(&mut self, reports: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Reported<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PeerReports::VT_REPORTS, reports);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PeerReportsBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PeerReportsBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<PeerReports<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for PeerReports<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("PeerReports");
+      ds.field("term", &self.term());
+      ds.field("reports", &self.reports());
+      ds.finish()
+  }
+}
 pub enum PeerRequestBodyOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -12673,6 +12920,21 @@ impl<'a> PeerRequestBody<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_reports(&self) -> Option<PeerReports<'a>> {
+    if self.body_type() == PeerRequestUnion::Reports {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { PeerReports::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for PeerRequestBody<'_> {
@@ -12687,6 +12949,7 @@ impl ::flatbuffers::Verifiable for PeerRequestBody<'_> {
           PeerRequestUnion::ReadIndex => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("PeerRequestUnion::ReadIndex", pos),
           PeerRequestUnion::Observe => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<HostReport>>("PeerRequestUnion::Observe", pos),
           PeerRequestUnion::PreVote => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerPreVote>>("PeerRequestUnion::PreVote", pos),
+          PeerRequestUnion::Reports => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerReports>>("PeerRequestUnion::Reports", pos),
           _ => Ok(()),
         }
      })?
@@ -12764,6 +13027,13 @@ impl ::core::fmt::Debug for PeerRequestBody<'_> {
         },
         PeerRequestUnion::PreVote => {
           if let Some(x) = self.body_as_pre_vote() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        PeerRequestUnion::Reports => {
+          if let Some(x) = self.body_as_reports() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")

@@ -68,6 +68,13 @@ pub(crate) fn cases() -> Vec<Case> {
             peer::RequestBody::Observe(report()),
             peer::RequestBody::PreVote(Some(log_id(9))),
             peer::RequestBody::PreVote(None),
+            peer::RequestBody::Reports {
+                term: 3,
+                reports: vec![peer::Reported {
+                    host: host(2),
+                    report: HostReport { takes_reports: true, ..report() },
+                }],
+            },
         ].map(|body| peer::Request { id: 3, body });
         peer::Reply, "peer_reply": peer_replies();
         Entry, "entry": entries();
@@ -453,6 +460,7 @@ fn report() -> HostReport {
         podman: "5.4.2".into(),
         trouble: "".into(),
         workloads: workloads.into(),
+        takes_reports: false,
     }
 }
 

@@ -3,10 +3,7 @@
 //! Pure: no I/O, no clock, no randomness. Input: a [`Scene`], everything that is known at one moment. Output: the
 //! shapes of [`beemesh_protocol::api`], and whether a change has arrived wherever it should.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use beemesh_protocol::{
     HostId,
@@ -20,6 +17,7 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::kind_name;
 
 use crate::{
+    observe::All,
     place,
     raft::{self, Metrics},
     state::State,
@@ -37,7 +35,7 @@ pub(super) struct Scene {
     /// How consensus is doing.
     pub(super) metrics: Metrics,
     /// What every host said last.
-    pub(super) reports: Arc<BTreeMap<HostId, HostReport>>,
+    pub(super) reports: All,
     /// The hosts that the mesh reaches, the answering one included.
     pub(super) reachable: BTreeSet<HostId>,
 }
@@ -172,7 +170,7 @@ impl Scene {
     /// All members by name.
     pub(super) fn hosts(&self) -> Vec<Host> {
         let shown = |host: &state::Host| {
-            let unsaid = HostReport::default();
+            let unsaid = Arc::new(HostReport::default());
             let report = self.reports.get(&host.id).unwrap_or(&unsaid);
             Host {
                 name: host.name.clone(),

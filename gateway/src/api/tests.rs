@@ -5,7 +5,7 @@ use std::{collections::BTreeMap, io, path::Path, pin::Pin, time::Duration};
 use beemesh_protocol::{
     ClusterId,
     ipc::Class,
-    peer::{Phase, WorkloadReport},
+    peer::{HostReport, Phase, WorkloadReport},
     state::{Change, Command, Host},
     token::Token,
 };
@@ -42,7 +42,7 @@ impl Dial for Nobody {
 /// A gateway that serves its API until the test ends.
 struct Serving {
     dir: tempfile::TempDir,
-    reports: watch::Sender<Arc<BTreeMap<HostId, HostReport>>>,
+    reports: watch::Sender<observe::All>,
 }
 
 impl Serving {
@@ -53,7 +53,7 @@ impl Serving {
             disk: Arc::new(crate::raft::System),
             host: ME,
             dial: Arc::new(Nobody),
-            observe: Arc::new(|_, _| {}),
+            observe: Arc::new(|_| {}),
         };
         let node = Node::open(settings).await.unwrap();
         let host = Host {
@@ -129,7 +129,8 @@ impl Serving {
             workloads: if index > 0 { vec![web] } else { vec![] },
             ..HostReport::default()
         };
-        self.reports.send_replace(Arc::new([(ME, report)].into()));
+        self.reports
+            .send_replace(Arc::new([(ME, Arc::new(report))].into()));
     }
 }
 

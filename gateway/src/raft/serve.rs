@@ -3,13 +3,13 @@
 //! Shell: reads requests, asks openraft or the batcher, writes replies. What is in flight is bounded; a stream that breaks
 //! the protocol is closed and said once.
 
-use std::{sync::Arc, time::Duration};
+use std::{cmp::Ordering, sync::Arc, time::Duration};
 
 use beemesh_protocol::{
     DecodeError, HostId,
     frame::{CONTROL_MAX, RAFT_MAX},
     ipc::Class,
-    peer::{self, ReplyBody, RequestBody},
+    peer::{self, ReplyBody, Reported, RequestBody},
     raft,
 };
 use tokio::{
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Node, Role, SNAPSHOT_MAX,
+    Metrics, Node, Role, SNAPSHOT_MAX,
     batch::Refused,
     network, rpc,
     types::{log_id_in, log_id_out},
@@ -84,7 +84,15 @@ impl Node {
         let deadline = Instant::now() + ANSWER_MAX;
         match request {
             RequestBody::Observe(report) => {
-                (self.inner.observe)(host, report);
+                (self.inner.observe)(vec![Reported { host, report }]);
+                ReplyBody::Noted
+            }
+            RequestBody::Reports { term, mut reports } => {
+                if !may_report(&self.inner.metrics.borrow(), host, term) {
+                    return self.not_leader();
+                }
+                reports.retain(|reported| reported.host != self.inner.host);
+                (self.inner.observe)(reports);
                 ReplyBody::Noted
             }
             RequestBody::Propose(commands) => {
@@ -129,5 +137,41 @@ impl Node {
     }
 }
 
-/// Gets what another host observes of itself. It must not block.
-pub(crate) type Observe = Arc<dyn Fn(HostId, peer::HostReport) + Send + Sync>;
+/// Whether a host may say what others look like: as the leader of the latest term that this host knows of, or of a later one
+/// that it does not know of yet. What a leader of the past says has been said better since.
+fn may_report(metrics: &Metrics, host: HostId, term: u64) -> bool {
+    match term.cmp(&metrics.term) {
+        Ordering::Less => false,
+        Ordering::Equal => metrics.leader.is_none_or(|leader| leader == host),
+        Ordering::Greater => true,
+    }
+}
+
+/// Gets what other hosts observe of themselves. It must not block.
+pub(crate) type Observe = Arc<dyn Fn(Vec<Reported>) + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_leader_says_what_others_look_like() {
+        let h = |number: u8| HostId([number; 32]);
+        let metrics = |leader: Option<u8>| Metrics {
+            term: 4,
+            leader: leader.map(h),
+            ..Metrics::default()
+        };
+        for (leader, from, term, expected) in [
+            (Some(1), 1, 4, true),
+            (Some(1), 2, 4, false),
+            (None, 2, 4, true),
+            (Some(1), 1, 3, false),
+            (None, 1, 3, false),
+            (Some(1), 2, 5, true),
+        ] {
+            let may = may_report(&metrics(leader), h(from), term);
+            assert_eq!(may, expected, "{leader:?} {from} {term}");
+        }
+    }
+}

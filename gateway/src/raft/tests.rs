@@ -136,7 +136,7 @@ impl Mesh {
                 from: host(number),
                 wires: Arc::clone(&self.wires),
             }),
-            observe: Arc::new(|_, _| {}),
+            observe: Arc::new(|_| {}),
         })
         .await
         .unwrap();
@@ -512,7 +512,7 @@ async fn a_folder_has_one_node_at_a_time() {
             from: host(1),
             wires: Arc::default(),
         }),
-        observe: Arc::new(|_, _| {}),
+        observe: Arc::new(|_| {}),
     });
     let error = again.await.err().unwrap();
     assert!(matches!(error, OpenError::Locked(_)), "{error}");

@@ -34,7 +34,7 @@ pub(crate) fn render(saved: &Saved<Scale>, before: &str) -> String {
     page += "## Commits\n\nConfigMaps of 1 KiB by `POST /v1/apply`. A follower is the host that joined last.\n\n";
     page += &loads(&saved.data);
     page += "## A leader fails\n\nThe leader's process is killed, or nothing from and to it is carried any more. Until the end of the first \
-             write that was accepted through another host, of those that began after the blow.\n\n";
+             write that was accepted through another host, of those that began after the blow; one begins every 2 ms for each gateway.\n\n";
     page += &outages(&saved.data);
     page += &circumstances(&saved.run);
     page

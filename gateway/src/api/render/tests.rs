@@ -109,7 +109,7 @@ fn with(scene: &mut Scene, host: u8, applied: u64, workloads: Vec<WorkloadReport
         workloads,
         ..HostReport::default()
     };
-    Arc::make_mut(&mut scene.reports).insert(h(host), said);
+    Arc::make_mut(&mut scene.reports).insert(h(host), Arc::new(said));
 }
 
 #[test]
