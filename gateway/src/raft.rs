@@ -58,7 +58,7 @@ use crate::state::State;
 
 /// How long openraft waits for the answer to an append. A leader that has nothing to say speaks one and a half times as
 /// rarely: openraft looks at the clock no more often.
-const HEARTBEAT: Duration = Duration::from_millis(200);
+const HEARTBEAT: Duration = Duration::from_millis(300);
 /// Who answered within this time counts as there: the longest silence of a leader and some.
 pub(crate) const LATELY: Duration = Duration::from_secs(2);
 /// A snapshot is taken after this many entries, or [`SNAPSHOT_BYTES`] of log; a restart replays no more.

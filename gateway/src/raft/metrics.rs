@@ -12,7 +12,7 @@ use super::{
     types::{RaftMetrics, is_majority, role_in},
 };
 
-/// Who acknowledges changes with time alone.
+/// Who acknowledges the leader changes with time alone.
 const REFRESH: Duration = Duration::from_millis(500);
 
 impl Node {
@@ -23,12 +23,12 @@ impl Node {
         };
         tokio::spawn(async move {
             let mut raw = node.inner.raft.metrics();
-            let mut refresh = time::interval(REFRESH);
             let (mut snapshot, mut written) = (None, 0);
             loop {
                 let now = raw.borrow_and_update().clone();
                 let metrics = node.summary(&now);
                 let stopped = metrics.role == Role::Stopped;
+                let leads = metrics.role == Role::Leader;
                 publish.send_if_modified(|before| {
                     let changed = *before != metrics;
                     *before = metrics;
@@ -56,7 +56,7 @@ impl Node {
                         node.ended("openraft has ended");
                         return;
                     },
-                    _ = refresh.tick() => {}
+                    () = time::sleep(REFRESH), if leads => {}
                 }
             }
         });

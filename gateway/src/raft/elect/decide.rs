@@ -11,13 +11,13 @@ use tokio::time::Instant;
 
 use crate::raft::{Role, types::LogId};
 
-/// openraft gives its vote to nobody for this long after it heard of the leader.
-pub(crate) const LEASE: Duration = Duration::from_millis(300);
-/// A leader whose streams are there and that says nothing is doubted after a random time between these. Three
+/// openraft gives its vote to nobody for this long after it heard of the leader, which must be more than a heartbeat.
+pub(crate) const LEASE: Duration = Duration::from_millis(310);
+/// A leader whose streams are there and that says nothing is doubted after a random time between these. Two
 /// heartbeats are lost by then: hosts that share a few slow cores and disks lag by several hundred milliseconds
 /// now and then.
-pub(crate) const SILENCE_MIN: Duration = Duration::from_millis(900);
-pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(1200);
+pub(crate) const SILENCE_MIN: Duration = Duration::from_millis(1000);
+pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(1250);
 /// Hosts that miss the leader at the same moment ask within this time, so that one of them is mostly the first.
 const SPREAD: Duration = Duration::from_millis(50);
 /// Whoever got this host's vote is given this long to lead.
@@ -270,9 +270,9 @@ mod tests {
     #[test]
     fn only_a_host_without_a_leader_would_vote_and_only_for_a_log_as_long_as_its_own() {
         let now = Instant::now();
-        let heard = |ago: u64, gone: bool| Facts {
+        let heard = |ago: Duration, gone: bool| Facts {
             leader: Some(Leader {
-                heard: now - ms(ago),
+                heard: now - ago,
                 gone: gone.then_some(now),
             }),
             ..follower(now)
@@ -289,11 +289,11 @@ mod tests {
             ..follower(now)
         };
         let cases = [
-            (heard(0, false), false),
-            (heard(899, false), false),
-            (heard(900, false), true),
-            (heard(299, true), false),
-            (heard(300, true), true),
+            (heard(Duration::ZERO, false), false),
+            (heard(SILENCE_MIN - ms(1), false), false),
+            (heard(SILENCE_MIN, false), true),
+            (heard(LEASE - ms(1), true), false),
+            (heard(LEASE, true), true),
             (
                 Facts {
                     leader: None,
