@@ -314,17 +314,18 @@ impl Flight {
         own_words(error, self.start().await)
     }
 
-    /// Takes down every pod of the workload, whatever its revision, and checks that none is left.
+    /// Takes down every pod of the workload, whatever its revision, and checks that none is left. Mostly there is none: the
+    /// unit's supervisor has taken it down.
     async fn down(&self, yaml: &[u8]) -> Result<(), StepError> {
-        if !yaml.is_empty() {
-            self.podman.down(yaml).await?;
-        }
         let pods = self.pods().await?;
-        if pods.is_empty() {
-            return Ok(());
-        }
         for pod in &pods {
             self.down_one(pod).await?;
+        }
+        if !yaml.is_empty() {
+            self.podman.remove_service_container(yaml).await?;
+        }
+        if pods.is_empty() {
+            return Ok(());
         }
         match self.pods().await?.pop() {
             Some(pod) => Err(StepError::Remains(pod.name)),

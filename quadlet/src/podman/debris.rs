@@ -31,8 +31,7 @@ struct Listed {
 impl Podman {
     /// Removes what is left of containers of the names that a play of `yaml` needs, once its pod is taken down.
     pub async fn remove_strays(&self, yaml: &[u8]) -> Result<(), PodmanError> {
-        // Nobody else's has the name that these bytes give.
-        self.remove_container(&service_container(yaml)).await?;
+        self.remove_service_container(yaml).await?;
         for Listed { id, names, .. } in self.strays(yaml).await? {
             tracing::warn!(
                 containers = ?names,
@@ -41,6 +40,12 @@ impl Podman {
             self.remove_container(&id).await?;
         }
         Ok(())
+    }
+
+    /// Removes the service container of a play of `yaml`, once its pod is gone. None is a success.
+    pub async fn remove_service_container(&self, yaml: &[u8]) -> Result<(), PodmanError> {
+        // Nobody else's has the name that these bytes give.
+        self.remove_container(&service_container(yaml)).await
     }
 
     /// Removes a container, running or not, also one that only the storage knows. No such container is a success.

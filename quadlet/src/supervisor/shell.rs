@@ -14,7 +14,7 @@ use super::sight::Eye;
 use super::{Effect, Event, Supervisor};
 use crate::early::Copies;
 use crate::health::{self, Status};
-use crate::podman::{Change, Events, LABEL_WORKLOAD, Podman, PodmanError};
+use crate::podman::{Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
 use crate::render::{self, Pull};
 use crate::{adopt, playing, repair};
 
@@ -68,7 +68,7 @@ pub async fn after_stop(
     status: &str,
 ) -> Result<(), PodmanError> {
     if is_over(result, status) {
-        down(&eye(settings), settings).await
+        end(&eye(settings), settings).await
     } else {
         Ok(())
     }
@@ -254,7 +254,7 @@ async fn carry_out(
             Some(Event::Attached(attached))
         }
         Effect::Down => {
-            if let Err(error) = down(eye, settings).await {
+            if let Err(error) = end(eye, settings).await {
                 tracing::error!(%error, "the pod was not taken down");
             }
             None
@@ -342,15 +342,31 @@ async fn play(
     Err(classify(&error))
 }
 
-/// Takes the workload's pod down, whichever of its revisions it is; a pod that is not Beemesh's stays.
+/// Takes the workload's pod down if it is there; mostly somebody else has done so before.
+async fn end(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
+    let podman = Podman::new(&settings.socket);
+    if let Some(pod) = podman.pod(&settings.workload).await? {
+        return down_pod(eye, settings, Some(&pod)).await;
+    }
+    match eye.persisted() {
+        Some((_, yaml)) => podman.remove_service_container(&yaml).await,
+        None => Ok(()),
+    }
+}
+
+/// Takes the workload's pod down, whichever of its revisions it is, and what a play of it would meet even without a pod.
 async fn down(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
+    let pod = Podman::new(&settings.socket)
+        .pod(&settings.workload)
+        .await?;
+    down_pod(eye, settings, pod.as_ref()).await
+}
+
+/// A pod that is not Beemesh's stays.
+async fn down_pod(eye: &Eye, settings: &Settings, pod: Option<&Pod>) -> Result<(), PodmanError> {
     let podman = Podman::new(&settings.socket);
     let workload = settings.workload.as_str();
-    let pod = podman.pod(workload).await?;
-    if pod
-        .as_ref()
-        .is_some_and(|pod| pod.workload() != Some(workload))
-    {
+    if pod.is_some_and(|pod| pod.workload() != Some(workload)) {
         return Ok(());
     }
     if let Some((_, yaml)) = eye.persisted() {
