@@ -10,6 +10,8 @@ const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// Workloads come in bursts; after this long without one, a reload holds nobody up.
 const QUIET: Duration = Duration::from_secs(2);
+/// Who waits for a reload waits so long for others that will want one, too.
+const COMPANY_MAX: Duration = Duration::from_secs(1);
 /// A burst that does not end is interrupted.
 const UNREAD_MAX: Duration = Duration::from_secs(30);
 /// A gateway that ran this long did not fail because it was started: its next failure is a first one.
@@ -30,7 +32,8 @@ pub(crate) fn pause(failures: u32) -> Duration {
 }
 
 /// Daemon-reloads: at most one runs, and one covers every change that was durable before it began. systemd does nothing
-/// else while it reloads, so one is made when somebody waits for it, or else when nothing has changed for a while.
+/// else while it reloads, so one is made when somebody waits for it and nobody else is about to, or when nothing has
+/// changed for a while.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Reloads {
     /// Changes are numbered; this is the latest.
@@ -38,6 +41,10 @@ pub(crate) struct Reloads {
     /// The latest of a unit that systemd may have loaded.
     stale: u64,
     awaited: u64,
+    /// Since when somebody has waited for a reload that has not begun.
+    awaited_since: Option<Instant>,
+    /// Orders under way that do not wait for a reload: most of them come to that.
+    busy: usize,
     running: Option<u64>,
     loaded: u64,
     /// When the first change came that was not loaded then, and when the latest.
@@ -66,9 +73,22 @@ impl Reloads {
     }
 
     /// Somebody waits until systemd has read the latest change of a unit that it may have loaded, which is given.
-    pub(crate) fn hurry(&mut self) -> Change {
+    pub(crate) fn hurry(&mut self, now: Instant) -> Change {
         self.awaited = self.stale;
+        if self.running.unwrap_or(self.loaded) < self.stale {
+            self.awaited_since.get_or_insert(now);
+        }
         Change(self.stale)
+    }
+
+    /// An order is under way, or goes on after its reload.
+    pub(crate) fn order_begins(&mut self) {
+        self.busy += 1;
+    }
+
+    /// It is done, or waits for a reload.
+    pub(crate) fn order_ends(&mut self) {
+        self.busy = self.busy.saturating_sub(1);
     }
 
     /// When a reload should begin.
@@ -77,7 +97,8 @@ impl Reloads {
             return None;
         }
         if self.loaded < self.awaited {
-            return Some(now);
+            let company = self.awaited_since.filter(|_| self.busy > 0);
+            return Some(company.map_or(now, |since| since + COMPANY_MAX));
         }
         let (first, latest) = self.since?;
         Some((latest + QUIET).min(first + UNREAD_MAX))
@@ -87,6 +108,7 @@ impl Reloads {
     pub(crate) fn begin(&mut self) {
         self.running = Some(self.asked);
         self.since = None;
+        self.awaited_since = None;
     }
 
     /// It ended; the error is words. `Some`: wait so long before the next one.
@@ -273,11 +295,11 @@ mod tests {
         let now = Instant::now();
         reloads.stale(now);
         reloads.stale(now);
-        let first = reloads.hurry();
+        let first = reloads.hurry(now);
         assert_eq!(reloads.due(now), Some(now));
         reloads.begin();
         reloads.stale(now);
-        let late = reloads.hurry();
+        let late = reloads.hurry(now);
         assert_eq!(reloads.due(now), None, "one at a time");
         assert_eq!(reloads.finish(Ok(()), now), None);
         assert_eq!(
@@ -300,8 +322,36 @@ mod tests {
             (reloads.covers(late), reloads.due(now), reloads.trouble()),
             (true, None, "")
         );
-        let nothing_new = reloads.hurry();
+        let nothing_new = reloads.hurry(now);
         assert!(reloads.covers(nothing_new));
+    }
+
+    #[test]
+    fn orders_of_one_burst_share_a_reload_and_wait_for_each_other_no_longer_than_a_bound() {
+        let mut reloads = Reloads::default();
+        let zero = Instant::now();
+        let at = |millis: u64| zero + Duration::from_millis(millis);
+        reloads.hurry(zero);
+        for _ in 0..3 {
+            reloads.order_begins();
+        }
+        // The first has changed its files and waits, and after it the second.
+        reloads.stale(at(100));
+        reloads.order_ends();
+        let first = reloads.hurry(at(100));
+        assert_eq!(reloads.due(at(100)), Some(at(100) + COMPANY_MAX));
+        reloads.stale(at(300));
+        reloads.order_ends();
+        let second = reloads.hurry(at(300));
+        assert_eq!(reloads.due(at(300)), Some(at(100) + COMPANY_MAX));
+        reloads.begin();
+        assert_eq!(reloads.finish(Ok(()), at(1200)), None);
+        assert!(reloads.covers(first) && reloads.covers(second));
+        // The last one has nobody to wait for.
+        reloads.stale(at(5000));
+        reloads.order_ends();
+        reloads.hurry(at(5000));
+        assert_eq!(reloads.due(at(5000)), Some(at(5000)));
     }
 
     #[test]
@@ -310,7 +360,7 @@ mod tests {
         let zero = Instant::now();
         let at = |seconds: u64| zero + Duration::from_secs(seconds);
         reloads.fresh(zero);
-        let change = reloads.hurry();
+        let change = reloads.hurry(zero);
         assert!(reloads.covers(change), "a new unit keeps nobody waiting");
         assert_eq!(reloads.due(zero), Some(zero + QUIET));
         reloads.fresh(at(1));

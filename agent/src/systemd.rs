@@ -128,7 +128,7 @@ impl Systemd {
         let mut reloads = Reloads::default();
         // The agent may have ended between a change on disk and its reload.
         reloads.stale(Instant::now());
-        reloads.hurry();
+        reloads.hurry(Instant::now());
         let reloads = cell::Sender::new(reloads);
         let storage = places.storage;
         let systemd = Self(Arc::new(Inner {
@@ -146,6 +146,13 @@ impl Systemd {
 
     /// Carries out one order; the error is words for a person.
     pub(crate) async fn carry_out(&self, order: Order) -> Result<(), String> {
+        self.0.reloads.send_modify(Reloads::order_begins);
+        let outcome = self.act(order).await;
+        self.0.reloads.send_modify(Reloads::order_ends);
+        outcome
+    }
+
+    async fn act(&self, order: Order) -> Result<(), String> {
         match order {
             Order::Put(files) => self.put(files).await,
             Order::Remove(workload) => self.remove(workload).await,
@@ -246,13 +253,20 @@ impl Systemd {
             .send_modify(|reloads| how(reloads, Instant::now()));
     }
 
-    /// Waits until systemd has read every change of a unit that it may have loaded.
+    /// Waits until systemd has read every change of a unit that it may have loaded, in the middle of an order.
     async fn loaded(&self) -> Result<(), String> {
+        self.0.reloads.send_modify(Reloads::order_ends);
+        let outcome = self.reloaded().await;
+        self.0.reloads.send_modify(Reloads::order_begins);
+        outcome
+    }
+
+    async fn reloaded(&self) -> Result<(), String> {
         let mut reloads = self.0.reloads.subscribe();
         let mut change = None;
         self.0
             .reloads
-            .send_modify(|reloads| change = Some(reloads.hurry()));
+            .send_modify(|reloads| change = Some(reloads.hurry(Instant::now())));
         let Some(change) = change else { return Ok(()) };
         let wait = reloads.wait_for(|reloads| reloads.covers(change));
         let waited = tokio::time::timeout(Duration::from_secs(RELOAD_SECONDS_MAX), wait)
