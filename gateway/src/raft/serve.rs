@@ -3,7 +3,7 @@
 //! Shell: reads requests, asks openraft or the batcher, writes replies. What is in flight is bounded; a stream that breaks
 //! the protocol is closed and said once.
 
-use std::{cmp::Ordering, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use beemesh_protocol::{
     DecodeError, HostId,
@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    Metrics, Node, Role, SNAPSHOT_MAX,
+    Node, Role, SNAPSHOT_MAX,
     batch::Refused,
     network, rpc,
     types::{log_id_in, log_id_out},
@@ -88,7 +88,7 @@ impl Node {
                 ReplyBody::Noted
             }
             RequestBody::Reports { term, mut reports } => {
-                if !may_report(&self.inner.metrics.borrow(), host, term) {
+                if !self.is_led_by(host, term, deadline).await {
                     return self.not_leader();
                 }
                 reports.retain(|reported| reported.host != self.inner.host);
@@ -120,6 +120,18 @@ impl Node {
         }
     }
 
+    /// Whether a host leads in this term, and so may say what others look like. What a leader of the past says has been said
+    /// better since; a new leader may be heard before its first entry, and is believed from then on.
+    async fn is_led_by(&self, host: HostId, term: u64, deadline: Instant) -> bool {
+        let mut metrics = self.inner.metrics.clone();
+        let known =
+            metrics.wait_for(|now| now.term > term || (now.term == term && now.leader.is_some()));
+        match timeout_at(deadline, known).await {
+            Ok(Ok(now)) => now.term == term && now.leader == Some(host),
+            _ => false,
+        }
+    }
+
     fn leading(&self) -> Result<(), ReplyBody> {
         let metrics = self.inner.metrics.borrow();
         if metrics.role != Role::Leader {
@@ -137,41 +149,5 @@ impl Node {
     }
 }
 
-/// Whether a host may say what others look like: as the leader of the latest term that this host knows of, or of a later one
-/// that it does not know of yet. What a leader of the past says has been said better since.
-fn may_report(metrics: &Metrics, host: HostId, term: u64) -> bool {
-    match term.cmp(&metrics.term) {
-        Ordering::Less => false,
-        Ordering::Equal => metrics.leader.is_none_or(|leader| leader == host),
-        Ordering::Greater => true,
-    }
-}
-
 /// Gets what other hosts observe of themselves. It must not block.
 pub(crate) type Observe = Arc<dyn Fn(Vec<Reported>) + Send + Sync>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn only_the_leader_says_what_others_look_like() {
-        let h = |number: u8| HostId([number; 32]);
-        let metrics = |leader: Option<u8>| Metrics {
-            term: 4,
-            leader: leader.map(h),
-            ..Metrics::default()
-        };
-        for (leader, from, term, expected) in [
-            (Some(1), 1, 4, true),
-            (Some(1), 2, 4, false),
-            (None, 2, 4, true),
-            (Some(1), 1, 3, false),
-            (None, 1, 3, false),
-            (Some(1), 2, 5, true),
-        ] {
-            let may = may_report(&metrics(leader), h(from), term);
-            assert_eq!(may, expected, "{leader:?} {from} {term}");
-        }
-    }
-}

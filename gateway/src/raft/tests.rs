@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use beemesh_protocol::{
     ClusterId,
-    peer::{Committed, Outcome},
+    peer::{Committed, Outcome, ReplyBody, RequestBody},
     state::{Change, Command, Host, Kind, Object},
 };
 use sha2::{Digest, Sha256};
@@ -561,4 +561,26 @@ async fn commits_are_measured() {
         together[together.len() * 99 / 100],
     );
     mesh.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_the_leader_of_the_present_term_says_what_others_look_like() {
+    let mesh = Mesh::of(3).await;
+    let leader = mesh.leader().await;
+    let (one, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
+    let term = mesh.node(leader).metrics().borrow().term;
+    let said = |from: u8, term: u64| {
+        let peers = Arc::clone(&mesh.node(from).inner.peers);
+        let reports = Vec::new();
+        async move {
+            let request = RequestBody::Reports { term, reports };
+            peers.ask(host(one), request).await.unwrap()
+        }
+    };
+    assert_eq!(said(leader, term).await, ReplyBody::Noted);
+    let refused = ReplyBody::NotLeader(Some(host(leader)));
+    assert_eq!(said(leader, term - 1).await, refused);
+    assert_eq!(said(other, term).await, refused);
+    // A term that nobody has heard of is waited for, in vain.
+    assert_eq!(said(other, term + 1000).await, refused);
 }
