@@ -29,6 +29,8 @@ const QUEUE_MAX: usize = 256;
 const PENDING_MAX: usize = 1024;
 /// Unwritten bytes above which nothing is added to them.
 const UNWRITTEN_MAX: usize = 1 << 20;
+/// What an empty buffer keeps. A load's messages make it a megabyte for each follower, which nobody needs afterwards.
+const KEPT_MAX: usize = 64 << 10;
 /// How long opening a stream may take: the agent knows at once whether it has a connection.
 const DIAL_MAX: Duration = Duration::from_secs(1);
 /// Pauses between attempts grow between these. The longest is below the time that a silent leader is given: a host that comes back
@@ -208,7 +210,10 @@ impl<P: Protocol> Talk<P> {
             tokio::select! {
                 written = write.write_buf(&mut self.unwritten), if !self.unwritten.is_empty() => match written {
                     Ok(0) => return "closed".into(),
-                    Ok(_) => alive = Instant::now(),
+                    Ok(_) => {
+                        alive = Instant::now();
+                        shrink(&mut self.unwritten);
+                    }
                     Err(error) => return error.to_string(),
                 },
                 frame = frames.next() => match frame {
@@ -253,6 +258,14 @@ impl<P: Protocol> Talk<P> {
     }
 }
 
+/// Gives the memory of a buffer back that is empty and was large.
+fn shrink(buffer: &mut BytesMut) {
+    // What was taken out at its front does not count as capacity, but can be reclaimed.
+    if buffer.is_empty() && buffer.try_reclaim(KEPT_MAX + 1) {
+        *buffer = BytesMut::new();
+    }
+}
+
 /// One stream's life on the side that answers: `handle` turns a request's bytes into a reply's, at most `in_flight` at a
 /// time. Ends with the stream; `Ok` when the other side closed it.
 pub(crate) async fn answer<F, R>(
@@ -277,6 +290,7 @@ where
                 if written? == 0 {
                     return Ok(());
                 }
+                shrink(&mut unwritten);
             },
             Some(reply) = working.next(), if !working.is_empty() => {
                 let reply = reply.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
