@@ -16,7 +16,7 @@ use podman_api::opts::{PodListFilter, PodListOpts};
 use podman_api::{ApiVersion, Podman as Client};
 use sha2::{Digest as _, Sha256};
 
-use crate::health::{Container, Restart, Role, Run};
+use crate::health::{Container, Restart, Run};
 
 mod debris;
 mod error;
@@ -83,11 +83,11 @@ impl Pod {
     }
 }
 
-/// What only an inspection of a container tells.
+/// What an inspection of a container tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Details {
-    /// Its id.
-    pub id: String,
+    /// What a list tells too.
+    pub container: Container,
     /// The process that watches it, and writes its log.
     pub conmon: Option<u32>,
     /// What Podman does when it ends.
@@ -194,7 +194,42 @@ impl Podman {
         Ok(pods.into_values().collect())
     }
 
-    /// What only an inspection tells of a container; `None` if there is no such container.
+    /// The pod of that name, whoever made it, and the details of its containers. How long that takes does not grow with what else is
+    /// on the host, as [`Podman::pod`] does. `None` when anything that belongs to it is missing, damaged, or just coming or
+    /// going: then only a list says what there is.
+    pub async fn inspect_pod(
+        &self,
+        name: &str,
+    ) -> Result<Option<(Pod, Vec<Details>)>, PodmanError> {
+        let path = format!("/libpod/pods/{}/json", wire::escape(name));
+        let call = Call::get(format!("inspect pod {name}"), path).within(LOOK_TIME_MAX);
+        let inspected: wire::InspectedPod = match self.wire.json(call).await {
+            Err(PodmanError::Refused { .. }) => return Ok(None),
+            inspected => inspected?,
+        };
+        // Podman also takes the beginning of an id for a name.
+        if inspected.name != name {
+            return Ok(None);
+        }
+        let mut details = Vec::with_capacity(inspected.containers.len());
+        for container in &inspected.containers {
+            match self.inspect(&container.id).await {
+                Ok(Some(found)) => details.push(found),
+                Ok(None) | Err(PodmanError::Refused { .. }) => return Ok(None),
+                Err(error) => return Err(error),
+            }
+        }
+        let containers = details.iter().map(|details| details.container.clone());
+        let pod = Pod {
+            id: inspected.id,
+            name: inspected.name,
+            labels: inspected.labels.unwrap_or_default(),
+            containers: containers.collect(),
+        };
+        Ok(Some((pod, details)))
+    }
+
+    /// What an inspection tells of a container; `None` if there is no such container.
     pub async fn inspect(&self, container: &str) -> Result<Option<Details>, PodmanError> {
         let path = format!("/libpod/containers/{}/json", wire::escape(container));
         let call = Call::get(format!("inspect container {container}"), path).within(LOOK_TIME_MAX);
@@ -266,16 +301,7 @@ impl Podman {
         let Some(pod) = report.pods.into_iter().next() else {
             return Err(PodmanError::Unplayed);
         };
-        let query = wire::query(&[
-            ("all", "true"),
-            ("filters", &wire::filters(&[("pod", &[&pod.id])])),
-        ]);
-        let call = Call::get(
-            "look at the played pod",
-            format!("/libpod/containers/json{query}"),
-        );
-        let listed: Vec<wire::ListedContainer> = self.wire.json(call.within(LOOK_TIME_MAX)).await?;
-        let containers: Vec<Container> = listed.into_iter().map(Container::from).collect();
+        let containers = self.inside("look at the played pod", &pod.id).await?;
         let mut errors: Vec<String> = pod
             .container_errors
             .iter()
@@ -284,7 +310,7 @@ impl Podman {
         if errors.is_empty() {
             let unstarted = containers
                 .iter()
-                .filter(|container| container.run == Run::Created);
+                .filter(|container| wire::run(&container.state) == Run::Created);
             errors.extend(
                 unstarted.map(|container| format!("container {} was not started", container.name)),
             );
@@ -297,6 +323,17 @@ impl Podman {
         } else {
             Err(PodmanError::Start { errors })
         }
+    }
+
+    /// The containers of a pod by its id, without what only an inspection of each tells.
+    async fn inside(
+        &self,
+        operation: &str,
+        pod: &str,
+    ) -> Result<Vec<wire::PodContainer>, PodmanError> {
+        let call = Call::get(operation, format!("/libpod/pods/{pod}/json")).within(LOOK_TIME_MAX);
+        let inspected: wire::InspectedPod = self.wire.json(call).await?;
+        Ok(inspected.containers)
     }
 
     /// Takes down what `yaml` describes: its pod, service container and secrets, not its volumes. What is not there is
@@ -446,11 +483,7 @@ impl From<wire::ListedContainer> for Container {
         Self {
             id: listed.id,
             name: listed.names.into_iter().next().unwrap_or_default(),
-            role: if listed.is_infra {
-                Role::Infra
-            } else {
-                Role::Member
-            },
+            role: wire::role(listed.is_infra),
             run: wire::run(&listed.state),
             probe: wire::probe(&listed.status),
             restarts: listed.restarts,

@@ -40,7 +40,7 @@ pub(super) async fn open(
     ]);
     let call = Call::get(
         operation.clone(),
-        format!("/libpod/containers/{}/logs{query}", container.id),
+        format!("/libpod/containers/{}/logs{query}", container.container.id),
     );
     let body = wire.open(call).await?;
     // Podman frames output only where there are two streams to tell apart.

@@ -1,6 +1,5 @@
 //! Looks at one workload on this host: its Quadlet on disk and its pod in Podman. Does I/O, decides nothing.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use super::{Persisted, SeenPod, Sight};
@@ -9,13 +8,12 @@ use crate::health::{Container, Restart, Role, Run};
 use crate::podman::{Details, Pod, Podman, PodmanError, service_container};
 use crate::render;
 
-/// Looks, and remembers what cannot have changed since the last look.
+/// Looks, and remembers what cannot change while the pod lives.
 #[derive(Debug)]
 pub(super) struct Eye {
     podman: Podman,
     folder: PathBuf,
     workload: String,
-    known: BTreeMap<String, (Run, i64, Details)>,
     service: Option<(String, u32)>,
     /// The ids of the workload's containers at the last look.
     members: Vec<String>,
@@ -27,7 +25,6 @@ impl Eye {
             podman,
             folder,
             workload: workload.to_owned(),
-            known: BTreeMap::new(),
             service: None,
             members: Vec::new(),
         }
@@ -64,15 +61,17 @@ impl Eye {
 
     pub(super) async fn look(&mut self) -> Result<Sight, PodmanError> {
         // The pod first: whoever takes it down has persisted the next revision before.
-        let pod = self.podman.pod(&self.workload).await?;
+        let pod = match self.podman.inspect_pod(&self.workload).await? {
+            None => self.list().await?,
+            inspected => inspected,
+        };
         let persisted = self.persisted();
         let pod = match pod {
-            Some(pod) => Some(
-                self.inspect(pod, persisted.as_ref().map(|(_, yaml)| yaml.as_slice()))
-                    .await?,
-            ),
+            Some((pod, details)) => {
+                let yaml = persisted.as_ref().map(|(_, yaml)| yaml.as_slice());
+                Some(self.seen(pod, &details, yaml).await?)
+            }
             None => {
-                self.known.clear();
                 self.members.clear();
                 self.service = None;
                 None
@@ -84,27 +83,15 @@ impl Eye {
         })
     }
 
-    async fn inspect(&mut self, pod: Pod, yaml: Option<&[u8]>) -> Result<SeenPod, PodmanError> {
-        let ours = pod.workload() == Some(&self.workload);
-        let is_member = |container: &&Container| ours && container.role == Role::Member;
-        let members = pod.containers.iter().filter(is_member);
-        self.members = members.map(|container| container.id.clone()).collect();
-        self.known
-            .retain(|id, _| pod.containers.iter().any(|container| container.id == *id));
+    /// The pod as lists tell, and the details of those of its containers that can be inspected.
+    async fn list(&self) -> Result<Option<(Pod, Vec<Details>)>, PodmanError> {
+        let Some(pod) = self.podman.pod(&self.workload).await? else {
+            return Ok(None);
+        };
+        let mut details = Vec::with_capacity(pod.containers.len());
         for container in &pod.containers {
-            let known = self.known.get(&container.id);
-            if known.is_some_and(|(run, started_at, _)| {
-                (*run, *started_at) == (container.run, container.started_at)
-            }) {
-                continue;
-            }
             match self.podman.inspect(&container.id).await {
-                Ok(Some(details)) => {
-                    self.known.insert(
-                        container.id.clone(),
-                        (container.run, container.started_at, details),
-                    );
-                }
+                Ok(Some(found)) => details.push(found),
                 // It may be gone again; then it is not there at the next look either.
                 Ok(None) => {}
                 // After a power cut a layer may be half written. That it does not run is known all the same.
@@ -112,23 +99,29 @@ impl Eye {
                 Err(error) => return Err(error),
             }
         }
-        let mut conmons: Vec<u32> = pod
-            .containers
-            .iter()
-            .filter(|container| matches!(container.run, Run::Running | Run::Paused))
-            .filter_map(|container| self.details(container)?.conmon)
-            .collect();
+        Ok(Some((pod, details)))
+    }
+
+    async fn seen(
+        &mut self,
+        pod: Pod,
+        details: &[Details],
+        yaml: Option<&[u8]>,
+    ) -> Result<SeenPod, PodmanError> {
+        let ours = pod.workload() == Some(&self.workload);
+        let is_member = |container: &Container| container.role == Role::Member;
+        let members = pod.containers.iter();
+        let members = members.filter(|container| ours && is_member(container));
+        self.members = members.map(|container| container.id.clone()).collect();
+        let runs = |run| matches!(run, Run::Running | Run::Paused);
+        let running = details.iter().filter(|details| runs(details.container.run));
+        let mut conmons: Vec<u32> = running.filter_map(|details| details.conmon).collect();
         if !conmons.is_empty() {
             conmons.extend(self.service_conmon(&pod, yaml).await?);
         }
-        let members = || {
-            pod.containers
-                .iter()
-                .filter(|container| container.role == Role::Member)
-        };
-        let restart = members()
-            .find_map(|container| self.details(container))
-            .map(|details| details.restart);
+        let mut restarts = details.iter();
+        let restart = restarts.find(|details| is_member(&details.container));
+        let restart = restart.map_or(Restart::Always, |details| details.restart);
         let has_init = yaml.is_some_and(|yaml| contains(yaml, b"\"initContainers\""));
         let labels = match (ours, pod.revision(), pod.index()) {
             (true, Some(revision), Some(index)) => Some(Persisted { revision, index }),
@@ -137,14 +130,10 @@ impl Eye {
         Ok(SeenPod {
             labels,
             containers: pod.containers,
-            restart: restart.unwrap_or(Restart::Always),
+            restart,
             has_init,
             conmons,
         })
-    }
-
-    fn details(&self, container: &Container) -> Option<&Details> {
-        self.known.get(&container.id).map(|(_, _, details)| details)
     }
 
     /// The service container is outside the pod, and lives as long as it.
