@@ -1,8 +1,8 @@
 //! Tells a workload's supervisor that the gateway is playing its pod, so that its unit can be started meanwhile.
 //!
 //! Shell: a lock on a file below `/run/beemesh`. The gateway holds it ([`hold`]) while it takes the old pod down and plays
-//! the new one; a supervisor that starts waits for it ([`wait`]) before its first look, and then adopts what it finds. A
-//! gateway that dies lets go of it. Nobody waits at a boot, for then nobody plays.
+//! the new one; a supervisor that starts, or whose pod is replaced, waits for it ([`wait`]) before it looks, and then adopts
+//! what it finds. A gateway that dies lets go of it. Nobody waits at a boot, for then nobody plays.
 
 use std::{
     fs::{self, OpenOptions},

@@ -263,9 +263,10 @@ impl Supervisor {
 
     fn look(&mut self) -> Vec<Effect> {
         self.look_at = None;
-        // The unit is started while its pod is played: there is nothing to see before.
-        let first = self.looked_at.is_none().then_some(Effect::Await);
-        first.into_iter().chain([Effect::Look]).collect()
+        // The unit is started, or its pod replaced, while the gateway plays: there is nothing to see before it is done.
+        let played = self.looked_at.is_none() || matches!(self.phase, Phase::Updating { .. });
+        let wait = played.then_some(Effect::Await);
+        wait.into_iter().chain([Effect::Look]).collect()
     }
 
     fn look_soon(&mut self, now: Instant) {
@@ -388,12 +389,18 @@ impl Supervisor {
         if now >= since + UPDATE_TIME_MAX {
             return self.play(to, now);
         }
+        let is_new = !matches!(self.phase, Phase::Updating { .. });
         self.phase = Phase::Updating { from, since };
-        self.look_at = Some(now + WAIT_STEP);
-        self.say(Status::Updating {
+        let mut effects = self.say(Status::Updating {
             from: from.revision,
             to: to.revision,
-        })
+        });
+        if is_new {
+            effects.extend(self.look());
+        }
+        // The gateway may not have begun.
+        self.look_at = Some(now + WAIT_STEP);
+        effects
     }
 
     fn play(&mut self, persisted: Persisted, now: Instant) -> Vec<Effect> {

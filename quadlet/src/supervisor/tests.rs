@@ -141,7 +141,13 @@ fn an_update_is_waited_for() {
     let updating = Effect::Say(Status::Updating { from: 7, to: 8 });
     tell(vec![
         adopted(OLD),
-        (1, saw(NEW, up(OLD)), vec![updating.clone()]),
+        (
+            1,
+            saw(NEW, up(OLD)),
+            vec![updating.clone(), Effect::Await, Effect::Look],
+        ),
+        (1, saw(NEW, up(OLD)), vec![]),
+        (2, Event::Woken, vec![Effect::Await, Effect::Look]),
         (2, saw(NEW, None), vec![]),
         (
             3,
@@ -153,12 +159,18 @@ fn an_update_is_waited_for() {
             saw(NEW, up(NEW)),
             vec![Effect::Attach(vec![11, 12]), running(8, 1, 0)],
         ),
+        (5, Event::Woken, vec![Effect::Look]),
     ]);
     // The gateway died in the middle of it.
     for left in [up(OLD), None] {
         tell(vec![
             adopted(OLD),
-            (1, saw(NEW, left.clone()), vec![updating.clone()]),
+            (
+                1,
+                saw(NEW, left.clone()),
+                vec![updating.clone(), Effect::Await, Effect::Look],
+            ),
+            (1, saw(NEW, left.clone()), vec![]),
             (60, saw(NEW, left.clone()), vec![]),
             (61, saw(NEW, left), play(8)),
         ]);
