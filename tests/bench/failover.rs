@@ -53,7 +53,8 @@ fn strikes(system: System, blow: Blow, times: usize, micros: &mut Vec<u64>) -> R
     let running = Running::boot(system, HOSTS)?;
     for n in 1..=times {
         let leader = running.leader();
-        let took = strike(&running, leader, blow).with_context(|| format!("blow {n}"))?;
+        let took = strike(&running, leader, blow)
+            .with_context(|| format!("blow {n}; last words of {}", running.last_words(leader)))?;
         eprintln!(
             "  {n}: {} {blow:?}: {:.0} ms",
             leader.name,

@@ -97,6 +97,18 @@ impl Running {
         }
     }
 
+    /// What the system said last on every host but one, to find out why it does nothing.
+    pub(crate) fn last_words(&self, but: &Host) -> String {
+        let journal = ["journalctl", "-q", "-n3", "-ocat", "-u", self.unit()];
+        let others = self
+            .cluster
+            .hosts
+            .iter()
+            .filter(|host| host.name != but.name);
+        let said = others.map(|host| format!("{}: {}", host.name, host.run(&journal).out.trim()));
+        said.collect::<Vec<_>>().join("; ")
+    }
+
     /// The process that takes part in consensus, as the kernel calls it.
     pub(crate) fn process(&self) -> &'static str {
         match self.system {
