@@ -39,6 +39,8 @@ pub struct Event {
     pub container: String,
     /// The container's labels, and `name`, `image`.
     pub attributes: BTreeMap<String, String>,
+    /// When, in nanoseconds since 1970 by the host's clock; none if Podman does not say.
+    pub at: Option<u64>,
 }
 
 /// A subscription; it ends when this is dropped.
@@ -58,6 +60,11 @@ impl Events {
             }
         });
         Self { changes }
+    }
+
+    /// The next change, if it has come already.
+    pub fn waiting(&mut self) -> Option<Change> {
+        self.changes.try_recv().ok()
     }
 
     /// The next change. Never ends; may be dropped while it waits.
@@ -147,6 +154,8 @@ fn read(line: &[u8]) -> Option<Event> {
     struct Wired {
         action: String,
         actor: Actor,
+        #[serde(rename = "timeNano")]
+        at: Option<u64>,
     }
     #[derive(Deserialize)]
     struct Actor {
@@ -155,10 +164,11 @@ fn read(line: &[u8]) -> Option<Event> {
         #[serde(rename = "Attributes", default)]
         attributes: BTreeMap<String, String>,
     }
-    let Wired { action, actor } = serde_json::from_slice(line).ok()?;
+    let Wired { action, actor, at } = serde_json::from_slice(line).ok()?;
     Some(Event {
         action,
         container: actor.id,
         attributes: actor.attributes,
+        at,
     })
 }

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -14,7 +14,7 @@ use super::sight::Eye;
 use super::{Effect, Event, Supervisor};
 use crate::early::Copies;
 use crate::health::{self, Status};
-use crate::podman::{Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
+use crate::podman::{self, Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
 use crate::render::{self, Pull};
 use crate::{adopt, playing, repair};
 
@@ -97,6 +97,10 @@ struct Shell {
     eye: Eye,
     copies: Copies,
     events: Events,
+    /// Deaths that were heard of before a look.
+    deaths: VecDeque<Event>,
+    /// When the last look began: what happened before was seen.
+    look_began: SystemTime,
     terminate: Signal,
     beat: tokio::time::Interval,
     extend_start: bool,
@@ -115,6 +119,8 @@ impl Shell {
             copies: Copies::default(),
             podman,
             events,
+            deaths: VecDeque::new(),
+            look_began: SystemTime::UNIX_EPOCH,
             terminate: signal(SignalKind::terminate())?,
             beat,
             extend_start: true,
@@ -126,6 +132,9 @@ impl Shell {
     async fn next(&mut self, wake_at: Option<Instant>) -> Event {
         if std::mem::take(&mut self.terminated) {
             return Event::Terminated;
+        }
+        if let Some(died) = self.deaths.pop_front() {
+            return died;
         }
         loop {
             let wake = async {
@@ -140,6 +149,7 @@ impl Shell {
                 _ = self.beat.tick() => live(self.extend_start),
                 change = self.events.next() => match change {
                     Change::Connected | Change::Lost(_) => return Event::Hint,
+                    Change::Event(event) if is_seen(&event, self.look_began) => {}
                     Change::Event(event) => return hint(event),
                 },
                 () = wake => return Event::Woken,
@@ -147,8 +157,23 @@ impl Shell {
         }
     }
 
+    /// A look begins: it sees whatever was heard of up to now. Deaths are counted all the same.
+    fn begin_look(&mut self) {
+        self.look_began = SystemTime::now();
+        while let Some(change) = self.events.waiting() {
+            if let Change::Event(event) = change
+                && let died @ Event::Died { .. } = hint(event)
+            {
+                self.deaths.push_back(died);
+            }
+        }
+    }
+
     /// Carries one effect out, while the process shows signs of life.
     async fn perform(&mut self, effect: Effect) -> Option<Event> {
+        if effect == Effect::Look {
+            self.begin_look();
+        }
         let Self {
             settings,
             podman,
@@ -194,13 +219,24 @@ impl Shell {
     }
 }
 
-fn hint(event: crate::podman::Event) -> Event {
-    let died = event.action == "died" || event.action == "die";
+/// Whether a look that began then has seen what an event is a hint of. After the clock was set back this is wrong until the
+/// next look, which comes without any event too.
+fn is_seen(event: &podman::Event, look_began: SystemTime) -> bool {
+    let began = look_began.duration_since(SystemTime::UNIX_EPOCH);
+    let began = began.unwrap_or_default().as_nanos();
+    !is_death(event) && event.at.is_some_and(|at| u128::from(at) < began)
+}
+
+fn is_death(event: &podman::Event) -> bool {
+    event.action == "died" || event.action == "die"
+}
+
+fn hint(event: podman::Event) -> Event {
     let code = event
         .attributes
         .get("containerExitCode")
         .and_then(|code| code.parse().ok());
-    match (died, code, event.attributes.get("name")) {
+    match (is_death(&event), code, event.attributes.get("name")) {
         (true, Some(code), Some(name)) => Event::Died {
             container: name.clone(),
             code,
@@ -248,10 +284,10 @@ async fn carry_out(
         Effect::Attach(conmons) => {
             let unit = render::unit_name(&settings.workload);
             let attached = adopt::attach(&unit, &conmons).await;
-            if !attached.is_empty() {
-                copies.begin(unit, eye.sources());
+            if !attached.pids.is_empty() {
+                copies.begin(unit, eye.sources(), attached.is_first);
             }
-            Some(Event::Attached(attached))
+            Some(Event::Attached(attached.pids))
         }
         Effect::Down => {
             if let Err(error) = end(eye, settings).await {
@@ -417,6 +453,37 @@ fn notify(states: &[NotifyState<'_>]) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::{hint, is_seen, podman};
+    use crate::supervisor::Event;
+
+    #[test]
+    fn what_happened_before_a_look_is_no_hint_but_a_death_counts() {
+        let event = |action: &str, at| podman::Event {
+            action: action.to_owned(),
+            container: "c".to_owned(),
+            attributes: [("name", "web-app"), ("containerExitCode", "3")]
+                .map(|(key, value)| (key.to_owned(), value.to_owned()))
+                .into(),
+            at,
+        };
+        let look = SystemTime::UNIX_EPOCH + Duration::from_nanos(1000);
+        for (action, at, seen) in [
+            ("start", Some(999), true),
+            ("start", Some(1000), false),
+            ("start", None, false),
+            ("died", Some(999), false),
+        ] {
+            assert_eq!(is_seen(&event(action, at), look), seen, "{action} {at:?}");
+        }
+        let died = Event::Died {
+            container: "web-app".to_owned(),
+            code: 3,
+        };
+        assert_eq!(hint(event("died", None)), died);
+    }
+
     #[test]
     fn pod_is_taken_down_only_when_nobody_comes_back() {
         for (result, status, expected) in [
