@@ -213,6 +213,8 @@ pub(crate) struct Resting {
     pub(crate) processes: usize,
     /// Their memory, with each shared page divided among those who share it, in bytes.
     pub(crate) pss: u64,
+    /// What of `pss` is no page of a file: the kernel cannot drop it and read it again.
+    pub(crate) anonymous: u64,
     /// CPU time of a second, in microseconds.
     pub(crate) cpu_micros: f64,
     /// What they wrote in all that time, in bytes.

@@ -116,6 +116,8 @@ pub(crate) struct Process {
     pub(crate) sleeps: u64,
     /// Memory, with each shared page divided among those who share it, in bytes; as it is now.
     pub(crate) pss: u64,
+    /// What of `pss` is no page of a file.
+    pub(crate) anonymous: u64,
 }
 
 impl Process {
@@ -128,11 +130,13 @@ impl Process {
             .flatten();
         let sleeps =
             tasks.map(|task| field(&task.path().join("status"), "voluntary_ctxt_switches:"));
+        let memory = at.join("smaps_rollup");
         Self {
             cpu_micros: cpu_clock(pid).unwrap_or_default(),
             written: field(&at.join("io"), "write_bytes:"),
             sleeps: sleeps.sum(),
-            pss: field(&at.join("smaps_rollup"), "Pss:") * 1024,
+            pss: field(&memory, "Pss:") * 1024,
+            anonymous: field(&memory, "Pss_Anon:") * 1024,
         }
     }
 }

@@ -123,6 +123,7 @@ fn resting(name: &str, before: &Pids, after: &Pids, seconds: u64) -> Resting {
         program: name.to_owned(),
         processes: after.len(),
         pss: after.values().map(|process| process.pss).sum(),
+        anonymous: after.values().map(|process| process.anonymous).sum(),
         cpu_micros: cpu as f64 / seconds as f64,
         written,
         wakeups: sleeps as f64 / seconds as f64,

@@ -43,7 +43,8 @@ is accepted through this host.
 
 pub(super) const REST: &str = "\
 Nothing is asked of the cluster; the workloads are pods that sleep. PSS divides each shared page among those who share it, and each host has
-program files of its own, as real hosts have. Wake-ups are voluntary context switches of all threads. The host's disk takes what all of its processes
+program files of its own, as real hosts have. What is no file's page, such as the heap, is a process's own; the rest is pages of the program,
+which the kernel maps sixteen at a time and drops when it needs memory. Wake-ups are voluntary context switches of all threads. The host's disk takes what all of its processes
 and its file system write.
 ";
 

@@ -20,11 +20,12 @@ pub(super) fn starts(starts: &Starts) -> String {
     table(&["system", "times", "p50 ms", "p99 ms", "max ms"], &rows)
 }
 
-const HEAD: [&str; 8] = [
+const HEAD: [&str; 9] = [
     "host",
     "workloads",
     "program",
     "PSS MB",
+    "no file's",
     "CPU % of a core",
     "bytes written",
     "wake-ups/s",
@@ -48,6 +49,7 @@ fn rows(idle: &Idle) -> Vec<Vec<String>> {
             idle.workloads.to_string(),
             format!("{}{count}", resting.program),
             figure(megabytes(resting.pss)),
+            figure(megabytes(resting.anonymous)),
             figure(percent(resting)),
             resting.written.to_string(),
             figure(resting.wakeups),
