@@ -21,11 +21,13 @@ use crate::health::{Container, Restart, Run};
 mod debris;
 mod error;
 mod events;
+mod inspect;
 mod logs;
 mod wire;
 
 pub use error::PodmanError;
 pub use events::{Change, Event, Events};
+use inspect::{InspectedContainer, InspectedPod, PodContainer};
 use wire::{Call, Wire};
 
 /// Where Podman's API listens on a host.
@@ -203,7 +205,7 @@ impl Podman {
     ) -> Result<Option<(Pod, Vec<Details>)>, PodmanError> {
         let path = format!("/libpod/pods/{}/json", wire::escape(name));
         let call = Call::get(format!("inspect pod {name}"), path).within(LOOK_TIME_MAX);
-        let inspected: wire::InspectedPod = match self.wire.json(call).await {
+        let inspected: InspectedPod = match self.wire.json(call).await {
             Err(PodmanError::Refused { .. }) => return Ok(None),
             inspected => inspected?,
         };
@@ -233,7 +235,7 @@ impl Podman {
     pub async fn inspect(&self, container: &str) -> Result<Option<Details>, PodmanError> {
         let path = format!("/libpod/containers/{}/json", wire::escape(container));
         let call = Call::get(format!("inspect container {container}"), path).within(LOOK_TIME_MAX);
-        match self.wire.json::<wire::InspectedContainer>(call).await {
+        match self.wire.json::<InspectedContainer>(call).await {
             Ok(inspected) => Ok(Some(inspected.into())),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(error),
@@ -326,13 +328,9 @@ impl Podman {
     }
 
     /// The containers of a pod by its id, without what only an inspection of each tells.
-    async fn inside(
-        &self,
-        operation: &str,
-        pod: &str,
-    ) -> Result<Vec<wire::PodContainer>, PodmanError> {
+    async fn inside(&self, operation: &str, pod: &str) -> Result<Vec<PodContainer>, PodmanError> {
         let call = Call::get(operation, format!("/libpod/pods/{pod}/json")).within(LOOK_TIME_MAX);
-        let inspected: wire::InspectedPod = self.wire.json(call).await?;
+        let inspected: InspectedPod = self.wire.json(call).await?;
         Ok(inspected.containers)
     }
 

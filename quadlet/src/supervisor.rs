@@ -15,15 +15,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
-use crate::health::{Container, Health, Restart, Role, Run, Status, Verdict, judge};
+use crate::health::{Health, Restart, Role, Run, Status, Verdict, judge};
 
 mod crash;
 pub mod failure;
+mod seen;
 pub mod shell;
 mod sight;
 
 use crash::Crashes;
 use failure::Failure;
+pub use seen::{Persisted, SeenPod, Sight};
 
 /// Exit code of a workload that no restart will help: its unit's `RestartPreventExitStatus=`.
 pub const EXIT_BEYOND_REPAIR: i32 = 70;
@@ -32,10 +34,6 @@ pub const EXIT_TRY_AGAIN: i32 = 75;
 
 /// The gateway plays the new revision within a second of taking the old one down; when it does not come, it died.
 const UPDATE_TIME_MAX: Duration = Duration::from_secs(60);
-/// A pod whose containers are made but not started is being played by someone: for how long that is believed.
-const PLAY_PATIENCE: Duration = Duration::from_secs(20);
-/// Podman starts all of a pod's containers at once: one that is not started a moment after the first cannot be.
-const START_PATIENCE: Duration = Duration::from_secs(3);
 /// Podman restarts an ended container at once; one that stays down this long was stopped by hand, and is started.
 const DOWN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the supervisor tries to bring a pod up before it leaves the next try to systemd. Longer than a registry or
@@ -120,39 +118,6 @@ pub enum Effect {
     Say(Status),
     /// End the process.
     Exit(i32),
-}
-
-/// What can be seen of the workload on this host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Sight {
-    /// What its Quadlet says; `None` if there is none.
-    pub persisted: Option<Persisted>,
-    /// The pod of its name.
-    pub pod: Option<SeenPod>,
-}
-
-/// The revision that should run here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Persisted {
-    /// Its number, for people.
-    pub revision: u64,
-    /// Orders revisions.
-    pub index: u64,
-}
-
-/// The pod of the workload's name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SeenPod {
-    /// Whether its labels say that it is the workload's, and of which revision.
-    pub labels: Option<Persisted>,
-    /// Its containers.
-    pub containers: Vec<Container>,
-    /// Its restart policy.
-    pub restart: Restart,
-    /// Whether it has init containers, which may run for long before the others are started.
-    pub has_init: bool,
-    /// The processes that watch its containers.
-    pub conmons: Vec<u32>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -312,7 +277,7 @@ impl Supervisor {
             .any(|container| container.run == Run::Created);
         if unstarted && !self.own_debris {
             let since = *self.unstarted_since.get_or_insert(now);
-            if now < since + patience(&pod) {
+            if now < since + pod.patience(UPDATE_TIME_MAX) {
                 self.look_at = Some(now + WAIT_STEP);
                 return self.say_starting(labels.revision, "the pod is being played");
             }
@@ -586,18 +551,6 @@ impl Supervisor {
             Effect::Say(Status::Failed { reason }),
             Effect::Exit(EXIT_TRY_AGAIN),
         ]
-    }
-}
-
-fn patience(pod: &SeenPod) -> Duration {
-    let is_starting = pod
-        .containers
-        .iter()
-        .any(|container| container.role == Role::Infra && container.run == Run::Running);
-    match (is_starting, pod.has_init) {
-        (true, false) => START_PATIENCE,
-        (true, true) => UPDATE_TIME_MAX,
-        (false, _) => PLAY_PATIENCE,
     }
 }
 

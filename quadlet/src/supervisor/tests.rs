@@ -1,5 +1,5 @@
 use super::*;
-use crate::health::Probe;
+use crate::health::{Container, Probe};
 
 const OLD: Persisted = Persisted {
     revision: 7,

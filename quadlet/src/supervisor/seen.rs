@@ -1,0 +1,58 @@
+//! Pure: what a supervisor can see of its workload on this host, and for how long it believes what it sees half done.
+
+use std::time::Duration;
+
+use crate::health::{Container, Restart, Role, Run};
+
+/// A pod whose containers are made but not started is being played by someone: for how long that is believed.
+const PLAY_PATIENCE: Duration = Duration::from_secs(20);
+/// Podman starts all of a pod's containers at once: one that is not started a moment after the first cannot be.
+const START_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What can be seen of the workload on this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sight {
+    /// What its Quadlet says; `None` if there is none.
+    pub persisted: Option<Persisted>,
+    /// The pod of its name.
+    pub pod: Option<SeenPod>,
+}
+
+/// The revision that should run here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Persisted {
+    /// Its number, for people.
+    pub revision: u64,
+    /// Orders revisions.
+    pub index: u64,
+}
+
+/// The pod of the workload's name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SeenPod {
+    /// Whether its labels say that it is the workload's, and of which revision.
+    pub labels: Option<Persisted>,
+    /// Its containers.
+    pub containers: Vec<Container>,
+    /// Its restart policy.
+    pub restart: Restart,
+    /// Whether it has init containers, which may run for long before the others are started.
+    pub has_init: bool,
+    /// The processes that watch its containers.
+    pub conmons: Vec<u32>,
+}
+
+impl SeenPod {
+    /// For how long containers that are made but not started are somebody's work. Init containers may take `init_time_max`.
+    pub(super) fn patience(&self, init_time_max: Duration) -> Duration {
+        let is_starting = self
+            .containers
+            .iter()
+            .any(|container| container.role == Role::Infra && container.run == Run::Running);
+        match (is_starting, self.has_init) {
+            (true, false) => START_PATIENCE,
+            (true, true) => init_time_max,
+            (false, _) => PLAY_PATIENCE,
+        }
+    }
+}
