@@ -303,3 +303,24 @@ where
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Buf as _;
+
+    use super::*;
+
+    #[test]
+    fn a_buffer_keeps_little_of_what_a_load_made_it_take() {
+        for (size, kept) in [(KEPT_MAX / 2, true), (UNWRITTEN_MAX, false)] {
+            let mut buffer = BytesMut::new();
+            buffer.extend_from_slice(&vec![7; size]);
+            buffer.advance(1);
+            shrink(&mut buffer);
+            assert_eq!(buffer.len(), size - 1, "what is unwritten stays");
+            buffer.advance(size - 1);
+            shrink(&mut buffer);
+            assert_eq!(buffer.try_reclaim(size), kept, "{size}");
+        }
+    }
+}
