@@ -86,18 +86,11 @@ pub(crate) struct Copies {
 }
 
 impl Copies {
-    /// Containers were adopted: copies what is missing, twice, in the background. By the first supervisor that the unit has, so
-    /// that there are no copies to look for.
-    pub(crate) fn begin(&mut self, unit: String, sources: Vec<Source>, is_first: bool) {
+    /// Containers were adopted: copies what is missing, twice, in the background.
+    pub(crate) fn begin(&mut self, unit: String, sources: Vec<Source>) {
         self.stop();
         let copied = Arc::clone(&self.copied);
         let looks = async move {
-            if is_first {
-                let mut copied = copied.lock().await;
-                for source in &sources {
-                    copied.entry(source.key().to_owned()).or_default();
-                }
-            }
             for (pause, before) in LOOKS.iter().zip([Duration::ZERO, LOOKS[0]]) {
                 tokio::time::sleep(*pause - before).await;
                 copy(&unit, &sources, &copied).await;

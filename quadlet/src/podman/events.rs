@@ -1,7 +1,7 @@
 //! Podman's event stream, reconnected for ever.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper014::body::HttpBody as _;
 use serde::Deserialize;
@@ -39,8 +39,8 @@ pub struct Event {
     pub container: String,
     /// The container's labels, and `name`, `image`.
     pub attributes: BTreeMap<String, String>,
-    /// When, in nanoseconds since 1970 by the host's clock; none if Podman does not say.
-    pub at: Option<u64>,
+    /// When, by the host's clock; none if Podman does not say.
+    pub at: Option<SystemTime>,
 }
 
 /// A subscription; it ends when this is dropped.
@@ -155,7 +155,7 @@ fn read(line: &[u8]) -> Option<Event> {
         action: String,
         actor: Actor,
         #[serde(rename = "timeNano")]
-        at: Option<u64>,
+        at: Option<i64>,
     }
     #[derive(Deserialize)]
     struct Actor {
@@ -165,10 +165,11 @@ fn read(line: &[u8]) -> Option<Event> {
         attributes: BTreeMap<String, String>,
     }
     let Wired { action, actor, at } = serde_json::from_slice(line).ok()?;
+    let nanos = at.and_then(|at| u64::try_from(at).ok());
     Some(Event {
         action,
         container: actor.id,
         attributes: actor.attributes,
-        at,
+        at: nanos.map(|nanos| UNIX_EPOCH + Duration::from_nanos(nanos)),
     })
 }

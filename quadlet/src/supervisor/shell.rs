@@ -222,9 +222,7 @@ impl Shell {
 /// Whether a look that began then has seen what an event is a hint of. After the clock was set back this is wrong until the
 /// next look, which comes without any event too.
 fn is_seen(event: &podman::Event, look_began: SystemTime) -> bool {
-    let began = look_began.duration_since(SystemTime::UNIX_EPOCH);
-    let began = began.unwrap_or_default().as_nanos();
-    !is_death(event) && event.at.is_some_and(|at| u128::from(at) < began)
+    !is_death(event) && event.at.is_some_and(|at| at < look_began)
 }
 
 fn is_death(event: &podman::Event) -> bool {
@@ -284,10 +282,10 @@ async fn carry_out(
         Effect::Attach(conmons) => {
             let unit = render::unit_name(&settings.workload);
             let attached = adopt::attach(&unit, &conmons).await;
-            if !attached.pids.is_empty() {
-                copies.begin(unit, eye.sources(), attached.is_first);
+            if !attached.is_empty() {
+                copies.begin(unit, eye.sources());
             }
-            Some(Event::Attached(attached.pids))
+            Some(Event::Attached(attached))
         }
         Effect::Down => {
             if let Err(error) = end(eye, settings).await {
@@ -468,12 +466,13 @@ mod tests {
                 .into(),
             at,
         };
-        let look = SystemTime::UNIX_EPOCH + Duration::from_nanos(1000);
+        let before = SystemTime::UNIX_EPOCH + Duration::from_nanos(999);
+        let look = before + Duration::from_nanos(1);
         for (action, at, seen) in [
-            ("start", Some(999), true),
-            ("start", Some(1000), false),
+            ("start", Some(before), true),
+            ("start", Some(look), false),
             ("start", None, false),
-            ("died", Some(999), false),
+            ("died", Some(before), false),
         ] {
             assert_eq!(is_seen(&event(action, at), look), seen, "{action} {at:?}");
         }
