@@ -182,13 +182,7 @@ impl Podman {
             return Ok(Vec::new());
         }
         let ids: Vec<&str> = pods.keys().map(String::as_str).collect();
-        let query = wire::query(&[
-            ("all", "true"),
-            ("filters", &wire::filters(&[("pod", &ids)])),
-        ]);
-        let call =
-            Call::get(operation, format!("/libpod/containers/json{query}")).within(LOOK_TIME_MAX);
-        for container in self.wire.json::<Vec<wire::ListedContainer>>(call).await? {
+        for container in self.listed(operation, &ids).await? {
             if let Some(pod) = pods.get_mut(&container.pod) {
                 pod.containers.push(container.into());
             }
@@ -327,11 +321,30 @@ impl Podman {
         }
     }
 
-    /// The containers of a pod by its id, without what only an inspection of each tells.
+    /// The containers of a pod by its id. What cannot be inspected, for a part of it is just coming or going, is listed.
     async fn inside(&self, operation: &str, pod: &str) -> Result<Vec<PodContainer>, PodmanError> {
         let call = Call::get(operation, format!("/libpod/pods/{pod}/json")).within(LOOK_TIME_MAX);
-        let inspected: InspectedPod = self.wire.json(call).await?;
-        Ok(inspected.containers)
+        match self.wire.json::<InspectedPod>(call).await {
+            Err(PodmanError::Refused { .. }) => {
+                let listed = self.listed(operation, &[pod]).await?;
+                Ok(listed.into_iter().map(PodContainer::from).collect())
+            }
+            inspected => Ok(inspected?.containers),
+        }
+    }
+
+    /// The containers of some pods by their ids. Podman reads all containers of the host for that.
+    async fn listed(
+        &self,
+        operation: &str,
+        pods: &[&str],
+    ) -> Result<Vec<wire::ListedContainer>, PodmanError> {
+        let query = wire::query(&[
+            ("all", "true"),
+            ("filters", &wire::filters(&[("pod", pods)])),
+        ]);
+        let call = Call::get(operation, format!("/libpod/containers/json{query}"));
+        self.wire.json(call.within(LOOK_TIME_MAX)).await
     }
 
     /// Takes down what `yaml` describes: its pod, service container and secrets, not its volumes. What is not there is

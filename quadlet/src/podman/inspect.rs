@@ -6,7 +6,7 @@ use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
 use super::Details;
-use super::wire::{null_is_empty, probe, role, run};
+use super::wire::{ListedContainer, null_is_empty, probe, role, run};
 use crate::health::{Container, Restart};
 
 /// Of `GET /libpod/pods/NAME/json`.
@@ -30,6 +30,16 @@ pub(super) struct PodContainer {
     pub(super) name: String,
     #[serde(default)]
     pub(super) state: String,
+}
+
+impl From<ListedContainer> for PodContainer {
+    fn from(listed: ListedContainer) -> Self {
+        Self {
+            id: listed.id,
+            name: listed.names.into_iter().next().unwrap_or_default(),
+            state: listed.state,
+        }
+    }
 }
 
 /// Of `GET /libpod/containers/NAME/json`.
@@ -136,7 +146,6 @@ fn seconds(time: Option<Timestamp>) -> i64 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::wire::ListedContainer;
     use super::*;
     use crate::health::Probe;
 

@@ -26,7 +26,7 @@ struct Output {
 pub(super) async fn open(
     wire: &Wire,
     operation: String,
-    container: &Details,
+    details: &Details,
     follow: bool,
     tail: Option<u32>,
 ) -> Result<impl futures::Stream<Item = Result<Bytes, PodmanError>> + Send + use<>, PodmanError> {
@@ -40,11 +40,11 @@ pub(super) async fn open(
     ]);
     let call = Call::get(
         operation.clone(),
-        format!("/libpod/containers/{}/logs{query}", container.container.id),
+        format!("/libpod/containers/{}/logs{query}", details.container.id),
     );
     let body = wire.open(call).await?;
     // Podman frames output only where there are two streams to tell apart.
-    let frames = (!container.terminal).then(Frames::default);
+    let frames = (!details.terminal).then(Frames::default);
     let output = Output {
         operation,
         body,
