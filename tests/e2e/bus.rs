@@ -103,4 +103,18 @@ fn the_sockets_and_files_are_closed_to_ordinary_users() {
         modes.lines().collect::<Vec<_>>(),
         ["660 root beemesh", "600 root root", "600 root root"]
     );
+
+    // Nor does a workload's supervisor reach devices: a shell in its unit's control group is under the same policy.
+    let cgroup = "/sys/fs/cgroup/system.slice/beemesh-pod-web.service/cgroup.procs";
+    let reach = |device: &str| {
+        let line = format!("echo $$ > {cgroup} && exec 3</dev/{device}");
+        host.run(&["sh", "-c", &line])
+    };
+    assert_eq!(host.sh("exec 3</dev/fuse").code, 0, "outside it opens");
+    assert_eq!(reach("null").code, 0);
+    let refused = reach("fuse");
+    assert!(
+        refused.code != 0 && refused.err.contains("not permitted"),
+        "{refused}"
+    );
 }
