@@ -43,9 +43,10 @@ pub(crate) fn save<T: Serialize>(part: &str, data: T, failures: Vec<String>) -> 
 fn load<T: DeserializeOwned>(part: &str) -> Result<Option<Saved<T>>> {
     let path = file(part);
     match fs::read(&path) {
-        Ok(bytes) => Ok(Some(
-            serde_json::from_slice(&bytes).with_context(|| path.display().to_string())?,
-        )),
+        Ok(bytes) => Ok(Some(serde_json::from_slice(&bytes).with_context(|| {
+            let path = path.display();
+            format!("{path} is of another version: measure `--only {part}` again, or remove it")
+        })?)),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error).with_context(|| path.display().to_string()),
     }
