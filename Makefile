@@ -52,6 +52,7 @@ install-files:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/systemd/system-preset systemd/system-preset/90-beemesh.preset
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysusers.d systemd/sysusers.d/beemesh.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/tmpfiles.d systemd/tmpfiles.d/beemesh.conf
+	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/sysctl.d systemd/sysctl.d/10-beemesh.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/dbus-1/system.d systemd/dbus-1/system.d/io.beemesh.Agent1.conf
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/dbus-1/interfaces systemd/dbus-1/interfaces/io.beemesh.Agent1.xml
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/lib/beemesh systemd/beemesh/agent.toml

@@ -57,8 +57,11 @@ fn a_host_runs_a_workload_ten_seconds_after_its_install_and_nothing_stays_after_
     let cluster = Cluster::bare("package-purge", 1);
     let host = cluster.host(1);
     let before = traces(host);
+    let limit = "sysctl -n fs.inotify.max_user_instances";
+    let _ = host.sh("sysctl -qw fs.inotify.max_user_instances=128").ok();
     let begun = Instant::now();
     host.dnf(&["install", "beemesh"]);
+    assert_eq!(host.sh(limit).ok(), "2048\n", "for a thousand workloads");
     let enabled = host.run(&["systemctl", "is-enabled", "beemesh-agent.service"]);
     assert_eq!(enabled.out, "disabled\n", "an administrator enables it");
     started(host);

@@ -254,8 +254,8 @@ impl Drop for Cluster {
 
 /// What is left to do where the layer is a copy of files and not the work of dnf, and the test image.
 fn prepare(host: &Host) {
-    let line =
-        "systemd-sysusers && systemd-tmpfiles --create beemesh.conf && systemctl daemon-reload";
+    let line = "systemd-sysusers && systemd-tmpfiles --create beemesh.conf \
+                && /usr/lib/systemd/systemd-sysctl 10-beemesh.conf && systemctl daemon-reload";
     let _ = host.sh(line).ok();
     load_image(host);
 }
