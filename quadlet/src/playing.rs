@@ -1,13 +1,15 @@
 //! Tells a workload's supervisor that the gateway is playing its pod, so that its unit can be started meanwhile.
 //!
 //! Shell: a lock on a file below `/run/beemesh`. The gateway holds it ([`hold`]) while it takes the old pod down and plays
-//! the new one; a supervisor that starts, or whose pod is replaced, waits for it ([`wait`]) before it looks, and then adopts
-//! what it finds. A gateway that dies lets go of it. Nobody waits at a boot, for then nobody plays.
+//! the new one, and already while that waits for its turn; a supervisor that starts, or whose pod is replaced, waits for it
+//! ([`wait`]) before it looks, and then adopts what it finds: a hundred that looked meanwhile would leave Podman no time to
+//! play. A gateway that dies lets go of it. Nobody waits at a boot, for then nobody plays.
 
 use std::{
     fs::{self, OpenOptions},
     io,
     path::{Path, PathBuf},
+    thread,
     time::Duration,
 };
 
@@ -15,11 +17,13 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
+use tokio::sync::oneshot;
 
-/// Looks at a lock that is held.
-const LOCK_STEP: Duration = Duration::from_millis(10);
-/// A supervisor that looks holds the lock for microseconds.
+/// A supervisor that has waited holds the lock for microseconds: between two tries to take it.
+const HOLD_STEP: Duration = Duration::from_millis(10);
 const HOLD_TRIES_MAX: u32 = 20;
+/// Of the thread that waits, in bytes: a system call needs next to nothing.
+const WAIT_STACK: usize = 64 << 10;
 
 /// The lock, held until it is dropped.
 #[derive(Debug)]
@@ -60,21 +64,32 @@ pub async fn hold(folder: &Path, workload: &str) -> io::Result<Playing> {
             Err((_, errno)) if tries == HOLD_TRIES_MAX => return Err(errno.into()),
             Err(_) => tries += 1,
         }
-        tokio::time::sleep(LOCK_STEP).await;
+        tokio::time::sleep(HOLD_STEP).await;
     }
 }
 
 /// Waits until nobody holds the lock of a workload in `folder`. A lock that cannot be read counts as not held.
+///
+/// A thread sleeps in the kernel meanwhile, and no longer than the lock is held, even if nobody waits for it any more.
 pub async fn wait(folder: &Path, workload: &str) {
-    let Ok(mut file) = fs::File::open(file(folder, workload)) else {
+    let Ok(file) = fs::File::open(file(folder, workload)) else {
         return;
     };
-    loop {
-        match Flock::lock(file, FlockArg::LockSharedNonblock) {
-            Err((unlocked, Errno::EWOULDBLOCK)) => file = unlocked,
-            Ok(_) | Err(_) => return,
+    let Err((mut file, Errno::EWOULDBLOCK)) = Flock::lock(file, FlockArg::LockSharedNonblock)
+    else {
+        return;
+    };
+    let (tell, told) = oneshot::channel();
+    let sleep = move || {
+        while let Err((unlocked, Errno::EINTR)) = Flock::lock(file, FlockArg::LockShared) {
+            file = unlocked;
         }
-        tokio::time::sleep(LOCK_STEP).await;
+        // Whoever waited may have had enough.
+        let _ = tell.send(());
+    };
+    let thread = thread::Builder::new().stack_size(WAIT_STACK);
+    if thread.name("playing".into()).spawn(sleep).is_ok() {
+        let _ = told.await;
     }
 }
 

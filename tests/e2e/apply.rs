@@ -29,6 +29,56 @@ fn a_manifest_given_to_any_host_runs_on_all_as_adopted_units() {
     delete_reaches_a_host_that_was_off(&cluster);
 }
 
+/// Pods of one update, twice as many as are played at one time.
+const MANY: usize = 16;
+
+#[test]
+fn pods_that_wait_for_their_update_are_not_looked_at() {
+    let cluster = Cluster::formed("queue", 1);
+    let host = cluster.host(1);
+    let folder = "/etc/systemd/system/podman.service.d";
+    let logging = "[Service]\\nEnvironment=LOGGING=--log-level=info\\n";
+    let line = format!(
+        "mkdir -p {folder} && printf '{logging}' > {folder}/log.conf \
+         && systemctl daemon-reload && systemctl restart podman.service"
+    );
+    let _ = host.sh(&line).ok();
+    // They hear no SIGTERM, so that a place in the queue takes as long as this.
+    let slow = "spec:\n  terminationGracePeriodSeconds: 8\n";
+    let manifest = |marker: &str| {
+        let pods = (1..=MANY).map(|n| pod(&format!("many{n}"), marker));
+        let pods = pods.map(|pod| pod.replace("exit 0", ":").replace("spec:\n", slow));
+        pods.collect::<Vec<_>>().join("---\n")
+    };
+    let answer = host.apply(&manifest("first"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let looks = || -> usize {
+        let line = "journalctl -u podman.service -o cat | grep -c 'GET .*/pods/many[0-9]*/json'";
+        host.sh(line).out.trim().parse().unwrap()
+    };
+    let before = looks();
+    assert!(before >= MANY, "{before} looks at {MANY} new pods");
+    let _ = host.try_apply(&manifest("second"), &[]).ok();
+    let written = "grep -l second /etc/containers/systemd/beemesh/*.yaml | wc -l";
+    wait_for("all Quadlets of the update", secs(10), || {
+        let count = host.sh(written).out;
+        if count.trim() == MANY.to_string() {
+            Ok(())
+        } else {
+            Err(count)
+        }
+    });
+    // Something happens in each pod, and its supervisor looks; an old pod that is being stopped has nothing to say.
+    let _ = host.sh(&format!(
+        "for n in $(seq {MANY}); do podman exec many$n-main true; done"
+    ));
+    let answer = host.apply(&manifest("second"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let seen = looks() - before;
+    // At that, when the old pod has ended, when the new one is played, and one to spare.
+    assert!(seen <= 4 * MANY, "{seen} looks at {MANY} updated pods");
+}
+
 /// When systemd last read its units, on the monotonic clock.
 fn last_reload(host: &Host) -> String {
     let line = "systemctl show --value -p UnitsLoadStartTimestampMonotonic";

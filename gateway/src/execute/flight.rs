@@ -245,14 +245,14 @@ impl Flight {
     }
 
     /// Plays the pod and starts its unit side by side: systemd, the supervisor and Podman each take their time. The
-    /// supervisor waits for the lock before it looks.
+    /// supervisor waits for the lock before it looks, also while this waits for its turn.
     async fn bring_up(&self, yaml: &[u8]) -> Result<(), StepError> {
-        let _permit = permit(&self.bounds.plays).await;
         let lock = playing::hold(&self.run, &self.workload).await;
         let lock = lock.map_err(|source| StepError::Lock {
             path: self.run.clone(),
             source,
         })?;
+        let _permit = permit(&self.bounds.plays).await;
         let mut play = pin!(async {
             let _lock = lock;
             self.replace(yaml).await

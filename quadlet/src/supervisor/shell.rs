@@ -26,8 +26,8 @@ const START_EXTENSION: Duration = Duration::from_secs(60);
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
 /// Between two looks at whether Podman waits for systemd in a shutdown. Most stops are done by the first.
 const FREE_STEP: Duration = Duration::from_secs(3);
-/// Longer than the gateway lets one play and one take-down of it take.
-const PLAY_TIME_MAX: Duration = Duration::from_secs(1200);
+/// Longer than the gateway lets one play and one take-down of it take, with some before it in the queue.
+const PLAY_TIME_MAX: Duration = Duration::from_secs(1800);
 
 /// Where the parts are.
 #[derive(Debug, Clone)]
