@@ -22,7 +22,7 @@ use crate::{
 /// Hosts of the cluster: the fewest that survive the loss of one.
 const HOSTS: usize = 3;
 /// How long the cluster is well before each blow, so that no blow falls into what the last one left.
-const CALM: Duration = Duration::from_secs(3);
+const CALM: Duration = Duration::from_secs(1);
 /// An outage that is longer is reported as a failure.
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
