@@ -18,7 +18,13 @@ pub struct Request {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestBody {
     /// Commit these commands, in one entry or several, each answered in order. Only the leader does.
-    Propose(Vec<Command>),
+    Propose {
+        /// Which.
+        commands: Vec<Command>,
+        /// The term that the receiver leads as far as the sender knows: in another one they must not be committed, for the
+        /// sender may have proposed them again by then. 0 from a sender that does not say.
+        term: u64,
+    },
     /// Confirm leadership and tell the commit point, for a linearizable read. Only the leader does.
     ReadIndex,
     /// What the sender's host looks like now. Replaces what it said before.

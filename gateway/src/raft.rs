@@ -2,10 +2,11 @@
 //!
 //! Owner of the log, the snapshots and openraft; no openraft type leaves this module. Input: commands to propose and
 //! streams from other gateways. Output: [`View`]s of the replicated state and [`Metrics`]. Wiring of the parts: [`log`] and
-//! [`machine`] are durable, [`batch`] gathers proposals, [`network`] and [`serve`] speak to the others, [`ask`] finds the
+//! [`machine`] are durable, [`batch`] gathers proposals, [`awaited`] hears what became of them, [`network`] and [`serve`] speak to the others, [`ask`] finds the
 //! leader, [`members`] decides who votes, [`elect`] when to elect a leader.
 
 mod ask;
+mod awaited;
 mod batch;
 mod disk;
 mod elect;
@@ -14,8 +15,11 @@ mod machine;
 mod members;
 mod metrics;
 mod network;
+mod os;
 mod rpc;
 mod serve;
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -42,6 +46,7 @@ pub(crate) use self::{
     disk::System,
 };
 use self::{
+    awaited::Awaited,
     batch::Batcher,
     disk::Disk,
     elect::{Hearing, decide::LEASE},
@@ -198,6 +203,7 @@ struct Inner {
     peers: Arc<Peers>,
     hearing: Hearing,
     batcher: Batcher,
+    awaited: Arc<Awaited>,
     observe: Observe,
     view: watch::Receiver<Arc<View>>,
     metrics: watch::Receiver<Metrics>,
@@ -221,10 +227,11 @@ impl Node {
         } = settings;
         let (failed, _) = watch::channel(None);
         let (view_in, view) = watch::channel(Arc::new(View::default()));
+        let awaited = Arc::new(Awaited::default());
         let opened = {
-            let failed = failed.clone();
-            let open = move || open_storage(host, &disk, &dir, failed, view_in);
-            tokio::task::spawn_blocking(open).await
+            let (failed, awaited) = (failed.clone(), Arc::clone(&awaited));
+            let open = move || open_storage(host, &disk, &dir, failed, view_in, awaited);
+            os::blocking(open).await
         };
         let Storage {
             log,
@@ -251,6 +258,7 @@ impl Node {
             inner: Arc::new(Inner {
                 host,
                 batcher: Batcher::new(raft.clone()),
+                awaited,
                 raft,
                 log,
                 peers,
@@ -309,7 +317,7 @@ impl Node {
             .unwrap_or_else(PoisonError::into_inner)
             .take();
         if let Some((writer, lock)) = held {
-            let joined = tokio::task::spawn_blocking(move || writer.join().is_ok()).await;
+            let joined = os::blocking(move || writer.join().is_ok()).await;
             if !matches!(joined, Ok(true)) {
                 tracing::error!("the raft log's writer panicked");
             }
@@ -332,6 +340,7 @@ fn open_storage(
     dir: &Path,
     failed: watch::Sender<Option<String>>,
     view: watch::Sender<Arc<View>>,
+    awaited: Arc<Awaited>,
 ) -> Result<Storage, OpenError> {
     let io_failed = |source| OpenError::Io {
         dir: dir.to_owned(),
@@ -362,7 +371,7 @@ fn open_storage(
     let newest = snapshots.load(found.purged)?;
     Ok(Storage {
         pristine: found.pristine && newest.is_none(),
-        machine: Machine::open(snapshots, newest, view, log.durable()),
+        machine: Machine::open(snapshots, newest, view, log.durable(), awaited),
         log,
         writer,
         lock,

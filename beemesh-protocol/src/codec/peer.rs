@@ -20,7 +20,7 @@ messages! {
 
 fn request_size(request: &Request) -> usize {
     match &request.body {
-        RequestBody::Propose(commands) => {
+        RequestBody::Propose { commands, .. } => {
             SIZE_TYPICAL + commands.iter().map(command_size).sum::<usize>()
         }
         _ => SIZE_TYPICAL,
@@ -41,8 +41,8 @@ table! { HostReport = HostReport(HostReportArgs) "host_report" {
 table! { Reported = Reported(ReportedArgs) "reported" { host, report } }
 
 union! { RequestBody = PeerRequestBody(PeerRequestBodyArgs, PeerRequestUnion) "peer_request.body"
+    record Propose { commands, term } = PeerPropose(PeerProposeArgs) body_as_propose;
     record Reports { term, reports } = PeerReports(PeerReportsArgs) body_as_reports;
-    value Propose(commands) = PeerPropose(PeerProposeArgs) body_as_propose;
     value PreVote(last) = PeerPreVote(PeerPreVoteArgs) body_as_pre_vote;
     table Observe body_as_observe;
     unit ReadIndex;

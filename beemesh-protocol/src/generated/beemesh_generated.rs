@@ -12523,6 +12523,7 @@ impl<'a> ::flatbuffers::Follow<'a> for PeerPropose<'a> {
 
 impl<'a> PeerPropose<'a> {
   pub const VT_COMMANDS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_TERM: ::flatbuffers::VOffsetT = 6;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -12534,6 +12535,7 @@ impl<'a> PeerPropose<'a> {
     args: &'args PeerProposeArgs<'args>
   ) -> ::flatbuffers::WIPOffset<PeerPropose<'bldr>> {
     let mut builder = PeerProposeBuilder::new(_fbb);
+    builder.add_term(args.term);
     if let Some(x) = args.commands { builder.add_commands(x); }
     builder.finish()
   }
@@ -12546,6 +12548,13 @@ impl<'a> PeerPropose<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Command>>>>(PeerPropose::VT_COMMANDS, None)}
   }
+  #[inline]
+  pub fn term(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(PeerPropose::VT_TERM, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for PeerPropose<'_> {
@@ -12555,18 +12564,21 @@ impl ::flatbuffers::Verifiable for PeerPropose<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Command>>>>("commands", Self::VT_COMMANDS, false)?
+     .visit_field::<u64>("term", Self::VT_TERM, false)?
      .finish();
     Ok(())
   }
 }
 pub struct PeerProposeArgs<'a> {
     pub commands: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Command<'a>>>>>,
+    pub term: u64,
 }
 impl<'a> Default for PeerProposeArgs<'a> {
   #[inline]
   fn default() -> Self {
     PeerProposeArgs {
       commands: None,
+      term: 0,
     }
   }
 }
@@ -12579,6 +12591,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PeerProposeBuilder<'a, 'b, A>
   #[inline]
   pub fn add_commands(&mut self, commands: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Command<'b >>>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PeerPropose::VT_COMMANDS, commands);
+  }
+  #[inline]
+  pub fn add_term(&mut self, term: u64) {
+    self.fbb_.push_slot::<u64>(PeerPropose::VT_TERM, term, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PeerProposeBuilder<'a, 'b, A> {
@@ -12599,6 +12615,7 @@ impl ::core::fmt::Debug for PeerPropose<'_> {
   fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
     let mut ds = f.debug_struct("PeerPropose");
       ds.field("commands", &self.commands());
+      ds.field("term", &self.term());
       ds.finish()
   }
 }

@@ -63,7 +63,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Command, "command": changes().map(|change| Command { at_ms: 1_800_000_000_000, change });
         Snapshot, "snapshot": [Snapshot::default(), snapshot()];
         peer::Request, "peer_request": [
-            peer::RequestBody::Propose(vec![command()]),
+            peer::RequestBody::Propose { commands: vec![command()], term: 0 },
             peer::RequestBody::ReadIndex,
             peer::RequestBody::Observe(report()),
             peer::RequestBody::PreVote(Some(log_id(9))),
@@ -75,6 +75,7 @@ pub(crate) fn cases() -> Vec<Case> {
                     report: HostReport { takes_reports: true, ..report() },
                 }],
             },
+            peer::RequestBody::Propose { commands: vec![command()], term: 4 },
         ].map(|body| peer::Request { id: 3, body });
         peer::Reply, "peer_reply": peer_replies();
         Entry, "entry": entries();

@@ -1,9 +1,11 @@
 //! Proposals and linearizable reads, from any gateway.
 //!
 //! Shell: finds the leader and asks it, again and again until the caller's deadline. Just after an election, or while a
-//! stream is being opened again, a refusal lasts a moment; commands may be repeated, so it is retried.
+//! stream is being opened again, a refusal lasts a moment, so it is retried. What may have been taken is not, until it
+//! is known that it was not: when an entry of a later leader is applied here and the commands were not before it, they
+//! are in no later leader's log (Raft's leader completeness).
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use beemesh_protocol::{
     HostId,
@@ -16,9 +18,10 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Metrics, Node, Role,
+    awaited::Ticket,
     batch::{Refused, size_of},
     rpc::CallError,
-    types::NodeId,
+    types::{LeaderId, NodeId, last_led},
 };
 
 /// Pauses between attempts grow between these: an election takes up to two seconds.
@@ -81,13 +84,22 @@ pub(crate) enum ReadError {
     Stopped(String),
 }
 
+/// What became of commands that may have been taken.
+enum Settled {
+    Committed(Vec<Committed>),
+    /// They are in no log that counts, and can be proposed again.
+    Never,
+    /// It cannot be known on this host.
+    Unknown,
+}
+
 /// What an attempt came to.
 enum Attempt<T> {
     Done(T),
     /// Nothing happened.
     Refused,
-    /// Something may have happened.
-    Unknown,
+    /// Something may have happened, by this leader or an earlier one.
+    Unknown(LeaderId),
 }
 
 impl Node {
@@ -123,44 +135,77 @@ impl Node {
             let limit = PROPOSAL_BYTES_MAX;
             return Err(ProposeError::TooLarge { size, limit });
         }
-        let mut unknown = false;
+        let commands = Arc::new(commands);
+        let mut ticket = self.inner.awaited.expect(&commands);
         let mut pause = PAUSE_MIN;
         loop {
             self.still_running().map_err(ProposeError::Stopped)?;
-            match timeout_at(deadline, self.try_propose(&commands)).await {
+            let attempt = timeout_at(deadline, self.try_propose(&commands)).await;
+            let taken = match attempt {
                 Ok(Attempt::Done(committed)) => return Ok(committed),
-                Ok(Attempt::Refused) => {}
-                Ok(Attempt::Unknown) | Err(_) => unknown = true,
+                Ok(Attempt::Refused) => false,
+                Ok(Attempt::Unknown(taken_by)) => {
+                    match timeout_at(deadline, self.settled(&mut ticket, taken_by)).await {
+                        Ok(Settled::Committed(committed)) => return Ok(committed),
+                        Ok(Settled::Never) => false,
+                        Ok(Settled::Unknown) | Err(_) => true,
+                    }
+                }
+                Err(_) => true,
+            };
+            if taken {
+                let (_, silent) = self.silent();
+                return Err(ProposeError::Deadline { silent });
             }
             if !self.rest(&mut pause, deadline).await {
                 let (voters, silent) = self.silent();
-                return Err(if unknown {
-                    ProposeError::Deadline { silent }
-                } else {
-                    ProposeError::NoQuorum { voters, silent }
-                });
+                return Err(ProposeError::NoQuorum { voters, silent });
             }
         }
     }
 
+    /// Waits until it is known what became of commands that this leader or an earlier one may have taken.
+    async fn settled(&self, ticket: &mut Ticket<'_>, taken_by: LeaderId) -> Settled {
+        let mut raft = self.inner.raft.metrics();
+        let later = raft.wait_for(|now| {
+            let applied = now.last_applied;
+            applied.is_some_and(|last| last.leader_id > taken_by) || now.running_state.is_err()
+        });
+        tokio::select! {
+            biased;
+            told = ticket.told() => told.map_or(Settled::Unknown, Settled::Committed),
+            later = later => match later {
+                Ok(now) if now.running_state.is_ok() => Settled::Never,
+                Ok(_) | Err(_) => Settled::Unknown,
+            },
+        }
+    }
+
     async fn try_propose(&self, commands: &[Command]) -> Attempt<Vec<Committed>> {
+        let term = self.inner.metrics.borrow().term;
         match self.leader() {
             None => Attempt::Refused,
             Some(leader) if leader == self.inner.host => {
                 match self.inner.batcher.propose(commands.to_vec()).await {
                     Ok(committed) => Attempt::Done(committed),
                     // The entry may have been in the log when the leadership was lost.
-                    Err(Refused::NotLeader | Refused::Stopped) => Attempt::Unknown,
+                    Err(Refused::NotLeader | Refused::Stopped) => {
+                        let vote = self.inner.raft.server_metrics().borrow().vote;
+                        Attempt::Unknown(last_led(&vote, NodeId(leader)))
+                    }
                 }
             }
             Some(leader) => {
-                let request = RequestBody::Propose(commands.to_vec());
+                let commands = commands.to_vec();
+                let request = RequestBody::Propose { commands, term };
                 match self.inner.peers.ask(leader, request).await {
                     Ok(ReplyBody::Committed(committed)) => Attempt::Done(committed),
                     Ok(ReplyBody::NotLeader(_)) | Err(CallError::Unreachable { .. }) => {
                         Attempt::Refused
                     }
-                    Ok(_) | Err(CallError::Lost { .. }) => Attempt::Unknown,
+                    Ok(_) | Err(CallError::Lost { .. }) => {
+                        Attempt::Unknown(LeaderId::new(term, NodeId(leader)))
+                    }
                 }
             }
         }

@@ -4,6 +4,8 @@
 //! [`System`].
 
 #[cfg(test)]
+pub(crate) mod faulty;
+#[cfg(test)]
 pub(crate) mod held;
 
 use std::{
@@ -28,6 +30,11 @@ pub(crate) trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in a folder durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// How long a flush takes in simulated time, where time is simulated.
+    #[cfg(test)]
+    fn simulated(&self) -> Option<std::time::Duration> {
+        None
+    }
 }
 
 /// An open file.

@@ -24,7 +24,7 @@ use tokio::{
 
 use self::decide::{Facts, Leader, Next, OLD_PEER_PATIENCE};
 use super::{
-    Node,
+    Node, os,
     rpc::CallError,
     types::{LogId, NodeId, is_majority, log_id_out, role_in},
 };
@@ -111,7 +111,8 @@ impl Drop for StreamFrom<'_> {
 /// A random number from 0 up to 1.
 fn draw() -> f64 {
     // Without random bytes all hosts draw the same, which costs some attempts and nothing else.
-    f64::from(getrandom::u32().unwrap_or_default()) / (f64::from(u32::MAX) + 1.0)
+    let drawn = os::random().map_or(0, |drawn| (drawn >> 32) as u32);
+    f64::from(drawn) / (f64::from(u32::MAX) + 1.0)
 }
 
 /// Since when what is known is what it is, and what has been tried.

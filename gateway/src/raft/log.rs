@@ -41,6 +41,7 @@ use self::{
 use super::{
     AGAIN,
     disk::Disk,
+    os::blocking,
     types::{Entry, LogId, StorageError, TypeConfig, Vote, entry_in, entry_out},
 };
 
@@ -130,13 +131,10 @@ impl Log {
             rest,
         );
         let (queue, requests) = mpsc::channel(QUEUE_MAX);
-        let thread = thread::Builder::new()
-            .name("raft-log".into())
-            .spawn(move || writer.run(requests))
-            .map_err(|source| LogError::Io {
-                path: dir.to_owned(),
-                source,
-            })?;
+        let thread = begin(writer, requests).map_err(|source| LogError::Io {
+            path: dir.to_owned(),
+            source,
+        })?;
         let log = Self {
             host,
             shared,
@@ -230,12 +228,22 @@ impl Log {
             return Ok(slots.into_iter().filter_map(|slot| slot.entry).collect());
         }
         let read = move || slots.into_iter().map(load).collect::<io::Result<_>>();
-        tokio::task::spawn_blocking(read)
+        blocking(read)
             .await
-            .map_err(io::Error::other)
             .flatten()
             .map_err(|error| StorageIOError::read_logs(&error).into())
     }
+}
+
+/// Starts the writer's thread. In simulated time it is a task, and the thread ends at once.
+fn begin(writer: Writer, requests: mpsc::Receiver<Request>) -> io::Result<JoinHandle<()>> {
+    #[cfg(test)]
+    if writer.is_simulated() {
+        tokio::spawn(writer.run(requests));
+        return thread::Builder::new().spawn(|| ());
+    }
+    let run = move || futures::executor::block_on(writer.run(requests));
+    thread::Builder::new().name("raft-log".into()).spawn(run)
 }
 
 /// The entry of a slot, from memory or from its place.

@@ -19,7 +19,9 @@ use tokio::sync::watch;
 use self::snapshots::Snapshots;
 use super::{
     View,
+    awaited::Awaited,
     log::Durable,
+    os::blocking,
     types::{
         Entry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership, TypeConfig, meta_in,
         meta_out,
@@ -35,6 +37,7 @@ pub(crate) struct Machine {
     view: watch::Sender<Arc<View>>,
     snapshots: Arc<Snapshots>,
     durable: Durable,
+    awaited: Arc<Awaited>,
 }
 
 impl Machine {
@@ -44,6 +47,7 @@ impl Machine {
         newest: Option<(SnapshotMeta, State)>,
         view: watch::Sender<Arc<View>>,
         durable: Durable,
+        awaited: Arc<Awaited>,
     ) -> Self {
         let (meta, state) = newest.unwrap_or_default();
         let machine = Self {
@@ -53,6 +57,7 @@ impl Machine {
             view,
             snapshots,
             durable,
+            awaited,
         };
         machine.publish();
         machine
@@ -84,16 +89,19 @@ impl RaftStateMachine<TypeConfig> for Machine {
             reached.map_err(|error| StorageIOError::apply(last.log_id, &error))?;
         }
         let mut outcomes = Vec::with_capacity(entries.len());
+        let mut batches = Vec::new();
         let mut state = State::clone(&self.state);
         for entry in entries {
             let index = entry.log_id.index;
             outcomes.push(match entry.payload {
                 EntryPayload::Blank => Vec::new(),
-                EntryPayload::Normal(batch) => batch
-                    .0
-                    .iter()
-                    .map(|command| state.apply(index, command))
-                    .collect(),
+                EntryPayload::Normal(batch) => {
+                    let commands = batch.0.iter();
+                    let answers = commands.map(|command| state.apply(index, command));
+                    let answers = answers.collect();
+                    batches.push((index, batch, outcomes.len()));
+                    answers
+                }
                 EntryPayload::Membership(membership) => {
                     self.membership = StoredMembership::new(Some(entry.log_id), membership);
                     Vec::new()
@@ -103,6 +111,9 @@ impl RaftStateMachine<TypeConfig> for Machine {
         }
         self.state = Arc::new(state);
         self.publish();
+        for (index, batch, at) in batches {
+            self.awaited.applied(index, &batch.0, &outcomes[at]);
+        }
         Ok(outcomes)
     }
 
@@ -134,11 +145,13 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let out = meta_out(meta);
         blocking(move || snapshots.save(&out, &snapshot))
             .await
+            .and_then(|saved| saved.map_err(io::Error::other))
             .map_err(|error| StorageIOError::write_snapshot(signature, &error))?;
         self.state = Arc::new(State::from_snapshot(decoded));
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.publish();
+        self.awaited.skipped();
         Ok(())
     }
 
@@ -146,6 +159,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         let snapshots = Arc::clone(&self.snapshots);
         let newest = blocking(move || snapshots.newest())
             .await
+            .and_then(|newest| newest.map_err(io::Error::other))
             .map_err(|error| StorageIOError::read_snapshot(None, &error))?;
         Ok(newest.map(|file| Snapshot {
             meta: meta_in(file.meta),
@@ -167,10 +181,10 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
         let meta = meta_out(&self.meta);
         let bytes = blocking(move || {
             let bytes = state.to_snapshot().encode();
-            snapshots.save(&meta, &bytes)?;
-            Ok(bytes)
+            snapshots.save(&meta, &bytes).map(|()| bytes)
         })
         .await
+        .and_then(|saved| saved.map_err(io::Error::other))
         .map_err(|error| StorageIOError::write_snapshot(Some(self.meta.signature()), &error))?;
         Ok(Snapshot {
             meta: self.meta.clone(),
@@ -185,13 +199,4 @@ fn snapshot_id(applied: Option<LogId>) -> String {
         || "0-0".into(),
         |id| format!("{}-{}", id.leader_id.term, id.index),
     )
-}
-
-/// Runs disk work off the runtime's threads.
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, snapshots::SnapshotError> + Send + 'static,
-) -> io::Result<T> {
-    tokio::task::spawn_blocking(work)
-        .await?
-        .map_err(io::Error::other)
 }

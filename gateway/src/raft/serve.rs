@@ -95,13 +95,18 @@ impl Node {
                 (self.inner.observe)(reports);
                 ReplyBody::Noted
             }
-            RequestBody::Propose(commands) => {
+            RequestBody::Propose { commands, term } => {
                 if let Err(reply) = self.leading() {
                     return reply;
                 }
+                let leads = self.inner.metrics.borrow().term;
+                if ![0, leads].contains(&term) {
+                    return self.not_leader();
+                }
                 match timeout_at(deadline, self.inner.batcher.propose(commands)).await {
                     Ok(Ok(committed)) => ReplyBody::Committed(committed),
-                    Ok(Err(Refused::NotLeader)) => self.not_leader(),
+                    // The entry may have been in the log when the leadership was lost.
+                    Ok(Err(Refused::NotLeader)) => ReplyBody::Failed("leadership lost".into()),
                     Ok(Err(Refused::Stopped)) => ReplyBody::Failed("consensus stopped".into()),
                     Err(_) => ReplyBody::Failed("not committed in time".into()),
                 }

@@ -22,7 +22,7 @@ use super::{
 /// More than several elections on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-fn host(number: u8) -> HostId {
+pub(super) fn host(number: u8) -> HostId {
     HostId([number; 32])
 }
 
@@ -232,7 +232,7 @@ fn deadline() -> Instant {
 }
 
 /// A manifest with one ConfigMap of about this size.
-fn apply(manifest: usize, content: usize, size: usize) -> Command {
+pub(super) fn apply(manifest: usize, content: usize, size: usize) -> Command {
     let name = format!("config{manifest}");
     let body = format!("{{\"data\":{{\"n\":\"{content}{}\"}}}}", "x".repeat(size)).into_bytes();
     Command {

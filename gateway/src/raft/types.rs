@@ -15,7 +15,7 @@ use beemesh_protocol::{
     state::Command,
 };
 use bytes::Bytes;
-use openraft::{EmptyNode, EntryPayload, LeaderId, ServerState};
+use openraft::{EmptyNode, EntryPayload, ServerState};
 
 use super::Role;
 
@@ -56,6 +56,8 @@ openraft::declare_raft_types!(
 pub(crate) type Raft = openraft::Raft<TypeConfig>;
 pub(crate) type Entry = openraft::Entry<TypeConfig>;
 pub(crate) type LogId = openraft::LogId<NodeId>;
+/// Whose entry it is. Leaders are ordered by term and then by host: two may follow each other in one term.
+pub(crate) type LeaderId = openraft::LeaderId<NodeId>;
 pub(crate) type Vote = openraft::Vote<NodeId>;
 pub(crate) type Membership = openraft::Membership<NodeId, EmptyNode>;
 pub(crate) type StoredMembership = openraft::StoredMembership<NodeId, EmptyNode>;
@@ -71,6 +73,17 @@ pub(crate) fn role_in(state: ServerState) -> Role {
         ServerState::Candidate => Role::Candidate,
         ServerState::Leader => Role::Leader,
         ServerState::Shutdown => Role::Stopped,
+    }
+}
+
+/// The last leader that a node can have been when this is its vote.
+pub(crate) fn last_led(vote: &Vote, node: NodeId) -> LeaderId {
+    let LeaderId { term, .. } = vote.leader_id;
+    let own = LeaderId::new(term, node);
+    if own < vote.leader_id || (own == vote.leader_id && vote.committed) {
+        own
+    } else {
+        LeaderId::new(term.saturating_sub(1), node)
     }
 }
 
@@ -185,5 +198,28 @@ pub(crate) fn entry_out(entry: &Entry) -> raft::Entry {
             EntryPayload::Normal(batch) => Payload::Commands(batch.0.to_vec()),
             EntryPayload::Membership(membership) => Payload::Membership(membership_out(membership)),
         },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_has_led_by_its_vote_at_most_what_comes_before_it() {
+        let leader = |term, node: u64| LeaderId::new(term, NodeId::from(node));
+        let vote = |term, node, committed| Vote {
+            leader_id: leader(term, node),
+            committed,
+        };
+        for (vote, led) in [
+            (vote(4, 2, true), leader(4, 2)),
+            (vote(4, 2, false), leader(3, 2)),
+            // It may have led before the other one in the same term.
+            (vote(4, 3, true), leader(4, 2)),
+            (vote(4, 1, true), leader(3, 2)),
+        ] {
+            assert_eq!(last_led(&vote, NodeId::from(2)), led, "{vote}");
+        }
     }
 }

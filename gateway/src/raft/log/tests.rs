@@ -1,6 +1,5 @@
 //! The log against openraft's contract, torn writes, flipped bits, and every point at which a disk can fail.
 
-mod faulty;
 mod formats;
 
 use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
@@ -14,12 +13,12 @@ use openraft::{
 use tempfile::TempDir;
 use tokio::sync::watch;
 
-use self::faulty::{Fault, Faulty};
 use super::*;
 use crate::raft::{
     View,
     disk::{
         Disk, System,
+        faulty::{Fault, Faulty},
         held::{Access, Held},
     },
     machine::{Machine, snapshots::Snapshots},
@@ -166,7 +165,7 @@ impl StoreBuilder<TypeConfig, Log, Machine, TempDir> for OnDisk {
         Ok((
             dir,
             log,
-            Machine::open(snapshots, None, view, Durable::always()),
+            Machine::open(snapshots, None, view, Durable::always(), Arc::default()),
         ))
     }
 }
@@ -438,7 +437,7 @@ async fn nothing_acknowledged_is_lost_wherever_the_disk_fails() {
         for fault in [Fault::Error, Fault::Short, Fault::PowerCut] {
             for at in 0..operations {
                 let what = format!("{fault:?} at operation {at}, seed {seed}");
-                let disk = Faulty::new(Some((fault, at, seed)));
+                let mut disk = Faulty::new(Some((fault, at, seed)));
                 let (acknowledged, tried) = until_failure(&disk, dir).await;
                 disk.power_cut();
                 let mut open = Open::on(Arc::new(disk.clone()), dir)

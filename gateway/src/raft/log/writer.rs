@@ -25,6 +25,7 @@ use super::{
 };
 use crate::raft::{
     disk::Disk,
+    os,
     types::{LogId, TypeConfig, Vote},
 };
 
@@ -149,10 +150,15 @@ impl Writer {
         }
     }
 
-    /// Serves the queue until it is closed.
-    pub(crate) fn run(mut self, mut queue: mpsc::Receiver<Request>) {
+    #[cfg(test)]
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.disk.simulated().is_some()
+    }
+
+    /// Serves the queue until it is closed. To be run on a thread of its own: it waits for the disk.
+    pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut ended = false;
-        while !ended && let Some(first) = queue.blocking_recv() {
+        while !ended && let Some(first) = queue.recv().await {
             let mut size = first.size();
             let mut batch = vec![first];
             while size < BLOCK_BYTES_MAX
@@ -164,6 +170,10 @@ impl Writer {
             ended = batch
                 .iter()
                 .any(|request| matches!(request, Request::Close(_)));
+            #[cfg(test)]
+            if let Some(time) = self.disk.simulated() {
+                tokio::time::sleep(time).await;
+            }
             let result = self.settle(&batch);
             for done in batch.into_iter().filter_map(Request::done) {
                 done.tell(&result);
@@ -284,13 +294,12 @@ impl Writer {
             return Ok(());
         }
         let number = last.map_or(1, |live| live.segment.number + 1);
-        let mut tag = [0; 8];
-        getrandom::fill(&mut tag).map_err(|error| io::Error::other(error.to_string()))?;
+        let tag = os::random()?;
         let segment = segment::create(
             &*self.disk,
             &self.dir,
             number,
-            u64::from_le_bytes(tag),
+            tag,
             self.segment_bytes.max(HEADER as u64 + size),
         )?;
         self.segments.push_back(Live {

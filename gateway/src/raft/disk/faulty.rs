@@ -1,17 +1,18 @@
 //! A disk in memory that fails where it is told to, and forgets at a power cut what was not made durable.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard},
+    time::Duration,
 };
 
-use crate::raft::disk::{Disk, DiskFile};
+use super::{Disk, DiskFile};
 
 /// What happens at the chosen operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// It does nothing and fails; the disk goes on.
     Error,
     /// A write writes half and fails; anything else fails.
@@ -23,10 +24,50 @@ pub(super) enum Fault {
 /// The unit in which a disk keeps or loses what was written.
 const SECTOR: usize = 512;
 
-#[derive(Default, Clone)]
+#[derive(Default)]
 struct Content {
     now: Vec<u8>,
     durable: Vec<u8>,
+    /// Sectors that were written since the last flush.
+    dirty: BTreeSet<usize>,
+}
+
+impl Content {
+    fn write(&mut self, bytes: &[u8], at: usize) {
+        self.now.resize(self.now.len().max(at + bytes.len()), 0);
+        self.now[at..at + bytes.len()].copy_from_slice(bytes);
+        self.dirty
+            .extend(at / SECTOR..(at + bytes.len()).div_ceil(SECTOR));
+    }
+
+    fn flush(&mut self) {
+        for sector in std::mem::take(&mut self.dirty) {
+            self.keep(sector);
+        }
+        self.durable.resize(self.now.len(), 0);
+    }
+
+    fn keep(&mut self, sector: usize) {
+        let at = sector * SECTOR;
+        let end = (at + SECTOR).min(self.now.len());
+        self.durable.resize(self.durable.len().max(end), 0);
+        self.durable[at..end].copy_from_slice(&self.now[at..end]);
+    }
+
+    fn lose(&mut self, mut coin: impl FnMut() -> bool) {
+        let length = if coin() {
+            self.now.len()
+        } else {
+            self.durable.len()
+        };
+        for sector in std::mem::take(&mut self.dirty) {
+            if coin() {
+                self.keep(sector);
+            }
+        }
+        self.durable.resize(length, 0);
+        self.now.clone_from(&self.durable);
+    }
 }
 
 #[derive(Default)]
@@ -35,28 +76,51 @@ struct Everything {
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     operations: u64,
+    /// What fails, at which operation, and a seed.
+    plan: Option<(Fault, u64, u64)>,
     dead: bool,
-    /// After a power cut nothing fails any more.
+    /// After a power cut no plan fails anything any more.
     healed: bool,
+    /// Counts the times that whoever used it has ended.
+    life: u64,
+    /// How long each flush takes in simulated time; none outside of a simulation.
+    flush: Option<Duration>,
 }
 
+/// The disk. Clones share it, and are of the same life: with its end all of them fail.
 #[derive(Clone)]
-pub(super) struct Faulty {
+pub(crate) struct Faulty {
     all: Arc<Mutex<Everything>>,
-    plan: Option<(Fault, u64, u64)>,
+    life: u64,
 }
 
 impl Faulty {
     /// Fails at one operation in this way; the seed decides which sectors survive a power cut.
-    pub(super) fn new(plan: Option<(Fault, u64, u64)>) -> Self {
-        Self {
-            all: Arc::default(),
+    pub(crate) fn new(plan: Option<(Fault, u64, u64)>) -> Self {
+        let all = Everything {
             plan,
+            ..Everything::default()
+        };
+        Self {
+            all: Arc::new(Mutex::new(all)),
+            life: 0,
         }
     }
 
-    pub(super) fn operations(&self) -> u64 {
+    pub(crate) fn operations(&self) -> u64 {
         self.lock().operations
+    }
+
+    /// From now on each flush takes this long in simulated time.
+    pub(crate) fn set_flush(&self, time: Duration) {
+        self.lock().flush = Some(time);
+    }
+
+    /// The next operation that changes anything fails; the disk goes on.
+    pub(crate) fn fail_next(&self, fault: Fault) {
+        let mut all = self.lock();
+        all.plan = Some((fault, all.operations, 0));
+        all.healed = false;
     }
 
     fn lock(&self) -> MutexGuard<'_, Everything> {
@@ -66,12 +130,15 @@ impl Faulty {
     /// Counts an operation that changes the disk; what happens to it.
     fn operation(&self) -> (MutexGuard<'_, Everything>, Option<Fault>) {
         let mut all = self.lock();
+        if all.life != self.life {
+            return (all, Some(Fault::Error));
+        }
         let number = all.operations;
         all.operations += 1;
         if all.dead {
             return (all, Some(Fault::PowerCut));
         }
-        let fault = self
+        let fault = all
             .plan
             .filter(|(_, at, _)| *at == number && !all.healed)
             .map(|(fault, ..)| fault);
@@ -89,18 +156,25 @@ impl Faulty {
     }
 
     /// The machine goes down and comes back: each sector that was not flushed is there or is not, and so is each name.
-    pub(super) fn power_cut(&self) {
-        let mut random = self
+    pub(crate) fn power_cut(&mut self) {
+        let seed = self
+            .lock()
             .plan
             .map_or(0, |(_, at, seed)| at * 31 + seed * 7919 + 1);
+        self.power_cut_by(seed);
+    }
+
+    /// The same by a seed that is not 0.
+    pub(crate) fn power_cut_by(&mut self, seed: u64) {
+        let mut random = seed;
         let mut coin = move || {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
             random.is_multiple_of(2)
         };
+        self.end_life();
         let mut all = self.lock();
-        (all.dead, all.healed) = (false, true);
         // Names are journalled in order: either the later changes are there or they are not.
         if coin() {
             all.names = all.durable_names.clone();
@@ -108,29 +182,25 @@ impl Faulty {
             all.durable_names = all.names.clone();
         }
         for file in &mut all.files {
-            let length = if coin() {
-                file.now.len()
-            } else {
-                file.durable.len()
-            };
-            let mut survived = file.durable.clone();
-            survived.resize(length, 0);
-            for at in (0..length.min(file.now.len())).step_by(SECTOR) {
-                if coin() {
-                    let end = (at + SECTOR).min(length).min(file.now.len());
-                    survived[at..end].copy_from_slice(&file.now[at..end]);
-                }
-            }
-            file.now = survived.clone();
-            file.durable = survived;
+            file.lose(&mut coin);
         }
+    }
+
+    /// Whoever used it has ended, and what was written stays: the machine goes on.
+    pub(crate) fn end_life(&mut self) {
+        let mut all = self.lock();
+        all.life += 1;
+        (all.dead, all.healed) = (false, true);
+        let life = all.life;
+        drop(all);
+        self.life = life;
     }
 }
 
 impl Disk for Faulty {
-    fn list(&self, _: &Path) -> io::Result<Vec<String>> {
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         let all = self.lock();
-        let names = all.names.keys();
+        let names = all.names.keys().filter(|path| path.parent() == Some(dir));
         Ok(names
             .map(|path| path.file_name().unwrap().to_str().unwrap().to_owned())
             .collect())
@@ -162,13 +232,21 @@ impl Disk for Faulty {
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.changed(|all| {
-            all.names.remove(path).unwrap();
-        })
+        let mut found = true;
+        self.changed(|all| found = all.names.remove(path).is_some())?;
+        if found {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::NotFound.into())
+        }
     }
 
     fn sync_dir(&self, _: &Path) -> io::Result<()> {
         self.changed(|all| all.durable_names = all.names.clone())
+    }
+
+    fn simulated(&self) -> Option<Duration> {
+        self.lock().flush
     }
 }
 
@@ -196,23 +274,17 @@ impl DiskFile for FaultyFile {
             None => bytes.len(),
             Some(Fault::Short) => bytes.len() / 2,
             // Power fails while it is being written: any part of it may arrive.
-            Some(Fault::PowerCut) if all.operations == self.disk.plan.map_or(0, |p| p.1 + 1) => {
+            Some(Fault::PowerCut) if all.operations == all.plan.map_or(0, |p| p.1 + 1) => {
                 bytes.len()
             }
             Some(Fault::Error | Fault::PowerCut) => 0,
         };
         let at = usize::try_from(offset).unwrap();
-        let file = &mut all.files[self.number].now;
-        file.resize(file.len().max(at + count), 0);
-        file[at..at + count].copy_from_slice(&bytes[..count]);
+        all.files[self.number].write(&bytes[..count], at);
         fault.map_or(Ok(()), |fault| Err(io::Error::other(format!("{fault:?}"))))
     }
 
     fn sync(&self) -> io::Result<()> {
-        let number = self.number;
-        self.disk.changed(|all| {
-            let file = &mut all.files[number];
-            file.durable = file.now.clone();
-        })
+        self.disk.changed(|all| all.files[self.number].flush())
     }
 }

@@ -1,0 +1,166 @@
+//! Proposals of this host, until their entry is applied here: the answer of a leader can get lost, the entry cannot.
+//!
+//! Output: what became of a proposal, also when nobody answered. Whoever proposes may only repeat what can never be
+//! committed any more, because a repeated command could undo what came in between.
+
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+use beemesh_protocol::{
+    peer::{Committed, Outcome},
+    state::{Change, Command},
+};
+use tokio::sync::oneshot;
+
+/// Proposals that wait, by a hash of their first command.
+#[derive(Default)]
+pub(crate) struct Awaited {
+    waiting: Mutex<HashMap<u64, Vec<Waiting>>>,
+}
+
+struct Waiting {
+    commands: Arc<Vec<Command>>,
+    tell: oneshot::Sender<Vec<Committed>>,
+}
+
+/// One proposal that waits; it does no longer when this is dropped.
+pub(crate) struct Ticket<'a> {
+    awaited: &'a Awaited,
+    hash: u64,
+    told: oneshot::Receiver<Vec<Committed>>,
+}
+
+impl Awaited {
+    fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Vec<Waiting>>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// From now on the commands are looked for in what is applied here.
+    pub(crate) fn expect(&self, commands: &Arc<Vec<Command>>) -> Ticket<'_> {
+        let (tell, told) = oneshot::channel();
+        let hash = commands.first().map_or(0, hash);
+        let commands = Arc::clone(commands);
+        let waiting = Waiting { commands, tell };
+        self.waiting().entry(hash).or_default().push(waiting);
+        Ticket {
+            awaited: self,
+            hash,
+            told,
+        }
+    }
+
+    /// An entry was applied here, with these outcomes.
+    pub(crate) fn applied(&self, index: u64, commands: &[Command], outcomes: &[Outcome]) {
+        let mut waiting = self.waiting();
+        if waiting.is_empty() {
+            return;
+        }
+        for (at, command) in commands.iter().enumerate() {
+            let Some(same) = waiting.get_mut(&hash(command)) else {
+                continue;
+            };
+            let is_here = |one: &mut Waiting| commands[at..].starts_with(&one.commands);
+            for one in same.extract_if(.., is_here) {
+                let own = outcomes[at..].iter().take(one.commands.len());
+                let own = own.map(|outcome| Committed {
+                    index,
+                    outcome: outcome.clone(),
+                });
+                // Whoever waited may have its answer.
+                drop(one.tell.send(own.collect()));
+            }
+        }
+    }
+
+    /// Entries were skipped, for a snapshot came instead: what is in them is not known here.
+    pub(crate) fn skipped(&self) {
+        self.waiting().clear();
+    }
+}
+
+impl Ticket<'_> {
+    /// The outcomes, once the entry is applied here; nothing when that cannot be known.
+    pub(crate) async fn told(&mut self) -> Option<Vec<Committed>> {
+        (&mut self.told).await.ok()
+    }
+}
+
+impl Drop for Ticket<'_> {
+    fn drop(&mut self) {
+        self.told.close();
+        let mut waiting = self.awaited.waiting();
+        if let Some(same) = waiting.get_mut(&self.hash) {
+            same.retain(|one| !one.tell.is_closed());
+            if same.is_empty() {
+                waiting.remove(&self.hash);
+            }
+        }
+    }
+}
+
+/// Tells most commands apart by what is cheap to look at; equality decides.
+fn hash(command: &Command) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    command.at_ms.hash(&mut hasher);
+    match &command.change {
+        Change::Apply { manifest, objects } => {
+            manifest.hash(&mut hasher);
+            objects.first().map(|object| object.hash).hash(&mut hasher);
+        }
+        Change::DeleteManifest { manifest } => manifest.hash(&mut hasher),
+        Change::DeleteWorkload { workload } => workload.hash(&mut hasher),
+        Change::Found { .. }
+        | Change::PutToken(_)
+        | Change::Admit { .. }
+        | Change::PutHost(_)
+        | Change::RemoveHost { .. } => {}
+    }
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn delete(manifest: &str) -> Command {
+        Command {
+            at_ms: 1,
+            change: Change::DeleteManifest {
+                manifest: manifest.to_owned(),
+            },
+        }
+    }
+
+    #[tokio::test]
+    async fn a_proposal_hears_of_its_own_entry_and_of_a_snapshot_instead() {
+        let awaited = Awaited::default();
+        let commands =
+            |names: &[&str]| Arc::new(names.iter().map(|n| delete(n)).collect::<Vec<_>>());
+        let mut ours = awaited.expect(&commands(&["b", "c"]));
+        let mut lost = awaited.expect(&commands(&["b"]));
+        drop(awaited.expect(&commands(&["b", "c"])));
+        let all = commands(&["a", "b", "c"]);
+        let outcomes: Vec<_> = ["0", "1", "2"]
+            .map(|n| Outcome::Deleted(vec![n.into()]))
+            .into();
+        awaited.applied(6, &all[..2], &outcomes[..2]);
+        assert!(ours.told.try_recv().is_err(), "only a part of it");
+        assert_eq!(lost.told().await.map(|told| told[0].index), Some(6));
+        awaited.applied(7, &all, &outcomes);
+        let told = ours.told().await.expect("applied");
+        let of = |n: &str| Committed {
+            index: 7,
+            outcome: Outcome::Deleted(vec![n.into()]),
+        };
+        assert_eq!(told, [of("1"), of("2")]);
+        lost = awaited.expect(&all);
+        awaited.skipped();
+        assert_eq!(lost.told().await, None);
+        drop(lost);
+        drop(ours);
+        assert!(awaited.waiting().is_empty());
+    }
+}

@@ -1,0 +1,105 @@
+//! Whole nodes over simulated time, network and disks: what a seed does to them, and what must hold all the same.
+//!
+//! Each seed runs in a process of its own, in which all chance is the seed's, so that it happens again. Clients put and read
+//! manifests through all hosts while hosts lose power, gateways are killed, disks fail or are slow and the network is cut.
+//! Held is Raft's safety ("In Search of an Understandable Consensus Algorithm", figure 3, without its first line: openraft's
+//! leaders are ordered by term and host, and two may follow each other in one term): the same entries at the same indexes,
+//! hence the same states, and what was committed stays. So is that each manifest is a linearizable register, that what was
+//! refused never happened, and that all hosts agree soon after the last fault is mended.
+
+pub(super) mod chance;
+mod history;
+mod net;
+mod world;
+
+use std::{
+    env,
+    process::{Command, Output},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+};
+
+use self::{
+    chance::{SEED, seed},
+    world::World,
+};
+use super::os::SIMULATED;
+
+/// How many seeds run when nobody says how many, from 1 on.
+const SEEDS: u64 = 100;
+/// The environment variable that says which: `FROM..TO`.
+const RANGE: &str = "BEEMESH_SEEDS";
+
+#[test]
+fn seeds_change_nothing_of_what_was_acknowledged() {
+    if let Some(seed) = seed() {
+        return simulate(seed);
+    }
+    let range = env::var(RANGE).unwrap_or_else(|_| format!("1..{}", SEEDS + 1));
+    let (from, to) = range.split_once("..").expect("FROM..TO");
+    let (from, to): (u64, u64) = (from.parse().expect("FROM"), to.parse().expect("TO"));
+    let next = AtomicU64::new(from);
+    let failed: Vec<(u64, String)> = thread::scope(|scope| {
+        let workers = thread::available_parallelism().map_or(1, usize::from);
+        let work = || {
+            let take = || Some(next.fetch_add(1, Ordering::Relaxed)).filter(|seed| *seed < to);
+            let outputs = std::iter::from_fn(take).map(|seed| (seed, alone(seed)));
+            let failed = outputs.filter(|(_, output)| !output.status.success());
+            failed
+                .map(|(seed, output)| (seed, words(&output)))
+                .collect::<Vec<_>>()
+        };
+        let workers: Vec<_> = (0..workers).map(|_| scope.spawn(work)).collect();
+        let ended = workers
+            .into_iter()
+            .flat_map(|worker| worker.join().expect("a worker"));
+        ended.collect()
+    });
+    for (seed, said) in failed.iter().take(3) {
+        eprintln!("{SEED}={seed}:\n{said}");
+    }
+    let seeds: Vec<u64> = failed.iter().map(|(seed, _)| *seed).collect();
+    assert!(seeds.is_empty(), "of {} seeds: {seeds:?}", to - from);
+}
+
+#[test]
+fn a_seed_does_the_same_again() {
+    if seed().is_some() {
+        return;
+    }
+    let trace = || {
+        let said = words(&alone(7));
+        let lines = said.lines().filter(|line| line.starts_with("at "));
+        lines.map(str::to_owned).collect::<Vec<_>>()
+    };
+    let first = trace();
+    assert!(first.len() > 20, "{first:#?}");
+    assert_eq!(first, trace());
+}
+
+/// Runs one seed in a process of its own.
+fn alone(seed: u64) -> Output {
+    let name = "raft::simulation::seeds_change_nothing_of_what_was_acknowledged";
+    Command::new(env::current_exe().expect("this program"))
+        .args(["--exact", name, "--nocapture", "--test-threads=1"])
+        .env(SEED, seed.to_string())
+        .output()
+        .expect("this program again")
+}
+
+fn words(output: &Output) -> String {
+    let both = [&output.stdout[..], &output.stderr].concat();
+    String::from_utf8_lossy(&both).into_owned()
+}
+
+fn simulate(seed: u64) {
+    SIMULATED.set(Some(seed));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .expect("a runtime");
+    let world = runtime.block_on(World::run(seed));
+    let violations = world.violations();
+    assert!(violations.is_empty(), "seed {seed}: {violations:#?}");
+}

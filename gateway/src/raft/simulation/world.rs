@@ -1,0 +1,538 @@
+//! The hosts, the clients, and what happens to them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use beemesh_protocol::{
+    ClusterId, HostId,
+    state::{Change, Command, Host},
+};
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+use tokio::{
+    task::JoinSet,
+    time::{Instant, sleep, timeout},
+};
+
+use super::{
+    super::{
+        ProposeError, Role, Settings, View,
+        disk::faulty::{Fault, Faulty},
+        tests::{apply, host},
+    },
+    chance::Chance,
+    history::{History, Op},
+    net::{Net, Socket},
+};
+use crate::raft::Node;
+
+/// Manifests that the clients write.
+const MANIFESTS: u64 = 3;
+const CLIENTS: u64 = 5;
+/// How long things happen.
+const TROUBLE: Duration = Duration::from_secs(20);
+/// After the last fault is mended, all hosts agree within this.
+const AGREE_MAX: Duration = Duration::from_secs(20);
+
+/// One host.
+struct Machine {
+    dir: TempDir,
+    disk: Mutex<Faulty>,
+    life: AtomicU64,
+    /// Held while its gateway begins or ends.
+    running: tokio::sync::Mutex<Option<Node>>,
+}
+
+/// Everything there is.
+pub(super) struct World {
+    chance: Mutex<Chance>,
+    net: Arc<Net>,
+    machines: BTreeMap<HostId, Machine>,
+    history: Mutex<History>,
+    /// Hashes of states by the index of the last entry in them.
+    states: Mutex<BTreeMap<u64, [u8; 32]>>,
+    violations: Mutex<Vec<String>>,
+    values: AtomicU64,
+    over: AtomicBool,
+    begun: Instant,
+}
+
+impl World {
+    /// Lets a seed happen.
+    pub(super) async fn run(seed: u64) -> Arc<Self> {
+        let mut chance = Chance::new(seed, 1);
+        let count = if chance.below(3) == 0 { 5 } else { 3 };
+        let machines = (1..=count).map(|number| (host(number), Machine::new()));
+        let world = Arc::new(Self {
+            net: Net::new(Chance::new(seed, 2)),
+            chance: Mutex::new(chance),
+            machines: machines.collect(),
+            history: Mutex::default(),
+            states: Mutex::default(),
+            violations: Mutex::default(),
+            values: AtomicU64::new(1),
+            over: AtomicBool::new(false),
+            begun: Instant::now(),
+        });
+        world.form().await;
+        let mut clients = JoinSet::new();
+        for number in 0..CLIENTS {
+            let chance = Chance::new(seed, 10 + number);
+            clients.spawn(Arc::clone(&world).client(chance));
+        }
+        while world.begun.elapsed() < TROUBLE && world.violations().is_empty() {
+            world.strike().await;
+        }
+        world.over.store(true, Ordering::Relaxed);
+        while clients.join_next().await.is_some() {}
+        world.mend().await;
+        world
+    }
+
+    /// What did not hold.
+    pub(super) fn violations(&self) -> Vec<String> {
+        self.violations.lock().unwrap().clone()
+    }
+
+    fn violated(&self, what: String) {
+        self.say(&what);
+        self.violations.lock().unwrap().push(what);
+    }
+
+    fn say(&self, what: &str) {
+        eprintln!("at {:.6}: {what}", self.begun.elapsed().as_secs_f64());
+    }
+
+    fn chance<T>(&self, draw: impl FnOnce(&mut Chance) -> T) -> T {
+        draw(&mut self.chance.lock().unwrap())
+    }
+
+    fn hosts(&self) -> Vec<HostId> {
+        self.machines.keys().copied().collect()
+    }
+
+    /// All hosts in one cluster.
+    async fn form(self: &Arc<Self>) {
+        for host in self.hosts() {
+            self.begin(host).await;
+        }
+        let up = self.net.up();
+        let found = Command {
+            at_ms: 0,
+            change: Change::Found {
+                cluster: ClusterId([1; 16]),
+                host: Host {
+                    id: up[0].0,
+                    name: "h1".into(),
+                    addresses: Vec::new(),
+                    labels: BTreeMap::new(),
+                },
+            },
+        };
+        let soon = Instant::now() + Duration::from_secs(5);
+        up[0].1.found(found, soon).await.expect("a cluster");
+        let hosts = self.hosts();
+        let wanted: BTreeSet<HostId> = hosts.iter().copied().collect();
+        let there = |node: &Node| node.metrics().borrow().voters == wanted;
+        while !up.iter().all(|(_, node, _)| there(node)) {
+            assert!(self.begun.elapsed() < AGREE_MAX, "not all hosts vote");
+            // Whatever fails is tried again.
+            let _ = up[0].1.reconcile_members(&hosts).await;
+            sleep(Duration::from_millis(20)).await;
+        }
+        self.say("formed");
+    }
+
+    /// Starts a host's gateway, unless it runs.
+    async fn begin(self: &Arc<Self>, host: HostId) {
+        let machine = &self.machines[&host];
+        let mut running = machine.running.lock().await;
+        if running.is_some() {
+            return;
+        }
+        let life = machine.life.fetch_add(1, Ordering::Relaxed) + 1;
+        let disk = {
+            let mut disk = machine.disk.lock().unwrap();
+            // A fault that was not met is over.
+            disk.end_life();
+            disk.clone()
+        };
+        let opened = Node::open(Settings {
+            dir: machine.dir.path().to_owned(),
+            disk: Arc::new(disk),
+            host,
+            dial: Arc::new(Socket {
+                host,
+                life,
+                net: Arc::clone(&self.net),
+            }),
+            observe: Arc::new(|_| {}),
+        });
+        let node = match opened.await {
+            Ok(node) => node,
+            Err(error) => return self.violated(format!("{} does not start: {error}", name(host))),
+        };
+        *running = Some(node.clone());
+        self.net.begin(host, node.clone(), life);
+        self.say(&format!("{} begins", name(host)));
+        tokio::spawn(Arc::clone(self).watch(host, node.clone(), life));
+        tokio::spawn(Arc::clone(self).restart(host, node, life));
+    }
+
+    /// A host's gateway ends, with or without its machine.
+    async fn end(&self, host: HostId, power: bool) {
+        let machine = &self.machines[&host];
+        let mut running = machine.running.lock().await;
+        let Some(node) = running.take() else { return };
+        let seed = self.chance(Chance::draw) | 1;
+        {
+            let mut disk = machine.disk.lock().unwrap();
+            if power {
+                disk.power_cut_by(seed);
+            } else {
+                disk.end_life();
+            }
+        }
+        self.net.end(host, power);
+        let how = if power { "loses power" } else { "ends" };
+        self.say(&format!("{} {how}", name(host)));
+        node.close().await;
+    }
+
+    /// What systemd does with a gateway that gives up. What its disk has of the last writes is not known.
+    fn restart(
+        self: Arc<Self>,
+        host: HostId,
+        node: Node,
+        life: u64,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send>> {
+        Box::pin(async move {
+            let reason = node.failed().await;
+            if self.net.lives(host, life) {
+                let dir = self.machines[&host].dir.path().display().to_string();
+                let reason = reason.replace(&dir, "");
+                self.say(&format!("{} gives up: {reason}", name(host)));
+                self.end(host, true).await;
+                sleep(Duration::from_millis(100)).await;
+                self.begin(host).await;
+            }
+        })
+    }
+
+    /// Holds what a node says against what others say.
+    async fn watch(self: Arc<Self>, host: HostId, node: Node, life: u64) {
+        let (mut view, mut metrics) = (node.state(), node.metrics());
+        let (mut applied, mut led) = (0, None);
+        loop {
+            let now = Arc::clone(&view.borrow_and_update());
+            let said = metrics.borrow_and_update().clone();
+            if !self.net.lives(host, life) {
+                return;
+            }
+            if now.applied < applied {
+                self.violated(format!("{} went back from {applied}", name(host)));
+            }
+            applied = now.applied;
+            self.compare(host, &now);
+            if said.role == Role::Leader && led != Some(said.term) {
+                led = Some(said.term);
+                self.say(&format!("{} leads in term {}", name(host), said.term));
+            }
+            let changed = tokio::select! {
+                changed = view.changed() => changed,
+                changed = metrics.changed() => changed,
+            };
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+
+    fn compare(&self, host: HostId, view: &View) {
+        let hash: [u8; 32] = Sha256::digest(view.state.to_snapshot().encode()).into();
+        let mut states = self.states.lock().unwrap();
+        let known = *states.entry(view.applied).or_insert(hash);
+        drop(states);
+        if known != hash {
+            let index = view.applied;
+            self.violated(format!("{} has another state at {index}", name(host)));
+        }
+    }
+
+    /// Asks one thing after the other until all is over.
+    async fn client(self: Arc<Self>, mut chance: Chance) {
+        while !self.over.load(Ordering::Relaxed) {
+            sleep(chance.millis(0, 300)).await;
+            let up = self.net.up();
+            let Some((host, node, life)) = chance.pick(&up) else {
+                continue;
+            };
+            let manifest = usize::try_from(chance.below(MANIFESTS)).unwrap_or(0);
+            let deadline = Instant::now() + chance.millis(200, 5000);
+            let write = (chance.below(2) == 0).then(|| self.values.fetch_add(1, Ordering::Relaxed));
+            self.ask(*host, node, *life, manifest, write, deadline)
+                .await;
+        }
+    }
+
+    async fn ask(
+        &self,
+        host: HostId,
+        node: &Node,
+        life: u64,
+        manifest: usize,
+        write: Option<u64>,
+        deadline: Instant,
+    ) {
+        let op = write.map_or(Op::Read(0), Op::Write);
+        let call = self.history.lock().unwrap().call(manifest, op);
+        let done = match write {
+            Some(value) => {
+                let content = usize::try_from(value).unwrap_or(0);
+                let command = apply(manifest, content, 0);
+                match node.propose(vec![command], deadline).await {
+                    Ok(_) => Some(op),
+                    Err(ProposeError::NoQuorum { .. }) => {
+                        self.history.lock().unwrap().refuse(call);
+                        None
+                    }
+                    Err(_) => None,
+                }
+            }
+            None => {
+                let read = node.read_index(deadline).await;
+                let view = Arc::clone(&node.state().borrow());
+                read.ok().map(|()| Op::Read(content(&view, manifest)))
+            }
+        };
+        // Whoever asked a gateway that has ended got no answer.
+        if let Some(op) = done.filter(|_| self.net.lives(host, life)) {
+            self.history.lock().unwrap().answer(call, op);
+        }
+    }
+
+    fn leader(&self) -> Option<HostId> {
+        let up = self.net.up();
+        let mut leading = up.iter().filter(|(_, node, _)| {
+            let metrics = node.metrics();
+            metrics.borrow().role == Role::Leader
+        });
+        leading.next().map(|(host, ..)| *host)
+    }
+
+    /// One fault, for a while.
+    async fn strike(self: &Arc<Self>) {
+        let hosts = self.hosts();
+        let one = self.chance(|chance| *chance.pick(&hosts).expect("a host"));
+        let victim = self
+            .leader()
+            .filter(|_| self.chance(|c| c.below(2)) == 0)
+            .unwrap_or(one);
+        let others: Vec<HostId> = hosts.into_iter().filter(|host| *host != victim).collect();
+        let other = self.chance(|chance| *chance.pick(&others).expect("another host"));
+        let long = self.chance(|chance| chance.millis(100, 5000));
+        match self.chance(|chance| chance.below(10)) {
+            0 => self.away(victim, false, long / 10).await,
+            1 | 2 => self.away(victim, true, long).await,
+            3 => {
+                self.say(&format!("{} is cut off", name(victim)));
+                for other in others {
+                    self.net.cut(victim, other);
+                    self.net.cut(other, victim);
+                }
+                self.healed_after(long).await;
+            }
+            4 => {
+                self.say(&format!("{} does not reach {}", name(victim), name(other)));
+                self.net.cut(victim, other);
+                self.healed_after(long).await;
+            }
+            5 => {
+                self.say(&format!("{} and {} are apart", name(victim), name(other)));
+                self.net.cut(victim, other);
+                self.net.cut(other, victim);
+                self.healed_after(long).await;
+            }
+            6 => {
+                self.say(&format!("{}'s disk is slow", name(victim)));
+                let disk = self.machines[&victim].disk.lock().unwrap().clone();
+                disk.set_flush(long / 4);
+                sleep(long).await;
+                disk.set_flush(FLUSH);
+            }
+            7 => {
+                let fault = self.chance(|c| *c.pick(&[Fault::Error, Fault::Short]).expect("one"));
+                self.say(&format!("{}'s disk: {fault:?}", name(victim)));
+                self.machines[&victim].disk.lock().unwrap().fail_next(fault);
+                sleep(long / 4).await;
+            }
+            8 => {
+                self.say("the network is slow");
+                self.net.set_latency(long / 8);
+                sleep(long).await;
+                self.net.set_latency(LATENCY);
+            }
+            _ => self.shorten(victim).await,
+        }
+        // Some faults come on top of others.
+        if self.chance(|chance| chance.below(2)) == 0 {
+            sleep(long / 2).await;
+        }
+    }
+
+    async fn healed_after(self: &Arc<Self>, time: Duration) {
+        if self.chance(|chance| chance.below(3)) == 0 {
+            let world = Arc::clone(self);
+            tokio::spawn(async move {
+                sleep(time).await;
+                world.net.heal();
+                world.say("healed");
+            });
+        } else {
+            sleep(time).await;
+            self.net.heal();
+            self.say("healed");
+        }
+    }
+
+    /// A gateway or a whole machine is away for a while.
+    async fn away(self: &Arc<Self>, host: HostId, power: bool, time: Duration) {
+        self.end(host, power).await;
+        let world = Arc::clone(self);
+        let back = async move {
+            sleep(time).await;
+            world.begin(host).await;
+        };
+        if self.chance(|chance| chance.below(3)) == 0 {
+            tokio::spawn(back);
+        } else {
+            back.await;
+        }
+    }
+
+    /// A host takes a snapshot and forgets the entries before it.
+    async fn shorten(&self, host: HostId) {
+        let up = self.net.up();
+        let Some((_, node, _)) = up.iter().find(|(up, ..)| *up == host) else {
+            return;
+        };
+        self.say(&format!("{} takes a snapshot", name(host)));
+        let raft = &node.inner.raft;
+        let last = node.state().borrow().applied;
+        // Consensus may have ended there; that is its own matter.
+        if raft.trigger().snapshot().await.is_ok() {
+            let taken = raft.wait(Some(Duration::from_secs(2)));
+            let taken = taken.metrics(|m| m.snapshot.is_some_and(|id| id.index >= last), "taken");
+            if taken.await.is_ok() {
+                let _ = raft.trigger().purge_log(last).await;
+            }
+        }
+    }
+
+    /// Ends all faults; then everybody agrees soon, and everything that clients were told can be explained.
+    async fn mend(self: &Arc<Self>) {
+        self.net.heal();
+        self.net.set_latency(LATENCY);
+        for machine in self.machines.values() {
+            machine.disk.lock().unwrap().set_flush(FLUSH);
+        }
+        for host in self.hosts() {
+            self.begin(host).await;
+        }
+        self.say("mended");
+        if timeout(AGREE_MAX, self.agree()).await.is_err() {
+            let up = self.net.up();
+            let said = up
+                .iter()
+                .map(|(host, node, _)| (name(*host), node.metrics().borrow().clone()));
+            let said: Vec<_> = said.collect();
+            self.violated(format!("no agreement after {AGREE_MAX:?}: {said:?}"));
+        }
+        let history = self.history.lock().unwrap();
+        self.say(&format!("{} answers", history.answered()));
+        for what in history.violations() {
+            self.violated(what);
+        }
+    }
+
+    /// Each host reads and writes, and then all have applied the same.
+    async fn agree(self: &Arc<Self>) {
+        for host in self.hosts() {
+            loop {
+                let up = self.net.up();
+                let Some((_, node, life)) = up.iter().find(|(up, ..)| *up == host) else {
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                };
+                let value = self.values.fetch_add(1, Ordering::Relaxed);
+                let before = self.history.lock().unwrap().answered();
+                for manifest in 0..3 {
+                    let soon = Instant::now() + Duration::from_secs(5);
+                    self.ask(host, node, *life, manifest, None, soon).await;
+                }
+                let soon = Instant::now() + Duration::from_secs(5);
+                self.ask(host, node, *life, 0, Some(value), soon).await;
+                if self.history.lock().unwrap().answered() == before + 4 {
+                    break;
+                }
+            }
+        }
+        loop {
+            let applied: BTreeSet<u64> = self
+                .net
+                .up()
+                .iter()
+                .map(|(_, node, _)| node.state().borrow().applied)
+                .collect();
+            if applied.len() == 1 {
+                return;
+            }
+            sleep(Duration::from_millis(50)).await;
+        }
+    }
+}
+
+/// A flush of a good disk.
+const FLUSH: Duration = Duration::from_millis(1);
+/// The longest way through a good network.
+const LATENCY: Duration = Duration::from_millis(2);
+
+impl Machine {
+    fn new() -> Self {
+        let disk = Faulty::new(None);
+        disk.set_flush(FLUSH);
+        Self {
+            dir: tempfile::tempdir().expect("a folder"),
+            disk: Mutex::new(disk),
+            life: AtomicU64::new(0),
+            running: tokio::sync::Mutex::default(),
+        }
+    }
+}
+
+fn name(host: HostId) -> String {
+    format!("h{}", host.0[0])
+}
+
+/// The content of a manifest that was written by [`apply`]; 0 when there is none.
+fn content(view: &View, manifest: usize) -> u64 {
+    let wanted = format!("config{manifest}");
+    let mut manifests = view.state.manifests();
+    let found = manifests.find(|manifest| manifest.name == wanted);
+    found.map_or(0, |manifest| {
+        let body = String::from_utf8_lossy(&manifest.objects[0].body).into_owned();
+        let digits = body
+            .chars()
+            .filter(char::is_ascii_digit)
+            .collect::<String>();
+        digits.parse().unwrap_or(0)
+    })
+}
