@@ -22,7 +22,7 @@ PAGES := $(BUILT)/described
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
 
-.PHONY: help build image pages install install-files check test e2e rpm repo demo bench clean generate-check
+.PHONY: help build image pages install install-files check test e2e rpm repo demo planted bench clean generate-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -105,6 +105,9 @@ demo: ## boot three hosts, form a cluster, apply examples/web.yaml, and leave it
 	BEEMESH_LAYER=$(LAYER) tests/demo
 
 # The programs first and by themselves: what etcd's client needs must not change how they are built.
+planted: ## put mistakes into a copy of the gateway and show that its simulation catches each
+	tests/planted/run $(ONLY)
+
 bench: ## measure on booted hosts, beside etcd, Swarm and Podman (ONLY=commit,… for parts, QUICK=1 for small numbers, ARGS=--help)
 	tests/prepare bench
 	rm -rf $(LAYER)
