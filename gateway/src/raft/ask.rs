@@ -186,8 +186,10 @@ impl Node {
         match self.leader() {
             None => Attempt::Refused,
             Some(leader) if leader == self.inner.host => {
-                match self.inner.batcher.propose(commands.to_vec()).await {
+                let only = Some(LeaderId::new(term, NodeId(leader)));
+                match self.inner.batcher.propose(commands.to_vec(), only).await {
                     Ok(committed) => Attempt::Done(committed),
+                    Err(Refused::AnotherLeader) => Attempt::Refused,
                     // The entry may have been in the log when the leadership was lost.
                     Err(Refused::NotLeader | Refused::Stopped) => {
                         let vote = self.inner.raft.server_metrics().borrow().vote;

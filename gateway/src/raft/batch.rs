@@ -12,7 +12,7 @@ use beemesh_protocol::{
 use openraft::{error::ClientWriteError, raft::ClientWriteResponse};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
-use super::types::{Batch, Raft, TypeConfig};
+use super::types::{Batch, LeaderId, Raft, TypeConfig};
 
 /// Bounds of one entry: what a follower stores with one flush in a few milliseconds.
 const COMMANDS_MAX: usize = 256;
@@ -25,14 +25,17 @@ const QUEUE_MAX: usize = 1024;
 /// Why a batch was not committed here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// This host does not lead, or no longer.
+    /// This host does not lead, or no longer: what was proposed may be in its log all the same.
     NotLeader,
+    /// It leads again, or does not lead yet, as the one that was meant: what was proposed is in no log.
+    AnotherLeader,
     /// Consensus has ended on this host.
     Stopped,
 }
 
 struct Proposal {
     commands: Vec<Command>,
+    only: Option<LeaderId>,
     size: usize,
     answer: oneshot::Sender<Result<Vec<Committed>, Refused>>,
 }
@@ -50,12 +53,18 @@ impl Batcher {
         Self { queue }
     }
 
-    /// Commits the commands in one entry. When the caller stops waiting before they are in the log, they stay out.
-    pub(crate) async fn propose(&self, commands: Vec<Command>) -> Result<Vec<Committed>, Refused> {
+    /// Commits the commands in one entry, in the log of this leader `only`, if one is named. When the caller stops waiting
+    /// before they are in the log, they stay out.
+    pub(crate) async fn propose(
+        &self,
+        commands: Vec<Command>,
+        only: Option<LeaderId>,
+    ) -> Result<Vec<Committed>, Refused> {
         let size = commands.iter().map(size_of).sum();
         let (answer, committed) = oneshot::channel();
         let proposal = Proposal {
             commands,
+            only,
             size,
             answer,
         };
@@ -82,12 +91,14 @@ async fn run(raft: Raft, mut proposals: mpsc::Receiver<Proposal>) {
                 None => return,
             },
         };
+        let only = first.only;
         let mut entry = Vec::new();
         let (mut commands, mut bytes) = (0, 0);
         let mut next = Some(first);
         while let Some(proposal) = next {
             let (more, size) = (proposal.commands.len(), proposal.size);
-            if commands > 0 && (commands + more > COMMANDS_MAX || bytes + size > BYTES_MAX) {
+            let full = commands + more > COMMANDS_MAX || bytes + size > BYTES_MAX;
+            if proposal.only != only || (commands > 0 && full) {
                 carried = Some(proposal);
                 break;
             }
@@ -107,7 +118,11 @@ async fn run(raft: Raft, mut proposals: mpsc::Receiver<Proposal>) {
             waiting.push((proposal.commands.len(), proposal.answer));
             all.extend(proposal.commands);
         }
-        let written = raft.client_write_ff(Batch(Arc::new(all))).await;
+        let batch = Batch {
+            commands: Arc::new(all),
+            only,
+        };
+        let written = raft.client_write_ff(batch).await;
         tokio::spawn(async move {
             let result = match written {
                 Ok(written) => match written.await {
@@ -127,6 +142,13 @@ type Waiting = Vec<(usize, oneshot::Sender<Result<Vec<Committed>, Refused>>)>;
 
 fn share(result: Result<ClientWriteResponse<TypeConfig>, Refused>, waiting: Waiting) {
     let result = result.map(|response| (response.log_id.index, response.data));
+    let all: usize = waiting.iter().map(|(count, _)| count).sum();
+    let result = result.and_then(|(index, outcomes)| {
+        let taken = outcomes.len() == all;
+        taken
+            .then_some((index, outcomes))
+            .ok_or(Refused::AnotherLeader)
+    });
     match result {
         Ok((index, outcomes)) => {
             let mut outcomes = outcomes.into_iter();
@@ -175,4 +197,36 @@ pub(crate) fn size_of(command: &Command) -> usize {
         | Change::RemoveHost { .. } => 0,
     };
     REST + content
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{
+        tests::{Mesh, apply, host},
+        types::NodeId,
+    };
+    use super::*;
+
+    /// A proposal may wait here while the leadership goes and comes back; whoever sent it may have sent it again by then.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn what_was_meant_for_another_leader_stays_out() {
+        let mesh = Mesh::of(1).await;
+        let node = mesh.node(1);
+        let leads = node.metrics().borrow().term;
+        let state = || node.state().borrow().state.to_snapshot().encode();
+        for (term, content) in [(leads - 1, 1), (leads, 2), (leads + 1, 3)] {
+            let before = state();
+            let only = Some(LeaderId::new(term, NodeId(host(1))));
+            let commands = vec![apply(1, content, 100)];
+            let answer = node.inner.batcher.propose(commands, only).await;
+            if term == leads {
+                assert!(matches!(answer.as_deref(), Ok([_])), "{answer:?}");
+                assert_ne!(before, state());
+            } else {
+                assert_eq!(answer, Err(Refused::AnotherLeader));
+                assert_eq!(before, state());
+            }
+        }
+        mesh.close().await;
+    }
 }

@@ -42,7 +42,7 @@ use super::{
     AGAIN,
     disk::Disk,
     os::blocking,
-    types::{Entry, LogId, StorageError, TypeConfig, Vote, entry_in, entry_out},
+    types::{Entry, LogId, StorageError, TypeConfig, Vote, entry_in, entry_out, for_its_leader},
 };
 
 /// Size of a segment: zero-filling one takes a few milliseconds, and the log shrinks by this much at a time.
@@ -355,6 +355,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     {
         let mut encoded = Vec::new();
         for entry in entries {
+            let entry = for_its_leader(entry);
             let bytes = entry_out(&entry).encode();
             let slot = Slot {
                 log_id: entry.log_id,

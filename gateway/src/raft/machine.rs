@@ -96,7 +96,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             outcomes.push(match entry.payload {
                 EntryPayload::Blank => Vec::new(),
                 EntryPayload::Normal(batch) => {
-                    let commands = batch.0.iter();
+                    let commands = batch.commands.iter();
                     let answers = commands.map(|command| state.apply(index, command));
                     let answers = answers.collect();
                     batches.push((index, batch, outcomes.len()));
@@ -112,7 +112,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.state = Arc::new(state);
         self.publish();
         for (index, batch, at) in batches {
-            self.awaited.applied(index, &batch.0, &outcomes[at]);
+            self.awaited.applied(index, &batch.commands, &outcomes[at]);
         }
         Ok(outcomes)
     }

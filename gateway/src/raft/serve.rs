@@ -21,7 +21,7 @@ use super::{
     Node, Role, SNAPSHOT_MAX,
     batch::Refused,
     network, rpc,
-    types::{log_id_in, log_id_out},
+    types::{LeaderId, NodeId, log_id_in, log_id_out},
 };
 
 /// How long a leader waits for a majority before it tells another gateway that it has none.
@@ -99,12 +99,12 @@ impl Node {
                 if let Err(reply) = self.leading() {
                     return reply;
                 }
-                let leads = self.inner.metrics.borrow().term;
-                if ![0, leads].contains(&term) {
-                    return self.not_leader();
-                }
-                match timeout_at(deadline, self.inner.batcher.propose(commands)).await {
+                // 0 is an older version that does not say.
+                let only = LeaderId::new(term, NodeId(self.inner.host));
+                let only = Some(only).filter(|_| term > 0);
+                match timeout_at(deadline, self.inner.batcher.propose(commands, only)).await {
                     Ok(Ok(committed)) => ReplyBody::Committed(committed),
+                    Ok(Err(Refused::AnotherLeader)) => self.not_leader(),
                     // The entry may have been in the log when the leadership was lost.
                     Ok(Err(Refused::NotLeader)) => ReplyBody::Failed("leadership lost".into()),
                     Ok(Err(Refused::Stopped)) => ReplyBody::Failed("consensus stopped".into()),

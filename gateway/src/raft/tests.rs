@@ -89,7 +89,7 @@ impl Dial for Wire {
     }
 }
 
-struct Mesh {
+pub(super) struct Mesh {
     wires: Arc<Wires>,
     dirs: Vec<TempDir>,
     disks: Vec<Held>,
@@ -97,7 +97,7 @@ struct Mesh {
 
 impl Mesh {
     /// Hosts 1 to `count`, founded by host 1, all voters.
-    async fn of(count: u8) -> Self {
+    pub(super) async fn of(count: u8) -> Self {
         let mesh = Self {
             wires: Arc::default(),
             dirs: (0..count).map(|_| tempfile::tempdir().unwrap()).collect(),
@@ -151,7 +151,7 @@ impl Mesh {
         node.close().await;
     }
 
-    fn node(&self, number: u8) -> Node {
+    pub(super) fn node(&self, number: u8) -> Node {
         self.wires.up.lock().unwrap()[&host(number)].0.clone()
     }
 
@@ -212,7 +212,7 @@ impl Mesh {
         }
     }
 
-    async fn close(self) {
+    pub(super) async fn close(self) {
         let numbers: Vec<_> = self
             .wires
             .up

@@ -41,7 +41,12 @@ impl From<u64> for NodeId {
 
 /// The commands of one entry, shared between the log's cache, replication and the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct Batch(pub(crate) Arc<Vec<Command>>);
+pub(crate) struct Batch {
+    /// What takes effect.
+    pub(crate) commands: Arc<Vec<Command>>,
+    /// Until the entry is in a log: the only leader whose log may get them. Nothing stands for any.
+    pub(crate) only: Option<LeaderId>,
+}
 
 openraft::declare_raft_types!(
     /// The types this cluster gives to openraft.
@@ -184,7 +189,10 @@ pub(crate) fn entry_in(entry: raft::Entry) -> Entry {
         log_id: log_id_in(entry.log_id),
         payload: match entry.payload {
             Payload::Blank => EntryPayload::Blank,
-            Payload::Commands(commands) => EntryPayload::Normal(Batch(Arc::new(commands))),
+            Payload::Commands(commands) => EntryPayload::Normal(Batch {
+                commands: Arc::new(commands),
+                only: None,
+            }),
             Payload::Membership(membership) => EntryPayload::Membership(membership_in(membership)),
         },
     }
@@ -195,10 +203,22 @@ pub(crate) fn entry_out(entry: &Entry) -> raft::Entry {
         log_id: log_id_out(&entry.log_id),
         payload: match &entry.payload {
             EntryPayload::Blank => Payload::Blank,
-            EntryPayload::Normal(batch) => Payload::Commands(batch.0.to_vec()),
+            EntryPayload::Normal(batch) => Payload::Commands(batch.commands.to_vec()),
             EntryPayload::Membership(membership) => Payload::Membership(membership_out(membership)),
         },
     }
+}
+
+/// The entry as it goes into a log. Commands that were meant for the log of another leader stay out, and nothing takes
+/// their place: openraft gave the index away without asking.
+pub(crate) fn for_its_leader(mut entry: Entry) -> Entry {
+    if let EntryPayload::Normal(batch) = &mut entry.payload {
+        let only = batch.only.take();
+        if only.is_some_and(|only| only != entry.log_id.leader_id) {
+            batch.commands = Arc::default();
+        }
+    }
+    entry
 }
 
 #[cfg(test)]

@@ -44,7 +44,10 @@ fn entry(term: u64, index: u64, size: usize) -> Entry {
     };
     Entry {
         log_id: log_id(term, index),
-        payload: EntryPayload::Normal(Batch(Arc::new(vec![command]))),
+        payload: EntryPayload::Normal(Batch {
+            commands: Arc::new(vec![command]),
+            only: None,
+        }),
     }
 }
 
