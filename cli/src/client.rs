@@ -174,7 +174,10 @@ impl Client {
                     let status = answer.status();
                     let failure = failure(answer).await;
                     let passing = failure.code == Code::Unavailable
-                        && status == StatusCode::SERVICE_UNAVAILABLE;
+                        && matches!(
+                            status,
+                            StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
+                        );
                     let trouble = Trouble::refused(failure, &ask.file);
                     if !(passing && ask.repeatable) {
                         return Err(trouble);

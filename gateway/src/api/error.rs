@@ -129,7 +129,7 @@ impl ApiError {
                     None if missing.is_empty() => maybe,
                     None => format!("{heard}; {maybe}"),
                 };
-                Self::unavailable(message)
+                Self::new(StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, message)
                     .hint("send it again when all is well: what is already so stays unchanged")
             }
             ProposeError::TooLarge { size, limit } => Self::too_large(format!(
