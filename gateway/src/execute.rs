@@ -4,6 +4,7 @@
 //! states. Output: calls to Podman and requests to the agent ([`flight`]), and this host's [`Standing`].
 
 mod flight;
+mod stopped;
 
 use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
 
@@ -84,8 +85,8 @@ pub(crate) fn start(settings: Settings) -> watch::Receiver<Arc<Standing>> {
     let (standing, receiver) = watch::channel(Arc::default());
     let (progress, progress_from) = mpsc::channel(PROGRESS_MAX);
     let executor = Executor {
+        reconciler: Reconciler::after(stopped::marked(&settings.run)),
         settings,
-        reconciler: Reconciler::default(),
         works: JoinSet::new(),
         names: HashMap::new(),
         cancels: HashMap::new(),
@@ -100,10 +101,35 @@ pub(crate) fn start(settings: Settings) -> watch::Receiver<Arc<Standing>> {
     receiver
 }
 
+/// Waits until the state includes what this host had applied before the gateway was restarted. Acting on less would bring
+/// back workloads that were deleted since. What is in the log was applied, or is about to be, or is about to be cut off by
+/// a new leader, which shortens the log.
+pub(crate) async fn caught_up(
+    view: &mut watch::Receiver<Arc<View>>,
+    metrics: &mut watch::Receiver<Metrics>,
+) {
+    let mut floor = 0;
+    loop {
+        let applied = view.borrow_and_update().applied;
+        let last = metrics.borrow_and_update().last_log;
+        if floor == 0 {
+            floor = last;
+        }
+        if last > 0 && applied >= floor.min(last) {
+            return;
+        }
+        tokio::select! {
+            Ok(()) = view.changed() => {}
+            Ok(()) = metrics.changed() => {}
+            else => return,
+        }
+    }
+}
+
 impl Executor {
     async fn run(mut self, mut progress: mpsc::Receiver<Progress>) {
         let (mut units, mut synced) = (self.settings.link.units(), self.settings.link.synced());
-        self.caught_up().await;
+        caught_up(&mut self.settings.view, &mut self.settings.metrics).await;
         loop {
             let due = if *synced.borrow_and_update() {
                 let (view, units) = {
@@ -146,36 +172,18 @@ impl Executor {
         }
     }
 
-    /// Waits until the state includes what this host had applied before the gateway was restarted. Acting on less
-    /// would bring back workloads that were deleted since. What is in the log was applied, or is about to be, or is
-    /// about to be cut off by a new leader, which shortens the log.
-    async fn caught_up(&mut self) {
-        let mut floor = 0;
-        loop {
-            let applied = self.settings.view.borrow_and_update().applied;
-            let last = self.settings.metrics.borrow_and_update().last_log;
-            if floor == 0 {
-                floor = last;
-            }
-            if last > 0 && applied >= floor.min(last) {
-                return;
-            }
-            tokio::select! {
-                Ok(()) = self.settings.view.changed() => {}
-                Ok(()) = self.settings.metrics.changed() => {}
-                else => return,
-            }
-        }
-    }
-
     fn carry_out(&mut self, plan: Plan, view: &Arc<View>) -> Option<Instant> {
         let Plan {
             begin,
             cancel,
             reports,
+            unmark,
             strange,
             due,
         } = plan;
+        for workload in unmark {
+            stopped::unmark(&self.settings.run, &workload);
+        }
         for workload in cancel {
             if let Some(cancel) = self.cancels.remove(&workload) {
                 // A work that has just ended needs no breaking off.

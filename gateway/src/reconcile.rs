@@ -4,8 +4,8 @@
 //! and the disk say ([`UnitState`]), and what became of earlier [`Work`]. Output: the work to begin, the reports, and
 //! when to look again. The rules are in [`decide`], the steps of each work in [`work`], the words in [`tell`].
 //!
-//! A workload has at most one work under way. Nothing is remembered over a restart of the gateway: what a work left
-//! half done shows in the units, and the next decision finishes it.
+//! A workload has at most one work under way. Of a restart of the gateway nothing is remembered but which units our own
+//! works have stopped: else what a work left half done shows in the units, and the next decision finishes it.
 
 mod decide;
 mod tell;
@@ -62,6 +62,8 @@ pub(crate) struct Plan {
     pub(crate) cancel: Vec<String>,
     /// What the host says about its workloads, by name.
     pub(crate) reports: Vec<WorkloadReport>,
+    /// Workloads whose unit is no longer stopped by our own work.
+    pub(crate) unmark: Vec<String>,
     /// What the host should not have, in words for a person.
     pub(crate) strange: Vec<String>,
     /// When to look again, if nothing happens before.
@@ -110,6 +112,8 @@ struct Memory {
     settled: u64,
     /// The last work that was done, and when.
     done: Option<(Work, Instant)>,
+    /// Our own work has stopped the unit, and it was not seen up since.
+    stopped: bool,
 }
 
 /// A work under way.
@@ -139,6 +143,20 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
+    /// Goes on where another one ended that had stopped the units of these workloads.
+    pub(crate) fn after(stopped: BTreeSet<String>) -> Self {
+        let memory = |workload| {
+            let stopped = Memory {
+                stopped: true,
+                ..Memory::default()
+            };
+            (workload, stopped)
+        };
+        Self {
+            memory: stopped.into_iter().map(memory).collect(),
+        }
+    }
+
     /// Looks at everything once. What the plan begins counts as under way from now on.
     pub(crate) fn look(&mut self, seen: &Seen<'_>) -> Plan {
         let mut plan = Plan::default();
@@ -164,9 +182,13 @@ impl Reconciler {
             })
             .collect();
         self.memory.retain(|name, memory| {
-            memory.flight.is_some()
+            let there = memory.flight.is_some()
                 || wanted.contains_key(name.as_str())
-                || seen.units.contains_key(name)
+                || seen.units.contains_key(name);
+            if !there && memory.stopped {
+                plan.unmark.push(name.clone());
+            }
+            there
         });
         let names: BTreeSet<&str> = wanted
             .keys()
@@ -184,6 +206,9 @@ impl Reconciler {
             };
             let memory = self.memory.entry(name.to_owned()).or_default();
             memory.look(&case);
+            if memory.runs_again(&case) {
+                plan.unmark.push(name.to_owned());
+            }
             let decision = decide::decide(&case, memory);
             plan.due = plan.due.into_iter().chain(decision.due).min();
             match (&mut memory.flight, decision.work) {
@@ -214,6 +239,7 @@ impl Reconciler {
         let memory = self.memory.entry(workload.to_owned()).or_default();
         if let Some(flight) = &mut memory.flight {
             flight.step = step;
+            memory.stopped |= step == Step::Stop;
             if step.is_after_sync() && flight.work.syncs() {
                 memory.settled = flight.work.index();
                 memory.failures = None;
@@ -261,6 +287,15 @@ impl Memory {
             }
             _ => {}
         }
+    }
+
+    /// Whether what our own work has stopped is seen up for the first time since.
+    fn runs_again(&mut self, case: &decide::Case<'_>) -> bool {
+        let up = matches!(
+            decide::doing(case.unit),
+            decide::Doing::Up(_) | decide::Doing::Completed
+        );
+        up && self.flight.is_none() && std::mem::take(&mut self.stopped)
     }
 
     fn fail(&mut self, now: Instant, index: u64, step: Option<Step>, message: String) {

@@ -26,7 +26,7 @@ use tokio::{
     sync::{Semaphore, mpsc, oneshot},
 };
 
-use super::Progress;
+use super::{Progress, stopped};
 use crate::{
     link::{Link, LinkError},
     raft::View,
@@ -85,6 +85,8 @@ enum StepError {
     Read { path: PathBuf, source: io::Error },
     #[error("lock below {path}: {source}")]
     Lock { path: PathBuf, source: io::Error },
+    #[error("mark the unit below {path}: {source}")]
+    Mark { path: PathBuf, source: io::Error },
 }
 
 impl Flight {
@@ -230,6 +232,10 @@ impl Flight {
 
     /// Stops the unit. If systemd does not know it, or fails to, taking the pod down is all the more needed.
     async fn stop(&self) -> Result<(), StepError> {
+        stopped::mark(&self.run, &self.workload).map_err(|source| StepError::Mark {
+            path: self.run.clone(),
+            source,
+        })?;
         match self
             .ask(Request::StopUnit {
                 workload: self.workload.clone(),

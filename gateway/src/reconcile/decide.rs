@@ -6,7 +6,7 @@ use beemesh_protocol::ipc::UnitState;
 use beemesh_quadlet::health::{self, Status};
 use tokio::time::Instant;
 
-use super::{Disk, Memory, NEWS_MAX, Revision, Step, Work};
+use super::{Disk, Memory, NEWS_MAX, Revision, Work};
 
 /// One workload at one moment.
 #[derive(Debug, Clone)]
@@ -103,14 +103,16 @@ fn choose(case: &Case<'_>, memory: &Memory) -> Option<Work> {
         (None, None) => None,
         (None, Some(present)) => Some(Work::Remove(present.index)),
         (Some(wanted), None) => Some(Work::Bring(wanted.index)),
-        (Some(wanted), Some(present)) if wanted.index != present.index => match doing(case.unit) {
-            Doing::Stopped => Some(Work::Persist(wanted.index)),
-            // It ends as one of the others.
-            Doing::Changing => stuck(case).then_some(Work::Bring(wanted.index)),
-            Doing::Fresh | Doing::Completed | Doing::Failed | Doing::Up(_) => {
-                Some(Work::Bring(wanted.index))
+        (Some(wanted), Some(present)) if wanted.index != present.index => {
+            match left(case, memory) {
+                Doing::Stopped => Some(Work::Persist(wanted.index)),
+                // It ends as one of the others.
+                Doing::Changing => stuck(case).then_some(Work::Bring(wanted.index)),
+                Doing::Fresh | Doing::Completed | Doing::Failed | Doing::Up(_) => {
+                    Some(Work::Bring(wanted.index))
+                }
             }
-        },
+        }
         (Some(wanted), Some(_)) => keep(wanted, case, memory),
     }
 }
@@ -118,13 +120,8 @@ fn choose(case: &Case<'_>, memory: &Memory) -> Option<Work> {
 /// The right revision is persisted: what is missing?
 fn keep(wanted: Revision, case: &Case<'_>, memory: &Memory) -> Option<Work> {
     let settled = memory.settled == wanted.index;
-    let stopped_by_us = memory.failures.as_ref().is_some_and(|failures| {
-        failures.index == wanted.index && matches!(failures.step, Some(Step::Stop | Step::Start))
-    });
-    match doing(case.unit) {
+    match left(case, memory) {
         Doing::Fresh | Doing::Failed => Some(Work::Start(wanted.index)),
-        // Our own work stopped it and could not start it again.
-        Doing::Stopped if stopped_by_us => Some(Work::Start(wanted.index)),
         Doing::Stopped | Doing::Changing => None,
         // From here on the supervisor looks after the pod, once it has been told of the revision.
         Doing::Completed | Doing::Up(_) if settled => None,
@@ -137,6 +134,14 @@ fn keep(wanted: Revision, case: &Case<'_>, memory: &Memory) -> Option<Work> {
         }
         // It is about to say something else.
         Doing::Up(_) => None,
+    }
+}
+
+/// What the unit does. What our own work has stopped, and then did not start again, is as good as never started.
+fn left(case: &Case<'_>, memory: &Memory) -> Doing {
+    match doing(case.unit) {
+        Doing::Stopped if memory.stopped => Doing::Fresh,
+        other => other,
     }
 }
 

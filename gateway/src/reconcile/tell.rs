@@ -25,6 +25,9 @@ pub(super) fn report(name: &str, case: &Case<'_>, memory: &Memory) -> Option<Wor
         _ => WorkloadReport::default(),
     };
     report.workload = name.to_owned();
+    if memory.stopped && report.phase == Phase::Stopped {
+        (report.phase, report.message) = (Phase::Pending, String::new());
+    }
     match &case.disk {
         Disk::Other(_) | Disk::Foreign => {
             // Only a workload that should run here suffers from it.

@@ -9,6 +9,7 @@ use super::{decide::Case, *};
 use crate::state::State;
 
 mod retry;
+mod stopped;
 
 const CLUSTER: ClusterId = ClusterId([7; 16]);
 const HOST: HostId = HostId([1; 32]);
@@ -213,13 +214,16 @@ fn every_situation_has_one_decision_and_one_report() {
             Some(one),
             ours(one),
             Some(unit("inactive", true, "")),
-            failures(
-                9,
-                1,
-                ago(5),
-                Some(Step::Start),
-                "the agent cannot be reached",
-            ),
+            Memory {
+                stopped: true,
+                ..failures(
+                    9,
+                    1,
+                    ago(5),
+                    Some(Step::Start),
+                    "the agent cannot be reached",
+                )
+            },
             Some(Work::Start(9)),
             None,
             Some((Starting, "trying again after: the agent cannot be reached")),

@@ -1,0 +1,67 @@
+//! What our own work has stopped is not left alone, whatever became of the work and of the gateway.
+
+use super::*;
+
+/// A workload was removed half, and is wanted again.
+#[test]
+fn a_removal_that_was_not_finished_does_not_keep_the_unit_stopped() {
+    let mut state = State::default();
+    let host = Host {
+        id: HOST,
+        name: "h1".into(),
+        addresses: vec![],
+        labels: BTreeMap::new(),
+    };
+    let cluster = CLUSTER;
+    let empty = view(&mut state, 12, Change::Found { cluster, host });
+    let (manifest, objects) = ("web".to_owned(), vec![object("{22}")]);
+    let again = view(&mut state, 20, Change::Apply { manifest, objects });
+    let kube = format!(
+        "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex=9\nCluster={CLUSTER}\n\n[Kube]\nYaml=beemesh-pod-web.9.yaml\n"
+    );
+    let of = |active: &str, status: &str| {
+        let kube = kube.clone();
+        let unit = UnitState {
+            kube,
+            ..unit(active, true, status)
+        };
+        BTreeMap::from([("web".to_owned(), unit)])
+    };
+    let now = Instant::now();
+    let look = |reconciler: &mut Reconciler, view: &View, units: &BTreeMap<String, UnitState>| {
+        reconciler.look(&Seen {
+            now,
+            host: HOST,
+            view,
+            units,
+        })
+    };
+
+    let mut first = Reconciler::default();
+    let plan = look(&mut first, &empty, &of("active", UP));
+    assert_eq!(plan.begin, [("web".into(), Work::Remove(9))]);
+    first.reached("web", Step::Stop);
+    first.ended(now, "web", Ending::Failed("no Podman".into()));
+    // What a gateway that starts then reads of the marks.
+    let second = Reconciler::after(BTreeSet::from(["web".to_owned()]));
+    for mut reconciler in [first, second] {
+        let stopped = of("inactive", "");
+        let plan = look(&mut reconciler, &again, &stopped);
+        assert_eq!(plan.begin, [("web".into(), Work::Bring(20))]);
+        assert_eq!(
+            (plan.reports[0].phase, plan.unmark.len()),
+            (Phase::Starting, 0)
+        );
+        reconciler.ended(now, "web", Ending::Done);
+        let plan = look(&mut reconciler, &again, &of("active", UP));
+        assert_eq!(plan.unmark, ["web"], "it runs");
+        // Now it is the administrator.
+        let plan = look(&mut reconciler, &again, &stopped);
+        assert_eq!(plan.begin, [("web".into(), Work::Persist(20))]);
+        assert_eq!(plan.unmark, [""; 0]);
+    }
+
+    let mut gone = Reconciler::after(BTreeSet::from(["web".to_owned()]));
+    let plan = look(&mut gone, &empty, &BTreeMap::new());
+    assert_eq!(plan.unmark, ["web"], "nothing is left of it");
+}
