@@ -3,7 +3,6 @@
 //! Shell: reads `/proc`, `/sys` and the hosts' cgroups from outside. Nothing runs on a host for it.
 
 use std::{
-    collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -79,30 +78,6 @@ pub(crate) fn written(device: &Path) -> Result<u64> {
         .nth(6)
         .and_then(|field| field.parse::<u64>().ok());
     Ok(sectors.context("no sectors written in the device's stat")? * SECTOR_BYTES)
-}
-
-/// The processes of a host by the name of their program's file; PIDs as seen from outside.
-pub(crate) fn processes(host: &Host) -> BTreeMap<String, Vec<u32>> {
-    let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
-    let mut folders = vec![host.cgroup()];
-    while let Some(folder) = folders.pop() {
-        let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
-        for pid in listed.lines().filter_map(|line| line.parse().ok()) {
-            // Not what the kernel calls it: a gateway that has joined a cluster has executed itself by another name. A
-            // process may end while it is looked at.
-            let file = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
-            if let Some(name) = file.file_name().and_then(|name| name.to_str()) {
-                found.entry(name.to_owned()).or_default().push(pid);
-            }
-        }
-        let inside = fs::read_dir(&folder).into_iter().flatten().flatten();
-        folders.extend(
-            inside
-                .map(|entry| entry.path())
-                .filter(|path| path.is_dir()),
-        );
-    }
-    found
 }
 
 /// What a process has taken since it began.

@@ -101,7 +101,7 @@ fn both(running: &Running, workloads: usize, seconds: u64) -> Result<Vec<Idle>> 
 type Pids = BTreeMap<u32, Process>;
 
 fn programs(running: &Running, host: &Host) -> BTreeMap<&'static str, Pids> {
-    let mut found = meter::processes(host);
+    let mut found = host.processes();
     let names = running.programs().iter();
     let of = |name: &&'static str| {
         let pids = found.remove(*name)?;

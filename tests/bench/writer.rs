@@ -7,9 +7,10 @@ use std::{fmt::Write as _, path::Path};
 
 use anyhow::Result;
 use base64::Engine as _;
+use harness::http;
 use hyper::Method;
 
-use crate::{data::System, etcd, http};
+use crate::{data::System, etcd};
 
 /// A connected client.
 pub(crate) enum Writer {

@@ -266,7 +266,13 @@ impl Host {
     /// When the host is off.
     #[must_use]
     pub fn init(&self) -> u32 {
-        self.testbed("pid").parse().expect("the host is on")
+        self.init_if_on().expect("the host is on")
+    }
+
+    /// The same; nothing while the host is off.
+    #[must_use]
+    pub fn init_if_on(&self) -> Option<u32> {
+        self.testbed("pid").parse().ok()
     }
 
     /// The host's IP address on the network that the hosts share.
@@ -279,6 +285,36 @@ impl Host {
     #[must_use]
     pub fn cgroup(&self) -> PathBuf {
         PathBuf::from(self.testbed("cgroup"))
+    }
+
+    /// The PIDs of all processes of the host, as seen from outside.
+    #[must_use]
+    pub fn pids(&self) -> Vec<u32> {
+        let mut pids = Vec::new();
+        let mut folders = vec![self.cgroup()];
+        while let Some(folder) = folders.pop() {
+            let listed = fs::read_to_string(folder.join("cgroup.procs")).unwrap_or_default();
+            pids.extend(listed.lines().filter_map(|line| line.parse::<u32>().ok()));
+            let inside = fs::read_dir(&folder).into_iter().flatten().flatten();
+            let inside = inside.map(|entry| entry.path());
+            folders.extend(inside.filter(|path| path.is_dir()));
+        }
+        pids
+    }
+
+    /// The processes of the host by the name of their program's file; PIDs as seen from outside.
+    #[must_use]
+    pub fn processes(&self) -> BTreeMap<String, Vec<u32>> {
+        let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
+        for pid in self.pids() {
+            // Not what the kernel calls it: a gateway that has joined a cluster has executed itself by another name. A
+            // process may end while it is looked at.
+            let file = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
+            if let Some(name) = file.file_name().and_then(|name| name.to_str()) {
+                found.entry(name.to_owned()).or_default().push(pid);
+            }
+        }
+        found
     }
 
     /// The block device of the host's disk, such as `/dev/loop0`.

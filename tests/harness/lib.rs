@@ -4,12 +4,17 @@
 //! with [`wait_for`], and asserts effects: containers, units, files, answers. Nothing here stands in for a part of the
 //! system. When a test fails, every host's journal and state are written to `target/e2e/TEST/`.
 
+mod chance;
 mod cluster;
+mod history;
 mod host;
+pub mod http;
 mod manifests;
 mod wait;
 
-pub use cluster::Cluster;
+pub use chance::{Chance, split_mix};
+pub use cluster::{Cluster, start_agent};
+pub use history::{History, Op};
 pub use host::{Answer, Host};
 pub use manifests::{broken_command, pod, pod_on, two_containers};
 pub use wait::{secs, wait_for};

@@ -34,7 +34,7 @@ pub(super) async fn blocking<T: Send + 'static>(
 pub(super) fn random() -> io::Result<u64> {
     #[cfg(test)]
     if let Some(state) = SIMULATED.get() {
-        let (next, drawn) = super::simulation::chance::split_mix(state);
+        let (next, drawn) = harness::split_mix(state);
         SIMULATED.set(Some(next));
         return Ok(drawn);
     }

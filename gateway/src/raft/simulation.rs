@@ -8,8 +8,9 @@
 //! refused never happened, and that all hosts agree soon after the last fault is mended.
 
 pub(super) mod chance;
-mod history;
+mod manifests;
 mod net;
+mod rig;
 mod world;
 
 use std::{

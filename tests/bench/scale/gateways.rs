@@ -11,13 +11,14 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use beemesh_protocol::{HostId, api::Status};
+use harness::http::Client;
 use hyper::Method;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tempfile::TempDir;
 use tokio::{runtime::Runtime, time::sleep};
 
 use super::mesh::Mesh;
-use crate::{http::Client, place::Place};
+use crate::place::Place;
 
 /// Where the folders lie: on a disk, not in memory.
 const DISK: &str = "/var/tmp";

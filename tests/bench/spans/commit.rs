@@ -11,7 +11,6 @@ use harness::Host;
 use super::trace::{Act, Event, Trace};
 use crate::{
     data::{Span, Times, Way},
-    meter,
     place::Place,
     probe::{Accepted, Probe, now},
     running::Running,
@@ -84,7 +83,7 @@ pub(super) fn measure(running: &Running, seconds: u64) -> Result<Way> {
 }
 
 fn pair(host: &Host) -> Result<Pair> {
-    let processes = meter::processes(host);
+    let processes = host.processes();
     let one = |name: &str| {
         let pids = processes
             .get(name)

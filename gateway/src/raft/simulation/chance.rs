@@ -1,54 +1,14 @@
 //! All chance of a simulation comes from its seed.
 
-use std::{
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, Ordering},
-    },
-    time::Duration,
+use std::sync::{
+    OnceLock,
+    atomic::{AtomicU64, Ordering},
 };
+
+use harness::split_mix;
 
 /// The environment variable with the seed of the process.
 pub(super) const SEED: &str = "BEEMESH_SEED";
-
-/// The next state and a number of Steele, Lea and Flood's SplitMix64 ("Fast Splittable Pseudorandom Number Generators",
-/// 2014).
-pub(in crate::raft) fn split_mix(state: u64) -> (u64, u64) {
-    let next = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-    let mut z = next;
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    (next, z ^ (z >> 31))
-}
-
-/// One stream of chance.
-pub(super) struct Chance(u64);
-
-impl Chance {
-    pub(super) fn new(seed: u64, stream: u64) -> Self {
-        Self(split_mix(seed ^ split_mix(stream).1).1)
-    }
-
-    pub(super) fn draw(&mut self) -> u64 {
-        let (next, drawn) = split_mix(self.0);
-        self.0 = next;
-        drawn
-    }
-
-    /// A number from 0 up to, not including, this one.
-    pub(super) fn below(&mut self, end: u64) -> u64 {
-        self.draw() % end
-    }
-
-    pub(super) fn millis(&mut self, from: u64, end: u64) -> Duration {
-        Duration::from_millis(from + self.below(end - from))
-    }
-
-    pub(super) fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
-        let count = u64::try_from(from.len()).ok().filter(|count| *count > 0)?;
-        from.get(usize::try_from(self.below(count)).ok()?)
-    }
-}
 
 /// The process's own seed, if it runs one.
 pub(super) fn seed() -> Option<u64> {

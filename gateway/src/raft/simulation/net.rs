@@ -10,6 +10,7 @@ use std::{
 };
 
 use beemesh_protocol::{HostId, ipc::Class};
+use harness::Chance;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::UnixStream,
@@ -18,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::{super::Dial, chance::Chance};
+use super::super::Dial;
 use crate::raft::Node;
 
 /// After so long without a sign of life the mesh gives a connection up.

@@ -13,8 +13,10 @@ use std::{
 
 use beemesh_protocol::{
     ClusterId, HostId,
-    state::{Change, Command, Host},
+    peer::{Committed, Outcome},
+    state::{Change, TokenRecord},
 };
+use harness::{Chance, History, Op};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::{
@@ -26,11 +28,11 @@ use super::{
     super::{
         ProposeError, Role, Settings, View,
         disk::faulty::{Fault, Faulty},
-        tests::{apply, host},
+        tests::host,
     },
-    chance::Chance,
-    history::{History, Op},
+    manifests::{at, change, content, member},
     net::{Net, Socket},
+    rig::{Rig, execute},
 };
 use crate::raft::Node;
 
@@ -40,12 +42,13 @@ const CLIENTS: u64 = 5;
 /// How long things happen.
 const TROUBLE: Duration = Duration::from_secs(20);
 /// After the last fault is mended, all hosts agree within this.
-const AGREE_MAX: Duration = Duration::from_secs(20);
+const AGREE_MAX: Duration = Duration::from_secs(60);
 
 /// One host.
 struct Machine {
     dir: TempDir,
     disk: Mutex<Faulty>,
+    rig: Rig,
     life: AtomicU64,
     /// Held while its gateway begins or ends.
     running: tokio::sync::Mutex<Option<Node>>,
@@ -61,6 +64,8 @@ pub(super) struct World {
     states: Mutex<BTreeMap<u64, [u8; 32]>>,
     violations: Mutex<Vec<String>>,
     values: AtomicU64,
+    /// What was not as wanted at the last look.
+    last: Mutex<Option<String>>,
     over: AtomicBool,
     begun: Instant,
 }
@@ -79,6 +84,7 @@ impl World {
             states: Mutex::default(),
             violations: Mutex::default(),
             values: AtomicU64::new(1),
+            last: Mutex::default(),
             over: AtomicBool::new(false),
             begun: Instant::now(),
         });
@@ -102,9 +108,23 @@ impl World {
         self.violations.lock().unwrap().clone()
     }
 
-    fn violated(&self, what: String) {
+    pub(super) fn violated(&self, what: String) {
         self.say(&what);
         self.violations.lock().unwrap().push(what);
+    }
+
+    pub(super) fn rig(&self, host: HostId) -> &Rig {
+        &self.machines[&host].rig
+    }
+
+    /// Whether this life of a host's gateway goes on.
+    pub(super) fn lives(&self, host: HostId, life: u64) -> bool {
+        self.net.lives(host, life)
+    }
+
+    /// Whether the time of faults is over.
+    pub(super) fn is_over(&self) -> bool {
+        self.over.load(Ordering::Relaxed)
     }
 
     fn say(&self, what: &str) {
@@ -125,21 +145,31 @@ impl World {
             self.begin(host).await;
         }
         let up = self.net.up();
-        let found = Command {
-            at_ms: 0,
-            change: Change::Found {
-                cluster: ClusterId([1; 16]),
-                host: Host {
-                    id: up[0].0,
-                    name: "h1".into(),
-                    addresses: Vec::new(),
-                    labels: BTreeMap::new(),
-                },
-            },
-        };
-        let soon = Instant::now() + Duration::from_secs(5);
-        up[0].1.found(found, soon).await.expect("a cluster");
         let hosts = self.hosts();
+        let soon = Instant::now() + Duration::from_secs(5);
+        let (cluster, host) = (ClusterId([1; 16]), member(hosts[0]));
+        let found = at(0, Change::Found { cluster, host });
+        up[0].1.found(found, soon).await.expect("a cluster");
+        let secret_hash = [3; 32];
+        let token = TokenRecord {
+            id: [2; 8],
+            secret_hash,
+            expires_ms: 1,
+            uses: u32::try_from(hosts.len()).unwrap_or(u32::MAX),
+        };
+        let mut joins = vec![at(0, Change::PutToken(token))];
+        joins.extend(hosts[1..].iter().map(|host| {
+            let (token, host) = ([2; 8], member(*host));
+            let change = Change::Admit {
+                token,
+                secret_hash,
+                host,
+            };
+            at(0, change)
+        }));
+        let joined = up[0].1.propose(joins, soon).await.expect("members");
+        let refused = |one: &&Committed| matches!(one.outcome, Outcome::Refused(_));
+        assert_eq!(joined.iter().find(refused), None);
         let wanted: BTreeSet<HostId> = hosts.iter().copied().collect();
         let there = |node: &Node| node.metrics().borrow().voters == wanted;
         while !up.iter().all(|(_, node, _)| there(node)) {
@@ -181,10 +211,25 @@ impl World {
             Err(error) => return self.violated(format!("{} does not start: {error}", name(host))),
         };
         *running = Some(node.clone());
+        self.boot(host);
         self.net.begin(host, node.clone(), life);
         self.say(&format!("{} begins", name(host)));
         tokio::spawn(Arc::clone(self).watch(host, node.clone(), life));
+        let chance = Chance::new(self.chance(Chance::draw), life);
+        tokio::spawn(execute(Arc::clone(self), host, node.clone(), life, chance));
         tokio::spawn(Arc::clone(self).restart(host, node, life));
+    }
+
+    /// systemd starts what a host was told to run, if it has just got power.
+    fn boot(self: &Arc<Self>, host: HostId) {
+        let (world, after) = (
+            Arc::clone(self),
+            self.chance(|chance| chance.millis(1, 800)),
+        );
+        tokio::spawn(async move {
+            sleep(after).await;
+            world.rig(host).boot();
+        });
     }
 
     /// A host's gateway ends, with or without its machine.
@@ -202,6 +247,9 @@ impl World {
             }
         }
         self.net.end(host, power);
+        if power {
+            machine.rig.power();
+        }
         let how = if power { "loses power" } else { "ends" };
         self.say(&format!("{} {how}", name(host)));
         node.close().await;
@@ -277,9 +325,12 @@ impl World {
             };
             let manifest = usize::try_from(chance.below(MANIFESTS)).unwrap_or(0);
             let deadline = Instant::now() + chance.millis(200, 5000);
-            let write = (chance.below(2) == 0).then(|| self.values.fetch_add(1, Ordering::Relaxed));
-            self.ask(*host, node, *life, manifest, write, deadline)
-                .await;
+            let op = match chance.below(10) {
+                0 => Op::Write(0),
+                1..5 => Op::Write(self.values.fetch_add(1, Ordering::Relaxed)),
+                _ => Op::Read(0),
+            };
+            self.ask(*host, node, *life, manifest, op, deadline).await;
         }
     }
 
@@ -289,16 +340,17 @@ impl World {
         node: &Node,
         life: u64,
         manifest: usize,
-        write: Option<u64>,
+        op: Op,
         deadline: Instant,
     ) {
-        let op = write.map_or(Op::Read(0), Op::Write);
         let call = self.history.lock().unwrap().call(manifest, op);
-        let done = match write {
-            Some(value) => {
-                let content = usize::try_from(value).unwrap_or(0);
-                let command = apply(manifest, content, 0);
+        let done = match op {
+            Op::Write(content) => {
+                let jump = self.chance(|chance| chance.below(1 << 40));
+                let command = at(jump, change(manifest, content));
                 match node.propose(vec![command], deadline).await {
+                    // There was nothing to delete.
+                    Ok(done) if matches!(done[0].outcome, Outcome::Refused(_)) => Some(Op::Read(0)),
                     Ok(_) => Some(op),
                     Err(ProposeError::NoQuorum { .. }) => {
                         self.history.lock().unwrap().refuse(call);
@@ -307,7 +359,7 @@ impl World {
                     Err(_) => None,
                 }
             }
-            None => {
+            Op::Read(_) => {
                 let read = node.read_index(deadline).await;
                 let view = Arc::clone(&node.state().borrow());
                 read.ok().map(|()| Op::Read(content(&view, manifest)))
@@ -454,7 +506,10 @@ impl World {
                 .iter()
                 .map(|(host, node, _)| (name(*host), node.metrics().borrow().clone()));
             let said: Vec<_> = said.collect();
-            self.violated(format!("no agreement after {AGREE_MAX:?}: {said:?}"));
+            let wrong = self.last.lock().unwrap().clone();
+            self.violated(format!(
+                "no agreement after {AGREE_MAX:?}: {wrong:?}; {said:?}"
+            ));
         }
         let history = self.history.lock().unwrap();
         self.say(&format!("{} answers", history.answered()));
@@ -476,10 +531,11 @@ impl World {
                 let before = self.history.lock().unwrap().answered();
                 for manifest in 0..3 {
                     let soon = Instant::now() + Duration::from_secs(5);
-                    self.ask(host, node, *life, manifest, None, soon).await;
+                    let read = Op::Read(0);
+                    self.ask(host, node, *life, manifest, read, soon).await;
                 }
-                let soon = Instant::now() + Duration::from_secs(5);
-                self.ask(host, node, *life, 0, Some(value), soon).await;
+                let (write, soon) = (Op::Write(value), Instant::now() + Duration::from_secs(5));
+                self.ask(host, node, *life, 0, write, soon).await;
                 if self.history.lock().unwrap().answered() == before + 4 {
                     break;
                 }
@@ -492,9 +548,15 @@ impl World {
                 .iter()
                 .map(|(_, node, _)| node.state().borrow().applied)
                 .collect();
-            if applied.len() == 1 {
+            let up = self.net.up();
+            let wrong = up.iter().find_map(|(host, node, _)| {
+                let view = Arc::clone(&node.state().borrow());
+                self.rig(*host).is_as_wanted(*host, &view).err()
+            });
+            if applied.len() == 1 && wrong.is_none() {
                 return;
             }
+            *self.last.lock().unwrap() = wrong;
             sleep(Duration::from_millis(50)).await;
         }
     }
@@ -512,27 +574,13 @@ impl Machine {
         Self {
             dir: tempfile::tempdir().expect("a folder"),
             disk: Mutex::new(disk),
+            rig: Rig::new(),
             life: AtomicU64::new(0),
             running: tokio::sync::Mutex::default(),
         }
     }
 }
 
-fn name(host: HostId) -> String {
+pub(super) fn name(host: HostId) -> String {
     format!("h{}", host.0[0])
-}
-
-/// The content of a manifest that was written by [`apply`]; 0 when there is none.
-fn content(view: &View, manifest: usize) -> u64 {
-    let wanted = format!("config{manifest}");
-    let mut manifests = view.state.manifests();
-    let found = manifests.find(|manifest| manifest.name == wanted);
-    found.map_or(0, |manifest| {
-        let body = String::from_utf8_lossy(&manifest.objects[0].body).into_owned();
-        let digits = body
-            .chars()
-            .filter(char::is_ascii_digit)
-            .collect::<String>();
-        digits.parse().unwrap_or(0)
-    })
 }

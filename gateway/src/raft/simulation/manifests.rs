@@ -1,0 +1,68 @@
+//! What clients write and read.
+
+use std::collections::BTreeMap;
+
+use beemesh_protocol::{
+    HostId,
+    state::{Change, Command, Host, Kind, Object},
+};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use super::world::name;
+use crate::raft::View;
+
+/// A host as a member of the cluster.
+pub(super) fn member(host: HostId) -> Host {
+    Host {
+        id: host,
+        name: name(host),
+        addresses: Vec::new(),
+        labels: BTreeMap::new(),
+    }
+}
+
+/// Clocks are no part of any promise, so a command may have any time.
+pub(super) fn at(at_ms: u64, change: Change) -> Command {
+    Command { at_ms, change }
+}
+
+/// Gives a manifest of one pod this content; 0 deletes it. Its content also says on how many hosts it runs.
+pub(super) fn change(manifest: usize, content: u64) -> Change {
+    let name = format!("pod{manifest}");
+    if content == 0 {
+        return Change::DeleteManifest { manifest: name };
+    }
+    let env = json!([{"name": "N", "value": content.to_string()}]);
+    let container = json!({"env": env, "image": "localhost/pod:1", "name": "main"});
+    let body = json!({
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]},
+    });
+    let body = body.to_string().into_bytes();
+    Change::Apply {
+        manifest: name.clone(),
+        objects: vec![Object {
+            kind: Kind::Pod,
+            namespace: "default".into(),
+            name,
+            hash: Sha256::digest(&body).into(),
+            body,
+            references: Vec::new(),
+            replicas: u32::try_from(content % 4).ok().filter(|count| *count > 0),
+            selector: BTreeMap::new(),
+        }],
+    }
+}
+
+/// The content of a manifest that was written by [`change`]; 0 when there is none.
+pub(super) fn content(view: &View, manifest: usize) -> u64 {
+    let wanted = format!("pod{manifest}");
+    let mut manifests = view.state.manifests();
+    let found = manifests.find(|manifest| manifest.name == wanted);
+    found.map_or(0, |manifest| {
+        let body: Value = serde_json::from_slice(&manifest.objects[0].body).expect("JSON");
+        let value = body.pointer("/spec/containers/0/env/0/value");
+        let content = value.and_then(Value::as_str).expect("a content");
+        content.parse().expect("a number")
+    })
+}

@@ -1,0 +1,302 @@
+//! What a host has of the cluster's workloads, in a few fields, and the reconciler that works on it.
+//!
+//! Units outlive a gateway. Power takes what runs and leaves what was persisted, which the next boot starts. Held is that a
+//! host never acts on an older state than it has acted on before, which would bring back what was deleted since; that it
+//! persists no revision that was not committed; and that in the end it has what the cluster wants.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+
+use beemesh_protocol::{HostId, ipc::UnitState};
+use beemesh_quadlet::{
+    health::{Health, Status, format},
+    render::{Revision, read_quadlet, render},
+};
+use harness::Chance;
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+
+use super::world::{World, name};
+use crate::{
+    execute::caught_up,
+    place,
+    raft::{Node, View},
+    reconcile::{Ending, Reconciler, Seen, Step, Work},
+};
+
+/// Nothing is due: the reconciler looks again after this long all the same.
+const IDLE: Duration = Duration::from_secs(3600);
+/// One of so many steps fails, before or after it had its effect.
+const FAILURE: u64 = 20;
+
+type Units = BTreeMap<String, UnitState>;
+
+/// A host's units.
+pub(super) struct Rig {
+    units: watch::Sender<Units>,
+    /// Whose units the gateway's own works have stopped, as it marks them.
+    stopped: Mutex<BTreeSet<String>>,
+    /// The last index of the states that were acted on.
+    acted: AtomicU64,
+}
+
+impl Rig {
+    pub(super) fn new() -> Self {
+        Self {
+            units: watch::channel(Units::new()).0,
+            stopped: Mutex::default(),
+            acted: AtomicU64::new(0),
+        }
+    }
+
+    /// The host has power again: what was persisted is there, and is about to start.
+    pub(super) fn power(&self) {
+        self.stopped.lock().unwrap().clear();
+        self.units.send_modify(|units| {
+            units.retain(|_, unit| !unit.kube.is_empty());
+            for unit in units.values_mut() {
+                (unit.active, unit.started) = ("activating".into(), false);
+                unit.status = String::new();
+            }
+        });
+    }
+
+    /// systemd starts what the boot was to start.
+    pub(super) fn boot(&self) {
+        self.units.send_modify(|units| {
+            for unit in units
+                .values_mut()
+                .filter(|unit| unit.active == "activating")
+            {
+                start(unit);
+            }
+        });
+    }
+
+    /// Whether the host has what the cluster wants of it, and nothing else.
+    pub(super) fn is_as_wanted(&self, host: HostId, view: &View) -> Result<(), String> {
+        let state = &view.state;
+        let here = |workload: &&crate::state::Workload| {
+            place::hosts(&workload.name, &workload.object, state.hosts()).contains(&host)
+        };
+        let wanted: BTreeMap<String, u64> = state
+            .workloads()
+            .filter(here)
+            .map(|workload| (workload.name.clone(), workload.revision))
+            .collect();
+        let units = self.units.borrow();
+        let runs = |unit: &UnitState| match beemesh_quadlet::health::parse(&unit.status) {
+            Some(Status::Running { revision, .. }) if unit.active == "active" => revision,
+            _ => 0,
+        };
+        let has: BTreeMap<String, u64> = units
+            .iter()
+            .map(|(workload, unit)| (workload.clone(), runs(unit)))
+            .collect();
+        if has == wanted {
+            Ok(())
+        } else {
+            let units = units.iter().map(|(workload, unit)| {
+                let index = read_quadlet(&unit.kube).map(|quadlet| quadlet.index);
+                (workload, index, &unit.active, unit.started, &unit.status)
+            });
+            let units: Vec<_> = units.collect();
+            Err(format!(
+                "{} has {has:?} instead of {wanted:?}: {units:?}",
+                name(host)
+            ))
+        }
+    }
+
+    /// What a step does to the host, for the revision that a state has of a workload.
+    fn carry_out(&self, step: Step, workload: &str, view: &View) {
+        let rendered = || {
+            let wanted = view.state.workload(workload)?;
+            let revision = Revision {
+                cluster: view.state.cluster()?,
+                revision: wanted.revision,
+                index: wanted.index,
+                object: &wanted.object,
+                uses: &[],
+            };
+            Some(render(&revision).expect("it can be rendered").kube)
+        };
+        if step == Step::Stop {
+            self.stopped.lock().unwrap().insert(workload.to_owned());
+        }
+        self.units.send_modify(|units| {
+            let unit = units
+                .entry(workload.to_owned())
+                .or_insert_with(|| UnitState {
+                    workload: workload.to_owned(),
+                    active: "inactive".into(),
+                    result: "success".into(),
+                    ..UnitState::default()
+                });
+            match step {
+                Step::Put => unit.kube = rendered().expect("a wanted workload"),
+                Step::Replace | Step::Start if !unit.kube.is_empty() => start(unit),
+                Step::Stop => {
+                    (unit.active, unit.result) = ("inactive".into(), "success".into());
+                    unit.status = String::new();
+                }
+                Step::Forget => drop(units.remove(workload)),
+                Step::Replace
+                | Step::Start
+                | Step::Pull
+                | Step::Down
+                | Step::Sync
+                | Step::Tidy
+                | Step::Collect
+                | Step::Clear => {
+                    if unit.kube.is_empty() {
+                        units.remove(workload);
+                    }
+                }
+            }
+        });
+    }
+}
+
+/// A unit runs the pod of the revision that is persisted.
+fn start(unit: &mut UnitState) {
+    let Some(quadlet) = read_quadlet(&unit.kube) else {
+        return;
+    };
+    (unit.active, unit.result, unit.started) = ("active".into(), "success".into(), true);
+    let health = Health {
+        healthy: 1,
+        total: 1,
+        restarts: 0,
+    };
+    let revision = quadlet.revision;
+    unit.status = format(&Status::Running { health, revision });
+}
+
+/// Does what the reconciler decides, as long as this life of the host's gateway goes on.
+pub(super) async fn execute(
+    world: Arc<World>,
+    host: HostId,
+    node: Node,
+    life: u64,
+    mut chance: Chance,
+) {
+    let rig = world.rig(host);
+    let (mut view, mut metrics) = (node.state(), node.metrics());
+    caught_up(&mut view, &mut metrics).await;
+    let mut units = rig.units.subscribe();
+    let stopped = rig.stopped.lock().unwrap().clone();
+    let mut reconciler = Reconciler::after(stopped);
+    let (tell, mut reached) = mpsc::channel(64);
+    let mut works: JoinSet<(String, Ending)> = JoinSet::new();
+    let mut cancels: BTreeMap<String, Arc<AtomicBool>> = BTreeMap::new();
+    while world.lives(host, life) {
+        let (state, there) = (
+            Arc::clone(&view.borrow_and_update()),
+            units.borrow_and_update().clone(),
+        );
+        let plan = reconciler.look(&Seen {
+            now: Instant::now(),
+            host,
+            view: &state,
+            units: &there,
+        });
+        for workload in plan.unmark {
+            rig.stopped.lock().unwrap().remove(&workload);
+        }
+        for workload in plan.cancel {
+            cancels[&workload].store(true, Ordering::Relaxed);
+        }
+        for (workload, work) in plan.begin {
+            let before = rig.acted.fetch_max(state.applied, Ordering::Relaxed);
+            if state.applied < before {
+                let what = format!("{work:?} by entry {}, after {before}", state.applied);
+                world.violated(format!("{}: {workload}: {what}", name(host)));
+            }
+            let cancelled = Arc::<AtomicBool>::default();
+            cancels.insert(workload.clone(), Arc::clone(&cancelled));
+            let flight = Flight {
+                world: Arc::clone(&world),
+                host,
+                life,
+                workload,
+                work,
+                view: Arc::clone(&state),
+                cancelled,
+                tell: tell.clone(),
+                chance: Chance::new(chance.draw(), 0),
+            };
+            works.spawn(flight.run());
+        }
+        let open = tokio::select! {
+            changed = view.changed() => changed.is_ok(),
+            changed = units.changed() => changed.is_ok(),
+            Some((workload, step)) = reached.recv() => {
+                reconciler.reached(&workload, step);
+                true
+            }
+            Some(Ok((workload, ending))) = works.join_next() => {
+                while let Ok((workload, step)) = reached.try_recv() {
+                    reconciler.reached(&workload, step);
+                }
+                reconciler.ended(Instant::now(), &workload, ending);
+                true
+            }
+            () = sleep_until(plan.due.unwrap_or_else(|| Instant::now() + IDLE)) => true,
+        };
+        if !open {
+            return;
+        }
+    }
+}
+
+/// A work that is under way.
+struct Flight {
+    world: Arc<World>,
+    host: HostId,
+    life: u64,
+    workload: String,
+    work: Work,
+    view: Arc<View>,
+    cancelled: Arc<AtomicBool>,
+    tell: mpsc::Sender<(String, Step)>,
+    chance: Chance,
+}
+
+impl Flight {
+    async fn run(mut self) -> (String, Ending) {
+        let ending = self.steps().await;
+        (self.workload, ending)
+    }
+
+    async fn steps(&mut self) -> Ending {
+        for step in self.work.steps() {
+            // Who listened may have ended.
+            let _ = self.tell.send((self.workload.clone(), *step)).await;
+            sleep(self.chance.millis(1, 60)).await;
+            let fate = self.chance.below(2 * FAILURE);
+            let fails = fate < 2 && !self.world.is_over();
+            if *step == Step::Pull && self.cancelled.load(Ordering::Relaxed) {
+                return Ending::Cancelled;
+            }
+            if !self.world.lives(self.host, self.life) || (fails && fate == 0) {
+                return Ending::Failed("before it had its effect".into());
+            }
+            let rig = self.world.rig(self.host);
+            rig.carry_out(*step, &self.workload, &self.view);
+            if fails {
+                return Ending::Failed("after it had its effect".into());
+            }
+        }
+        Ending::Done
+    }
+}
