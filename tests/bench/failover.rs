@@ -12,7 +12,6 @@ use nix::{
 use crate::{
     attempt::attempt,
     data::{Blow, Failover, Outage, System, Times},
-    meter,
     options::Options,
     place::Place,
     probe::{Probe, now},
@@ -26,24 +25,26 @@ const CALM: Duration = Duration::from_secs(1);
 /// An outage that is longer is reported as a failure.
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
-/// Measures every system and blow.
-pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<Failover> {
+/// Measures every blow to one system.
+pub(crate) fn measure(
+    options: &Options,
+    system: System,
+    failures: &mut Vec<String>,
+) -> Result<Failover> {
     let mut outages = Vec::new();
-    for &system in options.systems() {
-        for &blow in options.blows() {
-            eprintln!("failover: {}, leader {blow:?}", system.name());
-            let mut micros = Vec::new();
-            attempt(failures, system, &format!("leader {blow:?}"), || {
-                strikes(system, blow, options.failures(), &mut micros)
+    for &blow in options.blows() {
+        eprintln!("failover: {}, leader {blow:?}", system.name());
+        let mut micros = Vec::new();
+        attempt(failures, system, &format!("leader {blow:?}"), || {
+            strikes(system, blow, options.failures(), &mut micros)
+        });
+        if !micros.is_empty() {
+            let times = Times::of(micros);
+            outages.push(Outage {
+                system,
+                blow,
+                times,
             });
-            if !micros.is_empty() {
-                let times = Times::of(micros);
-                outages.push(Outage {
-                    system,
-                    blow,
-                    times,
-                });
-            }
         }
     }
     Ok(Failover { outages })
@@ -90,7 +91,7 @@ fn strike(running: &Running, leader: &Host, blow: Blow) -> Result<u64> {
 fn victims(running: &Running, leader: &Host, blow: Blow) -> Result<Vec<u32>> {
     match blow {
         Blow::Killed => {
-            let mut processes = meter::processes(leader);
+            let mut processes = leader.processes();
             let pids = processes.remove(running.process()).unwrap_or_default();
             ensure!(!pids.is_empty(), "{} is not running", running.process());
             Ok(pids)

@@ -13,7 +13,6 @@ mod elections;
 #[cfg_attr(not(feature = "etcd"), path = "etcd/absent.rs")]
 mod etcd;
 mod failover;
-mod http;
 mod load;
 mod meter;
 mod options;
@@ -79,7 +78,12 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 
 fn measure(options: &Options) -> Result<()> {
     part(options, Part::Commit, "commit", commit::measure)?;
-    part(options, Part::Failover, "failover", failover::measure)?;
+    for &system in options.systems() {
+        let measure = |options: &Options, failures: &mut Vec<String>| {
+            failover::measure(options, system, failures)
+        };
+        part(options, Part::Failover, &save::failover(system), measure)?;
+    }
     part(options, Part::Elections, "elections", elections::measure)?;
     part(options, Part::Start, "start", starts::measure)?;
     part(options, Part::Idle, "idle", rest::measure)?;

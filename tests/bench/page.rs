@@ -29,7 +29,8 @@ const UNWRITTEN: &str =
 pub(crate) struct All {
     pub(crate) commits: Option<Saved<Commits>>,
     pub(crate) applies: Option<Saved<Applies>>,
-    pub(crate) failover: Option<Saved<Failover>>,
+    /// One for each system: blows take their time.
+    pub(crate) failover: Vec<Saved<Failover>>,
     pub(crate) elections: Option<Saved<Elections>>,
     pub(crate) starts: Option<Saved<Starts>>,
     pub(crate) rest: Option<Saved<Rest>>,
@@ -48,12 +49,7 @@ pub(crate) fn render(all: &All, before: &str) -> String {
         method::COMMITS,
         commits::body,
     );
-    page += &part(
-        all.failover.as_ref(),
-        "A leader fails",
-        method::FAILOVER,
-        failures::failover,
-    );
+    page += &failover(&all.failover);
     page += &part(
         all.elections.as_ref(),
         "Elections that nothing caused",
@@ -115,6 +111,21 @@ fn part<T>(
         "## {title}\n\n{method}\n{}{circumstances}\n",
         body(&saved.data)
     )
+}
+
+/// The same of all systems, whether they were measured in one run or in several.
+fn failover(saved: &[Saved<Failover>]) -> String {
+    if saved.is_empty() {
+        return String::new();
+    }
+    let method = method::FAILOVER;
+    let body = failures::failover(saved.iter().flat_map(|saved| &saved.data.outages));
+    let mut runs: Vec<_> = saved
+        .iter()
+        .map(|saved| circumstances(&saved.run))
+        .collect();
+    runs.dedup();
+    format!("## A leader fails\n\n{method}\n{body}{}\n", runs.join("\n"))
 }
 
 fn circumstances(run: &Run) -> String {

@@ -10,10 +10,11 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use clap::ValueEnum as _;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    data::{Run, Saved},
+    data::{Failover, Run, Saved, System},
     page::{self, All},
 };
 
@@ -57,7 +58,7 @@ pub(crate) fn write_page() -> Result<()> {
     let all = All {
         commits: load("commit")?,
         applies: load("apply")?,
-        failover: load("failover")?,
+        failover: load_failover()?,
         elections: load("elections")?,
         starts: load("start")?,
         rest: load("idle")?,
@@ -71,6 +72,16 @@ pub(crate) fn write_page() -> Result<()> {
     write("docs/scale.md", |before| {
         page::scale::render(&scale, before)
     })
+}
+
+/// What a part is called that measures how one system replaces its leader.
+pub(crate) fn failover(system: System) -> String {
+    format!("failover-{}", system.name().to_lowercase())
+}
+
+fn load_failover() -> Result<Vec<Saved<Failover>>> {
+    let of = |system: &System| load(&failover(*system)).transpose();
+    System::value_variants().iter().filter_map(of).collect()
 }
 
 /// Writes a page that keeps a part of what it was.

@@ -45,7 +45,7 @@ pub(super) fn section(all: &All) -> String {
     if let Some(saved) = &all.commits {
         aims.extend(of_commits(&saved.data));
     }
-    if let Some(saved) = &all.failover {
+    for saved in &all.failover {
         aims.extend(of_failover(&saved.data));
     }
     if let Some(saved) = &all.elections {

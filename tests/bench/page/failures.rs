@@ -3,7 +3,7 @@
 //! Pure.
 
 use super::table::{figure, judged, table};
-use crate::data::{Blow, Elections, Failover, Outage, System};
+use crate::data::{Blow, Elections, Outage, System};
 
 /// The longest outage that is aimed at, for 99 of 100 blows, in milliseconds.
 pub(super) fn aim(blow: Blow) -> f64 {
@@ -22,7 +22,7 @@ pub(super) fn words(blow: Blow) -> &'static str {
     }
 }
 
-pub(super) fn failover(failover: &Failover) -> String {
+pub(super) fn failover<'a>(outages: impl Iterator<Item = &'a Outage>) -> String {
     let row = |outage: &Outage| {
         let p99 = match outage.system {
             System::Beemesh => judged(outage.times.p99, outage.times.p99 <= aim(outage.blow)),
@@ -37,7 +37,7 @@ pub(super) fn failover(failover: &Failover) -> String {
             figure(outage.times.max),
         ]
     };
-    let mut outages: Vec<_> = failover.outages.iter().collect();
+    let mut outages: Vec<_> = outages.collect();
     outages.sort_by_key(|outage| (outage.blow, outage.system));
     let rows: Vec<_> = outages.into_iter().map(row).collect();
     table(

@@ -63,7 +63,9 @@ fn all() -> All {
         commits: saved(Commits { cells }),
         failover: saved(Failover {
             outages: vec![outage],
-        }),
+        })
+        .into_iter()
+        .collect(),
         ..All::default()
     }
 }
