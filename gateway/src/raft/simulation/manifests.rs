@@ -4,13 +4,16 @@ use std::collections::BTreeMap;
 
 use beemesh_protocol::{
     HostId,
-    state::{Change, Command, Host, Kind, Object},
+    state::{Change, Command, Host, Kind, Object, TokenRecord},
 };
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::world::name;
 use crate::raft::View;
+
+const TOKEN: [u8; 8] = [2; 8];
+const SECRET: [u8; 32] = [3; 32];
 
 /// A host as a member of the cluster.
 pub(super) fn member(host: HostId) -> Host {
@@ -20,6 +23,28 @@ pub(super) fn member(host: HostId) -> Host {
         addresses: Vec::new(),
         labels: BTreeMap::new(),
     }
+}
+
+/// A token that admits so many hosts.
+pub(super) fn token(uses: usize) -> Command {
+    let token = TokenRecord {
+        id: TOKEN,
+        secret_hash: SECRET,
+        expires_ms: 1,
+        uses: u32::try_from(uses).unwrap_or(u32::MAX),
+    };
+    at(0, Change::PutToken(token))
+}
+
+/// Admits a host by that token.
+pub(super) fn admit(host: HostId) -> Command {
+    let (token, secret_hash, host) = (TOKEN, SECRET, member(host));
+    let change = Change::Admit {
+        token,
+        secret_hash,
+        host,
+    };
+    at(0, change)
 }
 
 /// Clocks are no part of any promise, so a command may have any time.

@@ -1,21 +1,19 @@
 //! The hosts, the clients, and what happens to them.
 
+mod membership;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     future::Future,
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use beemesh_protocol::{
-    ClusterId, HostId,
-    peer::{Committed, Outcome},
-    state::{Change, TokenRecord},
-};
+use beemesh_protocol::{HostId, peer::Outcome};
 use harness::{Chance, History, Op};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -30,11 +28,14 @@ use super::{
         disk::faulty::{Fault, Faulty},
         tests::host,
     },
-    manifests::{at, change, content, member},
+    manifests::{at, change, content},
     net::{Net, Socket},
     rig::{Rig, execute},
 };
-use crate::raft::Node;
+use crate::{
+    duties::keep_membership,
+    raft::{Node, members::VOTERS_MAX},
+};
 
 /// Manifests that the clients write.
 const MANIFESTS: u64 = 3;
@@ -63,6 +64,8 @@ pub(super) struct World {
     /// Hashes of states by the index of the last entry in them.
     states: Mutex<BTreeMap<u64, [u8; 32]>>,
     violations: Mutex<Vec<String>>,
+    /// Hosts that were admitted: the first so many.
+    members: AtomicUsize,
     values: AtomicU64,
     /// What was not as wanted at the last look.
     last: Mutex<Option<String>>,
@@ -74,8 +77,9 @@ impl World {
     /// Lets a seed happen.
     pub(super) async fn run(seed: u64) -> Arc<Self> {
         let mut chance = Chance::new(seed, 1);
-        let count = if chance.below(3) == 0 { 5 } else { 3 };
-        let machines = (1..=count).map(|number| (host(number), Machine::new()));
+        let founders = if chance.below(3) == 0 { 5 } else { 3 };
+        let newcomers = *chance.pick(&[0, 1, 2]).expect("a number");
+        let machines = (1..=founders + newcomers).map(|number| (host(number), Machine::new()));
         let world = Arc::new(Self {
             net: Net::new(Chance::new(seed, 2)),
             chance: Mutex::new(chance),
@@ -83,6 +87,7 @@ impl World {
             history: Mutex::default(),
             states: Mutex::default(),
             violations: Mutex::default(),
+            members: AtomicUsize::new(founders.into()),
             values: AtomicU64::new(1),
             last: Mutex::default(),
             over: AtomicBool::new(false),
@@ -139,48 +144,6 @@ impl World {
         self.machines.keys().copied().collect()
     }
 
-    /// All hosts in one cluster.
-    async fn form(self: &Arc<Self>) {
-        for host in self.hosts() {
-            self.begin(host).await;
-        }
-        let up = self.net.up();
-        let hosts = self.hosts();
-        let soon = Instant::now() + Duration::from_secs(5);
-        let (cluster, host) = (ClusterId([1; 16]), member(hosts[0]));
-        let found = at(0, Change::Found { cluster, host });
-        up[0].1.found(found, soon).await.expect("a cluster");
-        let secret_hash = [3; 32];
-        let token = TokenRecord {
-            id: [2; 8],
-            secret_hash,
-            expires_ms: 1,
-            uses: u32::try_from(hosts.len()).unwrap_or(u32::MAX),
-        };
-        let mut joins = vec![at(0, Change::PutToken(token))];
-        joins.extend(hosts[1..].iter().map(|host| {
-            let (token, host) = ([2; 8], member(*host));
-            let change = Change::Admit {
-                token,
-                secret_hash,
-                host,
-            };
-            at(0, change)
-        }));
-        let joined = up[0].1.propose(joins, soon).await.expect("members");
-        let refused = |one: &&Committed| matches!(one.outcome, Outcome::Refused(_));
-        assert_eq!(joined.iter().find(refused), None);
-        let wanted: BTreeSet<HostId> = hosts.iter().copied().collect();
-        let there = |node: &Node| node.metrics().borrow().voters == wanted;
-        while !up.iter().all(|(_, node, _)| there(node)) {
-            assert!(self.begun.elapsed() < AGREE_MAX, "not all hosts vote");
-            // Whatever fails is tried again.
-            let _ = up[0].1.reconcile_members(&hosts).await;
-            sleep(Duration::from_millis(20)).await;
-        }
-        self.say("formed");
-    }
-
     /// Starts a host's gateway, unless it runs.
     async fn begin(self: &Arc<Self>, host: HostId) {
         let machine = &self.machines[&host];
@@ -215,6 +178,7 @@ impl World {
         self.net.begin(host, node.clone(), life);
         self.say(&format!("{} begins", name(host)));
         tokio::spawn(Arc::clone(self).watch(host, node.clone(), life));
+        tokio::spawn(keep_membership(node.clone()));
         let chance = Chance::new(self.chance(Chance::draw), life);
         tokio::spawn(execute(Arc::clone(self), host, node.clone(), life, chance));
         tokio::spawn(Arc::clone(self).restart(host, node, life));
@@ -391,7 +355,7 @@ impl World {
         let others: Vec<HostId> = hosts.into_iter().filter(|host| *host != victim).collect();
         let other = self.chance(|chance| *chance.pick(&others).expect("another host"));
         let long = self.chance(|chance| chance.millis(100, 5000));
-        match self.chance(|chance| chance.below(10)) {
+        match self.chance(|chance| chance.below(12)) {
             0 => self.away(victim, false, long / 10).await,
             1 | 2 => self.away(victim, true, long).await,
             3 => {
@@ -432,7 +396,8 @@ impl World {
                 sleep(long).await;
                 self.net.set_latency(LATENCY);
             }
-            _ => self.shorten(victim).await,
+            9 => self.shorten(victim).await,
+            _ => drop(self.join().await),
         }
         // Some faults come on top of others.
         if self.chance(|chance| chance.below(2)) == 0 {
@@ -520,6 +485,9 @@ impl World {
 
     /// Each host reads and writes, and then all have applied the same.
     async fn agree(self: &Arc<Self>) {
+        while self.members.load(Ordering::Relaxed) < self.machines.len() {
+            self.join().await;
+        }
         for host in self.hosts() {
             loop {
                 let up = self.net.up();
@@ -553,7 +521,10 @@ impl World {
                 let view = Arc::clone(&node.state().borrow());
                 self.rig(*host).is_as_wanted(*host, &view).err()
             });
-            if applied.len() == 1 && wrong.is_none() {
+            let voters = self.machines.len().min(VOTERS_MAX);
+            let voting = |node: &Node| node.metrics().borrow().voters.len() == voters;
+            let voted = up.iter().all(|(_, node, _)| voting(node));
+            if applied.len() == 1 && voted && wrong.is_none() {
                 return;
             }
             *self.last.lock().unwrap() = wrong;
