@@ -66,5 +66,7 @@ pub(super) fn applied(host: &Host) -> Option<u64> {
 fn status(host: &Host) -> Result<Value, String> {
     let answer = host.run(&["etcdctl", "endpoint", "status", "-w", "json"]);
     let mut found: Value = serde_json::from_str(&answer.out).map_err(|_| answer.to_string())?;
-    Ok(found[0]["Status"].take())
+    // While it starts, the list is empty.
+    let status = found.pointer_mut("/0/Status").map(Value::take);
+    status.ok_or_else(|| answer.to_string())
 }
