@@ -42,13 +42,22 @@ impl Cluster {
     /// When that does not succeed within its bounds.
     #[track_caller]
     pub fn form(&self) {
-        self.each(start_agent);
-        let first = &self.hosts[0];
-        for host in &self.hosts[1..] {
-            let token = first.beemesh(&["token", "create"]).ok();
+        self.form_of(self.hosts.len());
+    }
+
+    /// Starts Beemesh on the first `count` hosts and joins them into one cluster.
+    ///
+    /// # Panics
+    /// When that does not succeed within its bounds.
+    #[track_caller]
+    pub fn form_of(&self, count: usize) {
+        let members: Vec<&Host> = self.hosts[..count].iter().collect();
+        self.together(&members, start_agent);
+        for host in &members[1..] {
+            let token = members[0].beemesh(&["token", "create"]).ok();
             let _ = host.beemesh(&["join", token.trim()]).ok();
         }
-        self.ready();
+        self.agree_on(&members, count, count);
     }
 
     /// Boots `count` hosts with Beemesh installed and not started.
@@ -140,9 +149,15 @@ impl Cluster {
         self.agree(&hosts, self.hosts.len());
     }
 
-    /// Waits until these hosts know one leader among them and reach `reachable` hosts.
+    /// Waits until these hosts know one leader among them and reach `reachable` hosts of the whole cluster.
     #[track_caller]
     pub fn agree(&self, hosts: &[&Host], reachable: usize) {
+        self.agree_on(hosts, reachable, self.hosts.len());
+    }
+
+    /// The same in a cluster of `members` hosts.
+    #[track_caller]
+    pub fn agree_on(&self, hosts: &[&Host], reachable: usize, members: usize) {
         for host in hosts {
             wait_for(
                 &format!("{} to see {reachable} hosts and a leader", host.name),
@@ -152,8 +167,7 @@ impl Cluster {
                     let fine = status["leader"]["name"].is_string()
                         && status["quorum"] == true
                         && status["hosts"]["reachable"] == reachable
-                        && status["voters"].as_array().map(Vec::len)
-                            == Some(self.hosts.len().min(5));
+                        && status["voters"].as_array().map(Vec::len) == Some(members.min(5));
                     if fine { Ok(()) } else { Err(status) }
                 },
             );
@@ -190,6 +204,11 @@ impl Cluster {
     /// Drops every packet between two hosts.
     pub fn cut(&self, one: &Host, other: &Host) {
         self.testbed(&["cut", &one.name, &other.name]);
+    }
+
+    /// Drops every packet that one host sends to another.
+    pub fn mute(&self, from: &Host, to: &Host) {
+        self.testbed(&["mute", &from.name, &to.name]);
     }
 
     /// Drops every packet that a host sends or is sent.
@@ -233,7 +252,8 @@ impl Cluster {
             .expect("the testbed script runs");
         assert!(
             output.status.success(),
-            "testbed {args:?}: {}",
+            "testbed {args:?}: {}: {}",
+            output.status,
             String::from_utf8_lossy(&output.stderr)
         );
     }
@@ -267,7 +287,12 @@ fn load_image(host: &Host) {
     let _ = host.sh(line).ok();
 }
 
-fn start_agent(host: &Host) {
+/// Starts Beemesh on a host, which is a cluster of its own until it joins another.
+///
+/// # Panics
+/// When it does not answer in time.
+#[track_caller]
+pub fn start_agent(host: &Host) {
     let _ = host
         .run(&["systemctl", "enable", "--now", "beemesh-agent"])
         .ok();

@@ -10,6 +10,7 @@ mod history;
 mod host;
 pub mod http;
 mod manifests;
+pub mod torture;
 mod wait;
 
 pub use chance::{Chance, split_mix};

@@ -1,0 +1,399 @@
+//! What befalls hosts, and how it is mended.
+//!
+//! Shell. Faults overlap: each lasts for a while, and the next one does not wait for its end. A host that is off, or about
+//! to be, is left alone until it is back, and the network has one fault at a time.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    process::Command,
+    time::{Duration, Instant},
+};
+
+use clap::ValueEnum;
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
+};
+
+use super::clients::Clients;
+use crate::{Chance, Cluster, Host, start_agent};
+
+/// What can happen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
+pub enum Kind {
+    /// A host loses power: what was not flushed is gone.
+    PowerLoss,
+    /// All hosts do.
+    PowerLossOfAll,
+    /// The agent of a host gets SIGKILL.
+    AgentKilled,
+    /// So does a gateway.
+    GatewayKilled,
+    /// So do all supervisors of a host.
+    SupervisorsKilled,
+    /// So does everything of Podman on a host but the monitors of its containers.
+    PodmanKilled,
+    /// An agent gets SIGSTOP, and later SIGCONT.
+    AgentPaused,
+    /// So does a gateway.
+    GatewayPaused,
+    /// No packet reaches or leaves a host.
+    CutOff,
+    /// Nor the leader.
+    LeaderCutOff,
+    /// One host does not hear another, which hears it.
+    OneWay,
+    /// Two hosts do not hear each other, and the others hear both.
+    Apart,
+    /// The disk of a host is full.
+    DiskFull,
+    /// The file system of a host takes no more writes until the host is booted again.
+    DiskReadOnly,
+    /// The gateway's image loses its program, as unflushed files do, and then the host its power.
+    ImageDamaged,
+    /// Agent and gateway of a host are restarted, as an upgrade does.
+    Restarted,
+    /// A host joins the cluster.
+    Joins,
+}
+
+impl Kind {
+    /// In words, for the report.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Kind::PowerLoss => "power loss of a host",
+            Kind::PowerLossOfAll => "power loss of all hosts at once",
+            Kind::AgentKilled => "agent killed (SIGKILL)",
+            Kind::GatewayKilled => "gateway killed",
+            Kind::SupervisorsKilled => "all supervisors of a host killed",
+            Kind::PodmanKilled => "Podman's API and whatever else of Podman runs killed",
+            Kind::AgentPaused => "agent paused (SIGSTOP)",
+            Kind::GatewayPaused => "gateway paused",
+            Kind::CutOff => "host cut off",
+            Kind::LeaderCutOff => "leader cut off",
+            Kind::OneWay => "one host does not hear another, which hears it",
+            Kind::Apart => "two hosts apart, the others hear both",
+            Kind::DiskFull => "disk full",
+            Kind::DiskReadOnly => "file system read-only until the next boot",
+            Kind::ImageDamaged => "gateway's image damaged, then power loss",
+            Kind::Restarted => "agent and gateway restarted",
+            Kind::Joins => "a host joins",
+        }
+    }
+
+    /// How often it is chosen, compared with others.
+    fn weight(self) -> u64 {
+        match self {
+            Kind::PowerLoss | Kind::LeaderCutOff | Kind::GatewayKilled => 4,
+            Kind::PowerLossOfAll | Kind::ImageDamaged | Kind::DiskReadOnly => 1,
+            _ => 2,
+        }
+    }
+}
+
+/// One fault that lasts.
+#[derive(Debug)]
+struct Active {
+    until: Instant,
+    /// Hosts that nothing else may befall meanwhile, by number from 0.
+    hosts: Vec<usize>,
+    mend: Mend,
+}
+
+#[derive(Debug)]
+enum Mend {
+    Nothing,
+    Boot,
+    CutPower,
+    Continue(Vec<u32>),
+    Heal,
+    Empty,
+}
+
+/// The hosts, and what befalls them.
+#[derive(Debug)]
+pub(crate) struct Faults<'a> {
+    cluster: &'a Cluster,
+    clients: &'a Clients,
+    chance: Chance,
+    active: Vec<Active>,
+    /// Hosts in the cluster: the first so many.
+    pub(crate) members: usize,
+    /// What struck, in order.
+    pub(crate) struck: Vec<Kind>,
+    begun: Instant,
+}
+
+impl<'a> Faults<'a> {
+    pub(crate) fn new(
+        cluster: &'a Cluster,
+        clients: &'a Clients,
+        members: usize,
+        chance: Chance,
+    ) -> Self {
+        Self {
+            cluster,
+            clients,
+            chance,
+            active: Vec::new(),
+            members,
+            struck: Vec::new(),
+            begun: Instant::now(),
+        }
+    }
+
+    fn say(&self, what: &str) {
+        eprintln!("  {:7.2} {what}", self.begun.elapsed().as_secs_f64());
+    }
+
+    fn host(&self, number: usize) -> &'a Host {
+        &self.cluster.hosts[number]
+    }
+
+    fn busy(&self) -> BTreeSet<usize> {
+        let hosts = self.active.iter().flat_map(|active| &active.hosts);
+        hosts.copied().collect()
+    }
+
+    /// Strikes once with one of these kinds, and waits a little. Mends what is due before.
+    pub(crate) fn strike(&mut self, kinds: &[Kind]) {
+        loop {
+            self.mend_due(Instant::now());
+            let kind = self.draw(kinds);
+            let victim = self.victim();
+            let long = self.chance.millis(300, 7000);
+            let pause = self.chance.millis(100, 2500);
+            if self.befall(kind, victim, long) {
+                self.struck.push(kind);
+                std::thread::sleep(pause);
+                return;
+            }
+            // What cannot happen now can when something has ended.
+            let next = self.active.iter().map(|active| active.until).min();
+            if let Some(next) = next {
+                std::thread::sleep(next.saturating_duration_since(Instant::now()));
+            }
+        }
+    }
+
+    fn draw(&mut self, kinds: &[Kind]) -> Kind {
+        let all: u64 = kinds.iter().map(|kind| kind.weight()).sum();
+        let mut at = self.chance.below(all.max(1));
+        for kind in kinds {
+            if at < kind.weight() {
+                return *kind;
+            }
+            at -= kind.weight();
+        }
+        Kind::GatewayKilled
+    }
+
+    fn victim(&mut self) -> usize {
+        let members: Vec<usize> = (0..self.members).collect();
+        *self.chance.pick(&members).expect("there are members")
+    }
+
+    /// Lets it happen; whether it could.
+    fn befall(&mut self, kind: Kind, victim: usize, long: Duration) -> bool {
+        let busy = self.busy();
+        let network = self
+            .active
+            .iter()
+            .any(|active| matches!(active.mend, Mend::Heal));
+        let further = usize::try_from(self.chance.below(2)).unwrap_or(0);
+        let other = (victim + 1 + further) % self.members;
+        let host = self.host(victim);
+        let name = &host.name;
+        let (hosts, mend) = match kind {
+            Kind::CutOff | Kind::LeaderCutOff | Kind::OneWay | Kind::Apart => {
+                if network || other == victim {
+                    return false;
+                }
+                (Vec::new(), Mend::Heal)
+            }
+            Kind::PowerLossOfAll => {
+                if !busy.is_empty() {
+                    return false;
+                }
+                ((0..self.members).collect(), Mend::Boot)
+            }
+            Kind::Joins => {
+                if self.members == self.cluster.hosts.len() || busy.contains(&0) || network {
+                    return false;
+                }
+                (vec![0], Mend::Nothing)
+            }
+            _ if busy.contains(&victim) => return false,
+            Kind::PowerLoss | Kind::ImageDamaged => (vec![victim], Mend::Boot),
+            Kind::DiskReadOnly => (vec![victim], Mend::CutPower),
+            Kind::DiskFull => (vec![victim], Mend::Empty),
+            Kind::AgentPaused => (vec![victim], Mend::Continue(pids(host, "beemesh-agent"))),
+            Kind::GatewayPaused => (vec![victim], Mend::Continue(pids(host, "beemesh-gateway"))),
+            _ => (vec![victim], Mend::Nothing),
+        };
+        let millis = long.as_millis();
+        self.say(&format!("{kind:?}: {name} (h{}), {millis} ms", other + 1));
+        match kind {
+            Kind::PowerLoss => self.power_off(&[victim]),
+            Kind::PowerLossOfAll => self.power_off(&hosts),
+            Kind::AgentKilled => signal(&pids(host, "beemesh-agent"), Signal::SIGKILL),
+            Kind::GatewayKilled => signal(&pids(host, "beemesh-gateway"), Signal::SIGKILL),
+            Kind::SupervisorsKilled => signal(&pids(host, "beemesh-pod"), Signal::SIGKILL),
+            Kind::PodmanKilled => signal(&pids(host, "podman"), Signal::SIGKILL),
+            Kind::AgentPaused | Kind::GatewayPaused => {
+                if let Mend::Continue(pids) = &mend {
+                    signal(pids, Signal::SIGSTOP);
+                }
+            }
+            Kind::CutOff => self.cluster.isolate(host),
+            Kind::LeaderCutOff => self.cluster.isolate(self.leader().unwrap_or(host)),
+            Kind::OneWay => self.cluster.mute(host, self.host(other)),
+            Kind::Apart => self.cluster.cut(host, self.host(other)),
+            Kind::DiskFull => fill(host),
+            Kind::DiskReadOnly => abort(host),
+            Kind::ImageDamaged => {
+                damage(host);
+                self.power_off(&[victim]);
+            }
+            Kind::Restarted => {
+                // Podman may have been killed under it; systemd tries again.
+                let _ = host.sh("timeout 60 systemctl restart beemesh-agent beemesh-gateway");
+            }
+            Kind::Joins => self.join(),
+        }
+        let until = Instant::now() + long;
+        self.active.push(Active { until, hosts, mend });
+        true
+    }
+
+    fn leader(&self) -> Option<&'a Host> {
+        let busy = self.busy();
+        let asked = (0..self.members).find(|host| !busy.contains(host))?;
+        let status = self.host(asked).status();
+        let name = status["leader"]["name"].as_str()?;
+        self.cluster.hosts.iter().find(|host| host.name == name)
+    }
+
+    fn power_off(&self, hosts: &[usize]) {
+        for host in hosts {
+            self.clients.host(*host, None);
+        }
+        let hosts: Vec<&Host> = hosts.iter().map(|host| self.host(*host)).collect();
+        self.cluster.crash(&hosts);
+    }
+
+    fn boot(&self, numbers: &[usize]) {
+        let hosts: Vec<&Host> = numbers.iter().map(|host| self.host(*host)).collect();
+        self.cluster.boot(&hosts);
+        for number in numbers {
+            self.clients.host(*number, self.host(*number).init_if_on());
+        }
+    }
+
+    /// Mends what should have ended by then.
+    fn mend_due(&mut self, now: Instant) {
+        let due: Vec<Active> = self
+            .active
+            .extract_if(.., |active| active.until <= now)
+            .collect();
+        for active in due {
+            self.mend(active);
+        }
+    }
+
+    fn mend(&self, active: Active) {
+        match active.mend {
+            Mend::Nothing => return,
+            Mend::Boot => self.boot(&active.hosts),
+            Mend::CutPower => {
+                self.power_off(&active.hosts);
+                self.boot(&active.hosts);
+            }
+            Mend::Continue(pids) => signal(&pids, Signal::SIGCONT),
+            Mend::Heal => self.cluster.heal(),
+            Mend::Empty => {
+                for host in &active.hosts {
+                    // Durably: else it is full again after a loss of power.
+                    let line = "rm -f /filler /filler2 && sync -f /";
+                    let _ = self.host(*host).sh(line).ok();
+                }
+            }
+        }
+        let hosts: Vec<&str> = active
+            .hosts
+            .iter()
+            .map(|host| self.host(*host).name.as_str())
+            .collect();
+        self.say(&format!("mended: {}", hosts.join(", ")));
+    }
+
+    /// Mends everything.
+    pub(crate) fn end(&mut self) {
+        for active in std::mem::take(&mut self.active) {
+            self.mend(active);
+        }
+        self.say("all is mended");
+    }
+
+    /// Makes the next host a member, through the first one.
+    fn join(&mut self) {
+        let joining = self.host(self.members);
+        start_agent(joining);
+        let via = self.host(0);
+        for attempt in 1.. {
+            let token = via.run(&["timeout", "30", "beemesh", "token", "create"]);
+            let joined = (token.code == 0)
+                .then(|| joining.run(&["timeout", "60", "beemesh", "join", token.out.trim()]));
+            match joined {
+                Some(joined) if joined.code == 0 => break,
+                failed => {
+                    let why = failed.unwrap_or(token);
+                    self.say(&format!("join, attempt {attempt}: {}", why.err.trim()));
+                    assert!(attempt < 5, "{} cannot join: {why}", joining.name);
+                }
+            }
+        }
+        self.clients.host(self.members, joining.init_if_on());
+        self.members += 1;
+    }
+}
+
+fn pids(host: &Host, program: &str) -> Vec<u32> {
+    host.processes().remove(program).unwrap_or_default()
+}
+
+fn signal(pids: &[u32], signal: Signal) {
+    for pid in pids {
+        // It may have ended by itself.
+        let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
+    }
+}
+
+fn fill(host: &Host) {
+    let _ = host.sh(
+        "fallocate -l $(($(df --output=avail -B1 / | tail -n1) - 65536)) /filler; dd if=/dev/zero of=/filler2 bs=4k 2>/dev/null",
+    );
+}
+
+/// The host's file system meets an error of its own, and is mounted read-only for it.
+fn abort(host: &Host) {
+    let disk = host.root().with_file_name("disk");
+    let remounted = Command::new("mount")
+        .args(["-o", "remount,errors=remount-ro"])
+        .arg(disk)
+        .status();
+    assert!(remounted.is_ok_and(|status| status.success()), "remounted");
+    let device = host.device();
+    let name = device.file_name().unwrap_or_default().to_string_lossy();
+    let trigger = format!("/sys/fs/ext4/{name}/trigger_fs_error");
+    fs::write(&trigger, "torture").unwrap_or_else(|error| panic!("{trigger}: {error}"));
+}
+
+/// The program in the gateway's image is a file that never reached the disk.
+fn damage(host: &Host) {
+    let _ = host.sh(
+        "for file in $(find /var/lib/containers/storage/overlay -maxdepth 4 -path '*/diff/*' -name beemesh-gateway -type f); do \
+         : >$file.empty && chmod 755 $file.empty && mv $file.empty $file; done; sync",
+    );
+}
