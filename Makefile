@@ -22,7 +22,7 @@ PAGES := $(BUILT)/described
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
 
-.PHONY: help build image pages install install-files check test e2e rpm repo demo planted torture bench clean generate-check
+.PHONY: help build image pages install install-files check test e2e rpm repo demo planted torture power bench clean generate-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -104,13 +104,17 @@ demo: ## boot three hosts, form a cluster, apply examples/web.yaml, and leave it
 	$(MAKE) DESTDIR=$(LAYER) install
 	BEEMESH_LAYER=$(LAYER) tests/demo
 
+torture: TORTURE := $(if $(QUICK),--rounds 1 --faults 15,--report docs/torture.md)
 torture: ## strike booted hosts with a thousand faults and look for what got lost (QUICK=1 for one short round, ARGS=--help)
+power: TORTURE := power $(if $(QUICK),--cuts 5 --bare 3,--report docs/power.md)
+power: ## take the power of booted hosts two hundred times, beside bare Podman (QUICK=1 for five times, ARGS=--help)
+torture power:
 	tests/prepare
 	rm -rf $(LAYER)
 	$(MAKE) DESTDIR=$(LAYER) install >/dev/null
 	$(CARGO) build --release --locked -p beemesh-tests --bin torture
 	trap 'tests/testbed down' EXIT; trap 'exit 1' INT TERM; BEEMESH_LAYER=$(LAYER) SUITE=$(SUITE) \
-	  $(TARGET_DIR)/$(HOST_TUPLE)/release/torture $(if $(QUICK),--rounds 1 --faults 15,--report docs/torture.md) $(ARGS)
+	  $(TARGET_DIR)/$(HOST_TUPLE)/release/torture $(TORTURE) $(ARGS)
 
 planted: ## put mistakes into a copy of the gateway and show that its simulation catches each
 	tests/planted/run $(ONLY)

@@ -8,6 +8,7 @@
 mod clients;
 mod faults;
 mod pods;
+pub mod power;
 mod report;
 mod round;
 

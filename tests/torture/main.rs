@@ -1,19 +1,33 @@
-//! `make torture`: see [`harness::torture`].
+//! `make torture` and `make power`: see [`harness::torture`].
 
-use std::process::ExitCode;
+use std::{io, process::ExitCode};
 
-use clap::Parser;
-use harness::torture::{Options, run};
+use clap::{Parser, Subcommand};
+use harness::torture::{Options, power, run};
 
 /// Strikes booted hosts with faults, and looks for what got lost.
 #[derive(Debug, Parser)]
+#[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
+    #[command(subcommand)]
+    other: Option<Other>,
     #[command(flatten)]
     options: Options,
 }
 
-fn main() -> std::io::Result<ExitCode> {
-    let all = run(&Arguments::parse().options)?;
+/// What is no random fault.
+#[derive(Debug, Subcommand)]
+enum Other {
+    /// Take the power of hosts at chosen moments, and of hosts of bare Podman.
+    Power(power::Options),
+}
+
+fn main() -> io::Result<ExitCode> {
+    let Arguments { other, options } = Arguments::parse();
+    let all = match other {
+        Some(Other::Power(options)) => power::run(&options).map(|()| true)?,
+        None => run(&options)?,
+    };
     Ok(if all {
         ExitCode::SUCCESS
     } else {

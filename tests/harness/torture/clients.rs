@@ -26,6 +26,8 @@ use crate::{Chance, History, IMAGE, Op, http::Client};
 const REGISTERS: usize = 4;
 /// Manifests whose pods run on every host.
 const PODS: usize = 2;
+/// The first of those.
+pub(crate) const FIRST_POD: usize = REGISTERS;
 /// All manifests that change.
 pub(crate) const MANIFESTS: usize = REGISTERS + PODS;
 /// The manifest that is applied before the first fault and never again.
@@ -258,7 +260,7 @@ pub(crate) fn carried(value: &str) -> Option<(usize, u64)> {
 }
 
 /// The content of the workload that the API shows.
-fn content(body: &[u8]) -> u64 {
+pub(crate) fn content(body: &[u8]) -> u64 {
     let shown: Value = serde_json::from_slice(body).unwrap_or_default();
     let value = shown.pointer("/object/spec/containers/0/env/0/value");
     let carried = value.and_then(Value::as_str).and_then(carried);

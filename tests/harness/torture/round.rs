@@ -120,7 +120,7 @@ pub(crate) fn run(options: &Options, seed: u64) -> Round {
 }
 
 /// A host runs one pod of the manifest with this content, or none where there is none.
-fn runs_only(host: &Host, manifest: usize, content: u64) -> Result<(), String> {
+pub(crate) fn runs_only(host: &Host, manifest: usize, content: u64) -> Result<(), String> {
     let pods = running(host)
         .into_iter()
         .filter(|pod| pod.manifest == manifest);
