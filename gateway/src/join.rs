@@ -57,10 +57,7 @@ pub(crate) enum JoinError {
     /// It is in a cluster with others.
     #[error("this host is a member of cluster {0} with other hosts")]
     Member(ClusterId),
-    /// It is in that cluster.
-    #[error("this host is a member of that cluster already")]
-    Already,
-    /// A join is under way.
+    /// A join of another cluster is under way.
     #[error("this host is joining cluster {0} already")]
     UnderWay(ClusterId),
     /// The agent is not there.
@@ -78,9 +75,12 @@ pub(crate) enum JoinError {
 }
 
 impl Joiner {
-    /// Asks the members that the token names, one after the other, until one decides.
+    /// Asks the members that the token names, one after the other, until one decides. Asks nobody where this host was
+    /// admitted before: whoever joined it may not have heard of that.
     pub(crate) async fn join(&self, token: Token) -> Result<JoinStarted, JoinError> {
-        self.check(token.cluster)?;
+        if let Some(admitted) = self.check(token.cluster)? {
+            return Ok(admitted);
+        }
         let welcome = self.link.welcome().borrow().clone();
         let welcome =
             welcome.ok_or_else(|| JoinError::NoAgent(self.link.trouble().borrow().clone()))?;
@@ -104,17 +104,28 @@ impl Joiner {
         Err(JoinError::Unreachable(failures.join("; ")))
     }
 
-    fn check(&self, wanted: ClusterId) -> Result<(), JoinError> {
-        if let Some(joining) = self.home.joining()? {
-            return Err(JoinError::UnderWay(joining.cluster));
+    fn check(&self, wanted: ClusterId) -> Result<Option<JoinStarted>, JoinError> {
+        if let Some(Joining {
+            cluster, members, ..
+        }) = self.home.joining()?
+        {
+            let members = members.into_iter().map(Into::into).collect();
+            let admitted = JoinStarted { cluster, members };
+            let same = cluster == wanted;
+            return same
+                .then_some(Some(admitted))
+                .ok_or(JoinError::UnderWay(cluster));
         }
         let view = self.node.state().borrow().clone();
         let state = &view.state;
         match state.cluster() {
-            Some(cluster) if cluster == wanted => Err(JoinError::Already),
+            Some(cluster) if cluster == wanted => Ok(Some(JoinStarted {
+                cluster,
+                members: state.members(),
+            })),
             Some(cluster) if state.hosts().len() > 1 => Err(JoinError::Member(cluster)),
             _ if state.manifests().len() > 0 => Err(JoinError::InUse(state.manifests().len())),
-            _ => Ok(()),
+            _ => Ok(None),
         }
     }
 

@@ -247,11 +247,11 @@ fn strangers_and_wrong_tokens_get_nothing() {
     let _ = h2.beemesh(&["delete", "mine"]).ok();
     let _ = h2.beemesh(&["join", token]).ok();
     cluster.ready();
-    // The token was for one host. A third use, from a host that was never in, is refused; here the first host of
-    // another cluster stands for it.
-    let used = h1.beemesh(&["join", token]);
-    assert_eq!(used.code, 1, "{used}");
-    assert!(used.err.contains("already"), "{used}");
+    // Whoever did not hear that it has joined may join again, also by a token that is used up.
+    for member in [h2, h1] {
+        let again = member.beemesh(&["join", token]).ok();
+        assert!(again.contains("member: "), "{again}");
+    }
 }
 
 #[track_caller]

@@ -282,7 +282,7 @@ fn not_joined(error: JoinError) -> ApiError {
     let words = error.to_string();
     match error {
         JoinError::InUse(_) => ApiError::conflict(words).hint("`beemesh get manifests` lists them"),
-        JoinError::Member(_) | JoinError::Already | JoinError::UnderWay(_) => {
+        JoinError::Member(_) | JoinError::UnderWay(_) => {
             ApiError::conflict(words).hint("`beemesh status` shows the cluster")
         }
         JoinError::Refused(_) => {
