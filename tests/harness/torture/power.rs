@@ -259,7 +259,8 @@ impl Act {
     fn longest(&self) -> u64 {
         match self.moment {
             Moment::Snapshot => 6000,
-            _ => 2500,
+            Moment::ImageLoad => 800,
+            _ => 2000,
         }
     }
 
@@ -325,7 +326,7 @@ fn join(chance: &mut Chance) -> Cut {
     let joining = other.clone();
     let again = token.clone();
     let under_way = thread::spawn(move || joining.beemesh(&["join", token.trim()]).code == 0);
-    thread::sleep(chance.millis(0, 1200));
+    thread::sleep(chance.millis(0, 600));
     let victims = match chance.below(3) {
         0 => vec![one],
         1 => vec![other],
