@@ -25,29 +25,35 @@ const CALM: Duration = Duration::from_secs(1);
 /// An outage that is longer is reported as a failure.
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
-/// Measures every blow to one system.
+/// How often a system is booted again that did not get over a blow.
+const BOOTS_MAX: usize = 5;
+
+/// Measures one blow to one system. One that it does not get over is a failure, and the next falls on fresh hosts.
 pub(crate) fn measure(
     options: &Options,
     system: System,
+    blow: Blow,
     failures: &mut Vec<String>,
 ) -> Result<Failover> {
-    let mut outages = Vec::new();
-    for &blow in options.blows() {
-        eprintln!("failover: {}, leader {blow:?}", system.name());
-        let mut micros = Vec::new();
-        attempt(failures, system, &format!("leader {blow:?}"), || {
-            strikes(system, blow, options.failures(), &mut micros)
-        });
-        if !micros.is_empty() {
-            let times = Times::of(micros);
-            outages.push(Outage {
-                system,
-                blow,
-                times,
+    eprintln!("failover: {}, leader {blow:?}", system.name());
+    let mut micros = Vec::new();
+    for _ in 0..BOOTS_MAX {
+        let left = options.failures() - micros.len();
+        if left > 0 {
+            attempt(failures, system, &format!("leader {blow:?}"), || {
+                strikes(system, blow, left, &mut micros)
             });
         }
     }
-    Ok(Failover { outages })
+    let times = (!micros.is_empty()).then(|| Times::of(micros));
+    let outage = times.map(|times| Outage {
+        system,
+        blow,
+        times,
+    });
+    Ok(Failover {
+        outages: outage.into_iter().collect(),
+    })
 }
 
 fn strikes(system: System, blow: Blow, times: usize, micros: &mut Vec<u64>) -> Result<()> {

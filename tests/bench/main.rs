@@ -79,10 +79,17 @@ fn runtime() -> Result<tokio::runtime::Runtime> {
 fn measure(options: &Options) -> Result<()> {
     part(options, Part::Commit, "commit", commit::measure)?;
     for &system in options.systems() {
-        let measure = |options: &Options, failures: &mut Vec<String>| {
-            failover::measure(options, system, failures)
-        };
-        part(options, Part::Failover, &save::failover(system), measure)?;
+        for &blow in options.blows() {
+            let measure = |options: &Options, failures: &mut Vec<String>| {
+                failover::measure(options, system, blow, failures)
+            };
+            part(
+                options,
+                Part::Failover,
+                &save::failover(system, blow),
+                measure,
+            )?;
+        }
     }
     part(options, Part::Elections, "elections", elections::measure)?;
     part(options, Part::Start, "start", starts::measure)?;

@@ -29,7 +29,7 @@ const UNWRITTEN: &str =
 pub(crate) struct All {
     pub(crate) commits: Option<Saved<Commits>>,
     pub(crate) applies: Option<Saved<Applies>>,
-    /// One for each system: blows take their time.
+    /// One for each system and blow: they take their time.
     pub(crate) failover: Vec<Saved<Failover>>,
     pub(crate) elections: Option<Saved<Elections>>,
     pub(crate) starts: Option<Saved<Starts>>,
@@ -113,7 +113,7 @@ fn part<T>(
     )
 }
 
-/// The same of all systems, whether they were measured in one run or in several.
+/// The same of all systems and blows, whether they were measured in one run or in several.
 fn failover(saved: &[Saved<Failover>]) -> String {
     if saved.is_empty() {
         return String::new();

@@ -14,7 +14,7 @@ use clap::ValueEnum as _;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
-    data::{Failover, Run, Saved, System},
+    data::{Blow, Failover, Run, Saved, System},
     page::{self, All},
 };
 
@@ -74,14 +74,16 @@ pub(crate) fn write_page() -> Result<()> {
     })
 }
 
-/// What a part is called that measures how one system replaces its leader.
-pub(crate) fn failover(system: System) -> String {
-    format!("failover-{}", system.name().to_lowercase())
+/// What a part is called that measures how one system replaces a leader that fails in one way.
+pub(crate) fn failover(system: System, blow: Blow) -> String {
+    format!("failover-{}-{blow:?}", system.name()).to_lowercase()
 }
 
 fn load_failover() -> Result<Vec<Saved<Failover>>> {
-    let of = |system: &System| load(&failover(*system)).transpose();
-    System::value_variants().iter().filter_map(of).collect()
+    let systems = System::value_variants().iter();
+    let all = systems.flat_map(|system| Blow::value_variants().iter().map(|blow| (*system, *blow)));
+    let of = |(system, blow)| load(&failover(system, blow)).transpose();
+    all.filter_map(of).collect()
 }
 
 /// Writes a page that keeps a part of what it was.
