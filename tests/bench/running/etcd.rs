@@ -22,7 +22,8 @@ pub(super) fn form(cluster: &Cluster) {
                 settings(host, &peers).as_bytes(),
             )
             .ok();
-        let _ = host.run(&["systemctl", "start", "etcd"]).ok();
+        // A host that loses power keeps its settings: those of an administrator are older than a minute.
+        let _ = host.sh("sync -f /etc && systemctl start etcd").ok();
     });
 }
 
