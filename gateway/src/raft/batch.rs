@@ -202,7 +202,7 @@ pub(crate) fn size_of(command: &Command) -> usize {
 #[cfg(test)]
 mod tests {
     use super::super::{
-        tests::{Mesh, apply, host},
+        tests::{Mesh, apply, host, put},
         types::NodeId,
     };
     use super::*;
@@ -227,6 +227,13 @@ mod tests {
                 assert_eq!(before, state());
             }
         }
+        // What stands in for it is an entry like any other, also for who reads it from the disk.
+        let again = put(&node, 2, 1).await;
+        let kept = state();
+        mesh.stop(1).await;
+        let back = mesh.start(1).await;
+        mesh.same(1, again).await;
+        assert_eq!(kept, back.state().borrow().state.to_snapshot().encode());
         mesh.close().await;
     }
 }

@@ -127,7 +127,7 @@ impl Mesh {
         mesh
     }
 
-    async fn start(&self, number: u8) -> Node {
+    pub(super) async fn start(&self, number: u8) -> Node {
         let node = Node::open(Settings {
             dir: self.dirs[usize::from(number) - 1].path().to_owned(),
             disk: Arc::new(self.disks[usize::from(number) - 1].clone()),
@@ -145,7 +145,7 @@ impl Mesh {
         node
     }
 
-    async fn stop(&self, number: u8) {
+    pub(super) async fn stop(&self, number: u8) {
         let (node, mut streams) = self.wires.up.lock().unwrap().remove(&host(number)).unwrap();
         streams.shutdown().await;
         node.close().await;
@@ -199,7 +199,7 @@ impl Mesh {
     }
 
     /// Waits until a node has applied an entry, and checks that its state is that of the leader.
-    async fn same(&self, number: u8, index: u64) {
+    pub(super) async fn same(&self, number: u8, index: u64) {
         let node = self.node(number);
         let mut view = node.state();
         let applied = tokio::time::timeout(PATIENCE, view.wait_for(|view| view.applied >= index));
@@ -253,7 +253,7 @@ pub(super) fn apply(manifest: usize, content: usize, size: usize) -> Command {
     }
 }
 
-async fn put(node: &Node, manifest: usize, content: usize) -> u64 {
+pub(super) async fn put(node: &Node, manifest: usize, content: usize) -> u64 {
     let commands = vec![apply(manifest, content, 100)];
     let committed = node.propose(commands, deadline()).await.unwrap();
     let [Committed { index, outcome }] = &committed[..] else {
