@@ -2,7 +2,7 @@
 //!
 //! Machines differ and are noisy, so a figure that compares is a ratio of measurements taken in turn. Each part boots its
 //! hosts, takes them down also when it fails, and is kept in `target/bench/`; `docs/benchmarks.md` is made of all that is
-//! kept there.
+//! kept there, and says what it said before of the rest.
 
 mod apply;
 mod attempt;

@@ -1,6 +1,7 @@
 //! The page of all figures.
 //!
-//! Pure: measured data and the page as it was go in, Markdown comes out. What people wrote between the two marks is kept.
+//! Pure: measured data and the page as it was go in, Markdown comes out. What people wrote between the two marks is kept, and so
+//! is what the page says of parts that have no data: they were measured elsewhere.
 
 mod aims;
 mod commits;
@@ -41,41 +42,53 @@ pub(crate) struct All {
 /// The page; `before` is what it was.
 pub(crate) fn render(all: &All, before: &str) -> String {
     let mut page = String::from(method::INTRODUCTION);
-    page += &aims::section(all);
+    page += &aims::section(all, before);
     page += &keeping(kept(before).unwrap_or(UNWRITTEN));
     page += &part(
+        before,
         all.commits.as_ref(),
         "Commits",
         method::COMMITS,
         commits::body,
     );
-    page += &failover(&all.failover);
+    page += &failover(before, &all.failover);
     page += &part(
+        before,
         all.elections.as_ref(),
         "Elections that nothing caused",
         method::ELECTIONS,
         failures::elections,
     );
     page += &part(
+        before,
         all.starts.as_ref(),
         "Start to first answer",
         method::STARTS,
         rest::starts,
     );
-    page += &part(all.rest.as_ref(), "Idle hosts", method::REST, rest::body);
     page += &part(
+        before,
+        all.rest.as_ref(),
+        "Idle hosts",
+        method::REST,
+        rest::body,
+    );
+    page += &part(
+        before,
         all.applies.as_ref(),
         "Apply to running",
         method::APPLIES,
         workloads::applies,
     );
     page += &part(
+        before,
         all.catch_ups.as_ref(),
         "A follower catches up",
         method::CATCH_UPS,
         workloads::catch_ups,
     );
     page += &part(
+        before,
         all.spans.as_ref(),
         "Where the time goes",
         method::SPANS,
@@ -96,15 +109,35 @@ fn kept(before: &str) -> Option<&str> {
     Some(rest.split_once(BY_HAND_END)?.0)
 }
 
-/// A section with its method, its tables and its circumstances; nothing when it was not measured.
+/// A section of a page, from its heading to the next; nothing when it has none of this title.
+fn section<'a>(page: &'a str, title: &str) -> &'a str {
+    let heading = format!("\n## {title}\n");
+    let Some(begin) = page.find(&heading).map(|before| before + 1) else {
+        return "";
+    };
+    let rest = &page[begin..];
+    let end = rest.find("\n## ").map_or(rest.len(), |before| before + 1);
+    &rest[..end]
+}
+
+/// A section that no data was kept for, as the page has it.
+fn unmeasured(before: &str, title: &str) -> String {
+    match section(before, title) {
+        "" => String::new(),
+        section => format!("{}\n\n", section.trim_end()),
+    }
+}
+
+/// A section with its method, its tables and its circumstances; as it was when it was not measured.
 fn part<T>(
+    before: &str,
     saved: Option<&Saved<T>>,
     title: &str,
     method: &str,
     body: impl Fn(&T) -> String,
 ) -> String {
     let Some(saved) = saved else {
-        return String::new();
+        return unmeasured(before, title);
     };
     let circumstances = circumstances(&saved.run);
     format!(
@@ -114,9 +147,10 @@ fn part<T>(
 }
 
 /// The same of all systems and blows, whether they were measured in one run or in several.
-fn failover(saved: &[Saved<Failover>]) -> String {
+fn failover(before: &str, saved: &[Saved<Failover>]) -> String {
+    let title = "A leader fails";
     if saved.is_empty() {
-        return String::new();
+        return unmeasured(before, title);
     }
     let method = method::FAILOVER;
     let body = failures::failover(saved.iter().flat_map(|saved| &saved.data.outages));
@@ -125,7 +159,7 @@ fn failover(saved: &[Saved<Failover>]) -> String {
         .map(|saved| circumstances(&saved.run))
         .collect();
     runs.dedup();
-    format!("## A leader fails\n\n{method}\n{body}{}\n", runs.join("\n"))
+    format!("## {title}\n\n{method}\n{body}{}\n", runs.join("\n"))
 }
 
 fn circumstances(run: &Run) -> String {

@@ -6,10 +6,14 @@ use super::{
     All,
     commits::{self, AIM_CLIENTS, P50_MAX, THROUGHPUT_MIN},
     failures, rest,
-    table::{figure, megabytes, table},
+    table::{self, figure, megabytes, table},
     workloads,
 };
-use crate::data::{Applied, Applies, Commits, Deed, Elections, Failover, Idle, Rest, System};
+use crate::data::{
+    Applied, Applies, Commits, Deed, Elections, Failover, Idle, Rest, Saved, System,
+};
+
+const TITLE: &str = "Aims";
 
 /// PSS of agent and gateway together, in bytes.
 const PSS_MAX: u64 = 15_000_000;
@@ -37,36 +41,53 @@ impl Aim {
             met: found <= wanted,
         }
     }
+
+    fn row(self) -> Vec<String> {
+        let met = if self.met { "✓" } else { "✗" };
+        vec![self.what, self.wanted, self.found, met.to_owned()]
+    }
 }
 
-/// A table of all aims that something was measured for.
-pub(super) fn section(all: &All) -> String {
-    let mut aims = Vec::new();
-    if let Some(saved) = &all.commits {
-        aims.extend(of_commits(&saved.data));
-    }
-    for saved in &all.failover {
-        aims.extend(of_failover(&saved.data));
-    }
-    if let Some(saved) = &all.elections {
-        aims.extend(of_elections(&saved.data));
-    }
-    if let Some(saved) = &all.applies {
-        aims.extend(of_applies(&saved.data));
-    }
-    if let Some(saved) = &all.rest {
-        aims.extend(of_rest(&saved.data));
-    }
-    let rows: Vec<_> = aims
-        .into_iter()
-        .map(|aim| {
-            let met = if aim.met { "✓" } else { "✗" };
-            vec![aim.what, aim.wanted, aim.found, met.to_owned()]
-        })
-        .collect();
+/// A table of all aims that something was measured for, now or when the page was written last.
+pub(super) fn section(all: &All, before: &str) -> String {
+    let failover = all.failover.iter();
+    let failover = failover.flat_map(|saved| of_failover(&saved.data));
+    let of_rest = |saved: &Saved<Rest>| of_rest(&saved.data);
+    // The aims of each part that was measured, and what those of the part are called.
+    let parts: [(Option<Vec<Aim>>, fn(&str) -> bool); 5] = [
+        (
+            all.commits.as_ref().map(|saved| of_commits(&saved.data)),
+            |what| what.starts_with("commit"),
+        ),
+        (
+            (!all.failover.is_empty()).then(|| failover.collect()),
+            |what| what.starts_with("leader "),
+        ),
+        (
+            all.elections
+                .as_ref()
+                .map(|saved| of_elections(&saved.data)),
+            |what| what.starts_with("elections "),
+        ),
+        (
+            all.applies.as_ref().map(|saved| of_applies(&saved.data)),
+            |what| what.ends_with("on 3 hosts"),
+        ),
+        (all.rest.as_ref().map(of_rest), |what| {
+            what.starts_with("idle ")
+        }),
+    ];
+    let before = super::section(before, TITLE);
+    let rows = parts.into_iter().flat_map(|(aims, is_of_part)| match aims {
+        Some(aims) => aims.into_iter().map(Aim::row).collect(),
+        None => table::rows(before, is_of_part),
+    });
     format!(
-        "## Aims\n\n{}",
-        table(&["what", "aim", "measured", "met"], &rows)
+        "## {TITLE}\n\n{}",
+        table(
+            &["what", "aim", "measured", "met"],
+            &rows.collect::<Vec<_>>()
+        )
     )
 }
 

@@ -16,6 +16,16 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     text + "\n"
 }
 
+/// The rows of the tables in a text whose first cell is wanted.
+pub(crate) fn rows(text: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<Vec<String>> {
+    let cells = |line: &str| -> Option<Vec<String>> {
+        let cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
+        Some(cells.map(str::to_owned).collect())
+    };
+    let rows = text.lines().filter_map(cells);
+    rows.filter(|row| is_wanted(&row[0])).collect()
+}
+
 /// A figure with three digits that matter, or as many as it has before the point.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {

@@ -101,6 +101,21 @@ fn what_people_wrote_is_kept_and_the_rest_made_anew() {
 }
 
 #[test]
+fn what_was_measured_elsewhere_stays_on_the_page() {
+    let before = render(&all(), "");
+    assert_eq!(render(&All::default(), &before), before);
+    let measured = All {
+        failover: all().failover,
+        ..All::default()
+    };
+    assert_eq!(
+        render(&measured, &before),
+        before,
+        "and beside what is new, without being there twice"
+    );
+}
+
+#[test]
 fn the_page_of_scale_has_its_tables_and_keeps_what_people_wrote() {
     let times = Times {
         count: 7,
