@@ -59,11 +59,13 @@ pub(crate) fn load_or_make(path: &Path) -> Result<Identity, IdentityError> {
     match File::open(path) {
         Ok(file) => read(path, file),
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let secret = ed25519::SecretKey::generate();
-            make(path, secret.as_ref()).map_err(|source| IdentityError::Make {
+            let failed = |source| IdentityError::Make {
                 path: path.to_owned(),
                 source,
-            })?;
+            };
+            let mut secret = [0; SECRET];
+            getrandom::fill(&mut secret).map_err(|error| failed(error.into()))?;
+            make(path, &secret).map_err(failed)?;
             tracing::info!(path = %path.display(), "made the host's key");
             read(path, File::open(path).map_err(failed)?)
         }
@@ -99,7 +101,7 @@ fn read(path: &Path, file: File) -> Result<Identity, IdentityError> {
     })
 }
 
-/// Writes a new key so that a power cut leaves either none or the whole of it.
+/// Writes a new key, which is any 32 random bytes, so that a power cut leaves either none or the whole of it.
 fn make(path: &Path, secret: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;
@@ -123,6 +125,8 @@ fn make(path: &Path, secret: &[u8]) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt;
+
+    use harness::interrupt::{Outcome, at_each_call};
 
     use super::*;
 
@@ -148,5 +152,32 @@ mod tests {
             let error = load_or_make(&path).unwrap_err().to_string();
             assert!(error.contains("is damaged"), "{length}: {error}");
         }
+    }
+
+    #[test]
+    fn a_start_that_ends_or_fails_at_any_system_call_leaves_no_key_or_a_whole_one() {
+        let key = |folder: &Path| folder.join("agent/identity");
+        at_each_call(
+            |_| {},
+            |folder| {
+                let made = load_or_make(&key(folder)).map_err(|error| format!("{error:#}"))?;
+                fs::write(folder.join("known"), made.host.to_string()).map_err(|error| {
+                    // After the key was made: it is the test's own file.
+                    format!("{}: {error}", key(folder).display())
+                })
+            },
+            |folder, outcome, words| {
+                let known = fs::read_to_string(folder.join("known")).unwrap_or_default();
+                let found = load_or_make(&key(folder)).unwrap().host;
+                assert_eq!(load_or_make(&key(folder)).unwrap().host, found, "{words}");
+                match outcome {
+                    Outcome::Done => assert_eq!(found.to_string(), known, "{words}"),
+                    Outcome::Killed => assert!(found.to_string().starts_with(&known), "{words}"),
+                    Outcome::Failed(reason) => {
+                        assert!(reason.contains(key(folder).to_str().unwrap()), "{words}");
+                    }
+                }
+            },
+        );
     }
 }

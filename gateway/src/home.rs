@@ -208,6 +208,8 @@ fn sync_dir(dir: &Path) -> Result<(), HomeError> {
 
 #[cfg(test)]
 mod tests {
+    use harness::interrupt::{Outcome, at_each_call};
+
     use super::*;
 
     #[test]
@@ -252,5 +254,46 @@ mod tests {
             "{text}"
         );
         assert!(matches!(home.joining(), Err(HomeError::Damaged { .. })));
+    }
+
+    #[test]
+    fn a_join_that_ends_or_fails_at_any_system_call_is_remembered_as_before_or_after() {
+        let joining = |cluster| Joining {
+            cluster: ClusterId([cluster; 16]),
+            cleared: true,
+            members: vec![],
+        };
+        at_each_call(
+            |folder| {
+                let home = Home::open(folder).unwrap();
+                home.set_host(HostId([3; 32])).unwrap();
+                home.set_joining(&joining(1)).unwrap();
+            },
+            |folder| {
+                let act = || -> Result<(), HomeError> {
+                    let home = Home::open(folder)?;
+                    home.set_joining(&joining(2))?;
+                    home.joining()?;
+                    home.joined()?;
+                    home.set_host(HostId([4; 32]))
+                };
+                act().map_err(|error| error.to_string())
+            },
+            |folder, outcome, words| {
+                let home = Home::open(folder).unwrap();
+                let found = (home.host().unwrap(), home.joining().unwrap());
+                let order = [(3, Some(1)), (3, Some(2)), (3, None), (4, None)];
+                let order =
+                    order.map(|(host, cluster)| (Some(HostId([host; 32])), cluster.map(joining)));
+                assert!(order.contains(&found), "{words} left {found:?}");
+                match outcome {
+                    Outcome::Done => assert_eq!(found, order[3], "{words}"),
+                    Outcome::Killed => {}
+                    Outcome::Failed(reason) => {
+                        assert!(reason.contains(folder.to_str().unwrap()), "{words}");
+                    }
+                }
+            },
+        );
     }
 }

@@ -9,6 +9,7 @@ mod cluster;
 mod history;
 mod host;
 pub mod http;
+pub mod interrupt;
 mod manifests;
 pub mod torture;
 mod wait;

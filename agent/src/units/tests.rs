@@ -1,5 +1,7 @@
 use std::collections::BTreeMap;
 
+use harness::interrupt::{Outcome, at_each_call};
+
 use super::*;
 
 fn files(workload: &str, index: u64) -> UnitFiles {
@@ -262,4 +264,57 @@ fn a_quadlet_that_would_run_something_on_the_host_is_refused() {
         assert_eq!(put.unwrap_err().to_string(), expected, "{kube}");
     }
     assert_eq!(content(folder.path()), BTreeMap::new());
+}
+
+fn prepare(folder: &Path) {
+    Units::open(folder).unwrap().put(&files("web", 7)).unwrap();
+}
+
+/// What is left is `before` or `after`; a failure names the folder.
+fn check(folder: &Path, outcome: &Outcome, words: &str, after: &BTreeMap<String, String>) {
+    let units = Units::open(folder).unwrap();
+    units.tidy("web").unwrap();
+    let found = content(folder);
+    match outcome {
+        Outcome::Done => assert_eq!(found, *after, "{words}"),
+        Outcome::Killed | Outcome::Failed(_) => {
+            let is_old = found == pair("web", 7);
+            assert!(is_old || found == *after, "{words} left {found:?}");
+        }
+    }
+    if let Outcome::Failed(reason) = outcome {
+        assert!(reason.contains(folder.to_str().unwrap()), "{words}");
+    }
+}
+
+#[test]
+fn a_put_that_ends_or_fails_at_any_system_call_leaves_the_old_pair_or_the_new_one() {
+    let new = files("web", 9);
+    at_each_call(
+        prepare,
+        |folder| {
+            let units = Units::open(folder).map_err(|error| error.to_string())?;
+            units.put(&new).map_err(|error| error.to_string())?;
+            units.tidy("web").map_err(|error| error.to_string())
+        },
+        |folder, outcome, words| {
+            check(folder, outcome, words, &pair("web", 9));
+            let units = Units::open(folder).unwrap();
+            units.put(&new).unwrap();
+            units.tidy("web").unwrap();
+            assert_eq!(content(folder), pair("web", 9), "put again after {words}");
+        },
+    );
+}
+
+#[test]
+fn a_removal_that_ends_or_fails_at_any_system_call_leaves_the_pair_or_nothing() {
+    at_each_call(
+        prepare,
+        |folder| {
+            let units = Units::open(folder).map_err(|error| error.to_string())?;
+            units.remove("web").map_err(|error| error.to_string())
+        },
+        |folder, outcome, words| check(folder, outcome, words, &BTreeMap::new()),
+    );
 }
