@@ -48,47 +48,62 @@ impl Aim {
     }
 }
 
+/// The aims of a part of the suite.
+struct Part {
+    /// `None` when it was not measured.
+    aims: Option<Vec<Aim>>,
+    /// Whether an aim that the page has is one of this part.
+    is_one: fn(&str) -> bool,
+}
+
+impl Part {
+    fn rows(self, before: &str) -> Vec<Vec<String>> {
+        match self.aims {
+            Some(aims) => aims.into_iter().map(Aim::row).collect(),
+            None => table::rows(before, self.is_one),
+        }
+    }
+}
+
 /// A table of all aims that something was measured for, now or when the page was written last.
 pub(super) fn section(all: &All, before: &str) -> String {
-    let failover = all.failover.iter();
-    let failover = failover.flat_map(|saved| of_failover(&saved.data));
-    let of_rest = |saved: &Saved<Rest>| of_rest(&saved.data);
-    // The aims of each part that was measured, and what those of the part are called.
-    let parts: [(Option<Vec<Aim>>, fn(&str) -> bool); 5] = [
-        (
-            all.commits.as_ref().map(|saved| of_commits(&saved.data)),
-            |what| what.starts_with("commit"),
-        ),
-        (
-            (!all.failover.is_empty()).then(|| failover.collect()),
-            |what| what.starts_with("leader "),
-        ),
-        (
-            all.elections
-                .as_ref()
-                .map(|saved| of_elections(&saved.data)),
-            |what| what.starts_with("elections "),
-        ),
-        (
-            all.applies.as_ref().map(|saved| of_applies(&saved.data)),
-            |what| what.ends_with("on 3 hosts"),
-        ),
-        (all.rest.as_ref().map(of_rest), |what| {
-            what.starts_with("idle ")
-        }),
-    ];
     let before = super::section(before, TITLE);
-    let rows = parts.into_iter().flat_map(|(aims, is_of_part)| match aims {
-        Some(aims) => aims.into_iter().map(Aim::row).collect(),
-        None => table::rows(before, is_of_part),
-    });
+    let rows = parts(all).into_iter().flat_map(|part| part.rows(before));
+    let rows: Vec<_> = rows.collect();
     format!(
         "## {TITLE}\n\n{}",
-        table(
-            &["what", "aim", "measured", "met"],
-            &rows.collect::<Vec<_>>()
-        )
+        table(&["what", "aim", "measured", "met"], &rows)
     )
+}
+
+fn parts(all: &All) -> [Part; 5] {
+    fn of<T>(saved: Option<&Saved<T>>, aims: fn(&T) -> Vec<Aim>) -> Option<Vec<Aim>> {
+        saved.map(|saved| aims(&saved.data))
+    }
+    let failover = all.failover.iter();
+    let failover = failover.flat_map(|saved| of_failover(&saved.data));
+    [
+        Part {
+            aims: of(all.commits.as_ref(), of_commits),
+            is_one: |what| what.starts_with("commit"),
+        },
+        Part {
+            aims: (!all.failover.is_empty()).then(|| failover.collect()),
+            is_one: |what| what.starts_with("leader "),
+        },
+        Part {
+            aims: of(all.elections.as_ref(), of_elections),
+            is_one: |what| what.starts_with("elections "),
+        },
+        Part {
+            aims: of(all.applies.as_ref(), of_applies),
+            is_one: |what| what.ends_with("on 3 hosts"),
+        },
+        Part {
+            aims: of(all.rest.as_ref(), of_rest),
+            is_one: |what| what.starts_with("idle "),
+        },
+    ]
 }
 
 fn of_commits(commits: &Commits) -> Vec<Aim> {
