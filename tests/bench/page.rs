@@ -154,12 +154,32 @@ fn failover(before: &str, saved: &[Saved<Failover>]) -> String {
     }
     let method = method::FAILOVER;
     let body = failures::failover(saved.iter().flat_map(|saved| &saved.data.outages));
-    let mut runs: Vec<_> = saved
-        .iter()
-        .map(|saved| circumstances(&saved.run))
-        .collect();
-    runs.dedup();
+    let runs = together(saved.iter().map(|saved| &saved.run));
+    let runs: Vec<_> = runs.iter().map(circumstances).collect();
     format!("## {title}\n\n{method}\n{body}{}\n", runs.join("\n"))
+}
+
+/// Runs that differ only in when they ended and what they could not measure, as one each.
+fn together<'a>(runs: impl Iterator<Item = &'a Run>) -> Vec<Run> {
+    let mut all: Vec<Run> = Vec::new();
+    let apart = |run: &Run| {
+        (
+            run.command.clone(),
+            run.kernel.clone(),
+            run.versions.clone(),
+        )
+    };
+    for run in runs {
+        match all.iter_mut().find(|one| apart(one) == apart(run)) {
+            Some(one) => {
+                let (first, _) = one.date.split_once(" to ").unwrap_or((&one.date, ""));
+                one.date = format!("{first} to {}", run.date);
+                one.failures.extend(run.failures.iter().cloned());
+            }
+            None => all.push(run.clone()),
+        }
+    }
+    all
 }
 
 fn circumstances(run: &Run) -> String {

@@ -116,13 +116,14 @@ fn run(failures: Vec<String>) -> Run {
     }
 }
 
+/// The version and the commit, with a mark when more than the pages that this program writes differs from it.
 fn commit() -> String {
     let top = top().display().to_string();
-    let commit = said(
-        "git",
-        &["-C", &top, "describe", "--always", "--dirty", "--exclude=*"],
-    );
-    format!("{} ({commit})", env!("CARGO_PKG_VERSION"))
+    let git = |args: &[&str]| said("git", &[&["-C", &top], args].concat());
+    let commit = git(&["describe", "--always", "--exclude=*"]);
+    let changed = git(&["status", "--porcelain", "-uno", "--", ".", ":!docs"]);
+    let mark = if changed.is_empty() { "" } else { "-dirty" };
+    format!("{} ({commit}{mark})", env!("CARGO_PKG_VERSION"))
 }
 
 /// What a command says; nothing when it cannot.

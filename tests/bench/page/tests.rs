@@ -116,6 +116,29 @@ fn what_was_measured_elsewhere_stays_on_the_page() {
 }
 
 #[test]
+fn circumstances_of_one_run_are_told_once() {
+    let of = |date: &str| {
+        let mut one = all().failover.remove(0);
+        one.run.date = date.into();
+        one
+    };
+    let measured = All {
+        failover: ["1:00", "2:00", "3:00"].map(of).into(),
+        ..All::default()
+    };
+    let page = render(&measured, "");
+    let told: Vec<_> = page
+        .lines()
+        .filter(|line| line.starts_with("`make bench`"))
+        .collect();
+    assert!(
+        page.contains("`make bench` on 1:00 to 3:00: kernel"),
+        "{page}"
+    );
+    assert_eq!(page.matches(": kernel").count(), 1, "{told:?}");
+}
+
+#[test]
 fn the_page_of_scale_has_its_tables_and_keeps_what_people_wrote() {
     let times = Times {
         count: 7,
