@@ -7,7 +7,7 @@ mod stuck;
 
 use std::time::Duration;
 
-pub use stuck::free;
+pub use stuck::{free, is_shutting_down};
 
 /// systemd answers in milliseconds; during a daemon-reload with many units in a second or two.
 const ATTACH_TIME_MAX: Duration = Duration::from_secs(10);

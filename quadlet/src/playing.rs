@@ -4,6 +4,9 @@
 //! the new one, and already while that waits for its turn; a supervisor that starts, or whose pod is replaced, waits for it
 //! ([`wait`]) before it looks, and then adopts what it finds: a hundred that looked meanwhile would leave Podman no time to
 //! play. A gateway that dies lets go of it. Nobody waits at a boot, for then nobody plays.
+//!
+//! A play goes on in Podman when whoever asked for it is gone, so the pod itself is looked at before it is taken down
+//! ([`settle`]).
 
 use std::{
     fs::{self, OpenOptions},
@@ -19,11 +22,20 @@ use nix::{
 };
 use tokio::sync::oneshot;
 
+use crate::{
+    health::Run,
+    podman::{Pod, Podman},
+};
+
 /// A supervisor that has waited holds the lock for microseconds: between two tries to take it.
 const HOLD_STEP: Duration = Duration::from_millis(10);
 const HOLD_TRIES_MAX: u32 = 20;
 /// Of the thread that waits, in bytes: a system call needs next to nothing.
 const WAIT_STACK: usize = 64 << 10;
+/// For so long a pod that is about to be taken down is let start. What is left of a play that failed never starts.
+const SETTLE_TIME_MAX: Duration = Duration::from_secs(20);
+/// Between two looks at it.
+const SETTLE_STEP: Duration = Duration::from_millis(200);
 
 /// The lock, held until it is dropped.
 #[derive(Debug)]
@@ -91,6 +103,39 @@ pub async fn wait(folder: &Path, workload: &str) {
     if thread.name("playing".into()).spawn(sleep).is_ok() {
         let _ = told.await;
     }
+}
+
+/// Waits until all containers of a pod have been started, or it is gone, for at most [`SETTLE_TIME_MAX`]: to be called before it is
+/// taken down, unless the play of it has failed.
+///
+/// Podman 5.4 starts a pod with the pod's lock in hand and reaches for its service container's, and takes a pod down the
+/// other way round. At the same moment they wait for each other for ever, and soon Podman answers nobody. It has both
+/// locks before it starts the first container.
+pub async fn settle(podman: &Podman, pod: &Pod) {
+    let settled = async {
+        let mut unstarted = is_unstarted(pod);
+        while unstarted {
+            tokio::time::sleep(SETTLE_STEP).await;
+            let pod = podman.pod(&pod.name).await;
+            unstarted = pod.is_ok_and(|pod| pod.is_some_and(|pod| is_unstarted(&pod)));
+        }
+    };
+    if tokio::time::timeout(SETTLE_TIME_MAX, settled)
+        .await
+        .is_err()
+    {
+        tracing::warn!(
+            pod = pod.name,
+            "taken down although a container of it was never started"
+        );
+    }
+}
+
+/// Whether a container of the pod was made and never started.
+#[must_use]
+pub fn is_unstarted(pod: &Pod) -> bool {
+    let mut containers = pod.containers.iter();
+    containers.any(|container| container.run == Run::Created)
 }
 
 #[cfg(test)]

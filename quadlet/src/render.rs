@@ -285,10 +285,18 @@ pub fn init_containers(yaml: &[u8]) -> Vec<String> {
 /// The names of all containers of a YAML that [`render`] wrote, as Podman makes them of the pod's and theirs.
 #[must_use]
 pub fn container_names(yaml: &[u8]) -> Vec<String> {
-    let named = pods(yaml).flat_map(|(pod, spec)| {
-        let all = spec.init.into_iter().chain(spec.containers);
-        all.map(move |container| format!("{pod}-{}", container.name))
-    });
+    names(yaml, |spec| spec.init.into_iter().chain(spec.containers))
+}
+
+/// The same without the init containers, which Podman removes when they are done.
+#[must_use]
+pub fn member_names(yaml: &[u8]) -> Vec<String> {
+    names(yaml, |spec| spec.containers.into_iter())
+}
+
+fn names<I: Iterator<Item = Named>>(yaml: &[u8], of: impl Fn(Spec) -> I) -> Vec<String> {
+    let named = pods(yaml)
+        .flat_map(|(pod, spec)| of(spec).map(move |container| format!("{pod}-{}", container.name)));
     named.collect()
 }
 

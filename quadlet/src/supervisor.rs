@@ -275,11 +275,17 @@ impl Supervisor {
             .containers
             .iter()
             .any(|container| container.run == Run::Created);
-        if unstarted && !self.own_debris {
+        // A play that a power cut ended leaves a part of the pod, which Podman starts at the next boot all the same.
+        let unfinished = unstarted || pod.missing.is_some();
+        if unfinished && !self.own_debris {
             let since = *self.unstarted_since.get_or_insert(now);
             if now < since + pod.patience(UPDATE_TIME_MAX) {
                 self.look_at = Some(now + WAIT_STEP);
-                return self.say_starting(labels.revision, "the pod is being played");
+                let doing = match &pod.missing {
+                    Some(name) if !unstarted => format!("container {name} is missing"),
+                    _ => "the pod is being played".to_owned(),
+                };
+                return self.say_starting(labels.revision, &doing);
             }
         }
         match judge(&pod.containers, pod.restart) {
@@ -296,7 +302,7 @@ impl Supervisor {
                     now,
                 )
             }
-            Verdict::Running(health) if !unstarted => {
+            Verdict::Running(health) if !unfinished => {
                 if let Some(reason) = self.crashes.looked(&pod.containers, now) {
                     return self.end(reason);
                 }

@@ -10,7 +10,7 @@ use beemesh_quadlet::{
     manifest::{self, is_workload, workload_name},
     render::{
         self, Image, Pull, Quadlet, RenderError, Rendered, Revision, container_names, images,
-        init_containers, private_prefix, read_quadlet, render, volumes,
+        init_containers, member_names, private_prefix, read_quadlet, render, volumes,
     },
 };
 use proptest::prelude::*;
@@ -116,6 +116,7 @@ fn a_quadlet_says_what_it_runs() {
         container_names(&rendered.yaml),
         ["shop_everything-prepare", "shop_everything-app"]
     );
+    assert_eq!(member_names(&rendered.yaml), ["shop_everything-app"]);
     let names = volumes(&rendered.yaml);
     let private = names
         .iter()

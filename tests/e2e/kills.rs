@@ -97,6 +97,27 @@ fn a_killed_container_is_restarted_by_its_policy_and_counted() {
 }
 
 #[test]
+fn a_container_that_was_removed_by_hand_comes_back() {
+    let cluster = Cluster::formed("removed-container", 1);
+    let host = cluster.host(1);
+    let _ = host.apply(&two_containers("web", "first"));
+    let before = host.containers("web");
+    let _ = host.sh("podman rm --force --time 0 web-two").ok();
+    wait_for("both containers", secs(30), || {
+        let after = host.containers("web");
+        let new = after
+            .get("web-two")
+            .is_some_and(|two| *two != before["web-two"]);
+        if new && after.contains_key("web-one") {
+            Ok(())
+        } else {
+            Err(format!("{after:?}"))
+        }
+    });
+    cluster.running("web", 1, &[host]);
+}
+
+#[test]
 fn a_container_that_cannot_start_fails_its_unit_in_words_on_every_host() {
     let cluster = Cluster::formed("broken", 2);
     let answer = cluster

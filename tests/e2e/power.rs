@@ -241,3 +241,38 @@ fn a_shutdown_does_not_wait_for_what_waits_for_it() {
     cluster.ready();
     cluster.running("web", 1, &[host]);
 }
+
+/// Podman plays a pod step by step, and whatever the step, nothing holds the shutdown up and no half of a pod counts as one.
+#[test]
+fn a_shutdown_in_the_middle_of_plays_is_quick_and_every_pod_is_whole_after_it() {
+    let cluster = Cluster::formed("power-play", 1);
+    let host = cluster.host(1);
+    for round in 0..8 {
+        for n in 1..=3 {
+            let marker = format!("round {round}");
+            let answer = host.try_apply(&two_containers(&format!("p{n}"), &marker), &[]);
+            assert_eq!(answer.code, 0, "{answer}");
+        }
+        // From the first container to the last, which differs with the machine.
+        std::thread::sleep(std::time::Duration::from_millis(50 * round));
+        let begun = std::time::Instant::now();
+        host.power_off();
+        let took = begun.elapsed();
+        assert!(
+            took < secs(30),
+            "the shutdown took {took:?} in round {round}"
+        );
+        cluster.crash(&[host]);
+        cluster.boot(&[host]);
+        cluster.ready();
+        for n in 1..=3 {
+            let workload = format!("p{n}");
+            cluster.running(&workload, round + 1, &[host]);
+            assert_eq!(
+                host.containers(&workload).len(),
+                2,
+                "{workload}, round {round}"
+            );
+        }
+    }
+}

@@ -84,10 +84,22 @@ impl Cluster {
     #[track_caller]
     pub fn bare(test: &str, count: usize) -> Self {
         let cluster = Self::boot_all(test, count, "");
+        cluster.offer();
+        cluster.each(|host| host.dnf(&["install", "debian-root"]));
+        cluster.each(load_image);
+        cluster
+    }
+
+    /// Puts Beemesh's packages where dnf finds them, on all hosts.
+    ///
+    /// # Panics
+    /// When there are none.
+    #[track_caller]
+    pub fn offer(&self) {
         let offer = std::env::var("BEEMESH_OFFER");
         let offer =
             offer.expect("BEEMESH_OFFER puts packages on hosts: run the tests by `make test`");
-        cluster.each(|host| {
+        self.each(|host| {
             let offered = Command::new("sh")
                 .arg("-c")
                 .arg(&offer)
@@ -97,10 +109,7 @@ impl Cluster {
             let offered = offered.expect("a shell runs");
             let said = String::from_utf8_lossy(&offered.stderr);
             assert!(offered.status.success(), "{offer}: {said}");
-            host.dnf(&["install", "debian-root"]);
         });
-        cluster.each(load_image);
-        cluster
     }
 
     /// Boots `count` hosts with `layer` over their root: folders with colons between them, the upper ones first.

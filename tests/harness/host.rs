@@ -353,10 +353,12 @@ impl Host {
 
     /// Writes the host's journal and state to a folder.
     pub(crate) fn collect(&self, folder: &Path) {
+        // Each within its time: what went wrong may be that something does not answer.
         let state = self.sh(
-            "journalctl -b --no-pager -o short-precise | tail -n 3000; echo; systemctl list-units --all --no-pager 'beemesh*'; \
-             systemctl status --no-pager -n 0 'beemesh*'; podman pod ps; podman ps -a; podman images; podman volume ls; \
-             ls -lR /etc/containers/systemd /run/beemesh /var/lib/beemesh; beemesh status; beemesh get workloads --stale; df -h /",
+            "journalctl -b --no-pager -o short-precise | tail -n 3000; echo; for line in \"systemctl list-units --all --no-pager 'beemesh*'\" \
+             \"systemctl status --no-pager -n 0 'beemesh*'\" 'podman pod ps' 'podman ps -a' 'podman images' 'podman volume ls' \
+             'ls -lR /etc/containers/systemd /run/beemesh /var/lib/beemesh' 'beemesh status' 'beemesh get workloads --stale' 'df -h /' \
+             'ps -e -o pid,ppid,stat,wchan:20,lstart,args'; do timeout -k 5 20 sh -c \"$line\"; done",
         );
         let text = format!("{}{}", state.out, state.err);
         if let Err(error) = fs::write(folder.join(format!("{}.log", self.name)), text) {

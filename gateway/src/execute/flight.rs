@@ -339,8 +339,10 @@ impl Flight {
         }
     }
 
-    /// Takes a pod down with the bytes that made it, which also removes its service container.
+    /// Takes a pod down with the bytes that made it, which also removes its service container. A supervisor may be playing it, or
+    /// Podman for a gateway that died.
     async fn down_one(&self, pod: &Pod) -> Result<(), StepError> {
+        playing::settle(&self.podman, pod).await;
         let yaml = match pod.index() {
             Some(index) => self.read(index).await?,
             None => None,

@@ -35,6 +35,18 @@ pub async fn free(unit: &str) {
     }
 }
 
+/// Whether systemd is shutting the host down. Also not when systemd does not say so in time.
+pub async fn is_shutting_down() -> bool {
+    let asked = async {
+        let bus = zbus::Connection::system().await?;
+        is_stopping(&bus).await
+    };
+    matches!(
+        tokio::time::timeout(FREE_TIME_MAX, asked).await,
+        Ok(Ok(true))
+    )
+}
+
 async fn try_free(unit: &str) -> zbus::Result<usize> {
     let bus = zbus::Connection::system().await?;
     let mut freed = 0;

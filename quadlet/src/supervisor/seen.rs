@@ -38,12 +38,14 @@ pub struct SeenPod {
     pub restart: Restart,
     /// Whether it has init containers, which may run for long before the others are started.
     pub has_init: bool,
+    /// A container of the revision that should run here which the pod lacks: its play was cut short, or somebody removed it.
+    pub missing: Option<String>,
     /// The processes that watch its containers.
     pub conmons: Vec<u32>,
 }
 
 impl SeenPod {
-    /// For how long containers that are made but not started are somebody's work. Init containers may take `init_time_max`.
+    /// For how long containers that are not made or not started are somebody's work. Init containers may take `init_time_max`.
     pub(super) fn patience(&self, init_time_max: Duration) -> Duration {
         let is_starting = self
             .containers

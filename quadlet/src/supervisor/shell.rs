@@ -24,6 +24,8 @@ const BEAT: Duration = Duration::from_secs(10);
 const START_EXTENSION: Duration = Duration::from_secs(60);
 /// A play that is under way when the unit is stopped is let finish for so long, for Podman does not stop half way.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// A stop that takes longer is left to the unit's `TimeoutStopSec=`: no Podman that answers nobody holds up a shutdown for ever.
+const STOP_TIME_MAX: Duration = Duration::from_secs(300);
 /// Between two looks at whether Podman waits for systemd in a shutdown. Most stops are done by the first.
 const FREE_STEP: Duration = Duration::from_secs(3);
 /// Longer than the gateway lets one play and one take-down of it take, with some before it in the queue.
@@ -193,6 +195,7 @@ impl Shell {
         };
         let work = carry_out(settings, podman, eye, copies, effect);
         tokio::pin!(work);
+        let began = Instant::now();
         let mut deadline: Option<tokio::time::Instant> = None;
         let mut free = tokio::time::interval_at(tokio::time::Instant::now() + FREE_STEP, FREE_STEP);
         free.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -205,7 +208,7 @@ impl Shell {
             };
             tokio::select! {
                 outcome = &mut work => return outcome,
-                _ = beat.tick() => live(*extend_start || stopping),
+                _ = beat.tick() => live(*extend_start || stopping && began.elapsed() < STOP_TIME_MAX),
                 _ = terminate.recv(), if !stopping && !*terminated => {
                     *terminated = true;
                     deadline = Some(tokio::time::Instant::now() + patience);
@@ -379,7 +382,17 @@ async fn play(
 /// Takes the workload's pod down if it is there; mostly somebody else has done so before.
 async fn end(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
     let podman = Podman::new(&settings.socket);
+    let wait = playing::wait(&settings.run, &settings.workload);
+    if tokio::time::timeout(STOP_PATIENCE, wait).await.is_err() {
+        tracing::warn!("the gateway is still playing the pod, which is taken down all the same");
+    }
     if let Some(pod) = podman.pod(&settings.workload).await? {
+        if playing::is_unstarted(&pod) && adopt::is_shutting_down().await {
+            // systemd lets no container start any more, so the play fails by itself, and nothing runs that should end gently.
+            tracing::info!("the pod was not started yet: it is played again after the boot");
+            return Ok(());
+        }
+        playing::settle(&podman, &pod).await;
         return down_pod(eye, settings, Some(&pod)).await;
     }
     match eye.persisted() {

@@ -123,6 +123,9 @@ impl Eye {
         let restart = restarts.find(|details| is_member(&details.container));
         let restart = restart.map_or(Restart::Always, |details| details.restart);
         let has_init = yaml.is_some_and(|yaml| contains(yaml, b"\"initContainers\""));
+        let wanted = yaml.map(render::member_names).unwrap_or_default();
+        let is_there = |name: &String| pod.containers.iter().any(|one| one.name == *name);
+        let missing = wanted.into_iter().find(|name| !is_there(name));
         let labels = match (ours, pod.revision(), pod.index()) {
             (true, Some(revision), Some(index)) => Some(Persisted { revision, index }),
             _ => None,
@@ -132,6 +135,7 @@ impl Eye {
             containers: pod.containers,
             restart,
             has_init,
+            missing,
             conmons,
         })
     }

@@ -33,6 +33,7 @@ fn pod(labels: Option<Persisted>, infra: Run, member: Run, restarts: u32) -> Opt
         ],
         restart: Restart::Always,
         has_init: false,
+        missing: None,
         conmons: if infra == Run::Running {
             vec![11, 12]
         } else {
@@ -208,6 +209,29 @@ fn a_pod_whose_container_was_not_started_is_played_again_to_learn_why() {
             vec![failed(reason), Effect::Exit(70)],
         ),
         (5, Event::Hint, vec![]),
+    ]);
+}
+
+#[test]
+fn a_pod_that_lacks_a_container_is_played_again() {
+    let part = || {
+        let part = up(OLD).map(|pod| SeenPod {
+            missing: Some("web-log".into()),
+            ..pod
+        });
+        saw(OLD, part)
+    };
+    let missing = || starting(7, "container web-log is missing");
+    let (_, whole, adopted) = adopted(OLD);
+    tell(vec![
+        (0, part(), vec![missing()]),
+        (2, part(), vec![]),
+        (3, part(), play(7)),
+        (4, Event::Played, vec![Effect::Look]),
+        (4, whole, adopted),
+        // Somebody removes it by hand.
+        (9, part(), vec![missing()]),
+        (12, part(), play(7)),
     ]);
 }
 
