@@ -22,7 +22,7 @@ PAGES := $(BUILT)/described
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
 
-.PHONY: help build image pages install install-files check test e2e rpm repo demo planted torture power bench clean generate-check
+.PHONY: help build image pages install install-files check layer test e2e rpm repo demo planted torture power soak bench clean generate-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -73,8 +73,8 @@ generate-check: ## the committed FlatBuffers code is what flatc makes of the sch
 # Beemesh is installed by dnf on one booted host, and what that has changed lies over the root of all others: dnf is
 # tried, and booting three hosts copies nothing. A second repository has the release before this one. What is packaged
 # twice must be the same; that it is also when it is built twice takes an hour to see (`rpm/reproduce`).
-e2e: PROFILE := dev
-e2e: ## boot hosts and run the end-to-end tests (ONLY=name for one file)
+layer e2e torture power soak: PROFILE := dev
+layer: ## install what the tests boot, by dnf, into a folder that lies over the root of hosts
 	rpm/previous $(TARGET_DIR)/rpm-previous
 	rpm/repo $(TARGET_DIR)/rpm-previous $(TARGET_DIR)/previous $(TARGET_DIR)/stubs
 	$(MAKE) --no-print-directory PROFILE=dev repo
@@ -82,8 +82,12 @@ e2e: ## boot hosts and run the end-to-end tests (ONLY=name for one file)
 	rpm/build --quick $(TARGET_DIR)/rpm-again
 	diff -r $(TARGET_DIR)/rpm $(TARGET_DIR)/rpm-again
 	rpm/layer $(SUITE) $(TARGET_DIR)/repo $(TARGET_DIR)/stubs $(LAYER)
-	BEEMESH_LAYER=$(LAYER) BEEMESH_OFFER='$(CURDIR)/rpm/offer "$$1" $(abspath $(addprefix $(TARGET_DIR)/,previous repo stubs))' \
-	  SUITE=$(SUITE) $(CARGO) test --workspace --locked --no-fail-fast $(addprefix --test ,$(or $(ONLY),$(E2E))) -- --test-threads=1 --nocapture $(CASE)
+
+# What hosts of tests have.
+ON_HOSTS = BEEMESH_LAYER=$(LAYER) BEEMESH_OFFER='$(CURDIR)/rpm/offer "$$1" $(abspath $(addprefix $(TARGET_DIR)/,previous repo stubs))' SUITE=$(SUITE)
+
+e2e: layer ## boot hosts and run the end-to-end tests (ONLY=name for one file)
+	$(ON_HOSTS) $(CARGO) test --workspace --locked --no-fail-fast $(addprefix --test ,$(or $(ONLY),$(E2E))) -- --test-threads=1 --nocapture $(CASE)
 
 test: ## everything: set-up, check, booted hosts
 	tests/prepare
@@ -108,13 +112,12 @@ torture: TORTURE := $(if $(QUICK),--rounds 1 --faults 15,--report docs/torture.m
 torture: ## strike booted hosts with a thousand faults and look for what got lost (QUICK=1 for one short round, ARGS=--help)
 power: TORTURE := power $(if $(QUICK),--cuts 5 --bare 3,--report docs/power.md)
 power: ## take the power of booted hosts two hundred times, beside bare Podman (QUICK=1 for five times, ARGS=--help)
-torture power:
+soak: TORTURE := soak $(if $(QUICK),--minutes 4,--report docs/soak.md)
+soak: ## let faults and clients at booted hosts for an hour and look for what grows (QUICK=1 for four minutes, ARGS=--help)
+torture power soak:
 	tests/prepare
-	rm -rf $(LAYER)
-	$(MAKE) DESTDIR=$(LAYER) install >/dev/null
-	$(CARGO) build --release --locked -p beemesh-tests --bin torture
-	trap 'tests/testbed down' EXIT; trap 'exit 1' INT TERM; BEEMESH_LAYER=$(LAYER) SUITE=$(SUITE) \
-	  $(TARGET_DIR)/$(HOST_TUPLE)/release/torture $(TORTURE) $(ARGS)
+	$(MAKE) --no-print-directory layer
+	trap 'tests/testbed down' EXIT; trap 'exit 1' INT TERM; $(ON_HOSTS) $(BUILT)/torture $(TORTURE) $(ARGS)
 
 planted: ## put mistakes into a copy of the gateway and show that its simulation catches each
 	tests/planted/run $(ONLY)

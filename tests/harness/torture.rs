@@ -11,6 +11,7 @@ mod pods;
 pub mod power;
 mod report;
 mod round;
+pub mod soak;
 
 use std::{
     fs, io,

@@ -1,9 +1,9 @@
-//! `make torture` and `make power`: see [`harness::torture`].
+//! `make torture`, `make power` and `make soak`: see [`harness::torture`].
 
 use std::{io, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use harness::torture::{Options, power, run};
+use harness::torture::{Options, power, run, soak};
 
 /// Strikes booted hosts with faults, and looks for what got lost.
 #[derive(Debug, Parser)]
@@ -20,12 +20,15 @@ struct Arguments {
 enum Other {
     /// Take the power of hosts at chosen moments, and of hosts of bare Podman.
     Power(power::Options),
+    /// Strike the same hosts for an hour, and look for what grows.
+    Soak(soak::Options),
 }
 
 fn main() -> io::Result<ExitCode> {
     let Arguments { other, options } = Arguments::parse();
     let all = match other {
         Some(Other::Power(options)) => power::run(&options).map(|()| true)?,
+        Some(Other::Soak(options)) => soak::run(&options)?,
         None => run(&options)?,
     };
     Ok(if all {

@@ -16,7 +16,7 @@ use nix::{
     unistd::Pid,
 };
 
-use super::clients::Clients;
+use super::clients::{self, Clients, FIRST_POD, MANIFESTS};
 use crate::{Chance, Cluster, Host, start_agent};
 
 /// What can happen.
@@ -52,8 +52,12 @@ pub enum Kind {
     DiskReadOnly,
     /// The gateway's image loses its program, as unflushed files do, and then the host its power.
     ImageDamaged,
-    /// Agent and gateway of a host are restarted, as an upgrade does.
+    /// The monitors of containers get SIGKILL, but not that of the pod that nobody changes.
+    MonitorsKilled,
+    /// Agent and gateway of a host are restarted.
     Restarted,
+    /// dnf installs Beemesh once more over itself, as an upgrade to the same version.
+    Upgraded,
     /// A host joins the cluster.
     Joins,
 }
@@ -77,7 +81,9 @@ impl Kind {
             Kind::DiskFull => "disk full",
             Kind::DiskReadOnly => "file system read-only until the next boot",
             Kind::ImageDamaged => "gateway's image damaged, then power loss",
+            Kind::MonitorsKilled => "monitors of containers (conmon) killed",
             Kind::Restarted => "agent and gateway restarted",
+            Kind::Upgraded => "upgrade by dnf, to the same version",
             Kind::Joins => "a host joins",
         }
     }
@@ -256,6 +262,11 @@ impl<'a> Faults<'a> {
                 damage(host);
                 self.power_off(&[victim]);
             }
+            Kind::MonitorsKilled => signal(&monitors(host), Signal::SIGKILL),
+            Kind::Upgraded => {
+                // It fails where the disk is, and the next host's does not.
+                let _ = host.sh("timeout 120 dnf -y reinstall beemesh");
+            }
             Kind::Restarted => {
                 // Podman may have been killed under it; systemd tries again.
                 let _ = host.sh("timeout 60 systemctl restart beemesh-agent beemesh-gateway");
@@ -361,6 +372,20 @@ impl<'a> Faults<'a> {
 
 fn pids(host: &Host, program: &str) -> Vec<u32> {
     host.processes().remove(program).unwrap_or_default()
+}
+
+/// The monitors of containers of workloads that change.
+fn monitors(host: &Host) -> Vec<u32> {
+    let is_of_change = |pid: &u32| {
+        let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let mut words = line.split(|byte| *byte == 0);
+        let name = words.find(|word| *word == b"-n").and_then(|_| words.next());
+        let pods = (FIRST_POD..MANIFESTS).map(|manifest| format!("{}-", clients::name(manifest)));
+        name.is_some_and(|name| pods.into_iter().any(|pod| name.starts_with(pod.as_bytes())))
+    };
+    let mut monitors = pids(host, "conmon");
+    monitors.retain(is_of_change);
+    monitors
 }
 
 fn signal(pids: &[u32], signal: Signal) {

@@ -46,6 +46,8 @@ pub enum Moment {
     Join,
     /// Gateways take snapshots.
     Snapshot,
+    /// dnf installs Beemesh once more over itself, as an upgrade to the same version.
+    Upgrade,
 }
 
 /// What is done.
@@ -139,6 +141,7 @@ struct Series<'a> {
 impl<'a> Series<'a> {
     fn begin(chance: &'a mut Chance) -> Self {
         let cluster = Cluster::formed("power-cuts", HOSTS);
+        cluster.offer();
         cluster.each(|host| {
             let line = "mkdir -p /root/image/bin && cp /bin/busybox /root/image/bin";
             let _ = host.sh(line).ok();
@@ -260,6 +263,7 @@ impl Act {
         match self.moment {
             Moment::Snapshot => 6000,
             Moment::ImageLoad => 800,
+            Moment::Upgrade => 7000,
             _ => 2000,
         }
     }
@@ -289,6 +293,10 @@ impl Act {
                 host.sh(&line).code == 0
             }
             Moment::Snapshot => (0..FILLING).all(|turn| fill(host, turn)),
+            Moment::Upgrade => {
+                let line = ["timeout", "120", "dnf", "-y", "reinstall", "beemesh"];
+                host.run(&line).code == 0
+            }
             Moment::Join => unreachable!("a series has no host that joins"),
         }
     }

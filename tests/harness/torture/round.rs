@@ -1,4 +1,4 @@
-//! One round: hosts are booted, struck, mended, and compared with what clients were told.
+//! One round: hosts are struck, mended, and compared with what clients were told.
 
 use std::{
     collections::BTreeMap,
@@ -51,31 +51,51 @@ impl fmt::Display for Round {
     }
 }
 
-/// Runs one.
+/// Boots hosts and strikes them.
 ///
 /// # Panics
 /// When something does not hold.
 pub(crate) fn run(options: &Options, seed: u64) -> Round {
-    let begun = Instant::now();
-    let cluster = Cluster::booted("torture", options.hosts + 1);
-    cluster.form_of(options.hosts);
+    let cluster = boot("torture", options.hosts, 1);
+    let kinds = if options.only.is_empty() {
+        Kind::value_variants()
+    } else {
+        &options.only
+    };
+    strike(&cluster, options.hosts, seed, kinds, options.faults)
+}
+
+/// Boots hosts, so many of them in a cluster, which runs the pod that nobody changes.
+pub(crate) fn boot(test: &str, members: usize, others: usize) -> Cluster {
+    let cluster = Cluster::booted(test, members + others);
+    cluster.offer();
+    cluster.form_of(members);
     let calm = yaml(CALM, CALM_CONTENT);
     let answer = cluster.host(1).apply(&calm);
     assert_eq!(answer["settled"], true, "{answer}");
+    cluster
+}
 
+/// Strikes a cluster of the first so many hosts that has none of the manifests that change.
+///
+/// # Panics
+/// When something does not hold.
+pub(crate) fn strike(
+    cluster: &Cluster,
+    members: usize,
+    seed: u64,
+    kinds: &[Kind],
+    count: usize,
+) -> Round {
+    let begun = Instant::now();
     let watch = Watch::begin(&cluster.hosts);
     let mut clients = Clients::new(seed, cluster.hosts.len()).expect("a runtime");
-    for (number, host) in cluster.hosts.iter().take(options.hosts).enumerate() {
+    for (number, host) in cluster.hosts.iter().take(members).enumerate() {
         clients.host(number, host.init_if_on());
     }
     let (members, struck, mended) = {
-        let mut faults = Faults::new(&cluster, &clients, options.hosts, Chance::new(seed, 1));
-        let kinds = if options.only.is_empty() {
-            Kind::value_variants()
-        } else {
-            &options.only
-        };
-        for _ in 0..options.faults {
+        let mut faults = Faults::new(cluster, &clients, members, Chance::new(seed, 1));
+        for _ in 0..count {
             faults.strike(kinds);
         }
         faults.end();

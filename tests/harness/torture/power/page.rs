@@ -62,6 +62,7 @@ fn words(moment: Moment) -> &'static str {
         Moment::ImageLoad => "load of an image",
         Moment::Join => "join of a host",
         Moment::Snapshot => "64 MiB of writes, and snapshots",
+        Moment::Upgrade => "upgrade by dnf, to the same version",
     }
 }
 

@@ -1,0 +1,174 @@
+//! The same hosts under load and faults for long: nothing grows.
+//!
+//! Shell. Agent and gateway are struck by nothing that ends them, so that what they leak stays. Between two rounds of faults, with
+//! all mended and no workload that changes, it is noted what each host takes.
+
+mod page;
+
+use std::{
+    fs, io,
+    path::{Path, PathBuf},
+    time::{Duration, Instant},
+};
+
+use clap::Args;
+
+use self::page::page;
+use super::{
+    clients::{MANIFESTS, name},
+    faults::Kind,
+    round,
+};
+use crate::{Cluster, Host, secs, wait_for};
+
+/// What agent and gateway live through.
+const KINDS: [Kind; 9] = [
+    Kind::SupervisorsKilled,
+    Kind::PodmanKilled,
+    Kind::MonitorsKilled,
+    Kind::AgentPaused,
+    Kind::GatewayPaused,
+    Kind::CutOff,
+    Kind::LeaderCutOff,
+    Kind::OneWay,
+    Kind::Apart,
+];
+/// Faults between two samples.
+const FAULTS: usize = 10;
+/// What does not end with a host, in which disk use counts. The journal has its own bound.
+const FOLDERS: [&str; 3] = ["var/lib/beemesh", "var/lib/containers", "etc/containers"];
+
+/// What is done.
+#[derive(Debug, Clone, Args)]
+pub struct Options {
+    /// The seed of the first faults.
+    #[arg(long, default_value_t = 1)]
+    pub seed: u64,
+    /// For how long.
+    #[arg(long, default_value_t = 60)]
+    pub minutes: u64,
+    /// How many hosts.
+    #[arg(long, default_value_t = 3)]
+    pub hosts: usize,
+    /// Where to write what was found.
+    #[arg(long)]
+    pub report: Option<PathBuf>,
+}
+
+/// What the hosts take, summed over all of them, some time after the beginning.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Sample {
+    at: Duration,
+    faults: usize,
+    /// Calls of clients that were answered.
+    answered: usize,
+    /// Memory of agents and gateways, in bytes.
+    memory: u64,
+    /// Memory of supervisors, in bytes.
+    supervisors: u64,
+    /// Open files of agents, gateways and supervisors.
+    files: u64,
+    /// Their threads.
+    tasks: u64,
+    /// What [`FOLDERS`] have on the disk, in bytes.
+    disk: u64,
+}
+
+/// Strikes and looks until the time is over, and writes the page. Whether nothing grew.
+///
+/// # Errors
+/// When the page cannot be written.
+///
+/// # Panics
+/// When something does not hold.
+pub fn run(options: &Options) -> io::Result<bool> {
+    let begun = Instant::now();
+    let cluster = round::boot("soak", options.hosts, 0);
+    let first = processes(&cluster);
+    let mut samples = Vec::<Sample>::new();
+    let mut seed = options.seed;
+    while begun.elapsed() < Duration::from_secs(60 * options.minutes) {
+        let struck = round::strike(&cluster, options.hosts, seed, &KINDS, FAULTS);
+        eprintln!("seed {seed}: {struck}");
+        seed += 1;
+        clear(&cluster);
+        let before = samples.last().copied().unwrap_or_default();
+        let sample = Sample {
+            at: begun.elapsed(),
+            faults: before.faults + FAULTS,
+            answered: before.answered + struck.answered,
+            ..sample(&cluster)
+        };
+        eprintln!("{sample:?}");
+        samples.push(sample);
+        assert_eq!(processes(&cluster), first, "the same agents and gateways");
+    }
+    let (page, flat) = page(options, &samples);
+    eprint!("{page}");
+    if let Some(path) = &options.report {
+        fs::write(path, page)?;
+    }
+    Ok(flat)
+}
+
+/// Deletes what clients have left, and waits until no host runs any of it.
+fn clear(cluster: &Cluster) {
+    for manifest in 0..MANIFESTS {
+        let path = format!("/v1/manifests/{}?wait=60", name(manifest));
+        let (code, answer) = cluster.host(1).api("DELETE", &path, b"");
+        assert!(matches!(code, 200 | 404), "{path}: {code}: {answer}");
+        for host in &cluster.hosts {
+            let what = format!("{} to be gone from {}", name(manifest), host.name);
+            wait_for(&what, secs(120), || round::runs_only(host, manifest, 0));
+        }
+    }
+}
+
+/// The PIDs of all agents and gateways.
+fn processes(cluster: &Cluster) -> Vec<u32> {
+    let of = |host: &Host| {
+        let mut processes = host.processes();
+        ["beemesh-agent", "beemesh-gateway"].map(|name| processes.remove(name).unwrap_or_default())
+    };
+    cluster.hosts.iter().flat_map(of).flatten().collect()
+}
+
+fn sample(cluster: &Cluster) -> Sample {
+    let mut sample = Sample::default();
+    for pid in processes(cluster) {
+        sample.memory += memory(pid);
+        sample.files += count(pid, "fd");
+        sample.tasks += count(pid, "task");
+    }
+    for host in &cluster.hosts {
+        for pid in host.processes().remove("beemesh-pod").unwrap_or_default() {
+            sample.supervisors += memory(pid);
+            sample.files += count(pid, "fd");
+            sample.tasks += count(pid, "task");
+        }
+        let line = format!(
+            "cd / && du --summarize --bytes --total {} | tail -n1",
+            FOLDERS.join(" ")
+        );
+        let said = host.sh(&line).ok();
+        let bytes = said
+            .split_whitespace()
+            .next()
+            .and_then(|bytes| bytes.parse::<u64>().ok());
+        sample.disk += bytes.expect("du says how much");
+    }
+    sample
+}
+
+/// PSS in bytes.
+fn memory(pid: u32) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
+    kib.map_or(0, |kib| kib << 10)
+}
+
+fn count(pid: u32, of: &str) -> u64 {
+    let entries = fs::read_dir(Path::new("/proc").join(pid.to_string()).join(of));
+    entries.map_or(0, |entries| entries.count() as u64)
+}
