@@ -85,6 +85,11 @@ pub fn run(options: &Options) -> io::Result<bool> {
     let begun = Instant::now();
     let cluster = round::boot("soak", options.hosts, 0);
     let first = processes(&cluster);
+    assert_eq!(
+        first.len(),
+        2 * options.hosts,
+        "an agent and a gateway each"
+    );
     let mut samples = Vec::<Sample>::new();
     let mut seed = options.seed;
     while begun.elapsed() < Duration::from_secs(60 * options.minutes) {
@@ -165,10 +170,10 @@ fn memory(pid: u32) -> u64 {
     let text = fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).unwrap_or_default();
     let line = text.lines().find_map(|line| line.strip_prefix("Pss:"));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.trim().parse::<u64>().ok());
-    kib.map_or(0, |kib| kib << 10)
+    kib.expect("it lives, and the kernel says what it takes") << 10
 }
 
 fn count(pid: u32, of: &str) -> u64 {
     let entries = fs::read_dir(Path::new("/proc").join(pid.to_string()).join(of));
-    entries.map_or(0, |entries| entries.count() as u64)
+    entries.expect("it lives").count() as u64
 }
