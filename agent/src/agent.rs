@@ -439,6 +439,7 @@ impl Agent {
     /// Brings what people see up to date.
     fn show(&mut self) {
         let connected = self.exchange.control().is_some();
+        self.systemd.gateway_connected(connected);
         let troubles = [&self.bus_trouble, &self.systemd_trouble];
         let trouble = troubles.into_iter().find(|words| !words.is_empty());
         self.notify.status(view::status(&View {

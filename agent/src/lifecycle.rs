@@ -3,7 +3,11 @@
 //! Pure: no I/O, no clock, no randomness; the caller passes `now`. Input: orders, states and job results from
 //! [`crate::systemd`]. Output: when to reload, when to start the gateway again, words for a person.
 
+mod silence;
+
 use std::time::{Duration, Instant};
+
+pub(crate) use silence::Silence;
 
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 /// Long enough to cost nothing, short enough that nobody who repaired the cause waits long.
@@ -233,15 +237,22 @@ impl Suspicion {
             self.restarts = restarts;
             return false;
         }
+        let suspect = restarts - self.restarts >= FAILED_STARTS_MAX && self.arises(now);
+        if suspect {
+            self.restarts = restarts;
+        }
+        suspect
+    }
+
+    /// There is a sign of damage. Whether the storage should be repaired now, which is counted as done.
+    pub(crate) fn arises(&mut self, now: Instant) -> bool {
         let rested = self
             .repaired_at
             .is_none_or(|at| now.duration_since(at) >= REPAIR_PAUSE);
-        let suspect = restarts - self.restarts >= FAILED_STARTS_MAX && rested;
-        if suspect {
-            self.restarts = restarts;
+        if rested {
             self.repaired_at = Some(now);
         }
-        suspect
+        rested
     }
 }
 

@@ -103,6 +103,7 @@ struct Inner {
     bus: cell::Receiver<Option<Connection>>,
     reloads: cell::Sender<Reloads>,
     notes: mpsc::Sender<Note>,
+    connected: cell::Sender<bool>,
 }
 
 /// News from a handle to the watch.
@@ -125,6 +126,7 @@ impl Systemd {
         let (events, received) = mpsc::channel(EVENTS_MAX);
         let (notes, noted) = mpsc::channel(NOTES_MAX);
         let (found, bus) = cell::channel(None);
+        let (connected, heard) = cell::channel(false);
         let mut reloads = Reloads::default();
         // The agent may have ended between a change on disk and its reload.
         reloads.stale(Instant::now());
@@ -138,8 +140,9 @@ impl Systemd {
             bus: bus.clone(),
             reloads: reloads.clone(),
             notes,
+            connected,
         }));
-        tokio::spawn(Watch::new(units, events, noted, found).run());
+        tokio::spawn(Watch::new(units, events, noted, found, heard).run());
         tokio::spawn(reload(reloads, bus));
         Ok((systemd, received))
     }
@@ -194,6 +197,15 @@ impl Systemd {
         let result = attempt.await;
         self.note(Note::GatewayStart(result.clone())).await;
         result
+    }
+
+    /// Whether the gateway is connected now. Its unit is started anew when it is active for long without.
+    pub(crate) fn gateway_connected(&self, connected: bool) {
+        self.0.connected.send_if_modified(|before| {
+            let changed = *before != connected;
+            *before = connected;
+            changed
+        });
     }
 
     async fn start_unit(&self, unit: &str) -> Result<(), String> {

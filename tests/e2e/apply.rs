@@ -87,18 +87,29 @@ fn last_reload(host: &Host) -> String {
 
 /// What was generated for a new workload is what a reload generates, and systemd finds nothing changed on disk.
 fn assert_generated_as_by_a_reload(host: &Host) {
-    let generated = "cat /run/systemd/generator/beemesh-pod-web1.service";
-    let ours = host.sh(generated).ok();
+    let ours = generated(host);
     assert_eq!(
         host.unit("beemesh-pod-web1.service", "NeedDaemonReload"),
         "no"
     );
     let _ = host.run(&["systemctl", "daemon-reload"]).ok();
-    assert_eq!(host.sh(generated).ok(), ours);
+    assert_eq!(generated(host), ours);
     assert_eq!(
         host.unit("beemesh-pod-web1.service", "UnitFileState"),
         "generated"
     );
+}
+
+/// The generated unit. There is none for the moment of a reload, and the agent makes one when all has been quiet for a while.
+fn generated(host: &Host) -> String {
+    wait_for("the generated unit", secs(10), || {
+        let read = host.sh("cat /run/systemd/generator/beemesh-pod-web1.service");
+        if read.code == 0 {
+            Ok(read.out)
+        } else {
+            Err(read.err)
+        }
+    })
 }
 
 /// The unit is active, its supervisor is its main process, every conmon lies in its cgroup, and its journal has the

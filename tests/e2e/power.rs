@@ -175,6 +175,33 @@ fn a_gateway_image_that_a_power_cut_damaged_is_repaired_without_a_human() {
     });
 }
 
+/// Podman's cleanup stops the pod of a gateway that has ended; where it does not come to that, systemd sees nothing.
+#[test]
+fn a_gateway_that_is_gone_while_its_unit_is_active_is_started_anew() {
+    let cluster = Cluster::formed("power-silent", 1);
+    let host = cluster.host(1);
+    for damaged in [false, true] {
+        if damaged {
+            host.empty_gateway_image();
+        }
+        let line = "kill -9 $(podman inspect -f '{{.State.ConmonPid}} {{.State.Pid}}' beemesh-gateway-gateway)";
+        let _ = host.sh(line).ok();
+        assert_eq!(
+            host.unit("beemesh-gateway.service", "ActiveState"),
+            "active"
+        );
+        wait_for("the agent to know", secs(5), || {
+            let status = host.unit("beemesh-agent.service", "StatusText");
+            if status.contains("waiting for the gateway") {
+                Ok(())
+            } else {
+                Err(status)
+            }
+        });
+        cluster.agree(&[host], 1);
+    }
+}
+
 /// Podman's database is on the disk at once and its storage is not: a cut after a pod was taken down may bring back the
 /// storage of its containers, and with it their names.
 #[test]

@@ -30,7 +30,7 @@ use super::{
     table::{Changed, Table},
 };
 use crate::{
-    lifecycle::{Gateway, Suspicion, pause},
+    lifecycle::{Gateway, Silence, Suspicion, pause},
     units::{self, Units},
 };
 
@@ -49,6 +49,8 @@ pub(super) struct Watch {
     bus: cell::Sender<Option<Connection>>,
     table: Table,
     gateway: Gateway,
+    silence: Silence,
+    connected: cell::Receiver<bool>,
     suspicion: Suspicion,
     gateway_active: String,
     gateway_restarts: u32,
@@ -81,6 +83,7 @@ impl Watch {
         events: mpsc::Sender<SystemdEvent>,
         notes: mpsc::Receiver<Note>,
         bus: cell::Sender<Option<Connection>>,
+        connected: cell::Receiver<bool>,
     ) -> Self {
         Self {
             units,
@@ -89,6 +92,8 @@ impl Watch {
             bus,
             table: Table::default(),
             gateway: Gateway::default(),
+            silence: Silence::default(),
+            connected,
             suspicion: Suspicion::default(),
             gateway_active: String::new(),
             gateway_restarts: 0,
@@ -167,6 +172,8 @@ impl Watch {
                 let bus = bus.clone();
                 tasks.spawn(async move { Done::GatewayStart(repair(&bus).await) });
             }
+            self.listen();
+            let (silent, failed) = (self.silence.due(), self.gateway.due());
             tokio::select! {
                 message = changes.next() => self.changed(&message.ok_or_else(closed)?.map_err(lost)?),
                 signal = forgotten.next() => {
@@ -193,7 +200,12 @@ impl Watch {
                         listing = false;
                     }
                 },
-                () = sleep_until(self.gateway.due().unwrap_or_else(Instant::now).into()), if self.gateway.due().is_some() => {
+                Ok(()) = self.connected.changed() => {}
+                () = sleep_until(silent.unwrap_or_else(Instant::now).into()), if silent.is_some() => {
+                    let (bus, damaged) = (bus.clone(), self.silent());
+                    tasks.spawn(async move { Done::GatewayStart(renew(&bus, damaged).await) });
+                }
+                () = sleep_until(failed.unwrap_or_else(Instant::now).into()), if failed.is_some() => {
                     self.gateway.begin();
                     let bus = bus.clone();
                     tasks.spawn(async move { Done::GatewayStart(manager::start(&bus, GATEWAY).await.map_err(String::from)) });
@@ -222,6 +234,22 @@ impl Watch {
         self.table.gateway(active);
     }
 
+    fn listen(&mut self) {
+        let connected = *self.connected.borrow_and_update();
+        self.silence
+            .observe(&self.gateway_active, connected, Instant::now());
+    }
+
+    /// The gateway is about to be started anew. Whether Podman's storage is looked at before.
+    fn silent(&mut self) -> bool {
+        let damaged = self.silence.begin() && self.suspicion.arises(Instant::now());
+        tracing::warn!(
+            repair = damaged,
+            "{GATEWAY} is active and its gateway does not connect: starting it anew"
+        );
+        damaged
+    }
+
     fn suspect(&mut self) {
         let (active, restarts) = (&self.gateway_active, self.gateway_restarts);
         self.repair_due |= self.suspicion.observe(active, restarts, Instant::now());
@@ -247,6 +275,15 @@ impl Watch {
             self.table.change(workload, changed);
         }
     }
+}
+
+/// Stops the gateway, whatever is left of it, and starts it again.
+async fn renew(bus: &Connection, damaged: bool) -> Result<(), String> {
+    manager::stop(bus, GATEWAY).await?;
+    if damaged {
+        return repair(bus).await;
+    }
+    Ok(manager::start(bus, GATEWAY).await?)
 }
 
 /// Has the storage repaired, then starts the gateway at once instead of after systemd's pause.

@@ -259,7 +259,7 @@ impl<'a> Faults<'a> {
             Kind::DiskFull => fill(host),
             Kind::DiskReadOnly => abort(host),
             Kind::ImageDamaged => {
-                damage(host);
+                host.empty_gateway_image();
                 self.power_off(&[victim]);
             }
             Kind::MonitorsKilled => signal(&monitors(host), Signal::SIGKILL),
@@ -413,12 +413,4 @@ fn abort(host: &Host) {
     let name = device.file_name().unwrap_or_default().to_string_lossy();
     let trigger = format!("/sys/fs/ext4/{name}/trigger_fs_error");
     fs::write(&trigger, "torture").unwrap_or_else(|error| panic!("{trigger}: {error}"));
-}
-
-/// The program in the gateway's image is a file that never reached the disk.
-fn damage(host: &Host) {
-    let _ = host.sh(
-        "for file in $(find /var/lib/containers/storage/overlay -maxdepth 4 -path '*/diff/*' -name beemesh-gateway -type f); do \
-         : >$file.empty && chmod 755 $file.empty && mv $file.empty $file; done; sync",
-    );
 }

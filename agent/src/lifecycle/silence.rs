@@ -1,0 +1,87 @@
+//! When a gateway whose unit is active, and that nobody hears from, is to be started anew.
+//!
+//! Pure: no I/O, no clock; the caller passes `now`. Input: the unit's state and whether the gateway is connected to the
+//! agent. Output: when to stop the unit and start it again.
+
+use std::time::{Duration, Instant};
+
+/// A gateway connects within a second of its start; a host that has just booted, or whose disk is slow, gets more.
+const SILENCE_MIN: Duration = Duration::from_secs(20);
+/// Where starting it anew has not helped, a person has to look; this often it may help all the same.
+const SILENCE_MAX: Duration = Duration::from_secs(600);
+
+/// Podman may leave a pod "running" whose only program has ended: the unit's main process is the service container's,
+/// and what stops that, Podman's own cleanup, can be killed, or come while the pod is still being started. To systemd
+/// all is well then, for ever.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub(crate) struct Silence {
+    since: Option<Instant>,
+    /// How often in a row the unit was started anew for this.
+    renewals: u32,
+}
+
+impl Silence {
+    /// The unit is in this `ActiveState` now, and the gateway is connected or not.
+    pub(crate) fn observe(&mut self, active: &str, connected: bool, now: Instant) {
+        if connected {
+            *self = Self::default();
+        } else if active == "active" {
+            self.since.get_or_insert(now);
+        } else {
+            self.since = None;
+        }
+    }
+
+    /// When to start it anew.
+    pub(crate) fn due(&self) -> Option<Instant> {
+        let wait = SILENCE_MIN.saturating_mul(1 << self.renewals.min(16));
+        self.since.map(|since| since + wait.min(SILENCE_MAX))
+    }
+
+    /// It is being started anew; whether again, for the time before did not help.
+    pub(crate) fn begin(&mut self) -> bool {
+        self.since = None;
+        let again = self.renewals > 0;
+        self.renewals = self.renewals.saturating_add(1);
+        again
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_gateway_is_started_anew_after_growing_pauses() {
+        let zero = Instant::now();
+        let at = |seconds: u64| zero + Duration::from_secs(seconds);
+        let mut silence = Silence::default();
+        // (second, state, connected, renewed now) and then: when it is due.
+        for (second, active, connected, renewed, due) in [
+            (0, "activating", false, false, None),
+            (1, "active", false, false, Some(21)),
+            (2, "active", false, false, Some(21)),
+            (3, "active", true, false, None),
+            (90, "active", false, false, Some(110)),
+            (91, "deactivating", false, false, None),
+            (92, "active", false, false, Some(112)),
+            (112, "active", false, true, None),
+            (113, "active", false, false, Some(153)),
+            (153, "active", false, true, None),
+            (154, "active", false, false, Some(234)),
+            (155, "active", true, false, None),
+            (156, "active", false, false, Some(176)),
+        ] {
+            silence.observe(active, connected, at(second));
+            if renewed {
+                assert_eq!(silence.begin(), second == 153, "at {second} s");
+            }
+            assert_eq!(silence.due(), due.map(at), "at {second} s");
+        }
+        (0..40).for_each(|_| {
+            silence.begin();
+        });
+        silence.observe("active", false, zero);
+        assert_eq!(silence.due(), Some(zero + SILENCE_MAX));
+    }
+}
