@@ -7,7 +7,7 @@ mod load;
 #[path = "package/releases.rs"]
 mod releases;
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt as _, thread, time::Instant};
 
 use harness::{Cluster, Host, pod, secs, two_containers, wait_for};
 
@@ -124,4 +124,56 @@ fn workloads_stay_without_the_package_and_are_adopted_with_it() {
     answers(host);
     cluster.running("web", 1, &[host]);
     assert_eq!(host.containers("web"), before, "adopted as it runs");
+}
+
+/// rpm by itself gives a new file its name before its content is on the disk, and says nothing of when that is.
+#[test]
+fn no_file_is_empty_after_a_power_cut_in_an_upgrade_or_right_after_it() {
+    let cluster = Cluster::formed("package-power", 1);
+    cluster.offer();
+    let host = cluster.host(1);
+    let answer = host.apply(&pod("web", "first"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    for in_the_middle in [true, false] {
+        let programs = ["usr/libexec/beemesh/beemesh-agent", "usr/bin/beemesh"];
+        let inodes = || {
+            programs.map(|path| {
+                fs::metadata(host.root().join(path))
+                    .map(|file| file.ino())
+                    .ok()
+            })
+        };
+        let before = inodes();
+        let upgraded = host.clone();
+        let upgrade = thread::spawn(move || {
+            upgraded.run(&[
+                "dnf",
+                "-y",
+                "reinstall",
+                "beemesh",
+                "beemesh-cli",
+                "beemesh-gateway",
+            ])
+        });
+        wait_for("a new program", secs(60), || {
+            if inodes() == before {
+                Err("the old ones")
+            } else {
+                Ok(())
+            }
+        });
+        let said = (!in_the_middle).then(|| upgrade.join());
+        // What any program syncs takes the names of all new files along to the disk, and not their content.
+        let _ = host.sh("echo >/root/synced && sync /root/synced").ok();
+        cluster.crash(&[host]);
+        if let Some(said) = said {
+            let said = said.expect("it does not panic");
+            assert_eq!(said.code, 0, "{said}");
+        }
+        cluster.boot(&[host]);
+        let line = "find /usr /etc -xdev -path '*beemesh*' ! -name '*;*' -type f -empty";
+        assert_eq!(host.sh(line).ok(), "", "empty files");
+        cluster.ready();
+        cluster.running("web", 1, &[host]);
+    }
 }
