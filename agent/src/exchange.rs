@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    io,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -301,13 +302,19 @@ impl Exchange {
 
 /// Joins the gateway's connection and the mesh stream until both have ended.
 async fn carry(caller: Caller, mut open: Open, host: HostId, class: Class) {
+    let ended = open.ended.clone();
     let carried = async {
         let (first, mut near) = caller.ready().await?;
         near.write_all(&open.first).await?;
         open.stream.write_all(&first).await?;
         Ok::<_, FrameError>(relay(near, open.stream).await?)
     };
-    match carried.await {
+    let aborted = || Err(io::Error::from(io::ErrorKind::ConnectionAborted).into());
+    match ended
+        .run_until_cancelled(carried)
+        .await
+        .unwrap_or_else(aborted)
+    {
         Ok((up, down)) => tracing::debug!(%host, ?class, up, down, "stream ended"),
         Err(error) => tracing::debug!(%host, ?class, %error, "stream broke"),
     }

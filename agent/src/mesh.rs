@@ -11,7 +11,7 @@ mod ping;
 mod swarm;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, VecDeque},
     net::IpAddr,
     time::{Duration, Instant},
 };
@@ -37,7 +37,7 @@ use tokio::{
 
 pub(crate) use handshake::{Offer, Open};
 
-use gate::{GateEvent, OpenReply, Purpose};
+use gate::{GateEvent, MeshStream, OpenReply, Purpose};
 use listeners::{Listeners, Lost, Verdict};
 use peers::{Effect, JOIN_TIME, Peers};
 use ping::Unanswered;
@@ -188,7 +188,7 @@ impl Mesh {
                 reply,
             };
             let stream = self.ask(order, JOIN_TIME).await?;
-            let answer = handshake::apply(stream, request).await;
+            let answer = handshake::apply(stream.stream, request).await;
             answer.map_err(|error| error.to_string())
         };
         let late = |_| format!("no answer within {} s", JOIN_TIME.as_secs());
@@ -199,7 +199,7 @@ impl Mesh {
         &self,
         order: impl FnOnce(OpenReply) -> Order,
         time: Duration,
-    ) -> Result<libp2p::Stream, String> {
+    ) -> Result<MeshStream, String> {
         let (reply, answer) = oneshot::channel();
         let sent = self.orders.send(order(reply)).await;
         sent.map_err(|_| "the mesh has stopped".to_owned())?;
@@ -259,8 +259,9 @@ impl Task {
                 Ok(()) = self.members.changed() => self.on_members(),
                 () = due => self.peers.due(Instant::now()),
             };
-            for effect in effects {
-                self.carry_out(effect).await;
+            let mut effects = VecDeque::from(effects);
+            while let Some(effect) = effects.pop_front() {
+                effects.extend(self.carry_out(effect).await);
             }
             if let Some(lost) = self.lost.take() {
                 // A closed queue is the end of the agent.
@@ -417,7 +418,7 @@ impl Task {
                     return Vec::new();
                 }
                 let effects = self.peers.joining(connection, true);
-                self.hear(host, connection, stream);
+                self.hear(host, connection, stream.stream);
                 effects
             }
         }
@@ -446,10 +447,13 @@ impl Task {
         });
     }
 
-    async fn carry_out(&mut self, effect: Effect) {
+    /// What is to be carried out for it in turn.
+    async fn carry_out(&mut self, effect: Effect) -> Vec<Effect> {
         match effect {
             Effect::Dial(host, addresses) => {
-                let Some(peer) = peer_id(host) else { return };
+                let Some(peer) = peer_id(host) else {
+                    return Vec::new();
+                };
                 let dial = DialOpts::peer_id(peer)
                     .condition(PeerCondition::Always)
                     .addresses(addresses)
@@ -462,10 +466,16 @@ impl Task {
                     }
                 }
             }
-            Effect::Close(connection) => drop(self.swarm.close_connection(connection)),
+            // Gone from now on: over a cable that is cut, TCP may take minutes to say so.
+            Effect::Close(connection) => {
+                self.swarm.behaviour_mut().gate.end(connection);
+                self.swarm.close_connection(connection);
+                return self.peers.closed(connection, Instant::now());
+            }
             Effect::Up(host) => self.tell(host, true).await,
             Effect::Down(host) => self.tell(host, false).await,
         }
+        Vec::new()
     }
 
     async fn tell(&mut self, host: HostId, connected: bool) {

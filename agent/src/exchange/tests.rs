@@ -364,6 +364,8 @@ async fn a_stranger_may_apply_and_nothing_else() {
         at_a.hear_peer(&s, false).await;
         let ended = timeout(PATIENCE, near.read(&mut words)).await.unwrap();
         assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+        let ended = timeout(PATIENCE, far.read(&mut words)).await.unwrap();
+        assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
         assert!(s.open(&a, Class::Raft).await.is_err());
         assert_eq!(
             a.open(&s, Class::Raft).await.unwrap_err(),
@@ -556,6 +558,7 @@ async fn a_member_that_falls_silent_is_noticed_on_both_sides() {
         let idle = timeout(Duration::from_secs(5), at_a.hear_peer(&b, false)).await;
         assert!(idle.is_err(), "an idle connection was lost");
 
+        let (mut near, mut far) = stream(&a, &b, &mut at_b, Class::Peer).await;
         silent.store(true, Ordering::Relaxed);
         let begin = Instant::now();
         tokio::join!(at_a.hear_peer(&b, false), at_b.hear_peer(&a, false));
@@ -563,5 +566,9 @@ async fn a_member_that_falls_silent_is_noticed_on_both_sides() {
         let noticed = begin.elapsed();
         println!("noticed after {noticed:?}");
         assert!(noticed < Duration::from_secs(8), "{noticed:?}");
+        for stream in [&mut near, &mut far] {
+            let ended = timeout(PATIENCE, stream.read(&mut [0])).await.unwrap();
+            assert!(matches!(ended, Ok(0) | Err(_)), "{ended:?}");
+        }
     }
 }

@@ -33,6 +33,7 @@ use libp2p::{
     },
 };
 use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
 
 /// Handshakes in progress that others began: a burst of every host of a large cluster, twice.
 const PENDING_MAX: usize = 128;
@@ -79,20 +80,34 @@ pub(super) enum GateEvent {
         host: HostId,
         connection: ConnectionId,
         purpose: Purpose,
-        stream: Stream,
+        stream: MeshStream,
     },
 }
 
+/// A stream, and when its connection ends: Yamux wakes nobody who reads from a connection that this side closes.
+#[derive(Debug)]
+pub(super) struct MeshStream {
+    pub(super) stream: Stream,
+    pub(super) ended: CancellationToken,
+}
+
 /// A stream that was asked for, or why there is none, in words for a person.
-pub(super) type OpenReply = oneshot::Sender<Result<Stream, String>>;
+pub(super) type OpenReply = oneshot::Sender<Result<MeshStream, String>>;
 
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     members: HashSet<PeerId>,
     pending: HashMap<ConnectionId, Option<IpAddr>>,
-    connections: HashMap<ConnectionId, (PeerId, Role)>,
+    connections: HashMap<ConnectionId, Connection>,
     events: VecDeque<ToSwarm<GateEvent, Open>>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    peer: PeerId,
+    role: Role,
+    ended: CancellationToken,
 }
 
 /// Tells a connection to open a stream.
@@ -110,7 +125,7 @@ impl Gate {
 
     /// Opens a stream on one connection.
     pub(super) fn open(&mut self, connection: ConnectionId, purpose: Purpose, reply: OpenReply) {
-        let Some(&(peer_id, _)) = self.connections.get(&connection) else {
+        let Some(&Connection { peer: peer_id, .. }) = self.connections.get(&connection) else {
             // The asker may be gone; then nobody needs the words.
             let _ = reply.send(Err("the connection was lost".to_owned()));
             return;
@@ -122,6 +137,18 @@ impl Gate {
         });
     }
 
+    /// This side closes a connection: its streams end now. The other side may be long in hearing of it.
+    pub(super) fn end(&self, connection: ConnectionId) {
+        if let Some(found) = self.connections.get(&connection) {
+            found.ended.cancel();
+        }
+    }
+
+    fn forget(&mut self, connection: ConnectionId) {
+        self.end(connection);
+        self.connections.remove(&connection);
+    }
+
     fn admit(&self, peer: PeerId, dialed: bool) -> Result<Role, ConnectionDenied> {
         if HostId::from_peer_id_bytes(&peer.to_bytes()).is_none() {
             return Err(denied("its key is not an ed25519 key"));
@@ -129,7 +156,7 @@ impl Gate {
         let same_peer = self
             .connections
             .values()
-            .filter(|(other, _)| *other == peer);
+            .filter(|other| other.peer == peer && !other.ended.is_cancelled());
         if self.members.contains(&peer) {
             if same_peer.count() >= PER_MEMBER_MAX {
                 return Err(denied("too many connections of one member"));
@@ -137,7 +164,7 @@ impl Gate {
             return Ok(Role::Member);
         }
         let strangers = self.connections.values();
-        let strangers = strangers.filter(|(_, role)| *role == Role::Stranger);
+        let strangers = strangers.filter(|other| other.role == Role::Stranger);
         if !dialed && (strangers.count() >= STRANGERS_MAX || same_peer.count() > 0) {
             return Err(denied("too many connections of strangers"));
         }
@@ -152,9 +179,16 @@ impl Gate {
     ) -> Result<Door, ConnectionDenied> {
         self.pending.remove(&connection);
         let role = self.admit(peer, dialed)?;
-        self.connections.insert(connection, (peer, role));
+        let ended = CancellationToken::new();
+        let found = Connection {
+            peer,
+            role,
+            ended: ended.clone(),
+        };
+        self.connections.insert(connection, found);
         Ok(Door {
             role,
+            ended,
             events: VecDeque::new(),
         })
     }
@@ -221,7 +255,9 @@ impl NetworkBehaviour for Gate {
                 ..
             }) => {
                 let host = HostId::from_peer_id_bytes(&peer_id.to_bytes());
-                if let (Some(host), Some(&(_, role))) = (host, self.connections.get(&connection)) {
+                if let (Some(host), Some(&Connection { role, .. })) =
+                    (host, self.connections.get(&connection))
+                {
                     self.events
                         .push_back(ToSwarm::GenerateEvent(GateEvent::Connected {
                             host,
@@ -235,16 +271,16 @@ impl NetworkBehaviour for Gate {
                 connection_id: connection,
                 ..
             }) => {
-                self.connections.remove(&connection);
+                self.forget(connection);
                 self.events
                     .push_back(ToSwarm::GenerateEvent(GateEvent::Closed { connection }));
             }
             FromSwarm::ListenFailure(ListenFailure { connection_id, .. }) => {
                 self.pending.remove(&connection_id);
-                self.connections.remove(&connection_id);
+                self.forget(connection_id);
             }
             FromSwarm::DialFailure(failure) => {
-                self.connections.remove(&failure.connection_id);
+                self.forget(failure.connection_id);
             }
             // Addresses and listeners are the loop's business.
             _ => {}
@@ -281,14 +317,25 @@ impl NetworkBehaviour for Gate {
 #[derive(Debug)]
 pub(super) struct Door {
     role: Role,
+    ended: CancellationToken,
     events: VecDeque<DoorEvent>,
 }
 
-type DoorEvent = ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, OpenReply, (Purpose, Stream)>;
+impl Door {
+    fn stream(&self, stream: Stream) -> MeshStream {
+        MeshStream {
+            stream,
+            ended: self.ended.clone(),
+        }
+    }
+}
+
+type DoorEvent =
+    ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, OpenReply, (Purpose, MeshStream)>;
 
 impl ConnectionHandler for Door {
     type FromBehaviour = Open;
-    type ToBehaviour = (Purpose, Stream);
+    type ToBehaviour = (Purpose, MeshStream);
     type InboundProtocol = Welcomed;
     type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
     type InboundOpenInfo = ();
@@ -326,17 +373,19 @@ impl ConnectionHandler for Door {
     ) {
         match event {
             ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-                protocol, ..
+                protocol: (purpose, stream),
+                ..
             }) => {
+                let stream = self.stream(stream);
                 self.events
-                    .push_back(ConnectionHandlerEvent::NotifyBehaviour(protocol));
+                    .push_back(ConnectionHandlerEvent::NotifyBehaviour((purpose, stream)));
             }
             // When the asker has given up, dropping the stream closes it.
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol,
                 info,
                 ..
-            }) => drop(info.send(Ok(protocol))),
+            }) => drop(info.send(Ok(self.stream(protocol)))),
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info, .. }) => {
                 let reason = match error {
                     StreamUpgradeError::Timeout => "it did not answer in time".to_owned(),

@@ -16,9 +16,13 @@ use tokio::{io::AsyncReadExt, sync::oneshot, time::timeout};
 use tokio_util::{
     codec::{Framed, FramedParts},
     compat::{Compat, FuturesAsyncReadCompatExt},
+    sync::CancellationToken,
 };
 
-use super::peers::{JOIN_TIME, STRANGER_TIME};
+use super::{
+    gate::MeshStream,
+    peers::{JOIN_TIME, STRANGER_TIME},
+};
 
 /// How long the opener of a stream has for its first frame.
 const OPENING_TIME: Duration = Duration::from_secs(5);
@@ -50,13 +54,14 @@ pub(super) enum HandshakeError {
 pub(crate) struct Offer {
     pub(crate) class: Class,
     framed: Framed<Bare, FrameCodec>,
+    ended: CancellationToken,
 }
 
 impl Offer {
     /// Takes the stream: the next byte is the peer's.
     pub(crate) async fn take(mut self) -> Result<Open, FrameError> {
         send(&mut self.framed, Opened::Ready.encode()).await?;
-        Ok(Open::from(self.framed))
+        Ok(Open::new(self.framed, self.ended))
     }
 
     /// Tells the opener why nobody takes the stream.
@@ -74,33 +79,42 @@ pub(crate) struct Open {
     /// Bytes that came together with the handshake.
     pub(crate) first: Bytes,
     pub(crate) stream: Bare,
+    /// The connection of the stream has ended; the stream itself may not say so.
+    pub(crate) ended: CancellationToken,
 }
 
-impl From<Framed<Bare, FrameCodec>> for Open {
-    fn from(framed: Framed<Bare, FrameCodec>) -> Self {
+impl Open {
+    fn new(framed: Framed<Bare, FrameCodec>, ended: CancellationToken) -> Self {
         let FramedParts { io, read_buf, .. } = framed.into_parts();
         Self {
             first: read_buf.freeze(),
             stream: io,
+            ended,
         }
     }
 }
 
 /// Reads what a member opened a stream for.
-pub(super) async fn offered(stream: libp2p::Stream) -> Result<Offer, HandshakeError> {
+pub(super) async fn offered(stream: MeshStream) -> Result<Offer, HandshakeError> {
+    let MeshStream { stream, ended } = stream;
     let mut framed = Framed::new(stream.compat(), FrameCodec::new(STRANGER_MAX));
     let frame = receive(&mut framed, OPENING_TIME).await?;
     let StreamOpening { class } = StreamOpening::decode(&frame)?;
-    Ok(Offer { class, framed })
+    Ok(Offer {
+        class,
+        framed,
+        ended,
+    })
 }
 
 /// Tells a member what a stream is for and waits until its gateway has taken it.
-pub(super) async fn open(stream: libp2p::Stream, class: Class) -> Result<Open, HandshakeError> {
+pub(super) async fn open(stream: MeshStream, class: Class) -> Result<Open, HandshakeError> {
+    let MeshStream { stream, ended } = stream;
     let mut framed = Framed::new(stream.compat(), FrameCodec::new(STRANGER_MAX));
     send(&mut framed, StreamOpening { class }.encode()).await?;
     let frame = receive(&mut framed, OPENED_TIME).await?;
     match Opened::decode(&frame)? {
-        Opened::Ready => Ok(Open::from(framed)),
+        Opened::Ready => Ok(Open::new(framed, ended)),
         Opened::Refused { reason } => Err(HandshakeError::Refused(reason)),
     }
 }
@@ -138,7 +152,7 @@ where
         });
     let mut framed = framed.map_codec(|_| FrameCodec::new(CONTROL_MAX));
     send(&mut framed, answer.encode()).await?;
-    let Open { mut stream, .. } = Open::from(framed);
+    let mut stream = framed.into_parts().io;
     // The answer is on its way; the applicant closes the stream when it has it.
     let _ = timeout(ANSWERED_TIME, stream.read_u8()).await;
     Ok(())
