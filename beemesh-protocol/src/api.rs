@@ -377,6 +377,13 @@ pub struct GoneEvent {
 pub struct TokenRequest {
     /// How long it can be used, in seconds.
     pub ttl_seconds: u64,
+    /// How many hosts can join with it.
+    #[serde(default = "one")]
+    pub uses: u32,
+}
+
+fn one() -> u32 {
+    1
 }
 
 /// The answer to `POST /v1/tokens`.
@@ -385,8 +392,39 @@ pub struct TokenRequest {
 pub struct TokenAnswer {
     /// One line for `beemesh join`. It holds a secret.
     pub token: String,
+    /// What it is called in `GET /v1/tokens`.
+    #[serde(default)]
+    pub id: String,
     /// When it stops working, in milliseconds since 1970.
     pub expires_at_ms: u64,
+}
+
+/// The answer to `GET /v1/tokens`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tokens {
+    /// Those that can be used still; the first to expire first.
+    pub tokens: Vec<JoinToken>,
+}
+
+/// A join token, without its secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct JoinToken {
+    /// Sixteen hexadecimal digits.
+    pub id: String,
+    /// How many hosts can still join with it.
+    pub uses: u32,
+    /// When it stops working, in milliseconds since 1970.
+    pub expires_at_ms: u64,
+}
+
+/// The answer to `DELETE /v1/tokens/ID`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Revoked {
+    /// The log index of the change.
+    pub index: u64,
 }
 
 impl std::fmt::Debug for TokenAnswer {

@@ -65,6 +65,29 @@ pub enum Change {
         /// The member.
         host: HostId,
     },
+    /// Takes a join token back.
+    RevokeToken {
+        /// Its id.
+        token: [u8; 8],
+    },
+}
+
+impl Change {
+    /// The first release whose gateways know this change: one of an older release stops when it meets it. `None` when all do.
+    #[must_use]
+    pub fn since(&self) -> Option<[u32; 3]> {
+        match self {
+            Self::Found { .. }
+            | Self::Apply { .. }
+            | Self::DeleteWorkload { .. }
+            | Self::DeleteManifest { .. }
+            | Self::PutToken(_)
+            | Self::Admit { .. }
+            | Self::PutHost(_)
+            | Self::RemoveHost { .. } => None,
+            Self::RevokeToken { .. } => Some([0, 2, 0]),
+        }
+    }
 }
 
 /// A member of the cluster.

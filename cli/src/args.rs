@@ -45,7 +45,7 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Shows the output of a workload's containers
     Logs(Logs),
-    /// Makes tokens for new hosts
+    /// Makes tokens for new hosts, lists them and takes them back
     #[command(subcommand)]
     Token(Token),
     /// Makes this host a member of the cluster that made the token
@@ -139,11 +139,23 @@ pub(crate) struct Logs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {
-    /// Prints a token with which one new host can join
+    /// Prints a token with which a new host can join
     Create {
-        /// How long it can be used
+        /// How long it can be used, at most 7d
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
         ttl: Duration,
+        /// How many hosts can join with it
+        #[arg(long, value_name = "HOSTS", default_value_t = 1)]
+        uses: u32,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows the tokens that can be used, without their secrets
+    List(Output),
+    /// Takes a token back: nobody can join with it any more
+    Revoke {
+        /// What `beemesh token list` calls it
+        id: String,
         #[command(flatten)]
         output: Output,
     },

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use beemesh_protocol::api::{
-    Action, Applied, AppliedObject, Deleted, Host, Manifest, Phase, Role, Status, Workload,
-    WorkloadHost,
+    Action, Applied, AppliedObject, Deleted, Host, JoinToken, Manifest, Phase, Revoked, Role,
+    Status, Workload, WorkloadHost,
 };
 
 /// Hosts share a line up to this width, in characters.
@@ -287,6 +287,35 @@ pub(crate) fn manifests(manifests: &[Manifest]) -> String {
         ]);
     }
     table(&rows)
+}
+
+/// Join tokens, `now` since 1970.
+pub(crate) fn tokens(tokens: &[JoinToken], now: Duration) -> String {
+    if tokens.is_empty() {
+        return "no tokens\n".to_owned();
+    }
+    let mut rows = vec![["TOKEN", "HOSTS LEFT", "EXPIRES IN"].map(str::to_owned)];
+    for token in tokens {
+        let left = Duration::from_millis(token.expires_at_ms).saturating_sub(now);
+        rows.push([token.id.clone(), token.uses.to_string(), rough(left)]);
+    }
+    table(&rows)
+}
+
+/// The time in its two largest units.
+fn rough(time: Duration) -> String {
+    let seconds = time.as_secs();
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds}s"),
+        (0, 0, _) => format!("{minutes}m{}s", seconds % 60),
+        (0, _, _) => format!("{hours}h{}m", minutes % 60),
+        (_, _, _) => format!("{days}d{}h", hours % 24),
+    }
+}
+
+pub(crate) fn revoked(id: &str, revoked: &Revoked) -> String {
+    format!("token {id}{GAP}revoked{GAP}{}\n", committed(revoked.index))
 }
 
 pub(crate) fn status(status: &Status) -> String {

@@ -13,6 +13,8 @@ mod read;
 mod render;
 mod request;
 mod server;
+mod since;
+mod tokens;
 mod trail;
 
 use std::{collections::BTreeSet, sync::Arc};
@@ -102,7 +104,8 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/v1/hosts", get(read::hosts))
         .route("/v1/status", get(read::status))
         .route("/v1/events", get(events::events))
-        .route("/v1/tokens", post(change::create_token))
+        .route("/v1/tokens", get(tokens::list).post(tokens::create))
+        .route("/v1/tokens/{id}", delete(tokens::revoke))
         .route("/v1/join", post(change::join))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

@@ -112,6 +112,7 @@ impl State {
             } => self.admit(at_ms, token, secret_hash, host),
             Change::PutHost(host) => self.put_host(host),
             Change::RemoveHost { host } => self.remove_host(*host),
+            Change::RevokeToken { token } => self.revoke_token(token),
         };
         result.unwrap_or_else(Outcome::Refused)
     }
@@ -129,6 +130,13 @@ impl State {
     /// The members by id.
     pub(crate) fn hosts(&self) -> &BTreeMap<HostId, Host> {
         &self.hosts
+    }
+
+    /// The join tokens that can be used at this time, in milliseconds since 1970.
+    pub(crate) fn tokens(&self, at_ms: u64) -> impl Iterator<Item = &TokenRecord> {
+        self.tokens
+            .values()
+            .filter(move |token| can_be_used(token, at_ms))
     }
 
     /// All workloads by name.
@@ -165,6 +173,10 @@ impl State {
             (key, reference.optional)
         })
     }
+}
+
+fn can_be_used(token: &TokenRecord, at_ms: u64) -> bool {
+    token.expires_ms > at_ms && token.uses > 0
 }
 
 /// A refusal of the whole command.

@@ -61,6 +61,7 @@ union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record DeleteManifest { manifest } = ChangeDeleteManifest(ChangeDeleteManifestArgs) body_as_delete_manifest;
     record Admit { token, secret_hash, host } = ChangeAdmit(ChangeAdmitArgs) body_as_admit;
     record RemoveHost { host } = ChangeRemoveHost(ChangeRemoveHostArgs) body_as_remove_host;
+    record RevokeToken { token } = ChangeRevokeToken(ChangeRevokeTokenArgs) body_as_revoke_token;
     table PutToken body_as_put_token;
     table PutHost body_as_put_host;
 }

@@ -991,10 +991,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Kind {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_CHANGE_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_CHANGE_BODY: u8 = 8;
+pub const ENUM_MAX_CHANGE_BODY: u8 = 9;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 9] = [
+pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 10] = [
   ChangeBody::NONE,
   ChangeBody::Found,
   ChangeBody::Apply,
@@ -1004,6 +1004,7 @@ pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 9] = [
   ChangeBody::Admit,
   ChangeBody::PutHost,
   ChangeBody::RemoveHost,
+  ChangeBody::RevokeToken,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -1020,9 +1021,10 @@ impl ChangeBody {
   pub const Admit: Self = Self(6);
   pub const PutHost: Self = Self(7);
   pub const RemoveHost: Self = Self(8);
+  pub const RevokeToken: Self = Self(9);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 8;
+  pub const ENUM_MAX: u8 = 9;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Found,
@@ -1033,6 +1035,7 @@ impl ChangeBody {
     Self::Admit,
     Self::PutHost,
     Self::RemoveHost,
+    Self::RevokeToken,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -1046,6 +1049,7 @@ impl ChangeBody {
       Self::Admit => Some("Admit"),
       Self::PutHost => Some("PutHost"),
       Self::RemoveHost => Some("RemoveHost"),
+      Self::RevokeToken => Some("RevokeToken"),
       _ => None,
     }
   }
@@ -8400,6 +8404,102 @@ impl ::core::fmt::Debug for ChangeRemoveHost<'_> {
       ds.finish()
   }
 }
+pub enum ChangeRevokeTokenOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeRevokeToken<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeRevokeToken<'a> {
+  type Inner = ChangeRevokeToken<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeRevokeToken<'a> {
+  pub const VT_TOKEN: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeRevokeToken { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeRevokeTokenArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeRevokeToken<'bldr>> {
+    let mut builder = ChangeRevokeTokenBuilder::new(_fbb);
+    if let Some(x) = args.token { builder.add_token(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn token(&self) -> Option<&'a Bytes8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes8>(ChangeRevokeToken::VT_TOKEN, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeRevokeToken<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Bytes8>("token", Self::VT_TOKEN, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeRevokeTokenArgs<'a> {
+    pub token: Option<&'a Bytes8>,
+}
+impl<'a> Default for ChangeRevokeTokenArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeRevokeTokenArgs {
+      token: None,
+    }
+  }
+}
+
+pub struct ChangeRevokeTokenBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeRevokeTokenBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_token(&mut self, token: &Bytes8) {
+    self.fbb_.push_slot_always::<&Bytes8>(ChangeRevokeToken::VT_TOKEN, token);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeRevokeTokenBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeRevokeTokenBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeRevokeToken<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeRevokeToken<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeRevokeToken");
+      ds.field("token", &self.token());
+      ds.finish()
+  }
+}
 pub enum ChangeOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -8569,6 +8669,21 @@ impl<'a> Change<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_revoke_token(&self) -> Option<ChangeRevokeToken<'a>> {
+    if self.body_type() == ChangeBody::RevokeToken {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeRevokeToken::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for Change<'_> {
@@ -8587,6 +8702,7 @@ impl ::flatbuffers::Verifiable for Change<'_> {
           ChangeBody::Admit => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeAdmit>>("ChangeBody::Admit", pos),
           ChangeBody::PutHost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Host>>("ChangeBody::PutHost", pos),
           ChangeBody::RemoveHost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRemoveHost>>("ChangeBody::RemoveHost", pos),
+          ChangeBody::RevokeToken => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRevokeToken>>("ChangeBody::RevokeToken", pos),
           _ => Ok(()),
         }
      })?
@@ -8692,6 +8808,13 @@ impl ::core::fmt::Debug for Change<'_> {
         },
         ChangeBody::RemoveHost => {
           if let Some(x) = self.body_as_remove_host() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::RevokeToken => {
+          if let Some(x) = self.body_as_revoke_token() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")

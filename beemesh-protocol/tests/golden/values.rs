@@ -386,7 +386,7 @@ fn command() -> Command {
     }
 }
 
-fn changes() -> [Change; 8] {
+fn changes() -> [Change; 9] {
     [
         Change::Found {
             cluster: ClusterId([7; 16]),
@@ -407,6 +407,7 @@ fn changes() -> [Change; 8] {
         },
         Change::PutHost(member_host()),
         Change::RemoveHost { host: host(2) },
+        Change::RevokeToken { token: [6; 8] },
     ]
 }
 

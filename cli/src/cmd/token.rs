@@ -1,34 +1,77 @@
 //! `beemesh token`.
 
-use std::io::IsTerminal as _;
+use std::{
+    io::IsTerminal as _,
+    time::{Duration, SystemTime},
+};
 
-use beemesh_protocol::api::{TokenAnswer, TokenRequest};
+use beemesh_protocol::api::{Revoked, TokenAnswer, TokenRequest, Tokens};
 
 use super::{print, print_json};
 use crate::{
-    args::Token,
-    client::{Ask, Client},
+    args::{Output, Token},
+    client::{Ask, Client, escape},
+    render,
     trouble::Trouble,
 };
 
 pub(super) async fn run(client: &Client, args: Token) -> Result<(), Trouble> {
-    let Token::Create { ttl, output } = args;
+    match args {
+        Token::Create { ttl, uses, output } => create(client, ttl, uses, output)
+            .await
+            .map_err(|trouble| trouble.during("token create")),
+        Token::List(output) => list(client, output)
+            .await
+            .map_err(|trouble| trouble.during("token list")),
+        Token::Revoke { id, output } => revoke(client, &id, output)
+            .await
+            .map_err(|trouble| trouble.during(&format!("token revoke {id}"))),
+    }
+}
+
+async fn create(client: &Client, ttl: Duration, uses: u32, output: Output) -> Result<(), Trouble> {
     let request = TokenRequest {
         ttl_seconds: ttl.as_secs(),
+        uses,
     };
     // Sent twice, it makes two tokens: the first is never seen and expires.
     let ask = Ask::post_json("/v1/tokens", &request)?.repeatable().timed();
-    let answer = client.json::<TokenAnswer>(&ask).await;
-    let answer = answer.map_err(|trouble| trouble.during("token create"))?;
+    let answer = client.json::<TokenAnswer>(&ask).await?;
     if output.json() {
         return print_json(&answer);
     }
     print(format!("{}\n", answer.token))?;
     if std::io::stderr().is_terminal() {
+        let hosts = match uses {
+            1 => "one host".to_owned(),
+            uses => format!("{uses} hosts"),
+        };
         eprintln!(
-            "for one host, within {} s: `beemesh join TOKEN` there; whoever has the token can join",
-            ttl.as_secs()
+            "for {hosts}, within {} s: `beemesh join TOKEN` there; whoever has the token can join; \
+             `beemesh token revoke {}` takes it back",
+            ttl.as_secs(),
+            answer.id
         );
     }
     Ok(())
+}
+
+async fn list(client: &Client, output: Output) -> Result<(), Trouble> {
+    let answer = client
+        .json::<Tokens>(&Ask::get("/v1/tokens").timed())
+        .await?;
+    if output.json() {
+        return print_json(&answer);
+    }
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    print(render::tokens(&answer.tokens, now.unwrap_or_default()))
+}
+
+async fn revoke(client: &Client, id: &str, output: Output) -> Result<(), Trouble> {
+    let ask = Ask::delete(format!("/v1/tokens/{}", escape(id))).timed();
+    let answer = client.json::<Revoked>(&ask).await?;
+    if output.json() {
+        return print_json(&answer);
+    }
+    print(render::revoked(id, &answer))
 }

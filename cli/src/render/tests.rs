@@ -230,3 +230,30 @@ fn hosts_manifests_and_the_status_fit_on_a_screen() {
          trouble     waiting for the agent\n"
     );
 }
+
+#[test]
+fn tokens_say_for_how_long_they_are_good() {
+    let token = |id: &str, uses, expires_at_ms| JoinToken {
+        id: id.to_owned(),
+        uses,
+        expires_at_ms,
+    };
+    let now = Duration::from_secs(1000);
+    assert_eq!(tokens(&[], now), "no tokens\n");
+    let listed = [
+        token("00000000000000ab", 1, 999_000),
+        token("00000000000000ac", 2, 1_059_000),
+        token("00000000000000ad", 3, 1_061_000),
+        token("00000000000000ae", 4, 8_260_000),
+        token("00000000000000af", 5, 183_400_000),
+    ];
+    assert_eq!(
+        tokens(&listed, now),
+        "TOKEN              HOSTS LEFT   EXPIRES IN\n\
+         00000000000000ab   1            0s\n\
+         00000000000000ac   2            59s\n\
+         00000000000000ad   3            1m1s\n\
+         00000000000000ae   4            2h1m\n\
+         00000000000000af   5            2d2h\n"
+    );
+}

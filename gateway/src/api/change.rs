@@ -12,15 +12,13 @@ use axum::{
     http::{Request, StatusCode},
 };
 use beemesh_protocol::{
-    api::{Applied, Deleted, JoinBody, Joining, TokenAnswer, TokenRequest},
-    mesh::Contact,
+    api::{Applied, Deleted, JoinBody, Joining},
     peer::{Committed, Outcome},
-    state::{Change, Command, TokenRecord},
-    token::{CONTACTS_MAX, Token},
+    state::{Change, Command},
+    token::Token,
 };
 use beemesh_quadlet::manifest::{self, BYTES_MAX, Manifest, Place, workload_name};
 use serde::de::DeserializeOwned;
-use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use super::{
@@ -28,7 +26,8 @@ use super::{
     error::problems,
     read::confirm,
     render::{Scene, applied_objects},
-    request::{self, ApplyQuery, Asked, Caller, DeleteQuery, TimeoutQuery},
+    request::{self, ApplyQuery, Asked, Caller, DeleteQuery},
+    since,
     trail::{Done, What},
 };
 use crate::join::{JoinError, JoinStarted, now_ms};
@@ -37,8 +36,6 @@ use crate::join::{JoinError, JoinStarted, now_ms};
 const SMALL_BODY_MAX: usize = 16 << 10;
 /// A manifest up to this size, in bytes, is parsed where it arrives: that takes a tenth of a millisecond.
 const SMALL_MANIFEST_MAX: usize = 4 << 10;
-/// A token that is needed later can be made later.
-const TTL_MAX_SECONDS: u64 = 7 * 24 * 3600;
 
 pub(super) async fn apply(
     State(shared): State<Shared>,
@@ -186,78 +183,6 @@ async fn delete(
     Ok(Json(deleted))
 }
 
-pub(super) async fn create_token(
-    State(shared): State<Shared>,
-    Extension(caller): Extension<Caller>,
-    Asked(query): Asked<TimeoutQuery>,
-    request: Request<Body>,
-) -> Result<(StatusCode, Json<TokenAnswer>), ApiError> {
-    let gateway = &shared.gateway;
-    let timeout = request::timeout(query.timeout)?;
-    let asked: TokenRequest = small_body(request).await?;
-    if !(1..=TTL_MAX_SECONDS).contains(&asked.ttl_seconds) {
-        return Err(ApiError::bad_request(format!(
-            "ttlSeconds={}: from 1 to {TTL_MAX_SECONDS} (7 days) are possible",
-            asked.ttl_seconds
-        )));
-    }
-    confirm(gateway, Instant::now() + timeout).await?;
-    let scene = gateway.scene();
-    let cluster = scene.state.cluster().ok_or_else(|| {
-        ApiError::unavailable("this host is not a member of a cluster yet")
-            .hint("`beemesh status` shows what it waits for")
-    })?;
-    let (id, secret) = (random()?, random()?);
-    let command = command(Change::PutToken(TokenRecord {
-        id,
-        secret_hash: Sha256::digest(secret).into(),
-        expires_ms: now_ms().saturating_add(asked.ttl_seconds * 1000),
-        uses: 1,
-    }));
-    let expires_at_ms = command.at_ms.saturating_add(asked.ttl_seconds * 1000);
-    let committed = propose(gateway, command, timeout).await?;
-    if !matches!(committed.outcome, Outcome::Done) {
-        return Err(unapplied(committed.outcome, &[]));
-    }
-    tracing::info!(index = committed.index, %caller, "join token created");
-    let token = Token {
-        cluster,
-        id,
-        secret,
-        contacts: contacts(&scene),
-    };
-    let answer = TokenAnswer {
-        token: token.to_line(),
-        expires_at_ms,
-    };
-    Ok((StatusCode::CREATED, Json(answer)))
-}
-
-/// The members a new host should ask: this one first, then others, those that can be reached before those that cannot.
-fn contacts(scene: &Scene) -> Vec<Contact> {
-    let mut hosts: Vec<_> = scene.state.hosts().values().collect();
-    hosts.retain(|host| !host.addresses.is_empty());
-    hosts.sort_by_key(|host| {
-        (
-            host.id != scene.host,
-            !scene.reachable.contains(&host.id),
-            host.id,
-        )
-    });
-    let contact = |host: &beemesh_protocol::state::Host| Contact {
-        host: host.id,
-        addresses: host.addresses.clone(),
-    };
-    hosts.into_iter().take(CONTACTS_MAX).map(contact).collect()
-}
-
-fn random<const N: usize>() -> Result<[u8; N], ApiError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| ApiError::internal(format!("read random bytes: {error}")))?;
-    Ok(bytes)
-}
-
 pub(super) async fn join(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -316,25 +241,26 @@ async fn parse(shared: &Shared, yaml: bytes::Bytes, strict: bool) -> Result<Mani
     }
 }
 
-async fn small_body<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
+pub(super) async fn small_body<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
     let (parts, body) = request.into_parts();
     let bytes = request::body(&parts, body, SMALL_BODY_MAX, "16 KiB").await?;
     serde_json::from_slice(&bytes)
         .map_err(|error| ApiError::bad_request(format!("read the body as JSON: {error}")))
 }
 
-fn command(change: Change) -> Command {
+pub(super) fn command(change: Change) -> Command {
     Command {
         at_ms: now_ms(),
         change,
     }
 }
 
-async fn propose(
+pub(super) async fn propose(
     gateway: &Gateway,
     command: Command,
     timeout: Duration,
 ) -> Result<Committed, ApiError> {
+    since::check(&command.change, || gateway.scene())?;
     let deadline = Instant::now() + timeout;
     match gateway.node.propose(vec![command], deadline).await {
         Ok(mut committed) => committed
@@ -345,7 +271,7 @@ async fn propose(
 }
 
 /// The outcome of a change that is not the one it should have.
-fn unapplied(outcome: Outcome, places: &[Place]) -> ApiError {
+pub(super) fn unapplied(outcome: Outcome, places: &[Place]) -> ApiError {
     match outcome {
         Outcome::Refused(refusals) => ApiError::refused(refusals, places),
         Outcome::Done | Outcome::Applied(_) | Outcome::Deleted(_) | Outcome::Admitted(_) => {

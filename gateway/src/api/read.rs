@@ -78,7 +78,7 @@ pub(super) async fn status(State(shared): State<Shared>, _: Asked<NoQuery>) -> J
     Json(gateway.scene().status(own))
 }
 
-async fn look(gateway: &Gateway, query: &ReadQuery) -> Result<Scene, ApiError> {
+pub(super) async fn look(gateway: &Gateway, query: &ReadQuery) -> Result<Scene, ApiError> {
     let timeout = timeout(query.timeout)?;
     if !query.stale {
         confirm(gateway, Instant::now() + timeout).await?;

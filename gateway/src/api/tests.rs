@@ -224,6 +224,42 @@ async fn a_manifest_is_applied_followed_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_token_is_listed_until_it_is_revoked_and_an_old_gateway_forbids_that() {
+    let serving = Serving::start().await;
+    let body = "{\"ttlSeconds\":60,\"uses\":3}";
+    let (status, made) = serving.ask("POST /v1/tokens", body).await;
+    assert_eq!(status, 201, "{made}");
+    let id = made["id"].as_str().unwrap();
+    let (_, listed) = serving.ask("GET /v1/tokens", "").await;
+    let expires = &made["expiresAtMs"];
+    let expected = json!({"tokens": [{"id": id, "uses": 3, "expiresAtMs": expires}]});
+    assert_eq!(listed, expected);
+
+    let revoke = format!("DELETE /v1/tokens/{id}");
+    let old = HostReport {
+        version: "0.1.0".into(),
+        ..HostReport::default()
+    };
+    serving
+        .reports
+        .send_replace(Arc::new([(ME, Arc::new(old))].into()));
+    let (status, refused) = serving.ask(&revoke, "").await;
+    assert_eq!(status, 409, "{refused}");
+    let message = refused["error"]["message"].as_str().unwrap();
+    assert!(
+        message.ends_with("0.2.0 or later for this: h1 runs 0.1.0"),
+        "{message}"
+    );
+    serving.reports.send_replace(Arc::default());
+    for expected in [200, 404] {
+        let (status, answer) = serving.ask(&revoke, "").await;
+        assert_eq!(status, expected, "{answer}");
+    }
+    let (_, listed) = serving.ask("GET /v1/tokens", "").await;
+    assert_eq!(listed, json!({"tokens": []}));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn tokens_are_made_and_bad_requests_are_refused_in_words() {
     let serving = Serving::start().await;
     let (status, answer) = serving.ask("POST /v1/tokens", "{\"ttlSeconds\":60}").await;
@@ -325,6 +361,20 @@ async fn tokens_are_made_and_bad_requests_are_refused_in_words() {
             400,
             "invalid",
             "7 days",
+        ),
+        (
+            "POST /v1/tokens",
+            "{\"ttlSeconds\":1,\"uses\":257}",
+            400,
+            "invalid",
+            "from 1 to 256",
+        ),
+        (
+            "DELETE /v1/tokens/x",
+            "",
+            400,
+            "invalid",
+            "sixteen hexadecimal digits",
         ),
         ("POST /v1/join", &cut, 400, "invalid", "damaged"),
     ] {

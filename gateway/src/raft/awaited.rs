@@ -116,7 +116,8 @@ fn hash(command: &Command) -> u64 {
         | Change::PutToken(_)
         | Change::Admit { .. }
         | Change::PutHost(_)
-        | Change::RemoveHost { .. } => {}
+        | Change::RemoveHost { .. }
+        | Change::RevokeToken { .. } => {}
     }
     hasher.finish()
 }

@@ -194,7 +194,8 @@ pub(crate) fn size_of(command: &Command) -> usize {
         Change::DeleteWorkload { .. }
         | Change::DeleteManifest { .. }
         | Change::PutToken(_)
-        | Change::RemoveHost { .. } => 0,
+        | Change::RemoveHost { .. }
+        | Change::RevokeToken { .. } => 0,
     };
     REST + content
 }

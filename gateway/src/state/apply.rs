@@ -13,8 +13,8 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{is_workload, kind_name, workload_name};
 
 use super::{
-    HOSTS_MAX, Key, MANIFESTS_MAX, Manifest, Owned, State, TOKENS_MAX, Workload, missing, refused,
-    title, workload_of,
+    HOSTS_MAX, Key, MANIFESTS_MAX, Manifest, Owned, State, TOKENS_MAX, Workload, can_be_used,
+    missing, refused, title, workload_of,
 };
 
 type Change<T = Outcome> = Result<T, Vec<Refusal>>;
@@ -350,10 +350,10 @@ impl State {
 
     pub(super) fn put_token(&mut self, at_ms: u64, token: &TokenRecord) -> Change {
         let tokens = Arc::make_mut(&mut self.tokens);
-        tokens.retain(|_, token| token.expires_ms > at_ms && token.uses > 0);
+        tokens.retain(|_, token| can_be_used(token, at_ms));
         if tokens.len() >= TOKENS_MAX {
             return Err(refused(format!(
-                "{TOKENS_MAX} join tokens are waiting to be used, which is the most: wait until some expire"
+                "{TOKENS_MAX} join tokens are waiting to be used, which is the most: wait until some expire, or revoke some"
             )));
         }
         tokens.insert(token.id, token.clone());
@@ -372,12 +372,13 @@ impl State {
             self.put_host(host)?;
             return Ok(Outcome::Admitted(self.members()));
         }
-        let valid = self.tokens.get(token).is_some_and(|record| {
-            record.secret_hash == *secret_hash && record.expires_ms > at_ms && record.uses > 0
-        });
+        let valid = self
+            .tokens
+            .get(token)
+            .is_some_and(|record| record.secret_hash == *secret_hash && can_be_used(record, at_ms));
         if !valid {
             return Err(refused(
-                "the join token is unknown, used up or expired: make a new one with `beemesh token create`",
+                "the join token is unknown, used up, revoked or expired: make a new one with `beemesh token create`",
             ));
         }
         self.check_host(host)?;
@@ -386,6 +387,15 @@ impl State {
         }
         Arc::make_mut(&mut self.hosts).insert(host.id, host.clone());
         Ok(Outcome::Admitted(self.members()))
+    }
+
+    pub(super) fn revoke_token(&mut self, token: &[u8; 8]) -> Change {
+        match Arc::make_mut(&mut self.tokens).remove(token) {
+            Some(_) => Ok(Outcome::Done),
+            None => Err(missing(
+                "there is no such join token: it was used up, revoked or has expired",
+            )),
+        }
     }
 
     fn check_host(&self, host: &Host) -> Change<()> {
