@@ -305,6 +305,7 @@ pub(crate) async fn keep_membership(node: Node) {
     let mut metrics = node.metrics();
     loop {
         let leads = metrics.borrow_and_update().role == Role::Leader;
+        let mut waits = false;
         if leads {
             let hosts: Vec<HostId> = view
                 .borrow_and_update()
@@ -313,16 +314,19 @@ pub(crate) async fn keep_membership(node: Node) {
                 .keys()
                 .copied()
                 .collect();
-            if let Err(error) = node.reconcile_members(&hosts).await {
-                tracing::debug!(%error, "membership not changed now");
-                sleep(MEMBERSHIP_PAUSE).await;
-                continue;
+            match node.reconcile_members(&hosts).await {
+                Ok(learner_waits) => waits = learner_waits,
+                Err(error) => {
+                    tracing::debug!(%error, "membership not changed now");
+                    waits = true;
+                }
             }
         }
         sleep(PACE).await;
         let changed = tokio::select! {
             changed = view.changed() => changed,
             changed = metrics.changed() => changed,
+            () = sleep(MEMBERSHIP_PAUSE), if waits => Ok(()),
         };
         if changed.is_err() {
             return;

@@ -56,11 +56,12 @@ fn next_change(
 impl Node {
     /// Brings the members a step or more closer to these hosts: new hosts learn, learners that have caught up vote while
     /// there are fewer than [`VOTERS_MAX`] voters, hosts that are not named leave. Does nothing but on the leader. To be
-    /// called again when hosts or metrics change: a learner may need time to catch up.
-    pub(crate) async fn reconcile_members(&self, hosts: &[HostId]) -> Result<(), MembersError> {
+    /// called again when hosts or metrics change, and also without that while a learner is to vote, of which the answer tells:
+    /// how far it has caught up is in no metric.
+    pub(crate) async fn reconcile_members(&self, hosts: &[HostId]) -> Result<bool, MembersError> {
         let hosts: BTreeSet<HostId> = hosts.iter().copied().collect();
         if hosts.is_empty() {
-            return Ok(());
+            return Ok(false);
         }
         let _one_at_a_time = self.inner.changing.lock().await;
         let raft = &self.inner.raft;
@@ -68,7 +69,7 @@ impl Node {
             let raw = raft.metrics().borrow().clone();
             let metrics = self.summary(&raw);
             if metrics.role != Role::Leader || !metrics.quorum {
-                return Ok(());
+                return Ok(false);
             }
             let caught_up = |host: &HostId| {
                 let matched = raw.replication.as_ref().and_then(|r| r.get(&NodeId(*host)));
@@ -76,11 +77,12 @@ impl Node {
                 matched + LAG_MAX >= raw.last_log_index.unwrap_or(0) && matched > 0
             };
             let Some(change) = next_change(&metrics, &hosts, caught_up) else {
+                let waits = !metrics.learners.is_empty() && metrics.voters.len() < VOTERS_MAX;
                 let mut known = hosts;
                 known.extend(metrics.voters.iter().chain(&metrics.learners));
                 self.inner.peers.retain(&known);
                 self.inner.hearing.retain(&known);
-                return Ok(());
+                return Ok(waits);
             };
             tracing::info!(?change, "change the members");
             let one = |host| BTreeSet::from([NodeId(host)]);
