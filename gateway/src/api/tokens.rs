@@ -1,0 +1,196 @@
+//! Join tokens: made, listed, taken back.
+//!
+//! Shell. A token's secret is in the one answer that makes it and nowhere else: only its hash is replicated. Every change
+//! is in the journal with who asked for it.
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::{Path, State},
+    http::{Request, StatusCode},
+};
+use beemesh_protocol::{
+    api::{JoinToken, Revoked, TokenAnswer, TokenRequest, Tokens},
+    mesh::Contact,
+    peer::Outcome,
+    state::{Change, TokenRecord},
+    token::{CONTACTS_MAX, Token},
+};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use super::{
+    ApiError, Shared,
+    change::{command, propose, small_body, unapplied},
+    read::{confirm, look},
+    render::Scene,
+    request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
+};
+use crate::{join::now_ms, state::HOSTS_MAX};
+
+/// A token that is needed later can be made later.
+const TTL_MAX_SECONDS: u64 = 7 * 24 * 3600;
+/// More hosts than there can be need no token.
+const USES_MAX: u32 = HOSTS_MAX as u32;
+
+pub(super) async fn create(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Asked(query): Asked<TimeoutQuery>,
+    request: Request<Body>,
+) -> Result<(StatusCode, Json<TokenAnswer>), ApiError> {
+    let gateway = &shared.gateway;
+    let timeout = request::timeout(query.timeout)?;
+    let asked: TokenRequest = small_body(request).await?;
+    if !(1..=TTL_MAX_SECONDS).contains(&asked.ttl_seconds) {
+        return Err(ApiError::bad_request(format!(
+            "ttlSeconds={}: from 1 to {TTL_MAX_SECONDS} (7 days) are possible",
+            asked.ttl_seconds
+        )));
+    }
+    if !(1..=USES_MAX).contains(&asked.uses) {
+        return Err(ApiError::bad_request(format!(
+            "uses={}: from 1 to {USES_MAX} are possible",
+            asked.uses
+        )));
+    }
+    confirm(gateway, Instant::now() + timeout).await?;
+    let scene = gateway.scene();
+    let cluster = scene.state.cluster().ok_or_else(|| {
+        ApiError::unavailable("this host is not a member of a cluster yet")
+            .hint("`beemesh status` shows what it waits for")
+    })?;
+    let (id, secret) = (random()?, random()?);
+    let command = command(Change::PutToken(TokenRecord {
+        id,
+        secret_hash: Sha256::digest(secret).into(),
+        expires_ms: now_ms().saturating_add(asked.ttl_seconds * 1000),
+        uses: asked.uses,
+    }));
+    let expires_at_ms = command.at_ms.saturating_add(asked.ttl_seconds * 1000);
+    let committed = propose(gateway, command, timeout).await?;
+    if !matches!(committed.outcome, Outcome::Done) {
+        return Err(unapplied(committed.outcome, &[]));
+    }
+    tracing::info!(token = %written(&id), index = committed.index, %caller, "join token created");
+    let token = Token {
+        cluster,
+        id,
+        secret,
+        contacts: contacts(&scene),
+    };
+    let answer = TokenAnswer {
+        token: token.to_line(),
+        id: written(&id),
+        expires_at_ms,
+    };
+    Ok((StatusCode::CREATED, Json(answer)))
+}
+
+pub(super) async fn list(
+    State(shared): State<Shared>,
+    Asked(query): Asked<ReadQuery>,
+) -> Result<Json<Tokens>, ApiError> {
+    let scene = look(&shared.gateway, &query).await?;
+    let mut tokens: Vec<_> = scene
+        .state
+        .tokens(now_ms())
+        .map(|token| JoinToken {
+            id: written(&token.id),
+            uses: token.uses,
+            expires_at_ms: token.expires_ms,
+        })
+        .collect();
+    tokens.sort_by_key(|token| token.expires_at_ms);
+    Ok(Json(Tokens { tokens }))
+}
+
+pub(super) async fn revoke(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(id): Path<String>,
+    Asked(query): Asked<TimeoutQuery>,
+) -> Result<Json<Revoked>, ApiError> {
+    let timeout = request::timeout(query.timeout)?;
+    let token = read(&id).ok_or_else(|| {
+        ApiError::bad_request(format!(
+            "`{id}` is not a join token's id: sixteen hexadecimal digits"
+        ))
+        .hint("`beemesh token list` shows them")
+    })?;
+    let revoked = propose(
+        &shared.gateway,
+        command(Change::RevokeToken { token }),
+        timeout,
+    )
+    .await?;
+    match revoked.outcome {
+        Outcome::Done => {
+            tracing::info!(token = %id, index = revoked.index, %caller, "join token revoked");
+            Ok(Json(Revoked {
+                index: revoked.index,
+            }))
+        }
+        other => {
+            Err(unapplied(other, &[]).hint("`beemesh token list` shows those that can be used"))
+        }
+    }
+}
+
+/// A token's id as people read it.
+fn written(id: &[u8; 8]) -> String {
+    format!("{:016x}", u64::from_be_bytes(*id))
+}
+
+fn read(text: &str) -> Option<[u8; 8]> {
+    let digits = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+    let number = digits.then(|| u64::from_str_radix(text, 16).ok())??;
+    Some(number.to_be_bytes())
+}
+
+/// The members a new host should ask: this one first, then others, those that can be reached before those that cannot.
+fn contacts(scene: &Scene) -> Vec<Contact> {
+    let mut hosts: Vec<_> = scene.state.hosts().values().collect();
+    hosts.retain(|host| !host.addresses.is_empty());
+    hosts.sort_by_key(|host| {
+        (
+            host.id != scene.host,
+            !scene.reachable.contains(&host.id),
+            host.id,
+        )
+    });
+    let contact = |host: &beemesh_protocol::state::Host| Contact {
+        host: host.id,
+        addresses: host.addresses.clone(),
+    };
+    hosts.into_iter().take(CONTACTS_MAX).map(contact).collect()
+}
+
+fn random<const N: usize>() -> Result<[u8; N], ApiError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes)
+        .map_err(|error| ApiError::internal(format!("read random bytes: {error}")))?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_reads_back_and_nothing_else_is_one() {
+        for id in [[0; 8], [0xff; 8], [0, 1, 2, 3, 4, 5, 6, 7]] {
+            assert_eq!(read(&written(&id)), Some(id));
+        }
+        for other in [
+            "",
+            "0",
+            "+123456789abcdef",
+            "00000000000000000",
+            "000000000000000g",
+            "é234567890123456",
+        ] {
+            assert_eq!(read(other), None, "{other}");
+        }
+    }
+}
