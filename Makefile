@@ -63,6 +63,7 @@ install-files:
 	install -D -m 0644 -t $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d $(PAGES)/fish/beemesh.fish
 
 check: generate-check ## format, lints, tidy rules and unit tests; changes nothing
+	for mistake in tests/planted/*.patch; do git apply --check "$$mistake" || exit 1; done
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) test --workspace --locked
