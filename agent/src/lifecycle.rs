@@ -153,6 +153,8 @@ pub(crate) struct Gateway {
     failures: u32,
     active_since: Option<Instant>,
     due: Option<Instant>,
+    /// It was stopped here, to be started at once.
+    renewed: bool,
 }
 
 impl Gateway {
@@ -167,8 +169,11 @@ impl Gateway {
             "active" | "reloading" | "refreshing" => {
                 self.active_since.get_or_insert(now);
                 self.due = None;
+                self.renewed = false;
             }
             "failed" => self.fail(now),
+            // The stop is not an administrator's: a start that is due stays so.
+            _ if self.renewed => {}
             // `inactive` is an administrator's stop; the rest is on its way to another state.
             _ => {
                 self.forget_if_steady(now);
@@ -195,6 +200,19 @@ impl Gateway {
     /// It is being started.
     pub(crate) fn begin(&mut self) {
         self.due = None;
+    }
+
+    /// It is being stopped and started again.
+    pub(crate) fn renew(&mut self) {
+        self.renewed = true;
+        self.due = None;
+    }
+
+    /// The connection to systemd is lost: nobody knows how far that has come.
+    pub(crate) fn lose(&mut self, now: Instant) {
+        if self.renewed {
+            self.fail(now);
+        }
     }
 
     fn forget_if_steady(&mut self, now: Instant) {
@@ -432,12 +450,50 @@ mod tests {
                 ],
                 Some(at(66) + pause(1)),
             ),
+            // Stopped to be started: as long as systemd can be asked, that start is under way.
+            (
+                &[
+                    ("active", 0),
+                    ("renew", 1),
+                    ("deactivating", 1),
+                    ("inactive", 2),
+                ],
+                None,
+            ),
+            (
+                &[
+                    ("active", 0),
+                    ("renew", 1),
+                    ("deactivating", 1),
+                    ("lose", 2),
+                    ("inactive", 3),
+                ],
+                Some(at(2) + pause(1)),
+            ),
+            (
+                &[("active", 0), ("renew", 1), ("job", 2), ("inactive", 3)],
+                Some(at(2) + pause(1)),
+            ),
+            // What is stopped later is an administrator's again.
+            (
+                &[
+                    ("active", 0),
+                    ("renew", 1),
+                    ("inactive", 2),
+                    ("active", 3),
+                    ("lose", 4),
+                    ("inactive", 5),
+                ],
+                None,
+            ),
         ] {
             let mut gateway = Gateway::default();
             for &(what, second) in story {
                 match what {
                     "job" => gateway.fail(at(second)),
                     "begin" => gateway.begin(),
+                    "renew" => gateway.renew(),
+                    "lose" => gateway.lose(at(second)),
                     active => gateway.observe(active, at(second)),
                 }
             }

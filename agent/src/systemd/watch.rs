@@ -117,6 +117,7 @@ impl Watch {
             };
             self.bus.send_replace(None);
             self.table.forget();
+            self.gateway.lose(Instant::now());
             failures += 1;
             tracing::warn!(reason, attempt = failures, "lost systemd, will try again");
             if self.events.send(SystemdEvent::Lost(reason)).await.is_err() {
@@ -243,6 +244,7 @@ impl Watch {
     /// The gateway is about to be started anew. Whether Podman's storage is looked at before.
     fn silent(&mut self) -> bool {
         let damaged = self.silence.begin() && self.suspicion.arises(Instant::now());
+        self.gateway.renew();
         tracing::warn!(
             repair = damaged,
             "{GATEWAY} is active and its gateway does not connect: starting it anew"
