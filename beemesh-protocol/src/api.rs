@@ -377,13 +377,18 @@ pub struct GoneEvent {
 pub struct TokenRequest {
     /// How long it can be used, in seconds.
     pub ttl_seconds: u64,
-    /// How many hosts can join with it.
-    #[serde(default = "one")]
+    /// How many hosts can join with it. Not written when it is one, which a gateway of 0.1 takes for granted.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
     pub uses: u32,
 }
 
 fn one() -> u32 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_one(uses: &u32) -> bool {
+    *uses == 1
 }
 
 /// The answer to `POST /v1/tokens`.
@@ -457,4 +462,25 @@ pub struct Joining {
     pub cluster: ClusterId,
     /// Names of its members.
     pub members: Vec<String>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_for_one_host_is_asked_for_in_words_that_0_1_knows() {
+        for (uses, body) in [
+            (1, r#"{"ttlSeconds":60}"#),
+            (3, r#"{"ttlSeconds":60,"uses":3}"#),
+        ] {
+            let request = TokenRequest {
+                ttl_seconds: 60,
+                uses,
+            };
+            assert_eq!(serde_json::to_string(&request).expect("it is JSON"), body);
+            let read: TokenRequest = serde_json::from_str(body).expect("it is a request");
+            assert_eq!(read, request);
+        }
+    }
 }
