@@ -53,7 +53,7 @@ fn cut(cluster: &Cluster, content: u64, chance: &mut Chance) -> Vec<Bare> {
             thread::spawn(move || start(&host, content))
         })
         .collect();
-    thread::sleep(chance.millis(500, 4000));
+    thread::sleep(chance.millis(500, 15_000));
     let hosts: Vec<&Host> = cluster.hosts.iter().collect();
     cluster.crash(&hosts);
     cluster.boot(&hosts);
