@@ -305,7 +305,7 @@ pub(crate) async fn keep_membership(node: Node) {
     let mut metrics = node.metrics();
     loop {
         let leads = metrics.borrow_and_update().role == Role::Leader;
-        let mut waits = false;
+        let mut failed = false;
         if leads {
             let hosts: Vec<HostId> = view
                 .borrow_and_update()
@@ -314,19 +314,16 @@ pub(crate) async fn keep_membership(node: Node) {
                 .keys()
                 .copied()
                 .collect();
-            match node.reconcile_members(&hosts).await {
-                Ok(learner_waits) => waits = learner_waits,
-                Err(error) => {
-                    tracing::debug!(%error, "membership not changed now");
-                    waits = true;
-                }
+            if let Err(error) = node.reconcile_members(&hosts).await {
+                tracing::debug!(%error, "membership not changed now");
+                failed = true;
             }
         }
         sleep(PACE).await;
         let changed = tokio::select! {
             changed = view.changed() => changed,
             changed = metrics.changed() => changed,
-            () = sleep(MEMBERSHIP_PAUSE), if waits => Ok(()),
+            () = sleep(MEMBERSHIP_PAUSE), if failed => Ok(()),
         };
         if changed.is_err() {
             return;

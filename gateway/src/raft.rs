@@ -157,6 +157,8 @@ pub(crate) struct Metrics {
     pub(crate) acknowledging: BTreeSet<HostId>,
     /// On the leader: whether those are a majority. On a follower: whether it follows a leader.
     pub(crate) quorum: bool,
+    /// On the leader: learners that have all but the last few entries on their disks.
+    pub(crate) caught_up: BTreeSet<HostId>,
 }
 
 /// Why a node cannot open.

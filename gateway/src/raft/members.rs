@@ -13,9 +13,6 @@ use super::{MembersError, Metrics, Node, Role, serve::ANSWER_MAX, types::NodeId}
 
 /// More voters make every commit wait for more hosts and survive more failures; five survive two.
 pub(crate) const VOTERS_MAX: usize = 5;
-/// A learner this many entries behind is caught up: the rest is a moment's replication.
-const LAG_MAX: u64 = 100;
-
 /// A change of membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
@@ -26,11 +23,7 @@ enum Change {
 }
 
 /// The next change, if any. Hosts that left go first: a voter that is gone weakens every majority.
-fn next_change(
-    metrics: &Metrics,
-    hosts: &BTreeSet<HostId>,
-    caught_up: impl Fn(&HostId) -> bool,
-) -> Option<Change> {
+fn next_change(metrics: &Metrics, hosts: &BTreeSet<HostId>) -> Option<Change> {
     let voters = &metrics.voters;
     let learners = &metrics.learners;
     let gone = |members: &BTreeSet<HostId>| members.difference(hosts).next().copied();
@@ -49,40 +42,32 @@ fn next_change(
     learners
         .iter()
         .filter(|_| voters.len() < VOTERS_MAX)
-        .find(|host| metrics.acknowledging.contains(host) && caught_up(host))
+        .find(|host| metrics.acknowledging.contains(host) && metrics.caught_up.contains(host))
         .map(|host| Change::Promote(*host))
 }
 
 impl Node {
     /// Brings the members a step or more closer to these hosts: new hosts learn, learners that have caught up vote while
     /// there are fewer than [`VOTERS_MAX`] voters, hosts that are not named leave. Does nothing but on the leader. To be
-    /// called again when hosts or metrics change, and also without that while a learner is to vote, of which the answer tells:
-    /// how far it has caught up is in no metric.
-    pub(crate) async fn reconcile_members(&self, hosts: &[HostId]) -> Result<bool, MembersError> {
+    /// called again when hosts or metrics change.
+    pub(crate) async fn reconcile_members(&self, hosts: &[HostId]) -> Result<(), MembersError> {
         let hosts: BTreeSet<HostId> = hosts.iter().copied().collect();
         if hosts.is_empty() {
-            return Ok(false);
+            return Ok(());
         }
         let _one_at_a_time = self.inner.changing.lock().await;
         let raft = &self.inner.raft;
         loop {
-            let raw = raft.metrics().borrow().clone();
-            let metrics = self.summary(&raw);
+            let metrics = self.summary(&raft.metrics().borrow().clone());
             if metrics.role != Role::Leader || !metrics.quorum {
-                return Ok(false);
+                return Ok(());
             }
-            let caught_up = |host: &HostId| {
-                let matched = raw.replication.as_ref().and_then(|r| r.get(&NodeId(*host)));
-                let matched = matched.copied().flatten().map_or(0, |id| id.index);
-                matched + LAG_MAX >= raw.last_log_index.unwrap_or(0) && matched > 0
-            };
-            let Some(change) = next_change(&metrics, &hosts, caught_up) else {
-                let waits = !metrics.learners.is_empty() && metrics.voters.len() < VOTERS_MAX;
+            let Some(change) = next_change(&metrics, &hosts) else {
                 let mut known = hosts;
                 known.extend(metrics.voters.iter().chain(&metrics.learners));
                 self.inner.peers.retain(&known);
                 self.inner.hearing.retain(&known);
-                return Ok(waits);
+                return Ok(());
             };
             tracing::info!(?change, "change the members");
             let one = |host| BTreeSet::from([NodeId(host)]);
@@ -147,9 +132,10 @@ mod tests {
                 voters: set(voters),
                 learners: set(learners),
                 acknowledging: set(acknowledging),
+                caught_up: set(learners),
                 ..Metrics::default()
             };
-            let found = next_change(&metrics, &set(hosts), |_| true);
+            let found = next_change(&metrics, &set(hosts));
             assert_eq!(found, expected, "{voters:?} {learners:?} -> {hosts:?}");
         }
         let lagging = Metrics {
@@ -158,6 +144,6 @@ mod tests {
             acknowledging: set(&[1, 2]),
             ..Metrics::default()
         };
-        assert_eq!(next_change(&lagging, &set(&[1, 2]), |_| false), None);
+        assert_eq!(next_change(&lagging, &set(&[1, 2])), None);
     }
 }

@@ -9,11 +9,13 @@ use tokio::{sync::watch, time};
 
 use super::{
     LOG_BYTES, Metrics, Node, Role, SNAPSHOT_BYTES,
-    types::{RaftMetrics, is_majority, role_in},
+    types::{NodeId, RaftMetrics, is_majority, role_in},
 };
 
 /// Who acknowledges the leader changes with time alone.
 const REFRESH: Duration = Duration::from_millis(500);
+/// A learner this many entries behind is caught up: the rest is a moment's replication.
+const LAG_MAX: u64 = 100;
 
 impl Node {
     /// Keeps the metrics true until openraft ends.
@@ -80,7 +82,13 @@ impl Node {
         let membership = raw.membership_config.membership();
         let mut acknowledging = self.inner.peers.lately();
         acknowledging.insert(host);
-        acknowledging.retain(|host| membership.get_node(&super::types::NodeId(*host)).is_some());
+        acknowledging.retain(|host| membership.get_node(&NodeId(*host)).is_some());
+        let last_log = raw.last_log_index.unwrap_or(0);
+        let caught_up = |learner: &NodeId| {
+            let matched = raw.replication.as_ref().and_then(|all| all.get(learner));
+            let matched = matched.copied().flatten();
+            matched.is_some_and(|id| id.index > 0 && id.index + LAG_MAX >= last_log)
+        };
         let majority = is_majority(membership, |node| acknowledging.contains(&node.0));
         Metrics {
             role,
@@ -88,7 +96,12 @@ impl Node {
             leader: raw.current_leader.map(|node| node.0),
             voters: membership.voter_ids().map(|node| node.0).collect(),
             learners: membership.learner_ids().map(|node| node.0).collect(),
-            last_log: raw.last_log_index.unwrap_or(0),
+            caught_up: membership
+                .learner_ids()
+                .filter(caught_up)
+                .map(|node| node.0)
+                .collect(),
+            last_log,
             committed: self.inner.log.committed(),
             applied: raw.last_applied.map_or(0, |id| id.index),
             quorum: match role {

@@ -8,7 +8,7 @@
 //! refused never happened, and that all hosts agree soon after the last fault is mended.
 
 pub(super) mod chance;
-mod manifests;
+pub(super) mod manifests;
 mod net;
 mod rig;
 mod world;

@@ -16,8 +16,10 @@ use tokio::{
 
 use super::{
     disk::held::{Access, Held},
+    simulation::manifests,
     *,
 };
+use crate::duties::keep_membership;
 
 /// More than several elections on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -98,6 +100,14 @@ pub(super) struct Mesh {
 impl Mesh {
     /// Hosts 1 to `count`, founded by host 1, all voters.
     pub(super) async fn of(count: u8) -> Self {
+        let mesh = Self::founded(count).await;
+        let hosts: Vec<_> = (1..=count).map(host).collect();
+        mesh.voters(&hosts).await;
+        mesh
+    }
+
+    /// Hosts 1 to `count`, of which host 1 is a cluster and the others are not in it yet.
+    async fn founded(count: u8) -> Self {
         let mesh = Self {
             wires: Arc::default(),
             dirs: (0..count).map(|_| tempfile::tempdir().unwrap()).collect(),
@@ -112,18 +122,11 @@ impl Mesh {
             at_ms: 0,
             change: Change::Found {
                 cluster: ClusterId([1; 16]),
-                host: Host {
-                    id: host(1),
-                    name: "h1".into(),
-                    addresses: Vec::new(),
-                    labels: BTreeMap::new(),
-                },
+                host: named(1),
             },
         };
         let founded = first.found(found, deadline()).await.unwrap();
         assert_eq!(founded[0].outcome, Outcome::Done);
-        let hosts: Vec<_> = (1..=count).map(host).collect();
-        mesh.voters(&hosts).await;
         mesh
     }
 
@@ -227,6 +230,15 @@ impl Mesh {
     }
 }
 
+fn named(number: u8) -> Host {
+    Host {
+        id: host(number),
+        name: format!("h{number}"),
+        addresses: Vec::new(),
+        labels: BTreeMap::new(),
+    }
+}
+
 fn deadline() -> Instant {
     Instant::now() + PATIENCE
 }
@@ -327,6 +339,31 @@ async fn a_leader_that_is_cut_off_is_replaced_and_follows_when_it_is_back() {
     assert_ne!(other.metrics().borrow().leader, Some(host(first)));
     mesh.wires.mend(host(first));
     mesh.same(first, last).await;
+    mesh.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learner_votes_when_it_has_caught_up_and_not_before() {
+    let mesh = Mesh::founded(2).await;
+    let leader = mesh.node(1);
+    let token = vec![manifests::token(1)];
+    leader.propose(token, deadline()).await.unwrap();
+    mesh.disks[1].set(Access::Wait);
+    let duty = tokio::spawn(keep_membership(leader.clone()));
+    let join = vec![manifests::admit(host(2))];
+    leader.propose(join, deadline()).await.unwrap();
+    let mut metrics = leader.metrics();
+    let learns = metrics.wait_for(|metrics| metrics.learners.contains(&host(2)));
+    drop(tokio::time::timeout(PATIENCE, learns).await.unwrap());
+    let early = metrics.wait_for(|metrics| {
+        metrics.caught_up.contains(&host(2)) || metrics.voters.contains(&host(2))
+    });
+    let early = tokio::time::timeout(4 * HEARTBEAT, early).await.is_ok();
+    assert!(!early, "it has nothing on its disk");
+    mesh.disks[1].set(Access::Pass);
+    let votes = metrics.wait_for(|metrics| metrics.voters.contains(&host(2)));
+    drop(tokio::time::timeout(PATIENCE, votes).await.unwrap());
+    duty.abort();
     mesh.close().await;
 }
 

@@ -26,7 +26,7 @@ pub(super) fn member(host: HostId) -> Host {
 }
 
 /// A token that admits so many hosts.
-pub(super) fn token(uses: usize) -> Command {
+pub(in crate::raft) fn token(uses: usize) -> Command {
     let token = TokenRecord {
         id: TOKEN,
         secret_hash: SECRET,
@@ -37,7 +37,7 @@ pub(super) fn token(uses: usize) -> Command {
 }
 
 /// Admits a host by that token.
-pub(super) fn admit(host: HostId) -> Command {
+pub(in crate::raft) fn admit(host: HostId) -> Command {
     let (token, secret_hash, host) = (TOKEN, SECRET, member(host));
     let change = Change::Admit {
         token,
