@@ -1,9 +1,10 @@
-//! Tells a workload's supervisor that the gateway is playing its pod, so that its unit can be started meanwhile.
+//! Lets one at a time play a workload's pod, the gateway or the supervisor of its unit, and the unit be started meanwhile.
 //!
 //! Shell: a lock on a file below `/run/beemesh`. The gateway holds it ([`hold`]) while it takes the old pod down and plays
 //! the new one, and already while that waits for its turn; a supervisor that starts, or whose pod is replaced, waits for it
 //! ([`wait`]) before it looks, and then adopts what it finds: a hundred that looked meanwhile would leave Podman no time to
-//! play. A gateway that dies lets go of it. Nobody waits at a boot, for then nobody plays.
+//! play. A supervisor that has to play holds it, too: of two plays of one pod one fails, and would take down what the other
+//! is starting. Whoever dies lets go of it.
 //!
 //! A play goes on in Podman when whoever asked for it is gone, so the pod itself is looked at before it is taken down
 //! ([`settle`]).
@@ -11,6 +12,7 @@
 use std::{
     fs::{self, OpenOptions},
     io,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -27,9 +29,10 @@ use crate::{
     podman::{Pod, Podman},
 };
 
-/// A supervisor that has waited holds the lock for microseconds: between two tries to take it.
+/// Between two tries to take the lock: supervisors that have waited for it hold it for microseconds.
 const HOLD_STEP: Duration = Duration::from_millis(10);
-const HOLD_TRIES_MAX: u32 = 20;
+/// Longer than a play with a hundred others before it, which Podman carries out one after the other.
+const HOLD_TIME_MAX: Duration = Duration::from_secs(300);
 /// Of the thread that waits, in bytes: a system call needs next to nothing.
 const WAIT_STACK: usize = 64 << 10;
 /// For so long a pod that is about to be taken down is let start. What is left of a play that failed never starts.
@@ -41,7 +44,16 @@ const SETTLE_STEP: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct Playing {
     path: PathBuf,
+    waited: bool,
     _lock: Flock<fs::File>,
+}
+
+impl Playing {
+    /// Whether somebody else held it meanwhile, so that what was seen before may be different now.
+    #[must_use]
+    pub fn has_waited(&self) -> bool {
+        self.waited
+    }
 }
 
 impl Drop for Playing {
@@ -59,25 +71,46 @@ fn file(folder: &Path, workload: &str) -> PathBuf {
 ///
 /// # Errors
 ///
-/// The file cannot be made, or another process holds the lock for longer than a supervisor that looks at it: only a
-/// host's gateway takes it, one work at a time.
+/// The file cannot be made, or another process holds the lock for more than five minutes.
 pub async fn hold(folder: &Path, workload: &str) -> io::Result<Playing> {
+    let held = hold_patiently(folder, workload);
+    let held = tokio::time::timeout(HOLD_TIME_MAX, held).await;
+    held.unwrap_or_else(|late| Err(io::Error::new(io::ErrorKind::TimedOut, late)))
+}
+
+async fn hold_patiently(folder: &Path, workload: &str) -> io::Result<Playing> {
     let path = file(folder, workload);
-    let mut tries = 0;
+    let mut waited = false;
     loop {
-        // Made anew each time: whoever held it may have removed it.
+        // Made anew each time: whoever held it has removed it.
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
             .write(true)
             .open(&path)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => return Ok(Playing { path, _lock: lock }),
-            Err((_, errno)) if tries == HOLD_TRIES_MAX => return Err(errno.into()),
-            Err(_) => tries += 1,
+            Ok(lock) if is_at(&lock, &path) => {
+                return Ok(Playing {
+                    path,
+                    waited,
+                    _lock: lock,
+                });
+            }
+            // It was removed before it was locked.
+            Ok(_) => continue,
+            Err((_, Errno::EWOULDBLOCK)) => {}
+            Err((_, errno)) => return Err(errno.into()),
         }
+        waited = true;
+        wait(folder, workload).await;
         tokio::time::sleep(HOLD_STEP).await;
     }
+}
+
+/// Whether this open file is the one that others find.
+fn is_at(file: &fs::File, path: &Path) -> bool {
+    let (ours, theirs) = (file.metadata(), fs::metadata(path));
+    ours.is_ok_and(|ours| theirs.is_ok_and(|theirs| ours.ino() == theirs.ino()))
 }
 
 /// Waits until nobody holds the lock of a workload in `folder`. A lock that cannot be read counts as not held.
@@ -150,12 +183,24 @@ mod tests {
         wait_shortly().await.expect("nobody plays");
         let playing = hold(folder.path(), "web").await.expect("taken");
         assert!(wait_shortly().await.is_err(), "held");
-        hold(folder.path(), "web").await.expect_err("one at a time");
+        assert!(!playing.has_waited());
+        let soon = tokio::time::timeout(Duration::from_millis(50), hold(folder.path(), "web"));
+        assert!(soon.await.is_err(), "one at a time");
         let other = tokio::time::timeout(Duration::from_millis(50), wait(folder.path(), "db"));
         other.await.expect("another workload's");
         let waiting = wait(folder.path(), "web");
         drop(playing);
         waiting.await;
+        let playing = hold(folder.path(), "web").await.expect("taken");
+        let next = tokio::spawn({
+            let folder = folder.path().to_owned();
+            async move { hold(&folder, "web").await }
+        });
+        tokio::task::yield_now().await;
+        drop(playing);
+        let next = next.await.expect("no panic").expect("taken in turn");
+        assert!(next.has_waited());
+        drop(next);
         assert_eq!(
             fs::read_dir(folder.path()).expect("listed").count(),
             0,

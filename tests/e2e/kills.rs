@@ -1,5 +1,7 @@
 //! Anything of ours may die at any time: it recovers, and no workload container notices.
 
+use std::time::Instant;
+
 use harness::{Cluster, Host, broken_command, pod, secs, two_containers, wait_for};
 
 #[test]
@@ -62,6 +64,32 @@ fn recovered(host: &Host, what: &str) {
             Err(format!("{seen:?} {agent}"))
         }
     });
+}
+
+/// Two plays of one pod at once may have Podman wait for itself for ever.
+#[test]
+fn a_supervisor_plays_nothing_while_somebody_else_plays_its_pod() {
+    let cluster = Cluster::formed("played-once", 1);
+    let host = cluster.host(1);
+    let _ = host.apply(&pod("web", "first"));
+    let hold = "exec 9>/run/beemesh/playing-web.lock; flock 9; podman pod rm -f web; while [ ! -e /run/go-on ]; do sleep 0.1; done";
+    let _ = host
+        .run(&["systemd-run", "--unit=holder", "sh", "-c", hold])
+        .ok();
+    let status = |wanted: &str| {
+        wait_for(&format!("`{wanted}` in STATUS"), secs(60), || {
+            let status = host.unit("beemesh-pod-web.service", "StatusText");
+            (status == wanted).then_some(()).ok_or(status)
+        });
+    };
+    status("starting rev 1: playing the pod");
+    let held = Instant::now();
+    while held.elapsed() < secs(3) {
+        let exists = host.sh("podman pod exists web");
+        assert_eq!(exists.code, 1, "played all the same: {exists}");
+    }
+    let _ = host.sh("touch /run/go-on").ok();
+    status("1/1 healthy · rev 1 · 0 restarts");
 }
 
 #[test]

@@ -357,6 +357,16 @@ async fn play(
             outcome => outcome.map_err(|error| classify(&error))?,
         }
     }
+    let lock = playing::hold(&settings.run, &settings.workload).await;
+    let lock = lock.map_err(|error| {
+        Failure::Passing(format!(
+            "the pod is being played by the gateway, or cannot be locked: {error}"
+        ))
+    })?;
+    if lock.has_waited() {
+        // The gateway has played what is to be seen now.
+        return Ok(());
+    }
     down(eye, settings)
         .await
         .map_err(|error| classify(&error))?;
