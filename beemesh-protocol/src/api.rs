@@ -3,6 +3,8 @@
 //! Pure: shapes only. Names are camelCase on the wire; a reader ignores fields that it does not know, so that a newer
 //! gateway can say more.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, HostId};
@@ -256,6 +258,12 @@ pub struct Host {
     pub role: Role,
     /// Whether the answering host is connected to it.
     pub reachable: bool,
+    /// What a `nodeSelector` can ask for.
+    #[serde(default)]
+    pub labels: BTreeMap<String, String>,
+    /// It is to run no workloads.
+    #[serde(default)]
+    pub drained: bool,
     /// The last log index it has applied, as it said last.
     pub applied: u64,
     /// Its Beemesh version; empty while unknown.
@@ -278,6 +286,8 @@ pub enum Role {
     Candidate,
     /// It follows without a vote.
     Learner,
+    /// It is no member of its cluster any more.
+    Removed,
 }
 
 impl Role {
@@ -289,6 +299,7 @@ impl Role {
             Role::Follower => "follower",
             Role::Candidate => "candidate",
             Role::Learner => "learner",
+            Role::Removed => "removed",
         }
     }
 }
@@ -439,6 +450,25 @@ impl std::fmt::Debug for TokenAnswer {
             .field("expires_at_ms", &self.expires_at_ms)
             .finish_non_exhaustive()
     }
+}
+
+/// The body of `PATCH /v1/hosts/NAME/labels`: new values, and `null` for labels that go (RFC 7396).
+pub type LabelsPatch = BTreeMap<String, Option<String>>;
+
+/// The answer to a change of a host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HostChanged {
+    /// The log index it was committed at.
+    pub index: u64,
+    /// The host's name.
+    pub host: String,
+    /// With `wait`, and where the host is removed: what was asked for is so everywhere.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settled: Option<bool>,
+    /// What is not so yet, such as `web on h1`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub waiting_for: Vec<String>,
 }
 
 /// The body of `POST /v1/join`.

@@ -58,7 +58,7 @@ pub enum Change {
         /// The new host.
         host: Host,
     },
-    /// Updates a member's name and addresses.
+    /// Updates a member's name and addresses; the rest of it stays as it is.
     PutHost(Host),
     /// Removes a member.
     RemoveHost {
@@ -69,6 +69,22 @@ pub enum Change {
     RevokeToken {
         /// Its id.
         token: [u8; 8],
+    },
+    /// Changes a member's labels; the others stay.
+    LabelHost {
+        /// The member.
+        host: HostId,
+        /// New labels, and new values of those that it has.
+        set: BTreeMap<String, String>,
+        /// Those that go.
+        remove: Vec<String>,
+    },
+    /// Takes all workloads from a member, or lets it have some again.
+    DrainHost {
+        /// The member.
+        host: HostId,
+        /// Whether it is to run nothing.
+        drained: bool,
     },
 }
 
@@ -85,7 +101,9 @@ impl Change {
             | Self::Admit { .. }
             | Self::PutHost(_)
             | Self::RemoveHost { .. } => None,
-            Self::RevokeToken { .. } => Some([0, 2, 0]),
+            Self::RevokeToken { .. } | Self::LabelHost { .. } | Self::DrainHost { .. } => {
+                Some([0, 2, 0])
+            }
         }
     }
 }
@@ -101,6 +119,8 @@ pub struct Host {
     pub addresses: Vec<String>,
     /// Labels for `nodeSelector`.
     pub labels: BTreeMap<String, String>,
+    /// It is to run no workloads.
+    pub drained: bool,
 }
 
 /// A join token as it is replicated: without its secret.

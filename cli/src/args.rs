@@ -45,6 +45,9 @@ pub(crate) enum Command {
     Delete(Delete),
     /// Shows the output of a workload's containers
     Logs(Logs),
+    /// Shows the members of the cluster, and changes, drains or removes one
+    #[command(subcommand)]
+    Host(Host),
     /// Makes tokens for new hosts, lists them and takes them back
     #[command(subcommand)]
     Token(Token),
@@ -135,6 +138,66 @@ pub(crate) struct Logs {
     /// Begins with the last lines only
     #[arg(long, value_name = "LINES")]
     pub(crate) tail: Option<u32>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Host {
+    /// Shows all
+    List {
+        /// Takes what this host knows, without asking the others whether that is the latest
+        #[arg(long)]
+        stale: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows one, in more detail
+    Show {
+        /// The host
+        name: String,
+        /// Takes what this host knows, without asking the others whether that is the latest
+        #[arg(long)]
+        stale: bool,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Changes the labels that a `nodeSelector` can ask for
+    Label {
+        /// The host
+        name: String,
+        /// KEY=VALUE sets a label, KEY- takes it away
+        #[arg(required = true, value_name = "LABEL")]
+        labels: Vec<String>,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Takes all workloads from a host, until `undrain`
+    ///
+    /// Those that run on a number of hosts go to others. It is done when they run there, and the host has nothing any more.
+    Drain {
+        /// The host
+        name: String,
+        /// How long that may take
+        #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
+        wait: Duration,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Lets a host run workloads again
+    Undrain {
+        /// The host
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Takes a host out of the cluster
+    ///
+    /// What it runs stays there as units of that host: `drain` first if it should not. It can join again with a new token.
+    Remove {
+        /// The host; another than this one
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -87,11 +87,27 @@ impl Ask {
         }
     }
 
+    /// A PUT without a body. Twice is once.
+    pub(crate) fn put(path: impl Into<String>) -> Self {
+        Self {
+            method: Method::PUT,
+            ..Self::get(path)
+        }
+    }
+
     /// A POST with a JSON body.
     pub(crate) fn post_json(path: &str, body: &impl Serialize) -> Result<Self, Trouble> {
         let body = serde_json::to_vec(body);
         let body = body.map_err(|error| Trouble::failed(format!("write the request: {error}")))?;
         Ok(Self::post(path, body.into()))
+    }
+
+    /// A PATCH with a JSON body. Twice is once.
+    pub(crate) fn patch_json(path: &str, body: &impl Serialize) -> Result<Self, Trouble> {
+        Ok(Self {
+            method: Method::PATCH,
+            ..Self::post_json(path, body)?.repeatable()
+        })
     }
 
     pub(crate) fn with(mut self, key: &'static str, value: impl Into<Option<String>>) -> Self {

@@ -5,6 +5,7 @@
 mod apply;
 mod delete;
 mod get;
+mod host;
 mod join;
 mod logs;
 mod token;
@@ -12,20 +13,25 @@ mod token;
 use std::{
     io::{self, Read as _, Write as _},
     path::Path,
+    time::Duration,
 };
 
 use bytes::Bytes;
 use clap::CommandFactory;
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
+use tokio::time::sleep;
 
 use crate::{
     args::{Args, Command},
-    client::Client,
+    client::{Ask, Client},
+    live::Live,
     trouble::Trouble,
 };
 
 /// The gateway takes no longer manifest; a longer file is not read to its end.
 const FILE_MAX: u64 = 1 << 20;
+/// How often the spinner turns while nothing else happens.
+const TURN: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
     let client = Client::new(&args.socket, args.timeout);
@@ -35,12 +41,25 @@ pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
         Command::Status(output) => get::status(&client, output).await,
         Command::Delete(delete) => delete::run(&client, delete).await,
         Command::Logs(logs) => logs::run(&client, logs).await,
+        Command::Host(host) => host::run(&client, host).await,
         Command::Token(token) => token::run(&client, token).await,
         Command::Join(join) => join::run(&client, join).await,
         Command::Completion { shell } => {
             let mut text = Vec::new();
             clap_complete::generate(shell, &mut Args::command(), "beemesh", &mut text);
             print(&text)
+        }
+    }
+}
+
+/// Asks, and shows that something is being done.
+async fn spin<T: DeserializeOwned>(client: &Client, ask: &Ask, doing: &str) -> Result<T, Trouble> {
+    let mut live = Live::new();
+    let mut answer = std::pin::pin!(client.json(ask));
+    loop {
+        tokio::select! {
+            answer = &mut answer => return answer,
+            () = sleep(TURN) => live.spin(doing),
         }
     }
 }

@@ -5,8 +5,8 @@
 use std::time::Duration;
 
 use beemesh_protocol::api::{
-    Action, Applied, AppliedObject, Deleted, Host, JoinToken, Manifest, Phase, Revoked, Role,
-    Status, Workload, WorkloadHost,
+    Action, Applied, AppliedObject, Deleted, Host, HostChanged, JoinToken, Manifest, Phase,
+    Revoked, Role, Status, Workload, WorkloadHost,
 };
 
 /// Hosts share a line up to this width, in characters.
@@ -255,7 +255,7 @@ pub(crate) fn hosts(hosts: &[Host]) -> String {
     for host in hosts {
         rows.push([
             host.name.clone(),
-            host.role.name().to_owned(),
+            part(host),
             if host.reachable { "yes" } else { "no" }.to_owned(),
             host.applied.to_string(),
             known(&host.version),
@@ -264,6 +264,51 @@ pub(crate) fn hosts(hosts: &[Host]) -> String {
         ]);
     }
     table(&rows)
+}
+
+fn part(host: &Host) -> String {
+    let drained = if host.drained { ", drained" } else { "" };
+    format!("{}{drained}", host.role.name())
+}
+
+/// One host.
+pub(crate) fn host(host: &Host) -> String {
+    let labels = host
+        .labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"));
+    let labels: Vec<_> = labels.collect();
+    let mut rows = vec![
+        ["host".into(), host.name.clone()],
+        ["id".into(), host.id.to_string()],
+        ["role".into(), part(host)],
+        [
+            "reachable".into(),
+            if host.reachable { "yes" } else { "no" }.into(),
+        ],
+        ["labels".into(), known(&labels.join(", "))],
+        ["addresses".into(), known(&host.addresses.join(", "))],
+        ["applied".into(), format!("log index {}", host.applied)],
+        ["beemesh".into(), known(&host.version)],
+        ["podman".into(), known(&host.podman)],
+    ];
+    if !host.trouble.is_empty() {
+        rows.push(["trouble".into(), host.trouble.clone()]);
+    }
+    table(&rows)
+}
+
+/// What a change did to a host.
+pub(crate) fn host_changed(changed: &HostChanged, did: &str) -> String {
+    let committed = committed(changed.index);
+    format!("host {}{GAP}{did}{GAP}{committed}\n", changed.host)
+}
+
+pub(crate) fn host_removed(changed: &HostChanged) -> String {
+    format!(
+        "{}what it runs stays there as units of that host; a new token lets it join again\n",
+        host_changed(changed, "removed")
+    )
 }
 
 pub(crate) fn manifests(manifests: &[Manifest]) -> String {
@@ -320,7 +365,7 @@ pub(crate) fn revoked(id: &str, revoked: &Revoked) -> String {
 
 pub(crate) fn status(status: &Status) -> String {
     let part = match (status.role, &status.leader) {
-        (Role::Leader, _) => "leader".to_owned(),
+        (Role::Leader | Role::Removed, _) => status.role.name().to_owned(),
         (role, Some(leader)) => format!("{} of {}", role.name(), leader.name),
         (role, None) => format!("{}, no leader", role.name()),
     };

@@ -8,6 +8,7 @@
 mod change;
 mod error;
 mod events;
+mod hosts;
 mod logs;
 mod read;
 mod render;
@@ -22,7 +23,7 @@ use std::{collections::BTreeSet, sync::Arc};
 use axum::{
     Router,
     http::{Method, Uri},
-    routing::{delete, get, post},
+    routing::{delete, get, patch, post, put},
 };
 use beemesh_protocol::HostId;
 use beemesh_quadlet::podman::Podman;
@@ -51,6 +52,8 @@ pub(crate) struct Gateway {
     pub(crate) podman: Podman,
     /// The way into another cluster.
     pub(crate) joiner: Joiner,
+    /// Whether this host was removed from its cluster.
+    pub(crate) removed: watch::Receiver<bool>,
 }
 
 /// What the handlers share.
@@ -79,6 +82,7 @@ impl Gateway {
             metrics: self.node.metrics().borrow().clone(),
             reports: self.reports.borrow().clone(),
             reachable: self.reachable(),
+            removed: *self.removed.borrow(),
         }
     }
 }
@@ -102,6 +106,12 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/v1/manifests", get(read::manifests))
         .route("/v1/manifests/{name}", delete(change::delete_manifest))
         .route("/v1/hosts", get(read::hosts))
+        .route("/v1/hosts/{name}", get(hosts::show).delete(hosts::remove))
+        .route("/v1/hosts/{name}/labels", patch(hosts::label))
+        .route(
+            "/v1/hosts/{name}/drained",
+            put(hosts::drain).delete(hosts::undrain),
+        )
         .route("/v1/status", get(read::status))
         .route("/v1/events", get(events::events))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))

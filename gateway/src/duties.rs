@@ -42,6 +42,8 @@ const FOUND_MAX: Duration = Duration::from_secs(30);
 const FOUND_PAUSE: Duration = Duration::from_secs(2);
 /// A change of this host's name or address is proposed for this long before the next attempt.
 const ADDRESS_MAX: Duration = Duration::from_secs(10);
+/// The word for a host that has no part in its cluster any more.
+const REMOVED: &str = "removed";
 /// Applications that are decided at once: each costs one proposal.
 const ADMISSIONS_MAX: usize = 8;
 
@@ -84,6 +86,7 @@ async fn found_once(node: &Node, host: HostId, welcome: &Welcome) -> anyhow::Res
             name: welcome.name.clone(),
             addresses: welcome.addresses.clone(),
             labels: BTreeMap::new(),
+            drained: false,
         },
     };
     let command = Command {
@@ -94,20 +97,34 @@ async fn found_once(node: &Node, host: HostId, welcome: &Welcome) -> anyhow::Res
     Ok(ClusterId(cluster))
 }
 
-/// Tells the agent who the members are. While a join is under way those are the ones that the admission named.
-pub(crate) async fn tell_members(link: Link, node: Node, home: Home, mut joining: Option<Joining>) {
+/// Tells the agent who the members are, and `removed` whether this host was one. While a join is under way the members are
+/// the ones that the admission named; a host that was removed has none.
+pub(crate) async fn tell_members(
+    gateway: Gateway,
+    home: Home,
+    mut joining: Option<Joining>,
+    removed: watch::Sender<bool>,
+) {
+    let Gateway {
+        host, node, link, ..
+    } = gateway;
     let mut view = node.state();
     let mut told: Option<Vec<Member>> = None;
     loop {
         let state = view.borrow_and_update().state.clone();
-        if state.cluster().is_some() && joining.is_some() {
+        if state.hosts().contains_key(&host) && joining.is_some() {
             match home.joined() {
                 Ok(()) => joining = None,
                 Err(error) => tracing::error!(%error, "the end of the join cannot be remembered"),
             }
         }
+        let gone = joining.is_none() && state.is_without(host);
+        if gone && !removed.send_replace(gone) {
+            tracing::warn!("this host was removed from its cluster; its workloads stay as units");
+        }
         let members = match &joining {
             Some(joining) => joining.members.iter().cloned().map(Into::into).collect(),
+            None if gone => Vec::new(),
             None => state.members(),
         };
         if told.as_ref() != Some(&members) {
@@ -121,12 +138,11 @@ pub(crate) async fn tell_members(link: Link, node: Node, home: Home, mut joining
 }
 
 /// Tells the agent what to show on D-Bus and in `systemctl status beemesh-agent`.
-pub(crate) async fn tell_report(
-    link: Link,
-    node: Node,
-    host: HostId,
-    mut reports: watch::Receiver<Arc<HostReport>>,
-) {
+pub(crate) async fn tell_report(gateway: Gateway, mut reports: watch::Receiver<Arc<HostReport>>) {
+    let Gateway {
+        host, node, link, ..
+    } = gateway;
+    let mut removed = gateway.removed;
     let mut view = node.state();
     let mut metrics = node.metrics();
     let mut told = None;
@@ -134,7 +150,11 @@ pub(crate) async fn tell_report(
         let report = {
             let view = view.borrow_and_update();
             let metrics = metrics.borrow_and_update();
-            report_of(host, &view.state, &metrics, &reports.borrow_and_update())
+            let mut report = report_of(host, &view.state, &metrics, &reports.borrow_and_update());
+            if *removed.borrow_and_update() {
+                REMOVED.clone_into(&mut report.role);
+            }
+            report
         };
         if told.as_ref() != Some(&report) {
             link.report(report.clone());
@@ -145,6 +165,7 @@ pub(crate) async fn tell_report(
             changed = view.changed() => changed,
             changed = metrics.changed() => changed,
             changed = reports.changed() => changed,
+            changed = removed.changed() => changed,
         };
         if changed.is_err() {
             return;
@@ -185,7 +206,7 @@ fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) 
 }
 
 /// The word for this host's part in its cluster.
-pub(crate) fn role_name(state: &State, metrics: &Metrics) -> &'static str {
+fn role_name(state: &State, metrics: &Metrics) -> &'static str {
     match metrics.role {
         _ if state.cluster().is_none() => "joining",
         Role::Leader => "leader",
@@ -295,6 +316,7 @@ fn address_change(host: HostId, welcome: Option<&Welcome>, view: &View) -> Optio
             name: welcome.name.clone(),
             addresses: welcome.addresses.clone(),
             labels: known.labels.clone(),
+            drained: known.drained,
         })
     })
 }

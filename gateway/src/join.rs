@@ -32,6 +32,7 @@ const ADMIT_MAX: Duration = Duration::from_secs(10);
 /// Makes this host a member of another cluster.
 #[derive(Clone)]
 pub(crate) struct Joiner {
+    pub(crate) host: HostId,
     pub(crate) home: Home,
     pub(crate) link: Link,
     pub(crate) node: Node,
@@ -54,6 +55,9 @@ pub(crate) enum JoinError {
         "this host runs {0} manifests of its own cluster: delete them first, or apply them again after joining"
     )]
     InUse(usize),
+    /// It was removed from a cluster and runs what that has left it.
+    #[error("this host was removed from cluster {0} and still has that cluster's workloads")]
+    LeftOver(ClusterId),
     /// It is in a cluster with others.
     #[error("this host is a member of cluster {0} with other hosts")]
     Member(ClusterId),
@@ -118,7 +122,14 @@ impl Joiner {
         }
         let view = self.node.state().borrow().clone();
         let state = &view.state;
+        let removed = state.is_without(self.host);
         match state.cluster() {
+            // What it runs goes on under the cluster that put it there.
+            Some(cluster) if cluster == wanted && removed => Ok(None),
+            Some(cluster) if removed && state.manifests().len() > 0 => {
+                Err(JoinError::LeftOver(cluster))
+            }
+            _ if removed => Ok(None),
             Some(cluster) if cluster == wanted => Ok(Some(JoinStarted {
                 cluster,
                 members: state.members(),
@@ -173,6 +184,7 @@ pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> Jo
             name: request.name,
             addresses: request.addresses,
             labels: Default::default(),
+            drained: false,
         },
     };
     let command = Command {

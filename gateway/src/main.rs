@@ -38,7 +38,7 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     api::Gateway,
     config::Config,
-    home::{Home, Joining},
+    home::Home,
     join::Joiner,
     link::{Inbound, Link},
     observe::Observer,
@@ -88,12 +88,19 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     let joining = home.joining()?;
     let (link, inbound) = Link::start(&config.agent, env!("CARGO_PKG_VERSION"));
     let host = identify(&home, &link).await?;
-    let (gateway, mine) = open(&config, &home, &link, host).await?;
+    let (removed_in, removed) = watch::channel(false);
+    let (gateway, mine) = open(&config, &home, &link, host, removed).await?;
     let listener = listen(&config.api)?;
     let stop = CancellationToken::new();
     let api = tokio::spawn(api::serve(listener, gateway.clone(), stop.clone()));
     let fresh = joining.is_none();
-    start_duties(&gateway, home, joining, mine, inbound);
+    tokio::spawn(duties::tell_members(
+        gateway.clone(),
+        home,
+        joining,
+        removed_in,
+    ));
+    start_duties(&gateway, mine, inbound);
     if fresh {
         tokio::spawn(duties::found(gateway.node.clone(), link, host));
     }
@@ -131,6 +138,7 @@ async fn open(
     home: &Home,
     link: &Link,
     host: HostId,
+    removed: watch::Receiver<bool>,
 ) -> anyhow::Result<(Gateway, watch::Receiver<Arc<HostReport>>)> {
     let podman = Podman::new(&config.podman);
     let cluster = observe::Cluster::default();
@@ -163,6 +171,7 @@ async fn open(
         cluster: cluster.clone(),
     });
     let joiner = Joiner {
+        host,
         home: home.clone(),
         link: link.clone(),
         node: node.clone(),
@@ -175,27 +184,20 @@ async fn open(
         reports: cluster.all(),
         podman,
         joiner,
+        removed,
     };
     Ok((gateway, observer.reports()))
 }
 
 fn start_duties(
     gateway: &Gateway,
-    home: Home,
-    joining: Option<Joining>,
     mine: watch::Receiver<Arc<HostReport>>,
     inbound: mpsc::Receiver<Inbound>,
 ) {
     let Gateway {
         host, node, link, ..
     } = gateway.clone();
-    tokio::spawn(duties::tell_members(
-        link.clone(),
-        node.clone(),
-        home,
-        joining,
-    ));
-    tokio::spawn(duties::tell_report(link.clone(), node.clone(), host, mine));
+    tokio::spawn(duties::tell_report(gateway.clone(), mine));
     tokio::spawn(duties::keep_address(link.clone(), node.clone(), host));
     tokio::spawn(duties::check_identity(link, host));
     tokio::spawn(duties::keep_membership(node));

@@ -1,7 +1,7 @@
 //! Which hosts run a workload.
 //!
 //! Pure: no I/O, no clock, no randomness. Input: a workload's `nodeSelector` and `replicas`, and the members. Output: a
-//! set of members, the same on every gateway. A member that comes or goes moves no replica between the others: each
+//! set of members that are not drained, the same on every gateway. A member that comes or goes moves no replica between the others: each
 //! member's claim to a workload is a hash of the two names, and the highest claims win (rendezvous hashing).
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,13 +34,14 @@ pub(crate) fn hosts(
 }
 
 fn fits(host: &Host, selector: &BTreeMap<String, String>) -> bool {
-    selector.iter().all(|(label, value)| {
+    let has = |(label, value): (&String, &String)| {
         if label == LABEL_HOSTNAME {
             *value == host.name
         } else {
             host.labels.get(label) == Some(value)
         }
-    })
+    };
+    !host.drained && selector.iter().all(has)
 }
 
 fn claim(workload: &str, host: HostId) -> [u8; 32] {
@@ -67,6 +68,7 @@ mod tests {
                 "disk".to_owned(),
                 if n.is_multiple_of(2) { "ssd" } else { "hdd" }.to_owned(),
             )]),
+            drained: false,
         };
         numbers
             .into_iter()
@@ -114,6 +116,20 @@ mod tests {
                 expected,
                 "{replicas:?} {selector:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_drained_host_runs_nothing_and_another_takes_its_place() {
+        let (all, mut drained) = (members(1..=3), members(1..=3));
+        for host in drained.values_mut() {
+            host.drained = host.id.0[0] == 2;
+        }
+        for (replicas, before, after) in [(None, 3, 2), (Some(2), 2, 2), (Some(3), 3, 2)] {
+            let object = object(replicas, &[]);
+            assert_eq!(chosen("web", &object, &all).len(), before);
+            let left = chosen("web", &object, &drained);
+            assert!(left.len() == after && !left.contains(&2), "{left:?}");
         }
     }
 

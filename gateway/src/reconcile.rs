@@ -163,6 +163,10 @@ impl Reconciler {
         let Some(cluster) = seen.view.state.cluster() else {
             return plan;
         };
+        // A host that was removed keeps what it runs: its units are its administrator's now.
+        if seen.view.state.is_without(seen.host) {
+            return plan;
+        }
         let wanted: BTreeMap<&str, Revision> = seen
             .view
             .state

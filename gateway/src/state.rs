@@ -19,6 +19,8 @@ use rpds::RedBlackTreeMapSync;
 
 /// Members of one cluster. Beyond it a single Raft group is the wrong tool.
 pub(crate) const HOSTS_MAX: usize = 256;
+/// Labels of one host.
+pub(crate) const LABELS_MAX: usize = 64;
 /// Join tokens that are kept; the oldest expired ones go first.
 pub(crate) const TOKENS_MAX: usize = 256;
 /// Manifests that are kept: with [`beemesh_quadlet::manifest::BYTES_MAX`] each, what a host holds in memory.
@@ -113,6 +115,8 @@ impl State {
             Change::PutHost(host) => self.put_host(host),
             Change::RemoveHost { host } => self.remove_host(*host),
             Change::RevokeToken { token } => self.revoke_token(token),
+            Change::LabelHost { host, set, remove } => self.label_host(*host, set, remove),
+            Change::DrainHost { host, drained } => self.drain_host(*host, *drained),
         };
         result.unwrap_or_else(Outcome::Refused)
     }
@@ -130,6 +134,12 @@ impl State {
     /// The members by id.
     pub(crate) fn hosts(&self) -> &BTreeMap<HostId, Host> {
         &self.hosts
+    }
+
+    /// Whether there is a cluster and this host is not in it. That is also so on a new host that has not applied its own
+    /// admission yet.
+    pub(crate) fn is_without(&self, host: HostId) -> bool {
+        self.cluster.is_some() && !self.hosts.contains_key(&host)
     }
 
     /// The join tokens that can be used at this time, in milliseconds since 1970.

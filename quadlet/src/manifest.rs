@@ -9,6 +9,7 @@ mod field;
 mod findings;
 mod ignored;
 pub(crate) mod names;
+pub use names::is_name;
 mod outline;
 mod pod;
 mod references;

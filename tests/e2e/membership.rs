@@ -4,7 +4,7 @@
 
 use std::thread;
 
-use harness::{Answer, Cluster, Host, start_agent};
+use harness::{Answer, Cluster, Host, pod, secs, start_agent, wait_for};
 
 #[test]
 fn a_token_admits_as_many_as_it_says_and_none_once_it_is_revoked() {
@@ -47,6 +47,85 @@ fn a_token_admits_as_many_as_it_says_and_none_once_it_is_revoked() {
     let (_, token) = create(winner);
     let _ = loser.beemesh(&["join", &token]).ok();
     cluster.ready();
+}
+
+#[test]
+fn a_removed_host_keeps_what_it_runs_and_needs_a_new_token() {
+    let cluster = Cluster::formed("removal", 3);
+    let (_, token) = create(cluster.host(1));
+    let leader = cluster.leader(cluster.host(1));
+    let others: Vec<&Host> = cluster
+        .hosts
+        .iter()
+        .filter(|host| host.name != leader.name)
+        .collect();
+    let [asked, other] = others[..] else {
+        panic!("{others:?}");
+    };
+    let answer = asked.apply(&pod("web", "here"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let before = leader.containers("web");
+
+    let itself = leader.beemesh(&["host", "remove", &leader.name]);
+    assert!(
+        itself.code == 1 && itself.err.contains("another member"),
+        "{itself}"
+    );
+    let said = asked.beemesh(&["host", "remove", &leader.name]).ok();
+    assert!(said.contains("removed   committed"), "{said}");
+    // When it returns, the others are a cluster of two without it.
+    cluster.agree_on(&others, 2, 2);
+    let listed = other.beemesh(&["host", "list"]).ok();
+    assert!(!listed.contains(&leader.name), "{listed}");
+    assert!(leader_of(asked) != leader.name);
+
+    says_that_it_is_removed(leader);
+    let refused = leader.try_apply(&pod("late", "never"), &[]);
+    assert!(
+        refused.code == 1 && refused.err.contains("removed from its cluster"),
+        "{refused}"
+    );
+    // What happens in the cluster is none of its business, and its pod stays as it was, also when its gateway starts anew.
+    let answer = asked.apply(&pod("web", "there"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let _ = leader.sh("systemctl restart beemesh-gateway").ok();
+    says_that_it_is_removed(leader);
+    assert_eq!(leader.containers("web"), before);
+
+    let _ = leader.beemesh(&["join", &token]).ok();
+    cluster.ready();
+    cluster.running("web", 2, &[leader]);
+    let again = asked.beemesh(&["host", "remove", &leader.name]).ok();
+    assert!(again.contains("removed"), "{again}");
+    says_that_it_is_removed(leader);
+    // The key of a member that was is not enough, nor is a token that it has used.
+    let refused = leader.beemesh(&["join", &token]);
+    assert!(
+        refused.code == 1 && refused.err.contains("used up"),
+        "{refused}"
+    );
+}
+
+/// Waits until the host says that it is no member.
+#[track_caller]
+fn says_that_it_is_removed(host: &Host) {
+    wait_for(
+        &format!("{} to know that it is removed", host.name),
+        secs(30),
+        || {
+            let (status, unit) = (host.status(), host.unit("beemesh-agent", "StatusText"));
+            let told =
+                status["role"] == "removed" && unit.contains("no member of the cluster any more");
+            told.then_some(()).ok_or(format!("{status} {unit}"))
+        },
+    );
+}
+
+fn leader_of(host: &Host) -> String {
+    host.status()["leader"]["name"]
+        .as_str()
+        .unwrap_or_default()
+        .to_owned()
 }
 
 /// A new token's id and line.

@@ -12,6 +12,8 @@ fn every_kind_runs_where_its_manifest_says() {
     replicas_choose_as_many_hosts(&cluster);
     selectors_choose_hosts_and_may_change(&cluster);
     namespaces_show_in_names(&cluster);
+    labels_choose_hosts(&cluster);
+    a_drained_host_gives_away_what_it_runs(&cluster);
 }
 
 fn templated(kind: &str, name: &str, more: &str, command: &str) -> String {
@@ -228,5 +230,61 @@ fn namespaces_show_in_names(cluster: &Cluster) {
         .host(1)
         .beemesh(&["delete", "shop_each", "--wait=60"])
         .ok();
+    runs_only_on(cluster, "each", 1, &["h1", "h2", "h3"]);
+}
+
+fn labels_choose_hosts(cluster: &Cluster) {
+    let labelled = pod_on("h9", "fast", "here").replace("kubernetes.io/hostname: h9", "disk: ssd");
+    let answer = cluster.host(1).apply(&labelled);
+    assert_eq!(answer["settled"], true, "{answer}");
+    runs_only_on(cluster, "fast", 1, &[]);
+    let label = |label: &str| cluster.host(3).beemesh(&["host", "label", "h2", label]);
+    let said = label("disk=ssd").ok();
+    assert!(said.contains("host h2   labelled   committed"), "{said}");
+    runs_only_on(cluster, "fast", 1, &["h2"]);
+    let shown = cluster.host(1).beemesh(&["host", "show", "h2"]).ok();
+    assert!(shown.contains("disk=ssd"), "{shown}");
+    let refused = label("disk=s s d");
+    assert!(
+        refused.code == 1 && refused.err.contains("letters, digits"),
+        "{refused}"
+    );
+    let _ = label("disk-").ok();
+    runs_only_on(cluster, "fast", 1, &[]);
+    let unknown = cluster.host(1).beemesh(&["host", "show", "h9"]);
+    assert!(
+        unknown.code == 1 && unknown.err.contains("no host `h9`"),
+        "{unknown}"
+    );
+}
+
+fn a_drained_host_gives_away_what_it_runs(cluster: &Cluster) {
+    let one = templated("Deployment", "one", "  replicas: 1\n", STAYS);
+    let answer = cluster.host(1).apply(&one);
+    assert_eq!(answer["settled"], true, "{answer}");
+    let home = &places(cluster, "one")[0];
+    let drained = cluster
+        .hosts
+        .iter()
+        .find(|host| host.name == *home)
+        .unwrap();
+    let asked = cluster
+        .hosts
+        .iter()
+        .find(|host| host.name != *home)
+        .unwrap();
+    let said = asked.beemesh(&["host", "drain", home]).ok();
+    assert!(said.contains("drained   committed"), "{said}");
+    // All is done when it returns: nothing is left there, and what is placed by count runs elsewhere.
+    let left = drained.sh("podman ps -q --filter label=beemesh.io/workload; ls /etc/containers/systemd/ | grep beemesh-pod");
+    assert_eq!(left.out, "");
+    let now = places(cluster, "one");
+    assert!(now.len() == 1 && now[0] != *home, "{now:?}");
+    let listed = asked.beemesh(&["host", "list"]).ok();
+    assert!(listed.contains(", drained"), "{listed}");
+    // A reboot of the agent brings nothing back, an undrain everything.
+    let _ = drained.sh("systemctl restart beemesh-agent").ok();
+    let _ = asked.beemesh(&["host", "undrain", home]).ok();
+    runs_only_on(cluster, "one", 1, &[home]);
     runs_only_on(cluster, "each", 1, &["h1", "h2", "h3"]);
 }

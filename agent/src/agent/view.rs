@@ -22,6 +22,9 @@ pub(super) fn status(view: &View<'_>) -> String {
     let mut parts = Vec::new();
     match view.report {
         None => parts.push(waiting(view.gateway)),
+        Some(report) if report.role == "removed" => {
+            parts.push("no member of the cluster any more".to_owned());
+        }
         Some(report) => {
             parts.push(match (&*report.role, &*report.leader_name) {
                 ("", _) => "the gateway is starting".to_owned(),

@@ -44,7 +44,7 @@ fn snapshot_size(snapshot: &Snapshot) -> usize {
 
 choice! { Kind = Kind { Pod, Deployment, DaemonSet, Job, ConfigMap, Secret, PersistentVolumeClaim } }
 
-table! { Host = Host(HostArgs) "host" { id, name, addresses, labels } }
+table! { Host = Host(HostArgs) "host" { id, name, addresses, labels, drained } }
 
 table! { TokenRecord = TokenRecord(TokenRecordArgs) "token_record" { id, secret_hash, expires_ms, uses } }
 
@@ -62,6 +62,8 @@ union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record Admit { token, secret_hash, host } = ChangeAdmit(ChangeAdmitArgs) body_as_admit;
     record RemoveHost { host } = ChangeRemoveHost(ChangeRemoveHostArgs) body_as_remove_host;
     record RevokeToken { token } = ChangeRevokeToken(ChangeRevokeTokenArgs) body_as_revoke_token;
+    record LabelHost { host, set, remove } = ChangeLabelHost(ChangeLabelHostArgs) body_as_label_host;
+    record DrainHost { host, drained } = ChangeDrainHost(ChangeDrainHostArgs) body_as_drain_host;
     table PutToken body_as_put_token;
     table PutHost body_as_put_host;
 }

@@ -991,10 +991,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Kind {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_CHANGE_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_CHANGE_BODY: u8 = 9;
+pub const ENUM_MAX_CHANGE_BODY: u8 = 11;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 10] = [
+pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 12] = [
   ChangeBody::NONE,
   ChangeBody::Found,
   ChangeBody::Apply,
@@ -1005,6 +1005,8 @@ pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 10] = [
   ChangeBody::PutHost,
   ChangeBody::RemoveHost,
   ChangeBody::RevokeToken,
+  ChangeBody::LabelHost,
+  ChangeBody::DrainHost,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -1022,9 +1024,11 @@ impl ChangeBody {
   pub const PutHost: Self = Self(7);
   pub const RemoveHost: Self = Self(8);
   pub const RevokeToken: Self = Self(9);
+  pub const LabelHost: Self = Self(10);
+  pub const DrainHost: Self = Self(11);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 9;
+  pub const ENUM_MAX: u8 = 11;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Found,
@@ -1036,6 +1040,8 @@ impl ChangeBody {
     Self::PutHost,
     Self::RemoveHost,
     Self::RevokeToken,
+    Self::LabelHost,
+    Self::DrainHost,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -1050,6 +1056,8 @@ impl ChangeBody {
       Self::PutHost => Some("PutHost"),
       Self::RemoveHost => Some("RemoveHost"),
       Self::RevokeToken => Some("RevokeToken"),
+      Self::LabelHost => Some("LabelHost"),
+      Self::DrainHost => Some("DrainHost"),
       _ => None,
     }
   }
@@ -7141,6 +7149,7 @@ impl<'a> Host<'a> {
   pub const VT_NAME: ::flatbuffers::VOffsetT = 6;
   pub const VT_ADDRESSES: ::flatbuffers::VOffsetT = 8;
   pub const VT_LABELS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_DRAINED: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -7156,6 +7165,7 @@ impl<'a> Host<'a> {
     if let Some(x) = args.addresses { builder.add_addresses(x); }
     if let Some(x) = args.name { builder.add_name(x); }
     if let Some(x) = args.id { builder.add_id(x); }
+    builder.add_drained(args.drained);
     builder.finish()
   }
 
@@ -7188,6 +7198,13 @@ impl<'a> Host<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Label>>>>(Host::VT_LABELS, None)}
   }
+  #[inline]
+  pub fn drained(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Host::VT_DRAINED, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Host<'_> {
@@ -7200,6 +7217,7 @@ impl ::flatbuffers::Verifiable for Host<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("addresses", Self::VT_ADDRESSES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Label>>>>("labels", Self::VT_LABELS, false)?
+     .visit_field::<bool>("drained", Self::VT_DRAINED, false)?
      .finish();
     Ok(())
   }
@@ -7209,6 +7227,7 @@ pub struct HostArgs<'a> {
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub addresses: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
     pub labels: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Label<'a>>>>>,
+    pub drained: bool,
 }
 impl<'a> Default for HostArgs<'a> {
   #[inline]
@@ -7218,6 +7237,7 @@ impl<'a> Default for HostArgs<'a> {
       name: None,
       addresses: None,
       labels: None,
+      drained: false,
     }
   }
 }
@@ -7244,6 +7264,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HostBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Host::VT_LABELS, labels);
   }
   #[inline]
+  pub fn add_drained(&mut self, drained: bool) {
+    self.fbb_.push_slot::<bool>(Host::VT_DRAINED, drained, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HostBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HostBuilder {
@@ -7265,6 +7289,7 @@ impl ::core::fmt::Debug for Host<'_> {
       ds.field("name", &self.name());
       ds.field("addresses", &self.addresses());
       ds.field("labels", &self.labels());
+      ds.field("drained", &self.drained());
       ds.finish()
   }
 }
@@ -8500,6 +8525,249 @@ impl ::core::fmt::Debug for ChangeRevokeToken<'_> {
       ds.finish()
   }
 }
+pub enum ChangeLabelHostOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeLabelHost<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeLabelHost<'a> {
+  type Inner = ChangeLabelHost<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeLabelHost<'a> {
+  pub const VT_HOST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_SET: ::flatbuffers::VOffsetT = 6;
+  pub const VT_REMOVE: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeLabelHost { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeLabelHostArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeLabelHost<'bldr>> {
+    let mut builder = ChangeLabelHostBuilder::new(_fbb);
+    if let Some(x) = args.remove { builder.add_remove(x); }
+    if let Some(x) = args.set { builder.add_set(x); }
+    if let Some(x) = args.host { builder.add_host(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn host(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(ChangeLabelHost::VT_HOST, None)}
+  }
+  #[inline]
+  pub fn set(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Label<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Label>>>>(ChangeLabelHost::VT_SET, None)}
+  }
+  #[inline]
+  pub fn remove(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(ChangeLabelHost::VT_REMOVE, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeLabelHost<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Label>>>>("set", Self::VT_SET, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("remove", Self::VT_REMOVE, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeLabelHostArgs<'a> {
+    pub host: Option<&'a Bytes32>,
+    pub set: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Label<'a>>>>>,
+    pub remove: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+}
+impl<'a> Default for ChangeLabelHostArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeLabelHostArgs {
+      host: None,
+      set: None,
+      remove: None,
+    }
+  }
+}
+
+pub struct ChangeLabelHostBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeLabelHostBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_host(&mut self, host: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(ChangeLabelHost::VT_HOST, host);
+  }
+  #[inline]
+  pub fn add_set(&mut self, set: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Label<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeLabelHost::VT_SET, set);
+  }
+  #[inline]
+  pub fn add_remove(&mut self, remove: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeLabelHost::VT_REMOVE, remove);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeLabelHostBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeLabelHostBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeLabelHost<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeLabelHost<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeLabelHost");
+      ds.field("host", &self.host());
+      ds.field("set", &self.set());
+      ds.field("remove", &self.remove());
+      ds.finish()
+  }
+}
+pub enum ChangeDrainHostOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeDrainHost<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeDrainHost<'a> {
+  type Inner = ChangeDrainHost<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeDrainHost<'a> {
+  pub const VT_HOST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_DRAINED: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeDrainHost { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeDrainHostArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeDrainHost<'bldr>> {
+    let mut builder = ChangeDrainHostBuilder::new(_fbb);
+    if let Some(x) = args.host { builder.add_host(x); }
+    builder.add_drained(args.drained);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn host(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(ChangeDrainHost::VT_HOST, None)}
+  }
+  #[inline]
+  pub fn drained(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(ChangeDrainHost::VT_DRAINED, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeDrainHost<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
+     .visit_field::<bool>("drained", Self::VT_DRAINED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeDrainHostArgs<'a> {
+    pub host: Option<&'a Bytes32>,
+    pub drained: bool,
+}
+impl<'a> Default for ChangeDrainHostArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeDrainHostArgs {
+      host: None,
+      drained: false,
+    }
+  }
+}
+
+pub struct ChangeDrainHostBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeDrainHostBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_host(&mut self, host: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(ChangeDrainHost::VT_HOST, host);
+  }
+  #[inline]
+  pub fn add_drained(&mut self, drained: bool) {
+    self.fbb_.push_slot::<bool>(ChangeDrainHost::VT_DRAINED, drained, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeDrainHostBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeDrainHostBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeDrainHost<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeDrainHost<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeDrainHost");
+      ds.field("host", &self.host());
+      ds.field("drained", &self.drained());
+      ds.finish()
+  }
+}
 pub enum ChangeOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -8684,6 +8952,36 @@ impl<'a> Change<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_label_host(&self) -> Option<ChangeLabelHost<'a>> {
+    if self.body_type() == ChangeBody::LabelHost {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeLabelHost::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_drain_host(&self) -> Option<ChangeDrainHost<'a>> {
+    if self.body_type() == ChangeBody::DrainHost {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeDrainHost::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for Change<'_> {
@@ -8703,6 +9001,8 @@ impl ::flatbuffers::Verifiable for Change<'_> {
           ChangeBody::PutHost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Host>>("ChangeBody::PutHost", pos),
           ChangeBody::RemoveHost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRemoveHost>>("ChangeBody::RemoveHost", pos),
           ChangeBody::RevokeToken => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRevokeToken>>("ChangeBody::RevokeToken", pos),
+          ChangeBody::LabelHost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeLabelHost>>("ChangeBody::LabelHost", pos),
+          ChangeBody::DrainHost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeDrainHost>>("ChangeBody::DrainHost", pos),
           _ => Ok(()),
         }
      })?
@@ -8815,6 +9115,20 @@ impl ::core::fmt::Debug for Change<'_> {
         },
         ChangeBody::RevokeToken => {
           if let Some(x) = self.body_as_revoke_token() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::LabelHost => {
+          if let Some(x) = self.body_as_label_host() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::DrainHost => {
+          if let Some(x) = self.body_as_drain_host() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")

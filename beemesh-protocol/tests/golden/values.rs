@@ -193,6 +193,7 @@ fn member_host() -> Host {
         name: "h1".into(),
         addresses: addresses(),
         labels: BTreeMap::from([("disk".into(), "ssd".into()), ("zone".into(), "".into())]),
+        drained: false,
     }
 }
 
@@ -386,7 +387,7 @@ fn command() -> Command {
     }
 }
 
-fn changes() -> [Change; 9] {
+fn changes() -> [Change; 11] {
     [
         Change::Found {
             cluster: ClusterId([7; 16]),
@@ -408,6 +409,15 @@ fn changes() -> [Change; 9] {
         Change::PutHost(member_host()),
         Change::RemoveHost { host: host(2) },
         Change::RevokeToken { token: [6; 8] },
+        Change::LabelHost {
+            host: host(2),
+            set: BTreeMap::from([("disk".into(), "ssd".into())]),
+            remove: vec!["zone".into()],
+        },
+        Change::DrainHost {
+            host: host(2),
+            drained: true,
+        },
     ]
 }
 

@@ -7,7 +7,7 @@ use http_body_util::BodyExt;
 use hyper::{Response, body::Incoming};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
-use super::{print, print_json, read};
+use super::{TURN, print, print_json, read};
 use crate::{
     args::Apply,
     client::{Ask, Client},
@@ -17,8 +17,6 @@ use crate::{
     trouble::{Trouble, problem},
 };
 
-/// How often the spinner turns while nothing else happens.
-const TURN: Duration = Duration::from_millis(100);
 /// Between two streams of events: the gateway is restarting.
 const AGAIN: Duration = Duration::from_millis(200);
 

@@ -1,21 +1,14 @@
 //! `beemesh delete`.
 
-use std::time::Duration;
-
 use beemesh_protocol::api::{Applied, Deleted};
-use tokio::time::sleep;
 
-use super::{print, print_json, read};
+use super::{print, print_json, read, spin};
 use crate::{
     args::Delete,
     client::{Ask, Client, escape},
-    live::Live,
     render,
     trouble::Trouble,
 };
-
-/// How often the spinner turns.
-const TURN: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(client: &Client, args: Delete) -> Result<(), Trouble> {
     let (what, path) = match (&args.name, &args.manifest, &args.file) {
@@ -45,7 +38,7 @@ pub(super) async fn run(client: &Client, args: Delete) -> Result<(), Trouble> {
         .with("wait", wait)
         .extra(args.wait.unwrap_or_default())
         .timed();
-    let deleted = deleted(client, &ask, &doing).await;
+    let deleted = spin::<Deleted>(client, &ask, &doing).await;
     let deleted = deleted.map_err(|trouble| {
         let trouble = trouble.during(&doing);
         match &args.name {
@@ -66,7 +59,7 @@ pub(super) async fn run(client: &Client, args: Delete) -> Result<(), Trouble> {
             deleted.waiting_for.join(", ")
         );
         return Err(Trouble::failed(message).hint(
-            "it is committed: a host that is missing removes it when it is back; `beemesh get hosts` shows them",
+            "it is committed: a host that is missing removes it when it is back; `beemesh host list` shows them",
         ));
     }
     Ok(())
@@ -77,15 +70,4 @@ fn of_manifest(name: &str) -> (String, String) {
         format!("manifest {name}"),
         format!("/v1/manifests/{}", escape(name)),
     )
-}
-
-async fn deleted(client: &Client, ask: &Ask, doing: &str) -> Result<Deleted, Trouble> {
-    let mut live = Live::new();
-    let mut answer = std::pin::pin!(client.json(ask));
-    loop {
-        tokio::select! {
-            answer = &mut answer => return answer,
-            () = sleep(TURN) => live.spin(doing),
-        }
-    }
 }

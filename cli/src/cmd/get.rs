@@ -1,6 +1,6 @@
 //! `beemesh get` and `beemesh status`.
 
-use beemesh_protocol::api::{Hosts, Manifests, Status, Workload, Workloads};
+use beemesh_protocol::api::{Host, Hosts, Manifests, Status, Workload, Workloads};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -22,9 +22,9 @@ pub(super) async fn run(client: &Client, args: Get) -> Result<(), Trouble> {
         Some(name) => format!("get {what} {name}"),
         None => format!("get {list}"),
     };
-    // Only a workload can be asked for by itself; hosts and manifests are found in their list.
+    // A manifest is found in the list of all.
     let path = match (args.what, &args.name) {
-        (What::Workloads, Some(name)) => format!("/v1/workloads/{}", escape(name)),
+        (What::Workloads | What::Hosts, Some(name)) => format!("/v1/{list}/{}", escape(name)),
         (What::Workloads | What::Hosts | What::Manifests, _) => format!("/v1/{list}"),
     };
     let ask = Ask::get(path)
@@ -36,7 +36,7 @@ pub(super) async fn run(client: &Client, args: Get) -> Result<(), Trouble> {
 }
 
 fn show(args: &Get, what: &str, list: &str, mut answer: Value) -> Result<(), Trouble> {
-    if let (What::Hosts | What::Manifests, Some(name)) = (args.what, &args.name) {
+    if let (What::Manifests, Some(name)) = (args.what, &args.name) {
         let mut all = answer[list].as_array().cloned().unwrap_or_default();
         all.retain(|one| one["name"] == name.as_str());
         if all.is_empty() {
@@ -47,14 +47,15 @@ fn show(args: &Get, what: &str, list: &str, mut answer: Value) -> Result<(), Tro
     }
     if args.output.json() {
         return print_json(&match &args.name {
-            Some(_) if args.what != What::Workloads => answer[list][0].take(),
+            Some(_) if args.what == What::Manifests => answer[list][0].take(),
             _ => answer,
         });
     }
     let text = match (args.what, &args.name) {
         (What::Workloads, Some(_)) => render::workload(&typed::<Workload>(answer)?),
         (What::Workloads, None) => render::workloads(&typed::<Workloads>(answer)?.workloads),
-        (What::Hosts, _) => render::hosts(&typed::<Hosts>(answer)?.hosts),
+        (What::Hosts, Some(_)) => render::host(&typed::<Host>(answer)?),
+        (What::Hosts, None) => render::hosts(&typed::<Hosts>(answer)?.hosts),
         (What::Manifests, _) => render::manifests(&typed::<Manifests>(answer)?.manifests),
     };
     print(text)

@@ -207,6 +207,9 @@ fn not_joined(error: JoinError) -> ApiError {
     let words = error.to_string();
     match error {
         JoinError::InUse(_) => ApiError::conflict(words).hint("`beemesh get manifests` lists them"),
+        JoinError::LeftOver(_) => ApiError::conflict(words).hint(
+            "join that cluster again, or `beemesh-agent purge` removes what it left and this host's part in it",
+        ),
         JoinError::Member(_) | JoinError::UnderWay(_) => {
             ApiError::conflict(words).hint("`beemesh status` shows the cluster")
         }
@@ -281,7 +284,7 @@ pub(super) fn unapplied(outcome: Outcome, places: &[Place]) -> ApiError {
 }
 
 /// Waits until `there` or until the time is over; whether it came to be, and the last scene.
-async fn settle(
+pub(super) async fn settle(
     gateway: &Gateway,
     wait: Duration,
     there: impl Fn(&Scene) -> bool,
@@ -290,11 +293,13 @@ async fn settle(
     let mut views = gateway.node.state();
     let mut reports = gateway.reports.clone();
     let mut connected = gateway.link.connected();
+    let mut metrics = gateway.node.metrics();
     loop {
         // Marked as seen before it is looked at, so that no change between the two is missed.
         views.mark_unchanged();
         reports.mark_unchanged();
         connected.mark_unchanged();
+        metrics.mark_unchanged();
         let scene = gateway.scene();
         if there(&scene) {
             return (true, scene);
@@ -303,6 +308,7 @@ async fn settle(
             Ok(()) = views.changed() => {}
             Ok(()) = reports.changed() => {}
             Ok(()) = connected.changed() => {}
+            Ok(()) = metrics.changed() => {}
             () = tokio::time::sleep_until(deadline) => return (false, scene),
         }
     }

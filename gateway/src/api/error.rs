@@ -195,6 +195,10 @@ fn stopped(reason: &str) -> ApiError {
 }
 
 fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
+    if scene.removed {
+        return ApiError::conflict("this host was removed from its cluster")
+            .hint("ask a member, or make this host one again: `beemesh join TOKEN`");
+    }
     let missing = missing_voters(scene);
     let words = quorum_words(scene, &missing);
     if words.starts_with("no quorum") {

@@ -24,7 +24,7 @@ use hyper_util::rt::TokioIo;
 
 use super::{
     ApiError, Gateway, Shared,
-    read::no_workload,
+    read::{no_host, no_workload},
     request::{Asked, Caller, LogsQuery},
 };
 
@@ -42,10 +42,7 @@ pub(super) async fn logs(
     let gateway = &shared.gateway;
     let scene = gateway.scene();
     let host = match &query.host {
-        Some(name) => scene.host_named(name).ok_or_else(|| {
-            ApiError::not_found(format!("there is no host `{name}`"))
-                .hint("`beemesh get hosts` lists them")
-        })?,
+        Some(name) => scene.host_named(name).ok_or_else(|| no_host(name))?,
         None => {
             if scene.state.workload(&workload).is_none() {
                 return Err(no_workload(&workload));

@@ -92,6 +92,10 @@ pub(super) async fn confirm(gateway: &Gateway, deadline: Instant) -> Result<(), 
     confirmed.map_err(|error| ApiError::read(&error, &gateway.scene()))
 }
 
+pub(super) fn no_host(name: &str) -> ApiError {
+    ApiError::not_found(format!("there is no host `{name}`")).hint("`beemesh host list` shows all")
+}
+
 pub(super) fn no_workload(name: &str) -> ApiError {
     ApiError::not_found(format!("there is no workload `{name}`"))
 }

@@ -3,6 +3,8 @@
 //! Pure: no I/O, no clock, no randomness. Input: a [`Scene`], everything that is known at one moment. Output: the
 //! shapes of [`beemesh_protocol::api`], and whether a change has arrived wherever it should.
 
+mod members;
+
 use std::{collections::BTreeSet, sync::Arc};
 
 use beemesh_protocol::{
@@ -38,6 +40,8 @@ pub(super) struct Scene {
     pub(super) reports: All,
     /// The hosts that the mesh reaches, the answering one included.
     pub(super) reachable: BTreeSet<HostId>,
+    /// The answering host was removed from the cluster.
+    pub(super) removed: bool,
 }
 
 /// What the answering host says about itself beyond the scene.
@@ -50,6 +54,10 @@ pub(super) struct Own {
     /// What it waits for, besides what its report says.
     pub(super) trouble: String,
 }
+
+/// What a host that was removed says of itself.
+const REMOVED: &str =
+    "this host is no member of the cluster any more: what it runs stays as units of this host";
 
 impl Scene {
     /// A workload on its hosts; `None` when there is none of that name.
@@ -178,6 +186,8 @@ impl Scene {
                 addresses: host.addresses.clone(),
                 role: self.role(host.id),
                 reachable: self.reachable.contains(&host.id),
+                labels: host.labels.clone(),
+                drained: host.drained,
                 applied: report.applied,
                 version: report.version.clone(),
                 podman: report.podman.clone(),
@@ -192,6 +202,16 @@ impl Scene {
     /// What the answering host knows.
     pub(super) fn status(&self, own: Own) -> Status {
         let members = self.state.hosts();
+        // What a host that was removed remembers of the others' consensus is none of its own.
+        let outside = Metrics {
+            term: self.metrics.term,
+            ..Metrics::default()
+        };
+        let metrics = if self.removed {
+            &outside
+        } else {
+            &self.metrics
+        };
         let missing = members
             .keys()
             .filter(|host| !self.reachable.contains(*host));
@@ -203,6 +223,7 @@ impl Scene {
         };
         let report = self.reports.get(&self.host);
         let troubles = [
+            if self.removed { REMOVED } else { "" },
             own.trouble.as_str(),
             report.map_or("", |report| report.trouble.as_str()),
         ];
@@ -214,15 +235,15 @@ impl Scene {
                 .map_or(own.name, |host| host.name.clone()),
             id: self.host,
             role: self.role(self.host),
-            leader: self.metrics.leader.map(|id| Leader {
+            leader: metrics.leader.map(|id| Leader {
                 name: self.name(id),
                 id,
             }),
-            term: self.metrics.term,
+            term: metrics.term,
             applied: self.applied,
-            quorum: self.metrics.quorum,
-            voters: names_of(&self.state, self.metrics.voters.iter()),
-            learners: names_of(&self.state, self.metrics.learners.iter()),
+            quorum: metrics.quorum,
+            voters: names_of(&self.state, metrics.voters.iter()),
+            learners: names_of(&self.state, metrics.learners.iter()),
             hosts: HostCounts {
                 total: members.len(),
                 reachable: members.len() - missing.len(),
@@ -239,6 +260,9 @@ impl Scene {
     }
 
     fn role(&self, host: HostId) -> Role {
+        if host == self.host && self.removed {
+            return Role::Removed;
+        }
         if self.metrics.leader == Some(host) {
             return Role::Leader;
         }

@@ -61,6 +61,7 @@ impl Serving {
             name: "h1".into(),
             addresses: vec!["/ip4/127.0.0.1/udp/4701/quic-v1".into()],
             labels: BTreeMap::new(),
+            drained: false,
         };
         let found = Change::Found {
             cluster: ClusterId([7; 16]),
@@ -75,6 +76,7 @@ impl Serving {
         let (link, _) = Link::start(&dir.path().join("agent.sock"), "0");
         let (reports, reported) = watch::channel(Arc::default());
         let joiner = Joiner {
+            host: ME,
             home: Home::open(&dir.path().join("home")).unwrap(),
             link: link.clone(),
             node: node.clone(),
@@ -87,6 +89,7 @@ impl Serving {
             reports: reported,
             podman: Podman::new(&dir.path().join("podman.sock")),
             joiner,
+            removed: watch::channel(false).1,
         };
         let listener = UnixListener::bind(dir.path().join("api.sock")).unwrap();
         tokio::spawn(serve(listener, gateway, CancellationToken::new()));

@@ -18,6 +18,10 @@ pub(super) enum What {
     ManifestApplied,
     ManifestDeleted,
     WorkloadDeleted,
+    HostLabelled,
+    HostDrained,
+    HostUndrained,
+    HostRemoved,
 }
 
 /// One change that was committed.
@@ -104,6 +108,10 @@ fn line(changes: &[Done]) -> Option<String> {
         What::ManifestApplied => ("manifest", "applied"),
         What::ManifestDeleted => ("manifest", "deleted"),
         What::WorkloadDeleted => ("workload", "deleted"),
+        What::HostLabelled => ("host", "labelled"),
+        What::HostDrained => ("host", "drained"),
+        What::HostUndrained => ("host", "undrained"),
+        What::HostRemoved => ("host", "removed"),
     };
     let (name, caller) = (&first.name, first.caller);
     Some(match changes.len() {

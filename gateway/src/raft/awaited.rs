@@ -117,7 +117,9 @@ fn hash(command: &Command) -> u64 {
         | Change::Admit { .. }
         | Change::PutHost(_)
         | Change::RemoveHost { .. }
-        | Change::RevokeToken { .. } => {}
+        | Change::RevokeToken { .. }
+        | Change::LabelHost { .. }
+        | Change::DrainHost { .. } => {}
     }
     hasher.finish()
 }

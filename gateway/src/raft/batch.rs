@@ -3,7 +3,7 @@
 //! Shell. openraft flushes each entry by itself, so an entry carries everything that was proposed while the ones before it
 //! were on their way. Each proposer gets the outcomes of its own commands.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use beemesh_protocol::{
     peer::{Committed, Outcome},
@@ -182,22 +182,29 @@ pub(crate) fn size_of(command: &Command) -> usize {
             .iter()
             .map(|object| {
                 let names = object.references.iter().map(|r| r.name.len() + 32);
-                let labels = object.selector.iter().map(|(k, v)| k.len() + v.len() + 32);
-                REST + object.body.len() + names.sum::<usize>() + labels.sum::<usize>()
+                REST + object.body.len() + names.sum::<usize>() + labels_size(&object.selector)
             })
             .sum(),
         Change::Found { host, .. } | Change::Admit { host, .. } | Change::PutHost(host) => {
             let addresses = host.addresses.iter().map(|address| address.len() + 16);
-            let labels = host.labels.iter().map(|(k, v)| k.len() + v.len() + 32);
-            addresses.sum::<usize>() + labels.sum::<usize>()
+            addresses.sum::<usize>() + labels_size(&host.labels)
+        }
+        Change::LabelHost { set, remove, .. } => {
+            let remove = remove.iter().map(|key| key.len() + 16);
+            labels_size(set) + remove.sum::<usize>()
         }
         Change::DeleteWorkload { .. }
         | Change::DeleteManifest { .. }
         | Change::PutToken(_)
         | Change::RemoveHost { .. }
-        | Change::RevokeToken { .. } => 0,
+        | Change::RevokeToken { .. }
+        | Change::DrainHost { .. } => 0,
     };
     REST + content
+}
+
+fn labels_size(labels: &BTreeMap<String, String>) -> usize {
+    labels.iter().map(|(k, v)| k.len() + v.len() + 32).sum()
 }
 
 #[cfg(test)]

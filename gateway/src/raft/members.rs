@@ -88,11 +88,14 @@ impl Node {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{
+        HEARTBEAT,
+        disk::held::Access,
+        simulation::manifests,
+        tests::{Mesh, PATIENCE, deadline, host},
+    };
     use super::*;
-
-    fn host(number: u8) -> HostId {
-        HostId([number; 32])
-    }
+    use crate::duties::keep_membership;
 
     fn set(numbers: &[u8]) -> BTreeSet<HostId> {
         numbers.iter().copied().map(host).collect()
@@ -145,5 +148,30 @@ mod tests {
             ..Metrics::default()
         };
         assert_eq!(next_change(&lagging, &set(&[1, 2])), None);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_learner_votes_when_it_has_caught_up_and_not_before() {
+        let mesh = Mesh::founded(2).await;
+        let leader = mesh.node(1);
+        let token = vec![manifests::token(1)];
+        leader.propose(token, deadline()).await.unwrap();
+        mesh.disk(2).set(Access::Wait);
+        let duty = tokio::spawn(keep_membership(leader.clone()));
+        let join = vec![manifests::admit(host(2))];
+        leader.propose(join, deadline()).await.unwrap();
+        let mut metrics = leader.metrics();
+        let learns = metrics.wait_for(|metrics| metrics.learners.contains(&host(2)));
+        drop(tokio::time::timeout(PATIENCE, learns).await.unwrap());
+        let early = metrics.wait_for(|metrics| {
+            metrics.caught_up.contains(&host(2)) || metrics.voters.contains(&host(2))
+        });
+        let early = tokio::time::timeout(4 * HEARTBEAT, early).await.is_ok();
+        assert!(!early, "it has nothing on its disk");
+        mesh.disk(2).set(Access::Pass);
+        let votes = metrics.wait_for(|metrics| metrics.voters.contains(&host(2)));
+        drop(tokio::time::timeout(PATIENCE, votes).await.unwrap());
+        duty.abort();
+        mesh.close().await;
     }
 }

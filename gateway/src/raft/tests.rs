@@ -16,13 +16,11 @@ use tokio::{
 
 use super::{
     disk::held::{Access, Held},
-    simulation::manifests,
     *,
 };
-use crate::duties::keep_membership;
 
 /// More than several elections on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(super) fn host(number: u8) -> HostId {
     HostId([number; 32])
@@ -107,7 +105,7 @@ impl Mesh {
     }
 
     /// Hosts 1 to `count`, of which host 1 is a cluster and the others are not in it yet.
-    async fn founded(count: u8) -> Self {
+    pub(super) async fn founded(count: u8) -> Self {
         let mesh = Self {
             wires: Arc::default(),
             dirs: (0..count).map(|_| tempfile::tempdir().unwrap()).collect(),
@@ -122,7 +120,13 @@ impl Mesh {
             at_ms: 0,
             change: Change::Found {
                 cluster: ClusterId([1; 16]),
-                host: named(1),
+                host: Host {
+                    id: host(1),
+                    name: "h1".into(),
+                    addresses: Vec::new(),
+                    labels: BTreeMap::new(),
+                    drained: false,
+                },
             },
         };
         let founded = first.found(found, deadline()).await.unwrap();
@@ -133,7 +137,7 @@ impl Mesh {
     pub(super) async fn start(&self, number: u8) -> Node {
         let node = Node::open(Settings {
             dir: self.dirs[usize::from(number) - 1].path().to_owned(),
-            disk: Arc::new(self.disks[usize::from(number) - 1].clone()),
+            disk: Arc::new(self.disk(number).clone()),
             host: host(number),
             dial: Arc::new(Wire {
                 from: host(number),
@@ -152,6 +156,10 @@ impl Mesh {
         let (node, mut streams) = self.wires.up.lock().unwrap().remove(&host(number)).unwrap();
         streams.shutdown().await;
         node.close().await;
+    }
+
+    pub(super) fn disk(&self, number: u8) -> &Held {
+        &self.disks[usize::from(number) - 1]
     }
 
     pub(super) fn node(&self, number: u8) -> Node {
@@ -230,16 +238,7 @@ impl Mesh {
     }
 }
 
-fn named(number: u8) -> Host {
-    Host {
-        id: host(number),
-        name: format!("h{number}"),
-        addresses: Vec::new(),
-        labels: BTreeMap::new(),
-    }
-}
-
-fn deadline() -> Instant {
+pub(super) fn deadline() -> Instant {
     Instant::now() + PATIENCE
 }
 
@@ -343,31 +342,6 @@ async fn a_leader_that_is_cut_off_is_replaced_and_follows_when_it_is_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_learner_votes_when_it_has_caught_up_and_not_before() {
-    let mesh = Mesh::founded(2).await;
-    let leader = mesh.node(1);
-    let token = vec![manifests::token(1)];
-    leader.propose(token, deadline()).await.unwrap();
-    mesh.disks[1].set(Access::Wait);
-    let duty = tokio::spawn(keep_membership(leader.clone()));
-    let join = vec![manifests::admit(host(2))];
-    leader.propose(join, deadline()).await.unwrap();
-    let mut metrics = leader.metrics();
-    let learns = metrics.wait_for(|metrics| metrics.learners.contains(&host(2)));
-    drop(tokio::time::timeout(PATIENCE, learns).await.unwrap());
-    let early = metrics.wait_for(|metrics| {
-        metrics.caught_up.contains(&host(2)) || metrics.voters.contains(&host(2))
-    });
-    let early = tokio::time::timeout(4 * HEARTBEAT, early).await.is_ok();
-    assert!(!early, "it has nothing on its disk");
-    mesh.disks[1].set(Access::Pass);
-    let votes = metrics.wait_for(|metrics| metrics.voters.contains(&host(2)));
-    drop(tokio::time::timeout(PATIENCE, votes).await.unwrap());
-    duty.abort();
-    mesh.close().await;
-}
-
-#[tokio::test(flavor = "multi_thread")]
 async fn nothing_takes_effect_anywhere_before_it_is_on_the_leaders_disk() {
     let mesh = Mesh::of(3).await;
     let number = mesh.leader().await;
@@ -376,7 +350,7 @@ async fn nothing_takes_effect_anywhere_before_it_is_on_the_leaders_disk() {
     for other in 1..=3 {
         mesh.same(other, before).await;
     }
-    mesh.disks[usize::from(number) - 1].set(Access::Wait);
+    mesh.disk(number).set(Access::Wait);
     let proposer = leader.clone();
     let proposal = tokio::spawn(async move { put(&proposer, 1, 2).await });
     // The others have it on their disks meanwhile, so openraft calls it committed.
@@ -409,7 +383,7 @@ async fn nothing_takes_effect_anywhere_before_it_is_on_the_leaders_disk() {
     futures::future::join_all(early).await;
     // A leader that cannot write is silent, and is replaced.
     put(&mesh.node(number % 3 + 1), 2, 1).await;
-    mesh.disks[usize::from(number) - 1].set(Access::Pass);
+    mesh.disk(number).set(Access::Pass);
     let last = proposal.await.unwrap();
     assert!(last > before);
     for other in 1..=3 {
@@ -424,7 +398,7 @@ async fn a_leader_that_loses_what_its_followers_have_takes_it_back_from_them() {
     let number = mesh.leader().await;
     let leader = mesh.node(number);
     let before = put(&leader, 1, 1).await;
-    mesh.disks[usize::from(number) - 1].set(Access::Wait);
+    mesh.disk(number).set(Access::Wait);
     let others: Vec<_> = (1..=3).filter(|other| *other != number).collect();
     let proposer = mesh.node(others[0]);
     let proposal = tokio::spawn(async move { put(&proposer, 1, 2).await });
@@ -434,11 +408,11 @@ async fn a_leader_that_loses_what_its_followers_have_takes_it_back_from_them() {
     })
     .await;
     // The flush never comes: the leader's consensus ends, and with it its streams.
-    mesh.disks[usize::from(number) - 1].set(Access::Fail);
+    mesh.disk(number).set(Access::Fail);
     let reason = leader.failed().await;
     assert!(reason.contains("the disk is gone"), "{reason}");
     mesh.stop(number).await;
-    mesh.disks[usize::from(number) - 1].set(Access::Pass);
+    mesh.disk(number).set(Access::Pass);
     let last = proposal.await.unwrap();
     mesh.start(number).await;
     mesh.same(number, last).await;

@@ -8,6 +8,7 @@ use beemesh_protocol::{
 use super::{decide::Case, *};
 use crate::state::State;
 
+mod removed;
 mod retry;
 mod stopped;
 
@@ -419,6 +420,23 @@ fn object(body: &str) -> Object {
     }
 }
 
+fn me() -> Host {
+    Host {
+        id: HOST,
+        name: "h1".into(),
+        addresses: Vec::new(),
+        labels: BTreeMap::new(),
+        drained: false,
+    }
+}
+
+/// The Quadlet of `web` as of log index 9.
+fn web_at_9() -> String {
+    format!(
+        "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex=9\nCluster={CLUSTER}\n\n[Kube]\nYaml=beemesh-pod-web.9.yaml\n"
+    )
+}
+
 fn view(state: &mut State, index: u64, change: Change) -> View {
     state.apply(index, &Command { at_ms: 0, change });
     View {
@@ -429,12 +447,7 @@ fn view(state: &mut State, index: u64, change: Change) -> View {
 
 #[test]
 fn a_workload_goes_its_way_from_apply_to_delete() {
-    let host = Host {
-        id: HOST,
-        name: "h1".into(),
-        addresses: Vec::new(),
-        labels: BTreeMap::new(),
-    };
+    let host = me();
     let mut state = State::default();
     let mut reconciler = Reconciler::default();
     let mut units = BTreeMap::new();

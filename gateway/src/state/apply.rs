@@ -2,7 +2,10 @@
 //!
 //! Pure. Each function checks everything before it changes anything, so that a refusal leaves the state as it was.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use beemesh_protocol::{
     ClusterId, HostId,
@@ -13,8 +16,8 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{is_workload, kind_name, workload_name};
 
 use super::{
-    HOSTS_MAX, Key, MANIFESTS_MAX, Manifest, Owned, State, TOKENS_MAX, Workload, can_be_used,
-    missing, refused, title, workload_of,
+    HOSTS_MAX, Key, LABELS_MAX, MANIFESTS_MAX, Manifest, Owned, State, TOKENS_MAX, Workload,
+    can_be_used, missing, refused, title, workload_of,
 };
 
 type Change<T = Outcome> = Result<T, Vec<Refusal>>;
@@ -418,19 +421,49 @@ impl State {
     }
 
     pub(super) fn put_host(&mut self, host: &Host) -> Change {
-        if !self.hosts.contains_key(&host.id) {
-            return Err(missing(format!("host {} is not a member", host.id)));
-        }
+        self.member(host.id)?;
         self.check_host(host)?;
-        Arc::make_mut(&mut self.hosts).insert(host.id, host.clone());
+        let member = self.member(host.id)?;
+        member.name.clone_from(&host.name);
+        member.addresses.clone_from(&host.addresses);
         Ok(Outcome::Done)
     }
 
     pub(super) fn remove_host(&mut self, host: HostId) -> Change {
-        match Arc::make_mut(&mut self.hosts).remove(&host) {
-            Some(_) => Ok(Outcome::Done),
-            None => Err(missing(format!("host {host} is not a member"))),
+        self.member(host)?;
+        Arc::make_mut(&mut self.hosts).remove(&host);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn label_host(
+        &mut self,
+        host: HostId,
+        set: &BTreeMap<String, String>,
+        remove: &[String],
+    ) -> Change {
+        let member = self.member(host)?;
+        let mut labels = member.labels.clone();
+        labels.retain(|key, _| !remove.contains(key));
+        labels.extend(set.clone());
+        if labels.len() > LABELS_MAX {
+            return Err(refused(format!(
+                "{} labels, of which a host can have {LABELS_MAX}",
+                labels.len()
+            )));
         }
+        member.labels = labels;
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn drain_host(&mut self, host: HostId, drained: bool) -> Change {
+        self.member(host)?.drained = drained;
+        Ok(Outcome::Done)
+    }
+
+    fn member(&mut self, host: HostId) -> Change<&mut Host> {
+        Arc::make_mut(&mut self.hosts)
+            .get_mut(&host)
+            .ok_or_else(|| missing(format!("host {host} is not a member")))
     }
 
     /// The members as the mesh needs to know them.

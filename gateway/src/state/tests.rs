@@ -31,6 +31,7 @@ fn host(byte: u8, name: &str) -> Host {
         name: name.into(),
         addresses: vec![],
         labels: BTreeMap::new(),
+        drained: false,
     }
 }
 
@@ -311,19 +312,62 @@ fn a_revoked_token_admits_nobody() {
     assert_eq!(state, State::default());
 }
 
+fn founded() -> State {
+    let mut state = State::default();
+    let found = Change::Found {
+        cluster: ClusterId([1; 16]),
+        host: host(1, "h1"),
+    };
+    state.apply(1, &at(0, found));
+    state
+}
+
+#[test]
+fn a_host_keeps_its_labels_and_its_drain_when_its_address_changes() {
+    let mut state = founded();
+    let id = HostId([1; 32]);
+    let label = |set: &[(&str, &str)], remove: &[&str]| Change::LabelHost {
+        host: id,
+        set: set
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+        remove: remove.iter().map(|key| (*key).to_owned()).collect(),
+    };
+    let drain = |host| Change::DrainHost {
+        host,
+        drained: true,
+    };
+    for change in [
+        label(&[("disk", "hdd"), ("zone", "a")], &[]),
+        label(&[("disk", "ssd")], &["zone", "none"]),
+        drain(id),
+        Change::PutHost(host(1, "new")),
+    ] {
+        assert_eq!(state.apply(2, &at(0, change)), Outcome::Done);
+    }
+    let expected = Host {
+        labels: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
+        drained: true,
+        ..host(1, "new")
+    };
+    assert_eq!(state.hosts()[&id], expected);
+    assert_eq!(State::from_snapshot(state.to_snapshot()), state);
+    let before = state.clone();
+    let many: Vec<_> = (0..LABELS_MAX).map(|n| format!("l{n}")).collect();
+    let many: Vec<_> = many.iter().map(|key| (key.as_str(), "")).collect();
+    for change in [label(&many, &[]), drain(HostId([2; 32]))] {
+        assert!(matches!(
+            state.apply(3, &at(0, change)),
+            Outcome::Refused(_)
+        ));
+    }
+    assert_eq!(state, before);
+}
+
 #[test]
 fn a_snapshot_holds_everything() {
-    let mut state = State::default();
-    state.apply(
-        1,
-        &at(
-            0,
-            Change::Found {
-                cluster: ClusterId([1; 16]),
-                host: host(1, "h1"),
-            },
-        ),
-    );
+    let mut state = founded();
     let token = TokenRecord {
         id: [7; 8],
         secret_hash: [8; 32],

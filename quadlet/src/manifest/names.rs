@@ -16,8 +16,9 @@ pub(crate) fn is_label(name: &str) -> bool {
             .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || *b == b'-')
 }
 
-/// An object: labels with dots between them.
-pub(crate) fn is_name(name: &str) -> bool {
+/// An object, or the DNS name before a label's key: labels of DNS with dots between them.
+#[must_use]
+pub fn is_name(name: &str) -> bool {
     name.len() <= 253 && name.split('.').all(is_label)
 }
 

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-fn h(n: u8) -> HostId {
+pub(super) fn h(n: u8) -> HostId {
     HostId([n; 32])
 }
 
@@ -29,6 +29,25 @@ fn pod(name: &str, selector: &[(&str, &str)]) -> Object {
     }
 }
 
+#[test]
+fn a_host_that_was_removed_says_so_and_claims_no_part_in_the_consensus() {
+    let mut scene = Scene {
+        removed: true,
+        ..scene()
+    };
+    changed(&mut scene, 7, Change::RemoveHost { host: h(1) });
+    let status = scene.status(Own {
+        name: "h1".into(),
+        ..Own::default()
+    });
+    assert_eq!(
+        (status.host.as_str(), status.role, &status.leader),
+        ("h1", Role::Removed, &None)
+    );
+    assert!(!status.quorum && status.voters.is_empty(), "{status:?}");
+    assert!(status.trouble.contains("no member"), "{status:?}");
+}
+
 /// Three hosts, h1 the answering leader; `web` everywhere, `lone` on h2 only; nobody has said anything.
 pub(in crate::api) fn scene() -> Scene {
     let host = |n: u8| state::Host {
@@ -36,6 +55,7 @@ pub(in crate::api) fn scene() -> Scene {
         name: format!("h{n}"),
         addresses: vec![format!("/ip4/10.0.0.{n}/udp/4701/quic-v1")],
         labels: BTreeMap::from([("n".to_owned(), n.to_string())]),
+        drained: false,
     };
     let mut agreed = State::default();
     let token = beemesh_protocol::state::TokenRecord {
@@ -67,8 +87,7 @@ pub(in crate::api) fn scene() -> Scene {
         },
     ];
     for (index, change) in (1..).zip(changes) {
-        let outcome = agreed.apply(index, &Command { at_ms: 5, change });
-        assert!(!matches!(outcome, peer::Outcome::Refused(_)), "{outcome:?}");
+        agree(&mut agreed, index, change);
     }
     Scene {
         host: h(1),
@@ -86,10 +105,27 @@ pub(in crate::api) fn scene() -> Scene {
         },
         reports: Arc::default(),
         reachable: [h(1), h(2), h(3)].into(),
+        removed: false,
     }
 }
 
-fn report(workload: &str, index: u64, phase: peer::Phase, healthy: u32) -> WorkloadReport {
+/// One more change at this log index.
+pub(super) fn changed(scene: &mut Scene, index: u64, change: Change) {
+    agree(Arc::make_mut(&mut scene.state), index, change);
+    scene.applied = index;
+}
+
+fn agree(state: &mut State, index: u64, change: Change) {
+    let outcome = state.apply(index, &Command { at_ms: 5, change });
+    assert!(!matches!(outcome, peer::Outcome::Refused(_)), "{outcome:?}");
+}
+
+pub(super) fn report(
+    workload: &str,
+    index: u64,
+    phase: peer::Phase,
+    healthy: u32,
+) -> WorkloadReport {
     WorkloadReport {
         workload: workload.into(),
         revision: 1,
@@ -101,7 +137,7 @@ fn report(workload: &str, index: u64, phase: peer::Phase, healthy: u32) -> Workl
     }
 }
 
-fn with(scene: &mut Scene, host: u8, applied: u64, workloads: Vec<WorkloadReport>) {
+pub(super) fn with(scene: &mut Scene, host: u8, applied: u64, workloads: Vec<WorkloadReport>) {
     let said = HostReport {
         applied,
         version: "0.1.0".into(),

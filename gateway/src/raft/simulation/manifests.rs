@@ -22,6 +22,7 @@ pub(super) fn member(host: HostId) -> Host {
         name: name(host),
         addresses: Vec::new(),
         labels: BTreeMap::new(),
+        drained: false,
     }
 }
 

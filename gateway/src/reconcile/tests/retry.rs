@@ -10,12 +10,7 @@ fn a_revision_that_cannot_come_is_tried_with_pauses_while_the_old_one_runs() {
         manifest: "web".into(),
         objects: vec![object(body)],
     };
-    let host = Host {
-        id: HOST,
-        name: "h1".into(),
-        addresses: vec![],
-        labels: BTreeMap::new(),
-    };
+    let host = me();
     view(
         &mut state,
         2,
@@ -26,9 +21,7 @@ fn a_revision_that_cannot_come_is_tried_with_pauses_while_the_old_one_runs() {
     );
     view(&mut state, 9, apply("{1}"));
     let second = view(&mut state, 10, apply("{22}"));
-    let kube = format!(
-        "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex=9\nCluster={CLUSTER}\n\n[Kube]\nYaml=beemesh-pod-web.9.yaml\n"
-    );
+    let kube = web_at_9();
     let running = UnitState {
         kube,
         ..unit("active", true, "1/1 healthy · rev 1 · 0 restarts")

@@ -6,19 +6,12 @@ use super::*;
 #[test]
 fn a_removal_that_was_not_finished_does_not_keep_the_unit_stopped() {
     let mut state = State::default();
-    let host = Host {
-        id: HOST,
-        name: "h1".into(),
-        addresses: vec![],
-        labels: BTreeMap::new(),
-    };
+    let host = me();
     let cluster = CLUSTER;
     let empty = view(&mut state, 12, Change::Found { cluster, host });
     let (manifest, objects) = ("web".to_owned(), vec![object("{22}")]);
     let again = view(&mut state, 20, Change::Apply { manifest, objects });
-    let kube = format!(
-        "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex=9\nCluster={CLUSTER}\n\n[Kube]\nYaml=beemesh-pod-web.9.yaml\n"
-    );
+    let kube = web_at_9();
     let of = |active: &str, status: &str| {
         let kube = kube.clone();
         let unit = UnitState {

@@ -1,0 +1,161 @@
+//! `beemesh host`.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use beemesh_protocol::api::{HostChanged, LabelsPatch};
+
+use super::{get, print, print_json, spin};
+use crate::{
+    args::{Get, Host, Output, What},
+    client::{Ask, Client, escape},
+    render,
+    trouble::Trouble,
+};
+
+pub(super) async fn run(client: &Client, args: Host) -> Result<(), Trouble> {
+    match args {
+        Host::List { stale, output } => show(client, None, stale, output).await,
+        Host::Show {
+            name,
+            stale,
+            output,
+        } => show(client, Some(name), stale, output).await,
+        Host::Label {
+            name,
+            labels,
+            output,
+        } => {
+            let doing = format!("host label {name}");
+            let patch = patch(&labels).map_err(|trouble| trouble.during(&doing))?;
+            let ask = Ask::patch_json(&path(&name, "/labels"), &patch)?;
+            let did = |changed: &HostChanged| render::host_changed(changed, "labelled");
+            change(client, ask, &doing, output, did).await.map(drop)
+        }
+        Host::Drain { name, wait, output } => drain(client, &name, wait, output).await,
+        Host::Undrain { name, output } => {
+            let ask = Ask::delete(path(&name, "/drained"));
+            let did =
+                |changed: &HostChanged| render::host_changed(changed, "can run workloads again");
+            let doing = format!("host undrain {name}");
+            change(client, ask, &doing, output, did).await.map(drop)
+        }
+        Host::Remove { name, output } => remove(client, &name, output).await,
+    }
+}
+
+async fn show(
+    client: &Client,
+    name: Option<String>,
+    stale: bool,
+    output: Output,
+) -> Result<(), Trouble> {
+    let what = What::Hosts;
+    let get = Get {
+        what,
+        name,
+        stale,
+        output,
+    };
+    get::run(client, get).await
+}
+
+async fn drain(client: &Client, name: &str, wait: Duration, output: Output) -> Result<(), Trouble> {
+    let doing = format!("host drain {name}");
+    let ask = Ask::put(path(name, "/drained"))
+        .with("wait", wait.as_secs().to_string())
+        .extra(wait);
+    let did = |changed: &HostChanged| render::host_changed(changed, "drained");
+    let changed = change(client, ask, &doing, output, did).await?;
+    if changed.settled == Some(false) {
+        let waiting = changed.waiting_for.join(", ");
+        return Err(Trouble::failed(format!(
+            "{doing}: after {} s it still waits for {waiting}",
+            wait.as_secs()
+        ))
+        .hint(
+            "it is committed, and hosts carry it out as soon as they can; `beemesh get workloads` shows how far they are",
+        ));
+    }
+    Ok(())
+}
+
+async fn remove(client: &Client, name: &str, output: Output) -> Result<(), Trouble> {
+    let doing = format!("host remove {name}");
+    let ask = Ask::delete(path(name, ""));
+    let did = |changed: &HostChanged| render::host_removed(changed);
+    let changed = change(client, ask, &doing, output, did).await?;
+    if changed.settled == Some(false) {
+        let message = format!("{doing}: no member any more, but Raft still counts it");
+        return Err(Trouble::failed(message)
+            .hint("the leader goes on trying; `beemesh status` shows who votes"));
+    }
+    Ok(())
+}
+
+/// Asks for a change, and prints what was done.
+async fn change(
+    client: &Client,
+    ask: Ask,
+    doing: &str,
+    output: Output,
+    did: impl FnOnce(&HostChanged) -> String,
+) -> Result<HostChanged, Trouble> {
+    let answer = spin::<HostChanged>(client, &ask.timed(), doing).await;
+    let changed = answer.map_err(|trouble| trouble.during(doing))?;
+    if output.json() {
+        print_json(&changed)?;
+    } else {
+        print(did(&changed))?;
+    }
+    Ok(changed)
+}
+
+fn path(name: &str, rest: &str) -> String {
+    format!("/v1/hosts/{}{rest}", escape(name))
+}
+
+/// `KEY=VALUE` sets a label, `KEY-` takes it away.
+fn patch(labels: &[String]) -> Result<LabelsPatch, Trouble> {
+    let mut patch = BTreeMap::new();
+    for text in labels {
+        let (key, value) = match (text.split_once('='), text.strip_suffix('-')) {
+            (Some((key, value)), _) => (key, Some(value.to_owned())),
+            (None, Some(key)) => (key, None),
+            (None, None) => {
+                return Err(Trouble::usage(format!(
+                    "`{text}` is no label: KEY=VALUE sets one, KEY- takes it away"
+                )));
+            }
+        };
+        if patch.insert(key.to_owned(), value).is_some() {
+            return Err(Trouble::usage(format!("`{key}` is there twice")));
+        }
+    }
+    Ok(patch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_set_and_taken_away() {
+        let read = |labels: &[&str]| {
+            let labels: Vec<_> = labels.iter().map(|label| (*label).to_owned()).collect();
+            patch(&labels).ok().map(|patch| {
+                let told = |(key, value): (String, Option<String>)| {
+                    format!("{key} {}", value.unwrap_or_else(|| "gone".into()))
+                };
+                patch.into_iter().map(told).collect::<Vec<_>>().join(", ")
+            })
+        };
+        for (labels, expected) in [
+            (&["disk=ssd"][..], Some("disk ssd")),
+            (&["zone-", "disk=a=b-"], Some("disk a=b-, zone gone")),
+            (&["disk"], None),
+            (&["disk=a", "disk-"], None),
+        ] {
+            assert_eq!(read(labels).as_deref(), expected, "{labels:?}");
+        }
+    }
+}

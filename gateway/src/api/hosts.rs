@@ -1,0 +1,238 @@
+//! Members: shown, labelled, drained and removed.
+//!
+//! Shell: whether a host can go, and what a drain waits for, is decided by [`super::render`].
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::{Path, State},
+    http::Request,
+};
+use beemesh_protocol::{
+    HostId,
+    api::{Host, HostChanged, LabelsPatch},
+    peer::Outcome,
+    state::Change,
+};
+use tokio::time::Instant;
+
+use super::{
+    ApiError, Shared,
+    change::{command, propose, settle, small_body, unapplied},
+    read::{confirm, look, no_host},
+    render::Scene,
+    request::{self, Asked, Caller, DeleteQuery, ReadQuery, TimeoutQuery},
+    trail::{Done, What},
+};
+use crate::place::LABEL_HOSTNAME;
+
+pub(super) async fn show(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Asked(query): Asked<ReadQuery>,
+) -> Result<Json<Host>, ApiError> {
+    let scene = look(&shared.gateway, &query).await?;
+    let host = find(&scene, &name)?;
+    let shown = scene.hosts().into_iter().find(|one| one.id == host);
+    shown.map(Json).ok_or_else(|| no_host(&name))
+}
+
+pub(super) async fn label(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Asked(query): Asked<TimeoutQuery>,
+    request: Request<Body>,
+) -> Result<Json<HostChanged>, ApiError> {
+    let labels: LabelsPatch = small_body(request).await?;
+    for (key, value) in &labels {
+        check_label(key, value.as_deref())?;
+    }
+    let (set, remove): (Vec<_>, Vec<_>) =
+        labels.into_iter().partition(|(_, value)| value.is_some());
+    let set = set.into_iter();
+    let change = |host| Change::LabelHost {
+        host,
+        set: set.filter_map(|(key, value)| Some((key, value?))).collect(),
+        remove: remove.into_iter().map(|(key, _)| key).collect(),
+    };
+    let asked = Asking::new(What::HostLabelled, name, query.timeout, caller);
+    let (_, answer) = asked.make(&shared, change, |_, _| Ok(())).await?;
+    Ok(Json(answer))
+}
+
+pub(super) async fn drain(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Asked(query): Asked<DeleteQuery>,
+) -> Result<Json<HostChanged>, ApiError> {
+    let wait = request::wait(query.wait)?;
+    let asked = Asking::new(What::HostDrained, name, query.timeout, caller);
+    let change = |host| Change::DrainHost {
+        host,
+        drained: true,
+    };
+    let (host, mut answer) = asked.make(&shared, change, |_, _| Ok(())).await?;
+    if let Some(wait) = wait {
+        let index = answer.index;
+        let there = |scene: &Scene| scene.applied >= index && scene.leaving(host, index).is_empty();
+        let (settled, scene) = settle(&shared.gateway, wait, there).await;
+        answer.settled = Some(settled);
+        answer.waiting_for = scene.leaving(host, index);
+    }
+    Ok(Json(answer))
+}
+
+pub(super) async fn undrain(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Asked(query): Asked<TimeoutQuery>,
+) -> Result<Json<HostChanged>, ApiError> {
+    let asked = Asking::new(What::HostUndrained, name, query.timeout, caller);
+    let change = |host| Change::DrainHost {
+        host,
+        drained: false,
+    };
+    let (_, answer) = asked.make(&shared, change, |_, _| Ok(())).await?;
+    Ok(Json(answer))
+}
+
+/// Takes a host out of the member list, and waits until it is out of Raft, too.
+pub(super) async fn remove(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Asked(query): Asked<TimeoutQuery>,
+) -> Result<Json<HostChanged>, ApiError> {
+    let asked = Asking::new(What::HostRemoved, name, query.timeout, caller);
+    let deadline = Instant::now() + request::timeout(query.timeout)?;
+    let change = |host| Change::RemoveHost { host };
+    let can_go = |scene: &Scene, host| {
+        let refused =
+            |reason| ApiError::conflict(reason).hint("`beemesh host list` shows who is there");
+        scene.can_go(host).map_err(refused)
+    };
+    let (host, mut answer) = asked.make(&shared, change, can_go).await?;
+    let there = |scene: &Scene| !scene.is_in_raft(host);
+    let left = deadline.saturating_duration_since(Instant::now());
+    let (settled, _) = settle(&shared.gateway, left, there).await;
+    answer.settled = Some(settled);
+    Ok(Json(answer))
+}
+
+/// A change of one host that somebody asked for.
+struct Asking {
+    what: What,
+    name: String,
+    timeout: Option<u64>,
+    caller: Caller,
+}
+
+impl Asking {
+    fn new(what: What, name: String, timeout: Option<u64>, caller: Caller) -> Self {
+        Self {
+            what,
+            name,
+            timeout,
+            caller,
+        }
+    }
+
+    /// Has it made, if it may be, and notes it.
+    async fn make(
+        self,
+        shared: &Shared,
+        change: impl FnOnce(HostId) -> Change,
+        check: impl FnOnce(&Scene, HostId) -> Result<(), ApiError>,
+    ) -> Result<(HostId, HostChanged), ApiError> {
+        let gateway = &shared.gateway;
+        let timeout = request::timeout(self.timeout)?;
+        confirm(gateway, Instant::now() + timeout).await?;
+        let scene = gateway.scene();
+        let host = find(&scene, &self.name)?;
+        check(&scene, host)?;
+        let name = scene.name(host);
+        let committed = propose(gateway, command(change(host)), timeout).await?;
+        if !matches!(committed.outcome, Outcome::Done) {
+            return Err(unapplied(committed.outcome, &[]));
+        }
+        shared.trail.note(Done {
+            what: self.what,
+            name: name.clone(),
+            index: committed.index,
+            caller: self.caller,
+        });
+        let answer = HostChanged {
+            index: committed.index,
+            host: name,
+            settled: None,
+            waiting_for: Vec::new(),
+        };
+        Ok((host, answer))
+    }
+}
+
+fn find(scene: &Scene, name: &str) -> Result<HostId, ApiError> {
+    scene.host_named(name).ok_or_else(|| no_host(name))
+}
+
+/// Kubernetes' rule for labels: a name with, if at all, a DNS name and `/` before it.
+/// <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set>
+fn check_label(key: &str, value: Option<&str>) -> Result<(), ApiError> {
+    if key == LABEL_HOSTNAME {
+        return Err(ApiError::bad_request(format!(
+            "`{key}` is the host's name, which /etc/beemesh/agent.toml.d sets"
+        )));
+    }
+    let plain = |text: &str| {
+        let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
+        let bytes = text.as_bytes();
+        let inside = |byte: &u8| byte.is_ascii_alphanumeric() || b"-_.".contains(byte);
+        bytes.len() <= 63 && edge(bytes.first()) && edge(bytes.last()) && bytes.iter().all(inside)
+    };
+    let (prefix, name) = key
+        .split_once('/')
+        .map_or((None, key), |(prefix, name)| (Some(prefix), name));
+    if !plain(name) || !prefix.is_none_or(beemesh_quadlet::manifest::is_name) {
+        return Err(ApiError::bad_request(format!(
+            "label {key:?}: a key has 1 to 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both ends, and \
+             before it, if at all, a DNS name and `/`"
+        )));
+    }
+    match value {
+        Some(value) if !value.is_empty() && !plain(value) => Err(ApiError::bad_request(format!(
+            "label {key}={value:?}: a value has up to 63 letters, digits, `-`, `_` and `.`, with a letter or digit at both \
+             ends"
+        ))),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn labels_are_those_of_kubernetes() {
+        let long = "x".repeat(64);
+        for (key, value, good) in [
+            ("disk", Some("ssd"), true),
+            ("disk", None, true),
+            ("disk", Some(""), true),
+            ("example.com/Zone_1", Some("A.b-c_d"), true),
+            ("", None, false),
+            ("/zone", None, false),
+            ("a/b/c", None, false),
+            ("Example.com/zone", None, false),
+            ("-disk", None, false),
+            (&long, None, false),
+            ("disk", Some(&long), false),
+            ("disk", Some("a b"), false),
+            (LABEL_HOSTNAME, Some("h9"), false),
+        ] {
+            assert_eq!(check_label(key, value).is_ok(), good, "{key:?}={value:?}");
+        }
+    }
+}

@@ -1,0 +1,114 @@
+//! Whether a member can go, and what it still has.
+//!
+//! Pure, like its parent.
+
+use std::collections::BTreeSet;
+
+use beemesh_protocol::HostId;
+
+use super::{Scene, names_of, sentence};
+use crate::place;
+
+impl Scene {
+    /// What a drain at log index `index` still waits for: workloads that the host has, and those placed by count that have
+    /// not arrived where they are to run instead. Words such as `web on h1`.
+    pub(in crate::api) fn leaving(&self, host: HostId, index: u64) -> Vec<String> {
+        let report = self.reports.get(&host);
+        let told = report.filter(|report| report.applied >= index);
+        let Some(report) = told.filter(|_| self.reachable.contains(&host)) else {
+            return vec![format!("word from {}", self.name(host))];
+        };
+        let on = |workload: &str, host| format!("{workload} on {}", self.name(host));
+        let mut waiting: Vec<_> = report
+            .workloads
+            .iter()
+            .map(|one| on(&one.workload, host))
+            .collect();
+        let mut before = self.state.hosts().clone();
+        if let Some(host) = before.get_mut(&host) {
+            host.drained = false;
+        }
+        for workload in self.state.workloads() {
+            let object = &workload.object;
+            let moved = object.replicas.is_some()
+                && place::hosts(&workload.name, object, &before).contains(&host);
+            if !moved {
+                continue;
+            }
+            let there = self.wanted(workload);
+            let late = there.iter().filter(|host| !self.arrived(**host, workload));
+            waiting.extend(late.map(|host| on(&workload.name, *host)));
+        }
+        waiting
+    }
+
+    /// Whether the cluster can work without the host; the error is words. What counts are the voters that are left: without a
+    /// majority of them nothing could be changed any more, not even that.
+    pub(in crate::api) fn can_go(&self, host: HostId) -> Result<(), String> {
+        if host == self.host {
+            return Err(format!(
+                "{} cannot remove itself: ask another member",
+                self.name(host)
+            ));
+        }
+        let left = |hosts: &BTreeSet<HostId>| -> BTreeSet<HostId> {
+            hosts.iter().filter(|one| **one != host).copied().collect()
+        };
+        let voters = left(&self.metrics.voters);
+        let missing: Vec<_> = voters.difference(&self.reachable).copied().collect();
+        if 2 * missing.len() < voters.len() {
+            return Ok(());
+        }
+        let missing = names_of(&self.state, missing.iter());
+        let be = if missing.len() == 1 { "is" } else { "are" };
+        Err(format!(
+            "without {} too few would be left to agree: {} {be} not reachable; bring it back, or remove it first",
+            self.name(host),
+            sentence(&missing),
+        ))
+    }
+
+    /// Whether Raft still counts the host.
+    pub(in crate::api) fn is_in_raft(&self, host: HostId) -> bool {
+        self.metrics.voters.contains(&host) || self.metrics.learners.contains(&host)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use beemesh_protocol::{peer::Phase, state::Change};
+
+    use super::super::tests::{changed, h, report, scene, with};
+
+    #[test]
+    fn a_drain_waits_for_what_leaves_and_for_what_arrives_elsewhere() {
+        let mut scene = scene();
+        let drain = Change::DrainHost {
+            host: h(2),
+            drained: true,
+        };
+        changed(&mut scene, 7, drain);
+        assert_eq!(scene.leaving(h(2), 7), ["word from h2"]);
+        with(&mut scene, 2, 7, vec![report("web", 5, Phase::Removing, 0)]);
+        assert_eq!(scene.leaving(h(2), 7), ["web on h2"]);
+        with(&mut scene, 2, 7, vec![]);
+        assert!(scene.leaving(h(2), 7).is_empty());
+        scene.reachable.remove(&h(2));
+        assert_eq!(scene.leaving(h(2), 7), ["word from h2"]);
+    }
+
+    #[test]
+    fn a_host_goes_when_a_majority_of_the_voters_is_left() {
+        let all = scene();
+        assert!(all.can_go(h(1)).is_err(), "itself");
+        assert!(all.can_go(h(2)).is_ok() && all.can_go(h(3)).is_ok());
+        let mut lost = all;
+        lost.reachable.remove(&h(3));
+        assert!(lost.can_go(h(3)).is_ok(), "who is lost can go");
+        let refused = lost.can_go(h(2)).unwrap_err();
+        assert!(refused.contains("h3 is not reachable"), "{refused}");
+        lost.metrics.voters.remove(&h(2));
+        lost.metrics.voters.remove(&h(3));
+        assert!(lost.can_go(h(2)).is_ok(), "a learner");
+    }
+}

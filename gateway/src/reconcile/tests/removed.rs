@@ -1,0 +1,29 @@
+//! A host that is no member any more leaves everything as it is.
+
+use super::*;
+
+#[test]
+fn a_removed_host_touches_nothing_that_it_runs() {
+    let mut state = State::default();
+    let host = me();
+    let cluster = CLUSTER;
+    let member = view(&mut state, 12, Change::Found { cluster, host });
+    let removed = view(&mut state, 13, Change::RemoveHost { host: HOST });
+    let kube = web_at_9();
+    let web = UnitState {
+        kube,
+        ..unit("active", true, UP)
+    };
+    let units = BTreeMap::from([("web".to_owned(), web)]);
+    let look = |view: &View| {
+        Reconciler::default().look(&Seen {
+            now: Instant::now(),
+            host: HOST,
+            view,
+            units: &units,
+        })
+    };
+    // The cluster does not want it: a member removes it.
+    assert_eq!(look(&member).begin, [("web".into(), Work::Remove(9))]);
+    assert_eq!(look(&removed), Plan::default());
+}
