@@ -27,4 +27,7 @@ pub(crate) struct Config {
     /// The folder of the workloads' Quadlets, which the agent writes and the gateway reads.
     #[arg(long, default_value = "/etc/containers/systemd/beemesh")]
     pub(crate) quadlets: PathBuf,
+    /// How long a voter may not answer the leader before another host votes in its place.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) replace_voter_after: u64,
 }

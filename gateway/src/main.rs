@@ -21,6 +21,7 @@ use std::{
     path::Path,
     process::{Command, ExitCode},
     sync::Arc,
+    time::Duration,
 };
 
 use anyhow::{Context as _, anyhow};
@@ -148,6 +149,7 @@ async fn open(
         disk: Arc::new(raft::System),
         host,
         dial: Arc::new(link.clone()),
+        lost_after: Duration::from_secs(config.replace_voter_after),
         observe: Arc::new(move |said| noted.note(said)),
     });
     let node = node.await.context("open the log")?;

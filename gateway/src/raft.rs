@@ -105,6 +105,8 @@ pub(crate) struct Settings {
     pub(crate) host: HostId,
     /// The way to the others.
     pub(crate) dial: Arc<dyn Dial>,
+    /// A voter that does not answer for so long is replaced by a learner that does.
+    pub(crate) lost_after: Duration,
     /// Gets what other hosts observe of themselves. It must not block.
     pub(crate) observe: Observe,
 }
@@ -159,6 +161,8 @@ pub(crate) struct Metrics {
     pub(crate) quorum: bool,
     /// On the leader: learners that have all but the last few entries on their disks.
     pub(crate) caught_up: BTreeSet<HostId>,
+    /// On the leader: voters that have not answered for [`Settings::lost_after`].
+    pub(crate) lost: BTreeSet<HostId>,
 }
 
 /// Why a node cannot open.
@@ -203,6 +207,9 @@ struct Inner {
     raft: Raft,
     log: Log,
     peers: Arc<Peers>,
+    lost_after: Duration,
+    /// The term that this host leads, and since when.
+    leading: Mutex<Option<(u64, tokio::time::Instant)>>,
     hearing: Hearing,
     batcher: Batcher,
     awaited: Arc<Awaited>,
@@ -225,6 +232,7 @@ impl Node {
             disk,
             host,
             dial,
+            lost_after,
             observe,
         } = settings;
         let (failed, _) = watch::channel(None);
@@ -264,6 +272,8 @@ impl Node {
                 raft,
                 log,
                 peers,
+                lost_after,
+                leading: Mutex::default(),
                 hearing: Hearing::default(),
                 observe,
                 view,

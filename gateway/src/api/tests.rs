@@ -53,6 +53,7 @@ impl Serving {
             disk: Arc::new(crate::raft::System),
             host: ME,
             dial: Arc::new(Nobody),
+            lost_after: Duration::from_secs(600),
             observe: Arc::new(|_| {}),
         };
         let node = Node::open(settings).await.unwrap();

@@ -18,6 +18,11 @@ pub(crate) const VOTERS_MAX: usize = 5;
 enum Change {
     Learn(HostId),
     Promote(HostId),
+    /// A voter that is lost learns, and a learner that is there votes in its place.
+    Replace {
+        lost: HostId,
+        by: HostId,
+    },
     RemoveVoter(HostId),
     RemoveLearner(HostId),
 }
@@ -39,16 +44,20 @@ fn next_change(metrics: &Metrics, hosts: &BTreeSet<HostId>) -> Option<Change> {
     if let Some(host) = unknown {
         return Some(Change::Learn(*host));
     }
-    learners
+    let by = learners
         .iter()
-        .filter(|_| voters.len() < VOTERS_MAX)
-        .find(|host| metrics.acknowledging.contains(host) && metrics.caught_up.contains(host))
-        .map(|host| Change::Promote(*host))
+        .copied()
+        .find(|host| metrics.acknowledging.contains(host) && metrics.caught_up.contains(host))?;
+    if voters.len() < VOTERS_MAX {
+        return Some(Change::Promote(by));
+    }
+    let lost = metrics.lost.intersection(voters).next().copied();
+    lost.map(|lost| Change::Replace { lost, by })
 }
 
 impl Node {
     /// Brings the members a step or more closer to these hosts: new hosts learn, learners that have caught up vote while
-    /// there are fewer than [`VOTERS_MAX`] voters, hosts that are not named leave. Does nothing but on the leader. To be
+    /// there are fewer than [`VOTERS_MAX`] voters or one of those is lost, hosts that are not named leave. Does nothing but on the leader. To be
     /// called again when hosts or metrics change.
     pub(crate) async fn reconcile_members(&self, hosts: &[HostId]) -> Result<(), MembersError> {
         let hosts: BTreeSet<HostId> = hosts.iter().copied().collect();
@@ -75,6 +84,11 @@ impl Node {
             let (members, retain) = match change {
                 Change::Learn(host) => (ChangeMembers::AddNodes(node(host)), true),
                 Change::Promote(host) => (ChangeMembers::AddVoterIds(one(host)), true),
+                Change::Replace { lost, by } => {
+                    let stay = metrics.voters.iter().filter(|host| **host != lost);
+                    let voters = stay.chain([&by]).copied().map(NodeId).collect();
+                    (ChangeMembers::ReplaceAllVoters(voters), true)
+                }
                 Change::RemoveVoter(host) => (ChangeMembers::RemoveVoters(one(host)), false),
                 Change::RemoveLearner(host) => (ChangeMembers::RemoveNodes(one(host)), false),
             };
@@ -92,10 +106,12 @@ mod tests {
         HEARTBEAT,
         disk::held::Access,
         simulation::manifests,
-        tests::{Mesh, PATIENCE, deadline, host},
+        tests::{Mesh, PATIENCE, deadline, host, put},
     };
     use super::*;
     use crate::duties::keep_membership;
+
+    use tokio::task::JoinSet;
 
     fn set(numbers: &[u8]) -> BTreeSet<HostId> {
         numbers.iter().copied().map(host).collect()
@@ -141,6 +157,23 @@ mod tests {
             let found = next_change(&metrics, &set(hosts));
             assert_eq!(found, expected, "{voters:?} {learners:?} -> {hosts:?}");
         }
+        // Of five voters the second is lost, and the sixth host is there, not the seventh.
+        let mut lost = Metrics {
+            voters: set(&[1, 2, 3, 4, 5]),
+            learners: set(&[6, 7]),
+            acknowledging: set(&[1, 3, 4, 5, 7]),
+            caught_up: set(&[6, 7]),
+            lost: set(&[2]),
+            ..Metrics::default()
+        };
+        let all = set(&[1, 2, 3, 4, 5, 6, 7]);
+        let replaced = Change::Replace {
+            lost: host(2),
+            by: host(7),
+        };
+        assert_eq!(next_change(&lost, &all), Some(replaced));
+        lost.acknowledging.remove(&host(7));
+        assert_eq!(next_change(&lost, &all), None, "nobody is there");
         let lagging = Metrics {
             voters: set(&[1]),
             learners: set(&[2]),
@@ -172,6 +205,51 @@ mod tests {
         let votes = metrics.wait_for(|metrics| metrics.voters.contains(&host(2)));
         drop(tokio::time::timeout(PATIENCE, votes).await.unwrap());
         duty.abort();
+        mesh.close().await;
+    }
+
+    /// So many hosts, which come one by one.
+    async fn grown(count: u8) -> (Mesh, JoinSet<()>) {
+        let mesh = Mesh::founded(count).await;
+        let mut duties = JoinSet::new();
+        for number in 1..=count {
+            duties.spawn(keep_membership(mesh.node(number)));
+        }
+        let first = mesh.node(1);
+        let token = vec![manifests::token(count.into())];
+        first.propose(token, deadline()).await.unwrap();
+        for number in 2..=count {
+            let join = vec![manifests::admit(host(number))];
+            first.propose(join, deadline()).await.unwrap();
+        }
+        (mesh, duties)
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_lost_voter_is_replaced_by_a_learner_and_learns_when_it_is_back() {
+        let (mesh, mut duties) = grown(6).await;
+        let full = |metrics: &Metrics| metrics.voters.len() == VOTERS_MAX;
+        let mut metrics = mesh.node(1).metrics();
+        let grown = metrics.wait_for(|metrics| full(metrics) && metrics.learners.len() == 1);
+        let before = tokio::time::timeout(PATIENCE, grown).await.unwrap();
+        let before = before.unwrap().clone();
+        let spare = *before.learners.first().unwrap();
+        let mut voters = before.voters.iter().copied();
+        let lost = voters.find(|host| Some(*host) != before.leader && *host != self::host(1));
+        let lost = lost.unwrap();
+        mesh.stop(lost.0[0]).await;
+        let swapped = |metrics: &Metrics| {
+            full(metrics)
+                && metrics.voters.contains(&spare)
+                && metrics.learners == BTreeSet::from([lost])
+        };
+        let replaced = metrics.wait_for(swapped);
+        drop(tokio::time::timeout(PATIENCE, replaced).await.unwrap());
+        let last = put(&mesh.node(1), 1, 1).await;
+        mesh.start(lost.0[0]).await;
+        mesh.same(lost.0[0], last).await;
+        assert!(swapped(&metrics.borrow()), "nobody is lost any more");
+        duties.shutdown().await;
         mesh.close().await;
     }
 }

@@ -3,8 +3,12 @@
 //! Shell: one task turns openraft's metrics into [`Metrics`], asks for a snapshot when the log has grown by many bytes, lets
 //! go of the entries behind it when they take too much of the disk, and notices when openraft has ended.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
+use beemesh_protocol::HostId;
 use tokio::{sync::watch, time};
 
 use super::{
@@ -73,6 +77,19 @@ impl Node {
         });
     }
 
+    /// Since when this host leads in this term, if it does.
+    fn leads_since(&self, role: Role, term: u64) -> Option<time::Instant> {
+        let mut leading = self
+            .inner
+            .leading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let same = leading.filter(|(led, _)| role == Role::Leader && *led == term);
+        let begins = (role == Role::Leader).then(|| (term, time::Instant::now()));
+        *leading = same.or(begins);
+        leading.map(|(_, since)| since)
+    }
+
     pub(super) fn summary(&self, raw: &RaftMetrics) -> Metrics {
         let host = self.inner.host;
         let role = match &raw.running_state {
@@ -89,6 +106,15 @@ impl Node {
             let matched = matched.copied().flatten();
             matched.is_some_and(|id| id.index > 0 && id.index + LAG_MAX >= last_log)
         };
+        let since = self.leads_since(role, raw.current_term);
+        let lost = |voter: &HostId| {
+            let silent = |since| {
+                self.inner
+                    .peers
+                    .is_silent(*voter, since, self.inner.lost_after)
+            };
+            *voter != host && since.is_some_and(silent)
+        };
         let majority = is_majority(membership, |node| acknowledging.contains(&node.0));
         Metrics {
             role,
@@ -100,6 +126,11 @@ impl Node {
                 .learner_ids()
                 .filter(caught_up)
                 .map(|node| node.0)
+                .collect(),
+            lost: membership
+                .voter_ids()
+                .map(|node| node.0)
+                .filter(lost)
                 .collect(),
             last_log,
             committed: self.inner.log.committed(),

@@ -146,6 +146,14 @@ impl Peers {
             .collect()
     }
 
+    /// Whether a host has answered no Raft message for so long, all of it after this moment.
+    pub(crate) fn is_silent(&self, host: HostId, since: Instant, time: Duration) -> bool {
+        let heard = self.with(host, |known| known.heard);
+        heard
+            .max(Some(since))
+            .is_some_and(|last| last.elapsed() >= time)
+    }
+
     /// Closes the streams to everybody else.
     pub(crate) fn retain(&self, hosts: &BTreeSet<HostId>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);

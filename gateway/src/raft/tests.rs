@@ -19,6 +19,7 @@ use super::{
     *,
 };
 
+const LOST_AFTER: Duration = Duration::from_secs(3);
 /// More than several elections on a busy machine.
 pub(super) const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -143,6 +144,7 @@ impl Mesh {
                 from: host(number),
                 wires: Arc::clone(&self.wires),
             }),
+            lost_after: LOST_AFTER,
             observe: Arc::new(|_| {}),
         })
         .await
@@ -523,6 +525,7 @@ async fn a_folder_has_one_node_at_a_time() {
             from: host(1),
             wires: Arc::default(),
         }),
+        lost_after: LOST_AFTER,
         observe: Arc::new(|_| {}),
     });
     let error = again.await.err().unwrap();

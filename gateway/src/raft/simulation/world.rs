@@ -42,6 +42,8 @@ const MANIFESTS: u64 = 3;
 const CLIENTS: u64 = 5;
 /// How long things happen.
 const TROUBLE: Duration = Duration::from_secs(20);
+/// So long a voter may be silent: some are for longer.
+const LOST_AFTER: Duration = Duration::from_secs(5);
 /// After the last fault is mended, all hosts agree within this.
 const AGREE_MAX: Duration = Duration::from_secs(60);
 
@@ -167,6 +169,7 @@ impl World {
                 life,
                 net: Arc::clone(&self.net),
             }),
+            lost_after: LOST_AFTER,
             observe: Arc::new(|_| {}),
         });
         let node = match opened.await {
