@@ -376,11 +376,6 @@ pub(crate) fn status(status: &Status) -> String {
     };
     let workloads = &status.workloads;
     let cluster = status.cluster.map(|cluster| cluster.to_string());
-    let quorum = if status.quorum {
-        "yes"
-    } else {
-        "no: nothing can be changed, running workloads keep running"
-    };
     let mut rows = vec![
         ["host", &status.host].map(str::to_owned),
         ["role".into(), format!("{part} (term {})", status.term)],
@@ -388,13 +383,21 @@ pub(crate) fn status(status: &Status) -> String {
             "cluster".into(),
             cluster.unwrap_or_else(|| "none yet".into()),
         ],
-        ["quorum".into(), quorum.into()],
+        ["quorum".into(), quorum(status)],
         [
             "hosts".into(),
             format!("{}/{} reachable{missing}", hosts.reachable, hosts.total),
         ],
         ["voters".into(), known(&status.voters.join(", "))],
     ];
+    if !status.quorum && status.role != Role::Removed {
+        rows.push([
+            "meanwhile".into(),
+            "workloads keep running and start again after a reboot; `--stale` shows what this host knows; nothing can be \
+             changed"
+                .into(),
+        ]);
+    }
     if !status.learners.is_empty() {
         rows.push(["learners".into(), status.learners.join(", ")]);
     }
@@ -411,6 +414,36 @@ pub(crate) fn status(status: &Status) -> String {
         rows.push(["trouble".into(), status.trouble.clone()]);
     }
     table(&rows)
+}
+
+/// Whether changes can be made, and if not, who must come back for that.
+fn quorum(status: &Status) -> String {
+    if status.quorum {
+        return "yes".to_owned();
+    }
+    let voters = status.voters.len();
+    let missing = |voter: &&String| status.hosts.missing.contains(voter);
+    let missing: Vec<&String> = status.voters.iter().filter(missing).collect();
+    let there = voters - missing.len();
+    let needed = (voters / 2 + 1).saturating_sub(there);
+    let names = match missing.as_slice() {
+        [] => String::new(),
+        [one] => one.to_string(),
+        [first @ .., last] => {
+            let first: Vec<&str> = first.iter().map(|name| name.as_str()).collect();
+            format!("{} and {last}", first.join(", "))
+        }
+    };
+    match (voters, needed) {
+        (0, _) => "no".to_owned(),
+        (_, 0) => format!("no: {there} of {voters} voters reachable, which have no leader now"),
+        (_, needed) if needed == missing.len() => {
+            format!("no: {there} of {voters} voters reachable; {names} must return")
+        }
+        (_, needed) => {
+            format!("no: {there} of {voters} voters reachable; {needed} of {names} must return")
+        }
+    }
 }
 
 fn known(text: &str) -> String {

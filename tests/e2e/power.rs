@@ -47,6 +47,9 @@ fn a_host_without_power_catches_up_and_a_minority_refuses_in_words() {
         serde_json::json!(["h2", "h3"]),
         "{status}"
     );
+    let shown = h1.beemesh(&["status"]).ok();
+    let told = "1 of 3 voters reachable; 1 of h2 and h3 must return";
+    assert!(shown.contains(told), "{shown}");
 
     cluster.boot(&[h2, h3]);
     cluster.ready();

@@ -219,9 +219,10 @@ fn hosts_manifests_and_the_status_fit_on_a_screen() {
         "host        h2\n\
          role        follower of h1 (term 3)\n\
          cluster     07070707070707070707070707070707\n\
-         quorum      no: nothing can be changed, running workloads keep running\n\
+         quorum      no: 2 of 3 voters reachable, which have no leader now\n\
          hosts       2/4 reachable, missing: h3, h6\n\
          voters      h1, h2, h3\n\
+         meanwhile   workloads keep running and start again after a reboot; `--stale` shows what this host knows; nothing can be changed\n\
          learners    h6\n\
          workloads   1/2 healthy\n\
          applied     log index 12\n\
@@ -229,6 +230,43 @@ fn hosts_manifests_and_the_status_fit_on_a_screen() {
          podman      5.4.2\n\
          trouble     waiting for the agent\n"
     );
+}
+
+#[test]
+fn a_host_without_a_quorum_says_who_must_return() {
+    let told = |voters: &[&str], missing: &[&str]| -> Status {
+        serde_json::from_value(json!({
+            "cluster": null, "host": "h1", "id": HostId([7; 32]).to_string(), "role": "follower", "leader": null,
+            "term": 3, "applied": 12, "quorum": false, "voters": voters, "learners": [],
+            "hosts": {"total": 5, "reachable": 2, "missing": missing}, "workloads": {"total": 0, "healthy": 0},
+            "version": "0.2.0", "podman": "5.4.2", "trouble": ""}))
+        .unwrap()
+    };
+    for (voters, missing, words) in [
+        (&[][..], &[][..], "no"),
+        (
+            &["h1", "h2", "h3", "h4", "h5"],
+            &["h3", "h4", "h5"],
+            "no: 2 of 5 voters reachable; 1 of h3, h4 and h5 must return",
+        ),
+        (
+            &["h1", "h2"],
+            &["h2", "h9"],
+            "no: 1 of 2 voters reachable; h2 must return",
+        ),
+        (
+            &["h1", "h2", "h3"],
+            &["h2", "h3"],
+            "no: 1 of 3 voters reachable; 1 of h2 and h3 must return",
+        ),
+        (
+            &["h1", "h2", "h3"],
+            &[],
+            "no: 3 of 3 voters reachable, which have no leader now",
+        ),
+    ] {
+        assert_eq!(quorum(&told(voters, missing)), words);
+    }
 }
 
 #[test]
