@@ -90,6 +90,38 @@ fn the_agent_shows_itself_on_the_bus_and_in_systemctl() {
 }
 
 #[test]
+fn what_is_ours_has_no_more_rights_than_it_needs() {
+    let cluster = Cluster::formed("rights", 1);
+    let host = cluster.host(1);
+    // In tenths: an exposure of 2.0 at most.
+    let exposure =
+        host.sh("systemd-analyze security --no-pager --threshold=20 beemesh-agent.service");
+    assert_eq!(exposure.code, 0, "{exposure}");
+    let gateway = host.sh("podman inspect beemesh-gateway-gateway").json();
+    let (gateway, config) = (&gateway[0], &gateway[0]["HostConfig"]);
+    assert_eq!(config["ReadonlyRootfs"], true, "{config}");
+    assert_eq!(config["Privileged"], false, "{config}");
+    assert_eq!(gateway["EffectiveCaps"].as_array().map_or(0, Vec::len), 0);
+    // What the kernel says of the process is what counts.
+    let kernel = host
+        .sh("grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/$(pgrep -x beemesh-gateway)/status")
+        .ok();
+    let told: Vec<_> = kernel.split_whitespace().collect();
+    let none = "0000000000000000";
+    let wanted = [
+        "CapEff:",
+        none,
+        "CapBnd:",
+        none,
+        "NoNewPrivs:",
+        "1",
+        "Seccomp:",
+        "2",
+    ];
+    assert_eq!(told, wanted);
+}
+
+#[test]
 fn the_sockets_and_files_are_closed_to_ordinary_users() {
     let cluster = Cluster::formed("modes", 1);
     let host = cluster.host(1);
@@ -103,6 +135,28 @@ fn the_sockets_and_files_are_closed_to_ordinary_users() {
         modes.lines().collect::<Vec<_>>(),
         ["660 root beemesh", "600 root root", "600 root root"]
     );
+
+    let as_user = |groups: &str, command: &str| {
+        host.sh(&format!(
+            "setpriv --reuid=65534 --regid=65534 {groups} {command}"
+        ))
+    };
+    let property =
+        "busctl get-property io.beemesh.Agent1 /io/beemesh/Agent1 io.beemesh.Agent1 Role";
+    let member = "--groups=\"$(getent group beemesh | cut -d: -f3)\"";
+    for command in ["beemesh get hosts", property] {
+        assert_eq!(as_user(member, command).code, 0, "{command}");
+        let refused = as_user("--clear-groups", command);
+        assert_ne!(refused.code, 0, "{command}: {refused}");
+    }
+    // Who changed what is in the journal.
+    let label = as_user(member, "beemesh host label h9 a=b");
+    assert_eq!(label.code, 1, "no such host: {label}");
+    let _ = as_user(member, "beemesh host label h1 a=b").ok();
+    wait_for("the trail", secs(10), || {
+        let said = host.sh("journalctl -b -u beemesh-gateway -g 'host h1 labelled index=[0-9]* caller=uid 65534 pid'");
+        if said.code == 0 { Ok(()) } else { Err(said) }
+    });
 
     // Nor does a workload's supervisor reach devices: a shell in its unit's control group is under the same policy.
     let cgroup = "/sys/fs/cgroup/system.slice/beemesh-pod-web.service/cgroup.procs";
