@@ -157,7 +157,8 @@ pub(crate) struct Metrics {
     pub(crate) applied: u64,
     /// On the leader: itself and who acknowledged an append within [`LATELY`].
     pub(crate) acknowledging: BTreeSet<HostId>,
-    /// On the leader: whether those are a majority. On a follower: whether it follows a leader.
+    /// On the leader: whether those are a majority. On a follower: whether its leader spoke
+    /// within [`LATELY`].
     pub(crate) quorum: bool,
     /// On the leader: learners that have all but the last few entries on their disks.
     pub(crate) caught_up: BTreeSet<HostId>,

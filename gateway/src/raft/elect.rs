@@ -81,6 +81,12 @@ impl Hearing {
         self.heard().leader = Some((host, Instant::now()));
     }
 
+    /// Whether this leader has said something within this time.
+    pub(crate) fn hears(&self, leader: HostId, time: Duration) -> bool {
+        let heard = self.heard().leader;
+        heard.is_some_and(|(host, at)| host == leader && at.elapsed() < time)
+    }
+
     /// This host has given its vote.
     pub(crate) fn voted(&self) {
         self.heard().voted = Some(Instant::now());

@@ -12,11 +12,11 @@ use beemesh_protocol::HostId;
 use tokio::{sync::watch, time};
 
 use super::{
-    LOG_BYTES, Metrics, Node, Role, SNAPSHOT_BYTES,
+    LATELY, LOG_BYTES, Metrics, Node, Role, SNAPSHOT_BYTES,
     types::{NodeId, RaftMetrics, is_majority, role_in},
 };
 
-/// Who acknowledges the leader changes with time alone.
+/// Who acknowledges the leader, and whether it is heard of, changes with time alone.
 const REFRESH: Duration = Duration::from_millis(500);
 /// A learner this many entries behind is caught up: the rest is a moment's replication.
 const LAG_MAX: u64 = 100;
@@ -34,7 +34,6 @@ impl Node {
                 let now = raw.borrow_and_update().clone();
                 let metrics = node.summary(&now);
                 let stopped = metrics.role == Role::Stopped;
-                let leads = metrics.role == Role::Leader;
                 publish.send_if_modified(|before| {
                     let changed = *before != metrics;
                     *before = metrics;
@@ -62,7 +61,7 @@ impl Node {
                         node.ended("openraft has ended");
                         return;
                     },
-                    () = time::sleep(REFRESH), if leads => {}
+                    () = time::sleep(REFRESH) => {}
                 }
             }
         });
@@ -137,10 +136,38 @@ impl Node {
             applied: raw.last_applied.map_or(0, |id| id.index),
             quorum: match role {
                 Role::Leader => majority,
-                Role::Follower | Role::Learner => raw.current_leader.is_some(),
+                Role::Follower | Role::Learner => raw
+                    .current_leader
+                    .is_some_and(|leader| self.inner.hearing.hears(leader.0, LATELY)),
                 Role::Candidate | Role::Stopped => false,
             },
             acknowledging,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{Mesh, PATIENCE, host};
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_follower_whose_leader_is_gone_does_not_count_on_a_quorum() {
+        let mesh = Mesh::of(2).await;
+        let leader = mesh.node(1).metrics().borrow().leader;
+        let (lost, left) = if leader == Some(host(1)) {
+            (1, 2)
+        } else {
+            (2, 1)
+        };
+        let mut metrics = mesh.node(left).metrics();
+        let led = metrics.wait_for(|metrics| metrics.quorum);
+        drop(tokio::time::timeout(PATIENCE, led).await.unwrap());
+        mesh.stop(lost).await;
+        let alone = metrics.wait_for(|metrics| !metrics.quorum);
+        drop(tokio::time::timeout(PATIENCE, alone).await.unwrap());
+        mesh.start(lost).await;
+        let led = metrics.wait_for(|metrics| metrics.quorum);
+        drop(tokio::time::timeout(PATIENCE, led).await.unwrap());
+        mesh.close().await;
     }
 }
