@@ -12,6 +12,8 @@ use crate::{
 pub const STREAM_PROTOCOL: &str = "/beemesh/stream/1";
 /// libp2p protocol name of applications for membership.
 pub const JOIN_PROTOCOL: &str = "/beemesh/join/1";
+/// The id of no token: an application with it only asks whether the applicant is a member.
+pub const NO_TOKEN: [u8; 8] = [0; 8];
 /// TCP and UDP port of the mesh.
 pub const PORT: u16 = 4701;
 
@@ -27,7 +29,7 @@ pub struct StreamOpening {
 pub struct JoinRequest {
     /// The cluster that the token names.
     pub cluster: ClusterId,
-    /// The token's id.
+    /// The token's id, or [`NO_TOKEN`].
     pub token: [u8; 8],
     /// The token's secret.
     pub secret: [u8; 32],
@@ -62,6 +64,8 @@ pub enum JoinAnswer {
         /// In words for a person.
         reason: String,
     },
+    /// Who asked with [`NO_TOKEN`] is no member. Nobody else is answered so.
+    Stranger,
 }
 
 /// A member that a token names.

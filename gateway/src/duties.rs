@@ -109,6 +109,7 @@ pub(crate) async fn tell_members(
         host, node, link, ..
     } = gateway;
     let mut view = node.state();
+    let mut is_removed = removed.subscribe();
     let mut told: Option<Vec<Member>> = None;
     loop {
         let state = view.borrow_and_update().state.clone();
@@ -118,20 +119,27 @@ pub(crate) async fn tell_members(
                 Err(error) => tracing::error!(%error, "the end of the join cannot be remembered"),
             }
         }
-        let gone = joining.is_none() && state.is_without(host);
-        if gone && !removed.send_replace(gone) {
-            tracing::warn!("this host was removed from its cluster; its workloads stay as units");
+        if joining.is_none() && state.is_without(host) {
+            removed.send_if_modified(|removed| !std::mem::replace(removed, true));
         }
+        let gone = *is_removed.borrow_and_update();
         let members = match &joining {
             Some(joining) => joining.members.iter().cloned().map(Into::into).collect(),
             None if gone => Vec::new(),
             None => state.members(),
         };
+        if gone && told.as_ref() != Some(&members) {
+            tracing::warn!("this host was removed from its cluster; its workloads stay as units");
+        }
         if told.as_ref() != Some(&members) {
             link.members(members.clone());
             told = Some(members);
         }
-        if view.changed().await.is_err() {
+        let changed = tokio::select! {
+            changed = view.changed() => changed,
+            changed = is_removed.changed() => changed,
+        };
+        if changed.is_err() {
             return;
         }
     }

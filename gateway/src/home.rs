@@ -1,8 +1,8 @@
 //! The gateway's folder: who this host is, and a join that is under way.
 //!
-//! Shell. Owns `host` (the host's key, so that consensus starts without the agent) and `joining` (the cluster this host
-//! was admitted to, with the members to expect, until the first entries of that cluster arrive). Both are written
-//! durably: a power cut leaves the old file or the new one.
+//! Shell. Owns `host` (the host's key, so that consensus starts without the agent), `joining` (the cluster this host
+//! was admitted to, with the members to expect, until its own admission arrives) and `removed` (that a member said that this
+//! host is none any more, which its own log does not say). All are written durably: a power cut leaves the old file or the new one.
 
 use std::{
     fs::{self, File},
@@ -150,15 +150,28 @@ impl Home {
         replace(&self.dir.join("joining"), &bytes)
     }
 
-    /// Forgets a join that has come to its end.
+    /// Forgets a join that has come to its end, and that this host was removed before.
     pub(crate) fn joined(&self) -> Result<(), HomeError> {
-        let path = self.dir.join("joining");
-        match fs::remove_file(&path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                Err(io_error("remove", &path)(error))
+        for name in ["removed", "joining"] {
+            let path = self.dir.join(name);
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                    return Err(io_error("remove", &path)(error));
+                }
+                _ => sync_dir(&self.dir)?,
             }
-            _ => sync_dir(&self.dir),
         }
+        Ok(())
+    }
+
+    /// Whether this host was told that it is no member any more.
+    pub(crate) fn removed(&self) -> Result<bool, HomeError> {
+        Ok(read(&self.dir.join("removed"))?.is_some())
+    }
+
+    /// Remembers that this host is no member of its cluster any more.
+    pub(crate) fn set_removed(&self, cluster: ClusterId) -> Result<(), HomeError> {
+        replace(&self.dir.join("removed"), format!("{cluster}\n").as_bytes())
     }
 
     fn damaged(&self, path: &Path, reason: &dyn std::fmt::Display) -> HomeError {
@@ -235,11 +248,14 @@ mod tests {
         fs::create_dir_all(home.raft().join("new")).unwrap();
         assert_eq!(home.joining().unwrap(), Some(joining));
         assert!(home.raft().join("new").exists());
+        home.set_removed(ClusterId([1; 16])).unwrap();
+        assert!(home.removed().unwrap());
         home.joined().unwrap();
         assert_eq!(
             (home.host().unwrap(), home.joining().unwrap()),
             (Some(HostId([3; 32])), None)
         );
+        assert!(!home.removed().unwrap(), "it is a member again");
     }
 
     #[test]

@@ -12,13 +12,16 @@ use std::{
 use beemesh_protocol::{
     ClusterId, HostId,
     ipc::{Done, Member, Request},
-    mesh::{Contact, JoinAnswer, JoinRequest},
+    mesh::{Contact, JoinAnswer, JoinRequest, NO_TOKEN},
     peer::Outcome,
     state::{Change, Command, Host},
     token::Token,
 };
 use sha2::{Digest, Sha256};
-use tokio::{sync::Notify, time::Instant};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
 
 use crate::{
     home::{Home, HomeError, Joining},
@@ -32,10 +35,11 @@ const ADMIT_MAX: Duration = Duration::from_secs(10);
 /// Makes this host a member of another cluster.
 #[derive(Clone)]
 pub(crate) struct Joiner {
-    pub(crate) host: HostId,
     pub(crate) home: Home,
     pub(crate) link: Link,
     pub(crate) node: Node,
+    /// Whether this host was removed from its cluster.
+    pub(crate) removed: watch::Receiver<bool>,
     /// Told when the gateway must begin again.
     pub(crate) restart: Arc<Notify>,
 }
@@ -102,6 +106,7 @@ impl Joiner {
                     return self.remember(cluster, members);
                 }
                 Ok(JoinAnswer::Refused { reason }) => return Err(JoinError::Refused(reason)),
+                Ok(JoinAnswer::Stranger) => failures.push("a member gave no answer".to_owned()),
                 Err(failure) => failures.push(failure),
             }
         }
@@ -122,7 +127,7 @@ impl Joiner {
         }
         let view = self.node.state().borrow().clone();
         let state = &view.state;
-        let removed = state.is_without(self.host);
+        let removed = *self.removed.borrow();
         match state.cluster() {
             // What it runs goes on under the cluster that put it there.
             Some(cluster) if cluster == wanted && removed => Ok(None),
@@ -137,6 +142,26 @@ impl Joiner {
             Some(cluster) if state.hosts().len() > 1 => Err(JoinError::Member(cluster)),
             _ if state.manifests().len() > 0 => Err(JoinError::InUse(state.manifests().len())),
             _ => Ok(None),
+        }
+    }
+
+    /// Whether this host is in the cluster still, as that member reads in the log; nothing when it cannot tell.
+    pub(crate) async fn is_member(&self, cluster: ClusterId, member: &Host) -> Option<bool> {
+        let contact = Contact {
+            host: member.id,
+            addresses: member.addresses.clone(),
+        };
+        let question = JoinRequest {
+            cluster,
+            token: NO_TOKEN,
+            secret: [0; 32],
+            name: String::new(),
+            addresses: Vec::new(),
+        };
+        match self.ask(&contact, question).await {
+            Ok(JoinAnswer::Admitted { .. }) => Some(true),
+            Ok(JoinAnswer::Stranger) => Some(false),
+            Ok(JoinAnswer::Refused { .. }) | Err(_) => None,
         }
     }
 
@@ -176,6 +201,9 @@ pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> Jo
     if cluster != Some(request.cluster) {
         return refuse("the token is of another cluster".into());
     }
+    if request.token == NO_TOKEN {
+        return membership(node, host, request.cluster).await;
+    }
     let change = Change::Admit {
         token: request.token,
         secret_hash: Sha256::digest(request.secret).into(),
@@ -212,6 +240,20 @@ pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> Jo
         Ok(_) => refuse("the cluster gave no answer".into()),
         Err(error) => refuse(format!("the cluster cannot decide now: {error}")),
     }
+}
+
+/// Whether a host is a member, as of everything that was committed before it asked.
+async fn membership(node: &Node, host: HostId, cluster: ClusterId) -> JoinAnswer {
+    if let Err(error) = node.read_index(Instant::now() + ADMIT_MAX).await {
+        let reason = format!("the cluster cannot say now: {error}");
+        return JoinAnswer::Refused { reason };
+    }
+    let view = node.state().borrow().clone();
+    if view.state.is_without(host) {
+        return JoinAnswer::Stranger;
+    }
+    let members = view.state.members();
+    JoinAnswer::Admitted { cluster, members }
 }
 
 /// The wall clock in milliseconds since 1970, as commands carry it.

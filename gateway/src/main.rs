@@ -2,6 +2,7 @@
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
+mod absence;
 mod api;
 mod config;
 mod duties;
@@ -89,12 +90,19 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     let joining = home.joining()?;
     let (link, inbound) = Link::start(&config.agent, env!("CARGO_PKG_VERSION"));
     let host = identify(&home, &link).await?;
-    let (removed_in, removed) = watch::channel(false);
+    let (removed_in, removed) = watch::channel(joining.is_none() && home.removed()?);
     let (gateway, mine) = open(&config, &home, &link, host, removed).await?;
     let listener = listen(&config.api)?;
     let stop = CancellationToken::new();
     let api = tokio::spawn(api::serve(listener, gateway.clone(), stop.clone()));
     let fresh = joining.is_none();
+    if fresh {
+        tokio::spawn(absence::notice_removal(
+            gateway.clone(),
+            home.clone(),
+            removed_in.clone(),
+        ));
+    }
     tokio::spawn(duties::tell_members(
         gateway.clone(),
         home,
@@ -173,10 +181,10 @@ async fn open(
         cluster: cluster.clone(),
     });
     let joiner = Joiner {
-        host,
         home: home.clone(),
         link: link.clone(),
         node: node.clone(),
+        removed: removed.clone(),
         restart: Arc::new(Notify::new()),
     };
     let gateway = Gateway {

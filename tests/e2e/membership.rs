@@ -106,12 +106,39 @@ fn a_removed_host_keeps_what_it_runs_and_needs_a_new_token() {
     );
 }
 
+#[test]
+fn a_host_that_is_removed_while_it_is_off_hears_of_it_and_comes_back_with_a_token() {
+    let cluster = Cluster::formed("removed-away", 3);
+    let [h1, h2, h3] = [cluster.host(1), cluster.host(2), cluster.host(3)];
+    let answer = h1.apply(&pod("web", "here"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    cluster.crash(&[h3]);
+    // Without it one of two voters would be missing, which is no majority; the one that is off can go.
+    cluster.agree_on(&[h1, h2], 2, 3);
+    let refused = h1.beemesh(&["host", "remove", "h2"]);
+    assert!(
+        refused.code == 1 && refused.err.contains("h3 is not reachable"),
+        "{refused}"
+    );
+    let _ = h1.beemesh(&["host", "remove", "h3"]).ok();
+    cluster.boot(&[h3]);
+    says_that_it_is_removed(h3);
+    let unit = h3.unit("beemesh-pod-web.service", "StatusText");
+    assert_eq!(unit, "1/1 healthy · rev 1 · 0 restarts");
+    let _ = h3.sh("systemctl restart beemesh-gateway").ok();
+    says_that_it_is_removed(h3);
+    let (_, token) = create(h2);
+    let _ = h3.beemesh(&["join", &token]).ok();
+    cluster.ready();
+    cluster.running("web", 1, &[h3]);
+}
+
 /// Waits until the host says that it is no member.
 #[track_caller]
 fn says_that_it_is_removed(host: &Host) {
     wait_for(
         &format!("{} to know that it is removed", host.name),
-        secs(30),
+        secs(60),
         || {
             let (status, unit) = (host.status(), host.unit("beemesh-agent", "StatusText"));
             let told =

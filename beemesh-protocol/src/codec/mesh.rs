@@ -20,4 +20,5 @@ table! { JoinRequest = JoinRequest(JoinRequestArgs) "join_request" { cluster, to
 union! { JoinAnswer = JoinAnswer(JoinAnswerArgs, JoinAnswerBody) "join_answer"
     record Admitted { cluster, members } = JoinAdmitted(JoinAdmittedArgs) body_as_admitted;
     record Refused { reason } = Reason(ReasonArgs) body_as_refused;
+    unit Stranger;
 }

@@ -107,13 +107,14 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Class {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_JOIN_ANSWER_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_JOIN_ANSWER_BODY: u8 = 2;
+pub const ENUM_MAX_JOIN_ANSWER_BODY: u8 = 3;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_JOIN_ANSWER_BODY: [JoinAnswerBody; 3] = [
+pub const ENUM_VALUES_JOIN_ANSWER_BODY: [JoinAnswerBody; 4] = [
   JoinAnswerBody::NONE,
   JoinAnswerBody::Admitted,
   JoinAnswerBody::Refused,
+  JoinAnswerBody::Stranger,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -124,13 +125,15 @@ impl JoinAnswerBody {
   pub const NONE: Self = Self(0);
   pub const Admitted: Self = Self(1);
   pub const Refused: Self = Self(2);
+  pub const Stranger: Self = Self(3);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 2;
+  pub const ENUM_MAX: u8 = 3;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Admitted,
     Self::Refused,
+    Self::Stranger,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -138,6 +141,7 @@ impl JoinAnswerBody {
       Self::NONE => Some("NONE"),
       Self::Admitted => Some("Admitted"),
       Self::Refused => Some("Refused"),
+      Self::Stranger => Some("Stranger"),
       _ => None,
     }
   }
@@ -3408,6 +3412,21 @@ impl<'a> JoinAnswer<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_stranger(&self) -> Option<Nothing<'a>> {
+    if self.body_type() == JoinAnswerBody::Stranger {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { Nothing::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for JoinAnswer<'_> {
@@ -3420,6 +3439,7 @@ impl ::flatbuffers::Verifiable for JoinAnswer<'_> {
         match key {
           JoinAnswerBody::Admitted => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<JoinAdmitted>>("JoinAnswerBody::Admitted", pos),
           JoinAnswerBody::Refused => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Reason>>("JoinAnswerBody::Refused", pos),
+          JoinAnswerBody::Stranger => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("JoinAnswerBody::Stranger", pos),
           _ => Ok(()),
         }
      })?
@@ -3483,6 +3503,13 @@ impl ::core::fmt::Debug for JoinAnswer<'_> {
         },
         JoinAnswerBody::Refused => {
           if let Some(x) = self.body_as_refused() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        JoinAnswerBody::Stranger => {
+          if let Some(x) = self.body_as_stranger() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")

@@ -59,7 +59,7 @@ pub(crate) fn cases() -> Vec<Case> {
         StreamOpening, "stream_opening":
             [Class::Raft, Class::Snapshot, Class::Peer, Class::Api].map(|class| StreamOpening { class });
         JoinRequest, "join_request": [join_request()];
-        JoinAnswer, "join_answer": [admitted(), JoinAnswer::Refused { reason: "expired".into() }];
+        JoinAnswer, "join_answer": [admitted(), JoinAnswer::Refused { reason: "expired".into() }, JoinAnswer::Stranger];
         Command, "command": changes().map(|change| Command { at_ms: 1_800_000_000_000, change });
         Snapshot, "snapshot": [Snapshot::default(), snapshot()];
         peer::Request, "peer_request": [

@@ -77,10 +77,10 @@ impl Serving {
         let (link, _) = Link::start(&dir.path().join("agent.sock"), "0");
         let (reports, reported) = watch::channel(Arc::default());
         let joiner = Joiner {
-            host: ME,
             home: Home::open(&dir.path().join("home")).unwrap(),
             link: link.clone(),
             node: node.clone(),
+            removed: watch::channel(false).1,
             restart: Arc::new(Notify::new()),
         };
         let gateway = Gateway {
