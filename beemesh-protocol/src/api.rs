@@ -471,6 +471,18 @@ pub struct HostChanged {
     pub waiting_for: Vec<String>,
 }
 
+/// The answer to `POST /v1/restore`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Restored {
+    /// The log index of the last change, or of the state that was found when there was nothing to change.
+    pub index: u64,
+    /// The manifests in the backup.
+    pub manifests: usize,
+    /// Those of them that the cluster had already.
+    pub unchanged: usize,
+}
+
 /// The body of `POST /v1/join`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -48,6 +48,11 @@ pub(crate) enum Command {
     /// Shows the members of the cluster, and changes, drains or removes one
     #[command(subcommand)]
     Host(Host),
+    /// Writes everything that was applied to standard output, Secrets too
+    Backup,
+    /// Applies what a backup holds, in a new cluster
+    #[command(after_help = EXIT_CODES)]
+    Restore(Restore),
     /// Makes tokens for new hosts, lists them and takes them back
     #[command(subcommand)]
     Token(Token),
@@ -121,6 +126,14 @@ pub(crate) struct Delete {
     /// Waits until all hosts are rid of it, at most so long
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "120s", value_parser = duration)]
     pub(crate) wait: Option<Duration>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Restore {
+    /// What `beemesh backup` wrote, or - for standard input
+    pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) output: Output,
 }

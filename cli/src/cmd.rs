@@ -3,6 +3,7 @@
 //! Shell: reads files, asks the gateway, prints what [`crate::render`] makes of the answer.
 
 mod apply;
+mod backup;
 mod delete;
 mod get;
 mod host;
@@ -18,6 +19,8 @@ use std::{
 
 use bytes::Bytes;
 use clap::CommandFactory;
+use http_body_util::BodyExt;
+use hyper::{Response, body::Incoming};
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::time::sleep;
 
@@ -42,6 +45,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
         Command::Delete(delete) => delete::run(&client, delete).await,
         Command::Logs(logs) => logs::run(&client, logs).await,
         Command::Host(host) => host::run(&client, host).await,
+        Command::Backup => backup::backup(&client).await,
+        Command::Restore(restore) => backup::restore(&client, restore).await,
         Command::Token(token) => token::run(&client, token).await,
         Command::Join(join) => join::run(&client, join).await,
         Command::Completion { shell } => {
@@ -64,6 +69,31 @@ async fn spin<T: DeserializeOwned>(client: &Client, ask: &Ask, doing: &str) -> R
     }
 }
 
+/// Copies an answer to standard output as it comes. Nobody reading any more is no failure.
+async fn copy(answer: Response<Incoming>, doing: &str) -> Result<(), Trouble> {
+    let mut body = answer.into_body();
+    let mut stdout = io::stdout().lock();
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|error| {
+            Trouble::failed(format!("{doing}: the output ended early: {error}"))
+                .hint("the host or its gateway may have stopped: `beemesh get hosts --stale`")
+        })?;
+        let Some(bytes) = frame.data_ref() else {
+            continue;
+        };
+        match stdout.write_all(bytes).and_then(|()| stdout.flush()) {
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) => {
+                return Err(Trouble::failed(format!(
+                    "write to standard output: {error}"
+                )));
+            }
+            Ok(()) => {}
+        }
+    }
+    Ok(())
+}
+
 /// A manifest and what it is called in messages.
 struct File {
     name: String,
@@ -72,6 +102,15 @@ struct File {
 
 /// Reads a manifest from a file, or from standard input if the path is `-`.
 fn read(path: &Path) -> Result<File, Trouble> {
+    read_up_to(
+        path,
+        FILE_MAX,
+        "1 MiB, the most that a manifest may be: give it in parts, each with its own `--name`",
+    )
+}
+
+/// The same for a file of at most so many bytes, which `words` tell a person.
+fn read_up_to(path: &Path, max: u64, words: &str) -> Result<File, Trouble> {
     let stdin = path == Path::new("-");
     let name = if stdin {
         "<stdin>".to_owned()
@@ -80,19 +119,13 @@ fn read(path: &Path) -> Result<File, Trouble> {
     };
     let mut bytes = Vec::new();
     let read = if stdin {
-        io::stdin()
-            .lock()
-            .take(FILE_MAX + 1)
-            .read_to_end(&mut bytes)
+        io::stdin().lock().take(max + 1).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(path).and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes))
+        std::fs::File::open(path).and_then(|file| file.take(max + 1).read_to_end(&mut bytes))
     };
     let count = read.map_err(|error| Trouble::failed(format!("read {name}: {error}")))?;
-    if count as u64 > FILE_MAX {
-        let message = format!("{name} is larger than 1 MiB, the most that a manifest may be");
-        return Err(
-            Trouble::failed(message).hint("give the file in parts, each with its own `--name`")
-        );
+    if count as u64 > max {
+        return Err(Trouble::failed(format!("{name} is larger than {words}")));
     }
     let bytes = bytes.into();
     Ok(File { name, bytes })

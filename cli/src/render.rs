@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use beemesh_protocol::api::{
     Action, Applied, AppliedObject, Deleted, Host, HostChanged, JoinToken, Manifest, Phase,
-    Revoked, Role, Status, Workload, WorkloadHost,
+    Restored, Revoked, Role, Status, Workload, WorkloadHost,
 };
 
 /// Hosts share a line up to this width, in characters.
@@ -308,6 +308,16 @@ pub(crate) fn host_removed(changed: &HostChanged) -> String {
     format!(
         "{}what it runs stays there as units of that host; a new token lets it join again\n",
         host_changed(changed, "removed")
+    )
+}
+
+/// What a restore did.
+pub(crate) fn restored(restored: &Restored) -> String {
+    let new = restored.manifests - restored.unchanged.min(restored.manifests);
+    format!(
+        "{new} of {} manifests restored{GAP}{}\n",
+        restored.manifests,
+        committed(restored.index)
     )
 }
 

@@ -5,6 +5,7 @@
 //! what was asked. A request ends within the time it names, its body and its bytes in flight are bounded, and every
 //! failure is JSON with words for a person.
 
+mod backup;
 mod change;
 mod error;
 mod events;
@@ -114,6 +115,8 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         )
         .route("/v1/status", get(read::status))
         .route("/v1/events", get(events::events))
+        .route("/v1/backup", get(backup::backup))
+        .route("/v1/restore", post(backup::restore))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
         .route("/v1/join", post(change::join))

@@ -62,33 +62,50 @@ pub struct Manifest {
 ///
 /// `strict` makes a problem of whatever would not be done: a kind that nobody plays, a field that Podman ignores.
 pub fn parse(yaml: &[u8], strict: bool) -> Result<Manifest, Vec<Problem>> {
-    let of_file = |line: u32, message: String| {
-        Err(vec![Problem {
-            document: 0,
-            line,
-            field: String::new(),
-            message,
-        }])
-    };
     if yaml.len() > BYTES_MAX {
         let message = format!(
             "the file has {} bytes, at most {BYTES_MAX} are accepted",
             yaml.len()
         );
-        return of_file(0, message);
+        return Err(of_file(0, message));
     }
+    read(yaml, strict)
+}
+
+fn of_file(line: u32, message: String) -> Vec<Problem> {
+    vec![Problem {
+        document: 0,
+        line,
+        field: String::new(),
+        message,
+    }]
+}
+
+fn read(yaml: &[u8], strict: bool) -> Result<Manifest, Vec<Problem>> {
     let text = match std::str::from_utf8(yaml) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(error) => {
             let before = yaml.iter().take(error.valid_up_to());
             let lines = before.filter(|byte| **byte == b'\n').count();
-            return of_file(
+            return Err(of_file(
                 u32::try_from(lines).unwrap_or(0) + 1,
                 "not UTF-8 text".to_owned(),
-            );
+            ));
         }
     };
     documents::read(text, strict)
+}
+
+/// Reads objects again that were read before, by their canonical JSON: all of one manifest, or every problem.
+///
+/// # Errors
+///
+/// They are not what [`parse`] would accept, but for the length of the file that they came in.
+pub fn reread(bodies: &[&[u8]]) -> Result<Manifest, Vec<Problem>> {
+    let mut list = br#"{"apiVersion":"v1","kind":"List","items":["#.to_vec();
+    list.extend(bodies.join(&b","[..]));
+    list.extend(b"]}");
+    read(&list, false)
 }
 
 /// The name of a workload in pod and unit names: `NAME`, or `NAMESPACE_NAME` outside namespace `default`.

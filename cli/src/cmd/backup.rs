@@ -1,0 +1,40 @@
+//! `beemesh backup` and `beemesh restore`.
+
+use std::io::{self, IsTerminal as _};
+
+use beemesh_protocol::{api::Restored, backup::BYTES_MAX};
+
+use super::{copy, print, print_json, read_up_to, spin};
+use crate::{
+    args::Restore,
+    client::{Ask, Client},
+    render,
+    trouble::Trouble,
+};
+
+pub(super) async fn backup(client: &Client) -> Result<(), Trouble> {
+    if io::stdout().is_terminal() {
+        return Err(Trouble::usage("a backup is no text")
+            .hint("`beemesh backup > FILE` writes it to a file, which then holds every Secret"));
+    }
+    let answer = client.open(&Ask::get("/v1/backup").timed()).await;
+    let answer = answer.map_err(|trouble| trouble.during("backup"))?;
+    copy(answer, "backup").await
+}
+
+pub(super) async fn restore(client: &Client, args: Restore) -> Result<(), Trouble> {
+    let file = read_up_to(
+        &args.file,
+        BYTES_MAX as u64,
+        "256 MiB, the most that a backup has",
+    )?;
+    let doing = format!("restore {}", file.name);
+    // What is there already stays as it is.
+    let ask = Ask::post("/v1/restore", file.bytes).repeatable().timed();
+    let answer = spin::<Restored>(client, &ask, &doing).await;
+    let restored = answer.map_err(|trouble| trouble.during(&doing))?;
+    if args.output.json() {
+        return print_json(&restored);
+    }
+    print(render::restored(&restored))
+}

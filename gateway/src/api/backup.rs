@@ -1,0 +1,242 @@
+//! Backups: everything that was applied, in one file, and back into a new cluster.
+//!
+//! Shell; [`missing`] is pure. What a backup holds is taken as if somebody applied it: it goes through the same checks, and what
+//! is there already stays as it is, so that a restore that broke off can be repeated.
+
+use axum::{
+    Extension, Json,
+    body::{Body, Bytes},
+    extract::State,
+    http::{Request, header},
+    response::{IntoResponse, Response},
+};
+use beemesh_protocol::{
+    api::Restored,
+    backup::{self, BYTES_MAX},
+    peer::Outcome,
+    state::{Change, ManifestRecord, Object, Snapshot},
+};
+use beemesh_quadlet::manifest::{self, is_workload};
+use tokio::time::Instant;
+
+use super::{
+    ApiError, Shared,
+    change::{command, propose, unapplied},
+    error::problems,
+    read::{confirm, look},
+    request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
+    trail::{Done, What},
+};
+use crate::state::State as Replicated;
+
+/// The longest file, for people.
+const BYTES_WORDS: &str = "256 MiB";
+
+pub(super) async fn backup(
+    State(shared): State<Shared>,
+    Asked(query): Asked<ReadQuery>,
+) -> Result<Response, ApiError> {
+    let state = look(&shared.gateway, &query).await?.state;
+    let file = aside(move || Ok(backup::encode(&state.to_snapshot()))).await?;
+    if file.len() > BYTES_MAX {
+        return Err(ApiError::too_large(format!(
+            "what was applied takes {} bytes, and a backup has {BYTES_WORDS} at most",
+            file.len()
+        )));
+    }
+    Ok(([(header::CONTENT_TYPE, "application/octet-stream")], file).into_response())
+}
+
+pub(super) async fn restore(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Asked(query): Asked<TimeoutQuery>,
+    request: Request<Body>,
+) -> Result<Json<Restored>, ApiError> {
+    let gateway = &shared.gateway;
+    let timeout = request::timeout(query.timeout)?;
+    let (parts, body) = request.into_parts();
+    let file = request::body(&parts, body, BYTES_MAX, BYTES_WORDS).await?;
+    let held = aside(move || held(&file)).await?;
+    confirm(gateway, Instant::now() + timeout).await?;
+    let scene = gateway.scene();
+    let missing = missing(&held, &scene.state).map_err(|reason| {
+        ApiError::conflict(reason).hint("restore into a new cluster, or delete that manifest first")
+    })?;
+    let mut restored = Restored {
+        index: scene.applied,
+        manifests: held.len(),
+        unchanged: held
+            .iter()
+            .filter(|one| is_there(one, &scene.state))
+            .count(),
+    };
+    for (name, objects) in missing {
+        let manifest = name.clone();
+        let change = Change::Apply { manifest, objects };
+        let committed = propose(gateway, command(change), timeout).await?;
+        if !matches!(committed.outcome, Outcome::Applied(_)) {
+            return Err(unapplied(committed.outcome, &[]));
+        }
+        restored.index = committed.index;
+        shared.trail.note(Done {
+            what: What::ManifestApplied,
+            name,
+            index: committed.index,
+            caller,
+        });
+    }
+    Ok(Json(restored))
+}
+
+/// Does what takes a while where it holds nobody up.
+async fn aside<T: Send + 'static>(
+    act: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+) -> Result<T, ApiError> {
+    let gone = |error| ApiError::internal(format!("the gateway is stopping: {error}"));
+    tokio::task::spawn_blocking(act).await.map_err(gone)?
+}
+
+/// The manifests of a file, each checked as one that is applied is.
+fn held(file: &Bytes) -> Result<Vec<ManifestRecord>, ApiError> {
+    let Snapshot { mut manifests, .. } =
+        backup::decode(file).map_err(|error| ApiError::bad_request(error.to_string()))?;
+    for record in &mut manifests {
+        request::manifest_name(&record.manifest)?;
+        let bodies = record.objects.iter().map(|object| object.body.as_slice());
+        let read = manifest::reread(&bodies.collect::<Vec<_>>());
+        record.objects = read
+            .map_err(|found| ApiError::manifest(problems(found)))?
+            .objects;
+    }
+    Ok(manifests)
+}
+
+/// What is to be applied, in this order, so that the state has it all: what workloads refer to comes before them, in whichever
+/// manifest it is. The error is words.
+fn missing(
+    held: &[ManifestRecord],
+    state: &Replicated,
+) -> Result<Vec<(String, Vec<Object>)>, String> {
+    for present in state.manifests() {
+        let same = held.iter().find(|one| one.manifest == present.name);
+        let known = |object: &Object| same.is_some_and(|one| one.objects.contains(object));
+        if !present.objects.iter().all(|object| known(object)) {
+            return Err(format!(
+                "this cluster has a manifest `{}` that is not in the backup, or is another there",
+                present.name
+            ));
+        }
+    }
+    let late: Vec<_> = held.iter().filter(|one| !is_there(one, state)).collect();
+    let first = late.iter().filter_map(|one| {
+        let data = one
+            .objects
+            .iter()
+            .filter(|object| !is_workload(object.kind));
+        let data: Vec<Object> = data.cloned().collect();
+        (!data.is_empty()).then(|| (one.manifest.clone(), data))
+    });
+    let all = late
+        .iter()
+        .map(|one| (one.manifest.clone(), one.objects.clone()));
+    Ok(first.chain(all).collect())
+}
+
+fn is_there(record: &ManifestRecord, state: &Replicated) -> bool {
+    let found = state.manifests().find(|one| one.name == record.manifest);
+    found.is_some_and(|found| {
+        let objects = found.objects.iter().map(AsRef::as_ref);
+        objects.eq(record.objects.iter())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use beemesh_protocol::state::Command;
+
+    use super::*;
+
+    fn objects(yaml: &str) -> Vec<Object> {
+        manifest::parse(yaml.as_bytes(), false).unwrap().objects
+    }
+
+    fn config(name: &str) -> String {
+        format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{a: b}}\n")
+    }
+
+    fn pod(name: &str, config: &str) -> String {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  containers:\n  - name: main\n    image: localhost/x:1\n    \
+             envFrom: [{{configMapRef: {{name: {config}}}}}]\n"
+        )
+    }
+
+    fn put(state: &mut Replicated, index: u64, manifest: &str, objects: Vec<Object>) {
+        let manifest = manifest.to_owned();
+        let change = Change::Apply { manifest, objects };
+        let outcome = state.apply(index, &Command { at_ms: 1, change });
+        assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
+    }
+
+    /// Two manifests, each of which needs what is in the other.
+    fn entangled() -> Replicated {
+        let mut state = Replicated::default();
+        put(&mut state, 1, "a", objects(&config("a")));
+        put(
+            &mut state,
+            2,
+            "b",
+            objects(&format!("{}---\n{}", config("b"), pod("pb", "a"))),
+        );
+        put(
+            &mut state,
+            3,
+            "a",
+            objects(&format!("{}---\n{}", config("a"), pod("pa", "b"))),
+        );
+        state
+    }
+
+    #[test]
+    fn a_restore_that_broke_off_anywhere_is_finished_by_the_next() {
+        let before = entangled();
+        let file = backup::encode(&before.to_snapshot());
+        let held = held(&file).unwrap();
+        let steps = missing(&held, &Replicated::default()).unwrap();
+        for done in 0..=steps.len() {
+            let mut state = Replicated::default();
+            for (index, (name, objects)) in (1..).zip(steps[..done].iter().cloned()) {
+                put(&mut state, index, &name, objects);
+            }
+            for (index, (name, objects)) in (50..).zip(missing(&held, &state).unwrap()) {
+                put(&mut state, index, &name, objects);
+            }
+            assert!(held.iter().all(|one| is_there(one, &state)), "after {done}");
+            assert!(missing(&held, &state).unwrap().is_empty());
+        }
+    }
+
+    #[test]
+    fn what_a_cluster_has_is_not_overwritten() {
+        let file = backup::encode(&entangled().to_snapshot());
+        let held = held(&file).unwrap();
+        for name in ["a", "c"] {
+            let mut state = Replicated::default();
+            put(&mut state, 1, name, objects(&config("other")));
+            let refused = missing(&held, &state).unwrap_err();
+            assert!(refused.contains(&format!("`{name}`")), "{refused}");
+        }
+    }
+
+    #[test]
+    fn a_backup_cannot_hold_what_could_not_be_applied() {
+        let mut snapshot = entangled().to_snapshot();
+        snapshot.manifests[0].manifest = "../etc".into();
+        assert!(held(&backup::encode(&snapshot)).is_err());
+        let mut snapshot = entangled().to_snapshot();
+        snapshot.manifests[0].objects[0].body = b"{\"kind\":\"Node\"}".to_vec();
+        let held = held(&backup::encode(&snapshot));
+        assert!(held.is_err() || held.unwrap()[0].objects.len() < 2);
+    }
+}
