@@ -1,0 +1,120 @@
+//! A cluster grows and shrinks while it is used, and its leader dies in the middle of that.
+
+#![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
+
+use std::{
+    collections::BTreeSet,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Instant,
+};
+
+use harness::{Cluster, Host, secs, start_agent};
+
+/// So many, and then back to [`FEW`].
+const MANY: usize = 7;
+const FEW: usize = 3;
+
+#[test]
+fn a_cluster_grows_to_seven_hosts_and_shrinks_to_three_and_loses_nothing() {
+    let cluster = Cluster::booted("growth", MANY);
+    cluster.each(start_agent);
+    let first = cluster.host(1);
+    let line = ["token", "create", "--uses", "6", "-o", "json"];
+    let token = first.beemesh(&line).json();
+    let token = token["token"].as_str().unwrap();
+
+    let done = AtomicBool::new(false);
+    let acknowledged = thread::scope(|scope| {
+        let writer = scope.spawn(|| write(first, &done));
+        let mut members = vec![first];
+        for (count, host) in (2..).zip(&cluster.hosts[1..]) {
+            let asked = scope.spawn(|| repeat(host, &["join", token]));
+            if count % 2 == 0 {
+                kill_the_leader(&cluster, first);
+            }
+            asked.join().unwrap();
+            members.push(host);
+            cluster.agree_on(&members, count, count);
+        }
+        // The first stays, for the writer asks it; the leader goes whenever it is another.
+        while members.len() > FEW {
+            let leader = cluster.leader(first);
+            let goes = if leader.name == first.name {
+                members.len() - 1
+            } else {
+                members
+                    .iter()
+                    .position(|host| host.name == leader.name)
+                    .unwrap()
+            };
+            let gone = members.remove(goes);
+            let asked = scope.spawn(|| remove(first, &gone.name));
+            if members.len() % 2 == 0 {
+                kill_the_leader(&cluster, first);
+            }
+            asked.join().unwrap();
+            cluster.agree_on(&members, members.len(), members.len());
+        }
+        done.store(true, Ordering::Relaxed);
+        let acknowledged = writer.join().unwrap();
+        for host in members {
+            let there = host.beemesh(&["get", "manifests", "-o", "json"]).json();
+            let there: BTreeSet<String> = there["manifests"]
+                .as_array()
+                .unwrap()
+                .iter()
+                .map(|one| one["name"].as_str().unwrap().to_owned())
+                .collect();
+            let lost: Vec<_> = acknowledged.difference(&there).collect();
+            assert!(lost.is_empty(), "{} does not have {lost:?}", host.name);
+        }
+        acknowledged
+    });
+    assert!(acknowledged.len() > 50, "{} writes", acknowledged.len());
+}
+
+/// Applies one ConfigMap after the other; those that were acknowledged.
+fn write(host: &Host, done: &AtomicBool) -> BTreeSet<String> {
+    let mut acknowledged = BTreeSet::new();
+    for number in 0.. {
+        if done.load(Ordering::Relaxed) {
+            break;
+        }
+        let name = format!("c{number}");
+        let yaml = format!("apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\n");
+        if host.api("POST", "/v1/apply", yaml.as_bytes()).0 == 200 {
+            acknowledged.insert(name);
+        }
+    }
+    acknowledged
+}
+
+fn kill_the_leader(cluster: &Cluster, asked: &Host) {
+    let leader = cluster.leader(asked);
+    let _ = leader.sh("kill -9 $(pgrep -x beemesh-gateway)");
+}
+
+/// As somebody does who was told that it did not work.
+fn repeat(host: &Host, command: &[&str]) {
+    let begun = Instant::now();
+    loop {
+        let answer = host.beemesh(command);
+        if answer.code == 0 {
+            return;
+        }
+        assert!(begun.elapsed() < secs(120), "{command:?}: {answer}");
+    }
+}
+
+/// The same: a removal that was not confirmed may have been made.
+fn remove(asked: &Host, name: &str) {
+    let begun = Instant::now();
+    loop {
+        let answer = asked.beemesh(&["host", "remove", name]);
+        if answer.code == 0 || answer.err.contains("there is no host") {
+            return;
+        }
+        assert!(begun.elapsed() < secs(120), "remove {name}: {answer}");
+    }
+}
