@@ -133,6 +133,62 @@ fn a_host_that_is_removed_while_it_is_off_hears_of_it_and_comes_back_with_a_toke
     cluster.running("web", 1, &[h3]);
 }
 
+#[test]
+fn a_host_with_a_new_address_is_found_again_also_by_who_was_off_meanwhile() {
+    let cluster = Cluster::formed("readdressed", 3);
+    let [h1, h2, h3] = [cluster.host(1), cluster.host(2), cluster.host(3)];
+    cluster.crash(&[h3]);
+    cluster.agree_on(&[h1, h2], 2, 3);
+    let old = h2.address();
+    let (net, _) = old.rsplit_once('.').unwrap();
+    let new = format!("{net}.202");
+    let line = format!("ip address del {old}/24 dev eth0 && ip address add {new}/24 dev eth0");
+    let _ = h2.sh(&line).ok();
+    wait_for("the new address in the list", secs(60), || {
+        let shown = h1.beemesh(&["host", "show", "h2", "--stale"]).out;
+        let told = shown.contains(&new) && !shown.contains(&format!("{old}/"));
+        told.then_some(()).ok_or(shown)
+    });
+    cluster.agree_on(&[h1, h2], 2, 3);
+    // It has only the old one, and hears of the new one from the other.
+    cluster.boot(&[h3]);
+    cluster.ready();
+    let answer = h3.apply(&pod("web", "here"));
+    assert_eq!(answer["settled"], true, "{answer}");
+}
+
+#[test]
+fn two_clusters_on_one_network_do_not_mix() {
+    let cluster = Cluster::booted("apart", 4);
+    cluster.each(start_agent);
+    let pairs = [1, 3].map(|n| (cluster.host(n), cluster.host(n + 1)));
+    for (first, second) in pairs {
+        let (_, token) = create(first);
+        let _ = second.beemesh(&["join", &token]).ok();
+        cluster.agree_on(&[first, second], 2, 2);
+    }
+    let [(a, other_a), (b, other_b)] = pairs;
+    let _ = a.apply(&pod("of-a", "a"));
+    let _ = b.apply(&pod("of-b", "b"));
+    // A member of one is a stranger to the other, also with a token: it has hosts to lose.
+    let (_, token) = create(b);
+    let refused = other_a.beemesh(&["join", &token]);
+    assert!(
+        refused.code == 1 && refused.err.contains("is a member of cluster"),
+        "{refused}"
+    );
+    cluster.crash(&[other_a, other_b]);
+    cluster.boot(&[other_a, other_b]);
+    for (first, second, own) in [(a, other_a, "of-a"), (b, other_b, "of-b")] {
+        cluster.agree_on(&[first, second], 2, 2);
+        for host in [first, second] {
+            cluster.running(own, 1, &[host]);
+            let listed = host.beemesh(&["get", "manifests"]).ok();
+            assert_eq!(listed.lines().count(), 2, "{listed}");
+        }
+    }
+}
+
 /// Waits until the host says that it is no member.
 #[track_caller]
 fn says_that_it_is_removed(host: &Host) {
