@@ -201,8 +201,23 @@ pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> Jo
     if cluster != Some(request.cluster) {
         return refuse("the token is of another cluster".into());
     }
-    if request.token == NO_TOKEN {
-        return membership(node, host, request.cluster).await;
+    if let Err(error) = node.read_index(Instant::now() + ADMIT_MAX).await {
+        return refuse(format!("the cluster cannot decide now: {error}"));
+    }
+    let view = node.state().borrow().clone();
+    let is_member = !view.state.is_without(host);
+    match (request.token, is_member) {
+        (NO_TOKEN, false) => return JoinAnswer::Stranger,
+        (NO_TOKEN, true) => {
+            let members = view.state.members();
+            let cluster = request.cluster;
+            return JoinAnswer::Admitted { cluster, members };
+        }
+        // Its log is gone when it joins. As long as Raft takes it for the host that it was, what that host has acknowledged counts.
+        (_, false) if node.metrics().borrow().counts(host) => {
+            return refuse("this host is still being removed: try again in a moment".into());
+        }
+        _ => {}
     }
     let change = Change::Admit {
         token: request.token,
@@ -240,20 +255,6 @@ pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> Jo
         Ok(_) => refuse("the cluster gave no answer".into()),
         Err(error) => refuse(format!("the cluster cannot decide now: {error}")),
     }
-}
-
-/// Whether a host is a member, as of everything that was committed before it asked.
-async fn membership(node: &Node, host: HostId, cluster: ClusterId) -> JoinAnswer {
-    if let Err(error) = node.read_index(Instant::now() + ADMIT_MAX).await {
-        let reason = format!("the cluster cannot say now: {error}");
-        return JoinAnswer::Refused { reason };
-    }
-    let view = node.state().borrow().clone();
-    if view.state.is_without(host) {
-        return JoinAnswer::Stranger;
-    }
-    let members = view.state.members();
-    JoinAnswer::Admitted { cluster, members }
 }
 
 /// The wall clock in milliseconds since 1970, as commands carry it.

@@ -166,6 +166,13 @@ pub(crate) struct Metrics {
     pub(crate) lost: BTreeSet<HostId>,
 }
 
+impl Metrics {
+    /// Whether Raft counts this host, as a voter or a learner.
+    pub(crate) fn counts(&self, host: HostId) -> bool {
+        self.voters.contains(&host) || self.learners.contains(&host)
+    }
+}
+
 /// Why a node cannot open.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {

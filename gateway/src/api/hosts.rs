@@ -115,7 +115,7 @@ pub(super) async fn remove(
         scene.can_go(host).map_err(refused)
     };
     let (host, mut answer) = asked.make(&shared, change, can_go).await?;
-    let there = |scene: &Scene| !scene.is_in_raft(host);
+    let there = |scene: &Scene| !scene.metrics.counts(host);
     let left = deadline.saturating_duration_since(Instant::now());
     let (settled, _) = settle(&shared.gateway, left, there).await;
     answer.settled = Some(settled);

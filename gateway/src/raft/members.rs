@@ -109,8 +109,14 @@ mod tests {
         tests::{Mesh, PATIENCE, deadline, host, put},
     };
     use super::*;
-    use crate::duties::keep_membership;
+    use crate::{duties::keep_membership, join::admit};
 
+    use beemesh_protocol::{
+        ClusterId,
+        mesh::{JoinAnswer, JoinRequest, NO_TOKEN},
+        state::{Change as StateChange, Command, TokenRecord},
+    };
+    use sha2::{Digest, Sha256};
     use tokio::task::JoinSet;
 
     fn set(numbers: &[u8]) -> BTreeSet<HostId> {
@@ -250,6 +256,56 @@ mod tests {
         mesh.same(lost.0[0], last).await;
         assert!(swapped(&metrics.borrow()), "nobody is lost any more");
         duties.shutdown().await;
+        mesh.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_removed_host_comes_back_when_raft_has_let_it_go_and_not_before() {
+        let (mesh, mut duties) = grown(2).await;
+        let mut metrics = mesh.node(1).metrics();
+        let both = metrics.wait_for(|metrics| metrics.voters.len() == 2);
+        drop(tokio::time::timeout(PATIENCE, both).await.unwrap());
+        // From now on nobody keeps Raft's members.
+        duties.shutdown().await;
+        let node = mesh.node(1);
+        let secret = [9; 32];
+        let token = TokenRecord {
+            id: [9; 8],
+            secret_hash: Sha256::digest(secret).into(),
+            expires_ms: u64::MAX,
+            uses: 1,
+        };
+        let changes = [
+            StateChange::PutToken(token),
+            StateChange::RemoveHost { host: host(2) },
+        ];
+        for change in changes {
+            let command = Command { at_ms: 1, change };
+            node.propose(vec![command], deadline()).await.unwrap();
+        }
+        let ask = |token| {
+            let request = JoinRequest {
+                cluster: ClusterId([1; 16]),
+                token,
+                secret,
+                name: "h2".into(),
+                addresses: Vec::new(),
+            };
+            admit(&node, host(2), request)
+        };
+        assert_eq!(ask(NO_TOKEN).await, JoinAnswer::Stranger);
+        let early = ask([9; 8]).await;
+        assert!(
+            matches!(&early, JoinAnswer::Refused { reason } if reason.contains("being removed")),
+            "{early:?}"
+        );
+        node.reconcile_members(&[host(1)]).await.unwrap();
+        let alone = metrics.wait_for(|metrics| !metrics.counts(host(2)));
+        drop(tokio::time::timeout(PATIENCE, alone).await.unwrap());
+        for token in [[9; 8], NO_TOKEN] {
+            let late = ask(token).await;
+            assert!(matches!(late, JoinAnswer::Admitted { .. }), "{late:?}");
+        }
         mesh.close().await;
     }
 }

@@ -67,11 +67,6 @@ impl Scene {
             sentence(&missing),
         ))
     }
-
-    /// Whether Raft still counts the host.
-    pub(in crate::api) fn is_in_raft(&self, host: HostId) -> bool {
-        self.metrics.voters.contains(&host) || self.metrics.learners.contains(&host)
-    }
 }
 
 #[cfg(test)]
