@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use harness::{Cluster, Host, secs, start_agent};
+use harness::{Cluster, Host, secs, start_agent, wait_for};
 
 /// So many, and then back to [`FEW`].
 const MANY: usize = 7;
@@ -27,6 +27,8 @@ fn a_cluster_grows_to_seven_hosts_and_shrinks_to_three_and_loses_nothing() {
     let done = AtomicBool::new(false);
     let acknowledged = thread::scope(|scope| {
         let writer = scope.spawn(|| write(first, &done));
+        // Also when this thread fails: the scope waits for the other.
+        let done = Done(&done);
         let mut members = vec![first];
         for (count, host) in (2..).zip(&cluster.hosts[1..]) {
             let asked = scope.spawn(|| repeat(host, &["join", token]));
@@ -39,7 +41,7 @@ fn a_cluster_grows_to_seven_hosts_and_shrinks_to_three_and_loses_nothing() {
         }
         // The first stays, for the writer asks it; the leader goes whenever it is another.
         while members.len() > FEW {
-            let leader = cluster.leader(first);
+            let leader = the_leader(&cluster, first);
             let goes = if leader.name == first.name {
                 members.len() - 1
             } else {
@@ -56,7 +58,7 @@ fn a_cluster_grows_to_seven_hosts_and_shrinks_to_three_and_loses_nothing() {
             asked.join().unwrap();
             cluster.agree_on(&members, members.len(), members.len());
         }
-        done.store(true, Ordering::Relaxed);
+        drop(done);
         let acknowledged = writer.join().unwrap();
         for host in members {
             let there = host.beemesh(&["get", "manifests", "-o", "json"]).json();
@@ -72,6 +74,15 @@ fn a_cluster_grows_to_seven_hosts_and_shrinks_to_three_and_loses_nothing() {
         acknowledged
     });
     assert!(acknowledged.len() > 50, "{} writes", acknowledged.len());
+}
+
+/// Ends the writer.
+struct Done<'a>(&'a AtomicBool);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Applies one ConfigMap after the other; those that were acknowledged.
@@ -91,8 +102,18 @@ fn write(host: &Host, done: &AtomicBool) -> BTreeSet<String> {
 }
 
 fn kill_the_leader(cluster: &Cluster, asked: &Host) {
-    let leader = cluster.leader(asked);
+    let leader = the_leader(cluster, asked);
     let _ = leader.sh("kill -9 $(pgrep -x beemesh-gateway)");
+}
+
+/// One that is being removed has no name any more, and is not meant.
+fn the_leader<'a>(cluster: &'a Cluster, asked: &Host) -> &'a Host {
+    wait_for("a leader among the members", secs(30), || {
+        let status = asked.status();
+        let name = status["leader"]["name"].as_str();
+        let found = cluster.hosts.iter().find(|host| Some(&*host.name) == name);
+        found.ok_or(status.to_string())
+    })
 }
 
 /// As somebody does who was told that it did not work.
