@@ -28,6 +28,7 @@ use crate::{
     addresses,
     config::{self, Config, Sources},
     dbus::Shown,
+    door::{self, Door},
     exchange::{Asked, Exchange},
     identity::Identity,
     ipc::{self, IpcEvent},
@@ -54,6 +55,7 @@ pub(crate) struct Settings {
     pub(crate) sources: Sources,
     pub(crate) identity: Identity,
     pub(crate) mesh: mesh::Settings,
+    pub(crate) door: door::Settings,
     pub(crate) places: Places,
     /// Bound by the agent itself when systemd passed no socket.
     pub(crate) socket: Option<PathBuf>,
@@ -72,6 +74,7 @@ struct Agent {
     sources: Sources,
     identity: Identity,
     mesh: Mesh,
+    door: Door,
     systemd: Systemd,
     exchange: Exchange,
     units: BTreeMap<String, UnitState>,
@@ -200,6 +203,7 @@ impl Agent {
             listening: mesh.listening(),
             exchange: Exchange::new(mesh.clone()),
             mesh,
+            door: Door::new(settings.door),
             systemd,
             units: BTreeMap::new(),
             listed: false,
@@ -217,6 +221,7 @@ impl Agent {
             ready: false,
         };
         agent.on_addresses();
+        agent.door.keep(agent.config.api_port);
         agent
     }
 
@@ -430,6 +435,7 @@ impl Agent {
                 tracing::info!(config = ?self.config, "configuration read again");
                 self.on_addresses();
                 self.welcome();
+                self.door.keep(self.config.api_port);
             }
             Err(error) => tracing::error!("configuration not changed: {error:#}"),
         }

@@ -30,6 +30,9 @@ pub(crate) struct Arguments {
     /// Podman's socket.
     #[arg(long, hide = true, default_value = "/run/podman/podman.sock")]
     pub(crate) podman: PathBuf,
+    /// The gateway's socket for users elsewhere.
+    #[arg(long, hide = true, default_value = "/run/beemesh/remote.sock")]
+    pub(crate) api: PathBuf,
     /// Listen on this address only.
     #[arg(long, hide = true)]
     pub(crate) listen: Option<IpAddr>,

@@ -41,14 +41,17 @@ pub(crate) struct Config {
     pub(crate) port: u16,
     /// What other hosts should dial; empty for what the listeners report.
     pub(crate) advertise: Vec<IpAddr>,
+    /// TCP port of the API for users elsewhere; without one there is none.
+    pub(crate) api_port: Option<u16>,
 }
 
 #[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct Fragment {
     name: Option<String>,
     port: Option<u16>,
     advertise: Option<Vec<IpAddr>>,
+    api_port: Option<u16>,
 }
 
 /// Reads the configuration. `host_name` is the name when none is configured.
@@ -65,12 +68,15 @@ pub(crate) fn load(sources: &Sources, host_name: &str) -> anyhow::Result<Config>
             name: next.name.or(merged.name),
             port: next.port.or(merged.port),
             advertise: next.advertise.or(merged.advertise),
+            api_port: next.api_port.or(merged.api_port),
         };
     }
     let config = Config {
         name: merged.name.unwrap_or_else(|| host_name.to_owned()),
         port: merged.port.unwrap_or(PORT),
         advertise: merged.advertise.unwrap_or_default(),
+        // 0 switches off what an earlier file has switched on.
+        api_port: merged.api_port.filter(|port| *port > 0),
     };
     check(&config)?;
     Ok(config)
@@ -81,6 +87,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
         name,
         port,
         advertise,
+        api_port,
     } = config;
     let spelled = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     ensure!(
@@ -88,6 +95,10 @@ fn check(config: &Config) -> anyhow::Result<()> {
         "`name` is {name:?}: it must be 1 to {NAME_MAX} letters, digits, dots, dashes or underscores"
     );
     ensure!(*port > 0, "`port` must be 1 to 65535");
+    ensure!(
+        *api_port != Some(*port),
+        "`api-port` is {port}, which is the mesh's `port`"
+    );
     ensure!(
         advertise.len() <= ADVERTISE_MAX,
         "`advertise` names {} addresses, at most {ADVERTISE_MAX} are possible",
@@ -158,6 +169,7 @@ mod tests {
             name: name.to_owned(),
             port,
             advertise: advertise.iter().map(|ip| ip.parse().unwrap()).collect(),
+            api_port: None,
         };
         assert_eq!(loaded("", &[]), Ok(config("h1", 4701, &[])));
         assert_eq!(
@@ -174,7 +186,12 @@ mod tests {
             ),
             Ok(config("b", 6000, &["10.0.0.1", "fd00::1"]))
         );
+        let api_port = |files: &[(&str, &str)]| loaded("", files).map(|config| config.api_port);
+        let on = ("10.toml", "api-port = 7443");
+        assert_eq!(api_port(&[on]), Ok(Some(7443)));
+        assert_eq!(api_port(&[on, ("20.toml", "api-port = 0")]), Ok(None));
         for (text, words) in [
+            ("api-port = 4701", "`api-port` is 4701, which is the mesh's"),
             ("ports = 1", "parse /agent.toml.d/x.toml: "),
             ("port = 0", "`port` must be 1 to 65535"),
             ("name = \"a b\"", "`name` is \"a b\""),

@@ -5,6 +5,7 @@ mod agent;
 mod args;
 mod config;
 mod dbus;
+mod door;
 mod exchange;
 mod identity;
 mod ipc;
@@ -71,6 +72,10 @@ fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
     let config = config::load(&sources, &config::host_name()?).context("read the configuration")?;
     let identity = identity::load_or_make(&arguments.state.join("identity"))?;
     Ok(Settings {
+        door: door::Settings {
+            listen: arguments.listen,
+            socket: arguments.api,
+        },
         mesh: mesh::Settings {
             listen: arguments.listen,
             port: config.port,

@@ -3,11 +3,15 @@
 //! Pure: shapes only. Names are camelCase on the wire; a reader ignores fields that it does not know, so that a newer
 //! gateway can say more.
 
+mod access;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, HostId};
+
+pub use access::{Audit, Audited, ClientConfig, User, UserAnswer, UserRequest, UserRole, Users};
 
 /// The answer to everything that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +47,8 @@ pub enum Code {
     NotFound,
     /// No quorum, no leader or no connection: the same request may succeed later.
     Unavailable,
+    /// The caller may not do that.
+    Forbidden,
     /// The body exceeds its limit.
     TooLarge,
     /// The gateway or something it depends on failed.

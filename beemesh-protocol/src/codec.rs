@@ -160,6 +160,17 @@ macro_rules! table_field {
                 Self::read(got.ok_or(DecodeError::Missing(name))?)
             }
         }
+
+        impl Field for Option<$type> {
+            type Slot = Option<WIPOffset<fb::$table<'static>>>;
+            type Got<'a> = Option<fb::$table<'a>>;
+            fn put(&self, to: &mut Builder) -> Self::Slot {
+                self.as_ref().map(|value| value.write(to))
+            }
+            fn take(got: Self::Got<'_>, _name: &'static str) -> Result<Self, DecodeError> {
+                got.map(<$type>::read).transpose()
+            }
+        }
     };
 }
 

@@ -17,6 +17,9 @@ pub const NO_TOKEN: [u8; 8] = [0; 8];
 /// TCP and UDP port of the mesh.
 pub const PORT: u16 = 4701;
 
+/// TCP port of the remote API.
+pub const API_PORT: u16 = 7443;
+
 /// The first frame on a stream between members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamOpening {

@@ -18,6 +18,31 @@ pub struct Command {
     pub at_ms: u64,
     /// What to change.
     pub change: Change,
+    /// Who asked for it; nothing when a host does this by itself.
+    pub origin: Option<Origin>,
+}
+
+impl Command {
+    /// A change that a host makes by itself, at this time in milliseconds since 1970.
+    #[must_use]
+    pub fn unasked(at_ms: u64, change: Change) -> Self {
+        Self {
+            at_ms,
+            change,
+            origin: None,
+        }
+    }
+}
+
+/// Who asked for a change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Origin {
+    /// The host that was asked.
+    pub host: HostId,
+    /// A user of the remote API, or of that host: `alice`, `uid 0`.
+    pub who: String,
+    /// What is known of the other end: `pid 4711`, `192.0.2.7:40112`.
+    pub from: String,
 }
 
 /// What a command changes.
@@ -86,6 +111,20 @@ pub enum Change {
         /// Whether it is to run nothing.
         drained: bool,
     },
+    /// Makes the authority that issues certificates for the remote API. All certificates of the one before it are void.
+    PutAuthority {
+        /// The new one.
+        authority: Authority,
+        /// The key of the one that it replaces, so that of two hosts that make one at once only one does.
+        replaced: Option<[u8; 32]>,
+    },
+    /// Adds a user of the remote API, or gives one another role and certificate.
+    PutUser(UserRecord),
+    /// Takes a user's certificate back.
+    RevokeUser {
+        /// The user's name.
+        user: String,
+    },
 }
 
 impl Change {
@@ -101,9 +140,12 @@ impl Change {
             | Self::Admit { .. }
             | Self::PutHost(_)
             | Self::RemoveHost { .. } => None,
-            Self::RevokeToken { .. } | Self::LabelHost { .. } | Self::DrainHost { .. } => {
-                Some([0, 2, 0])
-            }
+            Self::RevokeToken { .. }
+            | Self::LabelHost { .. }
+            | Self::DrainHost { .. }
+            | Self::PutAuthority { .. }
+            | Self::PutUser(_)
+            | Self::RevokeUser { .. } => Some([0, 2, 0]),
         }
     }
 }
@@ -134,6 +176,50 @@ pub struct TokenRecord {
     pub expires_ms: u64,
     /// How often it can still be used.
     pub uses: u32,
+}
+
+/// What a user of the remote API may do. Each role may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Role {
+    /// Look: workloads, their output, hosts.
+    Viewer,
+    /// Apply and delete.
+    Deployer,
+    /// Everything: hosts, tokens, users, backups.
+    Admin,
+}
+
+/// A user of the remote API.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct UserRecord {
+    /// Unique.
+    pub name: String,
+    /// What the user may do.
+    pub role: Role,
+    /// SHA-256 of the one certificate, in DER, that is taken from this user.
+    pub certificate: [u8; 32],
+    /// When it was made, in milliseconds since 1970.
+    pub made_ms: u64,
+    /// When it stops working, in milliseconds since 1970.
+    pub expires_ms: u64,
+}
+
+/// What issues the certificates of the remote API.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Authority {
+    /// Its own certificate, in DER.
+    pub certificate: Vec<u8>,
+    /// SHA-256 of the key that `sealed` is encrypted with, which members hand to each other and which is in no log.
+    pub key: [u8; 32],
+    /// Its private key (PKCS #8), encrypted.
+    pub sealed: Vec<u8>,
+}
+
+impl std::fmt::Debug for Authority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Encrypted, and yet nothing for a log.
+        f.debug_struct("Authority").finish_non_exhaustive()
+    }
 }
 
 /// The kinds that Beemesh keeps.
@@ -213,6 +299,32 @@ pub struct ManifestRecord {
     pub objects: Vec<Object>,
 }
 
+/// A change that somebody asked for and that was made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AuditRecord {
+    /// The log index of the change.
+    pub index: u64,
+    /// When it was asked for, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Who asked for it.
+    pub origin: Origin,
+    /// What was done: `manifest applied`.
+    pub what: String,
+    /// To what: `web`.
+    pub name: String,
+}
+
+/// Who may use the remote API, and who changed what.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Access {
+    /// What issues certificates, once somebody needed one.
+    pub authority: Option<Authority>,
+    /// By name.
+    pub users: Vec<UserRecord>,
+    /// The latest changes, the oldest first.
+    pub audit: Vec<AuditRecord>,
+}
+
 /// The whole replicated state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -226,4 +338,6 @@ pub struct Snapshot {
     pub workloads: Vec<WorkloadRecord>,
     /// By id.
     pub tokens: Vec<TokenRecord>,
+    /// What 0.1 does not write.
+    pub access: Option<Access>,
 }

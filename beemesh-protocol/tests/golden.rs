@@ -71,10 +71,11 @@ fn every_committed_file_belongs_to_a_case() {
         .iter()
         .map(|case| format!("{}.bin", case.name))
         .collect();
-    expected.extend(["token.line".to_owned(), "values.rs".to_owned()]);
+    expected.insert("token.line".to_owned());
     let found = fs::read_dir(folder()).unwrap();
     let found: BTreeSet<_> = found
         .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .filter(|name| !name.ends_with(".rs"))
         .collect();
     assert_eq!(found, expected);
 }
@@ -179,7 +180,7 @@ proptest! {
         let object = Object {
             kind: Kind::Pod, namespace: "default".into(), name, body, hash, references: vec![], replicas, selector,
         };
-        let command = Command { at_ms, change: Change::Apply { manifest, objects: vec![object] } };
+        let command = Command { at_ms, change: Change::Apply { manifest, objects: vec![object] }, origin: None };
         let mut bytes = command.encode().to_vec();
         prop_assert_eq!(Command::decode(&bytes), Ok(command));
         for (at, byte) in damage {

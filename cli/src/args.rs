@@ -21,6 +21,15 @@ pub(crate) struct Args {
     /// The socket of this host's gateway
     #[arg(long, global = true, value_name = "PATH", env = "BEEMESH_SOCKET", default_value = SOCKET)]
     pub(crate) socket: PathBuf,
+    /// Asks a cluster elsewhere, as the user for whom `user create` printed this file
+    #[arg(
+        long,
+        global = true,
+        value_name = "FILE",
+        env = "BEEMESH_CONFIG",
+        conflicts_with = "socket"
+    )]
+    pub(crate) config: Option<PathBuf>,
     /// How long the gateway and the cluster may take to answer, such as 30s or 2m
     #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub(crate) timeout: Duration,
@@ -36,7 +45,7 @@ pub(crate) enum Command {
     /// it is done, or nothing.
     #[command(after_help = EXIT_CODES)]
     Apply(Apply),
-    /// Shows workloads, hosts or manifests
+    /// Shows workloads, hosts, manifests or who changed what
     Get(Get),
     /// Shows what this host knows of itself and the cluster, even without a quorum
     Status(Output),
@@ -56,6 +65,9 @@ pub(crate) enum Command {
     /// Makes tokens for new hosts, lists them and takes them back
     #[command(subcommand)]
     Token(Token),
+    /// Makes users who can ask from elsewhere, lists them and takes their certificates back
+    #[command(subcommand)]
+    User(User),
     /// Makes this host a member of the cluster that made the token
     Join(Join),
     /// Prints completions for a shell
@@ -110,6 +122,8 @@ pub(crate) enum What {
     /// What was applied
     #[value(alias = "manifest")]
     Manifests,
+    /// Who changed what: the latest thousand changes
+    Audit,
 }
 
 #[derive(Debug, clap::Args)]
@@ -235,6 +249,52 @@ pub(crate) enum Token {
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum User {
+    /// Prints the configuration with which a new user asks from elsewhere: `beemesh --config FILE`
+    ///
+    /// For a user who exists, it is a new certificate, and the one before it is void. A host takes such requests where `api-port`
+    /// is set in /etc/beemesh/agent.toml.d.
+    Create {
+        /// The user
+        name: String,
+        /// What the user may do
+        #[arg(long)]
+        role: Role,
+        /// How long the certificate is good for
+        #[arg(long, value_name = "TIME", default_value = "365d", value_parser = duration)]
+        ttl: Duration,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Shows the users
+    List(Output),
+    /// Takes a user's certificate back, and ends the connections
+    Revoke {
+        /// The user
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
+    /// Revokes all, and makes what issues certificates anew
+    ///
+    /// After the theft of a disk or the removal of a host that is not trusted: both know the key that issues certificates.
+    Reset {
+        #[command(flatten)]
+        output: Output,
+    },
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Role {
+    /// Looks at workloads, their output and hosts
+    Viewer,
+    /// Applies and deletes, too
+    Deployer,
+    /// May do everything that can be done from elsewhere
+    Admin,
 }
 
 #[derive(Debug, clap::Args)]

@@ -1,4 +1,4 @@
-//! HTTP/1.1 to the gateway of this host, over its unix socket.
+//! HTTP/1.1 to the gateway of this host, over its unix socket, or to one elsewhere.
 //!
 //! Shell. While the gateway is being started or restarted, or the cluster is choosing a leader, a request is tried again
 //! until its time is over; a change whose fate is unknown is only sent again if repeating it does no harm.
@@ -16,11 +16,16 @@ use hyper::{Method, Request, Response, StatusCode, body::Incoming, client::conn:
 use hyper_util::rt::TokioIo;
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     net::UnixStream,
     time::{Instant, sleep, timeout_at},
 };
 
-use crate::{live::Live, trouble::Trouble};
+use crate::{
+    live::Live,
+    remote::{self, Remote},
+    trouble::Trouble,
+};
 
 /// The first and the longest pause between two attempts.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
@@ -35,8 +40,27 @@ const TIMEOUT_MAX_SECONDS: u64 = 60;
 /// A way to the gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
-    socket: PathBuf,
+    way: Way,
     timeout: Duration,
+}
+
+/// Where the gateway is.
+#[derive(Debug, Clone)]
+pub(crate) enum Way {
+    /// On this host.
+    Socket(PathBuf),
+    /// Elsewhere.
+    Remote(Remote),
+}
+
+impl Way {
+    /// For messages.
+    fn name(&self) -> String {
+        match self {
+            Way::Socket(path) => path.display().to_string(),
+            Way::Remote(remote) => remote.name(),
+        }
+    }
 }
 
 /// One request.
@@ -162,11 +186,8 @@ enum Attempt {
 }
 
 impl Client {
-    pub(crate) fn new(socket: &Path, timeout: Duration) -> Self {
-        Self {
-            socket: socket.to_owned(),
-            timeout,
-        }
+    pub(crate) fn new(way: Way, timeout: Duration) -> Self {
+        Self { way, timeout }
     }
 
     /// Sends a request and reads its answer as JSON.
@@ -201,9 +222,16 @@ impl Client {
                     trouble
                 }
                 Err(Attempt::Final(trouble)) => return Err(trouble),
-                Err(Attempt::NotSent(reason)) => Trouble::unreachable(reason).hint(
-                    "`systemctl status beemesh-agent beemesh-gateway` shows whether they run",
-                ),
+                Err(Attempt::NotSent(reason)) => {
+                    Trouble::unreachable(reason).hint(match self.way {
+                        Way::Socket(_) => {
+                            "`systemctl status beemesh-agent beemesh-gateway` shows whether they run"
+                        }
+                        Way::Remote(_) => {
+                            "`api-port = 7443` in /etc/beemesh/agent.toml.d opens a host's port, and its firewall must let it pass"
+                        }
+                    })
+                }
                 Err(Attempt::Broke(reason)) => {
                     let trouble = Trouble::unreachable(reason);
                     if !ask.repeatable {
@@ -224,12 +252,11 @@ impl Client {
     }
 
     async fn attempt(&self, ask: &Ask, deadline: Instant) -> Result<Response<Incoming>, Attempt> {
-        let stream = UnixStream::connect(&self.socket).await;
-        let stream = stream.map_err(|error| self.not_connected(&error))?;
+        let stream = self.connect().await?;
         let broke = |error: &dyn std::fmt::Display| {
             Attempt::Broke(format!(
                 "the connection to the gateway at {} broke: {error}",
-                self.socket.display()
+                self.way.name()
             ))
         };
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
@@ -248,27 +275,50 @@ impl Client {
         let answer = timeout_at(deadline + SLACK + ask.extra, sender.send_request(request));
         match answer.await {
             Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) if remote::is_refusal(&error) => Err(Attempt::Final(
+                Trouble::failed("the hosts do not take this certificate: it is of another cluster, or all were reset")
+                    .hint("an administrator makes a new one with `beemesh user create`"),
+            )),
             Ok(Err(error)) => Err(broke(&error)),
             Err(_) => Err(Attempt::Final(Trouble::unreachable(format!(
                 "the gateway at {} does not answer",
-                self.socket.display()
+                self.way.name()
             )))),
         }
     }
 
-    fn not_connected(&self, error: &io::Error) -> Attempt {
-        let socket = self.socket.display();
-        let message = match error.kind() {
-            io::ErrorKind::NotFound => format!("no gateway listens at {socket}"),
-            io::ErrorKind::ConnectionRefused => format!("the gateway at {socket} does not run now"),
-            _ => format!("connect to the gateway at {socket}: {error}"),
-        };
-        match error.kind() {
+    async fn connect(&self) -> Result<Box<dyn Stream>, Attempt> {
+        match &self.way {
+            Way::Socket(socket) => match UnixStream::connect(socket).await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(error) => Err(not_connected(socket, &error)),
+            },
+            Way::Remote(remote) => match remote.connect().await {
+                Ok(stream) => Ok(Box::new(stream)),
+                Err(reason) => Err(Attempt::NotSent(format!("no host can be asked: {reason}"))),
+            },
+        }
+    }
+}
+
+/// Either kind of connection.
+trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
+
+fn not_connected(path: &Path, error: &io::Error) -> Attempt {
+    let socket = path.display();
+    let message = match error.kind() {
+        io::ErrorKind::NotFound => format!("no gateway listens at {socket}"),
+        io::ErrorKind::ConnectionRefused => format!("the gateway at {socket} does not run now"),
+        _ => format!("connect to the gateway at {socket}: {error}"),
+    };
+    match error.kind() {
             io::ErrorKind::PermissionDenied => Attempt::Final(Trouble::unreachable(message).hint(
                 "members of group `beemesh` may use it: `sudo usermod -aG beemesh $USER`, then log in again",
             )),
             // Without even the folder there is no Beemesh on this host to wait for.
-            io::ErrorKind::NotFound if !self.socket.parent().is_some_and(Path::exists) => {
+            io::ErrorKind::NotFound if !path.parent().is_some_and(Path::exists) => {
                 Attempt::Final(
                     Trouble::unreachable(message)
                         .hint("`systemctl enable --now beemesh-agent` starts Beemesh on this host"),
@@ -276,7 +326,6 @@ impl Client {
             }
             _ => Attempt::NotSent(message),
         }
-    }
 }
 
 async fn whole(answer: Response<Incoming>) -> Result<Bytes, String> {

@@ -10,6 +10,7 @@ mod host;
 mod join;
 mod logs;
 mod token;
+mod user;
 
 use std::{
     io::{self, Read as _, Write as _},
@@ -26,8 +27,9 @@ use tokio::time::sleep;
 
 use crate::{
     args::{Args, Command},
-    client::{Ask, Client},
+    client::{Ask, Client, Way},
     live::Live,
+    remote::Remote,
     trouble::Trouble,
 };
 
@@ -37,7 +39,11 @@ const FILE_MAX: u64 = 1 << 20;
 const TURN: Duration = Duration::from_millis(100);
 
 pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
-    let client = Client::new(&args.socket, args.timeout);
+    let way = match &args.config {
+        Some(file) if needs_gateway(&args.command) => Way::Remote(Remote::load(file)?),
+        _ => Way::Socket(args.socket),
+    };
+    let client = Client::new(way, args.timeout);
     match args.command {
         Command::Apply(apply) => apply::run(&client, apply).await,
         Command::Get(get) => get::run(&client, get).await,
@@ -47,6 +53,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
         Command::Host(host) => host::run(&client, host).await,
         Command::Backup => backup::backup(&client).await,
         Command::Restore(restore) => backup::restore(&client, restore).await,
+        Command::User(user) => user::run(&client, user).await,
         Command::Token(token) => token::run(&client, token).await,
         Command::Join(join) => join::run(&client, join).await,
         Command::Completion { shell } => {
@@ -55,6 +62,10 @@ pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
             print(&text)
         }
     }
+}
+
+fn needs_gateway(command: &Command) -> bool {
+    !matches!(command, Command::Completion { .. })
 }
 
 /// Asks, and shows that something is being done.

@@ -1,4 +1,4 @@
-//! `beemesh`: the command line. It talks to the gateway of its host and needs nothing but that socket.
+//! `beemesh`: the command line. It talks to the gateway of its host, over a socket, or to one elsewhere, over TLS.
 //!
 //! Wiring: reads the arguments, runs one command, says what failed. Exit codes: 0 done, 1 failed, 2 usage, 3 the
 //! gateway cannot be reached.
@@ -8,6 +8,7 @@ mod client;
 mod cmd;
 mod follow;
 mod live;
+mod remote;
 mod render;
 mod trouble;
 

@@ -2,12 +2,16 @@
 //!
 //! Pure: answers of the API in, text out.
 
+mod access;
+
 use std::time::Duration;
 
 use beemesh_protocol::api::{
     Action, Applied, AppliedObject, Deleted, Host, HostChanged, JoinToken, Manifest, Phase,
     Restored, Revoked, Role, Status, Workload, WorkloadHost,
 };
+
+pub(crate) use access::{audit, users};
 
 /// Hosts share a line up to this width, in characters.
 const LINE_MAX: usize = 100;
@@ -369,8 +373,8 @@ fn rough(time: Duration) -> String {
     }
 }
 
-pub(crate) fn revoked(id: &str, revoked: &Revoked) -> String {
-    format!("token {id}{GAP}revoked{GAP}{}\n", committed(revoked.index))
+pub(crate) fn revoked(what: &str, id: &str, revoked: &Revoked) -> String {
+    format!("{what} {id}{GAP}revoked{GAP}{}\n", committed(revoked.index))
 }
 
 pub(crate) fn status(status: &Status) -> String {

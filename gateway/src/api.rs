@@ -1,6 +1,6 @@
 //! The user's way in: HTTP/1.1 with JSON on a unix socket, and the part of it that other hosts may use.
 //!
-//! Wiring. [`serve`] answers local callers, [`serve_stream`] a peer's request over the mesh. What an answer says is
+//! Wiring. [`serve`] answers local callers, [`serve_remote`] users elsewhere, [`serve_stream`] a peer's request over the mesh. What an answer says is
 //! decided by the pure [`render`]; [`change`], [`read`], [`events`] and [`logs`] fetch what it is made of and carry out
 //! what was asked. A request ends within the time it names, its body and its bytes in flight are bounded, and every
 //! failure is JSON with words for a person.
@@ -12,12 +12,15 @@ mod events;
 mod hosts;
 mod logs;
 mod read;
+mod remote;
 mod render;
 mod request;
+mod roles;
 mod server;
 mod since;
 mod tokens;
 mod trail;
+mod users;
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -33,6 +36,7 @@ use tokio::sync::{Semaphore, watch};
 use crate::{join::Joiner, link::Link, observe, raft::Node};
 
 use error::ApiError;
+pub(crate) use remote::{listen as listen_remote, serve as serve_remote};
 pub(crate) use server::{serve, serve_stream};
 
 /// Manifests that are parsed at once: a file of 1 MiB costs some tens of MiB and up to a second of one core.
@@ -88,13 +92,23 @@ impl Gateway {
     }
 }
 
+impl Shared {
+    fn new(gateway: Gateway) -> Self {
+        Self {
+            gateway,
+            parsing: Arc::new(Semaphore::new(PARSING_MAX)),
+            trail: trail::Trail::start(),
+        }
+    }
+}
+
 /// The routes for local callers.
 pub(crate) fn router(gateway: Gateway) -> Router {
-    let shared = Shared {
-        gateway,
-        parsing: Arc::new(Semaphore::new(PARSING_MAX)),
-        trail: trail::Trail::start(),
-    };
+    routes().with_state(Shared::new(gateway))
+}
+
+/// All routes; who may use which from elsewhere, [`roles`] says.
+fn routes() -> Router<Shared> {
     Router::new()
         .route("/healthz", get(read::healthz))
         .route("/v1/apply", post(change::apply))
@@ -119,16 +133,20 @@ pub(crate) fn router(gateway: Gateway) -> Router {
         .route("/v1/restore", post(backup::restore))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
+        .route("/v1/users", get(users::list).post(users::create))
+        .route("/v1/users/{name}", delete(users::revoke))
+        .route("/v1/authority", put(users::reset))
+        .route("/v1/audit", get(users::audit))
         .route("/v1/join", post(change::join))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .with_state(shared)
 }
 
-/// The routes for other members: what only this host can tell.
+/// The routes for other members: what only this host can tell, and what no log holds.
 fn peer_router(gateway: Gateway) -> Router {
     Router::new()
         .route("/v1/workloads/{name}/logs", get(logs::own_logs))
+        .route("/v1/sealing-keys/{id}", get(users::sealing_key))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
         .with_state(gateway)

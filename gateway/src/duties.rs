@@ -89,10 +89,7 @@ async fn found_once(node: &Node, host: HostId, welcome: &Welcome) -> anyhow::Res
             drained: false,
         },
     };
-    let command = Command {
-        at_ms: now_ms(),
-        change,
-    };
+    let command = Command::unasked(now_ms(), change);
     node.found(command, Instant::now() + FOUND_MAX).await?;
     Ok(ClusterId(cluster))
 }
@@ -290,10 +287,7 @@ pub(crate) async fn keep_address(link: Link, node: Node, host: HostId) {
             address_change(host, welcome.as_ref(), &view)
         };
         if let Some(change) = change {
-            let command = Command {
-                at_ms: now_ms(),
-                change,
-            };
+            let command = Command::unasked(now_ms(), change);
             if let Err(error) = node
                 .propose(vec![command], Instant::now() + ADDRESS_MAX)
                 .await

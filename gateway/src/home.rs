@@ -1,7 +1,7 @@
 //! The gateway's folder: who this host is, and a join that is under way.
 //!
 //! Shell. Owns `host` (the host's key, so that consensus starts without the agent), `joining` (the cluster this host
-//! was admitted to, with the members to expect, until its own admission arrives) and `removed` (that a member said that this
+//! was admitted to, with the members to expect, until its own admission arrives) `sealing-*` (what seals the cluster's authority) and `removed` (that a member said that this
 //! host is none any more, which its own log does not say). All are written durably: a power cut leaves the old file or the new one.
 
 use std::{
@@ -12,6 +12,11 @@ use std::{
 
 use beemesh_protocol::{ClusterId, HostId, ipc::Member};
 use serde::{Deserialize, Serialize};
+
+use crate::{
+    authority::{SealingKey, key_id},
+    keys::hex,
+};
 
 /// The folder and what lies in it.
 #[derive(Debug, Clone)]
@@ -164,6 +169,27 @@ impl Home {
         Ok(())
     }
 
+    /// The key of this id that seals an authority, if this host has it.
+    pub(crate) fn sealing_key(&self, id: [u8; 32]) -> Result<Option<SealingKey>, HomeError> {
+        let path = self.sealing_path(&id);
+        let Some(bytes) = read(&path)? else {
+            return Ok(None);
+        };
+        let key = SealingKey::try_from(bytes.as_slice()).ok();
+        let key = key.filter(|key| key_id(key) == id);
+        let wrong = || self.damaged(&path, &"not the key of its name");
+        key.map(Some).ok_or_else(wrong)
+    }
+
+    /// Keeps a key that seals an authority, beside those of authorities before it.
+    pub(crate) fn set_sealing_key(&self, key: &SealingKey) -> Result<(), HomeError> {
+        replace(&self.sealing_path(&key_id(key)), key)
+    }
+
+    fn sealing_path(&self, id: &[u8; 32]) -> PathBuf {
+        self.dir.join(format!("sealing-{}", hex(id)))
+    }
+
     /// Whether this host was told that it is no member any more.
     pub(crate) fn removed(&self) -> Result<bool, HomeError> {
         Ok(read(&self.dir.join("removed"))?.is_some())
@@ -256,6 +282,23 @@ mod tests {
             (Some(HostId([3; 32])), None)
         );
         assert!(!home.removed().unwrap(), "it is a member again");
+    }
+
+    #[test]
+    fn a_sealing_key_is_found_by_its_id_and_not_believed_under_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let home = Home::open(dir.path()).unwrap();
+        let (one, other) = ([1; 32], [2; 32]);
+        home.set_sealing_key(&one).unwrap();
+        assert_eq!(home.sealing_key(key_id(&one)).unwrap(), Some(one));
+        assert_eq!(home.sealing_key(key_id(&other)).unwrap(), None);
+        fs::rename(
+            home.sealing_path(&key_id(&one)),
+            home.sealing_path(&key_id(&other)),
+        )
+        .unwrap();
+        let error = home.sealing_key(key_id(&other)).unwrap_err();
+        assert!(matches!(error, HomeError::Damaged { .. }), "{error}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use beemesh_protocol::{
     ipc::{Done, Member, Request},
     mesh::{Contact, JoinAnswer, JoinRequest, NO_TOKEN},
     peer::Outcome,
-    state::{Change, Command, Host},
+    state::{Change, Command, Host, Origin},
     token::Token,
 };
 use sha2::{Digest, Sha256};
@@ -27,6 +27,7 @@ use crate::{
     home::{Home, HomeError, Joining},
     link::Link,
     raft::Node,
+    state::token_id,
 };
 
 /// An applicant is answered within this time; the new host's agent waits a little longer.
@@ -233,6 +234,11 @@ pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> Jo
     let command = Command {
         at_ms: now_ms(),
         change,
+        origin: Some(Origin {
+            host: node.host(),
+            who: format!("join token {}", token_id(&request.token)),
+            from: host.to_string(),
+        }),
     };
     let committed = node
         .propose(vec![command], Instant::now() + ADMIT_MAX)

@@ -4,11 +4,13 @@
 
 mod absence;
 mod api;
+mod authority;
 mod config;
 mod duties;
 mod execute;
 mod home;
 mod join;
+mod keys;
 mod link;
 mod observe;
 mod place;
@@ -46,6 +48,9 @@ use crate::{
     observe::Observer,
     raft::Node,
 };
+
+/// Where the agent passes connections of users elsewhere on, beside the socket for users of this host.
+const REMOTE: &str = "remote.sock";
 
 /// How a run of the gateway ended.
 enum Ending {
@@ -94,6 +99,11 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     let (gateway, mine) = open(&config, &home, &link, host, removed).await?;
     let listener = listen(&config.api)?;
     let stop = CancellationToken::new();
+    let remote = config.api.with_file_name(REMOTE);
+    let remote =
+        api::listen_remote(&remote).with_context(|| format!("listen on {}", remote.display()))?;
+    tokio::spawn(api::serve_remote(remote, gateway.clone(), stop.clone()));
+    tokio::spawn(keys::keep(gateway.clone()));
     let api = tokio::spawn(api::serve(listener, gateway.clone(), stop.clone()));
     let fresh = joining.is_none();
     if fresh {

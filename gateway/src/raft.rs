@@ -302,6 +302,11 @@ impl Node {
         self.inner.pristine
     }
 
+    /// This host.
+    pub(crate) fn host(&self) -> HostId {
+        self.inner.host
+    }
+
     /// The replicated state, published after every applied batch.
     pub(crate) fn state(&self) -> watch::Receiver<Arc<View>> {
         self.inner.view.clone()

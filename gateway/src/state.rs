@@ -4,6 +4,7 @@
 //! Output: an [`Outcome`], and the state that the API reads and the reconciler works towards. A refused command changes
 //! nothing. Cloning is cheap: the parts are shared until one of them changes.
 
+mod access;
 mod apply;
 mod snapshot;
 
@@ -12,10 +13,12 @@ use std::{collections::BTreeMap, sync::Arc};
 use beemesh_protocol::{
     ClusterId, HostId,
     peer::{Outcome, Refusal},
-    state::{Change, Command, Host, Kind, Object, TokenRecord},
+    state::{AuditRecord, Authority, Change, Command, Host, Kind, Object, TokenRecord, UserRecord},
 };
 use beemesh_quadlet::manifest::{is_workload, workload_name};
-use rpds::RedBlackTreeMapSync;
+use rpds::{QueueSync, RedBlackTreeMapSync};
+
+pub(crate) use access::{changed, deed, token_id};
 
 /// Members of one cluster. Beyond it a single Raft group is the wrong tool.
 pub(crate) const HOSTS_MAX: usize = 256;
@@ -93,12 +96,17 @@ pub(crate) struct State {
     objects: Map<Key, Owned>,
     workloads: Map<String, Workload>,
     tokens: Arc<BTreeMap<[u8; 8], TokenRecord>>,
+    authority: Option<Arc<Authority>>,
+    users: Arc<BTreeMap<String, UserRecord>>,
+    audit: QueueSync<Arc<AuditRecord>>,
 }
 
 impl State {
     /// Applies one command that was committed at `index`.
     pub(crate) fn apply(&mut self, index: u64, command: &Command) -> Outcome {
         let at_ms = command.at_ms;
+        let asked = command.origin.is_some();
+        let subject = asked.then(|| self.subject(&command.change));
         let result = match &command.change {
             Change::Found { cluster, host } => self.found(*cluster, host),
             Change::Apply { manifest, objects } => {
@@ -117,8 +125,18 @@ impl State {
             Change::RevokeToken { token } => self.revoke_token(token),
             Change::LabelHost { host, set, remove } => self.label_host(*host, set, remove),
             Change::DrainHost { host, drained } => self.drain_host(*host, *drained),
+            Change::PutAuthority {
+                authority,
+                replaced,
+            } => self.put_authority(authority, *replaced),
+            Change::PutUser(user) => self.put_user(user),
+            Change::RevokeUser { user } => self.revoke_user(user),
         };
-        result.unwrap_or_else(Outcome::Refused)
+        let outcome = result.unwrap_or_else(Outcome::Refused);
+        if let Some(subject) = subject.filter(|_| changed(&outcome)) {
+            self.note(index, command, subject);
+        }
+        outcome
     }
 
     /// What `apply` would answer, with nothing changed.

@@ -37,6 +37,13 @@ impl<T: 'static> Slot for WIPOffset<T> {
     }
 }
 
+impl<T: 'static> Slot for Option<WIPOffset<T>> {
+    type Arg<'x> = Self;
+    fn arg(&self) -> Self {
+        *self
+    }
+}
+
 /// A FlatBuffers struct and the owned type that it holds.
 pub(super) trait Fixed: Sized {
     type Struct: 'static;

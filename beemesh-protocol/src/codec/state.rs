@@ -9,8 +9,8 @@ use super::{
     table_field, union,
 };
 use crate::state::{
-    Change, Command, Host, Kind, ManifestRecord, Object, Reference, Snapshot, TokenRecord,
-    WorkloadRecord,
+    Access, AuditRecord, Authority, Change, Command, Host, Kind, ManifestRecord, Object, Origin,
+    Reference, Role, Snapshot, TokenRecord, UserRecord, WorkloadRecord,
 };
 
 messages! {
@@ -38,7 +38,10 @@ fn snapshot_size(snapshot: &Snapshot) -> usize {
     let objects: usize = manifests
         .map(|m| SIZE_TYPICAL + objects_size(&m.objects))
         .sum();
-    let others = snapshot.hosts.len() + snapshot.workloads.len() + snapshot.tokens.len() + 1;
+    let access = snapshot.access.as_ref();
+    let records = access.map_or(0, |access| access.users.len() + access.audit.len() + 8);
+    let others =
+        records + snapshot.hosts.len() + snapshot.workloads.len() + snapshot.tokens.len() + 1;
     objects + others * SIZE_TYPICAL
 }
 
@@ -54,6 +57,18 @@ table! { Object = Object(ObjectArgs) "object" {
     kind, namespace, name, body, hash, references, replicas, selector
 } }
 
+choice! { Role = Role { Viewer, Deployer, Admin } }
+
+table! { UserRecord = UserRecord(UserRecordArgs) "user_record" { name, role, certificate, made_ms, expires_ms } }
+
+table! { Authority = Authority(AuthorityArgs) "authority" { certificate, key, sealed } }
+
+table! { Origin = Origin(OriginArgs) "origin" { host, who, from } }
+
+table! { AuditRecord = AuditRecord(AuditRecordArgs) "audit_record" { index, at_ms, origin, what, name } }
+
+table! { Access = Access(AccessArgs) "access" { authority, users, audit } }
+
 union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record Found { cluster, host } = ChangeFound(ChangeFoundArgs) body_as_found;
     record Apply { manifest, objects } = ChangeApply(ChangeApplyArgs) body_as_apply;
@@ -64,14 +79,19 @@ union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record RevokeToken { token } = ChangeRevokeToken(ChangeRevokeTokenArgs) body_as_revoke_token;
     record LabelHost { host, set, remove } = ChangeLabelHost(ChangeLabelHostArgs) body_as_label_host;
     record DrainHost { host, drained } = ChangeDrainHost(ChangeDrainHostArgs) body_as_drain_host;
+    record PutAuthority { authority, replaced } = ChangePutAuthority(ChangePutAuthorityArgs) body_as_put_authority;
+    record RevokeUser { user } = ChangeRevokeUser(ChangeRevokeUserArgs) body_as_revoke_user;
+    table PutUser body_as_put_user;
     table PutToken body_as_put_token;
     table PutHost body_as_put_host;
 }
 
-table! { Command = Command(CommandArgs) "command" { at_ms, change } }
+table! { Command = Command(CommandArgs) "command" { at_ms, change, origin } }
 
 table! { WorkloadRecord = WorkloadRecord(WorkloadRecordArgs) "workload_record" { workload, revision, index, at_ms } }
 
 table! { ManifestRecord = ManifestRecord(ManifestRecordArgs) "manifest_record" { manifest, index, at_ms, objects } }
 
-table! { Snapshot = Snapshot(SnapshotArgs) "snapshot" { cluster, hosts, manifests, workloads, tokens } }
+table! { Snapshot = Snapshot(SnapshotArgs) "snapshot" {
+    cluster, hosts, manifests, workloads, tokens, access
+} }

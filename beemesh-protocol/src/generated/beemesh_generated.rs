@@ -993,12 +993,104 @@ impl<'a> ::flatbuffers::Verifiable for Kind {
 
 impl ::flatbuffers::SimpleToVerifyInSlice for Kind {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MIN_CHANGE_BODY: u8 = 0;
+pub const ENUM_MIN_ROLE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_CHANGE_BODY: u8 = 11;
+pub const ENUM_MAX_ROLE: u8 = 3;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 12] = [
+pub const ENUM_VALUES_ROLE: [Role; 4] = [
+  Role::Unset,
+  Role::Viewer,
+  Role::Deployer,
+  Role::Admin,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct Role(pub u8);
+#[allow(non_upper_case_globals)]
+impl Role {
+  pub const Unset: Self = Self(0);
+  pub const Viewer: Self = Self(1);
+  pub const Deployer: Self = Self(2);
+  pub const Admin: Self = Self(3);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 3;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Viewer,
+    Self::Deployer,
+    Self::Admin,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Viewer => Some("Viewer"),
+      Self::Deployer => Some("Deployer"),
+      Self::Admin => Some("Admin"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for Role {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for Role {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for Role {
+    type Output = Role;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for Role {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Role {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Role {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_CHANGE_BODY: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_CHANGE_BODY: u8 = 14;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 15] = [
   ChangeBody::NONE,
   ChangeBody::Found,
   ChangeBody::Apply,
@@ -1011,6 +1103,9 @@ pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 12] = [
   ChangeBody::RevokeToken,
   ChangeBody::LabelHost,
   ChangeBody::DrainHost,
+  ChangeBody::PutAuthority,
+  ChangeBody::PutUser,
+  ChangeBody::RevokeUser,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -1030,9 +1125,12 @@ impl ChangeBody {
   pub const RevokeToken: Self = Self(9);
   pub const LabelHost: Self = Self(10);
   pub const DrainHost: Self = Self(11);
+  pub const PutAuthority: Self = Self(12);
+  pub const PutUser: Self = Self(13);
+  pub const RevokeUser: Self = Self(14);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 11;
+  pub const ENUM_MAX: u8 = 14;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Found,
@@ -1046,6 +1144,9 @@ impl ChangeBody {
     Self::RevokeToken,
     Self::LabelHost,
     Self::DrainHost,
+    Self::PutAuthority,
+    Self::PutUser,
+    Self::RevokeUser,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -1062,6 +1163,9 @@ impl ChangeBody {
       Self::RevokeToken => Some("RevokeToken"),
       Self::LabelHost => Some("LabelHost"),
       Self::DrainHost => Some("DrainHost"),
+      Self::PutAuthority => Some("PutAuthority"),
+      Self::PutUser => Some("PutUser"),
+      Self::RevokeUser => Some("RevokeUser"),
       _ => None,
     }
   }
@@ -8795,6 +8899,509 @@ impl ::core::fmt::Debug for ChangeDrainHost<'_> {
       ds.finish()
   }
 }
+pub enum UserRecordOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct UserRecord<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for UserRecord<'a> {
+  type Inner = UserRecord<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> UserRecord<'a> {
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
+  pub const VT_ROLE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_CERTIFICATE: ::flatbuffers::VOffsetT = 8;
+  pub const VT_MADE_MS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_EXPIRES_MS: ::flatbuffers::VOffsetT = 12;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    UserRecord { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args UserRecordArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<UserRecord<'bldr>> {
+    let mut builder = UserRecordBuilder::new(_fbb);
+    builder.add_expires_ms(args.expires_ms);
+    builder.add_made_ms(args.made_ms);
+    if let Some(x) = args.certificate { builder.add_certificate(x); }
+    if let Some(x) = args.name { builder.add_name(x); }
+    builder.add_role(args.role);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn name(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UserRecord::VT_NAME, None)}
+  }
+  #[inline]
+  pub fn role(&self) -> Role {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Role>(UserRecord::VT_ROLE, Some(Role::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn certificate(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(UserRecord::VT_CERTIFICATE, None)}
+  }
+  #[inline]
+  pub fn made_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(UserRecord::VT_MADE_MS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn expires_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(UserRecord::VT_EXPIRES_MS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for UserRecord<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
+     .visit_field::<Role>("role", Self::VT_ROLE, false)?
+     .visit_field::<Bytes32>("certificate", Self::VT_CERTIFICATE, false)?
+     .visit_field::<u64>("made_ms", Self::VT_MADE_MS, false)?
+     .visit_field::<u64>("expires_ms", Self::VT_EXPIRES_MS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct UserRecordArgs<'a> {
+    pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub role: Role,
+    pub certificate: Option<&'a Bytes32>,
+    pub made_ms: u64,
+    pub expires_ms: u64,
+}
+impl<'a> Default for UserRecordArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    UserRecordArgs {
+      name: None,
+      role: Role::Unset,
+      certificate: None,
+      made_ms: 0,
+      expires_ms: 0,
+    }
+  }
+}
+
+pub struct UserRecordBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UserRecordBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UserRecord::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_role(&mut self, role: Role) {
+    self.fbb_.push_slot::<Role>(UserRecord::VT_ROLE, role, Role::Unset);
+  }
+  #[inline]
+  pub fn add_certificate(&mut self, certificate: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(UserRecord::VT_CERTIFICATE, certificate);
+  }
+  #[inline]
+  pub fn add_made_ms(&mut self, made_ms: u64) {
+    self.fbb_.push_slot::<u64>(UserRecord::VT_MADE_MS, made_ms, 0);
+  }
+  #[inline]
+  pub fn add_expires_ms(&mut self, expires_ms: u64) {
+    self.fbb_.push_slot::<u64>(UserRecord::VT_EXPIRES_MS, expires_ms, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> UserRecordBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    UserRecordBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<UserRecord<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for UserRecord<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("UserRecord");
+      ds.field("name", &self.name());
+      ds.field("role", &self.role());
+      ds.field("certificate", &self.certificate());
+      ds.field("made_ms", &self.made_ms());
+      ds.field("expires_ms", &self.expires_ms());
+      ds.finish()
+  }
+}
+pub enum AuthorityOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Authority<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Authority<'a> {
+  type Inner = Authority<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Authority<'a> {
+  pub const VT_CERTIFICATE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_KEY: ::flatbuffers::VOffsetT = 6;
+  pub const VT_SEALED: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Authority { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AuthorityArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Authority<'bldr>> {
+    let mut builder = AuthorityBuilder::new(_fbb);
+    if let Some(x) = args.sealed { builder.add_sealed(x); }
+    if let Some(x) = args.key { builder.add_key(x); }
+    if let Some(x) = args.certificate { builder.add_certificate(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn certificate(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Authority::VT_CERTIFICATE, None)}
+  }
+  #[inline]
+  pub fn key(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(Authority::VT_KEY, None)}
+  }
+  #[inline]
+  pub fn sealed(&self) -> Option<::flatbuffers::Vector<'a, u8>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u8>>>(Authority::VT_SEALED, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Authority<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("certificate", Self::VT_CERTIFICATE, false)?
+     .visit_field::<Bytes32>("key", Self::VT_KEY, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u8>>>("sealed", Self::VT_SEALED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AuthorityArgs<'a> {
+    pub certificate: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+    pub key: Option<&'a Bytes32>,
+    pub sealed: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u8>>>,
+}
+impl<'a> Default for AuthorityArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    AuthorityArgs {
+      certificate: None,
+      key: None,
+      sealed: None,
+    }
+  }
+}
+
+pub struct AuthorityBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AuthorityBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_certificate(&mut self, certificate: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Authority::VT_CERTIFICATE, certificate);
+  }
+  #[inline]
+  pub fn add_key(&mut self, key: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(Authority::VT_KEY, key);
+  }
+  #[inline]
+  pub fn add_sealed(&mut self, sealed: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u8>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Authority::VT_SEALED, sealed);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AuthorityBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AuthorityBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Authority<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Authority<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Authority");
+      ds.field("certificate", &self.certificate());
+      ds.field("key", &self.key());
+      ds.field("sealed", &self.sealed());
+      ds.finish()
+  }
+}
+pub enum ChangePutAuthorityOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangePutAuthority<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangePutAuthority<'a> {
+  type Inner = ChangePutAuthority<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangePutAuthority<'a> {
+  pub const VT_AUTHORITY: ::flatbuffers::VOffsetT = 4;
+  pub const VT_REPLACED: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangePutAuthority { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangePutAuthorityArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangePutAuthority<'bldr>> {
+    let mut builder = ChangePutAuthorityBuilder::new(_fbb);
+    if let Some(x) = args.replaced { builder.add_replaced(x); }
+    if let Some(x) = args.authority { builder.add_authority(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn authority(&self) -> Option<Authority<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Authority>>(ChangePutAuthority::VT_AUTHORITY, None)}
+  }
+  #[inline]
+  pub fn replaced(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(ChangePutAuthority::VT_REPLACED, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangePutAuthority<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<Authority>>("authority", Self::VT_AUTHORITY, false)?
+     .visit_field::<Bytes32>("replaced", Self::VT_REPLACED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangePutAuthorityArgs<'a> {
+    pub authority: Option<::flatbuffers::WIPOffset<Authority<'a>>>,
+    pub replaced: Option<&'a Bytes32>,
+}
+impl<'a> Default for ChangePutAuthorityArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangePutAuthorityArgs {
+      authority: None,
+      replaced: None,
+    }
+  }
+}
+
+pub struct ChangePutAuthorityBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangePutAuthorityBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_authority(&mut self, authority: ::flatbuffers::WIPOffset<Authority<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Authority>>(ChangePutAuthority::VT_AUTHORITY, authority);
+  }
+  #[inline]
+  pub fn add_replaced(&mut self, replaced: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(ChangePutAuthority::VT_REPLACED, replaced);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangePutAuthorityBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangePutAuthorityBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangePutAuthority<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangePutAuthority<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangePutAuthority");
+      ds.field("authority", &self.authority());
+      ds.field("replaced", &self.replaced());
+      ds.finish()
+  }
+}
+pub enum ChangeRevokeUserOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeRevokeUser<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeRevokeUser<'a> {
+  type Inner = ChangeRevokeUser<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeRevokeUser<'a> {
+  pub const VT_USER: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeRevokeUser { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeRevokeUserArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeRevokeUser<'bldr>> {
+    let mut builder = ChangeRevokeUserBuilder::new(_fbb);
+    if let Some(x) = args.user { builder.add_user(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn user(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ChangeRevokeUser::VT_USER, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeRevokeUser<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("user", Self::VT_USER, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeRevokeUserArgs<'a> {
+    pub user: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for ChangeRevokeUserArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeRevokeUserArgs {
+      user: None,
+    }
+  }
+}
+
+pub struct ChangeRevokeUserBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeRevokeUserBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_user(&mut self, user: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeRevokeUser::VT_USER, user);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeRevokeUserBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeRevokeUserBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeRevokeUser<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeRevokeUser<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeRevokeUser");
+      ds.field("user", &self.user());
+      ds.finish()
+  }
+}
 pub enum ChangeOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -9009,6 +9616,51 @@ impl<'a> Change<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_put_authority(&self) -> Option<ChangePutAuthority<'a>> {
+    if self.body_type() == ChangeBody::PutAuthority {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangePutAuthority::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_put_user(&self) -> Option<UserRecord<'a>> {
+    if self.body_type() == ChangeBody::PutUser {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { UserRecord::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_revoke_user(&self) -> Option<ChangeRevokeUser<'a>> {
+    if self.body_type() == ChangeBody::RevokeUser {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeRevokeUser::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for Change<'_> {
@@ -9030,6 +9682,9 @@ impl ::flatbuffers::Verifiable for Change<'_> {
           ChangeBody::RevokeToken => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRevokeToken>>("ChangeBody::RevokeToken", pos),
           ChangeBody::LabelHost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeLabelHost>>("ChangeBody::LabelHost", pos),
           ChangeBody::DrainHost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeDrainHost>>("ChangeBody::DrainHost", pos),
+          ChangeBody::PutAuthority => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangePutAuthority>>("ChangeBody::PutAuthority", pos),
+          ChangeBody::PutUser => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<UserRecord>>("ChangeBody::PutUser", pos),
+          ChangeBody::RevokeUser => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRevokeUser>>("ChangeBody::RevokeUser", pos),
           _ => Ok(()),
         }
      })?
@@ -9161,11 +9816,162 @@ impl ::core::fmt::Debug for Change<'_> {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
           }
         },
+        ChangeBody::PutAuthority => {
+          if let Some(x) = self.body_as_put_authority() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::PutUser => {
+          if let Some(x) = self.body_as_put_user() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::RevokeUser => {
+          if let Some(x) = self.body_as_revoke_user() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
         _ => {
           let x: Option<()> = None;
           ds.field("body", &x)
         },
       };
+      ds.finish()
+  }
+}
+pub enum OriginOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Origin<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Origin<'a> {
+  type Inner = Origin<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Origin<'a> {
+  pub const VT_HOST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_WHO: ::flatbuffers::VOffsetT = 6;
+  pub const VT_FROM: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Origin { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args OriginArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Origin<'bldr>> {
+    let mut builder = OriginBuilder::new(_fbb);
+    if let Some(x) = args.from { builder.add_from(x); }
+    if let Some(x) = args.who { builder.add_who(x); }
+    if let Some(x) = args.host { builder.add_host(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn host(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(Origin::VT_HOST, None)}
+  }
+  #[inline]
+  pub fn who(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Origin::VT_WHO, None)}
+  }
+  #[inline]
+  pub fn from(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Origin::VT_FROM, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Origin<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("who", Self::VT_WHO, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("from", Self::VT_FROM, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct OriginArgs<'a> {
+    pub host: Option<&'a Bytes32>,
+    pub who: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub from: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for OriginArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    OriginArgs {
+      host: None,
+      who: None,
+      from: None,
+    }
+  }
+}
+
+pub struct OriginBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> OriginBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_host(&mut self, host: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(Origin::VT_HOST, host);
+  }
+  #[inline]
+  pub fn add_who(&mut self, who: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Origin::VT_WHO, who);
+  }
+  #[inline]
+  pub fn add_from(&mut self, from: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Origin::VT_FROM, from);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> OriginBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    OriginBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Origin<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Origin<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Origin");
+      ds.field("host", &self.host());
+      ds.field("who", &self.who());
+      ds.field("from", &self.from());
       ds.finish()
   }
 }
@@ -9187,6 +9993,7 @@ impl<'a> ::flatbuffers::Follow<'a> for Command<'a> {
 impl<'a> Command<'a> {
   pub const VT_AT_MS: ::flatbuffers::VOffsetT = 4;
   pub const VT_CHANGE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_ORIGIN: ::flatbuffers::VOffsetT = 8;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -9199,6 +10006,7 @@ impl<'a> Command<'a> {
   ) -> ::flatbuffers::WIPOffset<Command<'bldr>> {
     let mut builder = CommandBuilder::new(_fbb);
     builder.add_at_ms(args.at_ms);
+    if let Some(x) = args.origin { builder.add_origin(x); }
     if let Some(x) = args.change { builder.add_change(x); }
     builder.finish()
   }
@@ -9218,6 +10026,13 @@ impl<'a> Command<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Change>>(Command::VT_CHANGE, None)}
   }
+  #[inline]
+  pub fn origin(&self) -> Option<Origin<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Origin>>(Command::VT_ORIGIN, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Command<'_> {
@@ -9228,6 +10043,7 @@ impl ::flatbuffers::Verifiable for Command<'_> {
     v.visit_table(pos)?
      .visit_field::<u64>("at_ms", Self::VT_AT_MS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Change>>("change", Self::VT_CHANGE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<Origin>>("origin", Self::VT_ORIGIN, false)?
      .finish();
     Ok(())
   }
@@ -9235,6 +10051,7 @@ impl ::flatbuffers::Verifiable for Command<'_> {
 pub struct CommandArgs<'a> {
     pub at_ms: u64,
     pub change: Option<::flatbuffers::WIPOffset<Change<'a>>>,
+    pub origin: Option<::flatbuffers::WIPOffset<Origin<'a>>>,
 }
 impl<'a> Default for CommandArgs<'a> {
   #[inline]
@@ -9242,6 +10059,7 @@ impl<'a> Default for CommandArgs<'a> {
     CommandArgs {
       at_ms: 0,
       change: None,
+      origin: None,
     }
   }
 }
@@ -9258,6 +10076,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> CommandBuilder<'a, 'b, A> {
   #[inline]
   pub fn add_change(&mut self, change: ::flatbuffers::WIPOffset<Change<'b >>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Change>>(Command::VT_CHANGE, change);
+  }
+  #[inline]
+  pub fn add_origin(&mut self, origin: ::flatbuffers::WIPOffset<Origin<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Origin>>(Command::VT_ORIGIN, origin);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> CommandBuilder<'a, 'b, A> {
@@ -9279,6 +10101,7 @@ impl ::core::fmt::Debug for Command<'_> {
     let mut ds = f.debug_struct("Command");
       ds.field("at_ms", &self.at_ms());
       ds.field("change", &self.change());
+      ds.field("origin", &self.origin());
       ds.finish()
   }
 }
@@ -9576,6 +10399,300 @@ impl ::core::fmt::Debug for ManifestRecord<'_> {
       ds.finish()
   }
 }
+pub enum AuditRecordOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct AuditRecord<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for AuditRecord<'a> {
+  type Inner = AuditRecord<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> AuditRecord<'a> {
+  pub const VT_INDEX: ::flatbuffers::VOffsetT = 4;
+  pub const VT_AT_MS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_ORIGIN: ::flatbuffers::VOffsetT = 8;
+  pub const VT_WHAT: ::flatbuffers::VOffsetT = 10;
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 12;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    AuditRecord { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AuditRecordArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<AuditRecord<'bldr>> {
+    let mut builder = AuditRecordBuilder::new(_fbb);
+    builder.add_at_ms(args.at_ms);
+    builder.add_index(args.index);
+    if let Some(x) = args.name { builder.add_name(x); }
+    if let Some(x) = args.what { builder.add_what(x); }
+    if let Some(x) = args.origin { builder.add_origin(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn index(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(AuditRecord::VT_INDEX, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn at_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(AuditRecord::VT_AT_MS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn origin(&self) -> Option<Origin<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Origin>>(AuditRecord::VT_ORIGIN, None)}
+  }
+  #[inline]
+  pub fn what(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(AuditRecord::VT_WHAT, None)}
+  }
+  #[inline]
+  pub fn name(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(AuditRecord::VT_NAME, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for AuditRecord<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("index", Self::VT_INDEX, false)?
+     .visit_field::<u64>("at_ms", Self::VT_AT_MS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<Origin>>("origin", Self::VT_ORIGIN, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("what", Self::VT_WHAT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AuditRecordArgs<'a> {
+    pub index: u64,
+    pub at_ms: u64,
+    pub origin: Option<::flatbuffers::WIPOffset<Origin<'a>>>,
+    pub what: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for AuditRecordArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    AuditRecordArgs {
+      index: 0,
+      at_ms: 0,
+      origin: None,
+      what: None,
+      name: None,
+    }
+  }
+}
+
+pub struct AuditRecordBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AuditRecordBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_index(&mut self, index: u64) {
+    self.fbb_.push_slot::<u64>(AuditRecord::VT_INDEX, index, 0);
+  }
+  #[inline]
+  pub fn add_at_ms(&mut self, at_ms: u64) {
+    self.fbb_.push_slot::<u64>(AuditRecord::VT_AT_MS, at_ms, 0);
+  }
+  #[inline]
+  pub fn add_origin(&mut self, origin: ::flatbuffers::WIPOffset<Origin<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Origin>>(AuditRecord::VT_ORIGIN, origin);
+  }
+  #[inline]
+  pub fn add_what(&mut self, what: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(AuditRecord::VT_WHAT, what);
+  }
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(AuditRecord::VT_NAME, name);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AuditRecordBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AuditRecordBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<AuditRecord<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for AuditRecord<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("AuditRecord");
+      ds.field("index", &self.index());
+      ds.field("at_ms", &self.at_ms());
+      ds.field("origin", &self.origin());
+      ds.field("what", &self.what());
+      ds.field("name", &self.name());
+      ds.finish()
+  }
+}
+pub enum AccessOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Access<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Access<'a> {
+  type Inner = Access<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Access<'a> {
+  pub const VT_AUTHORITY: ::flatbuffers::VOffsetT = 4;
+  pub const VT_USERS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_AUDIT: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Access { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AccessArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Access<'bldr>> {
+    let mut builder = AccessBuilder::new(_fbb);
+    if let Some(x) = args.audit { builder.add_audit(x); }
+    if let Some(x) = args.users { builder.add_users(x); }
+    if let Some(x) = args.authority { builder.add_authority(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn authority(&self) -> Option<Authority<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Authority>>(Access::VT_AUTHORITY, None)}
+  }
+  #[inline]
+  pub fn users(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<UserRecord<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<UserRecord>>>>(Access::VT_USERS, None)}
+  }
+  #[inline]
+  pub fn audit(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<AuditRecord<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<AuditRecord>>>>(Access::VT_AUDIT, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Access<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<Authority>>("authority", Self::VT_AUTHORITY, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<UserRecord>>>>("users", Self::VT_USERS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<AuditRecord>>>>("audit", Self::VT_AUDIT, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AccessArgs<'a> {
+    pub authority: Option<::flatbuffers::WIPOffset<Authority<'a>>>,
+    pub users: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<UserRecord<'a>>>>>,
+    pub audit: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<AuditRecord<'a>>>>>,
+}
+impl<'a> Default for AccessArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    AccessArgs {
+      authority: None,
+      users: None,
+      audit: None,
+    }
+  }
+}
+
+pub struct AccessBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AccessBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_authority(&mut self, authority: ::flatbuffers::WIPOffset<Authority<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Authority>>(Access::VT_AUTHORITY, authority);
+  }
+  #[inline]
+  pub fn add_users(&mut self, users: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<UserRecord<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Access::VT_USERS, users);
+  }
+  #[inline]
+  pub fn add_audit(&mut self, audit: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<AuditRecord<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Access::VT_AUDIT, audit);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AccessBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AccessBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Access<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Access<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Access");
+      ds.field("authority", &self.authority());
+      ds.field("users", &self.users());
+      ds.field("audit", &self.audit());
+      ds.finish()
+  }
+}
 pub enum SnapshotOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -9597,6 +10714,7 @@ impl<'a> Snapshot<'a> {
   pub const VT_MANIFESTS: ::flatbuffers::VOffsetT = 8;
   pub const VT_WORKLOADS: ::flatbuffers::VOffsetT = 10;
   pub const VT_TOKENS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_ACCESS: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -9608,6 +10726,7 @@ impl<'a> Snapshot<'a> {
     args: &'args SnapshotArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Snapshot<'bldr>> {
     let mut builder = SnapshotBuilder::new(_fbb);
+    if let Some(x) = args.access { builder.add_access(x); }
     if let Some(x) = args.tokens { builder.add_tokens(x); }
     if let Some(x) = args.workloads { builder.add_workloads(x); }
     if let Some(x) = args.manifests { builder.add_manifests(x); }
@@ -9652,6 +10771,13 @@ impl<'a> Snapshot<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TokenRecord>>>>(Snapshot::VT_TOKENS, None)}
   }
+  #[inline]
+  pub fn access(&self) -> Option<Access<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Access>>(Snapshot::VT_ACCESS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Snapshot<'_> {
@@ -9665,6 +10791,7 @@ impl ::flatbuffers::Verifiable for Snapshot<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ManifestRecord>>>>("manifests", Self::VT_MANIFESTS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<WorkloadRecord>>>>("workloads", Self::VT_WORKLOADS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<TokenRecord>>>>("tokens", Self::VT_TOKENS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<Access>>("access", Self::VT_ACCESS, false)?
      .finish();
     Ok(())
   }
@@ -9675,6 +10802,7 @@ pub struct SnapshotArgs<'a> {
     pub manifests: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ManifestRecord<'a>>>>>,
     pub workloads: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<WorkloadRecord<'a>>>>>,
     pub tokens: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TokenRecord<'a>>>>>,
+    pub access: Option<::flatbuffers::WIPOffset<Access<'a>>>,
 }
 impl<'a> Default for SnapshotArgs<'a> {
   #[inline]
@@ -9685,6 +10813,7 @@ impl<'a> Default for SnapshotArgs<'a> {
       manifests: None,
       workloads: None,
       tokens: None,
+      access: None,
     }
   }
 }
@@ -9715,6 +10844,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SnapshotBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Snapshot::VT_TOKENS, tokens);
   }
   #[inline]
+  pub fn add_access(&mut self, access: ::flatbuffers::WIPOffset<Access<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Access>>(Snapshot::VT_ACCESS, access);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SnapshotBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SnapshotBuilder {
@@ -9737,6 +10870,7 @@ impl ::core::fmt::Debug for Snapshot<'_> {
       ds.field("manifests", &self.manifests());
       ds.field("workloads", &self.workloads());
       ds.field("tokens", &self.tokens());
+      ds.field("access", &self.access());
       ds.finish()
   }
 }

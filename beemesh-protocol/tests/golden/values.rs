@@ -1,5 +1,8 @@
 //! One value of every message and of every variant in it.
 
+#[path = "access.rs"]
+mod access;
+
 use std::collections::BTreeMap;
 
 use beemesh_protocol::{
@@ -60,7 +63,9 @@ pub(crate) fn cases() -> Vec<Case> {
             [Class::Raft, Class::Snapshot, Class::Peer, Class::Api].map(|class| StreamOpening { class });
         JoinRequest, "join_request": [join_request()];
         JoinAnswer, "join_answer": [admitted(), JoinAnswer::Refused { reason: "expired".into() }, JoinAnswer::Stranger];
-        Command, "command": changes().map(|change| Command { at_ms: 1_800_000_000_000, change });
+        Command, "command": changes().map(|change| Command { at_ms: 1_800_000_000_000, change, origin: None });
+        Command, "command_by": access::changes().map(|change| Command { change, origin: Some(access::origin()), ..command() });
+        Snapshot, "snapshot_access": access::records().map(|access| Snapshot { access: Some(access), ..snapshot() });
         Snapshot, "snapshot": [Snapshot::default(), snapshot()];
         peer::Request, "peer_request": [
             peer::RequestBody::Propose { commands: vec![command()], term: 0 },
@@ -141,7 +146,7 @@ pub(crate) fn lists() -> Vec<Case> {
         peer::Reply, "refused": [reply(vec![committed(Outcome::Refused(vec![refusal; 5_000]))])];
         peer::Reply, "effects": [reply(vec![committed(Outcome::Applied(vec![effect; 5_000]))])];
         peer::Reply, "deleted": [reply(vec![committed(Outcome::Deleted(vec![String::new(); 5_000]))])];
-        Command, "labels": [Command { at_ms: 0, change: Change::PutHost(Host { labels, ..member_host() }) }];
+        Command, "labels": [Command { at_ms: 0, change: Change::PutHost(Host { labels, ..member_host() }), origin: None }];
         StoredMembership, "configs": [StoredMembership {
             log_id: None,
             membership: Membership { configs: vec![vec![]; 5_000], nodes: vec![] },
@@ -152,6 +157,7 @@ pub(crate) fn lists() -> Vec<Case> {
         Entry, "large": [Entry { log_id: log_id(1), payload: Payload::Commands(vec![Command {
             at_ms: 1,
             change: Change::Apply { manifest: "big".into(), objects: vec![Object { body: vec![b'x'; 1 << 20], ..object() }; 8] },
+            origin: None,
         }]) }];
     }
 }
@@ -384,6 +390,7 @@ fn command() -> Command {
             manifest: "web".into(),
             objects,
         },
+        origin: None,
     }
 }
 
@@ -447,6 +454,7 @@ fn snapshot() -> Snapshot {
             at_ms: 8,
         }],
         tokens: vec![token_record()],
+        access: None,
     }
 }
 
@@ -562,6 +570,7 @@ fn entries() -> [Entry; 3] {
         Command {
             at_ms: 2,
             change: changes()[7].clone(),
+            origin: None,
         },
     ]);
     let [first, second, third] = [Payload::Blank, commands, Payload::Membership(membership())];

@@ -1,6 +1,8 @@
 //! `beemesh get` and `beemesh status`.
 
-use beemesh_protocol::api::{Host, Hosts, Manifests, Status, Workload, Workloads};
+use std::time::SystemTime;
+
+use beemesh_protocol::api::{Audit, Host, Hosts, Manifests, Status, Workload, Workloads};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
@@ -17,15 +19,16 @@ pub(super) async fn run(client: &Client, args: Get) -> Result<(), Trouble> {
         What::Workloads => ("workload", "workloads"),
         What::Hosts => ("host", "hosts"),
         What::Manifests => ("manifest", "manifests"),
+        What::Audit => ("audit", "audit"),
     };
     let doing = match &args.name {
         Some(name) => format!("get {what} {name}"),
         None => format!("get {list}"),
     };
-    // A manifest is found in the list of all.
+    // A manifest is found in the list of all, and so are the changes of one thing.
     let path = match (args.what, &args.name) {
         (What::Workloads | What::Hosts, Some(name)) => format!("/v1/{list}/{}", escape(name)),
-        (What::Workloads | What::Hosts | What::Manifests, _) => format!("/v1/{list}"),
+        (What::Workloads | What::Hosts | What::Manifests | What::Audit, _) => format!("/v1/{list}"),
     };
     let ask = Ask::get(path)
         .with("stale", args.stale.then(|| "true".to_owned()))
@@ -45,6 +48,11 @@ fn show(args: &Get, what: &str, list: &str, mut answer: Value) -> Result<(), Tro
         }
         answer[list] = Value::Array(all);
     }
+    if let (What::Audit, Some(name), Some(changes)) =
+        (args.what, &args.name, answer["changes"].as_array_mut())
+    {
+        changes.retain(|one| one["name"] == name.as_str());
+    }
     if args.output.json() {
         return print_json(&match &args.name {
             Some(_) if args.what == What::Manifests => answer[list][0].take(),
@@ -57,6 +65,10 @@ fn show(args: &Get, what: &str, list: &str, mut answer: Value) -> Result<(), Tro
         (What::Hosts, Some(_)) => render::host(&typed::<Host>(answer)?),
         (What::Hosts, None) => render::hosts(&typed::<Hosts>(answer)?.hosts),
         (What::Manifests, _) => render::manifests(&typed::<Manifests>(answer)?.manifests),
+        (What::Audit, _) => {
+            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+            render::audit(&typed::<Audit>(answer)?.changes, now.unwrap_or_default())
+        }
     };
     print(text)
 }

@@ -73,5 +73,5 @@ async fn revoke(client: &Client, id: &str, output: Output) -> Result<(), Trouble
     if output.json() {
         return print_json(&answer);
     }
-    print(render::revoked(id, &answer))
+    print(render::revoked("token", id, &answer))
 }

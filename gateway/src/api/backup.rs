@@ -21,11 +21,10 @@ use tokio::time::Instant;
 
 use super::{
     ApiError, Shared,
-    change::{command, propose, unapplied},
+    change::{propose, unapplied},
     error::problems,
     read::{confirm, look},
     request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
-    trail::{Done, What},
 };
 use crate::state::State as Replicated;
 
@@ -71,20 +70,13 @@ pub(super) async fn restore(
             .filter(|one| is_there(one, &scene.state))
             .count(),
     };
-    for (name, objects) in missing {
-        let manifest = name.clone();
+    for (manifest, objects) in missing {
         let change = Change::Apply { manifest, objects };
-        let committed = propose(gateway, command(change), timeout).await?;
+        let committed = propose(&shared, caller.clone(), change, timeout).await?;
         if !matches!(committed.outcome, Outcome::Applied(_)) {
             return Err(unapplied(committed.outcome, &[]));
         }
         restored.index = committed.index;
-        shared.trail.note(Done {
-            what: What::ManifestApplied,
-            name,
-            index: committed.index,
-            caller,
-        });
     }
     Ok(Json(restored))
 }
@@ -175,7 +167,7 @@ mod tests {
     fn put(state: &mut Replicated, index: u64, manifest: &str, objects: Vec<Object>) {
         let manifest = manifest.to_owned();
         let change = Change::Apply { manifest, objects };
-        let outcome = state.apply(index, &Command { at_ms: 1, change });
+        let outcome = state.apply(index, &Command::unasked(1, change));
         assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
     }
 

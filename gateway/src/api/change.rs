@@ -28,9 +28,12 @@ use super::{
     render::{Scene, applied_objects},
     request::{self, ApplyQuery, Asked, Caller, DeleteQuery},
     since,
-    trail::{Done, What},
+    trail::Done,
 };
-use crate::join::{JoinError, JoinStarted, now_ms};
+use crate::{
+    join::{JoinError, JoinStarted, now_ms},
+    state::{changed, deed},
+};
 
 /// The bodies of everything but manifests: the longest join token is 8 KiB.
 const SMALL_BODY_MAX: usize = 16 << 10;
@@ -63,31 +66,24 @@ pub(super) async fn apply(
     let name = query
         .name
         .unwrap_or_else(|| workload_name(&first.namespace, &first.name));
-    let command = command(Change::Apply {
+    let change = Change::Apply {
         manifest: name.clone(),
         objects,
-    });
+    };
     let (index, outcome) = if query.dry_run {
         confirm(gateway, Instant::now() + timeout).await?;
         let scene = gateway.scene();
+        let command = Command::unasked(now_ms(), change);
         let outcome = scene.state.preview(scene.applied + 1, &command);
         (scene.applied, outcome)
     } else {
-        let committed = propose(gateway, command, timeout).await?;
+        let committed = propose(&shared, caller, change, timeout).await?;
         (committed.index, committed.outcome)
     };
     let effects = match outcome {
         Outcome::Applied(effects) => effects,
         other => return Err(unapplied(other, &places)),
     };
-    if !query.dry_run {
-        shared.trail.note(Done {
-            what: What::ManifestApplied,
-            name: name.clone(),
-            index,
-            caller,
-        });
-    }
     let mut applied = Applied {
         manifest: name,
         index,
@@ -120,16 +116,7 @@ pub(super) async fn delete_workload(
     Path(workload): Path<String>,
     Asked(query): Asked<DeleteQuery>,
 ) -> Result<Json<Deleted>, ApiError> {
-    let change = Change::DeleteWorkload {
-        workload: workload.clone(),
-    };
-    delete(&shared, change, &query, |index| Done {
-        what: What::WorkloadDeleted,
-        name: workload,
-        index,
-        caller,
-    })
-    .await
+    delete(&shared, caller, Change::DeleteWorkload { workload }, &query).await
 }
 
 pub(super) async fn delete_manifest(
@@ -138,34 +125,24 @@ pub(super) async fn delete_manifest(
     Path(manifest): Path<String>,
     Asked(query): Asked<DeleteQuery>,
 ) -> Result<Json<Deleted>, ApiError> {
-    let change = Change::DeleteManifest {
-        manifest: manifest.clone(),
-    };
-    delete(&shared, change, &query, |index| Done {
-        what: What::ManifestDeleted,
-        name: manifest,
-        index,
-        caller,
-    })
-    .await
+    delete(&shared, caller, Change::DeleteManifest { manifest }, &query).await
 }
 
-/// Deletes, and waits for the effect if asked to; what is deleted is in the trail before that.
+/// Deletes, and waits for the effect if asked to.
 async fn delete(
     shared: &Shared,
+    caller: Caller,
     change: Change,
     query: &DeleteQuery,
-    done: impl FnOnce(u64) -> Done,
 ) -> Result<Json<Deleted>, ApiError> {
     let gateway = &shared.gateway;
     let timeout = request::timeout(query.timeout)?;
     let wait = request::wait(query.wait)?;
-    let Committed { index, outcome } = propose(gateway, command(change), timeout).await?;
+    let Committed { index, outcome } = propose(shared, caller, change, timeout).await?;
     let removed = match outcome {
         Outcome::Deleted(removed) => removed,
         other => return Err(unapplied(other, &[])),
     };
-    shared.trail.note(done(index));
     let mut deleted = Deleted {
         index,
         removed,
@@ -251,26 +228,40 @@ pub(super) async fn small_body<T: DeserializeOwned>(request: Request<Body>) -> R
         .map_err(|error| ApiError::bad_request(format!("read the body as JSON: {error}")))
 }
 
-pub(super) fn command(change: Change) -> Command {
-    Command {
-        at_ms: now_ms(),
-        change,
-    }
-}
-
+/// Has the cluster agree on a change. It is in the trail before this returns, if it made a difference.
 pub(super) async fn propose(
-    gateway: &Gateway,
-    command: Command,
+    shared: &Shared,
+    caller: Caller,
+    change: Change,
     timeout: Duration,
 ) -> Result<Committed, ApiError> {
-    since::check(&command.change, || gateway.scene())?;
+    let gateway = &shared.gateway;
+    since::check(&change, || gateway.scene())?;
     let deadline = Instant::now() + timeout;
-    match gateway.node.propose(vec![command], deadline).await {
-        Ok(mut committed) => committed
-            .pop()
-            .ok_or_else(|| ApiError::internal("the cluster answered nothing to a change")),
-        Err(error) => Err(ApiError::propose(&error, &gateway.scene(), timeout)),
+    let deed = deed(&change);
+    let name = gateway.node.state().borrow().state.subject(&change);
+    let origin = caller.origin(gateway.host);
+    let command = Command {
+        at_ms: now_ms(),
+        change,
+        origin: Some(origin.clone()),
+    };
+    let mut committed = match gateway.node.propose(vec![command], deadline).await {
+        Ok(committed) => committed,
+        Err(error) => return Err(ApiError::propose(&error, &gateway.scene(), timeout)),
+    };
+    let committed = committed
+        .pop()
+        .ok_or_else(|| ApiError::internal("the cluster answered nothing to a change"))?;
+    if changed(&committed.outcome) {
+        shared.trail.note(Done {
+            deed,
+            name,
+            index: committed.index,
+            origin,
+        });
     }
+    Ok(committed)
 }
 
 /// The outcome of a change that is not the one it should have.

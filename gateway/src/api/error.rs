@@ -50,6 +50,10 @@ impl ApiError {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, Code::Invalid, message)
     }
 
+    pub(super) fn forbidden(message: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, Code::Forbidden, message)
+    }
+
     pub(super) fn conflict(message: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, Code::Conflict, message)
     }

@@ -18,11 +18,10 @@ use tokio::time::Instant;
 
 use super::{
     ApiError, Shared,
-    change::{command, propose, settle, small_body, unapplied},
+    change::{propose, settle, small_body, unapplied},
     read::{confirm, look, no_host},
     render::Scene,
     request::{self, Asked, Caller, DeleteQuery, ReadQuery, TimeoutQuery},
-    trail::{Done, What},
 };
 use crate::place::LABEL_HOSTNAME;
 
@@ -56,7 +55,7 @@ pub(super) async fn label(
         set: set.filter_map(|(key, value)| Some((key, value?))).collect(),
         remove: remove.into_iter().map(|(key, _)| key).collect(),
     };
-    let asked = Asking::new(What::HostLabelled, name, query.timeout, caller);
+    let asked = Asking::new(name, query.timeout, caller);
     let (_, answer) = asked.make(&shared, change, |_, _| Ok(())).await?;
     Ok(Json(answer))
 }
@@ -68,7 +67,7 @@ pub(super) async fn drain(
     Asked(query): Asked<DeleteQuery>,
 ) -> Result<Json<HostChanged>, ApiError> {
     let wait = request::wait(query.wait)?;
-    let asked = Asking::new(What::HostDrained, name, query.timeout, caller);
+    let asked = Asking::new(name, query.timeout, caller);
     let change = |host| Change::DrainHost {
         host,
         drained: true,
@@ -90,7 +89,7 @@ pub(super) async fn undrain(
     Path(name): Path<String>,
     Asked(query): Asked<TimeoutQuery>,
 ) -> Result<Json<HostChanged>, ApiError> {
-    let asked = Asking::new(What::HostUndrained, name, query.timeout, caller);
+    let asked = Asking::new(name, query.timeout, caller);
     let change = |host| Change::DrainHost {
         host,
         drained: false,
@@ -106,7 +105,7 @@ pub(super) async fn remove(
     Path(name): Path<String>,
     Asked(query): Asked<TimeoutQuery>,
 ) -> Result<Json<HostChanged>, ApiError> {
-    let asked = Asking::new(What::HostRemoved, name, query.timeout, caller);
+    let asked = Asking::new(name, query.timeout, caller);
     let deadline = Instant::now() + request::timeout(query.timeout)?;
     let change = |host| Change::RemoveHost { host };
     let can_go = |scene: &Scene, host| {
@@ -124,16 +123,14 @@ pub(super) async fn remove(
 
 /// A change of one host that somebody asked for.
 struct Asking {
-    what: What,
     name: String,
     timeout: Option<u64>,
     caller: Caller,
 }
 
 impl Asking {
-    fn new(what: What, name: String, timeout: Option<u64>, caller: Caller) -> Self {
+    fn new(name: String, timeout: Option<u64>, caller: Caller) -> Self {
         Self {
-            what,
             name,
             timeout,
             caller,
@@ -154,16 +151,10 @@ impl Asking {
         let host = find(&scene, &self.name)?;
         check(&scene, host)?;
         let name = scene.name(host);
-        let committed = propose(gateway, command(change(host)), timeout).await?;
+        let committed = propose(shared, self.caller, change(host), timeout).await?;
         if !matches!(committed.outcome, Outcome::Done) {
             return Err(unapplied(committed.outcome, &[]));
         }
-        shared.trail.note(Done {
-            what: self.what,
-            name: name.clone(),
-            index: committed.index,
-            caller: self.caller,
-        });
         let answer = HostChanged {
             index: committed.index,
             host: name,

@@ -3,14 +3,14 @@
 //! Parses at the border: an unknown key, a value out of its bounds or a body that is too long or too slow is an error
 //! in the caller's words; behind it every request is in bounds.
 
-use std::time::Duration;
+use std::{net::SocketAddr, time::Duration};
 
 use axum::{
     body::Body,
     extract::{FromRequestParts, Query},
     http::{header::CONTENT_LENGTH, request::Parts},
 };
-use beemesh_protocol::HostId;
+use beemesh_protocol::{HostId, state::Origin};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -25,8 +25,8 @@ const WAIT_MAX_SECONDS: u64 = 3600;
 /// A body that is not here by then is not coming; callers are on this host.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// Who called, for the journal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+/// Who called.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Caller {
     /// A process of this host.
     Local {
@@ -37,6 +37,25 @@ pub(super) enum Caller {
     },
     /// Another member.
     Host(HostId),
+    /// A user of the remote API.
+    User {
+        /// Who.
+        name: String,
+        /// The other end of the connection.
+        from: SocketAddr,
+    },
+}
+
+impl Caller {
+    /// Who that is, as a change tells it.
+    pub(super) fn origin(&self, host: HostId) -> Origin {
+        let (who, from) = match self {
+            Caller::Local { uid, pid } => (format!("uid {uid}"), format!("pid {pid}")),
+            Caller::Host(host) => (format!("host {host}"), String::new()),
+            Caller::User { name, from } => (name.clone(), from.to_string()),
+        };
+        Origin { host, who, from }
+    }
 }
 
 impl std::fmt::Display for Caller {
@@ -44,6 +63,7 @@ impl std::fmt::Display for Caller {
         match self {
             Caller::Local { uid, pid } => write!(f, "uid {uid} pid {pid}"),
             Caller::Host(host) => write!(f, "host {host}"),
+            Caller::User { name, from } => write!(f, "{name} from {from}"),
         }
     }
 }

@@ -79,7 +79,7 @@ pub(crate) async fn serve_stream(gateway: Gateway, host: HostId, stream: UnixStr
     connection(stream, router, CancellationToken::new()).await;
 }
 
-async fn accept(
+pub(super) async fn accept(
     listener: &UnixListener,
     slots: &Arc<Semaphore>,
 ) -> io::Result<(UnixStream, tokio::sync::OwnedSemaphorePermit)> {
@@ -103,7 +103,12 @@ fn caller(stream: &UnixStream) -> Caller {
     }
 }
 
-async fn connection(stream: UnixStream, router: Router, stop: CancellationToken) {
+/// Serves one connection to its end, or until `stop` and the end of the request that is under way.
+pub(super) async fn connection(
+    stream: impl AsyncRead + AsyncWrite + Unpin,
+    router: Router,
+    stop: CancellationToken,
+) {
     let io = TokioIo::new(Impatient::new(stream, UNREAD_TIME_MAX));
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())

@@ -68,10 +68,7 @@ impl Serving {
             cluster: ClusterId([7; 16]),
             host,
         };
-        let found = Command {
-            at_ms: 1,
-            change: found,
-        };
+        let found = Command::unasked(1, found);
         let soon = Instant::now() + Duration::from_secs(30);
         let _ = node.found(found, soon).await.unwrap();
         let (link, _) = Link::start(&dir.path().join("agent.sock"), "0");

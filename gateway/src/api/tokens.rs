@@ -1,7 +1,6 @@
 //! Join tokens: made, listed, taken back.
 //!
-//! Shell. A token's secret is in the one answer that makes it and nowhere else: only its hash is replicated. Every change
-//! is in the journal with who asked for it.
+//! Shell. A token's secret is in the one answer that makes it and nowhere else: only its hash is replicated.
 
 use axum::{
     Extension, Json,
@@ -21,12 +20,15 @@ use tokio::time::Instant;
 
 use super::{
     ApiError, Shared,
-    change::{command, propose, small_body, unapplied},
+    change::{propose, small_body, unapplied},
     read::{confirm, look},
     render::Scene,
     request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
 };
-use crate::{join::now_ms, state::HOSTS_MAX};
+use crate::{
+    join::now_ms,
+    state::{HOSTS_MAX, token_id},
+};
 
 /// A token that is needed later can be made later.
 const TTL_MAX_SECONDS: u64 = 7 * 24 * 3600;
@@ -61,18 +63,17 @@ pub(super) async fn create(
             .hint("`beemesh status` shows what it waits for")
     })?;
     let (id, secret) = (random()?, random()?);
-    let command = command(Change::PutToken(TokenRecord {
+    let expires_at_ms = now_ms().saturating_add(asked.ttl_seconds * 1000);
+    let change = Change::PutToken(TokenRecord {
         id,
         secret_hash: Sha256::digest(secret).into(),
-        expires_ms: now_ms().saturating_add(asked.ttl_seconds * 1000),
+        expires_ms: expires_at_ms,
         uses: asked.uses,
-    }));
-    let expires_at_ms = command.at_ms.saturating_add(asked.ttl_seconds * 1000);
-    let committed = propose(gateway, command, timeout).await?;
+    });
+    let committed = propose(&shared, caller, change, timeout).await?;
     if !matches!(committed.outcome, Outcome::Done) {
         return Err(unapplied(committed.outcome, &[]));
     }
-    tracing::info!(token = %written(&id), index = committed.index, %caller, "join token created");
     let token = Token {
         cluster,
         id,
@@ -81,7 +82,7 @@ pub(super) async fn create(
     };
     let answer = TokenAnswer {
         token: token.to_line(),
-        id: written(&id),
+        id: token_id(&id),
         expires_at_ms,
     };
     Ok((StatusCode::CREATED, Json(answer)))
@@ -96,7 +97,7 @@ pub(super) async fn list(
         .state
         .tokens(now_ms())
         .map(|token| JoinToken {
-            id: written(&token.id),
+            id: token_id(&token.id),
             uses: token.uses,
             expires_at_ms: token.expires_ms,
         })
@@ -118,28 +119,15 @@ pub(super) async fn revoke(
         ))
         .hint("`beemesh token list` shows them")
     })?;
-    let revoked = propose(
-        &shared.gateway,
-        command(Change::RevokeToken { token }),
-        timeout,
-    )
-    .await?;
+    let revoked = propose(&shared, caller, Change::RevokeToken { token }, timeout).await?;
     match revoked.outcome {
-        Outcome::Done => {
-            tracing::info!(token = %id, index = revoked.index, %caller, "join token revoked");
-            Ok(Json(Revoked {
-                index: revoked.index,
-            }))
-        }
+        Outcome::Done => Ok(Json(Revoked {
+            index: revoked.index,
+        })),
         other => {
             Err(unapplied(other, &[]).hint("`beemesh token list` shows those that can be used"))
         }
     }
-}
-
-/// A token's id as people read it.
-fn written(id: &[u8; 8]) -> String {
-    format!("{:016x}", u64::from_be_bytes(*id))
 }
 
 fn read(text: &str) -> Option<[u8; 8]> {
@@ -180,7 +168,7 @@ mod tests {
     #[test]
     fn an_id_reads_back_and_nothing_else_is_one() {
         for id in [[0; 8], [0xff; 8], [0, 1, 2, 3, 4, 5, 6, 7]] {
-            assert_eq!(read(&written(&id)), Some(id));
+            assert_eq!(read(&token_id(&id)), Some(id));
         }
         for other in [
             "",

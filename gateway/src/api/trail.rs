@@ -1,36 +1,27 @@
 //! The trail of changes in the journal: what was changed, at which log index, and who asked for it.
 //!
 //! [`lines`] is pure; the rest is a shell. Each change is in the journal, but not each on a line of its own: a line costs
-//! more than a small commit does, and the changes of one log entry are answered in one go, so they share lines.
+//! more than a small commit does, and the changes of one log entry are answered in one go, so they share lines. Each line has
+//! fields of its own (`BEEMESH_ACTION=`, `BEEMESH_NAME=`, `BEEMESH_INDEX=`, `BEEMESH_WHO=`, `BEEMESH_FROM=`), the second and third as often
+//! as there are changes on it, so that `journalctl BEEMESH_NAME=web` finds them all.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use beemesh_protocol::state::Origin;
+use libsystemd::logging::{Priority, journal_send};
 use tokio::sync::Notify;
-
-use super::request::Caller;
 
 /// Names on one line.
 const NAMES_MAX: usize = 64;
 
-/// What was done to a thing.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum What {
-    ManifestApplied,
-    ManifestDeleted,
-    WorkloadDeleted,
-    HostLabelled,
-    HostDrained,
-    HostUndrained,
-    HostRemoved,
-}
-
 /// One change that was committed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Done {
-    pub(super) what: What,
+    /// A noun and a verb.
+    pub(super) deed: (&'static str, &'static str),
     pub(super) name: String,
     pub(super) index: u64,
-    pub(super) caller: Caller,
+    pub(super) origin: Origin,
 }
 
 /// The way into the journal. Clones share it; the last one writes what is left, so that only a kill or a power cut loses
@@ -80,7 +71,11 @@ impl Waiting {
     fn write(&self) {
         let changes = std::mem::take(&mut *self.changes());
         for line in lines(&changes) {
-            tracing::info!("{line}");
+            // Where there is no journal, standard error goes wherever it goes, without fields.
+            let fields = line.fields.iter().map(|(key, value)| (*key, value));
+            if journal_send(Priority::Info, &line.text, fields).is_err() {
+                tracing::info!("{}", line.text);
+            }
         }
     }
 }
@@ -92,9 +87,16 @@ impl Drop for Waiting {
     }
 }
 
-/// The changes in their order, those that follow each other with the same verb and caller on one line.
-fn lines(changes: &[Done]) -> Vec<String> {
-    let alike = |a: &Done, b: &Done| a.what == b.what && a.caller == b.caller;
+/// What the journal gets at once.
+#[derive(Debug, PartialEq, Eq)]
+struct Line {
+    text: String,
+    fields: Vec<(&'static str, String)>,
+}
+
+/// The changes in their order, those that follow each other with the same verb and from the same caller on one line.
+fn lines(changes: &[Done]) -> Vec<Line> {
+    let alike = |a: &Done, b: &Done| a.deed == b.deed && a.origin == b.origin;
     changes
         .chunk_by(alike)
         .flat_map(|group| group.chunks(NAMES_MAX))
@@ -102,67 +104,97 @@ fn lines(changes: &[Done]) -> Vec<String> {
         .collect()
 }
 
-fn line(changes: &[Done]) -> Option<String> {
+fn line(changes: &[Done]) -> Option<Line> {
     let (first, last) = (changes.first()?, changes.last()?);
-    let (noun, verb) = match first.what {
-        What::ManifestApplied => ("manifest", "applied"),
-        What::ManifestDeleted => ("manifest", "deleted"),
-        What::WorkloadDeleted => ("workload", "deleted"),
-        What::HostLabelled => ("host", "labelled"),
-        What::HostDrained => ("host", "drained"),
-        What::HostUndrained => ("host", "undrained"),
-        What::HostRemoved => ("host", "removed"),
-    };
-    let (name, caller) = (&first.name, first.caller);
-    Some(match changes.len() {
-        1 => format!("{noun} {name} {verb} index={} caller={caller}", first.index),
+    let (noun, verb) = first.deed;
+    let Origin { who, from, .. } = &first.origin;
+    let text = match changes.len() {
+        1 => format!(
+            "{noun} {} {verb} index={} caller={who} {from}",
+            first.name, first.index
+        ),
         count => {
             let names: Vec<&str> = changes.iter().map(|done| done.name.as_str()).collect();
             let names = names.join(" ");
-            let (from, to) = (first.index, last.index);
-            format!("{count} {noun}s {verb} names={names} index={from}..{to} caller={caller}")
+            let (from_index, to) = (first.index, last.index);
+            format!(
+                "{count} {noun}s {verb} names={names} index={from_index}..{to} caller={who} {from}"
+            )
         }
-    })
+    };
+    let once = [
+        ("SYSLOG_IDENTIFIER", "beemesh-gateway".to_owned()),
+        ("BEEMESH_ACTION", format!("{noun} {verb}")),
+        ("BEEMESH_WHO", who.clone()),
+        ("BEEMESH_FROM", from.clone()),
+    ];
+    let each = changes.iter().flat_map(|done| {
+        [
+            ("BEEMESH_NAME", done.name.clone()),
+            ("BEEMESH_INDEX", done.index.to_string()),
+        ]
+    });
+    let fields = once.into_iter().chain(each).collect();
+    Some(Line { text, fields })
 }
 
 #[cfg(test)]
 mod tests {
+    use beemesh_protocol::HostId;
+
     use super::*;
 
-    fn done(what: What, name: &str, index: u64, pid: i32) -> Done {
+    const APPLIED: (&str, &str) = ("manifest", "applied");
+    const DELETED: (&str, &str) = ("workload", "deleted");
+
+    fn done(deed: (&'static str, &'static str), name: &str, index: u64, pid: i32) -> Done {
         Done {
-            what,
+            deed,
             name: name.to_owned(),
             index,
-            caller: Caller::Local { uid: 0, pid },
+            origin: Origin {
+                host: HostId([1; 32]),
+                who: "uid 0".to_owned(),
+                from: format!("pid {pid}"),
+            },
         }
     }
 
     #[test]
     fn changes_of_one_caller_share_a_line_and_none_is_left_out() {
-        use What::{ManifestApplied as Applied, WorkloadDeleted as Deleted};
         let changes = vec![
-            done(Applied, "a", 4, 7),
-            done(Applied, "b", 4, 7),
-            done(Applied, "c", 5, 7),
-            done(Applied, "d", 6, 8),
-            done(Deleted, "d", 7, 8),
+            done(APPLIED, "a", 4, 7),
+            done(APPLIED, "b", 4, 7),
+            done(APPLIED, "c", 5, 7),
+            done(APPLIED, "d", 6, 8),
+            done(DELETED, "d", 7, 8),
         ];
         let expected = [
             "3 manifests applied names=a b c index=4..5 caller=uid 0 pid 7",
             "manifest d applied index=6 caller=uid 0 pid 8",
             "workload d deleted index=7 caller=uid 0 pid 8",
         ];
-        assert_eq!(lines(&changes), expected);
-        let many = (0..NAMES_MAX as u64 + 1).map(|n| done(Applied, &n.to_string(), n, 7));
+        let told = lines(&changes);
+        let texts: Vec<_> = told.iter().map(|line| line.text.as_str()).collect();
+        assert_eq!(texts, expected);
+        let fields: Vec<_> = told[0]
+            .fields
+            .iter()
+            .map(|(key, value)| format!("{key}={value}"))
+            .collect();
+        let expected = "SYSLOG_IDENTIFIER=beemesh-gateway,BEEMESH_ACTION=manifest applied,BEEMESH_WHO=uid 0,BEEMESH_FROM=pid 7,\
+             BEEMESH_NAME=a,BEEMESH_INDEX=4,BEEMESH_NAME=b,BEEMESH_INDEX=4,BEEMESH_NAME=c,BEEMESH_INDEX=5";
+        assert_eq!(fields.join(","), expected);
+        let many = (0..NAMES_MAX as u64 + 1).map(|n| done(APPLIED, &n.to_string(), n, 7));
         let told = lines(&many.collect::<Vec<_>>());
+        let first = &told[0].text;
         assert!(
-            told[0].starts_with("64 manifests applied names=0 1 2 "),
-            "{told:?}"
+            first.starts_with("64 manifests applied names=0 1 2 "),
+            "{first}"
         );
         assert_eq!(
-            told[1..],
-            ["manifest 64 applied index=64 caller=uid 0 pid 7"]
+            told[1].text,
+            "manifest 64 applied index=64 caller=uid 0 pid 7"
         );
         assert!(lines(&[]).is_empty());
     }

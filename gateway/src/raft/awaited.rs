@@ -119,7 +119,10 @@ fn hash(command: &Command) -> u64 {
         | Change::RemoveHost { .. }
         | Change::RevokeToken { .. }
         | Change::LabelHost { .. }
-        | Change::DrainHost { .. } => {}
+        | Change::DrainHost { .. }
+        | Change::PutAuthority { .. }
+        | Change::PutUser(_)
+        | Change::RevokeUser { .. } => {}
     }
     hasher.finish()
 }
@@ -129,12 +132,8 @@ mod tests {
     use super::*;
 
     fn delete(manifest: &str) -> Command {
-        Command {
-            at_ms: 1,
-            change: Change::DeleteManifest {
-                manifest: manifest.to_owned(),
-            },
-        }
+        let manifest = manifest.to_owned();
+        Command::unasked(1, Change::DeleteManifest { manifest })
     }
 
     #[tokio::test]

@@ -177,6 +177,8 @@ fn refused(error: &ClientWriteError<super::types::NodeId, openraft::EmptyNode>) 
 /// About what a command takes in an entry, in bytes: what is unbounded in it, and some for the rest.
 pub(crate) fn size_of(command: &Command) -> usize {
     const REST: usize = 256;
+    let origin = command.origin.as_ref();
+    let origin = origin.map_or(0, |origin| origin.who.len() + origin.from.len());
     let content: usize = match &command.change {
         Change::Apply { objects, .. } => objects
             .iter()
@@ -198,9 +200,14 @@ pub(crate) fn size_of(command: &Command) -> usize {
         | Change::PutToken(_)
         | Change::RemoveHost { .. }
         | Change::RevokeToken { .. }
-        | Change::DrainHost { .. } => 0,
+        | Change::DrainHost { .. }
+        | Change::PutUser(_)
+        | Change::RevokeUser { .. } => 0,
+        Change::PutAuthority { authority, .. } => {
+            authority.certificate.len() + authority.sealed.len()
+        }
     };
-    REST + content
+    REST + origin + content
 }
 
 fn labels_size(labels: &BTreeMap<String, String>) -> usize {

@@ -280,7 +280,7 @@ mod tests {
             StateChange::RemoveHost { host: host(2) },
         ];
         for change in changes {
-            let command = Command { at_ms: 1, change };
+            let command = Command::unasked(1, change);
             node.propose(vec![command], deadline()).await.unwrap();
         }
         let ask = |token| {

@@ -117,19 +117,17 @@ impl Mesh {
         }
         let first = mesh.node(1);
         assert!(first.is_pristine());
-        let found = Command {
-            at_ms: 0,
-            change: Change::Found {
-                cluster: ClusterId([1; 16]),
-                host: Host {
-                    id: host(1),
-                    name: "h1".into(),
-                    addresses: Vec::new(),
-                    labels: BTreeMap::new(),
-                    drained: false,
-                },
+        let found = Change::Found {
+            cluster: ClusterId([1; 16]),
+            host: Host {
+                id: host(1),
+                name: "h1".into(),
+                addresses: Vec::new(),
+                labels: BTreeMap::new(),
+                drained: false,
             },
         };
+        let found = Command::unasked(0, found);
         let founded = first.found(found, deadline()).await.unwrap();
         assert_eq!(founded[0].outcome, Outcome::Done);
         mesh
@@ -248,22 +246,18 @@ pub(super) fn deadline() -> Instant {
 pub(super) fn apply(manifest: usize, content: usize, size: usize) -> Command {
     let name = format!("config{manifest}");
     let body = format!("{{\"data\":{{\"n\":\"{content}{}\"}}}}", "x".repeat(size)).into_bytes();
-    Command {
-        at_ms: 1,
-        change: Change::Apply {
-            manifest: name.clone(),
-            objects: vec![Object {
-                kind: Kind::ConfigMap,
-                namespace: "default".into(),
-                name,
-                hash: Sha256::digest(&body).into(),
-                body,
-                references: Vec::new(),
-                replicas: None,
-                selector: BTreeMap::new(),
-            }],
-        },
-    }
+    let objects = vec![Object {
+        kind: Kind::ConfigMap,
+        namespace: "default".into(),
+        name: name.clone(),
+        hash: Sha256::digest(&body).into(),
+        body,
+        references: Vec::new(),
+        replicas: None,
+        selector: BTreeMap::new(),
+    }];
+    let manifest = name;
+    Command::unasked(1, Change::Apply { manifest, objects })
 }
 
 pub(super) async fn put(node: &Node, manifest: usize, content: usize) -> u64 {

@@ -438,7 +438,7 @@ fn web_at_9() -> String {
 }
 
 fn view(state: &mut State, index: u64, change: Change) -> View {
-    state.apply(index, &Command { at_ms: 0, change });
+    state.apply(index, &Command::unasked(0, change));
     View {
         applied: index,
         state: Arc::new(state.clone()),

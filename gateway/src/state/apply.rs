@@ -278,7 +278,7 @@ impl State {
                 self.workloads.remove_mut(&name);
             }
         }
-        for name in self.users(changed) {
+        for name in self.using(changed) {
             if let Some(workload) = self.workloads.get_mut(&name) {
                 workload.revision += 1;
                 (workload.index, workload.at_ms) = (index, at_ms);
@@ -288,7 +288,7 @@ impl State {
     }
 
     /// The workloads that refer to one of these objects and are not among them.
-    fn users(&self, changed: &BTreeSet<Key>) -> Vec<String> {
+    fn using(&self, changed: &BTreeSet<Key>) -> Vec<String> {
         if changed.iter().all(|key| is_workload(key.kind)) {
             return Vec::new();
         }

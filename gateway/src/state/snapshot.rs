@@ -5,9 +5,9 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use beemesh_protocol::state::{ManifestRecord, Snapshot, WorkloadRecord};
+use beemesh_protocol::state::{Access, ManifestRecord, Snapshot, WorkloadRecord};
 
-use super::{Key, Manifest, Map, Owned, State, Workload, workload_of};
+use super::{Key, Manifest, Map, Owned, State, Workload, access, workload_of};
 
 impl State {
     /// The state in the form that is stored and sent.
@@ -36,6 +36,11 @@ impl State {
                 })
                 .collect(),
             tokens: self.tokens.values().cloned().collect(),
+            access: Some(Access {
+                authority: self.authority.as_deref().cloned(),
+                users: self.users.values().cloned().collect(),
+                audit: self.audit.iter().map(|one| (**one).clone()).collect(),
+            }),
         }
     }
 
@@ -79,6 +84,12 @@ impl State {
             }
             manifests.insert_mut(manifest.name.clone(), manifest);
         }
+        let Access {
+            authority,
+            users,
+            audit,
+        } = snapshot.access.unwrap_or_default();
+        let users = users.into_iter().map(|user| (user.name.clone(), user));
         Self {
             cluster: snapshot.cluster,
             hosts: Arc::new(snapshot.hosts.into_iter().map(|h| (h.id, h)).collect()),
@@ -86,6 +97,9 @@ impl State {
             objects,
             workloads,
             tokens: Arc::new(snapshot.tokens.into_iter().map(|t| (t.id, t)).collect()),
+            authority: authority.map(Arc::new),
+            users: Arc::new(users.collect()),
+            audit: access::trail(audit),
         }
     }
 }

@@ -36,7 +36,7 @@ fn host(byte: u8, name: &str) -> Host {
 }
 
 fn at(at_ms: u64, change: Change) -> Command {
-    Command { at_ms, change }
+    Command::unasked(at_ms, change)
 }
 
 fn put(state: &mut State, index: u64, manifest: &str, objects: Vec<Object>) -> Outcome {

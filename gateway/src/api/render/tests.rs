@@ -116,7 +116,7 @@ pub(super) fn changed(scene: &mut Scene, index: u64, change: Change) {
 }
 
 fn agree(state: &mut State, index: u64, change: Change) {
-    let outcome = state.apply(index, &Command { at_ms: 5, change });
+    let outcome = state.apply(index, &Command::unasked(5, change));
     assert!(!matches!(outcome, peer::Outcome::Refused(_)), "{outcome:?}");
 }
 

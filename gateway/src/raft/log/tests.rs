@@ -36,12 +36,12 @@ fn log_id(term: u64, index: u64) -> LogId {
 }
 
 fn entry(term: u64, index: u64, size: usize) -> Entry {
-    let command = Command {
-        at_ms: index,
-        change: Change::DeleteManifest {
+    let command = Command::unasked(
+        index,
+        Change::DeleteManifest {
             manifest: "m".repeat(size),
         },
-    };
+    );
     Entry {
         log_id: log_id(term, index),
         payload: EntryPayload::Normal(Batch {

@@ -50,7 +50,7 @@ pub(in crate::raft) fn admit(host: HostId) -> Command {
 
 /// Clocks are no part of any promise, so a command may have any time.
 pub(super) fn at(at_ms: u64, change: Change) -> Command {
-    Command { at_ms, change }
+    Command::unasked(at_ms, change)
 }
 
 /// Gives a manifest of one pod this content; 0 deletes it. Its content also says on how many hosts it runs.

@@ -1,0 +1,148 @@
+//! Users of the remote API, and who changed what.
+
+use serde::{Deserialize, Serialize};
+
+use crate::state;
+
+/// What a user may do. Each role may do what those before it may.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserRole {
+    /// Look at workloads, their output and hosts.
+    Viewer,
+    /// Apply and delete.
+    Deployer,
+    /// Everything.
+    Admin,
+}
+
+impl UserRole {
+    /// As people write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Deployer => "deployer",
+            Self::Admin => "admin",
+        }
+    }
+}
+
+impl From<UserRole> for state::Role {
+    fn from(role: UserRole) -> Self {
+        match role {
+            UserRole::Viewer => Self::Viewer,
+            UserRole::Deployer => Self::Deployer,
+            UserRole::Admin => Self::Admin,
+        }
+    }
+}
+
+impl From<state::Role> for UserRole {
+    fn from(role: state::Role) -> Self {
+        match role {
+            state::Role::Viewer => Self::Viewer,
+            state::Role::Deployer => Self::Deployer,
+            state::Role::Admin => Self::Admin,
+        }
+    }
+}
+
+/// The body of `POST /v1/users`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UserRequest {
+    /// The new user, or one who gets another role and certificate: 1 to 63 of a-z, 0-9, `-`, `.` and `_`.
+    pub name: String,
+    /// What the user may do.
+    pub role: UserRole,
+    /// How long the certificate is good for, in seconds: at most ten years.
+    pub ttl_seconds: u64,
+}
+
+/// The answer to `POST /v1/users`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct UserAnswer {
+    /// The log index of the change.
+    pub index: u64,
+    /// What the user gives to `beemesh --config`. It holds a private key that is nowhere else.
+    pub config: ClientConfig,
+    /// When the certificate stops working, in milliseconds since 1970.
+    pub expires_at_ms: u64,
+}
+
+/// How to reach a cluster from elsewhere, and as whom.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ClientConfig {
+    /// The user's name.
+    pub user: String,
+    /// Hosts to ask, one after the other: `192.0.2.11:7443`.
+    pub servers: Vec<String>,
+    /// The certificate of what issued those of the hosts, as PEM.
+    pub authority: String,
+    /// The user's certificate, as PEM.
+    pub certificate: String,
+    /// The user's private key (PKCS #8), as PEM.
+    pub key: String,
+}
+
+impl std::fmt::Debug for ClientConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The key stays out of every log.
+        f.debug_struct("ClientConfig")
+            .field("user", &self.user)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The answer to `GET /v1/users`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Users {
+    /// By name.
+    pub users: Vec<User>,
+}
+
+/// A user of the remote API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct User {
+    /// Unique.
+    pub name: String,
+    /// What the user may do.
+    pub role: UserRole,
+    /// When the certificate was made, in milliseconds since 1970.
+    pub made_at_ms: u64,
+    /// When it stops working, in milliseconds since 1970.
+    pub expires_at_ms: u64,
+}
+
+/// The answer to `GET /v1/audit`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Audit {
+    /// The latest changes that somebody asked for, the oldest first.
+    pub changes: Vec<Audited>,
+}
+
+/// One change.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Audited {
+    /// The log index of the change.
+    pub index: u64,
+    /// When it was asked for, in milliseconds since 1970, by the clock of `host`.
+    pub at_ms: u64,
+    /// What was done: `manifest applied`.
+    pub action: String,
+    /// To what: `web`.
+    pub name: String,
+    /// A user of the remote API, or of `host`: `alice`, `uid 0`.
+    pub who: String,
+    /// The other end: `pid 4711`, `192.0.2.7:40112`.
+    pub from: String,
+    /// The host that was asked.
+    pub host: String,
+}

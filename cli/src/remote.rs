@@ -1,0 +1,158 @@
+//! The way to a cluster from elsewhere: TLS 1.3 with the certificate that `beemesh user create` printed.
+//!
+//! Shell. Any certificate that the cluster's authority issued for a host is taken, whatever address it is reached at: the
+//! authority's own certificate is in the configuration, and nobody else has issued anything.
+
+use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
+
+use beemesh_protocol::api::ClientConfig;
+use rustls::{
+    ClientConfig as Tls, RootCertStore,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject as _},
+    version::TLS13,
+};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_rustls::{TlsConnector, client::TlsStream};
+
+use crate::trouble::Trouble;
+
+/// The name in every host's certificate.
+const SERVER_NAME: &str = "beemesh";
+/// A host that does not take a connection by then is passed over.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
+/// The longest configuration that is read.
+const FILE_MAX: u64 = 1 << 20;
+
+/// Where a cluster is and how to prove who one is.
+#[derive(Clone)]
+pub(crate) struct Remote {
+    servers: Vec<String>,
+    tls: Arc<Tls>,
+}
+
+impl std::fmt::Debug for Remote {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Remote")
+            .field("servers", &self.servers)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Remote {
+    /// Reads what `beemesh user create` printed.
+    pub(crate) fn load(file: &Path) -> Result<Self, Trouble> {
+        let failed = |reason: &dyn std::fmt::Display| {
+            Trouble::failed(format!("read {}: {reason}", file.display()))
+        };
+        let metadata = fs::metadata(file).map_err(|error| failed(&error))?;
+        if metadata.len() > FILE_MAX {
+            return Err(failed(&"it is larger than 1 MiB"));
+        }
+        if metadata.permissions().mode() & 0o077 != 0 {
+            let file = file.display();
+            eprintln!(
+                "warning: others can read the private key in {file}: `chmod 600 {file}` keeps it yours"
+            );
+        }
+        let text = fs::read_to_string(file).map_err(|error| failed(&error))?;
+        let config = serde_yaml::from_str(&text).map_err(|error| failed(&error))?;
+        Self::new(config).map_err(|reason| failed(&reason))
+    }
+
+    fn new(config: ClientConfig) -> Result<Self, String> {
+        if config.servers.is_empty() {
+            return Err("`servers` is empty".to_owned());
+        }
+        let wrong = |field: &str, error: &dyn std::fmt::Display| format!("`{field}`: {error}");
+        let pem = |field: &str, text: &str| {
+            CertificateDer::from_pem_slice(text.as_bytes()).map_err(|error| wrong(field, &error))
+        };
+        let mut roots = RootCertStore::empty();
+        let added = roots.add(pem("authority", &config.authority)?);
+        added.map_err(|error| wrong("authority", &error))?;
+        let certificate = pem("certificate", &config.certificate)?;
+        let key = PrivateKeyDer::from_pem_slice(config.key.as_bytes());
+        let key = key.map_err(|error| wrong("key", &error))?;
+        let tls = Tls::builder_with_provider(default_provider().into())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| error.to_string())?
+            .with_root_certificates(roots)
+            .with_client_auth_cert(vec![certificate], key)
+            .map_err(|error| wrong("key", &error))?;
+        Ok(Self {
+            servers: config.servers,
+            tls: tls.into(),
+        })
+    }
+
+    /// Connects to the first server that answers. The error tells of each why it does not.
+    pub(crate) async fn connect(&self) -> Result<TlsStream<TcpStream>, String> {
+        let mut reasons = Vec::new();
+        for server in &self.servers {
+            match timeout(CONNECT_TIME_MAX, self.one(server)).await {
+                Ok(Ok(stream)) => return Ok(stream),
+                Ok(Err(error)) => reasons.push(format!("{server}: {error}")),
+                Err(_) => reasons.push(format!("{server}: no answer")),
+            }
+        }
+        Err(reasons.join("; "))
+    }
+
+    async fn one(&self, server: &str) -> io::Result<TlsStream<TcpStream>> {
+        let stream = TcpStream::connect(server).await?;
+        stream.set_nodelay(true)?;
+        let name = ServerName::try_from(SERVER_NAME).map_err(io::Error::other)?;
+        let connector = TlsConnector::from(Arc::clone(&self.tls));
+        connector.connect(name, stream).await
+    }
+
+    /// The servers, for messages.
+    pub(crate) fn name(&self) -> String {
+        self.servers.join(", ")
+    }
+}
+
+/// Whether the other end has ended the connection because of this end's certificate. In TLS 1.3 that is heard with the first answer.
+pub(crate) fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(one) = next {
+        let inner = one.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        if matches!(tls, Some(rustls::Error::AlertReceived(_))) {
+            return true;
+        }
+        next = one.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(change: impl FnOnce(&mut ClientConfig)) -> String {
+        let mut config = ClientConfig {
+            user: "alice".to_owned(),
+            servers: vec!["192.0.2.1:7443".to_owned()],
+            authority: String::new(),
+            certificate: String::new(),
+            key: String::new(),
+        };
+        change(&mut config);
+        Remote::new(config).expect_err("it is nonsense")
+    }
+
+    #[test]
+    fn what_is_wrong_with_a_configuration_is_named() {
+        assert_eq!(
+            refused(|config| config.servers.clear()),
+            "`servers` is empty"
+        );
+        let empty = refused(|_| {});
+        assert!(empty.starts_with("`authority`: "), "{empty}");
+        let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
+        let nonsense = refused(|config| pem.clone_into(&mut config.authority));
+        assert!(nonsense.starts_with("`authority`: "), "{nonsense}");
+    }
+}

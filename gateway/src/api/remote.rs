@@ -1,0 +1,353 @@
+//! The API for users elsewhere: TLS 1.3 with a certificate at both ends.
+//!
+//! Shell. The agent listens on the network and passes each connection on as it is, with one line before it that says where it comes
+//! from (the PROXY protocol, version 1: <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>). Everything else is
+//! decided here: without the private key of a user that the replicated state knows, nothing is read but the handshake.
+
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    os::unix::fs::PermissionsExt as _,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{Extension, Router, middleware};
+use beemesh_protocol::state::{Authority, UserRecord};
+use rustls::{
+    RootCertStore, ServerConfig,
+    crypto::ring::default_provider,
+    pki_types::{CertificateDer, PrivateKeyDer},
+    server::WebPkiClientVerifier,
+    version::TLS13,
+};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt},
+    net::{UnixListener, UnixStream},
+    sync::{Mutex, Semaphore},
+    time::{sleep, timeout},
+};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+use super::{Gateway, Shared, roles, server, users};
+use crate::{
+    authority::{Issued, Issuer, fingerprint},
+    join::now_ms,
+    keys,
+};
+
+/// Connections at once, with those whose handshake is under way.
+const CONNECTIONS_MAX: usize = 256;
+/// The agent says at once where a connection comes from.
+const PREAMBLE_TIME_MAX: Duration = Duration::from_secs(2);
+/// The longest line of the PROXY protocol, version 1, with its end.
+const PREAMBLE_MAX: usize = 107;
+/// A handshake takes two round trips.
+const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
+/// A host's certificate is good for thirty times as long.
+const CERTIFICATE_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// After a failed accept: too many open files pass when connections end.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Who is at the other end, as the handshake has shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Remote {
+    /// Of the certificate.
+    fingerprint: [u8; 32],
+    /// The other end.
+    pub(super) from: SocketAddr,
+}
+
+impl Remote {
+    /// The user whose certificate this is now.
+    pub(super) fn user(&self, gateway: &Gateway) -> Option<UserRecord> {
+        let view = gateway.node.state().borrow().clone();
+        let mut users = view.state.users();
+        let user = users.find(|user| user.certificate == self.fingerprint)?;
+        (user.expires_ms > now_ms()).then(|| user.clone())
+    }
+
+    /// Returns when that is nobody any more.
+    async fn revoked(&self, gateway: &Gateway) {
+        let mut view = gateway.node.state();
+        while self.user(gateway).is_some() {
+            if view.changed().await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// The agent's way in. Only root may use it.
+pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path)?;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600))?;
+    Ok(listener)
+}
+
+/// Answers users until `stop`.
+pub(crate) async fn serve(listener: UnixListener, gateway: Gateway, stop: CancellationToken) {
+    let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let door = Arc::new(Door {
+        router: router(&gateway),
+        gateway,
+        made: Mutex::new(None),
+    });
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => return,
+            accepted = server::accept(&listener, &slots) => accepted,
+        };
+        let (stream, slot) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                tracing::warn!(%error, "a connection to the remote API was not accepted");
+                sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        let (door, stop) = (Arc::clone(&door), stop.clone());
+        tokio::spawn(async move {
+            if let Err(error) = door.take(stream, stop).await {
+                tracing::debug!(%error, "a connection to the remote API ended early");
+            }
+            drop(slot);
+        });
+    }
+}
+
+/// The routes for local callers, behind the roles.
+fn router(gateway: &Gateway) -> Router {
+    let shared = Shared::new(gateway.clone());
+    super::routes()
+        .layer(middleware::from_fn_with_state(
+            shared.clone(),
+            roles::authorize,
+        ))
+        .with_state(shared)
+}
+
+struct Door {
+    gateway: Gateway,
+    router: Router,
+    made: Mutex<Option<Made>>,
+}
+
+/// What connections are taken with.
+#[derive(Clone)]
+struct Made {
+    /// Of this authority.
+    key: [u8; 32],
+    /// For a host of these addresses.
+    addresses: Vec<String>,
+    /// When, in milliseconds since 1970.
+    at_ms: u64,
+    config: Arc<ServerConfig>,
+}
+
+impl Door {
+    async fn take(&self, mut stream: UnixStream, stop: CancellationToken) -> io::Result<()> {
+        // The socket's mode says so too; this holds whatever becomes of the folder.
+        if stream.peer_cred()?.uid() != 0 {
+            return Err(io::ErrorKind::PermissionDenied.into());
+        }
+        let from = timeout(PREAMBLE_TIME_MAX, preamble(&mut stream)).await??;
+        let config = self.config().await?;
+        let handshake = TlsAcceptor::from(config).accept(stream);
+        let stream = timeout(HANDSHAKE_TIME_MAX, handshake).await??;
+        let (_, session) = stream.get_ref();
+        let certificate = session.peer_certificates().and_then(|chain| chain.first());
+        let certificate = certificate.ok_or(io::ErrorKind::PermissionDenied)?;
+        let remote = Remote {
+            fingerprint: fingerprint(certificate),
+            from,
+        };
+        let router = self.router.clone().layer(Extension(remote));
+        // The first request of a user who is none is answered, so that the reason is known.
+        let known = remote.user(&self.gateway).is_some();
+        let connection = server::connection(stream, router, stop);
+        if !known {
+            let _ = timeout(HANDSHAKE_TIME_MAX, connection).await;
+            return Ok(());
+        }
+        tokio::select! {
+            () = connection => {}
+            () = remote.revoked(&self.gateway) => {}
+        }
+        Ok(())
+    }
+
+    /// With a certificate of this host that is fresh and of the authority that the cluster has now.
+    async fn config(&self) -> io::Result<Arc<ServerConfig>> {
+        let view = self.gateway.node.state().borrow().clone();
+        let authority = view.state.authority();
+        let authority = authority
+            .ok_or_else(|| io::Error::other("no user was made yet: `beemesh user create`"))?;
+        let host = self.gateway.host;
+        let (name, addresses) = match view.state.hosts().get(&host) {
+            Some(own) => (own.name.clone(), own.addresses.clone()),
+            None => (host.to_string(), Vec::new()),
+        };
+        let now = now_ms();
+        let mut made = self.made.lock().await;
+        let age = Duration::from_millis(made.as_ref().map_or(0, |one| now.abs_diff(one.at_ms)));
+        if let Some(one) = made.as_ref()
+            && one.key == authority.key
+            && one.addresses == addresses
+            && age < CERTIFICATE_AGE_MAX
+        {
+            return Ok(Arc::clone(&one.config));
+        }
+        let sealing = keys::obtain(&self.gateway, authority.key).await;
+        let sealing = sealing.map_err(io::Error::other)?;
+        let issuer = Issuer::open(authority, &sealing, Duration::from_millis(now));
+        let issuer = issuer.map_err(io::Error::other)?;
+        let ips: Vec<IpAddr> = users::addresses(&addresses);
+        let issued = issuer.host(&name, ips).map_err(io::Error::other)?;
+        let config = Arc::new(tls(authority, issued).map_err(io::Error::other)?);
+        *made = Some(Made {
+            key: authority.key,
+            addresses,
+            at_ms: now,
+            config: Arc::clone(&config),
+        });
+        Ok(config)
+    }
+}
+
+/// TLS 1.3 and nothing older; no connection without a certificate of the authority.
+fn tls(authority: &Authority, issued: Issued) -> Result<ServerConfig, rustls::Error> {
+    let own = CertificateDer::from(authority.certificate.clone());
+    let mut roots = RootCertStore::empty();
+    roots.add(own)?;
+    let provider = Arc::new(default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider.clone())
+        .build()
+        .map_err(|error| rustls::Error::General(error.to_string()))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&TLS13])?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(vec![issued.certificate], PrivateKeyDer::Pkcs8(issued.key))?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+/// Reads where a connection comes from: `PROXY TCP4 192.0.2.7 192.0.2.1 40112 7443`.
+async fn preamble(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<SocketAddr> {
+    let mut line = Vec::with_capacity(PREAMBLE_MAX);
+    while !line.ends_with(b"\r\n") {
+        if line.len() == PREAMBLE_MAX {
+            return Err(io::ErrorKind::InvalidData.into());
+        }
+        line.push(stream.read_u8().await?);
+    }
+    source(&line).ok_or_else(|| io::ErrorKind::InvalidData.into())
+}
+
+fn source(line: &[u8]) -> Option<SocketAddr> {
+    let line = std::str::from_utf8(line).ok()?.strip_suffix("\r\n")?;
+    let mut words = line.split(' ');
+    if words.next()? != "PROXY" || !matches!(words.next()?, "TCP4" | "TCP6") {
+        return None;
+    }
+    let ip: IpAddr = words.next()?.parse().ok()?;
+    let port = words.nth(1)?.parse().ok()?;
+    Some(SocketAddr::new(ip.to_canonical(), port))
+}
+
+#[cfg(test)]
+mod tests {
+    use rustls::{ClientConfig, client::WebPkiServerVerifier, pki_types::ServerName};
+    use tokio::io::AsyncWriteExt as _;
+    use tokio_rustls::TlsConnector;
+
+    use super::*;
+    use crate::authority::{SERVER_NAME, SealingKey, found};
+
+    const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+    /// Whether a host of this authority takes a client with this certificate, or without one.
+    async fn takes(own: &(Authority, SealingKey), user: Option<Issued>) -> bool {
+        let now = Duration::from_millis(now_ms());
+        let host = Issuer::open(&own.0, &own.1, now).unwrap();
+        let config = tls(&own.0, host.host("h1", []).unwrap()).unwrap();
+        let (near, far) = tokio::io::duplex(16 << 10);
+        let serve = async {
+            let mut stream = TlsAcceptor::from(Arc::new(config)).accept(near).await?;
+            stream.write_all(b"hello").await?;
+            stream.shutdown().await
+        };
+        let mut roots = RootCertStore::empty();
+        roots.add(own.0.certificate.clone().into()).unwrap();
+        let provider = Arc::new(default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(roots.into(), provider.clone());
+        let client = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(&[&TLS13])
+            .unwrap()
+            .with_webpki_verifier(verifier.build().unwrap());
+        let client = match user {
+            None => client.with_no_client_auth(),
+            Some(user) => client
+                .with_client_auth_cert(vec![user.certificate], user.key.into())
+                .unwrap(),
+        };
+        let ask = async {
+            let name = ServerName::try_from(SERVER_NAME).unwrap();
+            let mut stream = TlsConnector::from(Arc::new(client))
+                .connect(name, far)
+                .await?;
+            let mut said = Vec::new();
+            stream.read_to_end(&mut said).await?;
+            io::Result::Ok(said == b"hello")
+        };
+        let (served, said) = tokio::join!(serve, ask);
+        served.is_ok() && said.is_ok_and(|said| said)
+    }
+
+    #[tokio::test]
+    async fn only_the_certificates_of_the_own_authority_are_taken() {
+        let (own, other) = (found(NOW).unwrap(), found(NOW).unwrap());
+        let user = |of: &(Authority, SealingKey)| {
+            let now = Duration::from_millis(now_ms());
+            let issuer = Issuer::open(&of.0, &of.1, now).unwrap();
+            issuer.user("alice", Duration::from_secs(60)).unwrap()
+        };
+        assert!(takes(&own, Some(user(&own))).await);
+        assert!(!takes(&own, None).await);
+        assert!(!takes(&own, Some(user(&other))).await);
+    }
+
+    #[tokio::test]
+    async fn where_a_connection_comes_from_is_read_to_the_end_of_its_line_and_no_further() {
+        let read = async |mut bytes: &[u8]| {
+            let from = preamble(&mut bytes).await;
+            (from.ok().map(|from| from.to_string()), bytes.len())
+        };
+        let line = b"PROXY TCP4 192.0.2.7 192.0.2.1 40112 7443\r\nhello";
+        assert_eq!(read(line).await, (Some("192.0.2.7:40112".to_owned()), 5));
+        let line = b"PROXY TCP6 2001:db8::7 2001:db8::1 40112 7443\r\n";
+        assert_eq!(
+            read(line).await,
+            (Some("[2001:db8::7]:40112".to_owned()), 0)
+        );
+        let long = [&[b'x'; PREAMBLE_MAX][..], b"\r\n"].concat();
+        for bad in [
+            &b""[..],
+            b"PROXY TCP4 192.0.2.7",
+            b"\r\n",
+            b"PROXY UNKNOWN\r\n",
+            b"PROXY TCP4 h1 h2 1 2\r\n",
+            b"PROXY TCP4 192.0.2.7 192.0.2.1 70000 1\r\n",
+            b"GET / HTTP/1.1\r\n",
+            &long,
+        ] {
+            assert_eq!(read(bad).await.0, None, "{}", bad.escape_ascii());
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! What each role may do, route by route.
+//!
+//! Pure, but for [`authorize`], which looks at who called. Local callers may do everything; a user of the remote API may do what the
+//! role that the replicated state gives now allows, so that a change of it counts from the next request on.
+
+use axum::{
+    extract::{MatchedPath, Request, State},
+    http::Method,
+    middleware::Next,
+    response::{IntoResponse, Response},
+};
+use beemesh_protocol::{api::UserRole, state::Role};
+
+use super::{ApiError, Shared, remote::Remote, request::Caller};
+
+/// Who may use a route over the remote API.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Needs {
+    /// Every user from this role on.
+    Role(Role),
+    /// Nobody: it is about the host itself.
+    Local,
+}
+
+/// What a route needs. One that is not known needs the highest role.
+pub(super) fn needs(method: &Method, route: &str) -> Needs {
+    let reads = method == Method::GET || method == Method::HEAD;
+    let role = match route {
+        "/v1/join" => return Needs::Local,
+        // The Secrets are in it, and a token is membership.
+        "/v1/backup" | "/v1/tokens" | "/v1/users" => Role::Admin,
+        "/healthz"
+        | "/v1/workloads"
+        | "/v1/workloads/{name}"
+        | "/v1/workloads/{name}/logs"
+        | "/v1/manifests"
+        | "/v1/hosts"
+        | "/v1/hosts/{name}"
+        | "/v1/status"
+        | "/v1/events"
+            if reads =>
+        {
+            Role::Viewer
+        }
+        "/v1/apply" | "/v1/workloads/{name}" | "/v1/manifests/{name}" => Role::Deployer,
+        _ => Role::Admin,
+    };
+    Needs::Role(role)
+}
+
+/// Lets a request of the remote API pass, with its [`Caller`], or refuses it.
+pub(super) async fn authorize(
+    State(shared): State<Shared>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let Some(remote) = request.extensions().get::<Remote>().copied() else {
+        return ApiError::internal("a request of nobody").into_response();
+    };
+    let Some(user) = remote.user(&shared.gateway) else {
+        return ApiError::forbidden("the certificate was revoked or has expired")
+            .hint("an administrator makes a new one with `beemesh user create`")
+            .into_response();
+    };
+    let route = request.extensions().get::<MatchedPath>();
+    let route = route.map_or("", MatchedPath::as_str).to_owned();
+    if let Err(refused) = check(user.role, request.method(), &route) {
+        tracing::warn!(user = %user.name, from = %remote.from, method = %request.method(), %route, "refused");
+        return refused.into_response();
+    }
+    request.extensions_mut().insert(Caller::User {
+        name: user.name,
+        from: remote.from,
+    });
+    next.run(request).await
+}
+
+fn check(role: Role, method: &Method, route: &str) -> Result<(), ApiError> {
+    let needed = match needs(method, route) {
+        Needs::Role(needed) if needed <= role => return Ok(()),
+        Needs::Role(needed) => needed,
+        Needs::Local => {
+            return Err(ApiError::forbidden(format!(
+                "{method} {route} is only possible on the host itself"
+            )));
+        }
+    };
+    let name = |role: Role| UserRole::from(role).name();
+    Err(ApiError::forbidden(format!(
+        "{method} {route} needs the role {}, and you have {}",
+        name(needed),
+        name(role)
+    ))
+    .hint("an administrator changes it with `beemesh user create NAME --role ROLE`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The documentation lists every route; each of them is tried with each role.
+    #[test]
+    fn each_route_of_the_documentation_is_for_whom_it_says() {
+        let page = include_str!("../../../docs/api.md");
+        let mut count = 0;
+        for line in page.lines().filter(|line| line.starts_with("| `")) {
+            let cells: Vec<_> = line.split('|').map(str::trim).collect();
+            let Some((method, path)) = cells[1].trim_matches('`').split_once(' ') else {
+                continue;
+            };
+            let method: Method = method.parse().unwrap();
+            let route = path.replace("NAME", "{name}").replace("ID", "{id}");
+            let expected = match cells[2] {
+                "viewer" => Needs::Role(Role::Viewer),
+                "deployer" => Needs::Role(Role::Deployer),
+                "admin" => Needs::Role(Role::Admin),
+                "the host" => Needs::Local,
+                other => panic!("{line}: {other}"),
+            };
+            assert_eq!(needs(&method, &route), expected, "{line}");
+            for role in [Role::Viewer, Role::Deployer, Role::Admin] {
+                let may = matches!(expected, Needs::Role(needed) if needed <= role);
+                assert_eq!(check(role, &method, &route).is_ok(), may, "{role:?} {line}");
+            }
+            count += 1;
+        }
+        assert!(count >= 25, "{count} routes found");
+    }
+
+    #[test]
+    fn what_is_not_known_is_for_administrators() {
+        for (method, route) in [
+            (Method::GET, "/v1/new"),
+            (Method::POST, "/v1/workloads"),
+            (Method::PUT, "/v1/hosts/{name}"),
+            (Method::GET, ""),
+        ] {
+            assert_eq!(needs(&method, route), Needs::Role(Role::Admin), "{route}");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! What issues the certificates of the remote API.
+//!
+//! Shell: draws keys and nonces from the kernel. Its private key is in the replicated state, sealed with a key that is in no log,
+//! no snapshot and no backup: members hand it to each other. Certificates are X.509 v3 (RFC 5280) with ECDSA over P-256.
+
+use std::{net::IpAddr, time::Duration};
+
+use beemesh_protocol::state::Authority;
+use chacha20poly1305::{
+    KeyInit, XChaCha20Poly1305, XNonce,
+    aead::{Aead, Payload},
+};
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256, SanType,
+    date_time_ymd,
+};
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use sha2::{Digest, Sha256};
+
+use crate::keys::hex;
+
+/// The name that every host's certificate has, whatever its addresses are: clients ask for this one.
+pub(crate) const SERVER_NAME: &str = "beemesh";
+/// The authority's own certificate.
+const AUTHORITY_TIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
+/// A host makes itself a new one each day.
+const HOST_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Clocks of hosts and users may differ by this much.
+const CLOCKS_APART: Duration = Duration::from_secs(3600);
+/// Bytes of the nonce that stands before what is sealed.
+const NONCE: usize = 24;
+
+/// Seals the private key; only members have it.
+pub(crate) type SealingKey = [u8; 32];
+
+/// A certificate and its private key.
+pub(crate) struct Issued {
+    pub(crate) certificate: CertificateDer<'static>,
+    pub(crate) certificate_pem: String,
+    pub(crate) key: PrivatePkcs8KeyDer<'static>,
+    pub(crate) key_pem: String,
+}
+
+/// Why no certificate can be made or checked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AuthorityError {
+    /// The kernel gave no random bytes.
+    #[error("read random bytes: {0}")]
+    Random(getrandom::Error),
+    /// Not what this key sealed.
+    #[error("the authority's private key is damaged, or sealed with another key")]
+    Sealed,
+    /// X.509 or the key.
+    #[error("make a certificate: {0}")]
+    Certificate(#[from] rcgen::Error),
+}
+
+/// What a sealing key is called in the replicated state.
+pub(crate) fn key_id(key: &SealingKey) -> [u8; 32] {
+    Sha256::digest(key).into()
+}
+
+/// What a certificate is called in the replicated state.
+pub(crate) fn fingerprint(certificate: &[u8]) -> [u8; 32] {
+    Sha256::digest(certificate).into()
+}
+
+/// Makes an authority, and the key that seals it. `now` is the time since 1970.
+pub(crate) fn found(now: Duration) -> Result<(Authority, SealingKey), AuthorityError> {
+    let sealing: SealingKey = random()?;
+    let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+    let certificate = authority_params(&key_id(&sealing), now).self_signed(&key)?;
+    let certificate = certificate.der().to_vec();
+    let nonce: [u8; NONCE] = random()?;
+    let payload = Payload {
+        msg: key.serialized_der(),
+        aad: &certificate,
+    };
+    let cipher = XChaCha20Poly1305::new(&sealing.into());
+    let encrypted = cipher.encrypt(XNonce::from_slice(&nonce), payload);
+    let encrypted = encrypted.map_err(|_| AuthorityError::Sealed)?;
+    let authority = Authority {
+        certificate,
+        key: key_id(&sealing),
+        sealed: [&nonce[..], &encrypted].concat(),
+    };
+    Ok((authority, sealing))
+}
+
+/// An authority whose private key is open.
+pub(crate) struct Issuer {
+    key: KeyPair,
+    /// Of the same name and key as the one in the state, which is what a signature refers to.
+    certificate: Certificate,
+    now: Duration,
+}
+
+impl Issuer {
+    /// Opens it. `now` is the time since 1970, from which what is issued is good.
+    pub(crate) fn open(
+        authority: &Authority,
+        sealing: &SealingKey,
+        now: Duration,
+    ) -> Result<Self, AuthorityError> {
+        let (nonce, encrypted) = authority
+            .sealed
+            .split_at_checked(NONCE)
+            .ok_or(AuthorityError::Sealed)?;
+        let payload = Payload {
+            msg: encrypted,
+            aad: &authority.certificate,
+        };
+        let cipher = XChaCha20Poly1305::new(sealing.into());
+        let opened = cipher.decrypt(XNonce::from_slice(nonce), payload);
+        let opened = opened.map_err(|_| AuthorityError::Sealed)?;
+        let key = KeyPair::from_pkcs8_der_and_sign_algo(
+            &PrivatePkcs8KeyDer::from(opened),
+            &PKCS_ECDSA_P256_SHA256,
+        )?;
+        let certificate = authority_params(&authority.key, now).self_signed(&key)?;
+        Ok(Self {
+            key,
+            certificate,
+            now,
+        })
+    }
+
+    /// For a user, who is known by the certificate itself: the name in it is for people.
+    pub(crate) fn user(&self, name: &str, good_for: Duration) -> Result<Issued, AuthorityError> {
+        let usage = ExtendedKeyUsagePurpose::ClientAuth;
+        self.issue(params(name, self.now, good_for), usage)
+    }
+
+    /// For a host that is reached under these names and addresses, besides [`SERVER_NAME`].
+    pub(crate) fn host(
+        &self,
+        name: &str,
+        addresses: impl IntoIterator<Item = IpAddr>,
+    ) -> Result<Issued, AuthorityError> {
+        let mut params = params(name, self.now, HOST_TIME);
+        let names = [SERVER_NAME, name].map(|name| name.to_owned().try_into());
+        // A host's name that DNS does not know is left out.
+        let names = names.into_iter().filter_map(Result::ok);
+        params.subject_alt_names = names
+            .map(SanType::DnsName)
+            .chain(addresses.into_iter().map(SanType::IpAddress))
+            .collect();
+        self.issue(params, ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    fn issue(
+        &self,
+        mut params: CertificateParams,
+        usage: ExtendedKeyUsagePurpose,
+    ) -> Result<Issued, AuthorityError> {
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![usage];
+        params.use_authority_key_identifier_extension = true;
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
+        let certificate = params.signed_by(&key, &self.certificate, &self.key)?;
+        Ok(Issued {
+            certificate_pem: certificate.pem(),
+            certificate: certificate.der().clone(),
+            key: key.serialize_der().into(),
+            key_pem: key.serialize_pem(),
+        })
+    }
+}
+
+/// Each authority has a name of its own, so that a client does not take one for another's.
+fn authority_params(key_id: &[u8; 32], now: Duration) -> CertificateParams {
+    let id: String = hex(key_id).chars().take(16).collect();
+    let mut params = params(&format!("Beemesh {id}"), now, AUTHORITY_TIME);
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign];
+    params
+}
+
+fn params(name: &str, now: Duration, good_for: Duration) -> CertificateParams {
+    let since_1970 = |time: Duration| date_time_ymd(1970, 1, 1) + time;
+    let mut subject = DistinguishedName::new();
+    subject.push(DnType::CommonName, name);
+    let mut params = CertificateParams::default();
+    params.distinguished_name = subject;
+    params.not_before = since_1970(now.saturating_sub(CLOCKS_APART));
+    params.not_after = since_1970(now + good_for);
+    params
+}
+
+fn random<const N: usize>() -> Result<[u8; N], AuthorityError> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(AuthorityError::Random)?;
+    Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::{
+        RootCertStore,
+        crypto::ring::default_provider,
+        pki_types::UnixTime,
+        server::{WebPkiClientVerifier, danger::ClientCertVerifier},
+    };
+
+    use super::*;
+
+    const NOW: Duration = Duration::from_secs(1_800_000_000);
+
+    fn verifier(authority: &Authority) -> Arc<dyn ClientCertVerifier> {
+        let mut roots = RootCertStore::empty();
+        let certificate = CertificateDer::from(authority.certificate.clone());
+        roots.add(certificate).unwrap();
+        WebPkiClientVerifier::builder_with_provider(roots.into(), default_provider().into())
+            .build()
+            .unwrap()
+    }
+
+    #[test]
+    fn what_it_issues_is_good_for_its_time_and_purpose_and_from_it_alone() {
+        let (authority, sealing) = found(NOW).unwrap();
+        let later = NOW + Duration::from_secs(100 * 24 * 3600);
+        let issuer = Issuer::open(&authority, &sealing, later).unwrap();
+        let alice = issuer.user("alice", Duration::from_secs(60)).unwrap();
+        let host = issuer.host("h1", ["192.0.2.1".parse().unwrap()]).unwrap();
+        let good = |verifier: &Arc<dyn ClientCertVerifier>, one: &Issued, after: u64| {
+            let at = UnixTime::since_unix_epoch(later + Duration::from_secs(after));
+            verifier
+                .verify_client_cert(&one.certificate, &[], at)
+                .is_ok()
+        };
+        let own = verifier(&authority);
+        assert!(good(&own, &alice, 0) && good(&own, &alice, 59));
+        assert!(!good(&own, &alice, 61), "expired");
+        assert!(!good(&own, &host, 0), "a host's is no user's");
+        let (other, _) = found(NOW).unwrap();
+        assert!(!good(&verifier(&other), &alice, 0), "of another authority");
+    }
+
+    #[test]
+    fn the_private_key_opens_with_its_own_key_and_certificate_only() {
+        let (authority, sealing) = found(NOW).unwrap();
+        let opens = |authority: &Authority, sealing: &SealingKey| {
+            Issuer::open(authority, sealing, NOW).is_ok()
+        };
+        assert!(opens(&authority, &sealing));
+        assert!(!opens(&authority, &[0; 32]));
+        let (other, other_sealing) = found(NOW).unwrap();
+        assert!(!opens(&authority, &other_sealing));
+        let certificate = other.certificate;
+        assert!(!opens(
+            &Authority {
+                certificate,
+                ..authority.clone()
+            },
+            &sealing
+        ));
+        let sealed = authority.sealed[..10].to_vec();
+        assert!(!opens(
+            &Authority {
+                sealed,
+                ..authority
+            },
+            &sealing
+        ));
+    }
+}

@@ -1,0 +1,253 @@
+//! Who may use the remote API, and who changed what.
+//!
+//! Pure. The audit trail is a part of the state, so that each host can tell all of it, whichever host was asked.
+
+use std::sync::Arc;
+
+use beemesh_protocol::{
+    peer::{Action, Outcome},
+    state::{AuditRecord, Authority, Change, Command, UserRecord},
+};
+use rpds::QueueSync;
+
+use super::{State, missing, refused};
+
+/// Users of the remote API: people and pipelines, not hosts.
+pub(crate) const USERS_MAX: usize = 256;
+/// Changes that the audit trail tells; the journal of each host has those that were asked of it for as long as it keeps them.
+pub(crate) const AUDIT_MAX: usize = 1000;
+
+type Result<T = Outcome> = std::result::Result<T, Vec<beemesh_protocol::peer::Refusal>>;
+
+impl State {
+    /// What issues certificates, once somebody needed one.
+    pub(crate) fn authority(&self) -> Option<&Arc<Authority>> {
+        self.authority.as_ref()
+    }
+
+    /// The users by name, those whose certificate has expired among them.
+    pub(crate) fn users(&self) -> impl ExactSizeIterator<Item = &UserRecord> {
+        self.users.values()
+    }
+
+    /// The latest changes that somebody asked for, the oldest first.
+    pub(crate) fn audit(&self) -> impl Iterator<Item = &Arc<AuditRecord>> {
+        self.audit.iter()
+    }
+
+    pub(super) fn put_authority(
+        &mut self,
+        authority: &Authority,
+        replaced: Option<[u8; 32]>,
+    ) -> Result {
+        if self.authority.as_ref().map(|present| present.key) != replaced {
+            return Err(refused("another authority was made meanwhile"));
+        }
+        self.authority = Some(Arc::new(authority.clone()));
+        self.users = Arc::default();
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn put_user(&mut self, user: &UserRecord) -> Result {
+        if self.users.len() >= USERS_MAX && !self.users.contains_key(&user.name) {
+            return Err(refused(format!(
+                "the cluster has {USERS_MAX} users, which is the most: revoke one first"
+            )));
+        }
+        Arc::make_mut(&mut self.users).insert(user.name.clone(), user.clone());
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn revoke_user(&mut self, name: &str) -> Result {
+        match Arc::make_mut(&mut self.users).remove(name) {
+            Some(_) => Ok(Outcome::Done),
+            None => Err(missing(format!("there is no user `{name}`"))),
+        }
+    }
+
+    /// What a change is made to, as people call it: asked before the change, for it may be gone after it.
+    pub(crate) fn subject(&self, change: &Change) -> String {
+        let host = |id| match self.hosts.get(id) {
+            Some(host) => host.name.clone(),
+            None => format!("{id}"),
+        };
+        match change {
+            Change::Found { host, .. } | Change::Admit { host, .. } | Change::PutHost(host) => {
+                host.name.clone()
+            }
+            Change::Apply { manifest, .. } | Change::DeleteManifest { manifest } => {
+                manifest.clone()
+            }
+            Change::DeleteWorkload { workload } => workload.clone(),
+            Change::PutToken(token) => token_id(&token.id),
+            Change::RevokeToken { token } => token_id(token),
+            Change::RemoveHost { host: id }
+            | Change::LabelHost { host: id, .. }
+            | Change::DrainHost { host: id, .. } => host(id),
+            Change::PutAuthority { .. } => "remote API".to_owned(),
+            Change::PutUser(user) => user.name.clone(),
+            Change::RevokeUser { user } => user.clone(),
+        }
+    }
+
+    /// Keeps in the trail what somebody asked for, when it made a difference.
+    pub(super) fn note(&mut self, index: u64, command: &Command, subject: String) {
+        let Some(origin) = command.origin.clone() else {
+            return;
+        };
+        let (noun, verb) = deed(&command.change);
+        let record = AuditRecord {
+            index,
+            at_ms: command.at_ms,
+            origin,
+            what: format!("{noun} {verb}"),
+            name: subject,
+        };
+        self.audit.enqueue_mut(Arc::new(record));
+        if self.audit.len() > AUDIT_MAX {
+            self.audit.dequeue_mut();
+        }
+    }
+}
+
+/// What is changed and how, for people: `manifest`, `applied`.
+pub(crate) fn deed(change: &Change) -> (&'static str, &'static str) {
+    match change {
+        Change::Found { .. } => ("cluster", "founded"),
+        Change::Apply { .. } => ("manifest", "applied"),
+        Change::DeleteWorkload { .. } => ("workload", "deleted"),
+        Change::DeleteManifest { .. } => ("manifest", "deleted"),
+        Change::PutToken(_) => ("join token", "created"),
+        Change::RevokeToken { .. } => ("join token", "revoked"),
+        Change::Admit { .. } => ("host", "admitted"),
+        Change::PutHost(_) => ("host", "updated"),
+        Change::RemoveHost { .. } => ("host", "removed"),
+        Change::LabelHost { .. } => ("host", "labelled"),
+        Change::DrainHost { drained: true, .. } => ("host", "drained"),
+        Change::DrainHost { drained: false, .. } => ("host", "undrained"),
+        Change::PutAuthority { .. } => ("authority", "made"),
+        Change::PutUser(_) => ("user", "created"),
+        Change::RevokeUser { .. } => ("user", "revoked"),
+    }
+}
+
+/// Whether a change made a difference.
+pub(crate) fn changed(outcome: &Outcome) -> bool {
+    match outcome {
+        Outcome::Refused(_) => false,
+        Outcome::Applied(effects) => effects
+            .iter()
+            .any(|effect| effect.action != Action::Unchanged),
+        Outcome::Done | Outcome::Deleted(_) | Outcome::Admitted(_) => true,
+    }
+}
+
+/// A join token's id as people read it.
+pub(crate) fn token_id(id: &[u8; 8]) -> String {
+    format!("{:016x}", u64::from_be_bytes(*id))
+}
+
+/// The trail that a snapshot holds.
+pub(super) fn trail(records: Vec<AuditRecord>) -> QueueSync<Arc<AuditRecord>> {
+    records.into_iter().map(Arc::new).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use beemesh_protocol::{
+        HostId,
+        state::{Origin, Role},
+    };
+
+    use super::*;
+
+    fn by(who: &str, change: Change) -> Command {
+        Command {
+            at_ms: 7,
+            change,
+            origin: Some(Origin {
+                host: HostId([1; 32]),
+                who: who.to_owned(),
+                from: "pid 1".to_owned(),
+            }),
+        }
+    }
+
+    fn authority(key: u8) -> Authority {
+        Authority {
+            certificate: vec![key],
+            key: [key; 32],
+            sealed: vec![key],
+        }
+    }
+
+    fn user(name: &str, role: Role) -> Change {
+        Change::PutUser(UserRecord {
+            name: name.to_owned(),
+            role,
+            certificate: [1; 32],
+            made_ms: 7,
+            expires_ms: 9,
+        })
+    }
+
+    fn told(state: &State) -> Vec<String> {
+        let line = |one: &Arc<AuditRecord>| {
+            format!("{} {} {} {}", one.index, one.origin.who, one.what, one.name)
+        };
+        state.audit().map(line).collect()
+    }
+
+    #[test]
+    fn of_two_authorities_one_wins_and_the_next_voids_all_users() {
+        let mut state = State::default();
+        let put = |key, replaced: Option<u8>| Change::PutAuthority {
+            authority: authority(key),
+            replaced: replaced.map(|key| [key; 32]),
+        };
+        assert_eq!(state.apply(1, &by("a", put(1, None))), Outcome::Done);
+        let late = state.apply(2, &by("b", put(2, None)));
+        assert!(matches!(late, Outcome::Refused(_)), "{late:?}");
+        assert_eq!(state.authority().map(|one| one.key), Some([1; 32]));
+        state.apply(3, &by("a", user("alice", Role::Admin)));
+        assert_eq!(state.apply(4, &by("a", put(2, Some(1)))), Outcome::Done);
+        assert_eq!(state.users().len(), 0);
+        assert_eq!(state.authority().map(|one| one.key), Some([2; 32]));
+    }
+
+    #[test]
+    fn the_trail_has_what_was_changed_and_not_what_was_refused_or_done_by_a_host_itself() {
+        let mut state = State::default();
+        state.apply(4, &by("root", user("alice", Role::Viewer)));
+        state.apply(5, &by("root", user("alice", Role::Admin)));
+        let bob = Change::RevokeUser {
+            user: "bob".to_owned(),
+        };
+        let refused = state.apply(6, &by("root", bob));
+        assert!(matches!(refused, Outcome::Refused(_)), "{refused:?}");
+        let unasked = Command {
+            origin: None,
+            ..by("", user("carol", Role::Viewer))
+        };
+        state.apply(7, &unasked);
+        let roles: Vec<_> = state.users().map(|user| user.role).collect();
+        assert_eq!(roles, [Role::Admin]);
+        assert_eq!(
+            told(&state),
+            ["4 root user created alice", "5 root user created alice"]
+        );
+        let again = State::from_snapshot(state.to_snapshot());
+        assert_eq!(told(&again), told(&state));
+        assert_eq!(again, state);
+    }
+
+    #[test]
+    fn the_trail_forgets_the_oldest() {
+        let mut state = State::default();
+        for index in 0..AUDIT_MAX as u64 + 2 {
+            state.apply(index, &by("root", user("alice", Role::Viewer)));
+        }
+        let told = told(&state);
+        assert_eq!((told.len(), &told[0][..2]), (AUDIT_MAX, "2 "));
+    }
+}
