@@ -318,6 +318,12 @@ pub(crate) fn host_removed(changed: &HostChanged) -> String {
 /// What a restore did.
 pub(crate) fn restored(restored: &Restored) -> String {
     let new = restored.manifests - restored.unchanged.min(restored.manifests);
+    if new == 0 {
+        return format!(
+            "nothing to restore: the cluster has all {} manifests of the backup\n",
+            restored.manifests
+        );
+    }
     format!(
         "{new} of {} manifests restored{GAP}{}\n",
         restored.manifests,

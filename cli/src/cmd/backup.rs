@@ -1,6 +1,9 @@
 //! `beemesh backup` and `beemesh restore`.
 
-use std::io::{self, IsTerminal as _};
+use std::{
+    io::{self, IsTerminal as _},
+    time::Duration,
+};
 
 use beemesh_protocol::{api::Restored, backup::BYTES_MAX};
 
@@ -11,6 +14,9 @@ use crate::{
     render,
     trouble::Trouble,
 };
+
+/// The gateway commits one manifest after the other; thousands of them take minutes on a slow disk.
+const RESTORE_TIME_MAX: Duration = Duration::from_secs(1800);
 
 pub(super) async fn backup(client: &Client) -> Result<(), Trouble> {
     if io::stdout().is_terminal() {
@@ -30,7 +36,10 @@ pub(super) async fn restore(client: &Client, args: Restore) -> Result<(), Troubl
     )?;
     let doing = format!("restore {}", file.name);
     // What is there already stays as it is.
-    let ask = Ask::post("/v1/restore", file.bytes).repeatable().timed();
+    let ask = Ask::post("/v1/restore", file.bytes)
+        .repeatable()
+        .timed()
+        .extra(RESTORE_TIME_MAX);
     let answer = spin::<Restored>(client, &ask, &doing).await;
     let restored = answer.map_err(|trouble| trouble.during(&doing))?;
     if args.output.json() {

@@ -15,16 +15,17 @@ use crate::{
 };
 
 pub(super) async fn run(client: &Client, args: Get) -> Result<(), Trouble> {
-    let (what, list) = match args.what {
-        What::Workloads => ("workload", "workloads"),
-        What::Hosts => ("host", "hosts"),
-        What::Manifests => ("manifest", "manifests"),
-        What::Audit => ("audit", "audit"),
-    };
+    let (what, list) = names(args.what);
     let doing = match &args.name {
         Some(name) => format!("get {what} {name}"),
         None => format!("get {list}"),
     };
+    shown(client, &args, &doing).await
+}
+
+/// The same under the name of another command.
+pub(super) async fn shown(client: &Client, args: &Get, doing: &str) -> Result<(), Trouble> {
+    let (what, list) = names(args.what);
     // A manifest is found in the list of all, and so are the changes of one thing.
     let path = match (args.what, &args.name) {
         (What::Workloads | What::Hosts, Some(name)) => format!("/v1/{list}/{}", escape(name)),
@@ -34,8 +35,18 @@ pub(super) async fn run(client: &Client, args: Get) -> Result<(), Trouble> {
         .with("stale", args.stale.then(|| "true".to_owned()))
         .timed();
     let answer = client.json::<Value>(&ask).await;
-    let shown = answer.and_then(|answer| show(&args, what, list, answer));
-    shown.map_err(|trouble| trouble.during(&doing))
+    let shown = answer.and_then(|answer| show(args, what, list, answer));
+    shown.map_err(|trouble| trouble.during(doing))
+}
+
+/// One of them and all of them.
+fn names(what: What) -> (&'static str, &'static str) {
+    match what {
+        What::Workloads => ("workload", "workloads"),
+        What::Hosts => ("host", "hosts"),
+        What::Manifests => ("manifest", "manifests"),
+        What::Audit => ("audit", "audit"),
+    }
 }
 
 fn show(args: &Get, what: &str, list: &str, mut answer: Value) -> Result<(), Trouble> {

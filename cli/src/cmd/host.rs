@@ -49,6 +49,10 @@ async fn show(
     stale: bool,
     output: Output,
 ) -> Result<(), Trouble> {
+    let doing = match &name {
+        Some(name) => format!("host show {name}"),
+        None => "host list".to_owned(),
+    };
     let what = What::Hosts;
     let get = Get {
         what,
@@ -56,7 +60,7 @@ async fn show(
         stale,
         output,
     };
-    get::run(client, get).await
+    get::shown(client, &get, &doing).await
 }
 
 async fn drain(client: &Client, name: &str, wait: Duration, output: Output) -> Result<(), Trouble> {

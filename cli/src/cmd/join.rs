@@ -52,9 +52,12 @@ pub(super) async fn run(client: &Client, args: Join) -> Result<(), Trouble> {
     };
     let joining = joining.map_err(|trouble| trouble.during("join"))?;
     drop(live);
-    let others = joining.members.len().saturating_sub(1);
+    let others = match joining.members.len().saturating_sub(1) {
+        1 => "one other member".to_owned(),
+        others => format!("{others} other members"),
+    };
     print(format!(
-        "admitted to cluster {} ({others} other members)\n",
+        "admitted to cluster {} ({others})\n",
         joining.cluster
     ))?;
     let stage = catch_up(client, joining.cluster).await?;
