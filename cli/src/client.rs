@@ -37,6 +37,10 @@ const ANSWER_MAX: usize = 64 << 20;
 /// The longest time that the gateway takes as `timeout`.
 const TIMEOUT_MAX_SECONDS: u64 = 60;
 
+/// What to do about a certificate that is of no use.
+const ANOTHER_CONFIG: &str = "this configuration is of another cluster, or was made before a `beemesh user reset`: an administrator makes a new one with \
+                              `beemesh user create`";
+
 /// A way to the gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -276,8 +280,7 @@ impl Client {
         match answer.await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if remote::is_refusal(&error) => Err(Attempt::Final(
-                Trouble::failed("the hosts do not take this certificate: it is of another cluster, or all were reset")
-                    .hint("an administrator makes a new one with `beemesh user create`"),
+                Trouble::failed("the hosts do not take this certificate").hint(ANOTHER_CONFIG),
             )),
             Ok(Err(error)) => Err(broke(&error)),
             Err(_) => Err(Attempt::Final(Trouble::unreachable(format!(
@@ -295,7 +298,13 @@ impl Client {
             },
             Way::Remote(remote) => match remote.connect().await {
                 Ok(stream) => Ok(Box::new(stream)),
-                Err(reason) => Err(Attempt::NotSent(format!("no host can be asked: {reason}"))),
+                Err(not) => {
+                    let message = format!("no host can be asked: {}", not.reason);
+                    Err(match not.foreign {
+                        true => Attempt::Final(Trouble::failed(message).hint(ANOTHER_CONFIG)),
+                        false => Attempt::NotSent(message),
+                    })
+                }
             },
         }
     }

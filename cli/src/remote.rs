@@ -31,6 +31,15 @@ pub(crate) struct Remote {
     tls: Arc<Tls>,
 }
 
+/// Why no server can be asked.
+#[derive(Debug)]
+pub(crate) struct NotConnected {
+    /// Of each server.
+    pub(crate) reason: String,
+    /// One is of another authority than this configuration: waiting does not help.
+    pub(crate) foreign: bool,
+}
+
 impl std::fmt::Debug for Remote {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Remote")
@@ -87,16 +96,24 @@ impl Remote {
     }
 
     /// Connects to the first server that answers. The error tells of each why it does not.
-    pub(crate) async fn connect(&self) -> Result<TlsStream<TcpStream>, String> {
+    pub(crate) async fn connect(&self) -> Result<TlsStream<TcpStream>, NotConnected> {
+        let mut foreign = false;
         let mut reasons = Vec::new();
         for server in &self.servers {
             match timeout(CONNECT_TIME_MAX, self.one(server)).await {
                 Ok(Ok(stream)) => return Ok(stream),
-                Ok(Err(error)) => reasons.push(format!("{server}: {error}")),
+                Ok(Err(error)) => {
+                    let tls = tls_error(&error);
+                    foreign |= matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
+                    reasons.push(format!("{server}: {error}"));
+                }
                 Err(_) => reasons.push(format!("{server}: no answer")),
             }
         }
-        Err(reasons.join("; "))
+        Err(NotConnected {
+            reason: reasons.join("; "),
+            foreign,
+        })
     }
 
     async fn one(&self, server: &str) -> io::Result<TlsStream<TcpStream>> {
@@ -115,16 +132,19 @@ impl Remote {
 
 /// Whether the other end has ended the connection because of this end's certificate. In TLS 1.3 that is heard with the first answer.
 pub(crate) fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
+    matches!(tls_error(error), Some(rustls::Error::AlertReceived(_)))
+}
+
+fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(one) = next {
         let inner = one.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        let tls = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
-        if matches!(tls, Some(rustls::Error::AlertReceived(_))) {
-            return true;
+        if let Some(tls) = inner.and_then(|inner| inner.downcast_ref()) {
+            return Some(tls);
         }
         next = one.source();
     }
-    false
+    None
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ fn users_elsewhere_do_what_their_role_allows_and_the_audit_trail_says_so() {
     for host in [h1, h2] {
         open(host);
     }
+    // The second host was not asked before: it has the key by which certificates are made all the same.
     user(h2, outside, "dora", "deployer");
     user(h1, outside, "ann", "admin");
     strangers_get_nothing(h1, outside);
@@ -70,12 +71,13 @@ fn users_elsewhere_do_what_their_role_allows_and_the_audit_trail_says_so() {
         (
             &"manifest applied".into(),
             &"web".into(),
-            &"h1".into(),
+            &"h2".into(),
             &applied["index"]
         )
     );
     let entry = wait_for("the journal's entry", secs(10), || {
-        let entry = h1.sh("journalctl -o json BEEMESH_WHO=dora BEEMESH_NAME=web");
+        let entry =
+            h2.sh("journalctl -u beemesh-gateway -o json BEEMESH_WHO=dora BEEMESH_NAME=web");
         serde_json::from_str::<Value>(&entry.out).map_err(|_| entry)
     });
     assert_eq!(
@@ -83,9 +85,8 @@ fn users_elsewhere_do_what_their_role_allows_and_the_audit_trail_says_so() {
         applied["index"].to_string(),
         "{entry}"
     );
-    assert_eq!(entry["_SYSTEMD_UNIT"], "beemesh-gateway.service", "{entry}");
 
-    // Any host will do: the second one has the key by which certificates are made, and nobody had to give it.
+    // Any host will do.
     cluster.crash(&[h1]);
     cluster.agree_on(&[h2, h3], 2, 3);
     let listed = ask(outside, "vic", &["get", "workloads"]).ok();

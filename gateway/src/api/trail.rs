@@ -123,6 +123,8 @@ fn line(changes: &[Done]) -> Option<Line> {
         }
     };
     let once = [
+        // The gateway's process is in its container's scope: by this `journalctl -u beemesh-gateway` has the line.
+        ("OBJECT_SYSTEMD_UNIT", "beemesh-gateway.service".to_owned()),
         ("SYSLOG_IDENTIFIER", "beemesh-gateway".to_owned()),
         ("BEEMESH_ACTION", format!("{noun} {verb}")),
         ("BEEMESH_WHO", who.clone()),
@@ -182,7 +184,7 @@ mod tests {
             .iter()
             .map(|(key, value)| format!("{key}={value}"))
             .collect();
-        let expected = "SYSLOG_IDENTIFIER=beemesh-gateway,BEEMESH_ACTION=manifest applied,BEEMESH_WHO=uid 0,BEEMESH_FROM=pid 7,\
+        let expected = "OBJECT_SYSTEMD_UNIT=beemesh-gateway.service,SYSLOG_IDENTIFIER=beemesh-gateway,BEEMESH_ACTION=manifest applied,BEEMESH_WHO=uid 0,BEEMESH_FROM=pid 7,\
              BEEMESH_NAME=a,BEEMESH_INDEX=4,BEEMESH_NAME=b,BEEMESH_INDEX=4,BEEMESH_NAME=c,BEEMESH_INDEX=5";
         assert_eq!(fields.join(","), expected);
         let many = (0..NAMES_MAX as u64 + 1).map(|n| done(APPLIED, &n.to_string(), n, 7));
