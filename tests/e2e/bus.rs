@@ -97,6 +97,11 @@ fn what_is_ours_has_no_more_rights_than_it_needs() {
     let exposure =
         host.sh("systemd-analyze security --no-pager --threshold=20 beemesh-agent.service");
     assert_eq!(exposure.code, 0, "{exposure}");
+    let answer = host.apply(&pod("web", "hello"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let exposure =
+        host.sh("systemd-analyze security --no-pager --threshold=15 beemesh-pod-web.service");
+    assert_eq!(exposure.code, 0, "{exposure}");
     let gateway = host.sh("podman inspect beemesh-gateway-gateway").json();
     let (gateway, config) = (&gateway[0], &gateway[0]["HostConfig"]);
     assert_eq!(config["ReadonlyRootfs"], true, "{config}");
