@@ -12,11 +12,13 @@ pub(crate) mod names;
 pub use names::is_name;
 mod outline;
 mod pod;
+pub mod policy;
 mod references;
 mod typed;
 mod values;
 
 use beemesh_protocol::state::{Kind, Object};
+use policy::Rules;
 use serde::{Deserialize, Serialize};
 
 /// A longer file is refused unread: it is replicated as one log entry.
@@ -61,7 +63,24 @@ pub struct Manifest {
 /// Reads a file: every object of it, or every problem.
 ///
 /// `strict` makes a problem of whatever would not be done: a kind that nobody plays, a field that Podman ignores.
+///
+/// # Errors
+///
+/// Every problem of the file.
 pub fn parse(yaml: &[u8], strict: bool) -> Result<Manifest, Vec<Problem>> {
+    parse_under(yaml, strict, None)
+}
+
+/// The same under the policy of a cluster: what it refuses is a problem of the file, too.
+///
+/// # Errors
+///
+/// Every problem of the file.
+pub fn parse_under(
+    yaml: &[u8],
+    strict: bool,
+    rules: Option<&Rules>,
+) -> Result<Manifest, Vec<Problem>> {
     if yaml.len() > BYTES_MAX {
         let message = format!(
             "the file has {} bytes, at most {BYTES_MAX} are accepted",
@@ -69,7 +88,7 @@ pub fn parse(yaml: &[u8], strict: bool) -> Result<Manifest, Vec<Problem>> {
         );
         return Err(of_file(0, message));
     }
-    read(yaml, strict)
+    read(yaml, strict, rules)
 }
 
 fn of_file(line: u32, message: String) -> Vec<Problem> {
@@ -81,7 +100,7 @@ fn of_file(line: u32, message: String) -> Vec<Problem> {
     }]
 }
 
-fn read(yaml: &[u8], strict: bool) -> Result<Manifest, Vec<Problem>> {
+fn read(yaml: &[u8], strict: bool, rules: Option<&Rules>) -> Result<Manifest, Vec<Problem>> {
     let text = match std::str::from_utf8(yaml) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(error) => {
@@ -93,19 +112,19 @@ fn read(yaml: &[u8], strict: bool) -> Result<Manifest, Vec<Problem>> {
             ));
         }
     };
-    documents::read(text, strict)
+    documents::read(text, strict, rules)
 }
 
 /// Reads objects again that were read before, by their canonical JSON: all of one manifest, or every problem.
 ///
 /// # Errors
 ///
-/// They are not what [`parse`] would accept, but for the length of the file that they came in.
-pub fn reread(bodies: &[&[u8]]) -> Result<Manifest, Vec<Problem>> {
+/// They are not what [`parse_under`] would accept, but for the length of the file that they came in.
+pub fn reread(bodies: &[&[u8]], rules: Option<&Rules>) -> Result<Manifest, Vec<Problem>> {
     let mut list = br#"{"apiVersion":"v1","kind":"List","items":["#.to_vec();
     list.extend(bodies.join(&b","[..]));
     list.extend(b"]}");
-    read(&list, false)
+    read(&list, false, rules)
 }
 
 /// The name of a workload in pod and unit names: `NAME`, or `NAMESPACE_NAME` outside namespace `default`.

@@ -96,7 +96,7 @@ fn held(file: &Bytes) -> Result<Vec<ManifestRecord>, ApiError> {
     for record in &mut manifests {
         request::manifest_name(&record.manifest)?;
         let bodies = record.objects.iter().map(|object| object.body.as_slice());
-        let read = manifest::reread(&bodies.collect::<Vec<_>>());
+        let read = manifest::reread(&bodies.collect::<Vec<_>>(), None);
         record.objects = read
             .map_err(|found| ApiError::manifest(problems(found)))?
             .objects;

@@ -24,7 +24,7 @@ use super::{
     findings::Scope,
     ignored, is_workload, kind_name,
     names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
-    pod, references, typed, workload_name,
+    pod, policy, references, typed, workload_name,
 };
 
 /// Bytes of a ConfigMap's, Secret's or claim's name: with a workload's name, two hashes and separators it stays within
@@ -120,6 +120,8 @@ pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<O
         Kind::PersistentVolumeClaim => {
             ignored::in_spec(kind_name(kind), &json["spec"], scope);
             let claim: PersistentVolumeClaim = typed::read(json, scope)?;
+            let annotations = Field::default().then("metadata.annotations");
+            policy::annotations(claim.metadata.annotations.as_ref(), &annotations, scope);
             let import = "volume.podman.io/import-source";
             if claim
                 .metadata
@@ -128,7 +130,7 @@ pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<O
                 .flatten()
                 .any(|(key, _)| key == import)
             {
-                let field = Field::default().then("metadata.annotations").key(import);
+                let field = annotations.key(import);
                 scope.wrong(&field, "Podman does not import a volume over its API");
             }
             object(kind, &claim, scope)
@@ -170,6 +172,7 @@ where
     };
     let at = Field::default().then(controller.at);
     pod::check(&controller.spec, &at, scope);
+    policy::pod(&controller.spec, &at, scope);
     restart_policy(kind, controller.spec.restart_policy.as_deref(), &at, scope);
     metadata(typed.metadata(), &Field::default().key("metadata"), scope);
     if let Some(template) = &controller.template {
@@ -226,6 +229,7 @@ fn metadata(metadata: &ObjectMeta, at: &Field, scope: &mut Scope<'_>) {
             scope.wrong(&at.key("labels").key(key), message);
         }
     }
+    policy::annotations(metadata.annotations.as_ref(), &at.key("annotations"), scope);
     for (key, value) in metadata.annotations.iter().flatten() {
         let is_notify = key
             .strip_prefix(SDNOTIFY)

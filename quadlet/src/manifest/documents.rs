@@ -14,6 +14,7 @@ use super::{
     findings::{Findings, Scope},
     is_workload, kind_from_name, kind_name,
     outline::{self, EXPANDED_MAX},
+    policy::Rules,
     typed, workload_name,
 };
 
@@ -32,7 +33,11 @@ struct Found {
 }
 
 /// Reads a text.
-pub(super) fn read(text: &str, strict: bool) -> Result<Manifest, Vec<Problem>> {
+pub(super) fn read(
+    text: &str,
+    strict: bool,
+    rules: Option<&Rules>,
+) -> Result<Manifest, Vec<Problem>> {
     let mut findings = Findings::new(strict);
     let mut found = Found::default();
     let outline = outline::read(text);
@@ -49,6 +54,7 @@ pub(super) fn read(text: &str, strict: bool) -> Result<Manifest, Vec<Problem>> {
             number: u32::try_from(index).unwrap_or(u32::MAX).saturating_add(1),
             object: Field::default(),
             unread: Vec::new(),
+            rules,
         };
         if !document.duplicates.is_empty() {
             for (field, line) in &document.duplicates {

@@ -6,6 +6,7 @@ use super::{
     Problem,
     field::Field,
     outline::{Document, Outline},
+    policy::Rules,
 };
 
 /// Findings of one file that are listed; a file with more has one cause that is among the first.
@@ -72,6 +73,8 @@ pub(super) struct Scope<'a> {
     pub(super) object: Field,
     /// Fields that could not be read: what is said about them and what is in them would only repeat that.
     pub(super) unread: Vec<Field>,
+    /// What the object may ask of its hosts; `None` is anything.
+    pub(super) rules: Option<&'a Rules>,
 }
 
 impl Scope<'_> {

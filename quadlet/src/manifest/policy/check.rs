@@ -1,0 +1,326 @@
+//! What the rules refuse of an object, with the field and the line of the policy that does.
+//!
+//! Pure: no I/O, no clock, no randomness. Everything is looked at that Podman's `kube play` lets a pod or a claim have of its
+//! host: what it takes of the fields, the annotations that it or the runtime acts on, the devices among the resources, and
+//! the options behind the path of a mount.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{
+    Container, PodSpec, SELinuxOptions, SeccompProfile, Volume, VolumeMount,
+};
+
+use super::{List, Rules, Switch, document::capability, path};
+use crate::manifest::{
+    field::{Field, cut},
+    findings::Scope,
+};
+
+/// How the annotations begin that Podman, its runtime or its hooks act on.
+const GOVERNED: [&str; 11] = [
+    "bind-mount-options",
+    "dev.gvisor.",
+    "io.containers.trace-syscall",
+    "io.katacontainers.",
+    "io.kubernetes.cri-o.",
+    "io.podman.annotations.",
+    "krun.",
+    "module.wasm.",
+    "org.criu.",
+    "org.systemd.property.",
+    "run.oci.",
+];
+/// Those of a claim: what kind of volume Podman makes.
+const VOLUME: &str = "volume.podman.io/";
+/// Names the driver that Podman takes without it, too.
+const VOLUME_LOCAL: (&str, &str) = ("volume.podman.io/driver", "local");
+
+/// Says which seccomp profile a pod, or one of its containers, runs with.
+const SECCOMP: [&str; 2] = [
+    "seccomp.security.alpha.kubernetes.io/pod",
+    "container.seccomp.security.alpha.kubernetes.io/",
+];
+/// Podman's own profile.
+const SECCOMP_DEFAULT: [&str; 2] = ["runtime/default", "docker/default"];
+
+/// A device of the host among the resources, as Podman knows it.
+const DEVICE: &str = "podman.io/device=";
+
+/// Whether the rule on annotations is about this key.
+pub(super) fn is_governed(key: &str) -> bool {
+    key.starts_with(VOLUME) || GOVERNED.iter().any(|start| key.starts_with(start))
+}
+
+/// What the rules refuse becomes a problem of the file. `what` names it where the field does not.
+struct Refusals<'r, 's, 'o> {
+    rules: &'r Rules,
+    scope: &'s mut Scope<'o>,
+}
+
+impl<'r> Refusals<'r, '_, '_> {
+    fn refuse(&mut self, at: &Field, what: &str, line: &str) {
+        let what = match what {
+            "" => String::new(),
+            what => format!("`{}` ", cut(what)),
+        };
+        let version = match self.rules.version {
+            0 => "version 0, the default".to_owned(),
+            version => format!("version {version}"),
+        };
+        let message = format!(
+            "{what}is refused by `{}` of the cluster's policy ({version}): an administrator can change it, `beemesh policy set`",
+            cut(line)
+        );
+        self.scope.wrong(at, message);
+    }
+
+    fn switch(&mut self, asked: bool, switch: Switch, at: &Field, what: &str) {
+        if asked && !self.rules.policy.allows(switch) {
+            self.refuse(at, what, &self.rules.policy.switch_line(switch));
+        }
+    }
+
+    fn listed(&mut self, list: List, at: &Field, what: &str) {
+        self.refuse(at, what, &self.rules.policy.list_line(list));
+    }
+
+    fn list(&self, list: List) -> &'r [String] {
+        self.rules.policy.list(list)
+    }
+}
+
+/// Looks through a pod whose `spec` stands at `at`.
+pub(crate) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
+    let Some(rules) = scope.rules else { return };
+    let mut refusals = Refusals { rules, scope };
+    for (name, asked, switch) in [
+        ("hostNetwork", spec.host_network, Switch::HostNetwork),
+        ("hostPID", spec.host_pid, Switch::HostPid),
+        ("hostIPC", spec.host_ipc, Switch::HostIpc),
+    ] {
+        refusals.switch(asked == Some(true), switch, &at.key(name), "");
+    }
+    if let Some(context) = &spec.security_context {
+        let at = at.key("securityContext");
+        confinement(
+            context.se_linux_options.as_ref(),
+            context.seccomp_profile.as_ref(),
+            &at,
+            &mut refusals,
+        );
+        for (index, sysctl) in context.sysctls.iter().flatten().enumerate() {
+            // The kernel knows either way to write it.
+            let name = sysctl.name.replace('/', ".");
+            if !refusals.list(List::Sysctls).contains(&name) {
+                let at = at.key("sysctls").index(index).key("name");
+                refusals.listed(List::Sysctls, &at, &sysctl.name);
+            }
+        }
+    }
+    let mut read_only = BTreeSet::new();
+    for (index, volume) in spec.volumes.iter().flatten().enumerate() {
+        if host_path(volume, &at.key("volumes").index(index), &mut refusals) {
+            read_only.insert(volume.name.as_str());
+        }
+    }
+    let init = spec.init_containers.iter().flatten().enumerate();
+    let init = init.map(|(index, container)| ("initContainers", index, container));
+    let main = spec.containers.iter().enumerate();
+    let main = main.map(|(index, container)| ("containers", index, container));
+    for (list, index, one) in init.chain(main) {
+        container(one, &read_only, &at.key(list).index(index), &mut refusals);
+    }
+}
+
+/// Looks at a volume; whether it may only be mounted to be read.
+fn host_path(volume: &Volume, at: &Field, refusals: &mut Refusals<'_, '_, '_>) -> bool {
+    let Some(source) = &volume.host_path else {
+        return false;
+    };
+    let (at, written) = (at.key("hostPath"), source.path.as_str());
+    let Some(parts) = path::components(written) else {
+        if written.starts_with('/') {
+            let message = format!(
+                "`{}` may lead elsewhere than it says: write it without `..`",
+                cut(written)
+            );
+            refusals.scope.wrong(&at.key("path"), message);
+        }
+        return false;
+    };
+    let kind = source.type_.as_deref().unwrap_or_default();
+    if matches!(kind, "CharDevice" | "BlockDevice") || path::is_in(&parts, "/dev") {
+        // Podman reads `FROM:TO` from the path of a device.
+        let allowed = !written.contains(':') && is_device(&parts, refusals.list(List::Devices));
+        if !allowed {
+            refusals.listed(List::Devices, &at.key("path"), written);
+        }
+        return false;
+    }
+    let holds = |folder: &&str| path::is_in(&parts, folder);
+    let folders = refusals.list(List::HostPaths);
+    let writable = folders.iter().map(String::as_str);
+    let writable = writable.filter(|folder| !folder.ends_with(":ro"));
+    if writable.clone().any(|folder| holds(&folder)) {
+        return false;
+    }
+    let mut readable = folders
+        .iter()
+        .filter_map(|folder| folder.strip_suffix(":ro"));
+    if !readable.any(|folder| holds(&folder)) {
+        refusals.listed(List::HostPaths, &at.key("path"), written);
+        return false;
+    }
+    if kind.ends_with("OrCreate") {
+        refusals.listed(List::HostPaths, &at.key("type"), kind);
+    }
+    true
+}
+
+fn is_device(parts: &[&str], devices: &[String]) -> bool {
+    devices.iter().any(|folder| path::is_in(parts, folder))
+}
+
+fn container(
+    container: &Container,
+    read_only: &BTreeSet<&str>,
+    at: &Field,
+    refusals: &mut Refusals<'_, '_, '_>,
+) {
+    if let Some(context) = &container.security_context {
+        let at = at.key("securityContext");
+        let privileged = context.privileged == Some(true);
+        refusals.switch(privileged, Switch::Privileged, &at.key("privileged"), "");
+        let unmasked = context.proc_mount.as_deref();
+        let unmasked = unmasked.is_some_and(|mount| !matches!(mount, "" | "Default"));
+        refusals.switch(unmasked, Switch::ProcUnmasked, &at.key("procMount"), "");
+        confinement(
+            context.se_linux_options.as_ref(),
+            context.seccomp_profile.as_ref(),
+            &at,
+            refusals,
+        );
+        let added = context.capabilities.as_ref();
+        let added = added.and_then(|capabilities| capabilities.add.as_ref());
+        for (index, name) in added.into_iter().flatten().enumerate() {
+            let allowed = refusals.list(List::Capabilities);
+            let wanted = capability(name);
+            if !allowed.iter().any(|one| *one == wanted || one == "ALL") {
+                let at = at.then("capabilities.add").index(index);
+                refusals.listed(List::Capabilities, &at, name);
+            }
+        }
+    }
+    for (index, one) in container.volume_mounts.iter().flatten().enumerate() {
+        mount(
+            one,
+            read_only,
+            &at.key("volumeMounts").index(index),
+            refusals,
+        );
+    }
+    if let Some(resources) = &container.resources {
+        for (name, map) in [
+            ("limits", &resources.limits),
+            ("requests", &resources.requests),
+        ] {
+            let at = at.key("resources").key(name);
+            for key in map.iter().flatten().map(|(key, _)| key) {
+                device(key, &at.key(key), refusals);
+            }
+        }
+    }
+}
+
+/// A device among the resources: of the host by its path, or of a vendor by its name.
+fn device(key: &str, at: &Field, refusals: &mut Refusals<'_, '_, '_>) {
+    if !key.contains('=') {
+        return;
+    }
+    let devices = refusals.list(List::Devices);
+    let allowed = match key.strip_prefix(DEVICE) {
+        // `FROM:TO:MODE`
+        Some(path) => {
+            let from = path.split(':').next().unwrap_or_default();
+            path::components(from).is_some_and(|parts| is_device(&parts, devices))
+        }
+        None => devices.iter().any(|one| one == key),
+    };
+    if !allowed {
+        refusals.listed(List::Devices, at, "");
+    }
+}
+
+/// A mount: the options behind its path, and whether it is to write where it may only read.
+fn mount(
+    mount: &VolumeMount,
+    read_only: &BTreeSet<&str>,
+    at: &Field,
+    refusals: &mut Refusals<'_, '_, '_>,
+) {
+    let options = mount.mount_path.split_once(':').map(|(_, options)| options);
+    let options = options.into_iter().flat_map(|list| list.split([',', ':']));
+    let options: Vec<&str> = options.collect();
+    for option in &options {
+        if !refusals
+            .list(List::MountOptions)
+            .iter()
+            .any(|one| one == option)
+        {
+            refusals.listed(List::MountOptions, &at.key("mountPath"), option);
+        }
+    }
+    let reads = mount.read_only == Some(true) || options.contains(&"ro");
+    if read_only.contains(mount.name.as_str()) && !reads {
+        refusals.listed(List::HostPaths, &at.key("readOnly"), "false");
+    }
+}
+
+/// SELinux and seccomp, of a pod or a container.
+fn confinement(
+    label: Option<&SELinuxOptions>,
+    profile: Option<&SeccompProfile>,
+    at: &Field,
+    refusals: &mut Refusals<'_, '_, '_>,
+) {
+    let labelled = label.is_some_and(|label| *label != SELinuxOptions::default());
+    refusals.switch(
+        labelled,
+        Switch::SeLinuxOptions,
+        &at.key("seLinuxOptions"),
+        "",
+    );
+    if let Some(profile) = profile {
+        let other = profile.type_ != "RuntimeDefault";
+        let at = at.then("seccompProfile.type");
+        refusals.switch(other, Switch::SeccompUnconfined, &at, &profile.type_);
+    }
+}
+
+/// Looks through the annotations that stand at `at`: of a workload, of its pod, or of a claim.
+pub(crate) fn annotations(
+    annotations: Option<&BTreeMap<String, String>>,
+    at: &Field,
+    scope: &mut Scope<'_>,
+) {
+    let Some(rules) = scope.rules else { return };
+    let mut refusals = Refusals { rules, scope };
+    for (key, value) in annotations.into_iter().flatten() {
+        let at = at.key(key);
+        if SECCOMP.iter().any(|start| key.starts_with(start)) {
+            let other = !SECCOMP_DEFAULT.contains(&value.as_str());
+            refusals.switch(other, Switch::SeccompUnconfined, &at, value);
+        }
+        let is_local = (key.as_str(), value.as_str()) == VOLUME_LOCAL;
+        let allowed = |one: &String| match one.strip_suffix('*') {
+            Some(start) => key.starts_with(start),
+            // Of one container: `KEY/NAME`.
+            None => key
+                .strip_prefix(one.as_str())
+                .is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'/', ..])),
+        };
+        if is_governed(key) && !is_local && !refusals.list(List::Annotations).iter().any(allowed) {
+            refusals.listed(List::Annotations, &at, "");
+        }
+    }
+}

@@ -1,0 +1,269 @@
+//! A policy as a document: YAML or JSON with one rule on each line, and back.
+//!
+//! Pure: no I/O, no clock, no randomness. A rule that the document leaves out is as in the default.
+
+use serde_json::{Map, Value};
+
+use super::{DOCUMENT_BYTES_MAX, List, Policy, Switch, path};
+use crate::manifest::{
+    Problem,
+    field::{Field, cut},
+    findings::{Findings, Scope},
+    outline, typed,
+};
+
+/// Entries of one list.
+const ENTRIES_MAX: usize = 256;
+/// Bytes of one entry.
+const ENTRY_BYTES_MAX: usize = 1024;
+
+/// Every capability that Linux has, and the word for all of them.
+const CAPABILITIES: [&str; 42] = [
+    "ALL",
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+];
+
+impl Policy {
+    /// Reads a document, or finds every problem that it has, each with its line.
+    ///
+    /// # Errors
+    ///
+    /// It is no YAML, is longer than [`DOCUMENT_BYTES_MAX`], has a key that is no rule, or a value that the rule cannot have.
+    pub fn read(text: &str) -> Result<Self, Vec<Problem>> {
+        let whole = |message: String| {
+            vec![Problem {
+                document: 0,
+                line: 0,
+                field: String::new(),
+                message,
+            }]
+        };
+        if text.len() > DOCUMENT_BYTES_MAX {
+            return Err(whole(format!(
+                "the policy has {} bytes, at most {DOCUMENT_BYTES_MAX} are accepted",
+                text.len()
+            )));
+        }
+        let outline = outline::read(text);
+        if let Some(fault) = outline.fault {
+            return Err(vec![fault]);
+        }
+        let [document] = outline.documents.as_slice() else {
+            let message = match outline.documents.is_empty() {
+                true => "holds no rule: `beemesh policy show` prints all",
+                false => "is more than one document",
+            };
+            return Err(whole(message.to_owned()));
+        };
+        let mut findings = Findings::new(true);
+        let mut scope = Scope {
+            findings: &mut findings,
+            outline: &outline,
+            document,
+            number: 1,
+            object: Field::default(),
+            unread: Vec::new(),
+            rules: None,
+        };
+        let mut policy = Self::default();
+        if outline.tagged {
+            scope.wrong(&Field::default(), "a tag means nothing here");
+        } else if document.duplicates.is_empty() {
+            match outline.value(document) {
+                Ok(value) => {
+                    let json = typed::to_json(value, &Field::default(), &mut scope);
+                    policy.take(&json, &mut scope);
+                }
+                Err(words) => scope.wrong(&Field::default(), format!("not YAML: {words}")),
+            }
+        }
+        for (field, line) in &document.duplicates {
+            findings.wrong(Problem {
+                document: 1,
+                line: *line,
+                field: field.to_string(),
+                message: "stands here twice".to_owned(),
+            });
+        }
+        findings.finish().map(|_| policy)
+    }
+
+    fn take(&mut self, json: &Value, scope: &mut Scope<'_>) {
+        let Some(entries) = json.as_object() else {
+            return scope.wrong(
+                &Field::default(),
+                "is not a mapping: write one rule on each line, as `privileged: false`",
+            );
+        };
+        for (key, value) in entries {
+            let at = Field::default().key(key);
+            let switch = Switch::ALL.into_iter().find(|one| one.name() == key);
+            let list = List::ALL.into_iter().find(|one| one.name() == key);
+            match (switch, list) {
+                (Some(switch), _) => match value.as_bool() {
+                    Some(allowed) => self.switches[switch as usize] = allowed,
+                    None => scope.wrong(&at, "is neither true nor false"),
+                },
+                (None, Some(list)) => self.lists[list as usize] = taken(list, value, &at, scope),
+                (None, None) => {
+                    let names = Switch::ALL.map(Switch::name).into_iter();
+                    let names: Vec<_> = names.chain(List::ALL.map(List::name)).collect();
+                    scope.wrong(&at, format!("is no rule: there are {}", names.join(", ")));
+                }
+            }
+        }
+    }
+
+    /// The rules as a document: one on each line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let switches = Switch::ALL.map(|switch| self.switch_line(switch));
+        let lists = List::ALL.map(|list| self.list_line(list));
+        let lines = switches.into_iter().chain(lists);
+        lines.map(|line| line + "\n").collect()
+    }
+
+    /// The rules as JSON.
+    #[must_use]
+    pub fn json(&self) -> Map<String, Value> {
+        let switches = Switch::ALL.map(|one| (one.name().to_owned(), self.allows(one).into()));
+        let lists = List::ALL.map(|one| (one.name().to_owned(), self.list(one).to_vec().into()));
+        switches.into_iter().chain(lists).collect()
+    }
+
+    pub(super) fn switch_line(&self, switch: Switch) -> String {
+        format!("{}: {}", switch.name(), self.allows(switch))
+    }
+
+    pub(super) fn list_line(&self, list: List) -> String {
+        let entries: Vec<_> = self.list(list).iter().map(|entry| quoted(entry)).collect();
+        format!("{}: [{}]", list.name(), entries.join(", "))
+    }
+}
+
+/// An entry as YAML reads it again, without quotes where it needs none.
+fn quoted(entry: &str) -> String {
+    let plain = entry.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
+        && entry
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"/._-=*".contains(&byte));
+    // No entry of these lists is a word that YAML has a meaning for, but for some that a person might write.
+    let word = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
+    match plain && !word.contains(&entry.to_ascii_lowercase().as_str()) {
+        true => entry.to_owned(),
+        false => Value::from(entry).to_string(),
+    }
+}
+
+/// The entries of a list, each in the form that it is compared in.
+fn taken(list: List, value: &Value, at: &Field, scope: &mut Scope<'_>) -> Vec<String> {
+    let Some(entries) = value.as_array() else {
+        scope.wrong(at, "is not a list: write `[]` for nothing");
+        return Vec::new();
+    };
+    if entries.len() > ENTRIES_MAX {
+        scope.wrong(at, format!("has more than {ENTRIES_MAX} entries"));
+        return Vec::new();
+    }
+    let mut taken = Vec::new();
+    for (index, entry) in entries.iter().enumerate() {
+        let at = at.index(index);
+        match entry.as_str() {
+            None => scope.wrong(&at, "is not a string: quote it"),
+            Some(text) if text.len() > ENTRY_BYTES_MAX => {
+                scope.wrong(&at, format!("has more than {ENTRY_BYTES_MAX} bytes"));
+            }
+            Some(text) => match normal(list, text) {
+                Ok(entry) => taken.push(entry),
+                Err(reason) => scope.wrong(&at, format!("`{}` {reason}", cut(text))),
+            },
+        }
+    }
+    taken
+}
+
+/// The entry as it is compared, or why it can allow nothing.
+fn normal(list: List, text: &str) -> Result<String, &'static str> {
+    let is_path = |path: &str| path::components(path).is_some() && !path.contains(':');
+    let is_name = |name: &str| {
+        !name.is_empty()
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_graphic() && !b"[]{},#'\"".contains(&b))
+    };
+    let accepted = match list {
+        List::HostPaths => is_path(text.strip_suffix(":ro").unwrap_or(text)),
+        List::Devices => {
+            is_path(text) || (!text.starts_with('/') && text.contains('=') && is_name(text))
+        }
+        List::Capabilities => {
+            let name = capability(text);
+            return match CAPABILITIES.contains(&name.as_str()) {
+                true => Ok(name),
+                false => Err("is no capability: write it as NET_RAW, or ALL"),
+            };
+        }
+        List::Annotations => super::check::is_governed(text.trim_end_matches('*')),
+        List::Sysctls | List::MountOptions => is_name(text),
+    };
+    let expected = match list {
+        List::HostPaths => "is no path such as /srv or /srv/data:ro, absolute and without `..`",
+        List::Devices => {
+            "is neither a path such as /dev/kvm nor a device such as nvidia.com/gpu=all"
+        }
+        List::Annotations => "is no annotation that a policy refuses: there is nothing to allow",
+        List::Capabilities | List::Sysctls | List::MountOptions => "is no name",
+    };
+    match accepted {
+        true => Ok(text.to_owned()),
+        false => Err(expected),
+    }
+}
+
+/// A capability's name as the rules have it: Podman takes it in any case, with `CAP_` or without.
+pub(super) fn capability(text: &str) -> String {
+    let upper = text.to_ascii_uppercase();
+    upper
+        .strip_prefix("CAP_")
+        .map_or(upper.clone(), str::to_owned)
+}
