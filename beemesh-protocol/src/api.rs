@@ -4,6 +4,7 @@
 //! gateway can say more.
 
 mod access;
+mod policy;
 
 use std::collections::BTreeMap;
 
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use crate::{ClusterId, HostId};
 
 pub use access::{Audit, Audited, ClientConfig, User, UserAnswer, UserRequest, UserRole, Users};
+pub use policy::{Policy, PolicySet};
 
 /// The answer to everything that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

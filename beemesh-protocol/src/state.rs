@@ -61,6 +61,9 @@ pub enum Change {
         manifest: String,
         /// Its objects, in document order.
         objects: Vec<Object>,
+        /// The version of the policy that accepted them; it is refused once there is another. `None` was not checked, as in a
+        /// release without a policy.
+        policy: Option<u64>,
     },
     /// Removes one workload, and its manifest with it when it was the last object.
     DeleteWorkload {
@@ -125,6 +128,13 @@ pub enum Change {
         /// The user's name.
         user: String,
     },
+    /// Replaces the policy that manifests are checked by. The same document again changes nothing.
+    SetPolicy {
+        /// Every rule, as its reader writes it. The state machine does not look into it.
+        document: String,
+        /// Only if the policy has this version.
+        if_version: Option<u64>,
+    },
 }
 
 impl Change {
@@ -145,7 +155,8 @@ impl Change {
             | Self::DrainHost { .. }
             | Self::PutAuthority { .. }
             | Self::PutUser(_)
-            | Self::RevokeUser { .. } => Some([0, 2, 0]),
+            | Self::RevokeUser { .. }
+            | Self::SetPolicy { .. } => Some([0, 2, 0]),
         }
     }
 }
@@ -325,6 +336,19 @@ pub struct Access {
     pub audit: Vec<AuditRecord>,
 }
 
+/// The policy that manifests are checked by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyRecord {
+    /// Counts up with every change; the first that is set has 1.
+    pub version: u64,
+    /// The log index that set it.
+    pub index: u64,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Every rule, as its reader writes it.
+    pub document: String,
+}
+
 /// The whole replicated state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -340,4 +364,6 @@ pub struct Snapshot {
     pub tokens: Vec<TokenRecord>,
     /// What 0.1 does not write.
     pub access: Option<Access>,
+    /// The policy; `None` while nobody has set one.
+    pub policy: Option<PolicyRecord>,
 }

@@ -174,13 +174,13 @@ fn one_kind_of_message_is_not_read_as_another() {
 proptest! {
     #[test]
     fn any_command_reads_back_and_any_damage_is_harmless(
-        at_ms: u64, manifest: String, name: String, body: Vec<u8>, hash: [u8; 32], replicas: Option<u32>,
+        at_ms: u64, manifest: String, name: String, body: Vec<u8>, hash: [u8; 32], replicas: Option<u32>, policy: Option<u64>,
         selector: BTreeMap<String, String>, damage: Vec<(prop::sample::Index, u8)>,
     ) {
         let object = Object {
             kind: Kind::Pod, namespace: "default".into(), name, body, hash, references: vec![], replicas, selector,
         };
-        let command = Command { at_ms, change: Change::Apply { manifest, objects: vec![object] }, origin: None };
+        let command = Command { at_ms, change: Change::Apply { manifest, objects: vec![object], policy }, origin: None };
         let mut bytes = command.encode().to_vec();
         prop_assert_eq!(Command::decode(&bytes), Ok(command));
         for (at, byte) in damage {

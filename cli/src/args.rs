@@ -62,6 +62,9 @@ pub(crate) enum Command {
     /// Applies what a backup holds, in a new cluster
     #[command(after_help = EXIT_CODES)]
     Restore(Restore),
+    /// Shows what manifests may ask of the hosts, and changes it
+    #[command(subcommand)]
+    Policy(Policy),
     /// Makes tokens for new hosts, lists them and takes them back
     #[command(subcommand)]
     Token(Token),
@@ -225,6 +228,45 @@ pub(crate) enum Host {
         #[command(flatten)]
         output: Output,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Policy {
+    /// Prints the rules, one on each line, as `set` takes them
+    Show {
+        /// Takes what this host knows, without asking the others whether that is the latest
+        #[arg(long)]
+        stale: bool,
+        /// How to print it
+        #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
+        output: PolicyFormat,
+    },
+    /// Replaces all rules, for what is applied from now on
+    ///
+    /// A rule that the file leaves out is as in the default, which refuses whatever lets a pod out of its container. What runs
+    /// already goes on.
+    #[command(after_help = EXIT_CODES)]
+    Set(SetPolicy),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetPolicy {
+    /// The rules as YAML or JSON, or - for standard input
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) file: PathBuf,
+    /// Only if the policy still has this version
+    #[arg(long, value_name = "VERSION")]
+    pub(crate) if_version: Option<u64>,
+    #[command(flatten)]
+    pub(crate) output: Output,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PolicyFormat {
+    /// One rule on each line
+    Yaml,
+    /// For programs
+    Json,
 }
 
 #[derive(Debug, Subcommand)]

@@ -123,6 +123,14 @@ impl Ask {
         }
     }
 
+    /// The same with a body.
+    pub(crate) fn put_body(path: impl Into<String>, body: Bytes) -> Self {
+        Self {
+            body,
+            ..Self::put(path)
+        }
+    }
+
     /// A POST with a JSON body.
     pub(crate) fn post_json(path: &str, body: &impl Serialize) -> Result<Self, Trouble> {
         let body = serde_json::to_vec(body);

@@ -9,6 +9,7 @@ mod get;
 mod host;
 mod join;
 mod logs;
+mod policy;
 mod token;
 mod user;
 
@@ -54,6 +55,7 @@ pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
         Command::Backup => backup::backup(&client).await,
         Command::Restore(restore) => backup::restore(&client, restore).await,
         Command::User(user) => user::run(&client, user).await,
+        Command::Policy(policy) => policy::run(&client, policy).await,
         Command::Token(token) => token::run(&client, token).await,
         Command::Join(join) => join::run(&client, join).await,
         Command::Completion { shell } => {

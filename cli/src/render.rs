@@ -7,8 +7,8 @@ mod access;
 use std::time::Duration;
 
 use beemesh_protocol::api::{
-    Action, Applied, AppliedObject, Deleted, Host, HostChanged, JoinToken, Manifest, Phase,
-    Restored, Revoked, Role, Status, Workload, WorkloadHost,
+    Action, Applied, AppliedObject, Deleted, Host, HostChanged, JoinToken, Manifest, Phase, Policy,
+    PolicySet, Restored, Revoked, Role, Status, Workload, WorkloadHost,
 };
 
 pub(crate) use access::{audit, users};
@@ -328,6 +328,23 @@ pub(crate) fn restored(restored: &Restored) -> String {
         "{new} of {} manifests restored{GAP}{}\n",
         restored.manifests,
         committed(restored.index)
+    )
+}
+
+/// The policy as `policy set` takes it, under what is to be known of it.
+pub(crate) fn policy(policy: &Policy) -> String {
+    let head = match policy.version {
+        0 => "# version 0: the default, which nobody has set".to_owned(),
+        version => format!("# version {version}, {}", committed(policy.index)),
+    };
+    format!("{head}\n{}", policy.document)
+}
+
+pub(crate) fn policy_set(set: &PolicySet) -> String {
+    format!(
+        "policy{GAP}version {}{GAP}{}\n",
+        set.version,
+        committed(set.index)
     )
 }
 

@@ -11,6 +11,7 @@ mod error;
 mod events;
 mod hosts;
 mod logs;
+mod policy;
 mod read;
 mod remote;
 mod render;
@@ -67,6 +68,7 @@ struct Shared {
     gateway: Gateway,
     parsing: Arc<Semaphore>,
     trail: trail::Trail,
+    policy: Arc<policy::Known>,
 }
 
 impl Gateway {
@@ -98,6 +100,7 @@ impl Shared {
             gateway,
             parsing: Arc::new(Semaphore::new(PARSING_MAX)),
             trail: trail::Trail::start(),
+            policy: Arc::default(),
         }
     }
 }
@@ -133,6 +136,7 @@ fn routes() -> Router<Shared> {
         .route("/v1/restore", post(backup::restore))
         .route("/v1/tokens", get(tokens::list).post(tokens::create))
         .route("/v1/tokens/{id}", delete(tokens::revoke))
+        .route("/v1/policy", get(policy::show).put(policy::set))
         .route("/v1/users", get(users::list).post(users::create))
         .route("/v1/users/{name}", delete(users::revoke))
         .route("/v1/authority", put(users::reset))

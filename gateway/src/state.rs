@@ -6,6 +6,7 @@
 
 mod access;
 mod apply;
+mod policy;
 mod snapshot;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -13,7 +14,10 @@ use std::{collections::BTreeMap, sync::Arc};
 use beemesh_protocol::{
     ClusterId, HostId,
     peer::{Outcome, Refusal},
-    state::{AuditRecord, Authority, Change, Command, Host, Kind, Object, TokenRecord, UserRecord},
+    state::{
+        AuditRecord, Authority, Change, Command, Host, Kind, Object, PolicyRecord, TokenRecord,
+        UserRecord,
+    },
 };
 use beemesh_quadlet::manifest::{is_workload, workload_name};
 use rpds::{QueueSync, RedBlackTreeMapSync};
@@ -99,6 +103,7 @@ pub(crate) struct State {
     authority: Option<Arc<Authority>>,
     users: Arc<BTreeMap<String, UserRecord>>,
     audit: QueueSync<Arc<AuditRecord>>,
+    policy: Option<Arc<PolicyRecord>>,
 }
 
 impl State {
@@ -109,9 +114,13 @@ impl State {
         let subject = asked.then(|| self.subject(&command.change));
         let result = match &command.change {
             Change::Found { cluster, host } => self.found(*cluster, host),
-            Change::Apply { manifest, objects } => {
-                self.apply_manifest(index, at_ms, manifest, objects)
-            }
+            Change::Apply {
+                manifest,
+                objects,
+                policy,
+            } => self
+                .check_policy(*policy)
+                .and_then(|()| self.apply_manifest(index, at_ms, manifest, objects)),
             Change::DeleteWorkload { workload } => self.delete_workload(index, at_ms, workload),
             Change::DeleteManifest { manifest } => self.delete_manifest(manifest),
             Change::PutToken(token) => self.put_token(at_ms, token),
@@ -131,6 +140,10 @@ impl State {
             } => self.put_authority(authority, *replaced),
             Change::PutUser(user) => self.put_user(user),
             Change::RevokeUser { user } => self.revoke_user(user),
+            Change::SetPolicy {
+                document,
+                if_version,
+            } => self.set_policy(index, at_ms, document, *if_version),
         };
         let outcome = result.unwrap_or_else(Outcome::Refused);
         if let Some(subject) = subject.filter(|_| changed(&outcome)) {

@@ -73,7 +73,7 @@ macro_rules! scalar {
     )* };
 }
 
-scalar!(bool, u32, u64, Option<u32>);
+scalar!(bool, u32, u64, Option<u32>, Option<u64>);
 
 macro_rules! fixed {
     ($( $type:ty = $struct:ident, $to:expr, $from:expr; )*) => { $(

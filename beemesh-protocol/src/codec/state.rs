@@ -10,7 +10,7 @@ use super::{
 };
 use crate::state::{
     Access, AuditRecord, Authority, Change, Command, Host, Kind, ManifestRecord, Object, Origin,
-    Reference, Role, Snapshot, TokenRecord, UserRecord, WorkloadRecord,
+    PolicyRecord, Reference, Role, Snapshot, TokenRecord, UserRecord, WorkloadRecord,
 };
 
 messages! {
@@ -22,6 +22,7 @@ messages! {
 pub(super) fn command_size(command: &Command) -> usize {
     match &command.change {
         Change::Apply { objects, .. } => SIZE_TYPICAL + objects_size(objects),
+        Change::SetPolicy { document, .. } => SIZE_TYPICAL + document.len(),
         _ => SIZE_TYPICAL,
     }
 }
@@ -42,7 +43,8 @@ fn snapshot_size(snapshot: &Snapshot) -> usize {
     let records = access.map_or(0, |access| access.users.len() + access.audit.len() + 8);
     let others =
         records + snapshot.hosts.len() + snapshot.workloads.len() + snapshot.tokens.len() + 1;
-    objects + others * SIZE_TYPICAL
+    let policy = snapshot.policy.as_ref().map_or(0, |p| p.document.len());
+    objects + others * SIZE_TYPICAL + policy
 }
 
 choice! { Kind = Kind { Pod, Deployment, DaemonSet, Job, ConfigMap, Secret, PersistentVolumeClaim } }
@@ -71,7 +73,7 @@ table! { Access = Access(AccessArgs) "access" { authority, users, audit } }
 
 union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record Found { cluster, host } = ChangeFound(ChangeFoundArgs) body_as_found;
-    record Apply { manifest, objects } = ChangeApply(ChangeApplyArgs) body_as_apply;
+    record Apply { manifest, objects, policy } = ChangeApply(ChangeApplyArgs) body_as_apply;
     record DeleteWorkload { workload } = ChangeDeleteWorkload(ChangeDeleteWorkloadArgs) body_as_delete_workload;
     record DeleteManifest { manifest } = ChangeDeleteManifest(ChangeDeleteManifestArgs) body_as_delete_manifest;
     record Admit { token, secret_hash, host } = ChangeAdmit(ChangeAdmitArgs) body_as_admit;
@@ -81,6 +83,7 @@ union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record DrainHost { host, drained } = ChangeDrainHost(ChangeDrainHostArgs) body_as_drain_host;
     record PutAuthority { authority, replaced } = ChangePutAuthority(ChangePutAuthorityArgs) body_as_put_authority;
     record RevokeUser { user } = ChangeRevokeUser(ChangeRevokeUserArgs) body_as_revoke_user;
+    record SetPolicy { document, if_version } = ChangeSetPolicy(ChangeSetPolicyArgs) body_as_set_policy;
     table PutUser body_as_put_user;
     table PutToken body_as_put_token;
     table PutHost body_as_put_host;
@@ -92,6 +95,8 @@ table! { WorkloadRecord = WorkloadRecord(WorkloadRecordArgs) "workload_record" {
 
 table! { ManifestRecord = ManifestRecord(ManifestRecordArgs) "manifest_record" { manifest, index, at_ms, objects } }
 
+table! { PolicyRecord = PolicyRecord(PolicyRecordArgs) "policy_record" { version, index, at_ms, document } }
+
 table! { Snapshot = Snapshot(SnapshotArgs) "snapshot" {
-    cluster, hosts, manifests, workloads, tokens, access
+    cluster, hosts, manifests, workloads, tokens, access, policy
 } }

@@ -1087,10 +1087,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Role {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_CHANGE_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_CHANGE_BODY: u8 = 14;
+pub const ENUM_MAX_CHANGE_BODY: u8 = 15;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 15] = [
+pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 16] = [
   ChangeBody::NONE,
   ChangeBody::Found,
   ChangeBody::Apply,
@@ -1106,6 +1106,7 @@ pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 15] = [
   ChangeBody::PutAuthority,
   ChangeBody::PutUser,
   ChangeBody::RevokeUser,
+  ChangeBody::SetPolicy,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -1128,9 +1129,10 @@ impl ChangeBody {
   pub const PutAuthority: Self = Self(12);
   pub const PutUser: Self = Self(13);
   pub const RevokeUser: Self = Self(14);
+  pub const SetPolicy: Self = Self(15);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 14;
+  pub const ENUM_MAX: u8 = 15;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Found,
@@ -1147,6 +1149,7 @@ impl ChangeBody {
     Self::PutAuthority,
     Self::PutUser,
     Self::RevokeUser,
+    Self::SetPolicy,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -1166,6 +1169,7 @@ impl ChangeBody {
       Self::PutAuthority => Some("PutAuthority"),
       Self::PutUser => Some("PutUser"),
       Self::RevokeUser => Some("RevokeUser"),
+      Self::SetPolicy => Some("SetPolicy"),
       _ => None,
     }
   }
@@ -8047,6 +8051,7 @@ impl<'a> ::flatbuffers::Follow<'a> for ChangeApply<'a> {
 impl<'a> ChangeApply<'a> {
   pub const VT_MANIFEST: ::flatbuffers::VOffsetT = 4;
   pub const VT_OBJECTS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_POLICY: ::flatbuffers::VOffsetT = 8;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -8058,6 +8063,7 @@ impl<'a> ChangeApply<'a> {
     args: &'args ChangeApplyArgs<'args>
   ) -> ::flatbuffers::WIPOffset<ChangeApply<'bldr>> {
     let mut builder = ChangeApplyBuilder::new(_fbb);
+    if let Some(x) = args.policy { builder.add_policy(x); }
     if let Some(x) = args.objects { builder.add_objects(x); }
     if let Some(x) = args.manifest { builder.add_manifest(x); }
     builder.finish()
@@ -8078,6 +8084,13 @@ impl<'a> ChangeApply<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Object>>>>(ChangeApply::VT_OBJECTS, None)}
   }
+  #[inline]
+  pub fn policy(&self) -> Option<u64> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ChangeApply::VT_POLICY, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ChangeApply<'_> {
@@ -8088,6 +8101,7 @@ impl ::flatbuffers::Verifiable for ChangeApply<'_> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("manifest", Self::VT_MANIFEST, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Object>>>>("objects", Self::VT_OBJECTS, false)?
+     .visit_field::<u64>("policy", Self::VT_POLICY, false)?
      .finish();
     Ok(())
   }
@@ -8095,6 +8109,7 @@ impl ::flatbuffers::Verifiable for ChangeApply<'_> {
 pub struct ChangeApplyArgs<'a> {
     pub manifest: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub objects: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Object<'a>>>>>,
+    pub policy: Option<u64>,
 }
 impl<'a> Default for ChangeApplyArgs<'a> {
   #[inline]
@@ -8102,6 +8117,7 @@ impl<'a> Default for ChangeApplyArgs<'a> {
     ChangeApplyArgs {
       manifest: None,
       objects: None,
+      policy: None,
     }
   }
 }
@@ -8118,6 +8134,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeApplyBuilder<'a, 'b, A>
   #[inline]
   pub fn add_objects(&mut self, objects: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Object<'b >>>>) {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeApply::VT_OBJECTS, objects);
+  }
+  #[inline]
+  pub fn add_policy(&mut self, policy: u64) {
+    self.fbb_.push_slot_always::<u64>(ChangeApply::VT_POLICY, policy);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeApplyBuilder<'a, 'b, A> {
@@ -8139,6 +8159,7 @@ impl ::core::fmt::Debug for ChangeApply<'_> {
     let mut ds = f.debug_struct("ChangeApply");
       ds.field("manifest", &self.manifest());
       ds.field("objects", &self.objects());
+      ds.field("policy", &self.policy());
       ds.finish()
   }
 }
@@ -9402,6 +9423,119 @@ impl ::core::fmt::Debug for ChangeRevokeUser<'_> {
       ds.finish()
   }
 }
+pub enum ChangeSetPolicyOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeSetPolicy<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeSetPolicy<'a> {
+  type Inner = ChangeSetPolicy<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeSetPolicy<'a> {
+  pub const VT_DOCUMENT: ::flatbuffers::VOffsetT = 4;
+  pub const VT_IF_VERSION: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeSetPolicy { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeSetPolicyArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeSetPolicy<'bldr>> {
+    let mut builder = ChangeSetPolicyBuilder::new(_fbb);
+    if let Some(x) = args.if_version { builder.add_if_version(x); }
+    if let Some(x) = args.document { builder.add_document(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn document(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ChangeSetPolicy::VT_DOCUMENT, None)}
+  }
+  #[inline]
+  pub fn if_version(&self) -> Option<u64> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ChangeSetPolicy::VT_IF_VERSION, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeSetPolicy<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("document", Self::VT_DOCUMENT, false)?
+     .visit_field::<u64>("if_version", Self::VT_IF_VERSION, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeSetPolicyArgs<'a> {
+    pub document: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub if_version: Option<u64>,
+}
+impl<'a> Default for ChangeSetPolicyArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeSetPolicyArgs {
+      document: None,
+      if_version: None,
+    }
+  }
+}
+
+pub struct ChangeSetPolicyBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeSetPolicyBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_document(&mut self, document: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeSetPolicy::VT_DOCUMENT, document);
+  }
+  #[inline]
+  pub fn add_if_version(&mut self, if_version: u64) {
+    self.fbb_.push_slot_always::<u64>(ChangeSetPolicy::VT_IF_VERSION, if_version);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeSetPolicyBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeSetPolicyBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeSetPolicy<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeSetPolicy<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeSetPolicy");
+      ds.field("document", &self.document());
+      ds.field("if_version", &self.if_version());
+      ds.finish()
+  }
+}
 pub enum ChangeOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -9661,6 +9795,21 @@ impl<'a> Change<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_set_policy(&self) -> Option<ChangeSetPolicy<'a>> {
+    if self.body_type() == ChangeBody::SetPolicy {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeSetPolicy::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for Change<'_> {
@@ -9685,6 +9834,7 @@ impl ::flatbuffers::Verifiable for Change<'_> {
           ChangeBody::PutAuthority => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangePutAuthority>>("ChangeBody::PutAuthority", pos),
           ChangeBody::PutUser => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<UserRecord>>("ChangeBody::PutUser", pos),
           ChangeBody::RevokeUser => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRevokeUser>>("ChangeBody::RevokeUser", pos),
+          ChangeBody::SetPolicy => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeSetPolicy>>("ChangeBody::SetPolicy", pos),
           _ => Ok(()),
         }
      })?
@@ -9832,6 +9982,13 @@ impl ::core::fmt::Debug for Change<'_> {
         },
         ChangeBody::RevokeUser => {
           if let Some(x) = self.body_as_revoke_user() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::SetPolicy => {
+          if let Some(x) = self.body_as_set_policy() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
@@ -10693,6 +10850,153 @@ impl ::core::fmt::Debug for Access<'_> {
       ds.finish()
   }
 }
+pub enum PolicyRecordOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct PolicyRecord<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for PolicyRecord<'a> {
+  type Inner = PolicyRecord<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> PolicyRecord<'a> {
+  pub const VT_VERSION: ::flatbuffers::VOffsetT = 4;
+  pub const VT_INDEX: ::flatbuffers::VOffsetT = 6;
+  pub const VT_AT_MS: ::flatbuffers::VOffsetT = 8;
+  pub const VT_DOCUMENT: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    PolicyRecord { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PolicyRecordArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<PolicyRecord<'bldr>> {
+    let mut builder = PolicyRecordBuilder::new(_fbb);
+    builder.add_at_ms(args.at_ms);
+    builder.add_index(args.index);
+    builder.add_version(args.version);
+    if let Some(x) = args.document { builder.add_document(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn version(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(PolicyRecord::VT_VERSION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn index(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(PolicyRecord::VT_INDEX, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn at_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(PolicyRecord::VT_AT_MS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn document(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(PolicyRecord::VT_DOCUMENT, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for PolicyRecord<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("version", Self::VT_VERSION, false)?
+     .visit_field::<u64>("index", Self::VT_INDEX, false)?
+     .visit_field::<u64>("at_ms", Self::VT_AT_MS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("document", Self::VT_DOCUMENT, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PolicyRecordArgs<'a> {
+    pub version: u64,
+    pub index: u64,
+    pub at_ms: u64,
+    pub document: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for PolicyRecordArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    PolicyRecordArgs {
+      version: 0,
+      index: 0,
+      at_ms: 0,
+      document: None,
+    }
+  }
+}
+
+pub struct PolicyRecordBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PolicyRecordBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_version(&mut self, version: u64) {
+    self.fbb_.push_slot::<u64>(PolicyRecord::VT_VERSION, version, 0);
+  }
+  #[inline]
+  pub fn add_index(&mut self, index: u64) {
+    self.fbb_.push_slot::<u64>(PolicyRecord::VT_INDEX, index, 0);
+  }
+  #[inline]
+  pub fn add_at_ms(&mut self, at_ms: u64) {
+    self.fbb_.push_slot::<u64>(PolicyRecord::VT_AT_MS, at_ms, 0);
+  }
+  #[inline]
+  pub fn add_document(&mut self, document: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PolicyRecord::VT_DOCUMENT, document);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PolicyRecordBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PolicyRecordBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<PolicyRecord<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for PolicyRecord<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("PolicyRecord");
+      ds.field("version", &self.version());
+      ds.field("index", &self.index());
+      ds.field("at_ms", &self.at_ms());
+      ds.field("document", &self.document());
+      ds.finish()
+  }
+}
 pub enum SnapshotOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -10715,6 +11019,7 @@ impl<'a> Snapshot<'a> {
   pub const VT_WORKLOADS: ::flatbuffers::VOffsetT = 10;
   pub const VT_TOKENS: ::flatbuffers::VOffsetT = 12;
   pub const VT_ACCESS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_POLICY: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -10726,6 +11031,7 @@ impl<'a> Snapshot<'a> {
     args: &'args SnapshotArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Snapshot<'bldr>> {
     let mut builder = SnapshotBuilder::new(_fbb);
+    if let Some(x) = args.policy { builder.add_policy(x); }
     if let Some(x) = args.access { builder.add_access(x); }
     if let Some(x) = args.tokens { builder.add_tokens(x); }
     if let Some(x) = args.workloads { builder.add_workloads(x); }
@@ -10778,6 +11084,13 @@ impl<'a> Snapshot<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Access>>(Snapshot::VT_ACCESS, None)}
   }
+  #[inline]
+  pub fn policy(&self) -> Option<PolicyRecord<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<PolicyRecord>>(Snapshot::VT_POLICY, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Snapshot<'_> {
@@ -10792,6 +11105,7 @@ impl ::flatbuffers::Verifiable for Snapshot<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<WorkloadRecord>>>>("workloads", Self::VT_WORKLOADS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<TokenRecord>>>>("tokens", Self::VT_TOKENS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Access>>("access", Self::VT_ACCESS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<PolicyRecord>>("policy", Self::VT_POLICY, false)?
      .finish();
     Ok(())
   }
@@ -10803,6 +11117,7 @@ pub struct SnapshotArgs<'a> {
     pub workloads: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<WorkloadRecord<'a>>>>>,
     pub tokens: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TokenRecord<'a>>>>>,
     pub access: Option<::flatbuffers::WIPOffset<Access<'a>>>,
+    pub policy: Option<::flatbuffers::WIPOffset<PolicyRecord<'a>>>,
 }
 impl<'a> Default for SnapshotArgs<'a> {
   #[inline]
@@ -10814,6 +11129,7 @@ impl<'a> Default for SnapshotArgs<'a> {
       workloads: None,
       tokens: None,
       access: None,
+      policy: None,
     }
   }
 }
@@ -10848,6 +11164,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SnapshotBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Access>>(Snapshot::VT_ACCESS, access);
   }
   #[inline]
+  pub fn add_policy(&mut self, policy: ::flatbuffers::WIPOffset<PolicyRecord<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<PolicyRecord>>(Snapshot::VT_POLICY, policy);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SnapshotBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SnapshotBuilder {
@@ -10871,6 +11191,7 @@ impl ::core::fmt::Debug for Snapshot<'_> {
       ds.field("workloads", &self.workloads());
       ds.field("tokens", &self.tokens());
       ds.field("access", &self.access());
+      ds.field("policy", &self.policy());
       ds.finish()
   }
 }

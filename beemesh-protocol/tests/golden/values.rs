@@ -24,6 +24,8 @@ use beemesh_protocol::{
     token::Token,
 };
 
+mod policy;
+
 type Read = Box<dyn Fn(&[u8]) -> Result<bool, DecodeError>>;
 
 /// A value, as bytes and as what they must decode to.
@@ -67,6 +69,8 @@ pub(crate) fn cases() -> Vec<Case> {
         Command, "command_by": access::changes().map(|change| Command { change, origin: Some(access::origin()), ..command() });
         Snapshot, "snapshot_access": access::records().map(|access| Snapshot { access: Some(access), ..snapshot() });
         Snapshot, "snapshot": [Snapshot::default(), snapshot()];
+        Command, "policy_command": policy::changes().map(|change| Command::unasked(1, change));
+        Snapshot, "policy_snapshot": [Snapshot { policy: Some(policy::record()), ..snapshot() }];
         peer::Request, "peer_request": [
             peer::RequestBody::Propose { commands: vec![command()], term: 0 },
             peer::RequestBody::ReadIndex,
@@ -156,7 +160,7 @@ pub(crate) fn lists() -> Vec<Case> {
         } }];
         Entry, "large": [Entry { log_id: log_id(1), payload: Payload::Commands(vec![Command {
             at_ms: 1,
-            change: Change::Apply { manifest: "big".into(), objects: vec![Object { body: vec![b'x'; 1 << 20], ..object() }; 8] },
+            change: Change::Apply { manifest: "big".into(), objects: vec![Object { body: vec![b'x'; 1 << 20], ..object() }; 8], policy: None },
             origin: None,
         }]) }];
     }
@@ -389,6 +393,7 @@ fn command() -> Command {
         change: Change::Apply {
             manifest: "web".into(),
             objects,
+            policy: None,
         },
         origin: None,
     }
@@ -455,6 +460,7 @@ fn snapshot() -> Snapshot {
         }],
         tokens: vec![token_record()],
         access: None,
+        policy: None,
     }
 }
 

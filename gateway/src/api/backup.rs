@@ -3,6 +3,8 @@
 //! Shell; [`missing`] is pure. What a backup holds is taken as if somebody applied it: it goes through the same checks, and what
 //! is there already stays as it is, so that a restore that broke off can be repeated.
 
+use std::{sync::Arc, time::Duration};
+
 use axum::{
     Extension, Json,
     body::{Body, Bytes},
@@ -13,17 +15,21 @@ use axum::{
 use beemesh_protocol::{
     api::Restored,
     backup::{self, BYTES_MAX},
-    peer::Outcome,
+    peer::{Committed, Outcome},
     state::{Change, ManifestRecord, Object, Snapshot},
 };
-use beemesh_quadlet::manifest::{self, is_workload};
+use beemesh_quadlet::manifest::{
+    self, is_workload,
+    policy::{Policy, Rules},
+};
 use tokio::time::Instant;
 
 use super::{
     ApiError, Shared,
-    change::{propose, unapplied},
+    change::{propose, settle, unapplied},
     error::problems,
     read::{confirm, look},
+    render::Scene,
     request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
 };
 use crate::state::State as Replicated;
@@ -56,9 +62,12 @@ pub(super) async fn restore(
     let timeout = request::timeout(query.timeout)?;
     let (parts, body) = request.into_parts();
     let file = request::body(&parts, body, BYTES_MAX, BYTES_WORDS).await?;
-    let held = aside(move || held(&file)).await?;
+    let snapshot = aside(move || decode(&file)).await?;
     confirm(gateway, Instant::now() + timeout).await?;
     let scene = gateway.scene();
+    let rules = rules(&shared, &snapshot, &scene.state)?;
+    let policy = snapshot.policy.is_some().then(|| rules.policy.text());
+    let held = aside(move || held(snapshot, &rules)).await?;
     let missing = missing(&held, &scene.state).map_err(|reason| {
         ApiError::conflict(reason).hint("restore into a new cluster, or delete that manifest first")
     })?;
@@ -70,8 +79,16 @@ pub(super) async fn restore(
             .filter(|one| is_there(one, &scene.state))
             .count(),
     };
+    if let Some(document) = policy.filter(|_| scene.state.policy().is_none()) {
+        restored.index = set_policy(&shared, &caller, document, timeout).await?;
+    }
+    let policy = Some(gateway.scene().state.policy_version());
     for (manifest, objects) in missing {
-        let change = Change::Apply { manifest, objects };
+        let change = Change::Apply {
+            manifest,
+            objects,
+            policy,
+        };
         let committed = propose(&shared, caller.clone(), change, timeout).await?;
         if !matches!(committed.outcome, Outcome::Applied(_)) {
             return Err(unapplied(committed.outcome, &[]));
@@ -89,17 +106,64 @@ async fn aside<T: Send + 'static>(
     tokio::task::spawn_blocking(act).await.map_err(gone)?
 }
 
+fn decode(file: &Bytes) -> Result<Snapshot, ApiError> {
+    backup::decode(file).map_err(|error| ApiError::bad_request(error.to_string()))
+}
+
+/// What the manifests of the backup are checked by: the policy of the cluster, or, while that is the default, the one in the
+/// backup, which accepted them.
+fn rules(shared: &Shared, snapshot: &Snapshot, state: &Replicated) -> Result<Arc<Rules>, ApiError> {
+    match &snapshot.policy {
+        Some(record) if state.policy().is_none() => {
+            let read = Policy::read(&record.document);
+            let policy = read.map_err(|found| ApiError::policy(problems(found)))?;
+            let version = record.version;
+            Ok(Arc::new(Rules { version, policy }))
+        }
+        Some(_) | None => shared.policy.rules(state),
+    }
+}
+
+/// Sets the policy of a cluster that has the default; the log index of that, which this host has applied.
+async fn set_policy(
+    shared: &Shared,
+    caller: &Caller,
+    document: String,
+    timeout: Duration,
+) -> Result<u64, ApiError> {
+    let change = Change::SetPolicy {
+        document,
+        if_version: Some(0),
+    };
+    let Committed { index, outcome } = propose(shared, caller.clone(), change, timeout).await?;
+    if !matches!(outcome, Outcome::Done) {
+        return Err(unapplied(outcome, &[]));
+    }
+    let there = |scene: &Scene| scene.applied >= index;
+    match settle(&shared.gateway, timeout, there).await {
+        (true, _) => Ok(index),
+        (false, _) => Err(ApiError::unavailable(
+            "the policy of the backup is set, and this host has not caught up: restore again",
+        )),
+    }
+}
+
 /// The manifests of a file, each checked as one that is applied is.
-fn held(file: &Bytes) -> Result<Vec<ManifestRecord>, ApiError> {
-    let Snapshot { mut manifests, .. } =
-        backup::decode(file).map_err(|error| ApiError::bad_request(error.to_string()))?;
+fn held(snapshot: Snapshot, rules: &Rules) -> Result<Vec<ManifestRecord>, ApiError> {
+    let mut manifests = snapshot.manifests;
     for record in &mut manifests {
         request::manifest_name(&record.manifest)?;
         let bodies = record.objects.iter().map(|object| object.body.as_slice());
-        let read = manifest::reread(&bodies.collect::<Vec<_>>(), None);
-        record.objects = read
-            .map_err(|found| ApiError::manifest(problems(found)))?
-            .objects;
+        let read = manifest::reread(&bodies.collect::<Vec<_>>(), Some(rules));
+        let told = |mut found: manifest::Problem| {
+            // The file has no lines that a person could look at.
+            (found.document, found.line) = (0, 0);
+            found.message = format!("{} (manifest `{}`)", found.message, record.manifest);
+            found
+        };
+        let read = read
+            .map_err(|found| ApiError::manifest(problems(found.into_iter().map(told).collect())));
+        record.objects = read?.objects;
     }
     Ok(manifests)
 }
@@ -166,7 +230,11 @@ mod tests {
 
     fn put(state: &mut Replicated, index: u64, manifest: &str, objects: Vec<Object>) {
         let manifest = manifest.to_owned();
-        let change = Change::Apply { manifest, objects };
+        let change = Change::Apply {
+            manifest,
+            objects,
+            policy: None,
+        };
         let outcome = state.apply(index, &Command::unasked(1, change));
         assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
     }
@@ -194,7 +262,7 @@ mod tests {
     fn a_restore_that_broke_off_anywhere_is_finished_by_the_next() {
         let before = entangled();
         let file = backup::encode(&before.to_snapshot());
-        let held = held(&file).unwrap();
+        let held = held(decode(&file).unwrap(), &Rules::default()).unwrap();
         let steps = missing(&held, &Replicated::default()).unwrap();
         for done in 0..=steps.len() {
             let mut state = Replicated::default();
@@ -212,7 +280,7 @@ mod tests {
     #[test]
     fn what_a_cluster_has_is_not_overwritten() {
         let file = backup::encode(&entangled().to_snapshot());
-        let held = held(&file).unwrap();
+        let held = held(decode(&file).unwrap(), &Rules::default()).unwrap();
         for name in ["a", "c"] {
             let mut state = Replicated::default();
             put(&mut state, 1, name, objects(&config("other")));
@@ -225,10 +293,16 @@ mod tests {
     fn a_backup_cannot_hold_what_could_not_be_applied() {
         let mut snapshot = entangled().to_snapshot();
         snapshot.manifests[0].manifest = "../etc".into();
-        assert!(held(&backup::encode(&snapshot)).is_err());
+        let checked = |snapshot: &Snapshot| {
+            held(
+                decode(&backup::encode(snapshot)).unwrap(),
+                &Rules::default(),
+            )
+        };
+        assert!(checked(&snapshot).is_err());
         let mut snapshot = entangled().to_snapshot();
         snapshot.manifests[0].objects[0].body = b"{\"kind\":\"Node\"}".to_vec();
-        let held = held(&backup::encode(&snapshot));
+        let held = checked(&snapshot);
         assert!(held.is_err() || held.unwrap()[0].objects.len() < 2);
     }
 }

@@ -3,11 +3,11 @@
 //! Shell: what a refusal or an effect is called is decided by [`super::error`] and [`super::render`]. Every change is in
 //! the journal with who asked for it.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
-    body::Body,
+    body::{Body, Bytes},
     extract::{Path, State},
     http::{Request, StatusCode},
 };
@@ -17,13 +17,14 @@ use beemesh_protocol::{
     state::{Change, Command},
     token::Token,
 };
-use beemesh_quadlet::manifest::{self, BYTES_MAX, Manifest, Place, workload_name};
+use beemesh_quadlet::manifest::{self, BYTES_MAX, Manifest, Place, policy::Rules, workload_name};
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use super::{
     ApiError, Gateway, Shared,
     error::problems,
+    policy,
     read::confirm,
     render::{Scene, applied_objects},
     request::{self, ApplyQuery, Asked, Caller, DeleteQuery},
@@ -37,6 +38,8 @@ use crate::{
 
 /// The bodies of everything but manifests: the longest join token is 8 KiB.
 const SMALL_BODY_MAX: usize = 16 << 10;
+/// How often a manifest is checked anew because the policy changed while it was on its way.
+const POLICY_CHANGES_MAX: usize = 3;
 /// A manifest up to this size, in bytes, is parsed where it arrives: that takes a tenth of a millisecond.
 const SMALL_MANIFEST_MAX: usize = 4 << 10;
 
@@ -54,32 +57,23 @@ pub(super) async fn apply(
     }
     let (parts, body) = request.into_parts();
     let yaml = request::body(&parts, body, BYTES_MAX, "1 MiB").await?;
-    let parsed = parse(&shared, yaml, query.strict).await?;
-    let Manifest {
-        objects,
+    let deadline = Instant::now() + timeout;
+    let mut tried = try_apply(&shared, &caller, &query, &yaml, deadline).await?;
+    for _ in 0..POLICY_CHANGES_MAX {
+        let (index, version) = (tried.index, tried.version);
+        if !policy::is_outdated(&shared, &tried.outcome, index, version, deadline).await {
+            break;
+        }
+        tried = try_apply(&shared, &caller, &query, &yaml, deadline).await?;
+    }
+    let Tried {
+        name,
+        index,
+        outcome,
         places,
         warnings,
-    } = parsed;
-    let first = objects.first().ok_or_else(|| {
-        ApiError::bad_request("the manifest holds nothing that Beemesh runs or keeps")
-    })?;
-    let name = query
-        .name
-        .unwrap_or_else(|| workload_name(&first.namespace, &first.name));
-    let change = Change::Apply {
-        manifest: name.clone(),
-        objects,
-    };
-    let (index, outcome) = if query.dry_run {
-        confirm(gateway, Instant::now() + timeout).await?;
-        let scene = gateway.scene();
-        let command = Command::unasked(now_ms(), change);
-        let outcome = scene.state.preview(scene.applied + 1, &command);
-        (scene.applied, outcome)
-    } else {
-        let committed = propose(&shared, caller, change, timeout).await?;
-        (committed.index, committed.outcome)
-    };
+        ..
+    } = tried;
     let effects = match outcome {
         Outcome::Applied(effects) => effects,
         other => return Err(unapplied(other, &places)),
@@ -108,6 +102,63 @@ pub(super) async fn apply(
         applied.workloads = Some(workloads);
     }
     Ok(Json(applied))
+}
+
+/// What became of a manifest that was read and checked.
+struct Tried {
+    name: String,
+    /// The version of the policy that accepted it.
+    version: u64,
+    index: u64,
+    outcome: Outcome,
+    places: Vec<Place>,
+    warnings: Vec<manifest::Problem>,
+}
+
+/// Reads, checks and proposes a manifest, or looks what that would do.
+async fn try_apply(
+    shared: &Shared,
+    caller: &Caller,
+    query: &ApplyQuery,
+    yaml: &Bytes,
+    deadline: Instant,
+) -> Result<Tried, ApiError> {
+    let gateway = &shared.gateway;
+    let (manifest, version) = policy::admit(shared, yaml, query.strict, deadline).await?;
+    let Manifest {
+        objects,
+        places,
+        warnings,
+    } = manifest;
+    let first = objects.first().ok_or_else(|| {
+        ApiError::bad_request("the manifest holds nothing that Beemesh runs or keeps")
+    })?;
+    let named = query.name.clone();
+    let name = named.unwrap_or_else(|| workload_name(&first.namespace, &first.name));
+    let change = Change::Apply {
+        manifest: name.clone(),
+        objects,
+        policy: Some(version),
+    };
+    let (index, outcome) = if query.dry_run {
+        confirm(gateway, deadline).await?;
+        let scene = gateway.scene();
+        let command = Command::unasked(now_ms(), change);
+        let outcome = scene.state.preview(scene.applied + 1, &command);
+        (scene.applied, outcome)
+    } else {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let committed = propose(shared, caller.clone(), change, left).await?;
+        (committed.index, committed.outcome)
+    };
+    Ok(Tried {
+        name,
+        version,
+        index,
+        outcome,
+        places,
+        warnings,
+    })
 }
 
 pub(super) async fn delete_workload(
@@ -202,15 +253,22 @@ fn not_joined(error: JoinError) -> ApiError {
     }
 }
 
-async fn parse(shared: &Shared, yaml: bytes::Bytes, strict: bool) -> Result<Manifest, ApiError> {
+/// Reads a manifest under these rules; without any, whatever it asks for is accepted.
+pub(super) async fn parse(
+    shared: &Shared,
+    yaml: Bytes,
+    strict: bool,
+    rules: Option<Arc<Rules>>,
+) -> Result<Manifest, ApiError> {
     // Another thread costs more than a text this small, which no alias makes longer.
     if yaml.len() <= SMALL_MANIFEST_MAX && !yaml.contains(&b'*') {
-        return manifest::parse(&yaml, strict).map_err(|found| ApiError::manifest(problems(found)));
+        return manifest::parse_under(&yaml, strict, rules.as_deref())
+            .map_err(|found| ApiError::manifest(problems(found)));
     }
     let gone = |_| ApiError::internal("the manifest could not be parsed: the gateway is stopping");
     let permit = shared.parsing.clone().acquire_owned().await.map_err(gone)?;
     let parsed = tokio::task::spawn_blocking(move || {
-        let parsed = manifest::parse(&yaml, strict);
+        let parsed = manifest::parse_under(&yaml, strict, rules.as_deref());
         drop(permit);
         parsed
     });

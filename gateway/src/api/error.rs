@@ -91,6 +91,17 @@ impl ApiError {
         error
     }
 
+    /// A policy that was refused before anybody was asked.
+    pub(super) fn policy(problems: Vec<Problem>) -> Self {
+        let mut error = Self::manifest(problems);
+        let count = match error.failure.problems.len() {
+            1 => "a problem".to_owned(),
+            count => format!("{count} problems"),
+        };
+        error.failure.message = format!("the policy has {count}; the one in force stays");
+        error
+    }
+
     /// A command that the state machine refused. `places` tells where the objects of an apply stand in their file.
     pub(super) fn refused(refusals: Vec<Refusal>, places: &[Place]) -> Self {
         if !refusals.is_empty() && refusals.iter().all(|refusal| refusal.object.is_some()) {

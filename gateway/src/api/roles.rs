@@ -35,6 +35,7 @@ pub(super) fn needs(method: &Method, route: &str) -> Needs {
         | "/v1/workloads/{name}/logs"
         | "/v1/manifests"
         | "/v1/hosts"
+        | "/v1/policy"
         | "/v1/hosts/{name}"
         | "/v1/status"
         | "/v1/events"

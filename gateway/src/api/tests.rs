@@ -404,3 +404,5 @@ async fn tokens_are_made_and_bad_requests_are_refused_in_words() {
         "{told}"
     );
 }
+
+mod policy;

@@ -62,7 +62,7 @@ impl Awaited {
             let Some(same) = waiting.get_mut(&hash(command)) else {
                 continue;
             };
-            let is_here = |one: &mut Waiting| commands[at..].starts_with(&one.commands);
+            let is_here = |one: &mut Waiting| begin_alike(&commands[at..], &one.commands);
             for one in same.extract_if(.., is_here) {
                 let own = outcomes[at..].iter().take(one.commands.len());
                 let own = own.map(|outcome| Committed {
@@ -101,12 +101,41 @@ impl Drop for Ticket<'_> {
     }
 }
 
+/// Whether an entry's commands begin with those that were proposed.
+fn begin_alike(entry: &[Command], proposed: &[Command]) -> bool {
+    let mut pairs = entry.iter().zip(proposed);
+    entry.len() >= proposed.len() && pairs.all(|(one, other)| is_same(one, other))
+}
+
+/// A leader of a release without a policy leaves out the version that an apply was checked by, and who asked for it.
+fn is_same(entry: &Command, proposed: &Command) -> bool {
+    if entry.at_ms != proposed.at_ms || (entry.origin.is_some() && entry.origin != proposed.origin)
+    {
+        return false;
+    }
+    match (&entry.change, &proposed.change) {
+        (
+            Change::Apply {
+                manifest, objects, ..
+            },
+            Change::Apply {
+                manifest: named,
+                objects: held,
+                ..
+            },
+        ) => (manifest, objects) == (named, held),
+        (entry, proposed) => entry == proposed,
+    }
+}
+
 /// Tells most commands apart by what is cheap to look at; equality decides.
 fn hash(command: &Command) -> u64 {
     let mut hasher = DefaultHasher::new();
     command.at_ms.hash(&mut hasher);
     match &command.change {
-        Change::Apply { manifest, objects } => {
+        Change::Apply {
+            manifest, objects, ..
+        } => {
             manifest.hash(&mut hasher);
             objects.first().map(|object| object.hash).hash(&mut hasher);
         }
@@ -122,7 +151,8 @@ fn hash(command: &Command) -> u64 {
         | Change::DrainHost { .. }
         | Change::PutAuthority { .. }
         | Change::PutUser(_)
-        | Change::RevokeUser { .. } => {}
+        | Change::RevokeUser { .. }
+        | Change::SetPolicy { .. } => {}
     }
     hasher.finish()
 }
@@ -134,6 +164,24 @@ mod tests {
     fn delete(manifest: &str) -> Command {
         let manifest = manifest.to_owned();
         Command::unasked(1, Change::DeleteManifest { manifest })
+    }
+
+    #[tokio::test]
+    async fn an_apply_is_known_again_when_an_older_leader_has_dropped_the_policys_version() {
+        let apply = |policy| {
+            let change = Change::Apply {
+                manifest: "a".to_owned(),
+                objects: Vec::new(),
+                policy,
+            };
+            Command::unasked(1, change)
+        };
+        let awaited = Awaited::default();
+        let mut ours = awaited.expect(&Arc::new(vec![apply(Some(0))]));
+        awaited.applied(6, &[delete("a")], &[Outcome::Done]);
+        assert!(ours.told.try_recv().is_err(), "another command");
+        awaited.applied(7, &[apply(None)], &[Outcome::Done]);
+        assert_eq!(ours.told().await.map(|told| told[0].index), Some(7));
     }
 
     #[tokio::test]

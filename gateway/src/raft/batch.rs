@@ -195,6 +195,7 @@ pub(crate) fn size_of(command: &Command) -> usize {
             let remove = remove.iter().map(|key| key.len() + 16);
             labels_size(set) + remove.sum::<usize>()
         }
+        Change::SetPolicy { document, .. } => document.len(),
         Change::DeleteWorkload { .. }
         | Change::DeleteManifest { .. }
         | Change::PutToken(_)

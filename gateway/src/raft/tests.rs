@@ -257,7 +257,12 @@ pub(super) fn apply(manifest: usize, content: usize, size: usize) -> Command {
         selector: BTreeMap::new(),
     }];
     let manifest = name;
-    Command::unasked(1, Change::Apply { manifest, objects })
+    let change = Change::Apply {
+        manifest,
+        objects,
+        policy: None,
+    };
+    Command::unasked(1, change)
 }
 
 pub(super) async fn put(node: &Node, manifest: usize, content: usize) -> u64 {

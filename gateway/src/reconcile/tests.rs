@@ -482,6 +482,7 @@ fn a_workload_goes_its_way_from_apply_to_delete() {
             Change::Apply {
                 manifest: "web".into(),
                 objects: vec![object(body)],
+                policy: None,
             },
         )
     };

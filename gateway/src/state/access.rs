@@ -87,6 +87,7 @@ impl State {
             Change::PutAuthority { .. } => "remote API".to_owned(),
             Change::PutUser(user) => user.name.clone(),
             Change::RevokeUser { user } => user.clone(),
+            Change::SetPolicy { .. } => "manifests".to_owned(),
         }
     }
 
@@ -128,6 +129,7 @@ pub(crate) fn deed(change: &Change) -> (&'static str, &'static str) {
         Change::PutAuthority { .. } => ("authority", "made"),
         Change::PutUser(_) => ("user", "created"),
         Change::RevokeUser { .. } => ("user", "revoked"),
+        Change::SetPolicy { .. } => ("policy", "set"),
     }
 }
 

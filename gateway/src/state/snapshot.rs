@@ -41,6 +41,7 @@ impl State {
                 users: self.users.values().cloned().collect(),
                 audit: self.audit.iter().map(|one| (**one).clone()).collect(),
             }),
+            policy: self.policy.as_deref().cloned(),
         }
     }
 
@@ -100,6 +101,7 @@ impl State {
             authority: authority.map(Arc::new),
             users: Arc::new(users.collect()),
             audit: access::trail(audit),
+            policy: snapshot.policy.map(Arc::new),
         }
     }
 }

@@ -41,10 +41,12 @@ fn at(at_ms: u64, change: Change) -> Command {
 
 fn put(state: &mut State, index: u64, manifest: &str, objects: Vec<Object>) -> Outcome {
     let manifest = manifest.to_owned();
-    state.apply(
-        index,
-        &at(index * 1000, Change::Apply { manifest, objects }),
-    )
+    let change = Change::Apply {
+        manifest,
+        objects,
+        policy: None,
+    };
+    state.apply(index, &at(index * 1000, change))
 }
 
 fn effects(of: &[(Kind, &str, u64, Action)]) -> Outcome {
@@ -165,6 +167,7 @@ fn a_refused_command_names_every_reason_and_changes_nothing() {
     let apply = |objects| Change::Apply {
         manifest: "x".into(),
         objects,
+        policy: None,
     };
     for (change, expected) in [
         (delete("nope"), missing("there is no manifest `nope`")),

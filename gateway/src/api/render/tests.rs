@@ -80,10 +80,12 @@ pub(in crate::api) fn scene() -> Scene {
         Change::Apply {
             manifest: "web".into(),
             objects: vec![pod("web", &[])],
+            policy: None,
         },
         Change::Apply {
             manifest: "lone".into(),
             objects: vec![pod("lone", &[("n", "2")])],
+            policy: None,
         },
     ];
     for (index, change) in (1..).zip(changes) {

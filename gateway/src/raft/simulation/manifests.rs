@@ -77,6 +77,7 @@ pub(super) fn change(manifest: usize, content: u64) -> Change {
             replicas: u32::try_from(content % 4).ok().filter(|count| *count > 0),
             selector: BTreeMap::new(),
         }],
+        policy: None,
     }
 }
 

@@ -9,6 +9,7 @@ fn a_revision_that_cannot_come_is_tried_with_pauses_while_the_old_one_runs() {
     let apply = |body: &str| Change::Apply {
         manifest: "web".into(),
         objects: vec![object(body)],
+        policy: None,
     };
     let host = me();
     view(

@@ -10,7 +10,12 @@ fn a_removal_that_was_not_finished_does_not_keep_the_unit_stopped() {
     let cluster = CLUSTER;
     let empty = view(&mut state, 12, Change::Found { cluster, host });
     let (manifest, objects) = ("web".to_owned(), vec![object("{22}")]);
-    let again = view(&mut state, 20, Change::Apply { manifest, objects });
+    let change = Change::Apply {
+        manifest,
+        objects,
+        policy: None,
+    };
+    let again = view(&mut state, 20, change);
     let kube = web_at_9();
     let of = |active: &str, status: &str| {
         let kube = kube.clone();
