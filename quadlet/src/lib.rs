@@ -5,13 +5,19 @@
 //! the pod's containers amount to. All four are pure. [`podman`] asks
 //! Podman, and [`supervisor`] is the program that a workload's unit runs.
 
+#[cfg(feature = "host")]
 pub mod adopt;
+#[cfg(feature = "host")]
 mod early;
 pub mod health;
 pub mod manifest;
+#[cfg(feature = "host")]
 pub mod playing;
+#[cfg(feature = "host")]
 pub mod podman;
 pub mod render;
+#[cfg(feature = "host")]
 pub mod repair;
+#[cfg(feature = "host")]
 pub mod supervisor;
 mod workload;
