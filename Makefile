@@ -22,7 +22,7 @@ PAGES := $(BUILT)/described
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
 
-.PHONY: help build image pages install install-files check layer test e2e rpm repo demo planted torture power soak bench clean generate-check
+.PHONY: help build image pages install install-files check fuzz layer test e2e rpm repo demo planted torture power soak bench clean generate-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -65,8 +65,12 @@ install-files:
 check: generate-check ## format, lints, tidy rules and unit tests; changes nothing
 	for mistake in tests/planted/*.patch; do git apply --check "$$mistake" || exit 1; done
 	$(CARGO) fmt --all --check
+	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
 	$(CARGO) test --workspace --locked
+
+fuzz: ## let each fuzz target loose on its seeds (FUZZ_SECONDS=60 for longer, ONLY=ipc for one)
+	fuzz/run $(TARGET_DIR)/fuzz $(or $(FUZZ_SECONDS),5) $(ONLY)
 
 generate-check: ## the committed FlatBuffers code is what flatc makes of the schema
 	tests/generate-check
@@ -93,6 +97,7 @@ e2e: layer ## boot hosts and run the end-to-end tests (ONLY=name for one file)
 test: ## everything: set-up, check, booted hosts
 	tests/prepare
 	$(MAKE) check
+	$(MAKE) fuzz
 	$(MAKE) e2e
 
 rpm: ## build source and binary packages of HEAD into target/rpm, on Debian or Fedora

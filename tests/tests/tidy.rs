@@ -37,6 +37,7 @@ fn sources() -> Vec<(PathBuf, String)> {
         "agent",
         "beemesh-protocol",
         "cli",
+        "fuzz",
         "gateway",
         "quadlet",
         "tests",
@@ -50,7 +51,8 @@ fn sources() -> Vec<(PathBuf, String)> {
 fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        if path.is_dir() && !path.ends_with("generated") {
+        // What flatc and cargo-fuzz write is not ours.
+        if path.is_dir() && !path.ends_with("generated") && !path.ends_with("target") {
             walk(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
             let text = fs::read_to_string(&path).unwrap();

@@ -1,0 +1,36 @@
+//! A manifest: whatever YAML somebody applies.
+
+#![no_main]
+
+use beemesh_quadlet::manifest::{parse, reread};
+
+libfuzzer_sys::fuzz_target!(|yaml: &[u8]| {
+    let strictly = parse(yaml, true);
+    let Ok(manifest) = parse(yaml, false) else {
+        assert!(
+            strictly.is_err(),
+            "what is refused is refused strictly, too"
+        );
+        return;
+    };
+    if let Ok(strict) = strictly {
+        assert_eq!(strict.objects, manifest.objects);
+        assert_eq!(
+            manifest.warnings,
+            [],
+            "what is accepted strictly is all done"
+        );
+    }
+    assert_eq!(manifest.places.len(), manifest.objects.len());
+    // As a backup is read.
+    let bodies: Vec<&[u8]> = manifest
+        .objects
+        .iter()
+        .map(|object| &object.body[..])
+        .collect();
+    let again = reread(&bodies);
+    assert_eq!(
+        again.map(|again| again.objects),
+        Ok(manifest.objects.clone())
+    );
+});
