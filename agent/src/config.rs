@@ -226,7 +226,8 @@ mod tests {
             .skip(1)
             .take_while(|line| !line.starts_with(".SH"))
             .filter_map(|line| line.strip_prefix(".BR "))
-            .filter_map(|line| line.split_whitespace().next());
+            .filter_map(|line| line.split_whitespace().next())
+            .map(|key| key.replace("\\-", "-"));
         assert_eq!(
             described.collect::<Vec<_>>(),
             keys.collect::<Vec<_>>(),

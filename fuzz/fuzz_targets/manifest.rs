@@ -2,7 +2,7 @@
 
 #![no_main]
 
-use beemesh_quadlet::manifest::{parse, reread};
+use beemesh_quadlet::manifest::{parse, parse_under, policy::Rules, reread};
 
 libfuzzer_sys::fuzz_target!(|yaml: &[u8]| {
     let strictly = parse(yaml, true);
@@ -13,6 +13,9 @@ libfuzzer_sys::fuzz_target!(|yaml: &[u8]| {
         );
         return;
     };
+    if let Ok(allowed) = parse_under(yaml, false, Some(&Rules::default())) {
+        assert_eq!(allowed.objects, manifest.objects, "a policy only refuses");
+    }
     if let Ok(strict) = strictly {
         assert_eq!(strict.objects, manifest.objects);
         assert_eq!(
@@ -28,7 +31,7 @@ libfuzzer_sys::fuzz_target!(|yaml: &[u8]| {
         .iter()
         .map(|object| &object.body[..])
         .collect();
-    let again = reread(&bodies);
+    let again = reread(&bodies, None);
     assert_eq!(
         again.map(|again| again.objects),
         Ok(manifest.objects.clone())

@@ -233,7 +233,7 @@ mod tests {
         };
         state.apply(7, &unasked);
         let roles: Vec<_> = state.users().map(|user| user.role).collect();
-        assert_eq!(roles, [Role::Admin]);
+        assert_eq!(roles, [Role::Admin, Role::Viewer]);
         assert_eq!(
             told(&state),
             ["4 root user created alice", "5 root user created alice"]
