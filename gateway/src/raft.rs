@@ -20,6 +20,7 @@ mod rpc;
 mod serve;
 #[cfg(test)]
 mod simulation;
+mod slots;
 #[cfg(test)]
 mod tests;
 mod types;
@@ -219,6 +220,8 @@ struct Inner {
     /// The term that this host leads, and since when.
     leading: Mutex<Option<(u64, tokio::time::Instant)>>,
     hearing: Hearing,
+    /// Streams that other gateways have here.
+    slots: slots::Slots,
     batcher: Batcher,
     awaited: Arc<Awaited>,
     observe: Observe,
@@ -283,6 +286,7 @@ impl Node {
                 lost_after,
                 leading: Mutex::default(),
                 hearing: Hearing::default(),
+                slots: slots::Slots::default(),
                 observe,
                 view,
                 metrics,

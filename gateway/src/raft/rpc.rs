@@ -4,7 +4,15 @@
 //! buffer and leaves in one write, because tiny writes are what is slow on an encrypted, multiplexed connection. A lost
 //! stream fails what was on it and is opened again by the next request, after pauses that grow.
 
-use std::{collections::HashMap, future::Future, io, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    future::{Future, poll_fn},
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
 
 use beemesh_protocol::{
     DecodeError, HostId,
@@ -14,10 +22,10 @@ use beemesh_protocol::{
 use bytes::{Bytes, BytesMut};
 use futures::{StreamExt, stream::FuturesUnordered};
 use tokio::{
-    io::AsyncWriteExt,
+    io::{AsyncRead, AsyncWriteExt},
     net::UnixStream,
     sync::{mpsc, oneshot},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, Sleep, sleep, sleep_until, timeout},
 };
 use tokio_util::codec::{Encoder, FramedRead};
 
@@ -37,6 +45,13 @@ const DIAL_MAX: Duration = Duration::from_secs(1);
 /// hears of its leader before it would ask for votes.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(400);
+
+/// How long the rest of a frame may take from its first byte: the longest, at 5 Mbit/s.
+const FRAME_MAX: Duration = Duration::from_secs(30);
+/// How long a stream is kept on which nothing is asked. Whoever asks again opens another.
+const IDLE_MAX: Duration = Duration::from_secs(600);
+/// Requests that are being answered take this many times the longest frame, at the most, and whatever one more has.
+const IN_HAND_FRAMES_MAX: usize = 2;
 
 /// One kind of conversation.
 pub(crate) trait Protocol: Send + Sync + 'static {
@@ -267,7 +282,8 @@ fn shrink(buffer: &mut BytesMut) {
 }
 
 /// One stream's life on the side that answers: `handle` turns a request's bytes into a reply's, at most `in_flight` at a
-/// time. Ends with the stream; `Ok` when the other side closed it.
+/// time. Ends with the stream; `Ok` when the other side closed it or asks nothing any more. A frame of which only a part comes in its
+/// time is an error.
 pub(crate) async fn answer<F, R>(
     stream: UnixStream,
     limit: usize,
@@ -279,12 +295,16 @@ where
     R: Future<Output = Result<Bytes, DecodeError>>,
 {
     let (read, mut write) = stream.into_split();
-    let mut frames = FramedRead::new(read, FrameCodec::new(limit));
+    let mut frames = Arriving::new(read, limit);
     let mut codec = FrameCodec::new(limit);
-    let mut working = FuturesUnordered::<R>::new();
+    let mut working = FuturesUnordered::new();
+    // Bytes of the requests that are being answered.
+    let mut in_hand = 0;
     let mut unwritten = BytesMut::new();
     loop {
-        let room = working.len() < in_flight && unwritten.len() < UNWRITTEN_MAX;
+        let room = working.len() < in_flight
+            && in_hand < IN_HAND_FRAMES_MAX * limit
+            && unwritten.len() < UNWRITTEN_MAX;
         tokio::select! {
             written = write.write_buf(&mut unwritten), if !unwritten.is_empty() => {
                 if written? == 0 {
@@ -292,23 +312,131 @@ where
                 }
                 shrink(&mut unwritten);
             },
-            Some(reply) = working.next(), if !working.is_empty() => {
+            Some((length, reply)) = working.next(), if !working.is_empty() => {
+                in_hand -= length;
+                let reply: Result<Bytes, DecodeError> = reply;
                 let reply = reply.map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
                 codec.encode(reply, &mut unwritten)?;
             },
-            frame = frames.next(), if room => match frame {
-                Some(bytes) => working.push(handle(bytes?)),
+            frame = poll_fn(|context| frames.poll_next(context)), if room => match frame {
+                Some(bytes) => {
+                    let bytes = bytes?;
+                    let length = bytes.len();
+                    in_hand += length;
+                    let reply = handle(bytes);
+                    working.push(async move { (length, reply.await) });
+                }
                 None => return Ok(()),
             },
+            () = sleep(IDLE_MAX) => return Ok(()),
         }
+    }
+}
+
+/// Frames as they arrive, each within its time.
+struct Arriving<S> {
+    frames: FramedRead<S, FrameCodec>,
+    /// Runs from the first byte of a frame to its last.
+    late: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: AsyncRead + Unpin> Arriving<S> {
+    fn new(stream: S, limit: usize) -> Self {
+        Self {
+            frames: FramedRead::new(stream, FrameCodec::new(limit)),
+            late: None,
+        }
+    }
+
+    fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Bytes, FrameError>>> {
+        if let Poll::Ready(frame) = self.frames.poll_next_unpin(context) {
+            self.late = None;
+            return Poll::Ready(frame);
+        }
+        if self.frames.read_buffer().is_empty() {
+            return Poll::Pending;
+        }
+        let late = self.late.get_or_insert_with(|| Box::pin(sleep(FRAME_MAX)));
+        ready!(late.as_mut().poll(context));
+        let half = io::Error::new(io::ErrorKind::TimedOut, "half a frame and no more");
+        Poll::Ready(Some(Err(half.into())))
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use bytes::Buf as _;
+    use tokio::{io::AsyncReadExt as _, sync::Semaphore, time::advance};
 
     use super::*;
+
+    /// The time stands still but for what `advance` adds.
+    #[tokio::test(start_paused = true)]
+    async fn half_a_frame_ends_its_stream_and_so_does_idleness_and_a_slow_frame_does_not() {
+        for (bytes, then, ends) in [
+            (&b""[..], IDLE_MAX, "Ok(())"),
+            (b"\x09", FRAME_MAX, "half a frame and no more"),
+            (b"\x09\0\0\0\x01half", FRAME_MAX, "half a frame and no more"),
+        ] {
+            let (mut far, near) = UnixStream::pair().unwrap();
+            let answered = answer(near, 64, 1, |_| async { Ok(Bytes::from_static(b"!")) });
+            let mut answered = std::pin::pin!(answered);
+            far.write_all(bytes).await.unwrap();
+            let waited = timeout(then - Duration::from_millis(2), answered.as_mut()).await;
+            assert!(waited.is_err(), "{bytes:?}: {waited:?}");
+            if bytes.len() > 5 {
+                far.write_all(b"done").await.unwrap();
+                let mut reply = [0; 6];
+                let replied = async { far.read_exact(&mut reply).await.map(|_| ()) };
+                tokio::select! {
+                    _ = answered.as_mut() => panic!("the frame is whole"),
+                    replied = replied => replied.unwrap(),
+                }
+                assert_eq!(&reply, b"\x02\0\0\0\x01!");
+                far.write_all(bytes).await.unwrap();
+            } else {
+                advance(Duration::from_millis(2)).await;
+            }
+            let ended = timeout(then, answered).await.unwrap();
+            assert!(format!("{ended:?}").contains(ends), "{bytes:?}: {ended:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn requests_that_are_being_answered_are_bounded_in_bytes() {
+        const LIMIT: usize = 1 << 10;
+        let (mut far, near) = UnixStream::pair().unwrap();
+        let (taken, go) = (Cell::new(0), Semaphore::new(0));
+        let answered = answer(near, LIMIT, 256, |_| {
+            taken.set(taken.get() + 1);
+            async {
+                go.acquire().await.unwrap().forget();
+                Ok(Bytes::new())
+            }
+        });
+        let mut answered = std::pin::pin!(answered);
+        let mut frames = BytesMut::new();
+        for _ in 0..8 {
+            let frame = Bytes::from(vec![7; LIMIT]);
+            FrameCodec::new(LIMIT).encode(frame, &mut frames).unwrap();
+        }
+        far.write_all(&frames).await.unwrap();
+        let mut reply = [0; 5];
+        for (released, expected) in [(0, 2), (1, 3), (3, 6)] {
+            go.add_permits(released);
+            for _ in 0..released {
+                tokio::select! {
+                    ended = answered.as_mut() => panic!("{ended:?}"),
+                    read = far.read_exact(&mut reply) => drop(read.unwrap()),
+                }
+            }
+            let more = timeout(Duration::from_millis(50), answered.as_mut()).await;
+            assert!(more.is_err(), "{more:?}");
+            assert_eq!(taken.get(), expected);
+        }
+    }
 
     #[test]
     fn a_buffer_keeps_little_of_what_a_load_made_it_take() {

@@ -34,6 +34,10 @@ const PEER_IN_FLIGHT: usize = 256;
 impl Node {
     /// Answers what comes on a stream that `host` opened, until it ends.
     pub(crate) async fn serve(&self, host: HostId, class: Class, stream: UnixStream) {
+        let Some(_slot) = self.inner.slots.take(host, class) else {
+            tracing::warn!(%host, ?class, "stream closed: this gateway has as many of that host as it may have");
+            return;
+        };
         let ended: Result<(), Box<dyn std::error::Error + Send + Sync>> = match class {
             Class::Raft => {
                 let _open = self.inner.hearing.stream_from(host);
