@@ -379,6 +379,13 @@ async fn voted(node: &Node, rpc: VoteRequest<NodeId>) -> ReplyBody {
 /// Answers one Raft request, which came on a stream of `from`.
 pub(crate) async fn answer(node: &Node, from: HostId, request: raft::Request) -> raft::Reply {
     let inner = &node.inner;
+    let (RequestBody::Append { vote, .. } | RequestBody::Vote { vote, .. }) = &request.body;
+    if vote.node != from {
+        tracing::warn!(host = %from, as_host = %vote.node, "a host speaks in the name of another");
+        let body = ReplyBody::Failed("each host speaks for itself".to_owned());
+        let id = request.id;
+        return raft::Reply { id, body };
+    }
     let body = match request.body {
         RequestBody::Append {
             vote,
@@ -392,13 +399,12 @@ pub(crate) async fn answer(node: &Node, from: HostId, request: raft::Request) ->
                 leader_commit: committed.map(log_id_in),
                 entries: entries.into_iter().map(entry_in).collect(),
             };
-            let host = vote.node;
-            if inner.metrics.borrow().leader == Some(host) && host == from {
-                inner.hearing.leader_spoke(host);
+            if inner.metrics.borrow().leader == Some(from) {
+                inner.hearing.leader_spoke(from);
             }
             let body = appended(inner.raft.append_entries(rpc).await, &inner.log).await;
             if matches!(body, ReplyBody::AppendSuccess | ReplyBody::AppendPartial(_)) {
-                inner.hearing.leader_spoke(host);
+                inner.hearing.leader_spoke(from);
             }
             body
         }

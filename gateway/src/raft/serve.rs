@@ -50,7 +50,7 @@ impl Node {
                 .map_err(Into::into)
             }
             Class::Snapshot => {
-                let receive = network::receive_snapshot(&self.inner.raft, stream);
+                let receive = network::receive_snapshot(&self.inner.raft, host, stream);
                 match timeout(SNAPSHOT_MAX, receive).await {
                     Ok(received) => received.map_err(Into::into),
                     Err(late) => Err(late.into()),
@@ -71,9 +71,13 @@ impl Node {
         }
     }
 
-    /// What a newer version wrote and this one cannot read must not be skipped.
+    /// What a newer version wrote and this one cannot read must not be skipped. Only a leader writes: of anybody else it is
+    /// a stream that breaks the protocol, and nothing that this host stops for.
     fn newer(&self, host: HostId, error: &DecodeError) {
-        if let DecodeError::Unknown { .. } = error {
+        let leads = self.inner.metrics.borrow().leader == Some(host);
+        if let DecodeError::Unknown { .. } = error
+            && leads
+        {
             let reason =
                 format!("{host} leads with a newer version of Beemesh than this host's: {error}");
             self.inner.failed.send_if_modified(|failed| {
@@ -160,3 +164,51 @@ impl Node {
 
 /// Gets what other hosts observe of themselves. It must not block.
 pub(crate) type Observe = Arc<dyn Fn(Vec<Reported>) + Send + Sync>;
+
+#[cfg(test)]
+mod tests {
+    use beemesh_protocol::raft::{Request, RequestBody, Vote};
+
+    use super::*;
+    use crate::raft::tests::{Mesh, PATIENCE, host};
+
+    #[tokio::test]
+    async fn a_host_speaks_in_no_others_name_and_only_a_leader_is_taken_for_newer() {
+        let mesh = Mesh::of(3).await;
+        let follower = mesh.node(2);
+        let mut metrics = follower.metrics();
+        let led = metrics.wait_for(|metrics| metrics.leader == Some(host(1)));
+        let term = timeout(PATIENCE, led).await.unwrap().unwrap().term;
+
+        let vote = Vote {
+            term: term + 1,
+            node: host(1),
+            committed: true,
+        };
+        for body in [
+            RequestBody::Append {
+                vote,
+                prev: None,
+                committed: None,
+                entries: Vec::new(),
+            },
+            RequestBody::Vote { vote, last: None },
+        ] {
+            let reply = network::answer(&follower, host(3), Request { id: 7, body }).await;
+            let refused = raft::ReplyBody::Failed("each host speaks for itself".to_owned());
+            assert_eq!((reply.id, reply.body), (7, refused));
+        }
+        assert_eq!(metrics.borrow_and_update().term, term);
+
+        let newer = DecodeError::Unknown {
+            field: "change",
+            value: 200,
+        };
+        follower.newer(host(3), &newer);
+        assert_eq!(*follower.inner.failed.borrow(), None);
+        follower.newer(host(1), &newer);
+        let failed = follower.inner.failed.borrow().clone().unwrap();
+        assert!(failed.contains("leads with a newer version"), "{failed}");
+        mesh.close().await;
+    }
+}

@@ -37,6 +37,8 @@ pub(crate) enum TransferError {
     Message(#[from] DecodeError),
     #[error("snapshot of {size} bytes, at most {SNAPSHOT_MAX} are accepted")]
     TooLarge { size: u64 },
+    #[error("snapshot in the name of {0}")]
+    Forged(HostId),
     #[error("the other side did not install it: {0}")]
     Refused(String),
 }
@@ -64,10 +66,17 @@ pub(crate) async fn send(
     }
 }
 
-/// Receives one snapshot and has it installed.
-pub(crate) async fn receive(raft: &Raft, mut stream: UnixStream) -> Result<(), TransferError> {
+/// Receives one snapshot of a host and has it installed.
+pub(crate) async fn receive(
+    raft: &Raft,
+    from: HostId,
+    mut stream: UnixStream,
+) -> Result<(), TransferError> {
     let mut rest = BytesMut::new();
     let head = SnapshotHead::decode(&read_frame(&mut stream, &mut rest).await?)?;
+    if head.vote.node != from {
+        return Err(TransferError::Forged(head.vote.node));
+    }
     if head.size > SNAPSHOT_MAX {
         return Err(TransferError::TooLarge { size: head.size });
     }
