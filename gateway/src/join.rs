@@ -27,7 +27,7 @@ use crate::{
     home::{Home, HomeError, Joining},
     link::Link,
     raft::Node,
-    state::token_id,
+    state::{NO_SUCH_TOKEN, token_id},
 };
 
 /// An applicant is answered within this time; the new host's agent waits a little longer.
@@ -220,9 +220,14 @@ pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> Jo
         }
         _ => {}
     }
+    let (at_ms, secret_hash) = (now_ms(), Sha256::digest(request.secret).into());
+    // Whoever has no token is not worth an entry of the log. Of those who race for the last use of one, the entry decides.
+    if !is_member && !view.state.admits(&request.token, &secret_hash, at_ms) {
+        return refuse(NO_SUCH_TOKEN.into());
+    }
     let change = Change::Admit {
         token: request.token,
-        secret_hash: Sha256::digest(request.secret).into(),
+        secret_hash,
         host: Host {
             id: host,
             name: request.name,
@@ -232,7 +237,7 @@ pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> Jo
         },
     };
     let command = Command {
-        at_ms: now_ms(),
+        at_ms,
         change,
         origin: Some(Origin {
             host: node.host(),

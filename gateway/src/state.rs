@@ -180,6 +180,13 @@ impl State {
             .filter(move |token| can_be_used(token, at_ms))
     }
 
+    /// Whether a token that its bearer shows admits somebody at this time, in milliseconds since 1970.
+    pub(crate) fn admits(&self, token: &[u8; 8], secret_hash: &[u8; 32], at_ms: u64) -> bool {
+        let record = self.tokens.get(token);
+        record
+            .is_some_and(|record| record.secret_hash == *secret_hash && can_be_used(record, at_ms))
+    }
+
     /// All workloads by name.
     pub(crate) fn workloads(&self) -> impl ExactSizeIterator<Item = &Workload> {
         self.workloads.values()
@@ -215,6 +222,9 @@ impl State {
         })
     }
 }
+
+/// What a bearer of any other token is told.
+pub(crate) const NO_SUCH_TOKEN: &str = "the join token is unknown, used up, revoked or expired: make a new one with `beemesh token create`";
 
 fn can_be_used(token: &TokenRecord, at_ms: u64) -> bool {
     token.expires_ms > at_ms && token.uses > 0

@@ -16,8 +16,8 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{is_workload, kind_name, workload_name};
 
 use super::{
-    HOSTS_MAX, Key, LABELS_MAX, MANIFESTS_MAX, Manifest, Owned, State, TOKENS_MAX, Workload,
-    can_be_used, missing, refused, title, workload_of,
+    HOSTS_MAX, Key, LABELS_MAX, MANIFESTS_MAX, Manifest, NO_SUCH_TOKEN, Owned, State, TOKENS_MAX,
+    Workload, can_be_used, missing, refused, title, workload_of,
 };
 
 type Change<T = Outcome> = Result<T, Vec<Refusal>>;
@@ -375,14 +375,8 @@ impl State {
             self.put_host(host)?;
             return Ok(Outcome::Admitted(self.members()));
         }
-        let valid = self
-            .tokens
-            .get(token)
-            .is_some_and(|record| record.secret_hash == *secret_hash && can_be_used(record, at_ms));
-        if !valid {
-            return Err(refused(
-                "the join token is unknown, used up, revoked or expired: make a new one with `beemesh token create`",
-            ));
+        if !self.admits(token, secret_hash, at_ms) {
+            return Err(refused(NO_SUCH_TOKEN));
         }
         self.check_host(host)?;
         if let Some(record) = Arc::make_mut(&mut self.tokens).get_mut(token) {
