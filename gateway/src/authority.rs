@@ -188,7 +188,8 @@ fn params(name: &str, now: Duration, good_for: Duration) -> CertificateParams {
     params
 }
 
-fn random<const N: usize>() -> Result<[u8; N], AuthorityError> {
+/// Random bytes of the kernel's.
+pub(crate) fn random<const N: usize>() -> Result<[u8; N], AuthorityError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(AuthorityError::Random)?;
     Ok(bytes)

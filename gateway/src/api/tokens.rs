@@ -26,6 +26,7 @@ use super::{
     request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
 };
 use crate::{
+    authority::random,
     join::now_ms,
     state::{HOSTS_MAX, token_id},
 };
@@ -62,7 +63,9 @@ pub(super) async fn create(
         ApiError::unavailable("this host is not a member of a cluster yet")
             .hint("`beemesh status` shows what it waits for")
     })?;
-    let (id, secret) = (random()?, random()?);
+    let drawn = random().and_then(|id| Ok((id, random()?)));
+    let (id, secret): ([u8; 8], [u8; 32]) =
+        drawn.map_err(|error| ApiError::internal(error.to_string()))?;
     let expires_at_ms = now_ms().saturating_add(asked.ttl_seconds * 1000);
     let change = Change::PutToken(TokenRecord {
         id,
@@ -152,13 +155,6 @@ fn contacts(scene: &Scene) -> Vec<Contact> {
         addresses: host.addresses.clone(),
     };
     hosts.into_iter().take(CONTACTS_MAX).map(contact).collect()
-}
-
-fn random<const N: usize>() -> Result<[u8; N], ApiError> {
-    let mut bytes = [0; N];
-    getrandom::fill(&mut bytes)
-        .map_err(|error| ApiError::internal(format!("read random bytes: {error}")))?;
-    Ok(bytes)
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use beemesh_protocol::{
     peer::Outcome,
     state::{Authority, Change, UserRecord},
 };
+use pem::Pem;
 use tokio::time::Instant;
 
 use super::{
@@ -72,7 +73,7 @@ pub(super) async fn create(
     let config = ClientConfig {
         user: asked.name,
         servers: servers(&scene),
-        authority: pem(&authority.certificate),
+        authority: pem::encode(&Pem::new("CERTIFICATE", authority.certificate)),
         certificate: issued.certificate_pem,
         key: issued.key_pem,
     };
@@ -278,18 +279,6 @@ pub(super) fn addresses(multiaddrs: &[String]) -> Vec<IpAddr> {
         found.extend(ip.filter(|ip| !found.contains(ip)));
     }
     found
-}
-
-/// RFC 7468.
-fn pem(certificate: &[u8]) -> String {
-    use base64::{Engine as _, engine::general_purpose::STANDARD};
-    let text = STANDARD.encode(certificate);
-    let lines = text.as_bytes().chunks(64).map(String::from_utf8_lossy);
-    let lines: Vec<_> = lines.collect();
-    format!(
-        "-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n",
-        lines.join("\n")
-    )
 }
 
 #[cfg(test)]
