@@ -46,6 +46,9 @@ const IPC_EVENTS_MAX: usize = 256;
 /// How long streams that have an end may take to it when the agent stops. The unit's stop timeout is longer.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
+/// The lane of [`Request::Advertise`].
+const ADVERTISE: &str = "/advertise";
+
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// What the agent starts with.
@@ -283,8 +286,9 @@ impl Agent {
             request,
         } = job;
         let (systemd, mesh) = (self.systemd.clone(), self.mesh.clone());
+        let sources = self.sources.clone();
         self.running.spawn(async move {
-            let result = carry_out(systemd, mesh, request).await;
+            let result = carry_out(systemd, mesh, sources, request).await;
             Finished {
                 lane,
                 control,
@@ -303,6 +307,9 @@ impl Agent {
         } = finished;
         if let Err(reason) = &result {
             tracing::warn!(lane, reason, "request failed");
+        } else if lane == ADVERTISE {
+            // The gateway hears of the addresses before it hears that they are kept.
+            self.reload();
         }
         // The reply of a request that came on another connection would name another request on this one.
         if self.exchange.control() == Some(control) {
@@ -484,10 +491,27 @@ fn lane(request: &Request) -> &str {
         // Not the name of a workload.
         Request::SyncStorage => "/storage",
         Request::Join { .. } => "/join",
+        Request::Advertise { .. } => ADVERTISE,
     }
 }
 
-async fn carry_out(systemd: Systemd, mesh: Mesh, request: Request) -> Result<Done, String> {
+async fn advertise(sources: Sources, addresses: Vec<String>) -> Result<Done, String> {
+    let kept = tokio::task::spawn_blocking(move || {
+        let name = config::host_name().map_err(|error| format!("{error:#}"))?;
+        config::keep_advertised(&sources, &name, &addresses)
+    });
+    let kept = kept
+        .await
+        .map_err(|error| format!("keep the addresses: {error}"))?;
+    kept.map(|()| Done::Done)
+}
+
+async fn carry_out(
+    systemd: Systemd,
+    mesh: Mesh,
+    sources: Sources,
+    request: Request,
+) -> Result<Done, String> {
     let order = match request {
         Request::PutUnit(files) => Order::Put(files),
         Request::RemoveUnit { workload } => Order::Remove(workload),
@@ -495,6 +519,7 @@ async fn carry_out(systemd: Systemd, mesh: Mesh, request: Request) -> Result<Don
         Request::StartUnit { workload } => Order::Start(workload),
         Request::StopUnit { workload } => Order::Stop(workload),
         Request::SyncStorage => Order::SyncStorage,
+        Request::Advertise { addresses } => return advertise(sources, addresses).await,
         Request::Join {
             host,
             addresses,

@@ -1,9 +1,15 @@
 //! The agent's configuration, read once and strictly.
 //!
-//! Shell: reads files. Defaults in `/usr/lib/beemesh/agent.toml`, then `/etc/beemesh/agent.toml.d/*.toml` in the order of
-//! their names; a later value wins. Out comes a [`Config`] that cannot be half-valid.
+//! Shell: reads files, and writes the one that says what this host was told when it joined. Defaults in
+//! `/usr/lib/beemesh/agent.toml`, then that file, then `/etc/beemesh/agent.toml.d/*.toml` in the order of their names; a later
+//! value wins. Out comes a [`Config`] that cannot be half-valid.
 
-use std::{fs, io, net::IpAddr, path::PathBuf};
+use std::{
+    fs::{self, File},
+    io::{self, Write},
+    net::IpAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context, ensure};
 use beemesh_protocol::mesh::PORT;
@@ -19,15 +25,27 @@ const NAME_MAX: usize = 63;
 pub(crate) struct Sources {
     /// The defaults that come with the program.
     pub(crate) defaults: PathBuf,
+    /// What was said when this host joined.
+    pub(crate) joined: PathBuf,
     /// The administrator's drop-ins.
     pub(crate) drop_ins: PathBuf,
 }
 
-impl Default for Sources {
-    fn default() -> Self {
-        Self {
-            defaults: "/usr/lib/beemesh/agent.toml".into(),
-            drop_ins: "/etc/beemesh/agent.toml.d".into(),
+impl Sources {
+    /// The usual places, or all but the state in this folder.
+    pub(crate) fn new(state: &Path, folder: Option<&Path>) -> Self {
+        let joined = state.join("joined.toml");
+        match folder {
+            Some(folder) => Self {
+                defaults: folder.join("agent.toml"),
+                joined,
+                drop_ins: folder.join("agent.toml.d"),
+            },
+            None => Self {
+                defaults: "/usr/lib/beemesh/agent.toml".into(),
+                joined,
+                drop_ins: "/etc/beemesh/agent.toml.d".into(),
+            },
         }
     }
 }
@@ -82,6 +100,48 @@ pub(crate) fn load(sources: &Sources, host_name: &str) -> anyhow::Result<Config>
     Ok(config)
 }
 
+/// Keeps the addresses at which the other hosts reach this one, durably. An error is words for a person.
+pub(crate) fn keep_advertised(
+    sources: &Sources,
+    host_name: &str,
+    addresses: &[String],
+) -> Result<(), String> {
+    let wanted = addresses.iter().map(|text| text.parse());
+    let wanted: Vec<IpAddr> = wanted
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("{}: {error}", addresses.join(", ")))?;
+    let told = |error: anyhow::Error| format!("{error:#}");
+    check_addresses(&wanted).map_err(told)?;
+    let quoted: Vec<_> = wanted.iter().map(|ip| format!("\"{ip}\"")).collect();
+    let text = format!(
+        "# Of `beemesh join`.\nadvertise = [{}]\n",
+        quoted.join(", ")
+    );
+    let written = write(&sources.joined, &text);
+    written.map_err(|error| format!("write {}: {error}", sources.joined.display()))?;
+    let config = load(sources, host_name).map_err(told)?;
+    if config.advertise == wanted {
+        return Ok(());
+    }
+    let _ = fs::remove_file(&sources.joined);
+    Err(format!(
+        "`advertise` in {} is something else: change it there",
+        sources.drop_ins.display()
+    ))
+}
+
+/// So that a power cut leaves what was there, or the whole of it.
+fn write(path: &Path, text: &str) -> io::Result<()> {
+    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    fs::create_dir_all(folder)?;
+    let partial = path.with_extension("partial");
+    let mut file = File::create(&partial)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    fs::rename(&partial, path)?;
+    File::open(folder)?.sync_all()
+}
+
 fn check(config: &Config) -> anyhow::Result<()> {
     let Config {
         name,
@@ -95,6 +155,10 @@ fn check(config: &Config) -> anyhow::Result<()> {
         "`name` is {name:?}: it must be 1 to {NAME_MAX} letters, digits, dots, dashes or underscores"
     );
     ensure!(*port > 0, "`port` must be 1 to 65535");
+    check_addresses(advertise)
+}
+
+fn check_addresses(advertise: &[IpAddr]) -> anyhow::Result<()> {
     ensure!(
         *api_port != Some(*port),
         "`api-port` is {port}, which is the mesh's `port`"
@@ -131,8 +195,9 @@ fn files(sources: &Sources) -> anyhow::Result<Vec<PathBuf>> {
         }
     }
     drop_ins.sort();
-    drop_ins.insert(0, sources.defaults.clone());
-    Ok(drop_ins)
+    let mut files = vec![sources.defaults.clone(), sources.joined.clone()];
+    files.append(&mut drop_ins);
+    Ok(files)
 }
 
 /// The kernel's name of this host, without its domain. Not read from `/proc/sys`, which the unit's sandbox hides.
@@ -150,6 +215,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let sources = Sources {
             defaults: folder.path().join("agent.toml"),
+            joined: folder.path().join("joined.toml"),
             drop_ins: folder.path().join("agent.toml.d"),
         };
         fs::write(&sources.defaults, defaults).unwrap();
@@ -201,6 +267,48 @@ mod tests {
             let error = loaded("", &[("x.toml", text)]).unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn what_was_said_at_the_join_is_kept_and_the_administrators_file_wins() {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = Sources::new(&folder.path().join("state"), Some(folder.path()));
+        let keep = |addresses: &[&str]| {
+            let addresses: Vec<_> = addresses.iter().map(|ip| (*ip).to_owned()).collect();
+            keep_advertised(&sources, "h1", &addresses)
+        };
+        let advertised = || load(&sources, "h1").unwrap().advertise;
+        for (wrong, words) in [
+            (
+                &["127.0.0.1"][..],
+                "names 127.0.0.1, which other hosts cannot dial",
+            ),
+            (&["h2"], "h2: invalid IP address syntax"),
+            (&["10.0.0.1"; 9], "names 9 addresses"),
+        ] {
+            let error = keep(wrong).unwrap_err();
+            assert!(error.contains(words), "{error}");
+            assert!(!sources.joined.exists());
+        }
+        let ip = |text: &str| -> IpAddr { text.parse().unwrap() };
+        assert_eq!(keep(&["10.0.0.1", "fd00::1"]), Ok(()));
+        assert_eq!(advertised(), [ip("10.0.0.1"), ip("fd00::1")]);
+        assert_eq!(keep(&["10.0.0.2"]), Ok(()));
+        assert_eq!(advertised(), [ip("10.0.0.2")]);
+
+        fs::create_dir(&sources.drop_ins).unwrap();
+        fs::write(
+            sources.drop_ins.join("x.toml"),
+            "advertise = [\"10.0.0.9\"]",
+        )
+        .unwrap();
+        let error = keep(&["10.0.0.3"]).unwrap_err();
+        assert!(
+            error.contains("is something else: change it there"),
+            "{error}"
+        );
+        assert_eq!(keep(&["10.0.0.9"]), Ok(()));
+        assert_eq!(advertised(), [ip("10.0.0.9")]);
     }
 
     #[test]

@@ -63,12 +63,7 @@ fn main() -> ExitCode {
 }
 
 fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
-    let sources = arguments
-        .config
-        .map_or_else(Sources::default, |folder| Sources {
-            defaults: folder.join("agent.toml"),
-            drop_ins: folder.join("agent.toml.d"),
-        });
+    let sources = Sources::new(&arguments.state, arguments.config.as_deref());
     let config = config::load(&sources, &config::host_name()?).context("read the configuration")?;
     let identity = identity::load_or_make(&arguments.state.join("identity"))?;
     Ok(Settings {

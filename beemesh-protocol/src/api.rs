@@ -497,6 +497,10 @@ pub struct Restored {
 pub struct JoinBody {
     /// The line that `POST /v1/tokens` gave.
     pub token: String,
+    /// IP addresses at which the other hosts reach this one; none for those of its interfaces, or those that were given
+    /// before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub advertise: Vec<core::net::IpAddr>,
 }
 
 impl std::fmt::Debug for JoinBody {

@@ -124,6 +124,12 @@ pub enum Request {
         /// The application.
         request: crate::mesh::JoinRequest,
     },
+    /// Keeps the IP addresses that this host tells others, instead of those of its interfaces. Answered when they are durable
+    /// and a [`FromAgent::Welcome`] with them was sent.
+    Advertise {
+        /// As text.
+        addresses: Vec<String>,
+    },
 }
 
 /// A workload's Quadlet pair.

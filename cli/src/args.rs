@@ -1,6 +1,6 @@
 //! What can be written on the command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -343,6 +343,9 @@ pub(crate) enum Role {
 pub(crate) struct Join {
     /// What `beemesh token create` printed on a member, or - for standard input
     pub(crate) token: String,
+    /// An IP address at which the other hosts reach this one, instead of those of its interfaces; can be given several times
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) advertise: Vec<IpAddr>,
 }
 
 #[derive(Debug, Clone, Copy, clap::Args)]

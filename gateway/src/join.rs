@@ -5,6 +5,7 @@
 //! for the leader of its new cluster. On a member: [`admit`] proposes the application and tells the decision.
 
 use std::{
+    net::IpAddr,
     sync::Arc,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -25,7 +26,7 @@ use tokio::{
 
 use crate::{
     home::{Home, HomeError, Joining},
-    link::Link,
+    link::{Link, LinkError},
     raft::Node,
     state::{NO_SUCH_TOKEN, token_id},
 };
@@ -72,6 +73,9 @@ pub(crate) enum JoinError {
     /// The agent is not there.
     #[error("the agent cannot be reached: {0}")]
     NoAgent(String),
+    /// The agent does not tell others these addresses.
+    #[error("{0}")]
+    Advertise(String),
     /// A member said no.
     #[error("{0}")]
     Refused(String),
@@ -85,9 +89,16 @@ pub(crate) enum JoinError {
 
 impl Joiner {
     /// Asks the members that the token names, one after the other, until one decides. Asks nobody where this host was
-    /// admitted before: whoever joined it may not have heard of that.
-    pub(crate) async fn join(&self, token: Token) -> Result<JoinStarted, JoinError> {
-        if let Some(admitted) = self.check(token.cluster)? {
+    /// admitted before: whoever joined it may not have heard of that. From then on, other hosts are told that this one is at
+    /// `advertise`, unless that is empty.
+    pub(crate) async fn join(
+        &self,
+        token: Token,
+        advertise: &[IpAddr],
+    ) -> Result<JoinStarted, JoinError> {
+        let admitted = self.check(token.cluster)?;
+        self.advertise(advertise).await?;
+        if let Some(admitted) = admitted {
             return Ok(admitted);
         }
         let welcome = self.link.welcome().borrow().clone();
@@ -112,6 +123,18 @@ impl Joiner {
             }
         }
         Err(JoinError::Unreachable(failures.join("; ")))
+    }
+
+    async fn advertise(&self, addresses: &[IpAddr]) -> Result<(), JoinError> {
+        if addresses.is_empty() {
+            return Ok(());
+        }
+        let addresses = addresses.iter().map(ToString::to_string).collect();
+        let kept = self.link.request(Request::Advertise { addresses }).await;
+        kept.map(|_| ()).map_err(|error| match error {
+            LinkError::Refused(reason) => JoinError::Advertise(reason),
+            error => JoinError::NoAgent(error.to_string()),
+        })
     }
 
     fn check(&self, wanted: ClusterId) -> Result<Option<JoinStarted>, JoinError> {

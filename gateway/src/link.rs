@@ -254,6 +254,7 @@ fn patience(request: &Request) -> (&'static str, Duration) {
         Request::StopUnit { .. } => ("stopping a unit", 600),
         Request::SyncStorage => ("writing the storage to disk", 120),
         Request::Join { .. } => ("joining", 60),
+        Request::Advertise { .. } => ("keeping the addresses", 30),
     };
     (what, Duration::from_secs(seconds))
 }

@@ -53,6 +53,7 @@ union! { Request = AgentRequest(AgentRequestArgs, AgentRequestBody) "agent_reque
     record StartUnit { workload } = WorkloadName(WorkloadNameArgs) body_as_start_unit;
     record StopUnit { workload } = WorkloadName(WorkloadNameArgs) body_as_stop_unit;
     record Join { host, addresses, request } = AgentJoin(AgentJoinArgs) body_as_join;
+    record Advertise { addresses } = AgentAdvertise(AgentAdvertiseArgs) body_as_advertise;
     table PutUnit body_as_put_unit;
     unit SyncStorage;
 }

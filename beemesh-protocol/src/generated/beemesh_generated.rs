@@ -385,10 +385,10 @@ pub struct OpenedBodyUnionTableOffset {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_AGENT_REQUEST_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_AGENT_REQUEST_BODY: u8 = 7;
+pub const ENUM_MAX_AGENT_REQUEST_BODY: u8 = 8;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_AGENT_REQUEST_BODY: [AgentRequestBody; 8] = [
+pub const ENUM_VALUES_AGENT_REQUEST_BODY: [AgentRequestBody; 9] = [
   AgentRequestBody::NONE,
   AgentRequestBody::PutUnit,
   AgentRequestBody::RemoveUnit,
@@ -397,6 +397,7 @@ pub const ENUM_VALUES_AGENT_REQUEST_BODY: [AgentRequestBody; 8] = [
   AgentRequestBody::StopUnit,
   AgentRequestBody::SyncStorage,
   AgentRequestBody::Join,
+  AgentRequestBody::Advertise,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -412,9 +413,10 @@ impl AgentRequestBody {
   pub const StopUnit: Self = Self(5);
   pub const SyncStorage: Self = Self(6);
   pub const Join: Self = Self(7);
+  pub const Advertise: Self = Self(8);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 7;
+  pub const ENUM_MAX: u8 = 8;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::PutUnit,
@@ -424,6 +426,7 @@ impl AgentRequestBody {
     Self::StopUnit,
     Self::SyncStorage,
     Self::Join,
+    Self::Advertise,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -436,6 +439,7 @@ impl AgentRequestBody {
       Self::StopUnit => Some("StopUnit"),
       Self::SyncStorage => Some("SyncStorage"),
       Self::Join => Some("Join"),
+      Self::Advertise => Some("Advertise"),
       _ => None,
     }
   }
@@ -4666,6 +4670,102 @@ impl ::core::fmt::Debug for AgentJoin<'_> {
       ds.finish()
   }
 }
+pub enum AgentAdvertiseOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct AgentAdvertise<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for AgentAdvertise<'a> {
+  type Inner = AgentAdvertise<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> AgentAdvertise<'a> {
+  pub const VT_ADDRESSES: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    AgentAdvertise { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AgentAdvertiseArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<AgentAdvertise<'bldr>> {
+    let mut builder = AgentAdvertiseBuilder::new(_fbb);
+    if let Some(x) = args.addresses { builder.add_addresses(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn addresses(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(AgentAdvertise::VT_ADDRESSES, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for AgentAdvertise<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("addresses", Self::VT_ADDRESSES, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AgentAdvertiseArgs<'a> {
+    pub addresses: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+}
+impl<'a> Default for AgentAdvertiseArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    AgentAdvertiseArgs {
+      addresses: None,
+    }
+  }
+}
+
+pub struct AgentAdvertiseBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AgentAdvertiseBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_addresses(&mut self, addresses: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(AgentAdvertise::VT_ADDRESSES, addresses);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AgentAdvertiseBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AgentAdvertiseBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<AgentAdvertise<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for AgentAdvertise<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("AgentAdvertise");
+      ds.field("addresses", &self.addresses());
+      ds.finish()
+  }
+}
 pub enum AgentRequestOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -4820,6 +4920,21 @@ impl<'a> AgentRequest<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_advertise(&self) -> Option<AgentAdvertise<'a>> {
+    if self.body_type() == AgentRequestBody::Advertise {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { AgentAdvertise::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for AgentRequest<'_> {
@@ -4837,6 +4952,7 @@ impl ::flatbuffers::Verifiable for AgentRequest<'_> {
           AgentRequestBody::StopUnit => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<WorkloadName>>("AgentRequestBody::StopUnit", pos),
           AgentRequestBody::SyncStorage => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("AgentRequestBody::SyncStorage", pos),
           AgentRequestBody::Join => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<AgentJoin>>("AgentRequestBody::Join", pos),
+          AgentRequestBody::Advertise => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<AgentAdvertise>>("AgentRequestBody::Advertise", pos),
           _ => Ok(()),
         }
      })?
@@ -4935,6 +5051,13 @@ impl ::core::fmt::Debug for AgentRequest<'_> {
         },
         AgentRequestBody::Join => {
           if let Some(x) = self.body_as_join() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        AgentRequestBody::Advertise => {
+          if let Some(x) = self.body_as_advertise() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")

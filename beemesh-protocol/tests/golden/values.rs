@@ -59,6 +59,10 @@ pub(crate) fn cases() -> Vec<Case> {
             Opening::Accept { stream: 1 << 40 },
         ];
         Opened, "opened": [Opened::Ready, Opened::Refused { reason: "no such stream".into() }];
+        ToAgent, "to_agent_advertise": [ToAgent::Request {
+            id: 7,
+            body: Request::Advertise { addresses: vec!["192.0.2.7".into()] },
+        }];
         ToAgent, "to_agent": to_agent();
         FromAgent, "from_agent": from_agent();
         StreamOpening, "stream_opening":

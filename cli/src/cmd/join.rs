@@ -40,7 +40,9 @@ pub(super) async fn run(client: &Client, args: Join) -> Result<(), Trouble> {
             .hint("`beemesh token create` on a member prints a token")
     })?;
     let mut live = Live::new();
-    let ask = Ask::post_json("/v1/join", &JoinBody { token })?.extra(ASK_TIME_MAX);
+    let advertise = args.advertise;
+    let body = JoinBody { token, advertise };
+    let ask = Ask::post_json("/v1/join", &body)?.extra(ASK_TIME_MAX);
     let joining = {
         let mut answer = std::pin::pin!(client.json::<Joining>(&ask));
         loop {

@@ -224,7 +224,7 @@ pub(super) async fn join(
     let JoinStarted { cluster, members } = shared
         .gateway
         .joiner
-        .join(token)
+        .join(token, &body.advertise)
         .await
         .map_err(not_joined)?;
     let members = members.into_iter().map(|member| member.name).collect();
@@ -241,6 +241,8 @@ fn not_joined(error: JoinError) -> ApiError {
         JoinError::Member(_) | JoinError::UnderWay(_) => {
             ApiError::conflict(words).hint("`beemesh status` shows the cluster")
         }
+        JoinError::Advertise(_) => ApiError::conflict(words)
+            .hint("`man beemesh-agent.toml` tells which addresses a host may have"),
         JoinError::Refused(_) => {
             ApiError::conflict(words).hint("`beemesh token create` on a member makes a new token")
         }
