@@ -3,7 +3,10 @@
 //! Shell: asks the kernel which interface has which address. What the administrator configured counts; else what the
 //! listeners report, without what cannot work from another host.
 
-use std::{collections::BTreeSet, net::IpAddr};
+use std::{
+    collections::BTreeSet,
+    net::{IpAddr, Ipv4Addr},
+};
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
@@ -47,6 +50,17 @@ fn told(listening: &BTreeSet<Multiaddr>, private: &BTreeSet<IpAddr>) -> Vec<Stri
     let (tcp, quic): (Vec<_>, Vec<_>) = usable.partition(is_tcp);
     let all = quic.into_iter().chain(tcp);
     all.take(TOLD_MAX).map(ToString::to_string).collect()
+}
+
+/// The IPv4 addresses of this host on networks that it shares with others.
+pub(crate) fn own_networks() -> BTreeSet<Ipv4Addr> {
+    let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
+        return BTreeSet::new();
+    };
+    let private = private_addresses();
+    let ips = interfaces.filter_map(|found| Some(found.address?.as_sockaddr_in()?.ip()));
+    ips.filter(|ip| !ip.is_loopback() && !private.contains(&IpAddr::V4(*ip)))
+        .collect()
 }
 
 /// The addresses of this host on networks that are its own.

@@ -437,8 +437,15 @@ impl Agent {
                 if config.port != self.config.port {
                     tracing::warn!(port = config.port, "a new port needs a restart");
                 }
-                let port = self.config.port;
-                self.config = Config { port, ..config };
+                if config.mdns != self.config.mdns {
+                    tracing::warn!(mdns = config.mdns, "another `mdns` needs a restart");
+                }
+                let (port, mdns) = (self.config.port, self.config.mdns);
+                self.config = Config {
+                    port,
+                    mdns,
+                    ..config
+                };
                 tracing::info!(config = ?self.config, "configuration read again");
                 self.on_addresses();
                 self.welcome();

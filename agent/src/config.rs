@@ -61,6 +61,8 @@ pub(crate) struct Config {
     pub(crate) advertise: Vec<IpAddr>,
     /// TCP port of the API for users elsewhere; without one there is none.
     pub(crate) api_port: Option<u16>,
+    /// Whether the hosts of the local network say to each other where they are.
+    pub(crate) mdns: bool,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -70,6 +72,7 @@ struct Fragment {
     port: Option<u16>,
     advertise: Option<Vec<IpAddr>>,
     api_port: Option<u16>,
+    mdns: Option<bool>,
 }
 
 /// Reads the configuration. `host_name` is the name when none is configured.
@@ -87,6 +90,7 @@ pub(crate) fn load(sources: &Sources, host_name: &str) -> anyhow::Result<Config>
             port: next.port.or(merged.port),
             advertise: next.advertise.or(merged.advertise),
             api_port: next.api_port.or(merged.api_port),
+            mdns: next.mdns.or(merged.mdns),
         };
     }
     let config = Config {
@@ -95,6 +99,7 @@ pub(crate) fn load(sources: &Sources, host_name: &str) -> anyhow::Result<Config>
         advertise: merged.advertise.unwrap_or_default(),
         // 0 switches off what an earlier file has switched on.
         api_port: merged.api_port.filter(|port| *port > 0),
+        mdns: merged.mdns.unwrap_or_default(),
     };
     check(&config)?;
     Ok(config)
@@ -148,6 +153,7 @@ fn check(config: &Config) -> anyhow::Result<()> {
         port,
         advertise,
         api_port,
+        mdns: _,
     } = config;
     let spelled = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     ensure!(
@@ -236,6 +242,7 @@ mod tests {
             port,
             advertise: advertise.iter().map(|ip| ip.parse().unwrap()).collect(),
             api_port: None,
+            mdns: false,
         };
         assert_eq!(loaded("", &[]), Ok(config("h1", 4701, &[])));
         assert_eq!(
@@ -256,6 +263,7 @@ mod tests {
         let on = ("10.toml", "api-port = 7443");
         assert_eq!(api_port(&[on]), Ok(Some(7443)));
         assert_eq!(api_port(&[on, ("20.toml", "api-port = 0")]), Ok(None));
+        assert!(loaded("", &[("x.toml", "mdns = true")]).unwrap().mdns);
         for (text, words) in [
             ("api-port = 4701", "`api-port` is 4701, which is the mesh's"),
             ("ports = 1", "parse /agent.toml.d/x.toml: "),

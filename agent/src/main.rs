@@ -74,6 +74,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
         mesh: mesh::Settings {
             listen: arguments.listen,
             port: config.port,
+            mdns: config.mdns,
         },
         config,
         sources,

@@ -5,6 +5,7 @@
 
 mod gate;
 mod handshake;
+mod lan;
 mod listeners;
 mod peers;
 mod ping;
@@ -49,6 +50,8 @@ const EVENTS_MAX: usize = 256;
 const ORDERS_MAX: usize = 256;
 /// How long opening a stream may take until the other agent's first byte.
 const NEGOTIATE_MAX: Duration = Duration::from_secs(5);
+/// What the local network said and nobody has looked at; the rest is said again.
+const HEARD_MAX: usize = 64;
 /// Addresses of one host that are tried.
 const MULTIADDRS_MAX: usize = 16;
 
@@ -59,6 +62,8 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<IpAddr>,
     /// UDP and TCP; 0 picks free ones.
     pub(crate) port: u16,
+    /// Whether members are also found by what they say on the local network.
+    pub(crate) mdns: bool,
 }
 
 /// Why the mesh cannot be.
@@ -144,8 +149,14 @@ impl Mesh {
             // Weak, or the mesh would keep itself alive.
             orders: orders.downgrade(),
             applying: BTreeMap::new(),
+            missing: watch::Sender::new(0),
         };
-        tokio::spawn(task.run(orders_from));
+        let (heard, heard_from) = mpsc::channel(HEARD_MAX);
+        if settings.mdns {
+            let missing = task.missing.subscribe();
+            tokio::spawn(lan::run(me, settings.port, missing, heard));
+        }
+        tokio::spawn(task.run(orders_from, heard_from));
         let mesh = Self {
             orders,
             members,
@@ -238,11 +249,20 @@ struct Task {
     orders: mpsc::WeakSender<Order>,
     /// Applications of this host that wait for a connection.
     applying: BTreeMap<HostId, OpenReply>,
+    /// How many members are not connected.
+    missing: watch::Sender<usize>,
 }
 
 impl Task {
-    async fn run(mut self, mut orders: mpsc::Receiver<Order>) {
+    async fn run(
+        mut self,
+        mut orders: mpsc::Receiver<Order>,
+        mut heard: mpsc::Receiver<lan::Heard>,
+    ) {
         loop {
+            let missing = self.peers.missing();
+            self.missing
+                .send_if_modified(|before| std::mem::replace(before, missing) != missing);
             let wake = self.peers.next_due();
             let due = async {
                 match wake {
@@ -257,6 +277,7 @@ impl Task {
                     None => return,
                 },
                 Ok(()) = self.members.changed() => self.on_members(),
+                Some(heard) = heard.recv() => self.on_heard(heard),
                 () = due => self.peers.due(Instant::now()),
             };
             let mut effects = VecDeque::from(effects);
@@ -269,6 +290,14 @@ impl Task {
                 return;
             }
         }
+    }
+
+    fn on_heard(&mut self, lan::Heard { host, ip, port }: lan::Heard) -> Vec<Effect> {
+        let addresses = vec![swarm::quic(ip, port), swarm::tcp(ip, port)];
+        if self.peers.heard(host, addresses, Instant::now()) {
+            tracing::info!(%host, %ip, port, "heard of a member on the local network");
+        }
+        Vec::new()
     }
 
     fn on_members(&mut self) -> Vec<Effect> {

@@ -1,8 +1,10 @@
-//! Hosts that are not where their interfaces say.
+//! Hosts that are not where their interfaces say, and hosts that have all moved.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
-use harness::{Cluster, Host, pod, start_agent};
+use std::{thread, time::Duration};
+
+use harness::{Cluster, Host, pod, secs, start_agent, wait_for};
 
 /// The same network, some hosts further on.
 fn moved(host: &Host) -> String {
@@ -71,5 +73,67 @@ fn a_host_is_reached_at_the_address_that_it_was_told_when_it_joined() {
     cluster.ready();
     assert_eq!(addresses(h1, h2), told);
     let answer = h1.apply(&pod("web", "x"));
+    assert_eq!(answer["settled"], true, "{answer}");
+}
+
+#[test]
+fn hosts_that_have_all_moved_find_one_another_on_their_network_when_that_is_switched_on() {
+    let cluster = Cluster::formed("moved", 3);
+    let answer = cluster.host(1).apply(&pod("web", "x"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    cluster.each(|host| {
+        let _ = host
+            .sh("systemctl stop beemesh-agent.socket beemesh-agent")
+            .ok();
+    });
+    cluster.each(|host| {
+        let (old, new) = (host.address(), moved(host));
+        let line = format!("ip address del {old}/24 dev eth0 && ip address add {new}/24 dev eth0");
+        let _ = host.sh(&line).ok();
+    });
+    cluster.each(|host| {
+        let _ = host.sh("systemctl start beemesh-agent").ok();
+    });
+    // Each dials where the others were, for as long as some dials take.
+    thread::sleep(Duration::from_secs(10));
+    for host in &cluster.hosts {
+        let status = wait_for("a status", secs(60), || {
+            let status = host.status();
+            if status["hosts"]["total"] == 3 {
+                Ok(status)
+            } else {
+                Err(status)
+            }
+        });
+        assert_eq!(status["hosts"]["reachable"], 1, "{status}");
+    }
+    cluster.each(|host| {
+        let line = "mkdir -p /etc/beemesh/agent.toml.d && echo 'mdns = true' >/etc/beemesh/agent.toml.d/mdns.toml && \
+                    systemctl restart beemesh-agent";
+        let _ = host.sh(line).ok();
+    });
+    cluster.ready();
+    for host in &cluster.hosts {
+        let journal = host
+            .run(&["journalctl", "-b", "--no-pager", "-u", "beemesh-agent"])
+            .out;
+        assert!(
+            !journal.contains("hosts of the local network are not listened to"),
+            "{journal}"
+        );
+    }
+    // The list has the new addresses, so that the next start needs no help.
+    for of in &cluster.hosts {
+        let new = format!("/ip4/{}/udp/4701/quic-v1", moved(of));
+        wait_for("the new address in the list", secs(30), || {
+            let found = addresses(cluster.host(1), of);
+            if found.contains(&new) {
+                Ok(())
+            } else {
+                Err(found.join(", "))
+            }
+        });
+    }
+    let answer = cluster.host(2).apply(&pod("web", "y"));
     assert_eq!(answer["settled"], true, "{answer}");
 }

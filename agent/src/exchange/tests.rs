@@ -52,6 +52,7 @@ impl Host {
         let settings = mesh::Settings {
             listen: Some(Ipv4Addr::LOCALHOST.into()),
             port: 0,
+            mdns: false,
         };
         let (mesh, mut mesh_events) = Mesh::start(&identity.key, id, &settings).await.unwrap();
         let listening = mesh.listening().borrow().clone();

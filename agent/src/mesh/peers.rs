@@ -19,6 +19,8 @@ const GRACE: Duration = Duration::from_secs(1);
 /// The pause before the first and before every late redial of a member.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// Addresses of a member that the local network says, right ones and wrong ones.
+const HEARD_MAX: usize = 4;
 /// A connection that lasted this long was a good one: pauses begin anew.
 const GOOD: Duration = Duration::from_secs(10);
 /// Two connections that are made within this time crossed each other. Of two further apart, the older is dead: nobody
@@ -51,6 +53,8 @@ pub(super) struct Peers {
 #[derive(Debug)]
 struct Member {
     addresses: Vec<Multiaddr>,
+    /// What the local network says, the latest first; forgotten once it is connected.
+    heard: Vec<Multiaddr>,
     up: bool,
     attempts: u32,
     dial: Dial,
@@ -118,6 +122,7 @@ impl Peers {
                 })
                 .or_insert_with(|| Member {
                     addresses,
+                    heard: Vec::new(),
                     up: false,
                     attempts: 0,
                     dial: Dial::Due(now + grace),
@@ -162,6 +167,7 @@ impl Peers {
         let mut effects = self.surplus(host);
         if let Some(member) = self.members.get_mut(&host) {
             member.dial = Dial::Rest;
+            member.heard.clear();
             if !member.up {
                 member.up = true;
                 effects.push(Effect::Up(host));
@@ -196,6 +202,30 @@ impl Peers {
             return vec![Effect::Down(host)];
         }
         Vec::new()
+    }
+
+    /// A member may be at these addresses: whether that is new. They are tried first, and no sooner than after a pause,
+    /// whoever it is that says so.
+    pub(super) fn heard(&mut self, host: HostId, addresses: Vec<Multiaddr>, now: Instant) -> bool {
+        let Some(member) = self.members.get_mut(&host) else {
+            return false;
+        };
+        let known = |one: &Multiaddr| member.heard.contains(one);
+        if member.up || addresses.iter().all(known) {
+            return false;
+        }
+        member.heard.retain(|one| !addresses.contains(one));
+        member.heard.splice(..0, addresses);
+        member.heard.truncate(HEARD_MAX);
+        if let Dial::Due(at) = &mut member.dial {
+            *at = (*at).min(now + PAUSE_MIN);
+        }
+        true
+    }
+
+    /// How many members are not connected.
+    pub(super) fn missing(&self) -> usize {
+        self.members.values().filter(|member| !member.up).count()
     }
 
     /// A dial failed.
@@ -247,7 +277,8 @@ impl Peers {
         for (host, member) in &mut self.members {
             if matches!(member.dial, Dial::Due(at) if at <= now) {
                 member.dial = Dial::Busy;
-                effects.push(Effect::Dial(*host, member.addresses.clone()));
+                let all = member.heard.iter().chain(&member.addresses);
+                effects.push(Effect::Dial(*host, all.cloned().collect()));
             }
         }
         for (id, connection) in &self.connections {
@@ -348,6 +379,50 @@ mod tests {
                 "{me}"
             );
         }
+    }
+
+    #[test]
+    fn what_the_local_network_says_of_a_member_is_tried_first_and_of_a_stranger_never() {
+        let start = Instant::now();
+        let at = |text: &str| -> Multiaddr { text.parse().unwrap() };
+        let [listed, a, b, c] = [1, 2, 3, 4].map(|n| at(&format!("/ip4/10.0.0.{n}/tcp/4701")));
+        let mut peers = Peers::new(SMALL);
+        let members = [(LARGE, vec![listed.clone()])];
+        assert_eq!(peers.set_members(members.into(), start), []);
+        assert_eq!(peers.missing(), 1);
+        assert_eq!(
+            peers.due(start),
+            [Effect::Dial(LARGE, vec![listed.clone()])]
+        );
+        let mut late = start;
+        for _ in 0..8 {
+            peers.dial_failed(LARGE, late);
+            late = peers.next_due().unwrap();
+            let _ = peers.due(late);
+        }
+        peers.dial_failed(LARGE, late);
+        assert!(peers.next_due().unwrap() > late + PAUSE_MIN);
+        assert!(peers.heard(LARGE, vec![a.clone()], late));
+        assert!(
+            !peers.heard(LARGE, vec![a.clone()], late),
+            "that is not new"
+        );
+        assert_eq!(peers.next_due(), Some(late + PAUSE_MIN));
+        for one in [&b, &c, &a, &b] {
+            let _ = peers.heard(LARGE, vec![one.clone(), listed.clone()], late);
+        }
+        let Effect::Dial(LARGE, dialed) = peers.due(late + PAUSE_MIN).remove(0) else {
+            panic!("a dial");
+        };
+        assert_eq!(dialed.len(), HEARD_MAX + 1, "{dialed:?}");
+        assert!(!peers.heard(HostId([3; 32]), vec![a], late));
+        assert_eq!(peers.missing(), 1);
+        let up = peers.connected(LARGE, id(1), Role::Member, true, late);
+        assert_eq!((up, peers.missing()), (vec![Effect::Up(LARGE)], 0));
+        assert!(!peers.heard(LARGE, vec![b], late), "it is connected");
+        assert_eq!(peers.closed(id(1), late), [Effect::Down(LARGE)]);
+        let due = peers.next_due().unwrap();
+        assert_eq!(peers.due(due), [Effect::Dial(LARGE, vec![listed])]);
     }
 
     #[test]
