@@ -52,4 +52,16 @@ pub(crate) enum Command {
         #[arg(long)]
         yes: bool,
     },
+    /// Makes this host a cluster of its own, when so many hosts are lost for good that no majority is left
+    ///
+    /// Says first what may be lost and which hosts are cut off, and asks for the first digits of the cluster's id. Then this host
+    /// goes on from what it has, with what it runs; others must join again. Refused while the cluster has a majority.
+    Recover {
+        /// The first eight digits of the cluster's id, instead of typing them
+        #[arg(long, value_name = "DIGITS")]
+        confirm: Option<String>,
+        /// The socket of this host's gateway.
+        #[arg(long, hide = true, default_value = "/run/beemesh/gateway.sock")]
+        gateway: PathBuf,
+    },
 }

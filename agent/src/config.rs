@@ -161,14 +161,14 @@ fn check(config: &Config) -> anyhow::Result<()> {
         "`name` is {name:?}: it must be 1 to {NAME_MAX} letters, digits, dots, dashes or underscores"
     );
     ensure!(*port > 0, "`port` must be 1 to 65535");
-    check_addresses(advertise)
-}
-
-fn check_addresses(advertise: &[IpAddr]) -> anyhow::Result<()> {
     ensure!(
         *api_port != Some(*port),
         "`api-port` is {port}, which is the mesh's `port`"
     );
+    check_addresses(advertise)
+}
+
+fn check_addresses(advertise: &[IpAddr]) -> anyhow::Result<()> {
     ensure!(
         advertise.len() <= ADVERTISE_MAX,
         "`advertise` names {} addresses, at most {ADVERTISE_MAX} are possible",

@@ -14,6 +14,7 @@ mod mesh;
 mod notify;
 mod podman;
 mod purge;
+mod recover;
 mod relay;
 mod systemd;
 mod units;
@@ -38,8 +39,10 @@ const BLOCKING_THREADS_MAX: usize = 8;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if let Some(Command::Purge { yes }) = arguments.command {
-        return purge::run(arguments, yes);
+    match arguments.command {
+        Some(Command::Purge { yes }) => return purge::run(arguments, yes),
+        Some(Command::Recover { confirm, gateway }) => return recover::run(&gateway, confirm),
+        None => {}
     }
     log();
     let settings = match settings(arguments) {

@@ -5,6 +5,7 @@
 
 mod access;
 mod policy;
+pub mod recovery;
 
 use std::collections::BTreeMap;
 
@@ -501,6 +502,9 @@ pub struct JoinBody {
     /// before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub advertise: Vec<core::net::IpAddr>,
+    /// The member that is lost and whose place this host takes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub replace: Option<String>,
 }
 
 impl std::fmt::Debug for JoinBody {

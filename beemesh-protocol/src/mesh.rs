@@ -14,6 +14,8 @@ pub const STREAM_PROTOCOL: &str = "/beemesh/stream/1";
 pub const JOIN_PROTOCOL: &str = "/beemesh/join/1";
 /// The id of no token: an application with it only asks whether the applicant is a member.
 pub const NO_TOKEN: [u8; 8] = [0; 8];
+/// Why a connected host has no stream for this one, in the words of an error: this host is no member as far as that one knows.
+pub const NOT_A_MEMBER: &str = "it does not regard this host as a member";
 /// TCP and UDP port of the mesh.
 pub const PORT: u16 = 4701;
 
@@ -40,6 +42,27 @@ pub struct JoinRequest {
     pub name: String,
     /// Multiaddrs the applicant can be dialled at.
     pub addresses: Vec<String>,
+    /// The member whose place the applicant takes. `token` is [`NO_TOKEN`] then, so that a member that does not know this field
+    /// only says that the applicant is a stranger, and does not admit it beside the one that it is to replace.
+    pub replace: Option<Replace>,
+}
+
+impl JoinRequest {
+    /// The id of the token that its bearer shows, whatever it is shown for; [`NO_TOKEN`] when none is.
+    #[must_use]
+    pub fn shown(&self) -> [u8; 8] {
+        let replace = self.replace.as_ref();
+        replace.map_or(self.token, |replace| replace.token)
+    }
+}
+
+/// Whose place an applicant takes, and by which right.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Replace {
+    /// The member's name or key.
+    pub name: String,
+    /// The token's id.
+    pub token: [u8; 8],
 }
 
 impl std::fmt::Debug for JoinRequest {
@@ -48,6 +71,7 @@ impl std::fmt::Debug for JoinRequest {
         f.debug_struct("JoinRequest")
             .field("cluster", &self.cluster)
             .field("name", &self.name)
+            .field("replace", &self.replace)
             .finish_non_exhaustive()
     }
 }

@@ -85,6 +85,8 @@ pub enum Change {
         secret_hash: [u8; 32],
         /// The new host.
         host: Host,
+        /// A member whose place it takes: that one goes, and its labels and its drain stay.
+        replaces: Option<HostId>,
     },
     /// Updates a member's name and addresses; the rest of it stays as it is.
     PutHost(Host),
@@ -147,10 +149,11 @@ impl Change {
             | Self::DeleteWorkload { .. }
             | Self::DeleteManifest { .. }
             | Self::PutToken(_)
-            | Self::Admit { .. }
+            | Self::Admit { replaces: None, .. }
             | Self::PutHost(_)
             | Self::RemoveHost { .. } => None,
-            Self::RevokeToken { .. }
+            Self::Admit { .. }
+            | Self::RevokeToken { .. }
             | Self::LabelHost { .. }
             | Self::DrainHost { .. }
             | Self::PutAuthority { .. }
@@ -366,4 +369,6 @@ pub struct Snapshot {
     pub access: Option<Access>,
     /// The policy; `None` while nobody has set one.
     pub policy: Option<PolicyRecord>,
+    /// The clusters that this one was recovered from, the latest last.
+    pub former: Vec<ClusterId>,
 }

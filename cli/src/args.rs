@@ -346,6 +346,9 @@ pub(crate) struct Join {
     /// An IP address at which the other hosts reach this one, instead of those of its interfaces; can be given several times
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) advertise: Vec<IpAddr>,
+    /// A member that is lost for good, such as this machine before its disk failed: this host takes its place, with its labels
+    #[arg(long, value_name = "NAME")]
+    pub(crate) replace: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::Args)]

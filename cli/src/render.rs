@@ -431,7 +431,7 @@ pub(crate) fn status(status: &Status) -> String {
         rows.push([
             "meanwhile".into(),
             "workloads keep running and start again after a reboot; `--stale` shows what this host knows; nothing can be \
-             changed"
+             changed; if so many hosts are lost for good, `beemesh-agent recover` on one that is left is the last resort"
                 .into(),
         ]);
     }

@@ -13,6 +13,7 @@ mod hosts;
 mod logs;
 mod policy;
 mod read;
+mod recovery;
 mod remote;
 mod render;
 mod request;
@@ -30,7 +31,7 @@ use axum::{
     http::{Method, Uri},
     routing::{delete, get, patch, post, put},
 };
-use beemesh_protocol::HostId;
+use beemesh_protocol::{HostId, state::Change};
 use beemesh_quadlet::podman::Podman;
 use tokio::sync::{Semaphore, watch};
 
@@ -77,6 +78,11 @@ impl Gateway {
         let mut hosts = BTreeSet::clone(&self.link.connected().borrow());
         hosts.insert(self.host);
         hosts
+    }
+
+    /// Whether every member knows this change; the error is words.
+    pub(crate) fn knows(&self, change: &Change) -> Result<(), String> {
+        since::check(change, || self.scene()).map_err(|error| error.message())
     }
 
     /// Everything answers are made of, as it is now.
@@ -142,6 +148,7 @@ fn routes() -> Router<Shared> {
         .route("/v1/authority", put(users::reset))
         .route("/v1/audit", get(users::audit))
         .route("/v1/join", post(change::join))
+        .route("/v1/recovery", get(recovery::show).post(recovery::decide))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
 }

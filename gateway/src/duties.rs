@@ -14,6 +14,7 @@ use anyhow::anyhow;
 use beemesh_protocol::{
     ClusterId, HostId,
     ipc::{Class, Member, Report, Welcome},
+    mesh::{JoinAnswer, JoinRequest},
     peer::{HostReport, Phase},
     state::{Change, Command, Host},
 };
@@ -29,6 +30,7 @@ use crate::{
     link::{Inbound, Link},
     place,
     raft::{Metrics, Node, Role, View},
+    replace,
     state::State,
 };
 
@@ -95,12 +97,13 @@ async fn found_once(node: &Node, host: HostId, welcome: &Welcome) -> anyhow::Res
 }
 
 /// Tells the agent who the members are, and `removed` whether this host was one. While a join is under way the members are
-/// the ones that the admission named; a host that was removed has none.
+/// the ones that the admission named; a host that was removed has none. `served` hears of them, too.
 pub(crate) async fn tell_members(
     gateway: Gateway,
     home: Home,
     mut joining: Option<Joining>,
     removed: watch::Sender<bool>,
+    served: watch::Sender<Option<BTreeSet<HostId>>>,
 ) {
     let Gateway {
         host, node, link, ..
@@ -129,6 +132,7 @@ pub(crate) async fn tell_members(
             tracing::warn!("this host was removed from its cluster; its workloads stay as units");
         }
         if told.as_ref() != Some(&members) {
+            served.send_replace(Some(members.iter().map(|member| member.host).collect()));
             link.members(members.clone());
             told = Some(members);
         }
@@ -223,8 +227,18 @@ fn role_name(state: &State, metrics: &Metrics) -> &'static str {
 }
 
 /// Takes what the agent passes on: streams from members and applications from strangers.
-pub(crate) async fn take_inbound(gateway: Gateway, mut inbound: mpsc::Receiver<Inbound>) {
+///
+/// A gateway that begins again as that of another cluster may know other members than the agent does, which was told of them before:
+/// nobody but those that it knows itself is `served`.
+pub(crate) async fn take_inbound(
+    gateway: Gateway,
+    mut inbound: mpsc::Receiver<Inbound>,
+    mut served: watch::Receiver<Option<BTreeSet<HostId>>>,
+) {
     let admissions = Arc::new(Semaphore::new(ADMISSIONS_MAX));
+    if served.wait_for(Option::is_some).await.is_err() {
+        return;
+    }
     while let Some(next) = inbound.recv().await {
         match next {
             Inbound::Stream {
@@ -232,6 +246,15 @@ pub(crate) async fn take_inbound(gateway: Gateway, mut inbound: mpsc::Receiver<I
                 class,
                 stream,
             } => {
+                let members = served.borrow();
+                if !members
+                    .as_ref()
+                    .is_some_and(|members| members.contains(&host))
+                {
+                    tracing::info!(%host, ?class, "stream closed: that host is no member");
+                    continue;
+                }
+                drop(members);
                 let gateway = gateway.clone();
                 tokio::spawn(async move {
                     match class {
@@ -245,14 +268,26 @@ pub(crate) async fn take_inbound(gateway: Gateway, mut inbound: mpsc::Receiver<I
                     tracing::warn!(%host, "application dropped: {ADMISSIONS_MAX} are being decided");
                     continue;
                 };
-                let (node, link) = (gateway.node.clone(), gateway.link.clone());
+                let gateway = gateway.clone();
                 tokio::spawn(async move {
-                    link.join_answer(id, admit(&node, host, request).await);
+                    let answer = answer(&gateway, host, request).await;
+                    gateway.link.join_answer(id, answer);
                     drop(permit);
                 });
             }
         }
     }
+}
+
+async fn answer(gateway: &Gateway, host: HostId, request: JoinRequest) -> JoinAnswer {
+    let replaces = match &request.replace {
+        None => None,
+        Some(replace) => match replace::lost(gateway, host, &request, replace).await {
+            Ok(lost) => Some(lost),
+            Err(reason) => return JoinAnswer::Refused { reason },
+        },
+    };
+    admit(&gateway.node, host, request, replaces).await
 }
 
 /// Says loudly when the agent is not the one this gateway's folder belongs to: the mesh would speak under another name.

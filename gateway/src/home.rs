@@ -1,8 +1,9 @@
 //! The gateway's folder: who this host is, and a join that is under way.
 //!
 //! Shell. Owns `host` (the host's key, so that consensus starts without the agent), `joining` (the cluster this host
-//! was admitted to, with the members to expect, until its own admission arrives) `sealing-*` (what seals the cluster's authority) and `removed` (that a member said that this
-//! host is none any more, which its own log does not say). All are written durably: a power cut leaves the old file or the new one.
+//! was admitted to, with the members to expect, until its own admission arrives), `sealing-*` (what seals the cluster's authority), `removed` (that a member said that this
+//! host is none any more, which its own log does not say) and `recovering` (the cluster of one that this host's log is to become).
+//! All are written durably: a power cut leaves the old file or the new one.
 
 use std::{
     fs::{self, File},
@@ -157,16 +158,42 @@ impl Home {
 
     /// Forgets a join that has come to its end, and that this host was removed before.
     pub(crate) fn joined(&self) -> Result<(), HomeError> {
-        for name in ["removed", "joining"] {
-            let path = self.dir.join(name);
-            match fs::remove_file(&path) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    return Err(io_error("remove", &path)(error));
-                }
-                _ => sync_dir(&self.dir)?,
+        self.forget("removed")?;
+        self.forget("joining")
+    }
+
+    /// The cluster of one that this host's log is to become, if somebody has decided that.
+    pub(crate) fn recovering(&self) -> Result<Option<ClusterId>, HomeError> {
+        let path = self.dir.join("recovering");
+        let Some(bytes) = read(&path)? else {
+            return Ok(None);
+        };
+        let text = String::from_utf8_lossy(&bytes);
+        let cluster = text.trim().parse();
+        cluster
+            .map(Some)
+            .map_err(|error| self.damaged(&path, &error))
+    }
+
+    /// Remembers that this host's log is to become that of a new cluster. From the next start on it is.
+    pub(crate) fn set_recovering(&self, cluster: ClusterId) -> Result<(), HomeError> {
+        let path = self.dir.join("recovering");
+        replace(&path, format!("{cluster}\n").as_bytes())
+    }
+
+    /// Forgets a recovery that is done.
+    pub(crate) fn recovered(&self) -> Result<(), HomeError> {
+        self.forget("recovering")
+    }
+
+    fn forget(&self, name: &str) -> Result<(), HomeError> {
+        let path = self.dir.join(name);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                Err(io_error("remove", &path)(error))
             }
+            _ => sync_dir(&self.dir),
         }
-        Ok(())
     }
 
     /// The key of this id that seals an authority, if this host has it.
@@ -282,6 +309,10 @@ mod tests {
             (Some(HostId([3; 32])), None)
         );
         assert!(!home.removed().unwrap(), "it is a member again");
+        home.set_recovering(ClusterId([2; 16])).unwrap();
+        assert_eq!(home.recovering().unwrap(), Some(ClusterId([2; 16])));
+        home.recovered().unwrap();
+        assert_eq!(home.recovering().unwrap(), None);
     }
 
     #[test]

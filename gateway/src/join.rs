@@ -13,7 +13,7 @@ use std::{
 use beemesh_protocol::{
     ClusterId, HostId,
     ipc::{Done, Member, Request},
-    mesh::{Contact, JoinAnswer, JoinRequest, NO_TOKEN},
+    mesh::{Contact, JoinAnswer, JoinRequest, NO_TOKEN, Replace},
     peer::Outcome,
     state::{Change, Command, Host, Origin},
     token::Token,
@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// An applicant is answered within this time; the new host's agent waits a little longer.
-const ADMIT_MAX: Duration = Duration::from_secs(10);
+pub(crate) const ADMIT_MAX: Duration = Duration::from_secs(10);
 
 /// Makes this host a member of another cluster.
 #[derive(Clone)]
@@ -91,12 +91,25 @@ impl Joiner {
     /// Asks the members that the token names, one after the other, until one decides. Asks nobody where this host was
     /// admitted before: whoever joined it may not have heard of that. From then on, other hosts are told that this one is at
     /// `advertise`, unless that is empty.
+    ///
+    /// `replace` names the member whose place this host takes.
     pub(crate) async fn join(
         &self,
         token: Token,
         advertise: &[IpAddr],
+        replace: Option<String>,
     ) -> Result<JoinStarted, JoinError> {
-        let admitted = self.check(token.cluster)?;
+        let admitted = match self.check(token.cluster) {
+            Ok(admitted) => admitted,
+            // Its cluster may be what the other one was before a recovery.
+            Err(error @ (JoinError::LeftOver(own) | JoinError::Member(own))) => {
+                if !self.is_cut_off(own, &token.contacts).await {
+                    return Err(error);
+                }
+                None
+            }
+            Err(error) => return Err(error),
+        };
         self.advertise(advertise).await?;
         if let Some(admitted) = admitted {
             return Ok(admitted);
@@ -104,12 +117,17 @@ impl Joiner {
         let welcome = self.link.welcome().borrow().clone();
         let welcome =
             welcome.ok_or_else(|| JoinError::NoAgent(self.link.trouble().borrow().clone()))?;
+        let replaces = replace.is_some();
         let request = JoinRequest {
             cluster: token.cluster,
-            token: token.id,
+            token: if replaces { NO_TOKEN } else { token.id },
             secret: token.secret,
             name: welcome.name,
             addresses: welcome.addresses,
+            replace: replace.map(|name| Replace {
+                name,
+                token: token.id,
+            }),
         };
         let mut failures = Vec::new();
         for contact in token.contacts {
@@ -118,6 +136,12 @@ impl Joiner {
                     return self.remember(cluster, members);
                 }
                 Ok(JoinAnswer::Refused { reason }) => return Err(JoinError::Refused(reason)),
+                Ok(JoinAnswer::Stranger) if replaces => {
+                    let host = contact.host;
+                    failures.push(format!(
+                        "{host} runs a Beemesh that replaces no host: upgrade it"
+                    ));
+                }
                 Ok(JoinAnswer::Stranger) => failures.push("a member gave no answer".to_owned()),
                 Err(failure) => failures.push(failure),
             }
@@ -169,18 +193,25 @@ impl Joiner {
         }
     }
 
+    /// Whether one of these hosts says that this one is no member of its own cluster any more.
+    async fn is_cut_off(&self, own: ClusterId, contacts: &[Contact]) -> bool {
+        for contact in contacts {
+            if let Some(member) = self.is_member(own, contact.clone()).await {
+                return !member;
+            }
+        }
+        false
+    }
+
     /// Whether this host is in the cluster still, as that member reads in the log; nothing when it cannot tell.
-    pub(crate) async fn is_member(&self, cluster: ClusterId, member: &Host) -> Option<bool> {
-        let contact = Contact {
-            host: member.id,
-            addresses: member.addresses.clone(),
-        };
+    pub(crate) async fn is_member(&self, cluster: ClusterId, contact: Contact) -> Option<bool> {
         let question = JoinRequest {
             cluster,
             token: NO_TOKEN,
             secret: [0; 32],
             name: String::new(),
             addresses: Vec::new(),
+            replace: None,
         };
         match self.ask(&contact, question).await {
             Ok(JoinAnswer::Admitted { .. }) => Some(true),
@@ -218,11 +249,34 @@ impl Joiner {
     }
 }
 
-/// Decides on an application: the replicated state does, by its token.
-pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> JoinAnswer {
+/// The change that admits an applicant.
+pub(crate) fn admission(host: HostId, request: &JoinRequest, replaces: Option<HostId>) -> Change {
+    Change::Admit {
+        token: request.shown(),
+        secret_hash: Sha256::digest(request.secret).into(),
+        host: Host {
+            id: host,
+            name: request.name.clone(),
+            addresses: request.addresses.clone(),
+            labels: Default::default(),
+            drained: false,
+        },
+        replaces,
+    }
+}
+
+/// Decides on an application: the replicated state does, by its token. `replaces` is the member that the applicant may replace.
+pub(crate) async fn admit(
+    node: &Node,
+    host: HostId,
+    request: JoinRequest,
+    replaces: Option<HostId>,
+) -> JoinAnswer {
     let refuse = |reason: String| JoinAnswer::Refused { reason };
-    let cluster = node.state().borrow().state.cluster();
-    if cluster != Some(request.cluster) {
+    let now = node.state().borrow().state.clone();
+    // Who was cut off by a recovery asks about the cluster that was, of which nobody is a member any more.
+    let was = request.token == NO_TOKEN && now.was(request.cluster);
+    if now.cluster() != Some(request.cluster) && !was {
         return refuse("the token is of another cluster".into());
     }
     if let Err(error) = node.read_index(Instant::now() + ADMIT_MAX).await {
@@ -230,9 +284,9 @@ pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> Jo
     }
     let view = node.state().borrow().clone();
     let is_member = !view.state.is_without(host);
-    match (request.token, is_member) {
-        (NO_TOKEN, false) => return JoinAnswer::Stranger,
-        (NO_TOKEN, true) => {
+    match (request.token, is_member && !was) {
+        (NO_TOKEN, false) if replaces.is_none() => return JoinAnswer::Stranger,
+        (NO_TOKEN, true) if replaces.is_none() => {
             let members = view.state.members();
             let cluster = request.cluster;
             return JoinAnswer::Admitted { cluster, members };
@@ -243,28 +297,19 @@ pub(crate) async fn admit(node: &Node, host: HostId, request: JoinRequest) -> Jo
         }
         _ => {}
     }
-    let (at_ms, secret_hash) = (now_ms(), Sha256::digest(request.secret).into());
+    let change = admission(host, &request, replaces);
+    let (at_ms, token) = (now_ms(), request.shown());
     // Whoever has no token is not worth an entry of the log. Of those who race for the last use of one, the entry decides.
-    if !is_member && !view.state.admits(&request.token, &secret_hash, at_ms) {
+    let secret_hash = Sha256::digest(request.secret).into();
+    if !is_member && !view.state.admits(&token, &secret_hash, at_ms) {
         return refuse(NO_SUCH_TOKEN.into());
     }
-    let change = Change::Admit {
-        token: request.token,
-        secret_hash,
-        host: Host {
-            id: host,
-            name: request.name,
-            addresses: request.addresses,
-            labels: Default::default(),
-            drained: false,
-        },
-    };
     let command = Command {
         at_ms,
         change,
         origin: Some(Origin {
             host: node.host(),
-            who: format!("join token {}", token_id(&request.token)),
+            who: format!("join token {}", token_id(&token)),
             from: host.to_string(),
         }),
     };

@@ -23,7 +23,7 @@ use beemesh_protocol::{
     DecodeError, HostId,
     frame::FrameError,
     ipc::{Class, Done, Member, Opening, Report, Request, UnitState, Welcome},
-    mesh::{JoinAnswer, JoinRequest},
+    mesh::{JoinAnswer, JoinRequest, NOT_A_MEMBER},
 };
 use tokio::{
     net::UnixStream,
@@ -122,6 +122,7 @@ struct Seen {
     /// Whether `units` is what the agent says on the present connection.
     synced: watch::Sender<bool>,
     connected: watch::Sender<Arc<BTreeSet<HostId>>>,
+    estranged: watch::Sender<BTreeSet<HostId>>,
     trouble: watch::Sender<String>,
 }
 
@@ -136,6 +137,13 @@ enum Command {
         id: u64,
         answer: JoinAnswer,
     },
+}
+
+impl LinkError {
+    /// Whether the other host is there and knows this one as no member.
+    fn is_stranger(&self) -> bool {
+        matches!(self, Self::Refused(reason) if reason == NOT_A_MEMBER)
+    }
 }
 
 impl Link {
@@ -182,7 +190,21 @@ impl Link {
 
     /// Opens a stream to a member. The agent's handshake is over when this returns: the next byte is the peer's.
     pub(crate) async fn open(&self, host: HostId, class: Class) -> Result<UnixStream, LinkError> {
-        stream::open(&self.path, &Opening::Open { host, class }).await
+        let opened = stream::open(&self.path, &Opening::Open { host, class }).await;
+        let stranger = opened.as_ref().is_err_and(LinkError::is_stranger);
+        self.seen.estranged.send_if_modified(|hosts| {
+            if stranger {
+                hosts.insert(host)
+            } else {
+                hosts.remove(&host)
+            }
+        });
+        opened
+    }
+
+    /// The members that refused a stream when one was last opened, because they know this host as no member.
+    pub(crate) fn estranged(&self) -> watch::Receiver<BTreeSet<HostId>> {
+        self.seen.estranged.subscribe()
     }
 
     /// Tells the agent who is a member. Everybody else is a stranger to it.
@@ -278,9 +300,13 @@ impl Dial for Link {
         class: Class,
     ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>> {
         Box::pin(async move {
-            Link::open(self, host, class)
-                .await
-                .map_err(io::Error::other)
+            Link::open(self, host, class).await.map_err(|error| {
+                if error.is_stranger() {
+                    io::Error::new(io::ErrorKind::PermissionDenied, error)
+                } else {
+                    io::Error::other(error)
+                }
+            })
         })
     }
 }

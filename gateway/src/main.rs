@@ -16,6 +16,8 @@ mod observe;
 mod place;
 mod raft;
 mod reconcile;
+mod recover;
+mod replace;
 mod state;
 
 use std::{
@@ -35,17 +37,12 @@ use nix::sys::stat::{Mode, umask};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::{Notify, mpsc, watch},
+    sync::{Notify, watch},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::Gateway,
-    config::Config,
-    home::Home,
-    join::Joiner,
-    link::{Inbound, Link},
-    observe::Observer,
+    api::Gateway, config::Config, home::Home, join::Joiner, link::Link, observe::Observer,
     raft::Node,
 };
 
@@ -56,7 +53,7 @@ const REMOTE: &str = "remote.sock";
 enum Ending {
     /// It was asked to stop.
     Stopped,
-    /// It joined another cluster and must begin again with an empty log.
+    /// It joined another cluster or became one of its own, and must begin again with another log.
     Again,
 }
 
@@ -95,6 +92,7 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     let joining = home.joining()?;
     let (link, inbound) = Link::start(&config.agent, env!("CARGO_PKG_VERSION"));
     let host = identify(&home, &link).await?;
+    recover::finish(&home, host).await.context("recover")?;
     let (removed_in, removed) = watch::channel(joining.is_none() && home.removed()?);
     let (gateway, mine) = open(&config, &home, &link, host, removed).await?;
     let listener = listen(&config.api)?;
@@ -106,20 +104,21 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     tokio::spawn(keys::keep(gateway.clone()));
     let api = tokio::spawn(api::serve(listener, gateway.clone(), stop.clone()));
     let fresh = joining.is_none();
-    if fresh {
-        tokio::spawn(absence::notice_removal(
-            gateway.clone(),
-            home.clone(),
-            removed_in.clone(),
-        ));
-    }
+    tokio::spawn(absence::notice_removal(
+        gateway.clone(),
+        home.clone(),
+        removed_in.clone(),
+    ));
+    let (served_in, served) = watch::channel(None);
     tokio::spawn(duties::tell_members(
         gateway.clone(),
         home,
         joining,
         removed_in,
+        served_in,
     ));
-    start_duties(&gateway, mine, inbound);
+    tokio::spawn(duties::take_inbound(gateway.clone(), inbound, served));
+    start_duties(&gateway, mine);
     if fresh {
         tokio::spawn(duties::found(gateway.node.clone(), link, host));
     }
@@ -209,11 +208,7 @@ async fn open(
     Ok((gateway, observer.reports()))
 }
 
-fn start_duties(
-    gateway: &Gateway,
-    mine: watch::Receiver<Arc<HostReport>>,
-    inbound: mpsc::Receiver<Inbound>,
-) {
+fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>) {
     let Gateway {
         host, node, link, ..
     } = gateway.clone();
@@ -221,7 +216,6 @@ fn start_duties(
     tokio::spawn(duties::keep_address(link.clone(), node.clone(), host));
     tokio::spawn(duties::check_identity(link, host));
     tokio::spawn(duties::keep_membership(node));
-    tokio::spawn(duties::take_inbound(gateway.clone(), inbound));
 }
 
 /// The API's socket, for root and the group of the folder it lies in.

@@ -16,6 +16,7 @@ mod members;
 mod metrics;
 mod network;
 mod os;
+mod recover;
 mod rpc;
 mod serve;
 #[cfg(test)]
@@ -45,6 +46,7 @@ use tokio::{net::UnixStream, sync::watch};
 pub(crate) use self::{
     ask::{ProposeError, ReadError},
     disk::System,
+    recover::{LastEntry, recover},
 };
 use self::{
     awaited::Awaited,
@@ -88,7 +90,8 @@ pub(crate) const AGAIN: &str =
 
 /// Opens streams to other gateways; the handshake is done, the next bytes are the peer's.
 pub(crate) trait Dial: Send + Sync + 'static {
-    /// Opens a stream of this class to this host.
+    /// Opens a stream of this class to this host. [`io::ErrorKind::PermissionDenied`] says that the host is there and knows
+    /// this one as no member.
     fn open(
         &self,
         host: HostId,

@@ -22,7 +22,7 @@ use tokio::time::Instant;
 
 pub(crate) use work::{Step, Work, replacement, unnamed};
 
-use crate::{place, raft::View};
+use crate::{place, raft::View, state::State};
 
 /// The pause after the first failure of a work; it doubles with each further one. What fails here is an image that
 /// cannot be pulled, a full disk, a Podman or an agent that is away: short enough that nobody waits for us after the
@@ -160,9 +160,9 @@ impl Reconciler {
     /// Looks at everything once. What the plan begins counts as under way from now on.
     pub(crate) fn look(&mut self, seen: &Seen<'_>) -> Plan {
         let mut plan = Plan::default();
-        let Some(cluster) = seen.view.state.cluster() else {
+        if seen.view.state.cluster().is_none() {
             return plan;
-        };
+        }
         // A host that was removed keeps what it runs: its units are its administrator's now.
         if seen.view.state.is_without(seen.host) {
             return plan;
@@ -205,7 +205,7 @@ impl Reconciler {
                 now: seen.now,
                 applied: seen.view.applied,
                 wanted: wanted.get(name).copied(),
-                disk: disk(name, cluster, unit),
+                disk: disk(name, &seen.view.state, unit),
                 unit,
             };
             let memory = self.memory.entry(name.to_owned()).or_default();
@@ -333,7 +333,8 @@ impl Failures {
     }
 }
 
-fn disk(name: &str, cluster: ClusterId, unit: Option<&UnitState>) -> Disk {
+/// What lies on the disk. A unit that was made before a recovery is this cluster's.
+fn disk(name: &str, state: &State, unit: Option<&UnitState>) -> Disk {
     let Some(unit) = unit.filter(|unit| !unit.kube.is_empty()) else {
         return Disk::Nothing;
     };
@@ -342,7 +343,9 @@ fn disk(name: &str, cluster: ClusterId, unit: Option<&UnitState>) -> Disk {
             workload,
             cluster: other,
             ..
-        }) if workload == name && other != cluster => Disk::Other(other),
+        }) if workload == name && state.cluster() != Some(other) && !state.was(other) => {
+            Disk::Other(other)
+        }
         Some(Quadlet {
             workload,
             revision,

@@ -7,6 +7,7 @@
 mod access;
 mod apply;
 mod policy;
+mod recover;
 mod snapshot;
 
 use std::{collections::BTreeMap, sync::Arc};
@@ -104,6 +105,8 @@ pub(crate) struct State {
     users: Arc<BTreeMap<String, UserRecord>>,
     audit: QueueSync<Arc<AuditRecord>>,
     policy: Option<Arc<PolicyRecord>>,
+    /// The clusters that this one was recovered from, the latest last.
+    former: Arc<[ClusterId]>,
 }
 
 impl State {
@@ -128,7 +131,8 @@ impl State {
                 token,
                 secret_hash,
                 host,
-            } => self.admit(at_ms, token, secret_hash, host),
+                replaces,
+            } => self.admit(at_ms, (token, secret_hash), host, *replaces),
             Change::PutHost(host) => self.put_host(host),
             Change::RemoveHost { host } => self.remove_host(*host),
             Change::RevokeToken { token } => self.revoke_token(token),

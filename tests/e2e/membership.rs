@@ -134,6 +134,59 @@ fn a_host_that_is_removed_while_it_is_off_hears_of_it_and_comes_back_with_a_toke
 }
 
 #[test]
+fn a_host_that_lost_its_disk_comes_back_in_its_old_place_and_the_old_disk_opens_nothing() {
+    const AGENT: &str = "/usr/libexec/beemesh/beemesh-agent";
+    let cluster = Cluster::formed("replaced", 3);
+    let [h1, h2, h3] = [cluster.host(1), cluster.host(2), cluster.host(3)];
+    let _ = h1.beemesh(&["host", "label", "h3", "disk=ssd"]).ok();
+    let answer = h1.apply(&pod("web", "here"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let id = |host: &Host| host.status()["id"].as_str().unwrap().to_owned();
+    let old = id(h3);
+    // The old disk lies in a drawer.
+    let off = "systemctl stop beemesh-gateway beemesh-agent.socket beemesh-agent";
+    let _ = h3
+        .sh(&format!("{off} && cp -a /var/lib/beemesh /root/old"))
+        .ok();
+    let _ = h3.run(&[AGENT, "purge", "--yes"]).ok();
+    cluster.agree_on(&[h1, h2], 2, 3);
+    start_agent(h3);
+    let new = id(h3);
+    assert!(new != old);
+
+    let (_, token) = create(h1);
+    for (args, words) in [
+        (&["join", &token][..], "--replace h3"),
+        (&["join", &token, "--replace", "h9"], "no host `h9`"),
+        (&["join", &token, "--replace", "h2"], "h2 is reachable"),
+    ] {
+        let refused = h3.beemesh(args);
+        assert!(
+            refused.code == 1 && refused.err.contains(words),
+            "{refused}"
+        );
+    }
+    let _ = h3.beemesh(&["join", &token, "--replace", "h3"]).ok();
+    cluster.ready();
+    let shown = h1.beemesh(&["host", "show", "h3", "-o", "json"]).json();
+    assert_eq!(shown["labels"]["disk"], "ssd", "{shown}");
+    assert_eq!(shown["id"], new.as_str(), "{shown}");
+    let status = h2.status();
+    assert_eq!(status["hosts"]["total"], 3, "{status}");
+    cluster.running("web", 1, &[h3]);
+
+    // The old disk, with its key and its log.
+    let swap = "mv /var/lib/beemesh /root/new && mv /root/old /var/lib/beemesh";
+    let _ = h3
+        .sh(&format!("{off} && {swap} && systemctl start beemesh-agent"))
+        .ok();
+    says_that_it_is_removed(h3);
+    assert_eq!(id(h3), old);
+    cluster.agree_on(&[h1, h2], 2, 3);
+    assert_eq!(h1.status()["hosts"]["total"], 3);
+}
+
+#[test]
 fn a_host_with_a_new_address_is_found_again_also_by_who_was_off_meanwhile() {
     let cluster = Cluster::formed("readdressed", 3);
     let [h1, h2, h3] = [cluster.host(1), cluster.host(2), cluster.host(3)];

@@ -316,6 +316,7 @@ async fn a_stranger_may_apply_and_nothing_else() {
             secret: [3; 32],
             name: "s".to_owned(),
             addresses: s.addresses.clone(),
+            replace: None,
         };
         let join = |id| ToAgent::Request {
             id,

@@ -14,7 +14,7 @@ use std::{
 
 use beemesh_protocol::{
     HostId,
-    mesh::{JOIN_PROTOCOL, STREAM_PROTOCOL},
+    mesh::{JOIN_PROTOCOL, NOT_A_MEMBER, STREAM_PROTOCOL},
 };
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
@@ -389,9 +389,7 @@ impl ConnectionHandler for Door {
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info, .. }) => {
                 let reason = match error {
                     StreamUpgradeError::Timeout => "it did not answer in time".to_owned(),
-                    StreamUpgradeError::NegotiationFailed => {
-                        "it does not regard this host as a member".to_owned()
-                    }
+                    StreamUpgradeError::NegotiationFailed => NOT_A_MEMBER.to_owned(),
                     StreamUpgradeError::Io(error) => format!("the connection failed: {error}"),
                     StreamUpgradeError::Apply(never) => match never {},
                 };

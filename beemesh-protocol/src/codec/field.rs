@@ -37,6 +37,7 @@ impl<T: 'static> Slot for WIPOffset<T> {
     }
 }
 
+/// A table or vector that may be missing.
 impl<T: 'static> Slot for Option<WIPOffset<T>> {
     type Arg<'x> = Self;
     fn arg(&self) -> Self {
@@ -197,6 +198,20 @@ impl Field for Vec<HostId> {
     fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError> {
         let items = got.ok_or(DecodeError::Missing(name))?;
         Ok(items.iter().map(HostId::from_struct).collect())
+    }
+}
+
+/// None are no list, which is what older versions write.
+impl Field for Vec<ClusterId> {
+    type Slot = Option<WIPOffset<Vector<'static, fb::Bytes16>>>;
+    type Got<'a> = Option<Vector<'a, fb::Bytes16>>;
+    fn put(&self, to: &mut Builder) -> Self::Slot {
+        let items: Vec<_> = self.iter().map(Fixed::to_struct).collect();
+        (!items.is_empty()).then(|| to.create_vector(&items))
+    }
+    fn take(got: Self::Got<'_>, _name: &'static str) -> Result<Self, DecodeError> {
+        let items = got.into_iter().flatten();
+        Ok(items.map(ClusterId::from_struct).collect())
     }
 }
 

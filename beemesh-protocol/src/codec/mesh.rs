@@ -5,7 +5,7 @@
 use flatbuffers::WIPOffset;
 
 use super::{Builder, DecodeError, Field, Slot, Wire, fb, messages, table, table_field, union};
-use crate::mesh::{JoinAnswer, JoinRequest, StreamOpening};
+use crate::mesh::{JoinAnswer, JoinRequest, Replace, StreamOpening};
 
 messages! {
     StreamOpening, "BMso";
@@ -15,7 +15,11 @@ messages! {
 
 table! { StreamOpening = StreamOpening(StreamOpeningArgs) "stream_opening" { class } }
 
-table! { JoinRequest = JoinRequest(JoinRequestArgs) "join_request" { cluster, token, secret, name, addresses } }
+table! { Replace = JoinReplace(JoinReplaceArgs) "join_replace" { name, token } }
+
+table! { JoinRequest = JoinRequest(JoinRequestArgs) "join_request" {
+    cluster, token, secret, name, addresses, replace
+} }
 
 union! { JoinAnswer = JoinAnswer(JoinAnswerArgs, JoinAnswerBody) "join_answer"
     record Admitted { cluster, members } = JoinAdmitted(JoinAdmittedArgs) body_as_admitted;

@@ -76,7 +76,7 @@ union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record Apply { manifest, objects, policy } = ChangeApply(ChangeApplyArgs) body_as_apply;
     record DeleteWorkload { workload } = ChangeDeleteWorkload(ChangeDeleteWorkloadArgs) body_as_delete_workload;
     record DeleteManifest { manifest } = ChangeDeleteManifest(ChangeDeleteManifestArgs) body_as_delete_manifest;
-    record Admit { token, secret_hash, host } = ChangeAdmit(ChangeAdmitArgs) body_as_admit;
+    record Admit { token, secret_hash, host, replaces } = ChangeAdmit(ChangeAdmitArgs) body_as_admit;
     record RemoveHost { host } = ChangeRemoveHost(ChangeRemoveHostArgs) body_as_remove_host;
     record RevokeToken { token } = ChangeRevokeToken(ChangeRevokeTokenArgs) body_as_revoke_token;
     record LabelHost { host, set, remove } = ChangeLabelHost(ChangeLabelHostArgs) body_as_label_host;
@@ -98,5 +98,5 @@ table! { ManifestRecord = ManifestRecord(ManifestRecordArgs) "manifest_record" {
 table! { PolicyRecord = PolicyRecord(PolicyRecordArgs) "policy_record" { version, index, at_ms, document } }
 
 table! { Snapshot = Snapshot(SnapshotArgs) "snapshot" {
-    cluster, hosts, manifests, workloads, tokens, access, policy
+    cluster, hosts, manifests, workloads, tokens, access, policy, former
 } }

@@ -3168,6 +3168,119 @@ impl ::core::fmt::Debug for StreamOpening<'_> {
       ds.finish()
   }
 }
+pub enum JoinReplaceOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct JoinReplace<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for JoinReplace<'a> {
+  type Inner = JoinReplace<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> JoinReplace<'a> {
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
+  pub const VT_TOKEN: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    JoinReplace { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args JoinReplaceArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<JoinReplace<'bldr>> {
+    let mut builder = JoinReplaceBuilder::new(_fbb);
+    if let Some(x) = args.token { builder.add_token(x); }
+    if let Some(x) = args.name { builder.add_name(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn name(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(JoinReplace::VT_NAME, None)}
+  }
+  #[inline]
+  pub fn token(&self) -> Option<&'a Bytes8> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes8>(JoinReplace::VT_TOKEN, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for JoinReplace<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
+     .visit_field::<Bytes8>("token", Self::VT_TOKEN, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct JoinReplaceArgs<'a> {
+    pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub token: Option<&'a Bytes8>,
+}
+impl<'a> Default for JoinReplaceArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    JoinReplaceArgs {
+      name: None,
+      token: None,
+    }
+  }
+}
+
+pub struct JoinReplaceBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> JoinReplaceBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(JoinReplace::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_token(&mut self, token: &Bytes8) {
+    self.fbb_.push_slot_always::<&Bytes8>(JoinReplace::VT_TOKEN, token);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> JoinReplaceBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    JoinReplaceBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<JoinReplace<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for JoinReplace<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("JoinReplace");
+      ds.field("name", &self.name());
+      ds.field("token", &self.token());
+      ds.finish()
+  }
+}
 pub enum JoinRequestOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -3189,6 +3302,7 @@ impl<'a> JoinRequest<'a> {
   pub const VT_SECRET: ::flatbuffers::VOffsetT = 8;
   pub const VT_NAME: ::flatbuffers::VOffsetT = 10;
   pub const VT_ADDRESSES: ::flatbuffers::VOffsetT = 12;
+  pub const VT_REPLACE: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -3200,6 +3314,7 @@ impl<'a> JoinRequest<'a> {
     args: &'args JoinRequestArgs<'args>
   ) -> ::flatbuffers::WIPOffset<JoinRequest<'bldr>> {
     let mut builder = JoinRequestBuilder::new(_fbb);
+    if let Some(x) = args.replace { builder.add_replace(x); }
     if let Some(x) = args.addresses { builder.add_addresses(x); }
     if let Some(x) = args.name { builder.add_name(x); }
     if let Some(x) = args.secret { builder.add_secret(x); }
@@ -3244,6 +3359,13 @@ impl<'a> JoinRequest<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(JoinRequest::VT_ADDRESSES, None)}
   }
+  #[inline]
+  pub fn replace(&self) -> Option<JoinReplace<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<JoinReplace>>(JoinRequest::VT_REPLACE, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for JoinRequest<'_> {
@@ -3257,6 +3379,7 @@ impl ::flatbuffers::Verifiable for JoinRequest<'_> {
      .visit_field::<Bytes32>("secret", Self::VT_SECRET, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("addresses", Self::VT_ADDRESSES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<JoinReplace>>("replace", Self::VT_REPLACE, false)?
      .finish();
     Ok(())
   }
@@ -3267,6 +3390,7 @@ pub struct JoinRequestArgs<'a> {
     pub secret: Option<&'a Bytes32>,
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub addresses: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub replace: Option<::flatbuffers::WIPOffset<JoinReplace<'a>>>,
 }
 impl<'a> Default for JoinRequestArgs<'a> {
   #[inline]
@@ -3277,6 +3401,7 @@ impl<'a> Default for JoinRequestArgs<'a> {
       secret: None,
       name: None,
       addresses: None,
+      replace: None,
     }
   }
 }
@@ -3307,6 +3432,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> JoinRequestBuilder<'a, 'b, A>
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(JoinRequest::VT_ADDRESSES, addresses);
   }
   #[inline]
+  pub fn add_replace(&mut self, replace: ::flatbuffers::WIPOffset<JoinReplace<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<JoinReplace>>(JoinRequest::VT_REPLACE, replace);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> JoinRequestBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     JoinRequestBuilder {
@@ -3329,6 +3458,7 @@ impl ::core::fmt::Debug for JoinRequest<'_> {
       ds.field("secret", &self.secret());
       ds.field("name", &self.name());
       ds.field("addresses", &self.addresses());
+      ds.field("replace", &self.replace());
       ds.finish()
   }
 }
@@ -8497,6 +8627,7 @@ impl<'a> ChangeAdmit<'a> {
   pub const VT_TOKEN: ::flatbuffers::VOffsetT = 4;
   pub const VT_SECRET_HASH: ::flatbuffers::VOffsetT = 6;
   pub const VT_HOST: ::flatbuffers::VOffsetT = 8;
+  pub const VT_REPLACES: ::flatbuffers::VOffsetT = 10;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -8508,6 +8639,7 @@ impl<'a> ChangeAdmit<'a> {
     args: &'args ChangeAdmitArgs<'args>
   ) -> ::flatbuffers::WIPOffset<ChangeAdmit<'bldr>> {
     let mut builder = ChangeAdmitBuilder::new(_fbb);
+    if let Some(x) = args.replaces { builder.add_replaces(x); }
     if let Some(x) = args.host { builder.add_host(x); }
     if let Some(x) = args.secret_hash { builder.add_secret_hash(x); }
     if let Some(x) = args.token { builder.add_token(x); }
@@ -8536,6 +8668,13 @@ impl<'a> ChangeAdmit<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Host>>(ChangeAdmit::VT_HOST, None)}
   }
+  #[inline]
+  pub fn replaces(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(ChangeAdmit::VT_REPLACES, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ChangeAdmit<'_> {
@@ -8547,6 +8686,7 @@ impl ::flatbuffers::Verifiable for ChangeAdmit<'_> {
      .visit_field::<Bytes8>("token", Self::VT_TOKEN, false)?
      .visit_field::<Bytes32>("secret_hash", Self::VT_SECRET_HASH, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Host>>("host", Self::VT_HOST, false)?
+     .visit_field::<Bytes32>("replaces", Self::VT_REPLACES, false)?
      .finish();
     Ok(())
   }
@@ -8555,6 +8695,7 @@ pub struct ChangeAdmitArgs<'a> {
     pub token: Option<&'a Bytes8>,
     pub secret_hash: Option<&'a Bytes32>,
     pub host: Option<::flatbuffers::WIPOffset<Host<'a>>>,
+    pub replaces: Option<&'a Bytes32>,
 }
 impl<'a> Default for ChangeAdmitArgs<'a> {
   #[inline]
@@ -8563,6 +8704,7 @@ impl<'a> Default for ChangeAdmitArgs<'a> {
       token: None,
       secret_hash: None,
       host: None,
+      replaces: None,
     }
   }
 }
@@ -8585,6 +8727,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeAdmitBuilder<'a, 'b, A>
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Host>>(ChangeAdmit::VT_HOST, host);
   }
   #[inline]
+  pub fn add_replaces(&mut self, replaces: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(ChangeAdmit::VT_REPLACES, replaces);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeAdmitBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ChangeAdmitBuilder {
@@ -8605,6 +8751,7 @@ impl ::core::fmt::Debug for ChangeAdmit<'_> {
       ds.field("token", &self.token());
       ds.field("secret_hash", &self.secret_hash());
       ds.field("host", &self.host());
+      ds.field("replaces", &self.replaces());
       ds.finish()
   }
 }
@@ -11143,6 +11290,7 @@ impl<'a> Snapshot<'a> {
   pub const VT_TOKENS: ::flatbuffers::VOffsetT = 12;
   pub const VT_ACCESS: ::flatbuffers::VOffsetT = 14;
   pub const VT_POLICY: ::flatbuffers::VOffsetT = 16;
+  pub const VT_FORMER: ::flatbuffers::VOffsetT = 18;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -11154,6 +11302,7 @@ impl<'a> Snapshot<'a> {
     args: &'args SnapshotArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Snapshot<'bldr>> {
     let mut builder = SnapshotBuilder::new(_fbb);
+    if let Some(x) = args.former { builder.add_former(x); }
     if let Some(x) = args.policy { builder.add_policy(x); }
     if let Some(x) = args.access { builder.add_access(x); }
     if let Some(x) = args.tokens { builder.add_tokens(x); }
@@ -11214,6 +11363,13 @@ impl<'a> Snapshot<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<PolicyRecord>>(Snapshot::VT_POLICY, None)}
   }
+  #[inline]
+  pub fn former(&self) -> Option<::flatbuffers::Vector<'a, Bytes16>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Bytes16>>>(Snapshot::VT_FORMER, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Snapshot<'_> {
@@ -11229,6 +11385,7 @@ impl ::flatbuffers::Verifiable for Snapshot<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<TokenRecord>>>>("tokens", Self::VT_TOKENS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Access>>("access", Self::VT_ACCESS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<PolicyRecord>>("policy", Self::VT_POLICY, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Bytes16>>>("former", Self::VT_FORMER, false)?
      .finish();
     Ok(())
   }
@@ -11241,6 +11398,7 @@ pub struct SnapshotArgs<'a> {
     pub tokens: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<TokenRecord<'a>>>>>,
     pub access: Option<::flatbuffers::WIPOffset<Access<'a>>>,
     pub policy: Option<::flatbuffers::WIPOffset<PolicyRecord<'a>>>,
+    pub former: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Bytes16>>>,
 }
 impl<'a> Default for SnapshotArgs<'a> {
   #[inline]
@@ -11253,6 +11411,7 @@ impl<'a> Default for SnapshotArgs<'a> {
       tokens: None,
       access: None,
       policy: None,
+      former: None,
     }
   }
 }
@@ -11291,6 +11450,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SnapshotBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<PolicyRecord>>(Snapshot::VT_POLICY, policy);
   }
   #[inline]
+  pub fn add_former(&mut self, former: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Bytes16>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Snapshot::VT_FORMER, former);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SnapshotBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SnapshotBuilder {
@@ -11315,6 +11478,7 @@ impl ::core::fmt::Debug for Snapshot<'_> {
       ds.field("tokens", &self.tokens());
       ds.field("access", &self.access());
       ds.field("policy", &self.policy());
+      ds.field("former", &self.former());
       ds.finish()
   }
 }

@@ -11,7 +11,7 @@ use beemesh_protocol::{
         Class, Done, FromAgent, Member, Opened, Opening, Report, Request, ToAgent, UnitFiles,
         UnitState, Welcome,
     },
-    mesh::{Contact, JoinAnswer, JoinRequest, StreamOpening},
+    mesh::{Contact, JoinAnswer, JoinRequest, NO_TOKEN, Replace, StreamOpening},
     peer::{self, Action, Committed, Effect, HostReport, Outcome, Phase, Refusal, WorkloadReport},
     raft::{
         self, Entry, LogId, Membership, Payload, SnapshotFile, SnapshotHead, SnapshotMeta,
@@ -68,10 +68,17 @@ pub(crate) fn cases() -> Vec<Case> {
         StreamOpening, "stream_opening":
             [Class::Raft, Class::Snapshot, Class::Peer, Class::Api].map(|class| StreamOpening { class });
         JoinRequest, "join_request": [join_request()];
+        JoinRequest, "join_replacing": [JoinRequest {
+            token: NO_TOKEN, replace: Some(Replace { name: "h2".into(), token: [6; 8] }), ..join_request()
+        }];
         JoinAnswer, "join_answer": [admitted(), JoinAnswer::Refused { reason: "expired".into() }, JoinAnswer::Stranger];
         Command, "command": changes().map(|change| Command { at_ms: 1_800_000_000_000, change, origin: None });
         Command, "command_by": access::changes().map(|change| Command { change, origin: Some(access::origin()), ..command() });
         Snapshot, "snapshot_access": access::records().map(|access| Snapshot { access: Some(access), ..snapshot() });
+        Command, "command_admit_replacing": [Change::Admit {
+            token: [6; 8], secret_hash: [5; 32], host: member_host(), replaces: Some(host(2)),
+        }].map(|change| Command::unasked(1_800_000_000_000, change));
+        Snapshot, "snapshot_recovered": [Snapshot { former: vec![ClusterId([8; 16]), ClusterId([9; 16])], ..snapshot() }];
         Snapshot, "snapshot": [Snapshot::default(), snapshot()];
         Command, "policy_command": policy::changes().map(|change| Command::unasked(1, change));
         Snapshot, "policy_snapshot": [Snapshot { policy: Some(policy::record()), ..snapshot() }];
@@ -218,6 +225,7 @@ pub(crate) fn join_request() -> JoinRequest {
         secret: [5; 32],
         name: "h2".into(),
         addresses: addresses(),
+        replace: None,
     }
 }
 
@@ -421,6 +429,7 @@ fn changes() -> [Change; 11] {
             token: [6; 8],
             secret_hash: [5; 32],
             host: member_host(),
+            replaces: None,
         },
         Change::PutHost(member_host()),
         Change::RemoveHost { host: host(2) },
@@ -465,6 +474,7 @@ fn snapshot() -> Snapshot {
         tokens: vec![token_record()],
         access: None,
         policy: None,
+        former: vec![],
     }
 }
 

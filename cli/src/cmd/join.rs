@@ -24,7 +24,7 @@ const CATCH_UP_TIME_MAX: Duration = Duration::from_secs(120);
 /// Between two looks at the status.
 const LOOK: Duration = Duration::from_millis(100);
 /// With so many voters a new host stays a learner.
-const VOTERS_MAX: usize = 5;
+pub(super) const VOTERS_MAX: usize = 5;
 
 pub(super) async fn run(client: &Client, args: Join) -> Result<(), Trouble> {
     let token = if args.token == "-" {
@@ -39,9 +39,12 @@ pub(super) async fn run(client: &Client, args: Join) -> Result<(), Trouble> {
         Trouble::usage(format!("join: {error}"))
             .hint("`beemesh token create` on a member prints a token")
     })?;
+    let body = JoinBody {
+        token,
+        advertise: args.advertise,
+        replace: args.replace,
+    };
     let mut live = Live::new();
-    let advertise = args.advertise;
-    let body = JoinBody { token, advertise };
     let ask = Ask::post_json("/v1/join", &body)?.extra(ASK_TIME_MAX);
     let joining = {
         let mut answer = std::pin::pin!(client.json::<Joining>(&ask));

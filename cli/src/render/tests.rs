@@ -222,7 +222,7 @@ fn hosts_manifests_and_the_status_fit_on_a_screen() {
          quorum      no: 2 of 3 voters reachable, which have no leader now\n\
          hosts       2/4 reachable, missing: h3, h6\n\
          voters      h1, h2, h3\n\
-         meanwhile   workloads keep running and start again after a reboot; `--stale` shows what this host knows; nothing can be changed\n\
+         meanwhile   workloads keep running and start again after a reboot; `--stale` shows what this host knows; nothing can be changed; if so many hosts are lost for good, `beemesh-agent recover` on one that is left is the last resort\n\
          learners    h6\n\
          workloads   1/2 healthy\n\
          applied     log index 12\n\

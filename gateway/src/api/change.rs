@@ -224,7 +224,7 @@ pub(super) async fn join(
     let JoinStarted { cluster, members } = shared
         .gateway
         .joiner
-        .join(token, &body.advertise)
+        .join(token, &body.advertise, body.replace)
         .await
         .map_err(not_joined)?;
     let members = members.into_iter().map(|member| member.name).collect();

@@ -74,6 +74,11 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, message)
     }
 
+    /// What failed, in words.
+    pub(super) fn message(&self) -> String {
+        self.failure.message.clone()
+    }
+
     /// What to do about it.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.failure.hint = hint.into();

@@ -4,6 +4,7 @@
 //! shapes of [`beemesh_protocol::api`], and whether a change has arrived wherever it should.
 
 mod members;
+mod recovery;
 
 use std::{collections::BTreeSet, sync::Arc};
 

@@ -26,7 +26,7 @@ pub(super) enum Needs {
 pub(super) fn needs(method: &Method, route: &str) -> Needs {
     let reads = method == Method::GET || method == Method::HEAD;
     let role = match route {
-        "/v1/join" => return Needs::Local,
+        "/v1/join" | "/v1/recovery" | "/v1/key" => return Needs::Local,
         // The Secrets are in it, and a token is membership.
         "/v1/backup" | "/v1/tokens" | "/v1/users" => Role::Admin,
         "/healthz"

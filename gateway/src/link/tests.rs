@@ -403,6 +403,7 @@ async fn an_application_reaches_the_gateway_and_its_answer_the_agent() {
         secret: [2; 32],
         name: "h9".into(),
         addresses: vec!["/ip4/192.0.2.9/udp/4701/quic-v1".into()],
+        replace: None,
     };
     say(
         &mut control,

@@ -202,7 +202,8 @@ impl Node {
                 let request = RequestBody::Propose { commands, term };
                 match self.inner.peers.ask(leader, request).await {
                     Ok(ReplyBody::Committed(committed)) => Attempt::Done(committed),
-                    Ok(ReplyBody::NotLeader(_)) | Err(CallError::Unreachable { .. }) => {
+                    Ok(ReplyBody::NotLeader(_))
+                    | Err(CallError::Unreachable { .. } | CallError::Stranger(_)) => {
                         Attempt::Refused
                     }
                     Ok(_) | Err(CallError::Lost { .. }) => {

@@ -22,7 +22,7 @@ use tokio::{
     time::{Instant, sleep_until, timeout, timeout_at},
 };
 
-use self::decide::{Facts, Leader, Next, OLD_PEER_PATIENCE};
+use self::decide::{DOUBT_MAX, Facts, Leader, Next, OLD_PEER_PATIENCE};
 use super::{
     Node, os,
     rpc::CallError,
@@ -51,6 +51,8 @@ struct Heard {
     /// Who last spoke as the leader, and when.
     leader: Option<(HostId, Instant)>,
     voted: Option<Instant>,
+    /// Since when some host knows this one as no member, and this one has no leader.
+    doubted: Option<Instant>,
 }
 
 /// A Raft stream that a host has opened to this one; it ends when this is dropped.
@@ -79,6 +81,18 @@ impl Hearing {
     /// A host has said something as the leader.
     pub(crate) fn leader_spoke(&self, host: HostId) {
         self.heard().leader = Some((host, Instant::now()));
+    }
+
+    /// A host knows this one as no member. Returns whether that still counts: doubts begin once after there was a leader, and
+    /// have an end.
+    fn doubts(&self) -> bool {
+        let mut heard = self.heard();
+        heard.doubted.get_or_insert_with(Instant::now).elapsed() < DOUBT_MAX
+    }
+
+    /// Whether no leader has been heard since the start.
+    fn is_new(&self) -> bool {
+        self.heard().leader.is_none()
     }
 
     /// Whether this leader has said something within this time.
@@ -139,11 +153,14 @@ impl Attempts {
         }
     }
 
-    fn note_leader(&mut self, leader: Option<HostId>, now: Instant) {
-        if self.leader != leader {
+    /// Whether that is news.
+    fn note_leader(&mut self, leader: Option<HostId>, now: Instant) -> bool {
+        let news = self.leader != leader;
+        if news {
             *self = Self::new(now);
             self.leader = leader;
         }
+        news
     }
 }
 
@@ -158,7 +175,10 @@ impl Node {
             let mut attempts = Attempts::new(Instant::now());
             loop {
                 let now = metrics.borrow_and_update().clone();
-                attempts.note_leader(now.current_leader.map(|node| node.0), Instant::now());
+                let leader = now.current_leader.map(|node| node.0);
+                if attempts.note_leader(leader, Instant::now()) && leader.is_some() {
+                    node.inner.hearing.heard().doubted = None;
+                }
                 let facts = Facts {
                     asked: attempts.asked,
                     since: attempts.since,
@@ -211,6 +231,7 @@ impl Node {
             }),
             since: Instant::now(),
             voted: heard.voted,
+            doubted: heard.doubted,
             asked: None,
         }
     }
@@ -247,7 +268,10 @@ impl Node {
         drop(timeout(ELECTION_MAX, decided).await);
     }
 
+    /// Whether a majority would vote for this host, and nobody says that it is no member. Where a leader is missed, the first
+    /// majority is enough; a host that has just started, or has been alone for long, hears all that are there.
     async fn majority_agrees(&self, metrics: &ServerMetrics, old_peers: bool) -> bool {
+        let all = old_peers || self.inner.hearing.is_new();
         let last = self.inner.log.last().as_ref().map(log_id_out);
         let membership = metrics.membership_config.membership();
         let mut agree = BTreeSet::from([NodeId(self.inner.host)]);
@@ -264,7 +288,8 @@ impl Node {
             .collect();
         let deadline = Instant::now() + ANSWER_MAX;
         loop {
-            if is_majority(membership, |node| agree.contains(node)) {
+            let majority = is_majority(membership, |node| agree.contains(node));
+            if majority && !all {
                 return true;
             }
             match timeout_at(deadline, answers.next()).await {
@@ -272,8 +297,14 @@ impl Node {
                 Ok(Some((node, Err(CallError::Lost { .. })))) if old_peers => {
                     agree.insert(node);
                 }
+                Ok(Some((host, Err(CallError::Stranger(_))))) => {
+                    if self.inner.hearing.doubts() {
+                        tracing::info!(%host, "no election yet: a host knows this one as no member");
+                        return false;
+                    }
+                }
                 Ok(Some(_)) => {}
-                Ok(None) | Err(_) => return false,
+                Ok(None) | Err(_) => return majority,
             }
         }
     }

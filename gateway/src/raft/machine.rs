@@ -194,7 +194,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
 }
 
 /// The same entry gives the same name everywhere: two snapshots of it hold the same state.
-fn snapshot_id(applied: Option<LogId>) -> String {
+pub(crate) fn snapshot_id(applied: Option<LogId>) -> String {
     applied.map_or_else(
         || "0-0".into(),
         |id| format!("{}-{}", id.leader_id.term, id.index),

@@ -290,8 +290,9 @@ mod tests {
                 secret,
                 name: "h2".into(),
                 addresses: Vec::new(),
+                replace: None,
             };
-            admit(&node, host(2), request)
+            admit(&node, host(2), request, None)
         };
         assert_eq!(ask(NO_TOKEN).await, JoinAnswer::Stranger);
         let early = ask([9; 8]).await;

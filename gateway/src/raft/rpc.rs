@@ -74,6 +74,21 @@ pub(crate) enum CallError {
     /// The stream ended; the request may have been carried out.
     #[error("the stream to {host} ended: {reason}")]
     Lost { host: HostId, reason: String },
+    /// The request was not sent, because the host knows this one as no member.
+    #[error("{0} does not regard this host as a member")]
+    Stranger(HostId),
+}
+
+impl CallError {
+    fn not_opened(host: HostId, error: &io::Error) -> Self {
+        match error.kind() {
+            io::ErrorKind::PermissionDenied => Self::Stranger(host),
+            _ => Self::Unreachable {
+                host,
+                reason: error.to_string(),
+            },
+        }
+    }
 }
 
 type Answer<P> = oneshot::Sender<Result<<P as Protocol>::Reply, CallError>>;
@@ -126,19 +141,15 @@ pub(crate) fn gone(host: HostId) -> CallError {
 
 async fn run<P: Protocol>(dial: Arc<dyn Dial>, host: HostId, mut calls: mpsc::Receiver<Call<P>>) {
     let mut pause = PAUSE_MIN;
-    let mut resting: Option<(Instant, String)> = None;
+    let mut resting: Option<(Instant, CallError)> = None;
     while let Some(call) = calls.recv().await {
-        if let Some((until, reason)) = &resting
+        if let Some((until, error)) = &resting
             && Instant::now() < *until
         {
-            let reason = reason.clone();
-            drop(
-                call.answer
-                    .send(Err(CallError::Unreachable { host, reason })),
-            );
+            drop(call.answer.send(Err(error.clone())));
             continue;
         }
-        let reason = match timeout(DIAL_MAX, dial.open(host, P::CLASS)).await {
+        let error = match timeout(DIAL_MAX, dial.open(host, P::CLASS)).await {
             Ok(Ok(stream)) => {
                 let mut talk = Talk::<P>::new(host);
                 talk.add(call);
@@ -148,28 +159,21 @@ async fn run<P: Protocol>(dial: Arc<dyn Dial>, host: HostId, mut calls: mpsc::Re
                 }
                 tracing::debug!(%host, class = ?P::CLASS, reason, "stream ended");
                 talk.fail(&reason);
-                reason
+                CallError::Unreachable { host, reason }
             }
             Ok(Err(error)) => {
-                let reason = error.to_string();
-                let unreachable = CallError::Unreachable {
-                    host,
-                    reason: reason.clone(),
-                };
-                drop(call.answer.send(Err(unreachable)));
-                reason
+                let error = CallError::not_opened(host, &error);
+                drop(call.answer.send(Err(error.clone())));
+                error
             }
             Err(_) => {
                 let reason = format!("no stream within {DIAL_MAX:?}");
-                let unreachable = CallError::Unreachable {
-                    host,
-                    reason: reason.clone(),
-                };
-                drop(call.answer.send(Err(unreachable)));
-                reason
+                let error = CallError::Unreachable { host, reason };
+                drop(call.answer.send(Err(error.clone())));
+                error
             }
         };
-        resting = Some((Instant::now() + pause, reason));
+        resting = Some((Instant::now() + pause, error));
         pause = (pause * 2).min(PAUSE_MAX);
     }
 }

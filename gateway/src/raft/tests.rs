@@ -92,7 +92,7 @@ impl Dial for Wire {
 
 pub(super) struct Mesh {
     wires: Arc<Wires>,
-    dirs: Vec<TempDir>,
+    pub(super) dirs: Vec<TempDir>,
     disks: Vec<Held>,
 }
 

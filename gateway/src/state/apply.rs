@@ -366,23 +366,39 @@ impl State {
     pub(super) fn admit(
         &mut self,
         at_ms: u64,
-        token: &[u8; 8],
-        secret_hash: &[u8; 32],
+        (token, secret_hash): (&[u8; 8], &[u8; 32]),
         host: &Host,
+        replaces: Option<HostId>,
     ) -> Change {
         // The mesh has proved the applicant's key, so a member that asks again is let in without a second token.
         if self.hosts.contains_key(&host.id) {
+            if let Some(other) = replaces.and_then(|lost| self.hosts.get(&lost)) {
+                return Err(refused(format!(
+                    "{} is a member already and takes nobody's place: `beemesh host remove {}` takes the other one out",
+                    host.name, other.name
+                )));
+            }
             self.put_host(host)?;
             return Ok(Outcome::Admitted(self.members()));
         }
         if !self.admits(token, secret_hash, at_ms) {
             return Err(refused(NO_SUCH_TOKEN));
         }
-        self.check_host(host)?;
+        let mut host = host.clone();
+        if let Some(lost) = replaces {
+            let lost = self.member(lost)?;
+            host.labels.clone_from(&lost.labels);
+            host.drained = lost.drained;
+        }
+        self.check_host(&host, replaces)?;
         if let Some(record) = Arc::make_mut(&mut self.tokens).get_mut(token) {
             record.uses -= 1;
         }
-        Arc::make_mut(&mut self.hosts).insert(host.id, host.clone());
+        let hosts = Arc::make_mut(&mut self.hosts);
+        if let Some(lost) = replaces {
+            hosts.remove(&lost);
+        }
+        hosts.insert(host.id, host);
         Ok(Outcome::Admitted(self.members()))
     }
 
@@ -395,18 +411,21 @@ impl State {
         }
     }
 
-    fn check_host(&self, host: &Host) -> Change<()> {
-        if let Some(other) = self
-            .hosts
-            .values()
-            .find(|other| other.name == host.name && other.id != host.id)
-        {
+    /// Whether there can be such a host beside the others, of which one may go for it.
+    fn check_host(&self, host: &Host, replaces: Option<HostId>) -> Change<()> {
+        let mut others = self.hosts.values();
+        if let Some(other) = others.find(|other| {
+            other.name == host.name && other.id != host.id && Some(other.id) != replaces
+        }) {
             return Err(refused(format!(
-                "a host named `{}` is a member already ({}): set another `name` in /etc/beemesh/agent.toml.d",
-                host.name, other.id
+                "a host named `{name}` is a member already ({}): set another `name` in /etc/beemesh/agent.toml.d, or join with \
+                 `--replace {name}` if that one is lost and this one takes its place",
+                other.id,
+                name = host.name,
             )));
         }
-        if self.hosts.len() >= HOSTS_MAX && !self.hosts.contains_key(&host.id) {
+        let one_more = !self.hosts.contains_key(&host.id) && replaces.is_none();
+        if self.hosts.len() >= HOSTS_MAX && one_more {
             return Err(refused(format!(
                 "the cluster has {HOSTS_MAX} hosts, which is the most"
             )));
@@ -416,7 +435,7 @@ impl State {
 
     pub(super) fn put_host(&mut self, host: &Host) -> Change {
         self.member(host.id)?;
-        self.check_host(host)?;
+        self.check_host(host, None)?;
         let member = self.member(host.id)?;
         member.name.clone_from(&host.name);
         member.addresses.clone_from(&host.addresses);

@@ -42,6 +42,7 @@ impl State {
                 audit: self.audit.iter().map(|one| (**one).clone()).collect(),
             }),
             policy: self.policy.as_deref().cloned(),
+            former: self.former.to_vec(),
         }
     }
 
@@ -102,6 +103,7 @@ impl State {
             users: Arc::new(users.collect()),
             audit: access::trail(audit),
             policy: snapshot.policy.map(Arc::new),
+            former: snapshot.former.into(),
         }
     }
 }

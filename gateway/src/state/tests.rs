@@ -266,6 +266,7 @@ fn a_token_admits_as_often_as_it_says_and_members_need_none() {
                     token: [7; 8],
                     secret_hash: [hash; 32],
                     host,
+                    replaces: None,
                 },
             ),
         )
@@ -285,6 +286,63 @@ fn a_token_admits_as_often_as_it_says_and_members_need_none() {
         matches!(ask(500, 8, host(2, "h2")), Outcome::Admitted(_)),
         "a member asks again"
     );
+}
+
+#[test]
+fn a_new_host_takes_the_place_of_a_lost_one_in_one_change() {
+    let mut state = founded();
+    let lost = HostId([1; 32]);
+    let token = TokenRecord {
+        id: [7; 8],
+        secret_hash: [8; 32],
+        expires_ms: 100,
+        uses: 1,
+    };
+    let label = Change::LabelHost {
+        host: lost,
+        set: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
+        remove: vec![],
+    };
+    let drain = Change::DrainHost {
+        host: lost,
+        drained: true,
+    };
+    for change in [Change::PutToken(token), label, drain] {
+        assert_eq!(state.apply(2, &at(0, change)), Outcome::Done);
+    }
+    let admit = |hash, replaces| Change::Admit {
+        token: [7; 8],
+        secret_hash: [hash; 32],
+        host: host(2, "h1"),
+        replaces,
+    };
+    let before = state.clone();
+    for (change, words) in [
+        (admit(8, None), "--replace h1"),
+        (admit(9, Some(lost)), "token is unknown"),
+        (admit(8, Some(HostId([3; 32]))), "is not a member"),
+    ] {
+        match state.apply(3, &at(0, change)) {
+            Outcome::Refused(reasons) => {
+                assert!(reasons[0].message.contains(words), "{reasons:?}");
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(state, before, "the token can still be used");
+    // The answer may be lost, so it is asked for twice.
+    for _ in 0..2 {
+        let admitted = state.apply(3, &at(0, admit(8, Some(lost))));
+        assert!(matches!(admitted, Outcome::Admitted(members) if members.len() == 1));
+    }
+    let expected = Host {
+        labels: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
+        drained: true,
+        ..host(2, "h1")
+    };
+    assert_eq!(state.hosts().values().collect::<Vec<_>>(), [&expected]);
+    assert_eq!(state.tokens(50).count(), 0);
+    assert_eq!(admit(8, Some(lost)).since(), Some([0, 2, 0]));
 }
 
 #[test]
@@ -310,6 +368,7 @@ fn a_revoked_token_admits_nobody() {
         token: [7; 8],
         secret_hash: [8; 32],
         host: host(2, "h2"),
+        replaces: None,
     };
     assert!(matches!(state.apply(3, &at(0, admit)), Outcome::Refused(_)));
     assert_eq!(state, State::default());

@@ -68,6 +68,7 @@ pub(in crate::api) fn scene() -> Scene {
         token: [1; 8],
         secret_hash: [2; 32],
         host: host(n),
+        replaces: None,
     };
     let changes = [
         Change::Found {

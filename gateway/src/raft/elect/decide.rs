@@ -29,6 +29,9 @@ const RETRY_GROWTH_MAX: u32 = 5;
 /// A gateway that does not know the question ends the stream. After this long without a leader that counts as a yes:
 /// then plain Raft decides, as among gateways of its version.
 pub(crate) const OLD_PEER_PATIENCE: Duration = Duration::from_secs(3);
+/// A host that another one knows as no member asks for no votes, and gives none, for so long: it may have been cut off by a recovery,
+/// and finds out meanwhile. Whatever it finds, it takes part again then.
+pub(crate) const DOUBT_MAX: Duration = Duration::from_secs(10);
 
 /// What a host knows.
 #[derive(Debug, Clone, Copy)]
@@ -49,6 +52,8 @@ pub(crate) struct Facts {
     pub(crate) since: Instant,
     /// When this host last gave its vote.
     pub(crate) voted: Option<Instant>,
+    /// Since when, and after it last had a leader, it doubts that it is a member.
+    pub(crate) doubted: Option<Instant>,
     /// When it last asked for votes, and how often it has since there was a leader.
     pub(crate) asked: Option<(Instant, u32)>,
 }
@@ -97,7 +102,8 @@ pub(crate) fn next(facts: &Facts, draw: f64) -> Next {
         let pause = RETRY * times.clamp(1, RETRY_GROWTH_MAX);
         at + pause.mul_f64(1.0 + draw)
     });
-    let due = [trusted, again]
+    let sure = facts.doubted.map(|at| at + DOUBT_MAX);
+    let due = [trusted, again, sure]
         .into_iter()
         .flatten()
         .fold(missed, Instant::max);
@@ -125,7 +131,8 @@ pub(crate) fn led(facts: &Facts) -> bool {
 
 /// Whether this host would vote for one whose log ends with `theirs`, its own with `ours`.
 pub(crate) fn would_vote(facts: &Facts, ours: Option<LogId>, theirs: Option<LogId>) -> bool {
-    facts.voter && !led(facts) && theirs >= ours
+    let doubts = facts.doubted.is_some_and(|at| facts.now < at + DOUBT_MAX);
+    facts.voter && !led(facts) && !doubts && theirs >= ours
 }
 
 #[cfg(test)]
@@ -152,6 +159,7 @@ mod tests {
             }),
             since: now,
             voted: None,
+            doubted: None,
             asked: None,
         }
     }
@@ -316,6 +324,16 @@ mod tests {
             leader: None,
             ..follower(now)
         };
+        for (ago, expected) in [(DOUBT_MAX - ms(1), false), (DOUBT_MAX, true)] {
+            let doubting = Facts {
+                doubted: Some(now - ago),
+                since: now - ms(20_000),
+                ..free
+            };
+            assert_eq!(would_vote(&doubting, None, None), expected, "{ago:?}");
+            let asks = next(&doubting, 0.5) == Next::Ask;
+            assert_eq!(asks, expected, "{ago:?}");
+        }
         let logs = [
             (id(2, 5), id(2, 6), true),
             (id(2, 5), id(3, 1), true),

@@ -44,6 +44,7 @@ pub(in crate::raft) fn admit(host: HostId) -> Command {
         token,
         secret_hash,
         host,
+        replaces: None,
     };
     at(0, change)
 }

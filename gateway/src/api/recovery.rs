@@ -1,0 +1,55 @@
+//! Making this host a cluster of its own: what that would lose, and the decision.
+//!
+//! Shell: whether it may be, and what is told about it, is decided by [`super::render`]. Only callers on this host come here.
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::State,
+    http::{Request, StatusCode},
+};
+use beemesh_protocol::api::recovery::{Recovering, Recovery, RecoveryBody};
+
+use super::{
+    ApiError, Shared,
+    change::small_body,
+    request::{Asked, Caller, NoQuery},
+};
+use crate::recover;
+
+/// Never asks another host.
+pub(super) async fn show(State(shared): State<Shared>, _: Asked<NoQuery>) -> Json<Recovery> {
+    Json(look(&shared))
+}
+
+pub(super) async fn decide(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    _: Asked<NoQuery>,
+    request: Request<Body>,
+) -> Result<(StatusCode, Json<Recovering>), ApiError> {
+    let body: RecoveryBody = small_body(request).await?;
+    let recovery = look(&shared);
+    if let Some(obstacle) = recovery.obstacle {
+        return Err(ApiError::conflict(obstacle).hint("`beemesh status` shows the cluster"));
+    }
+    let whole = recovery.cluster.map(|cluster| cluster.to_string());
+    if body.confirm != recovery.confirm && Some(&body.confirm) != whole.as_ref() {
+        return Err(ApiError::bad_request(format!(
+            "`{}` does not name this host's cluster, which is {}",
+            body.confirm, recovery.confirm
+        )));
+    }
+    let cluster = recover::decide(&shared.gateway.joiner)
+        .map_err(|error| ApiError::internal(format!("recover: {error}")))?;
+    tracing::warn!(
+        %cluster, %caller, former = recovery.confirm, term = recovery.last_term, index = recovery.last_index,
+        "recovery decided"
+    );
+    Ok((StatusCode::ACCEPTED, Json(Recovering { cluster })))
+}
+
+fn look(shared: &Shared) -> Recovery {
+    let gateway = &shared.gateway;
+    gateway.scene().recovery(gateway.node.last_entry())
+}

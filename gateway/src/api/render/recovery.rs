@@ -1,0 +1,123 @@
+//! What a cluster of the answering host alone would be, and whether there can be one.
+//!
+//! Pure, like its parent.
+
+use beemesh_protocol::api::recovery::{CutOff, Recovery};
+
+use super::{Scene, names_of, sentence};
+use crate::raft::LastEntry;
+
+/// Digits of the cluster's id that are typed as a confirmation.
+const CONFIRMED_DIGITS: usize = 8;
+
+impl Scene {
+    /// What is known of a recovery; `last` is the last entry of this host's log.
+    pub(in crate::api) fn recovery(&self, last: LastEntry) -> Recovery {
+        let cluster = self.state.cluster();
+        let whole = cluster.map(|cluster| cluster.to_string());
+        let confirm = whole.and_then(|whole| whole.get(..CONFIRMED_DIGITS).map(str::to_owned));
+        let others = self.state.hosts().values();
+        let others = others.filter(|host| host.id != self.host);
+        let mut cut_off: Vec<_> = others
+            .map(|host| CutOff {
+                name: host.name.clone(),
+                id: host.id,
+                reachable: self.reachable.contains(&host.id),
+            })
+            .collect();
+        cut_off.sort_by(|a, b| a.name.cmp(&b.name));
+        Recovery {
+            cluster,
+            confirm: confirm.unwrap_or_default(),
+            host: self.name(self.host),
+            obstacle: self.obstacle(),
+            last_term: last.term,
+            last_index: last.index,
+            committed: self.metrics.committed.max(self.metrics.applied),
+            applied: self.applied,
+            voters: names_of(&self.state, self.metrics.voters.iter()),
+            cut_off,
+        }
+    }
+
+    /// Why there can be no recovery now.
+    fn obstacle(&self) -> Option<String> {
+        let name = self.name(self.host);
+        if self.state.cluster().is_none() {
+            return Some("this host is in no cluster: there is nothing to recover".to_owned());
+        }
+        if self.removed {
+            return Some(format!(
+                "{name} was removed from its cluster: `beemesh join` makes it a member again"
+            ));
+        }
+        if !self.state.hosts().contains_key(&self.host) {
+            return Some("this host is still joining its cluster".to_owned());
+        }
+        let voters = &self.metrics.voters;
+        if self.metrics.quorum {
+            return Some(
+                "the cluster has a quorum: `beemesh host remove` takes out hosts that are lost"
+                    .to_owned(),
+            );
+        }
+        let there = voters.intersection(&self.reachable);
+        let there = names_of(&self.state, there);
+        if there.len() > voters.len() / 2 {
+            return Some(format!(
+                "{} of {} voters are reachable ({}), which is a majority: they will agree on a leader; if one of them never \
+                 will, stop its beemesh-agent first",
+                there.len(),
+                voters.len(),
+                sentence(&there),
+            ));
+        }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use beemesh_protocol::state::Change;
+
+    use super::super::tests::{changed, h, scene};
+    use super::*;
+
+    #[test]
+    fn a_recovery_is_for_a_member_without_a_quorum_and_names_who_is_cut_off() {
+        let last = LastEntry { term: 3, index: 9 };
+        let lost = || {
+            let mut scene = scene();
+            scene.metrics.quorum = false;
+            scene.reachable = [h(1)].into();
+            scene
+        };
+        let recovery = lost().recovery(last);
+        assert_eq!(recovery.obstacle, None);
+        assert_eq!(recovery.confirm, "07070707");
+        let names: Vec<_> = recovery.cut_off.iter().map(|host| &host.name).collect();
+        assert_eq!(names, ["h2", "h3"]);
+        assert_eq!((recovery.last_term, recovery.last_index), (3, 9));
+
+        let mut quorum = lost();
+        quorum.metrics.quorum = true;
+        let mut soon = lost();
+        soon.reachable = [h(1), h(3)].into();
+        let mut removed = lost();
+        removed.removed = true;
+        let mut gone = lost();
+        changed(&mut gone, 9, Change::RemoveHost { host: h(1) });
+        let mut none = lost();
+        none.state = Default::default();
+        for (scene, words) in [
+            (quorum, "has a quorum"),
+            (soon, "2 of 3 voters are reachable (h1 and h3)"),
+            (removed, "was removed"),
+            (gone, "still joining"),
+            (none, "in no cluster"),
+        ] {
+            let obstacle = scene.recovery(last).obstacle.unwrap();
+            assert!(obstacle.contains(words), "{obstacle}");
+        }
+    }
+}

@@ -1,0 +1,49 @@
+//! Makes this host a cluster of its own when the others are lost.
+//!
+//! Shell. [`decide`] remembers the decision durably and has the gateway begin again; [`finish`] carries it out before
+//! consensus is opened, and as often as it is interrupted.
+
+use std::sync::Arc;
+
+use anyhow::Context as _;
+use beemesh_protocol::{ClusterId, HostId};
+
+use crate::{
+    home::{Home, HomeError},
+    join::Joiner,
+    raft,
+};
+
+/// Why nothing was decided.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DecideError {
+    /// There is no id for the new cluster.
+    #[error("draw a cluster id: {0}")]
+    Random(#[from] getrandom::Error),
+    /// It cannot be remembered.
+    #[error("remember the recovery")]
+    Home(#[from] HomeError),
+}
+
+/// Decides that this host goes on alone, as the cluster that is returned.
+pub(crate) fn decide(joiner: &Joiner) -> Result<ClusterId, DecideError> {
+    let mut cluster = [0; 16];
+    getrandom::fill(&mut cluster)?;
+    let cluster = ClusterId(cluster);
+    joiner.home.set_recovering(cluster)?;
+    tracing::warn!(%cluster, "beginning again as a cluster of one");
+    joiner.restart.notify_one();
+    Ok(cluster)
+}
+
+/// Carries out what was decided, if anything was. Raft must not be open.
+pub(crate) async fn finish(home: &Home, host: HostId) -> anyhow::Result<()> {
+    let Some(cluster) = home.recovering()? else {
+        return Ok(());
+    };
+    raft::recover(&home.raft(), Arc::new(raft::System), host, cluster)
+        .await
+        .context("make the log that of a cluster of one")?;
+    home.recovered()?;
+    Ok(())
+}

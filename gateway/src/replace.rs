@@ -1,0 +1,49 @@
+//! A new host that takes the place of a lost one.
+//!
+//! Shell over [`Gateway`]: whether the one can go is decided before anything is proposed, so that a mistake costs no token. The
+//! admission and the removal are one entry of the log.
+
+use beemesh_protocol::{
+    HostId,
+    mesh::{JoinRequest, Replace},
+    state::Host,
+};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::{
+    api::Gateway,
+    join::{ADMIT_MAX, admission, now_ms},
+    state::NO_SUCH_TOKEN,
+};
+
+/// The member whose place the applicant may take; the error is words.
+pub(crate) async fn lost(
+    gateway: &Gateway,
+    applicant: HostId,
+    request: &JoinRequest,
+    replace: &Replace,
+) -> Result<HostId, String> {
+    let confirmed = gateway.node.read_index(Instant::now() + ADMIT_MAX).await;
+    confirmed.map_err(|error| format!("the cluster cannot decide now: {error}"))?;
+    let state = gateway.node.state().borrow().state.clone();
+    // Who has no token learns nothing of the members.
+    let secret_hash = Sha256::digest(request.secret).into();
+    if !state.admits(&replace.token, &secret_hash, now_ms()) {
+        return Err(NO_SUCH_TOKEN.to_owned());
+    }
+    let name = &replace.name;
+    let named = |host: &&Host| host.name == *name || host.id.to_string() == *name;
+    let Some(lost) = state.hosts().values().find(named) else {
+        return Err(format!("there is no host `{name}` to replace"));
+    };
+    if gateway.link.connected().borrow().contains(&lost.id) || lost.id == gateway.host {
+        return Err(format!(
+            "{name} is reachable, so it is not lost: take it out with `beemesh host remove {name}`, or, if it was switched off just \
+             now, try again in half a minute"
+        ));
+    }
+    let change = admission(applicant, request, Some(lost.id));
+    gateway.knows(&change)?;
+    Ok(lost.id)
+}

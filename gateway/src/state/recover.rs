@@ -1,0 +1,87 @@
+//! The state that one host goes on with when it is made a cluster of its own.
+//!
+//! Pure. What was applied stays, with its log indexes, so that what runs needs no new unit. Other members, and tokens that were
+//! made by the cluster that was, do not.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use beemesh_protocol::{ClusterId, state::Host};
+
+use super::State;
+
+/// Recoveries that are remembered. A host that was cut off by an earlier one is answered as a member of a foreign cluster.
+const FORMER_MAX: usize = 16;
+
+impl State {
+    /// This state as that of a new cluster, whose one member is the survivor.
+    pub(crate) fn recovered(&self, cluster: ClusterId, survivor: Host) -> Self {
+        let former = self.former.iter().copied().chain(self.cluster);
+        let former: Vec<_> = former.collect();
+        let forget = former.len().saturating_sub(FORMER_MAX);
+        Self {
+            cluster: Some(cluster),
+            hosts: Arc::new(BTreeMap::from([(survivor.id, survivor)])),
+            tokens: Arc::default(),
+            former: former[forget..].into(),
+            ..self.clone()
+        }
+    }
+
+    /// Whether this cluster was recovered from that one.
+    pub(crate) fn was(&self, cluster: ClusterId) -> bool {
+        self.former.contains(&cluster)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use beemesh_protocol::{
+        HostId,
+        state::{Change, Command, TokenRecord},
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_recovered_cluster_has_one_host_no_tokens_and_a_memory_of_what_it_was() {
+        let host = |number: u8| Host {
+            id: HostId([number; 32]),
+            name: format!("h{number}"),
+            addresses: Vec::new(),
+            labels: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
+            drained: true,
+        };
+        let token = TokenRecord {
+            id: [7; 8],
+            secret_hash: [8; 32],
+            expires_ms: u64::MAX,
+            uses: 3,
+        };
+        let mut state = State::default();
+        for change in [
+            Change::Found {
+                cluster: ClusterId([0; 16]),
+                host: host(1),
+            },
+            Change::PutToken(token),
+            Change::Admit {
+                token: [7; 8],
+                secret_hash: [8; 32],
+                host: host(2),
+                replaces: None,
+            },
+        ] {
+            state.apply(1, &Command::unasked(1, change));
+        }
+        for number in 1..=20 {
+            state = state.recovered(ClusterId([number; 16]), host(2));
+        }
+        assert_eq!(state.cluster(), Some(ClusterId([20; 16])));
+        assert_eq!(state.hosts().values().collect::<Vec<_>>(), [&host(2)]);
+        assert_eq!(state.tokens(1).count(), 0);
+        assert_eq!(State::from_snapshot(state.to_snapshot()), state);
+        for (number, known) in [(3, false), (4, true), (19, true), (20, false)] {
+            assert_eq!(state.was(ClusterId([number; 16])), known, "{number}");
+        }
+    }
+}
