@@ -30,7 +30,7 @@ use crate::{
     dbus::Shown,
     door::{self, Door},
     exchange::{Asked, Exchange},
-    identity::Identity,
+    identity::{self, Identity, IdentityError},
     ipc::{self, IpcEvent},
     mesh::{self, Mesh, MeshEvent},
     notify::{self, Notify},
@@ -48,6 +48,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// The lane of [`Request::Advertise`].
 const ADVERTISE: &str = "/advertise";
+/// The lane of [`Request::UseKey`], which is not the name of a workload.
+const USE_KEY: &str = "/use-key";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -57,6 +59,8 @@ pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) sources: Sources,
     pub(crate) identity: Identity,
+    /// The file that the identity is in.
+    pub(crate) key: PathBuf,
     pub(crate) mesh: mesh::Settings,
     pub(crate) door: door::Settings,
     pub(crate) places: Places,
@@ -76,6 +80,7 @@ struct Agent {
     config: Config,
     sources: Sources,
     identity: Identity,
+    key: PathBuf,
     mesh: Mesh,
     door: Door,
     systemd: Systemd,
@@ -98,6 +103,8 @@ struct Agent {
     on_bus: bool,
     podman_asked: bool,
     ready: bool,
+    /// The host has another key now, which the mesh only takes at a start.
+    renamed: bool,
 }
 
 /// A request on its way.
@@ -170,6 +177,10 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
         }
+        if agent.renamed {
+            tracing::info!("the host has another key: beginning again with it");
+            break;
+        }
     }
     agent.notify.stopping();
     tracing::info!("stopping");
@@ -203,6 +214,7 @@ impl Agent {
             config: settings.config,
             sources: settings.sources,
             identity: settings.identity,
+            key: settings.key,
             listening: mesh.listening(),
             exchange: Exchange::new(mesh.clone()),
             mesh,
@@ -222,6 +234,7 @@ impl Agent {
             on_bus: false,
             podman_asked: false,
             ready: false,
+            renamed: false,
         };
         agent.on_addresses();
         agent.door.keep(agent.config.api_port);
@@ -285,10 +298,18 @@ impl Agent {
             id,
             request,
         } = job;
-        let (systemd, mesh) = (self.systemd.clone(), self.mesh.clone());
+        let (systemd, mesh, key) = (self.systemd.clone(), self.mesh.clone(), self.key.clone());
         let sources = self.sources.clone();
         self.running.spawn(async move {
-            let result = carry_out(systemd, mesh, sources, request).await;
+            let result = match request {
+                Request::MakeKey => keyed(move || identity::make_next(&key))
+                    .await
+                    .map(|host| Done::Key { host }),
+                Request::UseKey { host } => keyed(move || identity::use_next(&key, host))
+                    .await
+                    .map(|()| Done::Key { host }),
+                request => carry_out(systemd, mesh, sources, request).await,
+            };
             Finished {
                 lane,
                 control,
@@ -310,6 +331,10 @@ impl Agent {
         } else if lane == ADVERTISE {
             // The gateway hears of the addresses before it hears that they are kept.
             self.reload();
+        }
+        // [`Request::MakeKey`] gives a key that is not used yet.
+        if let (USE_KEY, Ok(Done::Key { host })) = (lane.as_str(), &result) {
+            self.renamed = *host != self.identity.host;
         }
         // The reply of a request that came on another connection would name another request on this one.
         if self.exchange.control() == Some(control) {
@@ -499,7 +524,18 @@ fn lane(request: &Request) -> &str {
         Request::SyncStorage => "/storage",
         Request::Join { .. } => "/join",
         Request::Advertise { .. } => ADVERTISE,
+        Request::MakeKey => "/key",
+        Request::UseKey { .. } => USE_KEY,
     }
+}
+
+/// Changes the host's keys, which waits for the disk.
+async fn keyed<T: Send + 'static>(
+    change: impl FnOnce() -> Result<T, IdentityError> + Send + 'static,
+) -> Result<T, String> {
+    let changed = tokio::task::spawn_blocking(change).await;
+    let changed = changed.map_err(|error| error.to_string())?;
+    changed.map_err(|error| format!("{:#}", anyhow::Error::from(error)))
 }
 
 async fn advertise(sources: Sources, addresses: Vec<String>) -> Result<Done, String> {
@@ -536,6 +572,9 @@ async fn carry_out(
                 .apply(host, &addresses, &request)
                 .await
                 .map(Done::Joined);
+        }
+        Request::MakeKey | Request::UseKey { .. } => {
+            return Err("the host's keys are none of the mesh's or systemd's".to_owned());
         }
     };
     systemd.carry_out(order).await.map(|()| Done::Done)

@@ -1,4 +1,4 @@
-//! The host's key: made once, kept for ever.
+//! The host's key: made once, and kept until another takes its place.
 //!
 //! Shell: reads and writes one file. The file holds the 32 bytes of an ed25519 secret key and nothing else. A file that
 //! others can read, or that is damaged, is refused: a new key would be another host.
@@ -48,6 +48,8 @@ pub(crate) enum IdentityError {
          restore it from a backup, or remove it and join the cluster as a new host"
     )]
     Damaged { path: PathBuf, length: usize },
+    #[error("{path} is not the key {host}, which was to be the host's next one")]
+    NotNext { path: PathBuf, host: HostId },
 }
 
 /// Reads the key at `path`, or makes it when there is none.
@@ -71,6 +73,47 @@ pub(crate) fn load_or_make(path: &Path) -> Result<Identity, IdentityError> {
         }
         Err(error) => Err(failed(error)),
     }
+}
+
+/// Makes another key beside the one at `path`. One that was made before and is not used yet goes.
+pub(crate) fn make_next(path: &Path) -> Result<HostId, IdentityError> {
+    let next = next(path);
+    let failed = |source| IdentityError::Make {
+        path: next.clone(),
+        source,
+    };
+    let mut secret = [0; SECRET];
+    getrandom::fill(&mut secret).map_err(|error| failed(error.into()))?;
+    make(&next, &secret).map_err(failed)?;
+    let made = read(&next, File::open(&next).map_err(failed)?)?;
+    Ok(made.host)
+}
+
+/// Makes the other key the host's own, from the next start on. Nothing is done when it is that already.
+pub(crate) fn use_next(path: &Path, host: HostId) -> Result<(), IdentityError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |source| IdentityError::Read { path, source }
+    };
+    let own = read(path, File::open(path).map_err(failed(path))?)?;
+    if own.host == host {
+        return Ok(());
+    }
+    let next = next(path);
+    let found = read(&next, File::open(&next).map_err(failed(&next))?)?;
+    if found.host != host {
+        return Err(IdentityError::NotNext { path: next, host });
+    }
+    let folder = path.parent().unwrap_or(path);
+    let renamed = fs::rename(&next, path).and_then(|()| File::open(folder)?.sync_all());
+    renamed.map_err(|source| IdentityError::Make {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn next(path: &Path) -> PathBuf {
+    path.with_extension("next")
 }
 
 fn read(path: &Path, file: File) -> Result<Identity, IdentityError> {
@@ -152,6 +195,61 @@ mod tests {
             let error = load_or_make(&path).unwrap_err().to_string();
             assert!(error.contains("is damaged"), "{length}: {error}");
         }
+    }
+
+    #[test]
+    fn another_key_takes_the_place_of_the_first_when_it_is_the_one_that_was_meant() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("identity");
+        let first = load_or_make(&path).unwrap().host;
+        assert!(matches!(
+            use_next(&path, HostId([1; 32])),
+            Err(IdentityError::Read { .. })
+        ));
+        let unused = make_next(&path).unwrap();
+        let second = make_next(&path).unwrap();
+        assert!(first != second && unused != second);
+        assert!(matches!(
+            use_next(&path, unused),
+            Err(IdentityError::NotNext { .. })
+        ));
+        assert_eq!(load_or_make(&path).unwrap().host, first);
+        for _ in 0..2 {
+            use_next(&path, second).unwrap();
+            assert_eq!(load_or_make(&path).unwrap().host, second);
+        }
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_change_of_keys_that_ends_or_fails_at_any_system_call_leaves_the_old_or_the_new_one() {
+        let key = |folder: &Path| folder.join("identity");
+        at_each_call(
+            |folder| {
+                let old = load_or_make(&key(folder)).unwrap().host;
+                let new = make_next(&key(folder)).unwrap();
+                fs::write(folder.join("known"), format!("{old} {new}")).unwrap();
+            },
+            |folder| {
+                let act = || -> anyhow::Result<()> {
+                    let known = fs::read_to_string(folder.join("known"))?;
+                    let (_, new) = known.split_once(' ').unwrap_or_default();
+                    Ok(use_next(&key(folder), new.parse()?)?)
+                };
+                act().map_err(|error| format!("{error:#}"))
+            },
+            |folder, outcome, words| {
+                let known = fs::read_to_string(folder.join("known")).unwrap();
+                let found = load_or_make(&key(folder)).unwrap().host.to_string();
+                let (old, new) = known.split_once(' ').unwrap();
+                assert!(found == old || found == new, "{words}");
+                if *outcome == Outcome::Done {
+                    assert_eq!(found, new, "{words}");
+                }
+                use_next(&key(folder), new.parse().unwrap()).unwrap();
+                assert_eq!(load_or_make(&key(folder)).unwrap().host.to_string(), new);
+            },
+        );
     }
 
     #[test]

@@ -68,7 +68,8 @@ fn main() -> ExitCode {
 fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
     let sources = Sources::new(&arguments.state, arguments.config.as_deref());
     let config = config::load(&sources, &config::host_name()?).context("read the configuration")?;
-    let identity = identity::load_or_make(&arguments.state.join("identity"))?;
+    let key = arguments.state.join("identity");
+    let identity = identity::load_or_make(&key)?;
     Ok(Settings {
         door: door::Settings {
             listen: arguments.listen,
@@ -82,6 +83,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
         config,
         sources,
         identity,
+        key,
         places: Places {
             units: arguments.units,
             storage: arguments.storage,

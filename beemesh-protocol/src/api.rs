@@ -522,6 +522,15 @@ pub struct Joining {
     pub members: Vec<String>,
 }
 
+/// The answer to `POST /v1/key`: the host has another key, and its gateway begins again with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct KeyChanged {
+    /// The new one.
+    pub id: HostId,
+    /// The one that opens nothing any more.
+    pub old: HostId,
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -130,6 +130,13 @@ pub enum Request {
         /// As text.
         addresses: Vec<String>,
     },
+    /// Makes another key for this host, durably, beside the one it has; answered with [`Done::Key`].
+    MakeKey,
+    /// Makes the key that was made last this host's own. The agent begins again with it, and the old one is gone.
+    UseKey {
+        /// The key, for which there is nothing to do when it is this host's own already.
+        host: HostId,
+    },
 }
 
 /// A workload's Quadlet pair.
@@ -152,6 +159,11 @@ pub enum Done {
     Done,
     /// The member's answer to [`Request::Join`].
     Joined(crate::mesh::JoinAnswer),
+    /// The key that [`Request::MakeKey`] made.
+    Key {
+        /// Its public half.
+        host: HostId,
+    },
 }
 
 /// What the gateway wants shown on its host.

@@ -85,7 +85,7 @@ pub enum Change {
         secret_hash: [u8; 32],
         /// The new host.
         host: Host,
-        /// A member whose place it takes: that one goes, and its labels and its drain stay.
+        /// A member whose place it takes: that one goes, and its labels, its drain and its claim to workloads stay.
         replaces: Option<HostId>,
     },
     /// Updates a member's name and addresses; the rest of it stays as it is.
@@ -177,6 +177,8 @@ pub struct Host {
     pub labels: BTreeMap<String, String>,
     /// It is to run no workloads.
     pub drained: bool,
+    /// The key by which workloads are placed on it, when that is not its own: it took the place of the host with that key.
+    pub claims_as: Option<HostId>,
 }
 
 /// A join token as it is replicated: without its secret.

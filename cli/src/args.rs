@@ -219,6 +219,14 @@ pub(crate) enum Host {
         #[command(flatten)]
         output: Output,
     },
+    /// Gives this host another key, while it stays what it is
+    ///
+    /// What it runs goes on. The old key opens nothing any more. The other voters must be a majority by themselves: a cluster needs
+    /// three hosts for this.
+    RotateKey {
+        #[command(flatten)]
+        output: Output,
+    },
     /// Takes a host out of the cluster
     ///
     /// What it runs stays there as units of that host: `drain` first if it should not. It can join again with a new token.

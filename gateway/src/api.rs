@@ -136,6 +136,7 @@ fn routes() -> Router<Shared> {
             "/v1/hosts/{name}/drained",
             put(hosts::drain).delete(hosts::undrain),
         )
+        .route("/v1/key", post(hosts::rotate))
         .route("/v1/status", get(read::status))
         .route("/v1/events", get(events::events))
         .route("/v1/backup", get(backup::backup))

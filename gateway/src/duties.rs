@@ -89,6 +89,7 @@ async fn found_once(node: &Node, host: HostId, welcome: &Welcome) -> anyhow::Res
             addresses: welcome.addresses.clone(),
             labels: BTreeMap::new(),
             drained: false,
+            claims_as: None,
         },
     };
     let command = Command::unasked(now_ms(), change);
@@ -354,6 +355,7 @@ fn address_change(host: HostId, welcome: Option<&Welcome>, view: &View) -> Optio
             addresses: welcome.addresses.clone(),
             labels: known.labels.clone(),
             drained: known.drained,
+            claims_as: known.claims_as,
         })
     })
 }

@@ -2,7 +2,8 @@
 //!
 //! Shell. Owns `host` (the host's key, so that consensus starts without the agent), `joining` (the cluster this host
 //! was admitted to, with the members to expect, until its own admission arrives), `sealing-*` (what seals the cluster's authority), `removed` (that a member said that this
-//! host is none any more, which its own log does not say) and `recovering` (the cluster of one that this host's log is to become).
+//! host is none any more, which its own log does not say), `recovering` (the cluster of one that this host's log is to become) and
+//! `rotating` (the key that this host is to have).
 //! All are written durably: a power cut leaves the old file or the new one.
 
 use std::{
@@ -35,6 +36,16 @@ pub(crate) struct Joining {
     pub(crate) cleared: bool,
     /// The members of the new cluster, this host included.
     pub(crate) members: Vec<Expected>,
+}
+
+/// A change of this host's key that is under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Rotating {
+    /// The new key.
+    pub(crate) host: HostId,
+    /// Once the new key is known to be a member's: what it joins.
+    pub(crate) admitted: Option<Joining>,
 }
 
 /// A member as it is kept in `joining`.
@@ -186,6 +197,34 @@ impl Home {
         self.forget("recovering")
     }
 
+    /// The change of this host's key that is under way, if one is.
+    pub(crate) fn rotating(&self) -> Result<Option<Rotating>, HomeError> {
+        let path = self.dir.join("rotating");
+        let Some(bytes) = read(&path)? else {
+            return Ok(None);
+        };
+        let rotating = serde_json::from_slice(&bytes);
+        rotating
+            .map(Some)
+            .map_err(|error| self.damaged(&path, &error))
+    }
+
+    /// Remembers how far a change of this host's key is.
+    pub(crate) fn set_rotating(&self, rotating: &Rotating) -> Result<(), HomeError> {
+        let path = self.dir.join("rotating");
+        let bytes = serde_json::to_vec(rotating).map_err(|error| HomeError::Io {
+            doing: "write",
+            path: path.clone(),
+            source: error.into(),
+        })?;
+        replace(&path, &bytes)
+    }
+
+    /// Forgets a change of this host's key that is done, or was given up.
+    pub(crate) fn rotated(&self) -> Result<(), HomeError> {
+        self.forget("rotating")
+    }
+
     fn forget(&self, name: &str) -> Result<(), HomeError> {
         let path = self.dir.join(name);
         match fs::remove_file(&path) {
@@ -299,7 +338,7 @@ mod tests {
         assert!(!home.raft().exists());
         // The log of the new cluster stays when the gateway is restarted before the join has come to its end.
         fs::create_dir_all(home.raft().join("new")).unwrap();
-        assert_eq!(home.joining().unwrap(), Some(joining));
+        assert_eq!(home.joining().unwrap(), Some(joining.clone()));
         assert!(home.raft().join("new").exists());
         home.set_removed(ClusterId([1; 16])).unwrap();
         assert!(home.removed().unwrap());
@@ -313,6 +352,14 @@ mod tests {
         assert_eq!(home.recovering().unwrap(), Some(ClusterId([2; 16])));
         home.recovered().unwrap();
         assert_eq!(home.recovering().unwrap(), None);
+        let rotating = Rotating {
+            host: HostId([4; 32]),
+            admitted: Some(joining),
+        };
+        home.set_rotating(&rotating).unwrap();
+        assert_eq!(home.rotating().unwrap(), Some(rotating));
+        home.rotated().unwrap();
+        assert_eq!(home.rotating().unwrap(), None);
     }
 
     #[test]

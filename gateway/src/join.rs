@@ -228,7 +228,7 @@ impl Joiner {
         };
         match self.link.request(asked).await {
             Ok(Done::Joined(answer)) => Ok(answer),
-            Ok(Done::Done) => Err("the agent did not pass the answer on".into()),
+            Ok(Done::Done | Done::Key { .. }) => Err("the agent did not pass the answer on".into()),
             Err(error) => Err(format!(
                 "{} at {}: {error}",
                 contact.host,
@@ -260,6 +260,7 @@ pub(crate) fn admission(host: HostId, request: &JoinRequest, replaces: Option<Ho
             addresses: request.addresses.clone(),
             labels: Default::default(),
             drained: false,
+            claims_as: None,
         },
         replaces,
     }

@@ -277,6 +277,7 @@ fn patience(request: &Request) -> (&'static str, Duration) {
         Request::SyncStorage => ("writing the storage to disk", 120),
         Request::Join { .. } => ("joining", 60),
         Request::Advertise { .. } => ("keeping the addresses", 30),
+        Request::MakeKey | Request::UseKey { .. } => ("changing the host's key", 30),
     };
     (what, Duration::from_secs(seconds))
 }

@@ -18,6 +18,7 @@ mod raft;
 mod reconcile;
 mod recover;
 mod replace;
+mod rotate;
 mod state;
 
 use std::{
@@ -89,8 +90,11 @@ fn main() -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn run(config: Config) -> anyhow::Result<Ending> {
     let home = Home::open(&config.dir)?;
-    let joining = home.joining()?;
     let (link, inbound) = Link::start(&config.agent, env!("CARGO_PKG_VERSION"));
+    let rotating = rotate::finish(&home, &link)
+        .await
+        .context("change the key")?;
+    let joining = home.joining()?;
     let host = identify(&home, &link).await?;
     recover::finish(&home, host).await.context("recover")?;
     let (removed_in, removed) = watch::channel(joining.is_none() && home.removed()?);
@@ -118,6 +122,9 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
         served_in,
     ));
     tokio::spawn(duties::take_inbound(gateway.clone(), inbound, served));
+    if let Some(host) = rotating {
+        tokio::spawn(rotate::settle(gateway.clone(), host));
+    }
     start_duties(&gateway, mine);
     if fresh {
         tokio::spawn(duties::found(gateway.node.clone(), link, host));

@@ -2,7 +2,8 @@
 //!
 //! Pure: no I/O, no clock, no randomness. Input: a workload's `nodeSelector` and `replicas`, and the members. Output: a
 //! set of members that are not drained, the same on every gateway. A member that comes or goes moves no replica between the others: each
-//! member's claim to a workload is a hash of the two names, and the highest claims win (rendezvous hashing).
+//! member's claim to a workload is a hash of the two names, and the highest claims win (rendezvous hashing). One that has taken another's
+//! place claims as that one.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -27,7 +28,11 @@ pub(crate) fn hosts(
         .map(|host| host.id)
         .collect();
     if let Some(replicas) = object.replicas {
-        fit.sort_by_cached_key(|host| std::cmp::Reverse((claim(workload, *host), *host)));
+        let seat = |host: &HostId| {
+            let taken = members.get(host).and_then(|member| member.claims_as);
+            taken.unwrap_or(*host)
+        };
+        fit.sort_by_cached_key(|host| std::cmp::Reverse((claim(workload, seat(host)), *host)));
         fit.truncate(usize::try_from(replicas).unwrap_or(usize::MAX));
     }
     fit.into_iter().collect()
@@ -69,6 +74,7 @@ mod tests {
                 if n.is_multiple_of(2) { "ssd" } else { "hdd" }.to_owned(),
             )]),
             drained: false,
+            claims_as: None,
         };
         numbers
             .into_iter()
@@ -131,6 +137,26 @@ mod tests {
             let left = chosen("web", &object, &drained);
             assert!(left.len() == after && !left.contains(&2), "{left:?}");
         }
+    }
+
+    #[test]
+    fn a_host_that_took_the_place_of_another_runs_what_that_one_ran() {
+        let (before, mut after) = (members(1..=5), members((1..=6).filter(|n| *n != 3)));
+        if let Some(successor) = after.get_mut(&HostId([6; 32])) {
+            successor.claims_as = Some(HostId([3; 32]));
+        }
+        let mut moved = 0;
+        for n in 0..50 {
+            let workload = format!("w{n}");
+            let two = object(Some(2), &[]);
+            let old = chosen(&workload, &two, &before);
+            moved += usize::from(old.contains(&3));
+            let renamed = old.iter().map(|host| if *host == 3 { 6 } else { *host });
+            let renamed: BTreeSet<u8> = renamed.collect();
+            let new = chosen(&workload, &two, &after).into_iter().collect();
+            assert_eq!(renamed, new, "{workload}");
+        }
+        assert!(moved > 0, "some ran there");
     }
 
     #[test]

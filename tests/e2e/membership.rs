@@ -4,7 +4,7 @@
 
 use std::thread;
 
-use harness::{Answer, Cluster, Host, pod, secs, start_agent, wait_for};
+use harness::{Answer, Cluster, Host, pod, secs, start_agent, two_containers, wait_for};
 
 #[test]
 fn a_token_admits_as_many_as_it_says_and_none_once_it_is_revoked() {
@@ -184,6 +184,68 @@ fn a_host_that_lost_its_disk_comes_back_in_its_old_place_and_the_old_disk_opens_
     assert_eq!(id(h3), old);
     cluster.agree_on(&[h1, h2], 2, 3);
     assert_eq!(h1.status()["hosts"]["total"], 3);
+}
+
+#[test]
+fn a_host_gets_another_key_and_nothing_else_changes() {
+    let cluster = Cluster::booted("rotated", 4);
+    cluster.form_of(3);
+    let [h1, h2, h3, h4] = [1, 2, 3, 4].map(|n| cluster.host(n));
+    let members = [h1, h2, h3];
+    let _ = h1.beemesh(&["host", "label", "h3", "disk=ssd"]).ok();
+    let lone = two_containers("lone", "one")
+        .replace("spec:\n  selector", "spec:\n  replicas: 1\n  selector");
+    for manifest in [pod("web", "here"), lone] {
+        let answer = h1.apply(&manifest);
+        assert_eq!(answer["settled"], true, "{answer}");
+    }
+    let id = |host: &Host| host.status()["id"].as_str().unwrap().to_owned();
+    let runs = || members.map(|host| (host.containers("web"), host.containers("lone")));
+    let before = runs();
+    // Whoever leads, and one that does not.
+    let leader = cluster.leader(h1);
+    let other = members.into_iter().find(|host| host.name != leader.name);
+    let (revoked, token) = create(h1);
+    for host in [other.unwrap(), leader] {
+        let old = id(host);
+        let key = host.root().join("var/lib/beemesh/agent/identity");
+        let key = std::fs::read(key).unwrap();
+        let said = host.beemesh(&["host", "rotate-key"]).ok();
+        let new = id(host);
+        assert!(old != new && said.contains(&new), "{said}");
+        cluster.agree_on(&members, 3, 3);
+        for asked in members {
+            let listed = asked.beemesh(&["host", "list", "-o", "json"]).ok();
+            assert!(listed.contains(&new) && !listed.contains(&old), "{listed}");
+        }
+        assert_eq!(runs(), before, "{}", host.name);
+        let _ = h4
+            .run_with(&["sh", "-c", "umask 077; cat >/root/old-key"], &key)
+            .code;
+    }
+    let shown = h1.beemesh(&["host", "show", "h3", "-o", "json"]).json();
+    assert_eq!(shown["labels"]["disk"], "ssd", "{shown}");
+    let answer = h2.apply(&pod("web", "there"));
+    assert_eq!(answer["settled"], true, "{answer}");
+
+    // A member's key would be let in without a token that can be used.
+    let _ = h1.beemesh(&["token", "revoke", &revoked]).ok();
+    let _ = h4
+        .sh("install -D -m 600 /root/old-key /var/lib/beemesh/agent/identity")
+        .ok();
+    start_agent(h4);
+    let refused = h4.beemesh(&["join", &token]);
+    assert!(
+        refused.code == 1 && refused.err.contains("revoked"),
+        "{refused}"
+    );
+    cluster.crash(&[h3]);
+    cluster.agree_on(&[h1, h2], 2, 3);
+    let refused = h1.beemesh(&["host", "rotate-key"]);
+    assert!(
+        refused.code == 1 && refused.err.contains("three hosts"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -54,11 +54,14 @@ union! { Request = AgentRequest(AgentRequestArgs, AgentRequestBody) "agent_reque
     record StopUnit { workload } = WorkloadName(WorkloadNameArgs) body_as_stop_unit;
     record Join { host, addresses, request } = AgentJoin(AgentJoinArgs) body_as_join;
     record Advertise { addresses } = AgentAdvertise(AgentAdvertiseArgs) body_as_advertise;
+    record UseKey { host } = AgentKey(AgentKeyArgs) body_as_use_key;
     table PutUnit body_as_put_unit;
     unit SyncStorage;
+    unit MakeKey;
 }
 
 union! { Done = AgentDone(AgentDoneArgs, AgentDoneBody) "agent_done"
+    record Key { host } = AgentKey(AgentKeyArgs) body_as_key;
     table Joined body_as_joined;
     unit Done;
 }

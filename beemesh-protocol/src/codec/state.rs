@@ -49,7 +49,7 @@ fn snapshot_size(snapshot: &Snapshot) -> usize {
 
 choice! { Kind = Kind { Pod, Deployment, DaemonSet, Job, ConfigMap, Secret, PersistentVolumeClaim } }
 
-table! { Host = Host(HostArgs) "host" { id, name, addresses, labels, drained } }
+table! { Host = Host(HostArgs) "host" { id, name, addresses, labels, drained, claims_as } }
 
 table! { TokenRecord = TokenRecord(TokenRecordArgs) "token_record" { id, secret_hash, expires_ms, uses } }
 

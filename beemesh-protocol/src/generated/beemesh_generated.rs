@@ -385,10 +385,10 @@ pub struct OpenedBodyUnionTableOffset {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_AGENT_REQUEST_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_AGENT_REQUEST_BODY: u8 = 8;
+pub const ENUM_MAX_AGENT_REQUEST_BODY: u8 = 10;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_AGENT_REQUEST_BODY: [AgentRequestBody; 9] = [
+pub const ENUM_VALUES_AGENT_REQUEST_BODY: [AgentRequestBody; 11] = [
   AgentRequestBody::NONE,
   AgentRequestBody::PutUnit,
   AgentRequestBody::RemoveUnit,
@@ -398,6 +398,8 @@ pub const ENUM_VALUES_AGENT_REQUEST_BODY: [AgentRequestBody; 9] = [
   AgentRequestBody::SyncStorage,
   AgentRequestBody::Join,
   AgentRequestBody::Advertise,
+  AgentRequestBody::MakeKey,
+  AgentRequestBody::UseKey,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -414,9 +416,11 @@ impl AgentRequestBody {
   pub const SyncStorage: Self = Self(6);
   pub const Join: Self = Self(7);
   pub const Advertise: Self = Self(8);
+  pub const MakeKey: Self = Self(9);
+  pub const UseKey: Self = Self(10);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 8;
+  pub const ENUM_MAX: u8 = 10;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::PutUnit,
@@ -427,6 +431,8 @@ impl AgentRequestBody {
     Self::SyncStorage,
     Self::Join,
     Self::Advertise,
+    Self::MakeKey,
+    Self::UseKey,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -440,6 +446,8 @@ impl AgentRequestBody {
       Self::SyncStorage => Some("SyncStorage"),
       Self::Join => Some("Join"),
       Self::Advertise => Some("Advertise"),
+      Self::MakeKey => Some("MakeKey"),
+      Self::UseKey => Some("UseKey"),
       _ => None,
     }
   }
@@ -499,13 +507,14 @@ pub struct AgentRequestBodyUnionTableOffset {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_AGENT_DONE_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_AGENT_DONE_BODY: u8 = 2;
+pub const ENUM_MAX_AGENT_DONE_BODY: u8 = 3;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_AGENT_DONE_BODY: [AgentDoneBody; 3] = [
+pub const ENUM_VALUES_AGENT_DONE_BODY: [AgentDoneBody; 4] = [
   AgentDoneBody::NONE,
   AgentDoneBody::Done,
   AgentDoneBody::Joined,
+  AgentDoneBody::Key,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -516,13 +525,15 @@ impl AgentDoneBody {
   pub const NONE: Self = Self(0);
   pub const Done: Self = Self(1);
   pub const Joined: Self = Self(2);
+  pub const Key: Self = Self(3);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 2;
+  pub const ENUM_MAX: u8 = 3;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Done,
     Self::Joined,
+    Self::Key,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -530,6 +541,7 @@ impl AgentDoneBody {
       Self::NONE => Some("NONE"),
       Self::Done => Some("Done"),
       Self::Joined => Some("Joined"),
+      Self::Key => Some("Key"),
       _ => None,
     }
   }
@@ -4800,6 +4812,102 @@ impl ::core::fmt::Debug for AgentJoin<'_> {
       ds.finish()
   }
 }
+pub enum AgentKeyOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct AgentKey<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for AgentKey<'a> {
+  type Inner = AgentKey<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> AgentKey<'a> {
+  pub const VT_HOST: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    AgentKey { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AgentKeyArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<AgentKey<'bldr>> {
+    let mut builder = AgentKeyBuilder::new(_fbb);
+    if let Some(x) = args.host { builder.add_host(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn host(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(AgentKey::VT_HOST, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for AgentKey<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AgentKeyArgs<'a> {
+    pub host: Option<&'a Bytes32>,
+}
+impl<'a> Default for AgentKeyArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    AgentKeyArgs {
+      host: None,
+    }
+  }
+}
+
+pub struct AgentKeyBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AgentKeyBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_host(&mut self, host: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(AgentKey::VT_HOST, host);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AgentKeyBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AgentKeyBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<AgentKey<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for AgentKey<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("AgentKey");
+      ds.field("host", &self.host());
+      ds.finish()
+  }
+}
 pub enum AgentAdvertiseOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -5065,6 +5173,36 @@ impl<'a> AgentRequest<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_make_key(&self) -> Option<Nothing<'a>> {
+    if self.body_type() == AgentRequestBody::MakeKey {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { Nothing::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_use_key(&self) -> Option<AgentKey<'a>> {
+    if self.body_type() == AgentRequestBody::UseKey {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { AgentKey::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for AgentRequest<'_> {
@@ -5083,6 +5221,8 @@ impl ::flatbuffers::Verifiable for AgentRequest<'_> {
           AgentRequestBody::SyncStorage => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("AgentRequestBody::SyncStorage", pos),
           AgentRequestBody::Join => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<AgentJoin>>("AgentRequestBody::Join", pos),
           AgentRequestBody::Advertise => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<AgentAdvertise>>("AgentRequestBody::Advertise", pos),
+          AgentRequestBody::MakeKey => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("AgentRequestBody::MakeKey", pos),
+          AgentRequestBody::UseKey => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<AgentKey>>("AgentRequestBody::UseKey", pos),
           _ => Ok(()),
         }
      })?
@@ -5193,6 +5333,20 @@ impl ::core::fmt::Debug for AgentRequest<'_> {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
           }
         },
+        AgentRequestBody::MakeKey => {
+          if let Some(x) = self.body_as_make_key() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        AgentRequestBody::UseKey => {
+          if let Some(x) = self.body_as_use_key() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
         _ => {
           let x: Option<()> = None;
           ds.field("body", &x)
@@ -5280,6 +5434,21 @@ impl<'a> AgentDone<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_key(&self) -> Option<AgentKey<'a>> {
+    if self.body_type() == AgentDoneBody::Key {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { AgentKey::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for AgentDone<'_> {
@@ -5292,6 +5461,7 @@ impl ::flatbuffers::Verifiable for AgentDone<'_> {
         match key {
           AgentDoneBody::Done => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("AgentDoneBody::Done", pos),
           AgentDoneBody::Joined => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<JoinAnswer>>("AgentDoneBody::Joined", pos),
+          AgentDoneBody::Key => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<AgentKey>>("AgentDoneBody::Key", pos),
           _ => Ok(()),
         }
      })?
@@ -5355,6 +5525,13 @@ impl ::core::fmt::Debug for AgentDone<'_> {
         },
         AgentDoneBody::Joined => {
           if let Some(x) = self.body_as_joined() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        AgentDoneBody::Key => {
+          if let Some(x) = self.body_as_key() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
@@ -7538,6 +7715,7 @@ impl<'a> Host<'a> {
   pub const VT_ADDRESSES: ::flatbuffers::VOffsetT = 8;
   pub const VT_LABELS: ::flatbuffers::VOffsetT = 10;
   pub const VT_DRAINED: ::flatbuffers::VOffsetT = 12;
+  pub const VT_CLAIMS_AS: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -7549,6 +7727,7 @@ impl<'a> Host<'a> {
     args: &'args HostArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Host<'bldr>> {
     let mut builder = HostBuilder::new(_fbb);
+    if let Some(x) = args.claims_as { builder.add_claims_as(x); }
     if let Some(x) = args.labels { builder.add_labels(x); }
     if let Some(x) = args.addresses { builder.add_addresses(x); }
     if let Some(x) = args.name { builder.add_name(x); }
@@ -7593,6 +7772,13 @@ impl<'a> Host<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(Host::VT_DRAINED, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn claims_as(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(Host::VT_CLAIMS_AS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Host<'_> {
@@ -7606,6 +7792,7 @@ impl ::flatbuffers::Verifiable for Host<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("addresses", Self::VT_ADDRESSES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Label>>>>("labels", Self::VT_LABELS, false)?
      .visit_field::<bool>("drained", Self::VT_DRAINED, false)?
+     .visit_field::<Bytes32>("claims_as", Self::VT_CLAIMS_AS, false)?
      .finish();
     Ok(())
   }
@@ -7616,6 +7803,7 @@ pub struct HostArgs<'a> {
     pub addresses: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
     pub labels: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Label<'a>>>>>,
     pub drained: bool,
+    pub claims_as: Option<&'a Bytes32>,
 }
 impl<'a> Default for HostArgs<'a> {
   #[inline]
@@ -7626,6 +7814,7 @@ impl<'a> Default for HostArgs<'a> {
       addresses: None,
       labels: None,
       drained: false,
+      claims_as: None,
     }
   }
 }
@@ -7656,6 +7845,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HostBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<bool>(Host::VT_DRAINED, drained, false);
   }
   #[inline]
+  pub fn add_claims_as(&mut self, claims_as: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(Host::VT_CLAIMS_AS, claims_as);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HostBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HostBuilder {
@@ -7678,6 +7871,7 @@ impl ::core::fmt::Debug for Host<'_> {
       ds.field("addresses", &self.addresses());
       ds.field("labels", &self.labels());
       ds.field("drained", &self.drained());
+      ds.field("claims_as", &self.claims_as());
       ds.finish()
   }
 }

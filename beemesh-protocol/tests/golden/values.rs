@@ -65,6 +65,9 @@ pub(crate) fn cases() -> Vec<Case> {
         }];
         ToAgent, "to_agent": to_agent();
         FromAgent, "from_agent": from_agent();
+        ToAgent, "to_agent_keys":
+            [Request::MakeKey, Request::UseKey { host: host(2) }].map(|body| ToAgent::Request { id: 9, body });
+        FromAgent, "from_agent_keys": [FromAgent::Reply { id: 9, result: Ok(Done::Key { host: host(2) }) }];
         StreamOpening, "stream_opening":
             [Class::Raft, Class::Snapshot, Class::Peer, Class::Api].map(|class| StreamOpening { class });
         JoinRequest, "join_request": [join_request()];
@@ -78,6 +81,8 @@ pub(crate) fn cases() -> Vec<Case> {
         Command, "command_admit_replacing": [Change::Admit {
             token: [6; 8], secret_hash: [5; 32], host: member_host(), replaces: Some(host(2)),
         }].map(|change| Command::unasked(1_800_000_000_000, change));
+        Command, "command_put_host_claiming": [Change::PutHost(Host { claims_as: Some(host(2)), ..member_host() })]
+            .map(|change| Command::unasked(1_800_000_000_000, change));
         Snapshot, "snapshot_recovered": [Snapshot { former: vec![ClusterId([8; 16]), ClusterId([9; 16])], ..snapshot() }];
         Snapshot, "snapshot": [Snapshot::default(), snapshot()];
         Command, "policy_command": policy::changes().map(|change| Command::unasked(1, change));
@@ -215,6 +220,7 @@ fn member_host() -> Host {
         addresses: addresses(),
         labels: BTreeMap::from([("disk".into(), "ssd".into()), ("zone".into(), "".into())]),
         drained: false,
+        claims_as: None,
     }
 }
 

@@ -2,15 +2,23 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use beemesh_protocol::api::{HostChanged, LabelsPatch};
+use beemesh_protocol::api::{HostChanged, KeyChanged, LabelsPatch, Status};
+use bytes::Bytes;
+use tokio::time::{Instant, sleep};
 
-use super::{get, print, print_json, spin};
+use super::{get, join::VOTERS_MAX, print, print_json, spin};
 use crate::{
     args::{Get, Host, Output, What},
     client::{Ask, Client, escape},
+    live::Live,
     render,
     trouble::Trouble,
 };
+
+/// From a new key to its vote: the agent and the gateway start anew, and take over the log or a snapshot of it.
+const SETTLED_MAX: Duration = Duration::from_secs(120);
+/// Between two looks at the status.
+const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(client: &Client, args: Host) -> Result<(), Trouble> {
     match args {
@@ -39,6 +47,7 @@ pub(super) async fn run(client: &Client, args: Host) -> Result<(), Trouble> {
             let doing = format!("host undrain {name}");
             change(client, ask, &doing, output, did).await.map(drop)
         }
+        Host::RotateKey { output } => rotate_key(client, output).await,
         Host::Remove { name, output } => remove(client, &name, output).await,
     }
 }
@@ -81,6 +90,46 @@ async fn drain(client: &Client, name: &str, wait: Duration, output: Output) -> R
         ));
     }
     Ok(())
+}
+
+async fn rotate_key(client: &Client, output: Output) -> Result<(), Trouble> {
+    let doing = "host rotate-key";
+    let ask = Ask::post("/v1/key", Bytes::new()).timed();
+    let changed = spin::<KeyChanged>(client, &ask, doing).await;
+    let changed = changed.map_err(|trouble| trouble.during(doing))?;
+    let status = Ask::get("/v1/status");
+    let begun = Instant::now();
+    let mut live = Live::new();
+    let votes = |status: &Status| {
+        status.id == changed.id && status.quorum && status.voters.contains(&status.host)
+    };
+    let follows = |status: &Status| status.voters.len() >= VOTERS_MAX && status.leader.is_some();
+    loop {
+        let seen = match client.json::<Status>(&status).await {
+            Ok(status) if votes(&status) || status.id == changed.id && follows(&status) => break,
+            Ok(_) => "it takes over the log".to_owned(),
+            Err(trouble) if trouble.is_unreachable() => "the gateway starts".to_owned(),
+            Err(trouble) => return Err(trouble.during(doing)),
+        };
+        if begun.elapsed() >= SETTLED_MAX {
+            let message = format!(
+                "{doing}: the key is changed, but after {} s: {seen}",
+                SETTLED_MAX.as_secs()
+            );
+            return Err(Trouble::failed(message)
+                .hint("it goes on by itself; `beemesh status` shows how far this host is"));
+        }
+        live.spin(&seen);
+        sleep(LOOK).await;
+    }
+    drop(live);
+    if output.json() {
+        return print_json(&changed);
+    }
+    print(format!(
+        "this host's key is {} now; {} opens nothing any more\n",
+        changed.id, changed.old
+    ))
 }
 
 async fn remove(client: &Client, name: &str, output: Output) -> Result<(), Trouble> {

@@ -6,11 +6,11 @@ use axum::{
     Extension, Json,
     body::Body,
     extract::{Path, State},
-    http::Request,
+    http::{Request, StatusCode},
 };
 use beemesh_protocol::{
     HostId,
-    api::{Host, HostChanged, LabelsPatch},
+    api::{Host, HostChanged, KeyChanged, LabelsPatch},
     peer::Outcome,
     state::Change,
 };
@@ -23,7 +23,10 @@ use super::{
     render::Scene,
     request::{self, Asked, Caller, DeleteQuery, ReadQuery, TimeoutQuery},
 };
-use crate::place::LABEL_HOSTNAME;
+use crate::{
+    place::LABEL_HOSTNAME,
+    rotate::{self, RotateError},
+};
 
 pub(super) async fn show(
     State(shared): State<Shared>,
@@ -119,6 +122,32 @@ pub(super) async fn remove(
     let (settled, _) = settle(&shared.gateway, left, there).await;
     answer.settled = Some(settled);
     Ok(Json(answer))
+}
+
+/// Gives this host another key.
+pub(super) async fn rotate(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Asked(query): Asked<TimeoutQuery>,
+) -> Result<(StatusCode, Json<KeyChanged>), ApiError> {
+    let timeout = request::timeout(query.timeout)?;
+    let gateway = &shared.gateway;
+    confirm(gateway, Instant::now() + timeout).await?;
+    let old = gateway.host;
+    let origin = caller.origin(old);
+    match rotate::rotate(gateway, origin, Instant::now() + timeout).await {
+        Ok(id) => {
+            tracing::warn!(%old, new = %id, %caller, "key changed");
+            Ok((StatusCode::ACCEPTED, Json(KeyChanged { id, old })))
+        }
+        Err(RotateError::Refused(words)) => Err(ApiError::conflict(words)),
+        Err(RotateError::Propose(error)) => {
+            Err(ApiError::propose(&error, &gateway.scene(), timeout))
+        }
+        Err(error @ (RotateError::Key(_) | RotateError::Home(_))) => Err(ApiError::internal(
+            format!("{:#}", anyhow::Error::from(error)),
+        )),
+    }
 }
 
 /// A change of one host that somebody asked for.

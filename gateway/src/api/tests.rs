@@ -63,6 +63,7 @@ impl Serving {
             addresses: vec!["/ip4/127.0.0.1/udp/4701/quic-v1".into()],
             labels: BTreeMap::new(),
             drained: false,
+            claims_as: None,
         };
         let found = Change::Found {
             cluster: ClusterId([7; 16]),

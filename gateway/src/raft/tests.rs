@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use beemesh_protocol::{
     ClusterId,
     peer::{Committed, Outcome, ReplyBody, RequestBody},
-    state::{Change, Command, Host, Kind, Object},
+    state::{Change, Command, Kind, Object},
 };
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
@@ -119,13 +119,7 @@ impl Mesh {
         assert!(first.is_pristine());
         let found = Change::Found {
             cluster: ClusterId([1; 16]),
-            host: Host {
-                id: host(1),
-                name: "h1".into(),
-                addresses: Vec::new(),
-                labels: BTreeMap::new(),
-                drained: false,
-            },
+            host: simulation::manifests::member(host(1)),
         };
         let found = Command::unasked(0, found);
         let founded = first.found(found, deadline()).await.unwrap();

@@ -427,6 +427,7 @@ fn me() -> Host {
         addresses: Vec::new(),
         labels: BTreeMap::new(),
         drained: false,
+        claims_as: None,
     }
 }
 

@@ -389,6 +389,7 @@ impl State {
             let lost = self.member(lost)?;
             host.labels.clone_from(&lost.labels);
             host.drained = lost.drained;
+            host.claims_as = lost.claims_as.or(Some(lost.id));
         }
         self.check_host(&host, replaces)?;
         if let Some(record) = Arc::make_mut(&mut self.tokens).get_mut(token) {

@@ -50,6 +50,7 @@ mod tests {
             addresses: Vec::new(),
             labels: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
             drained: true,
+            claims_as: None,
         };
         let token = TokenRecord {
             id: [7; 8],

@@ -32,6 +32,7 @@ fn host(byte: u8, name: &str) -> Host {
         addresses: vec![],
         labels: BTreeMap::new(),
         drained: false,
+        claims_as: None,
     }
 }
 
@@ -338,6 +339,7 @@ fn a_new_host_takes_the_place_of_a_lost_one_in_one_change() {
     let expected = Host {
         labels: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
         drained: true,
+        claims_as: Some(lost),
         ..host(2, "h1")
     };
     assert_eq!(state.hosts().values().collect::<Vec<_>>(), [&expected]);

@@ -56,6 +56,7 @@ pub(in crate::api) fn scene() -> Scene {
         addresses: vec![format!("/ip4/10.0.0.{n}/udp/4701/quic-v1")],
         labels: BTreeMap::from([("n".to_owned(), n.to_string())]),
         drained: false,
+        claims_as: None,
     };
     let mut agreed = State::default();
     let token = beemesh_protocol::state::TokenRecord {

@@ -16,13 +16,14 @@ const TOKEN: [u8; 8] = [2; 8];
 const SECRET: [u8; 32] = [3; 32];
 
 /// A host as a member of the cluster.
-pub(super) fn member(host: HostId) -> Host {
+pub(in crate::raft) fn member(host: HostId) -> Host {
     Host {
         id: host,
         name: name(host),
         addresses: Vec::new(),
         labels: BTreeMap::new(),
         drained: false,
+        claims_as: None,
     }
 }
 

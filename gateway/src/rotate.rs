@@ -1,0 +1,292 @@
+//! Gives this host another key without taking it out of the cluster.
+//!
+//! Shell. The key is the host's name in the mesh and in Raft, so the host with the new one is another member, which takes the place
+//! of this one by one entry of the log ([`Change::Admit`]); this host proposes it itself, by a token that lasts for that entry. Then
+//! the agent takes the new key, and the gateway begins again as after any admission. `rotating` in the gateway's folder says how far
+//! that is: until the entry is known to be applied, the old key is in use, and afterwards only the new one is.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use anyhow::Context as _;
+use beemesh_protocol::{
+    HostId,
+    ipc::{Done, Member, Request},
+    peer::Outcome,
+    state::{Change, Command, Host, Origin, TokenRecord},
+};
+use sha2::{Digest, Sha256};
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::{
+    api::Gateway,
+    home::{Home, HomeError, Joining, Rotating},
+    join::now_ms,
+    link::Link,
+    raft::ProposeError,
+};
+
+/// The token's life: longer than the proposal's, and short enough that a token nobody used is soon nothing.
+const TOKEN_MS: u64 = 60_000;
+/// A proposal whose fate is not known is decided by then: no gateway waits with it for longer than some seconds.
+const SETTLED: Duration = Duration::from_secs(15);
+/// Between two looks at what became of it.
+const LOOK: Duration = Duration::from_secs(1);
+/// How long a read may take that shows whether it was committed.
+const READ_MAX: Duration = Duration::from_secs(5);
+/// The agent begins again in less.
+const AGENT_MAX: Duration = Duration::from_secs(5);
+
+/// Why the host keeps its key, or may.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RotateError {
+    /// It cannot be done now.
+    #[error("{0}")]
+    Refused(String),
+    /// The agent made no key.
+    #[error("make another key: {0}")]
+    Key(String),
+    /// The step could not be remembered.
+    #[error("remember the change of keys")]
+    Home(#[from] HomeError),
+    /// The change was not committed.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+}
+
+/// Has the host's new key take the place of the old one. When this returns the new key, the gateway is about to begin again.
+pub(crate) async fn rotate(
+    gateway: &Gateway,
+    origin: Origin,
+    deadline: Instant,
+) -> Result<HostId, RotateError> {
+    let refused = |words: &str| Err(RotateError::Refused(words.to_owned()));
+    let home = &gateway.joiner.home;
+    if home.rotating()?.is_some() {
+        return refused("this host is changing its key already");
+    }
+    can_leave(gateway).map_err(RotateError::Refused)?;
+    let made = gateway.link.request(Request::MakeKey).await;
+    let host = match made {
+        Ok(Done::Key { host }) => host,
+        Ok(_) => return Err(RotateError::Key("the agent did not say which".to_owned())),
+        Err(error) => return Err(RotateError::Key(error.to_string())),
+    };
+    let commands = commands(gateway, host, origin)?;
+    home.set_rotating(&Rotating {
+        host,
+        admitted: None,
+    })?;
+    let mut removed = gateway.removed.clone();
+    let proposed = tokio::select! {
+        proposed = gateway.node.propose(commands, deadline) => proposed,
+        // The others let go of the old key when they apply the change, and the answer may be lost by that.
+        Ok(_) = removed.wait_for(|removed| *removed) => {
+            admitted(gateway, host, members(gateway, host))?;
+            return Ok(host);
+        }
+    };
+    match proposed {
+        Ok(committed) => match committed.into_iter().next_back().map(|one| one.outcome) {
+            Some(Outcome::Admitted(members)) => {
+                admitted(gateway, host, members)?;
+                Ok(host)
+            }
+            Some(Outcome::Refused(reasons)) => {
+                home.rotated()?;
+                let reasons: Vec<_> = reasons.into_iter().map(|one| one.message).collect();
+                refused(&reasons.join("; "))
+            }
+            _ => refused("the cluster gave no answer; what became of it is found out"),
+        },
+        Err(error @ ProposeError::Deadline { .. }) => {
+            tokio::spawn(settle(gateway.clone(), host));
+            Err(error.into())
+        }
+        Err(error) => {
+            home.rotated()?;
+            Err(error.into())
+        }
+    }
+}
+
+/// Whether the others are enough to go on without the vote of this host's old key; the error is words.
+fn can_leave(gateway: &Gateway) -> Result<(), String> {
+    let state = gateway.node.state().borrow().state.clone();
+    if !state.hosts().contains_key(&gateway.host) {
+        return Err("this host is no member of a cluster".to_owned());
+    }
+    let voters = gateway.node.metrics().borrow().voters.clone();
+    enough(&voters, &gateway.link.connected().borrow(), gateway.host)
+}
+
+/// Pure: the same, from who votes and who is there.
+fn enough(voters: &BTreeSet<HostId>, there: &BTreeSet<HostId>, own: HostId) -> Result<(), String> {
+    if !voters.contains(&own) {
+        return Ok(());
+    }
+    let others = voters.intersection(there).filter(|host| **host != own);
+    let (others, needed) = (others.count(), voters.len() / 2 + 1);
+    if others >= needed {
+        return Ok(());
+    }
+    Err(format!(
+        "the other voters must be a majority without this host's old key, which is {needed} of {}, and {others} are reachable: \
+         a cluster needs three hosts for this, all of them up",
+        voters.len()
+    ))
+}
+
+/// The token and its use, for one entry of the log.
+fn commands(gateway: &Gateway, host: HostId, origin: Origin) -> Result<Vec<Command>, RotateError> {
+    let drawn = |error| RotateError::Key(format!("draw a token: {error}"));
+    let (mut token, mut secret) = ([0; 8], [0; 32]);
+    getrandom::fill(&mut token).map_err(drawn)?;
+    getrandom::fill(&mut secret).map_err(drawn)?;
+    let secret_hash = Sha256::digest(secret).into();
+    let state = gateway.node.state().borrow().state.clone();
+    let Some(before) = state.hosts().get(&gateway.host) else {
+        return Err(RotateError::Refused("this host is no member".to_owned()));
+    };
+    let at_ms = now_ms();
+    let admit = Change::Admit {
+        token,
+        secret_hash,
+        host: Host {
+            id: host,
+            ..before.clone()
+        },
+        replaces: Some(gateway.host),
+    };
+    gateway.knows(&admit).map_err(RotateError::Refused)?;
+    let put = Change::PutToken(TokenRecord {
+        id: token,
+        secret_hash,
+        expires_ms: at_ms.saturating_add(TOKEN_MS),
+        uses: 1,
+    });
+    let admit = Command {
+        at_ms,
+        change: admit,
+        origin: Some(origin),
+    };
+    Ok(vec![Command::unasked(at_ms, put), admit])
+}
+
+/// Remembers that the new key is a member's and the old one is not, and has the gateway begin again.
+fn admitted(gateway: &Gateway, host: HostId, members: Vec<Member>) -> Result<(), HomeError> {
+    let cluster = gateway.node.state().borrow().state.cluster();
+    gateway.joiner.home.set_rotating(&Rotating {
+        host,
+        admitted: Some(Joining {
+            cluster: cluster.unwrap_or_default(),
+            cleared: false,
+            members: members.into_iter().map(Into::into).collect(),
+        }),
+    })?;
+    tracing::warn!(old = %gateway.host, new = %host, "this host has another key; beginning again with it");
+    gateway.joiner.restart.notify_one();
+    Ok(())
+}
+
+/// The members with the new key in the place of the old one, whether that has been applied here or not.
+fn members(gateway: &Gateway, host: HostId) -> Vec<Member> {
+    let mut members = gateway.node.state().borrow().state.members();
+    for member in &mut members {
+        if member.host == gateway.host {
+            member.host = host;
+        }
+    }
+    members
+}
+
+/// Finds out what became of a change of keys whose answer did not come.
+pub(crate) async fn settle(gateway: Gateway, host: HostId) {
+    sleep(SETTLED).await;
+    loop {
+        let view = gateway.node.state().borrow().clone();
+        let state = &view.state;
+        // Who was refused as a stranger is none by that very change: nobody removes a host at such a moment.
+        if state.hosts().contains_key(&host) || *gateway.removed.borrow() {
+            match admitted(&gateway, host, members(&gateway, host)) {
+                Ok(()) => return,
+                Err(error) => tracing::error!(%error, "the change of keys cannot be remembered"),
+            }
+        } else if gateway
+            .node
+            .read_index(Instant::now() + READ_MAX)
+            .await
+            .is_ok()
+        {
+            let state = gateway.node.state().borrow().state.clone();
+            if !state.hosts().contains_key(&host) {
+                match gateway.joiner.home.rotated() {
+                    Ok(()) => {
+                        tracing::warn!(
+                            "the change of keys was not committed: this host keeps its key"
+                        );
+                        return;
+                    }
+                    Err(error) => {
+                        tracing::error!(%error, "the end of the change of keys cannot be remembered")
+                    }
+                }
+            }
+        }
+        sleep(LOOK).await;
+    }
+}
+
+/// Before anything else: takes the new key where it is a member's. Otherwise, the key whose fate is to be settled.
+pub(crate) async fn finish(home: &Home, link: &Link) -> anyhow::Result<Option<HostId>> {
+    let Some(Rotating { host, admitted }) = home.rotating()? else {
+        return Ok(None);
+    };
+    let Some(joining) = admitted else {
+        return Ok(Some(host));
+    };
+    let mut welcome = link.welcome();
+    while link
+        .welcomed()
+        .await
+        .context("the connection to the agent ended")?
+        .host
+        != host
+    {
+        if let Err(error) = link.request(Request::UseKey { host }).await {
+            tracing::error!(%error, "the agent does not take the new key, will retry");
+        }
+        let taken = welcome.wait_for(|now| now.as_ref().is_some_and(|now| now.host == host));
+        if timeout(AGENT_MAX, taken).await.is_err() {
+            tracing::warn!(%host, "the agent has not begun again with the new key");
+        }
+    }
+    home.set_joining(&joining)?;
+    home.set_host(host)?;
+    home.rotated()?;
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_changes_only_where_the_other_voters_are_a_majority() {
+        let set = |numbers: &[u8]| -> BTreeSet<HostId> {
+            numbers.iter().map(|number| HostId([*number; 32])).collect()
+        };
+        for (voters, there, fine) in [
+            (&[1][..], &[][..], false),
+            (&[1, 2], &[2], false),
+            (&[1, 2, 3], &[2, 3], true),
+            (&[1, 2, 3], &[3, 4], false),
+            (&[1, 2, 3, 4], &[2, 3], false),
+            (&[1, 2, 3, 4, 5], &[2, 3, 4], true),
+            // It has no vote to lose.
+            (&[2, 3, 4, 5, 6], &[2, 3, 4], true),
+        ] {
+            let enough = enough(&set(voters), &set(there), HostId([1; 32]));
+            assert_eq!(enough.is_ok(), fine, "{voters:?} {there:?}: {enough:?}");
+        }
+    }
+}
