@@ -29,8 +29,10 @@ use crate::{
     relay::relay,
 };
 
-/// Streams that are open at the same time, in both directions: each holds two buffers of 64 KiB.
+/// Streams that this host's gateway opened, and streams that it took, at the same time: each holds two buffers of 64 KiB.
 const STREAMS_MAX: usize = 512;
+/// Of those that it took, from one member, so that there are some left for the others: its gateway's own, and followers of logs.
+const STREAMS_PER_MEMBER_MAX: usize = 64;
 /// Streams of one member that wait to be taken.
 const OFFERS_PER_MEMBER_MAX: usize = 32;
 
@@ -56,7 +58,10 @@ pub(crate) struct Exchange {
     next: u64,
     members: BTreeMap<HostId, String>,
     connected: BTreeSet<HostId>,
-    streams: Arc<Semaphore>,
+    opened: Arc<Semaphore>,
+    taken: Arc<Semaphore>,
+    /// Those taken from each member that has had any.
+    taken_from: BTreeMap<HostId, Arc<Semaphore>>,
     finishing: TaskTracker,
 }
 
@@ -77,7 +82,9 @@ impl Exchange {
             next: 1,
             members: BTreeMap::new(),
             connected: BTreeSet::new(),
-            streams: Arc::new(Semaphore::new(STREAMS_MAX)),
+            opened: Arc::new(Semaphore::new(STREAMS_MAX)),
+            taken: Arc::new(Semaphore::new(STREAMS_MAX)),
+            taken_from: BTreeMap::new(),
             finishing: TaskTracker::new(),
         }
     }
@@ -160,6 +167,8 @@ impl Exchange {
         let offers = self.offers.extract_if(.., |_, waiting| gone(&waiting.host));
         // Dropping an offer closes it.
         offers.for_each(drop);
+        self.taken_from
+            .retain(|host, _| self.members.contains_key(host));
         self.mesh.set_members(list);
     }
 
@@ -244,7 +253,7 @@ impl Exchange {
     }
 
     fn open(&self, host: HostId, class: Class, caller: Caller) {
-        let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
+        let Ok(permit) = Arc::clone(&self.opened).try_acquire_owned() else {
             tokio::spawn(caller.refuse(format!("{STREAMS_MAX} streams are open already")));
             return;
         };
@@ -263,9 +272,14 @@ impl Exchange {
             tokio::spawn(caller.refuse(format!("stream {stream} is not there any more")));
             return;
         };
-        let Ok(permit) = Arc::clone(&self.streams).try_acquire_owned() else {
+        let from = self.taken_from.entry(host);
+        let from = from.or_insert_with(|| Arc::new(Semaphore::new(STREAMS_PER_MEMBER_MAX)));
+        let permits = [from, &self.taken].map(|of| Arc::clone(of).try_acquire_owned());
+        let [Ok(of_member), Ok(of_all)] = permits else {
             tokio::spawn(offer.refuse("it has too many streams"));
-            tokio::spawn(caller.refuse(format!("{STREAMS_MAX} streams are open already")));
+            tokio::spawn(caller.refuse(format!(
+                "too many streams are open already, of {host} or of all"
+            )));
             return;
         };
         let class = offer.class;
@@ -274,7 +288,7 @@ impl Exchange {
                 Ok(open) => carry(caller, open, host, class).await,
                 Err(error) => caller.refuse(format!("the stream is lost: {error}")).await,
             }
-            drop(permit);
+            drop((of_member, of_all));
         });
     }
 

@@ -6,6 +6,7 @@
 mod gate;
 mod handshake;
 mod lan;
+mod limits;
 mod listeners;
 mod peers;
 mod ping;
@@ -302,16 +303,16 @@ impl Task {
 
     fn on_members(&mut self) -> Vec<Effect> {
         let list = self.members.borrow_and_update().clone();
-        let ids: Vec<PeerId> = list
+        let list: BTreeMap<HostId, Vec<Multiaddr>> = list
             .iter()
-            .filter_map(|member| peer_id(member.host))
+            .map(|member| (member.host, parse(&member.addresses)))
             .collect();
+        let ids: Vec<PeerId> = list.keys().filter_map(|host| peer_id(*host)).collect();
         let behaviour = self.swarm.behaviour_mut();
-        behaviour.gate.set_members(ids.iter().copied());
+        let addresses = list.values().flatten();
+        behaviour.gate.set_members(ids.iter().copied(), addresses);
         behaviour.ping.set_members(ids);
-        let list = list.into_iter();
-        let list = list.map(|member| (member.host, parse(&member.addresses)));
-        self.peers.set_members(list.collect(), Instant::now())
+        self.peers.set_members(list, Instant::now())
     }
 
     fn on_order(&mut self, order: Order) -> Vec<Effect> {
@@ -420,6 +421,11 @@ impl Task {
                 self.peers.connected(host, connection, role, dialed, now)
             }
             GateEvent::Closed { connection } => self.peers.closed(connection, now),
+            GateEvent::Flood { host, connection } => {
+                let seconds = limits::BARRED_TIME.as_secs();
+                tracing::warn!(%host, "far too many streams: it is let in nowhere for {seconds} s");
+                vec![Effect::Close(connection)]
+            }
             GateEvent::Stream {
                 host,
                 purpose: Purpose::Gateway,

@@ -10,6 +10,7 @@ use std::{
     future::{Ready, ready},
     net::IpAddr,
     task::{Context, Poll},
+    time::Instant,
 };
 
 use beemesh_protocol::{
@@ -21,7 +22,6 @@ use libp2p::{
     core::{
         Endpoint, UpgradeInfo, transport::PortUse, upgrade::InboundUpgrade, upgrade::ReadyUpgrade,
     },
-    multiaddr::Protocol,
     swarm::{
         ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent,
         ConnectionId, FromSwarm, ListenFailure, NetworkBehaviour, NotifyHandler,
@@ -35,12 +35,16 @@ use libp2p::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-/// Handshakes in progress that others began: a burst of every host of a large cluster, twice.
+use super::limits::{Limits, Source, Verdict};
+
+/// Handshakes in progress that were begun from where no member is listed: a burst of every host of a large cluster, twice.
 const PENDING_MAX: usize = 128;
-/// Of those, from one address: one machine cannot keep everybody else out by being slow.
+/// Handshakes in progress from any one address: one machine cannot keep everybody else out by being slow.
 const PENDING_PER_ADDRESS_MAX: usize = 16;
 /// Connections of strangers. Members whose list has not arrived yet are strangers for a moment.
 const STRANGERS_MAX: usize = 32;
+/// Of those, from one address: a machine that has many keys leaves room for who wants to join.
+const STRANGERS_PER_ADDRESS_MAX: usize = 8;
 /// Connections of one member: the two that cross when both dial, and one that is dead but not yet noticed.
 const PER_MEMBER_MAX: usize = 3;
 
@@ -82,6 +86,11 @@ pub(super) enum GateEvent {
         purpose: Purpose,
         stream: MeshStream,
     },
+    /// A host opened many more streams than it may: it is let in nowhere for a while, and this connection of it is to be closed.
+    Flood {
+        host: HostId,
+        connection: ConnectionId,
+    },
 }
 
 /// A stream, and when its connection ends: Yamux wakes nobody who reads from a connection that this side closes.
@@ -98,7 +107,10 @@ pub(super) type OpenReply = oneshot::Sender<Result<MeshStream, String>>;
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     members: HashSet<PeerId>,
-    pending: HashMap<ConnectionId, Option<IpAddr>>,
+    /// Where members are listed.
+    listed: HashSet<IpAddr>,
+    limits: Limits,
+    pending: HashMap<ConnectionId, Source>,
     connections: HashMap<ConnectionId, Connection>,
     events: VecDeque<ToSwarm<GateEvent, Open>>,
 }
@@ -107,6 +119,8 @@ pub(super) struct Gate {
 struct Connection {
     peer: PeerId,
     role: Role,
+    /// Where it comes from, unless this host made it.
+    from: Option<Source>,
     ended: CancellationToken,
 }
 
@@ -118,9 +132,20 @@ pub(super) struct Open {
 }
 
 impl Gate {
-    /// Replaces the set of members; connections that exist keep their role.
-    pub(super) fn set_members(&mut self, members: impl IntoIterator<Item = PeerId>) {
+    /// Replaces the set of members, and where they are listed; connections that exist keep their role.
+    pub(super) fn set_members<'a>(
+        &mut self,
+        members: impl IntoIterator<Item = PeerId>,
+        addresses: impl IntoIterator<Item = &'a Multiaddr>,
+    ) {
         self.members = members.into_iter().collect();
+        let networks = addresses.into_iter().map(Source::of);
+        self.listed = networks.filter_map(|from| from.network()).collect();
+    }
+
+    fn is_listed(&self, from: Source) -> bool {
+        from.network()
+            .is_some_and(|network| self.listed.contains(&network))
     }
 
     /// Opens a stream on one connection.
@@ -144,14 +169,30 @@ impl Gate {
         }
     }
 
+    fn flooded(&mut self, host: HostId, peer: PeerId) {
+        let all = self.connections.iter();
+        let all = all.filter(|(_, found)| found.peer == peer && !found.ended.is_cancelled());
+        let closed: Vec<_> = all
+            .map(|(connection, _)| GateEvent::Flood {
+                host,
+                connection: *connection,
+            })
+            .collect();
+        self.events
+            .extend(closed.into_iter().map(ToSwarm::GenerateEvent));
+    }
+
     fn forget(&mut self, connection: ConnectionId) {
         self.end(connection);
         self.connections.remove(&connection);
     }
 
-    fn admit(&self, peer: PeerId, dialed: bool) -> Result<Role, ConnectionDenied> {
+    fn admit(&self, peer: PeerId, from: Option<Source>) -> Result<Role, ConnectionDenied> {
         if HostId::from_peer_id_bytes(&peer.to_bytes()).is_none() {
             return Err(denied("its key is not an ed25519 key"));
+        }
+        if self.limits.is_barred(&peer, Instant::now()) {
+            return Err(denied("it opened far too many streams a moment ago"));
         }
         let same_peer = self
             .connections
@@ -163,10 +204,23 @@ impl Gate {
             }
             return Ok(Role::Member);
         }
-        let strangers = self.connections.values();
-        let strangers = strangers.filter(|other| other.role == Role::Stranger);
-        if !dialed && (strangers.count() >= STRANGERS_MAX || same_peer.count() > 0) {
-            return Err(denied("too many connections of strangers"));
+        let strangers = || {
+            let all = self.connections.values();
+            all.filter(|other| other.role == Role::Stranger)
+        };
+        if let Some(from) = from {
+            // By either transport: a handshake that is over was with who is there.
+            let near = |other: &&Connection| {
+                other
+                    .from
+                    .is_some_and(|other| other.network() == from.network())
+            };
+            if strangers().count() >= STRANGERS_MAX
+                || strangers().filter(near).count() >= STRANGERS_PER_ADDRESS_MAX
+                || same_peer.count() > 0
+            {
+                return Err(denied("too many connections of strangers"));
+            }
         }
         Ok(Role::Stranger)
     }
@@ -175,14 +229,15 @@ impl Gate {
         &mut self,
         connection: ConnectionId,
         peer: PeerId,
-        dialed: bool,
+        from: Option<Source>,
     ) -> Result<Door, ConnectionDenied> {
         self.pending.remove(&connection);
-        let role = self.admit(peer, dialed)?;
+        let role = self.admit(peer, from)?;
         let ended = CancellationToken::new();
         let found = Connection {
             peer,
             role,
+            from,
             ended: ended.clone(),
         };
         self.connections.insert(connection, found);
@@ -198,14 +253,6 @@ fn denied(reason: &'static str) -> ConnectionDenied {
     ConnectionDenied::new(std::io::Error::other(reason))
 }
 
-fn ip(address: &Multiaddr) -> Option<IpAddr> {
-    address.iter().find_map(|part| match part {
-        Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
-        Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
-        _ => None,
-    })
-}
-
 impl NetworkBehaviour for Gate {
     type ConnectionHandler = Door;
     type ToSwarm = GateEvent;
@@ -216,10 +263,18 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        let from = ip(remote);
+        let from = Source::of(remote);
+        let listed = self.is_listed(from);
         let same = self.pending.values().filter(|other| **other == from);
-        if self.pending.len() >= PENDING_MAX || same.count() >= PENDING_PER_ADDRESS_MAX {
+        let strange = self
+            .pending
+            .values()
+            .filter(|other| !self.is_listed(**other));
+        if same.count() >= PENDING_PER_ADDRESS_MAX || !listed && strange.count() >= PENDING_MAX {
             return Err(denied("too many handshakes in progress"));
+        }
+        if !self.limits.handshake(from, listed, Instant::now()) {
+            return Err(denied("too many handshakes"));
         }
         self.pending.insert(connection, from);
         Ok(())
@@ -230,9 +285,9 @@ impl NetworkBehaviour for Gate {
         connection: ConnectionId,
         peer: PeerId,
         _: &Multiaddr,
-        _: &Multiaddr,
+        remote: &Multiaddr,
     ) -> Result<Door, ConnectionDenied> {
-        self.establish(connection, peer, false)
+        self.establish(connection, peer, Some(Source::of(remote)))
     }
 
     fn handle_established_outbound_connection(
@@ -243,7 +298,7 @@ impl NetworkBehaviour for Gate {
         _: Endpoint,
         _: PortUse,
     ) -> Result<Door, ConnectionDenied> {
-        self.establish(connection, peer, true)
+        self.establish(connection, peer, None)
     }
 
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
@@ -293,15 +348,26 @@ impl NetworkBehaviour for Gate {
         connection: ConnectionId,
         (purpose, stream): THandlerOutEvent<Self>,
     ) {
-        if let Some(host) = HostId::from_peer_id_bytes(&peer.to_bytes()) {
-            self.events
-                .push_back(ToSwarm::GenerateEvent(GateEvent::Stream {
-                    host,
-                    connection,
-                    purpose,
-                    stream,
-                }));
+        let Some(host) = HostId::from_peer_id_bytes(&peer.to_bytes()) else {
+            return;
+        };
+        let now = Instant::now();
+        // What is dropped is closed.
+        match self.limits.stream(peer, now) {
+            Verdict::Take => {}
+            Verdict::Drop => return,
+            Verdict::Bar => return self.flooded(host, peer),
         }
+        if purpose == Purpose::Join && !self.limits.application(peer, now) {
+            return;
+        }
+        self.events
+            .push_back(ToSwarm::GenerateEvent(GateEvent::Stream {
+                host,
+                connection,
+                purpose,
+                stream,
+            }));
     }
 
     fn poll(&mut self, _: &mut Context<'_>) -> Poll<ToSwarm<GateEvent, THandlerInEvent<Self>>> {
@@ -430,5 +496,75 @@ impl InboundUpgrade<Stream> for Welcomed {
             Purpose::Join
         };
         ready(Ok((purpose, stream)))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Multiaddr {
+        text.parse().unwrap()
+    }
+
+    fn key() -> PeerId {
+        libp2p::identity::Keypair::generate_ed25519()
+            .public()
+            .to_peer_id()
+    }
+
+    /// How many of `tries` handshakes from an address may begin, the first of them with the number `first`.
+    fn begun(gate: &mut Gate, from: &Multiaddr, first: usize, tries: usize) -> usize {
+        let all = (first..first + tries).map(ConnectionId::new_unchecked);
+        all.filter(|id| {
+            let asked = gate.handle_pending_inbound_connection(*id, &Multiaddr::empty(), from);
+            asked.is_ok()
+        })
+        .count()
+    }
+
+    #[test]
+    fn handshakes_that_do_not_end_leave_room_for_others_and_for_members_most() {
+        let mut gate = Gate::default();
+        let listed = at("/ip4/10.0.0.7/udp/4701/quic-v1");
+        gate.set_members([key()], [&listed]);
+        let near = at("/ip4/10.0.0.1/tcp/4000");
+        assert_eq!(begun(&mut gate, &near, 0, 100), PENDING_PER_ADDRESS_MAX);
+        for other in 2..40 {
+            let other = at(&format!("/ip4/10.0.1.{other}/tcp/4000"));
+            let first = 1000 * (gate.pending.len() + 1);
+            begun(&mut gate, &other, first, 16);
+        }
+        assert_eq!(gate.pending.len(), PENDING_MAX);
+        let member = at("/ip4/10.0.0.7/udp/5555/quic-v1");
+        assert_eq!(
+            begun(&mut gate, &member, 500_000, 20),
+            PENDING_PER_ADDRESS_MAX
+        );
+    }
+
+    #[test]
+    fn strangers_at_one_address_leave_room_for_others() {
+        let mut gate = Gate::default();
+        let connect = |gate: &mut Gate, from: &str, number| {
+            let id = ConnectionId::new_unchecked(number);
+            let (local, from) = (Multiaddr::empty(), at(from));
+            let made = gate.handle_established_inbound_connection(id, key(), &local, &from);
+            usize::from(made.is_ok())
+        };
+        let near = |n: usize| {
+            if n.is_multiple_of(2) {
+                "/ip4/10.0.0.1/tcp/1"
+            } else {
+                "/ip4/10.0.0.1/udp/2/quic-v1"
+            }
+        };
+        let same: usize = (0..20).map(|n| connect(&mut gate, near(n), n)).sum();
+        assert_eq!(same, STRANGERS_PER_ADDRESS_MAX);
+        let far = (0..40).map(|n| connect(&mut gate, &format!("/ip4/10.0.1.{n}/tcp/1"), 100 + n));
+        assert_eq!(
+            far.sum::<usize>(),
+            STRANGERS_MAX - STRANGERS_PER_ADDRESS_MAX
+        );
     }
 }
