@@ -1,0 +1,230 @@
+//! A member that means harm, and strangers, against a cluster that goes on.
+
+#![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
+
+#[path = "hostile/floods.rs"]
+mod floods;
+#[path = "hostile/wire.rs"]
+mod wire;
+
+use std::{
+    fs::{self, File},
+    net::{IpAddr, SocketAddr},
+    sync::atomic::{AtomicU64, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+
+use beemesh_protocol::{HostId, mesh::PORT};
+use floods::Done;
+use harness::{Cluster, Host, secs, wait_for};
+use libp2p::identity::{Keypair, ed25519};
+use nix::sched::{CloneFlags, setns};
+
+/// How long the flood lasts.
+const FLOOD: Duration = Duration::from_secs(20);
+/// A commit, with the start of the command that asks for it, on a machine that the flood shares.
+const COMMIT_MAX: Duration = Duration::from_secs(5);
+/// What a silent connection may take to be cut: the time for a handshake, and some for a busy machine.
+const SILENT_MAX: Duration = Duration::from_secs(9);
+/// Entries that a cluster may write by itself meanwhile: elections, and votes that are given to others.
+const ENTRIES_MAX: usize = 8;
+/// The most that each program may hold in memory, in KiB.
+const AGENT_KIB: u64 = 128 << 10;
+const GATEWAY_KIB: u64 = 256 << 10;
+
+#[test]
+fn others_keep_committing_while_a_member_and_strangers_flood_them() {
+    let cluster = Cluster::booted("hostile", 4);
+    cluster.form_of(3);
+    let leader = cluster.leader(cluster.host(1));
+    let mut members = cluster.hosts[..3].iter();
+    let hostile = members.rfind(|host| host.name != leader.name).unwrap();
+    let others: Vec<&Host> = cluster.hosts[..3]
+        .iter()
+        .filter(|host| host.name != hostile.name)
+        .collect();
+    let stranger = cluster.host(4);
+    let leader_id = leader.status()["id"].as_str().unwrap().parse::<HostId>();
+    let leader_id = leader_id.unwrap();
+    let key = taken_over(hostile);
+    cluster.agree_on(&others, 2, 3);
+    let before = others.iter().map(|host| programs(host));
+    let before: Vec<_> = before.collect();
+    let targets: Vec<SocketAddr> = others.iter().map(|host| mesh_of(host)).collect();
+
+    let entries = entries_of(others[0]);
+    let done = Done::default();
+    let (commits, slowest) = thread::scope(|scope| {
+        for to in &targets {
+            let (key, done) = (&key, &done);
+            scope.spawn(move || {
+                inside(hostile, || floods::member(*to, key, leader_id, done));
+            });
+            scope.spawn(move || inside(stranger, || floods::stranger(*to, done)));
+        }
+        let _stops = Stop(&done);
+        commit_during(&others, FLOOD)
+    });
+    eprintln!("{commits} commits, the slowest in {slowest:?}; {done:?}");
+    let did = |of: &AtomicU64| of.load(Ordering::Relaxed);
+    for (what, found, least) in [
+        ("streams", did(&done.streams), 10_000),
+        ("half frames", did(&done.half_frames), 20),
+        ("garbage", did(&done.garbage), 10),
+        ("applications", did(&done.applications), 8),
+        (
+            "a stranger's applications",
+            did(&done.strange_applications),
+            8,
+        ),
+        ("refused protocols", did(&done.refused_protocols), 2),
+        ("silent connections", did(&done.silent), 300),
+        ("half handshakes", did(&done.half_handshakes), 150),
+    ] {
+        assert!(found >= least, "{what}: {found} of {least}, {done:?}");
+    }
+    let kept = Duration::from_millis(did(&done.silent_ms));
+    assert!(kept < SILENT_MAX, "a silent connection was kept {kept:?}");
+    let written = usize::try_from(entries_of(others[0]) - entries).unwrap();
+    assert!(
+        written <= commits + ENTRIES_MAX,
+        "{written} entries for {commits} commits"
+    );
+    let after: Vec<_> = others.iter().map(|host| programs(host)).collect();
+    assert_eq!(after, before, "no program started anew");
+
+    // What was taken over is given back, and all is well.
+    let _ = hostile
+        .sh("systemctl start beemesh-agent.socket beemesh-agent")
+        .ok();
+    let members: Vec<&Host> = cluster.hosts[..3].iter().collect();
+    cluster.agree_on(&members, 3, 3);
+    commit(hostile, "after");
+}
+
+#[test]
+fn a_host_at_a_members_address_with_another_key_is_told_nothing() {
+    let cluster = Cluster::formed("forged", 3);
+    let (forger, others) = (cluster.host(3), [cluster.host(1), cluster.host(2)]);
+    let _ = taken_over(forger);
+    cluster.agree_on(&others, 2, 3);
+    let address: IpAddr = forger.address().parse().unwrap();
+    let heard = inside(forger, async || {
+        let key = Keypair::generate_ed25519();
+        let listener = tokio::net::TcpListener::bind((address, PORT))
+            .await
+            .unwrap();
+        let mut heard = Vec::new();
+        // Both dial it, again and again.
+        while heard.len() < 4 {
+            let accepted = tokio::time::timeout(secs(30), listener.accept()).await;
+            let (stream, _) = accepted.expect("members dial the address").unwrap();
+            heard.extend(wire::overheard(stream, &key).await);
+        }
+        heard
+    });
+    for (_, said) in heard {
+        // How the connection is shared, and Yamux's farewell; nothing of ours.
+        let farewell = [0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        let most = [&wire::proposal(wire::YAMUX)[..], &farewell].concat();
+        assert!(most.starts_with(&said), "{said:?}");
+    }
+    for host in others {
+        assert_eq!(host.status()["hosts"]["reachable"], 2);
+        commit(host, "meanwhile");
+    }
+}
+
+/// Stops Beemesh on a host and takes its key.
+fn taken_over(host: &Host) -> Keypair {
+    let stop = "systemctl stop beemesh-agent.socket beemesh-agent beemesh-gateway";
+    let _ = host.sh(stop).ok();
+    let mut secret = fs::read(host.root().join("var/lib/beemesh/agent/identity")).unwrap();
+    let secret = ed25519::SecretKey::try_from_bytes(&mut secret).unwrap();
+    ed25519::Keypair::from(secret).into()
+}
+
+fn mesh_of(host: &Host) -> SocketAddr {
+    (host.address().parse::<IpAddr>().unwrap(), PORT).into()
+}
+
+/// Runs something in the network of a host, on a thread of its own.
+fn inside<T: Send>(host: &Host, act: impl AsyncFnOnce() -> T + Send) -> T {
+    let network = File::open(format!("/proc/{}/ns/net", host.init())).unwrap();
+    thread::scope(|scope| {
+        let inside = scope.spawn(|| {
+            setns(network, CloneFlags::CLONE_NEWNET).unwrap();
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build();
+            runtime.unwrap().block_on(act())
+        });
+        inside.join().unwrap()
+    })
+}
+
+/// Tells the flood to stop, also when the test fails.
+struct Stop<'a>(&'a Done);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+/// Commits on one host after the other, and looks at what they hold in memory: how many commits there were, and the slowest.
+fn commit_during(hosts: &[&Host], time: Duration) -> (usize, Duration) {
+    let begun = Instant::now();
+    let (mut commits, mut slowest) = (0, Duration::ZERO);
+    while begun.elapsed() < time {
+        let host = hosts[commits % hosts.len()];
+        let took = commit(host, &format!("flooded-{}", commits % 8));
+        slowest = slowest.max(took);
+        assert!(took < COMMIT_MAX, "a commit on {} took {took:?}", host.name);
+        commits += 1;
+        for (program, most) in [
+            ("beemesh-agent", AGENT_KIB),
+            ("beemesh-gateway", GATEWAY_KIB),
+        ] {
+            let held = memory(host, program);
+            assert!(held < most, "{program} on {} holds {held} KiB", host.name);
+        }
+    }
+    (commits, slowest)
+}
+
+fn commit(host: &Host, name: &str) -> Duration {
+    let begun = Instant::now();
+    let at = begun.elapsed().as_nanos();
+    let yaml = format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}}}\ndata: {{at: \"{at}\"}}\n"
+    );
+    let _ = host.try_apply(&yaml, &[]).ok();
+    begun.elapsed()
+}
+
+fn entries_of(host: &Host) -> u64 {
+    host.status()["applied"].as_u64().unwrap()
+}
+
+/// The PIDs of the programs that must not end.
+fn programs(host: &Host) -> Vec<u32> {
+    let all = host.processes();
+    ["beemesh-agent", "beemesh-gateway"]
+        .map(|name| all[name][0])
+        .to_vec()
+}
+
+/// What a program of a host holds in memory, in KiB.
+fn memory(host: &Host, program: &str) -> u64 {
+    let pid = host.processes()[program][0];
+    let status = wait_for("the program's status", secs(1), || {
+        fs::read_to_string(format!("/proc/{pid}/status"))
+    });
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line
+        .and_then(|rest| rest.trim().strip_suffix(" kB"))
+        .unwrap();
+    kib.trim().parse().unwrap()
+}

@@ -1,0 +1,227 @@
+//! The mesh's protocols by hand, so that they can be broken at every layer.
+//!
+//! Shell: TCP with Noise up to Yamux's bare frames, and QUIC with whole streams. What goes wrong is an [`io::Error`].
+
+use std::{io, net::SocketAddr, time::Duration};
+
+use beemesh_protocol::{
+    frame::{FrameCodec, RAFT_MAX},
+    ipc::{Class, Opened},
+    mesh::{STREAM_PROTOCOL, StreamOpening},
+};
+use bytes::{Bytes, BytesMut};
+use futures::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, future::poll_fn};
+use libp2p::{
+    Multiaddr, PeerId,
+    core::{
+        Endpoint, Transport,
+        muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox},
+        transport::{DialOpts, PortUse},
+        upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
+    },
+    identity::Keypair,
+    noise, quic,
+};
+use tokio::{net::TcpStream, time::timeout};
+use tokio_util::{
+    codec::{Decoder, Encoder},
+    compat::{Compat, TokioAsyncReadCompatExt},
+};
+
+/// Whoever is attacked may not answer at all.
+pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(6);
+
+const SELECT: &str = "/multistream/1.0.0";
+const NOISE: &str = "/noise";
+pub(crate) const YAMUX: &str = "/yamux/1.0.0";
+
+pub(crate) type Secured = noise::Output<Compat<TcpStream>>;
+
+/// Answers that are not what was hoped for.
+pub(crate) fn other(error: impl ToString) -> io::Error {
+    io::Error::other(error.to_string())
+}
+
+/// As multistream-select writes a name.
+pub(crate) fn line(name: &str) -> Vec<u8> {
+    let length = u8::try_from(name.len() + 1).expect("names are short");
+    [&[length], name.as_bytes(), b"\n"].concat()
+}
+
+/// Both names at once: nobody needs the first answer.
+pub(crate) fn proposal(name: &str) -> Vec<u8> {
+    [line(SELECT), line(name)].concat()
+}
+
+async fn read_line(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> {
+    let mut length = [0];
+    stream.read_exact(&mut length).await?;
+    let mut name = vec![0; usize::from(length[0])];
+    stream.read_exact(&mut name).await?;
+    Ok(String::from_utf8_lossy(&name).trim_end().to_owned())
+}
+
+/// Proposes a protocol; what the other side says to that: its name, or `na`.
+pub(crate) async fn propose(
+    stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
+    name: &str,
+) -> io::Result<String> {
+    stream.write_all(&proposal(name)).await?;
+    stream.flush().await?;
+    read_line(stream).await?;
+    read_line(stream).await
+}
+
+/// A connection over TCP with Noise, on which Yamux was agreed on and nothing of it was said.
+pub(crate) async fn secured(to: SocketAddr, key: &Keypair) -> io::Result<Secured> {
+    let dialed = async {
+        let mut stream = TcpStream::connect(to).await?.compat();
+        propose(&mut stream, NOISE).await?;
+        let noise = noise::Config::new(key).map_err(other)?;
+        let (_, mut stream) = noise.upgrade_outbound(stream, NOISE).await.map_err(other)?;
+        propose(&mut stream, YAMUX).await?;
+        Ok(stream)
+    };
+    timeout(ANSWER_MAX, dialed).await?
+}
+
+/// The same from the other side, with whoever dials; then who that was, and whatever it says before it goes.
+pub(crate) async fn overheard(stream: TcpStream, key: &Keypair) -> io::Result<(PeerId, Vec<u8>)> {
+    let heard = async {
+        let mut stream = stream.compat();
+        for name in [SELECT, NOISE] {
+            read_line(&mut stream).await?;
+            stream.write_all(&line(name)).await?;
+        }
+        let noise = noise::Config::new(key).map_err(other)?;
+        let (peer, mut stream) = noise.upgrade_inbound(stream, NOISE).await.map_err(other)?;
+        for name in [SELECT, YAMUX] {
+            stream.write_all(&line(name)).await?;
+        }
+        stream.flush().await?;
+        let mut said = Vec::new();
+        // However it goes, it goes.
+        let _ = stream.read_to_end(&mut said).await;
+        Ok((peer, said))
+    };
+    timeout(ANSWER_MAX, heard).await?
+}
+
+/// Yamux's frames that open `count` streams and propose a protocol on each.
+pub(crate) fn yamux_streams(first: u32, count: u32, name: &str) -> Vec<u8> {
+    const DATA: u8 = 0;
+    const SYN: u16 = 1;
+    let proposal = proposal(name);
+    let length = u32::try_from(proposal.len()).expect("a proposal is short");
+    let mut frames = Vec::new();
+    for at in 0..count {
+        // Those of the side that dialled are odd.
+        let stream = first + 2 * at;
+        frames.extend([0, DATA]);
+        frames.extend(SYN.to_be_bytes());
+        frames.extend(stream.to_be_bytes());
+        frames.extend(length.to_be_bytes());
+        frames.extend(&proposal);
+    }
+    frames
+}
+
+/// A connection over QUIC, which keeps itself alive.
+pub(crate) struct Quic {
+    /// None once it has failed: it must not be asked again.
+    muxer: Option<StreamMuxerBox>,
+    _transport: quic::tokio::Transport,
+}
+
+/// Where QUIC is dialled.
+pub(crate) fn multiaddr(to: SocketAddr) -> Multiaddr {
+    let (ip, port) = (to.ip(), to.port());
+    format!("/ip4/{ip}/udp/{port}/quic-v1")
+        .parse()
+        .expect("an address of IPv4")
+}
+
+/// One attempt to connect by QUIC; it begins when it is polled.
+pub(crate) fn dial(
+    transport: &mut quic::tokio::Transport,
+    to: SocketAddr,
+) -> io::Result<<quic::tokio::Transport as Transport>::Dial> {
+    let opts = DialOpts {
+        role: Endpoint::Dialer,
+        port_use: PortUse::New,
+    };
+    transport.dial(multiaddr(to), opts).map_err(other)
+}
+
+impl Quic {
+    pub(crate) async fn connect(to: SocketAddr, key: &Keypair) -> io::Result<Self> {
+        let mut transport = quic::tokio::Transport::new(quic::Config::new(key));
+        let dialed = dial(&mut transport, to)?;
+        let (_, connection) = timeout(ANSWER_MAX, dialed).await?.map_err(other)?;
+        Ok(Self {
+            muxer: Some(StreamMuxerBox::new(connection)),
+            _transport: transport,
+        })
+    }
+
+    /// A stream of which nothing was said.
+    pub(crate) async fn stream(&mut self) -> io::Result<SubstreamBox> {
+        let muxer = self.muxer.as_mut().ok_or(io::ErrorKind::NotConnected)?;
+        let opened = poll_fn(|context| muxer.poll_outbound_unpin(context));
+        let opened = timeout(ANSWER_MAX, opened).await?;
+        if opened.is_err() {
+            self.muxer = None;
+        }
+        opened
+    }
+
+    /// A stream on which a protocol was agreed on.
+    pub(crate) async fn agreed(&mut self, name: &str) -> io::Result<SubstreamBox> {
+        let mut stream = self.stream().await?;
+        let answer = timeout(ANSWER_MAX, propose(&mut stream, name)).await??;
+        if answer == name {
+            Ok(stream)
+        } else {
+            Err(other(answer))
+        }
+    }
+
+    /// A stream that the other gateway has taken.
+    pub(crate) async fn taken(&mut self, class: Class) -> io::Result<SubstreamBox> {
+        let mut stream = self.agreed(STREAM_PROTOCOL).await?;
+        stream
+            .write_all(&framed(StreamOpening { class }.encode()))
+            .await?;
+        stream.flush().await?;
+        match Opened::decode(&frame(&mut stream).await?).map_err(other)? {
+            Opened::Ready => Ok(stream),
+            Opened::Refused { reason } => Err(other(reason)),
+        }
+    }
+}
+
+/// A message in its frame.
+pub(crate) fn framed(message: Bytes) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    let written = FrameCodec::new(RAFT_MAX).encode(message, &mut bytes);
+    written.expect("the message is not longer than any may be");
+    bytes
+}
+
+/// The next frame.
+pub(crate) async fn frame(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Bytes> {
+    let read = async {
+        let (mut codec, mut buffer) = (FrameCodec::new(RAFT_MAX), BytesMut::new());
+        loop {
+            if let Some(frame) = codec.decode(&mut buffer).map_err(other)? {
+                return Ok(frame);
+            }
+            let mut piece = [0; 4 << 10];
+            match stream.read(&mut piece).await? {
+                0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+                length => buffer.extend_from_slice(&piece[..length]),
+            }
+        }
+    };
+    timeout(ANSWER_MAX, read).await?
+}
