@@ -2,6 +2,9 @@
 
 #[path = "access.rs"]
 mod access;
+mod policy;
+#[path = "raft.rs"]
+mod raft_values;
 
 use std::collections::BTreeMap;
 
@@ -24,7 +27,7 @@ use beemesh_protocol::{
     token::Token,
 };
 
-mod policy;
+use raft_values::{entries, log_id, meta, vote};
 
 type Read = Box<dyn Fn(&[u8]) -> Result<bool, DecodeError>>;
 
@@ -554,54 +557,4 @@ fn peer_replies() -> [peer::Reply; 9] {
         peer::ReplyBody::PreVoted(false),
     ]
     .map(|body| peer::Reply { id: 3, body })
-}
-
-fn vote() -> Vote {
-    Vote {
-        term: 3,
-        node: host(1),
-        committed: true,
-    }
-}
-
-fn log_id(index: u64) -> LogId {
-    LogId {
-        term: 2,
-        node: host(2),
-        index,
-    }
-}
-
-fn membership() -> Membership {
-    Membership {
-        configs: vec![vec![host(1)], vec![host(1), host(2)]],
-        nodes: vec![host(1), host(2), host(3)],
-    }
-}
-
-fn meta() -> SnapshotMeta {
-    SnapshotMeta {
-        last_log_id: Some(log_id(9)),
-        membership: StoredMembership {
-            log_id: Some(log_id(4)),
-            membership: membership(),
-        },
-        id: "9-1".into(),
-    }
-}
-
-fn entries() -> [Entry; 3] {
-    let commands = Payload::Commands(vec![
-        command(),
-        Command {
-            at_ms: 2,
-            change: changes()[7].clone(),
-            origin: None,
-        },
-    ]);
-    let [first, second, third] = [Payload::Blank, commands, Payload::Membership(membership())];
-    [(7, first), (8, second), (9, third)].map(|(index, payload)| Entry {
-        log_id: log_id(index),
-        payload,
-    })
 }
