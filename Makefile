@@ -67,6 +67,7 @@ check: generate-check ## format, lints, tidy rules and unit tests; changes nothi
 	$(CARGO) fmt --all --check
 	$(CARGO) fmt --manifest-path fuzz/Cargo.toml --check
 	$(CARGO) clippy --workspace --all-targets --locked -- -D warnings
+	$(CARGO) clippy --workspace --test '*' --locked -- -D warnings
 	$(CARGO) test --workspace --locked
 
 fuzz: ## let each fuzz target loose on its seeds (FUZZ_SECONDS=60 for longer, ONLY=ipc for one)

@@ -201,6 +201,7 @@ async fn applications(
             secret: [7; 32],
             name: "hostile".to_owned(),
             addresses: Vec::new(),
+            replace: None,
         };
         stream.write_all(&wire::framed(request.encode())).await?;
         stream.flush().await?;
