@@ -34,7 +34,7 @@ use libp2p::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::timeout,
+    time::{sleep, timeout},
 };
 
 pub(crate) use handshake::{Offer, Open};
@@ -45,6 +45,8 @@ use peers::{Effect, JOIN_TIME, Peers};
 use ping::Unanswered;
 use swarm::{Behaviour, BehaviourEvent};
 
+/// Between an application that failed and the one after it: for the loss of the old connection to be noticed.
+const APPLY_PAUSE: Duration = Duration::from_millis(200);
 /// Events that wait for the agent's loop: a burst of streams from every member.
 const EVENTS_MAX: usize = 256;
 /// Orders that wait for the swarm.
@@ -186,6 +188,9 @@ impl Mesh {
     }
 
     /// Applies for membership at a member. An error is words for a person.
+    ///
+    /// A member ends a stranger's connection once that has its answer. Whoever applies again just then finds the old connection, which
+    /// is lost at once, so a failure is not believed before another connection fails, too. Applying twice is as good as once.
     pub(crate) async fn apply(
         &self,
         host: HostId,
@@ -194,17 +199,30 @@ impl Mesh {
     ) -> Result<JoinAnswer, String> {
         let addresses = parse(addresses);
         let applied = async {
-            let order = |reply| Order::Apply {
-                host,
-                addresses,
-                reply,
-            };
-            let stream = self.ask(order, JOIN_TIME).await?;
-            let answer = handshake::apply(stream.stream, request).await;
-            answer.map_err(|error| error.to_string())
+            if let Ok(answer) = self.apply_once(host, addresses.clone(), request).await {
+                return Ok(answer);
+            }
+            sleep(APPLY_PAUSE).await;
+            self.apply_once(host, addresses, request).await
         };
         let late = |_| format!("no answer within {} s", JOIN_TIME.as_secs());
         timeout(JOIN_TIME, applied).await.map_err(late)?
+    }
+
+    async fn apply_once(
+        &self,
+        host: HostId,
+        addresses: Vec<Multiaddr>,
+        request: &JoinRequest,
+    ) -> Result<JoinAnswer, String> {
+        let order = |reply| Order::Apply {
+            host,
+            addresses,
+            reply,
+        };
+        let stream = self.ask(order, JOIN_TIME).await?;
+        let answer = handshake::apply(stream.stream, request).await;
+        answer.map_err(|error| error.to_string())
     }
 
     async fn ask(
