@@ -34,7 +34,7 @@ use libp2p::{
 };
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{sleep, timeout},
+    time::timeout,
 };
 
 pub(crate) use handshake::{Offer, Open};
@@ -45,8 +45,6 @@ use peers::{Effect, JOIN_TIME, Peers};
 use ping::Unanswered;
 use swarm::{Behaviour, BehaviourEvent};
 
-/// Between an application that failed and the one after it: for the loss of the old connection to be noticed.
-const APPLY_PAUSE: Duration = Duration::from_millis(200);
 /// Events that wait for the agent's loop: a burst of streams from every member.
 const EVENTS_MAX: usize = 256;
 /// Orders that wait for the swarm.
@@ -113,6 +111,8 @@ enum Order {
     Apply {
         host: HostId,
         addresses: Vec<Multiaddr>,
+        /// By another connection than one that is there.
+        anew: bool,
         reply: OpenReply,
     },
     /// An exchange on this connection is over.
@@ -199,11 +199,10 @@ impl Mesh {
     ) -> Result<JoinAnswer, String> {
         let addresses = parse(addresses);
         let applied = async {
-            if let Ok(answer) = self.apply_once(host, addresses.clone(), request).await {
-                return Ok(answer);
+            match self.apply_once(host, &addresses, false, request).await {
+                Ok(answer) => Ok(answer),
+                Err(_) => self.apply_once(host, &addresses, true, request).await,
             }
-            sleep(APPLY_PAUSE).await;
-            self.apply_once(host, addresses, request).await
         };
         let late = |_| format!("no answer within {} s", JOIN_TIME.as_secs());
         timeout(JOIN_TIME, applied).await.map_err(late)?
@@ -212,12 +211,15 @@ impl Mesh {
     async fn apply_once(
         &self,
         host: HostId,
-        addresses: Vec<Multiaddr>,
+        addresses: &[Multiaddr],
+        anew: bool,
         request: &JoinRequest,
     ) -> Result<JoinAnswer, String> {
+        let addresses = addresses.to_vec();
         let order = |reply| Order::Apply {
             host,
             addresses,
+            anew,
             reply,
         };
         let stream = self.ask(order, JOIN_TIME).await?;
@@ -346,8 +348,9 @@ impl Task {
             Order::Apply {
                 host,
                 addresses,
+                anew,
                 reply,
-            } => match self.peers.any(host) {
+            } => match self.peers.any(host).filter(|_| !anew) {
                 Some(link) => self
                     .swarm
                     .behaviour_mut()

@@ -65,7 +65,11 @@ impl Remote {
             );
         }
         let text = fs::read_to_string(file).map_err(|error| failed(&error))?;
-        let config = serde_yaml::from_str(&text).map_err(|error| failed(&error))?;
+        let config = serde_yaml::from_str(&text).map_err(|error| {
+            failed(&format_args!(
+                "it is not what `beemesh user create` prints: {error}"
+            ))
+        })?;
         Self::new(config).map_err(|reason| failed(&reason))
     }
 

@@ -76,6 +76,9 @@ pub(crate) enum JoinError {
     /// The agent does not tell others these addresses.
     #[error("{0}")]
     Advertise(String),
+    /// It is a member, and is to replace another.
+    #[error("{0}")]
+    TakesNoPlace(String),
     /// A member said no.
     #[error("{0}")]
     Refused(String),
@@ -110,6 +113,14 @@ impl Joiner {
             }
             Err(error) => return Err(error),
         };
+        if let (Some(admitted), Some(name)) = (&admitted, &replace)
+            && admitted.members.iter().any(|member| member.name == *name)
+            && self.home.joining()?.is_none()
+        {
+            return Err(JoinError::TakesNoPlace(format!(
+                "this host is a member already and takes nobody's place: `beemesh host remove {name}` takes {name} out"
+            )));
+        }
         self.advertise(advertise).await?;
         if let Some(admitted) = admitted {
             return Ok(admitted);

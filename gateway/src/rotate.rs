@@ -129,8 +129,9 @@ fn enough(voters: &BTreeSet<HostId>, there: &BTreeSet<HostId>, own: HostId) -> R
     if others >= needed {
         return Ok(());
     }
+    let verb = if others == 1 { "is" } else { "are" };
     Err(format!(
-        "the other voters must be a majority without this host's old key, which is {needed} of {}, and {others} are reachable: \
+        "the other voters must be a majority without this host's old key, which is {needed} of {}, and {others} {verb} reachable: \
          a cluster needs three hosts for this, all of them up",
         voters.len()
     ))

@@ -243,6 +243,7 @@ fn not_joined(error: JoinError) -> ApiError {
         }
         JoinError::Advertise(_) => ApiError::conflict(words)
             .hint("`man beemesh-agent.toml` tells which addresses a host may have"),
+        JoinError::TakesNoPlace(_) => ApiError::conflict(words),
         JoinError::Refused(_) => {
             ApiError::conflict(words).hint("`beemesh token create` on a member makes a new token")
         }

@@ -65,7 +65,7 @@ pub(super) async fn authorize(
     };
     let route = request.extensions().get::<MatchedPath>();
     let route = route.map_or("", MatchedPath::as_str).to_owned();
-    if let Err(refused) = check(user.role, request.method(), &route) {
+    if let Err(refused) = check(user.role, request.method(), &route, request.uri().path()) {
         tracing::warn!(user = %user.name, from = %remote.from, method = %request.method(), %route, "refused");
         return refused.into_response();
     }
@@ -76,19 +76,20 @@ pub(super) async fn authorize(
     next.run(request).await
 }
 
-fn check(role: Role, method: &Method, route: &str) -> Result<(), ApiError> {
+/// `path` is what was asked for, by this route.
+fn check(role: Role, method: &Method, route: &str, path: &str) -> Result<(), ApiError> {
     let needed = match needs(method, route) {
         Needs::Role(needed) if needed <= role => return Ok(()),
         Needs::Role(needed) => needed,
         Needs::Local => {
             return Err(ApiError::forbidden(format!(
-                "{method} {route} is only possible on the host itself"
+                "{method} {path} is only possible on the host itself"
             )));
         }
     };
     let name = |role: Role| UserRole::from(role).name();
     Err(ApiError::forbidden(format!(
-        "{method} {route} needs the role {}, and you have {}",
+        "{method} {path} needs the role {}, and you have {}",
         name(needed),
         name(role)
     ))
@@ -121,7 +122,11 @@ mod tests {
             assert_eq!(needs(&method, &route), expected, "{line}");
             for role in [Role::Viewer, Role::Deployer, Role::Admin] {
                 let may = matches!(expected, Needs::Role(needed) if needed <= role);
-                assert_eq!(check(role, &method, &route).is_ok(), may, "{role:?} {line}");
+                assert_eq!(
+                    check(role, &method, &route, path).is_ok(),
+                    may,
+                    "{role:?} {line}"
+                );
             }
             count += 1;
         }

@@ -17,7 +17,7 @@ use beemesh_protocol::{
     peer::Outcome,
     state::{Authority, Change, UserRecord},
 };
-use pem::Pem;
+use pem::{EncodeConfig, LineEnding, Pem};
 use tokio::time::Instant;
 
 use super::{
@@ -73,7 +73,10 @@ pub(super) async fn create(
     let config = ClientConfig {
         user: asked.name,
         servers: servers(&scene),
-        authority: pem::encode(&Pem::new("CERTIFICATE", authority.certificate)),
+        authority: pem::encode_config(
+            &Pem::new("CERTIFICATE", authority.certificate),
+            EncodeConfig::new().set_line_ending(LineEnding::LF),
+        ),
         certificate: issued.certificate_pem,
         key: issued.key_pem,
     };
