@@ -8,7 +8,9 @@ use std::{
 use beemesh_protocol::state::{Kind, Object, Reference, WORKLOAD_BYTES_MAX};
 use proptest::prelude::*;
 
-use beemesh_quadlet::manifest::{BYTES_MAX, DOCUMENTS_MAX, Manifest, Place, Problem, parse};
+use beemesh_quadlet::manifest::{
+    BYTES_MAX, DOCUMENTS_MAX, Manifest, Place, Problem, parse, parse_under, policy::Rules,
+};
 
 /// Ten times what the worst of them takes on an idle machine; a bomb that goes off takes minutes.
 const TOOK_MAX: Duration = Duration::from_secs(10);
@@ -230,6 +232,37 @@ fn what_will_not_be_done_is_a_warning_and_strictly_a_problem() {
     warnings.sort_unstable();
     assert_eq!(warnings, all);
     assert_eq!(shown(&parse(yaml.as_bytes(), true).unwrap_err()), ignored);
+}
+
+#[test]
+fn octal_is_read_where_files_have_modes_and_nowhere_else() {
+    let volumes = "{name: v, configMap: {name: c, defaultMode: 0640}}";
+    let more = format!("  nodeSelector: {{mode: '0640'}}\n  volumes: [{volumes}]\n");
+    let manifest = parse(pod("", &more).as_bytes(), true).unwrap();
+    let object = &manifest.objects[0];
+    assert_eq!(object.selector["mode"], "0640");
+    let body: serde_json::Value = serde_json::from_slice(&object.body).unwrap();
+    let mode = body.pointer("/spec/volumes/0/configMap/defaultMode");
+    assert_eq!(mode, Some(&0o640.into()));
+}
+
+#[test]
+fn no_number_of_warnings_hides_a_problem() {
+    let names = (0..500).map(|index| format!("{{name: c{index}, image: 'nginx:1'}}"));
+    let containers = names.collect::<Vec<_>>().join(", ");
+    let yaml = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  containers: [{containers}]\n  hostPID: true\n"
+    );
+    assert_eq!(parse(yaml.as_bytes(), false).unwrap().warnings.len(), 101);
+    let refused = parse_under(yaml.as_bytes(), false, Some(&Rules::default()));
+    let refused = refused.map(|manifest| manifest.warnings.len()).unwrap_err();
+    let fields: Vec<_> = refused.iter().map(|p| (p.line, &p.field[..])).collect();
+    assert_eq!(fields, [(6, "spec.hostPID")]);
+    let yaml = format!("{yaml}  restartPolicy: Sometimes\n");
+    assert_eq!(
+        problems(yaml.as_bytes()),
+        ["1:7 spec.restartPolicy: `Sometimes` is not one of Always, Never, OnFailure"]
+    );
 }
 
 #[test]

@@ -12,6 +12,9 @@ use super::{
 /// Findings of one file that are listed; a file with more has one cause that is among the first.
 const LISTED_MAX: usize = 100;
 
+/// Problems, and warnings, of one file that are kept: more than are listed, for some are the same.
+const KEPT_MAX: usize = 2 * LISTED_MAX;
+
 /// What is found in one file.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
@@ -30,7 +33,9 @@ impl Findings {
     }
 
     pub(super) fn wrong(&mut self, problem: Problem) {
-        self.problems.push(problem);
+        if self.problems.len() < KEPT_MAX {
+            self.problems.push(problem);
+        }
     }
 
     /// The warnings when nothing is wrong, else what is.
@@ -80,26 +85,24 @@ pub(super) struct Scope<'a> {
 impl Scope<'_> {
     /// The object cannot be accepted.
     pub(super) fn wrong(&mut self, field: &Field, message: impl Into<String>) {
-        if let Some(problem) = self.problem(field, message.into()) {
-            self.findings.problems.push(problem);
-        }
+        let kept = self.findings.problems.len();
+        let problem = self.problem(kept, field, message);
+        self.findings.problems.extend(problem);
     }
 
     /// Something that the user asked for will not be done.
     pub(super) fn not_done(&mut self, field: &Field, message: impl Into<String>) {
-        if let Some(problem) = self.problem(field, message.into()) {
-            match self.findings.strict {
-                true => self.findings.problems.push(problem),
-                false => self.findings.warnings.push(problem),
-            }
+        match self.findings.strict {
+            true => self.wrong(field, message),
+            false => self.advise(field, message),
         }
     }
 
     /// It will be done, and may not be what the user expects.
     pub(super) fn advise(&mut self, field: &Field, message: impl Into<String>) {
-        if let Some(problem) = self.problem(field, message.into()) {
-            self.findings.warnings.push(problem);
-        }
+        let kept = self.findings.warnings.len();
+        let problem = self.problem(kept, field, message);
+        self.findings.warnings.extend(problem);
     }
 
     /// The field cannot be read, so nothing more is said about it.
@@ -112,16 +115,14 @@ impl Scope<'_> {
         self.outline.line(self.document, &self.object.join(field))
     }
 
-    fn problem(&self, field: &Field, message: String) -> Option<Problem> {
-        let full = self.findings.problems.len() + self.findings.warnings.len() > 2 * LISTED_MAX;
-        if full || self.unread.iter().any(|unread| field.starts_with(unread)) {
-            return None;
-        }
-        Some(Problem {
+    /// `None` when as many are `kept`, for to find a field's line takes time.
+    fn problem(&self, kept: usize, field: &Field, message: impl Into<String>) -> Option<Problem> {
+        let is_unread = self.unread.iter().any(|unread| field.starts_with(unread));
+        (kept < KEPT_MAX && !is_unread).then(|| Problem {
             document: self.number,
             line: self.line(field),
             field: self.object.join(field).to_string(),
-            message,
+            message: message.into(),
         })
     }
 }

@@ -157,12 +157,11 @@ fn unknown(input: &Value, kept: &Value, field: &Field, scope: &mut Scope<'_>) {
 
 /// File modes are written in octal, which YAML 1.1 reads from `0644` and YAML 1.2 does not.
 fn octal_modes(json: &mut Value) {
-    let holds_modes = json.get("spec").is_some();
-    let mut left: Vec<&mut Value> = json
-        .get_mut("spec")
-        .into_iter()
-        .filter(|_| holds_modes)
-        .collect();
+    let pod = match json.pointer("/spec/template").is_some() {
+        true => "/spec/template/spec/volumes",
+        false => "/spec/volumes",
+    };
+    let mut left: Vec<&mut Value> = json.pointer_mut(pod).into_iter().collect();
     while let Some(value) = left.pop() {
         match value {
             Value::Object(entries) => {
