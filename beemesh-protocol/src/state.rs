@@ -116,6 +116,11 @@ pub enum Change {
         /// Whether it is to run nothing.
         drained: bool,
     },
+    /// Has a member follow without a vote for a while, so that it can leave: what it is to leave by needs no word of it then.
+    DemoteHost {
+        /// The member.
+        host: HostId,
+    },
     /// Makes the authority that issues certificates for the remote API. All certificates of the one before it are void.
     PutAuthority {
         /// The new one.
@@ -156,6 +161,7 @@ impl Change {
             | Self::RevokeToken { .. }
             | Self::LabelHost { .. }
             | Self::DrainHost { .. }
+            | Self::DemoteHost { .. }
             | Self::PutAuthority { .. }
             | Self::PutUser(_)
             | Self::RevokeUser { .. }
@@ -179,6 +185,8 @@ pub struct Host {
     pub drained: bool,
     /// The key by which workloads are placed on it, when that is not its own: it took the place of the host with that key.
     pub claims_as: Option<HostId>,
+    /// When it may have a vote again, in milliseconds since 1970 by the leader's clock; 0 is at any time.
+    pub votes_from_ms: u64,
 }
 
 /// A join token as it is replicated: without its secret.

@@ -221,8 +221,7 @@ pub(crate) enum Host {
     },
     /// Gives this host another key, while it stays what it is
     ///
-    /// What it runs goes on. The old key opens nothing any more. The other voters must be a majority by themselves: a cluster needs
-    /// three hosts for this.
+    /// What it runs goes on. The old key opens nothing any more. More than half of the other voters must be reachable, and one at least.
     RotateKey {
         #[command(flatten)]
         output: Output,

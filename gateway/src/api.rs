@@ -74,7 +74,7 @@ struct Shared {
 
 impl Gateway {
     /// The hosts that the mesh reaches now, this one included.
-    fn reachable(&self) -> BTreeSet<HostId> {
+    pub(crate) fn reachable(&self) -> BTreeSet<HostId> {
         let mut hosts = BTreeSet::clone(&self.link.connected().borrow());
         hosts.insert(self.host);
         hosts

@@ -29,12 +29,12 @@ use crate::{
     join::{admit, now_ms},
     link::{Inbound, Link},
     place,
-    raft::{Metrics, Node, Role, View},
+    raft::{Metrics, Node, Role, View, Wanted},
     replace,
     state::State,
 };
 
-/// A member that cannot be added or promoted now, because it is down or behind, is tried again after this pause.
+/// A member that cannot be added or promoted now, because it is down, behind or demoted for a while, is tried again after this pause.
 const MEMBERSHIP_PAUSE: Duration = Duration::from_secs(1);
 /// At most one look in this time at a state and metrics that every commit changes; the first after a quiet time is at once.
 const PACE: Duration = Duration::from_millis(50);
@@ -90,6 +90,7 @@ async fn found_once(node: &Node, host: HostId, welcome: &Welcome) -> anyhow::Res
             labels: BTreeMap::new(),
             drained: false,
             claims_as: None,
+            votes_from_ms: 0,
         },
     };
     let command = Command::unasked(now_ms(), change);
@@ -356,6 +357,7 @@ fn address_change(host: HostId, welcome: Option<&Welcome>, view: &View) -> Optio
             labels: known.labels.clone(),
             drained: known.drained,
             claims_as: known.claims_as,
+            votes_from_ms: known.votes_from_ms,
         })
     })
 }
@@ -366,25 +368,20 @@ pub(crate) async fn keep_membership(node: Node) {
     let mut metrics = node.metrics();
     loop {
         let leads = metrics.borrow_and_update().role == Role::Leader;
-        let mut failed = false;
+        let mut again = false;
         if leads {
-            let hosts: Vec<HostId> = view
-                .borrow_and_update()
-                .state
-                .hosts()
-                .keys()
-                .copied()
-                .collect();
-            if let Err(error) = node.reconcile_members(&hosts).await {
+            let wanted = Wanted::of(&view.borrow_and_update().state, now_ms());
+            again = !wanted.demoted.is_empty();
+            if let Err(error) = node.reconcile_members(&wanted).await {
                 tracing::debug!(%error, "membership not changed now");
-                failed = true;
+                again = true;
             }
         }
         sleep(PACE).await;
         let changed = tokio::select! {
             changed = view.changed() => changed,
             changed = metrics.changed() => changed,
-            () = sleep(MEMBERSHIP_PAUSE), if failed => Ok(()),
+            () = sleep(MEMBERSHIP_PAUSE), if again => Ok(()),
         };
         if changed.is_err() {
             return;

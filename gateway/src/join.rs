@@ -272,6 +272,7 @@ pub(crate) fn admission(host: HostId, request: &JoinRequest, replaces: Option<Ho
             labels: Default::default(),
             drained: false,
             claims_as: None,
+            votes_from_ms: 0,
         },
         replaces,
     }

@@ -6,6 +6,7 @@ mod absence;
 mod api;
 mod authority;
 mod config;
+mod demote;
 mod duties;
 mod execute;
 mod home;

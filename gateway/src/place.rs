@@ -75,6 +75,7 @@ mod tests {
             )]),
             drained: false,
             claims_as: None,
+            votes_from_ms: 0,
         };
         numbers
             .into_iter()

@@ -46,6 +46,7 @@ use tokio::{net::UnixStream, sync::watch};
 pub(crate) use self::{
     ask::{ProposeError, ReadError},
     disk::System,
+    members::Wanted,
     recover::{LastEntry, recover},
 };
 use self::{

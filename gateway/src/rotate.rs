@@ -19,6 +19,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
     api::Gateway,
+    demote::{DemoteError, give_up_vote},
     home::{Home, HomeError, Joining, Rotating},
     join::now_ms,
     link::Link,
@@ -48,6 +49,9 @@ pub(crate) enum RotateError {
     /// The step could not be remembered.
     #[error("remember the change of keys")]
     Home(#[from] HomeError),
+    /// It keeps its vote, which would be needed without it.
+    #[error(transparent)]
+    Demote(#[from] DemoteError),
     /// The change was not committed.
     #[error(transparent)]
     Propose(#[from] ProposeError),
@@ -72,6 +76,7 @@ pub(crate) async fn rotate(
         Err(error) => return Err(RotateError::Key(error.to_string())),
     };
     let commands = commands(gateway, host, origin)?;
+    give_up_vote(gateway, gateway.host, deadline).await?;
     home.set_rotating(&Rotating {
         host,
         admitted: None,
@@ -109,7 +114,7 @@ pub(crate) async fn rotate(
     }
 }
 
-/// Whether the others are enough to go on without the vote of this host's old key; the error is words.
+/// Whether the others can go on without the vote of this host's old key; the error is words.
 fn can_leave(gateway: &Gateway) -> Result<(), String> {
     let state = gateway.node.state().borrow().state.clone();
     if !state.hosts().contains_key(&gateway.host) {
@@ -124,17 +129,20 @@ fn enough(voters: &BTreeSet<HostId>, there: &BTreeSet<HostId>, own: HostId) -> R
     if !voters.contains(&own) {
         return Ok(());
     }
-    let others = voters.intersection(there).filter(|host| **host != own);
-    let (others, needed) = (others.count(), voters.len() / 2 + 1);
-    if others >= needed {
+    let others = voters.iter().filter(|host| **host != own);
+    let (there, all) = (
+        others.clone().filter(|host| there.contains(host)).count(),
+        others.count(),
+    );
+    if 2 * there > all {
         return Ok(());
     }
-    let verb = if others == 1 { "is" } else { "are" };
-    Err(format!(
-        "the other voters must be a majority without this host's old key, which is {needed} of {}, and {others} {verb} reachable: \
-         a cluster needs three hosts for this, all of them up",
-        voters.len()
-    ))
+    Err(match all {
+        0 => "no other host votes: who is alone has nobody to keep the cluster while the key changes; have another host join first".to_owned(),
+        _ => format!(
+            "{there} of the {all} other voters can be reached, too few to agree without this host's old key: bring another one back first"
+        ),
+    })
 }
 
 /// The token and its use, for one entry of the log.
@@ -278,10 +286,12 @@ mod tests {
         };
         for (voters, there, fine) in [
             (&[1][..], &[][..], false),
-            (&[1, 2], &[2], false),
+            (&[1, 2], &[2], true),
+            (&[1, 2], &[3], false),
             (&[1, 2, 3], &[2, 3], true),
             (&[1, 2, 3], &[3, 4], false),
-            (&[1, 2, 3, 4], &[2, 3], false),
+            (&[1, 2, 3, 4], &[2, 3], true),
+            (&[1, 2, 3, 4], &[2], false),
             (&[1, 2, 3, 4, 5], &[2, 3, 4], true),
             // It has no vote to lose.
             (&[2, 3, 4, 5, 6], &[2, 3, 4], true),

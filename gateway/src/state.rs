@@ -27,6 +27,8 @@ pub(crate) use access::{changed, deed, token_id};
 
 /// Members of one cluster. Beyond it a single Raft group is the wrong tool.
 pub(crate) const HOSTS_MAX: usize = 256;
+/// How long a member that was demoted has no vote: what it was demoted for takes some elections and a read by a person.
+pub(crate) const DEMOTED_MS: u64 = 60_000;
 /// Labels of one host.
 pub(crate) const LABELS_MAX: usize = 64;
 /// Join tokens that are kept; the oldest expired ones go first.
@@ -138,6 +140,7 @@ impl State {
             Change::RevokeToken { token } => self.revoke_token(token),
             Change::LabelHost { host, set, remove } => self.label_host(*host, set, remove),
             Change::DrainHost { host, drained } => self.drain_host(*host, *drained),
+            Change::DemoteHost { host } => self.demote_host(at_ms, *host),
             Change::PutAuthority {
                 authority,
                 replaced,

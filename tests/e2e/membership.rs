@@ -199,7 +199,6 @@ fn a_host_gets_another_key_and_nothing_else_changes() {
         let answer = h1.apply(&manifest);
         assert_eq!(answer["settled"], true, "{answer}");
     }
-    let id = |host: &Host| host.status()["id"].as_str().unwrap().to_owned();
     let runs = || members.map(|host| (host.containers("web"), host.containers("lone")));
     let before = runs();
     // Whoever leads, and one that does not.
@@ -207,17 +206,9 @@ fn a_host_gets_another_key_and_nothing_else_changes() {
     let other = members.into_iter().find(|host| host.name != leader.name);
     let (revoked, token) = create(h1);
     for host in [other.unwrap(), leader] {
-        let old = id(host);
         let key = host.root().join("var/lib/beemesh/agent/identity");
         let key = std::fs::read(key).unwrap();
-        let said = host.beemesh(&["host", "rotate-key"]).ok();
-        let new = id(host);
-        assert!(old != new && said.contains(&new), "{said}");
-        cluster.agree_on(&members, 3, 3);
-        for asked in members {
-            let listed = asked.beemesh(&["host", "list", "-o", "json"]).ok();
-            assert!(listed.contains(&new) && !listed.contains(&old), "{listed}");
-        }
+        get_another_key(&cluster, host, &members);
         assert_eq!(runs(), before, "{}", host.name);
         let _ = h4
             .run_with(&["sh", "-c", "umask 077; cat >/root/old-key"], &key)
@@ -243,7 +234,48 @@ fn a_host_gets_another_key_and_nothing_else_changes() {
     cluster.agree_on(&[h1, h2], 2, 3);
     let refused = h1.beemesh(&["host", "rotate-key"]);
     assert!(
-        refused.code == 1 && refused.err.contains("three hosts"),
+        refused.code == 1
+            && refused
+                .err
+                .contains("1 of the 2 other voters can be reached"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn of_two_hosts_each_gets_another_key_and_each_can_leave() {
+    let cluster = Cluster::formed("two", 2);
+    let both = [cluster.host(1), cluster.host(2)];
+    let answer = both[0].apply(&pod("web", "here"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let before = both.map(|host| host.containers("web"));
+    let leader = cluster.leader(both[0]);
+    let other = *both.iter().find(|host| host.name != leader.name).unwrap();
+    for host in [other, leader] {
+        get_another_key(&cluster, host, &both);
+    }
+    // Once it leads, once it follows.
+    let (goes, stays) = match cluster.leader(other).name == other.name {
+        true => (other, leader),
+        false => (leader, other),
+    };
+    for revision in 2..=3 {
+        let said = stays.beemesh(&["host", "remove", &goes.name]).ok();
+        assert!(said.contains("removed   committed"), "{said}");
+        says_that_it_is_removed(goes);
+        cluster.agree_on(&[stays], 1, 1);
+        let answer = stays.apply(&pod("alone", &format!("{revision}")));
+        assert_eq!(answer["settled"], true, "{answer}");
+        if revision == 2 {
+            let (_, token) = create(stays);
+            let _ = goes.beemesh(&["join", &token]).ok();
+            cluster.agree_on(&both, 2, 2);
+        }
+    }
+    assert_eq!(both.map(|host| host.containers("web")), before);
+    let refused = stays.beemesh(&["host", "rotate-key"]);
+    assert!(
+        refused.code == 1 && refused.err.contains("no other host votes"),
         "{refused}"
     );
 }
@@ -301,6 +333,21 @@ fn two_clusters_on_one_network_do_not_mix() {
             let listed = host.beemesh(&["get", "manifests"]).ok();
             assert_eq!(listed.lines().count(), 2, "{listed}");
         }
+    }
+}
+
+/// Gives a host another key, which all of these hosts know then instead of the old one.
+#[track_caller]
+fn get_another_key(cluster: &Cluster, host: &Host, members: &[&Host]) {
+    let id = || host.status()["id"].as_str().unwrap().to_owned();
+    let old = id();
+    let said = host.beemesh(&["host", "rotate-key"]).ok();
+    let new = id();
+    assert!(old != new && said.contains(&new), "{said}");
+    cluster.agree_on(members, members.len(), members.len());
+    for asked in members {
+        let listed = asked.beemesh(&["host", "list", "-o", "json"]).ok();
+        assert!(listed.contains(&new) && !listed.contains(&old), "{listed}");
     }
 }
 

@@ -49,7 +49,7 @@ fn snapshot_size(snapshot: &Snapshot) -> usize {
 
 choice! { Kind = Kind { Pod, Deployment, DaemonSet, Job, ConfigMap, Secret, PersistentVolumeClaim } }
 
-table! { Host = Host(HostArgs) "host" { id, name, addresses, labels, drained, claims_as } }
+table! { Host = Host(HostArgs) "host" { id, name, addresses, labels, drained, claims_as, votes_from_ms } }
 
 table! { TokenRecord = TokenRecord(TokenRecordArgs) "token_record" { id, secret_hash, expires_ms, uses } }
 
@@ -81,6 +81,7 @@ union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record RevokeToken { token } = ChangeRevokeToken(ChangeRevokeTokenArgs) body_as_revoke_token;
     record LabelHost { host, set, remove } = ChangeLabelHost(ChangeLabelHostArgs) body_as_label_host;
     record DrainHost { host, drained } = ChangeDrainHost(ChangeDrainHostArgs) body_as_drain_host;
+    record DemoteHost { host } = ChangeDemoteHost(ChangeDemoteHostArgs) body_as_demote_host;
     record PutAuthority { authority, replaced } = ChangePutAuthority(ChangePutAuthorityArgs) body_as_put_authority;
     record RevokeUser { user } = ChangeRevokeUser(ChangeRevokeUserArgs) body_as_revoke_user;
     record SetPolicy { document, if_version } = ChangeSetPolicy(ChangeSetPolicyArgs) body_as_set_policy;

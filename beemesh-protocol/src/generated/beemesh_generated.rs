@@ -1103,10 +1103,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Role {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_CHANGE_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_CHANGE_BODY: u8 = 15;
+pub const ENUM_MAX_CHANGE_BODY: u8 = 16;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 16] = [
+pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 17] = [
   ChangeBody::NONE,
   ChangeBody::Found,
   ChangeBody::Apply,
@@ -1123,6 +1123,7 @@ pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 16] = [
   ChangeBody::PutUser,
   ChangeBody::RevokeUser,
   ChangeBody::SetPolicy,
+  ChangeBody::DemoteHost,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -1146,9 +1147,10 @@ impl ChangeBody {
   pub const PutUser: Self = Self(13);
   pub const RevokeUser: Self = Self(14);
   pub const SetPolicy: Self = Self(15);
+  pub const DemoteHost: Self = Self(16);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 15;
+  pub const ENUM_MAX: u8 = 16;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Found,
@@ -1166,6 +1168,7 @@ impl ChangeBody {
     Self::PutUser,
     Self::RevokeUser,
     Self::SetPolicy,
+    Self::DemoteHost,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -1186,6 +1189,7 @@ impl ChangeBody {
       Self::PutUser => Some("PutUser"),
       Self::RevokeUser => Some("RevokeUser"),
       Self::SetPolicy => Some("SetPolicy"),
+      Self::DemoteHost => Some("DemoteHost"),
       _ => None,
     }
   }
@@ -7716,6 +7720,7 @@ impl<'a> Host<'a> {
   pub const VT_LABELS: ::flatbuffers::VOffsetT = 10;
   pub const VT_DRAINED: ::flatbuffers::VOffsetT = 12;
   pub const VT_CLAIMS_AS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_VOTES_FROM_MS: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -7727,6 +7732,7 @@ impl<'a> Host<'a> {
     args: &'args HostArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Host<'bldr>> {
     let mut builder = HostBuilder::new(_fbb);
+    builder.add_votes_from_ms(args.votes_from_ms);
     if let Some(x) = args.claims_as { builder.add_claims_as(x); }
     if let Some(x) = args.labels { builder.add_labels(x); }
     if let Some(x) = args.addresses { builder.add_addresses(x); }
@@ -7779,6 +7785,13 @@ impl<'a> Host<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<Bytes32>(Host::VT_CLAIMS_AS, None)}
   }
+  #[inline]
+  pub fn votes_from_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Host::VT_VOTES_FROM_MS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Host<'_> {
@@ -7793,6 +7806,7 @@ impl ::flatbuffers::Verifiable for Host<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Label>>>>("labels", Self::VT_LABELS, false)?
      .visit_field::<bool>("drained", Self::VT_DRAINED, false)?
      .visit_field::<Bytes32>("claims_as", Self::VT_CLAIMS_AS, false)?
+     .visit_field::<u64>("votes_from_ms", Self::VT_VOTES_FROM_MS, false)?
      .finish();
     Ok(())
   }
@@ -7804,6 +7818,7 @@ pub struct HostArgs<'a> {
     pub labels: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Label<'a>>>>>,
     pub drained: bool,
     pub claims_as: Option<&'a Bytes32>,
+    pub votes_from_ms: u64,
 }
 impl<'a> Default for HostArgs<'a> {
   #[inline]
@@ -7815,6 +7830,7 @@ impl<'a> Default for HostArgs<'a> {
       labels: None,
       drained: false,
       claims_as: None,
+      votes_from_ms: 0,
     }
   }
 }
@@ -7849,6 +7865,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HostBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<&Bytes32>(Host::VT_CLAIMS_AS, claims_as);
   }
   #[inline]
+  pub fn add_votes_from_ms(&mut self, votes_from_ms: u64) {
+    self.fbb_.push_slot::<u64>(Host::VT_VOTES_FROM_MS, votes_from_ms, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HostBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HostBuilder {
@@ -7872,6 +7892,7 @@ impl ::core::fmt::Debug for Host<'_> {
       ds.field("labels", &self.labels());
       ds.field("drained", &self.drained());
       ds.field("claims_as", &self.claims_as());
+      ds.field("votes_from_ms", &self.votes_from_ms());
       ds.finish()
   }
 }
@@ -9384,6 +9405,102 @@ impl ::core::fmt::Debug for ChangeDrainHost<'_> {
       ds.finish()
   }
 }
+pub enum ChangeDemoteHostOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeDemoteHost<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeDemoteHost<'a> {
+  type Inner = ChangeDemoteHost<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeDemoteHost<'a> {
+  pub const VT_HOST: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeDemoteHost { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeDemoteHostArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeDemoteHost<'bldr>> {
+    let mut builder = ChangeDemoteHostBuilder::new(_fbb);
+    if let Some(x) = args.host { builder.add_host(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn host(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(ChangeDemoteHost::VT_HOST, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeDemoteHost<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeDemoteHostArgs<'a> {
+    pub host: Option<&'a Bytes32>,
+}
+impl<'a> Default for ChangeDemoteHostArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeDemoteHostArgs {
+      host: None,
+    }
+  }
+}
+
+pub struct ChangeDemoteHostBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeDemoteHostBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_host(&mut self, host: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(ChangeDemoteHost::VT_HOST, host);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeDemoteHostBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeDemoteHostBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeDemoteHost<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeDemoteHost<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeDemoteHost");
+      ds.field("host", &self.host());
+      ds.finish()
+  }
+}
 pub enum UserRecordOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -10274,6 +10391,21 @@ impl<'a> Change<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_demote_host(&self) -> Option<ChangeDemoteHost<'a>> {
+    if self.body_type() == ChangeBody::DemoteHost {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeDemoteHost::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for Change<'_> {
@@ -10299,6 +10431,7 @@ impl ::flatbuffers::Verifiable for Change<'_> {
           ChangeBody::PutUser => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<UserRecord>>("ChangeBody::PutUser", pos),
           ChangeBody::RevokeUser => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRevokeUser>>("ChangeBody::RevokeUser", pos),
           ChangeBody::SetPolicy => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeSetPolicy>>("ChangeBody::SetPolicy", pos),
+          ChangeBody::DemoteHost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeDemoteHost>>("ChangeBody::DemoteHost", pos),
           _ => Ok(()),
         }
      })?
@@ -10453,6 +10586,13 @@ impl ::core::fmt::Debug for Change<'_> {
         },
         ChangeBody::SetPolicy => {
           if let Some(x) = self.body_as_set_policy() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::DemoteHost => {
+          if let Some(x) = self.body_as_demote_host() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")

@@ -86,6 +86,9 @@ pub(crate) fn cases() -> Vec<Case> {
         }].map(|change| Command::unasked(1_800_000_000_000, change));
         Command, "command_put_host_claiming": [Change::PutHost(Host { claims_as: Some(host(2)), ..member_host() })]
             .map(|change| Command::unasked(1_800_000_000_000, change));
+        Command, "command_demote": [
+            Change::DemoteHost { host: host(2) }, Change::PutHost(Host { votes_from_ms: 1_800_000_060_000, ..member_host() }),
+        ].map(|change| Command::unasked(1_800_000_000_000, change));
         Snapshot, "snapshot_recovered": [Snapshot { former: vec![ClusterId([8; 16]), ClusterId([9; 16])], ..snapshot() }];
         Snapshot, "snapshot": [Snapshot::default(), snapshot()];
         Command, "policy_command": policy::changes().map(|change| Command::unasked(1, change));
@@ -224,6 +227,7 @@ fn member_host() -> Host {
         labels: BTreeMap::from([("disk".into(), "ssd".into()), ("zone".into(), "".into())]),
         drained: false,
         claims_as: None,
+        votes_from_ms: 0,
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Shell: whether a host can go, and what a drain waits for, is decided by [`super::render`].
 
+use std::time::Duration;
+
 use axum::{
     Extension, Json,
     body::Body,
@@ -24,6 +26,8 @@ use super::{
     request::{self, Asked, Caller, DeleteQuery, ReadQuery, TimeoutQuery},
 };
 use crate::{
+    api::Gateway,
+    demote::{DemoteError, give_up_vote},
     place::LABEL_HOSTNAME,
     rotate::{self, RotateError},
 };
@@ -101,25 +105,34 @@ pub(super) async fn undrain(
     Ok(Json(answer))
 }
 
-/// Takes a host out of the member list, and waits until it is out of Raft, too.
+/// Takes a host out of the member list, and waits until it is out of Raft, too. Where its vote is needed for that, it gives up
+/// its vote first.
 pub(super) async fn remove(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
     Asked(query): Asked<TimeoutQuery>,
 ) -> Result<Json<HostChanged>, ApiError> {
-    let asked = Asking::new(name, query.timeout, caller);
-    let deadline = Instant::now() + request::timeout(query.timeout)?;
-    let change = |host| Change::RemoveHost { host };
+    let timeout = request::timeout(query.timeout)?;
+    let deadline = Instant::now() + timeout;
+    let gateway = &shared.gateway;
     let can_go = |scene: &Scene, host| {
         let refused =
             |reason| ApiError::conflict(reason).hint("`beemesh host list` shows who is there");
         scene.can_go(host).map_err(refused)
     };
+    confirm(gateway, deadline).await?;
+    let scene = gateway.scene();
+    let host = find(&scene, &name)?;
+    can_go(&scene, host)?;
+    let demoted = give_up_vote(gateway, host, deadline).await;
+    demoted.map_err(|error| not_demoted(error, gateway, timeout))?;
+    let change = |host| Change::RemoveHost { host };
+    let asked = Asking::new(name, query.timeout, caller);
     let (host, mut answer) = asked.make(&shared, change, can_go).await?;
     let there = |scene: &Scene| !scene.metrics.counts(host);
     let left = deadline.saturating_duration_since(Instant::now());
-    let (settled, _) = settle(&shared.gateway, left, there).await;
+    let (settled, _) = settle(gateway, left, there).await;
     answer.settled = Some(settled);
     Ok(Json(answer))
 }
@@ -141,12 +154,22 @@ pub(super) async fn rotate(
             Ok((StatusCode::ACCEPTED, Json(KeyChanged { id, old })))
         }
         Err(RotateError::Refused(words)) => Err(ApiError::conflict(words)),
+        Err(RotateError::Demote(error)) => Err(not_demoted(error, gateway, timeout)),
         Err(RotateError::Propose(error)) => {
             Err(ApiError::propose(&error, &gateway.scene(), timeout))
         }
         Err(error @ (RotateError::Key(_) | RotateError::Home(_))) => Err(ApiError::internal(
             format!("{:#}", anyhow::Error::from(error)),
         )),
+    }
+}
+
+fn not_demoted(error: DemoteError, gateway: &Gateway, timeout: Duration) -> ApiError {
+    match error {
+        DemoteError::Unknown(words) => ApiError::conflict(words),
+        DemoteError::Propose(error) => ApiError::propose(&error, &gateway.scene(), timeout),
+        DemoteError::Votes => ApiError::unavailable(error.to_string())
+            .hint("nothing was changed: try again in a moment"),
     }
 }
 

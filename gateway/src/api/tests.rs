@@ -64,6 +64,7 @@ impl Serving {
             labels: BTreeMap::new(),
             drained: false,
             claims_as: None,
+            votes_from_ms: 0,
         };
         let found = Change::Found {
             cluster: ClusterId([7; 16]),

@@ -149,6 +149,7 @@ fn hash(command: &Command) -> u64 {
         | Change::RevokeToken { .. }
         | Change::LabelHost { .. }
         | Change::DrainHost { .. }
+        | Change::DemoteHost { .. }
         | Change::PutAuthority { .. }
         | Change::PutUser(_)
         | Change::RevokeUser { .. }

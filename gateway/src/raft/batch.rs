@@ -202,6 +202,7 @@ pub(crate) fn size_of(command: &Command) -> usize {
         | Change::RemoveHost { .. }
         | Change::RevokeToken { .. }
         | Change::DrainHost { .. }
+        | Change::DemoteHost { .. }
         | Change::PutUser(_)
         | Change::RevokeUser { .. } => 0,
         Change::PutAuthority { authority, .. } => {

@@ -5,11 +5,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use beemesh_protocol::HostId;
+use beemesh_protocol::{HostId, state::Host};
 use openraft::{ChangeMembers, EmptyNode};
 use tokio::time::timeout;
 
 use super::{MembersError, Metrics, Node, Role, serve::ANSWER_MAX, types::NodeId};
+use crate::state::State;
 
 /// More voters make every commit wait for more hosts and survive more failures; five survive two.
 pub(crate) const VOTERS_MAX: usize = 5;
@@ -23,12 +24,36 @@ enum Change {
         lost: HostId,
         by: HostId,
     },
+    /// A voter that is to leave learns.
+    Demote(HostId),
     RemoveVoter(HostId),
     RemoveLearner(HostId),
 }
 
+/// Who is to be in Raft.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Wanted {
+    /// The members of the cluster.
+    pub(crate) hosts: BTreeSet<HostId>,
+    /// Those of them that are not to vote now.
+    pub(crate) demoted: BTreeSet<HostId>,
+}
+
+impl Wanted {
+    /// As the replicated state says it for this time, in milliseconds since 1970.
+    pub(crate) fn of(state: &State, now_ms: u64) -> Self {
+        let demoted = |host: &&Host| host.votes_from_ms > now_ms;
+        let hosts = state.hosts();
+        Self {
+            hosts: hosts.keys().copied().collect(),
+            demoted: hosts.values().filter(demoted).map(|host| host.id).collect(),
+        }
+    }
+}
+
 /// The next change, if any. Hosts that left go first: a voter that is gone weakens every majority.
-fn next_change(metrics: &Metrics, hosts: &BTreeSet<HostId>) -> Option<Change> {
+fn next_change(metrics: &Metrics, wanted: &Wanted) -> Option<Change> {
+    let Wanted { hosts, demoted } = wanted;
     let voters = &metrics.voters;
     let learners = &metrics.learners;
     let gone = |members: &BTreeSet<HostId>| members.difference(hosts).next().copied();
@@ -44,8 +69,18 @@ fn next_change(metrics: &Metrics, hosts: &BTreeSet<HostId>) -> Option<Change> {
     if let Some(host) = unknown {
         return Some(Change::Learn(*host));
     }
+    let without = |host: &HostId| {
+        let left = voters.iter().filter(|one| *one != host);
+        let there = left
+            .clone()
+            .filter(|one| metrics.acknowledging.contains(one));
+        2 * there.count() > left.count()
+    };
+    if let Some(host) = voters.intersection(demoted).find(|host| without(host)) {
+        return Some(Change::Demote(*host));
+    }
     let by = learners
-        .iter()
+        .difference(demoted)
         .copied()
         .find(|host| metrics.acknowledging.contains(host) && metrics.caught_up.contains(host))?;
     if voters.len() < VOTERS_MAX {
@@ -57,11 +92,10 @@ fn next_change(metrics: &Metrics, hosts: &BTreeSet<HostId>) -> Option<Change> {
 
 impl Node {
     /// Brings the members a step or more closer to these hosts: new hosts learn, learners that have caught up vote while
-    /// there are fewer than [`VOTERS_MAX`] voters or one of those is lost, hosts that are not named leave. Does nothing but on the leader. To be
-    /// called again when hosts or metrics change.
-    pub(crate) async fn reconcile_members(&self, hosts: &[HostId]) -> Result<(), MembersError> {
-        let hosts: BTreeSet<HostId> = hosts.iter().copied().collect();
-        if hosts.is_empty() {
+    /// there are fewer than [`VOTERS_MAX`] voters or one of those is lost, voters that are demoted learn where the others can agree without them,
+    /// hosts that are not named leave. Does nothing but on the leader. To be called again when hosts or metrics change.
+    pub(crate) async fn reconcile_members(&self, wanted: &Wanted) -> Result<(), MembersError> {
+        if wanted.hosts.is_empty() {
             return Ok(());
         }
         let _one_at_a_time = self.inner.changing.lock().await;
@@ -71,8 +105,8 @@ impl Node {
             if metrics.role != Role::Leader || !metrics.quorum {
                 return Ok(());
             }
-            let Some(change) = next_change(&metrics, &hosts) else {
-                let mut known = hosts;
+            let Some(change) = next_change(&metrics, wanted) else {
+                let mut known = wanted.hosts.clone();
                 known.extend(metrics.voters.iter().chain(&metrics.learners));
                 self.inner.peers.retain(&known);
                 self.inner.hearing.retain(&known);
@@ -89,6 +123,7 @@ impl Node {
                     let voters = stay.chain([&by]).copied().map(NodeId).collect();
                     (ChangeMembers::ReplaceAllVoters(voters), true)
                 }
+                Change::Demote(host) => (ChangeMembers::RemoveVoters(one(host)), true),
                 Change::RemoveVoter(host) => (ChangeMembers::RemoveVoters(one(host)), false),
                 Change::RemoveLearner(host) => (ChangeMembers::RemoveNodes(one(host)), false),
             };
@@ -109,7 +144,11 @@ mod tests {
         tests::{Mesh, PATIENCE, deadline, host, put},
     };
     use super::*;
-    use crate::{duties::keep_membership, join::admit};
+    use crate::{
+        duties::keep_membership,
+        join::{admit, now_ms},
+        state::DEMOTED_MS,
+    };
 
     use beemesh_protocol::{
         ClusterId,
@@ -121,6 +160,13 @@ mod tests {
 
     fn set(numbers: &[u8]) -> BTreeSet<HostId> {
         numbers.iter().copied().map(host).collect()
+    }
+
+    fn wanted(hosts: &[u8], demoted: &[u8]) -> Wanted {
+        Wanted {
+            hosts: set(hosts),
+            demoted: set(demoted),
+        }
     }
 
     #[test]
@@ -160,7 +206,7 @@ mod tests {
                 caught_up: set(learners),
                 ..Metrics::default()
             };
-            let found = next_change(&metrics, &set(hosts));
+            let found = next_change(&metrics, &wanted(hosts, &[]));
             assert_eq!(found, expected, "{voters:?} {learners:?} -> {hosts:?}");
         }
         // Of five voters the second is lost, and the sixth host is there, not the seventh.
@@ -172,7 +218,7 @@ mod tests {
             lost: set(&[2]),
             ..Metrics::default()
         };
-        let all = set(&[1, 2, 3, 4, 5, 6, 7]);
+        let all = wanted(&[1, 2, 3, 4, 5, 6, 7], &[]);
         let replaced = Change::Replace {
             lost: host(2),
             by: host(7),
@@ -186,7 +232,38 @@ mod tests {
             acknowledging: set(&[1, 2]),
             ..Metrics::default()
         };
-        assert_eq!(next_change(&lagging, &set(&[1, 2])), None);
+        assert_eq!(next_change(&lagging, &wanted(&[1, 2], &[])), None);
+    }
+
+    #[test]
+    fn who_is_demoted_learns_where_the_others_can_agree() {
+        type Case<'a> = (&'a [u8], &'a [u8], u8, bool);
+        let cases: [Case<'_>; 7] = [
+            // voters, acknowledging, demoted
+            (&[1, 2], &[1, 2], 2, true),
+            // The leader itself.
+            (&[1, 2], &[1, 2], 1, true),
+            (&[1], &[1], 1, false),
+            (&[1, 2, 3, 4], &[1, 2, 3], 3, true),
+            (&[1, 2, 3], &[1, 2], 2, false),
+            (&[1, 2, 3], &[1, 2], 3, true),
+            // It has no vote.
+            (&[1, 2], &[1, 2, 3], 3, false),
+        ];
+        for (voters, acknowledging, demoted, does) in cases {
+            let all = set(&[1, 2, 3, 4]);
+            let learners: BTreeSet<HostId> = all.difference(&set(voters)).copied().collect();
+            let metrics = Metrics {
+                voters: set(voters),
+                acknowledging: set(acknowledging),
+                caught_up: learners.clone(),
+                learners,
+                ..Metrics::default()
+            };
+            let change = next_change(&metrics, &wanted(&[1, 2, 3, 4], &[demoted]));
+            let expected = does.then_some(Change::Demote(host(demoted)));
+            assert_eq!(change, expected, "{voters:?} {acknowledging:?} {demoted}");
+        }
     }
 
     #[tokio::test(flavor = "multi_thread")]
@@ -260,6 +337,39 @@ mod tests {
     }
 
     #[tokio::test(flavor = "multi_thread")]
+    async fn of_two_hosts_one_goes_on_alone_once_the_other_is_demoted() {
+        let (mesh, mut duties) = grown(2).await;
+        let votes = |count| move |metrics: &Metrics| metrics.voters.len() == count;
+        let mut metrics = mesh.node(2).metrics();
+        let both = metrics.wait_for(votes(2));
+        drop(tokio::time::timeout(PATIENCE, both).await.unwrap());
+        let demote = |left_ms| {
+            let change = StateChange::DemoteHost { host: host(1) };
+            vec![Command::unasked(now_ms() + left_ms - DEMOTED_MS, change)]
+        };
+        let node = mesh.node(2);
+        // Nothing comes of it: it votes again after some seconds.
+        node.propose(demote(2_000), deadline()).await.unwrap();
+        for count in [1, 2] {
+            let change = metrics.wait_for(votes(count));
+            drop(tokio::time::timeout(PATIENCE, change).await.unwrap());
+        }
+        // It founded the cluster, and leads unless it has lost that by the first time.
+        node.propose(demote(DEMOTED_MS), deadline()).await.unwrap();
+        let alone = metrics.wait_for(|metrics| metrics.voters == set(&[2]));
+        drop(tokio::time::timeout(PATIENCE, alone).await.unwrap());
+        mesh.stop(1).await;
+        let gone = StateChange::RemoveHost { host: host(1) };
+        let gone = vec![Command::unasked(now_ms(), gone)];
+        node.propose(gone, deadline()).await.unwrap();
+        let forgotten = metrics.wait_for(|metrics| !metrics.counts(host(1)));
+        drop(tokio::time::timeout(PATIENCE, forgotten).await.unwrap());
+        let _ = put(&node, 1, 1).await;
+        duties.shutdown().await;
+        mesh.close().await;
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
     async fn a_removed_host_comes_back_when_raft_has_let_it_go_and_not_before() {
         let (mesh, mut duties) = grown(2).await;
         let mut metrics = mesh.node(1).metrics();
@@ -300,7 +410,7 @@ mod tests {
             matches!(&early, JoinAnswer::Refused { reason } if reason.contains("being removed")),
             "{early:?}"
         );
-        node.reconcile_members(&[host(1)]).await.unwrap();
+        node.reconcile_members(&wanted(&[1], &[])).await.unwrap();
         let alone = metrics.wait_for(|metrics| !metrics.counts(host(2)));
         drop(tokio::time::timeout(PATIENCE, alone).await.unwrap());
         for token in [[9; 8], NO_TOKEN] {

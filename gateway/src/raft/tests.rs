@@ -189,12 +189,15 @@ impl Mesh {
 
     async fn voters(&self, hosts: &[HostId]) {
         let end = Instant::now() + PATIENCE;
-        let wanted: BTreeSet<_> = hosts.iter().copied().collect();
+        let wanted = Wanted {
+            hosts: hosts.iter().copied().collect(),
+            demoted: BTreeSet::new(),
+        };
         loop {
             for node in self.nodes() {
-                node.reconcile_members(hosts).await.unwrap();
+                node.reconcile_members(&wanted).await.unwrap();
             }
-            let there = |node: &Node| node.metrics().borrow().voters == wanted;
+            let there = |node: &Node| node.metrics().borrow().voters == wanted.hosts;
             if self.nodes().iter().all(there) {
                 return;
             }

@@ -428,6 +428,7 @@ fn me() -> Host {
         labels: BTreeMap::new(),
         drained: false,
         claims_as: None,
+        votes_from_ms: 0,
     }
 }
 

@@ -83,7 +83,8 @@ impl State {
             Change::RevokeToken { token } => token_id(token),
             Change::RemoveHost { host: id }
             | Change::LabelHost { host: id, .. }
-            | Change::DrainHost { host: id, .. } => host(id),
+            | Change::DrainHost { host: id, .. }
+            | Change::DemoteHost { host: id } => host(id),
             Change::PutAuthority { .. } => "remote API".to_owned(),
             Change::PutUser(user) => user.name.clone(),
             Change::RevokeUser { user } => user.clone(),
@@ -126,6 +127,7 @@ pub(crate) fn deed(change: &Change) -> (&'static str, &'static str) {
         Change::LabelHost { .. } => ("host", "labelled"),
         Change::DrainHost { drained: true, .. } => ("host", "drained"),
         Change::DrainHost { drained: false, .. } => ("host", "undrained"),
+        Change::DemoteHost { .. } => ("host", "demoted"),
         Change::PutAuthority { .. } => ("authority", "made"),
         Change::PutUser(_) => ("user", "created"),
         Change::RevokeUser { .. } => ("user", "revoked"),

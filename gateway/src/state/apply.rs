@@ -16,8 +16,8 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{is_workload, kind_name, workload_name};
 
 use super::{
-    HOSTS_MAX, Key, LABELS_MAX, MANIFESTS_MAX, Manifest, NO_SUCH_TOKEN, Owned, State, TOKENS_MAX,
-    Workload, can_be_used, missing, refused, title, workload_of,
+    DEMOTED_MS, HOSTS_MAX, Key, LABELS_MAX, MANIFESTS_MAX, Manifest, NO_SUCH_TOKEN, Owned, State,
+    TOKENS_MAX, Workload, can_be_used, missing, refused, title, workload_of,
 };
 
 type Change<T = Outcome> = Result<T, Vec<Refusal>>;
@@ -446,6 +446,11 @@ impl State {
     pub(super) fn remove_host(&mut self, host: HostId) -> Change {
         self.member(host)?;
         Arc::make_mut(&mut self.hosts).remove(&host);
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn demote_host(&mut self, at_ms: u64, host: HostId) -> Change {
+        self.member(host)?.votes_from_ms = at_ms.saturating_add(DEMOTED_MS);
         Ok(Outcome::Done)
     }
 

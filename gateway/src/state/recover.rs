@@ -51,6 +51,7 @@ mod tests {
             labels: BTreeMap::from([("disk".to_owned(), "ssd".to_owned())]),
             drained: true,
             claims_as: None,
+            votes_from_ms: 0,
         };
         let token = TokenRecord {
             id: [7; 8],

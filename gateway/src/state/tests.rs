@@ -33,6 +33,7 @@ fn host(byte: u8, name: &str) -> Host {
         labels: BTreeMap::new(),
         drained: false,
         claims_as: None,
+        votes_from_ms: 0,
     }
 }
 
@@ -308,9 +309,12 @@ fn a_new_host_takes_the_place_of_a_lost_one_in_one_change() {
         host: lost,
         drained: true,
     };
-    for change in [Change::PutToken(token), label, drain] {
+    let demote = Change::DemoteHost { host: lost };
+    let moved = Change::PutHost(host(1, "h1"));
+    for change in [Change::PutToken(token), label, drain, demote, moved] {
         assert_eq!(state.apply(2, &at(0, change)), Outcome::Done);
     }
+    assert_eq!(state.hosts()[&lost].votes_from_ms, DEMOTED_MS);
     let admit = |hash, replaces| Change::Admit {
         token: [7; 8],
         secret_hash: [hash; 32],

@@ -57,6 +57,7 @@ pub(in crate::api) fn scene() -> Scene {
         labels: BTreeMap::from([("n".to_owned(), n.to_string())]),
         drained: false,
         claims_as: None,
+        votes_from_ms: 0,
     };
     let mut agreed = State::default();
     let token = beemesh_protocol::state::TokenRecord {

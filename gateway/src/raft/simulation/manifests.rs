@@ -24,6 +24,7 @@ pub(in crate::raft) fn member(host: HostId) -> Host {
         labels: BTreeMap::new(),
         drained: false,
         claims_as: None,
+        votes_from_ms: 0,
     }
 }
 

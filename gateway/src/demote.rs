@@ -1,0 +1,85 @@
+//! Takes a host's vote before the host itself goes.
+//!
+//! Shell. The entry that takes a host out closes every connection to it, and Raft lets it go by entries behind that one. Where the
+//! others are no majority of the voters of before, as in a cluster of two, nobody could commit those: such a host gives its vote up
+//! while it is there still.
+
+use std::collections::BTreeSet;
+
+use beemesh_protocol::{
+    HostId,
+    state::{Change, Command},
+};
+use tokio::time::{Instant, timeout_at};
+
+use crate::{api::Gateway, join::now_ms, raft::ProposeError};
+
+/// Why a host keeps its vote, or may.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DemoteError {
+    /// Not every member knows such a change.
+    #[error("{0}")]
+    Unknown(String),
+    /// The change was not committed.
+    #[error(transparent)]
+    Propose(#[from] ProposeError),
+    /// The leader did not carry it out in time.
+    #[error(
+        "the host is asked for its vote, without which the others could not go on, and has it still"
+    )]
+    Votes,
+}
+
+/// Has a host give up its vote where the others could not let it go otherwise; it is a member still when this returns, and gets
+/// its vote back when it stays one.
+pub(crate) async fn give_up_vote(
+    gateway: &Gateway,
+    host: HostId,
+    deadline: Instant,
+) -> Result<(), DemoteError> {
+    let mut metrics = gateway.node.metrics();
+    let voters = metrics.borrow_and_update().voters.clone();
+    if !is_needed(&voters, &gateway.reachable(), host) {
+        return Ok(());
+    }
+    let change = Change::DemoteHost { host };
+    gateway.knows(&change).map_err(DemoteError::Unknown)?;
+    let command = Command::unasked(now_ms(), change);
+    gateway.node.propose(vec![command], deadline).await?;
+    let follows = metrics.wait_for(|metrics| !metrics.voters.contains(&host));
+    match timeout_at(deadline, follows).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(_)) | Err(_) => Err(DemoteError::Votes),
+    }
+}
+
+/// Pure: whether those who are there, without the host, are too few to take its vote.
+fn is_needed(voters: &BTreeSet<HostId>, there: &BTreeSet<HostId>, host: HostId) -> bool {
+    let others = voters.intersection(there).filter(|one| **one != host);
+    voters.contains(&host) && 2 * others.count() <= voters.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_vote_is_needed_where_the_others_are_no_majority() {
+        let set = |numbers: &[u8]| -> BTreeSet<HostId> {
+            numbers.iter().map(|number| HostId([*number; 32])).collect()
+        };
+        for (voters, there, needed) in [
+            (&[1, 2][..], &[1, 2][..], true),
+            (&[1, 2, 3], &[1, 2, 3], false),
+            (&[1, 2, 3], &[1, 2], true),
+            (&[1, 2, 3, 4], &[1, 2, 3], true),
+            (&[1, 2, 3, 4], &[2, 3, 4], false),
+            (&[1, 2, 3, 4, 5], &[1, 2, 3, 4], false),
+            // It has no vote.
+            (&[2, 3], &[1, 2, 3], false),
+        ] {
+            let found = is_needed(&set(voters), &set(there), HostId([1; 32]));
+            assert_eq!(found, needed, "{voters:?} {there:?}");
+        }
+    }
+}
