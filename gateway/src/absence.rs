@@ -1,12 +1,13 @@
 //! Finds out that this host is no member any more, which its own log does not say.
 //!
 //! Shell. Nobody sends it entries any more when it was removed while it was away, and hosts that were cut off by a recovery may
-//! even elect a leader of their own. Whoever reaches members and has no leader for a while asks them, and whoever is refused a stream
-//! as no member asks the one that refused it. A member that says that this host is none is believed: it has read that in the log.
+//! even elect a leader of their own. Whoever has no leader for a while asks the members, whose connections last too short to be seen,
+//! and whoever is refused a stream as no member asks the one that refused it. A member that says that this host is none is believed: it has read that in the log.
 
 use std::{collections::BTreeSet, time::Duration};
 
 use beemesh_protocol::{ClusterId, HostId, mesh::Contact};
+use futures::{StreamExt as _, stream};
 use tokio::{
     sync::watch,
     time::{sleep, timeout},
@@ -18,6 +19,10 @@ use crate::{api::Gateway, home::Home, raft::Metrics};
 const LEADERLESS_MAX: Duration = Duration::from_secs(15);
 /// Between two questions. Each costs the others a look at the log.
 const PAUSE: Duration = Duration::from_secs(3);
+/// The same for whoever expects to be removed now.
+const LOOK: Duration = Duration::from_secs(1);
+/// Members that are asked at once: one that is off answers within seconds, by an error.
+const ASKED_MAX: usize = 8;
 
 /// Asks whenever there is reason to, and remembers the answer that this host is `removed`.
 pub(crate) async fn notice_removal(gateway: Gateway, home: Home, removed: watch::Sender<bool>) {
@@ -29,19 +34,16 @@ pub(crate) async fn notice_removal(gateway: Gateway, home: Home, removed: watch:
     let mut metrics = gateway.node.metrics();
     let mut estranged = gateway.link.estranged();
     while !*removed.borrow() {
-        let ask = tokio::select! {
+        let estranged: Option<BTreeSet<HostId>> = tokio::select! {
             hosts = estranged.wait_for(|hosts| !hosts.is_empty()) => match hosts {
-                Ok(hosts) => hosts.clone(),
+                Ok(hosts) => Some(hosts.clone()),
                 Err(_) => return,
             },
-            lost = leaderless(&mut metrics) => {
-                if !lost {
-                    return;
-                }
-                BTreeSet::clone(&gateway.link.connected().borrow())
-            }
+            true = leaderless(&mut metrics) => None,
+            else => return,
         };
-        if let Some(cluster) = is_stranger(&gateway, &ask).await {
+        let ask = |host| estranged.as_ref().is_none_or(|hosts| hosts.contains(&host));
+        if let Some(cluster) = is_stranger(&gateway, ask).await {
             match home.set_removed(cluster) {
                 Ok(()) => {
                     removed.send_replace(true);
@@ -69,20 +71,40 @@ async fn leaderless(metrics: &mut watch::Receiver<Metrics>) -> bool {
 }
 
 /// The cluster that this host is no member of any more, if one of these members says so.
-async fn is_stranger(gateway: &Gateway, ask: &BTreeSet<HostId>) -> Option<ClusterId> {
-    let view = gateway.node.state().borrow().clone();
-    let cluster = view.state.cluster()?;
-    let others = view.state.hosts().values();
-    for member in others.filter(|host| host.id != gateway.host && ask.contains(&host.id)) {
-        let contact = Contact {
-            host: member.id,
-            addresses: member.addresses.clone(),
-        };
-        match gateway.joiner.is_member(cluster, contact).await {
+async fn is_stranger(gateway: &Gateway, ask: impl Fn(HostId) -> bool) -> Option<ClusterId> {
+    let state = gateway.node.state().borrow().state.clone();
+    let cluster = state.cluster()?;
+    let others = state.hosts().values();
+    let contacts = others.filter(|host| host.id != gateway.host && ask(host.id));
+    let contacts: Vec<_> = contacts
+        .map(|host| Contact {
+            host: host.id,
+            addresses: host.addresses.clone(),
+        })
+        .collect();
+    let told = contacts
+        .into_iter()
+        .map(|contact| gateway.joiner.is_member(cluster, contact));
+    let mut told = stream::iter(told).buffer_unordered(ASKED_MAX);
+    while let Some(answer) = told.next().await {
+        match answer {
             Some(true) => return None,
             Some(false) => return Some(cluster),
             None => {}
         }
     }
     None
+}
+
+/// Waits until this host knows that it is no member any more, or another member says so, for whoever has reason to expect it.
+pub(crate) async fn removal(gateway: &Gateway) {
+    let mut removed = gateway.removed.clone();
+    loop {
+        let known = timeout(LOOK, removed.wait_for(|removed| *removed));
+        if known.await.is_ok_and(|known| known.is_ok())
+            || is_stranger(gateway, |_| true).await.is_some()
+        {
+            return;
+        }
+    }
 }

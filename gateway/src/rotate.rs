@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::{
+    absence::removal,
     api::Gateway,
     demote::{DemoteError, give_up_vote},
     home::{Home, HomeError, Joining, Rotating},
@@ -32,7 +33,7 @@ const TOKEN_MS: u64 = 60_000;
 const SETTLED: Duration = Duration::from_secs(15);
 /// Between two looks at what became of it.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a read may take that shows whether it was committed.
+/// How long a read or a question may take that shows whether it was committed.
 const READ_MAX: Duration = Duration::from_secs(5);
 /// The agent begins again in less.
 const AGENT_MAX: Duration = Duration::from_secs(5);
@@ -81,11 +82,10 @@ pub(crate) async fn rotate(
         host,
         admitted: None,
     })?;
-    let mut removed = gateway.removed.clone();
     let proposed = tokio::select! {
         proposed = gateway.node.propose(commands, deadline) => proposed,
         // The others let go of the old key when they apply the change, and the answer may be lost by that.
-        Ok(_) = removed.wait_for(|removed| *removed) => {
+        () = removal(gateway) => {
             admitted(gateway, host, members(gateway, host))?;
             return Ok(host);
         }
@@ -210,12 +210,11 @@ fn members(gateway: &Gateway, host: HostId) -> Vec<Member> {
 
 /// Finds out what became of a change of keys whose answer did not come.
 pub(crate) async fn settle(gateway: Gateway, host: HostId) {
-    sleep(SETTLED).await;
+    // Whoever is a stranger is one by that very change: nobody removes a host at such a moment.
+    let mut gone = timeout(SETTLED, removal(&gateway)).await.is_ok();
+    let state = || gateway.node.state().borrow().state.clone();
     loop {
-        let view = gateway.node.state().borrow().clone();
-        let state = &view.state;
-        // Who was refused as a stranger is none by that very change: nobody removes a host at such a moment.
-        if state.hosts().contains_key(&host) || *gateway.removed.borrow() {
+        if gone || state().hosts().contains_key(&host) {
             match admitted(&gateway, host, members(&gateway, host)) {
                 Ok(()) => return,
                 Err(error) => tracing::error!(%error, "the change of keys cannot be remembered"),
@@ -225,23 +224,20 @@ pub(crate) async fn settle(gateway: Gateway, host: HostId) {
             .read_index(Instant::now() + READ_MAX)
             .await
             .is_ok()
+            && !state().hosts().contains_key(&host)
         {
-            let state = gateway.node.state().borrow().state.clone();
-            if !state.hosts().contains_key(&host) {
-                match gateway.joiner.home.rotated() {
-                    Ok(()) => {
-                        tracing::warn!(
-                            "the change of keys was not committed: this host keeps its key"
-                        );
-                        return;
-                    }
-                    Err(error) => {
-                        tracing::error!(%error, "the end of the change of keys cannot be remembered")
-                    }
+            match gateway.joiner.home.rotated() {
+                Ok(()) => {
+                    tracing::warn!("the change of keys was not committed: this host keeps its key");
+                    return;
+                }
+                Err(error) => {
+                    tracing::error!(%error, "the end of the change of keys cannot be remembered")
                 }
             }
         }
         sleep(LOOK).await;
+        gone = gone || timeout(READ_MAX, removal(&gateway)).await.is_ok();
     }
 }
 
