@@ -100,6 +100,21 @@ pub(crate) trait Dial: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>>;
 }
 
+/// Reaches nobody, as a host that is alone.
+#[cfg(test)]
+pub(crate) struct Nobody;
+
+#[cfg(test)]
+impl Dial for Nobody {
+    fn open(
+        &self,
+        _: HostId,
+        _: Class,
+    ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>> {
+        Box::pin(async { Err(io::ErrorKind::HostUnreachable.into()) })
+    }
+}
+
 /// What a node needs to open.
 pub(crate) struct Settings {
     /// The folder of log and snapshots; made when missing.

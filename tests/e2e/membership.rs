@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
-use std::thread;
+use std::{fs, process::Command, thread, time::Instant};
 
 use harness::{Answer, Cluster, Host, pod, secs, start_agent, two_containers, wait_for};
 
@@ -240,6 +240,61 @@ fn a_host_gets_another_key_and_nothing_else_changes() {
                 .contains("1 of the 2 other voters can be reached"),
         "{refused}"
     );
+}
+
+#[test]
+fn a_change_of_keys_that_is_cut_short_is_finished_or_never_was() {
+    let cluster = Cluster::formed("rotated-killed", 3);
+    let members = [1, 2, 3].map(|n| cluster.host(n));
+    let [h1, h2, _] = members;
+    let answer = h1.apply(&pod("web", "here"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let id = || h2.status()["id"].as_str().unwrap_or_default().to_owned();
+    let before = h2.containers("web");
+    let file = |name: &str| fs::read(h2.root().join("var/lib/beemesh").join(name));
+    let rotating = || String::from_utf8(file("gateway/rotating").unwrap_or_default()).unwrap();
+    let (gateway, agent) = ("beemesh-gateway", "beemesh-agent");
+    for (program, moment) in [
+        (gateway, "remembered"),
+        (agent, "remembered"),
+        (gateway, "admitted"),
+        (agent, "admitted"),
+        // The agent ends by itself then.
+        (gateway, "taken"),
+    ] {
+        let (old, identity) = (id(), file("agent/identity").unwrap());
+        let come = || match moment {
+            "remembered" => !rotating().is_empty(),
+            "admitted" => rotating().contains("\"members\""),
+            _ => file("agent/identity").is_ok_and(|key| key != identity),
+        };
+        let pids = h2.processes()[program].clone();
+        thread::scope(|scope| {
+            scope.spawn(|| h2.beemesh(&["host", "rotate-key"]));
+            let begun = Instant::now();
+            // Some of these moments last for a millisecond.
+            while !come() {
+                assert!(begun.elapsed() < secs(20), "never {moment}: {}", rotating());
+            }
+            let pids = pids.iter().map(ToString::to_string);
+            let killed = Command::new("kill").arg("-9").args(pids).output().unwrap();
+            assert!(killed.status.success(), "{program} {moment}: {killed:?}");
+        });
+        wait_for("the change of keys to be over", secs(60), || {
+            rotating().is_empty().then_some(()).ok_or(rotating())
+        });
+        cluster.agree_on(&members, 3, 3);
+        let new = id();
+        if moment != "remembered" {
+            assert!(old != new, "{program} {moment}");
+        }
+        for asked in members {
+            let shown = asked.beemesh(&["host", "show", "h2", "-o", "json"]).json();
+            assert_eq!(shown["id"], new.as_str(), "{shown}");
+            assert_eq!(asked.status()["hosts"]["total"], 3);
+        }
+        assert_eq!(h2.containers("web"), before, "{program} {moment}");
+    }
 }
 
 #[test]

@@ -169,7 +169,7 @@ fn not_demoted(error: DemoteError, gateway: &Gateway, timeout: Duration) -> ApiE
         DemoteError::Unknown(words) => ApiError::conflict(words),
         DemoteError::Propose(error) => ApiError::propose(&error, &gateway.scene(), timeout),
         DemoteError::Votes => ApiError::unavailable(error.to_string())
-            .hint("nothing was changed: try again in a moment"),
+            .hint("nothing was changed: try again in a moment; hosts whose clocks are a minute apart cannot do this (`timedatectl`)"),
     }
 }
 

@@ -1,10 +1,9 @@
 //! The API as a caller sees it: a real socket, a real cluster of one, no agent and no Podman.
 
-use std::{collections::BTreeMap, io, path::Path, pin::Pin, time::Duration};
+use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use beemesh_protocol::{
     ClusterId,
-    ipc::Class,
     peer::{HostReport, Phase, WorkloadReport},
     state::{Change, Command, Host},
     token::Token,
@@ -21,23 +20,11 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     home::Home,
-    raft::{Dial, Settings},
+    raft::{Nobody, Settings},
 };
 
 const ME: HostId = HostId([1; 32]);
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: main\n    image: localhost/x:1\n";
-
-struct Nobody;
-
-impl Dial for Nobody {
-    fn open(
-        &self,
-        _: HostId,
-        _: Class,
-    ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>> {
-        Box::pin(async { Err(io::ErrorKind::NotConnected.into()) })
-    }
-}
 
 /// A gateway that serves its API until the test ends.
 struct Serving {

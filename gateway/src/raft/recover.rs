@@ -186,16 +186,14 @@ fn meta(host: HostId, begins: LogId) -> SnapshotMeta {
 
 #[cfg(test)]
 mod tests {
-    use std::{fs, future::Future, pin::Pin, process::Command, sync::OnceLock, time::Duration};
+    use std::{fs, process::Command, sync::OnceLock, time::Duration};
 
-    use beemesh_protocol::ipc::Class;
     use harness::interrupt::at_each_call;
     use tempfile::TempDir;
-    use tokio::net::UnixStream;
 
     use super::{
         super::{
-            Dial, Metrics, Settings, System,
+            Metrics, Nobody, Settings, System,
             simulation::manifests,
             tests::{Mesh, PATIENCE, apply, deadline, host, put},
         },
@@ -203,18 +201,6 @@ mod tests {
     };
 
     const NEW: ClusterId = ClusterId([9; 16]);
-
-    struct Nobody;
-
-    impl Dial for Nobody {
-        fn open(
-            &self,
-            _: HostId,
-            _: Class,
-        ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>> {
-            Box::pin(async { Err(io::ErrorKind::HostUnreachable.into()) })
-        }
-    }
 
     /// The folder of a host that led two others, and whose log ends with an entry that they do not have.
     struct Survivor {

@@ -17,7 +17,7 @@ use nix::{
 };
 
 use super::clients::{self, Clients, FIRST_POD, MANIFESTS};
-use crate::{Chance, Cluster, Host, start_agent};
+use crate::{Chance, Cluster, Host, start_agent, wait_for};
 
 /// What can happen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
@@ -60,6 +60,10 @@ pub enum Kind {
     Upgraded,
     /// A host joins the cluster.
     Joins,
+    /// A host is removed, and joins again.
+    Leaves,
+    /// A host changes its key, whatever else befalls it meanwhile.
+    KeyChanged,
 }
 
 impl Kind {
@@ -85,6 +89,8 @@ impl Kind {
             Kind::Restarted => "agent and gateway restarted",
             Kind::Upgraded => "upgrade by dnf, to the same version",
             Kind::Joins => "a host joins",
+            Kind::Leaves => "a host is removed and joins again",
+            Kind::KeyChanged => "a host changes its key",
         }
     }
 
@@ -218,6 +224,12 @@ impl<'a> Faults<'a> {
                 }
                 (Vec::new(), Mend::Heal)
             }
+            Kind::Leaves => {
+                if !busy.is_empty() || network || other == victim {
+                    return false;
+                }
+                (vec![victim], Mend::Nothing)
+            }
             Kind::PowerLossOfAll => {
                 if !busy.is_empty() {
                     return false;
@@ -272,6 +284,10 @@ impl<'a> Faults<'a> {
                 let _ = host.sh("timeout 60 systemctl restart beemesh-agent beemesh-gateway");
             }
             Kind::Joins => self.join(),
+            Kind::Leaves => self.leave(victim, self.host(other)),
+            Kind::KeyChanged => {
+                let _ = host.sh("setsid -f timeout 60 beemesh host rotate-key >/dev/null 2>&1");
+            }
         }
         let until = Instant::now() + long;
         self.active.push(Active { until, hosts, mend });
@@ -351,7 +367,37 @@ impl<'a> Faults<'a> {
     fn join(&mut self) {
         let joining = self.host(self.members);
         start_agent(joining);
-        let via = self.host(0);
+        self.admit(joining, self.host(0));
+        self.clients.host(self.members, joining.init_if_on());
+        self.members += 1;
+    }
+
+    /// Takes a member out, and makes it one again.
+    fn leave(&self, victim: usize, via: &Host) {
+        let leaving = self.host(victim);
+        self.clients.host(victim, None);
+        for attempt in 1.. {
+            let removed = via.run(&["timeout", "60", "beemesh", "host", "remove", &leaving.name]);
+            if removed.code == 0 || removed.err.contains("there is no host") {
+                break;
+            }
+            self.say(&format!("leave, attempt {attempt}: {}", removed.err.trim()));
+            assert!(attempt < 5, "{} cannot leave: {removed}", leaving.name);
+        }
+        wait_for(
+            "the host to know that it was removed",
+            Duration::from_secs(60),
+            || {
+                let status = leaving.status();
+                (status["role"] == "removed").then_some(()).ok_or(status)
+            },
+        );
+        self.admit(leaving, via);
+        self.clients.host(victim, leaving.init_if_on());
+    }
+
+    /// Makes a host a member, by a token of another one.
+    fn admit(&self, joining: &Host, via: &Host) {
         for attempt in 1.. {
             let token = via.run(&["timeout", "30", "beemesh", "token", "create"]);
             let joined = (token.code == 0)
@@ -365,8 +411,6 @@ impl<'a> Faults<'a> {
                 }
             }
         }
-        self.clients.host(self.members, joining.init_if_on());
-        self.members += 1;
     }
 }
 
