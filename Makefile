@@ -22,7 +22,7 @@ PAGES := $(BUILT)/described
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
 
-.PHONY: help build image pages install install-files check fuzz layer test e2e rpm repo demo planted torture power soak bench clean generate-check
+.PHONY: help build image pages install install-files check fuzz corpus layer test e2e rpm repo demo planted torture power soak bench clean generate-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -71,7 +71,10 @@ check: generate-check ## format, lints, tidy rules and unit tests; changes nothi
 	$(CARGO) test --workspace --locked
 
 fuzz: ## let each fuzz target loose on its seeds (FUZZ_SECONDS=60 for longer, ONLY=ipc for one)
-	fuzz/run $(TARGET_DIR)/fuzz $(or $(FUZZ_SECONDS),5) $(ONLY)
+	fuzz/run $(TARGET_DIR)/fuzz $(or $(FUZZ_SECONDS),10) $(ONLY)
+
+corpus: ## keep of what `make fuzz` found the least that reaches the same code, for the next runs (ONLY=ipc for one)
+	fuzz/keep $(TARGET_DIR)/fuzz $(ONLY)
 
 generate-check: ## the committed FlatBuffers code is what flatc makes of the schema
 	tests/generate-check
