@@ -15,7 +15,10 @@ use std::{
 };
 
 use anyhow::Context;
-use beemesh_protocol::ipc::{Done, FromAgent, Report, Request, UnitState, Welcome};
+use beemesh_protocol::{
+    HostId,
+    ipc::{Done, FromAgent, Report, Request, UnitState, Welcome},
+};
 use libp2p::Multiaddr;
 use tokio::{
     net::UnixListener,
@@ -48,8 +51,8 @@ const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// The lane of [`Request::Advertise`].
 const ADVERTISE: &str = "/advertise";
-/// The lane of [`Request::UseKey`], which is not the name of a workload.
-const USE_KEY: &str = "/use-key";
+/// The lane of the host's keys, which is not the name of a workload: the key that is taken is the one that was looked at.
+const KEYS: &str = "/keys";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -122,6 +125,8 @@ struct Finished {
     control: u64,
     id: u64,
     result: Result<Done, String>,
+    /// The host has this key now, if all went well.
+    key: Option<HostId>,
 }
 
 /// Runs the agent until systemd stops it.
@@ -300,6 +305,10 @@ impl Agent {
         } = job;
         let (systemd, mesh, key) = (self.systemd.clone(), self.mesh.clone(), self.key.clone());
         let sources = self.sources.clone();
+        let taken = match &request {
+            Request::UseKey { host } => Some(*host),
+            _ => None,
+        };
         self.running.spawn(async move {
             let result = match request {
                 Request::MakeKey => keyed(move || identity::make_next(&key))
@@ -315,6 +324,7 @@ impl Agent {
                 control,
                 id,
                 result,
+                key: taken,
             }
         });
     }
@@ -325,6 +335,7 @@ impl Agent {
             control,
             id,
             result,
+            key,
         } = finished;
         if let Err(reason) = &result {
             tracing::warn!(lane, reason, "request failed");
@@ -332,9 +343,8 @@ impl Agent {
             // The gateway hears of the addresses before it hears that they are kept.
             self.reload();
         }
-        // [`Request::MakeKey`] gives a key that is not used yet.
-        if let (USE_KEY, Ok(Done::Key { host })) = (lane.as_str(), &result) {
-            self.renamed = *host != self.identity.host;
+        if let (Some(host), Ok(_)) = (key, &result) {
+            self.renamed = host != self.identity.host;
         }
         // The reply of a request that came on another connection would name another request on this one.
         if self.exchange.control() == Some(control) {
@@ -524,8 +534,7 @@ fn lane(request: &Request) -> &str {
         Request::SyncStorage => "/storage",
         Request::Join { .. } => "/join",
         Request::Advertise { .. } => ADVERTISE,
-        Request::MakeKey => "/key",
-        Request::UseKey { .. } => USE_KEY,
+        Request::MakeKey | Request::UseKey { .. } => KEYS,
     }
 }
 

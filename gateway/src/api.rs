@@ -33,7 +33,7 @@ use axum::{
 };
 use beemesh_protocol::{HostId, state::Change};
 use beemesh_quadlet::podman::Podman;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Mutex, Semaphore, watch};
 
 use crate::{join::Joiner, link::Link, observe, raft::Node};
 
@@ -61,6 +61,8 @@ pub(crate) struct Gateway {
     pub(crate) joiner: Joiner,
     /// Whether this host was removed from its cluster.
     pub(crate) removed: watch::Receiver<bool>,
+    /// Held by who changes this host's key.
+    pub(crate) rotation: Arc<Mutex<()>>,
 }
 
 /// What the handlers share.

@@ -91,8 +91,8 @@ pub(crate) enum JoinError {
 }
 
 impl Joiner {
-    /// Asks the members that the token names, one after the other, until one decides. Asks nobody where this host was
-    /// admitted before: whoever joined it may not have heard of that. From then on, other hosts are told that this one is at
+    /// Asks the members that the token names, one after the other, until one decides. Does not apply where this host was
+    /// admitted before and is a member still: whoever joined it may not have heard of that. From then on, other hosts are told that this one is at
     /// `advertise`, unless that is empty.
     ///
     /// `replace` names the member whose place this host takes.
@@ -102,20 +102,26 @@ impl Joiner {
         advertise: &[IpAddr],
         replace: Option<String>,
     ) -> Result<JoinStarted, JoinError> {
-        let admitted = match self.check(token.cluster) {
-            Ok(admitted) => admitted,
+        let joining = self.home.joining()?;
+        let admitted = match (self.check(token.cluster), &joining) {
+            (Ok(Some(_)) | Err(JoinError::UnderWay(_)), Some(joining))
+                if self.was_let_go(joining).await =>
+            {
+                None
+            }
+            (Ok(admitted), _) => admitted,
             // Its cluster may be what the other one was before a recovery.
-            Err(error @ (JoinError::LeftOver(own) | JoinError::Member(own))) => {
+            (Err(error @ (JoinError::LeftOver(own) | JoinError::Member(own))), _) => {
                 if !self.is_cut_off(own, &token.contacts).await {
                     return Err(error);
                 }
                 None
             }
-            Err(error) => return Err(error),
+            (Err(error), _) => return Err(error),
         };
         if let (Some(admitted), Some(name)) = (&admitted, &replace)
             && admitted.members.iter().any(|member| member.name == *name)
-            && self.home.joining()?.is_none()
+            && joining.is_none()
         {
             return Err(JoinError::TakesNoPlace(format!(
                 "this host is a member already and takes nobody's place: `beemesh host remove {name}` takes {name} out"
@@ -202,6 +208,18 @@ impl Joiner {
             _ if state.manifests().len() > 0 => Err(JoinError::InUse(state.manifests().len())),
             _ => Ok(None),
         }
+    }
+
+    /// Whether the cluster that this host is joining has removed it since, before it had a log to read that in.
+    async fn was_let_go(&self, joining: &Joining) -> bool {
+        let members = joining.members.iter().cloned().map(Member::from);
+        let contacts = members.map(|member| Contact {
+            host: member.host,
+            addresses: member.addresses,
+        });
+        let own = self.link.welcome().borrow().as_ref().map(|now| now.host);
+        let others: Vec<_> = contacts.filter(|one| Some(one.host) != own).collect();
+        self.is_cut_off(joining.cluster, &others).await
     }
 
     /// Whether one of these hosts says that this one is no member of its own cluster any more.

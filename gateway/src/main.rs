@@ -212,6 +212,7 @@ async fn open(
         podman,
         joiner,
         removed,
+        rotation: Arc::default(),
     };
     Ok((gateway, observer.reports()))
 }

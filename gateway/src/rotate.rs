@@ -66,8 +66,13 @@ pub(crate) async fn rotate(
 ) -> Result<HostId, RotateError> {
     let refused = |words: &str| Err(RotateError::Refused(words.to_owned()));
     let home = &gateway.joiner.home;
+    // The agent keeps one key that is not used yet: who made another one meanwhile would take it from under the first.
+    let under_way = "this host is changing its key already";
+    let Ok(_alone) = gateway.rotation.try_lock() else {
+        return refused(under_way);
+    };
     if home.rotating()?.is_some() {
-        return refused("this host is changing its key already");
+        return refused(under_way);
     }
     can_leave(gateway).map_err(RotateError::Refused)?;
     let made = gateway.link.request(Request::MakeKey).await;

@@ -134,6 +134,48 @@ fn a_host_that_is_removed_while_it_is_off_hears_of_it_and_comes_back_with_a_toke
 }
 
 #[test]
+fn a_host_that_was_removed_before_it_had_caught_up_joins_by_another_token() {
+    let cluster = Cluster::booted("let-go", 3);
+    cluster.form_of(2);
+    let [h1, h2, h3] = [1, 2, 3].map(|n| cluster.host(n));
+    start_agent(h3);
+    let folder = h3.root().join("var/lib/beemesh/gateway");
+    let (_, token) = create(h1);
+    let admission = thread::scope(|scope| {
+        let joined = scope.spawn(|| h3.beemesh(&["join", &token]).ok());
+        let begun = Instant::now();
+        let admission = loop {
+            match fs::read(folder.join("joining")) {
+                Ok(bytes) if bytes.ends_with(b"}") => break bytes,
+                _ => assert!(begun.elapsed() < secs(30), "no admission"),
+            }
+        };
+        let _ = joined.join().unwrap();
+        admission
+    });
+    cluster.ready();
+    // As if it had been cut off in the moment in which it was admitted.
+    let _ = h3.sh("systemctl stop beemesh-gateway").ok();
+    fs::remove_dir_all(folder.join("raft")).unwrap();
+    fs::write(folder.join("joining"), admission).unwrap();
+    cluster.agree_on(&[h1, h2], 2, 3);
+    let _ = h1.beemesh(&["host", "remove", "h3"]).ok();
+    let _ = h3.sh("systemctl start beemesh-gateway").ok();
+    wait_for("the join to go on", secs(30), || {
+        let status = h3.status();
+        (status["role"] == "joining").then_some(()).ok_or(status)
+    });
+    let refused = h3.beemesh(&["join", &token]);
+    assert!(
+        refused.code == 1 && refused.err.contains("used up"),
+        "{refused}"
+    );
+    let (_, token) = create(h1);
+    let _ = h3.beemesh(&["join", &token]).ok();
+    cluster.ready();
+}
+
+#[test]
 fn a_host_that_lost_its_disk_comes_back_in_its_old_place_and_the_old_disk_opens_nothing() {
     const AGENT: &str = "/usr/libexec/beemesh/beemesh-agent";
     let cluster = Cluster::formed("replaced", 3);
@@ -309,6 +351,13 @@ fn of_two_hosts_each_gets_another_key_and_each_can_leave() {
     for host in [other, leader] {
         get_another_key(&cluster, host, &both);
     }
+    // Two ask for it at once: one of them may be refused, and the host has the key that it is known by.
+    let codes = thread::scope(|scope| {
+        let asked = [(); 2].map(|()| scope.spawn(|| other.beemesh(&["host", "rotate-key"])));
+        asked.map(|one| one.join().unwrap())
+    });
+    assert!(codes.iter().any(|answer| answer.code == 0), "{codes:?}");
+    cluster.agree_on(&both, 2, 2);
     // Once it leads, once it follows.
     let (goes, stays) = match cluster.leader(other).name == other.name {
         true => (other, leader),

@@ -77,6 +77,7 @@ impl Serving {
             podman: Podman::new(&dir.path().join("podman.sock")),
             joiner,
             removed: watch::channel(false).1,
+            rotation: Arc::default(),
         };
         let listener = UnixListener::bind(dir.path().join("api.sock")).unwrap();
         tokio::spawn(serve(listener, gateway, CancellationToken::new()));
