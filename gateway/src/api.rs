@@ -97,7 +97,8 @@ impl Gateway {
             metrics: self.node.metrics().borrow().clone(),
             reports: self.reports.borrow().clone(),
             reachable: self.reachable(),
-            removed: *self.removed.borrow(),
+            // Who changes its key is removed by that, and a member again in a moment.
+            removed: *self.removed.borrow() && self.rotation.try_lock().is_ok(),
         }
     }
 }

@@ -15,7 +15,10 @@ use beemesh_protocol::{
     state::{Change, Command, Host, Origin, TokenRecord},
 };
 use sha2::{Digest, Sha256};
-use tokio::time::{Instant, sleep, timeout};
+use tokio::{
+    sync::OwnedMutexGuard,
+    time::{Instant, sleep, timeout},
+};
 
 use crate::{
     absence::removal,
@@ -59,7 +62,21 @@ pub(crate) enum RotateError {
 }
 
 /// Has the host's new key take the place of the old one. When this returns the new key, the gateway is about to begin again.
+///
+/// Goes on when nobody waits for it any more: half a change would leave the host neither key that the others know.
 pub(crate) async fn rotate(
+    gateway: &Gateway,
+    origin: Origin,
+    deadline: Instant,
+) -> Result<HostId, RotateError> {
+    let gateway = gateway.clone();
+    let changed = tokio::spawn(async move { change(&gateway, origin, deadline).await });
+    changed
+        .await
+        .unwrap_or_else(|error| Err(RotateError::Key(error.to_string())))
+}
+
+async fn change(
     gateway: &Gateway,
     origin: Origin,
     deadline: Instant,
@@ -68,7 +85,7 @@ pub(crate) async fn rotate(
     let home = &gateway.joiner.home;
     // The agent keeps one key that is not used yet: who made another one meanwhile would take it from under the first.
     let under_way = "this host is changing its key already";
-    let Ok(_alone) = gateway.rotation.try_lock() else {
+    let Ok(alone) = gateway.rotation.clone().try_lock_owned() else {
         return refused(under_way);
     };
     if home.rotating()?.is_some() {
@@ -91,30 +108,34 @@ pub(crate) async fn rotate(
         proposed = gateway.node.propose(commands, deadline) => proposed,
         // The others let go of the old key when they apply the change, and the answer may be lost by that.
         () = removal(gateway) => {
-            admitted(gateway, host, members(gateway, host))?;
+            admitted(gateway, host, members(gateway, host), alone)?;
             return Ok(host);
         }
     };
-    match proposed {
-        Ok(committed) => match committed.into_iter().next_back().map(|one| one.outcome) {
-            Some(Outcome::Admitted(members)) => {
-                admitted(gateway, host, members)?;
-                Ok(host)
-            }
-            Some(Outcome::Refused(reasons)) => {
-                home.rotated()?;
-                let reasons: Vec<_> = reasons.into_iter().map(|one| one.message).collect();
-                refused(&reasons.join("; "))
-            }
-            _ => refused("the cluster gave no answer; what became of it is found out"),
-        },
-        Err(error @ ProposeError::Deadline { .. }) => {
-            tokio::spawn(settle(gateway.clone(), host));
-            Err(error.into())
-        }
-        Err(error) => {
+    let outcome = match proposed {
+        Ok(committed) => committed.into_iter().next_back().map(|one| one.outcome),
+        Err(error @ (ProposeError::NoQuorum { .. } | ProposeError::TooLarge { .. })) => {
             home.rotated()?;
-            Err(error.into())
+            return Err(error.into());
+        }
+        Err(error @ (ProposeError::Deadline { .. } | ProposeError::Stopped(_))) => {
+            tokio::spawn(settle(gateway.clone(), host));
+            return Err(error.into());
+        }
+    };
+    match outcome {
+        Some(Outcome::Admitted(members)) => {
+            admitted(gateway, host, members, alone)?;
+            Ok(host)
+        }
+        Some(Outcome::Refused(reasons)) => {
+            home.rotated()?;
+            let reasons: Vec<_> = reasons.into_iter().map(|one| one.message).collect();
+            refused(&reasons.join("; "))
+        }
+        _ => {
+            tokio::spawn(settle(gateway.clone(), host));
+            refused("the cluster gave no answer; what became of it is found out")
         }
     }
 }
@@ -186,8 +207,14 @@ fn commands(gateway: &Gateway, host: HostId, origin: Origin) -> Result<Vec<Comma
     Ok(vec![Command::unasked(at_ms, put), admit])
 }
 
-/// Remembers that the new key is a member's and the old one is not, and has the gateway begin again.
-fn admitted(gateway: &Gateway, host: HostId, members: Vec<Member>) -> Result<(), HomeError> {
+/// Remembers that the new key is a member's and the old one is not, and has the gateway begin again. Nobody changes the key before
+/// that: who was `alone` in this stays so.
+fn admitted(
+    gateway: &Gateway,
+    host: HostId,
+    members: Vec<Member>,
+    alone: OwnedMutexGuard<()>,
+) -> Result<(), HomeError> {
     let cluster = gateway.node.state().borrow().state.cluster();
     gateway.joiner.home.set_rotating(&Rotating {
         host,
@@ -198,6 +225,7 @@ fn admitted(gateway: &Gateway, host: HostId, members: Vec<Member>) -> Result<(),
         }),
     })?;
     tracing::warn!(old = %gateway.host, new = %host, "this host has another key; beginning again with it");
+    std::mem::forget(alone);
     gateway.joiner.restart.notify_one();
     Ok(())
 }
@@ -219,8 +247,9 @@ pub(crate) async fn settle(gateway: Gateway, host: HostId) {
     let mut gone = timeout(SETTLED, removal(&gateway)).await.is_ok();
     let state = || gateway.node.state().borrow().state.clone();
     loop {
+        let alone = gateway.rotation.clone().lock_owned().await;
         if gone || state().hosts().contains_key(&host) {
-            match admitted(&gateway, host, members(&gateway, host)) {
+            match admitted(&gateway, host, members(&gateway, host), alone) {
                 Ok(()) => return,
                 Err(error) => tracing::error!(%error, "the change of keys cannot be remembered"),
             }

@@ -294,7 +294,6 @@ fn a_change_of_keys_that_is_cut_short_is_finished_or_never_was() {
     let id = || h2.status()["id"].as_str().unwrap_or_default().to_owned();
     let before = h2.containers("web");
     let file = |name: &str| fs::read(h2.root().join("var/lib/beemesh").join(name));
-    let rotating = || String::from_utf8(file("gateway/rotating").unwrap_or_default()).unwrap();
     let (gateway, agent) = ("beemesh-gateway", "beemesh-agent");
     for (program, moment) in [
         (gateway, "remembered"),
@@ -306,8 +305,8 @@ fn a_change_of_keys_that_is_cut_short_is_finished_or_never_was() {
     ] {
         let (old, identity) = (id(), file("agent/identity").unwrap());
         let come = || match moment {
-            "remembered" => !rotating().is_empty(),
-            "admitted" => rotating().contains("\"members\""),
+            "remembered" => !rotating(h2).is_empty(),
+            "admitted" => rotating(h2).contains("\"members\""),
             _ => file("agent/identity").is_ok_and(|key| key != identity),
         };
         let pids = h2.processes()[program].clone();
@@ -316,15 +315,11 @@ fn a_change_of_keys_that_is_cut_short_is_finished_or_never_was() {
             let begun = Instant::now();
             // Some of these moments last for a millisecond.
             while !come() {
-                assert!(begun.elapsed() < secs(20), "never {moment}: {}", rotating());
+                assert!(begun.elapsed() < secs(20), "never {moment}");
             }
-            let pids = pids.iter().map(ToString::to_string);
-            let killed = Command::new("kill").arg("-9").args(pids).output().unwrap();
-            assert!(killed.status.success(), "{program} {moment}: {killed:?}");
+            kill(&pids);
         });
-        wait_for("the change of keys to be over", secs(60), || {
-            rotating().is_empty().then_some(()).ok_or(rotating())
-        });
+        has_rotated(h2);
         cluster.agree_on(&members, 3, 3);
         let new = id();
         if moment != "remembered" {
@@ -358,11 +353,29 @@ fn of_two_hosts_each_gets_another_key_and_each_can_leave() {
     });
     assert!(codes.iter().any(|answer| answer.code == 0), "{codes:?}");
     cluster.agree_on(&both, 2, 2);
+    // Nor does the one who asks have to stay: without the leader, the other one decides, and the leader hears of that later.
+    let leader = cluster.leader(other);
+    let old = leader.status()["id"].clone();
+    thread::scope(|scope| {
+        scope.spawn(|| leader.beemesh(&["host", "rotate-key"]));
+        let begun = Instant::now();
+        let asker = loop {
+            match leader.processes().remove("beemesh") {
+                Some(pids) => break pids,
+                None => assert!(begun.elapsed() < secs(20), "nobody asks"),
+            }
+        };
+        while rotating(leader).is_empty() {
+            assert!(begun.elapsed() < secs(20), "never remembered");
+        }
+        kill(&asker);
+    });
+    has_rotated(leader);
+    cluster.agree_on(&both, 2, 2);
+    assert!(leader.status()["id"] != old);
     // Once it leads, once it follows.
-    let (goes, stays) = match cluster.leader(other).name == other.name {
-        true => (other, leader),
-        false => (leader, other),
-    };
+    let goes = cluster.leader(both[0]);
+    let stays = *both.iter().find(|host| host.name != goes.name).unwrap();
     for revision in 2..=3 {
         let said = stays.beemesh(&["host", "remove", &goes.name]).ok();
         assert!(said.contains("removed   committed"), "{said}");
@@ -453,6 +466,30 @@ fn get_another_key(cluster: &Cluster, host: &Host, members: &[&Host]) {
         let listed = asked.beemesh(&["host", "list", "-o", "json"]).ok();
         assert!(listed.contains(&new) && !listed.contains(&old), "{listed}");
     }
+}
+
+/// Ends processes by their PIDs as seen from outside.
+#[track_caller]
+fn kill(pids: &[u32]) {
+    let pids = pids.iter().map(ToString::to_string);
+    let killed = Command::new("kill").arg("-9").args(pids).output().unwrap();
+    assert!(killed.status.success(), "{killed:?}");
+}
+
+/// How far the change of a host's key is; empty when there is none.
+fn rotating(host: &Host) -> String {
+    let file = host.root().join("var/lib/beemesh/gateway/rotating");
+    fs::read_to_string(file).unwrap_or_default()
+}
+
+#[track_caller]
+fn has_rotated(host: &Host) {
+    wait_for("the change of keys to be over", secs(60), || {
+        rotating(host)
+            .is_empty()
+            .then_some(())
+            .ok_or(rotating(host))
+    });
 }
 
 /// Waits until the host says that it is no member.

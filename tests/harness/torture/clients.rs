@@ -205,6 +205,9 @@ impl Shared {
             // Also the answer to who deletes it.
             (404, Op::Read(_) | Op::Write(0)) => history.answer(call, Op::Read(0)),
             (503, Op::Write(_)) => history.refuse(call),
+            // The host is about to be a member again.
+            (409, Op::Write(_)) if says_removed(&body) => history.refuse(call),
+            (409, Op::Read(_)) if says_removed(&body) => return false,
             // What became of it is not known.
             (500 | 503 | 504, _) => return false,
             _ => {
@@ -257,6 +260,10 @@ pub(crate) const VARIABLE: &str = "TORTURE";
 pub(crate) fn carried(value: &str) -> Option<(usize, u64)> {
     let (manifest, content) = value.split_once('=')?;
     Some((manifest.parse().ok()?, content.parse().ok()?))
+}
+
+fn says_removed(body: &[u8]) -> bool {
+    String::from_utf8_lossy(body).contains("this host was removed from its cluster")
 }
 
 /// The content of the workload that the API shows.
