@@ -83,6 +83,10 @@ const LAG_MAX: u64 = 10_000;
 const SNAPSHOT_MAX: Duration = Duration::from_secs(120);
 /// Entries in one append message; [`log`] bounds their bytes.
 const APPEND_ENTRIES_MAX: u64 = 256;
+/// Whoever had the folder open before may be ending still, or have a child that holds its files until it executes its program.
+const LOCK_MAX: Duration = Duration::from_secs(2);
+/// Between two looks at the lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
 /// What to do about files that are whole and of another version, in the words of an error. Going back to an older version
 /// is possible as long as it reads what the newer one has written.
@@ -409,10 +413,16 @@ fn open_storage(
         .write(true)
         .open(dir.join("lock"))
         .map_err(io_failed)?;
-    lock.try_lock().map_err(|error| match error {
-        fs::TryLockError::WouldBlock => OpenError::Locked(dir.to_owned()),
-        fs::TryLockError::Error(source) => io_failed(source),
-    })?;
+    let begun = std::time::Instant::now();
+    while let Err(error) = lock.try_lock() {
+        match error {
+            fs::TryLockError::WouldBlock if begun.elapsed() < LOCK_MAX => {
+                std::thread::sleep(LOCK_PAUSE)
+            }
+            fs::TryLockError::WouldBlock => return Err(OpenError::Locked(dir.to_owned())),
+            fs::TryLockError::Error(source) => return Err(io_failed(source)),
+        }
+    }
     let snapshots = Arc::new(Snapshots::new(Arc::clone(disk), snapshots));
     let (log, found, writer) =
         Log::open(host, Arc::clone(disk), &logs, log::SEGMENT_BYTES, failed)?;
