@@ -287,6 +287,8 @@ impl Agent {
             addresses: self.advertised.clone(),
             version: VERSION.to_owned(),
             connected: self.exchange.connected().iter().copied().collect(),
+            reserved_ports: self.config.reserved_ports(),
+            name_is_set: self.config.name_is_set,
         };
         self.exchange.tell(FromAgent::Welcome(welcome));
     }

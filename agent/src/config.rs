@@ -55,6 +55,8 @@ impl Sources {
 pub(crate) struct Config {
     /// The host's name for people, unique in the cluster.
     pub(crate) name: String,
+    /// Whether `name` was configured, and is not the host name.
+    pub(crate) name_is_set: bool,
     /// UDP and TCP port of the mesh.
     pub(crate) port: u16,
     /// What other hosts should dial; empty for what the listeners report.
@@ -63,6 +65,13 @@ pub(crate) struct Config {
     pub(crate) api_port: Option<u16>,
     /// Whether the hosts of the local network say to each other where they are.
     pub(crate) mdns: bool,
+}
+
+impl Config {
+    /// The ports of this host that no workload may have.
+    pub(crate) fn reserved_ports(&self) -> Vec<u16> {
+        [self.port].into_iter().chain(self.api_port).collect()
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -94,6 +103,7 @@ pub(crate) fn load(sources: &Sources, host_name: &str) -> anyhow::Result<Config>
         };
     }
     let config = Config {
+        name_is_set: merged.name.is_some(),
         name: merged.name.unwrap_or_else(|| host_name.to_owned()),
         port: merged.port.unwrap_or(PORT),
         advertise: merged.advertise.unwrap_or_default(),
@@ -150,6 +160,7 @@ fn write(path: &Path, text: &str) -> io::Result<()> {
 fn check(config: &Config) -> anyhow::Result<()> {
     let Config {
         name,
+        name_is_set: _,
         port,
         advertise,
         api_port,
@@ -239,6 +250,7 @@ mod tests {
     fn later_files_win_and_wrong_ones_are_refused_by_name() {
         let config = |name: &str, port, advertise: &[&str]| Config {
             name: name.to_owned(),
+            name_is_set: name != "h1",
             port,
             advertise: advertise.iter().map(|ip| ip.parse().unwrap()).collect(),
             api_port: None,

@@ -277,6 +277,10 @@ pub struct Welcome {
     pub version: String,
     /// Members that are connected now.
     pub connected: Vec<HostId>,
+    /// Ports of this host that no workload may have: the mesh's and, where it is set, the API's.
+    pub reserved_ports: Vec<u16>,
+    /// Whether an administrator has configured `name`; otherwise it is the host name, which may change by itself.
+    pub name_is_set: bool,
 }
 
 /// What systemd and the disk say about one workload's unit.

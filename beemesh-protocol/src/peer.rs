@@ -154,6 +154,8 @@ pub struct HostReport {
     /// Whether its gateway takes [`RequestBody::Reports`], and as the leader sends them. Others tell everybody themselves
     /// and must be told by everybody.
     pub takes_reports: bool,
+    /// Ports of the host that no workload may have: the mesh's and, where it is set, the API's.
+    pub reserved_ports: Vec<u16>,
 }
 
 /// One workload on one host.
@@ -175,6 +177,8 @@ pub struct WorkloadReport {
     pub restarts: u32,
     /// Why it is not running, or what is going on, in words for a person.
     pub message: String,
+    /// The pod of a Job has ended for good on this host: well when `phase` is `Succeeded`, else as a failed attempt.
+    pub ended: bool,
 }
 
 /// What a workload does on a host.

@@ -142,6 +142,40 @@ pub enum Change {
         /// Only if the policy has this version.
         if_version: Option<u64>,
     },
+    /// Raises the [level](Snapshot::level) of the state machine's rules, once every member runs a release that knows it. A level that
+    /// is not higher changes nothing.
+    RaiseLevel {
+        /// The new level.
+        level: u32,
+    },
+    /// Gives one pod of a workload to a host, or to none. Refused when the workload or its assignment changed meanwhile.
+    Assign {
+        /// `NAME` or `NAMESPACE_NAME`.
+        workload: String,
+        /// Which of its pods, from 0.
+        ordinal: u32,
+        /// The log index of the workload's revision that the proposer saw.
+        index: u64,
+        /// The host that has it, as the proposer saw it.
+        from: Option<HostId>,
+        /// The host that gets it.
+        host: Option<HostId>,
+    },
+    /// Records how one attempt of a Job ended. Refused when the attempt is not the current one.
+    EndJob {
+        /// `NAME` or `NAMESPACE_NAME`.
+        workload: String,
+        /// Which of its pods, from 0.
+        ordinal: u32,
+        /// The log index of the assignment that made the attempt.
+        index: u64,
+        /// Whether it has done its work.
+        succeeded: bool,
+        /// Why not, in words for a person.
+        reason: String,
+        /// Whether another attempt may follow a failed one.
+        again: bool,
+    },
 }
 
 impl Change {
@@ -166,6 +200,7 @@ impl Change {
             | Self::PutUser(_)
             | Self::RevokeUser { .. }
             | Self::SetPolicy { .. } => Some([0, 2, 0]),
+            Self::RaiseLevel { .. } | Self::Assign { .. } | Self::EndJob { .. } => Some([0, 2, 1]),
         }
     }
 }
@@ -362,6 +397,56 @@ pub struct PolicyRecord {
     pub document: String,
 }
 
+/// How a Job ended, for good.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobEnd {
+    /// Whether it has done its work.
+    pub succeeded: bool,
+    /// Why not, in words for a person.
+    pub reason: String,
+    /// When that was recorded, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// Which host has one pod of a workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assignment {
+    /// `NAME` or `NAMESPACE_NAME`.
+    pub workload: String,
+    /// Which of its pods, from 0.
+    pub ordinal: u32,
+    /// The host; `None` while no host has it.
+    pub host: Option<HostId>,
+    /// The log index that gave it to the host. Of a Job it names the attempt.
+    pub index: u64,
+    /// Attempts of a Job that failed.
+    pub failures: u32,
+    /// When the last of them failed, in milliseconds since 1970; 0 when none did.
+    pub failed_at_ms: u64,
+    /// How the Job ended.
+    pub end: Option<JobEnd>,
+}
+
+/// A host that has data of a claim.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ClaimRecord {
+    /// The claim's namespace.
+    pub namespace: String,
+    /// The claim's name.
+    pub name: String,
+    /// The host.
+    pub host: HostId,
+}
+
+/// Who runs what is not run by every host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Assignments {
+    /// By workload and ordinal.
+    pub assigned: Vec<Assignment>,
+    /// By claim and host.
+    pub claims: Vec<ClaimRecord>,
+}
+
 /// The whole replicated state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
@@ -381,4 +466,8 @@ pub struct Snapshot {
     pub policy: Option<PolicyRecord>,
     /// The clusters that this one was recovered from, the latest last.
     pub former: Vec<ClusterId>,
+    /// Which rules the state machine applies changes by: 0 those of 0.2.0, 1 those that keep assignments.
+    pub level: u32,
+    /// `None` below level 1.
+    pub assignments: Option<Assignments>,
 }

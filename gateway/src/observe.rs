@@ -129,6 +129,7 @@ async fn observe(
     reports: watch::Sender<Arc<HostReport>>,
 ) {
     let mut trouble = settings.link.trouble();
+    let mut welcome = settings.link.welcome();
     let mut pace = Pace::new();
     loop {
         let view = settings.view.borrow_and_update().clone();
@@ -140,6 +141,13 @@ async fn observe(
             &pods.borrow_and_update(),
             &trouble.borrow_and_update(),
         );
+        let report = HostReport {
+            reserved_ports: welcome
+                .borrow_and_update()
+                .as_ref()
+                .map_or_else(Vec::new, |welcome| welcome.reserved_ports.clone()),
+            ..report
+        };
         settings
             .cluster
             .keep(|host| *host == settings.host || view.state.hosts().contains_key(host));
@@ -175,6 +183,7 @@ async fn observe(
             changed = settings.standing.changed() => changed.is_ok(),
             changed = pods.changed() => changed.is_ok(),
             changed = trouble.changed() => changed.is_ok(),
+            changed = welcome.changed() => changed.is_ok(),
         };
         if !open {
             return;
@@ -208,5 +217,6 @@ fn compose(
         trouble: troubles.collect::<Vec<_>>().join("; "),
         workloads: standing.workloads.clone(),
         takes_reports: true,
+        reserved_ports: Vec::new(),
     }
 }

@@ -109,6 +109,8 @@ pub(crate) struct State {
     policy: Option<Arc<PolicyRecord>>,
     /// The clusters that this one was recovered from, the latest last.
     former: Arc<[ClusterId]>,
+    /// Which rules changes are applied by: see [`beemesh_protocol::state::Snapshot::level`].
+    level: u32,
 }
 
 impl State {
@@ -151,6 +153,10 @@ impl State {
                 document,
                 if_version,
             } => self.set_policy(index, at_ms, document, *if_version),
+            Change::RaiseLevel { level } => self.raise_level(*level),
+            Change::Assign { .. } | Change::EndJob { .. } => {
+                Err(refused("the cluster keeps no assignments"))
+            }
         };
         let outcome = result.unwrap_or_else(Outcome::Refused);
         if let Some(subject) = subject.filter(|_| changed(&outcome)) {

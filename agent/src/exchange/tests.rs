@@ -85,6 +85,8 @@ impl Host {
                         addresses: Vec::new(),
                         version: String::new(),
                         connected: exchange.connected().iter().copied().collect(),
+                        reserved_ports: Vec::new(),
+                        name_is_set: false,
                     })),
                     Some(Asked::Request {
                         id,

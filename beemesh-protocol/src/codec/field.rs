@@ -215,6 +215,18 @@ impl Field for Vec<ClusterId> {
     }
 }
 
+/// Ports. None are no list, which is what older versions write.
+impl Field for Vec<u16> {
+    type Slot = Option<WIPOffset<Vector<'static, u16>>>;
+    type Got<'a> = Option<Vector<'a, u16>>;
+    fn put(&self, to: &mut Builder) -> Self::Slot {
+        (!self.is_empty()).then(|| to.create_vector(self))
+    }
+    fn take(got: Self::Got<'_>, _name: &'static str) -> Result<Self, DecodeError> {
+        Ok(got.into_iter().flatten().collect())
+    }
+}
+
 impl<T: Wire> Field for Vec<T> {
     type Slot = WIPOffset<Vector<'static, ForwardsUOffset<T::Table<'static>>>>;
     type Got<'a> = Option<Vector<'a, ForwardsUOffset<T::Table<'a>>>>;

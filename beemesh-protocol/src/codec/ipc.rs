@@ -80,7 +80,9 @@ union! { ToAgent = ToAgent(ToAgentArgs, ToAgentBody) "to_agent"
     table Report body_as_report;
 }
 
-table! { Welcome = Welcome(WelcomeArgs) "welcome" { host, name, addresses, version, connected } }
+table! { Welcome = Welcome(WelcomeArgs) "welcome" {
+    host, name, addresses, version, connected, reserved_ports, name_is_set
+} }
 
 table! { UnitState = UnitState(UnitStateArgs) "unit_state" {
     workload, kube, active, sub, result, status, started

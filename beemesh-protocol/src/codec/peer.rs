@@ -31,11 +31,11 @@ choice! { Action = Action { Created, Updated, Unchanged, Removed } }
 choice! { Phase = Phase { Pending, Starting, Running, Succeeded, Stopped, Failed, Removing } }
 
 table! { WorkloadReport = WorkloadReport(WorkloadReportArgs) "workload_report" {
-    workload, revision, index, phase, healthy, total, restarts, message
+    workload, revision, index, phase, healthy, total, restarts, message, ended
 } }
 
 table! { HostReport = HostReport(HostReportArgs) "host_report" {
-    sequence, applied, version, podman, trouble, workloads, takes_reports
+    sequence, applied, version, podman, trouble, workloads, takes_reports, reserved_ports
 } }
 
 table! { Reported = Reported(ReportedArgs) "reported" { host, report } }

@@ -9,8 +9,9 @@ use super::{
     table_field, union,
 };
 use crate::state::{
-    Access, AuditRecord, Authority, Change, Command, Host, Kind, ManifestRecord, Object, Origin,
-    PolicyRecord, Reference, Role, Snapshot, TokenRecord, UserRecord, WorkloadRecord,
+    Access, Assignment, Assignments, AuditRecord, Authority, Change, ClaimRecord, Command, Host,
+    JobEnd, Kind, ManifestRecord, Object, Origin, PolicyRecord, Reference, Role, Snapshot,
+    TokenRecord, UserRecord, WorkloadRecord,
 };
 
 messages! {
@@ -43,6 +44,9 @@ fn snapshot_size(snapshot: &Snapshot) -> usize {
     let records = access.map_or(0, |access| access.users.len() + access.audit.len() + 8);
     let others =
         records + snapshot.hosts.len() + snapshot.workloads.len() + snapshot.tokens.len() + 1;
+    let assigned = snapshot.assignments.as_ref();
+    let assigned = assigned.map_or(0, |all| all.assigned.len() + all.claims.len());
+    let others = others + assigned;
     let policy = snapshot.policy.as_ref().map_or(0, |p| p.document.len());
     objects + others * SIZE_TYPICAL + policy
 }
@@ -85,6 +89,9 @@ union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record PutAuthority { authority, replaced } = ChangePutAuthority(ChangePutAuthorityArgs) body_as_put_authority;
     record RevokeUser { user } = ChangeRevokeUser(ChangeRevokeUserArgs) body_as_revoke_user;
     record SetPolicy { document, if_version } = ChangeSetPolicy(ChangeSetPolicyArgs) body_as_set_policy;
+    record RaiseLevel { level } = ChangeRaiseLevel(ChangeRaiseLevelArgs) body_as_raise_level;
+    record Assign { workload, ordinal, index, from, host } = ChangeAssign(ChangeAssignArgs) body_as_assign;
+    record EndJob { workload, ordinal, index, succeeded, reason, again } = ChangeEndJob(ChangeEndJobArgs) body_as_end_job;
     table PutUser body_as_put_user;
     table PutToken body_as_put_token;
     table PutHost body_as_put_host;
@@ -98,6 +105,16 @@ table! { ManifestRecord = ManifestRecord(ManifestRecordArgs) "manifest_record" {
 
 table! { PolicyRecord = PolicyRecord(PolicyRecordArgs) "policy_record" { version, index, at_ms, document } }
 
+table! { JobEnd = JobEnd(JobEndArgs) "job_end" { succeeded, reason, at_ms } }
+
+table! { Assignment = Assignment(AssignmentArgs) "assignment" {
+    workload, ordinal, host, index, failures, failed_at_ms, end
+} }
+
+table! { ClaimRecord = ClaimRecord(ClaimRecordArgs) "claim_record" { namespace, name, host } }
+
+table! { Assignments = Assignments(AssignmentsArgs) "assignments" { assigned, claims } }
+
 table! { Snapshot = Snapshot(SnapshotArgs) "snapshot" {
-    cluster, hosts, manifests, workloads, tokens, access, policy, former
+    cluster, hosts, manifests, workloads, tokens, access, policy, former, level, assignments
 } }

@@ -1103,10 +1103,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Role {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_CHANGE_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_CHANGE_BODY: u8 = 16;
+pub const ENUM_MAX_CHANGE_BODY: u8 = 19;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 17] = [
+pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 20] = [
   ChangeBody::NONE,
   ChangeBody::Found,
   ChangeBody::Apply,
@@ -1124,6 +1124,9 @@ pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 17] = [
   ChangeBody::RevokeUser,
   ChangeBody::SetPolicy,
   ChangeBody::DemoteHost,
+  ChangeBody::RaiseLevel,
+  ChangeBody::Assign,
+  ChangeBody::EndJob,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -1148,9 +1151,12 @@ impl ChangeBody {
   pub const RevokeUser: Self = Self(14);
   pub const SetPolicy: Self = Self(15);
   pub const DemoteHost: Self = Self(16);
+  pub const RaiseLevel: Self = Self(17);
+  pub const Assign: Self = Self(18);
+  pub const EndJob: Self = Self(19);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 16;
+  pub const ENUM_MAX: u8 = 19;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Found,
@@ -1169,6 +1175,9 @@ impl ChangeBody {
     Self::RevokeUser,
     Self::SetPolicy,
     Self::DemoteHost,
+    Self::RaiseLevel,
+    Self::Assign,
+    Self::EndJob,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -1190,6 +1199,9 @@ impl ChangeBody {
       Self::RevokeUser => Some("RevokeUser"),
       Self::SetPolicy => Some("SetPolicy"),
       Self::DemoteHost => Some("DemoteHost"),
+      Self::RaiseLevel => Some("RaiseLevel"),
+      Self::Assign => Some("Assign"),
+      Self::EndJob => Some("EndJob"),
       _ => None,
     }
   }
@@ -6453,6 +6465,8 @@ impl<'a> Welcome<'a> {
   pub const VT_ADDRESSES: ::flatbuffers::VOffsetT = 8;
   pub const VT_VERSION: ::flatbuffers::VOffsetT = 10;
   pub const VT_CONNECTED: ::flatbuffers::VOffsetT = 12;
+  pub const VT_RESERVED_PORTS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_NAME_IS_SET: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -6464,11 +6478,13 @@ impl<'a> Welcome<'a> {
     args: &'args WelcomeArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Welcome<'bldr>> {
     let mut builder = WelcomeBuilder::new(_fbb);
+    if let Some(x) = args.reserved_ports { builder.add_reserved_ports(x); }
     if let Some(x) = args.connected { builder.add_connected(x); }
     if let Some(x) = args.version { builder.add_version(x); }
     if let Some(x) = args.addresses { builder.add_addresses(x); }
     if let Some(x) = args.name { builder.add_name(x); }
     if let Some(x) = args.host { builder.add_host(x); }
+    builder.add_name_is_set(args.name_is_set);
     builder.finish()
   }
 
@@ -6508,6 +6524,20 @@ impl<'a> Welcome<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Bytes32>>>(Welcome::VT_CONNECTED, None)}
   }
+  #[inline]
+  pub fn reserved_ports(&self) -> Option<::flatbuffers::Vector<'a, u16>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u16>>>(Welcome::VT_RESERVED_PORTS, None)}
+  }
+  #[inline]
+  pub fn name_is_set(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Welcome::VT_NAME_IS_SET, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Welcome<'_> {
@@ -6521,6 +6551,8 @@ impl ::flatbuffers::Verifiable for Welcome<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("addresses", Self::VT_ADDRESSES, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("version", Self::VT_VERSION, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Bytes32>>>("connected", Self::VT_CONNECTED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u16>>>("reserved_ports", Self::VT_RESERVED_PORTS, false)?
+     .visit_field::<bool>("name_is_set", Self::VT_NAME_IS_SET, false)?
      .finish();
     Ok(())
   }
@@ -6531,6 +6563,8 @@ pub struct WelcomeArgs<'a> {
     pub addresses: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
     pub version: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub connected: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Bytes32>>>,
+    pub reserved_ports: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u16>>>,
+    pub name_is_set: bool,
 }
 impl<'a> Default for WelcomeArgs<'a> {
   #[inline]
@@ -6541,6 +6575,8 @@ impl<'a> Default for WelcomeArgs<'a> {
       addresses: None,
       version: None,
       connected: None,
+      reserved_ports: None,
+      name_is_set: false,
     }
   }
 }
@@ -6571,6 +6607,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> WelcomeBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Welcome::VT_CONNECTED, connected);
   }
   #[inline]
+  pub fn add_reserved_ports(&mut self, reserved_ports: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u16>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Welcome::VT_RESERVED_PORTS, reserved_ports);
+  }
+  #[inline]
+  pub fn add_name_is_set(&mut self, name_is_set: bool) {
+    self.fbb_.push_slot::<bool>(Welcome::VT_NAME_IS_SET, name_is_set, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> WelcomeBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     WelcomeBuilder {
@@ -6593,6 +6637,8 @@ impl ::core::fmt::Debug for Welcome<'_> {
       ds.field("addresses", &self.addresses());
       ds.field("version", &self.version());
       ds.field("connected", &self.connected());
+      ds.field("reserved_ports", &self.reserved_ports());
+      ds.field("name_is_set", &self.name_is_set());
       ds.finish()
   }
 }
@@ -10117,6 +10163,447 @@ impl ::core::fmt::Debug for ChangeSetPolicy<'_> {
       ds.finish()
   }
 }
+pub enum ChangeRaiseLevelOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeRaiseLevel<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeRaiseLevel<'a> {
+  type Inner = ChangeRaiseLevel<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeRaiseLevel<'a> {
+  pub const VT_LEVEL: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeRaiseLevel { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeRaiseLevelArgs
+  ) -> ::flatbuffers::WIPOffset<ChangeRaiseLevel<'bldr>> {
+    let mut builder = ChangeRaiseLevelBuilder::new(_fbb);
+    builder.add_level(args.level);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn level(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(ChangeRaiseLevel::VT_LEVEL, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeRaiseLevel<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("level", Self::VT_LEVEL, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeRaiseLevelArgs {
+    pub level: u32,
+}
+impl<'a> Default for ChangeRaiseLevelArgs {
+  #[inline]
+  fn default() -> Self {
+    ChangeRaiseLevelArgs {
+      level: 0,
+    }
+  }
+}
+
+pub struct ChangeRaiseLevelBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeRaiseLevelBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_level(&mut self, level: u32) {
+    self.fbb_.push_slot::<u32>(ChangeRaiseLevel::VT_LEVEL, level, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeRaiseLevelBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeRaiseLevelBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeRaiseLevel<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeRaiseLevel<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeRaiseLevel");
+      ds.field("level", &self.level());
+      ds.finish()
+  }
+}
+pub enum ChangeAssignOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeAssign<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeAssign<'a> {
+  type Inner = ChangeAssign<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeAssign<'a> {
+  pub const VT_WORKLOAD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_ORDINAL: ::flatbuffers::VOffsetT = 6;
+  pub const VT_INDEX: ::flatbuffers::VOffsetT = 8;
+  pub const VT_FROM: ::flatbuffers::VOffsetT = 10;
+  pub const VT_HOST: ::flatbuffers::VOffsetT = 12;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeAssign { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeAssignArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeAssign<'bldr>> {
+    let mut builder = ChangeAssignBuilder::new(_fbb);
+    builder.add_index(args.index);
+    if let Some(x) = args.host { builder.add_host(x); }
+    if let Some(x) = args.from { builder.add_from(x); }
+    builder.add_ordinal(args.ordinal);
+    if let Some(x) = args.workload { builder.add_workload(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn workload(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ChangeAssign::VT_WORKLOAD, None)}
+  }
+  #[inline]
+  pub fn ordinal(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(ChangeAssign::VT_ORDINAL, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn index(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ChangeAssign::VT_INDEX, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn from(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(ChangeAssign::VT_FROM, None)}
+  }
+  #[inline]
+  pub fn host(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(ChangeAssign::VT_HOST, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeAssign<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("workload", Self::VT_WORKLOAD, false)?
+     .visit_field::<u32>("ordinal", Self::VT_ORDINAL, false)?
+     .visit_field::<u64>("index", Self::VT_INDEX, false)?
+     .visit_field::<Bytes32>("from", Self::VT_FROM, false)?
+     .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeAssignArgs<'a> {
+    pub workload: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub ordinal: u32,
+    pub index: u64,
+    pub from: Option<&'a Bytes32>,
+    pub host: Option<&'a Bytes32>,
+}
+impl<'a> Default for ChangeAssignArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeAssignArgs {
+      workload: None,
+      ordinal: 0,
+      index: 0,
+      from: None,
+      host: None,
+    }
+  }
+}
+
+pub struct ChangeAssignBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeAssignBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_workload(&mut self, workload: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeAssign::VT_WORKLOAD, workload);
+  }
+  #[inline]
+  pub fn add_ordinal(&mut self, ordinal: u32) {
+    self.fbb_.push_slot::<u32>(ChangeAssign::VT_ORDINAL, ordinal, 0);
+  }
+  #[inline]
+  pub fn add_index(&mut self, index: u64) {
+    self.fbb_.push_slot::<u64>(ChangeAssign::VT_INDEX, index, 0);
+  }
+  #[inline]
+  pub fn add_from(&mut self, from: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(ChangeAssign::VT_FROM, from);
+  }
+  #[inline]
+  pub fn add_host(&mut self, host: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(ChangeAssign::VT_HOST, host);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeAssignBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeAssignBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeAssign<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeAssign<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeAssign");
+      ds.field("workload", &self.workload());
+      ds.field("ordinal", &self.ordinal());
+      ds.field("index", &self.index());
+      ds.field("from", &self.from());
+      ds.field("host", &self.host());
+      ds.finish()
+  }
+}
+pub enum ChangeEndJobOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeEndJob<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeEndJob<'a> {
+  type Inner = ChangeEndJob<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeEndJob<'a> {
+  pub const VT_WORKLOAD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_ORDINAL: ::flatbuffers::VOffsetT = 6;
+  pub const VT_INDEX: ::flatbuffers::VOffsetT = 8;
+  pub const VT_SUCCEEDED: ::flatbuffers::VOffsetT = 10;
+  pub const VT_REASON: ::flatbuffers::VOffsetT = 12;
+  pub const VT_AGAIN: ::flatbuffers::VOffsetT = 14;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeEndJob { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeEndJobArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeEndJob<'bldr>> {
+    let mut builder = ChangeEndJobBuilder::new(_fbb);
+    builder.add_index(args.index);
+    if let Some(x) = args.reason { builder.add_reason(x); }
+    builder.add_ordinal(args.ordinal);
+    if let Some(x) = args.workload { builder.add_workload(x); }
+    builder.add_again(args.again);
+    builder.add_succeeded(args.succeeded);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn workload(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ChangeEndJob::VT_WORKLOAD, None)}
+  }
+  #[inline]
+  pub fn ordinal(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(ChangeEndJob::VT_ORDINAL, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn index(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ChangeEndJob::VT_INDEX, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn succeeded(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(ChangeEndJob::VT_SUCCEEDED, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn reason(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ChangeEndJob::VT_REASON, None)}
+  }
+  #[inline]
+  pub fn again(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(ChangeEndJob::VT_AGAIN, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeEndJob<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("workload", Self::VT_WORKLOAD, false)?
+     .visit_field::<u32>("ordinal", Self::VT_ORDINAL, false)?
+     .visit_field::<u64>("index", Self::VT_INDEX, false)?
+     .visit_field::<bool>("succeeded", Self::VT_SUCCEEDED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("reason", Self::VT_REASON, false)?
+     .visit_field::<bool>("again", Self::VT_AGAIN, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeEndJobArgs<'a> {
+    pub workload: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub ordinal: u32,
+    pub index: u64,
+    pub succeeded: bool,
+    pub reason: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub again: bool,
+}
+impl<'a> Default for ChangeEndJobArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeEndJobArgs {
+      workload: None,
+      ordinal: 0,
+      index: 0,
+      succeeded: false,
+      reason: None,
+      again: false,
+    }
+  }
+}
+
+pub struct ChangeEndJobBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeEndJobBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_workload(&mut self, workload: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeEndJob::VT_WORKLOAD, workload);
+  }
+  #[inline]
+  pub fn add_ordinal(&mut self, ordinal: u32) {
+    self.fbb_.push_slot::<u32>(ChangeEndJob::VT_ORDINAL, ordinal, 0);
+  }
+  #[inline]
+  pub fn add_index(&mut self, index: u64) {
+    self.fbb_.push_slot::<u64>(ChangeEndJob::VT_INDEX, index, 0);
+  }
+  #[inline]
+  pub fn add_succeeded(&mut self, succeeded: bool) {
+    self.fbb_.push_slot::<bool>(ChangeEndJob::VT_SUCCEEDED, succeeded, false);
+  }
+  #[inline]
+  pub fn add_reason(&mut self, reason: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeEndJob::VT_REASON, reason);
+  }
+  #[inline]
+  pub fn add_again(&mut self, again: bool) {
+    self.fbb_.push_slot::<bool>(ChangeEndJob::VT_AGAIN, again, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeEndJobBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeEndJobBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeEndJob<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeEndJob<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeEndJob");
+      ds.field("workload", &self.workload());
+      ds.field("ordinal", &self.ordinal());
+      ds.field("index", &self.index());
+      ds.field("succeeded", &self.succeeded());
+      ds.field("reason", &self.reason());
+      ds.field("again", &self.again());
+      ds.finish()
+  }
+}
 pub enum ChangeOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -10406,6 +10893,51 @@ impl<'a> Change<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_raise_level(&self) -> Option<ChangeRaiseLevel<'a>> {
+    if self.body_type() == ChangeBody::RaiseLevel {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeRaiseLevel::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_assign(&self) -> Option<ChangeAssign<'a>> {
+    if self.body_type() == ChangeBody::Assign {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeAssign::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_end_job(&self) -> Option<ChangeEndJob<'a>> {
+    if self.body_type() == ChangeBody::EndJob {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeEndJob::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for Change<'_> {
@@ -10432,6 +10964,9 @@ impl ::flatbuffers::Verifiable for Change<'_> {
           ChangeBody::RevokeUser => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRevokeUser>>("ChangeBody::RevokeUser", pos),
           ChangeBody::SetPolicy => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeSetPolicy>>("ChangeBody::SetPolicy", pos),
           ChangeBody::DemoteHost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeDemoteHost>>("ChangeBody::DemoteHost", pos),
+          ChangeBody::RaiseLevel => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRaiseLevel>>("ChangeBody::RaiseLevel", pos),
+          ChangeBody::Assign => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeAssign>>("ChangeBody::Assign", pos),
+          ChangeBody::EndJob => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeEndJob>>("ChangeBody::EndJob", pos),
           _ => Ok(()),
         }
      })?
@@ -10593,6 +11128,27 @@ impl ::core::fmt::Debug for Change<'_> {
         },
         ChangeBody::DemoteHost => {
           if let Some(x) = self.body_as_demote_host() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::RaiseLevel => {
+          if let Some(x) = self.body_as_raise_level() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::Assign => {
+          if let Some(x) = self.body_as_assign() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::EndJob => {
+          if let Some(x) = self.body_as_end_job() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
@@ -11601,6 +12157,577 @@ impl ::core::fmt::Debug for PolicyRecord<'_> {
       ds.finish()
   }
 }
+pub enum JobEndOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct JobEnd<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for JobEnd<'a> {
+  type Inner = JobEnd<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> JobEnd<'a> {
+  pub const VT_SUCCEEDED: ::flatbuffers::VOffsetT = 4;
+  pub const VT_REASON: ::flatbuffers::VOffsetT = 6;
+  pub const VT_AT_MS: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    JobEnd { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args JobEndArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<JobEnd<'bldr>> {
+    let mut builder = JobEndBuilder::new(_fbb);
+    builder.add_at_ms(args.at_ms);
+    if let Some(x) = args.reason { builder.add_reason(x); }
+    builder.add_succeeded(args.succeeded);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn succeeded(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(JobEnd::VT_SUCCEEDED, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn reason(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(JobEnd::VT_REASON, None)}
+  }
+  #[inline]
+  pub fn at_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(JobEnd::VT_AT_MS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for JobEnd<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<bool>("succeeded", Self::VT_SUCCEEDED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("reason", Self::VT_REASON, false)?
+     .visit_field::<u64>("at_ms", Self::VT_AT_MS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct JobEndArgs<'a> {
+    pub succeeded: bool,
+    pub reason: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub at_ms: u64,
+}
+impl<'a> Default for JobEndArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    JobEndArgs {
+      succeeded: false,
+      reason: None,
+      at_ms: 0,
+    }
+  }
+}
+
+pub struct JobEndBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> JobEndBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_succeeded(&mut self, succeeded: bool) {
+    self.fbb_.push_slot::<bool>(JobEnd::VT_SUCCEEDED, succeeded, false);
+  }
+  #[inline]
+  pub fn add_reason(&mut self, reason: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(JobEnd::VT_REASON, reason);
+  }
+  #[inline]
+  pub fn add_at_ms(&mut self, at_ms: u64) {
+    self.fbb_.push_slot::<u64>(JobEnd::VT_AT_MS, at_ms, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> JobEndBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    JobEndBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<JobEnd<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for JobEnd<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("JobEnd");
+      ds.field("succeeded", &self.succeeded());
+      ds.field("reason", &self.reason());
+      ds.field("at_ms", &self.at_ms());
+      ds.finish()
+  }
+}
+pub enum AssignmentOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Assignment<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Assignment<'a> {
+  type Inner = Assignment<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Assignment<'a> {
+  pub const VT_WORKLOAD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_ORDINAL: ::flatbuffers::VOffsetT = 6;
+  pub const VT_HOST: ::flatbuffers::VOffsetT = 8;
+  pub const VT_INDEX: ::flatbuffers::VOffsetT = 10;
+  pub const VT_FAILURES: ::flatbuffers::VOffsetT = 12;
+  pub const VT_FAILED_AT_MS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_END: ::flatbuffers::VOffsetT = 16;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Assignment { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AssignmentArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Assignment<'bldr>> {
+    let mut builder = AssignmentBuilder::new(_fbb);
+    builder.add_failed_at_ms(args.failed_at_ms);
+    builder.add_index(args.index);
+    if let Some(x) = args.end { builder.add_end(x); }
+    builder.add_failures(args.failures);
+    if let Some(x) = args.host { builder.add_host(x); }
+    builder.add_ordinal(args.ordinal);
+    if let Some(x) = args.workload { builder.add_workload(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn workload(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Assignment::VT_WORKLOAD, None)}
+  }
+  #[inline]
+  pub fn ordinal(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Assignment::VT_ORDINAL, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn host(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(Assignment::VT_HOST, None)}
+  }
+  #[inline]
+  pub fn index(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Assignment::VT_INDEX, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn failures(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Assignment::VT_FAILURES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn failed_at_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Assignment::VT_FAILED_AT_MS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn end(&self) -> Option<JobEnd<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<JobEnd>>(Assignment::VT_END, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Assignment<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("workload", Self::VT_WORKLOAD, false)?
+     .visit_field::<u32>("ordinal", Self::VT_ORDINAL, false)?
+     .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
+     .visit_field::<u64>("index", Self::VT_INDEX, false)?
+     .visit_field::<u32>("failures", Self::VT_FAILURES, false)?
+     .visit_field::<u64>("failed_at_ms", Self::VT_FAILED_AT_MS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<JobEnd>>("end", Self::VT_END, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AssignmentArgs<'a> {
+    pub workload: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub ordinal: u32,
+    pub host: Option<&'a Bytes32>,
+    pub index: u64,
+    pub failures: u32,
+    pub failed_at_ms: u64,
+    pub end: Option<::flatbuffers::WIPOffset<JobEnd<'a>>>,
+}
+impl<'a> Default for AssignmentArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    AssignmentArgs {
+      workload: None,
+      ordinal: 0,
+      host: None,
+      index: 0,
+      failures: 0,
+      failed_at_ms: 0,
+      end: None,
+    }
+  }
+}
+
+pub struct AssignmentBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AssignmentBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_workload(&mut self, workload: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Assignment::VT_WORKLOAD, workload);
+  }
+  #[inline]
+  pub fn add_ordinal(&mut self, ordinal: u32) {
+    self.fbb_.push_slot::<u32>(Assignment::VT_ORDINAL, ordinal, 0);
+  }
+  #[inline]
+  pub fn add_host(&mut self, host: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(Assignment::VT_HOST, host);
+  }
+  #[inline]
+  pub fn add_index(&mut self, index: u64) {
+    self.fbb_.push_slot::<u64>(Assignment::VT_INDEX, index, 0);
+  }
+  #[inline]
+  pub fn add_failures(&mut self, failures: u32) {
+    self.fbb_.push_slot::<u32>(Assignment::VT_FAILURES, failures, 0);
+  }
+  #[inline]
+  pub fn add_failed_at_ms(&mut self, failed_at_ms: u64) {
+    self.fbb_.push_slot::<u64>(Assignment::VT_FAILED_AT_MS, failed_at_ms, 0);
+  }
+  #[inline]
+  pub fn add_end(&mut self, end: ::flatbuffers::WIPOffset<JobEnd<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<JobEnd>>(Assignment::VT_END, end);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AssignmentBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AssignmentBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Assignment<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Assignment<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Assignment");
+      ds.field("workload", &self.workload());
+      ds.field("ordinal", &self.ordinal());
+      ds.field("host", &self.host());
+      ds.field("index", &self.index());
+      ds.field("failures", &self.failures());
+      ds.field("failed_at_ms", &self.failed_at_ms());
+      ds.field("end", &self.end());
+      ds.finish()
+  }
+}
+pub enum ClaimRecordOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ClaimRecord<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ClaimRecord<'a> {
+  type Inner = ClaimRecord<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ClaimRecord<'a> {
+  pub const VT_NAMESPACE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 6;
+  pub const VT_HOST: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ClaimRecord { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ClaimRecordArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ClaimRecord<'bldr>> {
+    let mut builder = ClaimRecordBuilder::new(_fbb);
+    if let Some(x) = args.host { builder.add_host(x); }
+    if let Some(x) = args.name { builder.add_name(x); }
+    if let Some(x) = args.namespace { builder.add_namespace(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn namespace(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ClaimRecord::VT_NAMESPACE, None)}
+  }
+  #[inline]
+  pub fn name(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ClaimRecord::VT_NAME, None)}
+  }
+  #[inline]
+  pub fn host(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(ClaimRecord::VT_HOST, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ClaimRecord<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("namespace", Self::VT_NAMESPACE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
+     .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ClaimRecordArgs<'a> {
+    pub namespace: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub host: Option<&'a Bytes32>,
+}
+impl<'a> Default for ClaimRecordArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ClaimRecordArgs {
+      namespace: None,
+      name: None,
+      host: None,
+    }
+  }
+}
+
+pub struct ClaimRecordBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ClaimRecordBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_namespace(&mut self, namespace: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ClaimRecord::VT_NAMESPACE, namespace);
+  }
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ClaimRecord::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_host(&mut self, host: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(ClaimRecord::VT_HOST, host);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ClaimRecordBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ClaimRecordBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ClaimRecord<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ClaimRecord<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ClaimRecord");
+      ds.field("namespace", &self.namespace());
+      ds.field("name", &self.name());
+      ds.field("host", &self.host());
+      ds.finish()
+  }
+}
+pub enum AssignmentsOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Assignments<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Assignments<'a> {
+  type Inner = Assignments<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Assignments<'a> {
+  pub const VT_ASSIGNED: ::flatbuffers::VOffsetT = 4;
+  pub const VT_CLAIMS: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Assignments { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AssignmentsArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Assignments<'bldr>> {
+    let mut builder = AssignmentsBuilder::new(_fbb);
+    if let Some(x) = args.claims { builder.add_claims(x); }
+    if let Some(x) = args.assigned { builder.add_assigned(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn assigned(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Assignment<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Assignment>>>>(Assignments::VT_ASSIGNED, None)}
+  }
+  #[inline]
+  pub fn claims(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ClaimRecord<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ClaimRecord>>>>(Assignments::VT_CLAIMS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Assignments<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Assignment>>>>("assigned", Self::VT_ASSIGNED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ClaimRecord>>>>("claims", Self::VT_CLAIMS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AssignmentsArgs<'a> {
+    pub assigned: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Assignment<'a>>>>>,
+    pub claims: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ClaimRecord<'a>>>>>,
+}
+impl<'a> Default for AssignmentsArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    AssignmentsArgs {
+      assigned: None,
+      claims: None,
+    }
+  }
+}
+
+pub struct AssignmentsBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AssignmentsBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_assigned(&mut self, assigned: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Assignment<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Assignments::VT_ASSIGNED, assigned);
+  }
+  #[inline]
+  pub fn add_claims(&mut self, claims: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<ClaimRecord<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Assignments::VT_CLAIMS, claims);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AssignmentsBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AssignmentsBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Assignments<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Assignments<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Assignments");
+      ds.field("assigned", &self.assigned());
+      ds.field("claims", &self.claims());
+      ds.finish()
+  }
+}
 pub enum SnapshotOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -11625,6 +12752,8 @@ impl<'a> Snapshot<'a> {
   pub const VT_ACCESS: ::flatbuffers::VOffsetT = 14;
   pub const VT_POLICY: ::flatbuffers::VOffsetT = 16;
   pub const VT_FORMER: ::flatbuffers::VOffsetT = 18;
+  pub const VT_LEVEL: ::flatbuffers::VOffsetT = 20;
+  pub const VT_ASSIGNMENTS: ::flatbuffers::VOffsetT = 22;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -11636,6 +12765,8 @@ impl<'a> Snapshot<'a> {
     args: &'args SnapshotArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Snapshot<'bldr>> {
     let mut builder = SnapshotBuilder::new(_fbb);
+    if let Some(x) = args.assignments { builder.add_assignments(x); }
+    builder.add_level(args.level);
     if let Some(x) = args.former { builder.add_former(x); }
     if let Some(x) = args.policy { builder.add_policy(x); }
     if let Some(x) = args.access { builder.add_access(x); }
@@ -11704,6 +12835,20 @@ impl<'a> Snapshot<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Bytes16>>>(Snapshot::VT_FORMER, None)}
   }
+  #[inline]
+  pub fn level(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Snapshot::VT_LEVEL, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn assignments(&self) -> Option<Assignments<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Assignments>>(Snapshot::VT_ASSIGNMENTS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Snapshot<'_> {
@@ -11720,6 +12865,8 @@ impl ::flatbuffers::Verifiable for Snapshot<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<Access>>("access", Self::VT_ACCESS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<PolicyRecord>>("policy", Self::VT_POLICY, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Bytes16>>>("former", Self::VT_FORMER, false)?
+     .visit_field::<u32>("level", Self::VT_LEVEL, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<Assignments>>("assignments", Self::VT_ASSIGNMENTS, false)?
      .finish();
     Ok(())
   }
@@ -11733,6 +12880,8 @@ pub struct SnapshotArgs<'a> {
     pub access: Option<::flatbuffers::WIPOffset<Access<'a>>>,
     pub policy: Option<::flatbuffers::WIPOffset<PolicyRecord<'a>>>,
     pub former: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Bytes16>>>,
+    pub level: u32,
+    pub assignments: Option<::flatbuffers::WIPOffset<Assignments<'a>>>,
 }
 impl<'a> Default for SnapshotArgs<'a> {
   #[inline]
@@ -11746,6 +12895,8 @@ impl<'a> Default for SnapshotArgs<'a> {
       access: None,
       policy: None,
       former: None,
+      level: 0,
+      assignments: None,
     }
   }
 }
@@ -11788,6 +12939,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SnapshotBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Snapshot::VT_FORMER, former);
   }
   #[inline]
+  pub fn add_level(&mut self, level: u32) {
+    self.fbb_.push_slot::<u32>(Snapshot::VT_LEVEL, level, 0);
+  }
+  #[inline]
+  pub fn add_assignments(&mut self, assignments: ::flatbuffers::WIPOffset<Assignments<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Assignments>>(Snapshot::VT_ASSIGNMENTS, assignments);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SnapshotBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SnapshotBuilder {
@@ -11813,6 +12972,8 @@ impl ::core::fmt::Debug for Snapshot<'_> {
       ds.field("access", &self.access());
       ds.field("policy", &self.policy());
       ds.field("former", &self.former());
+      ds.field("level", &self.level());
+      ds.field("assignments", &self.assignments());
       ds.finish()
   }
 }
@@ -14544,6 +15705,7 @@ impl<'a> WorkloadReport<'a> {
   pub const VT_TOTAL: ::flatbuffers::VOffsetT = 14;
   pub const VT_RESTARTS: ::flatbuffers::VOffsetT = 16;
   pub const VT_MESSAGE: ::flatbuffers::VOffsetT = 18;
+  pub const VT_ENDED: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -14562,6 +15724,7 @@ impl<'a> WorkloadReport<'a> {
     builder.add_total(args.total);
     builder.add_healthy(args.healthy);
     if let Some(x) = args.workload { builder.add_workload(x); }
+    builder.add_ended(args.ended);
     builder.add_phase(args.phase);
     builder.finish()
   }
@@ -14623,6 +15786,13 @@ impl<'a> WorkloadReport<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(WorkloadReport::VT_MESSAGE, None)}
   }
+  #[inline]
+  pub fn ended(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(WorkloadReport::VT_ENDED, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for WorkloadReport<'_> {
@@ -14639,6 +15809,7 @@ impl ::flatbuffers::Verifiable for WorkloadReport<'_> {
      .visit_field::<u32>("total", Self::VT_TOTAL, false)?
      .visit_field::<u32>("restarts", Self::VT_RESTARTS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("message", Self::VT_MESSAGE, false)?
+     .visit_field::<bool>("ended", Self::VT_ENDED, false)?
      .finish();
     Ok(())
   }
@@ -14652,6 +15823,7 @@ pub struct WorkloadReportArgs<'a> {
     pub total: u32,
     pub restarts: u32,
     pub message: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub ended: bool,
 }
 impl<'a> Default for WorkloadReportArgs<'a> {
   #[inline]
@@ -14665,6 +15837,7 @@ impl<'a> Default for WorkloadReportArgs<'a> {
       total: 0,
       restarts: 0,
       message: None,
+      ended: false,
     }
   }
 }
@@ -14707,6 +15880,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> WorkloadReportBuilder<'a, 'b,
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(WorkloadReport::VT_MESSAGE, message);
   }
   #[inline]
+  pub fn add_ended(&mut self, ended: bool) {
+    self.fbb_.push_slot::<bool>(WorkloadReport::VT_ENDED, ended, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> WorkloadReportBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     WorkloadReportBuilder {
@@ -14732,6 +15909,7 @@ impl ::core::fmt::Debug for WorkloadReport<'_> {
       ds.field("total", &self.total());
       ds.field("restarts", &self.restarts());
       ds.field("message", &self.message());
+      ds.field("ended", &self.ended());
       ds.finish()
   }
 }
@@ -14758,6 +15936,7 @@ impl<'a> HostReport<'a> {
   pub const VT_TROUBLE: ::flatbuffers::VOffsetT = 12;
   pub const VT_WORKLOADS: ::flatbuffers::VOffsetT = 14;
   pub const VT_TAKES_REPORTS: ::flatbuffers::VOffsetT = 16;
+  pub const VT_RESERVED_PORTS: ::flatbuffers::VOffsetT = 18;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -14771,6 +15950,7 @@ impl<'a> HostReport<'a> {
     let mut builder = HostReportBuilder::new(_fbb);
     builder.add_applied(args.applied);
     builder.add_sequence(args.sequence);
+    if let Some(x) = args.reserved_ports { builder.add_reserved_ports(x); }
     if let Some(x) = args.workloads { builder.add_workloads(x); }
     if let Some(x) = args.trouble { builder.add_trouble(x); }
     if let Some(x) = args.podman { builder.add_podman(x); }
@@ -14829,6 +16009,13 @@ impl<'a> HostReport<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(HostReport::VT_TAKES_REPORTS, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn reserved_ports(&self) -> Option<::flatbuffers::Vector<'a, u16>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u16>>>(HostReport::VT_RESERVED_PORTS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for HostReport<'_> {
@@ -14844,6 +16031,7 @@ impl ::flatbuffers::Verifiable for HostReport<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("trouble", Self::VT_TROUBLE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<WorkloadReport>>>>("workloads", Self::VT_WORKLOADS, false)?
      .visit_field::<bool>("takes_reports", Self::VT_TAKES_REPORTS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u16>>>("reserved_ports", Self::VT_RESERVED_PORTS, false)?
      .finish();
     Ok(())
   }
@@ -14856,6 +16044,7 @@ pub struct HostReportArgs<'a> {
     pub trouble: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub workloads: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<WorkloadReport<'a>>>>>,
     pub takes_reports: bool,
+    pub reserved_ports: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u16>>>,
 }
 impl<'a> Default for HostReportArgs<'a> {
   #[inline]
@@ -14868,6 +16057,7 @@ impl<'a> Default for HostReportArgs<'a> {
       trouble: None,
       workloads: None,
       takes_reports: false,
+      reserved_ports: None,
     }
   }
 }
@@ -14906,6 +16096,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HostReportBuilder<'a, 'b, A> 
     self.fbb_.push_slot::<bool>(HostReport::VT_TAKES_REPORTS, takes_reports, false);
   }
   #[inline]
+  pub fn add_reserved_ports(&mut self, reserved_ports: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u16>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(HostReport::VT_RESERVED_PORTS, reserved_ports);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HostReportBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HostReportBuilder {
@@ -14930,6 +16124,7 @@ impl ::core::fmt::Debug for HostReport<'_> {
       ds.field("trouble", &self.trouble());
       ds.field("workloads", &self.workloads());
       ds.field("takes_reports", &self.takes_reports());
+      ds.field("reserved_ports", &self.reserved_ports());
       ds.finish()
   }
 }

@@ -2,6 +2,8 @@
 
 #[path = "access.rs"]
 mod access;
+#[path = "assignments.rs"]
+mod assignments;
 mod policy;
 #[path = "raft.rs"]
 mod raft_values;
@@ -92,6 +94,16 @@ pub(crate) fn cases() -> Vec<Case> {
         Snapshot, "snapshot_recovered": [Snapshot { former: vec![ClusterId([8; 16]), ClusterId([9; 16])], ..snapshot() }];
         Snapshot, "snapshot": [Snapshot::default(), snapshot()];
         Command, "policy_command": policy::changes().map(|change| Command::unasked(1, change));
+        Command, "command_assign": assignments::changes().map(|change| Command::unasked(1, change));
+        Snapshot, "snapshot_assigned": [Snapshot {
+            level: 1, assignments: Some(assignments::assignments()), ..snapshot()
+        }];
+        FromAgent, "from_agent_reserved": [assignments::welcome()];
+        peer::Request, "peer_request_reserved": [peer::Request { id: 3, body: peer::RequestBody::Observe(HostReport {
+            reserved_ports: vec![4701, 7443],
+            workloads: vec![WorkloadReport { ended: true, phase: Phase::Failed, ..WorkloadReport::default() }],
+            ..report()
+        }) }];
         Snapshot, "policy_snapshot": [Snapshot { policy: Some(policy::record()), ..snapshot() }];
         peer::Request, "peer_request": [
             peer::RequestBody::Propose { commands: vec![command()], term: 0 },
@@ -327,6 +339,8 @@ fn from_agent() -> [FromAgent; 12] {
             addresses: addresses(),
             version: "0.1.0".into(),
             connected: vec![host(2), host(3)],
+            reserved_ports: vec![],
+            name_is_set: false,
         }),
         FromAgent::Reply {
             id: 1,
@@ -488,6 +502,8 @@ fn snapshot() -> Snapshot {
         access: None,
         policy: None,
         former: vec![],
+        level: 0,
+        assignments: None,
     }
 }
 
@@ -505,6 +521,7 @@ fn report() -> HostReport {
         total: 2,
         restarts: 3,
         message: "pulling".into(),
+        ended: false,
     });
     HostReport {
         sequence: 12,
@@ -514,6 +531,7 @@ fn report() -> HostReport {
         trouble: "".into(),
         workloads: workloads.into(),
         takes_reports: false,
+        reserved_ports: vec![],
     }
 }
 

@@ -63,6 +63,8 @@ fn welcome() -> Welcome {
         addresses: Vec::new(),
         version: "1.2.4".into(),
         connected: vec![HostId([2; 32])],
+        reserved_ports: Vec::new(),
+        name_is_set: false,
     }
 }
 

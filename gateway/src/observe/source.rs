@@ -151,12 +151,14 @@ pub(super) fn is_only_applied(before: Option<&Arc<HostReport>>, report: &HostRep
         trouble,
         workloads,
         takes_reports,
+        reserved_ports,
     } = report;
     *version == before.version
         && *podman == before.podman
         && *trouble == before.trouble
         && *workloads == before.workloads
         && *takes_reports == before.takes_reports
+        && *reserved_ports == before.reserved_ports
 }
 
 /// No fewer bytes than a report takes in a message, or nearly.

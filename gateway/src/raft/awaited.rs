@@ -140,7 +140,9 @@ fn hash(command: &Command) -> u64 {
             objects.first().map(|object| object.hash).hash(&mut hasher);
         }
         Change::DeleteManifest { manifest } => manifest.hash(&mut hasher),
-        Change::DeleteWorkload { workload } => workload.hash(&mut hasher),
+        Change::DeleteWorkload { workload }
+        | Change::Assign { workload, .. }
+        | Change::EndJob { workload, .. } => workload.hash(&mut hasher),
         Change::Found { .. }
         | Change::PutToken(_)
         | Change::Admit { .. }
@@ -153,6 +155,7 @@ fn hash(command: &Command) -> u64 {
         | Change::PutAuthority { .. }
         | Change::PutUser(_)
         | Change::RevokeUser { .. }
+        | Change::RaiseLevel { .. }
         | Change::SetPolicy { .. } => {}
     }
     hasher.finish()

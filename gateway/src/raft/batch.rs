@@ -204,7 +204,12 @@ pub(crate) fn size_of(command: &Command) -> usize {
         | Change::DrainHost { .. }
         | Change::DemoteHost { .. }
         | Change::PutUser(_)
+        | Change::RaiseLevel { .. }
         | Change::RevokeUser { .. } => 0,
+        Change::Assign { workload, .. } => workload.len(),
+        Change::EndJob {
+            workload, reason, ..
+        } => workload.len() + reason.len(),
         Change::PutAuthority { authority, .. } => {
             authority.certificate.len() + authority.sealed.len()
         }

@@ -113,6 +113,7 @@ fn by_unit(present: Revision, unit: &UnitState) -> WorkloadReport {
         total,
         restarts,
         message,
+        ended: false,
     }
 }
 

@@ -537,6 +537,7 @@ fn a_workload_goes_its_way_from_apply_to_delete() {
         total: 1,
         restarts: 0,
         message: String::new(),
+        ended: false,
     };
     let idle = Plan {
         reports: vec![expected],

@@ -89,6 +89,8 @@ impl State {
             Change::PutUser(user) => user.name.clone(),
             Change::RevokeUser { user } => user.clone(),
             Change::SetPolicy { .. } => "manifests".to_owned(),
+            Change::RaiseLevel { level } => format!("{level}"),
+            Change::Assign { workload, .. } | Change::EndJob { workload, .. } => workload.clone(),
         }
     }
 
@@ -132,6 +134,9 @@ pub(crate) fn deed(change: &Change) -> (&'static str, &'static str) {
         Change::PutUser(_) => ("user", "created"),
         Change::RevokeUser { .. } => ("user", "revoked"),
         Change::SetPolicy { .. } => ("policy", "set"),
+        Change::RaiseLevel { .. } => ("level", "raised"),
+        Change::Assign { .. } => ("workload", "assigned"),
+        Change::EndJob { .. } => ("job", "ended"),
     }
 }
 

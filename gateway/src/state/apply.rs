@@ -449,6 +449,11 @@ impl State {
         Ok(Outcome::Done)
     }
 
+    pub(super) fn raise_level(&mut self, level: u32) -> Change {
+        self.level = self.level.max(level);
+        Ok(Outcome::Done)
+    }
+
     pub(super) fn demote_host(&mut self, at_ms: u64, host: HostId) -> Change {
         self.member(host)?.votes_from_ms = at_ms.saturating_add(DEMOTED_MS);
         Ok(Outcome::Done)

@@ -43,6 +43,8 @@ impl State {
             }),
             policy: self.policy.as_deref().cloned(),
             former: self.former.to_vec(),
+            level: self.level,
+            assignments: None,
         }
     }
 
@@ -104,6 +106,7 @@ impl State {
             audit: access::trail(audit),
             policy: snapshot.policy.map(Arc::new),
             former: snapshot.former.into(),
+            level: snapshot.level,
         }
     }
 }

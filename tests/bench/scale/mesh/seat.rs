@@ -48,6 +48,8 @@ impl Seat {
             addresses: vec![format!("/dns4/{}.test/udp/4701/quic-v1", self.name)],
             version: env!("CARGO_PKG_VERSION").to_owned(),
             connected: self.connected.iter().copied().collect(),
+            reserved_ports: Vec::new(),
+            name_is_set: false,
         }
     }
 }

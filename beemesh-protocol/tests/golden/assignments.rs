@@ -1,0 +1,74 @@
+//! What came with assignments.
+
+use beemesh_protocol::{
+    HostId,
+    ipc::{FromAgent, Welcome},
+    state::{Assignment, Assignments, Change, ClaimRecord, JobEnd},
+};
+
+fn host(n: u8) -> HostId {
+    HostId([n; 32])
+}
+
+pub(super) fn changes() -> [Change; 6] {
+    let assign = |from, host| Change::Assign {
+        workload: "web".into(),
+        ordinal: 2,
+        index: 9,
+        from,
+        host,
+    };
+    let end = |succeeded, reason: &str, again| Change::EndJob {
+        workload: "migrate".into(),
+        ordinal: 0,
+        index: 12,
+        succeeded,
+        reason: reason.into(),
+        again,
+    };
+    [
+        Change::RaiseLevel { level: 1 },
+        assign(None, Some(host(2))),
+        assign(Some(host(2)), None),
+        assign(Some(host(2)), Some(host(3))),
+        end(true, "", false),
+        end(false, "container migrate-app ended with code 3", true),
+    ]
+}
+
+pub(super) fn assignments() -> Assignments {
+    let one = |ordinal, host, end| Assignment {
+        workload: "web".into(),
+        ordinal,
+        host,
+        index: 12,
+        failures: 3,
+        failed_at_ms: 1_800_000_000_000,
+        end,
+    };
+    let end = JobEnd {
+        succeeded: false,
+        reason: "container web-app ended with code 3".into(),
+        at_ms: 1_800_000_000_001,
+    };
+    Assignments {
+        assigned: vec![one(0, Some(host(2)), None), one(1, None, Some(end))],
+        claims: vec![ClaimRecord {
+            namespace: "default".into(),
+            name: "ledger".into(),
+            host: host(2),
+        }],
+    }
+}
+
+pub(super) fn welcome() -> FromAgent {
+    FromAgent::Welcome(Welcome {
+        host: host(1),
+        name: "h1".into(),
+        addresses: vec!["/ip4/10.0.0.1/udp/4701/quic-v1".into()],
+        version: "0.2.1".into(),
+        connected: vec![],
+        reserved_ports: vec![4701, 7443],
+        name_is_set: true,
+    })
+}
