@@ -417,7 +417,8 @@ pub struct Assignment {
     pub ordinal: u32,
     /// The host; `None` while no host has it.
     pub host: Option<HostId>,
-    /// The log index that gave it to the host. Of a Job it names the attempt.
+    /// The log index that gave it to the host. Of a Job it names the attempt, and is 0 between two of them; an attempt without a host
+    /// is one whose host is gone.
     pub index: u64,
     /// Attempts of a Job that failed.
     pub failures: u32,

@@ -186,9 +186,9 @@ pub(crate) async fn tell_report(gateway: Gateway, mut reports: watch::Receiver<A
 
 /// What the agent should show.
 fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) -> Report {
-    let wanted = state.workloads().filter(|workload| {
-        place::hosts(&workload.name, &workload.object, state.hosts()).contains(&host)
-    });
+    let wanted = state
+        .workloads()
+        .filter(|workload| place::runs(state, workload, host).is_some());
     let phases: BTreeMap<&str, bool> = mine
         .workloads
         .iter()

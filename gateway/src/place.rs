@@ -1,44 +1,145 @@
 //! Which hosts run a workload.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: a workload's `nodeSelector` and `replicas`, and the members. Output: a
-//! set of members that are not drained, the same on every gateway. A member that comes or goes moves no replica between the others: each
-//! member's claim to a workload is a hash of the two names, and the highest claims win (rendezvous hashing). One that has taken another's
-//! place claims as that one.
+//! Pure: no I/O, no clock, no randomness. Input: the replicated state. Output: what a host has to do with a workload, the same on
+//! every gateway. A workload without `replicas` runs on every member that fits. One with `replicas`, and a Job, run where their
+//! seats say ([`crate::state::State::seats`]), which the leader proposes.
+//!
+//! Below level 1 there are no seats: each member's claim to a workload is a hash of the two names, and the highest claims win
+//! (rendezvous hashing), so that a member that comes or goes moves no replica between the others. One that has taken another's
+//! place claims as that one. The same hash spreads the seats.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use beemesh_protocol::{
     HostId,
-    state::{Host, Object},
+    state::{Assignment, Host, Object},
 };
 use sha2::{Digest, Sha256};
+
+use crate::state::{State, Workload, is_under_way};
 
 /// The label that every host has without being given it: its name.
 pub(crate) const LABEL_HOSTNAME: &str = "kubernetes.io/hostname";
 
-/// The members that run the workload.
-pub(crate) fn hosts(
+/// What a host has to do with a workload.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Runs {
+    /// The revision, for people.
+    pub(crate) revision: u64,
+    /// The log index of what the host is to run: of the revision, and of a Job that of the attempt when that is higher. Of no meaning
+    /// when it has `ended`.
+    pub(crate) index: u64,
+    /// The Job, or this attempt of it, is over: the host starts nothing, and keeps the pod that has ended with its logs. Whether
+    /// there is one, only the host knows.
+    pub(crate) ended: bool,
+}
+
+/// What the host should have of the workload; `None` is nothing.
+pub(crate) fn runs(state: &State, workload: &Workload, host: HostId) -> Option<Runs> {
+    let runs = Runs {
+        revision: workload.revision,
+        index: workload.index,
+        ended: false,
+    };
+    if !state.is_seated(workload) {
+        let object = &workload.object;
+        let here = match object.replicas {
+            None => is_fit(state, object, host),
+            Some(_) => ranked(&workload.name, object, state.hosts()).contains(&host),
+        };
+        return here.then_some(runs);
+    }
+    let mut seats = state.seats(&workload.name).iter();
+    let seat = seats.find(|seat| seat.host == Some(host))?;
+    is_here(state, workload, seat).then(|| match workload.job {
+        None => runs,
+        Some(_) => Runs {
+            index: workload.index.max(seat.index),
+            ended: !is_under_way(seat),
+            ..runs
+        },
+    })
+}
+
+/// The hosts that should have something of the workload.
+pub(crate) fn hosts(state: &State, workload: &Workload) -> BTreeSet<HostId> {
+    if !state.is_seated(workload) {
+        let hosts = ranked(&workload.name, &workload.object, state.hosts());
+        return hosts.into_iter().collect();
+    }
+    let seats = state.seats(&workload.name).iter();
+    let here = seats.filter(|seat| is_here(state, workload, seat));
+    here.filter_map(|seat| seat.host).collect()
+}
+
+/// How many pods of the workload are asked for.
+pub(crate) fn asked(state: &State, workload: &Workload) -> usize {
+    let object = &workload.object;
+    if let Some(replicas) = object.replicas {
+        return usize::try_from(replicas).unwrap_or(usize::MAX);
+    }
+    let fit = || fitting(&object.selector, state.hosts());
+    if !state.is_seated(workload) {
+        return fit().count();
+    }
+    let seats = state.seats(&workload.name);
+    if workload.job.is_some_and(|job| job.every_host) {
+        let seated = seats.iter().filter_map(|seat| seat.host);
+        return fit().chain(seated).collect::<BTreeSet<_>>().len();
+    }
+    seats.len().max(1)
+}
+
+/// Whether the host of this seat has something of it. A Job ends where it began, also when the host was drained meanwhile.
+fn is_here(state: &State, workload: &Workload, seat: &Assignment) -> bool {
+    let fit = |host| is_fit(state, &workload.object, host);
+    workload.job.is_some() || seat.host.is_some_and(fit)
+}
+
+fn is_fit(state: &State, object: &Object, host: HostId) -> bool {
+    let host = state.hosts().get(&host);
+    host.is_some_and(|host| fits(host, &object.selector))
+}
+
+fn fitting(
+    selector: &BTreeMap<String, String>,
+    members: &BTreeMap<HostId, Host>,
+) -> impl Iterator<Item = HostId> {
+    let fit = members.values().filter(|host| fits(host, selector));
+    fit.map(|host| host.id)
+}
+
+/// The members that run the workload where there are no seats; of one with `replicas` those with the highest claims, the highest
+/// first.
+pub(crate) fn ranked(
     workload: &str,
     object: &Object,
     members: &BTreeMap<HostId, Host>,
-) -> BTreeSet<HostId> {
-    let mut fit: Vec<HostId> = members
-        .values()
-        .filter(|host| fits(host, &object.selector))
-        .map(|host| host.id)
-        .collect();
+) -> Vec<HostId> {
+    let mut fit: Vec<HostId> = fitting(&object.selector, members).collect();
     if let Some(replicas) = object.replicas {
-        let seat = |host: &HostId| {
-            let taken = members.get(host).and_then(|member| member.claims_as);
-            taken.unwrap_or(*host)
-        };
-        fit.sort_by_cached_key(|host| std::cmp::Reverse((claim(workload, seat(host)), *host)));
+        rank(workload, &mut fit, members);
         fit.truncate(usize::try_from(replicas).unwrap_or(usize::MAX));
     }
-    fit.into_iter().collect()
+    fit
 }
 
-fn fits(host: &Host, selector: &BTreeMap<String, String>) -> bool {
+/// Sorts members by their claim to the workload, the highest first.
+pub(crate) fn rank(workload: &str, hosts: &mut [HostId], members: &BTreeMap<HostId, Host>) {
+    let seat = |host: &HostId| {
+        let taken = members.get(host).and_then(|member| member.claims_as);
+        taken.unwrap_or(*host)
+    };
+    hosts.sort_by_cached_key(|host| std::cmp::Reverse((claim(workload, seat(host)), *host)));
+}
+
+/// Whether the host is to run new pods, and has all these labels.
+pub(crate) fn fits(host: &Host, selector: &BTreeMap<String, String>) -> bool {
+    !host.drained && matches(host, selector)
+}
+
+/// Whether the host has all these labels.
+pub(crate) fn matches(host: &Host, selector: &BTreeMap<String, String>) -> bool {
     let has = |(label, value): (&String, &String)| {
         if label == LABEL_HOSTNAME {
             *value == host.name
@@ -46,7 +147,7 @@ fn fits(host: &Host, selector: &BTreeMap<String, String>) -> bool {
             host.labels.get(label) == Some(value)
         }
     };
-    !host.drained && selector.iter().all(has)
+    selector.iter().all(has)
 }
 
 fn claim(workload: &str, host: HostId) -> [u8; 32] {
@@ -100,10 +201,8 @@ mod tests {
     }
 
     fn chosen(workload: &str, object: &Object, members: &BTreeMap<HostId, Host>) -> Vec<u8> {
-        hosts(workload, object, members)
-            .iter()
-            .map(|host| host.0[0])
-            .collect()
+        let hosts: BTreeSet<_> = ranked(workload, object, members).into_iter().collect();
+        hosts.iter().map(|host| host.0[0]).collect()
     }
 
     #[test]

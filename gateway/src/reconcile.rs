@@ -167,22 +167,14 @@ impl Reconciler {
         if seen.view.state.is_without(seen.host) {
             return plan;
         }
-        let wanted: BTreeMap<&str, Revision> = seen
-            .view
-            .state
+        let state = &seen.view.state;
+        let wanted: BTreeMap<&str, Revision> = state
             .workloads()
-            .filter(|workload| {
-                place::hosts(&workload.name, &workload.object, seen.view.state.hosts())
-                    .contains(&seen.host)
-            })
-            .map(|workload| {
-                (
-                    workload.name.as_str(),
-                    Revision {
-                        revision: workload.revision,
-                        index: workload.index,
-                    },
-                )
+            .filter_map(|workload| {
+                let place::Runs {
+                    revision, index, ..
+                } = place::runs(state, workload, seen.host)?;
+                Some((workload.name.as_str(), Revision { revision, index }))
             })
             .collect();
         self.memory.retain(|name, memory| {

@@ -6,6 +6,7 @@
 
 mod access;
 mod apply;
+mod assign;
 mod policy;
 mod recover;
 mod snapshot;
@@ -24,6 +25,7 @@ use beemesh_quadlet::manifest::{is_workload, workload_name};
 use rpds::{QueueSync, RedBlackTreeMapSync};
 
 pub(crate) use access::{changed, deed, token_id};
+pub(crate) use assign::{ASSIGNED, claims, is_under_way};
 
 /// Members of one cluster. Beyond it a single Raft group is the wrong tool.
 pub(crate) const HOSTS_MAX: usize = 256;
@@ -80,6 +82,8 @@ pub(crate) struct Workload {
     pub(crate) at_ms: u64,
     /// The object itself.
     pub(crate) object: Arc<Object>,
+    /// What it says about its runs, when it is a Job.
+    pub(crate) job: Option<assign::Job>,
 }
 
 /// A named set of objects that was applied together.
@@ -111,6 +115,8 @@ pub(crate) struct State {
     former: Arc<[ClusterId]>,
     /// Which rules changes are applied by: see [`beemesh_protocol::state::Snapshot::level`].
     level: u32,
+    /// Empty below level 1.
+    book: assign::Book,
 }
 
 impl State {
@@ -136,7 +142,12 @@ impl State {
                 secret_hash,
                 host,
                 replaces,
-            } => self.admit(at_ms, (token, secret_hash), host, *replaces),
+            } => {
+                // Only a host that changes its own key asks for another one in its place.
+                let asker = command.origin.as_ref().map(|origin| origin.host);
+                let is_same = asker.is_some() && asker == *replaces;
+                self.admit(at_ms, (token, secret_hash), host, *replaces, is_same)
+            }
             Change::PutHost(host) => self.put_host(host),
             Change::RemoveHost { host } => self.remove_host(*host),
             Change::RevokeToken { token } => self.revoke_token(token),
@@ -154,8 +165,27 @@ impl State {
                 if_version,
             } => self.set_policy(index, at_ms, document, *if_version),
             Change::RaiseLevel { level } => self.raise_level(*level),
-            Change::Assign { .. } | Change::EndJob { .. } => {
-                Err(refused("the cluster keeps no assignments"))
+            Change::Assign {
+                workload,
+                ordinal,
+                index: seen,
+                from,
+                host,
+            } => self.assign(index, (workload, *ordinal), *seen, *from, *host),
+            Change::EndJob {
+                workload,
+                ordinal,
+                index: attempt,
+                succeeded,
+                reason,
+                again,
+            } => {
+                let ended = if *succeeded {
+                    Ok(())
+                } else {
+                    Err(reason.as_str())
+                };
+                self.end_job(at_ms, (workload, *ordinal), *attempt, ended, *again)
             }
         };
         let outcome = result.unwrap_or_else(Outcome::Refused);

@@ -113,7 +113,7 @@ impl Scene {
     }
 
     fn wanted(&self, workload: &crate::state::Workload) -> BTreeSet<HostId> {
-        place::hosts(&workload.name, &workload.object, self.state.hosts())
+        place::hosts(&self.state, workload)
     }
 
     fn report(&self, host: HostId, workload: &str) -> Option<&WorkloadReport> {

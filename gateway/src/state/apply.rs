@@ -17,7 +17,7 @@ use beemesh_quadlet::manifest::{is_workload, kind_name, workload_name};
 
 use super::{
     DEMOTED_MS, HOSTS_MAX, Key, LABELS_MAX, MANIFESTS_MAX, Manifest, NO_SUCH_TOKEN, Owned, State,
-    TOKENS_MAX, Workload, can_be_used, missing, refused, title, workload_of,
+    TOKENS_MAX, Workload, assign, can_be_used, missing, refused, title, workload_of,
 };
 
 type Change<T = Outcome> = Result<T, Vec<Refusal>>;
@@ -246,6 +246,7 @@ impl State {
         for key in keys {
             self.objects.remove_mut(key);
         }
+        self.forget_claims(keys);
     }
 
     /// Gives a new revision to every workload that changed, or that refers to an object that did, and forgets those
@@ -254,18 +255,24 @@ impl State {
         let own = changed.iter().filter(|key| is_workload(key.kind));
         let (there, gone): (Vec<&Key>, Vec<&Key>) =
             own.partition(|key| self.objects.contains_key(key));
+        let mut altered = Vec::new();
         for owned in there.iter().filter_map(|key| self.objects.get(key)) {
             let name = workload_name(&owned.object.namespace, &owned.object.name);
-            let before = self.workloads.get(&name);
+            let before = self.workloads.get(&name).cloned();
             let workload = Workload {
                 name: name.clone(),
                 manifest: owned.manifest.clone(),
-                revision: before.map_or(1, |before| before.revision + 1),
+                revision: before.as_ref().map_or(1, |before| before.revision + 1),
                 index,
                 at_ms,
+                job: assign::Job::of(&owned.object),
                 object: owned.object.clone(),
             };
+            altered.push((name.clone(), before));
             self.workloads.insert_mut(name, workload);
+        }
+        for (name, before) in altered {
+            self.reseat(&name, before.as_ref());
         }
         for key in gone {
             let name = workload_name(&key.namespace, &key.name);
@@ -276,6 +283,7 @@ impl State {
                 .is_some_and(|w| Key::of(&w.object) == *key)
             {
                 self.workloads.remove_mut(&name);
+                self.unseat(&name);
             }
         }
         for name in self.using(changed) {
@@ -287,7 +295,8 @@ impl State {
         }
     }
 
-    /// The workloads that refer to one of these objects and are not among them.
+    /// The workloads that refer to one of these objects and are not among them. An attempt of a Job that is under way or over stays
+    /// as it is from the level on that tells attempts apart; the next one gets what there is then.
     fn using(&self, changed: &BTreeSet<Key>) -> Vec<String> {
         if changed.iter().all(|key| is_workload(key.kind)) {
             return Vec::new();
@@ -296,6 +305,7 @@ impl State {
             self.references(&workload.object)
                 .any(|(key, _)| changed.contains(&key))
                 && !changed.contains(&Key::of(&workload.object))
+                && !(workload.job.is_some() && self.is_seated(workload))
         };
         self.workloads
             .values()
@@ -317,6 +327,7 @@ impl State {
         };
         let key = Key::of(&workload.object);
         self.workloads.remove_mut(name);
+        self.unseat(name);
         self.remove_objects(std::slice::from_ref(&key));
         if let Some(manifest) = self.manifests.get_mut(&workload.manifest) {
             manifest.objects.retain(|object| Key::of(object) != key);
@@ -347,6 +358,7 @@ impl State {
         self.remove_objects(&keys);
         for workload in &gone {
             self.workloads.remove_mut(workload);
+            self.unseat(workload);
         }
         Ok(Outcome::Deleted(gone))
     }
@@ -369,6 +381,7 @@ impl State {
         (token, secret_hash): (&[u8; 8], &[u8; 32]),
         host: &Host,
         replaces: Option<HostId>,
+        is_same: bool,
     ) -> Change {
         // The mesh has proved the applicant's key, so a member that asks again is let in without a second token.
         if self.hosts.contains_key(&host.id) {
@@ -399,7 +412,11 @@ impl State {
         if let Some(lost) = replaces {
             hosts.remove(&lost);
         }
-        hosts.insert(host.id, host);
+        let id = host.id;
+        hosts.insert(id, host);
+        if let Some(lost) = replaces {
+            self.succeed(lost, id, is_same);
+        }
         Ok(Outcome::Admitted(self.members()))
     }
 
@@ -446,11 +463,7 @@ impl State {
     pub(super) fn remove_host(&mut self, host: HostId) -> Change {
         self.member(host)?;
         Arc::make_mut(&mut self.hosts).remove(&host);
-        Ok(Outcome::Done)
-    }
-
-    pub(super) fn raise_level(&mut self, level: u32) -> Change {
-        self.level = self.level.max(level);
+        self.vacate(host);
         Ok(Outcome::Done)
     }
 

@@ -1,7 +1,7 @@
 //! The state that one host goes on with when it is made a cluster of its own.
 //!
 //! Pure. What was applied stays, with its log indexes, so that what runs needs no new unit. Other members, and tokens that were
-//! made by the cluster that was, do not.
+//! made by the cluster that was, do not; what other members had is without a host.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -18,13 +18,19 @@ impl State {
         let former = self.former.iter().copied().chain(self.cluster);
         let former: Vec<_> = former.collect();
         let forget = former.len().saturating_sub(FORMER_MAX);
-        Self {
+        let gone = self.hosts.keys().copied();
+        let gone: Vec<_> = gone.filter(|host| *host != survivor.id).collect();
+        let mut state = Self {
             cluster: Some(cluster),
             hosts: Arc::new(BTreeMap::from([(survivor.id, survivor)])),
             tokens: Arc::default(),
             former: former[forget..].into(),
             ..self.clone()
+        };
+        for host in gone {
+            state.vacate(host);
         }
+        state
     }
 
     /// Whether this cluster was recovered from that one.

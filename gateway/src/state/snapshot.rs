@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use beemesh_protocol::state::{Access, ManifestRecord, Snapshot, WorkloadRecord};
 
-use super::{Key, Manifest, Map, Owned, State, Workload, access, workload_of};
+use super::{ASSIGNED, Key, Manifest, Map, Owned, State, Workload, access, assign, workload_of};
 
 impl State {
     /// The state in the form that is stored and sent.
@@ -44,7 +44,7 @@ impl State {
             policy: self.policy.as_deref().cloned(),
             former: self.former.to_vec(),
             level: self.level,
-            assignments: None,
+            assignments: (self.level >= ASSIGNED).then(|| self.book.to_snapshot()),
         }
     }
 
@@ -76,6 +76,7 @@ impl State {
                         revision: record.revision,
                         index: record.index,
                         at_ms: record.at_ms,
+                        job: assign::Job::of(object),
                         object: object.clone(),
                     };
                     workloads.insert_mut(name, workload);
@@ -107,6 +108,7 @@ impl State {
             policy: snapshot.policy.map(Arc::new),
             former: snapshot.former.into(),
             level: snapshot.level,
+            book: assign::Book::from_snapshot(snapshot.assignments.unwrap_or_default()),
         }
     }
 }

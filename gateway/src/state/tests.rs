@@ -5,6 +5,8 @@ use beemesh_protocol::{
 
 use super::*;
 
+mod assign;
+
 fn object(kind: Kind, name: &str, body: &str, uses: &[(Kind, &str)]) -> Object {
     Object {
         kind,

@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 use beemesh_protocol::HostId;
 
 use super::{Scene, names_of, sentence};
-use crate::place;
+use crate::{
+    place,
+    state::{Workload, claims},
+};
 
 impl Scene {
     /// What a drain at log index `index` still waits for: workloads that the host has, and those placed by count that have
@@ -19,27 +22,51 @@ impl Scene {
             return vec![format!("word from {}", self.name(host))];
         };
         let on = |workload: &str, host| format!("{workload} on {}", self.name(host));
-        let mut waiting: Vec<_> = report
-            .workloads
-            .iter()
-            .map(|one| on(&one.workload, host))
+        // What the host is to keep, as a Job that has begun there, does not leave.
+        let keeps = |workload: &str| {
+            let found = self.state.workload(workload);
+            found.is_some_and(|found| place::runs(&self.state, found, host).is_some())
+        };
+        let left = report.workloads.iter().map(|one| &one.workload);
+        let mut waiting: Vec<_> = left
+            .filter(|workload| !keeps(workload))
+            .map(|workload| on(workload, host))
             .collect();
-        let mut before = self.state.hosts().clone();
-        if let Some(host) = before.get_mut(&host) {
-            host.drained = false;
-        }
         for workload in self.state.workloads() {
-            let object = &workload.object;
-            let moved = object.replicas.is_some()
-                && place::hosts(&workload.name, object, &before).contains(&host);
-            if !moved {
-                continue;
-            }
-            let there = self.wanted(workload);
-            let late = there.iter().filter(|host| !self.arrived(**host, workload));
-            waiting.extend(late.map(|host| on(&workload.name, *host)));
+            let late = self.moved(workload, host, index).into_iter();
+            let late = late.filter(|to| *to == host || !self.arrived(*to, workload));
+            waiting.extend(late.map(|to| on(&workload.name, to)));
         }
+        waiting.dedup();
         waiting
+    }
+
+    /// Where pods of a workload that is placed by count run, or are to run, since the host was drained at log index `index`; the host
+    /// itself while it has one that can move.
+    fn moved(&self, workload: &Workload, host: HostId, index: u64) -> BTreeSet<HostId> {
+        let object = &workload.object;
+        if object.replicas.is_none() {
+            return BTreeSet::new();
+        }
+        if !self.state.is_seated(workload) {
+            let mut before = self.state.hosts().clone();
+            if let Some(host) = before.get_mut(&host) {
+                host.drained = false;
+            }
+            let had = place::ranked(&workload.name, object, &before).contains(&host);
+            return if had {
+                self.wanted(workload)
+            } else {
+                BTreeSet::new()
+            };
+        }
+        let stays = claims(object).next().is_some();
+        let seats = self.state.seats(&workload.name).iter();
+        let late = seats.filter(|seat| match seat.host {
+            Some(has) if has == host => !stays,
+            _ => seat.index > index,
+        });
+        late.filter_map(|seat| seat.host).collect()
     }
 
     /// Whether the cluster can work without the host; the error is words. What counts are the voters that are left: without a

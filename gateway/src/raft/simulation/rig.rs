@@ -85,9 +85,8 @@ impl Rig {
     /// Whether the host has what the cluster wants of it, and nothing else.
     pub(super) fn is_as_wanted(&self, host: HostId, view: &View) -> Result<(), String> {
         let state = &view.state;
-        let here = |workload: &&crate::state::Workload| {
-            place::hosts(&workload.name, &workload.object, state.hosts()).contains(&host)
-        };
+        let here =
+            |workload: &&crate::state::Workload| place::runs(state, workload, host).is_some();
         let wanted: BTreeMap<String, u64> = state
             .workloads()
             .filter(here)

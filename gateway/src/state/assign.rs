@@ -1,0 +1,501 @@
+//! Which host has which pod, and where the data of claims lies.
+//!
+//! Pure. From level 1 on a workload with `replicas`, and a Job, runs only where its seats say: one [`Assignment`] for each pod
+//! that was given to a host. The leader proposes who gets a seat; each gateway keeps what was agreed on. A seat stays when its
+//! workload changes, so that no change of a workload moves a pod.
+//!
+//! Of a Job a seat tells the attempts: `index` is the entry that made the current one, and 0 between two of them, while the pod
+//! of the one that failed still lies on `host`. A seat with an `index` and no `host` is an attempt whose host is gone; it waits to
+//! be recorded as failed.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use beemesh_protocol::{
+    HostId,
+    peer::{Outcome, Refusal},
+    state::{Assignment, Assignments, ClaimRecord, JobEnd, Kind, Object},
+};
+use serde_json::Value;
+
+use super::{Key, Map, State, Workload, missing, refused};
+use crate::place;
+
+/// The level from which on assignments are kept.
+pub(crate) const ASSIGNED: u32 = 1;
+/// The annotation by which a Job runs once on every host instead of once in the cluster.
+pub(crate) const EVERY_HOST: &str = "beemesh.io/every-host";
+/// What Kubernetes takes for a `backoffLimit` that is not given.
+const BACKOFF_LIMIT: u32 = 6;
+
+type Change<T = Outcome> = Result<T, Vec<Refusal>>;
+
+/// What a Job says about its runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Job {
+    /// It runs once on every host that fits.
+    pub(crate) every_host: bool,
+    /// So many attempts may fail before the Job has.
+    pub(crate) backoff_limit: u32,
+}
+
+impl Job {
+    /// Reads it from an object; `None` when that is no Job.
+    pub(super) fn of(object: &Object) -> Option<Self> {
+        if object.kind != Kind::Job {
+            return None;
+        }
+        let body: Value = serde_json::from_slice(&object.body).unwrap_or_default();
+        let annotations = body.pointer("/metadata/annotations");
+        let every_host = annotations.and_then(|all| all.get(EVERY_HOST));
+        let limit = body.pointer("/spec/backoffLimit").and_then(Value::as_u64);
+        Some(Self {
+            every_host: every_host.and_then(Value::as_str) == Some("true"),
+            backoff_limit: limit.map_or(BACKOFF_LIMIT, |limit| {
+                u32::try_from(limit).unwrap_or(u32::MAX)
+            }),
+        })
+    }
+}
+
+/// Seats by workload, and hosts by claim.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Book {
+    /// By ordinal: at most one for each host.
+    seats: Map<String, Arc<Vec<Assignment>>>,
+    /// By namespace and name.
+    homes: Map<(String, String), Arc<BTreeSet<HostId>>>,
+}
+
+impl Book {
+    pub(super) fn to_snapshot(&self) -> Assignments {
+        let claims = self.homes.iter().flat_map(|((namespace, name), hosts)| {
+            hosts.iter().map(|host| ClaimRecord {
+                namespace: namespace.clone(),
+                name: name.clone(),
+                host: *host,
+            })
+        });
+        Assignments {
+            assigned: self
+                .seats
+                .values()
+                .flat_map(|all| all.iter())
+                .cloned()
+                .collect(),
+            claims: claims.collect(),
+        }
+    }
+
+    pub(super) fn from_snapshot(snapshot: Assignments) -> Self {
+        let mut book = Self::default();
+        for seat in snapshot.assigned {
+            let workload = seat.workload.clone();
+            let mut seats = book.seats.get(&workload).cloned().unwrap_or_default();
+            Arc::make_mut(&mut seats).push(seat);
+            book.seats.insert_mut(workload, seats);
+        }
+        for ClaimRecord {
+            namespace,
+            name,
+            host,
+        } in snapshot.claims
+        {
+            book.live(namespace, name, host);
+        }
+        book
+    }
+
+    fn put(&mut self, workload: &str, seats: Vec<Assignment>) {
+        if seats.is_empty() {
+            self.seats.remove_mut(workload);
+        } else {
+            self.seats.insert_mut(workload.to_owned(), Arc::new(seats));
+        }
+    }
+
+    /// The host has data of the claim from now on.
+    fn live(&mut self, namespace: String, name: String, host: HostId) {
+        let key = (namespace, name);
+        let mut hosts = self.homes.get(&key).cloned().unwrap_or_default();
+        if Arc::make_mut(&mut hosts).insert(host) {
+            self.homes.insert_mut(key, hosts);
+        }
+    }
+
+    /// The host has every claim of the workload's pods.
+    fn settle(&mut self, object: &Object, host: HostId) {
+        for claim in claims(object) {
+            self.live(object.namespace.clone(), claim.to_owned(), host);
+        }
+    }
+
+    /// The names and seats of the workloads that the host has a seat of.
+    fn on(&self, host: HostId) -> Vec<(String, Vec<Assignment>)> {
+        self.seats
+            .iter()
+            .filter(|(_, seats)| seats.iter().any(|seat| seat.host == Some(host)))
+            .map(|(name, seats)| (name.clone(), seats.to_vec()))
+            .collect()
+    }
+
+    /// The host's data is another's, or gone.
+    fn inherit(&mut self, host: HostId, heir: Option<HostId>) {
+        let of = |(_, hosts): &(&(String, String), &Arc<BTreeSet<HostId>>)| hosts.contains(&host);
+        let keys: Vec<_> = self
+            .homes
+            .iter()
+            .filter(of)
+            .map(|(key, _)| key.clone())
+            .collect();
+        for key in keys {
+            let mut hosts = self.homes.get(&key).cloned().unwrap_or_default();
+            let left = Arc::make_mut(&mut hosts);
+            left.remove(&host);
+            left.extend(heir);
+            if left.is_empty() {
+                self.homes.remove_mut(&key);
+            } else {
+                self.homes.insert_mut(key, hosts);
+            }
+        }
+    }
+}
+
+/// The claims that an object's pods use.
+pub(crate) fn claims(object: &Object) -> impl Iterator<Item = &str> {
+    let claims = object.references.iter();
+    claims
+        .filter(|reference| reference.kind == Kind::PersistentVolumeClaim)
+        .map(|reference| reference.name.as_str())
+}
+
+/// Whether a seat is one of a Job's attempt that is not over, as far as is known.
+pub(crate) fn is_under_way(seat: &Assignment) -> bool {
+    seat.index != 0 && seat.end.is_none()
+}
+
+impl State {
+    /// Which rules changes are applied by.
+    pub(crate) fn level(&self) -> u32 {
+        self.level
+    }
+
+    /// Whether the workload runs only where its seats say.
+    pub(crate) fn is_seated(&self, workload: &Workload) -> bool {
+        self.level >= ASSIGNED && (workload.job.is_some() || workload.object.replicas.is_some())
+    }
+
+    /// Whether each seat of a Job belongs to its host: the Job asks for every host, or a release ran it on several that knew no
+    /// other way.
+    pub(crate) fn is_on_each(&self, workload: &Workload) -> bool {
+        workload
+            .job
+            .is_some_and(|job| job.every_host || self.seats(&workload.name).len() > 1)
+    }
+
+    /// The workload's seats, by ordinal.
+    pub(crate) fn seats(&self, workload: &str) -> &[Assignment] {
+        self.book
+            .seats
+            .get(workload)
+            .map_or(&[], |seats| seats.as_slice())
+    }
+
+    /// The hosts that have data of a claim.
+    pub(crate) fn homes(&self, namespace: &str, claim: &str) -> impl Iterator<Item = HostId> {
+        let key = (namespace.to_owned(), claim.to_owned());
+        let hosts = self.book.homes.get(&key).into_iter();
+        hosts.flat_map(|hosts| hosts.iter().copied())
+    }
+
+    /// From level 1 on seats count. Those of the workloads that are there are given to the hosts that had them without seats, so
+    /// that nothing moves.
+    pub(super) fn raise_level(&mut self, level: u32) -> Change {
+        let begins = self.level < ASSIGNED && level >= ASSIGNED;
+        self.level = self.level.max(level);
+        if begins {
+            let names: Vec<_> = self.workloads.keys().cloned().collect();
+            for name in names {
+                self.seed(&name);
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Gives the workload's seats to the hosts that the rule without seats gives.
+    fn seed(&mut self, name: &str) {
+        let Some(workload) = self.workloads.get(name).filter(|one| self.is_seated(one)) else {
+            return;
+        };
+        let hosts = place::ranked(name, &workload.object, &self.hosts);
+        let seats = (0..).zip(&hosts).map(|(ordinal, host)| Assignment {
+            workload: name.to_owned(),
+            ordinal,
+            host: Some(*host),
+            index: workload.index,
+            failures: 0,
+            failed_at_ms: 0,
+            end: None,
+        });
+        let (seats, object) = (seats.collect(), Arc::clone(&workload.object));
+        self.book.put(name, seats);
+        for host in hosts {
+            self.book.settle(&object, host);
+        }
+    }
+
+    pub(super) fn assign(
+        &mut self,
+        index: u64,
+        (name, ordinal): (&str, u32),
+        seen: u64,
+        from: Option<HostId>,
+        host: Option<HostId>,
+    ) -> Change {
+        let workload = self.seated(name)?;
+        if workload.index != seen {
+            return Err(refused(format!("workload `{name}` has changed meanwhile")));
+        }
+        let mut seats = self.seats(name).to_vec();
+        let at = seats.binary_search_by_key(&ordinal, |seat| seat.ordinal);
+        let present = at.ok().map(|at| &seats[at]);
+        if present.and_then(|seat| seat.host) != from {
+            return Err(refused(format!(
+                "pod {ordinal} of workload `{name}` is assigned otherwise meanwhile"
+            )));
+        }
+        let job = workload.job.is_some();
+        let runs = job && present.is_some_and(is_under_way);
+        if job && present.is_some_and(|seat| seat.end.is_some())
+            || runs && (host.is_some() || from.is_none())
+        {
+            return Err(refused(format!("job `{name}` has no attempt to give away")));
+        }
+        if let Some(host) = host {
+            self.check_seat(workload, ordinal, host)?;
+        }
+        let mut seat = present.cloned().unwrap_or_else(|| Assignment {
+            workload: name.to_owned(),
+            ordinal,
+            host: None,
+            index: 0,
+            failures: 0,
+            failed_at_ms: 0,
+            end: None,
+        });
+        seat.host = host;
+        // An attempt that lost its host keeps its name until it is recorded as failed.
+        seat.index = match host {
+            Some(_) => index,
+            None if runs => seat.index,
+            None => 0,
+        };
+        let object = Arc::clone(&workload.object);
+        match at {
+            Ok(at) => seats[at] = seat,
+            Err(at) => seats.insert(at, seat),
+        }
+        self.book.put(name, seats);
+        if let Some(host) = host {
+            self.book.settle(&object, host);
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Whether a host can have this pod of the workload.
+    fn check_seat(&self, workload: &Workload, ordinal: u32, host: HostId) -> Change<()> {
+        if !self.hosts.contains_key(&host) {
+            return Err(missing(format!("host {host} is not a member")));
+        }
+        let name = &workload.name;
+        let seats = self.seats(name);
+        let taken = |seat: &&Assignment| seat.host == Some(host) && seat.ordinal != ordinal;
+        if let Some(other) = seats.iter().find(taken) {
+            return Err(refused(format!(
+                "the host has pod {} of workload `{name}` already",
+                other.ordinal
+            )));
+        }
+        let seat_exists = seats.iter().any(|seat| seat.ordinal == ordinal);
+        let most = match (workload.object.replicas, workload.job) {
+            (Some(replicas), _) => replicas,
+            (None, Some(job)) if job.every_host => u32::MAX,
+            (None, _) => 1,
+        };
+        if ordinal >= most && !seat_exists {
+            return Err(refused(format!("workload `{name}` has no pod {ordinal}")));
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_job(
+        &mut self,
+        at_ms: u64,
+        (name, ordinal): (&str, u32),
+        attempt: u64,
+        ended: Result<(), &str>,
+        again: bool,
+    ) -> Change {
+        self.seated(name)?;
+        let mut seats = self.seats(name).to_vec();
+        let current = |seat: &&mut Assignment| {
+            seat.ordinal == ordinal && seat.index == attempt && is_under_way(seat)
+        };
+        let Some(seat) = seats.iter_mut().find(current) else {
+            return Err(refused(format!(
+                "job `{name}` has no such attempt under way"
+            )));
+        };
+        if ended.is_err() {
+            seat.failures = seat.failures.saturating_add(1);
+            seat.failed_at_ms = at_ms;
+        }
+        match ended {
+            Err(_) if again => seat.index = 0,
+            _ => {
+                seat.end = Some(JobEnd {
+                    succeeded: ended.is_ok(),
+                    reason: ended.err().unwrap_or_default().to_owned(),
+                    at_ms,
+                });
+            }
+        }
+        self.book.put(name, seats);
+        Ok(Outcome::Done)
+    }
+
+    fn seated(&self, name: &str) -> Change<&Workload> {
+        let Some(workload) = self.workloads.get(name) else {
+            return Err(missing(format!("there is no workload `{name}`")));
+        };
+        if !self.is_seated(workload) {
+            return Err(refused(format!(
+                "no pod of workload `{name}` is assigned to a host"
+            )));
+        }
+        Ok(workload)
+    }
+
+    /// Has the seats follow the workload, which is new, or changed itself, or is gone. `before` is what it was.
+    pub(super) fn reseat(&mut self, name: &str, before: Option<&Workload>) {
+        let now = self.workloads.get(name).filter(|one| self.is_seated(one));
+        let Some(workload) = now else {
+            self.book.seats.remove_mut(name);
+            return;
+        };
+        let Some(before) = before else {
+            return;
+        };
+        let mut seats = self.seats(name).to_vec();
+        match (self.is_seated(before), before.job, workload.job) {
+            // What runs on every host stays on those that the rule without seats keeps.
+            (false, _, None) => return self.seed(name),
+            (true, None, None) => {
+                let replicas = workload.object.replicas.unwrap_or(u32::MAX);
+                seats.retain(|seat| seat.ordinal < replicas);
+            }
+            (true, Some(_), Some(job)) => {
+                let more = seats.len() > 1 && !job.every_host;
+                seats.truncate(if more { 1 } else { seats.len() });
+                seats = seats
+                    .into_iter()
+                    .filter_map(|seat| self.begin_anew(workload, job, seat))
+                    .collect();
+            }
+            _ => seats.clear(),
+        }
+        let object = Arc::clone(&workload.object);
+        for host in seats.iter().filter_map(|seat| seat.host) {
+            self.book.settle(&object, host);
+        }
+        self.book.put(name, seats);
+    }
+
+    /// The seat of a Job that changed, which has no failures then. An attempt that is under way is replaced where it is, so that no
+    /// two run at a time.
+    fn begin_anew(&self, workload: &Workload, job: Job, seat: Assignment) -> Option<Assignment> {
+        let fits = |host: HostId| {
+            let host = self.hosts.get(&host);
+            host.is_some_and(|host| place::fits(host, &workload.object.selector))
+        };
+        let under_way = is_under_way(&seat);
+        let host = seat.host.filter(|host| fits(*host));
+        if job.every_host && host.is_none() {
+            return None;
+        }
+        Some(Assignment {
+            workload: seat.workload,
+            ordinal: seat.ordinal,
+            host: host.filter(|_| under_way || job.every_host),
+            index: if under_way && host.is_some() {
+                workload.index
+            } else {
+                0
+            },
+            failures: 0,
+            failed_at_ms: 0,
+            end: None,
+        })
+    }
+
+    /// No seat is left of the workload.
+    pub(super) fn unseat(&mut self, workload: &str) {
+        self.book.seats.remove_mut(workload);
+    }
+
+    /// The objects are gone, and with claims their data.
+    pub(super) fn forget_claims(&mut self, keys: &[Key]) {
+        for key in keys {
+            if key.kind == Kind::PersistentVolumeClaim {
+                let claim = (key.namespace.clone(), key.name.clone());
+                self.book.homes.remove_mut(&claim);
+            }
+        }
+    }
+
+    /// The host is no member any more. Attempts of Jobs that it had are without a host, until they are recorded as failed.
+    pub(super) fn vacate(&mut self, host: HostId) {
+        for (name, mut seats) in self.book.on(host) {
+            let own = self
+                .workloads
+                .get(&name)
+                .is_some_and(|one| self.is_on_each(one));
+            let job = self
+                .workloads
+                .get(&name)
+                .is_some_and(|one| one.job.is_some());
+            seats.retain(|seat| !own || seat.host != Some(host));
+            for seat in seats.iter_mut().filter(|seat| seat.host == Some(host)) {
+                seat.host = None;
+                seat.index = if job { seat.index } else { 0 };
+            }
+            self.book.put(&name, seats);
+        }
+        self.book.inherit(host, None);
+    }
+
+    /// A host takes the place of another. It is the same machine with another key, which goes on with all that it has; or another
+    /// machine, without the other's data, on which an attempt of a Job that was under way is lost.
+    pub(super) fn succeed(&mut self, lost: HostId, heir: HostId, is_same: bool) {
+        for (name, mut seats) in self.book.on(lost) {
+            let Some(workload) = self.workloads.get(&name) else {
+                continue;
+            };
+            let own = self.is_on_each(workload);
+            let job = workload.job.is_some();
+            let object = Arc::clone(&workload.object);
+            for seat in seats.iter_mut().filter(|seat| seat.host == Some(lost)) {
+                let stays = is_same || !job || own;
+                seat.host = Some(heir).filter(|_| stays);
+                if !is_same && own && is_under_way(seat) {
+                    seat.index = 0;
+                }
+            }
+            self.book.put(&name, seats);
+            if !job {
+                self.book.settle(&object, heir);
+            }
+        }
+        self.book.inherit(lost, is_same.then_some(heir));
+    }
+}
