@@ -478,6 +478,9 @@ pub struct HostChanged {
     /// What is not so yet, such as `web on h1`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_for: Vec<String>,
+    /// What a drained host keeps, such as `ledger stops, and waits for h2, which has its claim data`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub leaves: Vec<String>,
 }
 
 /// The answer to `POST /v1/restore`.

@@ -202,6 +202,8 @@ pub(crate) enum Host {
     },
     /// Takes all workloads from a host, until `undrain`
     ///
+    /// A replica with a claim stops and waits for the host, which has its data; a Job that runs there runs to its end.
+    ///
     /// Those that run on a number of hosts go to others. It is done when they run there, and the host has nothing any more.
     Drain {
         /// The host
@@ -209,6 +211,9 @@ pub(crate) enum Host {
         /// How long that may take
         #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
         wait: Duration,
+        /// Run what has data there on other hosts, where it begins with empty volumes; the data stays
+        #[arg(long)]
+        move_without_data: bool,
         #[command(flatten)]
         output: Output,
     },

@@ -308,6 +308,25 @@ pub(crate) fn host_changed(changed: &HostChanged, did: &str) -> String {
     format!("host {}{GAP}{did}{GAP}{committed}\n", changed.host)
 }
 
+/// What a drain did, and what it left.
+pub(crate) fn host_drained(changed: &HostChanged) -> String {
+    let mut text = host_changed(changed, "drained");
+    for left in &changed.leaves {
+        text += &format!("{left}\n");
+    }
+    if changed
+        .leaves
+        .iter()
+        .any(|left| left.contains(" waits for "))
+    {
+        text += &format!(
+            "`beemesh host drain {} --move-without-data` runs these elsewhere, with empty volumes\n",
+            changed.host
+        );
+    }
+    text
+}
+
 pub(crate) fn host_removed(changed: &HostChanged) -> String {
     format!(
         "{}what it runs stays there as units of that host; a new token lets it join again\n",

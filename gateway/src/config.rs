@@ -30,4 +30,7 @@ pub(crate) struct Config {
     /// How long a voter may not answer the leader before another host votes in its place.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) replace_voter_after: u64,
+    /// For how long every host must have run a release that knows new rules before these hold; until then all can go back.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600)]
+    pub(crate) raise_rules_after: u64,
 }

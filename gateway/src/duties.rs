@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     api::{self, Gateway},
+    controllers,
     home::{Home, Joining},
     join::{admit, now_ms},
     link::{Inbound, Link},
@@ -69,7 +70,10 @@ pub(crate) async fn found(node: Node, link: Link, host: HostId) {
     };
     while node.state().borrow().state.cluster().is_none() {
         match found_once(&node, host, &welcome).await {
-            Ok(cluster) => tracing::info!(%cluster, "founded a cluster of this one host"),
+            Ok(cluster) => {
+                tracing::info!(%cluster, "founded a cluster of this one host");
+                controllers::begin(&node, Instant::now() + FOUND_MAX).await;
+            }
             Err(error) => {
                 tracing::error!("found a cluster: {error:#}");
                 sleep(FOUND_PAUSE).await;

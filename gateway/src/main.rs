@@ -6,6 +6,7 @@ mod absence;
 mod api;
 mod authority;
 mod config;
+mod controllers;
 mod demote;
 mod duties;
 mod execute;
@@ -18,6 +19,7 @@ mod place;
 mod raft;
 mod reconcile;
 mod recover;
+mod release;
 mod replace;
 mod rotate;
 mod state;
@@ -126,7 +128,7 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     if let Some(host) = rotating {
         tokio::spawn(rotate::settle(gateway.clone(), host));
     }
-    start_duties(&gateway, mine);
+    start_duties(&gateway, mine, &config);
     if fresh {
         tokio::spawn(duties::found(gateway.node.clone(), link, host));
     }
@@ -217,7 +219,7 @@ async fn open(
     Ok((gateway, observer.reports()))
 }
 
-fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>) {
+fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>, config: &Config) {
     let Gateway {
         host, node, link, ..
     } = gateway.clone();
@@ -225,6 +227,11 @@ fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>) {
     tokio::spawn(duties::keep_address(link.clone(), node.clone(), host));
     tokio::spawn(duties::check_identity(link, host));
     tokio::spawn(duties::keep_membership(node));
+    let times = controllers::Times {
+        lost_after: Duration::from_secs(config.replace_voter_after),
+        raise_after: Duration::from_secs(config.raise_rules_after),
+    };
+    tokio::spawn(controllers::lead(gateway.clone(), times));
 }
 
 /// The API's socket, for root and the group of the folder it lies in.

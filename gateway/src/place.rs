@@ -135,11 +135,11 @@ pub(crate) fn rank(workload: &str, hosts: &mut [HostId], members: &BTreeMap<Host
 
 /// Whether the host is to run new pods, and has all these labels.
 pub(crate) fn fits(host: &Host, selector: &BTreeMap<String, String>) -> bool {
-    !host.drained && matches(host, selector)
+    !host.drained && selects(host, selector)
 }
 
-/// Whether the host has all these labels.
-pub(crate) fn matches(host: &Host, selector: &BTreeMap<String, String>) -> bool {
+/// Whether the host has all labels that a `nodeSelector` asks for.
+pub(crate) fn selects(host: &Host, selector: &BTreeMap<String, String>) -> bool {
     let has = |(label, value): (&String, &String)| {
         if label == LABEL_HOSTNAME {
             *value == host.name

@@ -39,7 +39,12 @@ pub(super) async fn run(client: &Client, args: Host) -> Result<(), Trouble> {
             let did = |changed: &HostChanged| render::host_changed(changed, "labelled");
             change(client, ask, &doing, output, did).await.map(drop)
         }
-        Host::Drain { name, wait, output } => drain(client, &name, wait, output).await,
+        Host::Drain {
+            name,
+            wait,
+            move_without_data,
+            output,
+        } => drain(client, &name, wait, move_without_data, output).await,
         Host::Undrain { name, output } => {
             let ask = Ask::delete(path(&name, "/drained"));
             let did =
@@ -72,12 +77,22 @@ async fn show(
     get::shown(client, &get, &doing).await
 }
 
-async fn drain(client: &Client, name: &str, wait: Duration, output: Output) -> Result<(), Trouble> {
+async fn drain(
+    client: &Client,
+    name: &str,
+    wait: Duration,
+    move_without_data: bool,
+    output: Output,
+) -> Result<(), Trouble> {
     let doing = format!("host drain {name}");
     let ask = Ask::put(path(name, "/drained"))
         .with("wait", wait.as_secs().to_string())
+        .with(
+            "moveWithoutData",
+            move_without_data.then(|| "true".to_owned()),
+        )
         .extra(wait);
-    let did = |changed: &HostChanged| render::host_changed(changed, "drained");
+    let did = |changed: &HostChanged| render::host_drained(changed);
     let changed = change(client, ask, &doing, output, did).await?;
     if changed.settled == Some(false) {
         let waiting = changed.waiting_for.join(", ");

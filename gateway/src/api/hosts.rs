@@ -23,14 +23,18 @@ use super::{
     change::{propose, settle, small_body, unapplied},
     read::{confirm, look, no_host},
     render::Scene,
-    request::{self, Asked, Caller, DeleteQuery, ReadQuery, TimeoutQuery},
+    request::{self, Asked, Caller, DrainQuery, ReadQuery, TimeoutQuery},
 };
 use crate::{
     api::Gateway,
+    controllers::{self, There},
     demote::{DemoteError, give_up_vote},
     place::LABEL_HOSTNAME,
     rotate::{self, RotateError},
 };
+
+/// How long this host may take to apply what was committed, where nobody waits for more than that.
+const KNOWN_MAX: Duration = Duration::from_secs(2);
 
 pub(super) async fn show(
     State(shared): State<Shared>,
@@ -67,27 +71,60 @@ pub(super) async fn label(
     Ok(Json(answer))
 }
 
+/// Takes from a host what can run elsewhere. What has data there stays with it, unless the caller wants it moved without.
 pub(super) async fn drain(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
-    Asked(query): Asked<DeleteQuery>,
+    Asked(query): Asked<DrainQuery>,
 ) -> Result<Json<HostChanged>, ApiError> {
     let wait = request::wait(query.wait)?;
-    let asked = Asking::new(name, query.timeout, caller);
+    let asked = Asking::new(name, query.timeout, caller.clone());
     let change = |host| Change::DrainHost {
         host,
         drained: true,
     };
     let (host, mut answer) = asked.make(&shared, change, |_, _| Ok(())).await?;
-    if let Some(wait) = wait {
-        let index = answer.index;
-        let there = |scene: &Scene| scene.applied >= index && scene.leaving(host, index).is_empty();
-        let (settled, scene) = settle(&shared.gateway, wait, there).await;
+    if query.move_without_data {
+        move_without_data(&shared, &caller, host, request::timeout(query.timeout)?).await?;
+    }
+    let index = answer.index;
+    let wait_for = wait.unwrap_or(KNOWN_MAX);
+    let there = |scene: &Scene| {
+        let gone = || wait.is_none() || scene.leaving(host, index).is_empty();
+        scene.applied >= index && gone()
+    };
+    let (settled, scene) = settle(&shared.gateway, wait_for, there).await;
+    answer.leaves = scene.leaves(host);
+    if wait.is_some() {
         answer.settled = Some(settled);
         answer.waiting_for = scene.leaving(host, index);
     }
     Ok(Json(answer))
+}
+
+/// Gives the pods that a drained host holds stopped, because their data is there, to other hosts. One that no other host can have
+/// stays, and the answer says so.
+async fn move_without_data(
+    shared: &Shared,
+    caller: &Caller,
+    host: HostId,
+    timeout: Duration,
+) -> Result<(), ApiError> {
+    let gateway = &shared.gateway;
+    confirm(gateway, Instant::now() + timeout).await?;
+    let (view, reachable) = (gateway.node.state().borrow().clone(), gateway.reachable());
+    let there = There {
+        state: &view.state,
+        reachable: &reachable,
+    };
+    for change in controllers::move_without_data(&there, host) {
+        let committed = propose(shared, caller.clone(), change, timeout).await?;
+        if let Outcome::Refused(_) = committed.outcome {
+            return Err(unapplied(committed.outcome, &[]));
+        }
+    }
+    Ok(())
 }
 
 pub(super) async fn undrain(
@@ -212,6 +249,7 @@ impl Asking {
             host: name,
             settled: None,
             waiting_for: Vec::new(),
+            leaves: Vec::new(),
         };
         Ok((host, answer))
     }

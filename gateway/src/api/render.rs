@@ -20,6 +20,7 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::kind_name;
 
 use crate::{
+    controllers::{self, There},
     observe::All,
     place,
     raft::{self, Metrics},
@@ -87,7 +88,8 @@ impl Scene {
             index: workload.index,
             applied_at_ms: workload.at_ms,
             settled: wanted.iter().all(|host| self.arrived(*host, workload))
-                && hosts.len() == wanted.len(),
+                && hosts.len() == wanted.len()
+                && self.waits(workload).is_empty(),
             hosts: hosts
                 .into_iter()
                 .map(|host| self.workload_host(*host, &workload.name))
@@ -109,6 +111,18 @@ impl Scene {
             restarts: report.restarts,
             message: report.message.clone(),
             reachable: self.reachable.contains(&host),
+        }
+    }
+
+    /// What pods of the workload wait for that no host runs, in words.
+    fn waits(&self, workload: &crate::state::Workload) -> Vec<String> {
+        controllers::waits(&self.there(), workload)
+    }
+
+    fn there(&self) -> There<'_> {
+        There {
+            state: &self.state,
+            reachable: &self.reachable,
         }
     }
 

@@ -109,6 +109,16 @@ pub(super) struct DeleteQuery {
     pub(super) timeout: Option<u64>,
 }
 
+/// A drain.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct DrainQuery {
+    pub(super) wait: Option<u64>,
+    pub(super) timeout: Option<u64>,
+    #[serde(default)]
+    pub(super) move_without_data: bool,
+}
+
 /// Reads of the whole cluster.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -6,6 +6,7 @@
 use beemesh_protocol::state::Change;
 
 use super::{ApiError, render::Scene};
+use crate::release::older;
 
 /// Refuses a change that a member does not know; `scene` is only looked at for one that not all know.
 pub(super) fn check(change: &Change, scene: impl FnOnce() -> Scene) -> Result<(), ApiError> {
@@ -13,13 +14,10 @@ pub(super) fn check(change: &Change, scene: impl FnOnce() -> Scene) -> Result<()
         return Ok(());
     };
     let scene = scene();
-    let old: Vec<_> = scene
-        .reports
-        .iter()
-        .filter(|(_, report)| release(&report.version).is_some_and(|release| release < since))
-        .filter_map(|(host, report)| {
-            let name = &scene.state.hosts().get(host)?.name;
-            Some(format!("{name} runs {}", report.version))
+    let old: Vec<_> = older(&scene.reports, since)
+        .filter_map(|(host, version)| {
+            let name = &scene.state.hosts().get(&host)?.name;
+            Some(format!("{name} runs {version}"))
         })
         .collect();
     if old.is_empty() {
@@ -31,36 +29,4 @@ pub(super) fn check(change: &Change, scene: impl FnOnce() -> Scene) -> Result<()
         old.join(", ")
     ))
     .hint("upgrade these hosts first"))
-}
-
-/// `1.2.3`, whatever follows it.
-fn release(version: &str) -> Option<[u32; 3]> {
-    let mut parts = version.splitn(3, '.');
-    let mut next = || {
-        let part = parts.next()?;
-        let end = part
-            .find(|c: char| !c.is_ascii_digit())
-            .unwrap_or(part.len());
-        part[..end].parse().ok()
-    };
-    Some([next()?, next()?, next()?])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn releases_are_compared_by_number() {
-        for (version, expected) in [
-            ("0.2.0", Some([0, 2, 0])),
-            ("1.20.3-rc1", Some([1, 20, 3])),
-            ("1.2.3+git.4", Some([1, 2, 3])),
-            ("", None),
-            ("1.2", None),
-            ("a.b.c", None),
-        ] {
-            assert_eq!(release(version), expected, "{version}");
-        }
-    }
 }

@@ -7,10 +7,7 @@ use std::collections::BTreeSet;
 use beemesh_protocol::HostId;
 
 use super::{Scene, names_of, sentence};
-use crate::{
-    place,
-    state::{Workload, claims},
-};
+use crate::{controllers, place, state::Workload};
 
 impl Scene {
     /// What a drain at log index `index` still waits for: workloads that the host has, and those placed by count that have
@@ -41,6 +38,31 @@ impl Scene {
         waiting
     }
 
+    /// What a drained host has that does not leave it, such as `ledger stops, and waits for h2, which has its claim data`.
+    pub(in crate::api) fn leaves(&self, host: HostId) -> Vec<String> {
+        let name = self.name(host);
+        let (state, there) = (&self.state, self.there());
+        let held = controllers::held(state, host).into_iter();
+        let held = held.filter_map(|(workload, _)| {
+            let why = there.held(workload, host)?;
+            Some(format!("{} stops, and {why}", workload.name))
+        });
+        let runs = |workload: &&Workload| {
+            let runs = workload
+                .job
+                .and_then(|_| place::runs(&self.state, workload, host));
+            runs.is_some_and(|runs| !runs.ended)
+        };
+        let jobs = self.state.workloads().filter(runs);
+        let jobs = jobs.map(|job| format!("{} runs to its end on {name}", job.name));
+        let drained = self
+            .state
+            .hosts()
+            .get(&host)
+            .is_some_and(|host| host.drained);
+        held.chain(jobs).filter(|_| drained).collect()
+    }
+
     /// Where pods of a workload that is placed by count run, or are to run, since the host was drained at log index `index`; the host
     /// itself while it has one that can move.
     fn moved(&self, workload: &Workload, host: HostId, index: u64) -> BTreeSet<HostId> {
@@ -60,10 +82,10 @@ impl Scene {
                 BTreeSet::new()
             };
         }
-        let stays = claims(object).next().is_some();
+        let there = self.there();
         let seats = self.state.seats(&workload.name).iter();
         let late = seats.filter(|seat| match seat.host {
-            Some(has) if has == host => !stays,
+            Some(has) if has == host => there.held(workload, host).is_none(),
             _ => seat.index > index,
         });
         late.filter_map(|seat| seat.host).collect()

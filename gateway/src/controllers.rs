@@ -1,0 +1,253 @@
+//! What the leader does for the cluster by itself: raises the rules of the state machine once all members know them, and gives
+//! pods to hosts.
+//!
+//! Shell: one loop, which acts only on the host that leads. It looks whenever what it decides by has changed, and proposes what
+//! [`seats`] and [`level`] decide; [`choose`] says which host gets a pod, [`away`] who has been gone for long, and [`pace`] how often
+//! the same is proposed.
+
+mod away;
+mod choose;
+mod level;
+mod pace;
+mod seats;
+
+use std::{collections::BTreeSet, time::Duration};
+
+use beemesh_protocol::{
+    HostId,
+    peer::{Committed, Outcome},
+    state::{Change, Command},
+};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use crate::{
+    api::Gateway,
+    join::now_ms,
+    raft::{Metrics, Node, Role, View},
+    state::ASSIGNED,
+};
+use away::Away;
+pub(crate) use choose::There;
+use level::Upgrade;
+use pace::Pace;
+use seats::{Seen, plan};
+pub(crate) use seats::{held, move_without_data, waits};
+
+/// At most one look in this time; the first after a quiet time is at once.
+const LOOK: Duration = Duration::from_millis(20);
+/// How long one proposal may take.
+const PROPOSE_MAX: Duration = Duration::from_secs(10);
+/// The pause after a proposal that came to nothing; it doubles with each further one.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest pause after such proposals.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The times that an administrator may set.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Times {
+    /// A host that is away for so long has lost the attempts of Jobs that it had.
+    pub(crate) lost_after: Duration,
+    /// For so long all members must have run a release that knows new rules before these hold.
+    pub(crate) raise_after: Duration,
+}
+
+/// Does the leader's work whenever this host leads.
+pub(crate) async fn lead(gateway: Gateway, times: Times) {
+    let mut view = gateway.node.state();
+    let mut metrics = gateway.node.metrics();
+    let mut reports = gateway.reports.clone();
+    let mut connected = gateway.link.connected();
+    let mut term = None;
+    let mut leader = Leader::default();
+    loop {
+        let (now, seen) = (
+            metrics.borrow_and_update().clone(),
+            view.borrow_and_update().clone(),
+        );
+        reports.mark_unchanged();
+        connected.mark_unchanged();
+        let leads = (now.role == Role::Leader).then_some(now.term);
+        if leads != term {
+            (term, leader) = (leads, Leader::default());
+        }
+        // What the leader has not applied yet may have been decided by another one.
+        let due = if leads.is_some() && now.quorum && seen.applied >= now.committed {
+            leader.round(&gateway, &times, &seen, &now).await
+        } else {
+            None
+        };
+        sleep(LOOK).await;
+        let changed = tokio::select! {
+            changed = view.changed() => changed,
+            changed = metrics.changed() => changed,
+            changed = reports.changed() => changed,
+            changed = connected.changed() => changed,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Ok(()),
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// Has a cluster that begins with this release begin with its rules. When that fails, the leader does it in time.
+pub(crate) async fn begin(node: &Node, deadline: Instant) {
+    let change = Change::RaiseLevel { level: ASSIGNED };
+    let command = Command::unasked(now_ms(), change);
+    if let Err(error) = node.propose(vec![command], deadline).await {
+        tracing::warn!(%error, "the new cluster's rules are raised later");
+    }
+}
+
+/// What is remembered while this host leads in one term.
+#[derive(Default)]
+struct Leader {
+    away: Away,
+    upgrade: Upgrade,
+    pace: Pace,
+    /// Proposals that came to nothing one after the other, and when the next may be made.
+    failed: Option<(u32, Instant)>,
+}
+
+impl Leader {
+    /// Does what has to be done now. Returns when there may be more to do although nothing changes.
+    async fn round(
+        &mut self,
+        gateway: &Gateway,
+        times: &Times,
+        view: &View,
+        metrics: &Metrics,
+    ) -> Option<Instant> {
+        let now = Instant::now();
+        if let Some((_, until)) = self.failed.filter(|(_, until)| *until > now) {
+            return Some(until);
+        }
+        let (changes, due) = if view.state.level() < ASSIGNED {
+            self.raise(gateway, times, view, now)
+        } else {
+            self.seats(gateway, times, view, metrics, now)
+        };
+        if changes.is_empty() {
+            return due;
+        }
+        let failed = self.propose(gateway, changes).await;
+        failed.into_iter().chain(due).min()
+    }
+
+    fn raise(
+        &mut self,
+        gateway: &Gateway,
+        times: &Times,
+        view: &View,
+        now: Instant,
+    ) -> (Vec<Change>, Option<Instant>) {
+        let members: BTreeSet<HostId> = view.state.hosts().keys().copied().collect();
+        let reports = gateway.reports.borrow().clone();
+        let due = self.upgrade.due(now, &members, &reports, times.raise_after);
+        let change = Change::RaiseLevel { level: ASSIGNED };
+        match due {
+            Some(due) if due <= now => (vec![change], None),
+            due => (Vec::new(), due),
+        }
+    }
+
+    fn seats(
+        &mut self,
+        gateway: &Gateway,
+        times: &Times,
+        view: &View,
+        metrics: &Metrics,
+        now: Instant,
+    ) -> (Vec<Change>, Option<Instant>) {
+        let mut reachable = gateway.reachable();
+        // A connection outlives its host by a while; the answers to the leader do not.
+        reachable.retain(|host| metrics.acknowledging.contains(host));
+        let members = view.state.hosts().keys().copied();
+        let (lost, next) = self.away.look(now, members, &reachable, times.lost_after);
+        let reports = gateway.reports.borrow().clone();
+        let now_ms = now_ms();
+        let plan = plan(&Seen {
+            state: &view.state,
+            reports: &reports,
+            reachable: &reachable,
+            lost: &lost,
+            now_ms,
+        });
+        let due = plan
+            .due
+            .map(|due| now + Duration::from_millis(due.saturating_sub(now_ms)));
+        let (changes, held) = self.pace.take(now, plan.changes);
+        (changes, next.into_iter().chain(due).chain(held).min())
+    }
+
+    /// Has the changes made. Returns when the next proposal may follow when this one came to nothing.
+    async fn propose(&mut self, gateway: &Gateway, changes: Vec<Change>) -> Option<Instant> {
+        let at_ms = now_ms();
+        let commands = changes.iter().cloned();
+        let commands = commands
+            .map(|change| Command::unasked(at_ms, change))
+            .collect();
+        let deadline = Instant::now() + PROPOSE_MAX;
+        match gateway.node.propose(commands, deadline).await {
+            Ok(committed) => {
+                let state = gateway.node.state().borrow().state.clone();
+                let name =
+                    |host: &HostId| state.hosts().get(host).map_or("", |one| one.name.as_str());
+                for (change, Committed { outcome, .. }) in changes.iter().zip(&committed) {
+                    tell(change, outcome, name);
+                }
+                self.failed = None;
+            }
+            Err(error) => {
+                let failures = self.failed.map_or(0, |(failures, _)| failures);
+                let pause = PAUSE_MIN.saturating_mul(2_u32.saturating_pow(failures));
+                let until = Instant::now() + pause.min(PAUSE_MAX);
+                self.failed = Some((failures.saturating_add(1), until));
+                tracing::warn!(%error, "what the leader does by itself is tried again later");
+            }
+        }
+        self.failed.map(|(_, until)| until)
+    }
+}
+
+fn tell<'a>(change: &Change, outcome: &Outcome, name: impl Fn(&HostId) -> &'a str) {
+    if let Outcome::Refused(reasons) = outcome {
+        let reasons: Vec<_> = reasons.iter().map(|one| one.message.as_str()).collect();
+        tracing::info!(?change, reasons = reasons.join("; "), "proposed in vain");
+        return;
+    }
+    match change {
+        Change::RaiseLevel { level } => {
+            tracing::info!(level, "all members keep assignments from now on");
+        }
+        Change::Assign {
+            workload,
+            ordinal,
+            from,
+            host,
+            ..
+        } => tracing::info!(
+            workload,
+            ordinal,
+            from = from.as_ref().map_or("", &name),
+            host = host.as_ref().map_or("", &name),
+            "assigned"
+        ),
+        Change::EndJob {
+            workload,
+            ordinal,
+            succeeded,
+            reason,
+            again,
+            ..
+        } => tracing::info!(
+            workload,
+            ordinal,
+            succeeded,
+            reason,
+            again,
+            "an attempt of a job has ended"
+        ),
+        _ => {}
+    }
+}

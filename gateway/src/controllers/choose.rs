@@ -1,0 +1,193 @@
+//! Which host gets a pod, and what a pod waits for that gets none.
+//!
+//! Pure: no I/O, no clock, no randomness. A pod goes to a host that is there, fits, and has none of the workload yet. One with
+//! claims goes where their data is, as long as a host has it that no other pod of the workload is on: it waits for that host rather
+//! than begin with an empty volume elsewhere. Of several hosts the highest claim to the workload wins, as in [`crate::place`].
+
+use std::collections::BTreeSet;
+
+use beemesh_protocol::{HostId, state::Host};
+
+use crate::{
+    place,
+    state::{State, Workload, claims},
+};
+
+/// Who can be asked now.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct There<'a> {
+    /// What was agreed on.
+    pub(crate) state: &'a State,
+    /// The hosts that can be reached.
+    pub(crate) reachable: &'a BTreeSet<HostId>,
+}
+
+/// Why a pod has no host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Wait {
+    /// These hosts have the data of this claim, and none of them can have a pod now.
+    Data {
+        /// The claim.
+        claim: String,
+        /// By key.
+        hosts: Vec<HostId>,
+    },
+    /// These hosts fit and cannot be reached.
+    Away(Vec<HostId>),
+    /// Each host that fits has a pod of the workload.
+    Full,
+    /// No host fits.
+    Nowhere,
+}
+
+impl<'a> There<'a> {
+    /// The host for a pod of the workload that is on none of the hosts in `taken`.
+    pub(crate) fn choose(
+        &self,
+        workload: &Workload,
+        taken: &BTreeSet<HostId>,
+    ) -> Result<HostId, Wait> {
+        let object = &workload.object;
+        let homes = self.homes(workload, taken);
+        let free = |host: &&Host| !taken.contains(&host.id);
+        let fits = |host: &&Host| place::fits(host, &object.selector);
+        let members = self.state.hosts();
+        let all: Vec<&Host> = members.values().filter(fits).collect();
+        let left: Vec<HostId> = all
+            .iter()
+            .copied()
+            .filter(free)
+            .map(|host| host.id)
+            .collect();
+        let at_home = |host: &HostId| homes.as_ref().is_none_or(|(_, hosts)| hosts.contains(host));
+        let there = |host: &HostId| self.reachable.contains(host) && at_home(host);
+        let mut can: Vec<HostId> = left.iter().copied().filter(there).collect();
+        place::rank(&workload.name, &mut can, members);
+        match (can.first(), homes) {
+            (Some(host), _) => Ok(*host),
+            (None, Some((claim, hosts))) => Err(Wait::Data { claim, hosts }),
+            (None, None) if !left.is_empty() => Err(Wait::Away(left)),
+            (None, None) if !all.is_empty() => Err(Wait::Full),
+            (None, None) => Err(Wait::Nowhere),
+        }
+    }
+
+    /// Why the pod of a host that is not to run it stays there, stopped; `None` when another host can have it.
+    pub(crate) fn held(&self, workload: &Workload, host: HostId) -> Option<String> {
+        let wait = match claims(&workload.object).next() {
+            Some(claim) => Wait::Data {
+                claim: claim.to_owned(),
+                hosts: vec![host],
+            },
+            None => {
+                let seats = self.state.seats(&workload.name).iter();
+                let taken = seats.filter_map(|seat| seat.host).collect();
+                self.choose(workload, &taken).err()?
+            }
+        };
+        Some(self.words(workload, &wait))
+    }
+
+    /// The host that this pod moves to without its data.
+    pub(crate) fn choose_without_data(
+        &self,
+        workload: &Workload,
+        taken: &BTreeSet<HostId>,
+    ) -> Option<HostId> {
+        let fits = |host: &&Host| place::fits(host, &workload.object.selector);
+        let members = self.state.hosts();
+        let can = members.values().filter(fits).map(|host| host.id);
+        let mut can: Vec<_> = can
+            .filter(|host| self.reachable.contains(host) && !taken.contains(host))
+            .collect();
+        place::rank(&workload.name, &mut can, members);
+        can.first().copied()
+    }
+
+    /// The members that have data for one more pod, and a claim whose data they have. Of those that have some, only those that have
+    /// most count.
+    fn homes(
+        &self,
+        workload: &Workload,
+        taken: &BTreeSet<HostId>,
+    ) -> Option<(String, Vec<HostId>)> {
+        let object = &workload.object;
+        let has = |claim: &str, host: &HostId| {
+            let homes = self.state.homes(&object.namespace, claim);
+            homes.into_iter().any(|home| home == *host)
+        };
+        let members = self
+            .state
+            .hosts()
+            .keys()
+            .filter(|host| !taken.contains(*host));
+        let counted = members.map(|host| {
+            (
+                claims(object).filter(|claim| has(claim, host)).count(),
+                host,
+            )
+        });
+        let counted: Vec<_> = counted.collect();
+        let most = counted.iter().map(|(count, _)| *count).max()?;
+        if most == 0 {
+            return None;
+        }
+        let hosts = counted.into_iter().filter(|(count, _)| *count == most);
+        let hosts: Vec<HostId> = hosts.map(|(_, host)| *host).collect();
+        let claim = claims(object).find(|claim| has(claim, &hosts[0]))?;
+        Some((claim.to_owned(), hosts))
+    }
+
+    /// The wait in words for a person: `waits for host h2, which has its claim ledger-data and is drained`.
+    pub(crate) fn words(&self, workload: &Workload, wait: &Wait) -> String {
+        match wait {
+            Wait::Data { claim, hosts } => {
+                let names = self.names(hosts, "or");
+                let (have, are) = match hosts.len() {
+                    1 => ("has", "is"),
+                    _ => ("have", "are"),
+                };
+                let why = self.unfit(workload, hosts);
+                format!("waits for host {names}, which {have} its claim {claim} and {are} {why}")
+            }
+            Wait::Away(hosts) => {
+                let are = if hosts.len() == 1 { "is" } else { "are" };
+                format!(
+                    "waits for a host: {} {are} not reachable",
+                    self.names(hosts, "and")
+                )
+            }
+            Wait::Full => "waits for a host: each that fits has a pod of it already".to_owned(),
+            Wait::Nowhere => "waits for a host that fits and is not drained".to_owned(),
+        }
+    }
+
+    /// What keeps these hosts from having a pod, of which the first matters.
+    fn unfit(&self, workload: &Workload, hosts: &[HostId]) -> &'static str {
+        let hosts: Vec<&Host> = hosts
+            .iter()
+            .filter_map(|host| self.state.hosts().get(host))
+            .collect();
+        let selector = &workload.object.selector;
+        if hosts.iter().all(|host| host.drained) {
+            "drained"
+        } else if hosts.iter().any(|host| place::fits(host, selector)) {
+            "not reachable"
+        } else {
+            "not selected by its nodeSelector"
+        }
+    }
+
+    /// `h1`, `h1 or h2`, `h1, h2 or h3`.
+    fn names(&self, hosts: &[HostId], word: &str) -> String {
+        let members = self.state.hosts();
+        let names = hosts.iter().filter_map(|host| members.get(host));
+        let mut names: Vec<&str> = names.map(|host| host.name.as_str()).collect();
+        names.sort_unstable();
+        match names.as_slice() {
+            [] => String::new(),
+            [one] => (*one).to_owned(),
+            [first @ .., last] => format!("{} {word} {last}", first.join(", ")),
+        }
+    }
+}

@@ -1,0 +1,96 @@
+//! When the rules of the state machine are raised.
+//!
+//! Pure: no I/O, no clock, no randomness; the caller passes the time. All members must have run a release that knows the rules for
+//! a while, so that who upgrades them can still go back.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use beemesh_protocol::{HostId, peer::HostReport};
+use tokio::time::Instant;
+
+use crate::release::{Release, release};
+
+/// The first release that keeps assignments.
+const SINCE: Release = [0, 2, 1];
+
+/// Remembers since when all members run a release that knows the rules.
+#[derive(Debug, Default)]
+pub(crate) struct Upgrade {
+    since: Option<(Instant, BTreeSet<HostId>)>,
+}
+
+impl Upgrade {
+    /// When the rules can be raised if all members go on like this; `None` while one runs an older release, or has not said what it
+    /// runs. A member more begins the wait anew.
+    pub(crate) fn due(
+        &mut self,
+        now: Instant,
+        members: &BTreeSet<HostId>,
+        reports: &BTreeMap<HostId, Arc<HostReport>>,
+        after: Duration,
+    ) -> Option<Instant> {
+        let knows = |host: &HostId| {
+            let version = reports.get(host).map(|report| report.version.as_str());
+            version
+                .and_then(release)
+                .is_some_and(|release| release >= SINCE)
+        };
+        if !members.iter().all(knows) {
+            self.since = None;
+            return None;
+        }
+        let same = self
+            .since
+            .take()
+            .filter(|(_, seen)| members.is_subset(seen));
+        let since = same.map_or(now, |(since, _)| since);
+        self.since = Some((since, members.clone()));
+        Some(since + after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_members_have_run_what_knows_the_rules_for_a_while() {
+        let h = |n| HostId([n; 32]);
+        let said = |versions: &[(u8, &str)]| -> BTreeMap<HostId, Arc<HostReport>> {
+            let report = |version: &str| HostReport {
+                version: version.to_owned(),
+                ..HostReport::default()
+            };
+            let all = versions
+                .iter()
+                .map(|(n, version)| (h(*n), Arc::new(report(version))));
+            all.collect()
+        };
+        let after = Duration::from_secs(600);
+        let begin = Instant::now();
+        let mut upgrade = Upgrade::default();
+        let two: BTreeSet<_> = [h(1), h(2)].into();
+        let mixed = said(&[(1, "0.2.1"), (2, "0.2.0")]);
+        let new = said(&[(1, "0.2.1"), (2, "0.2.1"), (3, "0.10.0")]);
+        let alone = said(&[(1, "0.2.1")]);
+        let mut at = |seconds, members: &BTreeSet<HostId>, reports| {
+            let now = begin + Duration::from_secs(seconds);
+            let due = upgrade.due(now, members, reports, after);
+            due.map(|due| (due - begin).as_secs())
+        };
+        assert_eq!(at(0, &two, &mixed), None);
+        assert_eq!(at(1, &two, &alone), None, "h2 has not said");
+        assert_eq!(at(2, &two, &new), Some(602));
+        assert_eq!(at(300, &two, &new), Some(602));
+        assert_eq!(at(400, &two, &mixed), None, "one went back");
+        assert_eq!(at(500, &two, &new), Some(1100));
+        let three: BTreeSet<_> = [h(1), h(2), h(3)].into();
+        assert_eq!(at(600, &three, &new), Some(1200), "one more");
+        assert_eq!(at(700, &two, &new), Some(1200), "one less");
+        assert_eq!(at(800, &three, &mixed), None);
+    }
+}

@@ -1,0 +1,124 @@
+//! How often the same is proposed.
+//!
+//! Pure: no I/O, no clock, no randomness; the caller passes the time. What is proposed at once the first time is proposed again only
+//! after a pause that doubles, whatever came of it: two that undo each other's changes, or a change that is refused for ever, cost the
+//! log a few entries an hour.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use beemesh_protocol::state::Change;
+use tokio::time::Instant;
+
+/// The pause after the first time.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(600);
+
+/// What a change is about: the workload, its pod, and the revision or attempt. Another revision is another thing.
+type Subject = (String, u32, u64);
+
+/// Remembers what was proposed.
+#[derive(Debug, Default)]
+pub(crate) struct Pace {
+    times: BTreeMap<Subject, (u32, Instant)>,
+}
+
+impl Pace {
+    /// Takes those that may be proposed now out of the changes, and notes them as proposed. Returns when one that may not will be.
+    pub(crate) fn take(
+        &mut self,
+        now: Instant,
+        changes: Vec<Change>,
+    ) -> (Vec<Change>, Option<Instant>) {
+        self.times
+            .retain(|_, (times, last)| *last + pause(*times).saturating_mul(2) > now);
+        let mut due = None;
+        let mut held = BTreeMap::new();
+        let changes = changes.into_iter().filter(|change| {
+            let Some(subject) = subject(change) else {
+                return true;
+            };
+            let until = self
+                .times
+                .get(&subject)
+                .map(|(times, last)| *last + pause(*times));
+            match until.filter(|until| *until > now) {
+                Some(until) => {
+                    due = Some(due.map_or(until, |due: Instant| due.min(until)));
+                    false
+                }
+                None => {
+                    held.insert(subject, now);
+                    true
+                }
+            }
+        });
+        let changes = changes.collect();
+        for (subject, now) in held {
+            let (times, last) = self.times.entry(subject).or_insert((0, now));
+            (*times, *last) = (times.saturating_add(1), now);
+        }
+        (changes, due)
+    }
+}
+
+fn subject(change: &Change) -> Option<Subject> {
+    match change {
+        Change::Assign {
+            workload,
+            ordinal,
+            index,
+            ..
+        }
+        | Change::EndJob {
+            workload,
+            ordinal,
+            index,
+            ..
+        } => Some((workload.clone(), *ordinal, *index)),
+        _ => None,
+    }
+}
+
+fn pause(times: u32) -> Duration {
+    let doublings = 2_u32.saturating_pow(times.saturating_sub(1));
+    PAUSE_MIN.saturating_mul(doublings).min(PAUSE_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_planned_again_and_again_is_proposed_ever_more_rarely() {
+        let begin = Instant::now();
+        let change = |index| Change::Assign {
+            workload: "web".into(),
+            ordinal: 0,
+            index,
+            from: None,
+            host: None,
+        };
+        let mut pace = Pace::default();
+        let mut proposed = Vec::new();
+        let mut now = 0;
+        while now < 3600 {
+            let at = begin + Duration::from_secs(now);
+            let (taken, due) = pace.take(at, vec![change(5)]);
+            if taken.is_empty() {
+                now = (due.unwrap() - begin).as_secs();
+            } else {
+                proposed.push(now);
+                now += 1;
+            }
+        }
+        assert_eq!(proposed[..5], [0, 1, 3, 7, 15]);
+        assert!(proposed.len() < 18, "{proposed:?}");
+        let at = begin + Duration::from_secs(3600);
+        let (taken, _) = pace.take(at, vec![change(5), change(6), change(6)]);
+        assert_eq!(taken.len(), 2, "another revision");
+        let later = at + Duration::from_secs(7200);
+        assert_eq!(pace.take(later, vec![]), (vec![], None));
+        assert!(pace.times.is_empty(), "it is forgotten");
+    }
+}

@@ -1,0 +1,346 @@
+//! Which seats the leader gives, moves and takes, and which attempts of Jobs it records as ended.
+//!
+//! Pure: no I/O, no clock, no randomness; the caller passes the time. Input: [`Seen`]. Output: a [`Plan`] of changes, and when
+//! another look is due. A seat is moved only when its host is not to run it any more and it leaves no data behind; what runs is
+//! moved for nothing else.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use beemesh_protocol::{
+    HostId,
+    peer::{HostReport, Phase},
+    state::{Assignment, Change},
+};
+
+use super::choose::There;
+use crate::{
+    place,
+    state::{State, Workload, claims, is_under_way},
+};
+
+/// Between the first failed attempt of a Job and the second, in milliseconds; it doubles with each further one, as in Kubernetes.
+const RETRY_MIN_MS: u64 = 10_000;
+/// The longest pause between two attempts.
+const RETRY_MAX_MS: u64 = 360_000;
+/// Changes of one round. What comes of them begins the next.
+const CHANGES_MAX: usize = 256;
+/// Bytes of a reason that are kept.
+const REASON_MAX: usize = 512;
+
+/// All that is seen at one moment.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    /// What was agreed on.
+    pub(crate) state: &'a State,
+    /// What every host said last.
+    pub(crate) reports: &'a BTreeMap<HostId, Arc<HostReport>>,
+    /// The hosts that can be reached.
+    pub(crate) reachable: &'a BTreeSet<HostId>,
+    /// The hosts that have been away for so long that an attempt of a Job counts as failed there.
+    pub(crate) lost: &'a BTreeSet<HostId>,
+    /// Milliseconds since 1970.
+    pub(crate) now_ms: u64,
+}
+
+/// What is to be proposed.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// In order.
+    pub(crate) changes: Vec<Change>,
+    /// When to look again if nothing happens before, in milliseconds since 1970.
+    pub(crate) due: Option<u64>,
+}
+
+/// What has to change now.
+pub(crate) fn plan(seen: &Seen<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let seated = seen
+        .state
+        .workloads()
+        .filter(|one| seen.state.is_seated(one));
+    for workload in seated {
+        Look { seen, workload }.add(&mut plan);
+        if plan.changes.len() >= CHANGES_MAX {
+            break;
+        }
+    }
+    plan
+}
+
+/// Has the pods that a drained host holds stopped go on elsewhere with empty volumes.
+pub(crate) fn move_without_data(there: &There<'_>, host: HostId) -> Vec<Change> {
+    let state = there.state;
+    let mut moves = Vec::new();
+    let with_data = held(state, host).into_iter();
+    for (workload, seat) in with_data.filter(|(workload, _)| has_data(workload)) {
+        let mut taken = taken(state.seats(&workload.name));
+        taken.insert(host);
+        if let Some(to) = there.choose_without_data(workload, &taken) {
+            moves.push(assign(workload, seat.ordinal, seat.host, Some(to)));
+        }
+    }
+    moves
+}
+
+/// The seats that a host has of workloads that are placed by count, and whose pods it is not to run.
+pub(crate) fn held(state: &State, host: HostId) -> Vec<(&Workload, &Assignment)> {
+    let counted = state
+        .workloads()
+        .filter(|one| state.is_seated(one) && one.job.is_none());
+    let held = counted.filter_map(|workload| {
+        let mut seats = state.seats(&workload.name).iter();
+        let seat = seats.find(|seat| seat.host == Some(host))?;
+        place::runs(state, workload, host)
+            .is_none()
+            .then_some((workload, seat))
+    });
+    held.collect()
+}
+
+/// What pods of the workload wait for that no host runs, in words; nothing when it has as many as were asked for.
+pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
+    let state = there.state;
+    if !state.is_seated(workload) {
+        return Vec::new();
+    }
+    let seats = state.seats(&workload.name);
+    let taken = taken(seats);
+    let mut waits = Vec::new();
+    for seat in seats.iter().filter(|seat| seat.end.is_none()) {
+        let Some(host) = seat.host else { continue };
+        if workload.job.is_some() {
+            if seat.index == 0 && seat.failures > 0 {
+                waits.push(format!(
+                    "{} failed; the next attempt follows after a pause",
+                    attempts(seat.failures)
+                ));
+            }
+        } else if place::runs(state, workload, host).is_none() {
+            waits.extend(there.held(workload, host));
+        }
+    }
+    let with = seats
+        .iter()
+        .filter(|seat| seat.host.is_some() || seat.end.is_some())
+        .count();
+    if with < place::asked(state, workload)
+        && let Err(wait) = there.choose(workload, &taken)
+    {
+        waits.push(there.words(workload, &wait));
+    }
+    waits.dedup();
+    waits
+}
+
+/// One workload.
+struct Look<'a> {
+    seen: &'a Seen<'a>,
+    workload: &'a Workload,
+}
+
+impl Look<'_> {
+    fn add(&self, plan: &mut Plan) {
+        match self.workload.job {
+            None => self.counted(plan),
+            Some(_) => self.job(plan),
+        }
+    }
+
+    fn there(&self) -> There<'_> {
+        There {
+            state: self.seen.state,
+            reachable: self.seen.reachable,
+        }
+    }
+
+    fn seats(&self) -> &[Assignment] {
+        self.seen.state.seats(&self.workload.name)
+    }
+
+    /// The host that gets a pod, which is taken then.
+    fn give(&self, taken: &mut BTreeSet<HostId>) -> Option<HostId> {
+        let host = self.there().choose(self.workload, taken).ok()?;
+        taken.insert(host);
+        Some(host)
+    }
+
+    /// A workload with `replicas`.
+    fn counted(&self, plan: &mut Plan) {
+        let Self { seen, workload } = self;
+        let mut taken = taken(self.seats());
+        let stays = has_data(workload);
+        let runs = |host| place::runs(seen.state, workload, host).is_some();
+        for seat in self.seats() {
+            let moves = match seat.host {
+                None => true,
+                Some(host) => !stays && !runs(host),
+            };
+            if moves && let Some(to) = self.give(&mut taken) {
+                plan.changes
+                    .push(assign(workload, seat.ordinal, seat.host, Some(to)));
+            }
+        }
+        for ordinal in self.vacant(workload.object.replicas.unwrap_or(0)) {
+            // One pod is as good as another: what one does not get, the next does not.
+            let Some(to) = self.give(&mut taken) else {
+                return;
+            };
+            plan.changes.push(assign(workload, ordinal, None, Some(to)));
+        }
+    }
+
+    /// The ordinals below `most` that have no seat, the lowest first.
+    fn vacant(&self, most: u32) -> impl Iterator<Item = u32> {
+        let seats: BTreeSet<u32> = self.seats().iter().map(|seat| seat.ordinal).collect();
+        (0..most).filter(move |ordinal| !seats.contains(ordinal))
+    }
+
+    fn job(&self, plan: &mut Plan) {
+        let Self { seen, workload } = self;
+        let own = seen.state.is_on_each(workload);
+        for seat in self.seats().iter().filter(|seat| seat.end.is_none()) {
+            if is_under_way(seat) {
+                self.attempt(seat, own, plan);
+            } else {
+                self.next_attempt(seat, own, plan);
+            }
+        }
+        let mut taken = taken(self.seats());
+        if workload.job.is_some_and(|job| job.every_host) {
+            for ordinal in self.vacant(u32::MAX) {
+                let Some(to) = self.give(&mut taken) else {
+                    return;
+                };
+                plan.changes.push(assign(workload, ordinal, None, Some(to)));
+            }
+        } else if self.seats().is_empty()
+            && let Some(to) = self.give(&mut taken)
+        {
+            plan.changes.push(assign(workload, 0, None, Some(to)));
+        }
+    }
+
+    /// An attempt that is under way ends by the word of its host, or because its host is gone.
+    fn attempt(&self, seat: &Assignment, own: bool, plan: &mut Plan) {
+        let Self { seen, workload } = self;
+        let Some(host) = seat.host else {
+            let reason = "the host that ran it is no member any more";
+            plan.changes.push(self.ended(seat, Err(reason)));
+            return;
+        };
+        let report = seen.reports.get(&host).and_then(|report| {
+            let of = |one: &&beemesh_protocol::peer::WorkloadReport| one.workload == workload.name;
+            report.workloads.iter().find(of)
+        });
+        let index = workload.index.max(seat.index);
+        if let Some(report) = report.filter(|report| report.ended && report.index == index) {
+            let ended = match report.phase {
+                Phase::Succeeded => Ok(()),
+                _ if report.message.is_empty() => Err("its pod has failed"),
+                _ => Err(report.message.as_str()),
+            };
+            plan.changes.push(self.ended(seat, ended));
+        } else if seen.lost.contains(&host) && !own {
+            // The host is to stop it when it is back.
+            plan.changes
+                .push(assign(workload, seat.ordinal, Some(host), None));
+            let name = seen
+                .state
+                .hosts()
+                .get(&host)
+                .map_or("", |host| host.name.as_str());
+            let reason = format!("{name}, which ran it, has been away for too long");
+            plan.changes.push(self.ended(seat, Err(&reason)));
+        }
+    }
+
+    fn ended(&self, seat: &Assignment, ended: Result<(), &str>) -> Change {
+        let limit = self.workload.job.map_or(0, |job| job.backoff_limit);
+        Change::EndJob {
+            workload: self.workload.name.clone(),
+            ordinal: seat.ordinal,
+            index: seat.index,
+            succeeded: ended.is_ok(),
+            reason: short(ended.err().unwrap_or_default()),
+            again: ended.is_err() && seat.failures < limit,
+        }
+    }
+
+    /// An attempt follows a failed one after a pause, on the same host if it can.
+    fn next_attempt(&self, seat: &Assignment, own: bool, plan: &mut Plan) {
+        let Self { seen, workload } = self;
+        let due = seat.failed_at_ms.saturating_add(pause_ms(seat.failures));
+        // A failure in the future is one of before the clock was set back, and says nothing.
+        if seat.failed_at_ms <= seen.now_ms && due > seen.now_ms {
+            plan.due = plan.due.into_iter().chain([due]).min();
+            return;
+        }
+        let mut others = taken(self.seats());
+        if let Some(host) = seat.host {
+            others.remove(&host);
+        }
+        let same = seat.host.filter(|host| {
+            let fits = seen.state.hosts().get(host);
+            fits.is_some_and(|host| place::fits(host, &workload.object.selector))
+                && seen.reachable.contains(host)
+        });
+        let host = match same {
+            Some(host) => Some(host),
+            None if own => None,
+            None => self.give(&mut others),
+        };
+        if let Some(host) = host {
+            plan.changes
+                .push(assign(workload, seat.ordinal, seat.host, Some(host)));
+        }
+    }
+}
+
+fn assign(workload: &Workload, ordinal: u32, from: Option<HostId>, host: Option<HostId>) -> Change {
+    Change::Assign {
+        workload: workload.name.clone(),
+        ordinal,
+        index: workload.index,
+        from,
+        host,
+    }
+}
+
+/// Whether the pods leave data behind where they leave.
+fn has_data(workload: &Workload) -> bool {
+    claims(&workload.object).next().is_some()
+}
+
+fn taken(seats: &[Assignment]) -> BTreeSet<HostId> {
+    seats.iter().filter_map(|seat| seat.host).collect()
+}
+
+/// How long after so many failures the next attempt begins.
+fn pause_ms(failures: u32) -> u64 {
+    if failures == 0 {
+        return 0;
+    }
+    let doublings = 2_u64.saturating_pow(failures - 1);
+    RETRY_MIN_MS.saturating_mul(doublings).min(RETRY_MAX_MS)
+}
+
+fn attempts(count: u32) -> String {
+    match count {
+        1 => "an attempt".to_owned(),
+        _ => format!("{count} attempts"),
+    }
+}
+
+/// The beginning of a text that may be long.
+fn short(text: &str) -> String {
+    let fits = text
+        .char_indices()
+        .take_while(|(at, c)| at + c.len_utf8() <= REASON_MAX);
+    fits.map(|(_, c)| c).collect()
+}
+
+#[cfg(test)]
+mod tests;
