@@ -276,7 +276,7 @@ impl Memory {
                 self.fail(case.now, revision.index, None, String::new())
             }
             // Whatever failed, somebody repaired it.
-            decide::Doing::Up(_) | decide::Doing::Completed
+            decide::Doing::Up(_) | decide::Doing::Completed | decide::Doing::Ended
                 if known && self.settled == revision.index =>
             {
                 self.failures = None
@@ -289,7 +289,7 @@ impl Memory {
     fn runs_again(&mut self, case: &decide::Case<'_>) -> bool {
         let up = matches!(
             decide::doing(case.unit),
-            decide::Doing::Up(_) | decide::Doing::Completed
+            decide::Doing::Up(_) | decide::Doing::Completed | decide::Doing::Ended
         );
         up && self.flight.is_none() && std::mem::take(&mut self.stopped)
     }

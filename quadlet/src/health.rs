@@ -9,6 +9,9 @@ use std::fmt::Write as _;
 /// Longest status line. systemd takes 4 KiB per datagram at least; a line longer than this is cut.
 pub const LINE_BYTES_MAX: usize = 1024;
 
+/// What stands between two parts of a line.
+const BETWEEN: &str = " · ";
+
 /// A container as Podman lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Container {
@@ -39,6 +42,23 @@ pub enum Role {
     Infra,
     /// One of `containers` or `initContainers`.
     Member,
+    /// Keeps the pod's addresses while every member is down. It is never started.
+    Holder,
+}
+
+/// What the name of a pod's holder ends with. No container of a manifest has an underscore in its name.
+const HOLDER: &str = "-_holder";
+
+/// The name of the holder of a pod.
+#[must_use]
+pub fn holder_name(pod: &str) -> String {
+    format!("{pod}{HOLDER}")
+}
+
+/// Whether a container of this name is the holder of its pod.
+#[must_use]
+pub fn is_holder(name: &str) -> bool {
+    name.ends_with(HOLDER)
 }
 
 /// What a container's process does.
@@ -61,8 +81,10 @@ pub enum Run {
 pub enum Probe {
     /// It has none.
     Absent,
-    /// It has not succeeded yet, nor failed too often.
+    /// Its startup probe has not succeeded yet, nor failed too often.
     Starting,
+    /// It has a liveness probe alone, which has not said anything yet.
+    Silent,
     /// It succeeds.
     Healthy,
     /// It failed too often.
@@ -98,7 +120,7 @@ pub enum Verdict {
     Running(Health),
     /// Every container ended with code 0 and none will be started again.
     Completed(Health),
-    /// A container ended in failure and its policy does not start it again.
+    /// Every container ended, one of them in failure, and its policy does not start it again.
     Broken(String),
     /// Nothing runs that should: the pod was stopped, or the host booted since.
     Stopped,
@@ -132,12 +154,13 @@ pub fn judge(containers: &[Container], restart: Restart) -> Verdict {
             .filter(|container| container.role == Role::Member)
     };
     if restart == Restart::Never
-        && let Some(container) =
-            members().find(|container| has_ended(container) && container.exit_code != 0)
+        && members().all(has_ended)
+        && let Some(container) = members().find(|container| container.exit_code != 0)
     {
         return Verdict::Broken(format!(
-            "container {} ended with code {} and its restart policy is Never",
-            container.name, container.exit_code
+            "container {} ended with {} and its restart policy is Never",
+            container.name,
+            code_in_words(container.exit_code)
         ));
     }
     if health.total > 0 && members().all(|container| is_done(container, restart)) {
@@ -154,21 +177,50 @@ pub fn judge(containers: &[Container], restart: Restart) -> Verdict {
     Verdict::Stopped
 }
 
+/// An exit code, and the signal that it stands for.
+#[must_use]
+pub fn code_in_words(code: i32) -> String {
+    let name = match code - 128 {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        10 => "SIGUSR1",
+        11 => "SIGSEGV",
+        12 => "SIGUSR2",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        _ => return format!("code {code}"),
+    };
+    format!("code {code} ({name})")
+}
+
 fn is_well(container: &Container, restart: Restart) -> bool {
     match container.run {
-        Run::Running => matches!(container.probe, Probe::Absent | Probe::Healthy),
+        Run::Running => matches!(
+            container.probe,
+            Probe::Absent | Probe::Silent | Probe::Healthy
+        ),
         Run::Exited => is_done(container, restart),
         Run::Created | Run::Paused | Run::Stopping => false,
     }
 }
 
-fn is_done(container: &Container, restart: Restart) -> bool {
+/// Whether a container ended well and is not started again.
+#[must_use]
+pub fn is_done(container: &Container, restart: Restart) -> bool {
     restart != Restart::Always && has_ended(container) && container.exit_code == 0
 }
 
-/// After a boot Podman shows what ran at the power cut as exited with code 0 as well, but without a time of exit after
-/// its start.
-fn has_ended(container: &Container) -> bool {
+/// Whether a container ended since the host booted. After a boot Podman shows what ran at the power cut as exited with code 0
+/// as well, but without a time of exit after its start.
+#[must_use]
+pub fn has_ended(container: &Container) -> bool {
     container.run == Run::Exited
         && container.exited_at >= container.started_at
         && container.exited_at >= 0
@@ -183,6 +235,8 @@ pub enum Status {
         health: Health,
         /// The revision that runs.
         revision: u64,
+        /// Which containers are down, unhealthy, or ended a while ago, and when they are started again. Empty when all is well.
+        trouble: String,
     },
     /// Every container ended with code 0 and stays so.
     Completed {
@@ -212,6 +266,11 @@ pub enum Status {
         /// What the supervisor waits for, in words.
         wait: String,
     },
+    /// Every container ended, one of them in failure, and none is started again.
+    Ended {
+        /// Which one, in words for a person.
+        reason: String,
+    },
     /// Beyond repair on this host.
     Failed {
         /// Why, in words for a person.
@@ -224,16 +283,22 @@ pub enum Status {
 /// The status as one line.
 pub fn format(status: &Status) -> String {
     let line = match status {
-        Status::Running { health, revision } => {
+        Status::Running {
+            health,
+            revision,
+            trouble,
+        } => {
             let Health {
                 healthy,
                 total,
                 restarts,
             } = health;
-            format!(
-                "{healthy}/{total} healthy · rev {revision} · {}",
-                restarts_in_words(*restarts)
-            )
+            let restarts = restarts_in_words(*restarts);
+            let trouble = match trouble.as_str() {
+                "" => String::new(),
+                trouble => format!("{BETWEEN}{trouble}"),
+            };
+            format!("{healthy}/{total} healthy · rev {revision} · {restarts}{trouble}")
         }
         Status::Completed { revision, restarts } => {
             format!(
@@ -244,6 +309,7 @@ pub fn format(status: &Status) -> String {
         Status::Updating { from, to } => format!("updating to rev {to} from rev {from}"),
         Status::Starting { revision, doing } => format!("starting rev {revision}: {doing}"),
         Status::Waiting { revision, wait } => format!("waiting with rev {revision}: {wait}"),
+        Status::Ended { reason } => format!("ended: {reason}"),
         Status::Failed { reason } => format!("failed: {reason}"),
         Status::Stopping => "stopping".to_owned(),
     };
@@ -254,6 +320,11 @@ pub fn format(status: &Status) -> String {
 pub fn parse(line: &str) -> Option<Status> {
     if line == "stopping" {
         return Some(Status::Stopping);
+    }
+    if let Some(reason) = line.strip_prefix("ended: ") {
+        return Some(Status::Ended {
+            reason: reason.to_owned(),
+        });
     }
     if let Some(reason) = line.strip_prefix("failed: ") {
         return Some(Status::Failed {
@@ -281,11 +352,10 @@ pub fn parse(line: &str) -> Option<Status> {
             to: to.parse().ok()?,
         });
     }
-    let mut parts = line.split(" · ");
+    let mut parts = line.splitn(4, BETWEEN);
     let (what, revision, restarts) = (parts.next()?, parts.next()?, parts.next()?);
-    if parts.next().is_some() {
-        return None;
-    }
+    // A supervisor of 0.2.0 writes three parts.
+    let trouble = parts.next();
     let revision = revision.strip_prefix("rev ")?.parse().ok()?;
     let (count, noun) = restarts.split_once(' ')?;
     let restarts: u32 = count.parse().ok()?;
@@ -293,15 +363,22 @@ pub fn parse(line: &str) -> Option<Status> {
         return None;
     }
     if what == "completed" {
-        return Some(Status::Completed { revision, restarts });
+        return trouble
+            .is_none()
+            .then_some(Status::Completed { revision, restarts });
     }
+    let trouble = trouble.unwrap_or_default().to_owned();
     let (healthy, total) = what.strip_suffix(" healthy")?.split_once('/')?;
     let health = Health {
         healthy: healthy.parse().ok()?,
         total: total.parse().ok()?,
         restarts,
     };
-    Some(Status::Running { health, revision })
+    Some(Status::Running {
+        health,
+        revision,
+        trouble,
+    })
 }
 
 fn restarts_in_words(restarts: u32) -> String {
@@ -352,9 +429,17 @@ mod tests {
         }
     }
 
+    fn holder() -> Container {
+        Container {
+            name: holder_name("web"),
+            role: Role::Holder,
+            ..member(Run::Created, Probe::Absent, 0, 0)
+        }
+    }
+
     #[test]
     fn containers_amount_to_a_verdict() {
-        use Probe::{Absent, Healthy, Starting, Unhealthy};
+        use Probe::{Absent, Healthy, Silent, Starting, Unhealthy};
         use Restart::{Always, Never, OnFailure};
         use Run::{Created, Exited, Running};
         let health = |healthy, total, restarts| Health {
@@ -385,6 +470,37 @@ mod tests {
                 vec![infra(Running), member(Running, Starting, 0, 0)],
                 Always,
                 Verdict::Running(health(0, 1, 0)),
+            ),
+            (
+                vec![infra(Running), member(Running, Silent, 0, 0)],
+                Always,
+                Verdict::Running(health(1, 1, 0)),
+            ),
+            (
+                vec![infra(Running), holder(), member(Exited, Absent, 0, 1)],
+                Always,
+                Verdict::Running(health(0, 1, 0)),
+            ),
+            (
+                vec![
+                    infra(Running),
+                    member(Running, Absent, 0, 0),
+                    member(Exited, Absent, 0, 1),
+                ],
+                Never,
+                Verdict::Running(health(1, 2, 0)),
+            ),
+            (
+                vec![
+                    infra(Exited),
+                    member(Exited, Absent, 0, 0),
+                    member(Exited, Absent, 0, 137),
+                ],
+                Never,
+                Verdict::Broken(
+                    "container web-app ended with code 137 (SIGKILL) and its restart policy is Never"
+                        .into(),
+                ),
             ),
             (
                 vec![infra(Running), member(Exited, Absent, 4, 137)],
@@ -446,6 +562,7 @@ mod tests {
                 Status::Running {
                     health,
                     revision: 1,
+                    trouble: String::new(),
                 },
                 "2/2 healthy · rev 1 · 0 restarts",
             ),
@@ -457,8 +574,27 @@ mod tests {
                         restarts: 1,
                     },
                     revision: 12,
+                    trouble: String::new(),
                 },
                 "1/2 healthy · rev 12 · 1 restart",
+            ),
+            (
+                Status::Running {
+                    health: Health {
+                        healthy: 1,
+                        total: 2,
+                        restarts: 27,
+                    },
+                    revision: 3,
+                    trouble: "container web-app cannot start: a · b".into(),
+                },
+                "1/2 healthy · rev 3 · 27 restarts · container web-app cannot start: a · b",
+            ),
+            (
+                Status::Ended {
+                    reason: "container web-app ended with code 1".into(),
+                },
+                "ended: container web-app ended with code 1",
             ),
             (
                 Status::Completed {
@@ -506,7 +642,7 @@ mod tests {
             "2/2 healthy",
             "2/2 healthy · rev 1",
             "2/2 healthy · rev 1 · 1 restarts",
-            "2/2 healthy · rev 1 · 0 restarts · more",
+            "completed · rev 1 · 0 restarts · more",
             "x/2 healthy · rev 1 · 0 restarts",
             "updating to rev 8",
             "starting rev x: y",

@@ -25,7 +25,7 @@ use nix::{
 use tokio::sync::oneshot;
 
 use crate::{
-    health::Run,
+    health::{Role, Run},
     podman::{Pod, Podman},
 };
 
@@ -164,11 +164,11 @@ pub async fn settle(podman: &Podman, pod: &Pod) {
     }
 }
 
-/// Whether a container of the pod was made and never started.
+/// Whether a container of the pod was made and never started, although it should be.
 #[must_use]
 pub fn is_unstarted(pod: &Pod) -> bool {
     let mut containers = pod.containers.iter();
-    containers.any(|container| container.run == Run::Created)
+    containers.any(|container| container.run == Run::Created && container.role != Role::Holder)
 }
 
 #[cfg(test)]

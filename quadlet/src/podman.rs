@@ -23,11 +23,13 @@ mod error;
 mod events;
 mod inspect;
 mod logs;
+mod restarts;
 mod wire;
 
 pub use error::PodmanError;
 pub use events::{Change, Event, Events};
 use inspect::{InspectedContainer, InspectedPod, PodContainer};
+pub use restarts::{Probing, Session};
 use wire::{Call, Wire};
 
 /// Where Podman's API listens on a host.
@@ -96,6 +98,19 @@ pub struct Details {
     pub restart: Restart,
     /// Whether its output is a terminal's.
     pub terminal: bool,
+    /// The id of its image.
+    pub image: String,
+    /// The probe that Podman runs in it now.
+    pub schedule: Option<Schedule>,
+}
+
+/// How Podman runs a probe.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Schedule {
+    /// From the end of one run to the start of the next.
+    pub interval: Duration,
+    /// What one run may take.
+    pub timeout: Duration,
 }
 
 /// A pod that was played and whose containers were all started.
@@ -491,10 +506,11 @@ pub fn socket() -> PathBuf {
 
 impl From<wire::ListedContainer> for Container {
     fn from(listed: wire::ListedContainer) -> Self {
+        let name = listed.names.into_iter().next().unwrap_or_default();
         Self {
             id: listed.id,
-            name: listed.names.into_iter().next().unwrap_or_default(),
-            role: wire::role(listed.is_infra),
+            role: wire::role(listed.is_infra, &name),
+            name,
             run: wire::run(&listed.state),
             probe: wire::probe(&listed.status),
             restarts: listed.restarts,

@@ -3,13 +3,14 @@
 //! Pure: no I/O, no clock, no randomness. The same revision gives the same bytes on every host, and the file on disk,
 //! the play and the removal use those bytes.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use beemesh_protocol::{ClusterId, state::Object};
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
+    health::Restart,
     manifest::{names, workload_name},
     workload,
 };
@@ -249,8 +250,17 @@ pub fn images(yaml: &[u8]) -> Vec<Image> {
 /// What is read back of a pod. Keeps nothing else of it: the supervisor reads it, whose memory is small.
 #[derive(Deserialize)]
 struct Document {
-    metadata: Named,
+    metadata: Metadata,
     spec: Option<Spec>,
+}
+
+#[derive(Deserialize)]
+struct Metadata {
+    name: String,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+    #[serde(default)]
+    annotations: BTreeMap<String, String>,
 }
 
 #[derive(Deserialize)]
@@ -259,6 +269,8 @@ struct Spec {
     containers: Vec<Named>,
     #[serde(default, rename = "initContainers")]
     init: Vec<Named>,
+    #[serde(default, rename = "restartPolicy")]
+    restart: String,
 }
 
 #[derive(Deserialize)]
@@ -266,13 +278,54 @@ struct Named {
     name: String,
 }
 
-fn pods(yaml: &[u8]) -> impl Iterator<Item = (String, Spec)> {
+fn pods(yaml: &[u8]) -> impl Iterator<Item = (Metadata, Spec)> {
     let text = str::from_utf8(yaml).unwrap_or_default();
     let documents = text.split(BETWEEN);
     documents.filter_map(|text| {
         let Document { metadata, spec } = serde_json::from_str(text).ok()?;
-        Some((metadata.name, spec?))
+        Some((metadata, spec?))
     })
+}
+
+/// By which rules the containers of a pod are restarted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rules {
+    /// `spec.restartPolicy`.
+    pub restart: Restart,
+    /// More failures than this end the pod; none if it may fail for ever.
+    pub failures_max: Option<u32>,
+}
+
+impl Default for Rules {
+    /// What Kubernetes takes when a manifest does not say.
+    fn default() -> Self {
+        Self {
+            restart: Restart::Always,
+            failures_max: None,
+        }
+    }
+}
+
+/// The label or annotation of a pod that has a Job's `backoffLimit`.
+pub const BACKOFF_LIMIT: &str = "beemesh.io/backoff-limit";
+
+/// The rules of the pod of a YAML that [`render`] wrote.
+#[must_use]
+pub fn rules(yaml: &[u8]) -> Rules {
+    let pod = pods(yaml).find(|(_, spec)| !spec.containers.is_empty());
+    let Some((metadata, spec)) = pod else {
+        return Rules::default();
+    };
+    let maps = [&metadata.annotations, &metadata.labels];
+    let limit = maps.into_iter().find_map(|map| map.get(BACKOFF_LIMIT));
+    Rules {
+        restart: match spec.restart.as_str() {
+            "Never" => Restart::Never,
+            "OnFailure" => Restart::OnFailure,
+            _ => Restart::Always,
+        },
+        failures_max: limit.and_then(|limit| limit.parse().ok()),
+    }
 }
 
 /// The names of the init containers of a YAML that [`render`] wrote, as the manifest has them.
@@ -295,8 +348,9 @@ pub fn member_names(yaml: &[u8]) -> Vec<String> {
 }
 
 fn names<I: Iterator<Item = Named>>(yaml: &[u8], of: impl Fn(Spec) -> I) -> Vec<String> {
-    let named = pods(yaml)
-        .flat_map(|(pod, spec)| of(spec).map(move |container| format!("{pod}-{}", container.name)));
+    let named = pods(yaml).flat_map(|(pod, spec)| {
+        of(spec).map(move |container| format!("{}-{}", pod.name, container.name))
+    });
     named.collect()
 }
 

@@ -9,22 +9,27 @@
 //!    │ ▲                                                          │    ▲                                   │  │
 //!    │ └── pod gone or stopped, same revision ───────────────────┘    └── the new revision's pod runs ────┘  │
 //!    └── no pod, or a dead one: take it down, play ◀──────────────────── none came within UPDATE_TIME_MAX ───┘
-//! any ── beyond repair ──▶ Ended (70)      any ── host in trouble for too long ──▶ Ended (75)      SIGTERM ──▶ Ended (0)
+//! any ── beyond repair, or ended for good ──▶ Ended (70)      any ── host in trouble for too long ──▶ Ended (75)      SIGTERM ──▶ Ended (0)
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::health::{Health, Restart, Role, Run, Status, Verdict, judge};
+use crate::health::{Restart, Role, Run, Status, Verdict, judge};
 
-mod crash;
+mod acts;
 pub mod failure;
+mod hung;
+mod ledger;
+mod memory;
+mod restart;
 mod seen;
 pub mod shell;
 mod sight;
 
-use crash::Crashes;
 use failure::Failure;
+use hung::Probes;
+pub use ledger::Ledger;
 pub use seen::{Persisted, SeenPod, Sight};
 
 /// Exit code of a workload that no restart will help: its unit's `RestartPreventExitStatus=`.
@@ -34,8 +39,6 @@ pub const EXIT_TRY_AGAIN: i32 = 75;
 
 /// The gateway plays the new revision within a second of taking the old one down; when it does not come, it died.
 const UPDATE_TIME_MAX: Duration = Duration::from_secs(60);
-/// Podman restarts an ended container at once; one that stays down this long was stopped by hand, and is started.
-const DOWN_PATIENCE: Duration = Duration::from_secs(10);
 /// How long the supervisor tries to bring a pod up before it leaves the next try to systemd. Longer than a registry or
 /// Podman needs to come back after a restart, short enough that a boot is not held up for ever.
 const TROUBLE_TIME_MAX: Duration = Duration::from_secs(300);
@@ -75,10 +78,33 @@ pub enum Event {
         /// Its exit code.
         code: i32,
     },
+    /// Podman says that a probe has run.
+    Probed {
+        /// The container's id.
+        id: String,
+        /// Its name.
+        container: String,
+        /// Whether the container counts as healthy.
+        healthy: bool,
+    },
+    /// The answer to [`Effect::Probing`].
+    Probing {
+        /// The container's id.
+        id: String,
+        /// Runs of its probe that have not ended.
+        sessions: Vec<String>,
+    },
     /// [`Effect::Play`] succeeded.
     Played,
-    /// [`Effect::Play`] or [`Effect::Start`] failed.
+    /// [`Effect::Play`] failed.
     Failed(Failure),
+    /// [`Effect::Start`] failed.
+    NotStarted {
+        /// The container's id.
+        id: String,
+        /// Why.
+        failure: Failure,
+    },
     /// [`Effect::Repair`] is done, or failed in words.
     Repaired(Result<(), String>),
     /// These processes are in the unit's control group now.
@@ -89,7 +115,8 @@ pub enum Event {
     Terminated,
 }
 
-/// What the shell carries out. All but the first and those after [`Effect::Attach`] are answered with an [`Event`].
+/// What the shell carries out. [`Effect::Look`], [`Effect::Play`], [`Effect::Repair`], [`Effect::Attach`] and
+/// [`Effect::Probing`] are answered with an [`Event`], and [`Effect::Start`] is.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Wait while the gateway plays the pod.
@@ -101,11 +128,50 @@ pub enum Effect {
         /// Of the persisted revision, for the status line while images are pulled.
         revision: u64,
     },
+    /// Take the restarts of a container out of Podman's hands, and see to it that the pod stays while none of its members runs.
+    Hold {
+        /// The container's id.
+        container: String,
+        /// The id of an image that the host has.
+        image: String,
+    },
+    /// Have Podman restart a container again.
+    Release {
+        /// The container's id.
+        container: String,
+        /// As the manifest has it.
+        restart: Restart,
+        /// No container is held any more: the pod needs no holder.
+        last: bool,
+    },
     /// Start one ended container.
     Start {
         /// Its id.
         container: String,
     },
+    /// All members have ended for good: stop what keeps the pod.
+    Rest,
+    /// Look which runs of a container's probe have not ended.
+    Probing {
+        /// The container's id.
+        container: String,
+    },
+    /// End those runs of a container's probe that have not ended.
+    EndProbe {
+        /// The container's id.
+        container: String,
+        /// The runs.
+        sessions: Vec<String>,
+    },
+    /// Log what the probe of a container said last.
+    TellProbe {
+        /// The container's id.
+        id: String,
+        /// Its name.
+        container: String,
+    },
+    /// Keep the ledger where the next supervisor finds it.
+    Keep(Ledger),
     /// Have Podman's storage checked and repaired.
     Repair,
     /// Move processes into the unit's control group.
@@ -143,20 +209,27 @@ pub struct Supervisor {
     trouble_since: Option<Instant>,
     /// Since when somebody else seems to be playing the pod.
     unstarted_since: Option<Instant>,
-    /// Since when each ended container is down.
-    down_since: BTreeMap<String, Instant>,
+    ledger: Ledger,
+    /// The ledger as the file has it.
+    kept: Ledger,
+    probes: Probes,
+    /// The pod at the last look, if it is the one that should run.
+    pod: Option<SeenPod>,
+    /// The host's clock at the last look.
+    clock: Duration,
+    /// The pod whose containers were all started again, and was not seen up since.
+    revived: Option<String>,
     plays: Vec<Instant>,
     refusals: u32,
     pause: Duration,
     /// What is left of a pod is of our own play.
     own_debris: bool,
     repaired: bool,
-    crashes: Crashes,
 }
 
 impl Supervisor {
-    /// A supervisor that has seen nothing yet; its first effect is a look.
-    pub fn new(workload: &str, now: Instant) -> Self {
+    /// A supervisor that has seen nothing yet; its first effect is a look. The ledger is the last supervisor's.
+    pub fn new(workload: &str, ledger: Ledger, now: Instant) -> Self {
         Self {
             workload: workload.to_owned(),
             phase: Phase::Looking,
@@ -168,19 +241,26 @@ impl Supervisor {
             looked_at: None,
             trouble_since: None,
             unstarted_since: None,
-            down_since: BTreeMap::new(),
+            kept: ledger.clone(),
+            ledger,
+            probes: Probes::default(),
+            pod: None,
+            clock: Duration::ZERO,
+            revived: None,
             plays: Vec::new(),
             refusals: 0,
             pause: PAUSE_MIN,
             own_debris: false,
             repaired: false,
-            crashes: Crashes::default(),
         }
     }
 
     /// When to send [`Event::Woken`].
     pub fn wake_at(&self) -> Option<Instant> {
-        self.look_at
+        match self.phase {
+            Phase::Watching { .. } => self.look_at.into_iter().chain(self.probes.wake_at()).min(),
+            Phase::Looking | Phase::Updating { .. } | Phase::Ended => self.look_at,
+        }
     }
 
     /// Whether systemd was told that the unit is up.
@@ -204,10 +284,20 @@ impl Supervisor {
                 Vec::new()
             }
             Event::Died { container, code } => {
-                self.crashes.died(container, code);
-                self.look_soon(now);
+                self.ledger.died(&container, code);
+                self.look_at = Some(now + LOOK_DELAY);
                 Vec::new()
             }
+            Event::Probed {
+                id,
+                container,
+                healthy,
+            } => self.probed(id, container, healthy, now),
+            Event::Probing { id, sessions } => {
+                self.probes.running(&id, sessions, now);
+                Vec::new()
+            }
+            Event::NotStarted { id, failure } => self.not_started(&id, failure, now),
             Event::Played => {
                 self.own_debris = false;
                 self.look()
@@ -218,7 +308,7 @@ impl Supervisor {
                 self.attached.extend(conmons);
                 Vec::new()
             }
-            Event::Woken => self.look(),
+            Event::Woken => self.woken(now),
             Event::Terminated => {
                 self.phase = Phase::Ended;
                 vec![Effect::Say(Status::Stopping), Effect::Down, Effect::Exit(0)]
@@ -245,6 +335,8 @@ impl Supervisor {
     fn looked(&mut self, sight: Sight, now: Instant) -> Vec<Effect> {
         self.looked_at = Some(now);
         self.look_at = Some(now + RESYNC);
+        self.clock = sight.clock;
+        self.pod = None;
         let Some(persisted) = sight.persisted.or(self.persisted) else {
             return self.end(format!(
                 "the Quadlet of workload {} is missing",
@@ -274,7 +366,7 @@ impl Supervisor {
         let unstarted = pod
             .containers
             .iter()
-            .any(|container| container.run == Run::Created);
+            .any(|container| container.run == Run::Created && container.role != Role::Holder);
         // A play that a power cut ended leaves a part of the pod, which Podman starts at the next boot all the same.
         let unfinished = unstarted || pod.missing.is_some();
         if unfinished && !self.own_debris {
@@ -288,38 +380,26 @@ impl Supervisor {
                 return self.say_starting(labels.revision, &doing);
             }
         }
-        match judge(&pod.containers, pod.restart) {
-            Verdict::Broken(reason) => self.end(reason),
-            Verdict::Completed(health) => {
-                let Health { restarts, .. } = health;
-                self.up(
-                    &pod,
-                    labels,
-                    Status::Completed {
-                        revision: labels.revision,
-                        restarts,
-                    },
-                    now,
-                )
-            }
-            Verdict::Running(health) if !unfinished => {
-                if let Some(reason) = self.crashes.looked(&pod.containers, now) {
-                    return self.end(reason);
-                }
-                let mut effects = self.up(
-                    &pod,
-                    labels,
-                    Status::Running {
-                        health,
-                        revision: labels.revision,
-                    },
-                    now,
-                );
-                effects.extend(self.start_ended(&pod, now));
-                if self.crashes.is_hot() {
-                    self.look_at = Some(now + WAIT_STEP);
-                }
+        // The unit was started again after it had failed.
+        if self.ledger.over && self.ledger.pod == pod.id && !self.ready {
+            return self.play(labels, now);
+        }
+        let verdict = judge(&pod.containers, pod.restart);
+        let orders = self.ledger.look(&pod, self.seconds());
+        match verdict {
+            Verdict::Broken(reason) => self.ended(reason),
+            Verdict::Completed(_) => {
+                let restarts = self.ledger.restarts();
+                let revision = labels.revision;
+                let mut effects =
+                    self.up(&pod, labels, Status::Completed { revision, restarts }, now);
+                effects.extend(pod.is_kept().then_some(Effect::Rest));
                 effects
+            }
+            Verdict::Running(health) if !unfinished => self.runs(pod, labels, health, orders, now),
+            Verdict::Stopped if !unfinished && self.may_revive(&pod) => {
+                self.revived = Some(pod.id.clone());
+                self.starts(&pod, now)
             }
             Verdict::Running(_) | Verdict::Stopped => self.play(labels, now),
         }
@@ -405,6 +485,7 @@ impl Supervisor {
         self.phase = Phase::Watching { runs: labels };
         self.trouble_since = None;
         self.unstarted_since = None;
+        self.revived = None;
         self.refusals = 0;
         self.pause = PAUSE_MIN;
         self.own_debris = false;
@@ -423,38 +504,6 @@ impl Supervisor {
         if !self.ready {
             self.ready = true;
             effects.push(Effect::Ready);
-        }
-        effects
-    }
-
-    /// Podman leaves a container alone that was stopped by hand.
-    fn start_ended(&mut self, pod: &SeenPod, now: Instant) -> Vec<Effect> {
-        let ended: BTreeSet<&str> = pod
-            .containers
-            .iter()
-            .filter(|container| {
-                let restarts = match pod.restart {
-                    Restart::Always => true,
-                    Restart::OnFailure => container.exit_code != 0,
-                    Restart::Never => false,
-                };
-                container.role == Role::Member && container.run == Run::Exited && restarts
-            })
-            .map(|container| container.id.as_str())
-            .collect();
-        self.down_since.retain(|id, _| ended.contains(id.as_str()));
-        let mut effects = Vec::new();
-        for id in ended {
-            let since = *self.down_since.entry(id.to_owned()).or_insert(now);
-            let due = since + DOWN_PATIENCE;
-            if now >= due {
-                self.down_since.insert(id.to_owned(), now);
-                effects.push(Effect::Start {
-                    container: id.to_owned(),
-                });
-            } else {
-                self.look_at = self.look_at.map(|at| at.min(due));
-            }
         }
         effects
     }

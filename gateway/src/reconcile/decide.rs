@@ -38,6 +38,8 @@ pub(super) enum Doing {
     Completed,
     /// Its supervisor gave up.
     Failed,
+    /// Its containers ended, one of them in failure, and the manifest has none started again.
+    Ended,
     /// It is up, and says this about itself.
     Up(Option<Status>),
     /// systemd or the supervisor is changing that now.
@@ -53,6 +55,7 @@ pub(super) fn doing(unit: Option<&UnitState>) -> Doing {
     match unit.active.as_str() {
         "active" if matches!(status, Some(Status::Completed { .. })) => Doing::Completed,
         "active" => Doing::Up(status),
+        "failed" if matches!(status, Some(Status::Ended { .. })) => Doing::Ended,
         "failed" => Doing::Failed,
         "inactive" if !unit.started => Doing::Fresh,
         "inactive" if matches!(status, Some(Status::Completed { .. })) => Doing::Completed,
@@ -108,7 +111,7 @@ fn choose(case: &Case<'_>, memory: &Memory) -> Option<Work> {
                 Doing::Stopped => Some(Work::Persist(wanted.index)),
                 // It ends as one of the others.
                 Doing::Changing => stuck(case).then_some(Work::Bring(wanted.index)),
-                Doing::Fresh | Doing::Completed | Doing::Failed | Doing::Up(_) => {
+                Doing::Fresh | Doing::Completed | Doing::Failed | Doing::Ended | Doing::Up(_) => {
                     Some(Work::Bring(wanted.index))
                 }
             }
@@ -124,8 +127,8 @@ fn keep(wanted: Revision, case: &Case<'_>, memory: &Memory) -> Option<Work> {
         Doing::Fresh | Doing::Failed => Some(Work::Start(wanted.index)),
         Doing::Stopped | Doing::Changing => None,
         // From here on the supervisor looks after the pod, once it has been told of the revision.
-        Doing::Completed | Doing::Up(_) if settled => None,
-        Doing::Completed => Some(Work::Settle(wanted.index)),
+        Doing::Completed | Doing::Ended | Doing::Up(_) if settled => None,
+        Doing::Completed | Doing::Ended => Some(Work::Settle(wanted.index)),
         Doing::Up(Some(Status::Running { revision, .. })) if revision == wanted.revision => {
             Some(Work::Settle(wanted.index))
         }

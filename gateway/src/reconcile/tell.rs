@@ -61,7 +61,9 @@ fn by_unit(present: Revision, unit: &UnitState) -> WorkloadReport {
     let status = health::parse(&unit.status);
     let mut health = Health::default();
     let (phase, message) = match (unit.active.as_str(), status) {
-        ("failed", Some(Status::Failed { reason })) => (Phase::Failed, reason),
+        ("failed", Some(Status::Failed { reason } | Status::Ended { reason })) => {
+            (Phase::Failed, reason)
+        }
         ("failed", _) => (Phase::Failed, format!("its unit failed: {}", unit.result)),
         ("active" | "inactive", Some(Status::Completed { restarts, .. })) => {
             health.restarts = restarts;
@@ -77,11 +79,12 @@ fn by_unit(present: Revision, unit: &UnitState) -> WorkloadReport {
             Some(Status::Running {
                 health: of,
                 revision: runs,
+                trouble,
             }),
         ) => {
             health = of;
             if runs == revision {
-                (Phase::Running, String::new())
+                (Phase::Running, trouble)
             } else {
                 (
                     Phase::Starting,
@@ -94,7 +97,7 @@ fn by_unit(present: Revision, unit: &UnitState) -> WorkloadReport {
         }
         ("deactivating", _) => (Phase::Starting, "stopping".to_owned()),
         (_, Some(Status::Starting { doing, .. })) => (Phase::Starting, doing),
-        (_, Some(Status::Failed { reason })) => {
+        (_, Some(Status::Failed { reason } | Status::Ended { reason })) => {
             (Phase::Starting, format!("trying again after: {reason}"))
         }
         (_, _) => (Phase::Starting, unit.status.clone()),

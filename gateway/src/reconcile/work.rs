@@ -108,10 +108,15 @@ pub(crate) fn replacement(pods: &[Pod], index: u64) -> Replacement<'_> {
     }
 }
 
+/// A pod whose members are all between two runs has a holder, and its infra container is up.
 fn runs(pod: &Pod) -> bool {
-    pod.containers.iter().any(|container| {
-        container.role == health::Role::Member && container.run == health::Run::Running
-    })
+    let has = |role, run| {
+        let mut containers = pod.containers.iter();
+        containers.any(|container| container.role == role && container.run == run)
+    };
+    let is_held = has(health::Role::Holder, health::Run::Created)
+        && has(health::Role::Infra, health::Run::Running);
+    has(health::Role::Member, health::Run::Running) || is_held
 }
 
 /// Of the names that belong to a workload alone, those that its YAML does not mention.
@@ -155,8 +160,17 @@ mod tests {
                 })
                 .collect(),
         };
+        let held = |index: &str| {
+            let mut pod = pod(index, Run::Exited);
+            let mut holder = pod.containers[1].clone();
+            (holder.role, holder.run) = (Role::Holder, Run::Created);
+            pod.containers.push(holder);
+            pod
+        };
         for (pods, down, play) in [
             (vec![], vec![], true),
+            (vec![held("12")], vec![], false),
+            (vec![held("9")], vec!["9"], true),
             (vec![pod("9", Run::Running)], vec!["9"], true),
             (vec![pod("12", Run::Running)], vec![], false),
             (vec![pod("12", Run::Exited)], vec!["12"], true),

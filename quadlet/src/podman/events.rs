@@ -39,6 +39,8 @@ pub struct Event {
     pub container: String,
     /// The container's labels, and `name`, `image`.
     pub attributes: BTreeMap<String, String>,
+    /// Of `health_status`: `healthy`, `unhealthy`, …
+    pub health: String,
     /// When, by the host's clock; none if Podman does not say.
     pub at: Option<SystemTime>,
 }
@@ -154,6 +156,8 @@ fn read(line: &[u8]) -> Option<Event> {
     struct Wired {
         action: String,
         actor: Actor,
+        #[serde(default)]
+        health_status: String,
         #[serde(rename = "timeNano")]
         at: Option<i64>,
     }
@@ -164,12 +168,18 @@ fn read(line: &[u8]) -> Option<Event> {
         #[serde(rename = "Attributes", default)]
         attributes: BTreeMap<String, String>,
     }
-    let Wired { action, actor, at } = serde_json::from_slice(line).ok()?;
+    let Wired {
+        action,
+        actor,
+        health_status: health,
+        at,
+    } = serde_json::from_slice(line).ok()?;
     let nanos = at.and_then(|at| u64::try_from(at).ok());
     Some(Event {
         action,
         container: actor.id,
         attributes: actor.attributes,
+        health,
         at: nanos.map(|nanos| UNIX_EPOCH + Duration::from_nanos(nanos)),
     })
 }

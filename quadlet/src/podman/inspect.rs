@@ -1,13 +1,14 @@
 //! Pure: what Podman's API tells of one pod or container, as far as Beemesh asks.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
-use super::Details;
 use super::wire::{ListedContainer, null_is_empty, probe, role, run};
-use crate::health::{Container, Restart};
+use super::{Details, Schedule};
+use crate::health::{Container, Probe, Restart};
 
 /// Of `GET /libpod/pods/NAME/json`.
 #[derive(Debug, Deserialize)]
@@ -53,6 +54,8 @@ pub(super) struct InspectedContainer {
     is_infra: bool,
     #[serde(default)]
     restart_count: u32,
+    #[serde(default)]
+    image: String,
     state: InspectedState,
     #[serde(default)]
     config: InspectedConfig,
@@ -89,6 +92,32 @@ struct InspectedHealth {
 struct InspectedConfig {
     #[serde(default)]
     tty: bool,
+    #[serde(default)]
+    healthcheck: Option<Healthcheck>,
+    #[serde(default)]
+    startup_health_check: Option<Healthcheck>,
+}
+
+/// Times are in nanoseconds; a `Test` of `NONE` is none.
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Healthcheck {
+    #[serde(default)]
+    test: Vec<String>,
+    #[serde(default)]
+    interval: u64,
+    #[serde(default)]
+    timeout: u64,
+}
+
+impl Healthcheck {
+    fn schedule(&self) -> Option<Schedule> {
+        let is_run = self.interval > 0 && self.test.first().is_some_and(|word| word != "NONE");
+        is_run.then(|| Schedule {
+            interval: Duration::from_nanos(self.interval),
+            timeout: Duration::from_nanos(self.timeout),
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -115,12 +144,25 @@ impl From<InspectedContainer> for Details {
             conmon_pid,
             health,
         } = inspected.state;
+        let InspectedConfig {
+            tty,
+            healthcheck,
+            startup_health_check: startup,
+        } = inspected.config;
+        let probe = match (probe(&health.unwrap_or_default().status), &startup) {
+            (Probe::Starting, None) => Probe::Silent,
+            (probe, _) => probe,
+        };
+        let runs = match (probe, startup) {
+            (Probe::Starting, startup @ Some(_)) => startup,
+            _ => healthcheck,
+        };
         let container = Container {
             id: inspected.id,
+            role: role(inspected.is_infra, &inspected.name),
             name: inspected.name,
-            role: role(inspected.is_infra),
             run: run(&status),
-            probe: probe(&health.unwrap_or_default().status),
+            probe,
             restarts: inspected.restart_count,
             exit_code,
             started_at: seconds(started_at),
@@ -134,7 +176,9 @@ impl From<InspectedContainer> for Details {
                 "on-failure" => Restart::OnFailure,
                 _ => Restart::Never,
             },
-            terminal: inspected.config.tty,
+            terminal: tty,
+            image: inspected.image,
+            schedule: runs.and_then(|check| check.schedule()),
         }
     }
 }
@@ -147,7 +191,6 @@ fn seconds(time: Option<Timestamp>) -> i64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::health::Probe;
 
     #[test]
     fn an_inspected_container_says_what_a_listed_one_does() {
@@ -167,6 +210,35 @@ mod tests {
         assert_eq!(details.container, Container::from(listed));
         assert_eq!((details.conmon, details.terminal), (None, true));
         assert_eq!(details.restart, Restart::OnFailure);
+    }
+
+    #[test]
+    fn only_a_startup_probe_has_a_container_wait() {
+        let check =
+            r#"{"Test":["CMD","true"],"Interval":5000000000,"Timeout":2000000000,"Retries":3}"#;
+        let none = r#"{"Test":["NONE"],"Interval":5000000000}"#;
+        for (config, probe, seconds) in [
+            (
+                format!(r#"{{"Healthcheck":{check}}}"#),
+                Probe::Silent,
+                Some(5),
+            ),
+            (
+                format!(r#"{{"Healthcheck":{none},"StartupHealthCheck":{check}}}"#),
+                Probe::Starting,
+                Some(5),
+            ),
+            (format!(r#"{{"Healthcheck":{none}}}"#), Probe::Silent, None),
+        ] {
+            let text = format!(
+                r#"{{"Id":"a","Name":"web-app","Config":{config},"State":{{"Status":"running",
+                    "Health":{{"Status":"starting"}}}}}}"#
+            );
+            let details = Details::from(serde_json::from_str::<InspectedContainer>(&text).unwrap());
+            assert_eq!(details.container.probe, probe, "{config}");
+            let interval = details.schedule.map(|schedule| schedule.interval.as_secs());
+            assert_eq!(interval, seconds, "{config}");
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Missing there: `serviceContainer` on play, a body on down, errors inside a 200, the restart count of a container, a
 //! bound on an answer's size, and inspections that do not break when Podman adds or changes a field nobody asked for.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
@@ -17,7 +18,7 @@ use serde::de::DeserializeOwned;
 
 use super::inspect::PodContainer;
 use super::{PodmanError, error};
-use crate::health::{Probe, Role, Run};
+use crate::health::{Probe, Role, Run, is_holder};
 
 /// A thousand containers with fifty labels each are listed in less.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -39,7 +40,8 @@ pub(super) struct Call<'a> {
     operation: String,
     method: Method,
     path: String,
-    yaml: Option<&'a [u8]>,
+    /// What is sent, and its type.
+    body: Option<(&'static str, Cow<'a, [u8]>)>,
     within: Duration,
 }
 
@@ -61,14 +63,25 @@ impl<'a> Call<'a> {
             operation,
             method,
             path,
-            yaml: None,
+            body: None,
             within: super::LOOK_TIME_MAX,
         }
     }
 
     pub(super) fn yaml(self, yaml: &'a [u8]) -> Self {
         Self {
-            yaml: Some(yaml),
+            // Compared by Podman as an exact string.
+            body: Some(("application/yaml", Cow::Borrowed(yaml))),
+            ..self
+        }
+    }
+
+    pub(super) fn body(self, value: &serde_json::Value) -> Self {
+        Self {
+            body: Some((
+                "application/json",
+                Cow::Owned(value.to_string().into_bytes()),
+            )),
             ..self
         }
     }
@@ -140,13 +153,12 @@ impl Wire {
             .method(call.method)
             .uri(uri)
             .header("Host", "podman");
-        if call.yaml.is_some() {
-            // Compared by Podman as an exact string.
-            request = request.header("Content-Type", "application/yaml");
+        if let Some((kind, _)) = &call.body {
+            request = request.header("Content-Type", *kind);
         }
         let body = call
-            .yaml
-            .map_or_else(Body::empty, |yaml| Body::from(yaml.to_vec()));
+            .body
+            .map_or_else(Body::empty, |(_, body)| Body::from(body.into_owned()));
         let request = request
             .body(body)
             .map_err(|error| PodmanError::Unreadable {
@@ -314,8 +326,12 @@ pub(super) fn probe(status: &str) -> Probe {
     }
 }
 
-pub(super) fn role(is_infra: bool) -> Role {
-    if is_infra { Role::Infra } else { Role::Member }
+pub(super) fn role(is_infra: bool, name: &str) -> Role {
+    match is_infra {
+        true => Role::Infra,
+        false if is_holder(name) => Role::Holder,
+        false => Role::Member,
+    }
 }
 
 /// Of `GET /libpod/containers/json`.

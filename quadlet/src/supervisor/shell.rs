@@ -12,6 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::failure::{Failure, classify};
 use super::sight::Eye;
 use super::{Effect, Event, Supervisor};
+use super::{acts, memory};
 use crate::early::Copies;
 use crate::health::{self, Status};
 use crate::podman::{self, Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
@@ -47,7 +48,8 @@ pub struct Settings {
 /// Supervises a workload until its unit is stopped or it is beyond repair. Gives the exit code.
 pub async fn run(settings: Settings) -> std::io::Result<i32> {
     let mut shell = Shell::open(settings)?;
-    let mut supervisor = Supervisor::new(&shell.settings.workload, Instant::now());
+    let ledger = memory::recall(&shell.settings);
+    let mut supervisor = Supervisor::new(&shell.settings.workload, ledger, Instant::now());
     loop {
         let event = shell.next(supervisor.wake_at()).await;
         let mut events = VecDeque::from([event]);
@@ -69,11 +71,22 @@ pub async fn after_stop(
     result: &str,
     status: &str,
 ) -> Result<(), PodmanError> {
-    if is_over(result, status) {
-        end(&eye(settings), settings).await
-    } else {
-        Ok(())
+    if !is_over(result, status) {
+        return Ok(());
     }
+    let ledger = memory::recall(settings);
+    if status == super::EXIT_BEYOND_REPAIR.to_string() && ledger.over {
+        let pod = Podman::new(&settings.socket)
+            .pod(&settings.workload)
+            .await?;
+        // What its containers wrote is there to be read until the workload is started again, changed or removed.
+        if pod.is_some_and(|pod| pod.id == ledger.pod) {
+            return Ok(());
+        }
+    }
+    end(&eye(settings), settings).await?;
+    memory::forget(settings);
+    Ok(())
 }
 
 /// Whether systemd will not start the supervisor again by itself. A killed one is started again, and finds its pod.
@@ -99,8 +112,8 @@ struct Shell {
     eye: Eye,
     copies: Copies,
     events: Events,
-    /// Deaths that were heard of before a look.
-    deaths: VecDeque<Event>,
+    /// What counts although it was heard of before a look.
+    facts: VecDeque<Event>,
     /// When the last look began: what happened before was seen.
     look_began: SystemTime,
     terminate: Signal,
@@ -121,7 +134,7 @@ impl Shell {
             copies: Copies::default(),
             podman,
             events,
-            deaths: VecDeque::new(),
+            facts: VecDeque::new(),
             look_began: SystemTime::UNIX_EPOCH,
             terminate: signal(SignalKind::terminate())?,
             beat,
@@ -135,8 +148,8 @@ impl Shell {
         if std::mem::take(&mut self.terminated) {
             return Event::Terminated;
         }
-        if let Some(died) = self.deaths.pop_front() {
-            return died;
+        if let Some(fact) = self.facts.pop_front() {
+            return fact;
         }
         loop {
             let wake = async {
@@ -159,14 +172,14 @@ impl Shell {
         }
     }
 
-    /// A look begins: it sees whatever was heard of up to now. Deaths are counted all the same.
+    /// A look begins: it sees whatever was heard of up to now. Deaths and probes count all the same.
     fn begin_look(&mut self) {
         self.look_began = SystemTime::now();
         while let Some(change) = self.events.waiting() {
             if let Change::Event(event) = change
-                && let died @ Event::Died { .. } = hint(event)
+                && is_fact(&event)
             {
-                self.deaths.push_back(died);
+                self.facts.push_back(hint(event));
             }
         }
     }
@@ -225,22 +238,34 @@ impl Shell {
 /// Whether a look that began then has seen what an event is a hint of. After the clock was set back this is wrong until the
 /// next look, which comes without any event too.
 fn is_seen(event: &podman::Event, look_began: SystemTime) -> bool {
-    !is_death(event) && event.at.is_some_and(|at| at < look_began)
+    !is_fact(event) && event.at.is_some_and(|at| at < look_began)
+}
+
+fn is_fact(event: &podman::Event) -> bool {
+    is_death(event) || event.action == PROBED
 }
 
 fn is_death(event: &podman::Event) -> bool {
     event.action == "died" || event.action == "die"
 }
 
+/// What Podman calls that a probe has run.
+const PROBED: &str = "health_status";
+
 fn hint(event: podman::Event) -> Event {
     let code = event
         .attributes
         .get("containerExitCode")
         .and_then(|code| code.parse().ok());
-    match (is_death(&event), code, event.attributes.get("name")) {
-        (true, Some(code), Some(name)) => Event::Died {
+    match (event.action.as_str(), code, event.attributes.get("name")) {
+        ("died" | "die", Some(code), Some(name)) => Event::Died {
             container: name.clone(),
             code,
+        },
+        (PROBED, _, Some(name)) => Event::Probed {
+            container: name.clone(),
+            healthy: event.health != "unhealthy",
+            id: event.container,
         },
         _ => Event::Hint,
     }
@@ -279,8 +304,21 @@ async fn carry_out(
         }
         Effect::Start { container } => match podman.start(&container).await {
             Ok(()) => Some(Event::Hint),
-            Err(error) => Some(Event::Failed(classify(&error))),
+            Err(error) => Some(Event::NotStarted {
+                id: container,
+                failure: classify(&error),
+            }),
         },
+        Effect::Hold { .. }
+        | Effect::Release { .. }
+        | Effect::Rest
+        | Effect::Probing { .. }
+        | Effect::EndProbe { .. }
+        | Effect::TellProbe { .. } => acts::act(podman, &settings.workload, effect).await,
+        Effect::Keep(ledger) => {
+            memory::keep(settings, &ledger);
+            None
+        }
         Effect::Repair => Some(Event::Repaired(repair::repair(&settings.run).await)),
         Effect::Attach(conmons) => {
             let unit = render::unit_name(&settings.workload);
@@ -291,8 +329,9 @@ async fn carry_out(
             Some(Event::Attached(attached))
         }
         Effect::Down => {
-            if let Err(error) = end(eye, settings).await {
-                tracing::error!(%error, "the pod was not taken down");
+            match end(eye, settings).await {
+                Ok(()) => memory::forget(settings),
+                Err(error) => tracing::error!(%error, "the pod was not taken down"),
             }
             None
         }
@@ -301,7 +340,7 @@ async fn carry_out(
             None
         }
         Effect::Say(status) => {
-            if matches!(status, Status::Failed { .. }) {
+            if matches!(status, Status::Failed { .. } | Status::Ended { .. }) {
                 // What a container said before it was given up is what its administrator looks for.
                 copies
                     .finish(&render::unit_name(&settings.workload), &eye.sources())
@@ -451,7 +490,8 @@ fn live(extend_start: bool) {
 fn say(status: &Status) {
     let line = health::format(status);
     match status {
-        Status::Failed { .. } => tracing::error!("{line}"),
+        Status::Failed { .. } | Status::Ended { .. } => tracing::error!("{line}"),
+        Status::Running { trouble, .. } if !trouble.is_empty() => tracing::warn!("{line}"),
         Status::Waiting { .. } => tracing::warn!("{line}"),
         Status::Running { .. }
         | Status::Completed { .. }
@@ -484,6 +524,7 @@ mod tests {
         let event = |action: &str, at| podman::Event {
             action: action.to_owned(),
             container: "c".to_owned(),
+            health: "unhealthy".to_owned(),
             attributes: [("name", "web-app"), ("containerExitCode", "3")]
                 .map(|(key, value)| (key.to_owned(), value.to_owned()))
                 .into(),
@@ -496,6 +537,7 @@ mod tests {
             ("start", Some(look), false),
             ("start", None, false),
             ("died", Some(before), false),
+            ("health_status", Some(before), false),
         ] {
             assert_eq!(is_seen(&event(action, at), look), seen, "{action} {at:?}");
         }
@@ -504,6 +546,12 @@ mod tests {
             code: 3,
         };
         assert_eq!(hint(event("died", None)), died);
+        let probed = Event::Probed {
+            id: "c".to_owned(),
+            container: "web-app".to_owned(),
+            healthy: false,
+        };
+        assert_eq!(hint(event("health_status", None)), probed);
     }
 
     #[test]

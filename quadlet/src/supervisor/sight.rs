@@ -1,12 +1,13 @@
 //! Looks at one workload on this host: its Quadlet on disk and its pod in Podman. Does I/O, decides nothing.
 
 use std::path::PathBuf;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::{Persisted, SeenPod, Sight};
 use crate::early::Source;
-use crate::health::{Container, Restart, Role, Run};
+use crate::health::{Container, Role, Run};
 use crate::podman::{Details, Pod, Podman, PodmanError, service_container};
-use crate::render;
+use crate::render::{self, Rules};
 
 /// Looks, and remembers what cannot change while the pod lives.
 #[derive(Debug)]
@@ -77,9 +78,11 @@ impl Eye {
                 None
             }
         };
+        let clock = SystemTime::now().duration_since(UNIX_EPOCH);
         Ok(Sight {
             persisted: persisted.map(|(persisted, _)| persisted),
             pod,
+            clock: clock.unwrap_or_default(),
         })
     }
 
@@ -119,9 +122,21 @@ impl Eye {
         if !conmons.is_empty() {
             conmons.extend(self.service_conmon(&pod, yaml).await?);
         }
-        let mut restarts = details.iter();
-        let restart = restarts.find(|details| is_member(&details.container));
-        let restart = restart.map_or(Restart::Always, |details| details.restart);
+        let members = || {
+            let all = details.iter();
+            all.filter(|details| is_member(&details.container))
+        };
+        let Rules {
+            restart,
+            failures_max,
+        } = yaml.map(render::rules).unwrap_or_default();
+        let held = members().filter(|details| details.restart != restart);
+        let held = held.map(|details| details.container.id.clone()).collect();
+        let image = members().next().map(|details| details.image.clone());
+        let schedules = members().filter(|details| details.container.run == Run::Running);
+        let schedules = schedules
+            .filter_map(|details| Some((details.container.id.clone(), details.schedule?)))
+            .collect();
         let has_init = yaml.is_some_and(|yaml| contains(yaml, b"\"initContainers\""));
         let wanted = yaml.map(render::member_names).unwrap_or_default();
         let is_there = |name: &String| pod.containers.iter().any(|one| one.name == *name);
@@ -131,9 +146,14 @@ impl Eye {
             _ => None,
         };
         Ok(SeenPod {
+            id: pod.id,
             labels,
             containers: pod.containers,
             restart,
+            held,
+            failures_max,
+            image: image.unwrap_or_default(),
+            schedules,
             has_init,
             missing,
             conmons,

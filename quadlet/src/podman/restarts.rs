@@ -1,0 +1,260 @@
+//! Podman's part in restarts: who restarts a container, what keeps a pod while all its containers are down, and the probes that run.
+//!
+//! Seen on Podman 5.4 and 5.8: changing the restart policy of a running container takes effect at once and touches nothing else;
+//! an API start sets Podman's own count of restarts to 0; a pod with a container that was only created keeps its sandbox
+//! when the last running one ends. Podman 5.4 lets a probe run for ever.
+
+use serde::Deserialize;
+use serde_json::json;
+
+use super::wire::{self, Call, null_is_empty};
+use super::{DOWN_TIME_MAX, LOOK_TIME_MAX, Podman, PodmanError, absent_is_gone};
+use crate::health::{Restart, holder_name};
+
+/// A probe's run that has not ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Session {
+    /// Its id.
+    pub id: String,
+    /// Its first process, as the host counts.
+    pub pid: i32,
+}
+
+/// What the probes of a container do.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Probing {
+    /// The runs that have not ended.
+    pub sessions: Vec<Session>,
+    /// The exit code and the output of the last run that ended.
+    pub last: Option<(i32, String)>,
+}
+
+/// Of `GET /libpod/containers/NAME/json`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    #[serde(default, rename = "ExecIDs", deserialize_with = "null_is_empty")]
+    sessions: Vec<String>,
+    config: Config,
+    state: State,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config {
+    #[serde(default)]
+    healthcheck: Option<Check>,
+    #[serde(default)]
+    startup_health_check: Option<Check>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Check {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    test: Vec<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct State {
+    #[serde(default)]
+    health: Option<Health>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Health {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    log: Vec<Run>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Run {
+    #[serde(default)]
+    exit_code: i32,
+    #[serde(default)]
+    output: String,
+}
+
+/// Of `GET /libpod/exec/ID/json`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectedSession {
+    #[serde(default)]
+    running: bool,
+    #[serde(default)]
+    pid: i32,
+    process_config: Process,
+}
+
+#[derive(Deserialize)]
+struct Process {
+    #[serde(default)]
+    entrypoint: String,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    arguments: Vec<String>,
+}
+
+impl Check {
+    /// Whether this is how Podman runs the check. `CMD-SHELL` has a shell before the words.
+    fn is_run_by(&self, process: &Process) -> bool {
+        let words: Vec<&str> = [process.entrypoint.as_str()]
+            .into_iter()
+            .chain(process.arguments.iter().map(String::as_str))
+            .collect();
+        match self.test.split_first() {
+            Some((kind, line)) if kind == "CMD-SHELL" => {
+                words.first() == Some(&"sh")
+                    && words.last() == line.last().map(String::as_str).as_ref()
+            }
+            Some((kind, command)) if kind == "CMD" => words == *command,
+            _ => false,
+        }
+    }
+}
+
+impl Podman {
+    /// Sets what Podman does when a container ends. The container itself is not touched.
+    pub async fn set_restart(&self, container: &str, restart: Restart) -> Result<(), PodmanError> {
+        let policy = match restart {
+            Restart::Always => "always",
+            Restart::OnFailure => "on-failure",
+            Restart::Never => "no",
+        };
+        let path = format!(
+            "/libpod/containers/{}/update?restartPolicy={policy}",
+            wire::escape(container)
+        );
+        let call = Call::post(
+            format!("set the restart policy of container {container}"),
+            path,
+        );
+        self.wire
+            .empty(call.body(&json!({})).within(LOOK_TIME_MAX))
+            .await
+    }
+
+    /// Makes the container that keeps a pod's sandbox while its members are down. It is never started; if somebody starts it, it
+    /// idles. One that is there already is a success.
+    pub async fn make_holder(&self, pod: &str, image: &str) -> Result<(), PodmanError> {
+        let name = holder_name(pod);
+        let call = Call::post(
+            format!("make container {name}"),
+            "/libpod/containers/create".to_owned(),
+        );
+        let body = json!({
+            "name": name,
+            "image": image,
+            "pod": pod,
+            "init": true,
+            "entrypoint": ["/run/podman-init", "-P"],
+            "command": [],
+            "restart_policy": "no",
+        });
+        let made = self
+            .wire
+            .empty(call.body(&body).within(LOOK_TIME_MAX))
+            .await;
+        match made {
+            Err(PodmanError::Refused { message, .. }) if message.contains("already in use") => {
+                Ok(())
+            }
+            made => made,
+        }
+    }
+
+    /// Removes a pod's holder. None is a success.
+    pub async fn remove_holder(&self, pod: &str) -> Result<(), PodmanError> {
+        let name = holder_name(pod);
+        let path = format!("/libpod/containers/{}?force=true", wire::escape(&name));
+        let call = Call::delete(format!("remove container {name}"), path).within(LOOK_TIME_MAX);
+        absent_is_gone(self.wire.empty(call).await)
+    }
+
+    /// Stops a pod whose members have ended: what is left of it is the infra container.
+    pub async fn stop_pod(&self, pod: &str) -> Result<(), PodmanError> {
+        let path = format!("/libpod/pods/{}/stop", wire::escape(pod));
+        let call = Call::post(format!("stop pod {pod}"), path).within(DOWN_TIME_MAX);
+        match self.wire.empty(call).await {
+            // It is stopped already.
+            Err(PodmanError::Refused { status: 304, .. }) => Ok(()),
+            stopped => absent_is_gone(stopped),
+        }
+    }
+
+    /// What the probes of a container do. A run that a person began with the same command counts as a probe.
+    pub async fn probing(&self, container: &str) -> Result<Probing, PodmanError> {
+        let operation = format!("look at the probes of container {container}");
+        let path = format!("/libpod/containers/{}/json", wire::escape(container));
+        let call = Call::get(operation.clone(), path).within(LOOK_TIME_MAX);
+        let inspected: Inspected = self.wire.json(call).await?;
+        let Config {
+            healthcheck,
+            startup_health_check: startup,
+        } = inspected.config;
+        let checks: Vec<Check> = healthcheck.into_iter().chain(startup).collect();
+        let mut sessions = Vec::new();
+        for id in inspected.sessions {
+            let path = format!("/libpod/exec/{}/json", wire::escape(&id));
+            let call = Call::get(operation.clone(), path).within(LOOK_TIME_MAX);
+            let session: InspectedSession = match self.wire.json(call).await {
+                Ok(session) => session,
+                // It has just ended.
+                Err(PodmanError::Refused { .. }) => continue,
+                Err(error) => return Err(error),
+            };
+            let is_probe = checks
+                .iter()
+                .any(|check| check.is_run_by(&session.process_config));
+            if is_probe && session.running && session.pid > 0 {
+                sessions.push(Session {
+                    id,
+                    pid: session.pid,
+                });
+            }
+        }
+        let log = inspected
+            .state
+            .health
+            .map_or_else(Vec::new, |health| health.log);
+        let last = log.into_iter().last();
+        Ok(Probing {
+            sessions,
+            last: last.map(|run| (run.exit_code, run.output)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_probes_own_command_is_a_probe() {
+        let check =
+            |test: &str| serde_json::from_str::<Check>(&format!(r#"{{"Test":{test}}}"#)).unwrap();
+        let process = |text: &str| serde_json::from_str::<Process>(text).unwrap();
+        let shell = process(
+            r#"{"entrypoint":"sh","arguments":["-c","curl -f http://localhost:80/ || exit 1"]}"#,
+        );
+        let direct = process(r#"{"entrypoint":"/bin/busybox","arguments":["true"],"tty":false}"#);
+        let bare = process(r#"{"entrypoint":"/bin/busybox","arguments":null}"#);
+        for (test, process, expected) in [
+            (r#"["CMD","/bin/busybox","true"]"#, &direct, true),
+            (r#"["CMD","/bin/busybox"]"#, &bare, true),
+            (r#"["CMD","/bin/busybox"]"#, &direct, false),
+            (
+                r#"["CMD-SHELL","curl -f http://localhost:80/ || exit 1"]"#,
+                &shell,
+                true,
+            ),
+            (r#"["CMD-SHELL","nc -z localhost 80"]"#, &shell, false),
+            (r#"["NONE"]"#, &direct, false),
+            ("null", &direct, false),
+        ] {
+            assert_eq!(check(test).is_run_by(process), expected, "{test}");
+        }
+    }
+}

@@ -1,0 +1,130 @@
+//! Carries out what is decided about single containers and their probes. Shell: decides nothing. What fails is told, and is
+//! decided again at the next look.
+
+use std::fs;
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+use super::{Effect, Event};
+use crate::podman::{Podman, PodmanError, Probing, Session};
+
+/// Processes of one probe that are ended with it.
+const PROCESSES_MAX: usize = 1000;
+
+pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Option<Event> {
+    match effect {
+        Effect::Hold { container, image } => {
+            tell(hold(podman, workload, &container, &image).await);
+            None
+        }
+        Effect::Release {
+            container,
+            restart,
+            last,
+        } => {
+            let released = async {
+                podman.set_restart(&container, restart).await?;
+                match last {
+                    true => podman.remove_holder(workload).await,
+                    false => Ok(()),
+                }
+            };
+            tell(released.await);
+            None
+        }
+        Effect::Rest => {
+            let rested = async {
+                podman.stop_pod(workload).await?;
+                podman.remove_holder(workload).await
+            };
+            tell(rested.await);
+            None
+        }
+        Effect::Probing { container } => {
+            let Probing { sessions, .. } = probing(podman, &container).await;
+            Some(Event::Probing {
+                id: container,
+                sessions: sessions.into_iter().map(|session| session.id).collect(),
+            })
+        }
+        Effect::EndProbe {
+            container,
+            sessions,
+        } => {
+            let Probing { sessions: all, .. } = probing(podman, &container).await;
+            for Session { id, pid } in all {
+                if sessions.contains(&id) {
+                    tracing::warn!(
+                        container,
+                        "its probe runs for longer than it may, and is ended"
+                    );
+                    end_all(pid);
+                }
+            }
+            None
+        }
+        Effect::TellProbe { id, container } => {
+            let Probing { last, .. } = probing(podman, &id).await;
+            if let Some((code, output)) = last {
+                let output = output.trim();
+                tracing::warn!(container, code, output, "its probe has failed too often");
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
+/// The holder first: else a pod of one container is stopped when that ends in between.
+async fn hold(
+    podman: &Podman,
+    workload: &str,
+    container: &str,
+    image: &str,
+) -> Result<(), PodmanError> {
+    podman.make_holder(workload, image).await?;
+    podman
+        .set_restart(container, crate::health::Restart::Never)
+        .await
+}
+
+async fn probing(podman: &Podman, container: &str) -> Probing {
+    let probing = podman.probing(container).await;
+    probing.unwrap_or_else(|error| {
+        tracing::warn!(%error, "will retry");
+        Probing::default()
+    })
+}
+
+fn tell(outcome: Result<(), PodmanError>) {
+    if let Err(error) = outcome {
+        tracing::warn!(%error, "will retry");
+    }
+}
+
+/// Ends a process and all that it started: in the container nobody else would end those.
+fn end_all(pid: i32) {
+    let mut pids = vec![pid];
+    let mut at = 0;
+    while let Some(pid) = pids.get(at).copied()
+        && pids.len() < PROCESSES_MAX
+    {
+        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children"));
+        let children = children.unwrap_or_default();
+        pids.extend(
+            children
+                .split_whitespace()
+                .filter_map(|pid| pid.parse::<i32>().ok()),
+        );
+        at += 1;
+    }
+    for pid in pids {
+        // It may have just ended.
+        if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL)
+            && error != nix::errno::Errno::ESRCH
+        {
+            tracing::warn!(pid, %error, "a process of a probe was not ended");
+        }
+    }
+}

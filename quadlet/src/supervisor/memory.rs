@@ -1,0 +1,82 @@
+//! Keeps a workload's [`Ledger`] in a file below `/run/beemesh`, where it outlives the supervisor and not the boot. Shell: without the
+//! file, or with a damaged one, restarts are counted from Podman's own count on.
+
+use std::io::Read as _;
+use std::path::PathBuf;
+use std::{fs, io};
+
+use super::Ledger;
+use super::shell::Settings;
+
+/// A pod with five hundred containers has less.
+const BYTES_MAX: u64 = 256 << 10;
+
+fn file(settings: &Settings) -> PathBuf {
+    let Settings { run, workload, .. } = settings;
+    run.join(format!("restarts-{workload}.json"))
+}
+
+/// What the last supervisor kept.
+pub(super) fn recall(settings: &Settings) -> Ledger {
+    match read(settings) {
+        Ok(ledger) => ledger,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
+        Err(error) => {
+            tracing::warn!(%error, "the count of restarts begins anew");
+            Ledger::default()
+        }
+    }
+}
+
+fn read(settings: &Settings) -> io::Result<Ledger> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(file(settings))?;
+    file.take(BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+/// Keeps it; a reader sees the old one or the new one.
+pub(super) fn keep(settings: &Settings, ledger: &Ledger) {
+    let path = file(settings);
+    let new = path.with_extension("json.new");
+    let kept = serde_json::to_vec(ledger)
+        .map_err(io::Error::from)
+        .and_then(|bytes| fs::write(&new, bytes))
+        .and_then(|()| fs::rename(&new, &path));
+    if let Err(error) = kept {
+        tracing::warn!(%error, "a supervisor that is killed now forgets restarts");
+    }
+}
+
+/// The pod is gone.
+pub(super) fn forget(settings: &Settings) {
+    drop(fs::remove_file(file(settings)));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_kept_comes_back_and_damage_is_survived() {
+        let run = tempfile::tempdir().unwrap();
+        let settings = Settings {
+            workload: "web".into(),
+            socket: PathBuf::new(),
+            folder: PathBuf::new(),
+            run: run.path().to_owned(),
+        };
+        assert_eq!(recall(&settings), Ledger::default());
+        let ledger = Ledger {
+            pod: "p".into(),
+            over: true,
+            ..Ledger::default()
+        };
+        keep(&settings, &ledger);
+        assert_eq!(recall(&settings), ledger);
+        fs::write(file(&settings), "{").unwrap();
+        assert_eq!(recall(&settings), Ledger::default());
+        forget(&settings);
+        assert_eq!(fs::read_dir(run.path()).unwrap().count(), 0);
+    }
+}
