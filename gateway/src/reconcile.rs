@@ -17,7 +17,7 @@ use std::{
 };
 
 use beemesh_protocol::{ClusterId, HostId, ipc::UnitState, peer::WorkloadReport};
-use beemesh_quadlet::render::{Quadlet, read_quadlet};
+use beemesh_quadlet::render::{FORMAT, Quadlet, read_quadlet};
 use tokio::time::Instant;
 
 pub(crate) use work::{Step, Work, replacement, unnamed};
@@ -64,7 +64,7 @@ pub(crate) struct Plan {
     pub(crate) reports: Vec<WorkloadReport>,
     /// Workloads whose unit is no longer stopped by our own work.
     pub(crate) unmark: Vec<String>,
-    /// What the host should not have, in words for a person.
+    /// What the host should not have, or not as it is, in words for a person.
     pub(crate) strange: Vec<String>,
     /// When to look again, if nothing happens before.
     pub(crate) due: Option<Instant>,
@@ -191,6 +191,7 @@ impl Reconciler {
             .copied()
             .chain(seen.units.keys().map(String::as_str))
             .collect();
+        let mut old = Vec::new();
         for name in names {
             let unit = seen.units.get(name);
             let case = decide::Case {
@@ -226,7 +227,11 @@ impl Reconciler {
             }
             plan.reports.extend(tell::report(name, &case, memory));
             plan.strange.extend(tell::strange(name, &case.disk));
+            if case.wanted.is_some() && is_old(&case.disk, unit) {
+                old.push(name);
+            }
         }
+        plan.strange.extend(tell::old(&old));
         plan
     }
 
@@ -323,6 +328,12 @@ impl Failures {
         let doublings = 2_u32.saturating_pow(self.count.saturating_sub(1));
         self.last + min.saturating_mul(doublings).min(max)
     }
+}
+
+/// Whether an earlier release has rendered what lies on the disk in a way that is not as safe as today's.
+fn is_old(disk: &Disk, unit: Option<&UnitState>) -> bool {
+    let quadlet = unit.and_then(|unit| read_quadlet(&unit.kube));
+    matches!(disk, Disk::Ours(_)) && quadlet.is_some_and(|quadlet| quadlet.format < FORMAT)
 }
 
 /// What lies on the disk. A unit that was made before a recovery is this cluster's.

@@ -1,12 +1,13 @@
 //! One workload as one Quadlet-run pod on one host.
 //!
 //! [`manifest`] turns YAML into checked objects, `workload` makes a pod of one of them that shares nothing by
-//! accident with another workload, and [`render`] writes that pod as the two files of a Quadlet. [`health`] says what
-//! the pod's containers amount to. All four are pure. [`podman`] asks
+//! accident with another workload under names of [`belongings`], and [`render`] writes that pod as the two files of a
+//! Quadlet. [`health`] says what the pod's containers amount to. All five are pure. [`podman`] asks
 //! Podman, and [`supervisor`] is the program that a workload's unit runs.
 
 #[cfg(feature = "host")]
 pub mod adopt;
+pub mod belongings;
 #[cfg(feature = "host")]
 mod early;
 pub mod health;

@@ -8,6 +8,7 @@ mod documents;
 mod field;
 mod findings;
 mod ignored;
+mod mounts;
 pub(crate) mod names;
 pub use names::is_name;
 mod outline;

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
+    belongings::OURS,
     health::Restart,
     manifest::{names, workload_name},
     workload,
@@ -97,7 +98,15 @@ pub struct Quadlet {
     pub cluster: ClusterId,
     /// The file name of its YAML, beside the `.kube` file.
     pub yaml: String,
+    /// How it was rendered: 1 by release 0.2.0 and before, else [`FORMAT`].
+    pub format: u32,
 }
+
+/// How [`render`] renders. It grows when what a running workload has is not as safe as what its next revision gets.
+///
+/// 2: private volumes and secrets have names that nothing else can have, and files of ConfigMaps and Secrets do not mix
+/// with those of an image.
+pub const FORMAT: u32 = 2;
 
 /// Seconds in which a workload must start when systemd plays it: its images may have to be pulled first.
 const START_SECONDS: u32 = 900;
@@ -132,6 +141,7 @@ impl Quadlet {
             revision: revision.revision,
             index: revision.index,
             cluster: revision.cluster,
+            format: FORMAT,
         }
     }
 
@@ -143,6 +153,7 @@ impl Quadlet {
             index,
             cluster,
             yaml,
+            format,
         } = self;
         format!(
             "\
@@ -171,6 +182,7 @@ Workload={workload}
 Revision={revision}
 Index={index}
 Cluster={cluster}
+Format={format}
 "
         )
     }
@@ -202,6 +214,7 @@ pub fn read_quadlet(kube: &str) -> Option<Quadlet> {
         index: value("[X-Beemesh]", "Index")?.parse().ok()?,
         cluster: value("[X-Beemesh]", "Cluster")?.parse().ok()?,
         yaml: value("[Kube]", "Yaml")?.to_owned(),
+        format: value("[X-Beemesh]", "Format").map_or(Some(1), |format| format.parse().ok())?,
     };
     (is_workload && quadlet.yaml == yaml_file(workload, quadlet.index)).then_some(quadlet)
 }
@@ -389,8 +402,8 @@ fn images_of(documents: &[Value]) -> Vec<Image> {
     images.into_iter().collect()
 }
 
-/// The names of the Podman volumes and secrets that a YAML of [`render`] uses: what else begins with the workload's
-/// [`private_prefix`] is left over from another revision.
+/// The names of the Podman volumes and secrets that a YAML of [`render`] uses: what else
+/// [belongs to](crate::belongings::belongs_to) the workload is left over from another revision.
 #[must_use]
 pub fn volumes(yaml: &[u8]) -> BTreeSet<String> {
     let documents = documents(yaml);
@@ -410,7 +423,7 @@ pub fn volumes(yaml: &[u8]) -> BTreeSet<String> {
     named
         .chain(volumes)
         .filter_map(Value::as_str)
-        .filter(|name| name.starts_with("beemesh__"))
+        .filter(|name| name.starts_with(OURS))
         .map(str::to_owned)
         .collect()
 }
@@ -431,10 +444,4 @@ pub fn kube_file(workload: &str) -> String {
 #[must_use]
 pub fn yaml_file(workload: &str, index: u64) -> String {
     format!("beemesh-pod-{workload}.{index}.yaml")
-}
-
-/// What the Podman names of all volumes and secrets that belong to this workload alone begin with.
-#[must_use]
-pub fn private_prefix(workload: &str) -> String {
-    format!("beemesh__{workload}__")
 }

@@ -6,29 +6,30 @@
 //! Podman has no namespaces: a ConfigMap, a Secret, a claim and an `emptyDir` are volumes of the host, named like the
 //! object or, for an `emptyDir`, like the volume in the pod. Two workloads with an `emptyDir` called `cache` would share
 //! its files. So each gets a name that no other workload has, and a ConfigMap or Secret one that holds its content's
-//! hash, because Podman leaves the files of removed keys in a volume that it finds. Every kind becomes a Pod, because
-//! Podman names a Deployment's pod otherwise and cannot play a DaemonSet or Job as a unit.
+//! hash ([`crate::belongings`]), because Podman leaves the files of removed keys in a volume that it finds. Every kind
+//! becomes a Pod, because Podman names a Deployment's pod otherwise and cannot play a DaemonSet or Job as a unit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use beemesh_protocol::state::{Kind, Object};
+use beemesh_protocol::state::{Kind, Object, WORKLOAD_BYTES_MAX};
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment},
         batch::v1::Job,
         core::v1::{
-            Container, EmptyDirVolumeSource, EnvVar, Pod, PodSpec, PodTemplateSpec, Volume,
+            Container, EmptyDirVolumeSource, EnvVar, KeyToPath, Pod, PodSpec, PodTemplateSpec,
+            Volume, VolumeMount,
         },
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
-use sha2::{Digest, Sha256};
 
 use crate::{
+    belongings::{self, Content},
     manifest::{kind_name, names, workload_name},
-    render::{RenderError, Revision, private_prefix, unit_name},
+    render::{RenderError, Revision, unit_name},
 };
 
 /// The longest host name that Linux takes.
@@ -41,6 +42,9 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
         return Err(malformed(object, "its name is not a Kubernetes name"));
     }
     let workload = workload_name(&object.namespace, &object.name);
+    if workload.len() > WORKLOAD_BYTES_MAX {
+        return Err(malformed(object, "its name is too long"));
+    }
     let (mut metadata, mut spec) = pod(object)?;
     let mut uses = Uses {
         revision,
@@ -183,7 +187,7 @@ impl Uses<'_> {
                 shown.insert(volume.name.clone());
             }
             if volume.empty_dir.is_some() {
-                let name = format!("{}e__{}", private_prefix(self.workload), volume.name);
+                let name = belongings::empty_dir(self.workload, &volume.name);
                 empty.insert(std::mem::replace(&mut volume.name, name.clone()), name);
             }
         }
@@ -192,10 +196,8 @@ impl Uses<'_> {
                 if let Some(name) = empty.get(&mount.name) {
                     mount.name.clone_from(name);
                 }
-                // As in Kubernetes. Podman writes the files again with each play, as root and, before 5.6.1, through
-                // whatever symbolic link it finds in their place (CVE-2025-9566): nobody may put one there.
                 if shown.contains(&mount.name) {
-                    mount.read_only = Some(true);
+                    show(mount);
                 }
             }
             self.environment(container)?;
@@ -207,7 +209,7 @@ impl Uses<'_> {
     fn volume(&mut self, volume: &mut Volume) -> Result<(), RenderError> {
         if let Some(source) = &mut volume.config_map {
             let optional = source.optional == Some(true);
-            let view = view(&source.items, source.default_mode);
+            let view = View::of(&source.items, source.default_mode, optional);
             match self.private(Kind::ConfigMap, &source.name, optional, view)? {
                 Some(name) => source.name = name,
                 None => volume.config_map = None,
@@ -215,7 +217,7 @@ impl Uses<'_> {
         }
         if let Some(source) = &mut volume.secret {
             let optional = source.optional == Some(true);
-            let view = view(&source.items, source.default_mode);
+            let view = View::of(&source.items, source.default_mode, optional);
             let name = source.secret_name.as_deref().unwrap_or_default();
             match self.private(Kind::Secret, name, optional, view)? {
                 Some(name) => source.secret_name = Some(name),
@@ -318,7 +320,7 @@ impl Uses<'_> {
         kind: Kind,
         name: &str,
         optional: bool,
-        view: Option<String>,
+        view: Option<View>,
     ) -> Result<Option<String>, RenderError> {
         let Some(used) = self.find(kind, name) else {
             return match optional {
@@ -329,23 +331,22 @@ impl Uses<'_> {
                 }),
             };
         };
-        let letter = match kind {
-            Kind::Secret => 's',
-            _ => 'c',
+        let content = Content {
+            letter: match kind {
+                Kind::Secret => 's',
+                _ => 'c',
+            },
+            name,
+            body: &used.body,
         };
-        let view = view.map_or_else(String::new, |view| format!("__{view}"));
-        let hash = hex(&used.hash[..6]);
-        let private = format!(
-            "{}{letter}__{name}__{hash}{view}",
-            private_prefix(self.workload)
-        );
+        let private = content.private_name(self.workload, &view);
         self.documents.insert(private.clone(), used);
         Ok(Some(private))
     }
 
     /// The name of a claim's volume, which all workloads of its namespace share.
     fn claim(&mut self, name: &str) -> String {
-        let volume = format!("beemesh__pvc__{}__{name}", self.revision.object.namespace);
+        let volume = belongings::claim(&self.revision.object.namespace, name);
         if let Some(used) = self.find(Kind::PersistentVolumeClaim, name) {
             self.documents.insert(volume.clone(), used);
         }
@@ -362,16 +363,38 @@ impl<'a> Uses<'a> {
 }
 
 /// Tells apart the volumes that show one ConfigMap or Secret in different ways: Podman would write both into one.
-fn view(items: &Option<impl Serialize>, mode: Option<i32>) -> Option<String> {
-    if items.is_none() && mode.is_none() {
-        return None;
-    }
-    let shown = serde_json::to_vec(&(items, mode)).unwrap_or_default();
-    Some(hex(&Sha256::digest(shown)[..4]))
+#[derive(Serialize)]
+struct View {
+    items: Option<Vec<KeyToPath>>,
+    mode: Option<i32>,
+    optional: bool,
 }
 
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+impl View {
+    /// `None` for all keys as they are.
+    fn of(items: &Option<Vec<KeyToPath>>, mode: Option<i32>, optional: bool) -> Option<Self> {
+        (items.is_some() || mode.is_some()).then(|| Self {
+            items: items.clone(),
+            mode,
+            optional,
+        })
+    }
+}
+
+/// Mounts what a ConfigMap or Secret shows: to be read only, as in Kubernetes, and without the files that the image has
+/// there. Podman writes the files again with each play, as root and, before 5.6.1, through whatever symbolic link it finds
+/// in their place (CVE-2025-9566): neither a container nor an image may put one there. `kube play` takes options behind
+/// the path.
+fn show(mount: &mut VolumeMount) {
+    mount.read_only = Some(true);
+    let (path, options) = match mount.mount_path.split_once(':') {
+        Some((path, options)) => (path, options),
+        None => (mount.mount_path.as_str(), ""),
+    };
+    let ours = ["", "ro", "rw", "copy", "nocopy"];
+    let options = options.split(',').filter(|option| !ours.contains(option));
+    let options: Vec<&str> = options.chain(["nocopy"]).collect();
+    mount.mount_path = format!("{path}:{}", options.join(","));
 }
 
 /// An object that a workload uses, under the name that it has there.

@@ -109,6 +109,27 @@ fn each_fault_is_told_with_its_place() {
             &["1:8 spec.containers[1].image: `a b` is not an image reference: use [REGISTRY/]PATH[:TAG] with a path of lower-case letters, digits, `-`, `_` and `.`"],
         ),
         (
+            "images that Podman would take from the host",
+            pod("", "  - {name: b, image: 'dir:x'}\n  - {name: c, image: 'tarball:y'}\n  - {name: d, image: 'dir:5000/x'}\n"),
+            &[
+                "1:8 spec.containers[1].image: `dir:x` is not an image reference: Podman would not ask a registry for it, but look for it on the host, because of the word before the first `:`. Name the registry in full: REGISTRY.DOMAIN/PATH:TAG",
+                "1:9 spec.containers[2].image: `tarball:y` is not an image reference: Podman would not ask a registry for it, but look for it on the host, because of the word before the first `:`. Name the registry in full: REGISTRY.DOMAIN/PATH:TAG",
+                "1:10 spec.containers[3].image: `dir:5000/x` is not an image reference: Podman would not ask a registry for it, but look for it on the host, because of the word before the first `:`. Name the registry in full: REGISTRY.DOMAIN/PATH:TAG",
+            ],
+        ),
+        (
+            "options of mounts",
+            pod(
+                ", volumeMounts: [{name: v, mountPath: '/a:ro:rw'}, {name: v, mountPath: '/b:rw'}, {name: s, mountPath: '/c:ro,copy'}]",
+                "  volumes:\n  - {name: v, configMap: {name: c}}\n  - {name: s, secret: {secretName: s}}\n",
+            ),
+            &[
+                "1:7 spec.containers[0].volumeMounts[0].mountPath: has more than one `:`: use PATH, or PATH:OPTION,OPTION for Podman's options of a mount",
+                "1:7 spec.containers[0].volumeMounts[1].mountPath: `rw` is not for files of a ConfigMap or Secret: they are read-only and hide what the image has there",
+                "1:7 spec.containers[0].volumeMounts[2].mountPath: `copy` is not for files of a ConfigMap or Secret: they are read-only and hide what the image has there",
+            ],
+        ),
+        (
             "two containers of a name, a volume that is not there",
             pod("", "  - {name: app, image: quay.io/a:1, volumeMounts: [{name: v, mountPath: x}]}\n"),
             &[

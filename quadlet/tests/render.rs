@@ -7,10 +7,11 @@ use beemesh_protocol::{
     state::{Kind, Object},
 };
 use beemesh_quadlet::{
+    belongings::{belongs_to, private_prefix},
     manifest::{self, is_workload, workload_name},
     render::{
         self, Image, Pull, Quadlet, RenderError, Rendered, Revision, container_names, images,
-        init_containers, member_names, private_prefix, read_quadlet, render, volumes,
+        init_containers, member_names, read_quadlet, render, volumes,
     },
 };
 use proptest::prelude::*;
@@ -89,12 +90,20 @@ fn a_quadlet_says_what_it_runs() {
         index: 17,
         cluster: CLUSTER,
         yaml: "beemesh-pod-shop_everything.17.yaml".to_owned(),
+        format: 2,
     };
-    assert_eq!(read_quadlet(&rendered.kube), Some(expected));
+    assert_eq!(read_quadlet(&rendered.kube), Some(expected.clone()));
+    let before = Quadlet {
+        format: 1,
+        ..expected
+    };
+    let kube = rendered.kube.replace("Format=2\n", "");
+    assert_eq!(read_quadlet(&kube), Some(before), "as 0.2.0 wrote it");
     for (from, to) in [
         ("Workload=shop_everything", "Workload=../everything"),
         ("Yaml=beemesh", "Yaml=/etc/beemesh"),
         ("Index=17", "Index=18"),
+        ("Format=2", "Format=two"),
         ("[X-Beemesh]", "[X-Other]"),
     ] {
         assert_eq!(read_quadlet(&rendered.kube.replace(from, to)), None, "{to}");
@@ -120,7 +129,7 @@ fn a_quadlet_says_what_it_runs() {
     let names = volumes(&rendered.yaml);
     let private = names
         .iter()
-        .filter(|name| name.starts_with("beemesh__shop_everything__"));
+        .filter(|name| belongs_to(name, "shop_everything"));
     assert_eq!(private.count(), names.len() - 1, "{names:?}");
     assert!(names.contains("beemesh__pvc__shop__data"), "{names:?}");
 }
@@ -132,7 +141,8 @@ fn a_changed_config_map_changes_the_name_of_its_volume_and_no_other() {
     let names = |yaml: &str| volumes(&rendered(&parse(yaml), 1, 9).unwrap().yaml);
     let (before, after) = (names(before), names(&after));
     let gone: Vec<&String> = before.difference(&after).collect();
-    let is_config = |name: &&String| name.starts_with("beemesh__shop_everything__c__settings__");
+    let is_config =
+        |name: &&String| name.starts_with("beemesh__OWN__shop_everything__c__settings__");
     assert_eq!(
         gone.iter().copied().filter(is_config).count(),
         gone.len(),

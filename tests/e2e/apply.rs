@@ -220,7 +220,7 @@ fn update_keeps_the_unit_active(cluster: &Cluster) {
         );
         wait_for("nothing left of the old revision", secs(10), || {
             let count = |line: &str| host.sh(line).out.trim().to_owned();
-            let volumes = count("podman volume ls -q | grep -c '^beemesh__web1__c__'");
+            let volumes = count("podman volume ls -q | grep -c '^beemesh__OWN__web1__c__'");
             let files =
                 count("ls /etc/containers/systemd/beemesh | grep -c '^beemesh-pod-web1\\.'");
             let stale = host.unit(unit, "NeedDaemonReload");

@@ -16,7 +16,7 @@ fn manifest(name: &str, marker: &str) -> String {
 
 fn volumes(host: &Host, workload: &str) -> Vec<String> {
     let listed = host.run(&["podman", "volume", "ls", "-q"]).ok();
-    let prefix = format!("beemesh__{workload}__");
+    let prefix = format!("beemesh__OWN__{workload}__");
     let own = listed.lines().filter(|name| name.starts_with(&prefix));
     own.map(str::to_owned).collect()
 }
@@ -89,4 +89,54 @@ fn a_link_planted_in_a_volume_reaches_nothing_outside() {
     assert_eq!(others.len(), 2, "{others:?}");
     assert!(others.iter().all(|name| !after.contains(name)));
     assert_eq!(host.sh(&format!("cat {victim}")).ok(), "untouched\n");
+}
+
+/// A Pod of the image that [`a_link_planted_by_an_image_reaches_nothing_outside`] makes.
+fn planted(name: &str, volume: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata: {{name: cm}}\ndata: {{payload: written by root of the host}}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
+         - name: main\n    image: localhost/planted:1\n    command: [/bin/busybox, sleep, '600']\n    \
+         volumeMounts: [{{name: v, mountPath: /data}}]\n  volumes:\n  - {{name: v, {volume}}}\n"
+    )
+}
+
+/// Both `items` had one view in release 0.2.0, which kept 32 bits of its hash: the first revision shows no file, so that
+/// Podman before 5.6.1 copied what the image has there into the volume, and the second one was written through the link.
+#[test]
+fn a_link_planted_by_an_image_reaches_nothing_outside() {
+    let cluster = Cluster::formed("volumes-image", 1);
+    let host = cluster.host(1);
+    let victim = "/root/victim";
+    let line = format!(
+        "d=$(mktemp -d) && mkdir -p $d/bin $d/data && cp /bin/busybox $d/bin/ && ln -s {victim} $d/data/evil && \
+         tar -C $d -c . | podman import -q - localhost/planted:1"
+    );
+    let _ = host.sh(&line).ok();
+    let inside = || {
+        let listed = host.run(&[
+            "podman",
+            "exec",
+            "planted-main",
+            "/bin/busybox",
+            "ls",
+            "/data",
+        ]);
+        listed.ok().trim().to_owned()
+    };
+    for (revision, items, files) in [
+        (1, "[{key: absent35506, path: evil}]", ""),
+        (
+            2,
+            "[{key: payload, path: evil}, {key: absent9644, path: y}]",
+            "evil",
+        ),
+    ] {
+        let volume = format!("configMap: {{name: cm, optional: true, items: {items}}}");
+        let answer = host.apply(&planted("planted", &volume));
+        assert_eq!(answer["settled"], true, "{answer}");
+        cluster.running("planted", revision, &[host]);
+        assert_eq!(inside(), files, "revision {revision}");
+        assert_eq!(host.sh(&format!("ls {victim}")).out, "");
+    }
 }

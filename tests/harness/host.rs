@@ -254,8 +254,8 @@ impl Host {
         self.sh(&format!(
             "podman pod ps -q --filter label=beemesh.io/workload={workload}; \
              podman ps -aq --filter label=beemesh.io/workload={workload}; \
-             podman volume ls -q | grep '^beemesh__{workload}__'; \
-             podman secret ls --format '{{{{.Name}}}}' | grep '^beemesh__{workload}__'; \
+             podman volume ls -q | grep -E '^beemesh__(OWN__)?{workload}__'; \
+             podman secret ls --format '{{{{.Name}}}}' | grep -E '^beemesh__(OWN__)?{workload}__'; \
              ls /etc/containers/systemd/beemesh | grep '^beemesh-pod-{workload}\\.'; \
              systemctl list-units --all --plain --no-legend 'beemesh-pod-{workload}.service'"
         ))

@@ -16,9 +16,10 @@ use beemesh_protocol::{
     state::Object,
 };
 use beemesh_quadlet::{
+    belongings::{self, belongs_to},
     playing,
     podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
-    render::{self, Image, Pull, RenderError, Rendered, private_prefix, render, yaml_file},
+    render::{self, Image, Pull, RenderError, Rendered, render, yaml_file},
 };
 use futures::future::try_join_all;
 use tokio::{
@@ -361,9 +362,13 @@ impl Flight {
 
     /// Removes what belongs to the workload alone and is not named in `yaml`.
     async fn collect(&self, yaml: &[u8]) -> Result<(), StepError> {
-        let prefix = private_prefix(&self.workload);
-        let (volumes, secrets) =
-            tokio::try_join!(self.podman.volumes(&prefix), self.podman.secrets(&prefix))?;
+        let (mut volumes, mut secrets) = tokio::try_join!(
+            self.podman.volumes(belongings::OURS),
+            self.podman.secrets(belongings::OURS)
+        )?;
+        for names in [&mut volumes, &mut secrets] {
+            names.retain(|name| belongs_to(name, &self.workload));
+        }
         for volume in unnamed(volumes, yaml) {
             self.podman.remove_volume(&volume).await?;
         }

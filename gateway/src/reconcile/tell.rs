@@ -4,6 +4,8 @@
 //! workload, and why that failed. Words hold no time and no count of attempts, so that nothing is sent while nothing
 //! changes.
 
+use std::fmt::Write as _;
+
 use beemesh_protocol::{
     ipc::UnitState,
     peer::{Phase, WorkloadReport},
@@ -54,6 +56,25 @@ pub(super) fn strange(name: &str, disk: &Disk) -> Option<String> {
         )),
         Disk::Nothing | Disk::Ours(_) => None,
     }
+}
+
+/// Workloads that are named where an earlier release has rendered them.
+const OLD_SHOWN: usize = 8;
+
+/// Which workloads still run what an earlier release has rendered, and what that leaves open, in words.
+pub(super) fn old(workloads: &[&str]) -> Option<String> {
+    if workloads.is_empty() {
+        return None;
+    }
+    let mut names = workloads[..workloads.len().min(OLD_SHOWN)].join(", ");
+    if workloads.len() > OLD_SHOWN {
+        let _ = write!(names, " and {} more", workloads.len() - OLD_SHOWN);
+    }
+    Some(format!(
+        "written by Beemesh 0.2.0 or before: {names}; the names of their private volumes can be met by others, and on Podman \
+         before 5.6.1 an image can plant links in their ConfigMaps and Secrets, until their manifests are applied again \
+         with a change, such as a new annotation of the pod"
+    ))
 }
 
 fn by_unit(present: Revision, unit: &UnitState) -> WorkloadReport {

@@ -8,6 +8,7 @@ use beemesh_protocol::{
 use super::{decide::Case, *};
 use crate::state::State;
 
+mod old;
 mod removed;
 mod retry;
 mod stopped;
@@ -480,7 +481,7 @@ fn me() -> Host {
 /// The Quadlet of `web` as of log index 9.
 fn web_at_9() -> String {
     format!(
-        "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex=9\nCluster={CLUSTER}\n\n[Kube]\nYaml=beemesh-pod-web.9.yaml\n"
+        "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex=9\nCluster={CLUSTER}\nFormat=2\n\n[Kube]\nYaml=beemesh-pod-web.9.yaml\n"
     )
 }
 
@@ -558,7 +559,7 @@ fn a_workload_goes_its_way_from_apply_to_delete() {
 
     reconciler.reached("web", Step::Put);
     let kube = format!(
-        "[X-Beemesh]\nWorkload=web\nRevision=2\nIndex=10\nCluster={CLUSTER}\n\n[Kube]\nYaml=beemesh-pod-web.10.yaml\n"
+        "[X-Beemesh]\nWorkload=web\nRevision=2\nIndex=10\nCluster={CLUSTER}\nFormat=2\n\n[Kube]\nYaml=beemesh-pod-web.10.yaml\n"
     );
     let status = "1/1 healthy · rev 2 · 0 restarts";
     let running = UnitState {

@@ -60,8 +60,33 @@ impl ImageName<'_> {
     }
 }
 
+/// What Podman takes for the way to an image when it stands before the first `:`. Of all but `docker` what follows names
+/// files of the host, or another program's images. A registry of such a name is not reached either: of `dir:5000/x`
+/// Podman reads the folder `/5000/x`, whether it has an image of that name or not.
+const TRANSPORTS: &[&str] = &[
+    "atomic",
+    "containers-storage",
+    "dir",
+    "docker-archive",
+    "docker-daemon",
+    "oci",
+    "oci-archive",
+    "ostree",
+    "sif",
+    "tarball",
+];
+
 /// Takes an image reference apart: `[REGISTRY/]PATH[:TAG][@DIGEST]`.
 pub(crate) fn image(reference: &str) -> Result<ImageName<'_>, &'static str> {
+    if reference
+        .split_once(':')
+        .is_some_and(|(first, _)| TRANSPORTS.contains(&first))
+    {
+        return Err(
+            "Podman would not ask a registry for it, but look for it on the host, because of the word before \
+             the first `:`. Name the registry in full: REGISTRY.DOMAIN/PATH:TAG",
+        );
+    }
     let (named, digest) = match reference.split_once('@') {
         Some((named, digest)) => (named, Some(digest)),
         None => (reference, None),
@@ -158,6 +183,14 @@ mod tests {
             ("library/nginx:1.25", ok(Some("1.25"), None, false)),
             ("localhost/beemesh-demo:1", ok(Some("1"), None, true)),
             ("localhost:5000/a__b/c-d.e", ok(None, None, true)),
+            // Words that lead Podman elsewhere, in places where they do not.
+            ("localhost/dir:x", ok(Some("x"), None, true)),
+            ("dir.example:5000/x", ok(None, None, true)),
+            ("quay.io/oci/tarball:1", ok(Some("1"), None, true)),
+            ("dir", ok(None, None, false)),
+            ("dirs:1", ok(Some("1"), None, false)),
+            ("docker:24", ok(Some("24"), None, false)),
+            ("docker:5000/x", ok(None, None, true)),
             (&with_digest, ok(Some("1"), Some(digest.as_str()), true)),
         ] {
             assert_eq!(image(reference), expected, "{reference}");
@@ -175,6 +208,19 @@ mod tests {
             "-a",
             "quay.io:99999/a",
             "a..b",
+            "dir:x",
+            "dir:/etc",
+            "dir:5000/x",
+            "tarball:y",
+            "oci:a",
+            "oci:a:b",
+            "oci-archive:x.tar",
+            "docker-archive:x.tar",
+            "docker-daemon:a:1",
+            "containers-storage:a",
+            "sif:a",
+            "ostree:a",
+            "atomic:a",
         ] {
             assert!(image(wrong).is_err(), "{wrong:?}");
         }

@@ -12,6 +12,7 @@ use k8s_openapi::{
 use super::{
     field::{Field, cut},
     findings::Scope,
+    mounts,
     names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
 };
 
@@ -49,7 +50,7 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     for (list, index, one) in init.chain(main) {
         let at = at.key(list).index(index);
         named(&one.name, "container", &mut names, &at, scope);
-        container(one, &volumes, &at, scope);
+        container(one, spec, &at, scope);
         ports(one, &mut host_ports, &at, scope);
         match list {
             "initContainers" => init_only(one, &at, scope),
@@ -79,7 +80,7 @@ fn named<'a>(
     }
 }
 
-fn container(container: &Container, volumes: &BTreeSet<&str>, at: &Field, scope: &mut Scope<'_>) {
+fn container(container: &Container, spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     let reference = container.image.as_deref().unwrap_or_default();
     image(
         reference,
@@ -89,26 +90,7 @@ fn container(container: &Container, volumes: &BTreeSet<&str>, at: &Field, scope:
         scope,
     );
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let at = at.key("volumeMounts").index(index);
-        if !volumes.contains(mount.name.as_str()) {
-            let message = format!("no volume of this pod is named `{}`", cut(&mount.name));
-            scope.wrong(&at.key("name"), message);
-        }
-        if !mount.mount_path.starts_with('/') {
-            scope.wrong(&at.key("mountPath"), "is not an absolute path");
-        }
-        if mount.sub_path.as_deref().is_some_and(leaves_folder) {
-            scope.wrong(
-                &at.key("subPath"),
-                "leaves the volume: use a relative path without `..`",
-            );
-        }
-        if mount.sub_path_expr.is_some() {
-            scope.wrong(
-                &at.key("subPathExpr"),
-                "Podman does not expand it: use subPath",
-            );
-        }
+        mounts::check(mount, spec, &at.key("volumeMounts").index(index), scope);
     }
     for (index, var) in container.env.iter().flatten().enumerate() {
         let at = at.key("env").index(index);
@@ -445,8 +427,4 @@ fn files(items: Option<&[KeyToPath]>, mode: Option<i32>, at: &Field, scope: &mut
             );
         }
     }
-}
-
-fn leaves_folder(path: &str) -> bool {
-    path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..")
 }
