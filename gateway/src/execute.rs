@@ -3,6 +3,7 @@
 //! Shell: owns the reconciler's loop and the tasks, and decides nothing. Input: the replicated state, the agent's unit
 //! states. Output: calls to Podman and requests to the agent ([`flight`]), and this host's [`Standing`].
 
+mod ended;
 mod flight;
 mod stopped;
 
@@ -29,6 +30,8 @@ const PROGRESS_MAX: usize = 256;
 const PLAYS_MAX: usize = 8;
 /// Images that are pulled at one time.
 const PULLS_MAX: usize = 4;
+/// The pause after the end of a Job could not be written.
+const KEEP_PAUSE: Duration = Duration::from_secs(5);
 /// Nothing is due: look again after this long all the same.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
 
@@ -45,6 +48,8 @@ pub(crate) struct Settings {
     pub(crate) units: PathBuf,
     /// The folder of the sockets, for locks that the supervisors see.
     pub(crate) run: PathBuf,
+    /// The folder that says how attempts of Jobs ended.
+    pub(crate) ended: PathBuf,
     /// The replicated state.
     pub(crate) view: watch::Receiver<Arc<View>>,
     /// How consensus is doing: tells when the state has caught up after the start.
@@ -85,7 +90,7 @@ pub(crate) fn start(settings: Settings) -> watch::Receiver<Arc<Standing>> {
     let (standing, receiver) = watch::channel(Arc::default());
     let (progress, progress_from) = mpsc::channel(PROGRESS_MAX);
     let executor = Executor {
-        reconciler: Reconciler::after(stopped::marked(&settings.run)),
+        reconciler: Reconciler::after(stopped::marked(&settings.run), ended::kept(&settings.ended)),
         settings,
         works: JoinSet::new(),
         names: HashMap::new(),
@@ -179,8 +184,27 @@ impl Executor {
             reports,
             unmark,
             strange,
-            due,
+            record,
+            forget,
+            mut due,
         } = plan;
+        for workload in forget {
+            ended::forget(&self.settings.ended, &workload);
+        }
+        for (workload, end) in record {
+            // An end that is not kept is not reported: else it could be another one after a restart.
+            let again = match ended::keep(&self.settings.ended, &workload, &end) {
+                Ok(()) => {
+                    self.reconciler.recorded(&workload, end.index);
+                    Instant::now()
+                }
+                Err(error) => {
+                    tracing::warn!(workload, %error, "end of a job not kept, will retry");
+                    Instant::now() + KEEP_PAUSE
+                }
+            };
+            due = Some(due.map_or(again, |due| due.min(again)));
+        }
         for workload in unmark {
             stopped::unmark(&self.settings.run, &workload);
         }
@@ -213,6 +237,7 @@ impl Executor {
         let flight = Flight {
             workload: workload.clone(),
             work,
+            host: self.settings.host,
             view: Arc::clone(view),
             link: self.settings.link.clone(),
             podman: self.settings.podman.clone(),

@@ -119,6 +119,11 @@ impl Home {
         self.dir.join("raft")
     }
 
+    /// Where it is kept how attempts of Jobs ended.
+    pub(crate) fn ended(&self) -> PathBuf {
+        self.dir.join("ended")
+    }
+
     /// The host this folder belongs to, once it is known.
     pub(crate) fn host(&self) -> Result<Option<HostId>, HomeError> {
         let path = self.dir.join("host");

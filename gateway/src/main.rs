@@ -186,6 +186,7 @@ async fn open(
         podman: podman.clone(),
         units: config.quadlets.clone(),
         run: config.api.parent().map(Path::to_owned).unwrap_or_default(),
+        ended: home.ended(),
         view: node.state(),
         metrics: node.metrics(),
     });

@@ -2,12 +2,13 @@
 //!
 //! Pure: no I/O, no clock, no randomness; the caller passes `now`. Input: the replicated state ([`View`]), what systemd
 //! and the disk say ([`UnitState`]), and what became of earlier [`Work`]. Output: the work to begin, the reports, and
-//! when to look again. The rules are in [`decide`], the steps of each work in [`work`], the words in [`tell`].
+//! when to look again. The rules are in [`decide`] and, for Jobs, in [`job`], the steps of each work in [`work`], the words in [`tell`].
 //!
-//! A workload has at most one work under way. Of a restart of the gateway nothing is remembered but which units our own
-//! works have stopped: else what a work left half done shows in the units, and the next decision finishes it.
+//! A workload has at most one work under way. Over a restart of the gateway nothing is remembered but which units our own
+//! works have stopped, and how attempts of Jobs ended: else what a work left half done shows in the units, and the next decision finishes it.
 
 mod decide;
+mod job;
 mod tell;
 mod work;
 
@@ -20,9 +21,11 @@ use beemesh_protocol::{ClusterId, HostId, ipc::UnitState, peer::WorkloadReport};
 use beemesh_quadlet::render::{FORMAT, Quadlet, read_quadlet};
 use tokio::time::Instant;
 
+pub(crate) use job::End;
 pub(crate) use work::{Step, Work, replacement, unnamed};
 
 use crate::{place, raft::View, state::State};
+use job::Attempt;
 
 /// The pause after the first failure of a work; it doubles with each further one. What fails here is an image that
 /// cannot be pulled, a full disk, a Podman or an agent that is away: short enough that nobody waits for us after the
@@ -66,6 +69,10 @@ pub(crate) struct Plan {
     pub(crate) unmark: Vec<String>,
     /// What the host should not have, or not as it is, in words for a person.
     pub(crate) strange: Vec<String>,
+    /// How attempts of Jobs ended: to be kept before it is reported, as [`Reconciler::recorded`] learns.
+    pub(crate) record: Vec<(String, End)>,
+    /// Jobs of which nothing is left here.
+    pub(crate) forget: Vec<String>,
     /// When to look again, if nothing happens before.
     pub(crate) due: Option<Instant>,
 }
@@ -114,6 +121,12 @@ struct Memory {
     done: Option<(Work, Instant)>,
     /// Our own work has stopped the unit, and it was not seen up since.
     stopped: bool,
+    /// How the last attempt of a Job ended that has.
+    end: Option<End>,
+    /// The log index of the attempt whose work is known to be durable.
+    concluded: u64,
+    /// The log index of the attempt whose end is kept.
+    recorded: u64,
 }
 
 /// A work under way.
@@ -143,18 +156,18 @@ pub(crate) struct Reconciler {
 }
 
 impl Reconciler {
-    /// Goes on where another one ended that had stopped the units of these workloads.
-    pub(crate) fn after(stopped: BTreeSet<String>) -> Self {
-        let memory = |workload| {
-            let stopped = Memory {
-                stopped: true,
-                ..Memory::default()
-            };
-            (workload, stopped)
-        };
-        Self {
-            memory: stopped.into_iter().map(memory).collect(),
+    /// Goes on where another one ended that had stopped the units of these workloads, and had seen these ends.
+    pub(crate) fn after(stopped: BTreeSet<String>, ends: BTreeMap<String, End>) -> Self {
+        let mut memory: BTreeMap<String, Memory> = BTreeMap::new();
+        for workload in stopped {
+            memory.entry(workload).or_default().stopped = true;
         }
+        for (workload, end) in ends {
+            let memory = memory.entry(workload).or_default();
+            (memory.concluded, memory.recorded) = (end.index, end.index);
+            memory.end = Some(end);
+        }
+        Self { memory }
     }
 
     /// Looks at everything once. What the plan begins counts as under way from now on.
@@ -168,13 +181,20 @@ impl Reconciler {
             return plan;
         }
         let state = &seen.view.state;
-        let wanted: BTreeMap<&str, Revision> = state
+        let wanted: BTreeMap<&str, (Revision, Option<Attempt>)> = state
             .workloads()
             .filter_map(|workload| {
                 let place::Runs {
-                    revision, index, ..
+                    revision,
+                    index,
+                    ended,
                 } = place::runs(state, workload, seen.host)?;
-                Some((workload.name.as_str(), Revision { revision, index }))
+                let attempt = workload.job.map(|job| Attempt {
+                    over: ended,
+                    restarts: job.restarts,
+                });
+                let revision = Revision { revision, index };
+                Some((workload.name.as_str(), (revision, attempt)))
             })
             .collect();
         self.memory.retain(|name, memory| {
@@ -183,6 +203,9 @@ impl Reconciler {
                 || seen.units.contains_key(name);
             if !there && memory.stopped {
                 plan.unmark.push(name.clone());
+            }
+            if !there && memory.end.is_some() {
+                plan.forget.push(name.clone());
             }
             there
         });
@@ -194,15 +217,25 @@ impl Reconciler {
         let mut old = Vec::new();
         for name in names {
             let unit = seen.units.get(name);
+            let disk = disk(name, state, unit);
+            let (wanted, job) = wanted.get(name).copied().unzip();
+            let job = job.flatten();
             let case = decide::Case {
                 now: seen.now,
                 applied: seen.view.applied,
-                wanted: wanted.get(name).copied(),
-                disk: disk(name, &seen.view.state, unit),
+                wanted: match (&disk, job) {
+                    // Of no other attempt there will be anything here.
+                    (Disk::Ours(present), Some(Attempt { over: true, .. })) => Some(*present),
+                    _ => wanted,
+                },
+                job,
+                cluster: state.cluster(),
+                disk,
                 unit,
             };
             let memory = self.memory.entry(name.to_owned()).or_default();
             memory.look(&case);
+            memory.look_for_end(&case, state);
             if memory.runs_again(&case) {
                 plan.unmark.push(name.to_owned());
             }
@@ -225,9 +258,12 @@ impl Reconciler {
                 }
                 (None, None) => {}
             }
+            plan.record
+                .extend(memory.unrecorded().map(|end| (name.to_owned(), end)));
             plan.reports.extend(tell::report(name, &case, memory));
             plan.strange.extend(tell::strange(name, &case.disk));
-            if case.wanted.is_some() && is_old(&case.disk, unit) {
+            let is_over = memory.end.is_some();
+            if case.wanted.is_some() && !is_over && is_old(&case.disk, unit) {
                 old.push(name);
             }
         }
@@ -241,10 +277,20 @@ impl Reconciler {
         if let Some(flight) = &mut memory.flight {
             flight.step = step;
             memory.stopped |= step == Step::Stop;
-            if step.is_after_sync() && flight.work.syncs() {
+            if step.is_after_sync() && matches!(flight.work, Work::Conclude(_)) {
+                memory.concluded = flight.work.index();
+                memory.failures = None;
+            } else if step.is_after_sync() && flight.work.syncs() {
                 memory.settled = flight.work.index();
                 memory.failures = None;
             }
+        }
+    }
+
+    /// The end of an attempt of a Job is kept, and may be reported.
+    pub(crate) fn recorded(&mut self, workload: &str, index: u64) {
+        if let Some(memory) = self.memory.get_mut(workload) {
+            memory.recorded = index;
         }
     }
 
@@ -288,6 +334,28 @@ impl Memory {
             }
             _ => {}
         }
+    }
+
+    /// Takes note of how an attempt of a Job ended. What was noted for another cluster says nothing about this one.
+    fn look_for_end(&mut self, case: &decide::Case<'_>, state: &State) {
+        let of = |end: &End| state.cluster() == Some(end.cluster) || state.was(end.cluster);
+        if self.end.as_ref().is_some_and(|end| !of(end)) {
+            (self.end, self.concluded, self.recorded) = (None, 0, 0);
+        }
+        if let Some(end) = job::end(case, self) {
+            self.end = Some(end);
+        }
+    }
+
+    /// How the attempt of this log index ended, if it has.
+    fn ended(&self, index: u64) -> Option<&End> {
+        self.end.as_ref().filter(|end| end.index == index)
+    }
+
+    /// An end that is durable and not yet kept.
+    fn unrecorded(&self) -> Option<End> {
+        let new = |end: &&End| self.concluded == end.index && self.recorded != end.index;
+        self.end.as_ref().filter(new).cloned()
     }
 
     /// Whether what our own work has stopped is seen up for the first time since.

@@ -5,7 +5,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use beemesh_protocol::{ClusterId, state::Object};
+use beemesh_protocol::{
+    ClusterId,
+    state::{Kind, Object},
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -126,11 +129,17 @@ pub fn render(revision: &Revision<'_>) -> Result<Rendered, RenderError> {
         .unwrap_or(GRACE_SECONDS);
     let quadlet = Quadlet::of(revision);
     Ok(Rendered {
-        kube: quadlet.text(grace.max(0).saturating_add(STOP_SECONDS)),
+        kube: quadlet.text(
+            grace.max(0).saturating_add(STOP_SECONDS),
+            revision.object.kind == Kind::Job,
+        ),
         images: images_of(&documents),
         yaml: yaml_text(&documents).into_bytes(),
     })
 }
+
+/// Has every boot start a unit.
+const INSTALL: &str = "[Install]\nWantedBy=multi-user.target default.target\n\n";
 
 impl Quadlet {
     fn of(revision: &Revision<'_>) -> Self {
@@ -146,7 +155,7 @@ impl Quadlet {
     }
 
     /// Every value here is a number or a name of letters, digits, `-`, `_` and `.`: nothing that systemd would expand.
-    fn text(&self, stop_seconds: i64) -> String {
+    fn text(&self, stop_seconds: i64, is_job: bool) -> String {
         let Self {
             workload,
             revision,
@@ -155,6 +164,8 @@ impl Quadlet {
             yaml,
             format,
         } = self;
+        // A boot never starts a Job: what has run must not run again.
+        let install = if is_job { "" } else { INSTALL };
         format!(
             "\
 # Written by Beemesh, which replaces it with the next revision. It is a plain Quadlet: without Beemesh, Podman plays it.
@@ -174,10 +185,7 @@ TimeoutStartSec={START_SECONDS}
 # What the containers have to end, and {STOP_SECONDS} s for Podman.
 TimeoutStopSec={stop_seconds}
 
-[Install]
-WantedBy=multi-user.target default.target
-
-[X-Beemesh]
+{install}[X-Beemesh]
 Workload={workload}
 Revision={revision}
 Index={index}
@@ -186,6 +194,29 @@ Format={format}
 "
         )
     }
+}
+
+/// Whether every boot starts the unit of this `.kube` file.
+#[must_use]
+pub fn is_installed(kube: &str) -> bool {
+    kube.lines().any(|line| line.trim() == "[Install]")
+}
+
+/// The same `.kube` file for a unit that no boot starts.
+#[must_use]
+pub fn uninstalled(kube: &str) -> String {
+    let mut text = String::with_capacity(kube.len());
+    let mut skips = false;
+    for line in kube.lines() {
+        if line.starts_with('[') {
+            skips = line.trim() == "[Install]";
+        }
+        if !skips {
+            text.push_str(line);
+            text.push('\n');
+        }
+    }
+    text
 }
 
 /// Reads back what [`render`] wrote; `None` when the file is not such a one.

@@ -29,8 +29,11 @@ use serde_json::Value;
 use crate::{
     belongings::{self, Content},
     manifest::{kind_name, names, workload_name},
-    render::{RenderError, Revision, unit_name},
+    render::{BACKOFF_LIMIT, RenderError, Revision, unit_name},
 };
+
+/// What Kubernetes takes for a `backoffLimit` that is not given.
+const BACKOFF_LIMIT_DEFAULT: i32 = 6;
 
 /// The longest host name that Linux takes.
 const HOSTNAME_MAX: usize = 63;
@@ -107,7 +110,13 @@ fn pod(object: &Object) -> Result<(ObjectMeta, PodSpec), RenderError> {
         }
         Kind::Job => {
             let job: Job = from_body(object)?;
-            (job.metadata, job.spec.map(|spec| spec.template))
+            let spec = job.spec.unwrap_or_default();
+            let limit = spec.backoff_limit.unwrap_or(BACKOFF_LIMIT_DEFAULT);
+            let mut template = spec.template;
+            let metadata = template.metadata.get_or_insert_default();
+            let annotations = metadata.annotations.get_or_insert_default();
+            annotations.insert(BACKOFF_LIMIT.to_owned(), limit.max(0).to_string());
+            (job.metadata, Some(template))
         }
         Kind::ConfigMap | Kind::Secret | Kind::PersistentVolumeClaim => {
             return Err(malformed(object, "it is not a workload"));

@@ -228,7 +228,7 @@ impl Look<'_> {
         let Self { seen, workload } = self;
         let Some(host) = seat.host else {
             let reason = "the host that ran it is no member any more";
-            plan.changes.push(self.ended(seat, Err(reason)));
+            plan.changes.push(self.ended(seat, Err(reason), 0));
             return;
         };
         let report = seen.reports.get(&host).and_then(|report| {
@@ -242,7 +242,7 @@ impl Look<'_> {
                 _ if report.message.is_empty() => Err("its pod has failed"),
                 _ => Err(report.message.as_str()),
             };
-            plan.changes.push(self.ended(seat, ended));
+            plan.changes.push(self.ended(seat, ended, report.restarts));
         } else if seen.lost.contains(&host) && !own {
             // The host is to stop it when it is back.
             plan.changes
@@ -253,19 +253,21 @@ impl Look<'_> {
                 .get(&host)
                 .map_or("", |host| host.name.as_str());
             let reason = format!("{name}, which ran it, has been away for too long");
-            plan.changes.push(self.ended(seat, Err(&reason)));
+            plan.changes.push(self.ended(seat, Err(&reason), 0));
         }
     }
 
-    fn ended(&self, seat: &Assignment, ended: Result<(), &str>) -> Change {
+    fn ended(&self, seat: &Assignment, ended: Result<(), &str>, restarts: u32) -> Change {
         let limit = self.workload.job.map_or(0, |job| job.backoff_limit);
+        // Of restarts within the attempt each is a failure, too.
+        let failures = seat.failures.saturating_add(restarts);
         Change::EndJob {
             workload: self.workload.name.clone(),
             ordinal: seat.ordinal,
             index: seat.index,
             succeeded: ended.is_ok(),
             reason: short(ended.err().unwrap_or_default()),
-            again: ended.is_err() && seat.failures < limit,
+            again: ended.is_err() && failures < limit,
         }
     }
 

@@ -12,6 +12,7 @@ use std::{
 };
 
 use beemesh_protocol::{
+    HostId,
     ipc::{Request, UnitFiles},
     state::Object,
 };
@@ -19,7 +20,7 @@ use beemesh_quadlet::{
     belongings::{self, belongs_to},
     playing,
     podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
-    render::{self, Image, Pull, RenderError, Rendered, render, yaml_file},
+    render::{self, Image, Pull, RenderError, Rendered, kube_file, render, uninstalled, yaml_file},
 };
 use futures::future::try_join_all;
 use tokio::{
@@ -30,6 +31,7 @@ use tokio::{
 use super::{Progress, stopped};
 use crate::{
     link::{Link, LinkError},
+    place,
     raft::View,
     reconcile::{Ending, Step, Work, replacement, unnamed},
 };
@@ -48,6 +50,7 @@ pub(super) struct Bounds {
 pub(super) struct Flight {
     pub(super) workload: String,
     pub(super) work: Work,
+    pub(super) host: HostId,
     pub(super) view: Arc<View>,
     pub(super) link: Link,
     pub(super) podman: Podman,
@@ -158,9 +161,10 @@ impl Flight {
     async fn files(&self) -> Result<Files, StepError> {
         if let Work::Bring(index) | Work::Persist(index) = self.work {
             let state = &self.view.state;
-            let wanted = state
-                .workload(&self.workload)
-                .filter(|workload| workload.index == index);
+            let wanted = state.workload(&self.workload).filter(|workload| {
+                // Of a Job each attempt has an index of its own.
+                place::runs(state, workload, self.host).is_some_and(|runs| runs.index == index)
+            });
             let (workload, cluster) = wanted.zip(state.cluster()).ok_or(StepError::Unwanted)?;
             let uses = state.uses(&workload.object);
             let uses: Vec<&Object> = uses.iter().map(AsRef::as_ref).collect();
@@ -179,8 +183,12 @@ impl Flight {
             });
         }
         let yaml = self.read(self.work.index()).await?.unwrap_or_default();
+        let kube = match self.work {
+            Work::Disarm(_) => Some(self.disarmed().await?),
+            _ => None,
+        };
         Ok(Files {
-            kube: None,
+            kube,
             images: render::images(&yaml),
             yaml,
         })
@@ -192,6 +200,15 @@ impl Flight {
         match read(&path).await {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(StepError::Read { path, source }),
+        }
+    }
+
+    /// The `.kube` file that is there, for a unit that no boot starts.
+    async fn disarmed(&self) -> Result<String, StepError> {
+        let path = self.units.join(kube_file(&self.workload));
+        match read(&path).await {
+            Ok(bytes) => Ok(uninstalled(&String::from_utf8_lossy(&bytes))),
             Err(source) => Err(StepError::Read { path, source }),
         }
     }

@@ -2,11 +2,14 @@
 //!
 //! Pure: no I/O, no clock, no randomness.
 
-use beemesh_protocol::ipc::UnitState;
+use beemesh_protocol::{ClusterId, ipc::UnitState};
 use beemesh_quadlet::health::{self, Status};
 use tokio::time::Instant;
 
-use super::{Disk, Memory, NEWS_MAX, Revision, Work};
+use super::{
+    Disk, Memory, NEWS_MAX, Revision, Work,
+    job::{self, Attempt},
+};
 
 /// One workload at one moment.
 #[derive(Debug, Clone)]
@@ -16,6 +19,9 @@ pub(super) struct Case<'a> {
     pub(super) applied: u64,
     /// What this host should run.
     pub(super) wanted: Option<Revision>,
+    /// What is different about it, when it is a Job.
+    pub(super) job: Option<Attempt>,
+    pub(super) cluster: Option<ClusterId>,
     pub(super) disk: Disk,
     pub(super) unit: Option<&'a UnitState>,
 }
@@ -69,7 +75,10 @@ pub(super) fn doing(unit: Option<&UnitState>) -> Doing {
 /// Decides as if nothing were under way; the caller compares it with what is.
 pub(super) fn decide(case: &Case<'_>, memory: &Memory) -> Decision {
     let Some(work) = choose(case, memory) else {
-        return Decision::default();
+        return Decision {
+            work: None,
+            due: job::news_by(case, memory),
+        };
     };
     let unit_failed = matches!(work, Work::Start(_)) && doing(case.unit) == Doing::Failed;
     let failures = memory
@@ -102,6 +111,9 @@ fn choose(case: &Case<'_>, memory: &Memory) -> Option<Work> {
         Disk::Ours(present) => Some(present),
         Disk::Nothing => None,
     };
+    if let Some((attempt, wanted)) = case.job.zip(case.wanted) {
+        return job::choose(case, attempt, wanted, present, memory);
+    }
     match (case.wanted, present) {
         (None, None) => None,
         (None, Some(present)) => Some(Work::Remove(present.index)),
@@ -141,7 +153,7 @@ fn keep(wanted: Revision, case: &Case<'_>, memory: &Memory) -> Option<Work> {
 }
 
 /// What the unit does. What our own work has stopped, and then did not start again, is as good as never started.
-fn left(case: &Case<'_>, memory: &Memory) -> Doing {
+pub(super) fn left(case: &Case<'_>, memory: &Memory) -> Doing {
     match doing(case.unit) {
         Doing::Stopped if memory.stopped => Doing::Fresh,
         other => other,
@@ -149,6 +161,6 @@ fn left(case: &Case<'_>, memory: &Memory) -> Doing {
 }
 
 /// A unit that systemd restarts over and over is always changing, and a new revision is what could end that.
-fn stuck(case: &Case<'_>) -> bool {
+pub(super) fn stuck(case: &Case<'_>) -> bool {
     case.unit.is_some_and(|unit| unit.active == "activating")
 }

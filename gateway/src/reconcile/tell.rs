@@ -15,11 +15,14 @@ use beemesh_quadlet::{
     render::kube_file,
 };
 
-use super::{Disk, Failures, Flight, Memory, Revision, Step, Work, decide::Case};
+use super::{Disk, Failures, Flight, Memory, Revision, Step, Work, decide::Case, job};
 
 /// The report on a workload; `None` when there is nothing of it here.
 pub(super) fn report(name: &str, case: &Case<'_>, memory: &Memory) -> Option<WorkloadReport> {
     if case.wanted.is_none() && case.disk == Disk::Nothing && memory.flight.is_none() {
+        return None;
+    }
+    if case.job.is_some_and(|attempt| attempt.over) && case.disk == Disk::Nothing {
         return None;
     }
     let mut report = match (&case.disk, case.unit) {
@@ -39,7 +42,10 @@ pub(super) fn report(name: &str, case: &Case<'_>, memory: &Memory) -> Option<Wor
         }
         // What the host runs is newer than what we know: it is as it is.
         Disk::Ours(present) if present.index > case.applied => {}
-        Disk::Nothing | Disk::Ours(_) => lay_work_over(&mut report, case, memory),
+        Disk::Nothing | Disk::Ours(_) => {
+            lay_work_over(&mut report, case, memory);
+            job::lay_end_over(&mut report, case, memory);
+        }
     }
     Some(report)
 }
@@ -170,7 +176,7 @@ fn lay_work_over(report: &mut WorkloadReport, case: &Case<'_>, memory: &Memory) 
         (
             Some(_),
             Some(Flight {
-                work: Work::Persist(_),
+                work: Work::Persist(_) | Work::Disarm(_) | Work::Conclude(_),
                 ..
             }),
             _,

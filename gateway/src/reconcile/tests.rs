@@ -439,6 +439,8 @@ fn every_situation_has_one_decision_and_one_report() {
             now,
             applied: 20,
             wanted,
+            job: None,
+            cluster: None,
             disk,
             unit: unit.as_ref(),
         };

@@ -17,6 +17,10 @@ pub(crate) enum Work {
     Start(u64),
     /// All runs: make it durable and clean up.
     Settle(u64),
+    /// Take from a Quadlet of a Job that every boot starts it. Its pod is left as it is.
+    Disarm(u64),
+    /// The attempt of a Job has ended: make what it wrote durable before that is reported.
+    Conclude(u64),
     /// Leave nothing of the workload, whose last revision here is this one.
     Remove(u64),
 }
@@ -58,6 +62,8 @@ impl Work {
             | Self::Persist(index)
             | Self::Start(index)
             | Self::Settle(index)
+            | Self::Disarm(index)
+            | Self::Conclude(index)
             | Self::Remove(index) => index,
         }
     }
@@ -71,6 +77,8 @@ impl Work {
             Self::Persist(_) => &[Put, Tidy, Collect],
             Self::Start(_) => &[Pull, Start, Sync, Tidy, Collect],
             Self::Settle(_) => &[Sync, Tidy, Collect],
+            Self::Disarm(_) => &[Put],
+            Self::Conclude(_) => &[Sync, Tidy, Collect],
             Self::Remove(_) => &[Stop, Down, Clear, Forget],
         }
     }

@@ -36,6 +36,8 @@ pub(crate) struct Job {
     pub(crate) every_host: bool,
     /// So many attempts may fail before the Job has.
     pub(crate) backoff_limit: u32,
+    /// So many times containers are restarted within one attempt: none with `restartPolicy: Never`.
+    pub(crate) restarts: u32,
 }
 
 impl Job {
@@ -48,11 +50,15 @@ impl Job {
         let annotations = body.pointer("/metadata/annotations");
         let every_host = annotations.and_then(|all| all.get(EVERY_HOST));
         let limit = body.pointer("/spec/backoffLimit").and_then(Value::as_u64);
+        let limit = limit.map_or(BACKOFF_LIMIT, |limit| {
+            u32::try_from(limit).unwrap_or(u32::MAX)
+        });
+        let policy = body.pointer("/spec/template/spec/restartPolicy");
+        let in_place = policy.and_then(Value::as_str) == Some("OnFailure");
         Some(Self {
             every_host: every_host.and_then(Value::as_str) == Some("true"),
-            backoff_limit: limit.map_or(BACKOFF_LIMIT, |limit| {
-                u32::try_from(limit).unwrap_or(u32::MAX)
-            }),
+            backoff_limit: limit,
+            restarts: if in_place { limit } else { 0 },
         })
     }
 }

@@ -32,12 +32,11 @@ const DAEMON_SET: &[Ignored] = &[
 
 const JOB: &[Ignored] = &[
     ("activeDeadlineSeconds", "", None),
-    ("backoffLimit", "the pod's restartPolicy decides", Some("6")),
     ("backoffLimitPerIndex", "", None),
     ("completionMode", "", Some("NonIndexed")),
-    ("completions", "each host runs it once", Some("1")),
+    ("completions", "one host runs it once", Some("1")),
     ("maxFailedIndexes", "", None),
-    ("parallelism", "each host runs it once", Some("1")),
+    ("parallelism", "one host runs it once", Some("1")),
     ("podFailurePolicy", "", None),
     ("successPolicy", "", None),
     ("suspend", "it runs", Some("false")),

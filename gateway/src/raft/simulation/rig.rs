@@ -194,7 +194,7 @@ pub(super) async fn execute(
     caught_up(&mut view, &mut metrics).await;
     let mut units = rig.units.subscribe();
     let stopped = rig.stopped.lock().unwrap().clone();
-    let mut reconciler = Reconciler::after(stopped);
+    let mut reconciler = Reconciler::after(stopped, BTreeMap::new());
     let (tell, mut reached) = mpsc::channel(64);
     let mut works: JoinSet<(String, Ending)> = JoinSet::new();
     let mut cancels: BTreeMap<String, Arc<AtomicBool>> = BTreeMap::new();

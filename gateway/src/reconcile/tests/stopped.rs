@@ -41,7 +41,7 @@ fn a_removal_that_was_not_finished_does_not_keep_the_unit_stopped() {
     first.reached("web", Step::Stop);
     first.ended(now, "web", Ending::Failed("no Podman".into()));
     // What a gateway that starts then reads of the marks.
-    let second = Reconciler::after(BTreeSet::from(["web".to_owned()]));
+    let second = Reconciler::after(BTreeSet::from(["web".to_owned()]), BTreeMap::new());
     for mut reconciler in [first, second] {
         let stopped = of("inactive", "");
         let plan = look(&mut reconciler, &again, &stopped);
@@ -59,7 +59,7 @@ fn a_removal_that_was_not_finished_does_not_keep_the_unit_stopped() {
         assert_eq!(plan.unmark, [""; 0]);
     }
 
-    let mut gone = Reconciler::after(BTreeSet::from(["web".to_owned()]));
+    let mut gone = Reconciler::after(BTreeSet::from(["web".to_owned()]), BTreeMap::new());
     let plan = look(&mut gone, &empty, &BTreeMap::new());
     assert_eq!(plan.unmark, ["web"], "nothing is left of it");
 }

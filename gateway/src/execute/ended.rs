@@ -1,0 +1,99 @@
+//! How attempts of Jobs ended on this host, kept until nothing of the Job is left here.
+//!
+//! Shell: one file for each Job below the gateway's folder, durable when written: a host that says after a reboot that a Job
+//! was interrupted, and not that it has done its work, would have it run twice.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{self, Read as _, Write as _},
+    path::{Path, PathBuf},
+};
+
+use crate::reconcile::End;
+
+const SUFFIX: &str = ".json";
+/// A file holds one reason, of a line of a unit's status.
+const BYTES_MAX: u64 = 64 << 10;
+
+fn file(folder: &Path, workload: &str) -> PathBuf {
+    folder.join(format!("{workload}{SUFFIX}"))
+}
+
+/// When this returns, the end survives a power cut.
+pub(super) fn keep(folder: &Path, workload: &str, end: &End) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
+    let partial = folder.join(format!("{workload}.partial"));
+    let mut new = File::create(&partial)?;
+    new.write_all(&serde_json::to_vec(end)?)?;
+    new.sync_all()?;
+    fs::rename(&partial, file(folder, workload))?;
+    File::open(folder)?.sync_all()?;
+    // The folder itself may be new.
+    folder
+        .parent()
+        .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+}
+
+/// Nothing of the Job is left here.
+pub(super) fn forget(folder: &Path, workload: &str) {
+    match fs::remove_file(file(folder, workload)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(workload, %error, "end of a job not removed");
+        }
+        _ => {}
+    }
+}
+
+/// The ends that were kept. One that cannot be read is told, and counts as not known.
+pub(super) fn kept(folder: &Path) -> BTreeMap<String, End> {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+    let ends = names.filter_map(|name| {
+        let workload = name.strip_suffix(SUFFIX)?.to_owned();
+        match read(&folder.join(&name)) {
+            Ok(end) => Some((workload, end)),
+            Err(error) => {
+                tracing::warn!(workload, %error, "end of a job not read");
+                None
+            }
+        }
+    });
+    ends.collect()
+}
+
+fn read(path: &Path) -> io::Result<End> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(BYTES_MAX).read_to_end(&mut bytes)?;
+    Ok(serde_json::from_slice(&bytes)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use beemesh_protocol::ClusterId;
+
+    use super::*;
+
+    #[test]
+    fn ends_are_kept_until_they_are_forgotten() {
+        let home = tempfile::tempdir().unwrap();
+        let folder = home.path().join("ended");
+        assert_eq!(kept(&folder), BTreeMap::new());
+        let end = |index, succeeded| End {
+            cluster: ClusterId([7; 16]),
+            index,
+            succeeded,
+            restarts: 2,
+            reason: "container web-app ended with code 3".into(),
+        };
+        keep(&folder, "shop_import.a", &end(9, false)).unwrap();
+        keep(&folder, "shop_import.a", &end(12, true)).unwrap();
+        keep(&folder, "web", &end(10, false)).unwrap();
+        fs::write(folder.join("damaged.json"), b"{").unwrap();
+        fs::write(folder.join("web.partial"), b"{").unwrap();
+        forget(&folder, "web");
+        forget(&folder, "web");
+        let left = BTreeMap::from([("shop_import.a".to_owned(), end(12, true))]);
+        assert_eq!(kept(&folder), left);
+    }
+}

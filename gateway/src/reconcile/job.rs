@@ -1,0 +1,166 @@
+//! What is different about Jobs: an attempt is started at most once on a host, and how it ended is remembered.
+//!
+//! Pure: no I/O, no clock, no randomness. The log index of an attempt names it. Its Quadlet is written before its pod is
+//! played, and has no `[Install]` section: a Quadlet whose unit does not run, and of which no end is known, is an attempt that
+//! a reboot, a power cut or a crash has interrupted. Nothing starts it again here; the leader decides whether another attempt
+//! follows. An end is made durable before it is reported, and is reported again after each restart until it is in the state.
+
+use beemesh_protocol::{
+    ClusterId,
+    peer::{Phase, WorkloadReport},
+};
+use beemesh_quadlet::{
+    health::{self, Status},
+    render::is_installed,
+};
+use serde::{Deserialize, Serialize};
+use tokio::time::Instant;
+
+use super::{
+    Disk, Memory, NEWS_MAX, Revision, Work,
+    decide::{Case, Doing, doing, left, stuck},
+};
+
+/// What the state says about a Job on this host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Attempt {
+    /// It is over: nothing is started.
+    pub(super) over: bool,
+    /// Failures that its containers are restarted after within one attempt; 0 when they are not restarted.
+    pub(super) restarts: u32,
+}
+
+/// How an attempt ended here.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct End {
+    /// The cluster whose log index that is.
+    pub(crate) cluster: ClusterId,
+    /// The log index that names the attempt.
+    pub(crate) index: u64,
+    /// Whether it has done its work.
+    pub(crate) succeeded: bool,
+    /// Restarts of its containers, which count as failures.
+    pub(crate) restarts: u32,
+    /// Why not, in words for a person.
+    pub(crate) reason: String,
+}
+
+/// The work for a Job that this host should have.
+pub(super) fn choose(
+    case: &Case<'_>,
+    attempt: Attempt,
+    wanted: Revision,
+    present: Option<&Revision>,
+    memory: &Memory,
+) -> Option<Work> {
+    let Some(present) = present else {
+        return (!attempt.over).then_some(Work::Bring(wanted.index));
+    };
+    // Release 0.2.0 had every boot start it.
+    if case.unit.is_some_and(|unit| is_installed(&unit.kube)) {
+        return Some(Work::Disarm(present.index));
+    }
+    if memory.ended(present.index).is_some() && memory.concluded != present.index {
+        return Some(Work::Conclude(present.index));
+    }
+    if attempt.over {
+        return None;
+    }
+    let doing = left(case, memory);
+    if present.index != wanted.index {
+        let waits = doing == Doing::Changing && !stuck(case);
+        return (!waits).then_some(Work::Bring(wanted.index));
+    }
+    match doing {
+        Doing::Up(Some(Status::Running { revision, .. })) if revision == wanted.revision => {
+            (memory.settled != wanted.index).then_some(Work::Settle(wanted.index))
+        }
+        // The Quadlet was written while the pod of the revision before still ran.
+        Doing::Up(Some(Status::Running { .. } | Status::Updating { .. })) => {
+            Some(Work::Finish(wanted.index))
+        }
+        _ => None,
+    }
+}
+
+/// Until when a unit that looks down may have news that are on their way.
+pub(super) fn news_by(case: &Case<'_>, memory: &Memory) -> Option<Instant> {
+    let (_, at) = memory.done.filter(|_| case.job.is_some())?;
+    Some(at + NEWS_MAX).filter(|by| *by > case.now)
+}
+
+/// The end of the attempt that lies on the disk, when it has just come to be known.
+pub(super) fn end(case: &Case<'_>, memory: &Memory) -> Option<End> {
+    let (attempt, cluster) = case.job.zip(case.cluster)?;
+    let (Disk::Ours(present), None) = (&case.disk, &memory.flight) else {
+        return None;
+    };
+    let current = case
+        .wanted
+        .is_some_and(|wanted| wanted.index == present.index);
+    if !current || present.index > case.applied || memory.ended(present.index).is_some() {
+        return None;
+    }
+    let end = |succeeded, restarts, reason: String| End {
+        cluster,
+        index: present.index,
+        succeeded,
+        restarts,
+        reason,
+    };
+    let unit = case.unit?;
+    let status = health::parse(&unit.status);
+    let is_down = !attempt.over && news_by(case, memory).is_none();
+    match (doing(Some(unit)), status) {
+        (Doing::Completed, Some(Status::Completed { restarts, .. })) => {
+            Some(end(true, restarts, String::new()))
+        }
+        (Doing::Ended, Some(Status::Ended { reason })) => {
+            Some(end(false, attempt.restarts, reason))
+        }
+        (Doing::Failed, Some(Status::Failed { reason })) => Some(end(false, 0, reason)),
+        (Doing::Failed, _) => Some(end(false, 0, format!("its unit failed: {}", unit.result))),
+        (Doing::Stopped, _) if is_down && !memory.stopped => {
+            let reason = "stopped by the administrator of this host";
+            Some(end(false, 0, reason.to_owned()))
+        }
+        (Doing::Stopped | Doing::Fresh, _) if is_down => {
+            let failures = memory.failures.as_ref();
+            let failed = failures.filter(|failures| failures.index == present.index);
+            let reason = match failed.map(|failures| failures.message.as_str()) {
+                Some(message) if !message.is_empty() => message.to_owned(),
+                _ => "interrupted: the host was restarted, or its pod was taken down, before it was done"
+                    .to_owned(),
+            };
+            Some(end(false, 0, reason))
+        }
+        _ => None,
+    }
+}
+
+/// Puts what is known of an attempt's end in the place of what its unit says.
+pub(super) fn lay_end_over(report: &mut WorkloadReport, case: &Case<'_>, memory: &Memory) {
+    let (Some(_), Disk::Ours(present)) = (case.job, &case.disk) else {
+        return;
+    };
+    let current = case
+        .wanted
+        .is_some_and(|wanted| wanted.index == present.index);
+    let Some(end) = memory.ended(present.index).filter(|_| current) else {
+        return;
+    };
+    // While it is made durable and cleaned up.
+    if matches!(&memory.flight, Some(flight) if !matches!(flight.work, Work::Conclude(_) | Work::Disarm(_)))
+    {
+        return;
+    }
+    report.phase = if end.succeeded {
+        Phase::Succeeded
+    } else {
+        Phase::Failed
+    };
+    report.message.clone_from(&end.reason);
+    report.restarts = end.restarts;
+    report.ended = memory.recorded == present.index;
+}
