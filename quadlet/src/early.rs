@@ -27,8 +27,8 @@ use tokio::time::timeout;
 use self::export::{Entry, Export};
 
 /// A container's first lines are wanted, not its history: so many of its latest entries from outside of the unit are
-/// looked at.
-const ENTRIES_MAX: usize = 1000;
+/// looked at. journald takes no more within the seconds before an adoption.
+const ENTRIES_MAX: usize = 50_000;
 /// How old lines of an init container may be, as systemd writes it. Earlier ones had its name too; no play takes longer.
 const INIT_AGE_MAX: &str = "1h";
 /// Reading takes milliseconds and sending no longer; on a full and slow disk journald may need more.

@@ -20,5 +20,7 @@ pub mod render;
 #[cfg(feature = "host")]
 pub mod repair;
 #[cfg(feature = "host")]
+pub mod stopping;
+#[cfg(feature = "host")]
 pub mod supervisor;
 mod workload;

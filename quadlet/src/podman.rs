@@ -100,6 +100,8 @@ pub struct Details {
     pub terminal: bool,
     /// The id of its image.
     pub image: String,
+    /// By which signal Podman stops it, like `SIGTERM`.
+    pub stop_signal: String,
     /// The probe that Podman runs in it now.
     pub schedule: Option<Schedule>,
 }

@@ -315,11 +315,20 @@ struct Spec {
     init: Vec<Named>,
     #[serde(default, rename = "restartPolicy")]
     restart: String,
+    #[serde(default, rename = "terminationGracePeriodSeconds")]
+    grace: Option<i64>,
 }
 
 #[derive(Deserialize)]
 struct Named {
     name: String,
+    lifecycle: Option<Lifecycle>,
+}
+
+#[derive(Deserialize)]
+struct Lifecycle {
+    #[serde(default, rename = "stopSignal")]
+    stop_signal: Option<String>,
 }
 
 fn pods(yaml: &[u8]) -> impl Iterator<Item = (Metadata, Spec)> {
@@ -389,6 +398,20 @@ pub fn container_names(yaml: &[u8]) -> Vec<String> {
 #[must_use]
 pub fn member_names(yaml: &[u8]) -> Vec<String> {
     names(yaml, |spec| spec.containers.into_iter())
+}
+
+/// The containers that end by a signal of their own choice, with it, and the seconds that they have for that.
+#[must_use]
+pub fn stop_signals(yaml: &[u8]) -> (Vec<(String, String)>, u64) {
+    let Some((pod, spec)) = pods(yaml).find(|(_, spec)| !spec.containers.is_empty()) else {
+        return (Vec::new(), 0);
+    };
+    let grace = spec.grace.unwrap_or(GRACE_SECONDS).max(0).unsigned_abs();
+    let signals = spec.containers.into_iter().filter_map(|container| {
+        let signal = container.lifecycle?.stop_signal?;
+        Some((format!("{}-{}", pod.name, container.name), signal))
+    });
+    (signals.collect(), grace)
 }
 
 fn names<I: Iterator<Item = Named>>(yaml: &[u8], of: impl Fn(Spec) -> I) -> Vec<String> {

@@ -21,6 +21,7 @@ use beemesh_quadlet::{
     playing,
     podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
     render::{self, Image, Pull, RenderError, Rendered, kube_file, render, uninstalled, yaml_file},
+    stopping,
 };
 use futures::future::try_join_all;
 use tokio::{
@@ -366,7 +367,10 @@ impl Flight {
             None => None,
         };
         match yaml {
-            Some(yaml) => self.podman.down(&yaml).await?,
+            Some(yaml) => {
+                stopping::signal(&self.podman, &yaml).await;
+                self.podman.down(&yaml).await?;
+            }
             None => self.podman.remove_pod(&pod.name).await?,
         }
         Ok(())

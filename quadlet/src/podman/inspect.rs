@@ -93,6 +93,8 @@ struct InspectedConfig {
     #[serde(default)]
     tty: bool,
     #[serde(default)]
+    stop_signal: serde_json::Value,
+    #[serde(default)]
     healthcheck: Option<Healthcheck>,
     #[serde(default)]
     startup_health_check: Option<Healthcheck>,
@@ -146,6 +148,7 @@ impl From<InspectedContainer> for Details {
         } = inspected.state;
         let InspectedConfig {
             tty,
+            stop_signal,
             healthcheck,
             startup_health_check: startup,
         } = inspected.config;
@@ -178,6 +181,7 @@ impl From<InspectedContainer> for Details {
             },
             terminal: tty,
             image: inspected.image,
+            stop_signal: stop_signal.as_str().unwrap_or_default().to_owned(),
             schedule: runs.and_then(|check| check.schedule()),
         }
     }

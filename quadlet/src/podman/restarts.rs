@@ -1,8 +1,11 @@
-//! Podman's part in restarts: who restarts a container, what keeps a pod while all its containers are down, and the probes that run.
+//! Podman's part in restarts: who restarts a container, what keeps a pod while all its containers are down, the probes that run, and
+//! signals.
 //!
 //! Seen on Podman 5.4 and 5.8: changing the restart policy of a running container takes effect at once and touches nothing else;
 //! an API start sets Podman's own count of restarts to 0; a pod with a container that was only created keeps its sandbox
 //! when the last running one ends. Podman 5.4 lets a probe run for ever.
+
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::json;
@@ -23,6 +26,8 @@ pub struct Session {
 /// What the probes of a container do.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Probing {
+    /// The container's name.
+    pub name: String,
     /// The runs that have not ended.
     pub sessions: Vec<Session>,
     /// The exit code and the output of the last run that ended.
@@ -33,6 +38,8 @@ pub struct Probing {
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Inspected {
+    #[serde(default)]
+    name: String,
     #[serde(default, rename = "ExecIDs", deserialize_with = "null_is_empty")]
     sessions: Vec<String>,
     config: Config,
@@ -165,6 +172,24 @@ impl Podman {
         }
     }
 
+    /// Sends a signal to a container's first process. Podman does not restart the container for that.
+    pub async fn signal(&self, container: &str, signal: &str) -> Result<(), PodmanError> {
+        let query = wire::query(&[("signal", signal)]);
+        let path = format!("/libpod/containers/{}/kill{query}", wire::escape(container));
+        let call = Call::post(format!("send {signal} to container {container}"), path);
+        self.wire.empty(call.within(LOOK_TIME_MAX)).await
+    }
+
+    /// Waits until a container does not run, for at most `within`.
+    pub async fn wait(&self, container: &str, within: Duration) -> Result<(), PodmanError> {
+        let path = format!(
+            "/libpod/containers/{}/wait?condition=exited&condition=stopped",
+            wire::escape(container)
+        );
+        let call = Call::post(format!("wait for container {container}"), path);
+        self.wire.empty(call.within(within)).await
+    }
+
     /// Removes a pod's holder. None is a success.
     pub async fn remove_holder(&self, pod: &str) -> Result<(), PodmanError> {
         let name = holder_name(pod);
@@ -221,6 +246,7 @@ impl Podman {
             .map_or_else(Vec::new, |health| health.log);
         let last = log.into_iter().last();
         Ok(Probing {
+            name: inspected.name,
             sessions,
             last: last.map(|run| (run.exit_code, run.output)),
         })

@@ -52,11 +52,15 @@ pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Opti
             container,
             sessions,
         } => {
-            let Probing { sessions: all, .. } = probing(podman, &container).await;
+            let Probing {
+                name,
+                sessions: all,
+                ..
+            } = probing(podman, &container).await;
             for Session { id, pid } in all {
                 if sessions.contains(&id) {
                     tracing::warn!(
-                        container,
+                        container = name,
                         "its probe runs for longer than it may, and is ended"
                     );
                     end_all(pid);

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::SeenPod;
-use crate::health::{Container, Probe, Restart, Role, Run, code_in_words, has_ended, is_done};
+use crate::health::{Container, Probe, Restart, Role, Run, code_in_words, is_done};
 
 /// The pause before the second restart; it doubles with each further one. The first has none.
 const PAUSE_MIN: i64 = 10;
@@ -228,7 +228,8 @@ impl Record {
             self.down = None;
         }
         self.seen = restarts;
-        if has_ended(container) && !is_done(container, restart) && self.down.is_none() {
+        // Also one that a power cut ended, and that podman-restart.service left alone.
+        if container.run == Run::Exited && !is_done(container, restart) && self.down.is_none() {
             self.down = Some(run);
             self.code = Some(exit_code);
             self.ended(1, exited_at.clamp(0, at));
@@ -269,10 +270,11 @@ impl Record {
         }
         let is_unhealthy = container.run == Run::Running && container.probe == Probe::Unhealthy;
         if self.ends == 0 && self.down.is_none() {
-            return is_unhealthy.then(|| format!("container {name} is unhealthy: its probe fails"));
+            return is_unhealthy
+                .then(|| format!("container {name} is unhealthy: its liveness probe fails"));
         }
         let what = match (self.words.as_str(), self.by_probe, self.code) {
-            ("", true, _) => "was ended because its probe failed".to_owned(),
+            ("", true, _) => "was ended because its liveness probe failed".to_owned(),
             ("", false, Some(code)) => format!("ended with {}", code_in_words(code)),
             ("", false, None) => "ended".to_owned(),
             (words, _, _) => format!("cannot start: {words}"),
@@ -287,7 +289,7 @@ impl Record {
                 format!(", next try at {} UTC", time_of_day(self.due))
             }
             Some(_) => ", next try at once".to_owned(),
-            None if is_unhealthy => ", and its probe fails again".to_owned(),
+            None if is_unhealthy => ", and its liveness probe fails again".to_owned(),
             None => String::new(),
         };
         Some(format!("container {name} {what}{times}{next}"))

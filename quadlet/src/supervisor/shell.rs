@@ -17,7 +17,7 @@ use crate::early::Copies;
 use crate::health::{self, Status};
 use crate::podman::{self, Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
 use crate::render::{self, Pull};
-use crate::{adopt, playing, repair};
+use crate::{adopt, playing, repair, stopping};
 
 /// Without `WATCHDOG_USEC` this often: the start-up is given more time with each beat.
 const BEAT: Duration = Duration::from_secs(10);
@@ -466,6 +466,9 @@ async fn down_pod(eye: &Eye, settings: &Settings, pod: Option<&Pod>) -> Result<(
         return Ok(());
     }
     if let Some((_, yaml)) = eye.persisted() {
+        if pod.is_some() {
+            stopping::signal(&podman, &yaml).await;
+        }
         match podman.down(&yaml).await {
             Ok(()) => {}
             Err(error) if error.is_passing() => return Err(error),

@@ -337,7 +337,7 @@ fn a_probe_that_fails_is_the_reason_and_its_kill_is_no_exit_code() {
         id: MEMBER.into(),
         container: "web-app".into(),
     };
-    let words = "container web-app was ended because its probe failed";
+    let words = "container web-app was ended because its liveness probe failed";
     tell(vec![
         adopted(OLD),
         attached(),
