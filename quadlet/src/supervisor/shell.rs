@@ -303,14 +303,21 @@ async fn carry_out(
             })
         }
         Effect::Start { container } => match podman.start(&container).await {
-            Ok(()) => Some(Event::Hint),
+            Ok(()) => {
+                copies.begin(render::unit_name(&settings.workload), eye.sources());
+                Some(Event::Hint)
+            }
             Err(error) => Some(Event::NotStarted {
                 id: container,
                 failure: classify(&error),
             }),
         },
-        Effect::Hold { .. }
-        | Effect::Release { .. }
+        Effect::Hold { .. } => {
+            // A container that ends at once is never adopted.
+            copies.begin(render::unit_name(&settings.workload), eye.sources());
+            acts::act(podman, &settings.workload, effect).await
+        }
+        Effect::Release { .. }
         | Effect::Rest
         | Effect::Probing { .. }
         | Effect::EndProbe { .. }
