@@ -504,6 +504,9 @@ impl Agent {
             gateway: &self.gateway,
             connected: self.exchange.connected().len(),
             trouble: trouble.map_or("", |words| words),
+            name: &self
+                .exchange
+                .name_trouble(self.identity.host, self.config.said()),
         }));
         let names = self.exchange.connected().iter();
         let mut peers: Vec<_> = names.map(|host| self.exchange.name(*host)).collect();

@@ -12,7 +12,10 @@ use std::{
 };
 
 use anyhow::{Context, ensure};
-use beemesh_protocol::mesh::PORT;
+use beemesh_protocol::{
+    mesh::PORT,
+    naming::{Said, UNNAMED},
+};
 use serde::Deserialize;
 
 /// Addresses of one host: more than a host has that others should dial.
@@ -68,6 +71,14 @@ pub(crate) struct Config {
 }
 
 impl Config {
+    /// What this host says that it is called.
+    pub(crate) fn said(&self) -> Said<'_> {
+        Said {
+            name: &self.name,
+            is_set: self.name_is_set,
+        }
+    }
+
     /// The ports of this host that no workload may have.
     pub(crate) fn reserved_ports(&self) -> Vec<u16> {
         [self.port].into_iter().chain(self.api_port).collect()
@@ -104,7 +115,12 @@ pub(crate) fn load(sources: &Sources, host_name: &str) -> anyhow::Result<Config>
     }
     let config = Config {
         name_is_set: merged.name.is_some(),
-        name: merged.name.unwrap_or_else(|| host_name.to_owned()),
+        name: match merged.name {
+            Some(name) => name,
+            // A system that lost its name is no reason not to start: the cluster knows this host by its key.
+            None if is_name(host_name) => host_name.to_owned(),
+            None => UNNAMED.to_owned(),
+        },
         port: merged.port.unwrap_or(PORT),
         advertise: merged.advertise.unwrap_or_default(),
         // 0 switches off what an earlier file has switched on.
@@ -166,9 +182,8 @@ fn check(config: &Config) -> anyhow::Result<()> {
         api_port,
         mdns: _,
     } = config;
-    let spelled = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
     ensure!(
-        (1..=NAME_MAX).contains(&name.len()) && name.chars().all(spelled),
+        is_name(name),
         "`name` is {name:?}: it must be 1 to {NAME_MAX} letters, digits, dots, dashes or underscores"
     );
     ensure!(*port > 0, "`port` must be 1 to 65535");
@@ -177,6 +192,11 @@ fn check(config: &Config) -> anyhow::Result<()> {
         "`api-port` is {port}, which is the mesh's `port`"
     );
     check_addresses(advertise)
+}
+
+fn is_name(name: &str) -> bool {
+    let spelled = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    (1..=NAME_MAX).contains(&name.len()) && name.chars().all(spelled)
 }
 
 fn check_addresses(advertise: &[IpAddr]) -> anyhow::Result<()> {
@@ -286,6 +306,25 @@ mod tests {
         ] {
             let error = loaded("", &[("x.toml", text)]).unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_host_name_that_is_none_is_no_reason_not_to_start() {
+        let folder = tempfile::tempdir().unwrap();
+        let sources = Sources::new(&folder.path().join("state"), Some(folder.path()));
+        for (host_name, expected) in [
+            ("h1", "h1"),
+            ("localhost", "localhost"),
+            ("(none)", "localhost"),
+            ("", "localhost"),
+            (&"x".repeat(64), "localhost"),
+        ] {
+            let config = load(&sources, host_name).unwrap();
+            assert_eq!(
+                (config.name.as_str(), config.name_is_set),
+                (expected, false)
+            );
         }
     }
 

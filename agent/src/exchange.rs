@@ -16,6 +16,7 @@ use beemesh_protocol::{
     frame::FrameError,
     ipc::{ACCEPT_SECONDS_MAX, Class, FromAgent, Member, Report, Request, ToAgent},
     mesh::JoinAnswer,
+    naming::{self, Said},
 };
 use tokio::{
     io::AsyncWriteExt,
@@ -103,6 +104,13 @@ impl Exchange {
     pub(crate) fn name(&self, host: HostId) -> String {
         let name = self.members.get(&host);
         name.map_or_else(|| host.to_string(), Clone::clone)
+    }
+
+    /// What is wrong with the name that this host says it has, in words; empty when nothing is.
+    pub(crate) fn name_trouble(&self, host: HostId, said: Said<'_>) -> String {
+        let members = self.members.iter();
+        let members = members.map(|(host, name)| (*host, name.as_str()));
+        naming::decide(host, said, members).map_or_else(String::new, |(_, trouble)| trouble)
     }
 
     /// Tells the gateway something, if one is connected.

@@ -81,7 +81,7 @@ pub struct Applied {
     pub index: u64,
     /// Nothing was changed: this is what would happen.
     pub dry_run: bool,
-    /// With `wait`: every workload reached its goal on every host in time.
+    /// With `wait`: as many pods of every workload as were asked for were ready, for as long as [`crate::rollout`] asks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<bool>,
     /// In document order, then what the manifest no longer has.
@@ -162,9 +162,25 @@ pub struct Workload {
     pub index: u64,
     /// When this revision was applied, in milliseconds since 1970.
     pub applied_at_ms: u64,
-    /// Every host that should run it has this revision and is done with it: running and healthy, exited after its
-    /// work, stopped by its administrator, or failed. No other host has it.
+    /// As many pods as were asked for are ready now, and no other host has one. [`crate::rollout`] says how long that must last.
     pub settled: bool,
+    /// It is not settled and will not be by itself: where it should run it is ready, failed or stopped, or no further host may
+    /// run it.
+    #[serde(default)]
+    pub stuck: bool,
+    /// How many pods were asked for: `replicas`, or one for each host that may run it.
+    #[serde(default)]
+    pub asked: u32,
+    /// How many of them are ready: this revision, every container healthy and none in trouble, or its work is done.
+    #[serde(default)]
+    pub ready: u32,
+    /// Why fewer hosts run it than were asked for, in words for a person; empty when as many do. What a host itself suffers from
+    /// is in its `message`.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// How long a pod must be ready until it counts, as its author asks.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub min_ready_seconds: u32,
     /// The hosts that should run it, and those that still have it; by name.
     pub hosts: Vec<WorkloadHost>,
     /// The object as it was applied, in canonical form; only when one workload is asked for.
@@ -326,6 +342,9 @@ pub struct Status {
     pub role: Role,
     /// The leader it knows of.
     pub leader: Option<Leader>,
+    /// The leader that a reachable member hears, while this host hears none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub elsewhere: Option<Leader>,
     /// The Raft term.
     pub term: u64,
     /// The last log index it has applied.
@@ -373,7 +392,7 @@ pub struct HostCounts {
 pub struct WorkloadCounts {
     /// All.
     pub total: usize,
-    /// Those that run healthily, or have done their work, on every host that should run them.
+    /// Those of which as many pods as were asked for are ready.
     pub healthy: usize,
 }
 
@@ -404,6 +423,11 @@ pub struct TokenRequest {
 
 fn one() -> u32 {
     1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes it so")]

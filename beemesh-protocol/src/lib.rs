@@ -10,8 +10,10 @@ pub mod frame;
 pub mod id;
 pub mod ipc;
 pub mod mesh;
+pub mod naming;
 pub mod peer;
 pub mod raft;
+pub mod rollout;
 pub mod state;
 pub mod token;
 

@@ -88,9 +88,21 @@ pub(crate) struct Apply {
     /// Names the manifest; otherwise its first object does
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Waits until all hosts are done with it, at most so long
+    /// Waits until it runs, at most so long
+    ///
+    /// It runs when as many pods as were asked for have been ready for two seconds, or for `minReadySeconds`, and no container
+    /// of them has ended. Otherwise the exit code is 1, and the error says why.
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "120s", value_parser = duration)]
     pub(crate) wait: Option<Duration>,
+    /// How many seconds pods must be ready at the end of the wait, for tests that make many
+    #[arg(
+        long,
+        hide = true,
+        value_name = "SECONDS",
+        env = "BEEMESH_STABLE",
+        hide_env = true
+    )]
+    pub(crate) stable: Option<u64>,
     /// Says what would happen, and does nothing
     #[arg(long)]
     pub(crate) dry_run: bool,

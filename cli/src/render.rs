@@ -6,9 +6,12 @@ mod access;
 
 use std::time::Duration;
 
-use beemesh_protocol::api::{
-    Action, Applied, AppliedObject, Deleted, Host, HostChanged, JoinToken, Manifest, Phase, Policy,
-    PolicySet, Restored, Revoked, Role, Status, Workload, WorkloadHost,
+use beemesh_protocol::{
+    api::{
+        Action, Applied, AppliedObject, Deleted, Host, HostChanged, JoinToken, Manifest, Phase,
+        Policy, PolicySet, Restored, Revoked, Role, Status, Workload, WorkloadHost,
+    },
+    rollout::STABLE,
 };
 
 pub(crate) use access::{audit, users};
@@ -68,7 +71,7 @@ pub(crate) fn on_hosts(workload: &Workload, waited: Option<Duration>) -> String 
         format!("{GAP}{word} {:.1} s", waited.as_secs_f64())
     });
     if hosts.is_empty() {
-        return format!("  no host should run it{time}\n");
+        return format!("  {}{time}\n", nowhere(workload));
     }
     let cells: Vec<_> = hosts
         .iter()
@@ -96,12 +99,13 @@ pub(crate) fn on_hosts(workload: &Workload, waited: Option<Duration>) -> String 
 fn on_host(one: &WorkloadHost, revision: u64) -> String {
     let mut state = match one.phase {
         Phase::Running => format!("running {}/{} healthy", one.healthy, one.total),
+        Phase::Stopped => "stopped on this host (systemctl stop)".to_owned(),
         phase => phase_name(phase).to_owned(),
     };
     if one.revision != 0 && one.revision != revision {
         state.push_str(&format!(" (revision {})", one.revision));
     }
-    if !one.message.is_empty() {
+    if !one.message.is_empty() && one.phase != Phase::Stopped {
         state.push_str(&format!(": {}", one.message));
     }
     match (one.reachable, one.phase) {
@@ -117,7 +121,7 @@ fn phase_name(phase: Phase) -> &'static str {
         Phase::Starting => "starting",
         Phase::Running => "running",
         Phase::Succeeded => "succeeded",
-        Phase::Stopped => "stopped by its administrator",
+        Phase::Stopped => "stopped",
         Phase::Failed => "failed",
         Phase::Removing => "removing",
     }
@@ -127,7 +131,7 @@ fn phase_name(phase: Phase) -> &'static str {
 fn fine(one: &WorkloadHost, revision: u64) -> bool {
     one.revision == revision
         && match one.phase {
-            Phase::Running => one.healthy == one.total && one.reachable,
+            Phase::Running => one.healthy == one.total && one.message.is_empty() && one.reachable,
             Phase::Succeeded => true,
             Phase::Pending | Phase::Starting | Phase::Stopped | Phase::Failed | Phase::Removing => {
                 false
@@ -135,19 +139,61 @@ fn fine(one: &WorkloadHost, revision: u64) -> bool {
         }
 }
 
-/// The hosts where a settled workload does not run, and why, in one line; empty when all is well. A workload that the
-/// administrator of a host stopped is as that person wants it.
+/// Why workloads do not run as was asked for, in one line: too few hosts, and what is wrong on each; empty when all is well.
 pub(crate) fn not_running(workloads: &[Workload]) -> String {
     let mut words = Vec::new();
     for workload in workloads {
-        let revision = workload.revision;
-        let bad = |one: &&WorkloadHost| !fine(one, revision) && one.phase != Phase::Stopped;
-        for one in workload.hosts.iter().filter(bad) {
+        let Workload {
+            name,
+            reason,
+            revision,
+            ..
+        } = workload;
+        if !reason.is_empty() {
+            let counts = counts(workload);
+            words.push(format!("{name}: {counts} ready: {reason}"));
+        }
+        let bad = workload.hosts.iter().filter(|one| !fine(one, *revision));
+        for one in bad {
             let state = on_host(one, workload.revision);
-            words.push(format!("{} on {}: {state}", workload.name, one.host));
+            words.push(format!("{name} on {}: {state}", one.host));
         }
     }
     words.join("; ")
+}
+
+/// The same for workloads that run, but have not for as long as they must.
+pub(crate) fn not_for_long(workloads: &[Workload]) -> String {
+    let words = workloads.iter().map(|workload| {
+        let restarts: u32 = workload.hosts.iter().map(|one| one.restarts).sum();
+        let asked = Duration::from_secs(workload.min_ready_seconds.into());
+        format!(
+            "{} is ready, but not for {} s yet ({restarts} restarts)",
+            workload.name,
+            STABLE.max(asked).as_secs()
+        )
+    });
+    words.collect::<Vec<_>>().join("; ")
+}
+
+/// How many pods are ready, of how many that were asked for.
+pub(crate) fn counts(workload: &Workload) -> String {
+    let Workload { asked, ready, .. } = workload;
+    // A gateway of 0.2.0 does not count.
+    if (*asked, *ready) == (0, 0) && workload.reason.is_empty() {
+        let fine = |one: &&WorkloadHost| fine(one, workload.revision);
+        let well = workload.hosts.iter().filter(fine).count();
+        return format!("{well}/{}", workload.hosts.len());
+    }
+    format!("{ready}/{asked}")
+}
+
+/// Why no host has anything of it.
+fn nowhere(workload: &Workload) -> &str {
+    match workload.reason.as_str() {
+        "" => "no pods are asked for",
+        reason => reason,
+    }
 }
 
 /// What a deletion did.
@@ -171,16 +217,14 @@ pub(crate) fn workloads(workloads: &[Workload]) -> String {
         return "no workloads\n".to_owned();
     }
     let mut rows =
-        vec![["WORKLOAD", "KIND", "REVISION", "MANIFEST", "HOSTS", "STATE"].map(str::to_owned)];
+        vec![["WORKLOAD", "KIND", "REVISION", "MANIFEST", "READY", "STATE"].map(str::to_owned)];
     for workload in workloads {
-        let fine = |one: &&WorkloadHost| fine(one, workload.revision);
-        let well = workload.hosts.iter().filter(fine).count();
         rows.push([
             workload.name.clone(),
             workload.kind.clone(),
             workload.revision.to_string(),
             workload.manifest.clone(),
-            format!("{well}/{}", workload.hosts.len()),
+            counts(workload),
             state(workload),
         ]);
     }
@@ -192,7 +236,8 @@ fn state(workload: &Workload) -> String {
     let bad = |one: &&WorkloadHost| !fine(one, workload.revision);
     let bad: Vec<_> = workload.hosts.iter().filter(bad).collect();
     match bad.as_slice() {
-        [] if workload.hosts.is_empty() => "no host should run it".to_owned(),
+        [] if workload.hosts.is_empty() => nowhere(workload).to_owned(),
+        [] if !workload.reason.is_empty() => format!("running: {}", workload.reason),
         [] if workload
             .hosts
             .iter()
@@ -212,13 +257,17 @@ fn state(workload: &Workload) -> String {
 /// One workload, host by host.
 pub(crate) fn workload(workload: &Workload) -> String {
     let mut text = format!(
-        "{}{GAP}{}{GAP}revision {}{GAP}manifest {}{GAP}{}\n",
+        "{}{GAP}{}{GAP}revision {}{GAP}manifest {}{GAP}{}{GAP}{} ready\n",
         workload.name,
         workload.kind,
         workload.revision,
         workload.manifest,
         committed(workload.index),
+        counts(workload),
     );
+    if !workload.reason.is_empty() {
+        text.push_str(&format!("{}\n", workload.reason));
+    }
     let mut rows = vec![
         [
             "HOST", "STATE", "REVISION", "HEALTHY", "RESTARTS", "MESSAGE",
@@ -277,9 +326,12 @@ fn part(host: &Host) -> String {
 
 /// One host.
 pub(crate) fn host(host: &Host) -> String {
+    // Each host has these twice, for old manifests.
+    let plain = |label: &&String| !label.starts_with("beta.kubernetes.io/");
     let labels = host
         .labels
         .iter()
+        .filter(|(label, _)| plain(label))
         .map(|(key, value)| format!("{key}={value}"));
     let labels: Vec<_> = labels.collect();
     let mut rows = vec![
@@ -447,12 +499,18 @@ pub(crate) fn status(status: &Status) -> String {
         ["voters".into(), known(&status.voters.join(", "))],
     ];
     if !status.quorum && status.role != Role::Removed {
-        rows.push([
-            "meanwhile".into(),
-            "workloads keep running and start again after a reboot; `--stale` shows what this host knows; nothing can be \
-             changed; if so many hosts are lost for good, `beemesh-agent recover` on one that is left is the last resort"
-                .into(),
-        ]);
+        let to_do = match &status.elsewhere {
+            Some(leader) => format!(
+                "the cluster works, and this host's workloads keep running; restore the connection between {} and {}, and \
+                 use another host until then",
+                status.host, leader.name
+            ),
+            None => "workloads keep running and start again after a reboot; `--stale` shows what this host knows; nothing \
+                     can be changed; if so many hosts are lost for good, `beemesh-agent recover` on one that is left is the \
+                     last resort"
+                .to_owned(),
+        };
+        rows.push(["meanwhile".into(), to_do]);
     }
     if !status.learners.is_empty() {
         rows.push(["learners".into(), status.learners.join(", ")]);
@@ -476,6 +534,12 @@ pub(crate) fn status(status: &Status) -> String {
 fn quorum(status: &Status) -> String {
     if status.quorum {
         return "yes".to_owned();
+    }
+    if let Some(leader) = &status.elsewhere {
+        return format!(
+            "not from here: other members hear {}, this host does not",
+            leader.name
+        );
     }
     let voters = status.voters.len();
     let missing = |voter: &&String| status.hosts.missing.contains(voter);

@@ -61,6 +61,8 @@ pub(crate) struct Gateway {
     pub(crate) joiner: Joiner,
     /// Whether this host was removed from its cluster.
     pub(crate) removed: watch::Receiver<bool>,
+    /// The leader that another member hears while this host hears none.
+    pub(crate) elsewhere: watch::Receiver<Option<HostId>>,
     /// Held by who changes this host's key.
     pub(crate) rotation: Arc<Mutex<()>>,
 }
@@ -97,6 +99,7 @@ impl Gateway {
             metrics: self.node.metrics().borrow().clone(),
             reports: self.reports.borrow().clone(),
             reachable: self.reachable(),
+            elsewhere: *self.elsewhere.borrow(),
             // Who changes its key is removed by that, and a member again in a moment.
             removed: *self.removed.borrow() && self.rotation.try_lock().is_ok(),
         }

@@ -1,10 +1,11 @@
 //! What a gateway does all the time beside answering: keeps the agent informed, takes what peers and strangers send,
-//! keeps its own entry in the member list true, and, as leader, keeps Raft's membership equal to the member list.
+//! and, as leader, keeps Raft's membership equal to the member list.
 //!
 //! Shell: each duty is a loop that waits for a change and passes it on. The one decision here, [`report_of`], is pure.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    env::consts::ARCH,
     sync::Arc,
     time::Duration,
 };
@@ -20,31 +21,34 @@ use beemesh_protocol::{
 };
 use tokio::{
     sync::{Semaphore, mpsc, watch},
-    time::{Instant, sleep},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
     api::{self, Gateway},
+    backoff::Backoff,
     controllers,
     home::{Home, Joining},
     join::{admit, now_ms},
+    labels,
     link::{Inbound, Link},
+    observe::is_in_trouble,
     place,
-    raft::{Metrics, Node, Role, View, Wanted},
+    raft::{Metrics, Node, Role, Wanted},
     replace,
     state::State,
 };
 
-/// A member that cannot be added or promoted now, because it is down, behind or demoted for a while, is tried again after this pause.
-const MEMBERSHIP_PAUSE: Duration = Duration::from_secs(1);
+/// A member that is demoted for a while is looked at after this pause.
+const DEMOTED_PAUSE: Duration = Duration::from_secs(1);
+/// A member that cannot be added or promoted now, because it is down or behind, is tried again after this pause.
+const MEMBERSHIP_PAUSE: Duration = Duration::from_millis(200);
+/// The pause grows up to this: an attempt may be an entry of the log, and the next one may find its host there.
+const MEMBERSHIP_PAUSE_MAX: Duration = Duration::from_secs(5);
 /// At most one look in this time at a state and metrics that every commit changes; the first after a quiet time is at once.
 const PACE: Duration = Duration::from_millis(50);
 /// A cluster of one commits in milliseconds; a slow disk gets this long.
 const FOUND_MAX: Duration = Duration::from_secs(30);
-/// Between attempts to found a cluster.
-const FOUND_PAUSE: Duration = Duration::from_secs(2);
-/// A change of this host's name or address is proposed for this long before the next attempt.
-const ADDRESS_MAX: Duration = Duration::from_secs(10);
 /// The word for a host that has no part in its cluster any more.
 const REMOVED: &str = "removed";
 /// Applications that are decided at once: each costs one proposal.
@@ -68,7 +72,9 @@ pub(crate) async fn found(node: Node, link: Link, host: HostId) {
     let Some(welcome) = link.welcomed().await else {
         return;
     };
+    let mut backoff = Backoff::of_proposals();
     while node.state().borrow().state.cluster().is_none() {
+        let pause = backoff.tried(Instant::now());
         match found_once(&node, host, &welcome).await {
             Ok(cluster) => {
                 tracing::info!(%cluster, "founded a cluster of this one host");
@@ -76,7 +82,7 @@ pub(crate) async fn found(node: Node, link: Link, host: HostId) {
             }
             Err(error) => {
                 tracing::error!("found a cluster: {error:#}");
-                sleep(FOUND_PAUSE).await;
+                sleep(pause).await;
             }
         }
     }
@@ -91,7 +97,7 @@ async fn found_once(node: &Node, host: HostId, welcome: &Welcome) -> anyhow::Res
             id: host,
             name: welcome.name.clone(),
             addresses: welcome.addresses.clone(),
-            labels: BTreeMap::new(),
+            labels: labels::of_machine(ARCH),
             drained: false,
             claims_as: None,
             votes_from_ms: 0,
@@ -198,7 +204,8 @@ fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) 
         .iter()
         .map(|one| {
             let well = matches!(one.phase, Phase::Running | Phase::Succeeded);
-            (one.workload.as_str(), well && one.healthy == one.total)
+            let well = well && one.healthy == one.total;
+            (one.workload.as_str(), well && !is_in_trouble(one))
         })
         .collect();
     let (mut workloads, mut healthy) = (0, 0);
@@ -318,74 +325,36 @@ pub(crate) async fn check_identity(link: Link, host: HostId) {
     }
 }
 
-/// Proposes this host's new name and addresses when the agent says other ones than the member list has.
-pub(crate) async fn keep_address(link: Link, node: Node, host: HostId) {
-    let mut welcome = link.welcome();
-    let mut view = node.state();
-    loop {
-        let change = {
-            let (welcome, view) = (welcome.borrow_and_update(), view.borrow_and_update());
-            address_change(host, welcome.as_ref(), &view)
-        };
-        if let Some(change) = change {
-            let command = Command::unasked(now_ms(), change);
-            if let Err(error) = node
-                .propose(vec![command], Instant::now() + ADDRESS_MAX)
-                .await
-            {
-                tracing::warn!(%error, "this host's new address is not in the member list yet");
-                sleep(MEMBERSHIP_PAUSE).await;
-                continue;
-            }
-        }
-        let changed = tokio::select! {
-            changed = welcome.changed() => changed,
-            changed = view.changed() => changed,
-        };
-        if changed.is_err() {
-            return;
-        }
-    }
-}
-
-fn address_change(host: HostId, welcome: Option<&Welcome>, view: &View) -> Option<Change> {
-    let welcome = welcome?;
-    let known = view.state.hosts().get(&host)?;
-    let same = known.name == welcome.name && known.addresses == welcome.addresses;
-    // An agent that has no address yet would only make this host unreachable.
-    (!same && !welcome.addresses.is_empty()).then(|| {
-        Change::PutHost(Host {
-            id: host,
-            name: welcome.name.clone(),
-            addresses: welcome.addresses.clone(),
-            labels: known.labels.clone(),
-            drained: known.drained,
-            claims_as: known.claims_as,
-            votes_from_ms: known.votes_from_ms,
-        })
-    })
-}
-
 /// While this host leads, brings Raft's membership to the member list, one change at a time.
 pub(crate) async fn keep_membership(node: Node) {
     let mut view = node.state();
     let mut metrics = node.metrics();
+    let mut backoff = Backoff::new(MEMBERSHIP_PAUSE, MEMBERSHIP_PAUSE_MAX);
+    let (mut wanted, mut failed) = (Wanted::default(), false);
     loop {
         let leads = metrics.borrow_and_update().role == Role::Leader;
-        let mut again = false;
-        if leads {
-            let wanted = Wanted::of(&view.borrow_and_update().state, now_ms());
-            again = !wanted.demoted.is_empty();
-            if let Err(error) = node.reconcile_members(&wanted).await {
-                tracing::debug!(%error, "membership not changed now");
-                again = true;
+        let now = Wanted::of(&view.borrow_and_update().state, now_ms());
+        // What failed is tried again by the back-off alone, and something else at once.
+        failed &= wanted == now;
+        wanted = now;
+        if leads && (!failed || backoff.allows(Instant::now())) {
+            let changed = node.reconcile_members(&wanted).await;
+            failed = changed.is_err();
+            if let Err(error) = changed {
+                let pause = backoff.tried(Instant::now());
+                tracing::debug!(%error, ?pause, "membership not changed now");
             }
         }
+        let due = match (leads, failed) {
+            (true, true) => backoff.due(),
+            (true, false) if !wanted.demoted.is_empty() => Some(Instant::now() + DEMOTED_PAUSE),
+            _ => None,
+        };
         sleep(PACE).await;
         let changed = tokio::select! {
             changed = view.changed() => changed,
             changed = metrics.changed() => changed,
-            () = sleep(MEMBERSHIP_PAUSE), if again => Ok(()),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Ok(()),
         };
         if changed.is_err() {
             return;

@@ -14,6 +14,7 @@ use beemesh_protocol::{
     ClusterId, HostId,
     ipc::{Done, Member, Request},
     mesh::{Contact, JoinAnswer, JoinRequest, NO_TOKEN, Replace},
+    naming::UNNAMED,
     peer::Outcome,
     state::{Change, Command, Host, Origin},
     token::Token,
@@ -76,6 +77,9 @@ pub(crate) enum JoinError {
     /// The agent does not tell others these addresses.
     #[error("{0}")]
     Advertise(String),
+    /// Nobody has named it.
+    #[error("this host is called `{UNNAMED}`, which tells it from no other host")]
+    Unnamed,
     /// It is a member, and is to replace another.
     #[error("{0}")]
     TakesNoPlace(String),
@@ -134,6 +138,9 @@ impl Joiner {
         let welcome = self.link.welcome().borrow().clone();
         let welcome =
             welcome.ok_or_else(|| JoinError::NoAgent(self.link.trouble().borrow().clone()))?;
+        if welcome.name == UNNAMED && !welcome.name_is_set {
+            return Err(JoinError::Unnamed);
+        }
         let replaces = replace.is_some();
         let request = JoinRequest {
             cluster: token.cluster,

@@ -5,16 +5,20 @@
 mod absence;
 mod api;
 mod authority;
+mod backoff;
 mod config;
 mod controllers;
 mod demote;
 mod duties;
+mod elsewhere;
 mod execute;
 mod home;
 mod join;
 mod keys;
+mod labels;
 mod link;
 mod observe;
+mod own;
 mod place;
 mod raft;
 mod reconcile;
@@ -207,6 +211,7 @@ async fn open(
         removed: removed.clone(),
         restart: Arc::new(Notify::new()),
     };
+    let (elsewhere_in, elsewhere) = watch::channel(None);
     let gateway = Gateway {
         host,
         node,
@@ -215,8 +220,10 @@ async fn open(
         podman,
         joiner,
         removed,
+        elsewhere,
         rotation: Arc::default(),
     };
+    tokio::spawn(elsewhere::keep(gateway.clone(), elsewhere_in));
     Ok((gateway, observer.reports()))
 }
 
@@ -225,7 +232,8 @@ fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>, confi
         host, node, link, ..
     } = gateway.clone();
     tokio::spawn(duties::tell_report(gateway.clone(), mine));
-    tokio::spawn(duties::keep_address(link.clone(), node.clone(), host));
+    tokio::spawn(own::keep_address(gateway.clone()));
+    tokio::spawn(own::keep_labels(gateway.clone()));
     tokio::spawn(duties::check_identity(link, host));
     tokio::spawn(duties::keep_membership(node));
     let times = controllers::Times {

@@ -14,7 +14,8 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use beemesh_protocol::{
     HostId,
-    peer::{HostReport, Reported},
+    ipc::Welcome,
+    peer::{HostReport, Phase, Reported, WorkloadReport},
 };
 use beemesh_quadlet::podman::Podman;
 use tokio::{
@@ -25,6 +26,7 @@ use tokio::{
 use crate::{
     execute::Standing,
     link::Link,
+    own::name_trouble,
     raft::{Metrics, View},
 };
 use pace::Pace;
@@ -34,6 +36,12 @@ use source::is_only_applied;
 
 /// The last reports of hosts.
 pub(crate) type All = Arc<BTreeMap<HostId, Arc<HostReport>>>;
+
+/// Whether a container of a pod that runs is down, waits to be started again, is unhealthy, or has ended lately: then, and only
+/// then, its report has words.
+pub(crate) fn is_in_trouble(report: &WorkloadReport) -> bool {
+    report.phase == Phase::Running && !report.message.is_empty()
+}
 
 /// What an observer works with.
 #[derive(Clone)]
@@ -141,13 +149,12 @@ async fn observe(
             &pods.borrow_and_update(),
             &trouble.borrow_and_update(),
         );
-        let report = HostReport {
-            reserved_ports: welcome
-                .borrow_and_update()
-                .as_ref()
-                .map_or_else(Vec::new, |welcome| welcome.reserved_ports.clone()),
-            ..report
-        };
+        let report = with_welcome(
+            report,
+            settings.host,
+            &view,
+            welcome.borrow_and_update().as_ref(),
+        );
         settings
             .cluster
             .keep(|host| *host == settings.host || view.state.hosts().contains_key(host));
@@ -188,6 +195,26 @@ async fn observe(
         if !open {
             return;
         }
+    }
+}
+
+/// Adds what the agent says of itself.
+fn with_welcome(
+    report: HostReport,
+    host: HostId,
+    view: &View,
+    welcome: Option<&Welcome>,
+) -> HostReport {
+    let Some(welcome) = welcome else {
+        return report;
+    };
+    let name = name_trouble(host, welcome, &view.state);
+    let troubles = [report.trouble, name].into_iter();
+    let troubles: Vec<_> = troubles.filter(|trouble| !trouble.is_empty()).collect();
+    HostReport {
+        trouble: troubles.join("; "),
+        reserved_ports: welcome.reserved_ports.clone(),
+        ..report
     }
 }
 

@@ -13,7 +13,11 @@ fn every_kind_runs_where_its_manifest_says() {
     selectors_choose_hosts_and_may_change(&cluster);
     namespaces_show_in_names(&cluster);
     labels_choose_hosts(&cluster);
+    hosts_have_the_labels_of_their_machines(&cluster);
+    what_cannot_be_done_is_not_done(&cluster);
     a_drained_host_gives_away_what_it_runs(&cluster);
+    data_stays_with_its_host(&cluster);
+    a_host_that_loses_its_name_keeps_it_in_the_cluster(&cluster);
 }
 
 fn templated(kind: &str, name: &str, more: &str, command: &str) -> String {
@@ -32,6 +36,10 @@ fn templated(kind: &str, name: &str, more: &str, command: &str) -> String {
 }
 
 const STAYS: &str = "trap \"exit 0\" TERM; while :; do sleep 1 & wait $!; done";
+
+fn named<'a>(cluster: &'a Cluster, name: &str) -> &'a Host {
+    cluster.hosts.iter().find(|host| host.name == name).unwrap()
+}
 
 /// The hosts on which Podman runs the workload's container.
 fn places(cluster: &Cluster, workload: &str) -> Vec<String> {
@@ -86,25 +94,34 @@ fn daemon_sets_run_everywhere(cluster: &Cluster) {
     runs_only_on(cluster, "each", 1, &["h1", "h2", "h3"]);
 }
 
+/// The names of the hosts of which the API says that the workload's pod has done its work there, once it says so of so many and
+/// nothing of others.
+#[track_caller]
+fn succeeded_on(cluster: &Cluster, workload: &str, count: usize) -> Vec<String> {
+    wait_for(&format!("{workload} completed"), secs(30), || {
+        let path = format!("/v1/workloads/{workload}");
+        let (_, found) = cluster.host(1).api("GET", &path, b"");
+        let reports = found["hosts"].as_array().cloned().unwrap_or_default();
+        if reports.len() == count && reports.iter().all(|one| one["phase"] == "succeeded") {
+            let names = reports.iter().filter_map(|one| one["host"].as_str());
+            Ok(names.map(str::to_owned).collect())
+        } else {
+            Err(found)
+        }
+    })
+}
+
 fn jobs_come_to_an_end(cluster: &Cluster) {
     let answer = cluster
         .host(3)
         .apply(&templated("Job", "once", "", "echo done once"));
     assert_eq!(answer["settled"], true, "{answer}");
+    let home = &succeeded_on(cluster, "once", 1)[0];
     for host in &cluster.hosts {
-        wait_for(
-            &format!("once completed on {}", host.name),
-            secs(30),
-            || {
-                let (_, found) = host.api("GET", "/v1/workloads/once", b"");
-                let reports = found["hosts"].as_array().cloned().unwrap_or_default();
-                if reports.len() == 3 && reports.iter().all(|one| one["phase"] == "succeeded") {
-                    Ok(())
-                } else {
-                    Err(found)
-                }
-            },
-        );
+        if host.name != *home {
+            assert_eq!(host.leftovers("once").trim(), "", "{}", host.name);
+            continue;
+        }
         let unit = "beemesh-pod-once.service";
         assert_eq!(
             host.unit(unit, "StatusText"),
@@ -114,18 +131,22 @@ fn jobs_come_to_an_end(cluster: &Cluster) {
             (host.unit(unit, "ActiveState"), host.unit(unit, "Result")),
             ("active".into(), "success".into())
         );
-        assert_eq!(
-            host.beemesh(&["logs", "once", "--host", &host.name]).ok(),
-            "done once\n"
-        );
+        assert_eq!(host.beemesh(&["logs", "once"]).ok(), "done once\n");
     }
+    // One that asks for it runs on each host.
+    let each = templated("Job", "all-once", "", "echo done").replace(
+        "name: all-once",
+        "name: all-once\n  annotations: {beemesh.io/every-host: \"true\"}",
+    );
+    let _ = cluster.host(2).try_apply(&each, &["--wait=60"]);
+    succeeded_on(cluster, "all-once", 3);
     let table = cluster.host(1).beemesh(&["get", "workloads"]).ok();
     let line = table
         .lines()
         .find(|line| line.starts_with("once "))
         .unwrap_or_default();
     assert!(
-        line.contains("Job") && line.contains("3/3") && line.ends_with("succeeded"),
+        line.contains("Job") && line.contains("1/1") && line.ends_with("succeeded"),
         "{table}"
     );
 
@@ -136,7 +157,7 @@ fn jobs_come_to_an_end(cluster: &Cluster) {
     );
     assert_eq!(answer.code, 1, "{answer}");
     assert!(
-        answer.err.contains("fails on h1") && answer.err.contains("ended with code 3"),
+        answer.err.contains("fails on h") && answer.err.contains("ended with code 3"),
         "{answer}"
     );
     let _ = cluster
@@ -191,11 +212,16 @@ fn selectors_choose_hosts_and_may_change(cluster: &Cluster) {
     let answer = cluster.host(1).apply(&pod("picky", "here"));
     assert_eq!(answer["settled"], true, "{answer}");
     runs_only_on(cluster, "picky", 3, &["h1", "h2", "h3"]);
-    let answer = cluster.host(1).apply(&pod_on("h9", "picky", "nowhere"));
-    assert_eq!(answer["settled"], true, "no host to wait for: {answer}");
+    let nowhere = pod_on("h9", "picky", "nowhere");
+    let answer = cluster.host(1).try_apply(&nowhere, &["--wait=60"]);
+    let words = "no host matches nodeSelector kubernetes.io/hostname=h9";
+    assert!(
+        answer.code == 1 && answer.err.contains(words) && !answer.err.contains("not done after"),
+        "at once: {answer}"
+    );
     runs_only_on(cluster, "picky", 4, &[]);
     let table = cluster.host(3).beemesh(&["get", "workloads"]).ok();
-    assert!(table.contains("no host should run it"), "{table}");
+    assert!(table.contains(words), "{table}");
 }
 
 fn namespaces_show_in_names(cluster: &Cluster) {
@@ -235,8 +261,7 @@ fn namespaces_show_in_names(cluster: &Cluster) {
 
 fn labels_choose_hosts(cluster: &Cluster) {
     let labelled = pod_on("h9", "fast", "here").replace("kubernetes.io/hostname: h9", "disk: ssd");
-    let answer = cluster.host(1).apply(&labelled);
-    assert_eq!(answer["settled"], true, "{answer}");
+    let _ = cluster.host(1).try_apply(&labelled, &[]).ok();
     runs_only_on(cluster, "fast", 1, &[]);
     let label = |label: &str| cluster.host(3).beemesh(&["host", "label", "h2", label]);
     let said = label("disk=ssd").ok();
@@ -282,9 +307,192 @@ fn a_drained_host_gives_away_what_it_runs(cluster: &Cluster) {
     assert!(now.len() == 1 && now[0] != *home, "{now:?}");
     let listed = asked.beemesh(&["host", "list"]).ok();
     assert!(listed.contains(", drained"), "{listed}");
-    // A reboot of the agent brings nothing back, an undrain everything.
-    let _ = drained.sh("systemctl restart beemesh-agent").ok();
-    let _ = asked.beemesh(&["host", "undrain", home]).ok();
-    runs_only_on(cluster, "one", 1, &[home]);
+    // A reboot of the agent brings nothing back. An undrain brings what runs on every host, and moves nothing, least of all to a
+    // host that is not there.
+    let before = named(cluster, &now[0]).containers("one");
+    let _ = drained
+        .sh("systemctl stop beemesh-gateway beemesh-agent.socket beemesh-agent")
+        .ok();
+    let (_, undrained) = asked.api("DELETE", &format!("/v1/hosts/{home}/drained"), b"");
+    let index = undrained["index"].as_u64().unwrap();
+    wait_for("the undrain on the other hosts", secs(30), || {
+        let (_, status) = named(cluster, &now[0]).api("GET", "/v1/status?stale=true", b"");
+        let applied = status["applied"].as_u64().unwrap_or_default();
+        if applied >= index {
+            Ok(())
+        } else {
+            Err(status)
+        }
+    });
+    let _ = drained
+        .sh("systemctl start beemesh-agent.socket beemesh-agent beemesh-gateway")
+        .ok();
     runs_only_on(cluster, "each", 1, &["h1", "h2", "h3"]);
+    runs_only_on(cluster, "one", 1, &[&now[0]]);
+    assert_eq!(named(cluster, &now[0]).containers("one"), before);
+    let _ = asked.beemesh(&["delete", "one", "--wait=60"]).ok();
+}
+
+fn data_stays_with_its_host(cluster: &Cluster) {
+    let claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: ledger}\nspec:\n  accessModes: [ReadWriteOnce]\n  \
+                 resources: {requests: {storage: 1Gi}}\n---\n";
+    let writes =
+        "echo entry >>/data/entries; trap \"exit 0\" TERM; while :; do sleep 1 & wait $!; done";
+    let ledger = templated("Deployment", "ledger", "  replicas: 1\n", writes);
+    let mounts = "        volumeMounts: [{name: data, mountPath: /data}]\n      volumes:\n      - name: data\n        \
+                  persistentVolumeClaim: {claimName: ledger}\n";
+    let answer = cluster.host(1).apply(&format!("{claim}{ledger}{mounts}"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let home = &places(cluster, "ledger")[0];
+    let asked = cluster
+        .hosts
+        .iter()
+        .find(|host| host.name != *home)
+        .unwrap();
+    let entries = |host: &Host| {
+        let read = host.sh("podman exec ledger-main sh -c 'cat /data/entries | wc -l'");
+        read.out.trim().to_owned()
+    };
+    wait_for("an entry", secs(10), || {
+        match entries(named(cluster, home)) {
+            one if one == "1" => Ok(()),
+            other => Err(other),
+        }
+    });
+    let said = asked.beemesh(&["host", "drain", home]).ok();
+    let kept = format!("ledger stops, and waits for host {home}, which has its claim ledger");
+    assert!(
+        said.contains(&kept) && said.contains("--move-without-data"),
+        "{said}"
+    );
+    assert!(places(cluster, "ledger").is_empty());
+    let _ = asked.beemesh(&["host", "undrain", home]).ok();
+    runs_only_on(cluster, "ledger", 1, &[home]);
+    wait_for("its data", secs(10), || {
+        match entries(named(cluster, home)) {
+            two if two == "2" => Ok(()),
+            other => Err(other),
+        }
+    });
+    let moving = ["host", "drain", home, "--move-without-data"];
+    let said = asked.beemesh(&moving).ok();
+    assert!(!said.contains("ledger"), "{said}");
+    let now = places(cluster, "ledger");
+    assert!(now.len() == 1 && now[0] != *home, "{now:?}");
+    let _ = asked.beemesh(&["host", "undrain", home]).ok();
+    let _ = asked.beemesh(&["delete", "ledger", "--wait=60"]).ok();
+}
+
+fn hosts_have_the_labels_of_their_machines(cluster: &Cluster) {
+    let arch = match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    };
+    let by_kind = format!("kubernetes.io/os: linux, beta.kubernetes.io/arch: {arch}");
+    let chart = pod_on("h9", "chart", "here").replace("kubernetes.io/hostname: h9", &by_kind);
+    let answer = cluster.host(2).apply(&chart);
+    assert_eq!(
+        (&answer["settled"], &answer["workloads"][0]["ready"]),
+        (&true.into(), &3.into()),
+        "{answer}"
+    );
+    runs_only_on(cluster, "chart", 1, &["h1", "h2", "h3"]);
+    let refused = cluster
+        .host(1)
+        .beemesh(&["host", "label", "h2", "kubernetes.io/os-"]);
+    assert!(
+        refused.code == 1 && refused.err.contains("use another label"),
+        "{refused}"
+    );
+}
+
+fn what_cannot_be_done_is_not_done(cluster: &Cluster) {
+    let host = cluster.host(1);
+    let five = templated("Deployment", "five", "  replicas: 5\n", STAYS);
+    let answer = host.try_apply(&five, &["--wait=60"]);
+    let words = "five: 3/5 ready: 5 pods are asked for, and 3 hosts may run one each";
+    assert!(answer.code == 1 && answer.err.contains(words), "{answer}");
+    let (_, told) = host.api("GET", "/v1/workloads/five", b"");
+    assert_eq!(
+        (&told["asked"], &told["ready"]),
+        (&5.into(), &3.into()),
+        "{told}"
+    );
+    let _ = host.beemesh(&["delete", "five"]).ok();
+
+    // The one container ends over and over, and the other one runs all the time.
+    let side = format!(
+        "      - name: side\n        image: {IMAGE}\n        command: [sh, -c, 'sleep 1; exit 7']\n"
+    );
+    let loops = templated("Deployment", "loops", "  replicas: 1\n", STAYS) + &side;
+    let answer = host.try_apply(&loops, &["--wait=8"]);
+    let named = answer.err.contains("side") && answer.err.contains("code 7");
+    assert!(answer.code == 1 && named, "{answer}");
+    let _ = host.beemesh(&["delete", "loops"]).ok();
+}
+
+fn a_host_that_loses_its_name_keeps_it_in_the_cluster(cluster: &Cluster) {
+    let [h1, h2, h3] = [cluster.host(1), cluster.host(2), cluster.host(3)];
+    let answer = h1.apply(&pod_on("h2", "pinned", "here"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let before = h2.containers("pinned");
+    let renamed = |name: &str| format!("hostname {name} && systemctl restart beemesh-agent");
+    for host in [h2, h3] {
+        let _ = host.sh(&renamed("localhost")).ok();
+    }
+    let says = |host: &Host, words: &str, what: &str| {
+        wait_for(what, secs(30), || {
+            let status = host.beemesh(&["status"]).out;
+            let line = host.unit("beemesh-agent", "StatusText");
+            if status.contains(words) && line.contains(words) {
+                Ok(())
+            } else {
+                Err((status, line))
+            }
+        });
+    };
+    says(h2, "the system is called localhost", "trouble on h2");
+    says(h3, "the system is called localhost", "trouble on h3");
+    let applied = || h1.status()["applied"].as_u64().unwrap();
+    let (_, hosts) = h1.api("GET", "/v1/hosts", b"");
+    let names: Vec<_> = hosts["hosts"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|host| host["name"].as_str().unwrap())
+        .collect();
+    assert_eq!(names, ["h1", "h2", "h3"], "{hosts}");
+    let index = applied();
+    std::thread::sleep(secs(2));
+    assert!(
+        applied() <= index + 1,
+        "the log grows: {index}, {}",
+        applied()
+    );
+    // A name that another member has changes nothing either, until it is another one.
+    let set = |name: &str| {
+        let line = format!(
+            "mkdir -p /etc/beemesh/agent.toml.d && echo 'name = \"{name}\"' >/etc/beemesh/agent.toml.d/name.toml && \
+             systemctl reload beemesh-agent"
+        );
+        let _ = h3.sh(&line).ok();
+    };
+    set("h1");
+    says(h3, "`name` is set to h1", "trouble on h3");
+    set("db");
+    wait_for("h3 is called db", secs(30), || {
+        let list = h1.beemesh(&["host", "list"]).out;
+        if list.contains("\ndb ") {
+            Ok(())
+        } else {
+            Err(list)
+        }
+    });
+    set("h3");
+    for (host, name) in [(h2, "h2"), (h3, "h3")] {
+        let _ = host.sh(&renamed(name)).ok();
+    }
+    cluster.ready();
+    assert_eq!(h2.containers("pinned"), before);
 }

@@ -152,11 +152,22 @@ impl Host {
         self.run(&[&["beemesh"], args].concat())
     }
 
-    /// Applies a manifest on the host and waits until it is settled everywhere; the answer as JSON.
+    /// Applies a manifest on the host and waits until all of it is ready everywhere; the answer as JSON. Does not wait whether that
+    /// lasts: what a test does next shows that.
     #[track_caller]
     #[must_use]
     pub fn apply(&self, yaml: &str) -> Value {
-        let args = ["beemesh", "apply", "-f", "-", "--wait=60", "-o", "json"];
+        let args = [
+            "env",
+            "BEEMESH_STABLE=0",
+            "beemesh",
+            "apply",
+            "-f",
+            "-",
+            "--wait=60",
+            "-o",
+            "json",
+        ];
         self.run_with(&args, yaml.as_bytes()).json()
     }
 

@@ -15,6 +15,8 @@ pub(super) struct View<'a> {
     pub(super) connected: usize,
     /// Why D-Bus cannot be used; empty when it can.
     pub(super) trouble: &'a str,
+    /// What is wrong with the host's name; empty when nothing is.
+    pub(super) name: &'a str,
 }
 
 /// The text for `systemctl status beemesh-agent`.
@@ -46,6 +48,9 @@ pub(super) fn status(view: &View<'_>) -> String {
     }
     if !view.trouble.is_empty() {
         parts.push(format!("waiting for D-Bus: {}", view.trouble));
+    }
+    if !view.name.is_empty() {
+        parts.push(view.name.to_owned());
     }
     parts.join(" · ")
 }
@@ -114,8 +119,20 @@ mod tests {
                 gateway: "activating",
                 connected,
                 trouble,
+                name: "",
             };
             assert_eq!(status(&view), expected);
         }
+        let called = View {
+            report: Some(&report("follower", "h1", 3, 1)),
+            gateway: "active",
+            connected: 2,
+            trouble: "",
+            name: "the system is called localhost",
+        };
+        assert_eq!(
+            status(&called),
+            "follower of h1 · 3/3 hosts · 1 workload, 1 healthy · the system is called localhost"
+        );
     }
 }

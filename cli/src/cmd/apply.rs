@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use beemesh_protocol::api::{Action, Applied, Phase, Workload};
+use beemesh_protocol::{
+    api::{Action, Applied, Workload},
+    rollout::{Rollout, Verdict},
+};
 use http_body_util::BodyExt;
 use hyper::{Response, body::Incoming};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
@@ -38,8 +41,9 @@ pub(super) async fn run(client: &Client, args: Apply) -> Result<(), Trouble> {
         eprintln!("warning: {}", problem(&file.name, warning));
     }
     let wait = args.wait.filter(|_| !args.dry_run);
-    let broken = match wait {
-        Some(wait) => follow(client, &mut applied, begun, wait).await.err(),
+    let stable = args.stable.map(Duration::from_secs);
+    let outcome = match wait {
+        Some(wait) => Some(follow(client, &mut applied, begun, wait, stable).await),
         None => None,
     };
     let waited = wait.map(|_| begun.elapsed());
@@ -48,45 +52,53 @@ pub(super) async fn run(client: &Client, args: Apply) -> Result<(), Trouble> {
     } else {
         print(render::applied(&applied, waited))?;
     }
-    match (broken, waited) {
-        (Some(trouble), _) => Err(trouble.during(&doing)),
-        (None, Some(waited)) => verdict(&applied, waited).map_err(|trouble| trouble.during(&doing)),
-        (None, None) => Ok(()),
-    }
+    let ended = match (outcome, waited) {
+        (Some(Err(trouble)), _) => Err(trouble),
+        (Some(Ok(ended)), Some(waited)) => verdict(&applied, waited, ended),
+        _ => Ok(()),
+    };
+    ended.map_err(|trouble| trouble.during(&doing))
 }
 
 /// Whether the applied workloads run, once the wait is over.
-fn verdict(applied: &Applied, waited: Duration) -> Result<(), Trouble> {
+fn verdict(applied: &Applied, waited: Duration, verdict: Verdict) -> Result<(), Trouble> {
     let workloads = applied.workloads.as_deref().unwrap_or_default();
     let reasons = render::not_running(workloads);
     let look = match workloads {
         [one] => format!("`beemesh get workloads {}`", one.name),
         _ => "`beemesh get workloads`".to_owned(),
     };
-    if applied.settled == Some(true) {
-        return match reasons.as_str() {
-            "" => Ok(()),
-            reasons => Err(Trouble::failed(reasons)
-                .hint("`beemesh logs WORKLOAD` shows what the containers said")),
-        };
+    match (verdict, reasons.as_str()) {
+        (Verdict::Done, "") => Ok(()),
+        (Verdict::Done | Verdict::Stuck, reasons) => Err(Trouble::failed(reasons).hint(format!(
+            "it is committed; {look} shows every host, and `beemesh logs WORKLOAD` what the containers said"
+        ))),
+        (Verdict::Wait(_), reasons) => {
+            let after = format!("not done after {:.0} s", waited.as_secs_f64());
+            let reasons = match reasons {
+                "" => render::not_for_long(workloads),
+                reasons => reasons.to_owned(),
+            };
+            let message = match reasons.as_str() {
+                "" => after,
+                reasons => format!("{after}: {reasons}"),
+            };
+            Err(Trouble::failed(message).hint(format!(
+                "it is committed, and hosts carry it out as soon as they can; {look} shows how far they are"
+            )))
+        }
     }
-    let after = format!("not done after {:.0} s", waited.as_secs_f64());
-    let message = match reasons.as_str() {
-        "" => after,
-        reasons => format!("{after}: {reasons}"),
-    };
-    Err(Trouble::failed(message).hint(format!(
-        "it is committed, and hosts carry it out as soon as they can; {look} shows how far they are"
-    )))
 }
 
-/// Follows the gateway's events until the applied workloads are settled or the time is over, and notes how they are.
+/// Follows the gateway's events until the applied workloads are done, will not be by themselves, or the time is over, and notes
+/// how they are.
 async fn follow(
     client: &Client,
     applied: &mut Applied,
     begun: Instant,
     wait: Duration,
-) -> Result<(), Trouble> {
+    stable: Option<Duration>,
+) -> Result<Verdict, Trouble> {
     let deadline = begun + wait;
     let names: Vec<String> = applied
         .objects
@@ -96,32 +108,41 @@ async fn follow(
         .collect();
     applied.settled = Some(names.is_empty());
     applied.workloads = Some(Vec::new());
+    if names.is_empty() {
+        return Ok(Verdict::Done);
+    }
     let mut live = Live::new();
-    while applied.settled != Some(true) && Instant::now() < deadline {
+    while Instant::now() < deadline {
         let events = timeout_at(deadline, client.open(&Ask::get("/v1/events"))).await;
         let events = match events {
             Ok(events) => events?,
             Err(_) => break,
         };
-        until_settled(events, applied, &names, &mut live, begun, deadline).await?;
-        if applied.settled != Some(true) {
-            sleep_until(deadline.min(Instant::now() + AGAIN)).await;
+        // What happened between two streams, nobody saw.
+        let rollout = Rollout::new(stable);
+        let times = (begun, deadline);
+        let verdict = until_done(events, applied, &names, rollout, &mut live, times).await?;
+        applied.settled = Some(verdict == Verdict::Done);
+        if !matches!(verdict, Verdict::Wait(_)) {
+            return Ok(verdict);
         }
+        sleep_until(deadline.min(Instant::now() + AGAIN)).await;
     }
-    Ok(())
+    Ok(Verdict::Wait(None))
 }
 
 /// Reads one stream of events to its end, or to the end of the wait.
-async fn until_settled(
+async fn until_done(
     events: Response<Incoming>,
     applied: &mut Applied,
     names: &[String],
+    mut rollout: Rollout,
     live: &mut Live,
-    begun: Instant,
-    deadline: Instant,
-) -> Result<(), Trouble> {
+    (begun, deadline): (Instant, Instant),
+) -> Result<Verdict, Trouble> {
     let mut body = events.into_body();
     let mut followed = Followed::default();
+    let mut due = deadline;
     loop {
         tokio::select! {
             frame = body.frame() => match frame {
@@ -131,17 +152,21 @@ async fn until_settled(
                     pushed.map_err(|nonsense| Trouble::failed(nonsense.to_string()))?;
                 }
                 // The gateway is restarting; a new stream tells everything again.
-                Some(Err(_)) | None => return Ok(()),
+                Some(Err(_)) | None => return Ok(Verdict::Wait(None)),
             },
             () = sleep(TURN) => {}
-            () = sleep_until(deadline) => return Ok(()),
+            () = sleep_until(due), if due < deadline => {}
+            () = sleep_until(deadline) => return Ok(Verdict::Wait(None)),
         }
+        due = deadline;
         if let Some(workloads) = followed.workloads(names, applied.index) {
-            let done = workloads.iter().all(|one| one.settled);
+            let verdict = rollout.look(begun.elapsed(), workloads.iter().copied());
             applied.workloads = Some(workloads.into_iter().cloned().collect());
-            applied.settled = Some(done);
-            if done {
-                return Ok(());
+            match verdict {
+                Verdict::Wait(again) => {
+                    due = again.map_or(deadline, |again| deadline.min(begun + again));
+                }
+                Verdict::Done | Verdict::Stuck => return Ok(verdict),
             }
         }
         live.spin(&progress(applied, begun.elapsed()));
@@ -151,17 +176,12 @@ async fn until_settled(
 /// What is drawn while the user waits.
 fn progress(applied: &Applied, elapsed: Duration) -> String {
     let workloads = applied.workloads.as_deref().unwrap_or_default();
-    let fine = |workload: &Workload| {
-        let hosts = &workload.hosts;
-        let well = hosts
-            .iter()
-            .filter(|one| one.phase == Phase::Running && one.healthy == one.total);
+    let shown = |workload: &Workload| {
         format!(
-            "{}   revision {}   {}/{} hosts   {:.1} s\n{}",
+            "{}   revision {}   {} ready   {:.1} s\n{}",
             workload.name,
             workload.revision,
-            well.count(),
-            hosts.len(),
+            render::counts(workload),
             elapsed.as_secs_f64(),
             render::on_hosts(workload, None)
         )
@@ -172,5 +192,5 @@ fn progress(applied: &Applied, elapsed: Duration) -> String {
             applied.manifest, applied.index
         );
     }
-    workloads.iter().map(fine).collect()
+    workloads.iter().map(shown).collect()
 }

@@ -18,6 +18,8 @@ fn on(host: &str, phase: Phase, healthy: u32, message: &str) -> WorkloadHost {
 }
 
 fn web(settled: bool, hosts: Vec<WorkloadHost>) -> Workload {
+    let ready = hosts.iter().filter(|one| fine(one, 1)).count();
+    let asked = hosts.len();
     Workload {
         name: "web".into(),
         namespace: "default".into(),
@@ -27,6 +29,11 @@ fn web(settled: bool, hosts: Vec<WorkloadHost>) -> Workload {
         index: 9,
         applied_at_ms: 0,
         settled,
+        stuck: false,
+        asked: u32::try_from(asked).unwrap(),
+        ready: u32::try_from(ready).unwrap(),
+        reason: String::new(),
+        min_ready_seconds: 0,
         hosts,
         object: None,
     }
@@ -142,20 +149,33 @@ fn workloads_are_summed_up_and_shown_host_by_host() {
             vec![on("h1", Running, 2, ""), failed, on("h3", Pending, 0, "")],
         )
     };
+    let short = Workload {
+        asked: 2,
+        reason: "only h1 may run it".into(),
+        ..web(false, vec![on("h1", Running, 2, "")])
+    };
     assert_eq!(
         workloads(&[
             bad.clone(),
             web(true, vec![on("h1", Running, 2, "")]),
-            web(true, vec![])
+            web(true, vec![]),
+            Workload {
+                asked: 2,
+                reason: "no host matches nodeSelector disk=ssd".into(),
+                ..web(false, vec![])
+            },
+            short.clone(),
         ]),
-        "WORKLOAD   KIND         REVISION   MANIFEST   HOSTS   STATE\n\
+        "WORKLOAD   KIND         REVISION   MANIFEST   READY   STATE\n\
          shop_bad   Deployment   1          web        1/3     failed: container one cannot start: no such program on h2, and 1 more\n\
          web        Pod          1          web        1/1     running\n\
-         web        Pod          1          web        0/0     no host should run it\n"
+         web        Pod          1          web        0/0     no pods are asked for\n\
+         web        Pod          1          web        0/2     no host matches nodeSelector disk=ssd\n\
+         web        Pod          1          web        1/2     running: only h1 may run it\n"
     );
     assert_eq!(
         workload(&bad),
-        "shop_bad   Deployment   revision 1   manifest web   committed at log index 9\n\
+        "shop_bad   Deployment   revision 1   manifest web   committed at log index 9   1/3 ready\n\
          HOST   STATE     REVISION   HEALTHY   RESTARTS   MESSAGE\n\
          h1     running   1          2/2       0\n\
          h2     failed    1          0/2       0          container one cannot start: no such program\n\
@@ -172,13 +192,40 @@ fn workloads_are_summed_up_and_shown_host_by_host() {
         "web on h1: running 2/2 healthy (revision 1): image x cannot be pulled"
     );
     let stopped = web(
-        true,
-        vec![on("h1", Stopped, 0, ""), on("h2", Succeeded, 0, "")],
+        false,
+        vec![
+            on(
+                "h1",
+                Stopped,
+                0,
+                "stopped by the administrator of this host",
+            ),
+            on("h2", Succeeded, 0, ""),
+        ],
     );
-    assert_eq!(not_running(std::slice::from_ref(&stopped)), "");
+    let looping = web(
+        false,
+        vec![on("h1", Running, 2, "exporter ended with code 1, 4 times")],
+    );
+    assert_eq!(
+        not_running(&[web(true, vec![on("h1", Running, 2, "")])]),
+        ""
+    );
+    assert_eq!(
+        not_running(&[short, looping]),
+        "web: 1/2 ready: only h1 may run it; web on h1: running 2/2 healthy: exporter ended with code 1, 4 times"
+    );
+    let long = Workload {
+        min_ready_seconds: 30,
+        ..web(true, vec![on("h1", Running, 2, "")])
+    };
+    assert_eq!(
+        not_for_long(&[long]),
+        "web is ready, but not for 30 s yet (0 restarts)"
+    );
     assert_eq!(
         not_running(&[stopped, bad]),
-        "shop_bad on h2: failed: container one cannot start: no such program; shop_bad on h3: pending"
+        "web on h1: stopped on this host (systemctl stop); shop_bad on h2: failed: container one cannot start: no such program; shop_bad on h3: pending"
     );
 }
 
@@ -230,6 +277,26 @@ fn hosts_manifests_and_the_status_fit_on_a_screen() {
          podman      5.4.2\n\
          trouble     waiting for the agent\n"
     );
+}
+
+#[test]
+fn a_host_that_alone_hears_no_leader_says_so_and_advises_no_recovery() {
+    let id = HostId([1; 32]).to_string();
+    let told: Status = serde_json::from_value(json!({
+        "cluster": "07".repeat(16), "host": "h3", "id": id, "role": "follower", "leader": null,
+        "elsewhere": {"name": "h1", "id": id},
+        "term": 3, "applied": 12, "quorum": false, "voters": ["h1", "h2", "h3"], "learners": [],
+        "hosts": {"total": 3, "reachable": 2, "missing": ["h1"]}, "workloads": {"total": 2, "healthy": 1},
+        "version": "0.1.0", "podman": "5.4.2", "trouble": ""}))
+    .unwrap();
+    let told = status(&told);
+    for words in [
+        "quorum      not from here: other members hear h1, this host does not\n",
+        "restore the connection between h3 and h1",
+    ] {
+        assert!(told.contains(words), "{told}");
+    }
+    assert!(!told.contains("recover`"), "{told}");
 }
 
 #[test]

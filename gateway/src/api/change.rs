@@ -14,6 +14,7 @@ use axum::{
 use beemesh_protocol::{
     api::{Applied, Deleted, JoinBody, Joining},
     peer::{Committed, Outcome},
+    rollout::{Rollout, Verdict},
     state::{Change, Command},
     token::Token,
 };
@@ -26,7 +27,7 @@ use super::{
     error::problems,
     policy,
     read::confirm,
-    render::{Scene, applied_objects},
+    render::{Scene, applied_objects, lack},
     request::{self, ApplyQuery, Asked, Caller, DeleteQuery},
     since,
     trail::Done,
@@ -52,6 +53,7 @@ pub(super) async fn apply(
     let gateway = &shared.gateway;
     let timeout = request::timeout(query.timeout)?;
     let wait = request::wait(query.wait)?;
+    let stable = request::stable(query.stable)?;
     if let Some(name) = &query.name {
         request::manifest_name(name)?;
     }
@@ -93,12 +95,14 @@ pub(super) async fn apply(
             workloads.retain(|workload| workload.manifest == applied.manifest);
             workloads
         };
-        let there = |scene: &Scene| {
-            scene.applied >= index && mine(scene).iter().all(|workload| workload.settled)
+        let mut rollout = Rollout::new(stable);
+        let look = |elapsed: Duration, scene: &Scene| match scene.applied < index {
+            true => Verdict::Wait(None),
+            false => rollout.look(elapsed, &mine(scene)),
         };
-        let (settled, scene) = settle(gateway, wait, there).await;
+        let (verdict, scene) = follow(gateway, wait, look).await;
         let workloads = mine(&scene);
-        applied.settled = Some(settled);
+        applied.settled = Some(verdict == Verdict::Done);
         applied.workloads = Some(workloads);
     }
     Ok(Json(applied))
@@ -128,8 +132,19 @@ async fn try_apply(
     let Manifest {
         objects,
         places,
-        warnings,
+        mut warnings,
     } = manifest;
+    let members = gateway.node.state().borrow().state.clone();
+    let lacks = objects.iter().zip(&places).filter_map(|(object, place)| {
+        let message = lack(object, members.hosts());
+        (!message.is_empty()).then(|| manifest::Problem {
+            document: place.document,
+            line: place.line,
+            field: String::new(),
+            message,
+        })
+    });
+    warnings.extend(lacks);
     let first = objects.first().ok_or_else(|| {
         ApiError::bad_request("the manifest holds nothing that Beemesh runs or keeps")
     })?;
@@ -244,6 +259,10 @@ fn not_joined(error: JoinError) -> ApiError {
         JoinError::Advertise(_) => ApiError::conflict(words)
             .hint("`man beemesh-agent.toml` tells which addresses a host may have"),
         JoinError::TakesNoPlace(_) => ApiError::conflict(words),
+        JoinError::Unnamed => ApiError::conflict(words).hint(
+            "`hostnamectl hostname NAME` names the system, or `name` in /etc/beemesh/agent.toml.d this host in the cluster; then \
+             `systemctl reload beemesh-agent`",
+        ),
         JoinError::Refused(_) => {
             ApiError::conflict(words).hint("`beemesh token create` on a member makes a new token")
         }
@@ -341,7 +360,23 @@ pub(super) async fn settle(
     wait: Duration,
     there: impl Fn(&Scene) -> bool,
 ) -> (bool, Scene) {
-    let deadline = Instant::now() + wait;
+    let look = |_: Duration, scene: &Scene| match there(scene) {
+        true => Verdict::Done,
+        false => Verdict::Wait(None),
+    };
+    let (verdict, scene) = follow(gateway, wait, look).await;
+    (verdict == Verdict::Done, scene)
+}
+
+/// Looks at every scene until there is a verdict or the time is over; the verdict and the last scene. `look` hears how long the wait
+/// has taken.
+async fn follow(
+    gateway: &Gateway,
+    wait: Duration,
+    mut look: impl FnMut(Duration, &Scene) -> Verdict,
+) -> (Verdict, Scene) {
+    let begun = Instant::now();
+    let deadline = begun + wait;
     let mut views = gateway.node.state();
     let mut reports = gateway.reports.clone();
     let mut connected = gateway.link.connected();
@@ -353,15 +388,21 @@ pub(super) async fn settle(
         connected.mark_unchanged();
         metrics.mark_unchanged();
         let scene = gateway.scene();
-        if there(&scene) {
-            return (true, scene);
+        let now = Instant::now();
+        let verdict = look(now - begun, &scene);
+        let again = match verdict {
+            Verdict::Wait(again) => again.map_or(deadline, |again| deadline.min(begun + again)),
+            Verdict::Done | Verdict::Stuck => return (verdict, scene),
+        };
+        if now >= deadline {
+            return (verdict, scene);
         }
         tokio::select! {
             Ok(()) = views.changed() => {}
             Ok(()) = reports.changed() => {}
             Ok(()) = connected.changed() => {}
             Ok(()) = metrics.changed() => {}
-            () = tokio::time::sleep_until(deadline) => return (false, scene),
+            () = tokio::time::sleep_until(again) => {}
         }
     }
 }

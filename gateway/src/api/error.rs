@@ -219,6 +219,15 @@ fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
         return ApiError::conflict("this host was removed from its cluster")
             .hint("ask a member, or make this host one again: `beemesh join TOKEN`");
     }
+    if let Some(leader) = scene.heard_elsewhere() {
+        let (own, leader) = (scene.name(scene.host), scene.name(leader));
+        return ApiError::unavailable(format!(
+            "{own} hears no leader, and other members do: {leader} leads the cluster"
+        ))
+        .hint(format!(
+            "ask another host, and restore the connection between {own} and {leader}"
+        ));
+    }
     let missing = missing_voters(scene);
     let words = quorum_words(scene, &missing);
     if words.starts_with("no quorum") {

@@ -29,6 +29,7 @@ use crate::{
     api::Gateway,
     controllers::{self, There},
     demote::{DemoteError, give_up_vote},
+    labels::is_automatic,
     place::LABEL_HOSTNAME,
     rotate::{self, RotateError},
 };
@@ -267,6 +268,11 @@ fn check_label(key: &str, value: Option<&str>) -> Result<(), ApiError> {
             "`{key}` is the host's name, which /etc/beemesh/agent.toml.d sets"
         )));
     }
+    if is_automatic(key) {
+        return Err(ApiError::bad_request(format!(
+            "`{key}` is given by each host to itself: use another label"
+        )));
+    }
     let plain = |text: &str| {
         let edge = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
         let bytes = text.as_bytes();
@@ -312,6 +318,9 @@ mod tests {
             ("disk", Some(&long), false),
             ("disk", Some("a b"), false),
             (LABEL_HOSTNAME, Some("h9"), false),
+            ("kubernetes.io/os", Some("linux"), false),
+            ("beta.kubernetes.io/arch", None, false),
+            ("node.kubernetes.io/arch", Some("arm64"), true),
         ] {
             assert_eq!(check_label(key, value).is_ok(), good, "{key:?}={value:?}");
         }

@@ -3,6 +3,7 @@
 //! Pure: no I/O, no clock, no randomness. Input: a [`Scene`], everything that is known at one moment. Output: the
 //! shapes of [`beemesh_protocol::api`], and whether a change has arrived wherever it should.
 
+mod asked;
 mod members;
 mod recovery;
 
@@ -18,6 +19,8 @@ use beemesh_protocol::{
     state,
 };
 use beemesh_quadlet::manifest::kind_name;
+
+pub(super) use asked::lack;
 
 use crate::{
     controllers::{self, There},
@@ -42,6 +45,8 @@ pub(super) struct Scene {
     pub(super) reports: All,
     /// The hosts that the mesh reaches, the answering one included.
     pub(super) reachable: BTreeSet<HostId>,
+    /// The leader that a reachable member hears while this host hears none.
+    pub(super) elsewhere: Option<HostId>,
     /// The answering host was removed from the cluster.
     pub(super) removed: bool,
 }
@@ -75,10 +80,12 @@ impl Scene {
 
     fn render(&self, workload: &crate::state::Workload) -> Workload {
         let object = &workload.object;
-        let wanted = self.wanted(workload);
-        let has = |host: &&HostId| wanted.contains(*host) || self.has(**host, &workload.name);
+        let asked = self.asked(workload);
+        let has = |host: &&HostId| asked.hosts.contains(*host) || self.has(**host, &workload.name);
         let mut hosts: Vec<_> = self.state.hosts().keys().filter(has).collect();
         hosts.sort_by_key(|host| self.name(**host));
+        let ready = self.ready(workload, &asked);
+        let settled = asked.is_met(ready) && hosts.len() == asked.hosts.len();
         Workload {
             name: workload.name.clone(),
             namespace: object.namespace.clone(),
@@ -87,13 +94,16 @@ impl Scene {
             revision: workload.revision,
             index: workload.index,
             applied_at_ms: workload.at_ms,
-            settled: wanted.iter().all(|host| self.arrived(*host, workload))
-                && hosts.len() == wanted.len()
-                && self.waits(workload).is_empty(),
+            settled,
+            stuck: !settled && self.is_stuck(workload, &asked, ready),
+            asked: u32::try_from(asked.pods).unwrap_or(u32::MAX),
+            ready: u32::try_from(ready).unwrap_or(u32::MAX),
+            min_ready_seconds: asked::min_ready_seconds(object),
             hosts: hosts
                 .into_iter()
                 .map(|host| self.workload_host(*host, &workload.name))
                 .collect(),
+            reason: asked.reason,
             object: None,
         }
     }
@@ -151,14 +161,6 @@ impl Scene {
             peer::Phase::Pending | peer::Phase::Starting | peer::Phase::Removing => false,
         };
         done && report.index >= workload.index && self.reachable.contains(&host)
-    }
-
-    /// Whether the host runs this revision as it should.
-    fn thrives(&self, host: HostId, workload: &crate::state::Workload) -> bool {
-        let fine = |report: &WorkloadReport| {
-            matches!(report.phase, peer::Phase::Running | peer::Phase::Succeeded)
-        };
-        self.arrived(host, workload) && self.report(host, &workload.name).is_some_and(fine)
     }
 
     /// The names of the hosts that may still have something of removed workloads: they say so, have not come to the
@@ -232,9 +234,8 @@ impl Scene {
             .filter(|host| !self.reachable.contains(*host));
         let missing = names_of(&self.state, missing);
         let healthy = |workload: &&crate::state::Workload| {
-            self.wanted(workload)
-                .iter()
-                .all(|host| self.thrives(*host, workload))
+            let asked = self.asked(workload);
+            asked.is_met(self.ready(workload, &asked))
         };
         let report = self.reports.get(&self.host);
         let troubles = [
@@ -251,6 +252,10 @@ impl Scene {
             id: self.host,
             role: self.role(self.host),
             leader: metrics.leader.map(|id| Leader {
+                name: self.name(id),
+                id,
+            }),
+            elsewhere: self.heard_elsewhere().map(|id| Leader {
                 name: self.name(id),
                 id,
             }),
@@ -294,6 +299,12 @@ impl Scene {
             raft::Role::Follower => Role::Follower,
             raft::Role::Learner | raft::Role::Stopped => Role::Learner,
         }
+    }
+
+    /// The leader that this host does not hear, while it is a member without one.
+    pub(super) fn heard_elsewhere(&self) -> Option<HostId> {
+        let without = !self.removed && !self.metrics.quorum;
+        self.elsewhere.filter(|_| without)
     }
 
     /// What people call the host.

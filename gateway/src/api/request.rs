@@ -98,6 +98,7 @@ pub(super) struct ApplyQuery {
     #[serde(default)]
     pub(super) strict: bool,
     pub(super) wait: Option<u64>,
+    pub(super) stable: Option<u64>,
     pub(super) timeout: Option<u64>,
 }
 
@@ -166,6 +167,16 @@ pub(super) fn wait(seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
     match seconds {
         Some(seconds) if seconds > WAIT_MAX_SECONDS => Err(ApiError::bad_request(format!(
             "wait={seconds}: at most {WAIT_MAX_SECONDS} seconds are possible"
+        ))),
+        seconds => Ok(seconds.map(Duration::from_secs)),
+    }
+}
+
+/// How long pods must be ready at the end of the wait, when the caller says so.
+pub(super) fn stable(seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
+    match seconds {
+        Some(seconds) if seconds > WAIT_MAX_SECONDS => Err(ApiError::bad_request(format!(
+            "stable={seconds}: at most {WAIT_MAX_SECONDS} seconds are possible"
         ))),
         seconds => Ok(seconds.map(Duration::from_secs)),
     }
@@ -247,7 +258,7 @@ mod tests {
             (
                 "name=web&dryRun=true&wait=5",
                 Ok(
-                    "ApplyQuery { name: Some(\"web\"), dry_run: true, strict: false, wait: Some(5), timeout: None }",
+                    "ApplyQuery { name: Some(\"web\"), dry_run: true, strict: false, wait: Some(5), stable: None, timeout: None }",
                 ),
             ),
             (

@@ -77,6 +77,7 @@ impl Serving {
             podman: Podman::new(&dir.path().join("podman.sock")),
             joiner,
             removed: watch::channel(false).1,
+            elsewhere: watch::channel(None).1,
             rotation: Arc::default(),
         };
         let listener = UnixListener::bind(dir.path().join("api.sock")).unwrap();
@@ -161,15 +162,18 @@ async fn a_manifest_is_applied_followed_and_deleted() {
     let expected = json!({"manifest": "mine", "index": index, "dryRun": false, "objects": objects, "warnings": []});
     assert_eq!((status, applied), (200, expected));
 
-    // The host reports while the caller waits.
+    // The host reports while the caller waits: once that all is well, before it is not.
+    let begun = std::time::Instant::now();
     let wait = serving.ask("POST /v1/apply?name=mine&wait=20", POD);
     let later = async {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        serving.report(index, index, 0);
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        serving.report(index, index, 1);
+        for (after, healthy) in [(50, 0), (50, 1), (1000, 0), (50, 1)] {
+            tokio::time::sleep(Duration::from_millis(after)).await;
+            serving.report(index, index, healthy);
+        }
     };
     let ((status, waited), ()) = tokio::join!(wait, later);
+    let lasted = begun.elapsed();
+    assert!(lasted >= Duration::from_millis(3150), "{lasted:?}");
     assert_eq!(
         (status, &waited["settled"], &waited["objects"][0]["action"]),
         (200, &json!(true), &json!("unchanged")),
@@ -179,6 +183,11 @@ async fn a_manifest_is_applied_followed_and_deleted() {
         waited["workloads"][0]["hosts"][0]["phase"], "running",
         "{waited}"
     );
+
+    let again = "POST /v1/apply?name=mine&wait=20&stable=0";
+    let again = timeout(Duration::from_secs(1), serving.ask(again, POD));
+    let (_, again) = again.await.expect("nothing to wait for");
+    assert_eq!(again["settled"], true, "{again}");
 
     let (status, web) = serving.ask("GET /v1/workloads/web", "").await;
     assert_eq!(
@@ -329,6 +338,13 @@ async fn tokens_are_made_and_bad_requests_are_refused_in_words() {
             400,
             "invalid",
             "a manifest's name",
+        ),
+        (
+            "POST /v1/apply?stable=9999999",
+            POD,
+            400,
+            "invalid",
+            "at most 3600 seconds",
         ),
         (
             "POST /v1/apply?wait=9999999",

@@ -239,6 +239,15 @@ impl Node {
         }
     }
 
+    /// The leader that another host hears, or that it is; nothing when it hears none or does not say.
+    pub(crate) async fn leader_of(&self, host: HostId) -> Option<HostId> {
+        match self.inner.peers.ask(host, RequestBody::ReadIndex).await {
+            Ok(ReplyBody::ReadIndex(_)) => Some(host),
+            Ok(ReplyBody::NotLeader(leader)) => leader,
+            Ok(_) | Err(_) => None,
+        }
+    }
+
     async fn try_read(&self) -> Option<u64> {
         let leader = self.leader()?;
         if leader == self.inner.host {

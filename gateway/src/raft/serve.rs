@@ -148,7 +148,10 @@ impl Node {
     fn leading(&self) -> Result<(), ReplyBody> {
         let metrics = self.inner.metrics.borrow();
         if metrics.role != Role::Leader {
-            return Err(ReplyBody::NotLeader(metrics.leader));
+            // One that is not heard any more is no leader to send others to.
+            return Err(ReplyBody::NotLeader(
+                metrics.leader.filter(|_| metrics.quorum),
+            ));
         }
         if !metrics.quorum {
             return Err(ReplyBody::Failed("the leader has no quorum".into()));

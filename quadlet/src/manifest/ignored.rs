@@ -12,7 +12,6 @@ use super::{field::Field, findings::Scope};
 type Ignored = (&'static str, &'static str, Option<&'static str>);
 
 const DEPLOYMENT: &[Ignored] = &[
-    ("minReadySeconds", "", Some("0")),
     ("paused", "the workload is rolled out", Some("false")),
     (
         "strategy.type",
@@ -21,14 +20,11 @@ const DEPLOYMENT: &[Ignored] = &[
     ),
 ];
 
-const DAEMON_SET: &[Ignored] = &[
-    ("minReadySeconds", "", Some("0")),
-    (
-        "updateStrategy.type",
-        "each host replaces its pod",
-        Some("RollingUpdate"),
-    ),
-];
+const DAEMON_SET: &[Ignored] = &[(
+    "updateStrategy.type",
+    "each host replaces its pod",
+    Some("RollingUpdate"),
+)];
 
 const JOB: &[Ignored] = &[
     ("activeDeadlineSeconds", "", None),

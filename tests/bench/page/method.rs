@@ -49,7 +49,7 @@ and its file system write.
 ";
 
 pub(super) const APPLIES: &str = "\
-Pods of one container each. Beemesh: `beemesh apply --wait` of one manifest on one of three hosts, until every host runs all of it, healthy and durably, with a
+Pods of one container each. Beemesh: `beemesh apply --wait` of one manifest on one of three hosts, until every host runs all of it, healthy and durably, for the first time (`--wait` ends when that has lasted for two seconds), with a
 unit for each. One play: `podman kube play`, `play --replace` and `down` of the same file on the same three hosts at once, in the same round: one
 process for all pods, no unit, and nothing waits for the disk. Quadlets: what Beemesh leaves behind, done by hand: for each pod a `.kube` file and its
 YAML, then `systemctl daemon-reload` and `start`, `restart`, or `stop`, likewise on three hosts at once. For an unchanged manifest they have

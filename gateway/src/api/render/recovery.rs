@@ -61,6 +61,13 @@ impl Scene {
                     .to_owned(),
             );
         }
+        if let Some(leader) = self.heard_elsewhere() {
+            let leader = self.name(leader);
+            return Some(format!(
+                "the cluster works: {leader} leads it, as a member hears that {name} can reach; restore the connection between \
+                 {name} and {leader}"
+            ));
+        }
         let there = voters.intersection(&self.reachable);
         let there = names_of(&self.state, there);
         if there.len() > voters.len() / 2 {
@@ -103,6 +110,9 @@ mod tests {
         quorum.metrics.quorum = true;
         let mut soon = lost();
         soon.reachable = [h(1), h(3)].into();
+        let mut cut = lost();
+        cut.reachable = [h(1), h(3)].into();
+        cut.elsewhere = Some(h(2));
         let mut removed = lost();
         removed.removed = true;
         let mut gone = lost();
@@ -112,6 +122,7 @@ mod tests {
         for (scene, words) in [
             (quorum, "has a quorum"),
             (soon, "2 of 3 voters are reachable (h1 and h3)"),
+            (cut, "restore the connection between h1 and h2"),
             (removed, "was removed"),
             (gone, "still joining"),
             (none, "in no cluster"),

@@ -12,7 +12,7 @@ pub(super) fn h(n: u8) -> HostId {
     HostId([n; 32])
 }
 
-fn pod(name: &str, selector: &[(&str, &str)]) -> Object {
+pub(super) fn pod(name: &str, selector: &[(&str, &str)]) -> Object {
     let body = format!("{{\"kind\":\"Pod\",\"metadata\":{{\"name\":\"{name}\"}}}}");
     Object {
         kind: Kind::Pod,
@@ -110,6 +110,7 @@ pub(in crate::api) fn scene() -> Scene {
         },
         reports: Arc::default(),
         reachable: [h(1), h(2), h(3)].into(),
+        elsewhere: None,
         removed: false,
     }
 }
@@ -154,7 +155,7 @@ pub(super) fn with(scene: &mut Scene, host: u8, applied: u64, workloads: Vec<Wor
 }
 
 #[test]
-fn a_workload_is_settled_when_every_host_that_should_run_it_is_done_with_the_revision() {
+fn a_workload_is_settled_when_every_host_that_should_run_it_does() {
     use peer::Phase::*;
     for (what, at_h3, reachable, settled) in [
         ("healthy", Some(report("web", 5, Running, 2)), true, true),
@@ -167,9 +168,9 @@ fn a_workload_is_settled_when_every_host_that_should_run_it_is_done_with_the_rev
         ),
         ("older", Some(report("web", 4, Running, 2)), true, false),
         ("starting", Some(report("web", 5, Starting, 0)), true, false),
-        ("failed", Some(report("web", 5, Failed, 0)), true, true),
+        ("failed", Some(report("web", 5, Failed, 0)), true, false),
         ("done", Some(report("web", 5, Succeeded, 0)), true, true),
-        ("stopped", Some(report("web", 5, Stopped, 0)), true, true),
+        ("stopped", Some(report("web", 5, Stopped, 0)), true, false),
         ("silent", None, true, false),
         ("cut off", Some(report("web", 5, Running, 2)), false, false),
     ] {
@@ -204,7 +205,7 @@ fn a_workload_shows_the_hosts_that_should_run_it_and_those_that_still_do() {
     };
     let expected = json!({
         "name": "lone", "namespace": "default", "kind": "Pod", "manifest": "lone", "revision": 1, "index": 6,
-        "appliedAtMs": 5, "settled": false, "hosts": [on(2, "pending", 0, 0), on(3, "removing", 1, 2)],
+        "appliedAtMs": 5, "settled": false, "stuck": false, "asked": 1, "ready": 0, "hosts": [on(2, "pending", 0, 0), on(3, "removing", 1, 2)],
     });
     assert_eq!(told, expected);
     let goal = report("lone", 6, peer::Phase::Running, 2);
@@ -310,4 +311,21 @@ fn a_host_that_is_in_no_cluster_yet_answers_too() {
         ),
         ("h1", Role::Learner, None, None, false)
     );
+}
+
+#[test]
+fn a_host_that_alone_hears_no_leader_names_the_one_that_others_hear() {
+    let mut scene = Scene {
+        elsewhere: Some(h(2)),
+        ..scene()
+    };
+    let heard = |scene: &Scene| {
+        let status = scene.status(Own::default());
+        status.elsewhere.map(|leader| leader.name)
+    };
+    assert_eq!(heard(&scene), None, "it leads itself");
+    scene.metrics.quorum = false;
+    assert_eq!(heard(&scene).as_deref(), Some("h2"));
+    scene.removed = true;
+    assert_eq!(heard(&scene), None);
 }

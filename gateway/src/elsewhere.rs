@@ -1,0 +1,67 @@
+//! Finds out whether others have a leader that this host does not hear.
+//!
+//! Shell. With one link cut, the hosts at its ends hear each other's words through nobody: one of them may be without a leader while
+//! all others have one. Its administrator must look for a cable then, and not recover a cluster that works.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use beemesh_protocol::HostId;
+use futures::{StreamExt as _, stream};
+use tokio::{
+    sync::watch,
+    time::{Instant, timeout},
+};
+
+use crate::{
+    api::Gateway,
+    backoff::Backoff,
+    raft::{Metrics, Role},
+};
+
+/// Elections are over before, mostly.
+const LEADERLESS: Duration = Duration::from_secs(2);
+/// Between two rounds of questions, at first and at most.
+const PAUSE: Duration = Duration::from_secs(2);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// A host that is asked answers at once, or waits in vain for a majority.
+const ANSWER_MAX: Duration = Duration::from_secs(4);
+/// Hosts that are asked at once.
+const ASKED_MAX: usize = 8;
+
+/// Keeps `found` the leader that a reachable member hears while this host hears none.
+pub(crate) async fn keep(gateway: Gateway, found: watch::Sender<Option<HostId>>) {
+    let mut metrics = gateway.node.metrics();
+    while metrics.wait_for(is_leaderless).await.is_ok() {
+        let led = |metrics: &Metrics| !is_leaderless(metrics);
+        let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
+        let mut pause = LEADERLESS;
+        while timeout(pause, metrics.wait_for(led)).await.is_err() {
+            let leader = ask(&gateway).await;
+            found.send_if_modified(|found| std::mem::replace(found, leader) != leader);
+            pause = backoff.tried(Instant::now());
+        }
+        found.send_if_modified(|found| found.take().is_some());
+    }
+}
+
+fn is_leaderless(metrics: &Metrics) -> bool {
+    match metrics.role {
+        Role::Leader | Role::Stopped => false,
+        Role::Candidate | Role::Follower | Role::Learner => !metrics.quorum,
+    }
+}
+
+/// The leader of the first member that has one.
+async fn ask(gateway: &Gateway) -> Option<HostId> {
+    let others: BTreeSet<_> = gateway.link.connected().borrow().iter().copied().collect();
+    let asked = others.into_iter().filter(|host| *host != gateway.host);
+    let answers = asked.map(|host| timeout(ANSWER_MAX, gateway.node.leader_of(host)));
+    let mut answers = stream::iter(answers).buffer_unordered(ASKED_MAX);
+    while let Some(answer) = answers.next().await {
+        let leader = answer.ok().flatten();
+        if let Some(leader) = leader.filter(|leader| *leader != gateway.host) {
+            return Some(leader);
+        }
+    }
+    None
+}

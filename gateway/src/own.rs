@@ -1,0 +1,152 @@
+//! This host's own entry in the member list: its name, its addresses, and the labels that tell its kind.
+//!
+//! Shell: waits for a change, and proposes what [`address_change`] and [`label_change`] decide, which are pure. What is refused,
+//! or changes nothing, is proposed again by a [`Backoff`] only: each proposal is an entry of the log on every host, and wakes
+//! this loop.
+
+use std::{collections::BTreeMap, env::consts::ARCH, sync::Arc, time::Duration};
+
+use beemesh_protocol::{
+    HostId,
+    ipc::Welcome,
+    naming::{self, Said},
+    peer::Outcome,
+    state::{Change, Command, Host},
+};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+
+use crate::{
+    api::Gateway,
+    backoff::Backoff,
+    join::now_ms,
+    labels,
+    raft::{Node, View},
+    state::State,
+};
+
+/// A change of this host's entry is proposed for this long before the next attempt.
+const PROPOSE_MAX: Duration = Duration::from_secs(10);
+
+/// Proposes this host's new name and addresses when they are other ones than the member list has.
+pub(crate) async fn keep_address(gateway: Gateway) {
+    let welcome = gateway.link.welcome();
+    let wanted = |view: &View| {
+        let welcome = welcome.borrow().clone()?;
+        address_change(gateway.host, &welcome, &view.state)
+    };
+    let (view, news) = (gateway.node.state(), welcome.clone());
+    keep(view, news, wanted, |change| propose(&gateway.node, change)).await;
+}
+
+/// Gives this host the labels by which a `nodeSelector` asks for an operating system and an architecture.
+pub(crate) async fn keep_labels(gateway: Gateway) {
+    let machine = labels::of_machine(ARCH);
+    let wanted = |view: &View| {
+        let change = label_change(gateway.host, &machine, &view.state)?;
+        // A member that has not said what it runs may not know such a change.
+        let reports = gateway.reports.borrow();
+        let told = |host: &HostId| reports.contains_key(host);
+        let known = gateway.reachable().iter().all(told);
+        drop(reports);
+        (known && gateway.knows(&change).is_ok()).then_some(change)
+    };
+    let (view, news) = (gateway.node.state(), gateway.reports.clone());
+    keep(view, news, wanted, |change| propose(&gateway.node, change)).await;
+}
+
+async fn propose(node: &Node, change: Change) -> Result<(), String> {
+    let command = Command::unasked(now_ms(), change);
+    let committed = node
+        .propose(vec![command], Instant::now() + PROPOSE_MAX)
+        .await
+        .map_err(|error| error.to_string())?;
+    match committed.into_iter().next().map(|one| one.outcome) {
+        Some(Outcome::Refused(refusals)) => {
+            let words = refusals.into_iter().map(|refusal| refusal.message);
+            Err(words.collect::<Vec<_>>().join("; "))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Proposes what is wanted as long as it is, now and whenever the state or `news` change.
+async fn keep<N, F: Future<Output = Result<(), String>>>(
+    mut view: watch::Receiver<Arc<View>>,
+    mut news: watch::Receiver<N>,
+    wanted: impl Fn(&View) -> Option<Change>,
+    propose: impl Fn(Change) -> F,
+) {
+    let mut backoff = Backoff::of_proposals();
+    loop {
+        news.mark_unchanged();
+        let now = view.borrow_and_update().clone();
+        let change = wanted(&now);
+        let due = match change {
+            Some(change) if backoff.allows(Instant::now()) => {
+                let pause = backoff.tried(Instant::now());
+                if let Err(error) = propose(change).await {
+                    tracing::warn!(%error, ?pause, "this host's entry in the member list is not as it should be yet");
+                }
+                continue;
+            }
+            Some(_) => backoff.due(),
+            None => None,
+        };
+        let changed = tokio::select! {
+            changed = view.changed() => changed,
+            changed = news.changed() => changed,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Ok(()),
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the agent says of the host's name, with the members.
+fn decided<'a>(host: HostId, welcome: &'a Welcome, state: &'a State) -> Option<(&'a str, String)> {
+    let said = Said {
+        name: &welcome.name,
+        is_set: welcome.name_is_set,
+    };
+    let members = state.hosts().values();
+    naming::decide(host, said, members.map(|one| (one.id, one.name.as_str())))
+}
+
+/// What is wrong with this host's name, in words for a person; empty when nothing is.
+pub(crate) fn name_trouble(host: HostId, welcome: &Welcome, state: &State) -> String {
+    decided(host, welcome, state).map_or_else(String::new, |(_, trouble)| trouble)
+}
+
+fn address_change(host: HostId, welcome: &Welcome, state: &State) -> Option<Change> {
+    let known = state.hosts().get(&host)?;
+    let (name, _) = decided(host, welcome, state)?;
+    // An agent that has no address yet would only make this host unreachable.
+    let addresses = match welcome.addresses.as_slice() {
+        [] => &known.addresses,
+        _ => &welcome.addresses,
+    };
+    let same = known.name == name && known.addresses == *addresses;
+    (!same).then(|| {
+        Change::PutHost(Host {
+            name: name.to_owned(),
+            addresses: addresses.clone(),
+            ..known.clone()
+        })
+    })
+}
+
+fn label_change(host: HostId, machine: &BTreeMap<String, String>, state: &State) -> Option<Change> {
+    let set = labels::to_set(state.hosts().get(&host)?, machine);
+    (!set.is_empty()).then(|| Change::LabelHost {
+        host,
+        set,
+        remove: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests;
