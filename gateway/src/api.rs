@@ -35,7 +35,7 @@ use beemesh_protocol::{HostId, state::Change};
 use beemesh_quadlet::podman::Podman;
 use tokio::sync::{Mutex, Semaphore, watch};
 
-use crate::{join::Joiner, link::Link, observe, raft::Node};
+use crate::{admission::Ledger, join::Joiner, link::Link, observe, raft::Node};
 
 use error::ApiError;
 pub(crate) use remote::{listen as listen_remote, serve as serve_remote};
@@ -74,6 +74,7 @@ struct Shared {
     parsing: Arc<Semaphore>,
     trail: trail::Trail,
     policy: Arc<policy::Known>,
+    ledger: Arc<std::sync::Mutex<Ledger>>,
 }
 
 impl Gateway {
@@ -113,6 +114,7 @@ impl Shared {
             parsing: Arc::new(Semaphore::new(PARSING_MAX)),
             trail: trail::Trail::start(),
             policy: Arc::default(),
+            ledger: Arc::default(),
         }
     }
 }

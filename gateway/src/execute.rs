@@ -99,6 +99,7 @@ pub(crate) fn start(settings: Settings) -> watch::Receiver<Arc<Standing>> {
         bounds: Arc::new(Bounds {
             pulls: Semaphore::new(PULLS_MAX),
             plays: Semaphore::new(PLAYS_MAX),
+            ports: tokio::sync::Mutex::default(),
         }),
         standing,
     };
@@ -235,9 +236,9 @@ impl Executor {
         tracing::info!(workload, ?work, "work begins");
         let (cancel, cancelled) = oneshot::channel();
         let flight = Flight {
+            host: self.settings.host,
             workload: workload.clone(),
             work,
-            host: self.settings.host,
             view: Arc::clone(view),
             link: self.settings.link.clone(),
             podman: self.settings.podman.clone(),
@@ -266,6 +267,7 @@ impl Executor {
         match &ending {
             Ending::Done => tracing::info!(workload, "work done"),
             Ending::Cancelled => tracing::info!(workload, "work broken off for a newer revision"),
+            Ending::Waits(what) => tracing::info!(workload, what, "work waits"),
             Ending::Failed(error) => tracing::warn!(workload, error, "work failed, will retry"),
         }
         self.reconciler.ended(Instant::now(), &workload, ending);

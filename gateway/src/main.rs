@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
 mod absence;
+mod admission;
 mod api;
 mod authority;
 mod backoff;
@@ -20,6 +21,7 @@ mod link;
 mod observe;
 mod own;
 mod place;
+mod ports;
 mod raft;
 mod reconcile;
 mod recover;

@@ -124,6 +124,11 @@ pub(crate) fn ranked(
     fit
 }
 
+/// Whether the workload may ever run there, drained as the host may be now.
+pub(crate) fn can_run(host: &Host, object: &Object) -> bool {
+    selects(host, &object.selector)
+}
+
 /// Sorts members by their claim to the workload, the highest first.
 pub(crate) fn rank(workload: &str, hosts: &mut [HostId], members: &BTreeMap<HostId, Host>) {
     let seat = |host: &HostId| {

@@ -40,6 +40,10 @@ const FAILED_PAUSE_MIN: Duration = Duration::from_secs(60);
 /// The longest pause between two starts of a failed unit.
 const FAILED_PAUSE_MAX: Duration = Duration::from_secs(900);
 
+/// The longest pause between two looks whether what another workload has is free by now: a look costs little, and who waits
+/// should be there soon.
+const WAIT_MAX: Duration = Duration::from_secs(8);
+
 /// How long the news of what a work has just done may take from systemd to us. The same work is not begun again before.
 const NEWS_MAX: Duration = Duration::from_secs(2);
 
@@ -82,6 +86,8 @@ pub(crate) struct Plan {
 pub(crate) enum Ending {
     /// All steps were done.
     Done,
+    /// It cannot be done while another workload has what this one wants, in words for a person; nothing was changed.
+    Waits(String),
     /// A step failed, in words for a person.
     Failed(String),
     /// It was broken off as asked.
@@ -146,6 +152,8 @@ struct Failures {
     last: Instant,
     /// Where our work failed; `None` when the unit failed by itself.
     step: Option<Step>,
+    /// Nothing failed: another workload is in the way.
+    waits: bool,
     message: String,
 }
 
@@ -307,6 +315,12 @@ impl Reconciler {
                 memory.done = Some((flight.work, now));
             }
             Ending::Cancelled => {}
+            Ending::Waits(message) => {
+                memory.fail(now, index, Some(flight.step), message);
+                if let Some(failures) = &mut memory.failures {
+                    failures.waits = true;
+                }
+            }
             Ending::Failed(message) => memory.fail(now, index, Some(flight.step), message),
         }
     }
@@ -380,6 +394,7 @@ impl Memory {
             count,
             last: now,
             step,
+            waits: false,
             message,
         });
     }
@@ -388,7 +403,9 @@ impl Memory {
 impl Failures {
     /// When to try again.
     fn retry_at(&self, unit_failed: bool) -> Instant {
-        let (min, max) = if unit_failed {
+        let (min, max) = if self.waits {
+            (PAUSE_MIN, WAIT_MAX)
+        } else if unit_failed {
             (FAILED_PAUSE_MIN, FAILED_PAUSE_MAX)
         } else {
             (PAUSE_MIN, PAUSE_MAX)

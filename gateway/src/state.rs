@@ -253,6 +253,22 @@ impl State {
             .collect()
     }
 
+    /// An object and the manifest that it belongs to.
+    pub(crate) fn object(
+        &self,
+        kind: Kind,
+        namespace: &str,
+        name: &str,
+    ) -> Option<(&str, &Object)> {
+        let key = Key {
+            kind,
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        };
+        let owned = self.objects.get(&key)?;
+        Some((&owned.manifest, &owned.object))
+    }
+
     /// What an object refers to, and whether it can do without.
     fn references<'a>(&self, object: &'a Object) -> impl Iterator<Item = (Key, bool)> + 'a {
         object.references.iter().map(|reference| {

@@ -4,6 +4,9 @@
 //! are replicated, hashed and played. Time and memory are bounded whatever the bytes are.
 
 mod admission;
+mod demands;
+pub(crate) use demands::ports_of;
+pub use demands::{Demand, Demanded, KeyOf, Keys, Port, Protocol, demands};
 mod documents;
 mod field;
 mod findings;
@@ -14,7 +17,10 @@ pub use names::is_name;
 mod outline;
 mod pod;
 pub mod policy;
+pub(crate) mod quantity;
+mod ranges;
 mod references;
+pub(crate) mod resources;
 mod typed;
 mod values;
 
@@ -57,6 +63,8 @@ pub struct Manifest {
     pub objects: Vec<Object>,
     /// One per object.
     pub places: Vec<Place>,
+    /// What each needs of others, one list per object.
+    pub demands: Vec<Vec<Demanded>>,
     /// What was accepted but will not be done.
     pub warnings: Vec<Problem>,
 }

@@ -15,7 +15,7 @@ use serde_json::Value;
 use crate::{
     belongings::OURS,
     health::Restart,
-    manifest::{names, workload_name},
+    manifest::{Port, names, ports_of, workload_name},
     workload,
 };
 
@@ -75,6 +75,16 @@ pub enum RenderError {
         kind: &'static str,
         /// Its name.
         name: String,
+    },
+    /// A ConfigMap or Secret lacks a key that it must have.
+    #[error("{kind} `{name}` has no key `{key}`")]
+    MissingKey {
+        /// As YAML writes it.
+        kind: &'static str,
+        /// Its name.
+        name: String,
+        /// The key.
+        key: String,
     },
     /// The stored object is not what `manifest::parse` makes.
     #[error("{kind} `{name}` is stored in a form that cannot be played: {reason}")]
@@ -289,6 +299,17 @@ fn documents(yaml: &[u8]) -> Vec<Value> {
 #[must_use]
 pub fn images(yaml: &[u8]) -> Vec<Image> {
     images_of(&documents(yaml))
+}
+
+/// The ports of its host that a YAML of [`render`] has.
+#[must_use]
+pub fn ports(yaml: &[u8]) -> Vec<Port> {
+    let text = str::from_utf8(yaml).unwrap_or_default();
+    // Most have none, and a host has thousands of them.
+    if !text.contains("\"hostPort\"") && !text.contains("\"hostNetwork\"") {
+        return Vec::new();
+    }
+    text.split(BETWEEN).flat_map(ports_of).collect()
 }
 
 /// What is read back of a pod. Keeps nothing else of it: the supervisor reads it, whose memory is small.

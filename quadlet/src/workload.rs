@@ -28,7 +28,7 @@ use serde_json::Value;
 
 use crate::{
     belongings::{self, Content},
-    manifest::{kind_name, names, workload_name},
+    manifest::{Demand, Keys, demands, kind_name, names, resources, workload_name},
     render::{BACKOFF_LIMIT, RenderError, Revision, unit_name},
 };
 
@@ -48,7 +48,9 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
     if workload.len() > WORKLOAD_BYTES_MAX {
         return Err(malformed(object, "its name is too long"));
     }
+    needed_keys(revision)?;
     let (mut metadata, mut spec) = pod(object)?;
+    resources::settle(&mut spec);
     let mut uses = Uses {
         revision,
         workload: &workload,
@@ -84,6 +86,34 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
         document.sort_all_objects();
     }
     Ok(documents)
+}
+
+/// Podman does not start a container for which a variable's key is missing, and leaves a file out without a word: so such a
+/// revision does not take the place of one that runs.
+fn needed_keys(revision: &Revision<'_>) -> Result<(), RenderError> {
+    let namespace = &revision.object.namespace;
+    let mut keys: BTreeMap<(Kind, String), Keys> = BTreeMap::new();
+    for demand in demands(revision.object) {
+        let Demand::Key(needed) = demand else {
+            continue;
+        };
+        let has = |used: &&&Object| {
+            used.kind == needed.kind && used.name == needed.name && used.namespace == *namespace
+        };
+        // An object that is missing as a whole is told where it is used.
+        let Some(used) = revision.uses.iter().find(has) else {
+            continue;
+        };
+        let known = keys.entry((needed.kind, needed.name.clone()));
+        if !known.or_insert_with(|| Keys::of(used)).has(&needed) {
+            return Err(RenderError::MissingKey {
+                kind: kind_name(needed.kind),
+                name: needed.name,
+                key: needed.key,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The pod of a workload, whatever its kind: with the labels of the template and the annotations of both.

@@ -342,6 +342,7 @@ status: {replicas: 9}
         Manifest {
             objects: vec![expected],
             places,
+            demands: manifest.demands.clone(),
             warnings: vec![]
         }
     );

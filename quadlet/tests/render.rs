@@ -177,6 +177,90 @@ fn what_is_missing_is_named_unless_it_is_optional() {
     assert_eq!(without(Kind::PersistentVolumeClaim, "data"), Ok(()));
 }
 
+/// Podman starts no container without a variable's key, and says nothing about a file's.
+#[test]
+fn a_key_that_is_missing_is_named_unless_it_is_optional() {
+    let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: x}\nbinaryData: {b: AAAA}\n---\n";
+    let pod = |variable: &str, item: &str| {
+        let pod = format!(
+            "{map}apiVersion: v1\nkind: Pod\nmetadata: {{name: p}}\nspec: {{containers: [{{name: a, image: 'quay.io/a:1', env: [{{name: V, \
+             valueFrom: {{configMapKeyRef: {{name: c, {variable}}}}}}}]}}], volumes: [{{name: v, configMap: {{name: c, {item}}}}}]}}\n"
+        );
+        rendered(&parse(&pod), 1, 9).map(|_| ())
+    };
+    let missing = |key: &str| {
+        Err(RenderError::MissingKey {
+            kind: "ConfigMap",
+            name: "c".into(),
+            key: key.into(),
+        })
+    };
+    for (variable, item, expected) in [
+        ("key: a", "items: [{key: b, path: f}]", Ok(())),
+        (
+            "key: no, optional: true",
+            "items: [{key: no, path: f}], optional: true",
+            Ok(()),
+        ),
+        ("key: no", "items: []", missing("no")),
+        ("key: b", "items: []", missing("b")),
+        ("key: a", "items: [{key: no, path: f}]", missing("no")),
+    ] {
+        assert_eq!(pod(variable, item), expected, "{variable} {item}");
+    }
+}
+
+/// Podman takes the digits of `1.5Gi` or `100m` of memory and forgets the point.
+#[test]
+fn quantities_are_written_as_podman_reads_them_right() {
+    let yaml = "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {volumes: [{name: v, emptyDir: {medium: Memory, sizeLimit: 1.5Mi}}],
+        containers: [{name: a, image: 'quay.io/a:1', resources: {limits: {cpu: 0.5, memory: 1.5Gi}, requests: {cpu: 1e-1, memory: 1e9}}},
+        {name: b, image: 'quay.io/a:1', resources: {limits: {cpu: 1m}}, env: [{name: A, valueFrom: {resourceFieldRef: {resource: limits.cpu, divisor: 1e-3}}}]}]}}";
+    let rendered = rendered(&parse(yaml), 1, 1).unwrap();
+    let pod: serde_yaml::Value = serde_yaml::from_slice(&rendered.yaml).unwrap();
+    let container = &pod["spec"]["containers"][0]["resources"];
+    for (list, name, text) in [
+        ("limits", "cpu", "500m"),
+        ("limits", "memory", "1610612736"),
+        ("requests", "cpu", "100m"),
+        ("requests", "memory", "1000000000"),
+    ] {
+        assert_eq!(container[list][name], text, "{list} {name}");
+    }
+    let other = &pod["spec"]["containers"][1];
+    assert_eq!(
+        other["resources"]["limits"]["cpu"], "10m",
+        "the kernel takes no less"
+    );
+    assert_eq!(
+        other["env"][0]["valueFrom"]["resourceFieldRef"]["divisor"],
+        "1m"
+    );
+    assert_eq!(
+        pod["spec"]["volumes"][0]["emptyDir"]["sizeLimit"],
+        "1572864"
+    );
+}
+
+#[test]
+fn ports_of_the_host_are_read_back() {
+    let ports = |spec: &str| {
+        let yaml =
+            format!("{{apiVersion: v1, kind: Pod, metadata: {{name: a}}, spec: {{{spec}}}}}");
+        let ports = beemesh_quadlet::render::ports(&rendered(&parse(&yaml), 1, 1).unwrap().yaml);
+        ports.iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let own = "containers: [{name: a, image: 'quay.io/a:1', ports: [{containerPort: 80, hostPort: 8080}, {containerPort: 81}, \
+               {containerPort: 53, hostPort: 53, protocol: UDP, hostIP: 10.0.0.1}]}]";
+    assert_eq!(ports(own), ["8080/tcp", "10.0.0.1:53/udp"]);
+    let own = "hostNetwork: true, containers: [{name: a, image: 'quay.io/a:1', ports: [{containerPort: 80}]}]";
+    assert_eq!(ports(own), ["80/tcp"]);
+    assert_eq!(
+        ports("containers: [{name: a, image: 'quay.io/a:1'}]"),
+        Vec::<String>::new()
+    );
+}
+
 #[test]
 fn text_that_yaml_would_change_is_escaped() {
     let yaml = r#"{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {containers: [{name: a, image: "quay.io/a:1",

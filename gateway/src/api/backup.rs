@@ -66,7 +66,7 @@ pub(super) async fn restore(
     confirm(gateway, Instant::now() + timeout).await?;
     let scene = gateway.scene();
     let rules = rules(&shared, &snapshot, &scene.state)?;
-    let policy = snapshot.policy.is_some().then(|| rules.policy.text());
+    let policy = snapshot.policy.is_some().then(|| rules.policy.stored());
     let held = aside(move || held(snapshot, &rules)).await?;
     let missing = missing(&held, &scene.state).map_err(|reason| {
         ApiError::conflict(reason).hint("restore into a new cluster, or delete that manifest first")

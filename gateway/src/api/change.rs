@@ -3,7 +3,10 @@
 //! Shell: what a refusal or an effect is called is decided by [`super::error`] and [`super::render`]. Every change is in
 //! the journal with who asked for it.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
 
 use axum::{
     Extension, Json,
@@ -33,6 +36,7 @@ use super::{
     trail::Done,
 };
 use crate::{
+    admission::{self, Around, Verdict},
     join::{JoinError, JoinStarted, now_ms},
     state::{changed, deed},
 };
@@ -129,11 +133,19 @@ async fn try_apply(
 ) -> Result<Tried, ApiError> {
     let gateway = &shared.gateway;
     let (manifest, version) = policy::admit(shared, yaml, query.strict, deadline).await?;
+    let first = manifest.objects.first().ok_or_else(|| {
+        ApiError::bad_request("the manifest holds nothing that Beemesh runs or keeps")
+    })?;
+    let named = query.name.clone();
+    let name = named.unwrap_or_else(|| workload_name(&first.namespace, &first.name));
+    let noted = fits(shared, &name, &manifest, query.strict, deadline).await?;
     let Manifest {
         objects,
         places,
         mut warnings,
+        ..
     } = manifest;
+    warnings.extend(noted);
     let members = gateway.node.state().borrow().state.clone();
     let lacks = objects.iter().zip(&places).filter_map(|(object, place)| {
         let message = lack(object, members.hosts());
@@ -145,11 +157,6 @@ async fn try_apply(
         })
     });
     warnings.extend(lacks);
-    let first = objects.first().ok_or_else(|| {
-        ApiError::bad_request("the manifest holds nothing that Beemesh runs or keeps")
-    })?;
-    let named = query.name.clone();
-    let name = named.unwrap_or_else(|| workload_name(&first.namespace, &first.name));
     let change = Change::Apply {
         manifest: name.clone(),
         objects,
@@ -174,6 +181,47 @@ async fn try_apply(
         places,
         warnings,
     })
+}
+
+/// Holds a manifest against what the cluster runs; what is to be said of one that is accepted.
+async fn fits(
+    shared: &Shared,
+    name: &str,
+    manifest: &Manifest,
+    strict: bool,
+    deadline: Instant,
+) -> Result<Vec<manifest::Problem>, ApiError> {
+    let gateway = &shared.gateway;
+    let look = || {
+        let scene = gateway.scene();
+        let around = Around {
+            state: &scene.state,
+            reports: &scene.reports,
+        };
+        let mut ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut verdict = admission::check(name, manifest, around, &mut ledger);
+        if strict {
+            verdict.wrong.append(&mut verdict.warnings);
+        }
+        verdict
+    };
+    let mut verdict = look();
+    let refuses = |verdict: &Verdict| !verdict.wrong.is_empty() || !verdict.held.is_empty();
+    // What is in the way may be gone, and this host may not have heard of it.
+    if refuses(&verdict) && confirm(gateway, deadline).await.is_ok() {
+        verdict = look();
+    }
+    if !refuses(&verdict) {
+        return Ok(verdict.warnings);
+    }
+    let refused = if verdict.wrong.is_empty() {
+        ApiError::held
+    } else {
+        ApiError::manifest
+    };
+    let mut all: Vec<_> = verdict.wrong.into_iter().chain(verdict.held).collect();
+    all.sort();
+    Err(refused(problems(all)))
 }
 
 pub(super) async fn delete_workload(

@@ -96,6 +96,13 @@ impl ApiError {
         error
     }
 
+    /// A manifest that was refused because of what the cluster runs.
+    pub(super) fn held(problems: Vec<Problem>) -> Self {
+        let mut error = Self::manifest(problems);
+        (error.status, error.failure.code) = (StatusCode::CONFLICT, Code::Conflict);
+        error
+    }
+
     /// A policy that was refused before anybody was asked.
     pub(super) fn policy(problems: Vec<Problem>) -> Self {
         let mut error = Self::manifest(problems);

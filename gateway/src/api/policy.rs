@@ -30,9 +30,12 @@ use super::{
     read::{confirm, look},
     render::Scene,
     request::{self, Asked, Caller, ReadQuery},
+    since,
 };
 use crate::state::State as Replicated;
 
+/// The release that brought the rules on host ports and on the time that a pod may take to end.
+const NEWER_SINCE: [u32; 3] = [0, 2, 1];
 /// The longest document, for people.
 const DOCUMENT_BYTES_WORDS: &str = "64 KiB";
 
@@ -99,7 +102,10 @@ pub(super) async fn set(
     let text = std::str::from_utf8(&text)
         .map_err(|error| ApiError::bad_request(format!("the policy is no text: {error}")))?;
     let policy = Policy::read(text).map_err(|found| ApiError::policy(problems(found)))?;
-    let document = policy.text();
+    if policy.is_newer() {
+        since::everybody(NEWER_SINCE, "a policy with these rules", &gateway.scene())?;
+    }
+    let document = policy.stored();
     let change = Change::SetPolicy {
         document: document.clone(),
         if_version: query.if_version,

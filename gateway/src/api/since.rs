@@ -15,7 +15,11 @@ pub(super) fn check(change: &Change, scene: impl FnOnce() -> Scene) -> Result<()
     let Some((since, what)) = needs(change) else {
         return Ok(());
     };
-    let scene = scene();
+    everybody(since, what, &scene())
+}
+
+/// Refuses what needs a release that a member does not run yet.
+pub(super) fn everybody(since: [u32; 3], what: &str, scene: &Scene) -> Result<(), ApiError> {
     let old: Vec<_> = older(&scene.reports, since)
         .filter_map(|(host, version)| {
             let name = &scene.state.hosts().get(&host)?.name;

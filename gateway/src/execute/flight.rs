@@ -5,6 +5,7 @@
 //! `systemctl status`.
 
 use std::{
+    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     pin::pin,
@@ -18,21 +19,26 @@ use beemesh_protocol::{
 };
 use beemesh_quadlet::{
     belongings::{self, belongs_to},
+    manifest::Port,
     playing,
     podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
-    render::{self, Image, Pull, RenderError, Rendered, kube_file, render, uninstalled, yaml_file},
+    render::{
+        self, Image, Pull, Quadlet, RenderError, Rendered, kube_file, read_quadlet, render,
+        uninstalled, yaml_file,
+    },
     stopping,
 };
 use futures::future::try_join_all;
 use tokio::{
     io::AsyncReadExt,
-    sync::{Semaphore, mpsc, oneshot},
+    sync::{Mutex, Semaphore, mpsc, oneshot},
 };
 
 use super::{Progress, stopped};
 use crate::{
     link::{Link, LinkError},
     place,
+    ports::{self, Held, Own},
     raft::View,
     reconcile::{Ending, Step, Work, replacement, unnamed},
 };
@@ -45,13 +51,15 @@ const YAML_MAX: u64 = 64 << 20;
 pub(super) struct Bounds {
     pub(super) pulls: Semaphore,
     pub(super) plays: Semaphore,
+    /// Held from the look at who has which port until one more has.
+    pub(super) ports: Mutex<()>,
 }
 
 /// One work under way.
 pub(super) struct Flight {
+    pub(super) host: HostId,
     pub(super) workload: String,
     pub(super) work: Work,
-    pub(super) host: HostId,
     pub(super) view: Arc<View>,
     pub(super) link: Link,
     pub(super) podman: Podman,
@@ -90,6 +98,8 @@ enum StepError {
     Read { path: PathBuf, source: io::Error },
     #[error("lock below {path}: {source}")]
     Lock { path: PathBuf, source: io::Error },
+    #[error("waits for {0}")]
+    Held(Held),
     #[error("mark the unit below {path}: {source}")]
     Mark { path: PathBuf, source: io::Error },
 }
@@ -99,12 +109,17 @@ impl Flight {
     pub(super) async fn run(self, cancelled: oneshot::Receiver<()>) -> Ending {
         match self.go(cancelled).await {
             Ok(ending) => ending,
+            Err(error @ StepError::Held(_)) => Ending::Waits(error.to_string()),
             Err(error) => Ending::Failed(error.to_string()),
         }
     }
 
     async fn go(&self, mut cancelled: oneshot::Receiver<()>) -> Result<Ending, StepError> {
         let files = self.files().await?;
+        if files.kube.is_some() {
+            // Before images are pulled for it, again and again.
+            self.room(&render::ports(&files.yaml)).await?;
+        }
         for step in self.work.steps() {
             self.tell(*step).await;
             match step {
@@ -233,6 +248,13 @@ impl Flight {
     }
 
     async fn put(&self, files: &Files) -> Result<(), StepError> {
+        // Of two that want one port, one looks when the other is written.
+        let wanted = render::ports(&files.yaml);
+        let _turn = match wanted.is_empty() {
+            true => None,
+            false => Some(self.bounds.ports.lock().await),
+        };
+        self.room(&wanted).await?;
         let files = UnitFiles {
             workload: self.workload.clone(),
             index: self.work.index(),
@@ -240,6 +262,35 @@ impl Flight {
             yaml: files.yaml.clone(),
         };
         self.ask(Request::PutUnit(files)).await
+    }
+
+    /// Whether the ports are free for this workload, as far as this host's Quadlets and the state say.
+    async fn room(&self, wanted: &[Port]) -> Result<(), StepError> {
+        if wanted.is_empty() {
+            return Ok(());
+        }
+        let reserved = self
+            .link
+            .welcome()
+            .borrow()
+            .as_ref()
+            .map_or_else(Vec::new, |welcome| welcome.reserved_ports.clone());
+        let written = written(&self.units)
+            .await
+            .map_err(|source| StepError::Read {
+                path: self.units.clone(),
+                source,
+            })?;
+        let own = Own {
+            workload: &self.workload,
+            index: self.work.index(),
+            host: self.host,
+            wanted,
+        };
+        match ports::held(&own, &reserved, &written, &self.view.state) {
+            Some(held) => Err(StepError::Held(held)),
+            None => Ok(()),
+        }
     }
 
     async fn start(&self) -> Result<(), StepError> {
@@ -413,6 +464,35 @@ async fn permit(semaphore: &Semaphore) -> tokio::sync::SemaphorePermit<'_> {
         .acquire()
         .await
         .expect("the executor's semaphores are never closed")
+}
+
+/// The ports of every workload that has a Quadlet here.
+async fn written(folder: &Path) -> io::Result<BTreeMap<String, Vec<Port>>> {
+    let mut found = BTreeMap::new();
+    let mut entries = tokio::fs::read_dir(folder).await?;
+    while let Some(entry) = entries.next_entry().await? {
+        let path = entry.path();
+        if path.extension().is_none_or(|extension| extension != "kube") {
+            continue;
+        }
+        let kube = or_nothing(read(&path).await)?;
+        let quadlet = str::from_utf8(&kube).ok().and_then(read_quadlet);
+        if let Some(Quadlet { workload, yaml, .. }) = quadlet {
+            let ports = render::ports(&or_nothing(read(&folder.join(yaml)).await)?);
+            if !ports.is_empty() {
+                found.insert(workload, ports);
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// What was removed meanwhile has nothing.
+fn or_nothing(read: io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
+    match read {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        read => read,
+    }
 }
 
 async fn read(path: &Path) -> io::Result<Vec<u8>> {

@@ -193,7 +193,19 @@ fn lay_work_over(report: &mut WorkloadReport, case: &Case<'_>, memory: &Memory) 
 /// Nothing is being done now, because it failed. A revision that could not come is answered for by its index, so that
 /// whoever waits for it learns that the wait is over.
 fn explain(report: &mut WorkloadReport, wanted: Revision, failures: &Failures) {
-    let Failures { message, .. } = failures;
+    let Failures { message, waits, .. } = failures;
+    if *waits {
+        // Nothing is over: it comes once it can.
+        (report.phase, report.message) = match report.phase {
+            Phase::Running => {
+                let (new, old) = (wanted.revision, report.revision);
+                let words = format!("revision {new} {message}; revision {old} keeps running");
+                (Phase::Running, words)
+            }
+            _ => (Phase::Pending, message.clone()),
+        };
+        return;
+    }
     if report.index == wanted.index {
         if report.phase != Phase::Failed {
             report.phase = Phase::Starting;

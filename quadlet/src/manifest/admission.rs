@@ -24,7 +24,9 @@ use super::{
     findings::Scope,
     ignored, is_workload, kind_name,
     names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
-    pod, policy, references, typed, workload_name,
+    pod, policy,
+    ranges::Controlled,
+    references, resources, typed, workload_name,
 };
 
 /// Bytes of a ConfigMap's, Secret's or claim's name: with a workload's name, two hashes and separators it stays within
@@ -120,6 +122,7 @@ pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<O
         Kind::PersistentVolumeClaim => {
             ignored::in_spec(kind_name(kind), &json["spec"], scope);
             let claim: PersistentVolumeClaim = typed::read(json, scope)?;
+            resources::claim(&claim, scope);
             let annotations = Field::default().then("metadata.annotations");
             policy::annotations(claim.metadata.annotations.as_ref(), &annotations, scope);
             let import = "volume.podman.io/import-source";
@@ -146,7 +149,7 @@ fn workload<T>(
     controller: impl Fn(&T) -> Option<Controller>,
 ) -> Option<Object>
 where
-    T: DeserializeOwned + Serialize + Metadata<Ty = ObjectMeta>,
+    T: DeserializeOwned + Serialize + Metadata<Ty = ObjectMeta> + Controlled,
 {
     let pod_at = match kind {
         Kind::Pod => "spec",
@@ -154,6 +157,7 @@ where
     };
     let raw = json.clone();
     let typed: T = typed::read(json, scope)?;
+    typed.check(&Field::default().key("spec"), scope);
     ignored::in_spec(kind_name(kind), &raw["spec"], scope);
     let pod_json = pod_at.split('.').fold(&raw, |value, key| &value[key]);
     ignored::in_pod(pod_json, &Field::default().then(pod_at), scope);
@@ -255,6 +259,11 @@ fn keys<'a>(keys: impl Iterator<Item = (&'static str, &'a str)>, scope: &mut Sco
     }
 }
 
+/// Whether a pod, or a container of it, would be named as those that Beemesh's own units play.
+fn is_ours(workload: &str) -> bool {
+    workload == "beemesh" || (workload.starts_with("beemesh-") && !workload.contains('_'))
+}
+
 /// Checks the name and makes the object, as yet without what only workloads have.
 fn object<T>(kind: Kind, typed: &T, scope: &mut Scope<'_>) -> Option<Object>
 where
@@ -276,6 +285,11 @@ where
             &at.key("name"),
             format!("`{}` is not a name: {NAME_RULE}", cut(&name)),
         );
+    } else if is_workload(kind) && is_ours(&full) {
+        let message = format!(
+            "`{full}` is for pods of Beemesh itself: use a name that does not begin with `beemesh-`"
+        );
+        scope.wrong(&at.key("name"), message);
     } else if is_workload(kind) && full.len() > WORKLOAD_BYTES_MAX {
         let message = format!(
             "`{}` has {} bytes, at most {WORKLOAD_BYTES_MAX} are possible",

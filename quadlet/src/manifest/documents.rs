@@ -9,7 +9,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::{
-    Manifest, Place, Problem, admission,
+    Demand, Demanded, Manifest, Place, Problem, admission, demands,
     field::{Field, cut},
     findings::{Findings, Scope},
     is_workload, kind_from_name, kind_name,
@@ -200,6 +200,7 @@ fn one(json: Value, found: &mut Found, scope: &mut Scope<'_>) {
         document: scope.number,
         line: scope.line(&here),
     });
+    found.manifest.demands.push(demanded(&object, scope));
     found.manifest.objects.push(object);
     let name = here.then("metadata.name");
     found.names.push(Problem {
@@ -208,6 +209,19 @@ fn one(json: Value, found: &mut Found, scope: &mut Scope<'_>) {
         field: scope.object.join(&name).to_string(),
         message: String::new(),
     });
+}
+
+fn demanded(object: &Object, scope: &Scope<'_>) -> Vec<Demanded> {
+    let place = |(field, demand): (Field, Demand)| Demanded {
+        demand,
+        document: scope.number,
+        line: scope.line(&field),
+        field: scope.object.join(&field).to_string(),
+    };
+    demands::with_fields(object)
+        .into_iter()
+        .map(place)
+        .collect()
 }
 
 fn api_version(kind: Kind) -> &'static str {

@@ -20,6 +20,8 @@ const KEPT_MAX: usize = 2 * LISTED_MAX;
 pub(super) struct Findings {
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
+    /// Warnings that are told beside problems, too.
+    uncounted: Vec<Problem>,
     /// Under `strict`, what will not be done is a problem.
     strict: bool,
 }
@@ -42,7 +44,9 @@ impl Findings {
     pub(super) fn finish(self) -> Result<Vec<Problem>, Vec<Problem>> {
         match self.problems.is_empty() {
             true => Ok(listed(self.warnings)),
-            false => Err(listed(self.problems)),
+            false => Err(listed(
+                self.problems.into_iter().chain(self.uncounted).collect(),
+            )),
         }
     }
 
@@ -96,6 +100,15 @@ impl Scope<'_> {
             true => self.wrong(field, message),
             false => self.advise(field, message),
         }
+    }
+
+    /// Something is asked for that nobody counts. It is told beside what else is wrong with the file, too: of what a pod asks of its
+    /// hosts a person wants to see all at once.
+    pub(super) fn not_counted(&mut self, field: &Field, message: &str) {
+        self.not_done(field, message);
+        let kept = self.findings.uncounted.len();
+        let problem = self.problem(kept, field, message);
+        self.findings.uncounted.extend(problem);
     }
 
     /// It will be done, and may not be what the user expects.

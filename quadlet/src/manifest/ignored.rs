@@ -50,7 +50,6 @@ const POD: &[Ignored] = &[
         None,
     ),
     ("nodeName", "nodeSelector picks hosts", None),
-    ("os", "", None),
     ("priorityClassName", "", None),
     ("readinessGates", "", None),
     ("resourceClaims", "", None),
@@ -111,7 +110,6 @@ const CONTAINER: &[Ignored] = &[
     ("securityContext.windowsOptions", "", None),
     ("stdin", "", Some("false")),
     ("stdinOnce", "", Some("false")),
-    ("tty", "", Some("false")),
     ("volumeDevices", "", None),
 ];
 

@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, net::IpAddr};
 
 use k8s_openapi::{
     api::core::v1::{Container, EnvVarSource, KeyToPath, PodSpec, Probe, Volume},
@@ -14,6 +14,7 @@ use super::{
     findings::Scope,
     mounts,
     names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
+    ranges, resources,
 };
 
 /// Checks the `spec` of a pod that stands at `at`.
@@ -21,12 +22,8 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     if spec.containers.is_empty() {
         scope.wrong(&at.key("containers"), "has no container");
     }
-    if spec
-        .termination_grace_period_seconds
-        .is_some_and(|seconds| seconds < 0)
-    {
-        scope.wrong(&at.key("terminationGracePeriodSeconds"), "is negative");
-    }
+    ranges::pod(spec, at, scope);
+    resources::pod(spec, at, scope);
     if let Some(hostname) = spec
         .hostname
         .as_deref()
@@ -42,7 +39,7 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
         source(volume, &at, scope);
     }
     let mut names = BTreeSet::new();
-    let mut host_ports = BTreeSet::new();
+    let mut host_ports = Vec::new();
     let init = spec.init_containers.iter().flatten().enumerate();
     let init = init.map(|(index, container)| ("initContainers", index, container));
     let main = spec.containers.iter().enumerate();
@@ -51,7 +48,13 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
         let at = at.key(list).index(index);
         named(&one.name, "container", &mut names, &at, scope);
         container(one, spec, &at, scope);
-        ports(one, &mut host_ports, &at, scope);
+        ports(
+            one,
+            spec.host_network == Some(true),
+            &mut host_ports,
+            &at,
+            scope,
+        );
         match list {
             "initContainers" => init_only(one, &at, scope),
             _ => probes(one, &at, scope),
@@ -211,7 +214,8 @@ fn value_from(from: &EnvVarSource, at: &Field, scope: &mut Scope<'_>) {
 
 fn ports(
     container: &Container,
-    taken: &mut BTreeSet<(String, String, i32)>,
+    of_host: bool,
+    taken: &mut Vec<(Option<IpAddr>, String, i32)>,
     at: &Field,
     scope: &mut Scope<'_>,
 ) {
@@ -228,12 +232,29 @@ fn ports(
         let Some(host_port) = port.host_port.filter(|port| *port != 0) else {
             continue;
         };
-        let address = port.host_ip.clone().unwrap_or_default();
+        let written = port.host_ip.as_deref().unwrap_or_default();
+        let address = written.parse::<IpAddr>();
+        if address.is_err() && !written.is_empty() {
+            let message = format!("`{}` is not an IP address", cut(written));
+            scope.wrong(&at.key("hostIP"), message);
+        }
+        let address = address.ok().filter(|address| !address.is_unspecified());
+        let meets = |(other, spoken, number): &(Option<IpAddr>, String, i32)| {
+            let same = other.is_none() || address.is_none() || *other == address;
+            same && spoken == protocol && *number == host_port
+        };
         if !(1..=65535).contains(&host_port) {
             scope.wrong(&at.key("hostPort"), "is not a port: use 1 to 65535");
-        } else if !taken.insert((address, protocol.to_owned(), host_port)) {
+        } else if of_host && host_port != port.container_port {
+            scope.wrong(
+                &at.key("hostPort"),
+                "must be the containerPort in the host's network",
+            );
+        } else if taken.iter().any(meets) {
             let message = format!("port {host_port} of the host is published twice by this pod");
             scope.wrong(&at.key("hostPort"), message);
+        } else {
+            taken.push((address, protocol.to_owned(), host_port));
         }
     }
 }
@@ -405,6 +426,7 @@ fn files(items: Option<&[KeyToPath]>, mode: Option<i32>, at: &Field, scope: &mut
     if mode.is_some_and(|mode| !(0..=0o777).contains(&mode)) {
         scope.wrong(&at.key("defaultMode"), "is not a file mode: use 0 to 0777");
     }
+    let mut paths = BTreeSet::new();
     for (index, item) in items.unwrap_or_default().iter().enumerate() {
         let at = at.key("items").index(index);
         if !names::is_key(&item.key) {
@@ -413,9 +435,18 @@ fn files(items: Option<&[KeyToPath]>, mode: Option<i32>, at: &Field, scope: &mut
                 format!("`{}` is not a key: {KEY_RULE}", cut(&item.key)),
             );
         }
-        if matches!(item.path.as_str(), "" | "." | "..") || item.path.contains(['/', '\0']) {
+        if matches!(item.path.as_str(), "" | ".")
+            || item.path.starts_with("..")
+            || item.path.contains(['/', '\0'])
+        {
             let message = format!(
                 "`{}` is not a file name: Podman makes no folders in the volume",
+                cut(&item.path)
+            );
+            scope.wrong(&at.key("path"), message);
+        } else if !paths.insert(item.path.as_str()) {
+            let message = format!(
+                "another item of this volume is the file `{}`",
                 cut(&item.path)
             );
             scope.wrong(&at.key("path"), message);

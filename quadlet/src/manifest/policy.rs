@@ -58,16 +58,18 @@ enum List {
     Sysctls,
     Annotations,
     MountOptions,
+    HostPorts,
 }
 
 impl List {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::HostPaths,
         Self::Devices,
         Self::Capabilities,
         Self::Sysctls,
         Self::Annotations,
         Self::MountOptions,
+        Self::HostPorts,
     ];
 
     fn name(self) -> &'static str {
@@ -78,6 +80,7 @@ impl List {
             Self::Sysctls => "sysctls",
             Self::Annotations => "annotations",
             Self::MountOptions => "mountOptions",
+            Self::HostPorts => "hostPorts",
         }
     }
 
@@ -117,6 +120,8 @@ impl List {
             // Whom the files of a volume of its own belong to.
             Self::Annotations => &["volume.podman.io/gid", "volume.podman.io/uid"],
             Self::MountOptions => &["ro", "rw"],
+            // Those of the hosts themselves are refused whatever the policy says.
+            Self::HostPorts => &["1-65535"],
         }
     }
 }
@@ -126,7 +131,14 @@ impl List {
 pub struct Policy {
     switches: [bool; Switch::ALL.len()],
     lists: [Vec<String>; List::ALL.len()],
+    grace_seconds: i64,
 }
+
+/// The rule that bounds how long a pod may take to end.
+const GRACE: &str = "terminationGracePeriodSeconds";
+
+/// What a pod may take to end with the default policy: an hour.
+const GRACE_SECONDS: i64 = 3600;
 
 /// The safe policy: nothing that lets a pod out of its container.
 impl Default for Policy {
@@ -140,6 +152,7 @@ impl Default for Policy {
         Self {
             switches: [false; Switch::ALL.len()],
             lists: List::ALL.map(safe),
+            grace_seconds: GRACE_SECONDS,
         }
     }
 }
@@ -147,6 +160,14 @@ impl Default for Policy {
 impl Policy {
     fn allows(&self, switch: Switch) -> bool {
         self.switches[switch as usize]
+    }
+
+    /// Whether it says more than Beemesh 0.2.0 can read, which the whole cluster must then be able to.
+    #[must_use]
+    pub fn is_newer(&self) -> bool {
+        let safe = Self::default();
+        self.grace_seconds != safe.grace_seconds
+            || self.list(List::HostPorts) != safe.list(List::HostPorts)
     }
 
     fn list(&self, list: List) -> &[String] {

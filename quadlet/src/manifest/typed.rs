@@ -102,8 +102,23 @@ where
     None
 }
 
+/// Truth values of YAML 1.1, which kubectl reads as such, and what they mean.
+fn truth(word: &str) -> Option<bool> {
+    match word.to_ascii_lowercase().as_str() {
+        "y" | "yes" | "on" | "true" => Some(true),
+        "n" | "no" | "off" | "false" => Some(false),
+        _ => None,
+    }
+}
+
 /// The words of serde, and what helps.
 fn wrong_type(message: &str) -> String {
+    let word = message
+        .strip_prefix("invalid type: string \"")
+        .and_then(|rest| rest.strip_suffix("\", expected a boolean"));
+    if let Some((word, means)) = word.and_then(|word| Some((word, truth(word)?))) {
+        return format!("`{word}` is text, as in YAML 1.2: write `{means}` without quotes");
+    }
     let help = match message {
         _ if !message.ends_with("expected a string") => "",
         _ if message.contains(": integer")

@@ -4,7 +4,10 @@
 //! host: what it takes of the fields, the annotations that it or the runtime acts on, the devices among the resources, and
 //! the options behind the path of a mount.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::RangeInclusive,
+};
 
 use k8s_openapi::api::core::v1::{
     Container, PodSpec, SELinuxOptions, SeccompProfile, Volume, VolumeMount,
@@ -80,6 +83,13 @@ impl<'r> Refusals<'r, '_, '_> {
         }
     }
 
+    fn grace(&mut self, seconds: Option<i64>, at: &Field) {
+        if let Some(seconds) = seconds.filter(|seconds| *seconds > self.rules.policy.grace_seconds)
+        {
+            self.refuse(at, &seconds.to_string(), &self.rules.policy.grace_line());
+        }
+    }
+
     fn listed(&mut self, list: List, at: &Field, what: &str) {
         self.refuse(at, what, &self.rules.policy.list_line(list));
     }
@@ -117,6 +127,8 @@ pub(crate) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
             }
         }
     }
+    let grace = spec.termination_grace_period_seconds;
+    refusals.grace(grace, &at.key(super::GRACE));
     let mut read_only = BTreeSet::new();
     for (index, volume) in spec.volumes.iter().flatten().enumerate() {
         if host_path(volume, &at.key("volumes").index(index), &mut refusals) {
@@ -128,7 +140,18 @@ pub(crate) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     let main = spec.containers.iter().enumerate();
     let main = main.map(|(index, container)| ("containers", index, container));
     for (list, index, one) in init.chain(main) {
-        container(one, &read_only, &at.key(list).index(index), &mut refusals);
+        let at = at.key(list).index(index);
+        container(one, &read_only, &at, &mut refusals);
+        host_ports(one, spec.host_network == Some(true), &at, &mut refusals);
+        for (name, probe) in [
+            ("livenessProbe", &one.liveness_probe),
+            ("startupProbe", &one.startup_probe),
+        ] {
+            let grace = probe
+                .as_ref()
+                .and_then(|probe| probe.termination_grace_period_seconds);
+            refusals.grace(grace, &at.key(name).key(super::GRACE));
+        }
     }
 }
 
@@ -228,6 +251,47 @@ fn container(
             for key in map.iter().flatten().map(|(key, _)| key) {
                 device(key, &at.key(key), refusals);
             }
+        }
+    }
+}
+
+/// The first and the last port of an entry.
+pub(super) fn ports(entry: &str) -> Option<RangeInclusive<u16>> {
+    let port = |text: &str| {
+        let plain = text.bytes().all(|byte| byte.is_ascii_digit()) && !text.starts_with('0');
+        text.parse::<u16>().ok().filter(|port| plain && *port > 0)
+    };
+    let (first, last) = match entry.split_once('-') {
+        Some((first, last)) => (port(first)?, port(last)?),
+        None => (port(entry)?, port(entry)?),
+    };
+    (first <= last).then_some(first..=last)
+}
+
+/// The ports of its host that a container publishes, or has because the network is the host's.
+fn host_ports(
+    container: &Container,
+    of_host: bool,
+    at: &Field,
+    refusals: &mut Refusals<'_, '_, '_>,
+) {
+    for (index, port) in container.ports.iter().flatten().enumerate() {
+        let at = at.key("ports").index(index);
+        let (key, number) = match port.host_port.filter(|port| *port != 0) {
+            Some(port) => ("hostPort", port),
+            None if of_host => ("containerPort", port.container_port),
+            None => continue,
+        };
+        // Another check has refused what is no port.
+        let Ok(number) = u16::try_from(number) else {
+            continue;
+        };
+        let mut allowed = refusals
+            .list(List::HostPorts)
+            .iter()
+            .filter_map(|entry| ports(entry));
+        if !allowed.any(|range| range.contains(&number)) {
+            refusals.listed(List::HostPorts, &at.key(key), &number.to_string());
         }
     }
 }

@@ -16,6 +16,8 @@ use crate::manifest::{
 const ENTRIES_MAX: usize = 256;
 /// Bytes of one entry.
 const ENTRY_BYTES_MAX: usize = 1024;
+/// The longest time that a policy can give pods to end: a month.
+const GRACE_MAX: i64 = 31 * 86_400;
 
 /// Every capability that Linux has, and the word for all of them.
 const CAPABILITIES: [&str; 42] = [
@@ -139,6 +141,10 @@ impl Policy {
             let at = Field::default().key(key);
             let switch = Switch::ALL.into_iter().find(|one| one.name() == key);
             let list = List::ALL.into_iter().find(|one| one.name() == key);
+            if key == super::GRACE {
+                self.take_grace(value, &at, scope);
+                continue;
+            }
             match (switch, list) {
                 (Some(switch), _) => match value.as_bool() {
                     Some(allowed) => self.switches[switch as usize] = allowed,
@@ -147,10 +153,23 @@ impl Policy {
                 (None, Some(list)) => self.lists[list as usize] = taken(list, value, &at, scope),
                 (None, None) => {
                     let names = Switch::ALL.map(Switch::name).into_iter();
-                    let names: Vec<_> = names.chain(List::ALL.map(List::name)).collect();
+                    let names: Vec<_> = names
+                        .chain(List::ALL.map(List::name))
+                        .chain([super::GRACE])
+                        .collect();
                     scope.wrong(&at, format!("is no rule: there are {}", names.join(", ")));
                 }
             }
+        }
+    }
+
+    fn take_grace(&mut self, value: &Value, at: &Field, scope: &mut Scope<'_>) {
+        match value
+            .as_i64()
+            .filter(|seconds| (0..=GRACE_MAX).contains(seconds))
+        {
+            Some(seconds) => self.grace_seconds = seconds,
+            None => scope.wrong(at, format!("is no number of seconds from 0 to {GRACE_MAX}")),
         }
     }
 
@@ -159,7 +178,21 @@ impl Policy {
     pub fn text(&self) -> String {
         let switches = Switch::ALL.map(|switch| self.switch_line(switch));
         let lists = List::ALL.map(|list| self.list_line(list));
-        let lines = switches.into_iter().chain(lists);
+        let lines = switches.into_iter().chain(lists).chain([self.grace_line()]);
+        lines.map(|line| line + "\n").collect()
+    }
+
+    /// The same as the cluster keeps it: rules that Beemesh 0.2.0 does not know only where they are not the default's.
+    #[must_use]
+    pub fn stored(&self) -> String {
+        let safe = Self::default();
+        let switches = Switch::ALL.map(|switch| self.switch_line(switch));
+        let lists = List::ALL
+            .into_iter()
+            .filter(|list| *list != List::HostPorts || self.list(*list) != safe.list(*list));
+        let lists = lists.map(|list| self.list_line(list));
+        let grace = (self.grace_seconds != safe.grace_seconds).then(|| self.grace_line());
+        let lines = switches.into_iter().chain(lists).chain(grace);
         lines.map(|line| line + "\n").collect()
     }
 
@@ -168,7 +201,12 @@ impl Policy {
     pub fn json(&self) -> Map<String, Value> {
         let switches = Switch::ALL.map(|one| (one.name().to_owned(), self.allows(one).into()));
         let lists = List::ALL.map(|one| (one.name().to_owned(), self.list(one).to_vec().into()));
-        switches.into_iter().chain(lists).collect()
+        let grace = [(super::GRACE.to_owned(), self.grace_seconds.into())];
+        switches.into_iter().chain(lists).chain(grace).collect()
+    }
+
+    pub(super) fn grace_line(&self) -> String {
+        format!("{}: {}", super::GRACE, self.grace_seconds)
     }
 
     pub(super) fn switch_line(&self, switch: Switch) -> String {
@@ -208,7 +246,9 @@ fn taken(list: List, value: &Value, at: &Field, scope: &mut Scope<'_>) -> Vec<St
     let mut taken = Vec::new();
     for (index, entry) in entries.iter().enumerate() {
         let at = at.index(index);
-        match entry.as_str() {
+        let port = entry.as_u64().filter(|_| list == List::HostPorts);
+        let port = port.map(|port| port.to_string());
+        match port.as_deref().or(entry.as_str()) {
             None => scope.wrong(&at, "is not a string: quote it"),
             Some(text) if text.len() > ENTRY_BYTES_MAX => {
                 scope.wrong(&at, format!("has more than {ENTRY_BYTES_MAX} bytes"));
@@ -245,6 +285,7 @@ fn normal(list: List, text: &str) -> Result<String, &'static str> {
         }
         List::Annotations => super::check::is_governed(text.trim_end_matches('*')),
         List::Sysctls | List::MountOptions => is_name(text),
+        List::HostPorts => super::check::ports(text).is_some(),
     };
     let expected = match list {
         List::HostPaths => "is no path such as /srv or /srv/data:ro, absolute and without `..`",
@@ -252,6 +293,7 @@ fn normal(list: List, text: &str) -> Result<String, &'static str> {
             "is neither a path such as /dev/kvm nor a device such as nvidia.com/gpu=all"
         }
         List::Annotations => "is no annotation that a policy refuses: there is nothing to allow",
+        List::HostPorts => "is neither a port such as 443 nor a range such as 8000-8999",
         List::Capabilities | List::Sysctls | List::MountOptions => "is no name",
     };
     match accepted {

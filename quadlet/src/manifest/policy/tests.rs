@@ -241,7 +241,7 @@ fn a_deployments_template_is_held_to_the_rules_too() {
 fn what_stays_in_the_container_is_accepted_by_the_default() {
     let harmless = pod(
         ", securityContext: {privileged: false, procMount: Default, seLinuxOptions: {}, capabilities: {add: [KILL], drop: [ALL]}, \
-         seccompProfile: {type: RuntimeDefault}}, resources: {limits: {cpu: 1, memory: 1Gi, nvidia.com/gpu: 1}}, \
+         seccompProfile: {type: RuntimeDefault}}, resources: {limits: {cpu: 1, memory: 1Gi}}, \
          volumeMounts: [{name: v, mountPath: '/data:ro'}], ports: [{containerPort: 80, hostPort: 80}]",
         "  hostNetwork: false\n  shareProcessNamespace: true\n  hostUsers: false\n  volumes: [{name: v, emptyDir: {}}]",
         "example.com/note: x, seccomp.security.alpha.kubernetes.io/pod: runtime/default",
@@ -373,13 +373,141 @@ fn what_a_document_leaves_out_is_as_in_the_default() {
     assert_eq!(Policy::read("{}"), Ok(default.clone()));
     let text = default.text();
     assert_eq!(Policy::read(&text), Ok(default.clone()));
-    assert_eq!(text.lines().count(), Switch::ALL.len() + List::ALL.len());
+    assert_eq!(
+        text.lines().count(),
+        Switch::ALL.len() + List::ALL.len() + 1
+    );
     assert!(
         text.starts_with("privileged: false\nhostNetwork: false\n"),
         "{text}"
     );
     let json = serde_json::to_string(&default.json()).expect("it is JSON");
     assert_eq!(Policy::read(&json), Ok(default));
+}
+
+/// Release 0.2.0 refuses a document with a rule that it does not know: one that says no more than it can keeps such rules out.
+#[test]
+fn what_is_stored_has_newer_rules_only_where_they_are_set() {
+    for (document, newer) in [
+        ("{}", None),
+        (
+            "hostPorts: ['1-65535']\nterminationGracePeriodSeconds: 3600",
+            None,
+        ),
+        (
+            "hostPorts: [80, '443', 8000-8999]",
+            Some("hostPorts: [\"80\", \"443\", \"8000-8999\"]\n"),
+        ),
+        ("hostPorts: []", Some("hostPorts: []\n")),
+        (
+            "terminationGracePeriodSeconds: 7200",
+            Some("terminationGracePeriodSeconds: 7200\n"),
+        ),
+    ] {
+        let policy = Policy::read(document).expect(document);
+        let stored = policy.stored();
+        assert_eq!(policy.is_newer(), newer.is_some(), "{document}");
+        assert!(newer.is_none_or(|newer| stored.contains(newer)), "{stored}");
+        assert_eq!(
+            stored.contains("hostPorts") || stored.contains("Grace"),
+            newer.is_some(),
+            "{stored}"
+        );
+        assert_eq!(Policy::read(&stored), Ok(policy));
+    }
+    for wrong in [
+        "hostPorts: ['0']",
+        "hostPorts: [90-80]",
+        "hostPorts: [70000]",
+        "hostPorts: [a]",
+        "hostPorts: ['080']",
+        "hostPorts: 80",
+        "terminationGracePeriodSeconds: -1",
+        "terminationGracePeriodSeconds: 1h",
+        "terminationGracePeriodSeconds: 99999999",
+    ] {
+        assert!(Policy::read(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn ports_of_the_host_are_those_that_the_rule_lists() {
+    let some = rules(2, "hostPorts: [80, 8000-8999]\nhostNetwork: true");
+    for (ports, spec, refusing) in [
+        ("{containerPort: 1, hostPort: 80}", "", None),
+        (
+            "{containerPort: 1, hostPort: 8999, protocol: UDP}",
+            "",
+            None,
+        ),
+        ("{containerPort: 9}", "", None),
+        (
+            "{containerPort: 1, hostPort: 81}",
+            "",
+            Some("spec.containers[0].ports[0].hostPort"),
+        ),
+        (
+            "{containerPort: 1, hostPort: 9000}",
+            "",
+            Some("spec.containers[0].ports[0].hostPort"),
+        ),
+        (
+            "{containerPort: 81}",
+            "  hostNetwork: true",
+            Some("spec.containers[0].ports[0].containerPort"),
+        ),
+        ("{containerPort: 80}", "  hostNetwork: true", None),
+    ] {
+        let found = refused(&some, &pod(&format!(", ports: [{ports}]"), spec, ""));
+        let fields: Vec<_> = found.iter().map(|(_, field, _)| field.as_str()).collect();
+        assert_eq!(fields, refusing.into_iter().collect::<Vec<_>>(), "{ports}");
+        assert!(
+            found
+                .iter()
+                .all(|(.., words)| words.contains("`hostPorts: [\"80\", \"8000-8999\"]`")),
+            "{found:?}"
+        );
+    }
+}
+
+#[test]
+fn a_pod_may_take_no_longer_to_end_than_the_rule_says() {
+    let long = |seconds: u32| {
+        pod(
+            "",
+            &format!("  terminationGracePeriodSeconds: {seconds}"),
+            "",
+        )
+    };
+    let probe = |kind: &str| {
+        let probe = "{exec: {command: [a]}, terminationGracePeriodSeconds: 3601}";
+        pod(&format!(", {kind}: {probe}"), "", "")
+    };
+    let month = rules(1, "terminationGracePeriodSeconds: 2592000");
+    for (yaml, line, field) in [
+        (long(3601), 9, "spec.terminationGracePeriodSeconds"),
+        (
+            probe("livenessProbe"),
+            8,
+            "spec.containers[0].livenessProbe.terminationGracePeriodSeconds",
+        ),
+        (
+            probe("startupProbe"),
+            8,
+            "spec.containers[0].startupProbe.terminationGracePeriodSeconds",
+        ),
+    ] {
+        let [(at, found, words)] = &refused(&Rules::default(), &yaml)[..] else {
+            panic!("{yaml}")
+        };
+        assert_eq!((*at, found.as_str()), (line, field));
+        assert!(
+            words.starts_with("`3601` is refused by `terminationGracePeriodSeconds: 3600` of"),
+            "{words}"
+        );
+        assert_eq!(refused(&month, &yaml), []);
+    }
+    assert_eq!(refused(&Rules::default(), &long(3600)), []);
 }
 
 proptest! {
@@ -389,13 +517,18 @@ proptest! {
         paths in proptest::collection::vec("/[a-z~#' \u{e4}]{1,8}(:ro)?", 0..4),
         devices in proptest::collection::vec("/dev/[a-z]{1,4}|[a-z]{1,4}\\.com/[a-z]{1,3}=[a-z0-9:]{1,4}", 0..4),
         options in proptest::collection::vec("[a-zA-Z][a-z=/0-9:]{0,6}", 0..4),
+        ports in proptest::collection::vec((1..u16::MAX, 0..2000_u16), 0..4),
+        grace in 0..31 * 86_400_i64,
     ) {
         let mut policy = Policy { switches, ..Policy::default() };
         policy.lists[List::HostPaths as usize] = paths;
         policy.lists[List::Devices as usize] = devices;
         policy.lists[List::MountOptions as usize] = options;
+        policy.lists[List::HostPorts as usize] = ports.iter().map(|(first, more)| format!("{first}-{}", first.saturating_add(*more))).collect();
+        policy.grace_seconds = grace;
         let text = policy.text();
-        prop_assert_eq!(text.lines().count(), Switch::ALL.len() + List::ALL.len());
+        prop_assert_eq!(text.lines().count(), Switch::ALL.len() + List::ALL.len() + 1);
+        prop_assert_eq!(Policy::read(&policy.stored()), Ok(policy.clone()));
         prop_assert_eq!(Policy::read(&text), Ok(policy), "{}", text);
     }
 

@@ -1,0 +1,398 @@
+use beemesh_protocol::{
+    ClusterId,
+    state::{Change, Command, TokenRecord},
+};
+use beemesh_quadlet::manifest::parse;
+
+use super::*;
+
+/// Hosts h1 (disk: ssd) and h2.
+fn state() -> State {
+    let mut state = State::default();
+    let host = |n: u8, disk: &str| Host {
+        id: HostId([n; 32]),
+        name: format!("h{n}"),
+        addresses: Vec::new(),
+        labels: [("disk".to_owned(), disk.to_owned())].into(),
+        drained: false,
+        claims_as: None,
+        votes_from_ms: 0,
+    };
+    let cluster = ClusterId([7; 16]);
+    let first = host(1, "ssd");
+    let token = TokenRecord {
+        id: [1; 8],
+        secret_hash: [2; 32],
+        expires_ms: 1000,
+        uses: 1,
+    };
+    let second = host(2, "hdd");
+    let admit = Change::Admit {
+        token: token.id,
+        secret_hash: token.secret_hash,
+        host: second.clone(),
+        replaces: None,
+    };
+    let drain = Change::DrainHost {
+        host: second.id,
+        drained: true,
+    };
+    for change in [
+        Change::Found {
+            cluster,
+            host: first,
+        },
+        Change::PutToken(token),
+        admit,
+        drain,
+    ] {
+        let _ = state.apply(2, &Command::unasked(1, change));
+    }
+    assert_eq!(state.hosts().len(), 2);
+    state
+}
+
+fn applied(state: &mut State, index: u64, yaml: &str) {
+    let objects = parse(yaml.as_bytes(), false).expect(yaml).objects;
+    let manifest = objects[0].name.clone();
+    let change = Change::Apply {
+        manifest,
+        objects,
+        policy: None,
+    };
+    let outcome = state.apply(index, &Command::unasked(1, change));
+    assert!(
+        matches!(outcome, beemesh_protocol::peer::Outcome::Applied(_)),
+        "{outcome:?}"
+    );
+}
+
+fn reports() -> BTreeMap<HostId, Arc<HostReport>> {
+    let report = |podman: &str, reserved: &[u16]| HostReport {
+        podman: podman.to_owned(),
+        reserved_ports: reserved.to_vec(),
+        ..HostReport::default()
+    };
+    [
+        (HostId([1; 32]), Arc::new(report("5.4.2", &[4701, 8443]))),
+        (HostId([2; 32]), Arc::new(report("5.8.0-rc1", &[4800]))),
+    ]
+    .into()
+}
+
+/// `wrong` and `held`, each as `DOCUMENT:LINE FIELD: MESSAGE`.
+fn verdict(state: &State, yaml: &str) -> [Vec<String>; 3] {
+    let manifest = parse(yaml.as_bytes(), false).expect(yaml);
+    let reports = reports();
+    let around = Around {
+        state,
+        reports: &reports,
+    };
+    let name = manifest.objects[0].name.clone();
+    let Verdict {
+        wrong,
+        held,
+        warnings,
+    } = check(&name, &manifest, around, &mut Ledger::default());
+    [wrong, held, warnings].map(|problems| {
+        let shown = |one: &Problem| {
+            format!(
+                "{}:{} {}: {}",
+                one.document, one.line, one.field, one.message
+            )
+        };
+        problems.iter().map(shown).collect()
+    })
+}
+
+/// A pod with these containers, each with fields, and fields of its own.
+fn pod(name: &str, containers: &[(&str, &str)], more: &str) -> String {
+    let containers: String = containers
+        .iter()
+        .map(|(name, fields)| format!("  - {{name: {name}, image: 'quay.io/a:1'{fields}}}\n"))
+        .collect();
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n{more}  containers:\n{containers}"
+    )
+}
+
+fn port(name: &str, port: &str, more: &str) -> String {
+    pod(name, &[("a", &format!(", ports: [{{{port}}}]"))], more)
+}
+
+fn none() -> [Vec<String>; 3] {
+    [vec![], vec![], vec![]]
+}
+
+#[test]
+fn names_that_would_meet_on_a_host_are_refused_with_both() {
+    let one = pod("shop", &[("web", ""), ("cart-db", "")], "");
+    let two = pod("shop-cart", &[("db", "")], "");
+    let message = "container `db` of Pod shop-cart would be named `shop-cart-db` on a host, as container `cart-db` of Pod shop";
+    let rest = "is: Podman names a container POD-CONTAINER; rename one of them";
+    let [wrong, held, _] = verdict(&state(), &format!("{one}---\n{two}"));
+    let expected = format!("2:14 spec.containers[0].name: {message} (document 1, line 7) {rest}");
+    assert_eq!((wrong, held), (vec![expected], vec![]));
+
+    let mut known = state();
+    applied(&mut known, 3, &one);
+    assert_eq!(verdict(&known, &one), none(), "the same again");
+    let [wrong, held, _] = verdict(&known, &two);
+    let expected = format!("1:6 spec.containers[0].name: {message} {rest}");
+    assert_eq!((wrong, held), (vec![], vec![expected]));
+
+    for (name, container, meets) in [
+        ("shop-web", "x", true),
+        ("shop-holder", "x", true),
+        ("shop", "holder", true),
+        ("shop-cart", "dbx", false),
+        ("web", "a", false),
+        ("0123456789ab", "infra", true),
+        ("0123456789ab-service", "x", true),
+        ("0123456789ax", "infra", false),
+    ] {
+        let mut known = state();
+        applied(
+            &mut known,
+            3,
+            &one.replace("name: shop}", "name: shop, labels: {a: b}}"),
+        );
+        let yaml = match name {
+            "shop" => pod(name, &[(container, ""), ("web", "")], ""),
+            _ => pod(name, &[(container, "")], ""),
+        };
+        assert_eq!(
+            verdict(&known, &yaml) != none(),
+            meets,
+            "{name} {container}"
+        );
+    }
+    let elsewhere = one.replace("name: shop}", "name: shop, namespace: other}");
+    assert_eq!(verdict(&known, &elsewhere), none(), "another namespace");
+    let init = pod(
+        "shop-cart",
+        &[("x", "")],
+        "  initContainers: [{name: db, image: 'quay.io/a:1'}]\n",
+    );
+    assert_eq!(verdict(&known, &init)[1].len(), 1);
+}
+
+#[test]
+fn a_port_that_another_workload_holds_is_refused_where_both_may_run() {
+    let mut known = state();
+    let tcp = "containerPort: 8080, hostPort: 80";
+    applied(&mut known, 3, &port("first", tcp, ""));
+    assert_eq!(
+        verdict(&known, &port("first", tcp, "")),
+        none(),
+        "the same again"
+    );
+    let expected = "1:6 spec.containers[0].ports[0].hostPort: port 80/tcp of the host is held by workload first";
+    assert_eq!(
+        verdict(&known, &port("second", tcp, "")),
+        [vec![], vec![expected.to_owned()], vec![]]
+    );
+    for (ports, more, meets) in [
+        ("containerPort: 1, hostPort: 80, hostIP: 0.0.0.0", "", true),
+        ("containerPort: 1, hostPort: 80, hostIP: 10.0.0.1", "", true),
+        ("containerPort: 1, hostPort: 80, hostIP: '::'", "", true),
+        ("containerPort: 1, hostPort: 80, protocol: UDP", "", false),
+        ("containerPort: 80", "", false),
+        ("containerPort: 80", "  hostNetwork: true\n", true),
+        (
+            "containerPort: 1, hostPort: 80",
+            "  nodeSelector: {disk: hdd}\n",
+            true,
+        ),
+        (
+            "containerPort: 1, hostPort: 80",
+            "  nodeSelector: {disk: tape}\n",
+            false,
+        ),
+        ("containerPort: 1, hostPort: 81", "", false),
+    ] {
+        let found = verdict(&known, &port("second", ports, more));
+        assert_eq!(!found[1].is_empty(), meets, "{ports} {more}: {found:?}");
+    }
+    let mut pinned = state();
+    applied(
+        &mut pinned,
+        3,
+        &port(
+            "first",
+            tcp,
+            "  nodeSelector: {kubernetes.io/hostname: h1}\n",
+        ),
+    );
+    for (host, meets) in [("h1", true), ("h2", false)] {
+        let more = format!("  nodeSelector: {{kubernetes.io/hostname: {host}}}\n");
+        assert_eq!(
+            verdict(&pinned, &port("second", tcp, &more)) != none(),
+            meets,
+            "{host}"
+        );
+    }
+    let both = format!("{}---\n{}", port("first", tcp, ""), port("second", tcp, ""));
+    let [wrong, held, _] = verdict(&state(), &both);
+    let expected = "2:13 spec.containers[0].ports[0].hostPort: port 80/tcp of the host is held by Pod first (document 1, line 6)";
+    assert_eq!((wrong, held), (vec![expected.to_owned()], vec![]));
+    assert_eq!(
+        verdict(&known, &both.replace("name: second", "name: third"))[1],
+        Vec::<String>::new(),
+        "it replaces the holder"
+    );
+}
+
+#[test]
+fn ports_of_the_hosts_are_nobodys() {
+    let reserved = |number: u16, more: &str| {
+        let [wrong, held, _] = verdict(
+            &state(),
+            &port(
+                "web",
+                &format!("containerPort: 1, hostPort: {number}"),
+                more,
+            ),
+        );
+        assert!(held.is_empty(), "{held:?}");
+        wrong.concat()
+    };
+    let on = |n: u8| format!("  nodeSelector: {{kubernetes.io/hostname: h{n}}}\n");
+    assert!(reserved(4701, "").contains("port 4701 is reserved for Beemesh itself on host h1"));
+    assert!(
+        reserved(4701, &on(2)).contains("port 4701 is reserved for the mesh of Beemesh"),
+        "whatever it reports"
+    );
+    assert!(reserved(8443, &on(1)).contains("host h1"));
+    assert_eq!(reserved(8443, &on(2)), "");
+    assert!(reserved(4800, "").contains("host h2"));
+    assert_eq!(reserved(4702, ""), "");
+    let [wrong, ..] = verdict(
+        &state(),
+        &port(
+            "web",
+            "containerPort: 4701, protocol: UDP",
+            "  hostNetwork: true\n",
+        ),
+    );
+    assert!(
+        wrong[0]
+            .starts_with("1:7 spec.containers[0].ports[0].containerPort: port 4701 is reserved"),
+        "{wrong:?}"
+    );
+}
+
+const MAP: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: conf}\ndata: {MODE: blue}\nbinaryData: {logo: AAAA}\n";
+
+fn uses(variable: &str, item: &str) -> String {
+    let variable =
+        format!(", env: [{{name: A, valueFrom: {{configMapKeyRef: {{name: conf, {variable}}}}}}}]");
+    let volume = format!("  volumes: [{{name: v, configMap: {{name: conf, {item}}}}}]\n");
+    pod("web", &[("a", &variable)], &volume)
+}
+
+#[test]
+fn keys_that_are_not_there_are_refused() {
+    let fine = "items: [{key: MODE, path: a}]";
+    for (variable, item, expected) in [
+        ("key: MODE", fine, ""),
+        ("key: MOOD, optional: true", fine, ""),
+        ("key: MODE", "items: [{key: logo, path: a}]", ""),
+        (
+            "key: MODE",
+            "optional: true, items: [{key: no, path: a}]",
+            "",
+        ),
+        (
+            "key: MOOD",
+            fine,
+            "2:13 spec.containers[0].env[0].valueFrom.configMapKeyRef.key: ConfigMap conf has no key `MOOD`: it has MODE, logo",
+        ),
+        // A variable holds text.
+        (
+            "key: logo",
+            fine,
+            "2:13 spec.containers[0].env[0].valueFrom.configMapKeyRef.key: ConfigMap conf has no key `logo`: it has MODE, logo",
+        ),
+        (
+            "key: MODE",
+            "items: [{key: app.cfg, path: a}]",
+            "2:11 spec.volumes[0].configMap.items[0].key: ConfigMap conf has no key `app.cfg`: it has MODE, logo",
+        ),
+    ] {
+        let [wrong, held, _] = verdict(&state(), &format!("{MAP}---\n{}", uses(variable, item)));
+        assert_eq!(
+            (wrong.concat().as_str(), held.len()),
+            (expected, 0),
+            "{variable} {item}"
+        );
+    }
+    // The map is in the state, or the secret.
+    let mut known = state();
+    applied(&mut known, 3, MAP);
+    assert_eq!(verdict(&known, &uses("key: MODE", fine)), none());
+    assert_eq!(verdict(&known, &uses("key: MOOD", fine))[0].len(), 1);
+    let secret = "apiVersion: v1\nkind: Secret\nmetadata: {name: conf}\nstringData: {MODE: blue}\ndata: {B: AAAA}\n";
+    for (key, there) in [("MODE", true), ("B", true), ("C", false)] {
+        let pod = uses(
+            &format!("key: {key}"),
+            &format!("items: [{{key: {key}, path: a}}]"),
+        );
+        let pod = pod
+            .replace("configMapKeyRef: {name", "secretKeyRef: {name")
+            .replace("configMap: {name", "secret: {secretName");
+        let [wrong, ..] = verdict(&state(), &format!("{secret}---\n{pod}"));
+        assert_eq!(wrong.is_empty(), there, "{wrong:?}");
+    }
+}
+
+#[test]
+fn a_key_that_another_workload_needs_is_not_taken_away() {
+    let mut known = state();
+    applied(&mut known, 3, MAP);
+    applied(
+        &mut known,
+        4,
+        &uses("key: MODE", "items: [{key: logo, path: a}]"),
+    );
+    assert_eq!(verdict(&known, &MAP.replace("blue", "green")), none());
+    assert_eq!(
+        verdict(&known, &MAP.replace("MODE: blue", "MODE: blue, MORE: b")),
+        none()
+    );
+    for (new, key) in [("MODE: blue", "MODE"), ("logo: AAAA", "logo")] {
+        let expected = format!(
+            "1:1 : key `{key}` of ConfigMap `conf` is missing, and workload web of manifest `web` needs it"
+        );
+        let [wrong, held, _] = verdict(&known, &MAP.replace(new, "other: AAAA"));
+        assert_eq!((wrong, held), (vec![], vec![expected]));
+    }
+    let elsewhere = MAP
+        .replace("name: conf", "name: conf, namespace: other")
+        .replace("MODE", "X");
+    assert_eq!(verdict(&known, &elsewhere), none());
+}
+
+#[test]
+fn hosts_that_ignore_a_stop_signal_are_named() {
+    let with = |signal: &str, more: &str| {
+        let [wrong, held, warnings] = verdict(
+            &state(),
+            &pod(
+                "web",
+                &[("a", &format!(", lifecycle: {{stopSignal: {signal}}}"))],
+                more,
+            ),
+        );
+        assert!(wrong.is_empty() && held.is_empty());
+        warnings
+    };
+    assert_eq!(
+        with("SIGUSR1", ""),
+        [
+            "1:6 spec.containers[0].lifecycle.stopSignal: Podman before 5.6 ignores it and sends SIGTERM: h1 has 5.4.2"
+        ]
+    );
+    assert!(with("SIGTERM", "").is_empty());
+    assert!(with("SIGUSR1", "  nodeSelector: {kubernetes.io/hostname: h2}\n").is_empty());
+}

@@ -1,0 +1,344 @@
+//! Values that are checked before anything is replicated: Podman, or the kernel, would find them wrong when the pod of before is gone.
+
+use beemesh_quadlet::manifest::{Problem, parse};
+
+/// `DOCUMENT:LINE FIELD: MESSAGE` for each finding.
+fn shown(problems: &[Problem]) -> Vec<String> {
+    let show = |p: &Problem| format!("{}:{} {}: {}", p.document, p.line, p.field, p.message);
+    problems.iter().map(show).collect()
+}
+
+fn problems(yaml: &[u8]) -> Vec<String> {
+    shown(&parse(yaml, false).expect_err("accepted"))
+}
+
+/// A pod whose first container ends on line 7 with `more`, which begins on line 8 at the depth of `spec`'s fields.
+fn pod(container: &str, more: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: web\nspec:\n  containers:\n  - {{name: app, image: quay.io/a:1{container}}}\n{more}"
+    )
+}
+
+/// Fields that are no quantity, one at a time, with what is said of them.
+#[test]
+fn every_quantity_is_one_of_kubernetes() {
+    let resources = |what: &str| pod(&format!(", resources: {{{what}}}"), "");
+    let limit = "1:7 spec.containers[0].resources.limits";
+    let form = "use digits with one of m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei or an exponent as e3 behind them, or with nothing";
+    for (name, value) in [
+        ("memory", "64MB"),
+        ("memory", "6GiB"),
+        ("memory", "64mi"),
+        ("cpu", "'0,5'"),
+        ("cpu", "half"),
+        ("cpu", "1e"),
+        ("memory", "''"),
+    ] {
+        let found = problems(resources(&format!("limits: {{{name}: {value}}}")).as_bytes());
+        let value = value.trim_matches('\'');
+        assert_eq!(
+            found,
+            [format!(
+                "{limit}.{name}: `{value}` is not a quantity: {form}"
+            )]
+        );
+    }
+    let claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: a}\nspec:\n  resources:\n    requests: {storage: 1GB}\n";
+    let empty_dir = "  volumes:\n  - name: v\n    emptyDir: {sizeLimit: 5MB}\n";
+    let divisor = |resource: &str, divisor: &str| {
+        pod(
+            &format!(
+                ", env: [{{name: A, valueFrom: {{resourceFieldRef: {{resource: {resource}, divisor: {divisor}}}}}}}]"
+            ),
+            "",
+        )
+    };
+    for (yaml, place) in [
+        (
+            resources("limits: {memory: -64Mi}"),
+            "1:7 spec.containers[0].resources.limits.memory: `-64Mi` is negative",
+        ),
+        (
+            resources("limits: {memory: 12E}"),
+            "1:7 spec.containers[0].resources.limits.memory: `12E` is not a quantity: at most 2^63-1",
+        ),
+        (
+            resources("limits: {memory: 100m}"),
+            "1:7 spec.containers[0].resources.limits.memory: is less than 512Ki",
+        ),
+        (
+            resources("limits: {cpu: 2000000}"),
+            "1:7 spec.containers[0].resources.limits.cpu: is more cores than any host has",
+        ),
+        (
+            resources("requests: {cpu: x}"),
+            "1:7 spec.containers[0].resources.requests.cpu: `x` is not",
+        ),
+        (
+            resources("limits: {memory: 1Gi}, requests: {memory: 1.5Gi}"),
+            "1:7 spec.containers[0].resources.limits.memory: is below the request",
+        ),
+        (
+            resources("limits: {cpu: 0.5}, requests: {cpu: 501m}"),
+            "1:7 spec.containers[0].resources.limits.cpu: is below the request",
+        ),
+        (
+            resources("limits: {memroy: 1Gi}"),
+            "1:7 spec.containers[0].resources.limits.memroy: is no resource",
+        ),
+        (
+            pod(
+                "",
+                "  initContainers: [{name: b, image: quay.io/a:1, resources: {limits: {cpu: a}}}]\n",
+            ),
+            "1:8 spec.initContainers[0].resources.limits.cpu: `a` is not",
+        ),
+        (
+            pod("", empty_dir),
+            "1:10 spec.volumes[0].emptyDir.sizeLimit: `5MB` is not",
+        ),
+        (
+            claim.to_owned(),
+            "1:6 spec.resources.requests.storage: `1GB` is not",
+        ),
+        (
+            divisor("limits.memory", "1MB"),
+            "1:7 spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor: `1MB` is not a quantity",
+        ),
+        (
+            divisor("limits.memory", "2Mi"),
+            "1:7 spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor: `2Mi` is not one of 1, 1k",
+        ),
+        (
+            divisor("limits.hugepages-2Mi", "1"),
+            "1:7 spec.containers[0].env[0].valueFrom.resourceFieldRef.resource: `limits.hugepages-2Mi` is not one of",
+        ),
+        (
+            pod("", "  overhead: {cpu: a}\n"),
+            "1:8 spec.overhead.cpu: `a` is not",
+        ),
+    ] {
+        let found = problems(yaml.as_bytes());
+        assert!(
+            found.len() == 1 && found[0].starts_with(place),
+            "{place}: {found:?}"
+        );
+    }
+    for fine in [
+        "limits: {cpu: 1, memory: 128974848}, requests: {cpu: 0.5, memory: 128e6}",
+        "limits: {cpu: 1e3, memory: 129M}",
+        "limits: {memory: 1.5Gi}",
+        "limits: {nvidia.com/gpu: 0}",
+        "limits: {cpu: 0}",
+        "",
+    ] {
+        let yaml = resources(fine);
+        assert!(
+            parse(yaml.as_bytes(), true).is_ok(),
+            "{yaml}: {:?}",
+            parse(yaml.as_bytes(), true)
+        );
+    }
+}
+
+#[test]
+fn what_no_host_has_is_refused_and_what_nobody_counts_is_told_beside_it() {
+    let limits = |limits: &str| pod(&format!(", resources: {{limits: {{{limits}}}}}"), "");
+    let scratch = "1:7 spec.containers[0].resources.limits.ephemeral-storage: nobody counts it: the container may write as much as its host has";
+    let counted = parse(limits("ephemeral-storage: 1Gi").as_bytes(), false).unwrap();
+    assert_eq!(shown(&counted.warnings), [scratch]);
+    assert_eq!(
+        shown(&parse(limits("ephemeral-storage: 1Gi").as_bytes(), true).unwrap_err()),
+        [scratch]
+    );
+    let found = problems(
+        limits("ephemeral-storage: 1Gi, hugepages-2Mi: 4Mi, nvidia.com/gpu: 1").as_bytes(),
+    );
+    let fields: Vec<_> = found
+        .iter()
+        .map(|found| found.split(": ").next().unwrap())
+        .collect();
+    assert_eq!(
+        fields,
+        [
+            "1:7 spec.containers[0].resources.limits.ephemeral-storage",
+            "1:7 spec.containers[0].resources.limits.hugepages-2Mi",
+            "1:7 spec.containers[0].resources.limits[nvidia.com/gpu]"
+        ]
+    );
+    assert!(
+        found[2].contains("no host has such a resource"),
+        "{found:?}"
+    );
+}
+
+#[test]
+fn truth_values_of_yaml_1_1_are_told_by_the_word_that_is_meant() {
+    for (word, means) in [
+        ("yes", "true"),
+        ("on", "true"),
+        ("Y", "true"),
+        ("\"true\"", "true"),
+        ("no", "false"),
+        ("Off", "false"),
+        ("n", "false"),
+    ] {
+        let found = problems(pod("", &format!("  shareProcessNamespace: {word}\n")).as_bytes());
+        let word = word.trim_matches('"');
+        let expected = format!(
+            "1:8 spec.shareProcessNamespace: `{word}` is text, as in YAML 1.2: write `{means}` without quotes"
+        );
+        assert_eq!(found, [expected]);
+    }
+    let tty = parse(pod(", tty: true", "").as_bytes(), true).expect("Podman gives it a terminal");
+    assert!(tty.warnings.is_empty());
+}
+
+#[test]
+fn what_podman_would_find_wrong_when_the_old_pod_is_gone_is_refused() {
+    for (container, spec, place) in [
+        (
+            ", ports: [{containerPort: 1, hostPort: 80, hostIP: localhost}]",
+            "",
+            "1:7 spec.containers[0].ports[0].hostIP: `localhost` is not an IP address",
+        ),
+        (
+            ", ports: [{containerPort: 1, hostPort: 80, hostIP: 10.0.0.1}, {containerPort: 2, hostPort: 80, hostIP: 0.0.0.0}]",
+            "",
+            "1:7 spec.containers[0].ports[1].hostPort: port 80 of the host is published twice by this pod",
+        ),
+        (
+            ", ports: [{containerPort: 1, hostPort: 80}]",
+            "  hostNetwork: true\n",
+            "1:7 spec.containers[0].ports[0].hostPort: must be the containerPort",
+        ),
+        (
+            ", securityContext: {runAsUser: -1}",
+            "",
+            "1:7 spec.containers[0].securityContext.runAsUser: -1 is too small",
+        ),
+        (
+            ", securityContext: {procMount: All}",
+            "",
+            "1:7 spec.containers[0].securityContext.procMount: `All` is not one of",
+        ),
+        (
+            ", lifecycle: {stopSignal: USR1}",
+            "",
+            "1:7 spec.containers[0].lifecycle.stopSignal: `USR1` is not a signal",
+        ),
+        (
+            ", livenessProbe: {exec: {command: [a]}, periodSeconds: -5}",
+            "",
+            "1:7 spec.containers[0].livenessProbe.periodSeconds: -5 is too small",
+        ),
+        (
+            ", livenessProbe: {exec: {command: [a]}, successThreshold: 2}",
+            "",
+            "1:7 spec.containers[0].livenessProbe.successThreshold: must be 1",
+        ),
+        (
+            "",
+            "  terminationGracePeriodSeconds: -1\n",
+            "1:8 spec.terminationGracePeriodSeconds: -1 is too small",
+        ),
+        (
+            "",
+            "  hostAliases: [{ip: nowhere, hostnames: [a]}]\n",
+            "1:8 spec.hostAliases[0].ip: `nowhere` is not an IP address",
+        ),
+        (
+            "",
+            "  dnsConfig: {nameservers: [dns]}\n",
+            "1:8 spec.dnsConfig.nameservers[0]: `dns` is not an IP address",
+        ),
+        (
+            "",
+            "  os: {name: windows}\n",
+            "1:8 spec.os.name: `windows` is not `linux`",
+        ),
+        (
+            "",
+            "  volumes: [{name: v, emptyDir: {medium: HugePages}}]\n",
+            "1:8 spec.volumes[0].emptyDir.medium: `HugePages` is not one of",
+        ),
+        (
+            "",
+            "  volumes: [{name: v, hostPath: {path: /srv, type: Folder}}]\n",
+            "1:8 spec.volumes[0].hostPath.type: `Folder` is not one of",
+        ),
+        (
+            "",
+            "  volumes: [{name: v, configMap: {name: c, items: [{key: a, path: x}, {key: b, path: x}]}}]\n",
+            "1:8 spec.volumes[0].configMap.items[1].path: another item of this volume is the file `x`",
+        ),
+        (
+            "",
+            "  volumes: [{name: v, configMap: {name: c, items: [{key: a, path: ..x}]}}]\n",
+            "1:8 spec.volumes[0].configMap.items[0].path: `..x` is not a file name",
+        ),
+    ] {
+        let found = problems(pod(container, spec).as_bytes());
+        assert!(
+            found.len() == 1 && found[0].starts_with(place),
+            "{place}: {found:?}"
+        );
+    }
+    let deployment = |more: &str| {
+        format!(
+            "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: a}}\nspec:\n  template: {{spec: {{containers: [{{name: a, image: quay.io/a:1}}]}}}}\n  {more}\n"
+        )
+    };
+    for (more, place) in [
+        ("strategy: {rollingUpdate: {maxUnavailable: 25}}", ""),
+        (
+            "strategy: {rollingUpdate: {maxUnavailable: 25%, maxSurge: 0%}}",
+            "",
+        ),
+        (
+            "strategy: {rollingUpdate: {maxUnavailable: a lot}}",
+            "1:6 spec.strategy.rollingUpdate.maxUnavailable: `a lot` is neither",
+        ),
+        (
+            "strategy: {rollingUpdate: {maxUnavailable: 101%}}",
+            "1:6 spec.strategy.rollingUpdate.maxUnavailable: `101%` is neither",
+        ),
+        (
+            "strategy: {type: rolling}",
+            "1:6 spec.strategy.type: `rolling` is not one of",
+        ),
+        (
+            "minReadySeconds: -1",
+            "1:6 spec.minReadySeconds: -1 is too small",
+        ),
+    ] {
+        let found = parse(deployment(more).as_bytes(), false)
+            .map_or_else(|found| shown(&found), |_| vec![]);
+        assert!(
+            found.concat().starts_with(place) && found.is_empty() == place.is_empty(),
+            "{more}: {found:?}"
+        );
+    }
+}
+
+#[test]
+fn pods_named_like_ours_are_refused() {
+    for (name, namespace, is_ours) in [
+        ("beemesh-gateway", "default", true),
+        ("beemesh", "default", true),
+        ("beemesh-pod-web", "default", true),
+        ("beemeshx", "default", false),
+        ("my-beemesh-gateway", "default", false),
+        ("beemesh-gateway", "other", false),
+    ] {
+        let yaml = pod("", "").replace(
+            "  name: web",
+            &format!("  name: {name}\n  namespace: {namespace}"),
+        );
+        assert_eq!(
+            parse(yaml.as_bytes(), false).is_err(),
+            is_ours,
+            "{namespace} {name}"
+        );
+    }
+}
