@@ -38,6 +38,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use crate::{admission::Ledger, join::Joiner, link::Link, observe, raft::Node};
 
 use error::ApiError;
+pub(crate) use events::Feed;
 pub(crate) use remote::{listen as listen_remote, serve as serve_remote};
 pub(crate) use server::{serve, serve_stream};
 
@@ -65,6 +66,8 @@ pub(crate) struct Gateway {
     pub(crate) elsewhere: watch::Receiver<Option<HostId>>,
     /// Held by who changes this host's key.
     pub(crate) rotation: Arc<Mutex<()>>,
+    /// What streams of events share.
+    pub(crate) feed: Feed,
 }
 
 /// What the handlers share.

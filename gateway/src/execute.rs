@@ -7,31 +7,43 @@ mod ended;
 mod flight;
 mod stopped;
 
-use std::{collections::HashMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
 
 use beemesh_protocol::{HostId, peer::WorkloadReport};
 use beemesh_quadlet::podman::Podman;
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     task::{Id, JoinSet},
-    time::{Instant, sleep_until},
+    time::{Instant, sleep, sleep_until},
 };
 
 use crate::{
+    join::now_ms,
     link::Link,
     raft::{Metrics, View},
     reconcile::{Ending, Plan, Reconciler, Seen, Step, Work},
 };
-use flight::{Bounds, Flight};
+use flight::{Bounds, Flight, Landing};
 
 /// Messages of works to the loop; a full queue only slows the works down.
 const PROGRESS_MAX: usize = 256;
-/// Pods that are played at one time. Podman takes its time for each; more at once only make all of them late.
+/// Pods that are played at one time. Podman takes its time for each; more at once only make all of them late. A pod that takes its
+/// time to end is not counted.
 const PLAYS_MAX: usize = 8;
-/// Images that are pulled at one time.
+/// Images that are pulled at one time, as long as none takes its time.
 const PULLS_MAX: usize = 4;
 /// The pause after the end of a Job could not be written.
 const KEEP_PAUSE: Duration = Duration::from_secs(5);
+/// Images that are pulled at one time, those that take theirs included: each holds connections and buffers in Podman.
+const ALL_PULLS_MAX: usize = 32;
+/// How often images that works could not do without are looked for on this host, which costs Podman a millisecond each. Registries
+/// are asked with the pauses of other failures.
+const IMAGES_PAUSE: Duration = Duration::from_secs(4);
 /// Nothing is due: look again after this long all the same.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
 
@@ -75,11 +87,15 @@ struct Progress {
 struct Executor {
     settings: Settings,
     reconciler: Reconciler,
-    works: JoinSet<Ending>,
+    works: JoinSet<Landing>,
     /// Which workload a task works for.
     names: HashMap<Id, String>,
     /// How to break a work off.
     cancels: HashMap<String, oneshot::Sender<()>>,
+    /// By workload, the image that its last work could not do without.
+    lacking: BTreeMap<String, String>,
+    /// The look at which of them have arrived; one at a time.
+    look_for_images: JoinSet<BTreeSet<String>>,
     progress: mpsc::Sender<Progress>,
     bounds: Arc<Bounds>,
     standing: watch::Sender<Arc<Standing>>,
@@ -95,9 +111,12 @@ pub(crate) fn start(settings: Settings) -> watch::Receiver<Arc<Standing>> {
         works: JoinSet::new(),
         names: HashMap::new(),
         cancels: HashMap::new(),
+        lacking: BTreeMap::new(),
+        look_for_images: JoinSet::new(),
         progress,
         bounds: Arc::new(Bounds {
             pulls: Semaphore::new(PULLS_MAX),
+            all_pulls: Semaphore::new(ALL_PULLS_MAX),
             plays: Semaphore::new(PLAYS_MAX),
             ports: tokio::sync::Mutex::default(),
         }),
@@ -153,6 +172,7 @@ impl Executor {
             } else {
                 None
             };
+            self.look_for_images();
             let idle = Instant::now() + IDLE_MAX;
             let open = tokio::select! {
                 changed = self.settings.view.changed() => changed.is_ok(),
@@ -168,6 +188,10 @@ impl Executor {
                         self.reconciler.reached(&workload, step);
                     }
                     self.ended(ended);
+                    true
+                }
+                Some(Ok(images)) = self.look_for_images.join_next() => {
+                    self.arrived(&images);
                     true
                 }
                 () = sleep_until(due.unwrap_or(idle)) => true,
@@ -234,6 +258,7 @@ impl Executor {
 
     fn begin(&mut self, workload: String, work: Work, view: &Arc<View>) {
         tracing::info!(workload, ?work, "work begins");
+        self.lacking.remove(&workload);
         let (cancel, cancelled) = oneshot::channel();
         let flight = Flight {
             host: self.settings.host,
@@ -252,12 +277,47 @@ impl Executor {
         self.cancels.insert(workload, cancel);
     }
 
-    fn ended(&mut self, ended: Result<(Id, Ending), tokio::task::JoinError>) {
-        let (id, ending) = match ended {
+    /// Looks soon which of the images that works lack have arrived, unless that is being done.
+    fn look_for_images(&mut self) {
+        if self.lacking.is_empty() || !self.look_for_images.is_empty() {
+            return;
+        }
+        let images: BTreeSet<String> = self.lacking.values().cloned().collect();
+        let podman = self.settings.podman.clone();
+        self.look_for_images.spawn(async move {
+            sleep(IMAGES_PAUSE).await;
+            let mut here = BTreeSet::new();
+            for image in images {
+                // A Podman that does not answer is asked again.
+                if podman.image_exists(&image).await.unwrap_or(false) {
+                    here.insert(image);
+                }
+            }
+            here
+        });
+    }
+
+    fn arrived(&mut self, images: &BTreeSet<String>) {
+        let reconciler = &mut self.reconciler;
+        self.lacking.retain(|workload, image| {
+            let here = images.contains(image);
+            if here {
+                tracing::info!(workload, image, "image has arrived");
+                reconciler.arrived(workload);
+            }
+            !here
+        });
+    }
+
+    fn ended(&mut self, ended: Result<(Id, Landing), tokio::task::JoinError>) {
+        let (id, Landing { ending, lacks }) = match ended {
             Ok(ended) => ended,
             Err(error) => (
                 error.id(),
-                Ending::Failed(format!("a mistake in Beemesh: {error}")),
+                Landing {
+                    ending: Ending::Failed(format!("a mistake in Beemesh: {error}")),
+                    lacks: None,
+                },
             ),
         };
         let Some(workload) = self.names.remove(&id) else {
@@ -270,6 +330,11 @@ impl Executor {
             Ending::Waits(what) => tracing::info!(workload, what, "work waits"),
             Ending::Failed(error) => tracing::warn!(workload, error, "work failed, will retry"),
         }
-        self.reconciler.ended(Instant::now(), &workload, ending);
+        let now = Instant::now();
+        self.reconciler.ended(now, &workload, ending);
+        if let Some(image) = lacks {
+            self.reconciler.lacks_image(now, now_ms(), &workload);
+            self.lacking.insert(workload, image);
+        }
     }
 }

@@ -224,6 +224,7 @@ async fn open(
         removed,
         elsewhere,
         rotation: Arc::default(),
+        feed: api::Feed::default(),
     };
     tokio::spawn(elsewhere::keep(gateway.clone(), elsewhere_in));
     Ok((gateway, observer.reports()))

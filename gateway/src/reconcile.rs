@@ -133,6 +133,20 @@ struct Memory {
     concluded: u64,
     /// The log index of the attempt whose end is kept.
     recorded: u64,
+    /// What the last failure lacked was an image.
+    image: Option<Image>,
+}
+
+/// An image that a work could not do without.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Image {
+    /// It is looked for on this host all the time, and asked for elsewhere at this time, in seconds since 1970.
+    Missing {
+        /// The time.
+        again: u64,
+    },
+    /// It is on this host now.
+    Arrived,
 }
 
 /// A work under way.
@@ -326,6 +340,30 @@ impl Reconciler {
     }
 }
 
+impl Reconciler {
+    /// The work that has just failed did so for want of an image, at `at_ms`, in milliseconds since 1970.
+    pub(crate) fn lacks_image(&mut self, now: Instant, at_ms: u64, workload: &str) {
+        if let Some(memory) = self.memory.get_mut(workload)
+            && let Some(failures) = &memory.failures
+        {
+            let pause = failures.retry_at(false).saturating_duration_since(now);
+            let again = Duration::from_millis(at_ms) + pause;
+            memory.image = Some(Image::Missing {
+                again: again.as_secs(),
+            });
+        }
+    }
+
+    /// That image is on this host now.
+    pub(crate) fn arrived(&mut self, workload: &str) {
+        if let Some(memory) = self.memory.get_mut(workload)
+            && memory.image.is_some()
+        {
+            memory.image = Some(Image::Arrived);
+        }
+    }
+}
+
 impl Memory {
     /// Takes note of what the unit does by itself.
     fn look(&mut self, case: &decide::Case<'_>) {
@@ -389,6 +427,7 @@ impl Memory {
         let count = before
             .map_or(0, |failures| failures.count)
             .saturating_add(1);
+        self.image = None;
         self.failures = Some(Failures {
             index,
             count,

@@ -9,7 +9,9 @@ mod apply;
 mod assign;
 mod policy;
 mod recover;
+mod room;
 mod snapshot;
+mod trail;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,15 +19,15 @@ use beemesh_protocol::{
     ClusterId, HostId,
     peer::{Outcome, Refusal},
     state::{
-        AuditRecord, Authority, Change, Command, Host, Kind, Object, PolicyRecord, TokenRecord,
-        UserRecord,
+        Authority, Change, Command, Host, Kind, Object, PolicyRecord, TokenRecord, UserRecord,
     },
 };
 use beemesh_quadlet::manifest::{is_workload, workload_name};
-use rpds::{QueueSync, RedBlackTreeMapSync};
+use rpds::RedBlackTreeMapSync;
 
 pub(crate) use access::{changed, deed, token_id};
 pub(crate) use assign::{ASSIGNED, claims, is_under_way};
+use trail::Trail;
 
 /// Members of one cluster. Beyond it a single Raft group is the wrong tool.
 pub(crate) const HOSTS_MAX: usize = 256;
@@ -35,7 +37,7 @@ pub(crate) const DEMOTED_MS: u64 = 60_000;
 pub(crate) const LABELS_MAX: usize = 64;
 /// Join tokens that are kept; the oldest expired ones go first.
 pub(crate) const TOKENS_MAX: usize = 256;
-/// Manifests that are kept: with [`beemesh_quadlet::manifest::BYTES_MAX`] each, what a host holds in memory.
+/// Manifests that are kept; [`room::ROOM`] bounds their bytes.
 pub(crate) const MANIFESTS_MAX: usize = 4096;
 
 /// What there can be thousands of: a change costs as much as one path through the tree, and every published view of the
@@ -105,11 +107,13 @@ pub(crate) struct State {
     hosts: Arc<BTreeMap<HostId, Host>>,
     manifests: Map<String, Manifest>,
     objects: Map<Key, Owned>,
+    /// Bytes of all manifests; derived.
+    used: u64,
     workloads: Map<String, Workload>,
     tokens: Arc<BTreeMap<[u8; 8], TokenRecord>>,
     authority: Option<Arc<Authority>>,
     users: Arc<BTreeMap<String, UserRecord>>,
-    audit: QueueSync<Arc<AuditRecord>>,
+    audit: Trail,
     policy: Option<Arc<PolicyRecord>>,
     /// The clusters that this one was recovered from, the latest last.
     former: Arc<[ClusterId]>,

@@ -17,8 +17,10 @@ use podman_api::{ApiVersion, Podman as Client};
 use sha2::{Digest as _, Sha256};
 
 use crate::health::{Container, Restart, Run};
+use crate::render;
 
 mod debris;
+mod end;
 mod error;
 mod events;
 mod inspect;
@@ -45,8 +47,8 @@ pub const LABEL_INDEX: &str = "beemesh.io/index";
 const LOOK_TIME_MAX: Duration = Duration::from_secs(20);
 /// Playing a pod whose images are there takes under a second on a quiet host; a loaded one with fifty containers more.
 const PLAY_TIME_MAX: Duration = Duration::from_secs(180);
-/// Taking a pod down waits for its containers' grace periods.
-const DOWN_TIME_MAX: Duration = Duration::from_secs(900);
+/// Taking a pod down waits for its containers' grace periods, which may be an hour.
+const DOWN_TIME_MAX: Duration = Duration::from_secs(3660);
 /// A large image over a slow line.
 const PULL_TIME_MAX: Duration = Duration::from_secs(1800);
 
@@ -159,6 +161,21 @@ impl Podman {
                 .await?,
         )
         .await
+    }
+
+    /// The names of the pods that have a container with the label `key`, each with the label's value.
+    ///
+    /// To list the pods themselves, Podman waits for each that is being stopped, up to its grace period; for this it waits for none.
+    pub async fn pods_labelled(&self, key: &str) -> Result<BTreeMap<String, String>, PodmanError> {
+        let filters = wire::filters(&[("label", &[key])]);
+        let query = wire::query(&[("all", "true"), ("pod", "true"), ("filters", &filters)]);
+        let call = Call::get("list containers", format!("/libpod/containers/json{query}"));
+        let listed: Vec<wire::ListedContainer> = self.wire.json(call.within(LOOK_TIME_MAX)).await?;
+        let pod = |mut container: wire::ListedContainer| {
+            let value = container.labels.as_mut()?.remove(key)?;
+            (!container.pod_name.is_empty()).then_some((container.pod_name, value))
+        };
+        Ok(listed.into_iter().filter_map(pod).collect())
     }
 
     /// The pod of that name, whoever made it.
@@ -367,6 +384,9 @@ impl Podman {
     /// Takes down what `yaml` describes: its pod, service container and secrets, not its volumes. What is not there is
     /// down already.
     pub async fn down(&self, yaml: &[u8]) -> Result<(), PodmanError> {
+        for pod in render::pod_names(yaml) {
+            self.end(&pod).await?;
+        }
         let call = Call::delete("take the pod down", "/libpod/play/kube".to_owned());
         let report: wire::PlayReport = self
             .wire
@@ -392,6 +412,7 @@ impl Podman {
 
     /// Removes a pod with its containers, running or not, whatever YAML made it. No such pod is a success.
     pub async fn remove_pod(&self, name: &str) -> Result<(), PodmanError> {
+        self.end(name).await?;
         let path = format!("/libpod/pods/{}?force=true", wire::escape(name));
         let call = Call::delete(format!("remove pod {name}"), path).within(DOWN_TIME_MAX);
         absent_is_gone(self.wire.empty(call).await)
@@ -446,12 +467,14 @@ impl Podman {
         Events::follow(self.wire.clone(), label)
     }
 
-    /// A container's output: what is there, at most the last `tail` lines of it, and with `follow` what comes.
+    /// A container's output: what is there since `since`, in seconds since 1970, at most the last `tail` lines of it, and with `follow`
+    /// what comes until the container ends.
     pub async fn logs(
         &self,
         container: &str,
         follow: bool,
         tail: Option<u32>,
+        since: Option<i64>,
     ) -> Result<
         impl futures::Stream<Item = Result<bytes::Bytes, PodmanError>> + Send + use<>,
         PodmanError,
@@ -464,7 +487,12 @@ impl Podman {
                 message: "no such container".to_owned(),
             });
         };
-        logs::open(&self.wire, operation, &details, follow, tail).await
+        let wanted = logs::Wanted {
+            follow,
+            tail,
+            since,
+        };
+        logs::open(&self.wire, operation, &details, wanted).await
     }
 
     async fn bounded<T>(

@@ -435,6 +435,11 @@ pub fn stop_signals(yaml: &[u8]) -> (Vec<(String, String)>, u64) {
     (signals.collect(), grace)
 }
 
+/// The names of the pods of a YAML that [`render`] wrote.
+pub(crate) fn pod_names(yaml: &[u8]) -> Vec<String> {
+    pods(yaml).map(|(pod, _)| pod).collect()
+}
+
 fn names<I: Iterator<Item = Named>>(yaml: &[u8], of: impl Fn(Spec) -> I) -> Vec<String> {
     let named = pods(yaml).flat_map(|(pod, spec)| {
         of(spec).map(move |container| format!("{}-{}", pod.name, container.name))

@@ -31,6 +31,7 @@ use super::{
     read::{confirm, look},
     render::Scene,
     request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
+    trail::Done,
 };
 use crate::state::State as Replicated;
 
@@ -39,9 +40,11 @@ const BYTES_WORDS: &str = "256 MiB";
 
 pub(super) async fn backup(
     State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
     Asked(query): Asked<ReadQuery>,
 ) -> Result<Response, ApiError> {
-    let state = look(&shared.gateway, &query).await?.state;
+    let Scene { state, applied, .. } = look(&shared.gateway, &query).await?;
+    let cluster = state.cluster();
     let file = aside(move || Ok(backup::encode(&state.to_snapshot()))).await?;
     if file.len() > BYTES_MAX {
         return Err(ApiError::too_large(format!(
@@ -49,6 +52,13 @@ pub(super) async fn backup(
             file.len()
         )));
     }
+    // It has every Secret in it. It changes nothing, so that the replicated trail has no entry for it; this host's journal has.
+    shared.trail.note(Done {
+        deed: ("backup", "taken"),
+        name: cluster.map_or_else(String::new, |cluster| cluster.to_string()),
+        index: applied,
+        origin: caller.origin(shared.gateway.host),
+    });
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], file).into_response())
 }
 
@@ -68,6 +78,8 @@ pub(super) async fn restore(
     let rules = rules(&shared, &snapshot, &scene.state)?;
     let policy = snapshot.policy.is_some().then(|| rules.policy.stored());
     let held = aside(move || held(snapshot, &rules)).await?;
+    let room = scene.state.check_backup(&held);
+    room.map_err(|refusals| ApiError::refused(refusals, &[]))?;
     let missing = missing(&held, &scene.state).map_err(|reason| {
         ApiError::conflict(reason).hint("restore into a new cluster, or delete that manifest first")
     })?;

@@ -165,6 +165,7 @@ async fn try_apply(
     let (index, outcome) = if query.dry_run {
         confirm(gateway, deadline).await?;
         let scene = gateway.scene();
+        check_room(&scene, &change)?;
         let command = Command::unasked(now_ms(), change);
         let outcome = scene.state.preview(scene.applied + 1, &command);
         (scene.applied, outcome)
@@ -365,6 +366,7 @@ pub(super) async fn propose(
 ) -> Result<Committed, ApiError> {
     let gateway = &shared.gateway;
     since::check(&change, || gateway.scene())?;
+    check_room(&gateway.scene(), &change)?;
     let deadline = Instant::now() + timeout;
     let deed = deed(&change);
     let name = gateway.node.state().borrow().state.subject(&change);
@@ -390,6 +392,22 @@ pub(super) async fn propose(
         });
     }
     Ok(committed)
+}
+
+/// Refuses what the cluster has no room for. While older gateways are members, the state machine accepts it all the same.
+fn check_room(scene: &Scene, change: &Change) -> Result<(), ApiError> {
+    let Change::Apply {
+        manifest, objects, ..
+    } = change
+    else {
+        return Ok(());
+    };
+    let room = scene.state.check_bytes(manifest, objects);
+    room.map_err(|refusals| {
+        ApiError::refused(refusals, &[]).hint(
+            "`beemesh get manifests` lists what is kept, and `DELETE /v1/manifests/NAME` removes a manifest with all its objects",
+        )
+    })
 }
 
 /// The outcome of a change that is not the one it should have.

@@ -1,10 +1,16 @@
 //! Server-sent events: what changes in the cluster, as this host sees it.
 //!
-//! Shell over [`super::render`]. A stream begins with everything there is, then sends what became different. It holds no
-//! queue: what it would say is computed when the caller is ready to read, so that a slow caller misses steps in between
-//! but never the last one, and costs what one state costs.
+//! Shell over [`Picture`]. A stream begins with everything there is, then sends what became different. One task renders each change
+//! for all streams, for as long as there is one. A stream holds no queue: what it says is what lies between the last picture that it
+//! told of and the newest, so that a slow caller misses steps in between but never the last one.
 
-use std::{collections::BTreeMap, time::Duration};
+mod picture;
+
+use std::{
+    io,
+    sync::{Arc, Mutex, PoisonError, Weak},
+    time::Duration,
+};
 
 use axum::{
     body::{Body, Bytes},
@@ -12,12 +18,11 @@ use axum::{
     http::header::{CACHE_CONTROL, CONTENT_TYPE},
     response::{IntoResponse, Response},
 };
-use beemesh_protocol::api::{GoneEvent, Host, StateEvent, Workload};
-use serde::Serialize;
+use tokio::{sync::watch, task::AbortHandle};
 
+use self::picture::Picture;
 use super::{
     Gateway, Shared,
-    render::Scene,
     request::{Asked, NoQuery},
 };
 
@@ -31,111 +36,110 @@ pub(super) async fn events(State(shared): State<Shared>, _: Asked<NoQuery>) -> R
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-store"),
     ];
+    let drawing = shared.gateway.feed.join(&shared.gateway);
     let follower = Follower {
-        told: Told::default(),
-        gateway: shared.gateway,
-        begun: false,
+        pictures: drawing.pictures.clone(),
+        _drawing: drawing,
+        told: Arc::default(),
     };
     let stream = futures::stream::try_unfold(follower, |mut follower| async move {
         let piece = follower.next().await?;
-        Ok::<_, std::convert::Infallible>(Some((piece, follower)))
+        Ok::<_, io::Error>(Some((piece, follower)))
     });
     (headers, Body::from_stream(stream)).into_response()
 }
 
+/// What all streams of this host share.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Feed {
+    drawing: Arc<Mutex<Weak<Drawing>>>,
+    #[cfg(test)]
+    pub(super) drawn: Arc<std::sync::atomic::AtomicU64>,
+}
+
+/// Goes on until the last stream drops it.
+#[derive(Debug)]
+struct Drawing {
+    pictures: watch::Receiver<Arc<Picture>>,
+    task: AbortHandle,
+}
+
+impl Drop for Drawing {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Feed {
+    fn join(&self, gateway: &Gateway) -> Arc<Drawing> {
+        let mut drawing = self.drawing.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(drawing) = drawing.upgrade() {
+            return drawing;
+        }
+        let first = Picture::default().next(&gateway.scene());
+        let (sender, pictures) = watch::channel(Arc::new(first));
+        let task = tokio::spawn(draw(gateway.clone(), sender)).abort_handle();
+        let new = Arc::new(Drawing { pictures, task });
+        *drawing = Arc::downgrade(&new);
+        new
+    }
+}
+
+/// Draws everything at each change.
+async fn draw(gateway: Gateway, pictures: watch::Sender<Arc<Picture>>) {
+    let mut views = gateway.node.state();
+    let mut metrics = gateway.node.metrics();
+    let mut reports = gateway.reports.clone();
+    let mut connected = gateway.link.connected();
+    loop {
+        // Everything up to here counts as seen and is looked at now.
+        views.mark_unchanged();
+        metrics.mark_unchanged();
+        reports.mark_unchanged();
+        connected.mark_unchanged();
+        let before = Arc::clone(&pictures.borrow());
+        let now = before.next(&gateway.scene());
+        #[cfg(test)]
+        gateway
+            .feed
+            .drawn
+            .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        pictures.send_if_modified(|newest| {
+            let has_news = now.has_news(&before);
+            *newest = Arc::new(now);
+            has_news
+        });
+        tokio::select! {
+            Ok(()) = views.changed() => {}
+            Ok(()) = metrics.changed() => {}
+            Ok(()) = reports.changed() => {}
+            Ok(()) = connected.changed() => {}
+            else => return,
+        }
+        tokio::time::sleep(GATHER).await;
+    }
+}
+
 struct Follower {
-    gateway: Gateway,
-    told: Told,
-    begun: bool,
+    pictures: watch::Receiver<Arc<Picture>>,
+    _drawing: Arc<Drawing>,
+    /// What the caller was told last.
+    told: Arc<Picture>,
 }
 
 impl Follower {
-    async fn next(&mut self) -> Result<Bytes, std::convert::Infallible> {
-        let mut views = self.gateway.node.state();
-        let mut metrics = self.gateway.node.metrics();
-        let mut reports = self.gateway.reports.clone();
-        let mut connected = self.gateway.link.connected();
+    async fn next(&mut self) -> io::Result<Bytes> {
         loop {
-            // These receivers are new, so everything up to here counts as seen and is looked at now.
-            views.mark_unchanged();
-            metrics.mark_unchanged();
-            reports.mark_unchanged();
-            connected.mark_unchanged();
-            let news = self.told.news(&self.gateway.scene());
-            if !news.is_empty() || !self.begun {
-                self.begun = true;
-                return Ok(news.into());
+            let newest = Arc::clone(&self.pictures.borrow_and_update());
+            let news = newest.since(&self.told);
+            self.told = newest;
+            if !news.is_empty() {
+                return Ok(news);
             }
-            let change = async {
-                tokio::select! {
-                    Ok(()) = views.changed() => {}
-                    Ok(()) = metrics.changed() => {}
-                    Ok(()) = reports.changed() => {}
-                    Ok(()) = connected.changed() => {}
-                }
-                tokio::time::sleep(GATHER).await;
-            };
-            if tokio::time::timeout(QUIET_MAX, change).await.is_err() {
-                return Ok(Bytes::from_static(b": still here\n\n"));
+            match tokio::time::timeout(QUIET_MAX, self.pictures.changed()).await {
+                Ok(changed) => changed.map_err(io::Error::other)?,
+                Err(_) => return Ok(Bytes::from_static(b": still here\n\n")),
             }
         }
-    }
-}
-
-/// What the caller was told last.
-#[derive(Default)]
-struct Told {
-    index: Option<u64>,
-    workloads: BTreeMap<String, Workload>,
-    hosts: BTreeMap<String, Host>,
-}
-
-impl Told {
-    /// The events that lead from what was told to `scene`, which is told from now on.
-    fn news(&mut self, scene: &Scene) -> String {
-        let mut news = String::new();
-        let workloads = keyed(scene.workloads(), |workload| &workload.name);
-        for (name, workload) in &workloads {
-            if self.workloads.get(name) != Some(workload) {
-                push(&mut news, "workload", workload);
-            }
-        }
-        for name in self.workloads.keys() {
-            if !workloads.contains_key(name) {
-                push(&mut news, "gone", &GoneEvent { name: name.clone() });
-            }
-        }
-        self.workloads = workloads;
-        let hosts = keyed(scene.hosts(), |host| &host.name);
-        for (name, host) in &hosts {
-            // That a host keeps up is no news.
-            let told = self.hosts.get(name).map(|told| Host {
-                applied: host.applied,
-                ..told.clone()
-            });
-            if told.as_ref() != Some(host) {
-                push(&mut news, "host", host);
-            }
-        }
-        self.hosts = hosts;
-        if self.index != Some(scene.applied) {
-            self.index = Some(scene.applied);
-            let index = scene.applied;
-            push(&mut news, "state", &StateEvent { index });
-        }
-        news
-    }
-}
-
-fn keyed<T>(all: Vec<T>, key: impl Fn(&T) -> &String) -> BTreeMap<String, T> {
-    all.into_iter()
-        .map(|one| (key(&one).clone(), one))
-        .collect()
-}
-
-fn push<T: Serialize>(news: &mut String, event: &str, data: &T) {
-    match serde_json::to_string(data) {
-        Ok(data) => news.push_str(&format!("event: {event}\ndata: {data}\n\n")),
-        Err(error) => tracing::error!(event, %error, "an event cannot be told"),
     }
 }

@@ -3,6 +3,8 @@
 //! Shell: this host's comes from Podman, another's by asking its gateway the same question over the mesh. Podman's
 //! bytes are passed on as they come; only where several containers speak, lines are gathered and named.
 
+mod follow;
+
 use std::{collections::VecDeque, time::Duration};
 
 use axum::{
@@ -18,7 +20,10 @@ use beemesh_quadlet::{
     podman::{LABEL_WORKLOAD, Pod, PodmanError},
 };
 use bytes::{BufMut, BytesMut};
-use futures::{Stream, StreamExt, stream};
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
@@ -128,25 +133,21 @@ async fn local(gateway: &Gateway, workload: &str, query: &LogsQuery) -> Result<R
     let here = gateway.scene().name(gateway.host);
     let pod = pods.first().ok_or_else(|| {
         ApiError::not_found(format!("workload `{workload}` has no pod on host {here}")).hint(
-            format!("`beemesh get workloads {workload}` shows where it runs"),
+            format!("`beemesh get workloads {workload}` shows where it runs, `journalctl -u beemesh-pod-{workload}` on {here} what it said"),
         )
     })?;
-    let members: Vec<_> = members(pod);
-    let several = members.len() > 1;
-    let mut outputs = Vec::new();
-    for (container, name) in members {
-        let output = gateway
-            .podman
-            .logs(&container.id, query.follow, query.tail)
+    let body = if query.follow {
+        follow::open(gateway.clone(), workload.to_owned(), pod, query.tail)
             .await
-            .map_err(podman)?;
-        outputs.push(if several {
-            named(name, output).boxed()
-        } else {
-            output.boxed()
-        });
-    }
-    let body = Body::from_stream(stream::select_all(outputs));
+            .map_err(podman)?
+    } else {
+        let mut outputs = Vec::new();
+        for (container, name) in members(pod) {
+            let output = gateway.podman.logs(&container.id, false, query.tail, None);
+            outputs.push(told(name, output.await.map_err(podman)?));
+        }
+        Body::from_stream(stream::select_all(outputs))
+    };
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
@@ -154,15 +155,29 @@ async fn local(gateway: &Gateway, workload: &str, query: &LogsQuery) -> Result<R
     Ok((headers, body).into_response())
 }
 
-/// The containers of the manifest, each with the name it has there.
-fn members(pod: &Pod) -> Vec<(&Container, String)> {
+/// A container's output as the caller gets it.
+fn told(
+    name: Option<String>,
+    output: impl Stream<Item = Result<Bytes, PodmanError>> + Send + 'static,
+) -> BoxStream<'static, Result<Bytes, PodmanError>> {
+    match name {
+        Some(name) => named(name, output).boxed(),
+        None => output.boxed(),
+    }
+}
+
+/// The containers of the manifest, each with the name it has there, where there are several.
+fn members(pod: &Pod) -> Vec<(&Container, Option<String>)> {
     let prefix = format!("{}-", pod.name);
     let named = |container: &'_ Container| {
         let name = container.name.strip_prefix(&prefix);
         name.unwrap_or(&container.name).to_owned()
     };
     let wanted = pod.containers.iter().filter(|one| one.role == Role::Member);
-    wanted.map(|one| (one, named(one))).collect()
+    let several = wanted.clone().count() > 1;
+    wanted
+        .map(|one| (one, several.then(|| named(one))))
+        .collect()
 }
 
 fn podman(error: PodmanError) -> ApiError {

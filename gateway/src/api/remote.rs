@@ -48,6 +48,8 @@ const PREAMBLE_MAX: usize = 107;
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
 /// A host's certificate is good for thirty times as long.
 const CERTIFICATE_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How late at most the end of a certificate ends its connections.
+const EXPIRY_LOOK_MAX: Duration = Duration::from_secs(5);
 /// After a failed accept: too many open files pass when connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -69,15 +71,22 @@ impl Remote {
         (user.expires_ms > now_ms()).then(|| user.clone())
     }
 
-    /// Returns when that is nobody any more.
+    /// Returns when that is nobody any more: revoked, or expired.
     async fn revoked(&self, gateway: &Gateway) {
         let mut view = gateway.node.state();
-        while self.user(gateway).is_some() {
-            if view.changed().await.is_err() {
+        while let Some(user) = self.user(gateway) {
+            let look = until_look(user.expires_ms, now_ms());
+            if let Ok(Err(_)) = timeout(look, view.changed()).await {
                 return;
             }
         }
     }
+}
+
+/// How long until a certificate that expires then is looked at again, as the clock may be set meanwhile.
+fn until_look(expires_ms: u64, now_ms: u64) -> Duration {
+    let left = Duration::from_millis(expires_ms.saturating_sub(now_ms));
+    left.clamp(Duration::from_millis(1), EXPIRY_LOOK_MAX)
 }
 
 /// The agent's way in. Only root may use it.
@@ -321,6 +330,20 @@ mod tests {
         assert!(takes(&own, Some(user(&own))).await);
         assert!(!takes(&own, None).await);
         assert!(!takes(&own, Some(user(&other))).await);
+    }
+
+    #[test]
+    fn the_end_of_a_certificate_is_not_missed() {
+        let ms = Duration::from_millis;
+        for (expires, now, look) in [
+            (10_000, 9_000, ms(1_000)),
+            (10_000, 9_999, ms(1)),
+            (10_000, 10_000, ms(1)),
+            (10_000, 20_000, ms(1)),
+            (u64::MAX, 0, EXPIRY_LOOK_MAX),
+        ] {
+            assert_eq!(until_look(expires, now), look, "{expires} {now}");
+        }
     }
 
     #[tokio::test]

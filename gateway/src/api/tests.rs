@@ -30,6 +30,7 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  co
 struct Serving {
     dir: tempfile::TempDir,
     reports: watch::Sender<observe::All>,
+    feed: Feed,
 }
 
 impl Serving {
@@ -79,10 +80,12 @@ impl Serving {
             removed: watch::channel(false).1,
             elsewhere: watch::channel(None).1,
             rotation: Arc::default(),
+            feed: Feed::default(),
         };
+        let feed = gateway.feed.clone();
         let listener = UnixListener::bind(dir.path().join("api.sock")).unwrap();
         tokio::spawn(serve(listener, gateway, CancellationToken::new()));
-        Self { dir, reports }
+        Self { dir, reports, feed }
     }
 
     fn socket(&self) -> std::path::PathBuf {
@@ -412,3 +415,50 @@ async fn tokens_are_made_and_bad_requests_are_refused_in_words() {
 }
 
 mod policy;
+
+/// Reads a stream of events until it has told of `what`.
+async fn told(stream: &mut UnixStream, what: &str) {
+    let (mut said, mut bytes) = (String::new(), [0; 4096]);
+    while !said.contains(what) {
+        let read = timeout(Duration::from_secs(20), stream.read(&mut bytes)).await;
+        let count = read.expect("events in time").unwrap();
+        assert!(count > 0, "the stream ended: {said}");
+        said.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_changes_is_rendered_once_for_all_streams_and_never_for_none() {
+    const STREAMS: usize = 128;
+    let serving = Serving::start().await;
+    let drawn = || {
+        serving
+            .feed
+            .drawn
+            .load(std::sync::atomic::Ordering::Relaxed)
+    };
+    let (status, applied) = serving.ask("POST /v1/apply", POD).await;
+    assert_eq!((status, drawn()), (200, 0), "{applied}");
+    let mut streams = Vec::new();
+    for _ in 0..STREAMS {
+        let mut stream = UnixStream::connect(serving.socket()).await.unwrap();
+        let ask = b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n";
+        stream.write_all(ask).await.unwrap();
+        told(&mut stream, "event: state").await;
+        streams.push(stream);
+    }
+    let before = drawn();
+    let (status, deleted) = serving.ask("DELETE /v1/workloads/web", "").await;
+    assert_eq!(status, 200, "{deleted}");
+    for stream in &mut streams {
+        told(stream, "event: gone").await;
+    }
+    // A commit is seen in the state and in the metrics; far fewer than streams.
+    assert!(drawn() - before <= 8, "{} renderings", drawn() - before);
+    drop(streams);
+    let mut last = UnixStream::connect(serving.socket()).await.unwrap();
+    last.write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n")
+        .await
+        .unwrap();
+    told(&mut last, "event: state").await;
+}

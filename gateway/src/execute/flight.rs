@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
     pin::pin,
     sync::Arc,
+    time::Duration,
 };
 
 use beemesh_protocol::{
@@ -31,10 +32,11 @@ use beemesh_quadlet::{
 use futures::future::try_join_all;
 use tokio::{
     io::AsyncReadExt,
-    sync::{Mutex, Semaphore, mpsc, oneshot},
+    sync::{Mutex, Semaphore, SemaphorePermit, mpsc, oneshot},
+    time::{sleep, timeout},
 };
 
-use super::{Progress, stopped};
+use super::{IMAGES_PAUSE, Progress, stopped};
 use crate::{
     link::{Link, LinkError},
     place,
@@ -46,13 +48,28 @@ use crate::{
 /// The largest YAML that is read back: a manifest of 1 MiB with the ConfigMaps and Secrets it refers to.
 const YAML_MAX: u64 = 64 << 20;
 
+/// So long a pod that is taken down keeps its turn to be played. One that ends when it is told to is gone by then, and the next
+/// pod is not taken down before its own turn comes. One that takes its grace period lets the others go first.
+const DOWN_TURN_MAX: Duration = Duration::from_secs(1);
+/// So long a pull keeps its turn: a registry that does not answer holds up no other one for longer.
+const PULL_TURN_MAX: Duration = Duration::from_secs(30);
+
 /// What limits works among each other.
 #[derive(Debug)]
 pub(super) struct Bounds {
+    /// Turns to pull, each for [`PULL_TURN_MAX`] at most.
     pub(super) pulls: Semaphore,
+    /// Pulls under way, those that have given their turn up included.
+    pub(super) all_pulls: Semaphore,
     pub(super) plays: Semaphore,
     /// Held from the look at who has which port until one more has.
     pub(super) ports: Mutex<()>,
+}
+
+/// A place among those that may work at one time, which can be given up and taken again.
+struct Turn<'a> {
+    of: &'a Semaphore,
+    permit: Option<SemaphorePermit<'a>>,
 }
 
 /// One work under way.
@@ -90,6 +107,8 @@ enum StepError {
     Unwanted,
     #[error("image {0} is not on this host, and its pull policy is Never")]
     Absent(String),
+    #[error("{error}")]
+    NotPulled { image: String, error: PodmanError },
     #[error("pod {0} exists already and does not belong to Beemesh")]
     Taken(String),
     #[error("pod {0} is still there")]
@@ -104,13 +123,38 @@ enum StepError {
     Mark { path: PathBuf, source: io::Error },
 }
 
+/// What became of a work, and what it could not do without.
+pub(super) struct Landing {
+    pub(super) ending: Ending,
+    /// The image that is not on this host, and with which the work would have gone on.
+    pub(super) lacks: Option<String>,
+}
+
+impl StepError {
+    fn lacks(&self) -> Option<String> {
+        match self {
+            Self::Absent(image) | Self::NotPulled { image, .. } => Some(image.clone()),
+            _ => None,
+        }
+    }
+}
+
 impl Flight {
     /// Does all steps, telling each before it begins. Can be broken off while it pulls images.
-    pub(super) async fn run(self, cancelled: oneshot::Receiver<()>) -> Ending {
+    pub(super) async fn run(self, cancelled: oneshot::Receiver<()>) -> Landing {
         match self.go(cancelled).await {
-            Ok(ending) => ending,
-            Err(error @ StepError::Held(_)) => Ending::Waits(error.to_string()),
-            Err(error) => Ending::Failed(error.to_string()),
+            Ok(ending) => Landing {
+                ending,
+                lacks: None,
+            },
+            Err(error @ StepError::Held(_)) => Landing {
+                ending: Ending::Waits(error.to_string()),
+                lacks: None,
+            },
+            Err(error) => Landing {
+                ending: Ending::Failed(error.to_string()),
+                lacks: error.lacks(),
+            },
         }
     }
 
@@ -243,8 +287,33 @@ impl Flight {
                 return Err(StepError::Absent(reference.clone()));
             }
         }
-        let _permit = permit(&self.bounds.pulls).await;
-        Ok(self.podman.pull(reference).await?)
+        let _pull = permit(&self.bounds.all_pulls).await;
+        let mut turn = Turn::take(&self.bounds.pulls).await;
+        let pulled = self.podman.pull(reference);
+        let pulled = turn.lend(PULL_TURN_MAX, pulled, async || ());
+        let pulled = tokio::select! {
+            pulled = pulled => pulled,
+            // A registry may take minutes to say nothing.
+            () = self.arrival(reference), if *pull != Pull::Always => return Ok(()),
+        };
+        pulled.map_err(|error| match pull {
+            // Another one of that name is no reason to go on.
+            Pull::Always => error.into(),
+            Pull::IfNotPresent | Pull::Never => StepError::NotPulled {
+                image: reference.clone(),
+                error,
+            },
+        })
+    }
+
+    /// Returns when the image is on this host, however it came here.
+    async fn arrival(&self, reference: &str) {
+        loop {
+            sleep(IMAGES_PAUSE).await;
+            if self.podman.image_exists(reference).await.unwrap_or(false) {
+                return;
+            }
+        }
     }
 
     async fn put(&self, files: &Files) -> Result<(), StepError> {
@@ -328,10 +397,10 @@ impl Flight {
             path: self.run.clone(),
             source,
         })?;
-        let _permit = permit(&self.bounds.plays).await;
+        let turn = Turn::take(&self.bounds.plays).await;
         let mut play = pin!(async {
             let _lock = lock;
-            self.replace(yaml).await
+            self.replace(yaml, turn).await
         });
         let mut start = pin!(self.start());
         let mut started = None;
@@ -356,19 +425,36 @@ impl Flight {
         }
     }
 
-    /// Makes the pod of these bytes the workload's only one.
-    async fn replace(&self, yaml: &[u8]) -> Result<(), StepError> {
+    /// Makes the pod of these bytes the workload's only one. The turn is for the play: whatever else may take a pod's grace period
+    /// gives it up.
+    async fn replace(&self, yaml: &[u8], mut turn: Turn<'_>) -> Result<(), StepError> {
+        let told = async || self.tell(Step::Down).await;
+        if !turn.lend(DOWN_TURN_MAX, self.make_way(), told).await? {
+            return Ok(());
+        }
+        if turn.permit.is_none() {
+            turn.take_again().await;
+            self.tell(Step::Replace).await;
+        }
+        let Err(error) = self.podman.play(yaml).await else {
+            return Ok(());
+        };
+        let undone = turn.lend(DOWN_TURN_MAX, self.undo(yaml), told).await;
+        undone.and(Err(error.into()))
+    }
+
+    /// Takes down what must go before the pod can be played; whether it must be played.
+    async fn make_way(&self) -> Result<bool, StepError> {
         let pods = self.pods().await?;
         let replacement = replacement(&pods, self.work.index());
         for pod in replacement.down {
             self.down_one(pod).await?;
         }
-        if !replacement.play {
-            return Ok(());
-        }
-        let Err(error) = self.podman.play(yaml).await else {
-            return Ok(());
-        };
+        Ok(replacement.play)
+    }
+
+    /// Takes down what a play that failed has left.
+    async fn undo(&self, yaml: &[u8]) -> Result<(), StepError> {
         // Podman rolls nothing back, and taking down by these bytes goes by the pod's name, whosever it is.
         if let Some(pod) = self.podman.pod(&self.workload).await?
             && pod.workload() != Some(&self.workload)
@@ -377,7 +463,7 @@ impl Flight {
         }
         self.podman.down(yaml).await?;
         self.podman.remove_strays(yaml).await?;
-        Err(error.into())
+        Ok(())
     }
 
     /// The pod could not be played: lets the unit try, so that it is the unit that fails with a reason. Succeeds when
@@ -459,7 +545,34 @@ fn own_words(error: PodmanError, started: Result<(), StepError>) -> Result<(), S
     }
 }
 
-async fn permit(semaphore: &Semaphore) -> tokio::sync::SemaphorePermit<'_> {
+impl<'a> Turn<'a> {
+    async fn take(of: &'a Semaphore) -> Self {
+        let permit = Some(permit(of).await);
+        Self { of, permit }
+    }
+
+    async fn take_again(&mut self) {
+        self.permit = Some(permit(self.of).await);
+    }
+
+    /// Does something with the turn in hand, and gives the turn up, and says so, when it takes longer than `at_most`.
+    async fn lend<T>(
+        &mut self,
+        at_most: Duration,
+        work: impl Future<Output = T>,
+        given_up: impl AsyncFnOnce(),
+    ) -> T {
+        let mut work = pin!(work);
+        if let Ok(done) = timeout(at_most, &mut work).await {
+            return done;
+        }
+        self.permit = None;
+        given_up().await;
+        work.await
+    }
+}
+
+async fn permit(semaphore: &Semaphore) -> SemaphorePermit<'_> {
     semaphore
         .acquire()
         .await
@@ -503,4 +616,34 @@ async fn read(path: &Path) -> io::Result<Vec<u8>> {
         .read_to_end(&mut bytes)
         .await?;
     Ok(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn slow_ends_hold_nobody_up_and_quick_ones_keep_their_turn() {
+        const GRACE: Duration = Duration::from_secs(3600);
+        let plays = Arc::new(Semaphore::new(2));
+        let begun = tokio::time::Instant::now();
+        for _ in 0..5 {
+            let plays = Arc::clone(&plays);
+            tokio::spawn(async move {
+                let mut turn = Turn::take(&plays).await;
+                turn.lend(DOWN_TURN_MAX, tokio::time::sleep(GRACE), async || ())
+                    .await;
+                assert!(turn.permit.is_none());
+                turn.take_again().await;
+                assert!(turn.permit.is_some());
+            });
+        }
+        tokio::task::yield_now().await;
+        let mut victim = Turn::take(&plays).await;
+        assert!(begun.elapsed() < Duration::from_secs(4), "{begun:?}");
+        let quick = tokio::time::sleep(DOWN_TURN_MAX / 2);
+        let told = async || panic!("a quick end gives nothing up");
+        victim.lend(DOWN_TURN_MAX, quick, told).await;
+        assert!(victim.permit.is_some());
+    }
 }

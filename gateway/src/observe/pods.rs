@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use beemesh_protocol::ipc::UnitState;
-use beemesh_quadlet::podman::{Change, LABEL_WORKLOAD, Pod, Podman, PodmanError};
+use beemesh_quadlet::podman::{Change, LABEL_WORKLOAD, Podman, PodmanError};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -82,7 +82,7 @@ async fn look(
         } else {
             version.clone()
         };
-        Ok::<_, PodmanError>((version, podman.pods(&[LABEL_WORKLOAD]).await?))
+        Ok::<_, PodmanError>((version, podman.pods_labelled(LABEL_WORKLOAD).await?))
     };
     match asked.await {
         Ok((version, pods)) => Pods {
@@ -100,12 +100,14 @@ async fn look(
 }
 
 /// Pods that carry our labels although their workload has no Quadlet here.
-fn stray(pods: &[Pod], units: &BTreeMap<String, UnitState>) -> Vec<String> {
+fn stray(pods: &BTreeMap<String, String>, units: &BTreeMap<String, UnitState>) -> Vec<String> {
     pods.iter()
-        .filter(|pod| {
-            let unit = pod.workload().and_then(|workload| units.get(workload));
+        .filter(|(_, workload)| {
+            let unit = units.get(*workload);
             unit.is_none_or(|unit| unit.kube.is_empty())
         })
-        .map(|pod| format!("pod {} carries Beemesh's labels but has no unit: `podman pod rm -f {0}` removes it", pod.name))
+        .map(|(pod, _)| {
+            format!("pod {pod} carries Beemesh's labels but has no unit: `podman pod rm -f {pod}` removes it")
+        })
         .collect()
 }

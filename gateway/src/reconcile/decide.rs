@@ -7,7 +7,7 @@ use beemesh_quadlet::health::{self, Status};
 use tokio::time::Instant;
 
 use super::{
-    Disk, Memory, NEWS_MAX, Revision, Work,
+    Disk, Image, Memory, NEWS_MAX, Revision, Work,
     job::{self, Attempt},
 };
 
@@ -85,6 +85,7 @@ pub(super) fn decide(case: &Case<'_>, memory: &Memory) -> Decision {
         .failures
         .as_ref()
         .filter(|failures| failures.index == work.index());
+    let failures = failures.filter(|_| memory.image != Some(Image::Arrived));
     let retry_at = failures.map(|failures| failures.retry_at(unit_failed));
     let news_by = memory
         .done

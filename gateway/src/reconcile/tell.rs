@@ -1,8 +1,8 @@
 //! What the host says about a workload.
 //!
 //! Pure: no I/O, no clock, no randomness. The health is the unit's own word; over it lies what is being done about the
-//! workload, and why that failed. Words hold no time and no count of attempts, so that nothing is sent while nothing
-//! changes.
+//! workload, and why that failed. Words hold no count of attempts, and of times only that of the next one, so that nothing is sent
+//! while nothing changes.
 
 use std::fmt::Write as _;
 
@@ -15,7 +15,7 @@ use beemesh_quadlet::{
     render::kube_file,
 };
 
-use super::{Disk, Failures, Flight, Memory, Revision, Step, Work, decide::Case, job};
+use super::{Disk, Failures, Flight, Image, Memory, Revision, Step, Work, decide::Case, job};
 
 /// The report on a workload; `None` when there is nothing of it here.
 pub(super) fn report(name: &str, case: &Case<'_>, memory: &Memory) -> Option<WorkloadReport> {
@@ -185,16 +185,18 @@ fn lay_work_over(report: &mut WorkloadReport, case: &Case<'_>, memory: &Memory) 
             report.phase = Phase::Starting;
             report.message = words(flight.step).to_owned();
         }
-        (Some(wanted), None, Some(failures)) => explain(report, wanted, failures),
+        (Some(wanted), None, Some(failures)) => {
+            explain(report, wanted, failures, memory.image);
+        }
         (Some(_), None, None) => {}
     }
 }
 
 /// Nothing is being done now, because it failed. A revision that could not come is answered for by its index, so that
 /// whoever waits for it learns that the wait is over.
-fn explain(report: &mut WorkloadReport, wanted: Revision, failures: &Failures) {
-    let Failures { message, waits, .. } = failures;
-    if *waits {
+fn explain(report: &mut WorkloadReport, wanted: Revision, failures: &Failures, image: Option<Image>) {
+    let message = &reason(failures, image);
+    if failures.waits {
         // Nothing is over: it comes once it can.
         (report.phase, report.message) = match report.phase {
             Phase::Running => {
@@ -211,7 +213,7 @@ fn explain(report: &mut WorkloadReport, wanted: Revision, failures: &Failures) {
             report.phase = Phase::Starting;
             report.message = format!("trying again after: {message}");
         } else if report.message.is_empty() {
-            report.message.clone_from(message);
+            message.clone_into(&mut report.message);
         }
         return;
     }
@@ -220,10 +222,24 @@ fn explain(report: &mut WorkloadReport, wanted: Revision, failures: &Failures) {
             let (new, old) = (wanted.revision, report.revision);
             format!("revision {new} cannot be started: {message}; revision {old} keeps running")
         }
-        _ => message.clone(),
+        _ => message.to_owned(),
     };
     report.phase = Phase::Failed;
     report.index = wanted.index;
+}
+
+/// Why our work failed, and what ends the wait for the next one, if that is known.
+fn reason(failures: &Failures, image: Option<Image>) -> String {
+    let message = &failures.message;
+    match image {
+        Some(Image::Missing { again }) => {
+            let (hour, minute, second) = (again / 3600 % 24, again / 60 % 60, again % 60);
+            format!(
+                "{message}; tries again at {hour:02}:{minute:02}:{second:02} UTC, and within 10 s once the image is on this host"
+            )
+        }
+        Some(Image::Arrived) | None => message.clone(),
+    }
 }
 
 fn words(step: Step) -> &'static str {

@@ -44,6 +44,10 @@ impl State {
         self.check_same_manifest(name, objects)?;
         let dropped = self.dropped(name, objects);
         self.check_references(objects, &dropped)?;
+        // Gateways before this level do not know the bound.
+        if self.level >= 1 {
+            self.check_bytes(name, objects)?;
+        }
 
         let mut effects: Vec<_> = objects.iter().map(|o| self.effect_of(o)).collect();
         effects.extend(dropped.iter().map(|key| Effect {
@@ -231,7 +235,7 @@ impl State {
                 manifest: name.to_owned(),
                 object: object.clone(),
             };
-            self.objects.insert_mut(Key::of(object), owned);
+            self.insert_object(owned);
         }
         let manifest = Manifest {
             name: name.to_owned(),
@@ -244,7 +248,7 @@ impl State {
 
     fn remove_objects(&mut self, keys: &[Key]) {
         for key in keys {
-            self.objects.remove_mut(key);
+            self.remove_object(key);
         }
         self.forget_claims(keys);
     }

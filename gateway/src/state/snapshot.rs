@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use beemesh_protocol::state::{Access, ManifestRecord, Snapshot, WorkloadRecord};
 
-use super::{ASSIGNED, Key, Manifest, Map, Owned, State, Workload, access, assign, workload_of};
+use super::{ASSIGNED, Key, Manifest, Map, Owned, State, Workload, access, assign, room, workload_of};
 
 impl State {
     /// The state in the form that is stored and sent.
@@ -57,6 +57,7 @@ impl State {
             .map(|record| (record.workload.clone(), record))
             .collect();
         let mut objects = Map::default();
+        let mut used = 0;
         let mut workloads = Map::default();
         let mut manifests = Map::default();
         for record in snapshot.manifests {
@@ -85,6 +86,7 @@ impl State {
                     manifest: manifest.name.clone(),
                     object: object.clone(),
                 };
+                used += room::size(object);
                 objects.insert_mut(Key::of(object), owned);
             }
             manifests.insert_mut(manifest.name.clone(), manifest);
@@ -100,11 +102,12 @@ impl State {
             hosts: Arc::new(snapshot.hosts.into_iter().map(|h| (h.id, h)).collect()),
             manifests,
             objects,
+            used,
             workloads,
             tokens: Arc::new(snapshot.tokens.into_iter().map(|t| (t.id, t)).collect()),
             authority: authority.map(Arc::new),
             users: Arc::new(users.collect()),
-            audit: access::trail(audit),
+            audit: audit.into_iter().map(Arc::new).collect(),
             policy: snapshot.policy.map(Arc::new),
             former: snapshot.former.into(),
             level: snapshot.level,

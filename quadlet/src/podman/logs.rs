@@ -23,21 +23,35 @@ struct Output {
     follow: bool,
 }
 
+/// What of the output is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Wanted {
+    pub(super) follow: bool,
+    pub(super) tail: Option<u32>,
+    pub(super) since: Option<i64>,
+}
+
 pub(super) async fn open(
     wire: &Wire,
     operation: String,
     details: &Details,
-    follow: bool,
-    tail: Option<u32>,
+    Wanted {
+        follow,
+        tail,
+        since,
+    }: Wanted,
 ) -> Result<impl futures::Stream<Item = Result<Bytes, PodmanError>> + Send + use<>, PodmanError> {
     let tail = tail.map_or_else(|| "all".to_owned(), |lines| lines.to_string());
     let follows = if follow { "true" } else { "false" };
-    let query = wire::query(&[
+    let since = since.map(|since| since.to_string());
+    let mut asked = vec![
         ("stdout", "true"),
         ("stderr", "true"),
         ("follow", follows),
         ("tail", &tail),
-    ]);
+    ];
+    asked.extend(since.as_deref().map(|since| ("since", since)));
+    let query = wire::query(&asked);
     let call = Call::get(
         operation.clone(),
         format!("/libpod/containers/{}/logs{query}", details.container.id),

@@ -344,6 +344,10 @@ pub(super) struct ListedContainer {
     #[serde(default)]
     pub(super) pod: String,
     #[serde(default)]
+    pub(super) pod_name: String,
+    #[serde(default)]
+    pub(super) labels: Option<BTreeMap<String, String>>,
+    #[serde(default)]
     pub(super) is_infra: bool,
     #[serde(default)]
     pub(super) state: String,

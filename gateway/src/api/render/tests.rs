@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-pub(super) fn h(n: u8) -> HostId {
+pub(in crate::api) fn h(n: u8) -> HostId {
     HostId([n; 32])
 }
 
@@ -116,7 +116,7 @@ pub(in crate::api) fn scene() -> Scene {
 }
 
 /// One more change at this log index.
-pub(super) fn changed(scene: &mut Scene, index: u64, change: Change) {
+pub(in crate::api) fn changed(scene: &mut Scene, index: u64, change: Change) {
     agree(Arc::make_mut(&mut scene.state), index, change);
     scene.applied = index;
 }

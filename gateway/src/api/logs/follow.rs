@@ -1,0 +1,246 @@
+//! The output of a workload on this host as it comes, for as long as the workload is here.
+//!
+//! Shell; [`since`] and [`goes_on`] are pure. Podman ends a container's output with the container. A workload goes on: its container
+//! is restarted, or its pod replaced by that of another revision. Whenever an output has ended, this looks for the next.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use axum::body::{Body, Bytes};
+use beemesh_protocol::peer::Phase;
+use beemesh_quadlet::{
+    health::{Container, Run},
+    podman::{LABEL_WORKLOAD, Pod, PodmanError},
+};
+use futures::{StreamExt, stream};
+use tokio::{
+    sync::mpsc,
+    task::JoinSet,
+    time::{Instant, sleep},
+};
+
+use super::{super::Gateway, members, told};
+use crate::join::now_ms;
+
+/// Pieces that wait for the caller; the containers' outputs wait in the journal.
+const PIECES_MAX: usize = 16;
+/// Before the first look for what comes after an output that has ended; the pause doubles with each further one.
+const LOOK_PAUSE: Duration = Duration::from_millis(250);
+/// The longest pause between two looks.
+const LOOK_PAUSE_MAX: Duration = Duration::from_secs(2);
+/// For so long a workload that does not run counts as about to go on, whatever its report says: the report comes later than the end of
+/// a container.
+const END_AFTER: Duration = Duration::from_secs(3);
+
+type Piece = Result<Bytes, PodmanError>;
+
+/// Follows a workload whose pod this is now. The last `tail` lines of it come first.
+pub(super) async fn open(
+    gateway: Gateway,
+    workload: String,
+    pod: &Pod,
+    tail: Option<u32>,
+) -> Result<Body, PodmanError> {
+    let (pieces, mut received) = mpsc::channel(PIECES_MAX);
+    let mut following = Following {
+        gateway,
+        workload,
+        pieces,
+        begun: BTreeMap::new(),
+        outputs: JoinSet::new(),
+    };
+    following.begin(pod, tail).await?;
+    tokio::spawn(following.run());
+    let pieces = stream::poll_fn(move |context| received.poll_recv(context));
+    Ok(Body::from_stream(pieces))
+}
+
+struct Following {
+    gateway: Gateway,
+    workload: String,
+    pieces: mpsc::Sender<Piece>,
+    /// By container, the output that was begun last.
+    begun: BTreeMap<String, Begun>,
+    outputs: JoinSet<Ended>,
+}
+
+/// An output that was begun.
+#[derive(Debug)]
+struct Begun {
+    /// When the container had been started, in seconds since 1970.
+    started_at: i64,
+    /// When it broke off, without an end of the container.
+    broken: Option<i64>,
+}
+
+/// An output that has ended.
+struct Ended {
+    container: String,
+    /// When it broke off: Podman's service was restarted, or the container removed while it was read.
+    broken: Option<i64>,
+}
+
+impl Following {
+    async fn run(mut self) {
+        let pieces = self.pieces.clone();
+        tokio::select! {
+            // The caller has gone.
+            () = pieces.closed() => {}
+            () = self.follow() => {}
+        }
+    }
+
+    async fn follow(&mut self) {
+        while let Some(ended) = self.outputs.join_next().await {
+            self.note(ended);
+            // Others of its pod may go on; what comes after this one is looked for until it is there.
+            let (since, mut pause) = (Instant::now(), LOOK_PAUSE);
+            loop {
+                sleep(pause).await;
+                pause = (pause * 2).min(LOOK_PAUSE_MAX);
+                match self.look().await {
+                    Ok(true) => break,
+                    Ok(false) => {}
+                    Err(error) => {
+                        tracing::debug!(self.workload, %error, "output cannot be followed now");
+                    }
+                }
+                while let Some(ended) = self.outputs.try_join_next() {
+                    self.note(ended);
+                }
+                let quiet = self.outputs.is_empty();
+                if quiet && !goes_on(self.phase()) && since.elapsed() >= END_AFTER {
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Takes note of an output that has ended.
+    fn note(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
+        if let Ok(Ended {
+            container,
+            broken: Some(at),
+        }) = ended
+            && let Some(begun) = self.begun.get_mut(&container)
+        {
+            begun.broken = Some(at);
+        }
+    }
+
+    /// Begins with outputs that are new; whether there are any.
+    async fn look(&mut self) -> Result<bool, PodmanError> {
+        let label = format!("{LABEL_WORKLOAD}={}", self.workload);
+        let pods = self.gateway.podman.pods(&[&label]).await?;
+        let mut any = false;
+        for pod in &pods {
+            any |= self.begin(pod, None).await?;
+        }
+        Ok(any)
+    }
+
+    async fn begin(&mut self, pod: &Pod, tail: Option<u32>) -> Result<bool, PodmanError> {
+        let mut any = false;
+        for (container, name) in members(pod) {
+            let before = self.begun.get(&container.id);
+            let Some(since) = since(container, before) else {
+                continue;
+            };
+            let podman = &self.gateway.podman;
+            let output = podman.logs(&container.id, true, tail, since).await?;
+            let begun = Begun {
+                started_at: container.started_at,
+                broken: None,
+            };
+            self.begun.insert(container.id.clone(), begun);
+            let (mut output, pieces) = (told(name, output), self.pieces.clone());
+            let container = container.id.clone();
+            self.outputs.spawn(async move {
+                while let Some(piece) = output.next().await {
+                    let Ok(piece) = piece else {
+                        let broken = i64::try_from(now_ms() / 1000).ok();
+                        return Ended { container, broken };
+                    };
+                    if pieces.send(Ok(piece)).await.is_err() {
+                        break;
+                    }
+                }
+                Ended {
+                    container,
+                    broken: None,
+                }
+            });
+            any = true;
+        }
+        Ok(any)
+    }
+
+    /// What this host says of the workload; nothing when it has nothing of it.
+    fn phase(&self) -> Option<Phase> {
+        let reports = self.gateway.reports.borrow();
+        let own = reports.get(&self.gateway.host)?;
+        let found = own
+            .workloads
+            .iter()
+            .find(|one| one.workload == self.workload);
+        found.map(|report| report.phase)
+    }
+}
+
+/// Since when the output of this container is new, in seconds since 1970; the inner `None` means all of it, the outer that nothing is.
+fn since(container: &Container, begun: Option<&Begun>) -> Option<Option<i64>> {
+    let Some(begun) = begun else {
+        return Some(None);
+    };
+    let runs_again = container.run == Run::Running && container.started_at > begun.started_at;
+    // The output of an earlier run was told.
+    let again = runs_again.then_some(container.started_at);
+    begun.broken.or(again).map(Some)
+}
+
+/// Whether there may be more to come of a workload none of whose containers runs.
+fn goes_on(phase: Option<Phase>) -> bool {
+    match phase {
+        Some(Phase::Pending | Phase::Starting | Phase::Running | Phase::Removing) => true,
+        Some(Phase::Succeeded | Phase::Stopped | Phase::Failed) | None => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use beemesh_quadlet::health::{Probe, Role};
+
+    use super::*;
+
+    #[test]
+    fn each_run_of_a_container_is_told_once() {
+        let container = |run, started_at| Container {
+            id: "a".into(),
+            name: "web-app".into(),
+            role: Role::Member,
+            run,
+            probe: Probe::Absent,
+            restarts: 0,
+            exit_code: 0,
+            started_at,
+            exited_at: 0,
+        };
+        let all = Some(None);
+        for (run, started_at, begun, expected) in [
+            (Run::Running, 7, None, all),
+            (Run::Exited, 7, None, all),
+            (Run::Running, 7, Some((7, None)), None),
+            (Run::Exited, 7, Some((7, None)), None),
+            (Run::Running, 9, Some((7, None)), Some(Some(9))),
+            (Run::Exited, 9, Some((7, None)), None),
+            (Run::Running, 7, Some((7, Some(8))), Some(Some(8))),
+        ] {
+            let begun = begun.map(|(started_at, broken)| Begun { started_at, broken });
+            let container = container(run, started_at);
+            assert_eq!(
+                since(&container, begun.as_ref()),
+                expected,
+                "{container:?} {begun:?}"
+            );
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! How much the cluster keeps: bounded, so that every snapshot and every backup can carry it.
+//!
+//! Pure. The total is kept with each change of an object, and is the same as that of all objects in a snapshot.
+
+use beemesh_protocol::{
+    peer::Refusal,
+    state::{ManifestRecord, Object},
+};
+
+use super::{Key, Owned, State, refused};
+
+/// Bytes of all manifests. A backup has 256 MiB at most and a snapshot 1 GiB, and each gateway holds all of it in memory: this is
+/// half of the smaller, for what is not counted.
+pub(super) const ROOM: u64 = 128 << 20;
+/// What an object takes besides its texts, or nearly.
+const OBJECT_REST: u64 = 256;
+/// What a reference or a label takes besides its texts, or nearly.
+const PART_REST: u64 = 32;
+/// Manifests that a refusal names: the largest ones.
+const NAMED_MAX: usize = 3;
+
+type Result = std::result::Result<(), Vec<Refusal>>;
+
+/// Bytes of an object, with all that its aliases stood for.
+pub(super) fn size(object: &Object) -> u64 {
+    let references = object.references.iter().map(|one| one.name.len());
+    let selector = object
+        .selector
+        .iter()
+        .map(|(key, value)| key.len() + value.len());
+    let parts = object.references.len() + object.selector.len();
+    let texts = object.body.len()
+        + object.namespace.len()
+        + object.name.len()
+        + references.chain(selector).sum::<usize>();
+    texts as u64 + parts as u64 * PART_REST + OBJECT_REST
+}
+
+impl State {
+    pub(super) fn insert_object(&mut self, owned: Owned) {
+        let key = Key::of(&owned.object);
+        self.remove_object(&key);
+        self.used += size(&owned.object);
+        self.objects.insert_mut(key, owned);
+    }
+
+    pub(super) fn remove_object(&mut self, key: &Key) {
+        if let Some(owned) = self.objects.get(key) {
+            self.used -= size(&owned.object);
+            self.objects.remove_mut(key);
+        }
+    }
+
+    /// Whether there is room for these objects in the place of what the manifest holds now. What takes no more than before always
+    /// has room.
+    pub(crate) fn check_bytes(&self, manifest: &str, objects: &[Object]) -> Result {
+        let after = objects.iter().map(size).sum();
+        if self.has_room(self.bytes_of(manifest), after) {
+            return Ok(());
+        }
+        let what = format!(
+            "manifest `{manifest}` would take {}, aliases counted as what they stand for",
+            mebibytes(after)
+        );
+        Err(self.full(&what, manifest))
+    }
+
+    /// Whether there is room for all these manifests.
+    pub(crate) fn check_backup(&self, held: &[ManifestRecord]) -> Result {
+        let before = held.iter().map(|one| self.bytes_of(&one.manifest)).sum();
+        let objects = held.iter().flat_map(|one| &one.objects);
+        let after = objects.map(size).sum();
+        if self.has_room(before, after) {
+            return Ok(());
+        }
+        let what = format!("the manifests of the backup take {}", mebibytes(after));
+        Err(self.full(&what, ""))
+    }
+
+    fn has_room(&self, before: u64, after: u64) -> bool {
+        after <= before || self.used - before + after <= ROOM
+    }
+
+    /// What does not fit, in words, and what else there is.
+    fn full(&self, what: &str, own: &str) -> Vec<Refusal> {
+        let mut others: Vec<_> = self.manifests.keys().filter(|name| *name != own).collect();
+        others.sort_by_key(|name| std::cmp::Reverse(self.bytes_of(name)));
+        let others = others.iter().take(NAMED_MAX);
+        let named: Vec<_> = others
+            .map(|name| format!("`{name}` ({})", mebibytes(self.bytes_of(name))))
+            .collect();
+        refused(format!(
+            "{what}, and the cluster keeps {} of manifests at most, of which {} are used: delete what is not needed{}",
+            mebibytes(ROOM),
+            mebibytes(self.used),
+            match named.as_slice() {
+                [] => String::new(),
+                named => format!("; the largest are {}", named.join(", ")),
+            },
+        ))
+    }
+
+    fn bytes_of(&self, manifest: &str) -> u64 {
+        let manifest = self.manifests.get(manifest);
+        let objects = manifest.into_iter().flat_map(|one| &one.objects);
+        objects.map(|object| size(object)).sum()
+    }
+}
+
+/// `1.5 MiB`, rounded up, so that nothing is told as none.
+fn mebibytes(bytes: u64) -> String {
+    let tenths = (bytes * 10).div_ceil(1 << 20);
+    format!("{}.{} MiB", tenths / 10, tenths % 10)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use beemesh_protocol::{
+        backup,
+        peer::Outcome,
+        state::{Change, Command, Kind},
+    };
+
+    use super::*;
+
+    fn config(name: &str, bytes: usize) -> Object {
+        Object {
+            kind: Kind::ConfigMap,
+            namespace: "default".into(),
+            name: name.into(),
+            body: vec![b'x'; bytes],
+            hash: [u8::try_from(bytes >> 20).unwrap(); 32],
+            references: Vec::new(),
+            replicas: None,
+            selector: BTreeMap::new(),
+        }
+    }
+
+    fn apply(state: &mut State, manifest: &str, objects: Vec<Object>) -> Outcome {
+        let manifest = manifest.to_owned();
+        let change = Change::Apply {
+            manifest,
+            objects,
+            policy: None,
+        };
+        state.apply(1, &Command::unasked(1, change))
+    }
+
+    fn full(level: u32) -> State {
+        let mut state = State {
+            level,
+            ..State::default()
+        };
+        for number in 0..31 {
+            let name = format!("m{number}");
+            let objects = (0..4).map(|part| config(&format!("{name}-{part}"), 1 << 20));
+            let outcome = apply(&mut state, &name, objects.collect());
+            assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
+        }
+        state
+    }
+
+    #[test]
+    fn there_is_no_more_than_a_backup_can_carry_and_deleting_always_works() {
+        let mut state = full(1);
+        let big = |name: &str, mib: usize| vec![config(name, mib << 20)];
+        let refused = apply(&mut state, "late", big("late", 5));
+        let Outcome::Refused(refusals) = &refused else {
+            panic!("{refused:?}");
+        };
+        assert_eq!(
+            refusals[0].message,
+            "manifest `late` would take 5.1 MiB, aliases counted as what they stand for, and the cluster keeps 128.0 MiB of \
+             manifests at most, of which 124.1 MiB are used: delete what is not needed; the largest are `m10` (4.1 MiB), `m11` \
+             (4.1 MiB), `m12` (4.1 MiB)"
+        );
+        assert!(matches!(
+            apply(&mut state, "late", big("late", 3)),
+            Outcome::Applied(_)
+        ));
+        assert!(matches!(
+            apply(&mut state, "late", big("late", 5)),
+            Outcome::Refused(_)
+        ));
+        let file = backup::encode(&state.to_snapshot());
+        assert!(
+            file.len() < backup::BYTES_MAX / 2 + (8 << 20),
+            "{}",
+            file.len()
+        );
+        assert_eq!(State::from_snapshot(state.to_snapshot()), state);
+        // What takes less has room, and what is deleted makes some.
+        assert!(matches!(
+            apply(&mut state, "late", big("late", 1)),
+            Outcome::Applied(_)
+        ));
+        let manifest = "m0".to_owned();
+        let delete = Command::unasked(1, Change::DeleteManifest { manifest });
+        assert!(matches!(state.apply(2, &delete), Outcome::Deleted(_)));
+        assert!(matches!(
+            apply(&mut state, "late", big("late", 6)),
+            Outcome::Applied(_)
+        ));
+        for name in ["late"]
+            .map(str::to_owned)
+            .into_iter()
+            .chain((1..31).map(|n| format!("m{n}")))
+        {
+            let delete = Command::unasked(1, Change::DeleteManifest { manifest: name });
+            state.apply(3, &delete);
+        }
+        assert_eq!(state.used, 0);
+    }
+
+    #[test]
+    fn a_cluster_with_older_gateways_applies_as_they_do() {
+        let mut state = full(0);
+        let objects = vec![config("late", 5 << 20)];
+        assert!(state.check_bytes("late", &objects).is_err());
+        assert!(matches!(
+            apply(&mut state, "late", objects),
+            Outcome::Applied(_)
+        ));
+        assert!(state.used > ROOM);
+        // That is more than there may be: no more comes to it, and less is taken.
+        assert!(state.check_bytes("more", &[config("more", 1)]).is_err());
+        assert!(
+            state
+                .check_bytes("late", &[config("late", 4 << 20)])
+                .is_ok()
+        );
+        let held = state.to_snapshot().manifests;
+        assert!(State::default().check_backup(&held).is_err());
+        assert!(State::default().check_backup(&held[..20]).is_ok());
+        assert!(state.check_backup(&held).is_ok(), "all of it is there");
+    }
+}

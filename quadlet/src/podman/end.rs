@@ -1,0 +1,233 @@
+//! Has the containers of a pod end before the pod is taken down.
+//!
+//! Podman's service stops pods on a few threads, three for each core and one more, and each waits there for a grace period. Some pods
+//! that take theirs would keep all others from being stopped for as long. A pod whose containers have ended needs a thread for a
+//! moment only, so that the wait for them is here.
+
+use std::time::Duration;
+
+use serde::Deserialize;
+use tokio::time::{Instant, sleep};
+
+use super::inspect::InspectedPod;
+use super::wire::{self, Call};
+use super::{DOWN_TIME_MAX, LOOK_TIME_MAX, Podman, PodmanError};
+
+/// The first wait for a container that was told to end, and for one that was killed.
+const PAUSE_MIN: Duration = Duration::from_millis(25);
+/// Of the time that a container was waited for, the part that it is not looked at next: a look takes a millisecond.
+const PAUSE_PART: u32 = 8;
+/// The longest pause between two looks at a container.
+const PAUSE_MAX: Duration = Duration::from_secs(1);
+/// How long the kernel may take to end what was killed.
+const KILL_TIME_MAX: Duration = Duration::from_secs(10);
+
+/// Of `GET /libpod/containers/NAME/json`.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Inspected {
+    #[serde(default)]
+    is_infra: bool,
+    state: InspectedState,
+    #[serde(default)]
+    config: InspectedConfig,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectedState {
+    #[serde(default)]
+    running: bool,
+    #[serde(default)]
+    paused: bool,
+    #[serde(default)]
+    pid: i64,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct InspectedConfig {
+    /// A number before Podman 5.
+    #[serde(default)]
+    stop_signal: Option<String>,
+    #[serde(default)]
+    stop_timeout: u64,
+}
+
+/// A container that was told to end.
+#[derive(Debug)]
+struct Ending {
+    id: String,
+    pid: i64,
+    grace: Duration,
+    killed: bool,
+}
+
+/// What to do with a container that was told to end.
+#[derive(Debug, PartialEq, Eq)]
+enum Next {
+    /// It has ended, or is beyond us.
+    Leave,
+    Wait,
+    Kill,
+}
+
+impl Podman {
+    /// Tells the containers of a pod to end, as its take-down would, and waits for them, up to their grace periods. What cannot be
+    /// looked at or told is left to the take-down.
+    pub(super) async fn end(&self, pod: &str) -> Result<(), PodmanError> {
+        let operation = format!("look for the containers of pod {pod}");
+        let path = format!("/libpod/pods/{}/json", wire::escape(pod));
+        let call = Call::get(operation, path).within(LOOK_TIME_MAX);
+        let Ok(inspected) = self.wire.json::<InspectedPod>(call).await else {
+            return Ok(());
+        };
+        let mut endings = Vec::new();
+        for container in inspected.containers {
+            endings.extend(self.tell_to_end(container.id).await);
+        }
+        let begun = Instant::now();
+        while !endings.is_empty() {
+            sleep(pause(&endings, begun.elapsed())).await;
+            if begun.elapsed() > DOWN_TIME_MAX {
+                return Err(PodmanError::Late {
+                    operation: format!("wait for the containers of pod {pod} to end"),
+                    after: DOWN_TIME_MAX,
+                });
+            }
+            let mut left = Vec::with_capacity(endings.len());
+            for mut ending in endings {
+                let state = self.seen(&ending.id).await.map(|seen| seen.state);
+                match next(&ending, state.as_ref(), begun.elapsed()) {
+                    Next::Leave => continue,
+                    Next::Wait => {}
+                    Next::Kill => {
+                        ending.killed = true;
+                        if self.signal(&ending.id, "KILL").await.is_err() {
+                            continue;
+                        }
+                    }
+                }
+                left.push(ending);
+            }
+            endings = left;
+        }
+        Ok(())
+    }
+
+    async fn tell_to_end(&self, id: String) -> Option<Ending> {
+        let Inspected {
+            is_infra,
+            state,
+            config,
+        } = self.seen(&id).await?;
+        if is_infra || !state.running || state.paused {
+            return None;
+        }
+        let signal = config.stop_signal.filter(|signal| !signal.is_empty());
+        let signal = signal.unwrap_or_else(|| "TERM".to_owned());
+        self.signal(&id, &signal).await.ok()?;
+        Some(Ending {
+            id,
+            pid: state.pid,
+            grace: Duration::from_secs(config.stop_timeout),
+            killed: false,
+        })
+    }
+
+    async fn seen(&self, id: &str) -> Option<Inspected> {
+        let call = Call::get(
+            format!("inspect container {id}"),
+            format!("/libpod/containers/{id}/json"),
+        );
+        self.wire.json(call.within(LOOK_TIME_MAX)).await.ok()
+    }
+
+    /// Sends a signal, after which Podman does not restart the container.
+    async fn signal(&self, id: &str, signal: &str) -> Result<(), PodmanError> {
+        let query = wire::query(&[("signal", signal)]);
+        let call = Call::post(
+            format!("send {signal} to container {id}"),
+            format!("/libpod/containers/{id}/kill{query}"),
+        );
+        self.wire.empty(call.within(LOOK_TIME_MAX)).await
+    }
+}
+
+/// Pure: when to look at these containers again.
+fn pause(endings: &[Ending], since: Duration) -> Duration {
+    let due = |ending: &Ending| match ending.killed {
+        true => PAUSE_MIN,
+        false => ending.grace.saturating_sub(since),
+    };
+    let due = endings.iter().map(due).min().unwrap_or(PAUSE_MAX);
+    let by_age = (since / PAUSE_PART).min(PAUSE_MAX);
+    by_age.min(due).max(PAUSE_MIN)
+}
+
+/// Pure: what to do with a container that was told to end this long ago.
+fn next(ending: &Ending, state: Option<&InspectedState>, since: Duration) -> Next {
+    match state {
+        Some(state) if state.running && state.pid == ending.pid => match ending.killed {
+            false if since >= ending.grace => Next::Kill,
+            true if since >= ending.grace + KILL_TIME_MAX => Next::Leave,
+            _ => Next::Wait,
+        },
+        // Gone, ended, or started again.
+        _ => Next::Leave,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_has_its_grace_period_and_no_more() {
+        let grace = Duration::from_secs(30);
+        let ending = |killed| Ending {
+            id: "a".to_owned(),
+            pid: 7,
+            grace,
+            killed,
+        };
+        let state = |running, pid| InspectedState {
+            running,
+            paused: false,
+            pid,
+        };
+        let second = Duration::from_secs(1);
+        for (killed, state, since, expected) in [
+            (false, Some(state(true, 7)), second, Next::Wait),
+            (false, Some(state(true, 7)), grace - second, Next::Wait),
+            (false, Some(state(true, 7)), grace, Next::Kill),
+            (true, Some(state(true, 7)), grace + second, Next::Wait),
+            (
+                true,
+                Some(state(true, 7)),
+                grace + KILL_TIME_MAX,
+                Next::Leave,
+            ),
+            (false, Some(state(false, 0)), second, Next::Leave),
+            (false, Some(state(true, 8)), second, Next::Leave),
+            (false, None, second, Next::Leave),
+        ] {
+            let found = next(&ending(killed), state.as_ref(), since);
+            assert_eq!(found, expected, "{killed} {state:?} {since:?}");
+        }
+        for (killed, since, expected) in [
+            (false, Duration::ZERO, PAUSE_MIN),
+            (false, 4 * second, second / 2),
+            (false, 20 * second, PAUSE_MAX),
+            (false, grace - second / 4, second / 4),
+            (false, grace, PAUSE_MIN),
+            (true, grace, PAUSE_MIN),
+        ] {
+            assert_eq!(
+                pause(&[ending(killed)], since),
+                expected,
+                "{killed} {since:?}"
+            );
+        }
+    }
+}
