@@ -1,30 +1,32 @@
 //! The door for users elsewhere: a TCP port whose connections the gateway takes.
 //!
-//! Shell: reads nothing, decides nothing but how many. Each connection goes to the gateway's socket as it is, after one line of the
+//! Shell: reads nothing, decides nothing but how many and how fast. Each connection goes to the gateway's socket as it is, after one line of the
 //! PROXY protocol, version 1, that says where it comes from; TLS and users are the gateway's.
 
+mod guests;
+
 use std::{
-    collections::HashMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream, UnixStream},
     task::{JoinHandle, JoinSet},
-    time::{sleep, timeout},
+    time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use crate::relay::relay;
+use self::guests::{Guest, Guests};
+use crate::{
+    relay::relay,
+    sieve::{Gauge, Kind, Sieve, WINDOW, Window, busy, processor_time},
+};
 
-/// Connections at once, as many as the gateway takes.
-const CONNECTIONS_MAX: usize = 256;
-/// Connections from one address.
-const ONE_ADDRESS_MAX: usize = 32;
+/// Connections that are looked at in a window: each that is refused is 0.05 ms of a processor.
+const ARRIVALS_MAX: u32 = 125;
 /// The gateway's socket answers at once, or the gateway is not there.
 const GATEWAY_TIME_MAX: Duration = Duration::from_secs(2);
 /// Before another attempt to listen, and after a connection that was not accepted.
@@ -92,9 +94,19 @@ async fn serve(settings: Settings, port: u16) {
     tracing::info!(port, "the remote API is open");
     let guests = Guests::default();
     let mut connections = JoinSet::new();
+    let mut crowd = Crowd::before(&listener);
+    let mut windows = interval(WINDOW);
+    windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         while connections.try_join_next().is_some() {}
-        let (stream, from) = match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            _ = windows.tick() => {
+                crowd.turn(&guests);
+                continue;
+            }
+        };
+        let (stream, from) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
                 tracing::debug!(%error, "a connection to the remote API was not accepted");
@@ -102,16 +114,68 @@ async fn serve(settings: Settings, port: u16) {
                 continue;
             }
         };
-        let Some(guest) = guests.enter(from.ip().to_canonical()) else {
+        let guest = guests.enter(from.ip(), Instant::now());
+        crowd.arrived(&guests, from.ip(), guest.is_none());
+        let Some(guest) = guest else {
             continue;
         };
         let socket = settings.socket.clone();
         connections.spawn(async move {
-            if let Err(error) = carry(stream, from, socket).await {
+            if let Err(error) = carry(stream, from, socket, &guest).await {
                 tracing::debug!(%from, %error, "a connection to the remote API ended");
             }
             drop(guest);
         });
+    }
+}
+
+/// Who stands before the door: when there are too many, the kernel keeps some of them away.
+#[derive(Debug)]
+struct Crowd {
+    gauge: Gauge,
+    sieve: Option<Sieve>,
+    began: Instant,
+    computed: Duration,
+}
+
+impl Crowd {
+    fn before(listener: &TcpListener) -> Self {
+        let sieve = Sieve::on(Kind::Tcp, listener);
+        let told = sieve.inspect_err(|error| {
+            tracing::warn!(%error, "the remote API has no filter: a flood of strangers costs more");
+        });
+        Self {
+            gauge: Gauge::new(Kind::Tcp, ARRIVALS_MAX, ARRIVALS_MAX),
+            sieve: told.ok(),
+            began: Instant::now(),
+            computed: processor_time(),
+        }
+    }
+
+    fn arrived(&mut self, guests: &Guests, from: IpAddr, refused: bool) {
+        let (from, now) = (from.to_canonical(), Instant::now());
+        let known = guests.served(now).contains(&from);
+        if self.gauge.arrived(from, known, refused, now) {
+            self.keep(guests, now);
+        }
+    }
+
+    fn turn(&mut self, guests: &Guests) {
+        let (now, computed) = (Instant::now(), processor_time());
+        let time = now.duration_since(std::mem::replace(&mut self.began, now));
+        let since = computed.saturating_sub(std::mem::replace(&mut self.computed, computed));
+        let window = Window {
+            dropped: 0,
+            busy: busy(since, time),
+        };
+        self.gauge.turn(window, now);
+        self.keep(guests, now);
+    }
+
+    fn keep(&mut self, guests: &Guests, now: Instant) {
+        if let Some(sieve) = &mut self.sieve {
+            sieve.keep_to(self.gauge.rules(guests.served(now)));
+        }
     }
 }
 
@@ -127,7 +191,16 @@ async fn bind(listen: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
     }
 }
 
-async fn carry(stream: TcpStream, from: SocketAddr, socket: PathBuf) -> io::Result<()> {
+async fn carry(
+    stream: TcpStream,
+    from: SocketAddr,
+    socket: PathBuf,
+    guest: &Guest,
+) -> io::Result<()> {
+    // TLS is the gateway's, and costs it more than anything else that a stranger can ask for.
+    while let Some(wait) = guest.wait(Instant::now()) {
+        sleep(wait).await;
+    }
     let line = preamble(from, stream.local_addr()?);
     stream.set_nodelay(true)?;
     let gateway = async {
@@ -150,66 +223,9 @@ fn preamble(from: SocketAddr, to: SocketAddr) -> String {
     )
 }
 
-/// Who is connected. A stranger that opens many connections keeps nobody else out for long.
-#[derive(Debug, Clone, Default)]
-struct Guests {
-    counts: Arc<Mutex<HashMap<IpAddr, usize>>>,
-}
-
-/// One connection; its place is free again when this is dropped.
-#[derive(Debug)]
-struct Guest {
-    guests: Guests,
-    ip: IpAddr,
-}
-
-impl Guests {
-    fn enter(&self, ip: IpAddr) -> Option<Guest> {
-        let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
-        let all: usize = counts.values().sum();
-        let own = counts.get(&ip).copied().unwrap_or(0);
-        if all >= CONNECTIONS_MAX || own >= ONE_ADDRESS_MAX {
-            return None;
-        }
-        counts.insert(ip, own + 1);
-        Some(Guest {
-            guests: self.clone(),
-            ip,
-        })
-    }
-}
-
-impl Drop for Guest {
-    fn drop(&mut self) {
-        let counts = &self.guests.counts;
-        let mut counts = counts.lock().unwrap_or_else(PoisonError::into_inner);
-        match counts.get_mut(&self.ip) {
-            Some(count) if *count > 1 => *count -= 1,
-            _ => drop(counts.remove(&self.ip)),
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn one_address_has_its_share_and_all_have_theirs() {
-        let guests = Guests::default();
-        let ip = |n: u32| IpAddr::V4(Ipv4Addr::from(n));
-        let first: Vec<_> = (0..ONE_ADDRESS_MAX)
-            .filter_map(|_| guests.enter(ip(1)))
-            .collect();
-        assert_eq!(first.len(), ONE_ADDRESS_MAX);
-        assert!(guests.enter(ip(1)).is_none());
-        let others: Vec<_> = (2..1000).filter_map(|n| guests.enter(ip(n))).collect();
-        assert_eq!(first.len() + others.len(), CONNECTIONS_MAX);
-        drop(first);
-        assert!(guests.enter(ip(1)).is_some());
-        drop(others);
-        assert!(guests.counts.lock().unwrap().is_empty());
-    }
 
     #[test]
     fn the_first_line_says_where_from() {

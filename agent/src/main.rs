@@ -14,8 +14,10 @@ mod mesh;
 mod notify;
 mod podman;
 mod purge;
+mod rates;
 mod recover;
 mod relay;
+mod sieve;
 mod systemd;
 mod units;
 

@@ -3,6 +3,7 @@
 //! Shell: owns libp2p's swarm in a task of its own and decides nothing; [`peers`] does. Out go [`MeshEvent`]s; in come
 //! the member list and orders through a [`Mesh`] handle. Strangers may apply for membership and do nothing else.
 
+mod arrivals;
 mod gate;
 mod handshake;
 mod lan;
@@ -10,7 +11,9 @@ mod limits;
 mod listeners;
 mod peers;
 mod ping;
+mod strangers;
 mod swarm;
+mod ward;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -44,6 +47,7 @@ use listeners::{Listeners, Lost, Verdict};
 use peers::{Effect, JOIN_TIME, Peers};
 use ping::Unanswered;
 use swarm::{Behaviour, BehaviourEvent};
+use ward::Ward;
 
 /// Events that wait for the agent's loop: a burst of streams from every member.
 const EVENTS_MAX: usize = 256;
@@ -137,6 +141,7 @@ impl Mesh {
     ) -> Result<(Self, mpsc::Receiver<Result<MeshEvent, Lost>>), MeshError> {
         let mut swarm = swarm::build(key)?;
         let bound = swarm::listen(&mut swarm, settings.listen, settings.port).await?;
+        let ward = Ward::new(&bound.listening);
         let (orders, orders_from) = mpsc::channel(ORDERS_MAX);
         let (events, events_from) = mpsc::channel(EVENTS_MAX);
         let (members, members_from) = watch::channel(Vec::new());
@@ -147,6 +152,7 @@ impl Mesh {
             members: members_from,
             listening,
             listeners: Listeners::new(bound.listeners),
+            ward,
             lost: None,
             events,
             // Weak, or the mesh would keep itself alive.
@@ -265,6 +271,7 @@ struct Task {
     members: watch::Receiver<Vec<Member>>,
     listening: watch::Sender<BTreeSet<Multiaddr>>,
     listeners: Listeners,
+    ward: Ward,
     lost: Option<Lost>,
     events: mpsc::Sender<Result<MeshEvent, Lost>>,
     orders: mpsc::WeakSender<Order>,
@@ -300,7 +307,13 @@ impl Task {
                 Ok(()) = self.members.changed() => self.on_members(),
                 Some(heard) = heard.recv() => self.on_heard(heard),
                 () = due => self.peers.due(Instant::now()),
+                () = self.ward.window_over() => {
+                    self.ward.turn(&mut self.swarm.behaviour_mut().gate.arrivals);
+                    Vec::new()
+                }
             };
+            self.ward
+                .watch(&mut self.swarm.behaviour_mut().gate.arrivals);
             let mut effects = VecDeque::from(effects);
             while let Some(effect) = effects.pop_front() {
                 effects.extend(self.carry_out(effect).await);
@@ -358,7 +371,14 @@ impl Task {
                     .open(link, Purpose::Join, reply),
                 None => {
                     self.applying.insert(host, reply);
-                    return vec![Effect::Dial(host, addresses)];
+                    // The old one may have spent the one stream that a stranger has.
+                    let mut effects = if anew {
+                        self.peers.renew(host)
+                    } else {
+                        Vec::new()
+                    };
+                    effects.push(Effect::Dial(host, addresses));
+                    return effects;
                 }
             },
             Order::Heard(connection) => return self.peers.joining(connection, false),

@@ -4,6 +4,8 @@
 
 #[path = "hostile/floods.rs"]
 mod floods;
+#[path = "hostile/strangers.rs"]
+mod strangers;
 #[path = "hostile/wire.rs"]
 mod wire;
 
@@ -34,6 +36,12 @@ const ENTRIES_MAX: usize = 8;
 /// The most that each program may hold in memory, in KiB.
 const AGENT_KIB: u64 = 128 << 10;
 const GATEWAY_KIB: u64 = 256 << 10;
+/// How long strangers do each of what they do.
+const STRANGE: Duration = Duration::from_secs(6);
+/// The most of a processor that they may have a program use: a tenth, and some for a busy machine.
+const SHARE_MAX: f64 = 0.15;
+/// The port for users.
+const DOOR: u16 = 7443;
 
 #[test]
 fn others_keep_committing_while_a_member_and_strangers_flood_them() {
@@ -121,6 +129,183 @@ fn a_host_at_a_members_address_with_another_key_is_told_nothing() {
         assert_eq!(host.status()["hosts"]["reachable"], 2);
         commit(host, "meanwhile");
     }
+}
+
+#[test]
+fn whatever_strangers_send_costs_a_member_little_and_no_connection_of_members() {
+    let cluster = Cluster::booted("strangers", 3);
+    cluster.form_of(2);
+    let (h1, h2, stranger) = (cluster.host(1), cluster.host(2), cluster.host(3));
+    open_door(h1);
+    let (near, far) = (more_addresses(h1, stranger), own_address(h2));
+    let to = mesh_of(h1);
+    let before = (programs(h1), programs(h2));
+
+    let mut wrong = Vec::new();
+    let mut expect = |right: bool, what: String| {
+        eprintln!("{what}");
+        if !right {
+            wrong.push(what);
+        }
+    };
+    let ended = inside(stranger, || strangers::second_stream_ends_it(to)).unwrap();
+    expect(
+        ended == [true; 2],
+        format!("a second stream ends it by TCP and by QUIC: {ended:?}"),
+    );
+    inside(stranger, || strangers::hoard(&near.v4[..4], to, STRANGE));
+    let most = memory_of(h1, "beemesh-agent", "VmHWM:");
+    expect(
+        most < AGENT_KIB,
+        format!("after streams that hold all they may: {most} KiB"),
+    );
+
+    let initials = inside(stranger, || strangers::initials(8_000)).unwrap();
+    let share = Shares::of(h1);
+    let sent = inside(stranger, || {
+        strangers::send(&initials, &near.v4, to, 8_000, STRANGE)
+    })
+    .unwrap();
+    let [agent, _] = share.since(h1);
+    expect(
+        agent < SHARE_MAX,
+        format!("{sent} first packets of QUIC: {agent:.3} of a processor"),
+    );
+
+    let door = SocketAddr::from((near.door, DOOR));
+    let share = Shares::of(h1);
+    let (answered, other) = thread::scope(|scope| {
+        let knocking =
+            scope.spawn(|| inside(stranger, || strangers::knock(&near.v6[..32], door, STRANGE)));
+        thread::sleep(STRANGE / 2);
+        let other = inside(h2, || strangers::hello(Some(far), door));
+        (knocking.join().unwrap(), other)
+    });
+    let [agent, gateway] = share.since(h1);
+    let costs = agent < SHARE_MAX && gateway < SHARE_MAX;
+    let what = format!(
+        "{answered} handshakes for one network: {agent:.3} and {gateway:.3} of a processor"
+    );
+    expect(answered < 100 && costs, what);
+    expect(
+        other.is_ok(),
+        format!("another network is answered meanwhile: {other:?}"),
+    );
+    let (occupied, other) = thread::scope(|scope| {
+        let silent =
+            scope.spawn(|| inside(stranger, || strangers::occupy(&near.v6, door, STRANGE)));
+        thread::sleep(STRANGE / 2);
+        let other = inside(h2, || strangers::hello(Some(far), door));
+        (silent.join().unwrap(), other)
+    });
+    expect(occupied <= 32, format!("{occupied} places for one network"));
+    expect(
+        other.is_ok(),
+        format!("another network has a place: {other:?}"),
+    );
+
+    let after = (programs(h1), programs(h2));
+    expect(
+        after == before,
+        format!("no program starts anew: {before:?}, {after:?}"),
+    );
+    for host in [h1, h2] {
+        let lost = host
+            .sh("journalctl -u beemesh-agent -g connected=false -q --no-pager")
+            .out;
+        expect(lost.is_empty(), format!("lost on {}: {lost:?}", host.name));
+    }
+    commit(h2, "after");
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Addresses that a stranger has, and the one of a member below whose network some of them are.
+struct Near {
+    v4: Vec<IpAddr>,
+    v6: Vec<IpAddr>,
+    door: IpAddr,
+}
+
+/// Gives a stranger many addresses near a member, and the member two of IPv6: one for each of two other networks.
+fn more_addresses(member: &Host, stranger: &Host) -> Near {
+    let own = stranger.address();
+    let network = own.rsplit_once('.').unwrap().0;
+    let v4: Vec<String> = (151..=200).map(|n| format!("{network}.{n}")).collect();
+    let v6: Vec<String> = (1..=256).map(|n| format!("fd00:0:0:1::{n:x}")).collect();
+    let line = |ip: &String, bits| format!("address add {ip}/{bits} dev eth0 nodad\n");
+    let batch: String = v4
+        .iter()
+        .map(|ip| line(ip, 24).replace(" nodad", ""))
+        .chain(v6.iter().map(|ip| line(ip, 64)))
+        .collect();
+    let _ = stranger
+        .run_with(&["ip", "-batch", "-"], batch.as_bytes())
+        .ok();
+    let _ = member.sh("ip address add fd00:0:0:1:ffff::1/64 dev eth0 nodad; ip address add fd00:0:0:2::1/64 dev eth0 nodad").ok();
+    let parsed = |all: Vec<String>| all.iter().map(|ip| ip.parse().unwrap()).collect();
+    Near {
+        v4: parsed(v4),
+        v6: parsed(v6),
+        door: "fd00:0:0:1:ffff::1".parse().unwrap(),
+    }
+}
+
+/// An address of another network, from which the first member's door is reached.
+fn own_address(host: &Host) -> IpAddr {
+    let _ = host
+        .sh("ip address add fd00:0:0:2::2/64 dev eth0 nodad; ip route add fd00:0:0:1:ffff::1/128 dev eth0")
+        .ok();
+    "fd00:0:0:2::2".parse().unwrap()
+}
+
+/// Switches the door for users on.
+fn open_door(host: &Host) {
+    let _ = host
+        .sh(&format!(
+            "mkdir -p /etc/beemesh/agent.toml.d && echo 'api-port = {DOOR}' >/etc/beemesh/agent.toml.d/api.toml && \
+             systemctl reload beemesh-agent"
+        ))
+        .ok();
+    // The authority is made with the first user.
+    let _ = host
+        .beemesh(&["user", "create", "ann", "--role", "viewer"])
+        .ok();
+    wait_for("the port to be open", secs(10), || {
+        let seen = host.sh(&format!("ss -tlnH 'sport = :{DOOR}'")).out;
+        if seen.is_empty() { Err("none") } else { Ok(()) }
+    });
+}
+
+/// What programs of a host had computed at some time.
+struct Shares {
+    at: Instant,
+    computed: [Duration; 2],
+}
+
+impl Shares {
+    fn of(host: &Host) -> Self {
+        let computed = programs(host).into_iter().map(computed).collect::<Vec<_>>();
+        Self {
+            at: Instant::now(),
+            computed: [computed[0], computed[1]],
+        }
+    }
+
+    /// How much of a processor the agent and the gateway have had since.
+    fn since(&self, host: &Host) -> [f64; 2] {
+        let now = Self::of(host);
+        let time = now.at.duration_since(self.at).as_secs_f64();
+        [0, 1].map(|one| (now.computed[one] - self.computed[one]).as_secs_f64() / time)
+    }
+}
+
+fn computed(pid: u32) -> Duration {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    // The name, in parentheses, may have spaces; two fields of ticks, of which there are a hundred in a second.
+    let (_, rest) = stat.rsplit_once(')').unwrap();
+    let ticks = rest.split_whitespace().skip(11).take(2);
+    let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
+    Duration::from_millis(ticks * 10)
 }
 
 /// Stops Beemesh on a host and takes its key.
@@ -226,11 +411,15 @@ fn programs(host: &Host) -> Vec<u32> {
 
 /// What a program of a host holds in memory, in KiB.
 fn memory(host: &Host, program: &str) -> u64 {
+    memory_of(host, program, "VmRSS:")
+}
+
+fn memory_of(host: &Host, program: &str, kind: &str) -> u64 {
     let pid = host.processes()[program][0];
     let status = wait_for("the program's status", secs(1), || {
         fs::read_to_string(format!("/proc/{pid}/status"))
     });
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let line = status.lines().find_map(|line| line.strip_prefix(kind));
     let kib = line
         .and_then(|rest| rest.trim().strip_suffix(" kB"))
         .unwrap();

@@ -4,10 +4,10 @@
 //! that is admitted connects anew. Out go [`GateEvent`]s; in come the set of members and orders to open a stream on
 //! one connection. Streams are handed over as events, so that none is lost while their receiver is busy.
 
+mod handler;
+
 use std::{
     collections::{HashMap, HashSet, VecDeque},
-    convert::Infallible,
-    future::{Ready, ready},
     net::IpAddr,
     task::{Context, Poll},
     time::Instant,
@@ -15,27 +15,26 @@ use std::{
 
 use beemesh_protocol::{
     HostId,
-    mesh::{JOIN_PROTOCOL, NOT_A_MEMBER, STREAM_PROTOCOL},
+    mesh::{JOIN_PROTOCOL, STREAM_PROTOCOL},
 };
 use libp2p::{
     Multiaddr, PeerId, Stream, StreamProtocol,
-    core::{
-        Endpoint, UpgradeInfo, transport::PortUse, upgrade::InboundUpgrade, upgrade::ReadyUpgrade,
-    },
+    core::{Endpoint, transport::PortUse},
     swarm::{
-        ConnectionClosed, ConnectionDenied, ConnectionHandler, ConnectionHandlerEvent,
-        ConnectionId, FromSwarm, ListenFailure, NetworkBehaviour, NotifyHandler,
-        StreamUpgradeError, SubstreamProtocol, THandlerInEvent, THandlerOutEvent, ToSwarm,
+        ConnectionClosed, ConnectionDenied, ConnectionId, FromSwarm, ListenFailure,
+        NetworkBehaviour, NotifyHandler, THandlerInEvent, THandlerOutEvent, ToSwarm,
         behaviour::ConnectionEstablished,
-        handler::{
-            ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
-        },
     },
 };
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::limits::{Limits, Source, Verdict};
+use self::handler::Door;
+use super::{
+    arrivals::Arrivals,
+    limits::{Limits, Source, Verdict},
+    strangers::Members,
+};
 
 /// Handshakes in progress that were begun from where no member is listed: a burst of every host of a large cluster, twice.
 const PENDING_MAX: usize = 128;
@@ -45,6 +44,11 @@ const PENDING_PER_ADDRESS_MAX: usize = 16;
 const STRANGERS_MAX: usize = 32;
 /// Of those, from one address: a machine that has many keys leaves room for who wants to join.
 const STRANGERS_PER_ADDRESS_MAX: usize = 8;
+/// Of strangers by QUIC: each may have megabytes on the way to it before it is heard. More of them come by TCP.
+const STRANGERS_QUIC_MAX: usize = 8;
+const STRANGERS_QUIC_PER_ADDRESS_MAX: usize = 4;
+/// Connections of one stranger: one that ends, and the next.
+const PER_STRANGER_MAX: usize = 2;
 /// Connections of one member: the two that cross when both dial, and one that is dead but not yet noticed.
 const PER_MEMBER_MAX: usize = 3;
 
@@ -106,7 +110,9 @@ pub(super) type OpenReply = oneshot::Sender<Result<MeshStream, String>>;
 /// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
-    members: HashSet<PeerId>,
+    members: Members,
+    /// What arrives, and what of it should.
+    pub(super) arrivals: Arrivals,
     /// Where members are listed.
     listed: HashSet<IpAddr>,
     limits: Limits,
@@ -132,13 +138,22 @@ pub(super) struct Open {
 }
 
 impl Gate {
+    /// A gate that shares its set of members with the transports.
+    pub(super) fn new(members: Members) -> Self {
+        Self {
+            members,
+            ..Self::default()
+        }
+    }
+
     /// Replaces the set of members, and where they are listed; connections that exist keep their role.
     pub(super) fn set_members<'a>(
         &mut self,
         members: impl IntoIterator<Item = PeerId>,
-        addresses: impl IntoIterator<Item = &'a Multiaddr>,
+        addresses: impl IntoIterator<Item = &'a Multiaddr> + Clone,
     ) {
-        self.members = members.into_iter().collect();
+        self.members.set(members);
+        self.arrivals.set_listed(addresses.clone());
         let networks = addresses.into_iter().map(Source::of);
         self.listed = networks.filter_map(|from| from.network()).collect();
     }
@@ -185,6 +200,7 @@ impl Gate {
     fn forget(&mut self, connection: ConnectionId) {
         self.end(connection);
         self.connections.remove(&connection);
+        self.arrivals.forget(connection);
     }
 
     fn admit(&self, peer: PeerId, from: Option<Source>) -> Result<Role, ConnectionDenied> {
@@ -204,25 +220,45 @@ impl Gate {
             }
             return Ok(Role::Member);
         }
-        let strangers = || {
-            let all = self.connections.values();
-            all.filter(|other| other.role == Role::Stranger)
-        };
-        if let Some(from) = from {
-            // By either transport: a handshake that is over was with who is there.
-            let near = |other: &&Connection| {
-                other
-                    .from
-                    .is_some_and(|other| other.network() == from.network())
-            };
-            if strangers().count() >= STRANGERS_MAX
-                || strangers().filter(near).count() >= STRANGERS_PER_ADDRESS_MAX
-                || same_peer.count() > 0
-            {
-                return Err(denied("too many connections of strangers"));
-            }
+        if let Some(from) = from
+            && (same_peer.count() >= PER_STRANGER_MAX || !self.has_room_for_stranger(from))
+        {
+            return Err(denied("too many connections of strangers"));
         }
         Ok(Role::Stranger)
+    }
+
+    fn has_room_for_stranger(&self, from: Source) -> bool {
+        let strangers = || {
+            let all = self.connections.values();
+            let all = all.filter(|other| other.role == Role::Stranger);
+            all.filter_map(|other| other.from)
+        };
+        // By either transport: a handshake that is over was with who is there.
+        let near = |other: &Source| other.network() == from.network();
+        let quic = |other: &Source| !other.is_tcp();
+        strangers().count() < STRANGERS_MAX
+            && strangers().filter(near).count() < STRANGERS_PER_ADDRESS_MAX
+            && (from.is_tcp()
+                || strangers().filter(quic).count() < STRANGERS_QUIC_MAX
+                    && strangers().filter(quic).filter(near).count()
+                        < STRANGERS_QUIC_PER_ADDRESS_MAX)
+    }
+
+    fn may_begin(&mut self, from: Source, now: Instant) -> Result<(), ConnectionDenied> {
+        let listed = self.is_listed(from);
+        let same = self.pending.values().filter(|other| **other == from);
+        let strange = self
+            .pending
+            .values()
+            .filter(|other| !self.is_listed(**other));
+        if same.count() >= PENDING_PER_ADDRESS_MAX || !listed && strange.count() >= PENDING_MAX {
+            return Err(denied("too many handshakes in progress"));
+        }
+        if !self.limits.handshake(from, listed, now) {
+            return Err(denied("too many handshakes"));
+        }
+        Ok(())
     }
 
     fn establish(
@@ -263,19 +299,10 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<(), ConnectionDenied> {
-        let from = Source::of(remote);
-        let listed = self.is_listed(from);
-        let same = self.pending.values().filter(|other| **other == from);
-        let strange = self
-            .pending
-            .values()
-            .filter(|other| !self.is_listed(**other));
-        if same.count() >= PENDING_PER_ADDRESS_MAX || !listed && strange.count() >= PENDING_MAX {
-            return Err(denied("too many handshakes in progress"));
-        }
-        if !self.limits.handshake(from, listed, Instant::now()) {
-            return Err(denied("too many handshakes"));
-        }
+        let (from, now) = (Source::of(remote), Instant::now());
+        let may = self.may_begin(from, now);
+        self.arrivals.arrived(remote, may.is_err(), now);
+        may?;
         self.pending.insert(connection, from);
         Ok(())
     }
@@ -287,7 +314,23 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         remote: &Multiaddr,
     ) -> Result<Door, ConnectionDenied> {
-        self.establish(connection, peer, Some(Source::of(remote)))
+        let door = self.establish(connection, peer, Some(Source::of(remote)))?;
+        if door.role == Role::Member {
+            self.arrivals.at(connection, [remote]);
+        }
+        Ok(door)
+    }
+
+    fn handle_pending_outbound_connection(
+        &mut self,
+        connection: ConnectionId,
+        _: Option<PeerId>,
+        addresses: &[Multiaddr],
+        _: Endpoint,
+    ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
+        // What comes back is what this host asked for.
+        self.arrivals.at(connection, addresses);
+        Ok(Vec::new())
     }
 
     fn handle_established_outbound_connection(
@@ -376,126 +419,6 @@ impl NetworkBehaviour for Gate {
             Some(event) => Poll::Ready(event),
             None => Poll::Pending,
         }
-    }
-}
-
-/// The gate's side of one connection.
-#[derive(Debug)]
-pub(super) struct Door {
-    role: Role,
-    ended: CancellationToken,
-    events: VecDeque<DoorEvent>,
-}
-
-impl Door {
-    fn stream(&self, stream: Stream) -> MeshStream {
-        MeshStream {
-            stream,
-            ended: self.ended.clone(),
-        }
-    }
-}
-
-type DoorEvent =
-    ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, OpenReply, (Purpose, MeshStream)>;
-
-impl ConnectionHandler for Door {
-    type FromBehaviour = Open;
-    type ToBehaviour = (Purpose, MeshStream);
-    type InboundProtocol = Welcomed;
-    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
-    type InboundOpenInfo = ();
-    type OutboundOpenInfo = OpenReply;
-
-    fn listen_protocol(&self) -> SubstreamProtocol<Welcomed> {
-        SubstreamProtocol::new(Welcomed(self.role), ())
-    }
-
-    fn connection_keep_alive(&self) -> bool {
-        // The loop alone decides when a connection ends.
-        true
-    }
-
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<DoorEvent> {
-        match self.events.pop_front() {
-            Some(event) => Poll::Ready(event),
-            None => Poll::Pending,
-        }
-    }
-
-    fn on_behaviour_event(&mut self, Open { purpose, reply }: Open) {
-        let name = match purpose {
-            Purpose::Gateway => STREAM,
-            Purpose::Join => JOIN,
-        };
-        let protocol = SubstreamProtocol::new(ReadyUpgrade::new(name), reply);
-        self.events
-            .push_back(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
-    }
-
-    fn on_connection_event(
-        &mut self,
-        event: ConnectionEvent<'_, Welcomed, ReadyUpgrade<StreamProtocol>, (), OpenReply>,
-    ) {
-        match event {
-            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
-                protocol: (purpose, stream),
-                ..
-            }) => {
-                let stream = self.stream(stream);
-                self.events
-                    .push_back(ConnectionHandlerEvent::NotifyBehaviour((purpose, stream)));
-            }
-            // When the asker has given up, dropping the stream closes it.
-            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
-                protocol,
-                info,
-                ..
-            }) => drop(info.send(Ok(self.stream(protocol)))),
-            ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info, .. }) => {
-                let reason = match error {
-                    StreamUpgradeError::Timeout => "it did not answer in time".to_owned(),
-                    StreamUpgradeError::NegotiationFailed => NOT_A_MEMBER.to_owned(),
-                    StreamUpgradeError::Io(error) => format!("the connection failed: {error}"),
-                    StreamUpgradeError::Apply(never) => match never {},
-                };
-                let _ = info.send(Err(reason));
-            }
-            // Addresses and lists of protocols change nothing here; failed negotiations end by themselves.
-            _ => {}
-        }
-    }
-}
-
-/// The protocols that the other side may open on a connection.
-#[derive(Debug)]
-pub(super) struct Welcomed(Role);
-
-impl UpgradeInfo for Welcomed {
-    type Info = StreamProtocol;
-    type InfoIter = Vec<StreamProtocol>;
-
-    fn protocol_info(&self) -> Vec<StreamProtocol> {
-        match self.0 {
-            // A member whose answer was lost applies again.
-            Role::Member => vec![STREAM, JOIN],
-            Role::Stranger => vec![JOIN],
-        }
-    }
-}
-
-impl InboundUpgrade<Stream> for Welcomed {
-    type Output = (Purpose, Stream);
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Output, Infallible>>;
-
-    fn upgrade_inbound(self, stream: Stream, name: StreamProtocol) -> Self::Future {
-        let purpose = if name == STREAM {
-            Purpose::Gateway
-        } else {
-            Purpose::Join
-        };
-        ready(Ok((purpose, stream)))
     }
 }
 

@@ -5,12 +5,13 @@
 
 use std::{
     collections::HashMap,
-    hash::Hash,
-    net::{IpAddr, Ipv6Addr},
+    net::IpAddr,
     time::{Duration, Instant},
 };
 
 use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
+
+use crate::rates::{Rate, Spent, network};
 
 /// Handshakes from one address. A host makes two with each other host, by QUIC and by TCP, and again after pauses that grow.
 const HANDSHAKES: Rate = Rate {
@@ -41,47 +42,6 @@ const ALL_APPLICATIONS: Rate = Rate {
 };
 /// How long who goes on beyond its rate is let in nowhere.
 pub(super) const BARRED_TIME: Duration = Duration::from_secs(10);
-/// A table that has more keys is swept before it takes another.
-const KEYS_SWEPT: usize = 256;
-
-/// So many at once, and one more after each time.
-#[derive(Debug, Clone, Copy)]
-struct Rate {
-    burst: u32,
-    every: Duration,
-}
-
-/// Who has spent how much of a rate.
-#[derive(Debug)]
-struct Spent<K> {
-    rate: Rate,
-    /// When each will have regained all.
-    whole_at: HashMap<K, Instant>,
-}
-
-impl<K: Hash + Eq> Spent<K> {
-    fn new(rate: Rate) -> Self {
-        Self {
-            rate,
-            whole_at: HashMap::new(),
-        }
-    }
-
-    /// Whether there is one left, which is then spent.
-    fn take(&mut self, key: K, now: Instant) -> bool {
-        if self.whole_at.len() >= KEYS_SWEPT && !self.whole_at.contains_key(&key) {
-            self.whole_at.retain(|_, at| *at > now);
-        }
-        let whole_at = self.whole_at.entry(key).or_insert(now);
-        let next = (*whole_at).max(now) + self.rate.every;
-        if next > now + self.rate.every * self.rate.burst {
-            return false;
-        }
-        *whole_at = next;
-        true
-    }
-}
-
 /// Where a handshake comes from. Whoever has one address of IPv6 has as many as it likes below the same /64. Of UDP anybody can
 /// claim to be anywhere, so it is not counted together with TCP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -98,25 +58,24 @@ impl Source {
         }
     }
 
+    /// Whether it is TCP, where nobody claims to be elsewhere.
+    pub(super) fn is_tcp(&self) -> bool {
+        self.tcp
+    }
+
     /// Without the transport.
     pub(super) fn network(&self) -> Option<IpAddr> {
         self.ip
     }
 }
 
-fn ip(address: &Multiaddr) -> Option<IpAddr> {
+/// The address of the network layer, if it has one.
+pub(super) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     address.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
         Protocol::Ip6(ip) => Some(IpAddr::V6(ip)),
         _ => None,
     })
-}
-
-fn network(ip: IpAddr) -> IpAddr {
-    match ip.to_canonical() {
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),
-        ip => ip,
-    }
 }
 
 /// What becomes of a stream.
@@ -240,10 +199,13 @@ mod tests {
         let member = source("/ip4/10.0.0.1/udp/4000/quic-v1");
         let then = start + Duration::from_secs(1);
         assert!(limits.handshake(member, true, then));
-        assert!(limits.handshakes.whole_at.len() < 1_000);
+        assert!(limits.handshakes.keys() < 1_000);
         let much_later = start + Duration::from_secs(60);
         assert!(limits.handshake(source("/ip4/10.0.0.9/tcp/1"), false, much_later));
-        assert!(limits.handshakes.whole_at.len() <= KEYS_SWEPT, "forgotten");
+        assert!(
+            limits.handshakes.keys() <= crate::rates::KEYS_SWEPT,
+            "forgotten"
+        );
     }
 
     #[test]

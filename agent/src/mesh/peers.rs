@@ -271,6 +271,16 @@ impl Peers {
             .or_else(|| Some(*all.find(|(_, found)| found.host == host)?.0))
     }
 
+    /// Another connection is to take the place of all that there are to a host; its dial is under way then.
+    pub(super) fn renew(&mut self, host: HostId) -> Vec<Effect> {
+        if let Some(member) = self.members.get_mut(&host) {
+            member.dial = Dial::Busy;
+        }
+        let all = self.connections.iter();
+        let all = all.filter(|(_, found)| found.host == host);
+        all.map(|(id, _)| Effect::Close(*id)).collect()
+    }
+
     /// What the time has made necessary.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();

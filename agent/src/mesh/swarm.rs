@@ -10,16 +10,21 @@ use std::{
 
 use futures::StreamExt;
 use libp2p::{
-    Multiaddr, Swarm, SwarmBuilder,
-    core::transport::ListenerId,
+    Multiaddr, PeerId, Swarm, SwarmBuilder, Transport,
+    core::{StreamMuxer, transport::ListenerId, upgrade::Version},
     identity::Keypair,
     multiaddr::Protocol,
-    noise,
+    noise, quic,
     swarm::{self, NetworkBehaviour, SwarmEvent},
-    tcp, yamux,
+    tcp,
 };
 
-use super::{MeshError, gate::Gate, ping::MemberPing};
+use super::{
+    MeshError,
+    gate::Gate,
+    ping::MemberPing,
+    strangers::{Guarded, Members, Meters},
+};
 
 /// A member that says nothing for this long is gone. Its gateway elects a new leader in about the same time.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
@@ -28,12 +33,15 @@ const KEEP_ALIVE: Duration = Duration::from_secs(1);
 /// Transport and security handshake of a connection.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
 /// Streams that one peer may have open on a connection: the gateway's own, and followers of logs.
-const STREAMS_MAX: u32 = 128;
+const STREAMS_MAX: u16 = 128;
 /// Streams that negotiate their protocol at the same time on a connection.
 const NEGOTIATING_MAX: usize = 32;
-/// What a peer may send on one QUIC stream, and on all, before the gateway has read it. Enough for 1 Gbit/s at 30 ms.
-const STREAM_WINDOW: u32 = 4 << 20;
-const CONNECTION_WINDOW: u32 = 8 << 20;
+/// What a peer may send on one QUIC stream, and on all, before the gateway has read it. Enough for 1 Gbit/s at 15 ms, and so little
+/// that a few strangers, who have the same, do not fill this host's memory.
+const STREAM_WINDOW: u32 = 2 << 20;
+const CONNECTION_WINDOW: u32 = 4 << 20;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// What the swarm does.
 #[derive(NetworkBehaviour, Debug)]
@@ -45,30 +53,15 @@ pub(super) struct Behaviour {
 /// Builds the swarm of this host.
 pub(super) fn build(key: &Keypair) -> Result<Swarm<Behaviour>, MeshError> {
     let setup = |error: &dyn std::fmt::Display| MeshError::Setup(error.to_string());
-    let mux = || {
-        let mut config = yamux::Config::default();
-        config.set_max_num_streams(STREAMS_MAX as usize);
-        config
-    };
+    let members = Members::default();
     let swarm = SwarmBuilder::with_existing_identity(key.clone())
         .with_tokio()
-        .with_tcp(
-            tcp::Config::default().nodelay(true),
-            noise::Config::new,
-            mux,
-        )
+        .with_other_transport(|key| over_tcp(key.clone(), members.clone()))
         .map_err(|error| setup(&error))?
-        .with_quic_config(|mut config| {
-            config.handshake_timeout = HANDSHAKE_MAX;
-            config.max_idle_timeout = u32::try_from(SILENCE_MAX.as_millis()).unwrap_or(u32::MAX);
-            config.keep_alive_interval = KEEP_ALIVE;
-            config.max_concurrent_stream_limit = STREAMS_MAX;
-            config.max_stream_data = STREAM_WINDOW;
-            config.max_connection_data = CONNECTION_WINDOW;
-            config
-        })
+        .with_other_transport(|key| over_quic(key.clone(), members.clone()))
+        .map_err(|error| setup(&error))?
         .with_behaviour(|_| Behaviour {
-            gate: Gate::default(),
+            gate: Gate::new(members.clone()),
             ping: MemberPing::new(KEEP_ALIVE, SILENCE_MAX),
         })
         .map_err(|error| setup(&error))?
@@ -80,6 +73,59 @@ pub(super) fn build(key: &Keypair) -> Result<Swarm<Behaviour>, MeshError> {
         .with_connection_timeout(HANDSHAKE_MAX)
         .build();
     Ok(swarm)
+}
+
+/// TCP, with Noise and Yamux.
+fn over_tcp(
+    key: Keypair,
+    members: Members,
+) -> Result<
+    impl Transport<
+        Output = (
+            PeerId,
+            impl StreamMuxer<Substream: Send, Error: Send + Sync> + Send + 'static,
+        ),
+        Error: Send + Sync,
+        Dial: Send,
+        ListenerUpgrade: Send,
+    > + Send
+    + Unpin,
+    BoxError,
+> {
+    let (meters, shared) = (Meters::default(), members.clone());
+    let lifted = meters.clone();
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+        .map(move |stream, point| meters.meter(stream, &point))
+        .upgrade(Version::V1Lazy)
+        .authenticate(noise::Config::new(&key)?)
+        .multiplex_ext(move |peer, point| lifted.shared(&shared, STREAMS_MAX.into(), peer, point))
+        .map(move |(peer, muxer), point| (peer, Guarded::new(muxer, &members, &peer, &point)));
+    Ok(tcp)
+}
+
+/// QUIC, with TLS 1.3.
+fn over_quic(
+    key: Keypair,
+    members: Members,
+) -> impl Transport<
+    Output = (
+        PeerId,
+        impl StreamMuxer<Substream: Send, Error: Send + Sync> + Send + 'static,
+    ),
+    Error: Send + Sync,
+    Dial: Send,
+    ListenerUpgrade: Send,
+> + Send
++ Unpin {
+    let mut config = quic::Config::new(&key);
+    config.handshake_timeout = HANDSHAKE_MAX;
+    config.max_idle_timeout = u32::try_from(SILENCE_MAX.as_millis()).unwrap_or(u32::MAX);
+    config.keep_alive_interval = KEEP_ALIVE;
+    config.max_concurrent_stream_limit = STREAMS_MAX.into();
+    config.max_stream_data = STREAM_WINDOW;
+    config.max_connection_data = CONNECTION_WINDOW;
+    quic::tokio::Transport::new(config)
+        .map(move |(peer, muxer), point| (peer, Guarded::new(muxer, &members, &peer, &point)))
 }
 
 /// What the swarm listens on.

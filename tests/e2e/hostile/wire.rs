@@ -74,8 +74,14 @@ pub(crate) async fn propose(
 
 /// A connection over TCP with Noise, on which Yamux was agreed on and nothing of it was said.
 pub(crate) async fn secured(to: SocketAddr, key: &Keypair) -> io::Result<Secured> {
+    let stream = timeout(ANSWER_MAX, TcpStream::connect(to)).await??;
+    secured_over(stream, key).await
+}
+
+/// The same over a connection that is there.
+pub(crate) async fn secured_over(stream: TcpStream, key: &Keypair) -> io::Result<Secured> {
     let dialed = async {
-        let mut stream = TcpStream::connect(to).await?.compat();
+        let mut stream = stream.compat();
         propose(&mut stream, NOISE).await?;
         let noise = noise::Config::new(key).map_err(other)?;
         let (_, mut stream) = noise.upgrade_outbound(stream, NOISE).await.map_err(other)?;
@@ -107,23 +113,22 @@ pub(crate) async fn overheard(stream: TcpStream, key: &Keypair) -> io::Result<(P
     timeout(ANSWER_MAX, heard).await?
 }
 
+/// Yamux's frame with bytes of a stream, which opens it or not.
+pub(crate) fn yamux_data(stream: u32, opens: bool, bytes: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(bytes.len()).expect("a frame is short");
+    let mut frame = vec![0, 0, 0, u8::from(opens)];
+    frame.extend(stream.to_be_bytes());
+    frame.extend(length.to_be_bytes());
+    frame.extend(bytes);
+    frame
+}
+
 /// Yamux's frames that open `count` streams and propose a protocol on each.
 pub(crate) fn yamux_streams(first: u32, count: u32, name: &str) -> Vec<u8> {
-    const DATA: u8 = 0;
-    const SYN: u16 = 1;
     let proposal = proposal(name);
-    let length = u32::try_from(proposal.len()).expect("a proposal is short");
-    let mut frames = Vec::new();
-    for at in 0..count {
-        // Those of the side that dialled are odd.
-        let stream = first + 2 * at;
-        frames.extend([0, DATA]);
-        frames.extend(SYN.to_be_bytes());
-        frames.extend(stream.to_be_bytes());
-        frames.extend(length.to_be_bytes());
-        frames.extend(&proposal);
-    }
-    frames
+    // Those of the side that dialled are odd.
+    let frames = (0..count).map(|at| yamux_data(first + 2 * at, true, &proposal));
+    frames.collect::<Vec<_>>().concat()
 }
 
 /// A connection over QUIC, which keeps itself alive.

@@ -1,0 +1,145 @@
+//! The gate's side of one connection: which protocols it may speak, and its streams.
+//!
+//! Shell inside libp2p's swarm. Orders to open a stream come in, streams go out.
+
+use std::{
+    collections::VecDeque,
+    convert::Infallible,
+    future::{Ready, ready},
+    task::{Context, Poll},
+};
+
+use beemesh_protocol::mesh::NOT_A_MEMBER;
+use libp2p::{
+    Stream, StreamProtocol,
+    core::{UpgradeInfo, upgrade::InboundUpgrade, upgrade::ReadyUpgrade},
+    swarm::{
+        ConnectionHandler, ConnectionHandlerEvent, StreamUpgradeError, SubstreamProtocol,
+        handler::{
+            ConnectionEvent, DialUpgradeError, FullyNegotiatedInbound, FullyNegotiatedOutbound,
+        },
+    },
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{JOIN, MeshStream, Open, OpenReply, Purpose, Role, STREAM};
+
+/// The gate's side of one connection.
+#[derive(Debug)]
+pub(in super::super) struct Door {
+    pub(super) role: Role,
+    pub(super) ended: CancellationToken,
+    pub(super) events: VecDeque<DoorEvent>,
+}
+
+impl Door {
+    fn stream(&self, stream: Stream) -> MeshStream {
+        MeshStream {
+            stream,
+            ended: self.ended.clone(),
+        }
+    }
+}
+
+type DoorEvent =
+    ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, OpenReply, (Purpose, MeshStream)>;
+
+impl ConnectionHandler for Door {
+    type FromBehaviour = Open;
+    type ToBehaviour = (Purpose, MeshStream);
+    type InboundProtocol = Welcomed;
+    type OutboundProtocol = ReadyUpgrade<StreamProtocol>;
+    type InboundOpenInfo = ();
+    type OutboundOpenInfo = OpenReply;
+
+    fn listen_protocol(&self) -> SubstreamProtocol<Welcomed> {
+        SubstreamProtocol::new(Welcomed(self.role), ())
+    }
+
+    fn connection_keep_alive(&self) -> bool {
+        // The loop alone decides when a connection ends.
+        true
+    }
+
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<DoorEvent> {
+        match self.events.pop_front() {
+            Some(event) => Poll::Ready(event),
+            None => Poll::Pending,
+        }
+    }
+
+    fn on_behaviour_event(&mut self, Open { purpose, reply }: Open) {
+        let name = match purpose {
+            Purpose::Gateway => STREAM,
+            Purpose::Join => JOIN,
+        };
+        let protocol = SubstreamProtocol::new(ReadyUpgrade::new(name), reply);
+        self.events
+            .push_back(ConnectionHandlerEvent::OutboundSubstreamRequest { protocol });
+    }
+
+    fn on_connection_event(
+        &mut self,
+        event: ConnectionEvent<'_, Welcomed, ReadyUpgrade<StreamProtocol>, (), OpenReply>,
+    ) {
+        match event {
+            ConnectionEvent::FullyNegotiatedInbound(FullyNegotiatedInbound {
+                protocol: (purpose, stream),
+                ..
+            }) => {
+                let stream = self.stream(stream);
+                self.events
+                    .push_back(ConnectionHandlerEvent::NotifyBehaviour((purpose, stream)));
+            }
+            // When the asker has given up, dropping the stream closes it.
+            ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
+                protocol,
+                info,
+                ..
+            }) => drop(info.send(Ok(self.stream(protocol)))),
+            ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info, .. }) => {
+                let reason = match error {
+                    StreamUpgradeError::Timeout => "it did not answer in time".to_owned(),
+                    StreamUpgradeError::NegotiationFailed => NOT_A_MEMBER.to_owned(),
+                    StreamUpgradeError::Io(error) => format!("the connection failed: {error}"),
+                    StreamUpgradeError::Apply(never) => match never {},
+                };
+                let _ = info.send(Err(reason));
+            }
+            // Addresses and lists of protocols change nothing here; failed negotiations end by themselves.
+            _ => {}
+        }
+    }
+}
+
+/// The protocols that the other side may open on a connection.
+#[derive(Debug)]
+pub(in super::super) struct Welcomed(Role);
+
+impl UpgradeInfo for Welcomed {
+    type Info = StreamProtocol;
+    type InfoIter = Vec<StreamProtocol>;
+
+    fn protocol_info(&self) -> Vec<StreamProtocol> {
+        match self.0 {
+            // A member whose answer was lost applies again.
+            Role::Member => vec![STREAM, JOIN],
+            Role::Stranger => vec![JOIN],
+        }
+    }
+}
+
+impl InboundUpgrade<Stream> for Welcomed {
+    type Output = (Purpose, Stream);
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Output, Infallible>>;
+
+    fn upgrade_inbound(self, stream: Stream, name: StreamProtocol) -> Self::Future {
+        let purpose = if name == STREAM {
+            Purpose::Gateway
+        } else {
+            Purpose::Join
+        };
+        ready(Ok((purpose, stream)))
+    }
+}

@@ -1,0 +1,100 @@
+//! Keeps what strangers send to the mesh's ports within its bounds.
+//!
+//! Shell: measures what this process computes and what the kernel drops, and has the kernel keep to the rules of [`Arrivals`].
+
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, multiaddr::Protocol};
+use tokio::time::{Interval, MissedTickBehavior, interval};
+
+use super::arrivals::Arrivals;
+use crate::sieve::{Kind, Sieve, WINDOW, Window, busy, processor_time};
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Ward {
+    /// For QUIC and for TCP; none when the sockets were not found.
+    sieves: Option<[Sieve; 2]>,
+    windows: Interval,
+    began: Instant,
+    computed: Duration,
+}
+
+impl Ward {
+    /// For the sockets of this process that listen there.
+    pub(super) fn new(listening: &BTreeSet<Multiaddr>) -> Self {
+        let mut windows = interval(WINDOW);
+        windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            sieves: sieves(listening),
+            windows,
+            began: Instant::now(),
+            computed: processor_time(),
+        }
+    }
+
+    /// Waits for the end of a window.
+    pub(super) async fn window_over(&mut self) {
+        self.windows.tick().await;
+    }
+
+    /// Judges the window that is over.
+    pub(super) fn turn(&mut self, arrivals: &mut Arrivals) {
+        let (now, computed) = (Instant::now(), processor_time());
+        let time = now.duration_since(std::mem::replace(&mut self.began, now));
+        let since = computed.saturating_sub(std::mem::replace(&mut self.computed, computed));
+        let busy = busy(since, time);
+        let window = |sieve: &mut Sieve| Window {
+            dropped: sieve.dropped(),
+            busy,
+        };
+        if let Some(sieves) = &mut self.sieves {
+            let [quic, tcp] = sieves.each_mut().map(window);
+            arrivals.turn(quic, tcp, now);
+        }
+    }
+
+    /// Has the kernel keep to what changed.
+    pub(super) fn watch(&mut self, arrivals: &mut Arrivals) {
+        if let Some(sieves) = &mut self.sieves
+            && let Some(rules) = arrivals.changed()
+        {
+            for (sieve, rules) in sieves.iter_mut().zip(rules) {
+                sieve.keep_to(rules);
+            }
+        }
+    }
+}
+
+fn sieves(listening: &BTreeSet<Multiaddr>) -> Option<[Sieve; 2]> {
+    let port = |wanted: Kind| {
+        let parts = listening.iter().flat_map(Multiaddr::iter);
+        let ports = parts.filter_map(move |part| match part {
+            Protocol::Udp(port) if wanted == Kind::Quic => Some(port),
+            Protocol::Tcp(port) if wanted == Kind::Tcp => Some(port),
+            _ => None,
+        });
+        ports
+            .collect::<BTreeSet<u16>>()
+            .into_iter()
+            .collect::<Vec<_>>()
+    };
+    let sieve = |kind| match Sieve::on_ports(kind, &port(kind)) {
+        Ok(sieve) if sieve.len() > 0 => Some(sieve),
+        Ok(_) => {
+            tracing::warn!(
+                ?kind,
+                "the sockets of the mesh were not found: a flood of strangers costs more"
+            );
+            None
+        }
+        Err(error) => {
+            tracing::warn!(?kind, %error, "the sockets of the mesh were not found: a flood of strangers costs more");
+            None
+        }
+    };
+    Some([sieve(Kind::Quic)?, sieve(Kind::Tcp)?])
+}

@@ -1,0 +1,278 @@
+//! The sockets that a sieve is on.
+//!
+//! Shell: finds the sockets of this process, attaches programs to them, and reads what the kernel counts. libp2p does not hand its
+//! sockets out, but `/proc` names them.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd},
+    time::Duration,
+};
+
+use nix::time::{ClockId, clock_gettime};
+use socket2::{SockFilter, SockRef};
+
+use super::{Kind, Rules};
+
+/// A line for a socket of `/proc/self/net/udp` or `tcp`: its port, its state, its inode, and what was dropped.
+#[derive(Debug, PartialEq, Eq)]
+struct Line<'a> {
+    port: u16,
+    state: &'a str,
+    inode: u64,
+    dropped: u64,
+}
+
+impl<'a> Line<'a> {
+    fn parse(line: &'a str) -> Option<Self> {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        let (_, port) = fields.get(1)?.rsplit_once(':')?;
+        Some(Self {
+            port: u16::from_str_radix(port, 16).ok()?,
+            state: fields.get(3)?,
+            inode: fields.get(9)?.parse().ok()?,
+            // TCP has another column there.
+            dropped: fields
+                .get(12)
+                .and_then(|field| field.parse().ok())
+                .unwrap_or(0),
+        })
+    }
+}
+
+impl Kind {
+    fn tables(self) -> [&'static str; 2] {
+        match self {
+            Self::Quic => ["/proc/self/net/udp", "/proc/self/net/udp6"],
+            Self::Tcp => ["/proc/self/net/tcp", "/proc/self/net/tcp6"],
+        }
+    }
+
+    /// Unconnected for UDP, listening for TCP.
+    fn state(self) -> &'static str {
+        match self {
+            Self::Quic => "07",
+            Self::Tcp => "0A",
+        }
+    }
+}
+
+/// What was dropped of each socket that has one of these ports, by inode.
+fn drops(kind: Kind, ports: &[u16]) -> HashMap<u64, u64> {
+    // A host may lack one of the tables.
+    let tables = kind
+        .tables()
+        .map(|table| fs::read_to_string(table).unwrap_or_default());
+    let lines = tables.iter().flat_map(|table| table.lines().skip(1));
+    let lines = lines.filter_map(Line::parse);
+    lines
+        .filter(|line| ports.contains(&line.port) && line.state == kind.state())
+        .map(|line| (line.inode, line.dropped))
+        .collect()
+}
+
+/// The rules for some sockets. When this is dropped, the rules end with the sockets.
+#[derive(Debug)]
+pub(crate) struct Sieve {
+    kind: Kind,
+    ports: Vec<u16>,
+    sockets: Vec<OwnedFd>,
+    /// None: no program is attached.
+    attached: Option<Rules>,
+    dropped: u64,
+    failed: bool,
+}
+
+impl Sieve {
+    /// On one socket.
+    pub(crate) fn on(kind: Kind, socket: &impl AsFd) -> io::Result<Self> {
+        Ok(Self::new(
+            kind,
+            vec![socket.as_fd().try_clone_to_owned()?],
+            Vec::new(),
+        ))
+    }
+
+    /// On those sockets of this process that have one of these ports.
+    pub(crate) fn on_ports(kind: Kind, ports: &[u16]) -> io::Result<Self> {
+        let inodes = drops(kind, ports);
+        let mut found = HashMap::new();
+        for entry in fs::read_dir("/proc/self/fd")?.flatten() {
+            // Those of the folder itself are gone by now.
+            let Ok(link) = fs::read_link(entry.path()) else {
+                continue;
+            };
+            let inode = link.to_str().and_then(|link| {
+                link.strip_prefix("socket:[")?
+                    .strip_suffix(']')?
+                    .parse()
+                    .ok()
+            });
+            let number: Option<RawFd> = entry
+                .file_name()
+                .to_str()
+                .and_then(|name| name.parse().ok());
+            if let (Some(inode), Some(number)) = (inode, number)
+                && inodes.contains_key(&inode)
+            {
+                found.insert(inode, number);
+            }
+        }
+        let sockets = found
+            .into_values()
+            .map(duplicate)
+            .collect::<io::Result<_>>()?;
+        Ok(Self::new(kind, sockets, ports.to_vec()))
+    }
+
+    fn new(kind: Kind, sockets: Vec<OwnedFd>, ports: Vec<u16>) -> Self {
+        Self {
+            kind,
+            ports,
+            sockets,
+            attached: None,
+            dropped: 0,
+            failed: false,
+        }
+    }
+
+    /// How many sockets there are.
+    pub(crate) fn len(&self) -> usize {
+        self.sockets.len()
+    }
+
+    /// Has the kernel keep to these rules from now on.
+    pub(crate) fn keep_to(&mut self, rules: Rules) {
+        let rules = (!rules.pass_all()).then_some(rules);
+        if rules == self.attached {
+            return;
+        }
+        let tried = self.sockets.iter().try_for_each(|socket| match &rules {
+            Some(rules) => attach(socket, rules, self.kind),
+            None => SockRef::from(socket).detach_filter(),
+        });
+        match tried {
+            Ok(()) => {
+                if self.attached.is_some() != rules.is_some() {
+                    let kind = self.kind;
+                    tracing::info!(
+                        ?kind,
+                        flood = rules.is_some(),
+                        "what strangers send is let through in part, or again in whole"
+                    );
+                    self.dropped = self.count();
+                }
+                self.attached = rules;
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut self.failed, true) {
+                    tracing::warn!(%error, "the kernel takes no filter for a socket: a flood of strangers costs more");
+                }
+            }
+        }
+    }
+
+    /// What the kernel dropped since this was last asked; nothing while no program is attached.
+    pub(crate) fn dropped(&mut self) -> u64 {
+        if self.attached.is_none() || self.kind == Kind::Tcp {
+            return 0;
+        }
+        let count = self.count();
+        count.saturating_sub(std::mem::replace(&mut self.dropped, count))
+    }
+
+    fn count(&self) -> u64 {
+        drops(self.kind, &self.ports).values().sum()
+    }
+}
+
+fn attach(socket: &OwnedFd, rules: &Rules, kind: Kind) -> io::Result<()> {
+    let steps = rules.program(kind);
+    let steps = steps
+        .iter()
+        .map(|step| SockFilter::new(step.code, step.jump_true, step.jump_false, step.value));
+    SockRef::from(socket).attach_filter(&steps.collect::<Vec<_>>())
+}
+
+fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
+    #[expect(
+        unsafe_code,
+        reason = "libp2p does not hand its sockets out; the number is borrowed for one call, which fails when it is closed"
+    )]
+    // SAFETY: the number is only given to `fcntl(F_DUPFD_CLOEXEC)`, which gives another descriptor or says that it is none.
+    let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
+    borrowed.try_clone_to_owned()
+}
+
+/// How long this process has computed.
+pub(crate) fn processor_time() -> Duration {
+    clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        net::{TcpListener, TcpStream, UdpSocket},
+        time::Duration,
+    };
+
+    use super::*;
+    use crate::sieve::Share;
+
+    #[test]
+    fn a_line_of_the_kernels_table_is_read() {
+        let line = "  631: 00000000:125D 00000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 27342 2 0000000000000000 12";
+        let expected = Line {
+            port: 4701,
+            state: "07",
+            inode: 27342,
+            dropped: 12,
+        };
+        assert_eq!(Line::parse(line), Some(expected));
+        assert_eq!(Line::parse("  sl  local_address rem_address   st"), None);
+    }
+
+    #[test]
+    fn sockets_are_found_by_their_port_and_what_is_dropped_is_counted() {
+        let to = UdpSocket::bind("127.0.0.1:0").unwrap();
+        to.set_read_timeout(Some(Duration::from_millis(100)))
+            .unwrap();
+        let from = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut sieve = Sieve::on_ports(Kind::Quic, &[to.local_addr().unwrap().port()]).unwrap();
+        assert_eq!(sieve.len(), 1);
+        let heard = || {
+            from.send_to(b"anything long enough", to.local_addr().unwrap())
+                .unwrap();
+            to.recv(&mut [0; 100]).is_ok()
+        };
+        assert!(heard());
+        let none = Rules {
+            strange: Share::NONE,
+            ..Rules::default()
+        };
+        sieve.keep_to(none);
+        assert_eq!([heard(), heard()], [false, false]);
+        assert_eq!([sieve.dropped(), sieve.dropped()], [2, 0]);
+        sieve.keep_to(Rules::default());
+        assert!(heard());
+    }
+
+    #[test]
+    fn connections_that_a_listener_took_go_on_when_it_takes_no_more() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let mut sieve = Sieve::on_ports(Kind::Tcp, &[address.port()]).unwrap();
+        assert_eq!(sieve.len(), 1);
+        let connect = || TcpStream::connect_timeout(&address, Duration::from_millis(200));
+        let (before, _) = (connect().unwrap(), listener.accept().unwrap());
+        sieve.keep_to(Rules {
+            strange: Share::NONE,
+            ..Rules::default()
+        });
+        assert!(connect().is_err());
+        io::Write::write_all(&mut &before, b"still here").unwrap();
+        sieve.keep_to(Rules::default());
+        assert!(connect().is_ok());
+    }
+}
