@@ -4,6 +4,7 @@
 //! in order per workload, and keeps what people see up to date. Nothing in it waits for anything but the next event.
 
 mod lanes;
+mod requests;
 mod shown;
 mod view;
 
@@ -33,15 +34,17 @@ use crate::{
     dbus::Shown,
     door::{self, Door},
     exchange::{Asked, Exchange},
-    identity::{self, Identity, IdentityError},
+    identity::{self, Identity},
     ipc::{self, IpcEvent},
     mesh::{self, Mesh, MeshEvent},
     notify::{self, Notify},
     podman::{self, version::Verdict},
+    ports::Ports,
     systemd::{Order, Places, Systemd, SystemdEvent},
 };
 
 use lanes::{Lanes, Pushed};
+use requests::{carry_out, keyed};
 use view::View;
 
 /// Connections and messages of the gateway that wait for the loop.
@@ -65,6 +68,8 @@ pub(crate) struct Settings {
     /// The file that the identity is in.
     pub(crate) key: PathBuf,
     pub(crate) mesh: mesh::Settings,
+    /// Who keeps the ports bound while no agent runs.
+    pub(crate) ports: Ports,
     pub(crate) door: door::Settings,
     pub(crate) places: Places,
     /// Bound by the agent itself when systemd passed no socket.
@@ -86,6 +91,7 @@ struct Agent {
     key: PathBuf,
     mesh: Mesh,
     door: Door,
+    ports: Ports,
     systemd: Systemd,
     exchange: Exchange,
     units: BTreeMap<String, UnitState>,
@@ -96,6 +102,8 @@ struct Agent {
     /// Why systemd cannot be reached, and why the agent is not on the bus; empty when all is well.
     systemd_trouble: String,
     bus_trouble: String,
+    /// Which ports another process has; empty when none is missing. Of the mesh, and of the API for users elsewhere.
+    port_troubles: [watch::Receiver<String>; 2],
     lanes: Lanes<Job>,
     running: JoinSet<Finished>,
     listening: watch::Receiver<BTreeSet<Multiaddr>>,
@@ -150,6 +158,8 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut agent = Agent::new(settings, mesh, systemd);
     let (bus, mut bus_trouble) = watch::channel("not asked yet".to_owned());
     tokio::spawn(shown::keep(agent.shown.subscribe(), bus));
+    tokio::spawn(agent.ports.clone().watch());
+    let [mut mesh_trouble, mut door_trouble] = agent.port_troubles.clone();
     tracing::info!(host = %agent.identity.host, version = VERSION, "started");
 
     let watchdog = notify::watchdog();
@@ -175,6 +185,8 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
                 let trouble = bus_trouble.borrow_and_update().clone();
                 agent.on_bus(&trouble);
             }
+            Ok(()) = mesh_trouble.changed() => tell_ports(&mesh_trouble.borrow_and_update()),
+            Ok(()) = door_trouble.changed() => tell_ports(&door_trouble.borrow_and_update()),
             answer = &mut podman, if !agent.podman_asked => agent.on_podman(answer)?,
             () = &mut due => agent.exchange.due(Instant::now()),
             _ = alive.tick() => agent.notify.alive(),
@@ -196,6 +208,13 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn tell_ports(trouble: &str) {
+    match trouble {
+        "" => tracing::info!("every port is there"),
+        words => tracing::error!("{words}"),
+    }
+}
+
 fn socket(settings: &Settings) -> anyhow::Result<UnixListener> {
     if let Some(listener) = ipc::inherited()? {
         return Ok(listener);
@@ -215,7 +234,9 @@ impl Agent {
             workloads: Vec::new(),
             version: VERSION.to_owned(),
         };
+        let door = Door::new(settings.door);
         let mut agent = Self {
+            port_troubles: [mesh.trouble(), door.trouble()],
             config: settings.config,
             sources: settings.sources,
             identity: settings.identity,
@@ -223,7 +244,8 @@ impl Agent {
             listening: mesh.listening(),
             exchange: Exchange::new(mesh.clone()),
             mesh,
-            door: Door::new(settings.door),
+            door,
+            ports: settings.ports,
             systemd,
             units: BTreeMap::new(),
             listed: false,
@@ -486,6 +508,7 @@ impl Agent {
                 tracing::info!(config = ?self.config, "configuration read again");
                 self.on_addresses();
                 self.welcome();
+                self.ports.reserve(self.config.reserved_ports());
                 self.door.keep(self.config.api_port);
             }
             Err(error) => tracing::error!("configuration not changed: {error:#}"),
@@ -507,6 +530,10 @@ impl Agent {
             name: &self
                 .exchange
                 .name_trouble(self.identity.host, self.config.said()),
+            ports: self
+                .port_troubles
+                .each_ref()
+                .map(|words| words.borrow().clone()),
         }));
         let names = self.exchange.connected().iter();
         let mut peers: Vec<_> = names.map(|host| self.exchange.name(*host)).collect();
@@ -541,55 +568,4 @@ fn lane(request: &Request) -> &str {
         Request::Advertise { .. } => ADVERTISE,
         Request::MakeKey | Request::UseKey { .. } => KEYS,
     }
-}
-
-/// Changes the host's keys, which waits for the disk.
-async fn keyed<T: Send + 'static>(
-    change: impl FnOnce() -> Result<T, IdentityError> + Send + 'static,
-) -> Result<T, String> {
-    let changed = tokio::task::spawn_blocking(change).await;
-    let changed = changed.map_err(|error| error.to_string())?;
-    changed.map_err(|error| format!("{:#}", anyhow::Error::from(error)))
-}
-
-async fn advertise(sources: Sources, addresses: Vec<String>) -> Result<Done, String> {
-    let kept = tokio::task::spawn_blocking(move || {
-        let name = config::host_name().map_err(|error| format!("{error:#}"))?;
-        config::keep_advertised(&sources, &name, &addresses)
-    });
-    let kept = kept
-        .await
-        .map_err(|error| format!("keep the addresses: {error}"))?;
-    kept.map(|()| Done::Done)
-}
-
-async fn carry_out(
-    systemd: Systemd,
-    mesh: Mesh,
-    sources: Sources,
-    request: Request,
-) -> Result<Done, String> {
-    let order = match request {
-        Request::PutUnit(files) => Order::Put(files),
-        Request::RemoveUnit { workload } => Order::Remove(workload),
-        Request::TidyUnit { workload } => Order::Tidy(workload),
-        Request::StartUnit { workload } => Order::Start(workload),
-        Request::StopUnit { workload } => Order::Stop(workload),
-        Request::SyncStorage => Order::SyncStorage,
-        Request::Advertise { addresses } => return advertise(sources, addresses).await,
-        Request::Join {
-            host,
-            addresses,
-            request,
-        } => {
-            return mesh
-                .apply(host, &addresses, &request)
-                .await
-                .map(Done::Joined);
-        }
-        Request::MakeKey | Request::UseKey { .. } => {
-            return Err("the host's keys are none of the mesh's or systemd's".to_owned());
-        }
-    };
-    systemd.carry_out(order).await.map(|()| Done::Done)
 }

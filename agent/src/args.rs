@@ -33,6 +33,9 @@ pub(crate) struct Arguments {
     /// The gateway's socket for users elsewhere.
     #[arg(long, hide = true, default_value = "/run/beemesh/remote.sock")]
     pub(crate) api: PathBuf,
+    /// The socket of beemesh-ports.service.
+    #[arg(long, hide = true, default_value = "/run/beemesh-ports/socket")]
+    pub(crate) ports: PathBuf,
     /// Listen on this address only.
     #[arg(long, hide = true)]
     pub(crate) listen: Option<IpAddr>,
@@ -42,6 +45,9 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
+    /// Keeps the ports of the mesh and of the API bound while no agent runs; beemesh-ports.service starts it
+    #[command(hide = true)]
+    HoldPorts,
     /// Removes from this host all that Beemesh has made
     ///
     /// The agent and the gateway are stopped and disabled; every workload's pod, unit, volumes (those of claims included)

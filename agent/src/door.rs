@@ -6,21 +6,25 @@
 mod guests;
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     time::{Duration, Instant},
 };
 
+use socket2::{Domain, Socket, Type};
 use tokio::{
     io::AsyncWriteExt,
     net::{TcpListener, TcpStream, UnixStream},
+    sync::watch,
     task::{JoinHandle, JoinSet},
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
 use self::guests::{Guest, Guests};
 use crate::{
+    ports::{Ports, Protocol},
     relay::relay,
     sieve::{Gauge, Kind, Sieve, WINDOW, Window, busy, processor_time},
 };
@@ -29,6 +33,8 @@ use crate::{
 const ARRIVALS_MAX: u32 = 125;
 /// The gateway's socket answers at once, or the gateway is not there.
 const GATEWAY_TIME_MAX: Duration = Duration::from_secs(2);
+/// Connections that wait to be accepted.
+const BACKLOG: i32 = 1024;
 /// Before another attempt to listen, and after a connection that was not accepted.
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -40,6 +46,8 @@ pub(crate) struct Settings {
     pub(crate) listen: Option<IpAddr>,
     /// The gateway's socket.
     pub(crate) socket: PathBuf,
+    /// Who keeps the port bound while no agent runs.
+    pub(crate) ports: Ports,
 }
 
 /// Open or closed.
@@ -47,6 +55,7 @@ pub(crate) struct Settings {
 pub(crate) struct Door {
     settings: Settings,
     open: Option<(u16, JoinHandle<()>)>,
+    trouble: watch::Sender<String>,
 }
 
 impl Door {
@@ -55,7 +64,13 @@ impl Door {
         Self {
             settings,
             open: None,
+            trouble: watch::Sender::default(),
         }
+    }
+
+    /// Why the port cannot be listened on, in words; empty when it can.
+    pub(crate) fn trouble(&self) -> watch::Receiver<String> {
+        self.trouble.subscribe()
     }
 
     /// Opens on this port, or closes: then every connection ends.
@@ -65,32 +80,49 @@ impl Door {
         }
         if let Some((port, task)) = self.open.take() {
             task.abort();
+            self.trouble.send_replace(String::new());
             tracing::info!(port, "the remote API is closed");
+            let ports = self.settings.ports.clone();
+            tokio::spawn(async move {
+                // The listener is closed when its task has ended, and for others once its copy is, too.
+                let _ = task.await;
+                ports.keep();
+            });
         }
         let settings = self.settings.clone();
-        self.open = port.map(|port| (port, tokio::spawn(serve(settings, port))));
+        let trouble = self.trouble.clone();
+        self.open = port.map(|port| (port, tokio::spawn(serve(settings, port, trouble))));
     }
 }
 
 impl Drop for Door {
     fn drop(&mut self) {
-        self.keep(None);
+        if let Some((_, task)) = self.open.take() {
+            task.abort();
+        }
     }
 }
 
-async fn serve(settings: Settings, port: u16) {
-    let mut said = false;
+async fn serve(settings: Settings, port: u16, trouble: watch::Sender<String>) {
     let listener = loop {
-        match bind(settings.listen, port).await {
+        match bind(&settings, port) {
             Ok(listener) => break listener,
             Err(error) => {
-                if !std::mem::replace(&mut said, true) {
-                    tracing::error!(port, %error, "the remote API cannot listen; trying again");
-                }
+                let missing = BTreeMap::from([((Protocol::Tcp, port), error.to_string())]);
+                let ports = settings.ports.clone();
+                let words = tokio::task::spawn_blocking(move || ports.explain(&missing)).await;
+                let words = words.unwrap_or_else(|error| error.to_string());
+                let words = format!("the remote API: {words}");
+                trouble.send_if_modified(|before| {
+                    let changed = *before != words;
+                    *before = words;
+                    changed
+                });
                 sleep(LISTEN_PAUSE).await;
             }
         }
     };
+    trouble.send_replace(String::new());
     tracing::info!(port, "the remote API is open");
     let guests = Guests::default();
     let mut connections = JoinSet::new();
@@ -179,16 +211,33 @@ impl Crowd {
     }
 }
 
-async fn bind(listen: Option<IpAddr>, port: u16) -> io::Result<TcpListener> {
-    match listen {
-        Some(ip) => TcpListener::bind((ip, port)).await,
+/// Beside what `beemesh-ports.service` has bound, which then closes its own.
+fn bind(settings: &Settings, port: u16) -> io::Result<TcpListener> {
+    let shared = settings.listen.is_none() && settings.ports.share();
+    let listener = match settings.listen {
+        Some(ip) => listen((ip, port).into(), shared),
         // Takes IPv4 too; a host without IPv6 has only that.
-        None => match TcpListener::bind((Ipv6Addr::UNSPECIFIED, port)).await {
+        None => match listen((Ipv6Addr::UNSPECIFIED, port).into(), shared) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
-            Err(_) => TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).await,
+            Err(_) => listen((Ipv4Addr::UNSPECIFIED, port).into(), shared),
             bound => bound,
         },
+    };
+    if shared {
+        settings.ports.keep();
     }
+    listener
+}
+
+fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, None)?;
+    socket.set_reuse_address(true)?;
+    socket.set_reuse_port(shared)?;
+    socket.set_nonblocking(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_reuse_port(false)?;
+    TcpListener::from_std(socket.into())
 }
 
 async fn carry(

@@ -13,6 +13,7 @@ mod lifecycle;
 mod mesh;
 mod notify;
 mod podman;
+mod ports;
 mod purge;
 mod rates;
 mod recover;
@@ -31,6 +32,7 @@ use crate::{
     agent::Settings,
     args::{Arguments, Command},
     config::Sources,
+    ports::Ports,
     systemd::Places,
 };
 
@@ -44,6 +46,11 @@ fn main() -> ExitCode {
     match arguments.command {
         Some(Command::Purge { yes }) => return purge::run(arguments, yes),
         Some(Command::Recover { confirm, gateway }) => return recover::run(&gateway, confirm),
+        Some(Command::HoldPorts) => {
+            log();
+            let sources = Sources::new(&arguments.state, arguments.config.as_deref());
+            return ports::holder::run(sources, &arguments.ports);
+        }
         None => {}
     }
     log();
@@ -72,16 +79,21 @@ fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
     let config = config::load(&sources, &config::host_name()?).context("read the configuration")?;
     let key = arguments.state.join("identity");
     let identity = identity::load_or_make(&key)?;
+    let ports = Ports::new(arguments.ports);
+    ports.reserve(config.reserved_ports());
     Ok(Settings {
         door: door::Settings {
             listen: arguments.listen,
             socket: arguments.api,
+            ports: ports.clone(),
         },
         mesh: mesh::Settings {
             listen: arguments.listen,
             port: config.port,
             mdns: config.mdns,
+            ports: ports.clone(),
         },
+        ports,
         config,
         sources,
         identity,

@@ -13,6 +13,7 @@ mod peers;
 mod ping;
 mod strangers;
 mod swarm;
+mod taken;
 mod ward;
 
 use std::{
@@ -47,7 +48,10 @@ use listeners::{Listeners, Lost, Verdict};
 use peers::{Effect, JOIN_TIME, Peers};
 use ping::Unanswered;
 use swarm::{Behaviour, BehaviourEvent};
+use taken::Taken;
 use ward::Ward;
+
+use crate::ports::Ports;
 
 /// Events that wait for the agent's loop: a burst of streams from every member.
 const EVENTS_MAX: usize = 256;
@@ -69,6 +73,8 @@ pub(crate) struct Settings {
     pub(crate) port: u16,
     /// Whether members are also found by what they say on the local network.
     pub(crate) mdns: bool,
+    /// Who keeps the port bound while no agent runs.
+    pub(crate) ports: Ports,
 }
 
 /// Why the mesh cannot be.
@@ -76,18 +82,6 @@ pub(crate) struct Settings {
 pub(crate) enum MeshError {
     #[error("set up the mesh: {0}")]
     Setup(String),
-    #[error("listen on {address}")]
-    Listen {
-        address: Multiaddr,
-        #[source]
-        source: Box<libp2p::TransportError<std::io::Error>>,
-    },
-    #[error("listen on {address}")]
-    Bind {
-        address: Multiaddr,
-        #[source]
-        source: std::io::Error,
-    },
 }
 
 /// What happens on the mesh.
@@ -129,10 +123,11 @@ pub(crate) struct Mesh {
     orders: mpsc::Sender<Order>,
     members: watch::Sender<Vec<Member>>,
     listening: watch::Receiver<BTreeSet<Multiaddr>>,
+    trouble: watch::Receiver<String>,
 }
 
 impl Mesh {
-    /// Binds the ports and starts. The mesh ends when its last handle is dropped, or when a listener is lost, which is
+    /// Binds the ports and starts; a port that another process has is tried again for as long as it takes. The mesh ends when its last handle is dropped, or when a listener is lost, which is
     /// then the last event.
     pub(crate) async fn start(
         key: &Keypair,
@@ -140,14 +135,20 @@ impl Mesh {
         settings: &Settings,
     ) -> Result<(Self, mpsc::Receiver<Result<MeshEvent, Lost>>), MeshError> {
         let mut swarm = swarm::build(key)?;
-        let bound = swarm::listen(&mut swarm, settings.listen, settings.port).await?;
-        let ward = Ward::new(&bound.listening);
+        let bound = swarm::listen(&mut swarm, settings).await?;
+        let ward = Ward::new(&bound.listening, settings.port);
         let (orders, orders_from) = mpsc::channel(ORDERS_MAX);
         let (events, events_from) = mpsc::channel(EVENTS_MAX);
         let (members, members_from) = watch::channel(Vec::new());
         let (listening, listening_from) = watch::channel(bound.listening);
+        let (trouble, trouble_from) = watch::channel(String::new());
+        let mut taken = Taken::default();
+        taken.tried(bound.failures, Instant::now());
         let task = Task {
             swarm,
+            settings: settings.clone(),
+            taken,
+            trouble,
             peers: Peers::new(me),
             members: members_from,
             listening,
@@ -160,6 +161,7 @@ impl Mesh {
             applying: BTreeMap::new(),
             missing: watch::Sender::new(0),
         };
+        task.tell_taken();
         let (heard, heard_from) = mpsc::channel(HEARD_MAX);
         if settings.mdns {
             let missing = task.missing.subscribe();
@@ -170,6 +172,7 @@ impl Mesh {
             orders,
             members,
             listening: listening_from,
+            trouble: trouble_from,
         };
         Ok((mesh, events_from))
     }
@@ -182,6 +185,11 @@ impl Mesh {
     /// The addresses that the listeners report.
     pub(crate) fn listening(&self) -> watch::Receiver<BTreeSet<Multiaddr>> {
         self.listening.clone()
+    }
+
+    /// Which ports cannot be listened on and who has them, in words; empty when none is missing.
+    pub(crate) fn trouble(&self) -> watch::Receiver<String> {
+        self.trouble.clone()
     }
 
     /// Opens a stream to a member and waits until its gateway has taken it. An error is words for a person.
@@ -267,6 +275,9 @@ fn peer_id(host: HostId) -> Option<PeerId> {
 
 struct Task {
     swarm: Swarm<Behaviour>,
+    settings: Settings,
+    taken: Taken,
+    trouble: watch::Sender<String>,
     peers: Peers,
     members: watch::Receiver<Vec<Member>>,
     listening: watch::Sender<BTreeSet<Multiaddr>>,
@@ -291,7 +302,12 @@ impl Task {
             let missing = self.peers.missing();
             self.missing
                 .send_if_modified(|before| std::mem::replace(before, missing) != missing);
-            let wake = self.peers.next_due();
+            let wake = self
+                .peers
+                .next_due()
+                .into_iter()
+                .chain(self.taken.due())
+                .min();
             let due = async {
                 match wake {
                     Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -306,7 +322,10 @@ impl Task {
                 },
                 Ok(()) = self.members.changed() => self.on_members(),
                 Some(heard) = heard.recv() => self.on_heard(heard),
-                () = due => self.peers.due(Instant::now()),
+                () = due => {
+                    self.listen_again();
+                    self.peers.due(Instant::now())
+                }
                 () = self.ward.window_over() => {
                     self.ward.turn(&mut self.swarm.behaviour_mut().gate.arrivals);
                     Vec::new()
@@ -324,6 +343,36 @@ impl Task {
                 return;
             }
         }
+    }
+
+    /// Tries the addresses again that are due.
+    fn listen_again(&mut self) {
+        let addresses = self.taken.is_due(Instant::now());
+        if addresses.is_empty() {
+            return;
+        }
+        let bound = swarm::listen_at(&mut self.swarm, &self.settings, addresses);
+        if !bound.listeners.is_empty() {
+            self.ward = Ward::new(&BTreeSet::new(), self.settings.port);
+        }
+        self.listeners.add(bound.listeners);
+        self.taken.tried(bound.failures, Instant::now());
+        self.tell_taken();
+    }
+
+    /// Finds out who has the ports that are missing, aside, for that takes a while.
+    fn tell_taken(&self) {
+        let (missing, ports) = (self.taken.ports(), self.settings.ports.clone());
+        let trouble = self.trouble.clone();
+        tokio::spawn(async move {
+            let words = tokio::task::spawn_blocking(move || ports.explain(&missing)).await;
+            trouble.send_if_modified(|before| {
+                let words = words.unwrap_or_else(|error| error.to_string());
+                let changed = *before != words;
+                *before = words;
+                changed
+            });
+        });
     }
 
     fn on_heard(&mut self, lan::Heard { host, ip, port }: lan::Heard) -> Vec<Effect> {
@@ -431,6 +480,10 @@ impl Task {
                 reason,
             } => {
                 let reason = reason.map_or_else(|error| error.to_string(), |()| "it ended".into());
+                if !self.listeners.knows(listener_id) {
+                    // It was given up at once, for its port was taken.
+                    return Vec::new();
+                }
                 let lost = self.listeners.lost(listener_id, reason);
                 if addresses.is_empty() {
                     // It never was up: this host has no IPv6.

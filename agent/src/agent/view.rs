@@ -5,7 +5,7 @@
 use beemesh_protocol::ipc::Report;
 
 /// What the status line is made from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct View<'a> {
     /// What the gateway reports; `None` while none is connected.
     pub(super) report: Option<&'a Report>,
@@ -17,6 +17,8 @@ pub(super) struct View<'a> {
     pub(super) trouble: &'a str,
     /// What is wrong with the host's name; empty when nothing is.
     pub(super) name: &'a str,
+    /// Which ports another process has, of the mesh and of the API; empty when none.
+    pub(super) ports: [String; 2],
 }
 
 /// The text for `systemctl status beemesh-agent`.
@@ -52,6 +54,7 @@ pub(super) fn status(view: &View<'_>) -> String {
     if !view.name.is_empty() {
         parts.push(view.name.to_owned());
     }
+    parts.extend(view.ports.iter().filter(|words| !words.is_empty()).cloned());
     parts.join(" · ")
 }
 
@@ -120,6 +123,7 @@ mod tests {
                 connected,
                 trouble,
                 name: "",
+                ports: [String::new(), String::new()],
             };
             assert_eq!(status(&view), expected);
         }
@@ -129,10 +133,22 @@ mod tests {
             connected: 2,
             trouble: "",
             name: "the system is called localhost",
+            ports: [String::new(), String::new()],
         };
         assert_eq!(
             status(&called),
             "follower of h1 · 3/3 hosts · 1 workload, 1 healthy · the system is called localhost"
         );
+        let taken = "TCP port 4701 is taken by nc (process 812): stop that, the agent tries on";
+        let view = View {
+            report: Some(&report("follower", "h1", 3, 1)),
+            gateway: "active",
+            connected: 2,
+            trouble: "",
+            name: "",
+            ports: [taken.to_owned(), String::new()],
+        };
+        let expected = format!("follower of h1 · 3/3 hosts · 1 workload, 1 healthy · {taken}");
+        assert_eq!(status(&view), expected);
     }
 }

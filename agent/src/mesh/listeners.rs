@@ -52,6 +52,16 @@ impl Listeners {
         }
     }
 
+    /// These were bound later.
+    pub(super) fn add(&mut self, bound: HashMap<ListenerId, Multiaddr>) {
+        self.bound.extend(bound);
+    }
+
+    /// Whether this is one of those.
+    pub(super) fn knows(&self, id: ListenerId) -> bool {
+        self.bound.contains_key(&id)
+    }
+
     /// A listener failed and goes on.
     pub(super) fn failed(&mut self, id: ListenerId, error: String, now: Instant) -> Verdict {
         let (since, last) = self.failing.entry(id).or_insert((now, now));

@@ -4,7 +4,8 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
-    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    io,
+    net::{IpAddr, UdpSocket},
     time::Duration,
 };
 
@@ -20,11 +21,13 @@ use libp2p::{
 };
 
 use super::{
-    MeshError,
+    MeshError, Settings,
     gate::Gate,
     ping::MemberPing,
     strangers::{Guarded, Members, Meters},
+    taken::Failure,
 };
+use crate::ports::{ANY, inodes};
 
 /// A member that says nothing for this long is gone. Its gateway elects a new leader in about the same time.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
@@ -135,40 +138,25 @@ pub(super) struct Bound {
     pub(super) listeners: HashMap<ListenerId, Multiaddr>,
     /// What is known to be up.
     pub(super) listening: BTreeSet<Multiaddr>,
+    /// What could not be bound.
+    pub(super) failures: Vec<Failure>,
 }
 
-/// Listens on `port` for QUIC and TCP. IPv6 may be missing on the host, IPv4 not.
+/// Listens for QUIC and TCP. What cannot be bound is told and tried again later: the other transport is a way to the members, too.
 pub(super) async fn listen(
     swarm: &mut Swarm<Behaviour>,
-    ip: Option<IpAddr>,
-    port: u16,
+    settings: &Settings,
 ) -> Result<Bound, MeshError> {
-    let any = [
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED),
-    ];
-    let mut required: Vec<(ListenerId, Multiaddr)> = Vec::new();
-    let mut bound = Bound::default();
-    for ip in ip.map_or(any.to_vec(), |ip| vec![ip]) {
-        let optional = ip == any[1];
-        for address in [quic(ip, port), tcp(ip, port)] {
-            let failed = |source| MeshError::Listen {
-                address: address.clone(),
-                source: Box::new(source),
-            };
-            match swarm.listen_on(address.clone()) {
-                Ok(id) => {
-                    bound.listeners.insert(id, address.clone());
-                    if !optional {
-                        required.push((id, address));
-                    }
-                }
-                Err(error) if optional => tracing::info!(%address, %error, "not listening"),
-                Err(error) => return Err(failed(error)),
-            }
-        }
-    }
-    while !required.is_empty() {
+    let ips = settings.listen.map_or(ANY.to_vec(), |ip| vec![ip]);
+    let addresses = ips
+        .into_iter()
+        .flat_map(|ip| [quic(ip, settings.port), tcp(ip, settings.port)]);
+    let mut bound = listen_at(swarm, settings, addresses.collect());
+    // IPv6 may be missing on the host; nobody waits for it.
+    let is_ipv4 = |address: &Multiaddr| matches!(address.iter().next(), Some(Protocol::Ip4(_)));
+    let mut awaited = bound.listeners.clone();
+    awaited.retain(|_, address| settings.listen.is_some() || is_ipv4(address));
+    while !awaited.is_empty() {
         let event = tokio::time::timeout(HANDSHAKE_MAX, swarm.select_next_some()).await;
         match event {
             Err(_) => return Err(MeshError::Setup("no listener came up".to_owned())),
@@ -176,19 +164,17 @@ pub(super) async fn listen(
                 listener_id,
                 address,
             }) => {
-                required.retain(|(id, _)| *id != listener_id);
+                awaited.remove(&listener_id);
                 bound.listening.insert(address);
             }
             Ok(SwarmEvent::ListenerClosed {
                 listener_id,
-                reason: Err(source),
+                reason: Err(error),
                 ..
             }) => {
-                if let Some(at) = required.iter().position(|(id, _)| *id == listener_id) {
-                    return Err(MeshError::Bind {
-                        address: required.swap_remove(at).1,
-                        source,
-                    });
+                if let Some(address) = awaited.remove(&listener_id) {
+                    bound.listeners.remove(&listener_id);
+                    bound.failures.push((address, error.to_string()));
                 }
             }
             // Nothing is dialled yet, and who dials in this early tries again.
@@ -196,6 +182,59 @@ pub(super) async fn listen(
         }
     }
     Ok(bound)
+}
+
+/// Begins to listen on these addresses, beside what `beemesh-ports.service` has bound, which then closes its own.
+pub(super) fn listen_at(
+    swarm: &mut Swarm<Behaviour>,
+    settings: &Settings,
+    addresses: Vec<Multiaddr>,
+) -> Bound {
+    let shared = settings.listen.is_none() && settings.ports.share();
+    let mut bound = Bound::default();
+    for address in addresses {
+        match listen_on(swarm, settings, &address, shared) {
+            Ok(id) => drop(bound.listeners.insert(id, address)),
+            Err(error) if is_missing(&address) => {
+                tracing::info!(%address, %error, "not listening");
+            }
+            Err(error) => bound.failures.push((address, error.to_string())),
+        }
+    }
+    if shared {
+        settings.ports.keep();
+    }
+    bound
+}
+
+fn listen_on(
+    swarm: &mut Swarm<Behaviour>,
+    settings: &Settings,
+    address: &Multiaddr,
+    shared: bool,
+) -> io::Result<ListenerId> {
+    let parts: Vec<Protocol<'_>> = address.iter().collect();
+    let ip = match parts.first() {
+        Some(Protocol::Ip4(ip)) => Some(IpAddr::V4(*ip)),
+        Some(Protocol::Ip6(ip)) => Some(IpAddr::V6(*ip)),
+        _ => None,
+    };
+    // libp2p shares its TCP listeners by itself.
+    let (Some(ip), Some(Protocol::Udp(port)), true) = (ip, parts.get(1), shared) else {
+        return swarm.listen_on(address.clone()).map_err(io::Error::other);
+    };
+    let before = inodes()?;
+    let id = swarm.listen_on(quic(ip, 0)).map_err(io::Error::other)?;
+    settings.ports.bind(&before, ip, *port).inspect_err(|_| {
+        swarm.remove_listener(id);
+    })?;
+    Ok(id)
+}
+
+/// Whether this host has no IPv6, so that an address of it can never be listened on.
+fn is_missing(address: &Multiaddr) -> bool {
+    let is_ipv6 = matches!(address.iter().next(), Some(Protocol::Ip6(_)));
+    is_ipv6 && UdpSocket::bind((ANY[1], 0)).is_err()
 }
 
 /// The multiaddr of a QUIC listener.

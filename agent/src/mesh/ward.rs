@@ -24,12 +24,13 @@ pub(super) struct Ward {
 }
 
 impl Ward {
-    /// For the sockets of this process that listen there.
-    pub(super) fn new(listening: &BTreeSet<Multiaddr>) -> Self {
+    /// For the sockets of this process that listen there, and at the mesh's `port`, to which one may have been bound after libp2p has
+    /// asked for another.
+    pub(super) fn new(listening: &BTreeSet<Multiaddr>, port: u16) -> Self {
         let mut windows = interval(WINDOW);
         windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            sieves: sieves(listening),
+            sieves: sieves(listening, port),
             windows,
             began: Instant::now(),
             computed: processor_time(),
@@ -69,8 +70,8 @@ impl Ward {
     }
 }
 
-fn sieves(listening: &BTreeSet<Multiaddr>) -> Option<[Sieve; 2]> {
-    let port = |wanted: Kind| {
+fn sieves(listening: &BTreeSet<Multiaddr>, port: u16) -> Option<[Sieve; 2]> {
+    let ports = |wanted: Kind| {
         let parts = listening.iter().flat_map(Multiaddr::iter);
         let ports = parts.filter_map(move |part| match part {
             Protocol::Udp(port) if wanted == Kind::Quic => Some(port),
@@ -78,11 +79,12 @@ fn sieves(listening: &BTreeSet<Multiaddr>) -> Option<[Sieve; 2]> {
             _ => None,
         });
         ports
+            .chain([port])
             .collect::<BTreeSet<u16>>()
             .into_iter()
             .collect::<Vec<_>>()
     };
-    let sieve = |kind| match Sieve::on_ports(kind, &port(kind)) {
+    let sieve = |kind| match Sieve::on_ports(kind, &ports(kind)) {
         Ok(sieve) if sieve.len() > 0 => Some(sieve),
         Ok(_) => {
             tracing::warn!(

@@ -1,0 +1,105 @@
+//! Addresses that this host cannot listen on, which is mostly so because another process has them, and when they are tried again.
+//!
+//! Pure: no I/O, no clock, no randomness. Input: what became of an attempt. Output: what to try next, and words.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use libp2p::{Multiaddr, multiaddr};
+
+use crate::ports::Protocol;
+
+/// Before the next attempt: soon at first, for the process may be on its way out, and then twice as long each time.
+const PAUSE_MIN: Duration = Duration::from_millis(250);
+const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// An address, and why it cannot be listened on.
+pub(super) type Failure = (Multiaddr, String);
+
+/// See the module.
+#[derive(Debug, Default)]
+pub(super) struct Taken {
+    failures: Vec<Failure>,
+    due: Option<Instant>,
+    pause: Duration,
+}
+
+impl Taken {
+    /// These failed, and nothing else is missing.
+    pub(super) fn tried(&mut self, failures: Vec<Failure>, now: Instant) {
+        self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
+        if failures.is_empty() {
+            self.pause = Duration::ZERO;
+        }
+        self.due = (!failures.is_empty()).then(|| now + self.pause);
+        self.failures = failures;
+    }
+
+    /// When to try again.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// What to try again now.
+    pub(super) fn is_due(&self, now: Instant) -> Vec<Multiaddr> {
+        let due = self.due.is_some_and(|due| due <= now);
+        let failures = self.failures.iter().filter(|_| due);
+        failures.map(|(address, _)| address.clone()).collect()
+    }
+
+    /// The ports that are missing, each once, with the first reason.
+    pub(super) fn ports(&self) -> BTreeMap<(Protocol, u16), String> {
+        let mut ports = BTreeMap::new();
+        for (address, reason) in &self.failures {
+            if let Some(port) = port(address) {
+                ports.entry(port).or_insert_with(|| reason.clone());
+            }
+        }
+        ports
+    }
+}
+
+fn port(address: &Multiaddr) -> Option<(Protocol, u16)> {
+    address.iter().find_map(|part| match part {
+        multiaddr::Protocol::Udp(port) => Some((Protocol::Udp, port)),
+        multiaddr::Protocol::Tcp(port) => Some((Protocol::Tcp, port)),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_tried_less_and_less_often_and_forever() {
+        let start = Instant::now();
+        let address: Multiaddr = "/ip4/0.0.0.0/udp/4701/quic-v1".parse().unwrap();
+        let other: Multiaddr = "/ip6/::/udp/4701/quic-v1".parse().unwrap();
+        let failures = || {
+            vec![
+                (address.clone(), "in use".to_owned()),
+                (other.clone(), "gone".into()),
+            ]
+        };
+        let mut taken = Taken::default();
+        let (mut now, mut pauses) = (start, Vec::new());
+        for _ in 0..8 {
+            taken.tried(failures(), now);
+            assert!(taken.is_due(now).is_empty());
+            let due = taken.due().unwrap();
+            pauses.push((due - now).as_millis());
+            now = due;
+            assert_eq!(taken.is_due(now), [address.clone(), other.clone()]);
+        }
+        assert_eq!(pauses, [250, 500, 1000, 2000, 4000, 8000, 10_000, 10_000]);
+        let ports = BTreeMap::from([((Protocol::Udp, 4701), "in use".to_owned())]);
+        assert_eq!(taken.ports(), ports);
+        taken.tried(Vec::new(), now);
+        assert_eq!((taken.due(), taken.ports().len()), (None, 0));
+        taken.tried(failures(), now);
+        assert_eq!(taken.due(), Some(now + PAUSE_MIN), "a new trouble");
+    }
+}

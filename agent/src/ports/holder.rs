@@ -1,0 +1,334 @@
+//! `beemesh-agent hold-ports`, which is `beemesh-ports.service`: keeps the reserved ports bound whenever no agent does.
+//!
+//! Shell: owns its sockets, and copies of those of the agent that runs. It reads nothing from them: the kernel drops what comes while
+//! there is no agent. What to bind is [`plan`]'s.
+
+mod plan;
+mod rebind;
+
+use std::{
+    fs, io,
+    net::SocketAddr,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::net::{UnixListener, UnixStream},
+    },
+    path::Path,
+    process::ExitCode,
+    time::{Duration, Instant},
+};
+
+use anyhow::Context;
+use nix::{
+    poll::{PollFd, PollFlags, PollTimeout, poll},
+    sys::{
+        signal::kill,
+        socket::{getsockopt, sockopt::PeerCredentials},
+    },
+    unistd::Pid,
+};
+use sd_notify::NotifyState;
+use socket2::{Domain, SockFilter, SockRef, Socket, Type};
+
+use super::{Protocol, owner, place, wire};
+use crate::config::{self, Sources};
+use plan::{Place, pause};
+
+/// How often it is looked whether an agent that has closed its connection has ended.
+const ENDING: Duration = Duration::from_millis(20);
+/// How long a line of the agent may take that has begun to come.
+const LINE_MAX: Duration = Duration::from_millis(500);
+/// A classic BPF program of one instruction, "return 0": the kernel drops every packet.
+const DROP: [SockFilter; 1] = [SockFilter::new(0x06, 0, 0, 0)];
+
+/// Holds the ports until systemd ends it.
+pub(crate) fn run(sources: Sources, socket: &Path) -> ExitCode {
+    match hold(sources, socket) {
+        Ok(never) => match never {},
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn hold(sources: Sources, socket: &Path) -> anyhow::Result<std::convert::Infallible> {
+    match fs::remove_file(socket) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("remove {}", socket.display()))?;
+        }
+        _ => {}
+    }
+    let listener =
+        UnixListener::bind(socket).with_context(|| format!("bind {}", socket.display()))?;
+    let mut holder = Holder {
+        sources,
+        held: Vec::new(),
+        agent: None,
+        ending: None,
+        due: None,
+        failures: 0,
+    };
+    holder.bind();
+    if let Err(error) = sd_notify::notify(&[NotifyState::Ready]) {
+        tracing::warn!(%error, "cannot notify systemd");
+    }
+    loop {
+        holder.wait(&listener)?;
+    }
+}
+
+/// See the module.
+struct Holder {
+    sources: Sources,
+    held: Vec<(Place, Socket)>,
+    /// The agent's connection and its process.
+    agent: Option<(UnixStream, Pid)>,
+    /// This agent has closed its connection.
+    ending: Option<Pid>,
+    /// When to try again to bind what is missing, and how often that has failed.
+    due: Option<Instant>,
+    failures: u32,
+}
+
+impl Holder {
+    /// Waits for the next event and handles it.
+    fn wait(&mut self, listener: &UnixListener) -> anyhow::Result<()> {
+        let wake = match self.ending {
+            Some(_) => Some(ENDING),
+            None => self
+                .due
+                .map(|due| due.saturating_duration_since(Instant::now())),
+        };
+        // A millisecond more: it must not wake before the time has come.
+        let wake = wake.map_or(PollTimeout::NONE, |wake| {
+            PollTimeout::try_from(wake + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
+        });
+        let [called, said] = {
+            let entry = |fd| PollFd::new(fd, PollFlags::POLLIN);
+            let mut entries = vec![entry(listener.as_fd())];
+            entries.extend(self.agent.iter().map(|(stream, _)| entry(stream.as_fd())));
+            match poll(&mut entries, wake) {
+                Ok(_) | Err(nix::errno::Errno::EINTR) => {}
+                Err(error) => return Err(error).context("wait for the agent"),
+            }
+            [0, 1].map(|at| entries.get(at).and_then(PollFd::any).unwrap_or(false))
+        };
+        if said {
+            self.hear();
+        }
+        if called {
+            self.answer(listener);
+        }
+        self.look_after();
+        if self.due.is_some_and(|due| due <= Instant::now()) {
+            self.bind();
+        }
+        Ok(())
+    }
+
+    /// A new connection is a new agent's. Only root can make one.
+    fn answer(&mut self, listener: &UnixListener) {
+        let accepted = listener.accept().and_then(|(stream, _)| {
+            stream.set_read_timeout(Some(LINE_MAX))?;
+            stream.set_write_timeout(Some(LINE_MAX))?;
+            let peer = getsockopt(&stream, PeerCredentials)?;
+            Ok((stream, Pid::from_raw(peer.pid())))
+        });
+        match accepted {
+            Ok(agent) => {
+                // It binds what is missing, by itself.
+                (self.due, self.failures) = (None, 0);
+                self.agent = Some(agent);
+            }
+            Err(error) => tracing::warn!(%error, "a connection was not accepted"),
+        }
+    }
+
+    fn hear(&mut self) {
+        let Some((stream, process)) = self.agent.take() else {
+            return;
+        };
+        let heard = wire::receive(&stream).and_then(|line| {
+            let Some((line, sockets)) = line else {
+                return Ok(false);
+            };
+            let answer = match self.carry_out(&line, sockets) {
+                Ok(words) => format!("ok {words}"),
+                Err(error) => format!("error {error}"),
+            };
+            wire::send(&stream, &answer, &[]).map(|()| true)
+        });
+        match heard {
+            Ok(true) => self.agent = Some((stream, process)),
+            Ok(false) => self.ending = Some(process),
+            Err(error) => {
+                tracing::warn!(%error, "the agent's connection failed");
+                self.ending = Some(process);
+            }
+        }
+    }
+
+    fn carry_out(&mut self, line: &str, sockets: Vec<OwnedFd>) -> io::Result<String> {
+        let words: Vec<&str> = line.split(' ').collect();
+        match words[..] {
+            ["share"] => {
+                for (place, socket) in &self.held {
+                    if place.protocol() == Protocol::Tcp {
+                        socket.set_reuse_port(true)?;
+                    }
+                }
+                Ok(String::new())
+            }
+            ["bind", address] => {
+                let (Some(socket), Ok(address)) = (sockets.into_iter().next(), address.parse())
+                else {
+                    return Err(io::Error::other("no socket, or no address"));
+                };
+                self.rebind(socket.into(), address).map(|()| String::new())
+            }
+            ["keep"] => self.keep(sockets).map(|()| String::new()),
+            ["who", protocol, port] => {
+                let protocols = [Protocol::Udp, Protocol::Tcp];
+                let protocol = protocols.into_iter().find(|one| one.name() == protocol);
+                let (Some(protocol), Ok(port)) = (protocol, port.parse()) else {
+                    return Err(io::Error::other("no such port"));
+                };
+                Ok(owner::of(protocol, port).unwrap_or_default())
+            }
+            _ => Err(io::Error::other("not known")),
+        }
+    }
+
+    /// Binds a UDP socket of the agent where one is held, and holds it instead.
+    fn rebind(&mut self, socket: Socket, address: SocketAddr) -> io::Result<()> {
+        let place = Place::new(Protocol::Udp, address, false);
+        let at = self.held.iter().position(|(held, _)| held.covers(&place));
+        let held = at.map(|at| &self.held[at].1);
+        rebind::rebind(&socket, held, address)?;
+        if let Some(at) = at {
+            self.held.swap_remove(at);
+        }
+        self.held.push((place, socket));
+        Ok(())
+    }
+
+    /// The agent's sockets instead of those that were held for it. What it does not listen on, and should, stays.
+    fn keep(&mut self, sockets: Vec<OwnedFd>) -> io::Result<()> {
+        let mut kept = Vec::new();
+        for socket in sockets.into_iter().map(Socket::from) {
+            if let Some((protocol, address)) = place(&SockRef::from(&socket)) {
+                let both = address.is_ipv6() && !socket.only_v6()?;
+                kept.push((Place::new(protocol, address, both), socket));
+            }
+        }
+        let wanted = self.wanted();
+        for (place, socket) in std::mem::take(&mut self.held) {
+            let is_kept = kept.iter().any(|(other, _)| other.covers(&place));
+            if !is_kept && wanted.iter().any(|wanted| place.covers(wanted)) {
+                silence(place.protocol(), &socket)?;
+                kept.push((place, socket));
+            }
+        }
+        self.held = kept;
+        // The agent is there, and the one before it is not.
+        self.ending = None;
+        Ok(())
+    }
+
+    /// Takes the place of an agent once it has ended. Until then its sockets are its own.
+    fn look_after(&mut self) {
+        let Some(process) = self.ending else {
+            return;
+        };
+        if kill(process, None).is_ok() {
+            return;
+        }
+        self.ending = None;
+        for (place, socket) in &self.held {
+            if let Err(error) = silence(place.protocol(), socket) {
+                tracing::warn!(%place, %error, "a socket that nobody reads may fill");
+            }
+        }
+        if self.agent.is_none() {
+            self.bind();
+        }
+    }
+
+    /// Binds what is wanted and not held.
+    fn bind(&mut self) {
+        self.due = None;
+        let mut failed = Vec::new();
+        for place in self.wanted() {
+            if self.held.iter().any(|(held, _)| held.covers(&place)) {
+                continue;
+            }
+            match bound(&place) {
+                Ok(socket) => self.held.push((place, socket)),
+                Err(error) if error.kind() == io::ErrorKind::AddrInUse => failed.push(place),
+                // There is no IPv6 on this host.
+                Err(error) => tracing::debug!(%place, %error, "not held"),
+            }
+        }
+        if failed.is_empty() {
+            self.failures = 0;
+            return;
+        }
+        if self.failures == 0 {
+            let places: Vec<_> = failed.iter().map(ToString::to_string).collect();
+            tracing::warn!("taken by somebody else: {}", places.join(", "));
+        }
+        self.due = Some(Instant::now() + pause(self.failures));
+        self.failures = self.failures.saturating_add(1);
+    }
+
+    fn wanted(&self) -> Vec<Place> {
+        // The agent says what is wrong with its configuration.
+        let config = config::load(&self.sources, "localhost");
+        config.map_or_else(
+            |error| {
+                tracing::warn!("the configuration is not read: {error:#}");
+                self.held.iter().map(|(place, _)| place.clone()).collect()
+            },
+            |config| plan::wanted(config.port, config.api_port),
+        )
+    }
+}
+
+/// Has a socket of an agent that has ended receive nothing more. It is bound as before.
+fn silence(protocol: Protocol, socket: &Socket) -> io::Result<()> {
+    socket.set_reuse_port(false)?;
+    if protocol == Protocol::Udp {
+        return socket.attach_filter(&DROP);
+    }
+    // One connection may wait from now on: a filter on a socket that listens is the network administrator's.
+    socket.listen(0)?;
+    socket.set_nonblocking(true)?;
+    // Bounded by the number that could wait before.
+    while socket.accept().is_ok() {}
+    Ok(())
+}
+
+/// A socket that keeps a port and receives nothing.
+fn bound(place: &Place) -> io::Result<Socket> {
+    let address: SocketAddr = place.address();
+    let kind = match place.protocol() {
+        Protocol::Udp => Type::DGRAM,
+        Protocol::Tcp => Type::STREAM,
+    };
+    let socket = Socket::new(Domain::for_address(address), kind, None)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.attach_filter(&DROP)?;
+    if place.protocol() == Protocol::Tcp {
+        // Connections of an agent that has ended are there for a minute.
+        socket.set_reuse_address(true)?;
+    }
+    socket.bind(&address.into())?;
+    if place.protocol() == Protocol::Tcp {
+        // Without this, whoever reuses addresses could bind it, too.
+        socket.listen(0)?;
+    }
+    Ok(socket)
+}

@@ -1,0 +1,67 @@
+//! Who has a port of this host.
+//!
+//! Shell: reads `/proc` of all processes, which the agent's sandbox hides from it.
+
+mod read;
+
+use std::{fs, path::PathBuf};
+
+use super::{Protocol, own::socket_inode};
+
+/// The process that has a port, as `conmon (process 812, of container web-main)`; `None` when none is found.
+pub(super) fn of(protocol: Protocol, port: u16) -> Option<String> {
+    let tables = match protocol {
+        Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+        Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+    };
+    let inodes: Vec<u64> = tables
+        .iter()
+        .filter_map(|table| fs::read_to_string(table).ok())
+        .flat_map(|table| read::inodes(&table, protocol, port))
+        .collect();
+    let me = std::process::id();
+    let holds = |process: &u32| *process != me && holds(*process, &inodes);
+    let process = processes().into_iter().find(holds)?;
+    Some(words(process))
+}
+
+fn holds(process: u32, inodes: &[u64]) -> bool {
+    let Ok(entries) = fs::read_dir(format!("/proc/{process}/fd")) else {
+        return false;
+    };
+    let targets = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+    targets
+        .filter_map(|target| socket_inode(&target.to_string_lossy()))
+        .any(|inode| inodes.contains(&inode))
+}
+
+fn words(process: u32) -> String {
+    let file = |name: &str| {
+        let path = PathBuf::from(format!("/proc/{process}")).join(name);
+        fs::read_to_string(path).unwrap_or_default()
+    };
+    let name = file("comm").trim().to_owned();
+    let container = read::conmon(&file("cmdline")).map(|(_, name)| name);
+    let container = container.or_else(|| named(&read::container(&file("cgroup"))?));
+    match container {
+        Some(container) => format!("{name} (process {process}, of container {container})"),
+        None => format!("{name} (process {process})"),
+    }
+}
+
+/// Podman's name of a container is in the command line of the process that watches it.
+fn named(id: &str) -> Option<String> {
+    let lines = processes().into_iter().filter_map(|process| {
+        let line = fs::read_to_string(format!("/proc/{process}/cmdline")).ok()?;
+        read::conmon(&line)
+    });
+    let mut names = lines.filter(|(container, _)| container == id);
+    names.next().map(|(_, name)| name)
+}
+
+fn processes() -> Vec<u32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten();
+    entries
+        .filter_map(|entry| entry.ok()?.file_name().to_string_lossy().parse().ok())
+        .collect()
+}
