@@ -9,7 +9,7 @@ mod away;
 mod choose;
 mod level;
 mod pace;
-mod seats;
+pub(crate) mod seats;
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -31,7 +31,7 @@ pub(crate) use choose::There;
 use level::Upgrade;
 use pace::Pace;
 use seats::{Seen, plan};
-pub(crate) use seats::{held, move_without_data, waits};
+pub(crate) use seats::{between_attempts, failed_for_good, held, move_without_data, waits};
 
 /// At most one look in this time; the first after a quiet time is at once.
 const LOOK: Duration = Duration::from_millis(20);

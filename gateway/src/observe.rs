@@ -10,14 +10,18 @@ mod peers;
 mod pods;
 mod source;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use beemesh_protocol::{
     HostId,
     ipc::Welcome,
     peer::{HostReport, Phase, Reported, WorkloadReport},
 };
-use beemesh_quadlet::podman::Podman;
+use beemesh_quadlet::{podman::Podman, supervisor::memory};
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -54,6 +58,8 @@ pub(crate) struct Settings {
     pub(crate) link: Link,
     /// The host's Podman.
     pub(crate) podman: Podman,
+    /// The folder in which supervisors keep what is for the API alone.
+    pub(crate) run: PathBuf,
     /// The replicated state.
     pub(crate) view: watch::Receiver<Arc<View>>,
     /// Who leads.
@@ -149,6 +155,7 @@ async fn observe(
             &pods.borrow_and_update(),
             &trouble.borrow_and_update(),
         );
+        let report = with_probes(report, &settings.run);
         let report = with_welcome(
             report,
             settings.host,
@@ -196,6 +203,19 @@ async fn observe(
             return;
         }
     }
+}
+
+/// Adds what probes said to the trouble that they are the reason of.
+fn with_probes(mut report: HostReport, run: &Path) -> HostReport {
+    for one in &mut report.workloads {
+        if is_in_trouble(one) && one.message.contains("probe") {
+            let said = memory::probes_said(run, &one.workload);
+            if !said.is_empty() {
+                one.message = format!("{}; {said}", one.message);
+            }
+        }
+    }
+    report
 }
 
 /// Adds what the agent says of itself.

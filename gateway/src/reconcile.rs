@@ -86,7 +86,8 @@ pub(crate) struct Plan {
 pub(crate) enum Ending {
     /// All steps were done.
     Done,
-    /// It cannot be done while another workload has what this one wants, in words for a person; nothing was changed.
+    /// It cannot be done while another workload has what this one wants, or while that does not exist, in words for a person; nothing
+    /// was changed.
     Waits(String),
     /// A step failed, in words for a person.
     Failed(String),

@@ -61,8 +61,20 @@ pub(crate) fn plan(seen: &Seen<'_>) -> Plan {
         .state
         .workloads()
         .filter(|one| seen.state.is_seated(one));
+    let mut begun = BTreeSet::new();
     for workload in seated {
+        let object = &workload.object;
+        let claims = claims(object).map(|claim| (object.namespace.as_str(), claim));
+        let claims: Vec<_> = claims.collect();
+        // Where the data of a claim will be is known only when this round's changes are made.
+        if claims.iter().any(|claim| begun.contains(claim)) {
+            continue;
+        }
+        let before = plan.changes.len();
         Look { seen, workload }.add(&mut plan);
+        if plan.changes.len() > before {
+            begun.extend(claims);
+        }
         if plan.changes.len() >= CHANGES_MAX {
             break;
         }
@@ -110,16 +122,15 @@ pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
     let taken = taken(seats);
     let mut waits = Vec::new();
     for seat in seats.iter().filter(|seat| seat.end.is_none()) {
-        let Some(host) = seat.host else { continue };
-        if workload.job.is_some() {
-            if seat.index == 0 && seat.failures > 0 {
-                waits.push(format!(
-                    "{} failed; the next attempt follows after a pause",
-                    attempts(seat.failures)
-                ));
+        match seat.host {
+            // Of one that has a host, that host tells.
+            None if workload.job.is_some() => waits.extend(between_attempts(seat, "")),
+            Some(host)
+                if workload.job.is_none() && place::runs(state, workload, host).is_none() =>
+            {
+                waits.extend(there.held(workload, host));
             }
-        } else if place::runs(state, workload, host).is_none() {
-            waits.extend(there.held(workload, host));
+            _ => {}
         }
     }
     let with = seats
@@ -133,6 +144,40 @@ pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
     }
     waits.dedup();
     waits
+}
+
+/// What a Job waits for between two attempts, in words; `why` is how the last one failed.
+pub(crate) fn between_attempts(seat: &Assignment, why: &str) -> Option<String> {
+    if seat.end.is_some() || seat.index != 0 || seat.failures == 0 {
+        return None;
+    }
+    let due = seat.failed_at_ms.saturating_add(pause_ms(seat.failures));
+    let failed = failed(seat.failures, why);
+    Some(format!(
+        "{failed}; the next one begins after {}",
+        time_of_day(due)
+    ))
+}
+
+/// How a Job's pod failed for good, in words; `None` when it has not.
+pub(crate) fn failed_for_good(seat: &Assignment) -> Option<String> {
+    let end = seat.end.as_ref().filter(|end| !end.succeeded)?;
+    Some(match seat.failures {
+        0 | 1 => end.reason.clone(),
+        many => failed(many, &end.reason),
+    })
+}
+
+/// `1 attempt failed: …`, `3 attempts failed, the last: …`.
+fn failed(count: u32, why: &str) -> String {
+    let (attempts, last) = match count {
+        1 => ("1 attempt".to_owned(), ""),
+        _ => (format!("{count} attempts"), ", the last"),
+    };
+    match why {
+        "" => format!("{attempts} failed"),
+        why => format!("{attempts} failed{last}: {why}"),
+    }
 }
 
 /// One workload.
@@ -329,11 +374,11 @@ fn pause_ms(failures: u32) -> u64 {
     RETRY_MIN_MS.saturating_mul(doublings).min(RETRY_MAX_MS)
 }
 
-fn attempts(count: u32) -> String {
-    match count {
-        1 => "an attempt".to_owned(),
-        _ => format!("{count} attempts"),
-    }
+/// `10:00:20 UTC`, of milliseconds since 1970.
+fn time_of_day(ms: u64) -> String {
+    let seconds = ms.div_ceil(1000);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{hour:02}:{minute:02}:{second:02} UTC")
 }
 
 /// The beginning of a text that may be long.

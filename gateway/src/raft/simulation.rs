@@ -5,9 +5,12 @@
 //! Held is Raft's safety ("In Search of an Understandable Consensus Algorithm", figure 3, without its first line: openraft's
 //! leaders are ordered by term and host, and two may follow each other in one term): the same entries at the same indexes,
 //! hence the same states, and what was committed stays. So is that each manifest is a linearizable register, that what was
-//! refused never happened, and that all hosts agree soon after the last fault is mended.
+//! refused never happened, that all hosts agree soon after the last fault is mended, and that workloads have the hosts then that
+//! they ask for.
 
 pub(super) mod chance;
+mod jobs;
+mod leader;
 pub(super) mod manifests;
 mod net;
 mod rig;

@@ -111,9 +111,16 @@ pub(super) fn end(case: &Case<'_>, memory: &Memory) -> Option<End> {
     };
     let unit = case.unit?;
     let status = health::parse(&unit.status);
-    let is_down = !attempt.over && news_by(case, memory).is_none();
+    let is_news = news_by(case, memory).is_none();
+    // What an earlier attempt left may be all that is known of the unit yet.
+    if memory.end.is_some() && !is_news {
+        return None;
+    }
+    let is_down = !attempt.over && is_news;
     match (doing(Some(unit)), status) {
-        (Doing::Completed, Some(Status::Completed { restarts, .. })) => {
+        (Doing::Completed, Some(Status::Completed { revision, restarts }))
+            if revision == present.revision =>
+        {
             Some(end(true, restarts, String::new()))
         }
         (Doing::Ended, Some(Status::Ended { reason })) => {
@@ -125,7 +132,7 @@ pub(super) fn end(case: &Case<'_>, memory: &Memory) -> Option<End> {
             let reason = "stopped by the administrator of this host";
             Some(end(false, 0, reason.to_owned()))
         }
-        (Doing::Stopped | Doing::Fresh, _) if is_down => {
+        (Doing::Stopped | Doing::Fresh | Doing::Completed, _) if is_down => {
             let failures = memory.failures.as_ref();
             let failed = failures.filter(|failures| failures.index == present.index);
             let reason = match failed.map(|failures| failures.message.as_str()) {

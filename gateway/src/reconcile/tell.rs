@@ -194,7 +194,12 @@ fn lay_work_over(report: &mut WorkloadReport, case: &Case<'_>, memory: &Memory) 
 
 /// Nothing is being done now, because it failed. A revision that could not come is answered for by its index, so that
 /// whoever waits for it learns that the wait is over.
-fn explain(report: &mut WorkloadReport, wanted: Revision, failures: &Failures, image: Option<Image>) {
+fn explain(
+    report: &mut WorkloadReport,
+    wanted: Revision,
+    failures: &Failures,
+    image: Option<Image>,
+) {
     let message = &reason(failures, image);
     if failures.waits {
         // Nothing is over: it comes once it can.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use beemesh_protocol::state::{Access, ManifestRecord, Snapshot, WorkloadRecord};
 
-use super::{ASSIGNED, Key, Manifest, Map, Owned, State, Workload, access, assign, room, workload_of};
+use super::{ASSIGNED, Key, Manifest, Map, Owned, State, Workload, assign, room, workload_of};
 
 impl State {
     /// The state in the form that is stored and sent.

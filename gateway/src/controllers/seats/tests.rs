@@ -381,6 +381,22 @@ fn data_stays_and_the_pod_waits_for_the_host_that_has_it() {
 }
 
 #[test]
+fn workloads_that_share_a_claim_share_the_host_of_its_data() {
+    for n in 0..9 {
+        let mut world = World::of(9);
+        let second = Object {
+            name: format!("user-{n}"),
+            ..web(1)
+        };
+        let mut objects = with_claim(web(1));
+        objects.push(with_claim(second).remove(0));
+        world.put(objects);
+        assert_eq!(world.settle().len(), 2);
+        assert_eq!(world.at("web"), world.at(&format!("user-{n}")), "{n}");
+    }
+}
+
+#[test]
 fn a_lost_home_binds_nobody() {
     let mut world = World::of(2);
     world.put(with_claim(web(1)));
@@ -408,13 +424,24 @@ fn a_job_is_attempted_again_after_pauses_until_its_limit() {
         if again {
             let due = world.now_ms + pause;
             assert_eq!(world.plan().due, Some(due));
-            assert!(!world.waits("job").is_empty());
+            assert_eq!(world.waits("job"), "", "its host tells");
+            let words = match pause {
+                10_000 => "1 attempt failed: why; the next one begins after 00:16:50 UTC",
+                _ => "2 attempts failed, the last: why; the next one begins after 00:17:10 UTC",
+            };
+            let seat = &world.state.seats("job")[0];
+            assert_eq!(between_attempts(seat, "why").as_deref(), Some(words));
+            assert_eq!(failed_for_good(seat), None);
             world.now_ms = due - 1;
             assert!(world.settle().is_empty());
             world.now_ms = due;
             assert_eq!(world.settle(), [format!("job.0 to {home}")]);
         }
     }
+    let words = "3 attempts failed, the last: exit code 3";
+    let seat = &world.state.seats("job")[0];
+    assert_eq!(failed_for_good(seat).as_deref(), Some(words));
+    assert_eq!(between_attempts(seat, ""), None);
     world.now_ms += 10_000_000;
     world.lost.insert(h(home));
     assert!(world.settle().is_empty(), "never again");
@@ -451,6 +478,8 @@ fn a_job_ends_once_and_a_host_that_is_lost_with_it_is_a_failed_attempt() {
             world.at("job").is_empty(),
             "it is to stop what it may still run"
         );
+        let words = "1 attempt failed; the next one begins after 00:16:50 UTC";
+        assert_eq!(world.waits("job"), if again { words } else { "" });
         world.now_ms += 10_000;
         assert_eq!(world.settle().len(), usize::from(again));
         assert!(!world.at("job").contains(&home));

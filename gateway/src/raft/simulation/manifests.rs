@@ -56,7 +56,11 @@ pub(super) fn at(at_ms: u64, change: Change) -> Command {
     Command::unasked(at_ms, change)
 }
 
-/// Gives a manifest of one pod this content; 0 deletes it. Its content also says on how many hosts it runs.
+/// The manifest that is a Job.
+pub(super) const JOB: usize = 2;
+
+/// Gives a manifest of one pod, or of one Job, this content; 0 deletes it. Its content also says on how many hosts a pod runs, and how
+/// often a Job may fail.
 pub(super) fn change(manifest: usize, content: u64) -> Change {
     let name = format!("pod{manifest}");
     if content == 0 {
@@ -64,20 +68,28 @@ pub(super) fn change(manifest: usize, content: u64) -> Change {
     }
     let env = json!([{"name": "N", "value": content.to_string()}]);
     let container = json!({"env": env, "image": "localhost/pod:1", "name": "main"});
-    let body = json!({
-        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": {"containers": [container]},
-    });
+    let spec = json!({"containers": [container], "restartPolicy": "Never"});
+    let (kind, body) = if manifest == JOB {
+        let spec = json!({"backoffLimit": content % 3, "template": {"spec": spec}});
+        let body = json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name}, "spec": spec});
+        (Kind::Job, body)
+    } else {
+        let body =
+            json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec});
+        (Kind::Pod, body)
+    };
+    let replicas = u32::try_from(content % 4).ok().filter(|count| *count > 0);
     let body = body.to_string().into_bytes();
     Change::Apply {
         manifest: name.clone(),
         objects: vec![Object {
-            kind: Kind::Pod,
+            kind,
             namespace: "default".into(),
             name,
             hash: Sha256::digest(&body).into(),
             body,
             references: Vec::new(),
-            replicas: u32::try_from(content % 4).ok().filter(|count| *count > 0),
+            replicas: replicas.filter(|_| kind == Kind::Pod),
             selector: BTreeMap::new(),
         }],
         policy: None,
@@ -91,7 +103,8 @@ pub(super) fn content(view: &View, manifest: usize) -> u64 {
     let found = manifests.find(|manifest| manifest.name == wanted);
     found.map_or(0, |manifest| {
         let body: Value = serde_json::from_slice(&manifest.objects[0].body).expect("JSON");
-        let value = body.pointer("/spec/containers/0/env/0/value");
+        let of_job = body.pointer("/spec/template/spec/containers/0/env/0/value");
+        let value = body.pointer("/spec/containers/0/env/0/value").or(of_job);
         let content = value.and_then(Value::as_str).expect("a content");
         content.parse().expect("a number")
     })

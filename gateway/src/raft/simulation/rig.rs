@@ -25,7 +25,10 @@ use tokio::{
     time::{Instant, sleep, sleep_until},
 };
 
-use super::world::{World, name};
+use super::{
+    jobs::{Jobs, is_job},
+    world::{World, name},
+};
 use crate::{
     execute::caught_up,
     place,
@@ -47,6 +50,7 @@ pub(super) struct Rig {
     stopped: Mutex<BTreeSet<String>>,
     /// The last index of the states that were acted on.
     acted: AtomicU64,
+    jobs: Jobs,
 }
 
 impl Rig {
@@ -55,16 +59,33 @@ impl Rig {
             units: watch::channel(Units::new()).0,
             stopped: Mutex::default(),
             acted: AtomicU64::new(0),
+            jobs: Jobs::default(),
         }
+    }
+
+    pub(super) fn jobs(&self) -> &Jobs {
+        &self.jobs
+    }
+
+    /// Something happens to a unit that is there.
+    pub(super) fn change(&self, workload: &str, change: impl FnOnce(&mut UnitState)) {
+        self.units
+            .send_modify(|units| units.get_mut(workload).map_or((), change));
     }
 
     /// The host has power again: what was persisted is there, and is about to start.
     pub(super) fn power(&self) {
         self.stopped.lock().unwrap().clear();
+        self.jobs.power();
         self.units.send_modify(|units| {
             units.retain(|_, unit| !unit.kube.is_empty());
             for unit in units.values_mut() {
-                (unit.active, unit.started) = ("activating".into(), false);
+                let active = if is_job(unit) {
+                    "inactive"
+                } else {
+                    "activating"
+                };
+                (unit.active, unit.started) = (active.into(), false);
                 unit.status = String::new();
             }
         });
@@ -85,8 +106,15 @@ impl Rig {
     /// Whether the host has what the cluster wants of it, and nothing else.
     pub(super) fn is_as_wanted(&self, host: HostId, view: &View) -> Result<(), String> {
         let state = &view.state;
-        let here =
-            |workload: &&crate::state::Workload| place::runs(state, workload, host).is_some();
+        let jobs: BTreeSet<&str> = state
+            .workloads()
+            .filter(|workload| workload.job.is_some())
+            .map(|workload| workload.name.as_str())
+            .collect();
+        // Of a Job that is over nothing need be there.
+        let here = |workload: &&crate::state::Workload| {
+            workload.job.is_none() && place::runs(state, workload, host).is_some()
+        };
         let wanted: BTreeMap<String, u64> = state
             .workloads()
             .filter(here)
@@ -99,6 +127,7 @@ impl Rig {
         };
         let has: BTreeMap<String, u64> = units
             .iter()
+            .filter(|(workload, _)| !jobs.contains(workload.as_str()))
             .map(|(workload, unit)| (workload.clone(), runs(unit)))
             .collect();
         if has == wanted {
@@ -116,14 +145,22 @@ impl Rig {
         }
     }
 
-    /// What a step does to the host, for the revision that a state has of a workload.
-    fn carry_out(&self, step: Step, workload: &str, view: &View) {
+    /// What a step does to the host, for the index of a revision, or of a Job's attempt, that a state has of a workload. Returns the
+    /// attempt that begins; the error is that it has begun before.
+    fn carry_out(
+        &self,
+        step: Step,
+        workload: &str,
+        index: u64,
+        view: &View,
+    ) -> Result<Option<u64>, ()> {
+        let mut begun = Ok(None);
         let rendered = || {
             let wanted = view.state.workload(workload)?;
             let revision = Revision {
                 cluster: view.state.cluster()?,
                 revision: wanted.revision,
-                index: wanted.index,
+                index,
                 object: &wanted.object,
                 uses: &[],
             };
@@ -143,8 +180,19 @@ impl Rig {
                 });
             match step {
                 Step::Put => unit.kube = rendered().expect("a wanted workload"),
+                Step::Replace | Step::Start if is_job(unit) => {
+                    let index = read_quadlet(&unit.kube).map_or(0, |quadlet| quadlet.index);
+                    begun = self
+                        .jobs
+                        .start(workload, index)
+                        .map(|new| new.then_some(index));
+                    if let Ok(Some(_)) = begun {
+                        start(unit);
+                    }
+                }
                 Step::Replace | Step::Start if !unit.kube.is_empty() => start(unit),
                 Step::Stop => {
+                    self.jobs.stop(workload);
                     (unit.active, unit.result) = ("inactive".into(), "success".into());
                     unit.status = String::new();
                 }
@@ -163,6 +211,7 @@ impl Rig {
                 }
             }
         });
+        begun
     }
 }
 
@@ -178,7 +227,11 @@ fn start(unit: &mut UnitState) {
         restarts: 0,
     };
     let revision = quadlet.revision;
-    unit.status = format(&Status::Running { health, revision });
+    unit.status = format(&Status::Running {
+        health,
+        revision,
+        trouble: String::new(),
+    });
 }
 
 /// Does what the reconciler decides, as long as this life of the host's gateway goes on.
@@ -194,7 +247,7 @@ pub(super) async fn execute(
     caught_up(&mut view, &mut metrics).await;
     let mut units = rig.units.subscribe();
     let stopped = rig.stopped.lock().unwrap().clone();
-    let mut reconciler = Reconciler::after(stopped, BTreeMap::new());
+    let mut reconciler = Reconciler::after(stopped, rig.jobs.ends());
     let (tell, mut reached) = mpsc::channel(64);
     let mut works: JoinSet<(String, Ending)> = JoinSet::new();
     let mut cancels: BTreeMap<String, Arc<AtomicBool>> = BTreeMap::new();
@@ -212,6 +265,15 @@ pub(super) async fn execute(
         for workload in plan.unmark {
             rig.stopped.lock().unwrap().remove(&workload);
         }
+        for workload in plan.forget {
+            rig.jobs.forget(&workload);
+        }
+        let again = !plan.record.is_empty();
+        for (workload, end) in plan.record {
+            reconciler.recorded(&workload, end.index);
+            rig.jobs.keep(&workload, end);
+        }
+        rig.jobs.say(plan.reports);
         for workload in plan.cancel {
             cancels[&workload].store(true, Ordering::Relaxed);
         }
@@ -235,6 +297,9 @@ pub(super) async fn execute(
                 chance: Chance::new(chance.draw(), 0),
             };
             works.spawn(flight.run());
+        }
+        if again {
+            continue;
         }
         let open = tokio::select! {
             changed = view.changed() => changed.is_ok(),
@@ -291,7 +356,22 @@ impl Flight {
                 return Ending::Failed("before it had its effect".into());
             }
             let rig = self.world.rig(self.host);
-            rig.carry_out(*step, &self.workload, &self.view);
+            let (workload, index) = (&self.workload, self.work.index());
+            match rig.carry_out(*step, workload, index, &self.view) {
+                Ok(None) => {}
+                Ok(Some(index)) => {
+                    let made = self
+                        .view
+                        .state
+                        .workload(workload)
+                        .map_or(0, |one| one.index);
+                    self.world.begun(self.host, workload, index, made);
+                }
+                Err(()) => {
+                    let what = format!("{workload}: attempt {index} begins again");
+                    self.world.violated(format!("{}: {what}", name(self.host)));
+                }
+            }
             if fails {
                 return Ending::Failed("after it had its effect".into());
             }

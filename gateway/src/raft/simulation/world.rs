@@ -28,6 +28,7 @@ use super::{
         disk::faulty::{Fault, Faulty},
         tests::host,
     },
+    leader::{lead, misplaced},
     manifests::{at, change, content},
     net::{Net, Socket},
     rig::{Rig, execute},
@@ -35,6 +36,7 @@ use super::{
 use crate::{
     duties::keep_membership,
     raft::{Node, members::VOTERS_MAX},
+    state::ASSIGNED,
 };
 
 /// Manifests that the clients write.
@@ -73,6 +75,10 @@ pub(super) struct World {
     last: Mutex<Option<String>>,
     over: AtomicBool,
     begun: Instant,
+    /// When the cluster gets the rules by which pods have seats, if it does.
+    seats: Option<Instant>,
+    /// On which hosts a Job that an entry made has completed.
+    pub(super) completed: Mutex<BTreeMap<(String, u64), Vec<HostId>>>,
 }
 
 impl World {
@@ -81,6 +87,8 @@ impl World {
         let mut chance = Chance::new(seed, 1);
         let founders = if chance.below(3) == 0 { 5 } else { 3 };
         let newcomers = *chance.pick(&[0, 1, 2]).expect("a number");
+        let seats = *chance.pick(&[None, Some(0), Some(8)]).expect("a time");
+        let seats = seats.map(|after| Instant::now() + Duration::from_secs(after));
         let machines = (1..=founders + newcomers).map(|number| (host(number), Machine::new()));
         let world = Arc::new(Self {
             net: Net::new(Chance::new(seed, 2)),
@@ -94,6 +102,8 @@ impl World {
             last: Mutex::default(),
             over: AtomicBool::new(false),
             begun: Instant::now(),
+            seats,
+            completed: Mutex::default(),
         });
         world.form().await;
         let mut clients = JoinSet::new();
@@ -129,16 +139,36 @@ impl World {
         self.net.lives(host, life)
     }
 
+    /// The hosts whose gateways run.
+    pub(super) fn up(&self) -> BTreeSet<HostId> {
+        self.net.up().iter().map(|(host, ..)| *host).collect()
+    }
+
+    /// Milliseconds of the one clock.
+    pub(super) fn clock_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Whether there are seats before clients write.
+    pub(super) fn begins_with_seats(&self) -> bool {
+        self.seats.is_some_and(|at| at <= self.begun)
+    }
+
+    /// Whether the cluster is to have seats by now.
+    pub(super) fn has_seats(&self) -> bool {
+        self.seats.is_some_and(|at| at <= Instant::now())
+    }
+
     /// Whether the time of faults is over.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
 
-    fn say(&self, what: &str) {
+    pub(super) fn say(&self, what: &str) {
         eprintln!("at {:.6}: {what}", self.begun.elapsed().as_secs_f64());
     }
 
-    fn chance<T>(&self, draw: impl FnOnce(&mut Chance) -> T) -> T {
+    pub(super) fn chance<T>(&self, draw: impl FnOnce(&mut Chance) -> T) -> T {
         draw(&mut self.chance.lock().unwrap())
     }
 
@@ -182,6 +212,7 @@ impl World {
         self.say(&format!("{} begins", name(host)));
         tokio::spawn(Arc::clone(self).watch(host, node.clone(), life));
         tokio::spawn(keep_membership(node.clone()));
+        tokio::spawn(lead(Arc::clone(self), node.clone(), host, life));
         let chance = Chance::new(self.chance(Chance::draw), life);
         tokio::spawn(execute(Arc::clone(self), host, node.clone(), life, chance));
         tokio::spawn(Arc::clone(self).restart(host, node, life));
@@ -522,7 +553,10 @@ impl World {
             let up = self.net.up();
             let wrong = up.iter().find_map(|(host, node, _)| {
                 let view = Arc::clone(&node.state().borrow());
-                self.rig(*host).is_as_wanted(*host, &view).err()
+                let has_level = (view.state.level() >= ASSIGNED) == self.seats.is_some();
+                let level = (!has_level).then(|| "another level".to_owned());
+                let wanted = self.rig(*host).is_as_wanted(*host, &view);
+                level.or(misplaced(&view.state)).or(wanted.err())
             });
             let voters = self.machines.len().min(VOTERS_MAX);
             let voting = |node: &Node| node.metrics().borrow().voters.len() == voters;

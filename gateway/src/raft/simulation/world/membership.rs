@@ -17,7 +17,7 @@ use super::{
     super::manifests::{admit, at, member, token},
     AGREE_MAX, World, name,
 };
-use crate::raft::Node;
+use crate::{raft::Node, state::ASSIGNED};
 
 impl World {
     /// The first hosts in one cluster.
@@ -35,6 +35,9 @@ impl World {
         // One use for each host that joins: nobody's counts twice.
         let mut joins = vec![token(self.machines.len() - 1)];
         joins.extend(hosts[1..].iter().map(|host| admit(*host)));
+        if self.begins_with_seats() {
+            joins.push(at(0, Change::RaiseLevel { level: ASSIGNED }));
+        }
         let joined = up[0].1.propose(joins, soon).await.expect("members");
         let refused = |one: &&Committed| matches!(one.outcome, Outcome::Refused(_));
         assert_eq!(joined.iter().find(refused), None);

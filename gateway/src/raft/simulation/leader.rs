@@ -1,0 +1,102 @@
+//! The leader gives pods to hosts, as in [`crate::controllers`], over whatever happens to it.
+//!
+//! Some clusters have no seats, some have them from the beginning, and some get them while clients write and hosts fail.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use beemesh_protocol::{HostId, peer::HostReport, state::Change};
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::{manifests::at, world::World};
+use crate::{
+    controllers::seats::{Seen, plan},
+    raft::{Node, Role},
+    state::{ASSIGNED, State},
+};
+
+/// At most one look in this time.
+const LOOK: Duration = Duration::from_millis(20);
+/// The leader looks at least so often: what hosts say wakes nobody here.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Proposes what the leader has to, as long as this life of the host's gateway goes on.
+pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64) {
+    let (mut view, mut metrics) = (node.state(), node.metrics());
+    while world.lives(host, life) {
+        let now = metrics.borrow_and_update().clone();
+        let seen = Arc::clone(&view.borrow_and_update());
+        let leads = now.role == Role::Leader && now.quorum && seen.applied >= now.committed;
+        let mut due = None;
+        if leads && seen.state.cluster().is_some() {
+            let mut reachable = world.up();
+            reachable.retain(|host| now.acknowledging.contains(host));
+            let now_ms = world.clock_ms();
+            let changes = changes(&world, &seen.state, &reachable, now_ms);
+            if changes.is_empty() {
+                due = Some(Instant::now() + AGAIN);
+            } else {
+                let commands = changes.into_iter().map(|change| at(now_ms, change));
+                let deadline = Instant::now() + Duration::from_secs(2);
+                // What failed is planned again.
+                let _ = node.propose(commands.collect(), deadline).await;
+            }
+        }
+        sleep(LOOK).await;
+        let changed = tokio::select! {
+            changed = view.changed() => changed.is_ok(),
+            changed = metrics.changed() => changed.is_ok(),
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => true,
+        };
+        if !changed {
+            return;
+        }
+    }
+}
+
+fn changes(world: &World, state: &State, reachable: &BTreeSet<HostId>, now_ms: u64) -> Vec<Change> {
+    if state.level() < ASSIGNED {
+        let raise = Change::RaiseLevel { level: ASSIGNED };
+        return world.has_seats().then_some(raise).into_iter().collect();
+    }
+    let report = |host: &HostId| {
+        let workloads = world.rig(*host).jobs().reports();
+        let report = HostReport {
+            workloads,
+            ..HostReport::default()
+        };
+        (*host, Arc::new(report))
+    };
+    let reports: BTreeMap<HostId, Arc<HostReport>> = reachable.iter().map(report).collect();
+    let seen = Seen {
+        state,
+        reports: &reports,
+        reachable,
+        lost: &BTreeSet::new(),
+        now_ms,
+    };
+    plan(&seen).changes
+}
+
+/// What is wrong with who has which pod: each workload has as many as it asks for, as far as there are hosts, one on each, and each
+/// Job is over.
+pub(super) fn misplaced(state: &State) -> Option<String> {
+    let counted = state.workloads().filter(|one| state.is_seated(one));
+    counted.into_iter().find_map(|workload| {
+        let seats = state.seats(&workload.name);
+        let hosts: BTreeSet<HostId> = seats.iter().filter_map(|seat| seat.host).collect();
+        if workload.job.is_some() {
+            let over = !seats.is_empty() && seats.iter().all(|seat| seat.end.is_some());
+            return (!over).then(|| format!("{}: not over: {seats:?}", workload.name));
+        }
+        let replicas = workload.object.replicas.unwrap_or(0);
+        let asked = usize::try_from(replicas).unwrap_or(usize::MAX);
+        let expected = asked.min(state.hosts().len());
+        let fits = seats.len() == expected && hosts.len() == expected;
+        let known = hosts.iter().all(|host| state.hosts().contains_key(host));
+        (!fits || !known).then(|| format!("{}: {expected} of {seats:?}", workload.name))
+    })
+}
