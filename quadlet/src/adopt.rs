@@ -71,6 +71,8 @@ async fn attach_call(
         Err(zbus::Error::MethodError(name, words, _)) => {
             Ok(Err(words.unwrap_or_else(|| name.to_string())))
         }
+        // D-Bus' own errors: one says that there is no such process.
+        Err(zbus::Error::FDO(error)) => Ok(Err(error.to_string())),
         Err(error) => Err(error),
     }
 }

@@ -1,4 +1,4 @@
-//! Copies into a unit's journal what its containers logged before they were adopted.
+//! Copies into a unit's journal what its containers logged before they were adopted, and into a container's output that lines are lost.
 //!
 //! The monitor of a container that was started over Podman's API logs from a scope of its own until it is moved into
 //! the unit's control group, and journald may believe the old place for a second more. Those are the first lines, which
@@ -49,7 +49,14 @@ pub(crate) enum Source {
     Container(String),
     /// An init container, by its name: Podman removes it when it has done its work, and nobody adopts it.
     Init(String),
+    /// What journald says of lines of the unit that it has dropped. Whoever reads the output of this container, by its id, reads it.
+    Lost { unit: String, container: String },
 }
+
+/// The key of what journald has dropped; no container has this id or name.
+const LOST: &str = "lost lines";
+/// By which journald says that it has dropped lines (`SD_MESSAGE_JOURNAL_DROPPED`).
+const DROPPED: &str = "a596d6fe7bfa4994828e72309e95d61e";
 
 impl Source {
     /// What its copies are found by.
@@ -57,6 +64,7 @@ impl Source {
         match self {
             Self::Container(id) => id,
             Self::Init(name) => name,
+            Self::Lost { .. } => LOST,
         }
     }
 
@@ -69,6 +77,12 @@ impl Source {
             ],
             Self::Init(name) => vec![
                 format!("CONTAINER_NAME={name}"),
+                format!("--since=-{INIT_AGE_MAX}"),
+            ],
+            Self::Lost { unit, .. } => vec![
+                format!("MESSAGE_ID={DROPPED}"),
+                "_TRANSPORT=driver".to_owned(),
+                format!("OBJECT_SYSTEMD_UNIT={unit}"),
                 format!("--since=-{INIT_AGE_MAX}"),
             ],
         }
@@ -155,7 +169,7 @@ async fn copy_all(unit: &str, sources: &[Source], copied: &Mutex<Copied>) -> io:
             latest.insert(mark(&entry.cursor));
             if is_missing(unit, &entry, known) {
                 // It waits for journald without keeping this thread.
-                journal.send(&written(key, &entry)).await?;
+                journal.send(&written(source, &entry)).await?;
                 known.insert(mark(&entry.cursor));
             }
         }
@@ -252,7 +266,11 @@ fn failed(status: ExitStatus) -> io::Error {
 }
 
 /// Pure: the copy of an entry in journald's own format: a field with any bytes has its length before them.
-fn written(key: &str, entry: &Entry) -> Vec<u8> {
+fn written(source: &Source, entry: &Entry) -> Vec<u8> {
+    let of = match source {
+        Source::Lost { container, .. } => container.as_bytes(),
+        Source::Container(_) | Source::Init(_) => b"",
+    };
     let priority: &[u8] = match entry.priority.as_slice() {
         b"" => b"6",
         priority => priority,
@@ -262,9 +280,13 @@ fn written(key: &str, entry: &Entry) -> Vec<u8> {
         ("MESSAGE", entry.message.as_slice()),
         ("PRIORITY", priority),
         ("SYSLOG_IDENTIFIER", &entry.identifier),
-        ("BEEMESH_CONTAINER", key.as_bytes()),
+        ("CONTAINER_ID_FULL", of),
+        ("BEEMESH_CONTAINER", source.key().as_bytes()),
         ("BEEMESH_COPY_OF", &entry.cursor),
     ] {
+        if value.is_empty() && field != "MESSAGE" {
+            continue;
+        }
         bytes.extend(field.as_bytes());
         bytes.push(b'\n');
         bytes.extend((value.len() as u64).to_le_bytes());
@@ -308,7 +330,7 @@ mod tests {
             message: b"a\nb".to_vec(),
             ..Entry::default()
         };
-        let bytes = written("i", &entry);
+        let bytes = written(&Source::Container("i".into()), &entry);
         assert!(
             bytes
                 .starts_with(b"MESSAGE\n\x03\0\0\0\0\0\0\0a\nb\nPRIORITY\n\x01\0\0\0\0\0\0\x006\n"),

@@ -20,7 +20,5 @@ pub mod render;
 #[cfg(feature = "host")]
 pub mod repair;
 #[cfg(feature = "host")]
-pub mod stopping;
-#[cfg(feature = "host")]
 pub mod supervisor;
 mod workload;

@@ -98,12 +98,12 @@ pub struct Details {
     pub conmon: Option<u32>,
     /// What Podman does when it ends.
     pub restart: Restart,
+    /// What Podman does when its probe has failed too often, like `restart`.
+    pub on_unhealthy: String,
     /// Whether its output is a terminal's.
     pub terminal: bool,
     /// The id of its image.
     pub image: String,
-    /// By which signal Podman stops it, like `SIGTERM`.
-    pub stop_signal: String,
     /// The probe that Podman runs in it now.
     pub schedule: Option<Schedule>,
 }
@@ -384,8 +384,9 @@ impl Podman {
     /// Takes down what `yaml` describes: its pod, service container and secrets, not its volumes. What is not there is
     /// down already.
     pub async fn down(&self, yaml: &[u8]) -> Result<(), PodmanError> {
+        let signals = render::stop_signals(yaml);
         for pod in render::pod_names(yaml) {
-            self.end(&pod).await?;
+            self.end(&pod, &signals).await?;
         }
         let call = Call::delete("take the pod down", "/libpod/play/kube".to_owned());
         let report: wire::PlayReport = self
@@ -412,7 +413,7 @@ impl Podman {
 
     /// Removes a pod with its containers, running or not, whatever YAML made it. No such pod is a success.
     pub async fn remove_pod(&self, name: &str) -> Result<(), PodmanError> {
-        self.end(name).await?;
+        self.end(name, &BTreeMap::new()).await?;
         let path = format!("/libpod/pods/{}?force=true", wire::escape(name));
         let call = Call::delete(format!("remove pod {name}"), path).within(DOWN_TIME_MAX);
         absent_is_gone(self.wire.empty(call).await)

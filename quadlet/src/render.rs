@@ -336,8 +336,6 @@ struct Spec {
     init: Vec<Named>,
     #[serde(default, rename = "restartPolicy")]
     restart: String,
-    #[serde(default, rename = "terminationGracePeriodSeconds")]
-    grace: Option<i64>,
 }
 
 #[derive(Deserialize)]
@@ -421,23 +419,22 @@ pub fn member_names(yaml: &[u8]) -> Vec<String> {
     names(yaml, |spec| spec.containers.into_iter())
 }
 
-/// The containers that end by a signal of their own choice, with it, and the seconds that they have for that.
+/// The containers that end by a signal of their own choice, with it.
 #[must_use]
-pub fn stop_signals(yaml: &[u8]) -> (Vec<(String, String)>, u64) {
-    let Some((pod, spec)) = pods(yaml).find(|(_, spec)| !spec.containers.is_empty()) else {
-        return (Vec::new(), 0);
-    };
-    let grace = spec.grace.unwrap_or(GRACE_SECONDS).max(0).unsigned_abs();
-    let signals = spec.containers.into_iter().filter_map(|container| {
-        let signal = container.lifecycle?.stop_signal?;
-        Some((format!("{}-{}", pod.name, container.name), signal))
+pub fn stop_signals(yaml: &[u8]) -> BTreeMap<String, String> {
+    let signals = pods(yaml).flat_map(|(pod, spec)| {
+        spec.containers.into_iter().filter_map(move |container| {
+            let signal = container.lifecycle?.stop_signal?;
+            Some((format!("{}-{}", pod.name, container.name), signal))
+        })
     });
-    (signals.collect(), grace)
+    signals.collect()
 }
 
 /// The names of the pods of a YAML that [`render`] wrote.
+#[cfg(feature = "host")]
 pub(crate) fn pod_names(yaml: &[u8]) -> Vec<String> {
-    pods(yaml).map(|(pod, _)| pod).collect()
+    pods(yaml).map(|(pod, _)| pod.name).collect()
 }
 
 fn names<I: Iterator<Item = Named>>(yaml: &[u8], of: impl Fn(Spec) -> I) -> Vec<String> {

@@ -15,13 +15,16 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::health::{Restart, Role, Run, Status, Verdict, judge};
+use crate::health::{Role, Run, Status, Verdict, judge};
 
 mod acts;
+mod burst;
 pub mod failure;
 mod hung;
 mod ledger;
-mod memory;
+pub mod memory;
+mod messages;
+pub mod release;
 mod restart;
 mod seen;
 pub mod shell;
@@ -30,6 +33,7 @@ mod sight;
 use failure::Failure;
 use hung::Probes;
 pub use ledger::Ledger;
+pub use messages::{Effect, Event};
 pub use seen::{Persisted, SeenPod, Sight};
 
 /// Exit code of a workload that no restart will help: its unit's `RestartPreventExitStatus=`.
@@ -56,135 +60,6 @@ const LOOK_DELAY: Duration = Duration::from_millis(30);
 const WAIT_STEP: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-
-/// What the shell reports.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The answer to [`Effect::Look`].
-    Looked(Sight),
-    /// [`Effect::Look`] failed: Podman cannot be asked about the pod.
-    Blind {
-        /// What the Quadlet says all the same.
-        persisted: Option<Persisted>,
-        /// Why not.
-        failure: Failure,
-    },
-    /// Podman's event stream says that something happened.
-    Hint,
-    /// Podman's event stream says that a container ended.
-    Died {
-        /// Its name.
-        container: String,
-        /// Its exit code.
-        code: i32,
-    },
-    /// Podman says that a probe has run.
-    Probed {
-        /// The container's id.
-        id: String,
-        /// Its name.
-        container: String,
-        /// Whether the container counts as healthy.
-        healthy: bool,
-    },
-    /// The answer to [`Effect::Probing`].
-    Probing {
-        /// The container's id.
-        id: String,
-        /// Runs of its probe that have not ended.
-        sessions: Vec<String>,
-    },
-    /// [`Effect::Play`] succeeded.
-    Played,
-    /// [`Effect::Play`] failed.
-    Failed(Failure),
-    /// [`Effect::Start`] failed.
-    NotStarted {
-        /// The container's id.
-        id: String,
-        /// Why.
-        failure: Failure,
-    },
-    /// [`Effect::Repair`] is done, or failed in words.
-    Repaired(Result<(), String>),
-    /// These processes are in the unit's control group now.
-    Attached(Vec<u32>),
-    /// [`Supervisor::wake_at`] has come.
-    Woken,
-    /// SIGTERM.
-    Terminated,
-}
-
-/// What the shell carries out. [`Effect::Look`], [`Effect::Play`], [`Effect::Repair`], [`Effect::Attach`] and
-/// [`Effect::Probing`] are answered with an [`Event`], and [`Effect::Start`] is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Effect {
-    /// Wait while the gateway plays the pod.
-    Await,
-    /// Read the Quadlet, look at the pod.
-    Look,
-    /// Take down what is there of the workload, then play the persisted YAML.
-    Play {
-        /// Of the persisted revision, for the status line while images are pulled.
-        revision: u64,
-    },
-    /// Take the restarts of a container out of Podman's hands, and see to it that the pod stays while none of its members runs.
-    Hold {
-        /// The container's id.
-        container: String,
-        /// The id of an image that the host has.
-        image: String,
-    },
-    /// Have Podman restart a container again.
-    Release {
-        /// The container's id.
-        container: String,
-        /// As the manifest has it.
-        restart: Restart,
-        /// No container is held any more: the pod needs no holder.
-        last: bool,
-    },
-    /// Start one ended container.
-    Start {
-        /// Its id.
-        container: String,
-    },
-    /// All members have ended for good: stop what keeps the pod.
-    Rest,
-    /// Look which runs of a container's probe have not ended.
-    Probing {
-        /// The container's id.
-        container: String,
-    },
-    /// End those runs of a container's probe that have not ended.
-    EndProbe {
-        /// The container's id.
-        container: String,
-        /// The runs.
-        sessions: Vec<String>,
-    },
-    /// Log what the probe of a container said last.
-    TellProbe {
-        /// The container's id.
-        id: String,
-        /// Its name.
-        container: String,
-    },
-    /// Keep the ledger where the next supervisor finds it.
-    Keep(Ledger),
-    /// Have Podman's storage checked and repaired.
-    Repair,
-    /// Move processes into the unit's control group.
-    Attach(Vec<u32>),
-    /// Take the workload's pod down.
-    Down,
-    /// Tell systemd that the unit is up.
-    Ready,
-    /// Show the status.
-    Say(Status),
-    /// End the process.
-    Exit(i32),
-}
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
@@ -217,6 +92,8 @@ pub struct Supervisor {
     pod: Option<SeenPod>,
     /// The host's clock at the last look.
     clock: Duration,
+    /// Whether Beemesh is being removed: restarts are Podman's.
+    released: bool,
     /// The pod whose containers were all started again, and was not seen up since.
     revived: Option<String>,
     plays: Vec<Instant>,
@@ -246,6 +123,7 @@ impl Supervisor {
             probes: Probes::default(),
             pod: None,
             clock: Duration::ZERO,
+            released: false,
             revived: None,
             plays: Vec::new(),
             refusals: 0,
@@ -297,6 +175,14 @@ impl Supervisor {
                 self.probes.running(&id, sessions, now);
                 Vec::new()
             }
+            Event::ProbeSaid {
+                container,
+                late,
+                output,
+            } => {
+                self.ledger.probe_said(&container, late, &output);
+                self.keep().into_iter().collect()
+            }
             Event::NotStarted { id, failure } => self.not_started(&id, failure, now),
             Event::Played => {
                 self.own_debris = false;
@@ -336,6 +222,7 @@ impl Supervisor {
         self.looked_at = Some(now);
         self.look_at = Some(now + RESYNC);
         self.clock = sight.clock;
+        self.released = sight.released;
         self.pod = None;
         let Some(persisted) = sight.persisted.or(self.persisted) else {
             return self.end(format!(
@@ -385,7 +272,7 @@ impl Supervisor {
             return self.play(labels, now);
         }
         let verdict = judge(&pod.containers, pod.restart);
-        let orders = self.ledger.look(&pod, self.seconds());
+        let orders = self.ledger.look(&pod, self.seconds(), self.released);
         match verdict {
             Verdict::Broken(reason) => self.ended(reason),
             Verdict::Completed(_) => {

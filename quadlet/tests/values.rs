@@ -195,6 +195,70 @@ fn truth_values_of_yaml_1_1_are_told_by_the_word_that_is_meant() {
 }
 
 #[test]
+fn what_is_no_number_or_no_file_mode_is_told_in_words() {
+    let volume = |mode: &str| {
+        format!("  volumes:\n  - name: v\n    configMap: {{name: c, defaultMode: {mode}}}\n")
+    };
+    let mode = "10 spec.volumes[0].configMap.defaultMode";
+    let digits = "is not a file mode: use 0 to 0777 with the digits 0 to 7";
+    for (container, spec, expected) in [
+        ("", volume("0o9"), format!("{mode}: `0o9` {digits}")),
+        ("", volume("09"), format!("{mode}: `09` {digits}")),
+        (
+            ", ports: [{containerPort: http}]",
+            String::new(),
+            "7 spec.containers[0].ports[0].containerPort: `http` is text: write a whole number"
+                .to_owned(),
+        ),
+        (
+            ", ports: [{containerPort: 99999999999}]",
+            String::new(),
+            "7 spec.containers[0].ports[0].containerPort: 99999999999 is too large or too small"
+                .to_owned(),
+        ),
+        (
+            "",
+            "  terminationGracePeriodSeconds: 99999999999999999999\n".to_owned(),
+            "8 spec.terminationGracePeriodSeconds: 99999999999999999999 is too large or too small"
+                .to_owned(),
+        ),
+        (
+            "",
+            "  terminationGracePeriodSeconds: '5'\n".to_owned(),
+            "8 spec.terminationGracePeriodSeconds: `5` is text: write it without quotes".to_owned(),
+        ),
+    ] {
+        let found = problems(pod(container, &spec).as_bytes());
+        assert_eq!(found, [format!("1:{expected}")]);
+    }
+    for mode in ["0644", "0o644", "420"] {
+        let map = "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\n";
+        let yaml = pod("", &volume(mode)) + map;
+        assert!(parse(yaml.as_bytes(), true).is_ok(), "{mode}");
+    }
+}
+
+#[test]
+fn a_job_for_each_host_is_asked_for_at_the_job_and_by_a_truth_value() {
+    let job = |outer: &str, inner: &str| {
+        format!(
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: j, annotations: {{{outer}}}}}\nspec:\n  template:\n    metadata: {{annotations: {{{inner}}}}}\n    \
+             spec: {{restartPolicy: Never, containers: [{{name: a, image: quay.io/a:1}}]}}\n"
+        )
+    };
+    let asks = |value: &str| format!("beemesh.io/every-host: {value}");
+    for value in ["'true'", "'false'"] {
+        assert!(parse(job(&asks(value), "").as_bytes(), true).is_ok());
+    }
+    let wrong = problems(job(&asks("'yes'"), "").as_bytes());
+    let place = "1:3 metadata.annotations[beemesh.io/every-host]: `yes` is neither";
+    assert!(wrong.len() == 1 && wrong[0].starts_with(place), "{wrong:?}");
+    let wrong = problems(job("", &asks("'true'")).as_bytes());
+    let place = "1:6 spec.template.metadata.annotations[beemesh.io/every-host]: belongs to the Job";
+    assert!(wrong.len() == 1 && wrong[0].starts_with(place), "{wrong:?}");
+}
+
+#[test]
 fn what_podman_would_find_wrong_when_the_old_pod_is_gone_is_refused() {
     for (container, spec, place) in [
         (

@@ -1,10 +1,12 @@
 //! The supervisor of one workload's unit: `beemesh-pod beemesh-pod-WORKLOAD`, and as its `ExecStopPost=`
-//! `beemesh-pod --stop-post beemesh-pod-WORKLOAD`; and, as `beemesh-repair.service`, `beemesh-pod --repair`.
+//! `beemesh-pod --stop-post beemesh-pod-WORKLOAD`; as `beemesh-repair.service`, `beemesh-pod --repair`; and, when the package is removed,
+//! `beemesh-pod --release`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use beemesh_quadlet::supervisor::release;
 use beemesh_quadlet::supervisor::shell::{self, Settings};
 use beemesh_quadlet::{podman, repair};
 
@@ -38,9 +40,11 @@ fn run() -> anyhow::Result<ExitCode> {
             repair::storage::mend().context("mend Podman's storage")?;
             return Ok(ExitCode::SUCCESS);
         }
+        ["--release"] => return release(),
         _ => {
             tracing::error!(
-                "usage: beemesh-pod [--stop-post] beemesh-pod-WORKLOAD | beemesh-pod --repair (systemd runs it)"
+                "usage: beemesh-pod [--stop-post] beemesh-pod-WORKLOAD | beemesh-pod --repair | beemesh-pod --release (systemd and the \
+                 package run it)"
             );
             return Ok(ExitCode::from(EXIT_USAGE));
         }
@@ -57,12 +61,7 @@ fn run() -> anyhow::Result<ExitCode> {
         folder: PathBuf::from(FOLDER),
         run: PathBuf::from(RUN),
     };
-    // One thread: a supervisor waits, and there is one for each workload.
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("start the runtime")?;
-    runtime.block_on(async {
+    runtime()?.block_on(async {
         if stopped {
             let result = std::env::var("SERVICE_RESULT").unwrap_or_default();
             let status = std::env::var("EXIT_STATUS").unwrap_or_default();
@@ -75,5 +74,40 @@ fn run() -> anyhow::Result<ExitCode> {
             .await
             .context("supervise the workload")?;
         Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
+    })
+}
+
+/// One thread: a supervisor waits, and there is one for each workload.
+fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("start the runtime")
+}
+
+fn release() -> anyhow::Result<ExitCode> {
+    let socket = podman::socket();
+    let released = release::release(&socket, Path::new(FOLDER), Path::new(RUN));
+    let released = runtime()?
+        .block_on(released)
+        .context("give restarts back to Podman")?;
+    if !released.containers.is_empty() {
+        let names = released.containers.join(", ");
+        println!(
+            "Podman restarts these containers by itself again, without growing pauses: {names}"
+        );
+    }
+    if !released.probed.is_empty() {
+        let names = released.probed.join(", ");
+        println!(
+            "Podman goes on with the probes of these containers; before Podman 5.5 nobody ends one that hangs: {names}"
+        );
+    }
+    for failure in &released.failures {
+        tracing::error!("{failure}");
+    }
+    Ok(match released.failures.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     })
 }

@@ -1,9 +1,11 @@
-//! Has the containers of a pod end before the pod is taken down.
+//! Has the containers of a pod end before the pod is taken down, each by the signal that its manifest names: before 5.6 Podman ignores
+//! `lifecycle.stopSignal` and sends SIGTERM.
 //!
 //! Podman's service stops pods on a few threads, three for each core and one more, and each waits there for a grace period. Some pods
 //! that take theirs would keep all others from being stopped for as long. A pod whose containers have ended needs a thread for a
 //! moment only, so that the wait for them is here.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -73,9 +75,13 @@ enum Next {
 }
 
 impl Podman {
-    /// Tells the containers of a pod to end, as its take-down would, and waits for them, up to their grace periods. What cannot be
-    /// looked at or told is left to the take-down.
-    pub(super) async fn end(&self, pod: &str) -> Result<(), PodmanError> {
+    /// Tells the containers of a pod to end, by these signals where a name has one and else as its take-down would, and waits for
+    /// them, up to their grace periods. What cannot be looked at or told is left to the take-down.
+    pub(super) async fn end(
+        &self,
+        pod: &str,
+        signals: &BTreeMap<String, String>,
+    ) -> Result<(), PodmanError> {
         let operation = format!("look for the containers of pod {pod}");
         let path = format!("/libpod/pods/{}/json", wire::escape(pod));
         let call = Call::get(operation, path).within(LOOK_TIME_MAX);
@@ -84,7 +90,8 @@ impl Podman {
         };
         let mut endings = Vec::new();
         for container in inspected.containers {
-            endings.extend(self.tell_to_end(container.id).await);
+            let signal = signals.get(&container.name).cloned();
+            endings.extend(self.tell_to_end(container.id, signal).await);
         }
         let begun = Instant::now();
         while !endings.is_empty() {
@@ -115,7 +122,7 @@ impl Podman {
         Ok(())
     }
 
-    async fn tell_to_end(&self, id: String) -> Option<Ending> {
+    async fn tell_to_end(&self, id: String, signal: Option<String>) -> Option<Ending> {
         let Inspected {
             is_infra,
             state,
@@ -124,7 +131,8 @@ impl Podman {
         if is_infra || !state.running || state.paused {
             return None;
         }
-        let signal = config.stop_signal.filter(|signal| !signal.is_empty());
+        let own = config.stop_signal.filter(|signal| !signal.is_empty());
+        let signal = signal.or(own);
         let signal = signal.unwrap_or_else(|| "TERM".to_owned());
         self.signal(&id, &signal).await.ok()?;
         Some(Ending {
@@ -141,16 +149,6 @@ impl Podman {
             format!("/libpod/containers/{id}/json"),
         );
         self.wire.json(call.within(LOOK_TIME_MAX)).await.ok()
-    }
-
-    /// Sends a signal, after which Podman does not restart the container.
-    async fn signal(&self, id: &str, signal: &str) -> Result<(), PodmanError> {
-        let query = wire::query(&[("signal", signal)]);
-        let call = Call::post(
-            format!("send {signal} to container {id}"),
-            format!("/libpod/containers/{id}/kill{query}"),
-        );
-        self.wire.empty(call.within(LOOK_TIME_MAX)).await
     }
 }
 

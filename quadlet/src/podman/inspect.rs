@@ -93,7 +93,7 @@ struct InspectedConfig {
     #[serde(default)]
     tty: bool,
     #[serde(default)]
-    stop_signal: serde_json::Value,
+    healthcheck_on_failure_action: String,
     #[serde(default)]
     healthcheck: Option<Healthcheck>,
     #[serde(default)]
@@ -148,7 +148,7 @@ impl From<InspectedContainer> for Details {
         } = inspected.state;
         let InspectedConfig {
             tty,
-            stop_signal,
+            healthcheck_on_failure_action: on_unhealthy,
             healthcheck,
             startup_health_check: startup,
         } = inspected.config;
@@ -179,9 +179,9 @@ impl From<InspectedContainer> for Details {
                 "on-failure" => Restart::OnFailure,
                 _ => Restart::Never,
             },
+            on_unhealthy,
             terminal: tty,
             image: inspected.image,
-            stop_signal: stop_signal.as_str().unwrap_or_default().to_owned(),
             schedule: runs.and_then(|check| check.schedule()),
         }
     }

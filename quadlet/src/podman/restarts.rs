@@ -2,11 +2,11 @@
 //! signals.
 //!
 //! Seen on Podman 5.4 and 5.8: changing the restart policy of a running container takes effect at once and touches nothing else;
-//! an API start sets Podman's own count of restarts to 0; a pod with a container that was only created keeps its sandbox
+//! a probe that Podman ends a container for and the restart that
+//! follows are told by the container's own setting, whatever its policy; an API start sets Podman's own count of restarts to 0; a pod with a container that was only created keeps its sandbox
 //! when the last running one ends. Podman 5.4 lets a probe run for ever.
 
-use std::time::Duration;
-
+use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -30,8 +30,8 @@ pub struct Probing {
     pub name: String,
     /// The runs that have not ended.
     pub sessions: Vec<Session>,
-    /// The exit code and the output of the last run that ended.
-    pub last: Option<(i32, String)>,
+    /// Whether the last run that ended had taken longer than it may, and its output.
+    pub last: Option<(bool, String)>,
 }
 
 /// Of `GET /libpod/containers/NAME/json`.
@@ -60,6 +60,9 @@ struct Config {
 struct Check {
     #[serde(default, deserialize_with = "null_is_empty")]
     test: Vec<String>,
+    /// In nanoseconds.
+    #[serde(default)]
+    timeout: i128,
 }
 
 #[derive(Deserialize)]
@@ -80,7 +83,9 @@ struct Health {
 #[serde(rename_all = "PascalCase")]
 struct Run {
     #[serde(default)]
-    exit_code: i32,
+    start: Option<Timestamp>,
+    #[serde(default)]
+    end: Option<Timestamp>,
     #[serde(default)]
     output: String,
 }
@@ -104,6 +109,18 @@ struct Process {
     arguments: Vec<String>,
 }
 
+impl Run {
+    /// Whether it took what it may: Podman's own exit code for that is another one with each version.
+    fn is_late(&self, timeout: Option<i128>) -> bool {
+        match (self.start, self.end, timeout) {
+            (Some(start), Some(end), Some(timeout)) => {
+                timeout > 0 && end.as_nanosecond() - start.as_nanosecond() >= timeout
+            }
+            _ => false,
+        }
+    }
+}
+
 impl Check {
     /// Whether this is how Podman runs the check. `CMD-SHELL` has a shell before the words.
     fn is_run_by(&self, process: &Process) -> bool {
@@ -123,8 +140,44 @@ impl Check {
 }
 
 impl Podman {
+    /// Has Podman not restart a container. When its probe has failed too often, Podman ends it and leaves the rest to us; with
+    /// `Restart::OnFailure` it goes on to restart it then, for the code with which such a container ends may be 0.
+    pub async fn hold(&self, container: &str, restart: Restart) -> Result<(), PodmanError> {
+        if restart == Restart::Always {
+            self.change_on_unhealthy(container, "restart", "stop")
+                .await?;
+        }
+        self.set_restart(container, Restart::Never).await
+    }
+
+    /// Has Podman restart a container again, as its manifest says.
+    pub async fn release(&self, container: &str, restart: Restart) -> Result<(), PodmanError> {
+        self.change_on_unhealthy(container, "stop", "restart")
+            .await?;
+        // The last of it: a container whose policy is its manifest's counts as released.
+        self.set_restart(container, restart).await
+    }
+
+    /// Changes what Podman does when the probe of a container has failed too often, if it is `from`.
+    async fn change_on_unhealthy(
+        &self,
+        container: &str,
+        from: &str,
+        to: &str,
+    ) -> Result<(), PodmanError> {
+        let details = self.inspect(container).await?;
+        if details.is_none_or(|details| details.on_unhealthy != from) {
+            return Ok(());
+        }
+        let path = format!("/libpod/containers/{}/update", wire::escape(container));
+        let operation = format!("set what a failed probe of container {container} does");
+        let body = json!({ "health_on_failure": to });
+        let call = Call::post(operation, path).body(&body);
+        self.wire.empty(call.within(LOOK_TIME_MAX)).await
+    }
+
     /// Sets what Podman does when a container ends. The container itself is not touched.
-    pub async fn set_restart(&self, container: &str, restart: Restart) -> Result<(), PodmanError> {
+    async fn set_restart(&self, container: &str, restart: Restart) -> Result<(), PodmanError> {
         let policy = match restart {
             Restart::Always => "always",
             Restart::OnFailure => "on-failure",
@@ -180,16 +233,6 @@ impl Podman {
         self.wire.empty(call.within(LOOK_TIME_MAX)).await
     }
 
-    /// Waits until a container does not run, for at most `within`.
-    pub async fn wait(&self, container: &str, within: Duration) -> Result<(), PodmanError> {
-        let path = format!(
-            "/libpod/containers/{}/wait?condition=exited&condition=stopped",
-            wire::escape(container)
-        );
-        let call = Call::post(format!("wait for container {container}"), path);
-        self.wire.empty(call.within(within)).await
-    }
-
     /// Removes a pod's holder. None is a success.
     pub async fn remove_holder(&self, pod: &str) -> Result<(), PodmanError> {
         let name = holder_name(pod);
@@ -220,6 +263,8 @@ impl Podman {
             startup_health_check: startup,
         } = inspected.config;
         let checks: Vec<Check> = healthcheck.into_iter().chain(startup).collect();
+        // The longer one, if there are two.
+        let timeout = checks.iter().map(|check| check.timeout).max();
         let mut sessions = Vec::new();
         for id in inspected.sessions {
             let path = format!("/libpod/exec/{}/json", wire::escape(&id));
@@ -248,7 +293,7 @@ impl Podman {
         Ok(Probing {
             name: inspected.name,
             sessions,
-            last: last.map(|run| (run.exit_code, run.output)),
+            last: last.map(|run| (run.is_late(timeout), run.output)),
         })
     }
 }
@@ -282,5 +327,19 @@ mod tests {
         ] {
             assert_eq!(check(test).is_run_by(process), expected, "{test}");
         }
+    }
+
+    #[test]
+    fn a_probe_that_took_what_it_may_is_late() {
+        let run = |end: &str| {
+            let text = format!(
+                r#"{{"Start":"2026-11-29T16:01:28.193357958Z","End":"{end}","ExitCode":125,"Output":""}}"#
+            );
+            serde_json::from_str::<Run>(&text).unwrap()
+        };
+        let timeout = Some(2_000_000_000);
+        assert!(run("2026-11-29T16:01:30.264849183Z").is_late(timeout));
+        assert!(!run("2026-11-29T16:01:29.264849183Z").is_late(timeout));
+        assert!(!run("2026-11-29T16:01:30.264849183Z").is_late(None));
     }
 }

@@ -14,8 +14,17 @@ const PROCESSES_MAX: usize = 1000;
 
 pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Option<Event> {
     match effect {
-        Effect::Hold { container, image } => {
-            tell(hold(podman, workload, &container, &image).await);
+        Effect::Hold {
+            container,
+            image,
+            restart,
+        } => {
+            // The holder first: else a pod of one container is stopped when that ends in between.
+            let held = async {
+                podman.make_holder(workload, &image).await?;
+                podman.hold(&container, restart).await
+            };
+            tell(held.await);
             None
         }
         Effect::Release {
@@ -24,7 +33,7 @@ pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Opti
             last,
         } => {
             let released = async {
-                podman.set_restart(&container, restart).await?;
+                podman.release(&container, restart).await?;
                 match last {
                     true => podman.remove_holder(workload).await,
                     false => Ok(()),
@@ -70,27 +79,17 @@ pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Opti
         }
         Effect::TellProbe { id, container } => {
             let Probing { last, .. } = probing(podman, &id).await;
-            if let Some((code, output)) = last {
-                let output = output.trim();
-                tracing::warn!(container, code, output, "its probe has failed too often");
-            }
-            None
+            let (late, output) = last?;
+            let output = output.trim().to_owned();
+            tracing::warn!(container, late, output, "its probe has failed too often");
+            Some(Event::ProbeSaid {
+                container,
+                late,
+                output,
+            })
         }
         _ => None,
     }
-}
-
-/// The holder first: else a pod of one container is stopped when that ends in between.
-async fn hold(
-    podman: &Podman,
-    workload: &str,
-    container: &str,
-    image: &str,
-) -> Result<(), PodmanError> {
-    podman.make_holder(workload, image).await?;
-    podman
-        .set_restart(container, crate::health::Restart::Never)
-        .await
 }
 
 async fn probing(podman: &Podman, container: &str) -> Probing {

@@ -1,5 +1,6 @@
 //! Pure: what a failed call to Podman means for the workload.
 
+use crate::health::{Container, Restart};
 use crate::podman::PodmanError;
 
 /// What can be done about a failure.
@@ -71,9 +72,69 @@ pub fn classify(error: &PodmanError) -> Failure {
     }
 }
 
+/// What a failed play means for a pod of which these containers were made. Podman tells them by their ids, people by their names.
+pub fn classify_play(error: &PodmanError, containers: &[Container], restart: Restart) -> Failure {
+    let named = |words: String| {
+        let named = containers
+            .iter()
+            .filter(|container| !container.id.is_empty());
+        named.fold(words, |words, container| {
+            words.replace(&container.id, &container.name)
+        })
+    };
+    match classify(error) {
+        Failure::Refused(words) => {
+            let words = named(words);
+            let init_failed =
+                words.contains("init container") && words.contains("exited with code");
+            if restart == Restart::Never && init_failed {
+                return Failure::Hopeless(format!("{words}, and its restart policy is Never"));
+            }
+            Failure::Refused(words)
+        }
+        Failure::Hopeless(words) => Failure::Hopeless(named(words)),
+        other @ (Failure::Passing(_) | Failure::Damaged(_)) => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use crate::health::{Probe, Role, Run};
+
     use super::*;
+
+    #[test]
+    fn an_init_container_is_named_and_not_tried_again_against_its_policy() {
+        let zero = Container {
+            id: "d50e".into(),
+            name: "web-zero".into(),
+            role: Role::Member,
+            run: Run::Exited,
+            probe: Probe::Absent,
+            restarts: 0,
+            exit_code: 3,
+            started_at: 1,
+            exited_at: 2,
+        };
+        let error = PodmanError::Refused {
+            operation: "play the pod".into(),
+            status: 500,
+            message: "init container d50e exited with code 3".into(),
+        };
+        let words = "play the pod: init container web-zero exited with code 3";
+        for (restart, expected) in [
+            (Restart::Always, Failure::Refused(words.into())),
+            (
+                Restart::Never,
+                Failure::Hopeless(format!("{words}, and its restart policy is Never")),
+            ),
+        ] {
+            assert_eq!(
+                classify_play(&error, std::slice::from_ref(&zero), restart),
+                expected
+            );
+        }
+    }
 
     #[test]
     fn failures_are_told_apart() {

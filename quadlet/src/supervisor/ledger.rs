@@ -59,6 +59,14 @@ pub(super) struct Record {
     probe_failed: bool,
     /// It last ended for that.
     by_probe: bool,
+    /// The run that was seen last waits for its startup probe.
+    starting: bool,
+    /// It last ended before its startup probe had succeeded.
+    in_start: bool,
+    /// Its probe was ended because it took too long.
+    late: bool,
+    /// What its probe said when it had failed too often.
+    said: String,
     /// Why its last start failed.
     words: String,
 }
@@ -72,11 +80,14 @@ pub(super) enum Order {
     Release(String),
     /// Start it.
     Start(String),
+    /// Ask what the probe of a container, by id and name, said.
+    Ask(String, String),
 }
 
 impl Ledger {
-    /// Takes note of a pod, and says what is to be done about its containers.
-    pub(super) fn look(&mut self, pod: &SeenPod, at: i64) -> Vec<Order> {
+    /// Takes note of a pod, and says what is to be done about its containers. `released`: Beemesh is being removed, and restarts are
+    /// Podman's.
+    pub(super) fn look(&mut self, pod: &SeenPod, at: i64, released: bool) -> Vec<Order> {
         if self.pod != pod.id {
             *self = Self {
                 pod: pod.id.clone(),
@@ -92,11 +103,15 @@ impl Ledger {
                 .containers
                 .entry(container.name.clone())
                 .or_insert_with(|| Record::new(container, at));
+            let ends = record.ends;
             record.note(container, pod.restart, at);
+            if record.ends > ends && record.in_start {
+                orders.push(Order::Ask(container.id.clone(), container.name.clone()));
+            }
             let is_held = pod.held.contains(&container.id);
             let is_left_alone = pod.restart == Restart::Never || is_done(container, pod.restart);
             // A job that may fail a certain number of times is counted from its first failure on.
-            let holds = record.ends > 0 || pod.failures_max.is_some();
+            let holds = !released && (record.ends > 0 || pod.failures_max.is_some());
             let id = || container.id.clone();
             match (is_left_alone, holds, is_held) {
                 (false, true, false) => orders.push(Order::Hold(id())),
@@ -136,6 +151,24 @@ impl Ledger {
         }
     }
 
+    /// The probe of a container had failed too often, and said this.
+    pub(super) fn probe_said(&mut self, container: &str, late: bool, output: &str) {
+        if let Some(record) = self.containers.get_mut(container) {
+            record.late = late;
+            record.said = output.chars().take(WORDS_MAX).collect();
+        }
+    }
+
+    /// What the probes said for which containers were ended, in words for the API: not for `STATUS=`, which every local user may read.
+    pub(super) fn outputs(&self) -> String {
+        let told = self.containers.iter().filter(|(_, record)| {
+            let by_probe = record.by_probe || record.in_start || record.probe_failed;
+            by_probe && !record.said.is_empty()
+        });
+        let words = told.map(|(name, record)| format!("the probe of {name} said: {}", record.said));
+        words.take(TOLD_MAX).collect::<Vec<_>>().join("; ")
+    }
+
     /// A container could not be started: that counts as an end.
     pub(super) fn not_started(&mut self, pod: &SeenPod, id: &str, words: &str, at: i64) {
         let Some(container) = members(pod).find(|container| container.id == id) else {
@@ -164,10 +197,11 @@ impl Ledger {
 
     /// Which containers are down, unhealthy, or ended within the last ten minutes, in words. Holds no time that changes by itself.
     pub(super) fn trouble(&self, pod: &SeenPod) -> String {
+        let is_given_up = pod.failures_max.is_some_and(|max| self.failures() > max);
         let all: Vec<String> = members(pod)
             .filter_map(|container| {
                 let record = self.containers.get(&container.name)?;
-                record.trouble(container, pod.restart)
+                record.trouble(container, pod.restart, is_given_up)
             })
             .collect();
         let mut told = all
@@ -198,6 +232,7 @@ impl Record {
             ends: u32::from(is_late && is_up(container)),
             failures: restarts,
             last: exited_at.max(0),
+            starting: container.probe == Probe::Starting,
             ..Self::default()
         }
     }
@@ -236,6 +271,7 @@ impl Record {
             self.failures = self.failures.saturating_add(u32::from(exit_code != 0));
             self.due = self.last + pause(self.ends);
         }
+        self.starting = container.probe == Probe::Starting;
         // The clock may have been set back.
         self.due = self.due.min(at + PAUSE_MAX);
         if is_up(container) {
@@ -251,6 +287,7 @@ impl Record {
             self.ends = self.ends.saturating_add(times);
             self.last = last;
             self.by_probe = std::mem::take(&mut self.probe_failed);
+            self.in_start = self.starting && !self.by_probe;
         }
     }
 
@@ -260,7 +297,12 @@ impl Record {
         self.due.max(self.last + patience)
     }
 
-    fn trouble(&self, container: &Container, restart: Restart) -> Option<String> {
+    fn trouble(
+        &self,
+        container: &Container,
+        restart: Restart,
+        is_given_up: bool,
+    ) -> Option<String> {
         let name = &container.name;
         if is_done(container, restart) {
             return None;
@@ -273,10 +315,20 @@ impl Record {
             return is_unhealthy
                 .then(|| format!("container {name} is unhealthy: its liveness probe fails"));
         }
+        let probe = if self.late {
+            "did not answer in time"
+        } else {
+            "failed"
+        };
+        let when = if self.in_start {
+            " before its startup probe succeeded"
+        } else {
+            ""
+        };
         let what = match (self.words.as_str(), self.by_probe, self.code) {
-            ("", true, _) => "was ended because its liveness probe failed".to_owned(),
-            ("", false, Some(code)) => format!("ended with {}", code_in_words(code)),
-            ("", false, None) => "ended".to_owned(),
+            ("", true, _) => format!("was ended because its liveness probe {probe}"),
+            ("", false, Some(code)) => format!("ended with {}{when}", code_in_words(code)),
+            ("", false, None) => format!("ended{when}"),
             (words, _, _) => format!("cannot start: {words}"),
         };
         let times = match self.ends {
@@ -285,6 +337,7 @@ impl Record {
         };
         let next = match self.down {
             Some(_) if restart == Restart::Never => " and its restart policy is Never".to_owned(),
+            Some(_) if is_given_up => String::new(),
             Some(_) if self.due > self.last => {
                 format!(", next try at {} UTC", time_of_day(self.due))
             }

@@ -2,7 +2,7 @@
 //! file, or with a damaged one, restarts are counted from Podman's own count on.
 
 use std::io::Read as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{fs, io};
 
 use super::Ledger;
@@ -11,14 +11,19 @@ use super::shell::Settings;
 /// A pod with five hundred containers has less.
 const BYTES_MAX: u64 = 256 << 10;
 
-fn file(settings: &Settings) -> PathBuf {
-    let Settings { run, workload, .. } = settings;
+fn file(run: &Path, workload: &str) -> PathBuf {
     run.join(format!("restarts-{workload}.json"))
+}
+
+/// What the probes of a workload said for which its containers were ended, in words; nothing when that is not known.
+#[must_use]
+pub fn probes_said(run: &Path, workload: &str) -> String {
+    read(run, workload).map_or_else(|_| String::new(), |ledger| ledger.outputs())
 }
 
 /// What the last supervisor kept.
 pub(super) fn recall(settings: &Settings) -> Ledger {
-    match read(settings) {
+    match read(&settings.run, &settings.workload) {
         Ok(ledger) => ledger,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
         Err(error) => {
@@ -28,16 +33,16 @@ pub(super) fn recall(settings: &Settings) -> Ledger {
     }
 }
 
-fn read(settings: &Settings) -> io::Result<Ledger> {
+fn read(run: &Path, workload: &str) -> io::Result<Ledger> {
     let mut bytes = Vec::new();
-    let file = fs::File::open(file(settings))?;
+    let file = fs::File::open(file(run, workload))?;
     file.take(BYTES_MAX).read_to_end(&mut bytes)?;
     Ok(serde_json::from_slice(&bytes)?)
 }
 
 /// Keeps it; a reader sees the old one or the new one.
 pub(super) fn keep(settings: &Settings, ledger: &Ledger) {
-    let path = file(settings);
+    let path = file(&settings.run, &settings.workload);
     let new = path.with_extension("json.new");
     let kept = serde_json::to_vec(ledger)
         .map_err(io::Error::from)
@@ -50,7 +55,7 @@ pub(super) fn keep(settings: &Settings, ledger: &Ledger) {
 
 /// The pod is gone.
 pub(super) fn forget(settings: &Settings) {
-    drop(fs::remove_file(file(settings)));
+    drop(fs::remove_file(file(&settings.run, &settings.workload)));
 }
 
 #[cfg(test)]
@@ -74,7 +79,7 @@ mod tests {
         };
         keep(&settings, &ledger);
         assert_eq!(recall(&settings), ledger);
-        fs::write(file(&settings), "{").unwrap();
+        fs::write(file(&settings.run, &settings.workload), "{").unwrap();
         assert_eq!(recall(&settings), Ledger::default());
         forget(&settings);
         assert_eq!(fs::read_dir(run.path()).unwrap().count(), 0);

@@ -156,7 +156,7 @@ impl Supervisor {
         self.look_at = self.look_at.map(|at| at.min(now + wait));
     }
 
-    fn keep(&mut self) -> Option<Effect> {
+    pub(super) fn keep(&mut self) -> Option<Effect> {
         let is_new = self.ledger != self.kept;
         is_new.then(|| {
             self.kept.clone_from(&self.ledger);
@@ -173,6 +173,7 @@ fn carry_out(orders: Vec<Order>, pod: &SeenPod) -> Vec<Effect> {
             Effect::Hold {
                 container,
                 image: pod.image.clone(),
+                restart: pod.restart,
             }
         }
         Order::Release(container) => {
@@ -184,6 +185,7 @@ fn carry_out(orders: Vec<Order>, pod: &SeenPod) -> Vec<Effect> {
             }
         }
         Order::Start(container) => Effect::Start { container },
+        Order::Ask(id, container) => Effect::TellProbe { id, container },
     });
     effects.collect()
 }

@@ -20,6 +20,8 @@ pub struct Sight {
     pub pod: Option<SeenPod>,
     /// The host's clock, since 1970.
     pub clock: Duration,
+    /// Whether Beemesh is being removed from the host.
+    pub released: bool,
 }
 
 /// The revision that should run here.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant, SystemTime};
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::failure::{Failure, classify};
+use super::failure::{Failure, classify, classify_play};
 use super::sight::Eye;
 use super::{Effect, Event, Supervisor};
 use super::{acts, memory};
@@ -17,7 +17,7 @@ use crate::early::Copies;
 use crate::health::{self, Status};
 use crate::podman::{self, Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
 use crate::render::{self, Pull};
-use crate::{adopt, playing, repair, stopping};
+use crate::{adopt, playing, repair};
 
 /// Without `WATCHDOG_USEC` this often: the start-up is given more time with each beat.
 const BEAT: Duration = Duration::from_secs(10);
@@ -84,7 +84,7 @@ pub async fn after_stop(
             return Ok(());
         }
     }
-    end(&eye(settings), settings).await?;
+    end(&Eye::new(settings), settings).await?;
     memory::forget(settings);
     Ok(())
 }
@@ -96,14 +96,6 @@ fn is_over(result: &str, status: &str) -> bool {
         "exit-code" => status == super::EXIT_BEYOND_REPAIR.to_string(),
         _ => false,
     }
-}
-
-fn eye(settings: &Settings) -> Eye {
-    Eye::new(
-        Podman::new(&settings.socket),
-        settings.folder.clone(),
-        &settings.workload,
-    )
 }
 
 struct Shell {
@@ -130,7 +122,7 @@ impl Shell {
         let mut beat = tokio::time::interval(period);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Ok(Self {
-            eye: eye(&settings),
+            eye: Eye::new(&settings),
             copies: Copies::default(),
             podman,
             events,
@@ -287,7 +279,12 @@ async fn carry_out(
             None
         }
         Effect::Look => Some(match eye.look().await {
-            Ok(sight) => Event::Looked(sight),
+            Ok(sight) => {
+                if eye.may_have_lost_lines() {
+                    copies.begin(render::unit_name(&settings.workload), eye.sources());
+                }
+                Event::Looked(sight)
+            }
             Err(error) => {
                 let persisted = eye.persisted().map(|(persisted, _)| persisted);
                 Event::Blind {
@@ -420,9 +417,11 @@ async fn play(
         return Ok(());
     };
     // What a container said before it failed the play is what its administrator looks for, and nobody adopted it.
-    if eye.look().await.is_ok() {
+    let mut containers = Vec::new();
+    if let Ok(sight) = eye.look().await {
         let unit = render::unit_name(&settings.workload);
         copies.finish(&unit, &eye.sources()).await;
+        containers = sight.pod.map_or(containers, |pod| pod.containers);
     }
     // Podman rolls nothing back, and what is left holds on to damaged layers.
     let clear = async {
@@ -432,7 +431,8 @@ async fn play(
     if let Err(error) = clear.await {
         tracing::warn!(%error, "what is left of a failed play was not removed");
     }
-    Err(classify(&error))
+    let restart = render::rules(&yaml).restart;
+    Err(classify_play(&error, &containers, restart))
 }
 
 /// Takes the workload's pod down if it is there; mostly somebody else has done so before.
@@ -473,9 +473,6 @@ async fn down_pod(eye: &Eye, settings: &Settings, pod: Option<&Pod>) -> Result<(
         return Ok(());
     }
     if let Some((_, yaml)) = eye.persisted() {
-        if pod.is_some() {
-            stopping::signal(&podman, &yaml).await;
-        }
         match podman.down(&yaml).await {
             Ok(()) => {}
             Err(error) if error.is_passing() => return Err(error),

@@ -1,9 +1,11 @@
 //! Looks at one workload on this host: its Quadlet on disk and its pod in Podman. Does I/O, decides nothing.
 
 use std::path::PathBuf;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use super::{Persisted, SeenPod, Sight};
+use super::burst::{self, Burst};
+use super::shell::Settings;
+use super::{Persisted, SeenPod, Sight, release};
 use crate::early::Source;
 use crate::health::{Container, Role, Run};
 use crate::podman::{Details, Pod, Podman, PodmanError, service_container};
@@ -14,20 +16,28 @@ use crate::render::{self, Rules};
 pub(super) struct Eye {
     podman: Podman,
     folder: PathBuf,
+    /// There while Beemesh is being removed.
+    released: PathBuf,
     workload: String,
     service: Option<(String, u32)>,
     /// The ids of the workload's containers at the last look.
     members: Vec<String>,
+    /// The processes that watch them.
+    conmons: Vec<u32>,
+    burst: Burst,
 }
 
 impl Eye {
-    pub(super) fn new(podman: Podman, folder: PathBuf, workload: &str) -> Self {
+    pub(super) fn new(settings: &Settings) -> Self {
         Self {
-            podman,
-            folder,
-            workload: workload.to_owned(),
+            podman: Podman::new(&settings.socket),
+            folder: settings.folder.clone(),
+            released: release::mark(&settings.run),
+            workload: settings.workload.clone(),
             service: None,
             members: Vec::new(),
+            conmons: Vec::new(),
+            burst: Burst::default(),
         }
     }
 
@@ -57,7 +67,19 @@ impl Eye {
         let init = init.unwrap_or_default().into_iter();
         let init = init.map(|name| Source::Init(format!("{}-{name}", self.workload)));
         let members = self.members.iter().cloned().map(Source::Container);
-        init.chain(members).collect()
+        let lost = self.members.first().map(|container| Source::Lost {
+            unit: render::unit_name(&self.workload),
+            container: container.clone(),
+        });
+        init.chain(members).chain(lost).collect()
+    }
+
+    /// Whether there may be word of lines that journald has dropped.
+    pub(super) fn may_have_lost_lines(&mut self) -> bool {
+        let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
+        let ticks = |pid: &u32| Some((*pid, burst::ticks(&stat(pid)?)?));
+        let ticks = self.conmons.iter().filter_map(ticks).collect();
+        self.burst.seen(ticks, Instant::now())
     }
 
     pub(super) async fn look(&mut self) -> Result<Sight, PodmanError> {
@@ -83,6 +105,7 @@ impl Eye {
             persisted: persisted.map(|(persisted, _)| persisted),
             pod,
             clock: clock.unwrap_or_default(),
+            released: self.released.exists(),
         })
     }
 
@@ -122,6 +145,7 @@ impl Eye {
         if !conmons.is_empty() {
             conmons.extend(self.service_conmon(&pod, yaml).await?);
         }
+        self.conmons.clone_from(&conmons);
         let members = || {
             let all = details.iter();
             all.filter(|details| is_member(&details.container))

@@ -1,7 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
-use crate::health::{Container, Health, Probe};
+use crate::health::{Container, Health, Probe, Restart};
 use crate::podman::Schedule;
 
 /// The host's clock when a story begins.
@@ -66,6 +66,7 @@ fn saw_at(second: u64, persisted: Persisted, pod: Option<SeenPod>) -> Event {
         persisted: Some(persisted),
         pod,
         clock: Duration::from_secs(CLOCK + second),
+        released: false,
     })
 }
 
@@ -335,6 +336,7 @@ fn what_is_not_beemeshs_is_left_alone() {
         persisted: None,
         pod: None,
         clock: Duration::ZERO,
+        released: false,
     });
     tell(vec![(
         0,

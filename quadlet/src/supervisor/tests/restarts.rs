@@ -20,6 +20,7 @@ fn hold() -> Effect {
     Effect::Hold {
         container: MEMBER.into(),
         image: "image".into(),
+        restart: Restart::Always,
     }
 }
 
@@ -263,7 +264,7 @@ fn a_job_that_failed_too_often_is_given_up() {
             "container web-app ended with code 3, next try at once",
         )
     };
-    let given_up = "container web-app ended with code 3 (2 times), next try at 13:46:59 UTC; \
+    let given_up = "container web-app ended with code 3 (2 times); \
                     2 failures are more than the 1 that backoffLimit allows";
     tell(vec![
         (
@@ -396,5 +397,93 @@ fn a_probe_of_which_nothing_is_heard_is_looked_for() {
                 sessions: sessions(),
             }],
         ),
+    ]);
+}
+
+#[test]
+fn what_a_probe_said_is_told_to_the_api_and_not_to_everybody() {
+    let now = Instant::now();
+    let mut supervisor = Supervisor::new("web", Ledger::default(), now);
+    let _ = supervisor.step(sees(0, member(0, None, 0, false)), now);
+    for event in [
+        Event::Probed {
+            id: MEMBER.into(),
+            container: "web-app".into(),
+            healthy: false,
+        },
+        Event::ProbeSaid {
+            container: "web-app".into(),
+            late: true,
+            output: "secret".into(),
+        },
+    ] {
+        let _ = supervisor.step(event, now);
+    }
+    let effects = supervisor.step(sees(20, member(20, None, 1, false)), now);
+    let words = "container web-app was ended because its liveness probe did not answer in time";
+    assert!(effects.contains(&trouble(1, 1, words)), "{effects:?}");
+    assert_eq!(
+        supervisor.ledger.outputs(),
+        "the probe of web-app said: secret"
+    );
+}
+
+#[test]
+fn an_end_before_the_startup_probe_succeeded_is_told_as_one() {
+    let starting = |exited: Option<u64>| {
+        let mut pod = member(0, exited, 0, false)?;
+        pod.containers[1].probe = Probe::Starting;
+        Some(pod)
+    };
+    let words =
+        "container web-app ended with code 3 before its startup probe succeeded, next try at once";
+    let ask = Effect::TellProbe {
+        id: MEMBER.into(),
+        container: "web-app".into(),
+    };
+    tell(vec![
+        (
+            0,
+            sees(0, starting(None)),
+            vec![
+                Effect::Attach(vec![11, 12]),
+                trouble(0, 0, ""),
+                Effect::Ready,
+            ],
+        ),
+        attached(),
+        (
+            5,
+            sees(5, starting(Some(5))),
+            vec![trouble(0, 0, words), ask, hold()],
+        ),
+    ]);
+}
+
+#[test]
+fn restarts_are_podmans_again_when_beemesh_is_removed() {
+    let removed = |second, held| match sees(second, member(20, None, 1, held)) {
+        Event::Looked(sight) => Event::Looked(Sight {
+            released: true,
+            ..sight
+        }),
+        other => other,
+    };
+    let once = "container web-app ended with code 3";
+    let died = Event::Died {
+        container: "web-app".into(),
+        code: 3,
+    };
+    let release = Effect::Release {
+        container: MEMBER.into(),
+        restart: Restart::Always,
+        last: true,
+    };
+    tell(vec![
+        adopted(OLD),
+        attached(),
+        (20, died, vec![]),
+        (20, removed(20, false), vec![trouble(1, 1, once)]),
+        (21, removed(21, true), vec![release]),
     ]);
 }
