@@ -14,6 +14,9 @@ use crate::{
 /// How long as many pods as were asked for must be ready, at least.
 pub const STABLE: Duration = Duration::from_secs(2);
 
+/// What word of an end may take to whoever waits: a container that ends within [`STABLE`] is heard of before the wait is over.
+const WORD: Duration = Duration::from_millis(300);
+
 /// What the wait has come to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
@@ -86,7 +89,7 @@ impl Rollout {
             return Duration::ZERO;
         }
         let asked = Duration::from_secs(workload.min_ready_seconds.into());
-        self.stable.unwrap_or(STABLE.max(asked))
+        self.stable.unwrap_or(STABLE.max(asked) + WORD)
     }
 }
 
@@ -156,13 +159,13 @@ mod tests {
         let starting = workload("web", false, &[(Phase::Running, 0), (Phase::Starting, 0)]);
         for (now, web, verdict) in [
             (0, starting.clone(), Verdict::Wait(None)),
-            (500, running(0), Verdict::Wait(Some(at(2500)))),
-            (2499, running(0), Verdict::Wait(Some(at(2500)))),
+            (500, running(0), Verdict::Wait(Some(at(2800)))),
+            (2799, running(0), Verdict::Wait(Some(at(2800)))),
             // One lucky sample does not count: it was away in between, or was started again unseen.
-            (2500, starting, Verdict::Wait(None)),
-            (3000, running(1), Verdict::Wait(Some(at(5000)))),
-            (4000, running(2), Verdict::Wait(Some(at(6000)))),
-            (6000, running(2), Verdict::Done),
+            (2800, starting, Verdict::Wait(None)),
+            (3000, running(1), Verdict::Wait(Some(at(5300)))),
+            (4000, running(2), Verdict::Wait(Some(at(6300)))),
+            (6300, running(2), Verdict::Done),
         ] {
             assert_eq!(rollout.look(at(now), [&web]), verdict, "at {now} ms");
         }
@@ -179,8 +182,8 @@ mod tests {
             ..running(0)
         };
         for (stable, web, due) in [
-            (None, &slow, Some(30_000)),
-            (None, &one, Some(2000)),
+            (None, &slow, Some(30_300)),
+            (None, &one, Some(2300)),
             (Some(at(0)), &slow, None),
         ] {
             let verdict = Rollout::new(stable).look(at(0), [web]);
@@ -189,7 +192,7 @@ mod tests {
         }
         let both = [&slow, &workload("job", true, &[(Phase::Succeeded, 0)])];
         let verdict = Rollout::new(None).look(at(0), both);
-        assert_eq!(verdict, Verdict::Wait(Some(at(30_000))));
+        assert_eq!(verdict, Verdict::Wait(Some(at(30_300))));
     }
 
     #[test]
@@ -209,15 +212,16 @@ mod tests {
             // Those that run may still turn out to end all the time, which is the better reason.
             (
                 stuck(&[(Phase::Running, 0), (Phase::Failed, 0)]),
-                Verdict::Wait(Some(STABLE)),
+                Verdict::Wait(Some(STABLE + WORD)),
             ),
         ] {
             assert_eq!(Rollout::new(None).look(at(0), [&web]), verdict, "{web:?}");
         }
         let mut rollout = Rollout::new(None);
         let three = stuck(&[(Phase::Running, 0)]);
-        assert_eq!(rollout.look(at(0), [&three]), Verdict::Wait(Some(STABLE)));
-        assert_eq!(rollout.look(STABLE, [&three]), Verdict::Stuck);
+        let due = STABLE + WORD;
+        assert_eq!(rollout.look(at(0), [&three]), Verdict::Wait(Some(due)));
+        assert_eq!(rollout.look(due, [&three]), Verdict::Stuck);
         assert_eq!(Rollout::new(None).look(at(0), []), Verdict::Done);
     }
 }

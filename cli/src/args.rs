@@ -109,6 +109,11 @@ pub(crate) struct Apply {
     /// Refuses what would otherwise only be warned about
     #[arg(long)]
     pub(crate) strict: bool,
+    /// Accepts what refers to ConfigMaps, Secrets or keys that are not there
+    ///
+    /// The workload, or its new revision, waits for them, and says so; what runs goes on.
+    #[arg(long)]
+    pub(crate) wait_for_references: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use beemesh_protocol::{
     api::{
-        Action, Applied, AppliedObject, Deleted, Host, HostChanged, JoinToken, Manifest, Phase,
-        Policy, PolicySet, Restored, Revoked, Role, Status, Workload, WorkloadHost,
+        Action, Applied, AppliedObject, Deleted, Host, HostChanged, Manifest, Phase, Restored,
+        Role, Status, Workload, WorkloadHost,
     },
     rollout::STABLE,
 };
 
-pub(crate) use access::{audit, users};
+pub(crate) use access::{audit, policy, policy_set, revoked, tokens, users};
 
 /// Hosts share a line up to this width, in characters.
 const LINE_MAX: usize = 100;
@@ -153,8 +153,10 @@ pub(crate) fn not_running(workloads: &[Workload]) -> String {
             let counts = counts(workload);
             words.push(format!("{name}: {counts} ready: {reason}"));
         }
+        // A Job that is done is done, also on a host that is away by now.
+        let away = |one: &&WorkloadHost| workload.settled && !one.reachable;
         let bad = workload.hosts.iter().filter(|one| !fine(one, *revision));
-        for one in bad {
+        for one in bad.filter(|one| !away(one)) {
             let state = on_host(one, workload.revision);
             words.push(format!("{name} on {}: {state}", one.host));
         }
@@ -191,6 +193,8 @@ pub(crate) fn counts(workload: &Workload) -> String {
 /// Why no host has anything of it.
 fn nowhere(workload: &Workload) -> &str {
     match workload.reason.as_str() {
+        // A Job, whose host has left the cluster since.
+        "" if workload.ready > 0 => "succeeded",
         "" => "no pods are asked for",
         reason => reason,
     }
@@ -237,6 +241,10 @@ fn state(workload: &Workload) -> String {
     let bad: Vec<_> = workload.hosts.iter().filter(bad).collect();
     match bad.as_slice() {
         [] if workload.hosts.is_empty() => nowhere(workload).to_owned(),
+        // What was agreed on about hosts that cannot be asked says more than what they said last.
+        [_, ..] if !workload.reason.is_empty() && bad.iter().all(|one| !one.reachable) => {
+            workload.reason.clone()
+        }
         [] if !workload.reason.is_empty() => format!("running: {}", workload.reason),
         [] if workload
             .hosts
@@ -369,7 +377,7 @@ pub(crate) fn host_drained(changed: &HostChanged) -> String {
     if changed
         .leaves
         .iter()
-        .any(|left| left.contains(" waits for "))
+        .any(|left| left.contains(" its claim "))
     {
         text += &format!(
             "`beemesh host drain {} --move-without-data` runs these elsewhere, with empty volumes\n",
@@ -402,23 +410,6 @@ pub(crate) fn restored(restored: &Restored) -> String {
     )
 }
 
-/// The policy as `policy set` takes it, under what is to be known of it.
-pub(crate) fn policy(policy: &Policy) -> String {
-    let head = match policy.version {
-        0 => "# version 0: the default, which nobody has set".to_owned(),
-        version => format!("# version {version}, {}", committed(policy.index)),
-    };
-    format!("{head}\n{}", policy.document)
-}
-
-pub(crate) fn policy_set(set: &PolicySet) -> String {
-    format!(
-        "policy{GAP}version {}{GAP}{}\n",
-        set.version,
-        committed(set.index)
-    )
-}
-
 pub(crate) fn manifests(manifests: &[Manifest]) -> String {
     if manifests.is_empty() {
         return "no manifests\n".to_owned();
@@ -442,19 +433,6 @@ pub(crate) fn manifests(manifests: &[Manifest]) -> String {
     table(&rows)
 }
 
-/// Join tokens, `now` since 1970.
-pub(crate) fn tokens(tokens: &[JoinToken], now: Duration) -> String {
-    if tokens.is_empty() {
-        return "no tokens\n".to_owned();
-    }
-    let mut rows = vec![["TOKEN", "HOSTS LEFT", "EXPIRES IN"].map(str::to_owned)];
-    for token in tokens {
-        let left = Duration::from_millis(token.expires_at_ms).saturating_sub(now);
-        rows.push([token.id.clone(), token.uses.to_string(), rough(left)]);
-    }
-    table(&rows)
-}
-
 /// The time in its two largest units.
 fn rough(time: Duration) -> String {
     let seconds = time.as_secs();
@@ -465,10 +443,6 @@ fn rough(time: Duration) -> String {
         (0, _, _) => format!("{hours}h{}m", minutes % 60),
         (_, _, _) => format!("{days}d{}h", hours % 24),
     }
-}
-
-pub(crate) fn revoked(what: &str, id: &str, revoked: &Revoked) -> String {
-    format!("{what} {id}{GAP}revoked{GAP}{}\n", committed(revoked.index))
 }
 
 pub(crate) fn status(status: &Status) -> String {

@@ -27,7 +27,7 @@ use crate::{
 
 /// The mesh's port, unless a host has another one.
 const MESH_PORT: u16 = 4701;
-/// Before it, Podman does not send a pod's own stop signal.
+/// Before it, Podman does not know a pod's own stop signal.
 const STOP_SIGNAL_SINCE: [u32; 2] = [5, 6];
 /// Objects whose demands are remembered beyond twice those that there are.
 const KNOWN_MORE: usize = 256;
@@ -61,6 +61,8 @@ pub(crate) struct Verdict {
     pub(crate) held: Vec<Problem>,
     /// What not every host will do.
     pub(crate) warnings: Vec<Problem>,
+    /// What is not there, and is waited for because the user asked for that.
+    pub(crate) awaited: Vec<Problem>,
 }
 
 /// What a manifest is held against.
@@ -68,6 +70,46 @@ pub(crate) struct Verdict {
 pub(crate) struct Around<'a> {
     pub(crate) state: &'a State,
     pub(crate) reports: &'a BTreeMap<HostId, Arc<HostReport>>,
+    /// The user wants workloads to wait for keys and objects that are not there.
+    pub(crate) waits: bool,
+}
+
+/// Has the workloads of the manifest of this name do without objects that are neither in it nor in the state, until there are such:
+/// a host that has to start one waits for them. What is waited for, with its place.
+pub(crate) fn wait_for_references(
+    name: &str,
+    manifest: &mut Manifest,
+    state: &State,
+) -> Vec<Problem> {
+    let own: BTreeSet<_> = manifest
+        .objects
+        .iter()
+        .map(|object| (object.kind, object.namespace.clone(), object.name.clone()))
+        .collect();
+    let mut awaited = Vec::new();
+    for (object, place) in manifest.objects.iter_mut().zip(&manifest.places) {
+        for reference in &mut object.references {
+            let (kind, namespace) = (reference.kind, &object.namespace);
+            let known = state.object(kind, namespace, &reference.name);
+            let is_there = own.contains(&(kind, namespace.clone(), reference.name.clone()))
+                || known.is_some_and(|(owner, _)| owner != name);
+            if reference.optional || is_there {
+                continue;
+            }
+            reference.optional = true;
+            awaited.push(Problem {
+                document: place.document,
+                line: place.line,
+                field: String::new(),
+                message: format!(
+                    "{} {} does not exist: the workload waits for it",
+                    kind_name(kind),
+                    workload_name(namespace, &reference.name)
+                ),
+            });
+        }
+    }
+    awaited
 }
 
 /// Checks the manifest of this name.
@@ -233,6 +275,8 @@ impl<'a> Check<'a> {
                         && both_run(object, holder, hosts)
                 };
                 let other = held.iter().find(meets).map(|(_, holder, _)| holder.clone());
+                // Of two that want it already, as labels of hosts can bring about, each may change otherwise.
+                let other = other.filter(|other| other.place.is_some() || !self.had(object, port));
                 if let Some(other) = other {
                     let message = format!("port {port} of the host is held by {}", other.words());
                     self.refuse(&other, problem(at, message));
@@ -245,6 +289,17 @@ impl<'a> Check<'a> {
                 held.push((*port, holder, object));
             }
         }
+    }
+
+    /// Whether the workload has wanted the port of the same hosts before.
+    fn had(&mut self, object: &Object, port: &Port) -> bool {
+        let name = workload_name(&object.namespace, &object.name);
+        let before = self.around.state.workload(&name);
+        before.is_some_and(|before| {
+            let demand = Demand::Port(*port);
+            before.object.selector == object.selector
+                && self.ledger.of(&before.object).contains(&demand)
+        })
     }
 
     /// Why no workload of these hosts can have the port.
@@ -294,8 +349,15 @@ impl<'a> Check<'a> {
                 let keys = known
                     .entry((needed.kind, &object.namespace, &needed.name))
                     .or_insert_with(|| Keys::of(used));
-                if !keys.has(needed) {
-                    let message = format!("{}: {}", lacks(needed, used), keys.words());
+                if keys.has(needed) {
+                    continue;
+                }
+                let lacks = lacks(needed, used);
+                if self.around.waits {
+                    let message = format!("{lacks}: the workload waits for it");
+                    self.verdict.awaited.push(problem(at, message));
+                } else {
+                    let message = format!("{lacks}: {}", keys.words());
                     self.verdict.wrong.push(problem(at, message));
                 }
             }
@@ -350,7 +412,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Hosts whose Podman ends containers with SIGTERM whatever their pod says.
+    /// Hosts whose Podman ends a container whose probe fails with SIGTERM whatever its pod says.
     fn signals(&mut self) {
         for (object, demands) in self.workloads() {
             for at in demands.iter().filter(|at| at.demand == Demand::StopSignal) {
@@ -365,7 +427,7 @@ impl<'a> Check<'a> {
                 let old: Vec<_> = old.collect();
                 if !old.is_empty() {
                     let message = format!(
-                        "Podman before 5.6 ignores it and sends SIGTERM: {}",
+                        "Podman before 5.6 sends SIGTERM to a container whose probe fails: {}",
                         old.join(", ")
                     );
                     self.verdict.warnings.push(problem(at, message));

@@ -186,12 +186,13 @@ async fn open(
         observe: Arc::new(move |said| noted.note(said)),
     });
     let node = node.await.context("open the log")?;
+    let run = config.api.parent().map(Path::to_owned).unwrap_or_default();
     let standing = execute::start(execute::Settings {
         host,
         link: link.clone(),
         podman: podman.clone(),
         units: config.quadlets.clone(),
-        run: config.api.parent().map(Path::to_owned).unwrap_or_default(),
+        run: run.clone(),
         ended: home.ended(),
         view: node.state(),
         metrics: node.metrics(),
@@ -201,6 +202,7 @@ async fn open(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         link: link.clone(),
         podman: podman.clone(),
+        run,
         view: node.state(),
         metrics: node.metrics(),
         standing,

@@ -73,7 +73,7 @@ pub(crate) fn held(
     let first = state.workloads().filter(|workload| {
         workload.index < own.index
             && workload.name != own.workload
-            && place::hosts(&workload.name, &workload.object, state.hosts()).contains(&own.host)
+            && place::runs(state, workload, own.host).is_some_and(|runs| !runs.ended)
     });
     let first = first.filter_map(|workload| {
         let port = |demand| match demand {

@@ -31,6 +31,10 @@ pub(super) async fn run(client: &Client, args: Apply) -> Result<(), Trouble> {
         .with("name", args.name)
         .with("dryRun", args.dry_run.then(|| "true".to_owned()))
         .with("strict", args.strict.then(|| "true".to_owned()))
+        .with(
+            "waitForReferences",
+            args.wait_for_references.then(|| "true".to_owned()),
+        )
         .file(&file.name)
         // The same file twice: the second time nothing changes.
         .repeatable()

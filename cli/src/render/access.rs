@@ -1,12 +1,12 @@
-//! Users, and who changed what.
+//! Who may do what: users, tokens of hosts and the policy; and who changed what.
 //!
 //! Pure, like its parent.
 
 use std::time::Duration;
 
-use beemesh_protocol::api::{Audited, User};
+use beemesh_protocol::api::{Audited, JoinToken, Policy, PolicySet, Revoked, User};
 
-use super::{rough, table};
+use super::{GAP, committed, rough, table};
 
 pub(crate) fn users(users: &[User], now: Duration) -> String {
     if users.is_empty() {
@@ -44,6 +44,40 @@ pub(crate) fn audit(changes: &[Audited], now: Duration) -> String {
         ]);
     }
     table(&rows)
+}
+
+/// The policy as `policy set` takes it, under what is to be known of it.
+pub(crate) fn policy(policy: &Policy) -> String {
+    let head = match policy.version {
+        0 => "# version 0: the default, which nobody has set".to_owned(),
+        version => format!("# version {version}, {}", committed(policy.index)),
+    };
+    format!("{head}\n{}", policy.document)
+}
+
+pub(crate) fn policy_set(set: &PolicySet) -> String {
+    format!(
+        "policy{GAP}version {}{GAP}{}\n",
+        set.version,
+        committed(set.index)
+    )
+}
+
+/// Join tokens, `now` since 1970.
+pub(crate) fn tokens(tokens: &[JoinToken], now: Duration) -> String {
+    if tokens.is_empty() {
+        return "no tokens\n".to_owned();
+    }
+    let mut rows = vec![["TOKEN", "HOSTS LEFT", "EXPIRES IN"].map(str::to_owned)];
+    for token in tokens {
+        let left = Duration::from_millis(token.expires_at_ms).saturating_sub(now);
+        rows.push([token.id.clone(), token.uses.to_string(), rough(left)]);
+    }
+    table(&rows)
+}
+
+pub(crate) fn revoked(what: &str, id: &str, revoked: &Revoked) -> String {
+    format!("{what} {id}{GAP}revoked{GAP}{}\n", committed(revoked.index))
 }
 
 #[cfg(test)]

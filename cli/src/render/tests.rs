@@ -1,4 +1,4 @@
-use beemesh_protocol::HostId;
+use beemesh_protocol::{HostId, api::JoinToken};
 use serde_json::json;
 
 use super::*;
@@ -173,6 +173,21 @@ fn workloads_are_summed_up_and_shown_host_by_host() {
          web        Pod          1          web        0/2     no host matches nodeSelector disk=ssd\n\
          web        Pod          1          web        1/2     running: only h1 may run it\n"
     );
+    let mut gone = on("h3", Running, 2, "");
+    gone.reachable = false;
+    let lost = Workload {
+        reason: "failed: h3, which ran it, has been away for too long".into(),
+        ..web(false, vec![gone])
+    };
+    let told = workloads(&[lost]);
+    assert!(told.contains("   failed: h3, which ran it"), "{told}");
+    let left = Workload {
+        asked: 1,
+        ready: 1,
+        ..web(true, vec![])
+    };
+    let told = workloads(&[left]);
+    assert!(told.contains("1/1     succeeded"), "{told}");
     assert_eq!(
         workload(&bad),
         "shop_bad   Deployment   revision 1   manifest web   committed at log index 9   1/3 ready\n\
@@ -211,6 +226,9 @@ fn workloads_are_summed_up_and_shown_host_by_host() {
         not_running(&[web(true, vec![on("h1", Running, 2, "")])]),
         ""
     );
+    let mut done = web(true, vec![on("h1", Succeeded, 0, "")]);
+    done.hosts[0].reachable = false;
+    assert_eq!(not_running(&[done]), "", "a job that has ended well");
     assert_eq!(
         not_running(&[short, looping]),
         "web: 1/2 ready: only h1 may run it; web on h1: running 2/2 healthy: exporter ended with code 1, 4 times"
@@ -226,6 +244,26 @@ fn workloads_are_summed_up_and_shown_host_by_host() {
     assert_eq!(
         not_running(&[stopped, bad]),
         "web on h1: stopped on this host (systemctl stop); shop_bad on h2: failed: container one cannot start: no such program; shop_bad on h3: pending"
+    );
+}
+
+#[test]
+fn only_data_that_stays_behind_can_be_left_behind() {
+    let drained = |left: &str| {
+        host_drained(&HostChanged {
+            host: "h3".into(),
+            index: 7,
+            leaves: vec![left.into()],
+            settled: Some(true),
+            waiting_for: Vec::new(),
+        })
+    };
+    let full = drained("five stops, and waits for a host: each that fits has a pod of it already");
+    assert!(!full.contains("--move-without-data"), "{full}");
+    let data = drained("db stops, and waits for host h3, which has its claim data and is drained");
+    assert!(
+        data.contains("`beemesh host drain h3 --move-without-data`"),
+        "{data}"
     );
 }
 

@@ -80,29 +80,38 @@ fn reports() -> BTreeMap<HostId, Arc<HostReport>> {
     .into()
 }
 
-/// `wrong` and `held`, each as `DOCUMENT:LINE FIELD: MESSAGE`.
+/// `wrong`, `held` and `warnings`, each as `DOCUMENT:LINE FIELD: MESSAGE`.
 fn verdict(state: &State, yaml: &str) -> [Vec<String>; 3] {
     let manifest = parse(yaml.as_bytes(), false).expect(yaml);
-    let reports = reports();
-    let around = Around {
-        state,
-        reports: &reports,
-    };
     let name = manifest.objects[0].name.clone();
     let Verdict {
         wrong,
         held,
         warnings,
-    } = check(&name, &manifest, around, &mut Ledger::default());
-    [wrong, held, warnings].map(|problems| {
-        let shown = |one: &Problem| {
-            format!(
-                "{}:{} {}: {}",
-                one.document, one.line, one.field, one.message
-            )
-        };
-        problems.iter().map(shown).collect()
-    })
+        awaited,
+    } = checked(&name, &manifest, state, false);
+    assert_eq!(awaited, []);
+    [wrong, held, warnings].map(|problems| shown(&problems))
+}
+
+fn checked(name: &str, manifest: &Manifest, state: &State, waits: bool) -> Verdict {
+    let reports = reports();
+    let around = Around {
+        state,
+        reports: &reports,
+        waits,
+    };
+    check(name, manifest, around, &mut Ledger::default())
+}
+
+fn shown(problems: &[Problem]) -> Vec<String> {
+    let shown = |one: &Problem| {
+        format!(
+            "{}:{} {}: {}",
+            one.document, one.line, one.field, one.message
+        )
+    };
+    problems.iter().map(shown).collect()
 }
 
 /// A pod with these containers, each with fields, and fields of its own.
@@ -244,6 +253,40 @@ fn a_port_that_another_workload_holds_is_refused_where_both_may_run() {
 }
 
 #[test]
+fn two_that_meet_by_labels_of_hosts_can_each_be_changed() {
+    let mut state = state();
+    let on = |name: &str, label: &str| {
+        let more = format!("  nodeSelector: {{{label}}}\n");
+        port(name, "containerPort: 80, hostPort: 80", &more)
+    };
+    applied(&mut state, 3, &on("first", "disk: ssd"));
+    let label = |state: &mut State, index, key: &str, value: &str| {
+        let set = [(key.to_owned(), value.to_owned())].into();
+        let (host, remove) = (HostId([2; 32]), Vec::new());
+        let change = Change::LabelHost { host, set, remove };
+        let _ = state.apply(index, &Command::unasked(1, change));
+    };
+    label(&mut state, 4, "zone", "b");
+    applied(&mut state, 5, &on("second", "zone: b"));
+    label(&mut state, 6, "disk", "ssd");
+    for (name, selector, held) in [
+        ("first", "disk: ssd", ""),
+        ("second", "zone: b", ""),
+        ("second", "disk: ssd", "held by workload first"),
+        ("third", "zone: b", "held by workload"),
+    ] {
+        let yaml = on(name, selector).replace("quay.io", "docker.io");
+        let [wrong, refused, _] = verdict(&state, &yaml);
+        assert_eq!(
+            (wrong, refused.is_empty()),
+            (Vec::new(), held.is_empty()),
+            "{name}"
+        );
+        assert!(refused.concat().contains(held), "{refused:?}");
+    }
+}
+
+#[test]
 fn ports_of_the_hosts_are_nobodys() {
     let reserved = |number: u16, more: &str| {
         let [wrong, held, _] = verdict(
@@ -347,6 +390,56 @@ fn keys_that_are_not_there_are_refused() {
 }
 
 #[test]
+fn what_is_not_there_is_waited_for_where_the_user_says_so() {
+    let mut state = state();
+    applied(&mut state, 3, MAP);
+    let other = MAP.replace("conf", "gone");
+    applied(&mut state, 4, &other);
+    let uses = uses("key: MOOD", "items: [{key: MODE, path: a}]");
+    let missing = uses
+        .replace("conf,", "none,")
+        .replace("name: web", "name: two");
+    let mut manifest = parse(format!("{uses}---\n{missing}").as_bytes(), false).unwrap();
+    let needed = |manifest: &Manifest| {
+        let all = manifest.objects.iter().flat_map(|one| &one.references);
+        all.map(|one| (one.name.clone(), one.optional))
+            .collect::<Vec<_>>()
+    };
+    let both = |first, second| vec![("conf".to_owned(), first), ("none".to_owned(), second)];
+    assert_eq!(needed(&manifest), both(false, false));
+    let awaited = wait_for_references("web", &mut manifest, &state);
+    let [one] = &shown(&awaited)[..] else {
+        panic!("{awaited:?}");
+    };
+    assert_eq!(one.split(' ').next(), Some("2:9"), "{one}");
+    assert!(
+        one.ends_with("ConfigMap none does not exist: the workload waits for it"),
+        "{one}"
+    );
+    assert_eq!(
+        needed(&manifest),
+        both(false, true),
+        "one that is there stays needed"
+    );
+    let Verdict {
+        wrong,
+        held,
+        awaited,
+        ..
+    } = checked("web", &manifest, &state, true);
+    assert_eq!((wrong, held), (Vec::new(), Vec::new()));
+    let expected = "1:7 spec.containers[0].env[0].valueFrom.configMapKeyRef.key: ConfigMap conf has no key `MOOD`: the workload waits for it";
+    assert_eq!(shown(&awaited), [expected]);
+    // What the manifest itself drops is not there.
+    let awaited = wait_for_references(
+        "gone",
+        &mut parse(uses.replace("conf,", "gone,").as_bytes(), false).unwrap(),
+        &state,
+    );
+    assert_eq!(awaited.len(), 1, "{awaited:?}");
+}
+
+#[test]
 fn a_key_that_another_workload_needs_is_not_taken_away() {
     let mut known = state();
     applied(&mut known, 3, MAP);
@@ -375,12 +468,16 @@ fn a_key_that_another_workload_needs_is_not_taken_away() {
 
 #[test]
 fn hosts_that_ignore_a_stop_signal_are_named() {
-    let with = |signal: &str, more: &str| {
+    const PROBE: &str = ", livenessProbe: {exec: {command: [a]}}";
+    let with = |signal: &str, probe: &str, more: &str| {
         let [wrong, held, warnings] = verdict(
             &state(),
             &pod(
                 "web",
-                &[("a", &format!(", lifecycle: {{stopSignal: {signal}}}"))],
+                &[(
+                    "a",
+                    &format!(", lifecycle: {{stopSignal: {signal}}}{probe}"),
+                )],
                 more,
             ),
         );
@@ -388,11 +485,20 @@ fn hosts_that_ignore_a_stop_signal_are_named() {
         warnings
     };
     assert_eq!(
-        with("SIGUSR1", ""),
+        with("SIGUSR1", PROBE, ""),
         [
-            "1:6 spec.containers[0].lifecycle.stopSignal: Podman before 5.6 ignores it and sends SIGTERM: h1 has 5.4.2"
+            "1:6 spec.containers[0].lifecycle.stopSignal: Podman before 5.6 sends SIGTERM to a container whose probe fails: h1 has 5.4.2"
         ]
     );
-    assert!(with("SIGTERM", "").is_empty());
-    assert!(with("SIGUSR1", "  nodeSelector: {kubernetes.io/hostname: h2}\n").is_empty());
+    // Beemesh sends it before it takes the pod down.
+    assert!(with("SIGUSR1", "", "").is_empty());
+    assert!(with("SIGTERM", PROBE, "").is_empty());
+    assert!(
+        with(
+            "SIGUSR1",
+            PROBE,
+            "  nodeSelector: {kubernetes.io/hostname: h2}\n"
+        )
+        .is_empty()
+    );
 }

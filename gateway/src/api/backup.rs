@@ -16,7 +16,7 @@ use beemesh_protocol::{
     api::Restored,
     backup::{self, BYTES_MAX},
     peer::{Committed, Outcome},
-    state::{Change, ManifestRecord, Object, Snapshot},
+    state::{Change, ManifestRecord, Object, Reference, Snapshot},
 };
 use beemesh_quadlet::manifest::{
     self, is_workload,
@@ -175,9 +175,27 @@ fn held(snapshot: Snapshot, rules: &Rules) -> Result<Vec<ManifestRecord>, ApiErr
         };
         let read = read
             .map_err(|found| ApiError::manifest(problems(found.into_iter().map(told).collect())));
-        record.objects = read?.objects;
+        let mut objects = read?.objects;
+        for object in &mut objects {
+            keep_waiting(object, &record.objects);
+        }
+        record.objects = objects;
     }
     Ok(manifests)
+}
+
+/// A workload that waited for what does not exist goes on waiting.
+fn keep_waiting(object: &mut Object, held: &[Object]) {
+    let id = |object: &Object| (object.kind, object.namespace.clone(), object.name.clone());
+    let Some(before) = held.iter().find(|held| id(held) == id(object)) else {
+        return;
+    };
+    for reference in &mut object.references {
+        let same =
+            |known: &&Reference| known.kind == reference.kind && known.name == reference.name;
+        let known = before.references.iter().find(same);
+        reference.optional |= known.is_some_and(|known| known.optional);
+    }
 }
 
 /// What is to be applied, in this order, so that the state has it all: what workloads refer to comes before them, in whichever

@@ -36,7 +36,7 @@ use super::{
     trail::Done,
 };
 use crate::{
-    admission::{self, Around, Verdict},
+    admission::{self, Around},
     join::{JoinError, JoinStarted, now_ms},
     state::{changed, deed},
 };
@@ -132,13 +132,20 @@ async fn try_apply(
     deadline: Instant,
 ) -> Result<Tried, ApiError> {
     let gateway = &shared.gateway;
-    let (manifest, version) = policy::admit(shared, yaml, query.strict, deadline).await?;
+    let (mut manifest, version) = policy::admit(shared, yaml, query.strict, deadline).await?;
     let first = manifest.objects.first().ok_or_else(|| {
         ApiError::bad_request("the manifest holds nothing that Beemesh runs or keeps")
     })?;
     let named = query.name.clone();
     let name = named.unwrap_or_else(|| workload_name(&first.namespace, &first.name));
-    let noted = fits(shared, &name, &manifest, query.strict, deadline).await?;
+    let mut noted = Vec::new();
+    if query.wait_for_references {
+        // What was applied a moment ago, at whichever host, is there.
+        confirm(gateway, deadline).await?;
+        let state = gateway.scene().state;
+        noted = admission::wait_for_references(&name, &mut manifest, &state);
+    }
+    noted.extend(fits(shared, &name, &manifest, query, deadline).await?);
     let Manifest {
         objects,
         places,
@@ -189,7 +196,7 @@ async fn fits(
     shared: &Shared,
     name: &str,
     manifest: &Manifest,
-    strict: bool,
+    query: &ApplyQuery,
     deadline: Instant,
 ) -> Result<Vec<manifest::Problem>, ApiError> {
     let gateway = &shared.gateway;
@@ -198,21 +205,24 @@ async fn fits(
         let around = Around {
             state: &scene.state,
             reports: &scene.reports,
+            waits: query.wait_for_references,
         };
         let mut ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let mut verdict = admission::check(name, manifest, around, &mut ledger);
-        if strict {
+        if query.strict {
             verdict.wrong.append(&mut verdict.warnings);
         }
         verdict
     };
     let mut verdict = look();
-    let refuses = |verdict: &Verdict| !verdict.wrong.is_empty() || !verdict.held.is_empty();
+    let refuses =
+        |verdict: &admission::Verdict| !verdict.wrong.is_empty() || !verdict.held.is_empty();
     // What is in the way may be gone, and this host may not have heard of it.
     if refuses(&verdict) && confirm(gateway, deadline).await.is_ok() {
         verdict = look();
     }
     if !refuses(&verdict) {
+        verdict.warnings.append(&mut verdict.awaited);
         return Ok(verdict.warnings);
     }
     let refused = if verdict.wrong.is_empty() {

@@ -4,6 +4,7 @@
 //! shapes of [`beemesh_protocol::api`], and whether a change has arrived wherever it should.
 
 mod asked;
+mod jobs;
 mod members;
 mod recovery;
 
@@ -85,7 +86,9 @@ impl Scene {
         let mut hosts: Vec<_> = self.state.hosts().keys().filter(has).collect();
         hosts.sort_by_key(|host| self.name(**host));
         let ready = self.ready(workload, &asked);
-        let settled = asked.is_met(ready) && hosts.len() == asked.hosts.len();
+        let settled = asked.is_met(ready)
+            && hosts.len() == asked.hosts.len()
+            && self.is_calm(workload, &asked.hosts);
         Workload {
             name: workload.name.clone(),
             namespace: object.namespace.clone(),
@@ -101,17 +104,17 @@ impl Scene {
             min_ready_seconds: asked::min_ready_seconds(object),
             hosts: hosts
                 .into_iter()
-                .map(|host| self.workload_host(*host, &workload.name))
+                .map(|host| self.workload_host(*host, workload))
                 .collect(),
             reason: asked.reason,
             object: None,
         }
     }
 
-    fn workload_host(&self, host: HostId, workload: &str) -> WorkloadHost {
+    fn workload_host(&self, host: HostId, workload: &crate::state::Workload) -> WorkloadHost {
         let unseen = WorkloadReport::default();
-        let report = self.report(host, workload).unwrap_or(&unseen);
-        WorkloadHost {
+        let report = self.report(host, &workload.name).unwrap_or(&unseen);
+        let mut shown = WorkloadHost {
             host: self.name(host),
             id: host,
             phase: phase(report.phase),
@@ -121,7 +124,9 @@ impl Scene {
             restarts: report.restarts,
             message: report.message.clone(),
             reachable: self.reachable.contains(&host),
-        }
+        };
+        self.lay_attempts_over(&mut shown, workload);
+        shown
     }
 
     /// What pods of the workload wait for that no host runs, in words.

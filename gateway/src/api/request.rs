@@ -97,6 +97,8 @@ pub(super) struct ApplyQuery {
     pub(super) dry_run: bool,
     #[serde(default)]
     pub(super) strict: bool,
+    #[serde(default)]
+    pub(super) wait_for_references: bool,
     pub(super) wait: Option<u64>,
     pub(super) stable: Option<u64>,
     pub(super) timeout: Option<u64>,
@@ -258,13 +260,13 @@ mod tests {
             (
                 "name=web&dryRun=true&wait=5",
                 Ok(
-                    "ApplyQuery { name: Some(\"web\"), dry_run: true, strict: false, wait: Some(5), stable: None, timeout: None }",
+                    "ApplyQuery { name: Some(\"web\"), dry_run: true, strict: false, wait_for_references: false, wait: Some(5), stable: None, timeout: None }",
                 ),
             ),
             (
                 "dryrun=true",
                 Err(
-                    "query: dryrun: unknown field `dryrun`, expected one of `name`, `dryRun`, `strict`, `wait`, `timeout`",
+                    "query: dryrun: unknown field `dryrun`, expected one of `name`, `dryRun`, `strict`, `waitForReferences`, `wait`, `stable`, `timeout`",
                 ),
             ),
             (

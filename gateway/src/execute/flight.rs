@@ -4,8 +4,10 @@
 //! pod that cannot be played is handed to its unit, whose supervisor tries once more and then shows the reason in
 //! `systemctl status`.
 
+mod ports;
+mod turn;
+
 use std::{
-    collections::BTreeMap,
     io,
     path::{Path, PathBuf},
     pin::pin,
@@ -20,27 +22,23 @@ use beemesh_protocol::{
 };
 use beemesh_quadlet::{
     belongings::{self, belongs_to},
-    manifest::Port,
     playing,
     podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
-    render::{
-        self, Image, Pull, Quadlet, RenderError, Rendered, kube_file, read_quadlet, render,
-        uninstalled, yaml_file,
-    },
-    stopping,
+    render::{self, Image, Pull, RenderError, Rendered, kube_file, render, uninstalled, yaml_file},
 };
 use futures::future::try_join_all;
 use tokio::{
     io::AsyncReadExt,
-    sync::{Mutex, Semaphore, SemaphorePermit, mpsc, oneshot},
-    time::{sleep, timeout},
+    sync::{Mutex, Semaphore, mpsc, oneshot},
+    time::sleep,
 };
 
+use self::turn::{Turn, permit};
 use super::{IMAGES_PAUSE, Progress, stopped};
 use crate::{
     link::{Link, LinkError},
     place,
-    ports::{self, Held, Own},
+    ports::Held,
     raft::View,
     reconcile::{Ending, Step, Work, replacement, unnamed},
 };
@@ -64,12 +62,6 @@ pub(super) struct Bounds {
     pub(super) plays: Semaphore,
     /// Held from the look at who has which port until one more has.
     pub(super) ports: Mutex<()>,
-}
-
-/// A place among those that may work at one time, which can be given up and taken again.
-struct Turn<'a> {
-    of: &'a Semaphore,
-    permit: Option<SemaphorePermit<'a>>,
 }
 
 /// One work under way.
@@ -119,6 +111,8 @@ enum StepError {
     Lock { path: PathBuf, source: io::Error },
     #[error("waits for {0}")]
     Held(Held),
+    #[error("waits: {0}")]
+    Lacks(RenderError),
     #[error("mark the unit below {path}: {source}")]
     Mark { path: PathBuf, source: io::Error },
 }
@@ -147,7 +141,7 @@ impl Flight {
                 ending,
                 lacks: None,
             },
-            Err(error @ StepError::Held(_)) => Landing {
+            Err(error @ (StepError::Held(_) | StepError::Lacks(_))) => Landing {
                 ending: Ending::Waits(error.to_string()),
                 lacks: None,
             },
@@ -235,7 +229,13 @@ impl Flight {
                 object: &workload.object,
                 uses: &uses,
             };
-            let Rendered { kube, yaml, images } = render(&revision)?;
+            let Rendered { kube, yaml, images } =
+                render(&revision).map_err(|error| match error {
+                    RenderError::Missing { .. } | RenderError::MissingKey { .. } => {
+                        StepError::Lacks(error)
+                    }
+                    RenderError::Malformed { .. } => error.into(),
+                })?;
             return Ok(Files {
                 kube: Some(kube),
                 yaml,
@@ -333,35 +333,6 @@ impl Flight {
         self.ask(Request::PutUnit(files)).await
     }
 
-    /// Whether the ports are free for this workload, as far as this host's Quadlets and the state say.
-    async fn room(&self, wanted: &[Port]) -> Result<(), StepError> {
-        if wanted.is_empty() {
-            return Ok(());
-        }
-        let reserved = self
-            .link
-            .welcome()
-            .borrow()
-            .as_ref()
-            .map_or_else(Vec::new, |welcome| welcome.reserved_ports.clone());
-        let written = written(&self.units)
-            .await
-            .map_err(|source| StepError::Read {
-                path: self.units.clone(),
-                source,
-            })?;
-        let own = Own {
-            workload: &self.workload,
-            index: self.work.index(),
-            host: self.host,
-            wanted,
-        };
-        match ports::held(&own, &reserved, &written, &self.view.state) {
-            Some(held) => Err(StepError::Held(held)),
-            None => Ok(()),
-        }
-    }
-
     async fn start(&self) -> Result<(), StepError> {
         self.ask(Request::StartUnit {
             workload: self.workload.clone(),
@@ -432,7 +403,7 @@ impl Flight {
         if !turn.lend(DOWN_TURN_MAX, self.make_way(), told).await? {
             return Ok(());
         }
-        if turn.permit.is_none() {
+        if turn.is_given_up() {
             turn.take_again().await;
             self.tell(Step::Replace).await;
         }
@@ -504,10 +475,7 @@ impl Flight {
             None => None,
         };
         match yaml {
-            Some(yaml) => {
-                stopping::signal(&self.podman, &yaml).await;
-                self.podman.down(&yaml).await?;
-            }
+            Some(yaml) => self.podman.down(&yaml).await?,
             None => self.podman.remove_pod(&pod.name).await?,
         }
         Ok(())
@@ -545,69 +513,6 @@ fn own_words(error: PodmanError, started: Result<(), StepError>) -> Result<(), S
     }
 }
 
-impl<'a> Turn<'a> {
-    async fn take(of: &'a Semaphore) -> Self {
-        let permit = Some(permit(of).await);
-        Self { of, permit }
-    }
-
-    async fn take_again(&mut self) {
-        self.permit = Some(permit(self.of).await);
-    }
-
-    /// Does something with the turn in hand, and gives the turn up, and says so, when it takes longer than `at_most`.
-    async fn lend<T>(
-        &mut self,
-        at_most: Duration,
-        work: impl Future<Output = T>,
-        given_up: impl AsyncFnOnce(),
-    ) -> T {
-        let mut work = pin!(work);
-        if let Ok(done) = timeout(at_most, &mut work).await {
-            return done;
-        }
-        self.permit = None;
-        given_up().await;
-        work.await
-    }
-}
-
-async fn permit(semaphore: &Semaphore) -> SemaphorePermit<'_> {
-    semaphore
-        .acquire()
-        .await
-        .expect("the executor's semaphores are never closed")
-}
-
-/// The ports of every workload that has a Quadlet here.
-async fn written(folder: &Path) -> io::Result<BTreeMap<String, Vec<Port>>> {
-    let mut found = BTreeMap::new();
-    let mut entries = tokio::fs::read_dir(folder).await?;
-    while let Some(entry) = entries.next_entry().await? {
-        let path = entry.path();
-        if path.extension().is_none_or(|extension| extension != "kube") {
-            continue;
-        }
-        let kube = or_nothing(read(&path).await)?;
-        let quadlet = str::from_utf8(&kube).ok().and_then(read_quadlet);
-        if let Some(Quadlet { workload, yaml, .. }) = quadlet {
-            let ports = render::ports(&or_nothing(read(&folder.join(yaml)).await)?);
-            if !ports.is_empty() {
-                found.insert(workload, ports);
-            }
-        }
-    }
-    Ok(found)
-}
-
-/// What was removed meanwhile has nothing.
-fn or_nothing(read: io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
-    match read {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-        read => read,
-    }
-}
-
 async fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     tokio::fs::File::open(path)
@@ -616,34 +521,4 @@ async fn read(path: &Path) -> io::Result<Vec<u8>> {
         .read_to_end(&mut bytes)
         .await?;
     Ok(bytes)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[tokio::test(start_paused = true)]
-    async fn slow_ends_hold_nobody_up_and_quick_ones_keep_their_turn() {
-        const GRACE: Duration = Duration::from_secs(3600);
-        let plays = Arc::new(Semaphore::new(2));
-        let begun = tokio::time::Instant::now();
-        for _ in 0..5 {
-            let plays = Arc::clone(&plays);
-            tokio::spawn(async move {
-                let mut turn = Turn::take(&plays).await;
-                turn.lend(DOWN_TURN_MAX, tokio::time::sleep(GRACE), async || ())
-                    .await;
-                assert!(turn.permit.is_none());
-                turn.take_again().await;
-                assert!(turn.permit.is_some());
-            });
-        }
-        tokio::task::yield_now().await;
-        let mut victim = Turn::take(&plays).await;
-        assert!(begun.elapsed() < Duration::from_secs(4), "{begun:?}");
-        let quick = tokio::time::sleep(DOWN_TURN_MAX / 2);
-        let told = async || panic!("a quick end gives nothing up");
-        victim.lend(DOWN_TURN_MAX, quick, told).await;
-        assert!(victim.permit.is_some());
-    }
 }

@@ -39,6 +39,9 @@ const REPLICAS_MAX: i32 = 10_000;
 /// Annotations with which Podman waits for a message of the container: the play would not return.
 const SDNOTIFY: &str = "io.containers.sdnotify";
 
+/// By this annotation a Job runs once on each host.
+const EVERY_HOST: &str = "beemesh.io/every-host";
+
 /// Labels that Beemesh itself puts on pods.
 const LABELS_OURS: &str = "beemesh.io/";
 
@@ -179,6 +182,9 @@ where
     policy::pod(&controller.spec, &at, scope);
     restart_policy(kind, controller.spec.restart_policy.as_deref(), &at, scope);
     metadata(typed.metadata(), &Field::default().key("metadata"), scope);
+    if kind == Kind::Job {
+        every_host(typed.metadata(), controller.template.as_ref(), scope);
+    }
     if let Some(template) = &controller.template {
         metadata(
             template,
@@ -222,6 +228,23 @@ fn restart_policy(kind: Kind, policy: Option<&str>, at: &Field, scope: &mut Scop
             Some(_) => message,
         };
         scope.wrong(&at.key("restartPolicy"), message);
+    }
+}
+
+/// A Job that is to run on each host, and would run once in the cluster without a word, is refused.
+fn every_host(job: &ObjectMeta, template: Option<&ObjectMeta>, scope: &mut Scope<'_>) {
+    let at = |path: &str| {
+        let at = Field::default().then(path);
+        at.key("annotations").key(EVERY_HOST)
+    };
+    let asks = |metadata: &ObjectMeta| metadata.annotations.as_ref()?.get(EVERY_HOST).cloned();
+    if let Some(value) = asks(job).filter(|value| value != "true" && value != "false") {
+        let message = format!("`{}` is neither \"true\" nor \"false\"", cut(&value));
+        scope.wrong(&at("metadata"), message);
+    }
+    if template.and_then(asks).is_some() {
+        let message = "belongs to the Job: move it to `metadata.annotations`";
+        scope.wrong(&at("spec.template.metadata"), message);
     }
 }
 

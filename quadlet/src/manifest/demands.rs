@@ -30,7 +30,7 @@ pub enum Demand {
         /// The container's name in the manifest; empty for the pod itself.
         container: String,
     },
-    /// That its containers are stopped by another signal than SIGTERM.
+    /// That Podman itself, which ends a container whose probe fails, does so by another signal than SIGTERM.
     StopSignal,
 }
 
@@ -219,6 +219,8 @@ struct Container {
     ports: Vec<ContainerPort>,
     env: Vec<Variable>,
     lifecycle: Lifecycle,
+    liveness_probe: Option<serde::de::IgnoredAny>,
+    startup_probe: Option<serde::de::IgnoredAny>,
 }
 
 #[derive(Default, Deserialize)]
@@ -414,12 +416,9 @@ impl Found {
                 }
             }
         }
-        if container
-            .lifecycle
-            .stop_signal
-            .as_deref()
-            .is_some_and(|signal| signal != "SIGTERM")
-        {
+        let is_probed = container.liveness_probe.is_some() || container.startup_probe.is_some();
+        let signal = container.lifecycle.stop_signal.as_deref();
+        if is_probed && signal.is_some_and(|signal| signal != "SIGTERM") {
             self.all
                 .push((at.then("lifecycle.stopSignal"), Demand::StopSignal));
         }

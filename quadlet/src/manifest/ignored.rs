@@ -52,7 +52,7 @@ const POD: &[Ignored] = &[
     ("nodeName", "nodeSelector picks hosts", None),
     ("priorityClassName", "", None),
     ("readinessGates", "", None),
-    ("resourceClaims", "", None),
+    ("resourceClaims", "no host has such a resource", None),
     ("resources", "set them on the containers", None),
     ("runtimeClassName", "", None),
     ("schedulerName", "", Some("default-scheduler")),
@@ -95,7 +95,7 @@ const CONTAINER: &[Ignored] = &[
         None,
     ),
     ("resizePolicy", "", None),
-    ("resources.claims", "", None),
+    ("resources.claims", "no host has such a resource", None),
     ("securityContext.appArmorProfile", "", None),
     (
         "securityContext.runAsNonRoot",
@@ -110,7 +110,11 @@ const CONTAINER: &[Ignored] = &[
     ("securityContext.windowsOptions", "", None),
     ("stdin", "", Some("false")),
     ("stdinOnce", "", Some("false")),
-    ("volumeDevices", "", None),
+    (
+        "volumeDevices",
+        "a hostPath of type BlockDevice is a device of the host",
+        None,
+    ),
 ];
 
 const CLAIM: &[Ignored] = &[

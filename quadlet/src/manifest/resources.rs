@@ -199,7 +199,7 @@ fn resource_field(from: &ResourceFieldSelector, at: &Field, scope: &mut Scope<'_
     let at = at.key("divisor");
     if let Some(value) = read(divisor, &at, scope) {
         let is_known = |one: &&str| quantity::parse(one) == Ok(value);
-        if !value.is_zero() && !divisors.iter().any(|one| is_known(&one)) {
+        if !value.is_zero() && !divisors.iter().any(is_known) {
             let message = format!(
                 "`{}` is not one of {}",
                 cut(&divisor.0),

@@ -93,7 +93,9 @@ where
         };
         let field = Field::from(error.path());
         let entry = field.entry();
-        scope.wrong(&field, wrong_type(&error.into_inner().to_string()));
+        let found = field.steps().last();
+        let is_mode = matches!(found, Some(Step::Key(key)) if is_mode(key));
+        scope.wrong(&field, wrong_type(&error.into_inner().to_string(), is_mode));
         scope.unread.push(entry.clone());
         if !remove(&mut json, &entry) {
             return None;
@@ -112,7 +114,30 @@ fn truth(word: &str) -> Option<bool> {
 }
 
 /// The words of serde, and what helps.
-fn wrong_type(message: &str) -> String {
+fn wrong_type(message: &str, is_mode: bool) -> String {
+    let number = ["i32", "i64"].into_iter().find_map(|kind| {
+        let found = message.strip_suffix(kind)?.strip_suffix(", expected ")?;
+        let text = found.strip_prefix("invalid type: string \"");
+        let value = found.strip_prefix("invalid value: integer `");
+        text.and_then(|text| text.strip_suffix('"'))
+            .or_else(|| value.and_then(|value| value.strip_suffix('`')))
+    });
+    match number {
+        Some(found) if is_mode => {
+            let found = cut(found);
+            return format!("`{found}` is not a file mode: use 0 to 0777 with the digits 0 to 7");
+        }
+        Some(found) if found.parse::<i64>().is_err() && found.parse::<f64>().is_err() => {
+            return format!("`{}` is text: write a whole number", cut(found));
+        }
+        Some(found)
+            if message.starts_with("invalid value") || found.len() > i64::MAX.to_string().len() =>
+        {
+            return format!("{} is too large or too small", cut(found));
+        }
+        Some(found) => return format!("`{}` is text: write it without quotes", cut(found)),
+        None => {}
+    }
     let word = message
         .strip_prefix("invalid type: string \"")
         .and_then(|rest| rest.strip_suffix("\", expected a boolean"));
@@ -181,10 +206,7 @@ fn octal_modes(json: &mut Value) {
         match value {
             Value::Object(entries) => {
                 for (key, value) in entries {
-                    match value
-                        .as_str()
-                        .filter(|_| key == "defaultMode" || key == "mode")
-                    {
+                    match value.as_str().filter(|_| is_mode(key)) {
                         Some(text) => {
                             if let Some(mode) = octal(text) {
                                 *value = mode.into();
@@ -198,6 +220,10 @@ fn octal_modes(json: &mut Value) {
             Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => {}
         }
     }
+}
+
+fn is_mode(key: &str) -> bool {
+    key == "defaultMode" || key == "mode"
 }
 
 fn octal(text: &str) -> Option<u32> {

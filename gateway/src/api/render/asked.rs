@@ -47,11 +47,15 @@ impl Scene {
         let object = &workload.object;
         let hosts = self.wanted(workload);
         let pods = place::asked(&self.state, workload);
-        let waits = self.waits(workload);
+        let mut waits = self.waits(workload);
+        let over = self.failed_elsewhere(workload);
+        let is_over = !over.is_empty();
+        waits.extend(over);
+        let between = is_between_attempts(&self.state, workload);
         let given = hosts.len() + self.ends_of_hosts_that_left(workload).count();
         let none = given == 0 && object.replicas != Some(0);
         if given >= pods && !none && waits.is_empty() {
-            let (reason, may_change) = (String::new(), false);
+            let (reason, may_change) = (String::new(), between);
             return Asked {
                 pods,
                 hosts,
@@ -67,11 +71,10 @@ impl Scene {
             waits.join("; ")
         };
         let away = |host: &&Host| !self.reachable.contains(&host.id);
-        let may_get =
-            short.may.len() > given && (waits.is_empty() || short.may.iter().any(away));
+        let may_get = short.may.len() > given && (waits.is_empty() || short.may.iter().any(away));
         Asked {
             pods,
-            may_change: short.may_change || may_get || is_between_attempts(&self.state, workload),
+            may_change: !is_over && (short.may_change || may_get || between),
             reason,
             hosts,
         }
@@ -98,10 +101,14 @@ impl Scene {
         lacks && !asked.may_change && asked.hosts.iter().all(concluded)
     }
 
-    /// Whether the host runs this revision as it should, or has done its work.
+    /// Whether the host runs this revision as it should, or has done its work. What the cluster has recorded of a Job holds, whatever
+    /// became of its host.
     fn is_ready(&self, host: HostId, workload: &Workload) -> bool {
+        if let Some(end) = self.job_end(host, workload) {
+            return end.succeeded;
+        }
         self.says(host, workload, |report| match report.phase {
-            Phase::Running => report.healthy == report.total && !is_in_trouble(report),
+            Phase::Running => report.healthy == report.total,
             Phase::Succeeded => true,
             Phase::Pending | Phase::Starting | Phase::Stopped | Phase::Failed | Phase::Removing => {
                 false
@@ -109,22 +116,40 @@ impl Scene {
         })
     }
 
-    /// Whether the host runs this revision as it should, or has given it up.
-    fn is_concluded(&self, host: HostId, workload: &Workload) -> bool {
-        let given_up =
-            |report: &WorkloadReport| matches!(report.phase, Phase::Stopped | Phase::Failed);
-        self.is_ready(host, workload) || self.says(host, workload, given_up)
+    /// Whether no container has ended lately on any of these hosts. One that was started again is ready, and yet nobody may count on it.
+    pub(super) fn is_calm(&self, workload: &Workload, hosts: &BTreeSet<HostId>) -> bool {
+        let calm = |host: &HostId| {
+            let report = self.report(*host, &workload.name);
+            !report.is_some_and(is_in_trouble)
+        };
+        hosts.iter().all(calm)
     }
 
-    /// Whether what a host that can be reached says of this revision is so.
+    /// Whether the host runs this revision as it should, or has given it up. An attempt of a Job that has failed is followed by another
+    /// one unless the cluster has recorded the end.
+    fn is_concluded(&self, host: HostId, workload: &Workload) -> bool {
+        let more = workload.job.is_some() && self.state.is_seated(workload);
+        let given_up = |report: &WorkloadReport| match report.phase {
+            Phase::Stopped => true,
+            Phase::Failed => !(more && report.ended),
+            _ => false,
+        };
+        self.job_end(host, workload).is_some()
+            || self.is_ready(host, workload)
+            || self.says(host, workload, given_up)
+    }
+
+    /// Whether what a host that can be reached says of what it is to run is so.
     fn says(
         &self,
         host: HostId,
         workload: &Workload,
         is_so: impl Fn(&WorkloadReport) -> bool,
     ) -> bool {
+        let runs = place::runs(&self.state, workload, host);
+        let index = runs.map_or(workload.index, |runs| runs.index);
         let report = self.report(host, &workload.name);
-        let report = report.filter(|report| report.index >= workload.index);
+        let report = report.filter(|report| report.index >= index);
         report.is_some_and(is_so) && self.reachable.contains(&host)
     }
 }
@@ -243,202 +268,4 @@ pub(super) fn min_ready_seconds(object: &Object) -> u32 {
 }
 
 #[cfg(test)]
-mod tests {
-    use beemesh_protocol::{api, state::Change};
-    use serde_json::json;
-
-    use super::super::tests::{changed, h, pod, report, scene, with};
-    use super::*;
-
-    /// Of the scene's three hosts, with `drained` ones: a Deployment's shown form once each host that is to run it does.
-    fn shown(replicas: Option<u32>, selector: &[(&str, &str)], drained: &[u8]) -> api::Workload {
-        let mut scene = scene();
-        for host in drained {
-            let (host, drained) = (h(*host), true);
-            changed(&mut scene, 7, Change::DrainHost { host, drained });
-        }
-        let apply = Change::Apply {
-            manifest: "five".into(),
-            objects: vec![Object {
-                kind: Kind::Deployment,
-                replicas,
-                ..pod("five", selector)
-            }],
-            policy: None,
-        };
-        changed(&mut scene, 8, apply);
-        let workload = scene.state.workload("five").unwrap().clone();
-        let wanted = scene.wanted(&workload);
-        for host in [1, 2, 3]
-            .into_iter()
-            .filter(|host| wanted.contains(&h(*host)))
-        {
-            with(
-                &mut scene,
-                host,
-                8,
-                vec![report("five", 8, Phase::Running, 2)],
-            );
-        }
-        scene.workload("five").unwrap()
-    }
-
-    #[test]
-    fn what_runs_is_counted_against_what_was_asked_for() {
-        let ssd = [("disk", "ssd")];
-        let second = [("n", "2")];
-        for (replicas, selector, drained, counts, reason) in [
-            (None, &[][..], &[][..], (3, 3), ""),
-            (Some(2), &[], &[], (2, 2), ""),
-            (Some(0), &[], &[], (0, 0), ""),
-            (Some(0), &ssd, &[], (0, 0), ""),
-            (None, &[], &[3], (2, 2), ""),
-            (
-                Some(5),
-                &[],
-                &[],
-                (3, 5),
-                "5 pods are asked for, and 3 hosts may run one each: h1, h2 and h3",
-            ),
-            (
-                Some(3),
-                &[],
-                &[3],
-                (2, 3),
-                "3 pods are asked for, and 2 hosts may run one each: h1 and h2; h3 is drained",
-            ),
-            (
-                Some(2),
-                &second,
-                &[],
-                (1, 2),
-                "2 pods are asked for, and 1 host matches nodeSelector n=2: h2",
-            ),
-            (
-                None,
-                &ssd,
-                &[],
-                (0, 0),
-                "no host matches nodeSelector disk=ssd",
-            ),
-            (
-                Some(1),
-                &ssd,
-                &[],
-                (0, 1),
-                "no host matches nodeSelector disk=ssd",
-            ),
-            (
-                None,
-                &second,
-                &[2],
-                (0, 0),
-                "every host that matches nodeSelector n=2 is drained: h2",
-            ),
-            (None, &[], &[1, 2, 3], (0, 0), "every host is drained"),
-        ] {
-            let five = shown(replicas, selector, drained);
-            assert_eq!((five.ready, five.asked), counts, "{five:?}");
-            assert_eq!(five.reason, reason);
-            assert_eq!(
-                (five.settled, five.stuck),
-                (reason.is_empty(), !reason.is_empty())
-            );
-        }
-    }
-
-    #[test]
-    fn a_label_that_hosts_have_not_given_themselves_yet_is_waited_for() {
-        let os = [("kubernetes.io/os", "linux")];
-        let five = shown(None, &os, &[]);
-        assert_eq!(
-            five.reason,
-            "no host matches nodeSelector kubernetes.io/os=linux"
-        );
-        assert!(!five.settled && !five.stuck, "{five:?}");
-    }
-
-    #[test]
-    fn an_apply_says_what_the_cluster_lacks() {
-        let state = scene().state;
-        let lacks = |kind, replicas, selector: &[(&str, &str)]| {
-            let object = Object {
-                kind,
-                replicas,
-                ..pod("five", selector)
-            };
-            lack(&object, state.hosts())
-        };
-        use Kind::{ConfigMap, Deployment, Pod};
-        assert_eq!(lacks(Deployment, Some(3), &[]), "");
-        assert_eq!(lacks(Pod, None, &[("n", "2")]), "");
-        assert_eq!(lacks(Deployment, Some(0), &[("n", "9")]), "");
-        assert_eq!(lacks(ConfigMap, None, &[]), "");
-        assert_eq!(
-            lacks(Pod, None, &[("beta.kubernetes.io/arch", "arm64")]),
-            ""
-        );
-        assert_eq!(
-            lacks(Deployment, Some(4), &[]),
-            "4 pods are asked for, and 3 hosts may run one each: h1, h2 and h3"
-        );
-        assert_eq!(
-            lacks(Pod, None, &[("n", "9")]),
-            "no host matches nodeSelector n=9"
-        );
-    }
-
-    #[test]
-    fn a_pod_is_ready_while_no_container_of_it_is_in_trouble() {
-        for (phase, healthy, message, ready, stuck) in [
-            (Phase::Running, 2, "", true, false),
-            (
-                Phase::Running,
-                2,
-                "side ended with 1 3 min ago",
-                false,
-                false,
-            ),
-            (Phase::Running, 1, "", false, false),
-            (Phase::Succeeded, 0, "", true, false),
-            (Phase::Starting, 2, "", false, false),
-            (Phase::Failed, 0, "no image", false, true),
-            (Phase::Stopped, 0, "stopped", false, true),
-        ] {
-            let mut scene = scene();
-            let report = WorkloadReport {
-                message: message.into(),
-                ..report("lone", 6, phase, healthy)
-            };
-            with(&mut scene, 2, 6, vec![report]);
-            let lone = scene.workload("lone").unwrap();
-            let told = (lone.ready == 1, lone.settled, lone.stuck);
-            assert_eq!(told, (ready, ready, stuck), "{phase:?} {healthy} {message}");
-            scene.reachable.remove(&h(2));
-            let lone = scene.workload("lone").unwrap();
-            assert_eq!((lone.ready, lone.settled, lone.stuck), (0, false, false));
-        }
-    }
-
-    #[test]
-    fn an_author_may_ask_for_longer() {
-        let object = |kind, body: serde_json::Value| Object {
-            kind,
-            body: body.to_string().into_bytes(),
-            ..pod("web", &[])
-        };
-        let asks = json!({"spec": {"minReadySeconds": 30}});
-        for (object, expected) in [
-            (object(Kind::Deployment, asks.clone()), 30),
-            (object(Kind::DaemonSet, asks.clone()), 30),
-            (object(Kind::Pod, asks), 0),
-            (object(Kind::Deployment, json!({"spec": {}})), 0),
-            (
-                object(Kind::Deployment, json!({"spec": {"minReadySeconds": -1}})),
-                0,
-            ),
-        ] {
-            assert_eq!(min_ready_seconds(&object), expected, "{object:?}");
-        }
-    }
-}
+mod tests;

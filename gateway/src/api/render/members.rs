@@ -47,20 +47,24 @@ impl Scene {
             let why = there.held(workload, host)?;
             Some(format!("{} stops, and {why}", workload.name))
         });
-        let runs = |workload: &&Workload| {
-            let runs = workload
-                .job
-                .and_then(|_| place::runs(&self.state, workload, host));
-            runs.is_some_and(|runs| !runs.ended)
-        };
-        let jobs = self.state.workloads().filter(runs);
-        let jobs = jobs.map(|job| format!("{} runs to its end on {name}", job.name));
+        let jobs = self.attempts(host);
+        let jobs = jobs.map(|job| format!("{job} runs to its end on {name}"));
         let drained = self
             .state
             .hosts()
             .get(&host)
             .is_some_and(|host| host.drained);
         held.chain(jobs).filter(|_| drained).collect()
+    }
+
+    /// The names of the Jobs of which the host has an attempt that is not over.
+    fn attempts(&self, host: HostId) -> impl Iterator<Item = &str> {
+        let jobs = self.state.workloads().filter(|one| one.job.is_some());
+        let under_way = jobs.filter(move |job| {
+            let runs = place::runs(&self.state, job, host);
+            runs.is_some_and(|runs| !runs.ended)
+        });
+        under_way.map(|job| job.name.as_str())
     }
 
     /// Where pods of a workload that is placed by count run, or are to run, since the host was drained at log index `index`; the host
@@ -91,12 +95,23 @@ impl Scene {
         late.filter_map(|seat| seat.host).collect()
     }
 
-    /// Whether the cluster can work without the host; the error is words. What counts are the voters that are left: without a
+    /// Whether the cluster can work without the host, and the host without it; the error is words. What counts are the voters that are left: without a
     /// majority of them nothing could be changed any more, not even that.
     pub(in crate::api) fn can_go(&self, host: HostId) -> Result<(), String> {
         if host == self.host {
             return Err(format!(
                 "{} cannot remove itself: ask another member",
+                self.name(host)
+            ));
+        }
+        // A host that was removed goes on with what it runs, while another one would begin the Job again.
+        let job = self.attempts(host).find(|job| {
+            let mut seats = self.state.seats(job).iter();
+            seats.any(|seat| seat.host == Some(host))
+        });
+        if let Some(job) = job.filter(|_| self.reachable.contains(&host)) {
+            return Err(format!(
+                "{} runs the job {job}, and would go on with it while another host begins it again: wait for its end, or delete it",
                 self.name(host)
             ));
         }
@@ -120,9 +135,12 @@ impl Scene {
 
 #[cfg(test)]
 mod tests {
-    use beemesh_protocol::{peer::Phase, state::Change};
+    use beemesh_protocol::{
+        peer::Phase,
+        state::{Change, Kind, Object},
+    };
 
-    use super::super::tests::{changed, h, report, scene, with};
+    use super::super::tests::{changed, h, pod, report, scene, with};
 
     #[test]
     fn a_drain_waits_for_what_leaves_and_for_what_arrives_elsewhere() {
@@ -139,6 +157,46 @@ mod tests {
         assert!(scene.leaving(h(2), 7).is_empty());
         scene.reachable.remove(&h(2));
         assert_eq!(scene.leaving(h(2), 7), ["word from h2"]);
+    }
+
+    #[test]
+    fn a_host_that_runs_a_job_does_not_go_before_its_end() {
+        let mut scene = scene();
+        changed(&mut scene, 7, Change::RaiseLevel { level: 1 });
+        let job = Object {
+            kind: Kind::Job,
+            ..pod("job", &[])
+        };
+        let apply = Change::Apply {
+            manifest: "job".into(),
+            objects: vec![job],
+            policy: None,
+        };
+        changed(&mut scene, 8, apply);
+        let assign = Change::Assign {
+            workload: "job".into(),
+            ordinal: 0,
+            index: 8,
+            from: None,
+            host: Some(h(2)),
+        };
+        changed(&mut scene, 9, assign);
+        let refused = scene.can_go(h(2)).unwrap_err();
+        assert!(refused.contains("h2 runs the job job"), "{refused}");
+        assert!(scene.can_go(h(3)).is_ok(), "another");
+        scene.reachable.remove(&h(2));
+        assert!(scene.can_go(h(2)).is_ok(), "it is lost");
+        scene.reachable.insert(h(2));
+        let end = Change::EndJob {
+            workload: "job".into(),
+            ordinal: 0,
+            index: 9,
+            succeeded: true,
+            reason: String::new(),
+            again: false,
+        };
+        changed(&mut scene, 10, end);
+        assert!(scene.can_go(h(2)).is_ok());
     }
 
     #[test]

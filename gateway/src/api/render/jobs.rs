@@ -1,0 +1,168 @@
+//! What the API says of a Job's attempts.
+//!
+//! Pure, like its parent. How an attempt ended is agreed on, so it is told also while its host is away.
+
+use beemesh_protocol::{
+    HostId,
+    api::{Phase, WorkloadHost},
+    state::{Assignment, JobEnd},
+};
+
+use super::Scene;
+use crate::{
+    controllers::{between_attempts, failed_for_good},
+    state::Workload,
+};
+
+impl Scene {
+    /// Puts what was agreed on about a Job's attempts in the place of what the host says of its pod.
+    pub(super) fn lay_attempts_over(&self, shown: &mut WorkloadHost, workload: &Workload) {
+        let Some(seat) = self.seat(shown.id, workload) else {
+            return;
+        };
+        if let Some(words) = between_attempts(seat, &shown.message) {
+            (shown.phase, shown.message) = (Phase::Pending, words);
+        } else if seat.end.is_some() {
+            shown.revision = workload.revision;
+            (shown.phase, shown.message) = match failed_for_good(seat) {
+                Some(words) => (Phase::Failed, words),
+                None => (Phase::Succeeded, String::new()),
+            };
+        }
+    }
+
+    /// How the Job ended on this host.
+    pub(super) fn job_end(&self, host: HostId, workload: &Workload) -> Option<&JobEnd> {
+        self.seat(host, workload)?.end.as_ref()
+    }
+
+    /// The words for a Job that failed on a host that does not have it any more.
+    pub(super) fn failed_elsewhere(&self, workload: &Workload) -> Vec<String> {
+        let seats = self.state.seats(&workload.name).iter();
+        let left = seats.filter(|seat| seat.host.is_none());
+        left.filter_map(failed_for_good)
+            .map(|words| format!("failed: {words}"))
+            .collect()
+    }
+
+    /// The seat of a Job that this host has.
+    fn seat(&self, host: HostId, workload: &Workload) -> Option<&Assignment> {
+        let of_job = workload.job.is_some() && self.state.is_seated(workload);
+        let mut seats = self.state.seats(&workload.name).iter();
+        seats.find(|seat| of_job && seat.host == Some(host))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use beemesh_protocol::{
+        api,
+        peer::{Phase, WorkloadReport},
+        state::{Change, Kind, Object},
+    };
+
+    use super::super::tests::{changed, h, pod, report, scene, with};
+    use super::*;
+
+    /// The Job `job` of entry 8, in a cluster that has seats.
+    fn with_job() -> Scene {
+        let mut scene = scene();
+        changed(&mut scene, 7, Change::RaiseLevel { level: 1 });
+        let job = Object {
+            kind: Kind::Job,
+            ..pod("job", &[])
+        };
+        let apply = Change::Apply {
+            manifest: "job".into(),
+            objects: vec![job],
+            policy: None,
+        };
+        changed(&mut scene, 8, apply);
+        scene
+    }
+
+    /// An attempt of this entry begins on h2.
+    fn begin(scene: &mut Scene, index: u64, from: Option<HostId>) {
+        let assign = Change::Assign {
+            workload: "job".into(),
+            ordinal: 0,
+            index: 8,
+            from,
+            host: Some(h(2)),
+        };
+        changed(scene, index, assign);
+    }
+
+    fn end(scene: &mut Scene, index: u64, attempt: u64, ended: Result<(), &str>, again: bool) {
+        let end = Change::EndJob {
+            workload: "job".into(),
+            ordinal: 0,
+            index: attempt,
+            succeeded: ended.is_ok(),
+            reason: ended.err().unwrap_or_default().into(),
+            again,
+        };
+        changed(scene, index, end);
+    }
+
+    fn failed(index: u64) -> WorkloadReport {
+        WorkloadReport {
+            message: "code 3".into(),
+            ended: true,
+            ..report("job", index, Phase::Failed, 0)
+        }
+    }
+
+    /// The state of its one host, its words, and whether nothing will change by itself.
+    fn told(scene: &Scene) -> (api::Phase, String, bool) {
+        let job = scene.workload("job").unwrap();
+        assert_eq!(job.hosts.len(), 1, "{job:?}");
+        let one = &job.hosts[0];
+        assert_eq!((one.host.as_str(), job.reason.as_str()), ("h2", ""));
+        (one.phase, one.message.clone(), job.stuck)
+    }
+
+    #[test]
+    fn a_job_that_failed_says_whether_it_is_tried_again() {
+        let mut scene = with_job();
+        begin(&mut scene, 9, None);
+        with(&mut scene, 2, 9, vec![failed(9)]);
+        let words = |words: &str| words.to_owned();
+        assert_eq!(
+            told(&scene),
+            (api::Phase::Failed, words("code 3"), false),
+            "the leader has not decided yet"
+        );
+        end(&mut scene, 10, 9, Err("code 3"), true);
+        let pause = "1 attempt failed: code 3; the next one begins after 00:00:11 UTC";
+        assert_eq!(told(&scene), (api::Phase::Pending, words(pause), false));
+        begin(&mut scene, 11, Some(h(2)));
+        with(&mut scene, 2, 11, vec![failed(11)]);
+        end(&mut scene, 12, 11, Err("code 4"), false);
+        let last = "2 attempts failed, the last: code 4";
+        assert_eq!(told(&scene), (api::Phase::Failed, words(last), true));
+        // Also while its host is away, and when it has left.
+        scene.reachable.remove(&h(2));
+        assert_eq!(told(&scene), (api::Phase::Failed, words(last), true));
+        changed(&mut scene, 13, Change::RemoveHost { host: h(2) });
+        let job = scene.workload("job").unwrap();
+        assert_eq!((job.asked, job.ready, job.stuck), (1, 0, true));
+        assert_eq!(job.reason, format!("failed: {last}"));
+    }
+
+    #[test]
+    fn a_job_that_is_done_is_done_wherever_its_host_is() {
+        let mut scene = with_job();
+        begin(&mut scene, 9, None);
+        end(&mut scene, 10, 9, Ok(()), false);
+        let done = (api::Phase::Succeeded, String::new(), false);
+        assert_eq!(told(&scene), done, "its host has not said so yet");
+        scene.reachable.remove(&h(2));
+        assert_eq!(told(&scene), done);
+        assert!(scene.workload("job").unwrap().settled);
+        changed(&mut scene, 11, Change::RemoveHost { host: h(2) });
+        let job = scene.workload("job").unwrap();
+        assert_eq!((job.asked, job.ready, job.settled), (1, 1, true));
+        assert_eq!((job.reason.as_str(), job.hosts.len()), ("", 0));
+    }
+}
