@@ -129,11 +129,14 @@ async fn serve(settings: Settings, port: u16, trouble: watch::Sender<String>) {
     let mut crowd = Crowd::before(&listener);
     let mut windows = interval(WINDOW);
     windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut arrived = 0;
     loop {
         while connections.try_join_next().is_some() {}
         let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
+            // What is too much waits in the kernel, or is dropped there.
+            accepted = listener.accept(), if arrived < 2 * ARRIVALS_MAX => accepted,
             _ = windows.tick() => {
+                arrived = 0;
                 crowd.turn(&guests);
                 continue;
             }
@@ -146,6 +149,7 @@ async fn serve(settings: Settings, port: u16, trouble: watch::Sender<String>) {
                 continue;
             }
         };
+        arrived += 1;
         let guest = guests.enter(from.ip(), Instant::now());
         crowd.arrived(&guests, from.ip(), guest.is_none());
         let Some(guest) = guest else {
@@ -213,8 +217,13 @@ impl Crowd {
 
 /// Beside what `beemesh-ports.service` has bound, which then closes its own.
 fn bind(settings: &Settings, port: u16) -> io::Result<TcpListener> {
-    let shared = settings.listen.is_none() && settings.ports.share();
-    let listener = match settings.listen {
+    let beside = settings
+        .listen
+        .is_none()
+        .then(|| settings.ports.share())
+        .flatten();
+    let shared = beside.is_some();
+    match settings.listen {
         Some(ip) => listen((ip, port).into(), shared),
         // Takes IPv4 too; a host without IPv6 has only that.
         None => match listen((Ipv6Addr::UNSPECIFIED, port).into(), shared) {
@@ -222,11 +231,7 @@ fn bind(settings: &Settings, port: u16) -> io::Result<TcpListener> {
             Err(_) => listen((Ipv4Addr::UNSPECIFIED, port).into(), shared),
             bound => bound,
         },
-    };
-    if shared {
-        settings.ports.keep();
     }
-    listener
 }
 
 fn listen(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {

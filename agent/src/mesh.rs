@@ -9,33 +9,23 @@ mod handshake;
 mod lan;
 mod limits;
 mod listeners;
+mod pace;
 mod peers;
 mod ping;
 mod strangers;
 mod swarm;
 mod taken;
+mod task;
 mod ward;
 
-use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    net::IpAddr,
-    time::{Duration, Instant},
-};
+use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use beemesh_protocol::{
     HostId,
     ipc::{Class, Member},
     mesh::{JoinAnswer, JoinRequest},
 };
-use futures::StreamExt;
-use libp2p::{
-    Multiaddr, PeerId, Swarm,
-    identity::Keypair,
-    swarm::{
-        SwarmEvent,
-        dial_opts::{DialOpts, PeerCondition},
-    },
-};
+use libp2p::{Multiaddr, PeerId, identity::Keypair, swarm::ConnectionId};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -43,13 +33,10 @@ use tokio::{
 
 pub(crate) use handshake::{Offer, Open};
 
-use gate::{GateEvent, MeshStream, OpenReply, Purpose};
-use listeners::{Listeners, Lost, Verdict};
-use peers::{Effect, JOIN_TIME, Peers};
-use ping::Unanswered;
-use swarm::{Behaviour, BehaviourEvent};
-use taken::Taken;
-use ward::Ward;
+use gate::{MeshStream, OpenReply};
+use listeners::Lost;
+use peers::JOIN_TIME;
+use task::Task;
 
 use crate::ports::Ports;
 
@@ -114,7 +101,7 @@ enum Order {
         reply: OpenReply,
     },
     /// An exchange on this connection is over.
-    Heard(libp2p::swarm::ConnectionId),
+    Heard(ConnectionId),
 }
 
 /// A handle on the mesh.
@@ -127,8 +114,8 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// Binds the ports and starts; a port that another process has is tried again for as long as it takes. The mesh ends when its last handle is dropped, or when a listener is lost, which is
-    /// then the last event.
+    /// Binds the ports and starts; a port that another process has is tried again for as long as it takes. The mesh ends when its last
+    /// handle is dropped, or when a listener is lost, which is then the last event.
     pub(crate) async fn start(
         key: &Keypair,
         me: HostId,
@@ -136,38 +123,21 @@ impl Mesh {
     ) -> Result<(Self, mpsc::Receiver<Result<MeshEvent, Lost>>), MeshError> {
         let mut swarm = swarm::build(key)?;
         let bound = swarm::listen(&mut swarm, settings).await?;
-        let ward = Ward::new(&bound.listening, settings.port);
         let (orders, orders_from) = mpsc::channel(ORDERS_MAX);
         let (events, events_from) = mpsc::channel(EVENTS_MAX);
         let (members, members_from) = watch::channel(Vec::new());
-        let (listening, listening_from) = watch::channel(bound.listening);
+        let (listening, listening_from) = watch::channel(bound.listening.clone());
         let (trouble, trouble_from) = watch::channel(String::new());
-        let mut taken = Taken::default();
-        taken.tried(bound.failures, Instant::now());
-        let task = Task {
-            swarm,
-            settings: settings.clone(),
-            taken,
-            trouble,
-            peers: Peers::new(me),
-            members: members_from,
-            listening,
-            listeners: Listeners::new(bound.listeners),
-            ward,
-            lost: None,
-            events,
+        let ends = task::Ends {
+            orders: orders_from,
             // Weak, or the mesh would keep itself alive.
-            orders: orders.downgrade(),
-            applying: BTreeMap::new(),
-            missing: watch::Sender::new(0),
+            again: orders.downgrade(),
+            members: members_from,
+            events,
+            listening,
+            trouble,
         };
-        task.tell_taken();
-        let (heard, heard_from) = mpsc::channel(HEARD_MAX);
-        if settings.mdns {
-            let missing = task.missing.subscribe();
-            tokio::spawn(lan::run(me, settings.port, missing, heard));
-        }
-        tokio::spawn(task.run(orders_from, heard_from));
+        tokio::spawn(Task::new(me, settings, swarm, bound, ends).run());
         let mesh = Self {
             orders,
             members,
@@ -271,346 +241,4 @@ fn parse(addresses: &[String]) -> Vec<Multiaddr> {
 
 fn peer_id(host: HostId) -> Option<PeerId> {
     PeerId::from_bytes(&host.to_peer_id_bytes()).ok()
-}
-
-struct Task {
-    swarm: Swarm<Behaviour>,
-    settings: Settings,
-    taken: Taken,
-    trouble: watch::Sender<String>,
-    peers: Peers,
-    members: watch::Receiver<Vec<Member>>,
-    listening: watch::Sender<BTreeSet<Multiaddr>>,
-    listeners: Listeners,
-    ward: Ward,
-    lost: Option<Lost>,
-    events: mpsc::Sender<Result<MeshEvent, Lost>>,
-    orders: mpsc::WeakSender<Order>,
-    /// Applications of this host that wait for a connection.
-    applying: BTreeMap<HostId, OpenReply>,
-    /// How many members are not connected.
-    missing: watch::Sender<usize>,
-}
-
-impl Task {
-    async fn run(
-        mut self,
-        mut orders: mpsc::Receiver<Order>,
-        mut heard: mpsc::Receiver<lan::Heard>,
-    ) {
-        loop {
-            let missing = self.peers.missing();
-            self.missing
-                .send_if_modified(|before| std::mem::replace(before, missing) != missing);
-            let wake = self
-                .peers
-                .next_due()
-                .into_iter()
-                .chain(self.taken.due())
-                .min();
-            let due = async {
-                match wake {
-                    Some(at) => tokio::time::sleep_until(at.into()).await,
-                    None => std::future::pending().await,
-                }
-            };
-            let effects = tokio::select! {
-                event = self.swarm.select_next_some() => self.on_swarm(event),
-                order = orders.recv() => match order {
-                    Some(order) => self.on_order(order),
-                    None => return,
-                },
-                Ok(()) = self.members.changed() => self.on_members(),
-                Some(heard) = heard.recv() => self.on_heard(heard),
-                () = due => {
-                    self.listen_again();
-                    self.peers.due(Instant::now())
-                }
-                () = self.ward.window_over() => {
-                    self.ward.turn(&mut self.swarm.behaviour_mut().gate.arrivals);
-                    Vec::new()
-                }
-            };
-            self.ward
-                .watch(&mut self.swarm.behaviour_mut().gate.arrivals);
-            let mut effects = VecDeque::from(effects);
-            while let Some(effect) = effects.pop_front() {
-                effects.extend(self.carry_out(effect).await);
-            }
-            if let Some(lost) = self.lost.take() {
-                // A closed queue is the end of the agent.
-                let _ = self.events.send(Err(lost)).await;
-                return;
-            }
-        }
-    }
-
-    /// Tries the addresses again that are due.
-    fn listen_again(&mut self) {
-        let addresses = self.taken.is_due(Instant::now());
-        if addresses.is_empty() {
-            return;
-        }
-        let bound = swarm::listen_at(&mut self.swarm, &self.settings, addresses);
-        if !bound.listeners.is_empty() {
-            self.ward = Ward::new(&BTreeSet::new(), self.settings.port);
-        }
-        self.listeners.add(bound.listeners);
-        self.taken.tried(bound.failures, Instant::now());
-        self.tell_taken();
-    }
-
-    /// Finds out who has the ports that are missing, aside, for that takes a while.
-    fn tell_taken(&self) {
-        let (missing, ports) = (self.taken.ports(), self.settings.ports.clone());
-        let trouble = self.trouble.clone();
-        tokio::spawn(async move {
-            let words = tokio::task::spawn_blocking(move || ports.explain(&missing)).await;
-            trouble.send_if_modified(|before| {
-                let words = words.unwrap_or_else(|error| error.to_string());
-                let changed = *before != words;
-                *before = words;
-                changed
-            });
-        });
-    }
-
-    fn on_heard(&mut self, lan::Heard { host, ip, port }: lan::Heard) -> Vec<Effect> {
-        let addresses = vec![swarm::quic(ip, port), swarm::tcp(ip, port)];
-        if self.peers.heard(host, addresses, Instant::now()) {
-            tracing::info!(%host, %ip, port, "heard of a member on the local network");
-        }
-        Vec::new()
-    }
-
-    fn on_members(&mut self) -> Vec<Effect> {
-        let list = self.members.borrow_and_update().clone();
-        let list: BTreeMap<HostId, Vec<Multiaddr>> = list
-            .iter()
-            .map(|member| (member.host, parse(&member.addresses)))
-            .collect();
-        let ids: Vec<PeerId> = list.keys().filter_map(|host| peer_id(*host)).collect();
-        let behaviour = self.swarm.behaviour_mut();
-        let addresses = list.values().flatten();
-        behaviour.gate.set_members(ids.iter().copied(), addresses);
-        behaviour.ping.set_members(ids);
-        self.peers.set_members(list, Instant::now())
-    }
-
-    fn on_order(&mut self, order: Order) -> Vec<Effect> {
-        match order {
-            Order::Open { host, reply } => match self.peers.link(host) {
-                Some(link) => self
-                    .swarm
-                    .behaviour_mut()
-                    .gate
-                    .open(link, Purpose::Gateway, reply),
-                None => drop(reply.send(Err(format!("{host} is not connected")))),
-            },
-            Order::Apply {
-                host,
-                addresses,
-                anew,
-                reply,
-            } => match self.peers.any(host).filter(|_| !anew) {
-                Some(link) => self
-                    .swarm
-                    .behaviour_mut()
-                    .gate
-                    .open(link, Purpose::Join, reply),
-                None => {
-                    self.applying.insert(host, reply);
-                    // The old one may have spent the one stream that a stranger has.
-                    let mut effects = if anew {
-                        self.peers.renew(host)
-                    } else {
-                        Vec::new()
-                    };
-                    effects.push(Effect::Dial(host, addresses));
-                    return effects;
-                }
-            },
-            Order::Heard(connection) => return self.peers.joining(connection, false),
-        }
-        Vec::new()
-    }
-
-    fn on_swarm(&mut self, event: SwarmEvent<BehaviourEvent>) -> Vec<Effect> {
-        let now = Instant::now();
-        match event {
-            SwarmEvent::Behaviour(BehaviourEvent::Gate(event)) => return self.on_gate(event),
-            SwarmEvent::Behaviour(BehaviourEvent::Ping(Unanswered { connection })) => {
-                return vec![Effect::Close(connection)];
-            }
-            SwarmEvent::OutgoingConnectionError {
-                peer_id: Some(peer),
-                error,
-                ..
-            } => {
-                let Some(host) = HostId::from_peer_id_bytes(&peer.to_bytes()) else {
-                    return Vec::new();
-                };
-                tracing::debug!(%host, %error, "dial failed");
-                self.peers.dial_failed(host, now);
-                if let Some(reply) = self.applying.remove(&host) {
-                    let _ = reply.send(Err(format!("{host} cannot be reached: {error}")));
-                }
-            }
-            SwarmEvent::IncomingConnectionError {
-                send_back_addr,
-                error,
-                ..
-            } => tracing::debug!(from = %send_back_addr, %error, "handshake failed"),
-            SwarmEvent::NewListenAddr { address, .. } => {
-                self.listening.send_if_modified(|all| all.insert(address));
-            }
-            SwarmEvent::ExpiredListenAddr { address, .. } => {
-                self.listening.send_if_modified(|all| all.remove(&address));
-            }
-            SwarmEvent::ListenerError { listener_id, error } => {
-                match self.listeners.failed(listener_id, error.to_string(), now) {
-                    Verdict::New => tracing::warn!(%error, "a listener fails, it tries on"),
-                    Verdict::Again => {}
-                    Verdict::Lost(lost) => self.lost = Some(lost),
-                }
-            }
-            SwarmEvent::ListenerClosed {
-                listener_id,
-                addresses,
-                reason,
-            } => {
-                let reason = reason.map_or_else(|error| error.to_string(), |()| "it ended".into());
-                if !self.listeners.knows(listener_id) {
-                    // It was given up at once, for its port was taken.
-                    return Vec::new();
-                }
-                let lost = self.listeners.lost(listener_id, reason);
-                if addresses.is_empty() {
-                    // It never was up: this host has no IPv6.
-                    tracing::info!("not listening: {lost}");
-                } else {
-                    self.lost = Some(lost);
-                }
-            }
-            // Connections are the gate's events, dials are known to `peers`.
-            _ => {}
-        }
-        Vec::new()
-    }
-
-    fn on_gate(&mut self, event: GateEvent) -> Vec<Effect> {
-        let now = Instant::now();
-        match event {
-            GateEvent::Connected {
-                host,
-                connection,
-                role,
-                dialed,
-            } => {
-                tracing::debug!(%host, ?role, dialed, "connected");
-                if let Some(reply) = self.applying.remove(&host) {
-                    let gate = &mut self.swarm.behaviour_mut().gate;
-                    gate.open(connection, Purpose::Join, reply);
-                }
-                self.peers.connected(host, connection, role, dialed, now)
-            }
-            GateEvent::Closed { connection } => self.peers.closed(connection, now),
-            GateEvent::Flood { host, connection } => {
-                let seconds = limits::BARRED_TIME.as_secs();
-                tracing::warn!(%host, "far too many streams: it is let in nowhere for {seconds} s");
-                vec![Effect::Close(connection)]
-            }
-            GateEvent::Stream {
-                host,
-                purpose: Purpose::Gateway,
-                stream,
-                ..
-            } => {
-                let events = self.events.clone();
-                tokio::spawn(async move {
-                    match handshake::offered(stream).await {
-                        // A closed queue is the end of the agent.
-                        Ok(offer) => drop(events.send(Ok(MeshEvent::Offer { host, offer })).await),
-                        Err(error) => tracing::warn!(%host, %error, "stream refused"),
-                    }
-                });
-                Vec::new()
-            }
-            GateEvent::Stream {
-                host,
-                connection,
-                purpose: Purpose::Join,
-                stream,
-            } => {
-                if self.peers.is_joining(connection) {
-                    tracing::warn!(%host, "one application at a time, another was dropped");
-                    return Vec::new();
-                }
-                let effects = self.peers.joining(connection, true);
-                self.hear(host, connection, stream.stream);
-                effects
-            }
-        }
-    }
-
-    fn hear(&self, host: HostId, connection: libp2p::swarm::ConnectionId, stream: libp2p::Stream) {
-        let (events, orders) = (self.events.clone(), self.orders.clone());
-        tokio::spawn(async move {
-            let decide = async |request| {
-                let (answer, answer_from) = oneshot::channel();
-                let event = MeshEvent::Application {
-                    host,
-                    request,
-                    answer,
-                };
-                events.send(Ok(event)).await.ok()?;
-                Some(answer_from)
-            };
-            if let Err(error) = handshake::hear(stream, decide).await {
-                tracing::warn!(%host, %error, "application for membership failed");
-            }
-            if let Some(orders) = orders.upgrade() {
-                // A closed queue is the end of the mesh.
-                let _ = orders.send(Order::Heard(connection)).await;
-            }
-        });
-    }
-
-    /// What is to be carried out for it in turn.
-    async fn carry_out(&mut self, effect: Effect) -> Vec<Effect> {
-        match effect {
-            Effect::Dial(host, addresses) => {
-                let Some(peer) = peer_id(host) else {
-                    return Vec::new();
-                };
-                let dial = DialOpts::peer_id(peer)
-                    .condition(PeerCondition::Always)
-                    .addresses(addresses)
-                    .build();
-                if let Err(error) = self.swarm.dial(dial) {
-                    tracing::debug!(%host, %error, "not dialled");
-                    self.peers.dial_failed(host, Instant::now());
-                    if let Some(reply) = self.applying.remove(&host) {
-                        let _ = reply.send(Err(format!("{host} cannot be dialled: {error}")));
-                    }
-                }
-            }
-            // Gone from now on: over a cable that is cut, TCP may take minutes to say so.
-            Effect::Close(connection) => {
-                self.swarm.behaviour_mut().gate.end(connection);
-                self.swarm.close_connection(connection);
-                return self.peers.closed(connection, Instant::now());
-            }
-            Effect::Up(host) => self.tell(host, true).await,
-            Effect::Down(host) => self.tell(host, false).await,
-        }
-        Vec::new()
-    }
-
-    async fn tell(&mut self, host: HostId, connected: bool) {
-        tracing::info!(%host, connected, "member");
-        // A closed queue is the end of the agent.
-        let event = MeshEvent::Peer { host, connected };
-        let _ = self.events.send(Ok(event)).await;
-    }
 }

@@ -15,7 +15,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     os::{fd::AsFd, unix::net::UnixStream},
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, TryLockError},
     time::Duration,
 };
 
@@ -79,21 +79,24 @@ impl Ports {
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = ports;
     }
 
-    /// Whether there is a holder, and it has let others be bound beside its TCP sockets. [`Self::keep`] must follow.
-    pub(crate) fn share(&self) -> bool {
-        self.ask("share", &[], ANSWER_MAX).is_ok()
-    }
-
-    /// Has the only UDP socket of `ip` that this process has made since `before`, and that the kernel has chosen the port of, bound to
-    /// `port`, which the holder may have meanwhile.
-    pub(crate) fn bind(&self, before: &BTreeSet<u64>, ip: IpAddr, port: u16) -> io::Result<()> {
-        let socket = own::made(before, ip)?;
-        let question = format!("bind {}", SocketAddr::new(ip, port));
-        self.ask(&question, &[socket.as_fd()], ANSWER_MAX).map(drop)
+    /// Has the holder let others be bound beside its sockets, if there is one. There is none while it looks for [`Self::who`]: that takes
+    /// longer than whoever binds a port can wait.
+    pub(crate) fn share(&self) -> Option<Shared<'_>> {
+        let mut link = match self.link.try_lock() {
+            Ok(link) => link,
+            Err(TryLockError::Poisoned(link)) => link.into_inner(),
+            Err(TryLockError::WouldBlock) => return None,
+        };
+        self.ask(&mut link, "share", &[], ANSWER_MAX).ok()?;
+        Some(Shared { ports: self, link })
     }
 
     /// Gives the holder copies of all sockets of this process that listen on reserved ports. It closes its own.
     pub(crate) fn keep(&self) {
+        self.give(&mut self.link());
+    }
+
+    fn give(&self, link: &mut Option<UnixStream>) {
         let ports = self
             .reserved
             .lock()
@@ -101,7 +104,7 @@ impl Ports {
             .clone();
         let kept = own::listening(&ports).and_then(|sockets| {
             let copies: Vec<_> = sockets.iter().map(AsFd::as_fd).take(SOCKETS_MAX).collect();
-            self.ask("keep", &copies, ANSWER_MAX)
+            self.ask(link, "keep", &copies, ANSWER_MAX)
         });
         if let Err(error) = kept {
             tracing::debug!(%error, "nobody keeps the ports bound when the agent ends");
@@ -111,7 +114,8 @@ impl Ports {
     /// Who has a port, in words. This looks through all processes of the host.
     pub(crate) fn who(&self, protocol: Protocol, port: u16) -> Option<String> {
         let question = format!("who {} {port}", protocol.name());
-        let words = self.ask(&question, &[], SEARCH_MAX).ok()?;
+        let words = self.ask(&mut self.link(), &question, &[], SEARCH_MAX);
+        let words = words.ok()?;
         (!words.is_empty()).then_some(words)
     }
 
@@ -142,7 +146,7 @@ impl Ports {
     }
 
     fn is_linked(&self) -> bool {
-        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut link = self.link();
         let ended = link.as_ref().is_some_and(wire::has_ended);
         if ended {
             *link = None;
@@ -150,13 +154,17 @@ impl Ports {
         link.is_some()
     }
 
+    fn link(&self) -> MutexGuard<'_, Option<UnixStream>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn ask(
         &self,
+        link: &mut Option<UnixStream>,
         question: &str,
         copies: &[std::os::fd::BorrowedFd<'_>],
         time: Duration,
     ) -> io::Result<String> {
-        let mut link = self.link.lock().unwrap_or_else(PoisonError::into_inner);
         if link.as_ref().is_some_and(wire::has_ended) {
             *link = None;
         }
@@ -174,6 +182,33 @@ impl Ports {
             ("ok", words) => Ok(words.to_owned()),
             (_, words) => Err(io::Error::other(words.to_owned())),
         }
+    }
+}
+
+/// As long as this is there, TCP sockets can be bound beside the holder's. When it goes, the holder gets copies of what listens now.
+#[derive(Debug)]
+pub(crate) struct Shared<'a> {
+    ports: &'a Ports,
+    link: MutexGuard<'a, Option<UnixStream>>,
+}
+
+impl Shared<'_> {
+    /// Has the only UDP socket of `ip` that this process has made since `before`, and that the kernel has chosen the port of, bound to
+    /// `port`, which the holder may have meanwhile.
+    pub(crate) fn bind(&mut self, before: &BTreeSet<u64>, ip: IpAddr, port: u16) -> io::Result<()> {
+        let socket = own::made(before, ip)?;
+        let question = format!("bind {}", SocketAddr::new(ip, port));
+        let copies = [socket.as_fd()];
+        let bound = self
+            .ports
+            .ask(&mut self.link, &question, &copies, ANSWER_MAX);
+        bound.map(drop)
+    }
+}
+
+impl Drop for Shared<'_> {
+    fn drop(&mut self) {
+        self.ports.give(&mut self.link);
     }
 }
 

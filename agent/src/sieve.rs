@@ -56,6 +56,11 @@ impl Share {
         Self(share)
     }
 
+    /// Less than a suspicion leaves.
+    fn is_small(self) -> bool {
+        self.0 < 0.3
+    }
+
     /// Random numbers below this are of the share; none when all are.
     fn bound(self) -> Option<u32> {
         #[expect(

@@ -24,7 +24,7 @@ use tokio::{
 use tokio_util::codec::Framed;
 
 use super::*;
-use crate::{identity, ipc, mesh};
+use crate::{identity, ipc, mesh, ports::Ports};
 
 /// No wait in these tests is for longer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -53,6 +53,7 @@ impl Host {
             listen: Some(Ipv4Addr::LOCALHOST.into()),
             port: 0,
             mdns: false,
+            ports: Ports::new(folder.path().join("no-holder.sock")),
         };
         let (mesh, mut mesh_events) = Mesh::start(&identity.key, id, &settings).await.unwrap();
         let listening = mesh.listening().borrow().clone();

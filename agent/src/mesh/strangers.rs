@@ -323,7 +323,9 @@ mod tests {
         let (member, stranger) = (PeerId::random(), PeerId::random());
         members.set([member]);
         let point = listener("/ip4/10.0.0.1/tcp/4000");
-        let lift = |peer| drop(meters.shared(&members, 128, &peer, &point));
+        let lift = |peer| {
+            let _ = meters.shared(&members, 128, &peer, &point);
+        };
         let bound = usize::try_from(BYTES_MAX).unwrap();
         assert_eq!(read(&meters, &point, || {}).await, bound);
         assert_eq!(read(&meters, &point, || lift(stranger)).await, bound);

@@ -23,11 +23,12 @@ use libp2p::{
 use super::{
     MeshError, Settings,
     gate::Gate,
+    pace::Paced,
     ping::MemberPing,
     strangers::{Guarded, Members, Meters},
     taken::Failure,
 };
-use crate::ports::{ANY, inodes};
+use crate::ports::{ANY, Shared, inodes};
 
 /// A member that says nothing for this long is gone. Its gateway elects a new leader in about the same time.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
@@ -43,6 +44,10 @@ const NEGOTIATING_MAX: usize = 32;
 /// that a few strangers, who have the same, do not fill this host's memory.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
+
+/// Connections over TCP that are accepted in a window of 250 ms, members' included: more than strangers may have, for one that is refused
+/// is 0.05 ms of a processor.
+const ACCEPTED_MAX: u32 = 150;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -97,7 +102,8 @@ fn over_tcp(
 > {
     let (meters, shared) = (Meters::default(), members.clone());
     let lifted = meters.clone();
-    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true))
+    let tcp = tcp::tokio::Transport::new(tcp::Config::default().nodelay(true));
+    let tcp = Paced::new(tcp, ACCEPTED_MAX)
         .map(move |stream, point| meters.meter(stream, &point))
         .upgrade(Version::V1Lazy)
         .authenticate(noise::Config::new(&key)?)
@@ -190,10 +196,14 @@ pub(super) fn listen_at(
     settings: &Settings,
     addresses: Vec<Multiaddr>,
 ) -> Bound {
-    let shared = settings.listen.is_none() && settings.ports.share();
+    let mut shared = settings
+        .listen
+        .is_none()
+        .then(|| settings.ports.share())
+        .flatten();
     let mut bound = Bound::default();
     for address in addresses {
-        match listen_on(swarm, settings, &address, shared) {
+        match listen_on(swarm, &address, shared.as_mut()) {
             Ok(id) => drop(bound.listeners.insert(id, address)),
             Err(error) if is_missing(&address) => {
                 tracing::info!(%address, %error, "not listening");
@@ -201,17 +211,13 @@ pub(super) fn listen_at(
             Err(error) => bound.failures.push((address, error.to_string())),
         }
     }
-    if shared {
-        settings.ports.keep();
-    }
     bound
 }
 
 fn listen_on(
     swarm: &mut Swarm<Behaviour>,
-    settings: &Settings,
     address: &Multiaddr,
-    shared: bool,
+    shared: Option<&mut Shared<'_>>,
 ) -> io::Result<ListenerId> {
     let parts: Vec<Protocol<'_>> = address.iter().collect();
     let ip = match parts.first() {
@@ -220,12 +226,12 @@ fn listen_on(
         _ => None,
     };
     // libp2p shares its TCP listeners by itself.
-    let (Some(ip), Some(Protocol::Udp(port)), true) = (ip, parts.get(1), shared) else {
+    let (Some(ip), Some(Protocol::Udp(port)), Some(shared)) = (ip, parts.get(1), shared) else {
         return swarm.listen_on(address.clone()).map_err(io::Error::other);
     };
     let before = inodes()?;
     let id = swarm.listen_on(quic(ip, 0)).map_err(io::Error::other)?;
-    settings.ports.bind(&before, ip, *port).inspect_err(|_| {
+    shared.bind(&before, ip, *port).inspect_err(|_| {
         swarm.remove_listener(id);
     })?;
     Ok(id)

@@ -11,13 +11,13 @@ use libp2p::{Multiaddr, multiaddr::Protocol};
 use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use super::arrivals::Arrivals;
-use crate::sieve::{Kind, Sieve, WINDOW, Window, busy, processor_time};
+use crate::sieve::{Kind, Rules, Sieve, WINDOW, Window, busy, processor_time};
 
 /// See the module.
 #[derive(Debug)]
 pub(super) struct Ward {
-    /// For QUIC and for TCP; none when the sockets were not found.
-    sieves: Option<[Sieve; 2]>,
+    /// For QUIC and for TCP; none of a kind of which no socket was found.
+    sieves: [Option<Sieve>; 2],
     windows: Interval,
     began: Instant,
     computed: Duration,
@@ -37,6 +37,14 @@ impl Ward {
         }
     }
 
+    /// For the sockets that listen at `port` now. The rules come with the next window.
+    pub(super) fn renew(&mut self, port: u16) {
+        for sieve in self.sieves.iter_mut().flatten() {
+            sieve.keep_to(Rules::default());
+        }
+        self.sieves = sieves(&BTreeSet::new(), port);
+    }
+
     /// Waits for the end of a window.
     pub(super) async fn window_over(&mut self) {
         self.windows.tick().await;
@@ -48,29 +56,28 @@ impl Ward {
         let time = now.duration_since(std::mem::replace(&mut self.began, now));
         let since = computed.saturating_sub(std::mem::replace(&mut self.computed, computed));
         let busy = busy(since, time);
-        let window = |sieve: &mut Sieve| Window {
-            dropped: sieve.dropped(),
+        let [quic, tcp] = self.sieves.each_mut().map(|sieve| Window {
+            dropped: sieve.as_mut().map_or(0, Sieve::dropped),
             busy,
-        };
-        if let Some(sieves) = &mut self.sieves {
-            let [quic, tcp] = sieves.each_mut().map(window);
-            arrivals.turn(quic, tcp, now);
-        }
+        });
+        arrivals.turn(quic, tcp, now);
     }
 
     /// Has the kernel keep to what changed.
     pub(super) fn watch(&mut self, arrivals: &mut Arrivals) {
-        if let Some(sieves) = &mut self.sieves
-            && let Some(rules) = arrivals.changed()
+        for (sieve, rules) in self
+            .sieves
+            .iter_mut()
+            .zip(arrivals.changed().into_iter().flatten())
         {
-            for (sieve, rules) in sieves.iter_mut().zip(rules) {
+            if let Some(sieve) = sieve {
                 sieve.keep_to(rules);
             }
         }
     }
 }
 
-fn sieves(listening: &BTreeSet<Multiaddr>, port: u16) -> Option<[Sieve; 2]> {
+fn sieves(listening: &BTreeSet<Multiaddr>, port: u16) -> [Option<Sieve>; 2] {
     let ports = |wanted: Kind| {
         let parts = listening.iter().flat_map(Multiaddr::iter);
         let ports = parts.filter_map(move |part| match part {
@@ -98,5 +105,5 @@ fn sieves(listening: &BTreeSet<Multiaddr>, port: u16) -> Option<[Sieve; 2]> {
             None
         }
     };
-    Some([sieve(Kind::Quic)?, sieve(Kind::Tcp)?])
+    [sieve(Kind::Quic), sieve(Kind::Tcp)]
 }

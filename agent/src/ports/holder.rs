@@ -320,9 +320,11 @@ fn bound(place: &Place) -> io::Result<Socket> {
     if address.is_ipv6() {
         socket.set_only_v6(true)?;
     }
-    socket.attach_filter(&DROP)?;
-    if place.protocol() == Protocol::Tcp {
-        // Connections of an agent that has ended are there for a minute.
+    let filtered = socket.attach_filter(&DROP);
+    if place.protocol() == Protocol::Udp {
+        filtered?;
+    } else {
+        // Of TCP, one connection waits where the kernel keeps such a filter for the network's administrator. Connections of an agent that has ended are there for a minute.
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;

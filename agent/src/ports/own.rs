@@ -15,19 +15,14 @@ use super::{Protocol, place};
 
 /// Copies of the sockets that receive on one of these ports: TCP that listens, and UDP.
 pub(super) fn listening(ports: &[u16]) -> io::Result<Vec<OwnedFd>> {
-    let mut found = Vec::new();
-    for socket in copies()?.into_values() {
-        let seen = SockRef::from(&socket);
-        let Some((protocol, address)) = place(&seen) else {
-            continue;
-        };
-        let receives = protocol == Protocol::Udp || seen.is_listener().unwrap_or(false);
-        drop(seen);
-        if receives && ports.contains(&address.port()) {
-            found.push(socket);
-        }
-    }
-    Ok(found)
+    let receives = |socket: &OwnedFd| {
+        let seen = SockRef::from(socket);
+        place(&seen).is_some_and(|(protocol, address)| {
+            let receives = protocol == Protocol::Udp || seen.is_listener().unwrap_or(false);
+            receives && ports.contains(&address.port())
+        })
+    };
+    Ok(copies()?.into_values().filter(receives).collect())
 }
 
 /// What the kernel calls the sockets that this process has.

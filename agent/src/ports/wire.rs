@@ -1,6 +1,7 @@
 //! What agent and holder say to each other: one line, with copies of sockets beside it, and one line as the answer.
 //!
-//! Shell: it has bounds and no opinion.
+//! Shell: it has bounds and no opinion. An upgrade leaves the holder running, so an agent speaks to one of an earlier release: what is said
+//! now keeps its meaning.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},

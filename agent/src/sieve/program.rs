@@ -157,6 +157,11 @@ impl Rules {
         whole(self.known_starts) && whole(self.strange) && self.barred.is_empty()
     }
 
+    /// Whether there is a flood, and not just the suspicion of one.
+    pub(crate) fn keep_most_out(&self) -> bool {
+        self.strange.is_small() || !self.barred.is_empty()
+    }
+
     /// See the module. What is too short to be judged is dropped.
     pub(crate) fn program(&self, kind: Kind) -> Vec<Step> {
         let mut program = Assembler::default();

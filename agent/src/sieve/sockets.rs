@@ -81,6 +81,8 @@ pub(crate) struct Sieve {
     /// None: no program is attached.
     attached: Option<Rules>,
     dropped: u64,
+    /// Whether the journal has been told of a flood, and of a filter that the kernel did not take.
+    told: bool,
     failed: bool,
 }
 
@@ -133,6 +135,7 @@ impl Sieve {
             sockets,
             attached: None,
             dropped: 0,
+            told: false,
             failed: false,
         }
     }
@@ -155,19 +158,30 @@ impl Sieve {
         match tried {
             Ok(()) => {
                 if self.attached.is_some() != rules.is_some() {
-                    let kind = self.kind;
-                    tracing::info!(
-                        ?kind,
-                        flood = rules.is_some(),
-                        "what strangers send is let through in part, or again in whole"
-                    );
                     self.dropped = self.count();
+                }
+                let flood = rules.as_ref().is_some_and(Rules::keep_most_out);
+                if flood && !self.told {
+                    let kind = self.kind;
+                    tracing::info!(?kind, "a flood: most of what strangers send is dropped");
+                    self.told = true;
+                } else if rules.is_none() && self.told {
+                    let kind = self.kind;
+                    tracing::info!(?kind, "what strangers send is let through again");
+                    self.told = false;
                 }
                 self.attached = rules;
             }
             Err(error) => {
-                if !std::mem::replace(&mut self.failed, true) {
-                    tracing::warn!(%error, "the kernel takes no filter for a socket: a flood of strangers costs more");
+                if std::mem::replace(&mut self.failed, true) {
+                    return;
+                }
+                match self.kind {
+                    Kind::Quic => {
+                        tracing::warn!(%error, "the kernel takes no filter for a socket: a flood of strangers costs more");
+                    }
+                    // Some kernels keep those for the network's administrator; how fast connections are accepted is bounded, too.
+                    Kind::Tcp => tracing::debug!(%error, "the kernel takes no filter for TCP"),
                 }
             }
         }

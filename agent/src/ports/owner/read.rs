@@ -23,14 +23,14 @@ pub(super) fn inodes(table: &str, protocol: Protocol, port: u16) -> Vec<u64> {
 /// The id of the container that a process runs in, by its control group.
 pub(super) fn container(cgroup: &str) -> Option<String> {
     let parts = cgroup.split(['/', '\n']);
-    let ids = parts.filter_map(|part| {
+    let mut ids = parts.filter_map(|part| {
         let id = part.strip_prefix("libpod-")?;
         let id = id.strip_prefix("payload-").unwrap_or(id);
         let id = id.strip_suffix(".scope").unwrap_or(id);
         let is_id = id.len() == 64 && id.bytes().all(|byte| byte.is_ascii_hexdigit());
         is_id.then(|| id.to_owned())
     });
-    ids.last()
+    ids.next_back()
 }
 
 /// Id and name of the container that a conmon watches, by its command line.
@@ -58,7 +58,7 @@ mod tests {
         let udp = "  sl  local_address                         remote_address                        st tx_queue rx_queue\n\
                    1523: 00000000000000000000000000000000:125D 00000000000000000000000000000000:0000 07 00000000:00000000 00:00000000 00000000     0        0 815 2 0 0\n";
         assert_eq!(inodes(udp, Protocol::Udp, 4701), [815]);
-        assert_eq!(inodes("no table", Protocol::Udp, 4701), []);
+        assert!(inodes("no table", Protocol::Udp, 4701).is_empty());
     }
 
     #[test]
