@@ -77,8 +77,8 @@ fn pods_that_wait_for_their_update_are_not_looked_at() {
     let answer = host.apply(&manifest("second"));
     assert_eq!(answer["settled"], true, "{answer}");
     let seen = looks() - before;
-    // At that, when the old pod has ended, when the new one is played, and one to spare.
-    assert!(seen <= 4 * MANY, "{seen} looks at {MANY} updated pods");
+    // At that, when the old pod has ended, when the new one is played, one to spare, and one by whoever has the containers end.
+    assert!(seen <= 5 * MANY, "{seen} looks at {MANY} updated pods");
 }
 
 /// When systemd last read its units again, in microseconds of the monotonic clock; 0 when it never did.

@@ -92,10 +92,80 @@ fn bad_manifests_are_refused_with_every_problem_and_change_nothing() {
     assert_eq!(status, 422, "and refused when strict: {body}");
 }
 
+/// Serves its name at port 18022 of hosts with this label.
+fn serves(name: &str, label: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  terminationGracePeriodSeconds: 1\n  nodeSelector: {{{label}: x}}\n  \
+         containers:\n  - name: web\n    image: {IMAGE}\n    command: [sh, -c, 'echo {name} >/index.html; httpd -f -p 8080 -h /']\n    \
+         ports: [{{containerPort: 8080, hostPort: 18022}}]\n"
+    )
+}
+
+#[track_caller]
+fn answers(host: &Host, name: &str) {
+    wait_for(&format!("{name} at the port"), secs(60), || {
+        let said = host.sh("curl -s -m 2 http://127.0.0.1:18022/").out;
+        if said.trim() == name {
+            Ok(())
+        } else {
+            Err(said)
+        }
+    });
+}
+
+#[test]
+fn who_has_a_port_keeps_it_over_a_drain_and_a_boot_and_the_next_gets_it_after_that() {
+    let cluster = Cluster::formed("ports-held", 1);
+    let host = cluster.host(1);
+    let label = |label: &str| {
+        let _ = host.beemesh(&["host", "label", "h1", label]).ok();
+    };
+    label("zz=x");
+    let answer = host.apply(&serves("zz-first", "zz"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let refused = host.try_apply(&serves("aa-second", "zz"), &[]);
+    let words = "port 18022/tcp of the host is held by workload zz-first";
+    assert!(
+        refused.code == 1 && refused.err.contains(words),
+        "{refused}"
+    );
+    let (status, _) = host.api("POST", "/v1/apply", serves("aa-second", "zz").as_bytes());
+    assert_eq!(status, 409);
+    // No host runs both yet.
+    let _ = host.try_apply(&serves("aa-second", "aa"), &[]).ok();
+    label("aa=x");
+    let waits = || {
+        wait_for("the second one to say what it waits for", secs(20), || {
+            let (_, second) = host.api("GET", "/v1/workloads/aa-second", b"");
+            let message = second["hosts"][0]["message"].to_string();
+            if message.contains("waits for port 18022/tcp of workload zz-first") {
+                Ok(())
+            } else {
+                Err(second)
+            }
+        });
+    };
+    waits();
+    answers(host, "zz-first");
+    for drained in ["drain", "undrain"] {
+        let _ = host.beemesh(&["host", drained, "h1"]).ok();
+    }
+    answers(host, "zz-first");
+    waits();
+    cluster.crash(&[host]);
+    cluster.boot(&[host]);
+    answers(host, "zz-first");
+    cluster.ready();
+    waits();
+    let _ = host.beemesh(&["delete", "zz-first"]).ok();
+    answers(host, "aa-second");
+}
+
 #[test]
 fn an_image_that_cannot_be_pulled_leaves_the_old_revision_running() {
     let cluster = Cluster::formed("no-image", 1);
     let host = cluster.host(1);
+    missing_keys_are_refused_or_waited_for(host);
     let _ = host.apply(&pod("web", "first"));
     let before = host.containers("web");
     let answer = host.try_apply(
@@ -121,6 +191,41 @@ fn an_image_that_cannot_be_pulled_leaves_the_old_revision_running() {
         host.unit("beemesh-pod-web.service", "StatusText"),
         "1/1 healthy · rev 1 · 0 restarts"
     );
+}
+
+/// What is missing is refused, and, if asked for, waited for while the old revision runs.
+fn missing_keys_are_refused_or_waited_for(host: &Host) {
+    let map = |key: &str| {
+        format!(
+            "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: settings}}\ndata: {{{key}: blue}}\n"
+        )
+    };
+    let uses = pod("keys", "keys")
+        + "    env: [{name: MODE, valueFrom: {configMapKeyRef: {name: settings, key: MODE}}}]\n";
+    let answer = host.apply(&(uses.clone() + &map("MODE")));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let before = host.containers("keys");
+    let misspelt = uses.clone() + &map("MOOD");
+    let refused = host.try_apply(&misspelt, &[]);
+    let words = "configMapKeyRef.key: ConfigMap settings has no key `MODE`: it has MOOD";
+    assert!(
+        refused.code == 1 && refused.err.contains(words),
+        "{refused}"
+    );
+    let waits = host.try_apply(&misspelt, &["--wait-for-references", "--wait=3"]);
+    let words = "waits: ConfigMap `settings` has no key `MODE`; revision 1 keeps running";
+    assert!(waits.code == 1 && waits.err.contains(words), "{waits}");
+    let refused = host.try_apply(&uses, &[]);
+    let words =
+        "Pod keys uses ConfigMap settings, which is neither in this manifest nor in the cluster";
+    assert!(
+        refused.code == 1 && refused.err.contains(words),
+        "{refused}"
+    );
+    assert_eq!(host.containers("keys"), before);
+    let answer = host.apply(&(uses + &map("MODE")));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let _ = host.beemesh(&["delete", "keys"]).ok();
 }
 
 #[test]

@@ -140,6 +140,8 @@ fn whatever_strangers_send_costs_a_member_little_and_no_connection_of_members() 
     let (near, far) = (more_addresses(h1, stranger), own_address(h2));
     let to = mesh_of(h1);
     let before = (programs(h1), programs(h2));
+    // A join ends a connection, too.
+    let since = h1.sh("date +%s.%N").ok();
 
     let mut wrong = Vec::new();
     let mut expect = |right: bool, what: String| {
@@ -160,7 +162,7 @@ fn whatever_strangers_send_costs_a_member_little_and_no_connection_of_members() 
         format!("after streams that hold all they may: {most} KiB"),
     );
 
-    let initials = inside(stranger, || strangers::initials(8_000)).unwrap();
+    let initials = inside(stranger, || strangers::initials(2_000)).unwrap();
     let share = Shares::of(h1);
     let sent = inside(stranger, || {
         strangers::send(&initials, &near.v4, to, 8_000, STRANGE)
@@ -170,6 +172,14 @@ fn whatever_strangers_send_costs_a_member_little_and_no_connection_of_members() 
     expect(
         agent < SHARE_MAX,
         format!("{sent} first packets of QUIC: {agent:.3} of a processor"),
+    );
+
+    let share = Shares::of(h1);
+    let rung = inside(stranger, || strangers::ring(&near.v4, to, STRANGE));
+    let [agent, _] = share.since(h1);
+    expect(
+        agent < SHARE_MAX,
+        format!("{rung} connections over TCP: {agent:.3} of a processor"),
     );
 
     let door = SocketAddr::from((near.door, DOOR));
@@ -204,15 +214,24 @@ fn whatever_strangers_send_costs_a_member_little_and_no_connection_of_members() 
         format!("another network has a place: {other:?}"),
     );
 
+    let share = Shares::of(h1);
+    let rung = inside(stranger, || strangers::ring(&near.v6[..32], door, STRANGE));
+    let [agent, _] = share.since(h1);
+    expect(
+        agent < SHARE_MAX,
+        format!("{rung} connections to the door: {agent:.3} of a processor"),
+    );
     let after = (programs(h1), programs(h2));
     expect(
         after == before,
         format!("no program starts anew: {before:?}, {after:?}"),
     );
     for host in [h1, h2] {
-        let lost = host
-            .sh("journalctl -u beemesh-agent -g connected=false -q --no-pager")
-            .out;
+        let lost = host.sh(&format!(
+            "journalctl -u beemesh-agent --since @{} -g connected=false -q --no-pager",
+            since.trim()
+        ));
+        let lost = lost.out;
         expect(lost.is_empty(), format!("lost on {}: {lost:?}", host.name));
     }
     commit(h2, "after");

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use harness::{Cluster, IMAGE, pod, pod_on, secs, two_containers, wait_for};
+use harness::{Cluster, Host, IMAGE, pod, pod_on, secs, two_containers, wait_for};
 
 #[test]
 fn output_is_read_from_any_host_and_followed_until_asked_to_end() {
     let cluster = Cluster::formed("logs", 2);
     let [h1, h2] = [cluster.host(1), cluster.host(2)];
+    lines_are_lost(&cluster);
     let counting = pod_on("h2", "far", "far begins").replace(
         "while :; do sleep 1",
         "i=0; while :; do i=$((i+1)); echo far counts $i; sleep 0.1",
@@ -59,6 +60,13 @@ fn output_is_read_from_any_host_and_followed_until_asked_to_end() {
         assert!(told.out.lines().count() > 10, "{told}");
     }
     the_end_of_the_workload_ends_what_follows_it(&cluster);
+    a_burst_arrives_whole_and_what_failed_keeps_its_output(&cluster);
+    what_is_followed_goes_on_through_an_update(&cluster);
+    wait_for("word of the lost lines", secs(120), || {
+        let told = h1.sh("beemesh logs lossy | grep -v '^line '").out;
+        let says = "Suppressed ";
+        told.contains(says).then_some(()).ok_or(told)
+    });
 
     for (args, words) in [
         (&["logs", "nothing"][..], "there is no workload `nothing`"),
@@ -108,6 +116,82 @@ fn the_end_of_the_workload_ends_what_follows_it(cluster: &Cluster) {
             );
         }
     });
+}
+
+/// A workload with more lines than its unit may have: journald says so after half a minute.
+fn lines_are_lost(cluster: &Cluster) {
+    let folder = "/etc/systemd/system/beemesh-pod-lossy.service.d";
+    let few = "[Service]\\nLogRateLimitBurst=2000\\n";
+    let line = format!("mkdir -p {folder} && printf '{few}' >{folder}/few.conf");
+    let _ = cluster.host(2).sh(&line).ok();
+    let storm = "sleep 6; busybox awk \"BEGIN { for (i = 1; i <= 90000; i++) print \\\"line \\\" i }\"; while :; do echo tick; sleep 2";
+    let lossy = pod_on("h2", "lossy", "lossy begins").replace("while :; do sleep 1", storm);
+    let answer = cluster.host(1).apply(&lossy);
+    assert_eq!(answer["settled"], true, "{answer}");
+}
+
+/// As of a stack trace storm.
+const BURST: &str = r#"
+apiVersion: v1
+kind: Pod
+metadata: {name: burst}
+spec:
+  nodeSelector: {kubernetes.io/hostname: h2}
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: app
+    image: IMAGE
+    command: [sh, -c, 'busybox awk "BEGIN { for (i = 1; i <= 60000; i++) print \"line \" i }"; trap "exit 0" TERM; while :; do sleep 1; done']
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: gone}
+spec:
+  nodeSelector: {kubernetes.io/hostname: h2}
+  restartPolicy: Never
+  containers:
+  - name: app
+    image: IMAGE
+    command: [sh, -c, 'echo no such table; exit 3']
+"#;
+
+fn a_burst_arrives_whole_and_what_failed_keeps_its_output(cluster: &Cluster) {
+    let [h1, h2] = [cluster.host(1), cluster.host(2)];
+    let _ = h1.try_apply(&BURST.replace("IMAGE", IMAGE), &["--wait=1"]);
+    wait_for("the burst", secs(60), || {
+        let count = |host: &Host, line: &str| host.sh(&format!("{line} | grep -c '^line '")).out;
+        let journal = "journalctl -u beemesh-pod-burst -o cat --no-pager";
+        let told = [count(h1, "beemesh logs burst"), count(h2, journal)];
+        (told == ["60000\n", "60000\n"])
+            .then_some(())
+            .ok_or(format!("{told:?}"))
+    });
+    wait_for("the failure", secs(20), || {
+        let state = h2.unit("beemesh-pod-gone.service", "ActiveState");
+        (state == "failed").then_some(()).ok_or(state)
+    });
+    assert_eq!(h1.beemesh(&["logs", "gone"]).ok(), "no such table\n");
+}
+
+fn what_is_followed_goes_on_through_an_update(cluster: &Cluster) {
+    let [h1, h2] = [cluster.host(1), cluster.host(2)];
+    let answer = h1.apply(&pod_on("h2", "moves", "from the first"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    let follow = "timeout 60 beemesh logs -f moves >/tmp/follow-moves 2>&1";
+    let _ = h1
+        .run(&["systemd-run", "--unit=follow-moves", "sh", "-c", follow])
+        .ok();
+    let told = |wanted: &str| {
+        wait_for("the follower", secs(20), || {
+            let told = h1.sh("cat /tmp/follow-moves").out;
+            (told == wanted).then_some(()).ok_or(told)
+        });
+    };
+    told("from the first\n");
+    let answer = h2.apply(&pod_on("h2", "moves", "from the second"));
+    assert_eq!(answer["settled"], true, "{answer}");
+    told("from the first\nfrom the second\n");
+    let _ = h1.run(&["systemctl", "stop", "follow-moves.service"]).ok();
 }
 
 /// An init container, one container that begins with a long line and one that begins with many.

@@ -2,6 +2,8 @@
 
 #[path = "package/image.rs"]
 mod image;
+#[path = "package/kinds.rs"]
+mod kinds;
 #[path = "package/load.rs"]
 mod load;
 #[path = "package/releases.rs"]

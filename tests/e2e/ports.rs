@@ -154,10 +154,10 @@ fn boots_first(cluster: &Cluster, host: &Host) {
 fn says_who_has_a_port(cluster: &Cluster, host: &Host) {
     let _ = host
         .sh("systemctl stop beemesh-agent.service beemesh-agent.socket beemesh-ports.service; \
-             systemd-run -q --unit=squatter perl -MSocket -e \
+             systemd-run -q --unit=squatter perl -MSocket=:all -e \
              'for ([AF_INET, pack_sockaddr_in(4701, INADDR_ANY)], [AF_INET6, pack_sockaddr_in6(4701, IN6ADDR_ANY)]) { \
-                socket(my $s, $$_[0], SOCK_DGRAM, 0); setsockopt($s, IPPROTO_IPV6, IPV6_V6ONLY, 1); \
-                bind($s, $$_[1]) or die $!; push @all, $s } sleep'")
+                socket(my $s, $_->[0], SOCK_DGRAM, 0); setsockopt($s, IPPROTO_IPV6, IPV6_V6ONLY, 1); \
+                bind($s, $_->[1]) or die $!; push @all, $s } sleep'")
         .ok();
     wait_for("the squatter", secs(10), || {
         let taken = host.sh("ss -Hlnu 'sport = :4701'").out;

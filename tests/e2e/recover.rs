@@ -6,6 +6,28 @@ use harness::{Answer, Cluster, Host, pod, secs, wait_for};
 
 const AGENT: &str = "/usr/libexec/beemesh/beemesh-agent";
 
+/// One cable is cut, and the host that hears no leader any more says that others do.
+#[track_caller]
+fn others_have_a_leader(cluster: &Cluster) {
+    let leader = cluster.leader(cluster.host(1));
+    let deaf = cluster.hosts.iter().find(|host| host.name != leader.name);
+    let deaf = deaf.unwrap();
+    cluster.cut(leader, deaf);
+    let words = format!("other members hear {}, this host does not", leader.name);
+    let said = wait_for("a host that hears no leader", secs(60), || {
+        let said = deaf.beemesh(&["status"]).out;
+        if said.contains(&words) {
+            Ok(said)
+        } else {
+            Err(said)
+        }
+    });
+    assert!(!said.contains("recover"), "{said}");
+    refuses(&recover(deaf, &[]), "the cluster works");
+    cluster.heal();
+    cluster.ready();
+}
+
 #[test]
 fn a_survivor_goes_on_alone_and_the_old_majority_that_returns_ends_when_it_reaches_it() {
     let cluster = Cluster::formed("recover", 3);
@@ -14,6 +36,7 @@ fn a_survivor_goes_on_alone_and_the_old_majority_that_returns_ends_when_it_reach
     assert_eq!(answer["settled"], true, "{answer}");
     let old = cluster_of(h1);
     refuses(&recover(h1, &["--confirm", &old]), "has a quorum");
+    others_have_a_leader(&cluster);
 
     cluster.crash(&[h2, h3]);
     lost_quorum(h1);

@@ -1,6 +1,6 @@
 //! Without Beemesh its workloads are plain Quadlets: no lock-in.
 
-use harness::{Cluster, secs, two_containers, wait_for};
+use harness::{Cluster, Host, IMAGE, pod, secs, two_containers, wait_for};
 
 #[test]
 fn workloads_boot_as_plain_quadlets_when_every_program_of_ours_is_gone() {
@@ -8,6 +8,14 @@ fn workloads_boot_as_plain_quadlets_when_every_program_of_ours_is_gone() {
     let host = cluster.host(1);
     let answer = host.apply(&two_containers("web", "first"));
     assert_eq!(answer["settled"], true, "{answer}");
+    let probed = pod("probed", "first").replace(
+        "  containers:\n",
+        "  containers:\n  - name: ready\n    image: IMAGE\n    command: [sh, -c, 'trap \"exit 0\" TERM; while :; do sleep 1; done']\n    \
+         livenessProbe: {exec: {command: ['true']}, periodSeconds: 1}\n",
+    );
+    let answer = host.apply(&probed.replace("IMAGE", IMAGE));
+    assert_eq!(answer["settled"], true, "{answer}");
+    restarts_are_given_back(host);
     let _ = host
         .sh("systemctl disable --quiet beemesh-agent.service beemesh-agent.socket; \
              rm -rf /usr/lib/systemd/system/beemesh-* /usr/libexec/beemesh /usr/bin/beemesh /usr/share/beemesh \
@@ -30,4 +38,53 @@ fn workloads_boot_as_plain_quadlets_when_every_program_of_ours_is_gone() {
     assert!(start.contains("podman kube play"), "{start}");
     let programs = host.sh("pgrep -l '^beemesh'").out;
     assert_eq!(programs, "");
+}
+
+/// Restarts with growing pauses are the supervisor's. What `dnf remove` runs gives them back to Podman.
+fn restarts_are_given_back(host: &Host) {
+    let kill = || {
+        let before = host.containers("web")["web-one"].pid;
+        let _ = host.sh(&format!("kill -9 {before}")).ok();
+        wait_for("web-one again", secs(10), || {
+            let after = host.containers("web");
+            let again = after
+                .get("web-one")
+                .is_some_and(|one| one.pid != before && one.pid > 0);
+            again.then_some(()).ok_or(format!("{after:?}"))
+        });
+    };
+    let policy = |wanted: &str| {
+        wait_for(&format!("restart policy {wanted}"), secs(10), || {
+            let line = "podman inspect --format '{{.HostConfig.RestartPolicy.Name}}' web-one";
+            let found = host.sh(line).ok();
+            (found.trim() == wanted).then_some(()).ok_or(found)
+        });
+    };
+    kill();
+    policy("no");
+    let told = host
+        .run(&["/usr/libexec/beemesh/beemesh-pod", "--release"])
+        .ok();
+    assert!(
+        told.contains("by itself again, without growing pauses: web-one\n"),
+        "{told}"
+    );
+    assert!(
+        told.contains("ends one that hangs: probed-ready\n"),
+        "{told}"
+    );
+    policy("always");
+    // Nobody but Podman is there to restart it.
+    let _ = host
+        .run(&[
+            "systemctl",
+            "kill",
+            "-s",
+            "STOP",
+            "--kill-whom=main",
+            "beemesh-pod-web.service",
+        ])
+        .ok();
+    kill();
+    policy("always");
 }

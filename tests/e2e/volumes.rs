@@ -89,6 +89,48 @@ fn a_link_planted_in_a_volume_reaches_nothing_outside() {
     assert_eq!(others.len(), 2, "{others:?}");
     assert!(others.iter().all(|name| !after.contains(name)));
     assert_eq!(host.sh(&format!("cat {victim}")).ok(), "untouched\n");
+    names_reach_no_claim_of_another(host);
+}
+
+/// A Pod that may be in a namespace, whose container has what the volume says at `/x` and runs this first.
+fn holder(name: &str, volume: &str, line: &str) -> String {
+    let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}, namespace: {namespace}}}\nspec:\n  terminationGracePeriodSeconds: 1\n  \
+         containers:\n  - name: main\n    image: {IMAGE}\n    command: [sh, -c, '{line}; sleep 600']\n    \
+         volumeMounts: [{{name: secret, mountPath: /x}}]\n  volumes:\n  - {{name: secret, {volume}}}\n"
+    )
+}
+
+/// In release 0.2.0 the private volumes of a workload called `pvc` had the names of claims' volumes.
+fn names_reach_no_claim_of_another(host: &Host) {
+    let claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: secret, namespace: e}\nspec:\n  \
+                 accessModes: [ReadWriteOnce]\n  resources: {requests: {storage: 1Gi}}\n---\n";
+    let claimed = "persistentVolumeClaim: {claimName: secret}";
+    let owner = claim.to_owned() + &holder("e/owner", claimed, "echo of-another >>/x/word");
+    let apply = |yaml: &str, name: &str| {
+        let answer = host.try_apply(yaml, &["--name", name, "--wait=60"]);
+        let _ = answer.ok();
+    };
+    let see = |container: &str| {
+        let found = host.run(&["podman", "exec", container, "sh", "-c", "cat /x/*"]);
+        found.out
+    };
+    apply(&owner, "owner");
+    assert_eq!(see("e_owner-main"), "of-another\n");
+    for used in [true, false] {
+        apply(&holder("pvc", "emptyDir: {}", "true"), "pvc");
+        assert_eq!(see("pvc-main"), "", "an emptyDir of its own");
+        if used {
+            // What is used cannot be removed, and so nobody goes on trying.
+            let _ = host.beemesh(&["delete", "pvc", "--wait=60"]).ok();
+            let _ = host.beemesh(&["delete", "e_owner", "--wait=60"]).ok();
+        } else {
+            let _ = host.beemesh(&["delete", "pvc", "--wait=60"]).ok();
+        }
+    }
+    apply(&owner, "owner");
+    assert_eq!(see("e_owner-main"), "of-another\nof-another\n");
 }
 
 /// A Pod of the image that [`a_link_planted_by_an_image_reaches_nothing_outside`] makes.

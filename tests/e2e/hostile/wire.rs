@@ -2,7 +2,11 @@
 //!
 //! Shell: TCP with Noise up to Yamux's bare frames, and QUIC with whole streams. What goes wrong is an [`io::Error`].
 
-use std::{io, net::SocketAddr, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    time::Duration,
+};
 
 use beemesh_protocol::{
     frame::{FrameCodec, RAFT_MAX},
@@ -16,7 +20,7 @@ use libp2p::{
     core::{
         Endpoint, Transport,
         muxing::{StreamMuxerBox, StreamMuxerExt, SubstreamBox},
-        transport::{DialOpts, PortUse},
+        transport::{DialOpts, ListenerId, PortUse},
         upgrade::{InboundConnectionUpgrade, OutboundConnectionUpgrade},
     },
     identity::Keypair,
@@ -162,6 +166,30 @@ impl Quic {
     pub(crate) async fn connect(to: SocketAddr, key: &Keypair) -> io::Result<Self> {
         let mut transport = quic::tokio::Transport::new(quic::Config::new(key));
         let dialed = dial(&mut transport, to)?;
+        let (_, connection) = timeout(ANSWER_MAX, dialed).await?.map_err(other)?;
+        Ok(Self {
+            muxer: Some(StreamMuxerBox::new(connection)),
+            _transport: transport,
+        })
+    }
+
+    /// From one address of several.
+    pub(crate) async fn connect_from(
+        from: IpAddr,
+        to: SocketAddr,
+        key: &Keypair,
+    ) -> io::Result<Self> {
+        let mut transport = quic::tokio::Transport::new(quic::Config::new(key));
+        // What listens there is dialled from.
+        let here = multiaddr((from, 0).into());
+        transport
+            .listen_on(ListenerId::next(), here)
+            .map_err(other)?;
+        let opts = DialOpts {
+            role: Endpoint::Dialer,
+            port_use: PortUse::Reuse,
+        };
+        let dialed = transport.dial(multiaddr(to), opts).map_err(other)?;
         let (_, connection) = timeout(ANSWER_MAX, dialed).await?.map_err(other)?;
         Ok(Self {
             muxer: Some(StreamMuxerBox::new(connection)),

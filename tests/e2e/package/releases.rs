@@ -6,6 +6,7 @@ use harness::{Cluster, Host, pod, secs, two_containers, wait_for};
 
 use crate::{
     install_previous,
+    kinds::Kinds,
     load::{all_kept, under_load},
 };
 
@@ -28,6 +29,7 @@ fn three_hosts_go_from_one_release_to_the_next_under_load_and_one_goes_back() {
     );
     let answer = all[0].apply(&two_containers("web", "first"));
     assert_eq!(answer["settled"], true, "{answer}");
+    let kinds = Kinds::start(&cluster);
     let containers = || -> Vec<_> { all.iter().map(|host| host.containers("web")).collect() };
     let before = containers();
     let images: Vec<_> = all.iter().map(|host| gateway_images(host)).collect();
@@ -41,6 +43,7 @@ fn three_hosts_go_from_one_release_to_the_next_under_load_and_one_goes_back() {
             if !old.is_empty() {
                 works_together(&cluster, new, old);
             }
+            kinds.untouched(&format!("with {upgraded} of 3 hosts upgraded"));
             eprintln!("{upgraded} of 3 hosts upgraded after {:?}", began.elapsed());
         }
     });
@@ -57,10 +60,41 @@ fn three_hosts_go_from_one_release_to_the_next_under_load_and_one_goes_back() {
     cluster.ready();
     assert_eq!(versions(h1), previous, "it is back");
     assert_eq!(containers(), before, "no container was restarted");
+    kinds.untouched("with h1 back on the release before");
     all_kept(&cluster, &acknowledged);
     lead(&cluster, &[h2, h3]);
     catches_up(&cluster, h1, &[h2, h3]);
+    let kinds = kinds.begun_anew(h1);
     all_kept(&cluster, &acknowledged);
+    upgrade(&cluster, h1);
+    kinds.untouched("with h1 upgraded again");
+
+    raise_rules(&cluster);
+    kinds.untouched("by the rules of this release");
+    kinds.jobs_are_over(h2);
+    all_kept(&cluster, &acknowledged);
+}
+
+/// Has the rules of this release hold at once, as they do ten minutes after the last host has come to it.
+#[track_caller]
+fn raise_rules(cluster: &Cluster) {
+    let given = "[\"/beemesh-gateway\", \"--raise-rules-after=1\"]";
+    let line = format!(
+        "sed -i 's|\\[\"/beemesh-gateway\"\\]|{given}|' /usr/share/beemesh/gateway.yaml && \
+         grep -F '{given}' /usr/share/beemesh/gateway.yaml && systemctl restart beemesh-gateway.service"
+    );
+    cluster.each(|host| drop(host.sh(&line).ok()));
+    cluster.ready();
+    let raised = "journalctl -b -o cat | grep 'all members keep assignments from now on'";
+    wait_for("the rules to be raised", secs(30), || {
+        let all = cluster.hosts.iter();
+        let said: Vec<_> = all.map(|host| host.sh(raised).out).collect();
+        if said.iter().any(|said| !said.is_empty()) {
+            Ok(())
+        } else {
+            Err("nobody did")
+        }
+    });
 }
 
 /// What the command line, the agent and the gateway of a host call their version.

@@ -1,0 +1,282 @@
+//! Workloads of each kind that the release before this one has started, and what must be left of them.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use harness::{Cluster, Host, IMAGE, secs, wait_for};
+
+/// Those that run for ever.
+const RUN: [&str; 5] = ["keeper", "scaled", "single", "each", "host-net"];
+/// The release before this one starts what has failed again each minute; with all that it takes, this is a round of that.
+const AGAIN: Duration = Duration::from_secs(75);
+const STAYS: &str = "trap \"exit 0\" TERM; while :; do sleep 1 & wait $!; done";
+
+/// The containers of each workload, and the lines of all volumes but that of the Job which fails.
+type Left = Vec<(BTreeMap<&'static str, Vec<String>>, String)>;
+
+/// What was there on each host.
+pub(crate) struct Kinds<'a> {
+    cluster: &'a Cluster,
+    left: Left,
+}
+
+/// A container of a pod: what it does at its start, and what it has.
+fn container(begins: &str, more: &str) -> String {
+    format!("{{name: main, image: {IMAGE}, command: [sh, -c, '{begins}; {STAYS}']{more}}}")
+}
+
+fn templated(kind: &str, name: &str, more: &str, spec: &str) -> String {
+    format!(
+        "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec:\n{more}  selector: {{matchLabels: {{app: {name}}}}}\n  \
+         template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      terminationGracePeriodSeconds: 2\n{spec}---\n"
+    )
+}
+
+fn claim(name: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: {name}}}\n\
+         spec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Mi}}}}}}\n---\n"
+    )
+}
+
+fn job(name: &str, command: &str) -> String {
+    format!(
+        "{}apiVersion: batch/v1\nkind: Job\nmetadata: {{name: {name}}}\nspec:\n  backoffLimit: 0\n  template:\n    spec:\n      \
+         restartPolicy: Never\n      containers:\n      - {{name: main, image: {IMAGE}, command: [sh, -c, '{command}'], \
+         volumeMounts: [{{name: data, mountPath: /data}}]}}\n      \
+         volumes: [{{name: data, persistentVolumeClaim: {{claimName: {name}}}}}]\n---\n",
+        claim(name)
+    )
+}
+
+/// Each start adds a line to what the workload keeps.
+fn manifest() -> String {
+    let began = "cat /proc/sys/kernel/random/uuid >>/data/began";
+    let mount = ", volumeMounts: [{name: data, mountPath: /data}]";
+    let of = |name: &str| {
+        format!("volumes: [{{name: data, persistentVolumeClaim: {{claimName: {name}}}}}]\n")
+    };
+    let keeper = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: keeper}}\nspec:\n  terminationGracePeriodSeconds: 2\n  containers:\n  - {}\n  {}---\n",
+        container(began, mount),
+        of("keeper")
+    );
+    let shown = ", volumeMounts: [{name: data, mountPath: /data}, {name: conf, mountPath: /conf}, {name: key, mountPath: /key}]";
+    let scaled = templated(
+        "Deployment",
+        "scaled",
+        "  replicas: 2\n",
+        &format!(
+            "      containers:\n      - {}\n      volumes: [{{name: data, emptyDir: {{}}}}, {{name: conf, configMap: {{name: conf}}}}, \
+             {{name: key, secret: {{secretName: key}}}}]\n",
+            container("cat /conf/marker /key/word >>/data/began", shown)
+        ),
+    );
+    let single = templated(
+        "Deployment",
+        "single",
+        "  replicas: 1\n",
+        &format!(
+            "      containers:\n      - {}\n      {}",
+            container(began, mount),
+            of("single")
+        ),
+    );
+    let each = templated(
+        "DaemonSet",
+        "each",
+        "",
+        &format!(
+            "      containers:\n      - {}\n",
+            container(
+                "busybox mkdir /www; echo hostPort >/www/who; httpd -p 80 -h /www",
+                ", ports: [{containerPort: 80, hostPort: 8081}]"
+            )
+        ),
+    );
+    let host_net = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: host-net}}\nspec:\n  hostNetwork: true\n  terminationGracePeriodSeconds: 2\n  \
+         containers:\n  - {}\n---\n",
+        container(
+            "busybox mkdir /www; echo hostNetwork >/www/who; httpd -p 8082 -h /www",
+            ""
+        )
+    );
+    let data = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: conf}\ndata: {marker: \"of the map\\n\"}\n---\n\
+                apiVersion: v1\nkind: Secret\nmetadata: {name: key}\nstringData: {word: \"of the secret\\n\"}\n---\n";
+    [
+        data,
+        &claim("keeper"),
+        &claim("single"),
+        &keeper,
+        &scaled,
+        &single,
+        &each,
+        &host_net,
+        &job("done", "echo ran >>/data/began"),
+    ]
+    .concat()
+    .trim_end_matches("---\n")
+    .to_owned()
+}
+
+impl<'a> Kinds<'a> {
+    /// Starts them, and waits until all run but the Jobs, of which one is done and one has failed.
+    #[track_caller]
+    pub(crate) fn start(cluster: &'a Cluster) -> Self {
+        let host = cluster.host(1);
+        let args = ["beemesh", "policy", "set", "-f", "-"];
+        let _ = host.run_with(&args, b"hostNetwork: true\n").ok();
+        let answer = host.apply(&manifest());
+        assert_eq!(answer["settled"], true, "{answer}");
+        let fails = job("fails", "echo ran >>/data/began; exit 3");
+        let fails = fails.trim_end_matches("---\n");
+        let answer = host.try_apply(fails, &[]);
+        assert_eq!(answer.code, 0, "{answer}");
+        cluster.each(|host| {
+            wait_for(
+                &format!("a failure on {}", host.name),
+                secs(60),
+                || match failures(host) {
+                    0 => Err("none"),
+                    _ => Ok(()),
+                },
+            );
+        });
+        let kinds = Self {
+            cluster,
+            left: look(cluster),
+        };
+        for (name, count) in RUN.into_iter().zip([3, 2, 1, 3, 3]) {
+            let all = kinds.left.iter().map(|(containers, _)| &containers[name]);
+            assert_eq!(all.flatten().count(), count, "{name}: {:?}", kinds.left);
+        }
+        kinds.serve();
+        kinds
+    }
+
+    /// The same containers run, of those that run for ever, and what volumes hold is what they held.
+    #[track_caller]
+    pub(crate) fn untouched(&self, when: &str) {
+        for (host, (now, before)) in look(self.cluster).iter().zip(&self.left).enumerate() {
+            assert_eq!(now, before, "h{} {when}", host + 1);
+        }
+        self.serve();
+    }
+
+    #[track_caller]
+    fn serve(&self) {
+        for (port, who) in [(8081, "hostPort\n"), (8082, "hostNetwork\n")] {
+            for host in &self.cluster.hosts {
+                let url = format!("http://{}:{port}/who", host.address());
+                // A server begins a moment after its container.
+                wait_for(&format!("{who} of {}", host.name), secs(30), || {
+                    let said = host.run(&["curl", "-sS", "-m", "5", &url]);
+                    if said.out == who { Ok(()) } else { Err(said) }
+                });
+            }
+        }
+    }
+
+    /// This release's rules hold: each attempt of a Job is over for good, also for a host that shuts down and boots.
+    #[track_caller]
+    pub(crate) fn jobs_are_over(&self, host: &Host) {
+        self.ended("done", "succeeded");
+        self.ended("fails", "failed");
+        let count = || -> Vec<usize> { self.cluster.hosts.iter().map(failures).collect() };
+        let ran = |left: &Left| left[self.position(host)].1.matches(":ran\n").count();
+        let (before, since) = (count(), Instant::now());
+        host.power_off();
+        self.cluster.boot(&[host]);
+        self.cluster.ready();
+        let now = self.back(host);
+        wait_for("a round of release 0.2.0", AGAIN + secs(5), || {
+            let passed = since.elapsed();
+            (passed >= AGAIN).then_some(()).ok_or(format!("{passed:?}"))
+        });
+        assert_eq!(count(), before, "a failed Job ran again");
+        assert_eq!(ran(&now), ran(&self.left), "a Job that was done ran again");
+    }
+
+    /// The same after a power cut of one host, where all begins anew, a Job that was done by the rules of before.
+    #[track_caller]
+    pub(crate) fn begun_anew(self, host: &Host) -> Self {
+        let _ = self.back(host);
+        wait_for("the Job to be done again", secs(60), || {
+            let said = host.unit("beemesh-pod-done.service", "StatusText");
+            if said.starts_with("completed") {
+                Ok(())
+            } else {
+                Err(said)
+            }
+        });
+        let left = look(self.cluster);
+        Self { left, ..self }
+    }
+
+    #[track_caller]
+    fn ended(&self, job: &str, phase: &str) {
+        wait_for(&format!("{job} to have {phase}"), secs(90), || {
+            let path = format!("/v1/workloads/{job}");
+            let (_, found) = self.cluster.host(1).api("GET", &path, b"");
+            let hosts = found["hosts"].as_array().cloned().unwrap_or_default();
+            if hosts.len() == 3 && hosts.iter().all(|one| one["phase"] == phase) {
+                Ok(())
+            } else {
+                Err(found)
+            }
+        });
+    }
+
+    /// A host was off: what ran there runs again with the data that it had, and nothing has changed on the others.
+    #[track_caller]
+    fn back(&self, host: &Host) -> Left {
+        for name in RUN {
+            let had = self.left[self.position(host)].0[name].len();
+            if had > 0 {
+                self.cluster.running(name, 1, &[host]);
+            }
+            assert_eq!(host.containers(name).len(), had, "{name}");
+        }
+        let left = look(self.cluster);
+        for (one, (now, before)) in self.cluster.hosts.iter().zip(left.iter().zip(&self.left)) {
+            if one.name == host.name {
+                // Each start adds a line behind those that are there.
+                let lost = before.1.lines().find(|line| !now.1.contains(line));
+                assert_eq!(lost, None, "{now:?}");
+            } else {
+                assert_eq!(now, before, "{} while {} was off", one.name, host.name);
+            }
+        }
+        self.serve();
+        left
+    }
+
+    fn position(&self, host: &Host) -> usize {
+        let mut all = self.cluster.hosts.iter();
+        let found = all.position(|one| one.name == host.name);
+        found.expect("it is one of them")
+    }
+}
+
+/// How often the Job that fails has begun there.
+fn failures(host: &Host) -> usize {
+    let line = "cat /var/lib/containers/storage/volumes/*fails*/_data/began";
+    host.sh(line).out.lines().count()
+}
+
+fn look(cluster: &Cluster) -> Left {
+    let of = |host: &Host| {
+        let containers = |name| -> Vec<String> {
+            let all = host.containers(name);
+            all.values().map(|one| format!("{one:?}")).collect()
+        };
+        let volumes =
+            "cd /var/lib/containers/storage/volumes && grep -r . $(ls | grep -v fails) | sort";
+        let containers = RUN.into_iter().map(|name| (name, containers(name)));
+        (containers.collect(), host.sh(volumes).out)
+    };
+    cluster.hosts.iter().map(of).collect()
+}
