@@ -1,7 +1,7 @@
 //! The door for users elsewhere: a TCP port whose connections the gateway takes.
 //!
-//! Shell: reads nothing, decides nothing but how many and how fast. Each connection goes to the gateway's socket as it is, after one line of the
-//! PROXY protocol, version 1, that says where it comes from; TLS and users are the gateway's.
+//! Shell: reads nothing, and bounds the number and the rate of connections. The door passes each connection to the gateway's
+//! socket after one line of the PROXY protocol, version 1, which names its source. The gateway does TLS and checks users.
 
 mod guests;
 
@@ -133,7 +133,7 @@ async fn serve(settings: Settings, port: u16, trouble: watch::Sender<String>) {
     loop {
         while connections.try_join_next().is_some() {}
         let accepted = tokio::select! {
-            // What is too much waits in the kernel, or is dropped there.
+            // Connections beyond this bound wait in the kernel's backlog, which drops them when it is full.
             accepted = listener.accept(), if arrived < 2 * ARRIVALS_MAX => accepted,
             _ = windows.tick() => {
                 arrived = 0;

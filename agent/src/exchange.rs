@@ -106,7 +106,7 @@ impl Exchange {
         name.map_or_else(|| host.to_string(), Clone::clone)
     }
 
-    /// What is wrong with the name that this host says it has, in words; empty when nothing is.
+    /// Why the cluster does not use the name that this host has configured, in words; empty when it does.
     pub(crate) fn name_trouble(&self, host: HostId, said: Said<'_>) -> String {
         let members = self.members.iter();
         let members = members.map(|(host, name)| (*host, name.as_str()));

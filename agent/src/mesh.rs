@@ -114,8 +114,8 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// Binds the ports and starts; a port that another process has is tried again for as long as it takes. The mesh ends when its last
-    /// handle is dropped, or when a listener is lost, which is then the last event.
+    /// Binds the ports and starts. The mesh tries a port that another process has again, without end and with pauses. It ends when
+    /// the caller drops its last handle, or when it loses a listener, which is then the last event.
     pub(crate) async fn start(
         key: &Keypair,
         me: HostId,

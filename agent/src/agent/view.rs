@@ -15,7 +15,7 @@ pub(super) struct View<'a> {
     pub(super) connected: usize,
     /// Why D-Bus cannot be used; empty when it can.
     pub(super) trouble: &'a str,
-    /// What is wrong with the host's name; empty when nothing is.
+    /// Why the cluster does not use the host's name, in words; empty when it does.
     pub(super) name: &'a str,
     /// Which ports another process has, of the mesh and of the API; empty when none.
     pub(super) ports: [String; 2],

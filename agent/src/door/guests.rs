@@ -1,4 +1,4 @@
-//! Who is connected to the door, and whose turn it is.
+//! The open connections of the door, counted by source network, and the rate of handshakes of each.
 //!
 //! Shell: a table behind a lock, with places and rates. The caller passes `now`.
 

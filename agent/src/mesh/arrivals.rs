@@ -93,7 +93,7 @@ impl Arrivals {
         self.changed = true;
     }
 
-    /// What is to be let through of QUIC and of TCP, when that is something else than it was.
+    /// The rules for QUIC and for TCP, if they have changed since the last call.
     pub(super) fn changed(&mut self) -> Option<[Rules; 2]> {
         std::mem::take(&mut self.changed).then(|| {
             let known = || {

@@ -58,7 +58,7 @@ impl Source {
         }
     }
 
-    /// Whether it is TCP, where nobody claims to be elsewhere.
+    /// Whether the transport is TCP, whose handshake proves the source address.
     pub(super) fn is_tcp(&self) -> bool {
         self.tcp
     }

@@ -57,7 +57,7 @@ impl Listeners {
         self.bound.extend(bound);
     }
 
-    /// Whether this is one of those.
+    /// Whether the agent has bound this listener.
     pub(super) fn knows(&self, id: ListenerId) -> bool {
         self.bound.contains_key(&id)
     }

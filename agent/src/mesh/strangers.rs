@@ -32,7 +32,7 @@ const END_TIME: Duration = Duration::from_millis(500);
 /// Streams of a stranger that Yamux keeps meanwhile.
 const STREAMS_MAX: usize = 8;
 
-/// Who is a member, for the transports and the gate.
+/// The members of the cluster, shared by the transports and the gate.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Members(Arc<RwLock<HashSet<PeerId>>>);
 
