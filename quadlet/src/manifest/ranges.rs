@@ -235,6 +235,17 @@ fn probe(name: &str, probe: &Probe, at: &Field, scope: &mut Scope<'_>) {
     );
 }
 
+/// Checks `maxSurge` and `maxUnavailable` of a rolling update.
+fn shares(
+    surge: Option<&IntOrString>,
+    unavailable: Option<&IntOrString>,
+    at: &Field,
+    scope: &mut Scope<'_>,
+) {
+    share(surge, &at.key("maxSurge"), scope);
+    share(unavailable, &at.key("maxUnavailable"), scope);
+}
+
 /// A count, or a share in percent.
 fn share(value: Option<&IntOrString>, at: &Field, scope: &mut Scope<'_>) {
     let is_share = |text: &str| {
@@ -289,12 +300,8 @@ impl Controlled for Deployment {
         );
         if let Some(rolling) = strategy.and_then(|strategy| strategy.rolling_update.as_ref()) {
             let at = at.then("strategy.rollingUpdate");
-            share(rolling.max_surge.as_ref(), &at.key("maxSurge"), scope);
-            share(
-                rolling.max_unavailable.as_ref(),
-                &at.key("maxUnavailable"),
-                scope,
-            );
+            let (surge, unavailable) = (&rolling.max_surge, &rolling.max_unavailable);
+            shares(surge.as_ref(), unavailable.as_ref(), &at, scope);
         }
     }
 }
@@ -318,12 +325,8 @@ impl Controlled for DaemonSet {
         );
         if let Some(rolling) = strategy.and_then(|strategy| strategy.rolling_update.as_ref()) {
             let at = at.then("updateStrategy.rollingUpdate");
-            share(rolling.max_surge.as_ref(), &at.key("maxSurge"), scope);
-            share(
-                rolling.max_unavailable.as_ref(),
-                &at.key("maxUnavailable"),
-                scope,
-            );
+            let (surge, unavailable) = (&rolling.max_surge, &rolling.max_unavailable);
+            shares(surge.as_ref(), unavailable.as_ref(), &at, scope);
         }
     }
 }

@@ -58,28 +58,11 @@ mod tests {
     use beemesh_protocol::{
         api,
         peer::{Phase, WorkloadReport},
-        state::{Change, Kind, Object},
+        state::Change,
     };
 
-    use super::super::tests::{changed, h, pod, report, scene, with};
+    use super::super::tests::{changed, h, report, with, with_job};
     use super::*;
-
-    /// The Job `job` of entry 8, in a cluster that has seats.
-    fn with_job() -> Scene {
-        let mut scene = scene();
-        changed(&mut scene, 7, Change::RaiseLevel { level: 1 });
-        let job = Object {
-            kind: Kind::Job,
-            ..pod("job", &[])
-        };
-        let apply = Change::Apply {
-            manifest: "job".into(),
-            objects: vec![job],
-            policy: None,
-        };
-        changed(&mut scene, 8, apply);
-        scene
-    }
 
     /// An attempt of this entry begins on h2.
     fn begin(scene: &mut Scene, index: u64, from: Option<HostId>) {

@@ -135,12 +135,9 @@ impl Scene {
 
 #[cfg(test)]
 mod tests {
-    use beemesh_protocol::{
-        peer::Phase,
-        state::{Change, Kind, Object},
-    };
+    use beemesh_protocol::{peer::Phase, state::Change};
 
-    use super::super::tests::{changed, h, pod, report, scene, with};
+    use super::super::tests::{changed, h, report, scene, with, with_job};
 
     #[test]
     fn a_drain_waits_for_what_leaves_and_for_what_arrives_elsewhere() {
@@ -161,18 +158,7 @@ mod tests {
 
     #[test]
     fn a_host_that_runs_a_job_does_not_go_before_its_end() {
-        let mut scene = scene();
-        changed(&mut scene, 7, Change::RaiseLevel { level: 1 });
-        let job = Object {
-            kind: Kind::Job,
-            ..pod("job", &[])
-        };
-        let apply = Change::Apply {
-            manifest: "job".into(),
-            objects: vec![job],
-            policy: None,
-        };
-        changed(&mut scene, 8, apply);
+        let mut scene = with_job();
         let assign = Change::Assign {
             workload: "job".into(),
             ordinal: 0,

@@ -48,6 +48,23 @@ fn a_host_that_was_removed_says_so_and_claims_no_part_in_the_consensus() {
     assert!(status.trouble.contains("no member"), "{status:?}");
 }
 
+/// The Job `job` of entry 8, in a cluster that has seats.
+pub(super) fn with_job() -> Scene {
+    let mut scene = scene();
+    changed(&mut scene, 7, Change::RaiseLevel { level: 1 });
+    let job = Object {
+        kind: Kind::Job,
+        ..pod("job", &[])
+    };
+    let apply = Change::Apply {
+        manifest: "job".into(),
+        objects: vec![job],
+        policy: None,
+    };
+    changed(&mut scene, 8, apply);
+    scene
+}
+
 /// Three hosts, h1 the answering leader; `web` everywhere, `lone` on h2 only; nobody has said anything.
 pub(in crate::api) fn scene() -> Scene {
     let host = |n: u8| state::Host {
