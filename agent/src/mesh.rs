@@ -100,6 +100,8 @@ enum Order {
         anew: bool,
         reply: OpenReply,
     },
+    /// An application to this host is over.
+    Applied(HostId),
     /// An exchange on this connection is over.
     Heard(ConnectionId),
 }
@@ -208,6 +210,8 @@ impl Mesh {
         };
         let stream = self.ask(order, JOIN_TIME).await?;
         let answer = handshake::apply(stream.stream, request).await;
+        // A closed queue is the end of the mesh.
+        let _ = self.orders.send(Order::Applied(host)).await;
         answer.map_err(|error| error.to_string())
     }
 

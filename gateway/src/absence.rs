@@ -2,7 +2,8 @@
 //!
 //! Shell. Nobody sends it entries any more when it was removed while it was away, and hosts that were cut off by a recovery may
 //! even elect a leader of their own. Whoever has no leader for a while asks the members, whose connections last too short to be seen,
-//! and whoever is refused a stream as no member asks the one that refused it. A member that says that this host is none is believed: it has read that in the log.
+//! and whoever is refused a stream as no member asks the one that refused it, and the others when that one cannot tell: it may have been
+//! removed itself. A member that says that this host is none is believed: it has read that in the log.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -42,8 +43,7 @@ pub(crate) async fn notice_removal(gateway: Gateway, home: Home, removed: watch:
             true = leaderless(&mut metrics) => None,
             else => return,
         };
-        let ask = |host| estranged.as_ref().is_none_or(|hosts| hosts.contains(&host));
-        if let Some(cluster) = is_stranger(&gateway, ask).await {
+        if let Some(cluster) = is_stranger(&gateway, &estranged.unwrap_or_default()).await {
             match home.set_removed(cluster) {
                 Ok(()) => {
                     removed.send_replace(true);
@@ -70,27 +70,32 @@ async fn leaderless(metrics: &mut watch::Receiver<Metrics>) -> bool {
     false
 }
 
-/// The cluster that this host is no member of any more, if one of these members says so.
-async fn is_stranger(gateway: &Gateway, ask: impl Fn(HostId) -> bool) -> Option<ClusterId> {
+/// The cluster that this host is no member of any more, if a member says so. The `first` hosts are asked first, and the others when none of
+/// them can tell.
+async fn is_stranger(gateway: &Gateway, first: &BTreeSet<HostId>) -> Option<ClusterId> {
     let state = gateway.node.state().borrow().state.clone();
     let cluster = state.cluster()?;
-    let others = state.hosts().values();
-    let contacts = others.filter(|host| host.id != gateway.host && ask(host.id));
-    let contacts: Vec<_> = contacts
-        .map(|host| Contact {
-            host: host.id,
-            addresses: host.addresses.clone(),
-        })
-        .collect();
-    let told = contacts
-        .into_iter()
-        .map(|contact| gateway.joiner.is_member(cluster, contact));
-    let mut told = stream::iter(told).buffer_unordered(ASKED_MAX);
-    while let Some(answer) = told.next().await {
-        match answer {
-            Some(true) => return None,
-            Some(false) => return Some(cluster),
-            None => {}
+    let others = state
+        .hosts()
+        .values()
+        .filter(|host| host.id != gateway.host);
+    let contacts = others.map(|host| Contact {
+        host: host.id,
+        addresses: host.addresses.clone(),
+    });
+    let (first, rest): (Vec<_>, Vec<_>) =
+        contacts.partition(|contact| first.contains(&contact.host));
+    for contacts in [first, rest] {
+        let told = contacts
+            .into_iter()
+            .map(|contact| gateway.joiner.is_member(cluster, contact));
+        let mut told = stream::iter(told).buffer_unordered(ASKED_MAX);
+        while let Some(answer) = told.next().await {
+            match answer {
+                Some(true) => return None,
+                Some(false) => return Some(cluster),
+                None => {}
+            }
         }
     }
     None
@@ -102,7 +107,7 @@ pub(crate) async fn removal(gateway: &Gateway) {
     loop {
         let known = timeout(LOOK, removed.wait_for(|removed| *removed));
         if known.await.is_ok_and(|known| known.is_ok())
-            || is_stranger(gateway, |_| true).await.is_some()
+            || is_stranger(gateway, &BTreeSet::new()).await.is_some()
         {
             return;
         }

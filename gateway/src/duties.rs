@@ -293,6 +293,10 @@ pub(crate) async fn take_inbound(
 }
 
 async fn answer(gateway: &Gateway, host: HostId, request: JoinRequest) -> JoinAnswer {
+    if *gateway.removed.borrow() {
+        let reason = "that host was removed from the cluster itself".into();
+        return JoinAnswer::Refused { reason };
+    }
     let replaces = match &request.replace {
         None => None,
         Some(replace) => match replace::lost(gateway, host, &request, replace).await {

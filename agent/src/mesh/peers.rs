@@ -78,6 +78,8 @@ struct Connection {
     since: Instant,
     /// An application for membership is being made on it.
     joining: bool,
+    /// Made for one application of this host, and for no other stream.
+    dedicated: bool,
 }
 
 impl Peers {
@@ -159,6 +161,7 @@ impl Peers {
             dialed,
             since: now,
             joining: false,
+            dedicated: false,
         };
         self.connections.insert(id, connection);
         if role != self.role(host) {
@@ -176,6 +179,27 @@ impl Peers {
         effects
     }
 
+    /// This host made a connection for one application. The other side may take this host for a stranger even where this host does not,
+    /// and ends a stranger's connection at its second stream: so the member is not up by it.
+    pub(super) fn dedicated(&mut self, host: HostId, id: ConnectionId, role: Role, now: Instant) {
+        let connection = Connection {
+            host,
+            role,
+            dialed: true,
+            since: now,
+            joining: false,
+            dedicated: true,
+        };
+        self.connections.insert(id, connection);
+    }
+
+    /// The application to a host is over, answered or not.
+    pub(super) fn applied(&self, host: HostId) -> Vec<Effect> {
+        let all = self.connections.iter();
+        let all = all.filter(|(_, found)| found.host == host && found.dedicated);
+        all.map(|(id, _)| Effect::Close(*id)).collect()
+    }
+
     /// A connection ended.
     pub(super) fn closed(&mut self, id: ConnectionId, now: Instant) -> Vec<Effect> {
         let Some(connection) = self.connections.remove(&id) else {
@@ -190,10 +214,10 @@ impl Peers {
         if connected {
             return Vec::new();
         }
-        if now.duration_since(connection.since) >= GOOD {
+        if now.duration_since(connection.since) >= GOOD && !connection.dedicated {
             member.attempts = 0;
         }
-        if member.dial == Dial::Rest {
+        if member.dial == Dial::Rest || connection.dedicated && member.dial == Dial::Busy {
             let grace = if pause_first { GRACE } else { Duration::ZERO };
             member.dial = Dial::Due(now + pause(member.attempts) + grace);
             member.attempts += 1;
@@ -258,7 +282,7 @@ impl Peers {
     /// The connection to use for a member: the one that both sides keep.
     pub(super) fn link(&self, host: HostId) -> Option<ConnectionId> {
         let all = self.connections.iter();
-        let mut all = all.filter(|(_, found)| found.host == host && found.role == Role::Member);
+        let mut all = all.filter(|(_, found)| found.host == host && found.links());
         let first = all.next()?;
         let kept = all.fold(first, |a, b| if self.outlives(a.1, b.1) { a } else { b });
         Some(*kept.0)
@@ -267,8 +291,12 @@ impl Peers {
     /// Any connection to a host, a stranger's included.
     pub(super) fn any(&self, host: HostId) -> Option<ConnectionId> {
         let mut all = self.connections.iter();
-        self.link(host)
-            .or_else(|| Some(*all.find(|(_, found)| found.host == host)?.0))
+        self.link(host).or_else(|| {
+            Some(
+                *all.find(|(_, found)| found.host == host && !found.dedicated)?
+                    .0,
+            )
+        })
     }
 
     /// Another connection is to take the place of all that there are to a host; its dial is under way then.
@@ -316,11 +344,9 @@ impl Peers {
     fn surplus(&self, host: HostId) -> Vec<Effect> {
         let kept = self.link(host);
         let all = self.connections.iter();
-        all.filter(|(id, found)| {
-            found.host == host && found.role == Role::Member && Some(**id) != kept
-        })
-        .map(|(id, _)| Effect::Close(*id))
-        .collect()
+        all.filter(|(id, found)| found.host == host && found.links() && Some(**id) != kept)
+            .map(|(id, _)| Effect::Close(*id))
+            .collect()
     }
 
     /// Whether `a` is kept rather than `b`. Both sides come to the same answer.
@@ -335,9 +361,15 @@ impl Peers {
 }
 
 impl Connection {
+    /// Whether gateway streams may go over it.
+    fn links(&self) -> bool {
+        self.role == Role::Member && !self.dedicated
+    }
+
     fn deadline(&self) -> Option<Instant> {
         let time = match (self.role, self.dialed) {
-            (Role::Member, _) => return None,
+            (Role::Member, _) if !self.dedicated => return None,
+            (Role::Member, _) => JOIN_TIME,
             (Role::Stranger, false) => STRANGER_TIME,
             (Role::Stranger, true) => JOIN_TIME,
         };
@@ -465,6 +497,40 @@ mod tests {
                 assert_eq!(peers.closed(id(kept), at(apart)), [Effect::Down(other)]);
             }
         }
+    }
+
+    #[test]
+    fn a_member_is_not_up_by_a_connection_that_was_made_for_an_application() {
+        let start = Instant::now();
+        let mut peers = knowing(SMALL, LARGE, start);
+        assert_eq!(peers.due(start), [Effect::Dial(LARGE, vec![])]);
+        let up = peers.connected(LARGE, id(1), Role::Member, true, start);
+        assert_eq!(up, [Effect::Up(LARGE)]);
+        assert_eq!(peers.renew(LARGE), [Effect::Close(id(1))]);
+        assert_eq!(peers.closed(id(1), start), [Effect::Down(LARGE)]);
+        assert_eq!(peers.next_due(), None, "the application dials");
+        peers.dedicated(LARGE, id(2), Role::Member, start);
+        assert_eq!((peers.link(LARGE), peers.any(LARGE)), (None, None));
+        assert_eq!(peers.next_due(), Some(start + JOIN_TIME));
+        assert_eq!(
+            peers.due(start + JOIN_TIME),
+            [Effect::Close(id(2))],
+            "nobody said that it is over"
+        );
+        assert_eq!(peers.applied(LARGE), [Effect::Close(id(2))]);
+        assert_eq!(peers.closed(id(2), start), []);
+        let due = peers.next_due().unwrap();
+        assert!(due <= start + PAUSE_MAX, "the member is dialled again");
+        assert_eq!(peers.due(due), [Effect::Dial(LARGE, vec![])]);
+
+        // One that the other side made meanwhile is a link, and stays.
+        peers.dedicated(LARGE, id(3), Role::Member, due);
+        let up = peers.connected(LARGE, id(4), Role::Member, false, due);
+        assert_eq!(up, [Effect::Up(LARGE)]);
+        assert_eq!(peers.link(LARGE), Some(id(4)));
+        assert_eq!(peers.applied(LARGE), [Effect::Close(id(3))]);
+        assert_eq!(peers.closed(id(3), due), []);
+        assert_eq!(peers.next_due(), None);
     }
 
     #[test]

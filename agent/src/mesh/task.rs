@@ -236,6 +236,7 @@ impl Task {
                     return effects;
                 }
             },
+            Order::Applied(host) => return self.peers.applied(host),
             Order::Heard(connection) => return self.peers.joining(connection, false),
         }
         Vec::new()
@@ -321,6 +322,10 @@ impl Task {
                 if let Some(reply) = self.applying.remove(&host) {
                     let gate = &mut self.swarm.behaviour_mut().gate;
                     gate.open(connection, Purpose::Join, reply);
+                    if dialed {
+                        self.peers.dedicated(host, connection, role, now);
+                        return Vec::new();
+                    }
                 }
                 self.peers.connected(host, connection, role, dialed, now)
             }
