@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness. Input: the ports of a revision, those of the Quadlets on the disk, and the state. Output:
 //! who is in the way. Two Quadlets that want one port are never both on the disk, so that a boot starts the one that had it. Who
-//! is written keeps its ports; among those that are not, the one whose revision is older goes first.
+//! is written keeps its ports, also for its next revision; among those that are not, the one whose revision is older goes first.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -57,17 +57,17 @@ pub(crate) fn held(
             holder: None,
         });
     }
-    let meets = |ports: &[Port]| {
-        let wanted = own.wanted.iter().copied();
-        wanted
-            .into_iter()
-            .find(|port| ports.iter().any(|other| port.meets(other)))
+    let meets = |ports: &[Port], kept: &[Port]| {
+        let mut wanted = own.wanted.iter().filter(|port| !kept.contains(port));
+        let found = wanted.find(|port| ports.iter().any(|other| port.meets(other)));
+        found.copied()
     };
+    let kept = written.get(own.workload).map_or(&[][..], Vec::as_slice);
     let others = written
         .iter()
         .filter(|(workload, _)| *workload != own.workload);
     let on_disk = others.filter_map(|(workload, ports)| {
-        let port = meets(ports)?;
+        let port = meets(ports, &[])?;
         Some((port, workload.clone()))
     });
     let first = state.workloads().filter(|workload| {
@@ -84,7 +84,7 @@ pub(crate) fn held(
             .into_iter()
             .filter_map(port)
             .collect();
-        let port = meets(&theirs)?;
+        let port = meets(&theirs, kept)?;
         Some((port, workload.name.clone()))
     });
     let (port, holder) = on_disk.chain(first).next()?;
@@ -215,6 +215,12 @@ mod tests {
         assert_eq!(
             waits("zz", index("zz"), tcp, &[("aa", tcp)], &both).as_deref(),
             Some("port 80/tcp of workload aa")
+        );
+        // Its next revision is younger than the one that waits for its port.
+        assert_eq!(
+            waits("aa", index("aa"), tcp, &[("aa", tcp)], &both),
+            None,
+            "who is written keeps its port for its next revision"
         );
     }
 }
