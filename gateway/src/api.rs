@@ -24,7 +24,7 @@ mod tokens;
 mod trail;
 mod users;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use axum::{
     Router,
@@ -68,6 +68,8 @@ pub(crate) struct Gateway {
     pub(crate) rotation: Arc<Mutex<()>>,
     /// What streams of events share.
     pub(crate) feed: Feed,
+    /// The folder below `/run` that this host's programs share.
+    pub(crate) run: Arc<Path>,
 }
 
 /// What the handlers share.

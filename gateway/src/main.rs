@@ -202,7 +202,7 @@ async fn open(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         link: link.clone(),
         podman: podman.clone(),
-        run,
+        run: run.clone(),
         view: node.state(),
         metrics: node.metrics(),
         standing,
@@ -227,6 +227,7 @@ async fn open(
         elsewhere,
         rotation: Arc::default(),
         feed: api::Feed::default(),
+        run: run.into(),
     };
     tokio::spawn(elsewhere::keep(gateway.clone(), elsewhere_in));
     Ok((gateway, observer.reports()))

@@ -21,6 +21,7 @@ mod acts;
 mod burst;
 pub mod failure;
 mod hung;
+pub mod last_output;
 mod ledger;
 pub mod memory;
 mod messages;

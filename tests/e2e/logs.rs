@@ -264,4 +264,13 @@ fn what_containers_say_before_their_adoption_is_in_the_units_journal_once_for_ea
             Err(said)
         }
     });
+    let asked = host.beemesh(&["logs", "gives-up", "--tail=5"]);
+    assert_eq!(asked.ok(), "zero | zero gives up\n");
+    let mended = talkative("gives-up", "echo zero goes on");
+    let answer = host.apply(&mended);
+    assert_eq!(answer["settled"], true, "{answer}");
+    let said = host.beemesh(&["logs", "gives-up"]).ok();
+    assert!(!said.contains("gives up"), "of the pod that runs: {said}");
+    let kept = "ls /run/beemesh | grep last-output";
+    assert_eq!(host.sh(kept).out, "");
 }

@@ -18,6 +18,7 @@ use beemesh_protocol::{HostId, ipc::Class};
 use beemesh_quadlet::{
     health::{Container, Role},
     podman::{LABEL_WORKLOAD, Pod, PodmanError},
+    supervisor::last_output,
 };
 use bytes::{BufMut, BytesMut};
 use futures::{
@@ -131,11 +132,16 @@ async fn local(gateway: &Gateway, workload: &str, query: &LogsQuery) -> Result<R
     let label = format!("{LABEL_WORKLOAD}={workload}");
     let pods = gateway.podman.pods(&[&label]).await.map_err(podman)?;
     let here = gateway.scene().name(gateway.host);
-    let pod = pods.first().ok_or_else(|| {
-        ApiError::not_found(format!("workload `{workload}` has no pod on host {here}")).hint(
+    let Some(pod) = pods.first() else {
+        // A play that failed leaves no pod, and is what its administrator asks about.
+        if let Some(said) = last_output::read(&gateway.run, workload) {
+            return Ok(text(Body::from(last_lines(said, query.tail))));
+        }
+        let error = ApiError::not_found(format!("workload `{workload}` has no pod on host {here}")).hint(
             format!("`beemesh get workloads {workload}` shows where it runs, `journalctl -u beemesh-pod-{workload}` on {here} what it said"),
-        )
-    })?;
+        );
+        return Err(error);
+    };
     let body = if query.follow {
         follow::open(gateway.clone(), workload.to_owned(), pod, query.tail)
             .await
@@ -148,11 +154,28 @@ async fn local(gateway: &Gateway, workload: &str, query: &LogsQuery) -> Result<R
         }
         Body::from_stream(stream::select_all(outputs))
     };
+    Ok(text(body))
+}
+
+fn text(body: Body) -> Response {
     let headers = [
         (header::CONTENT_TYPE, "text/plain; charset=utf-8"),
         (header::CACHE_CONTROL, "no-store"),
     ];
-    Ok((headers, body).into_response())
+    (headers, body).into_response()
+}
+
+/// The last `tail` lines, or all.
+fn last_lines(mut said: Vec<u8>, tail: Option<u32>) -> Vec<u8> {
+    let Some(tail) = tail else {
+        return said;
+    };
+    let tail = usize::try_from(tail).unwrap_or(usize::MAX);
+    let ends = said.iter().enumerate().filter(|(_, byte)| **byte == b'\n');
+    let ends: Vec<usize> = ends.map(|(at, _)| at + 1).collect();
+    let before = ends.len().saturating_sub(tail);
+    let begin = before.checked_sub(1).and_then(|end| ends.get(end));
+    said.split_off(begin.copied().unwrap_or(0))
 }
 
 /// A container's output as the caller gets it.
@@ -276,5 +299,14 @@ mod tests {
             Some(LINE_MAX + 7)
         );
         assert_eq!(lines.end(), None);
+    }
+
+    #[test]
+    fn so_many_of_the_last_lines_are_told() {
+        let last = |tail| last_lines(b"a\nb\nc\n".to_vec(), tail);
+        assert_eq!(last(None), b"a\nb\nc\n");
+        assert_eq!(last(Some(9)), b"a\nb\nc\n");
+        assert_eq!(last(Some(2)), b"b\nc\n");
+        assert_eq!(last(Some(0)), b"");
     }
 }

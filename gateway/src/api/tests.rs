@@ -81,6 +81,7 @@ impl Serving {
             elsewhere: watch::channel(None).1,
             rotation: Arc::default(),
             feed: Feed::default(),
+            run: dir.path().into(),
         };
         let feed = gateway.feed.clone();
         let listener = UnixListener::bind(dir.path().join("api.sock")).unwrap();

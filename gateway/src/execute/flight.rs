@@ -25,6 +25,7 @@ use beemesh_quadlet::{
     playing,
     podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
     render::{self, Image, Pull, RenderError, Rendered, kube_file, render, uninstalled, yaml_file},
+    supervisor::last_output,
 };
 use futures::future::try_join_all;
 use tokio::{
@@ -185,6 +186,7 @@ impl Flight {
                 }
                 Step::Clear => self.collect(&[]).await?,
                 Step::Forget => {
+                    last_output::forget(&self.run, &self.workload);
                     self.ask(Request::RemoveUnit {
                         workload: self.workload.clone(),
                     })
@@ -408,6 +410,7 @@ impl Flight {
             self.tell(Step::Replace).await;
         }
         let Err(error) = self.podman.play(yaml).await else {
+            last_output::forget(&self.run, &self.workload);
             return Ok(());
         };
         let undone = turn.lend(DOWN_TURN_MAX, self.undo(yaml), told).await;

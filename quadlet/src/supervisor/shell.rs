@@ -12,7 +12,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 use super::failure::{Failure, classify, classify_play};
 use super::sight::Eye;
 use super::{Effect, Event, Supervisor};
-use super::{acts, memory};
+use super::{acts, last_output, memory};
 use crate::early::Copies;
 use crate::health::{self, Status};
 use crate::podman::{self, Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
@@ -414,6 +414,7 @@ async fn play(
         .await
         .map_err(|error| classify(&error))?;
     let Err(error) = podman.play(&yaml).await else {
+        last_output::forget(&settings.run, &settings.workload);
         return Ok(());
     };
     // What a container said before it failed the play is what its administrator looks for, and nobody adopted it.
@@ -422,6 +423,7 @@ async fn play(
         let unit = render::unit_name(&settings.workload);
         copies.finish(&unit, &eye.sources()).await;
         containers = sight.pod.map_or(containers, |pod| pod.containers);
+        last_output::keep(podman, settings, &containers).await;
     }
     // Podman rolls nothing back, and what is left holds on to damaged layers.
     let clear = async {

@@ -1,0 +1,125 @@
+//! Keeps what the containers of a pod said whose play failed, in a file below `/run/beemesh`: the pod is taken down, and Podman's copy of
+//! its output goes with it.
+//!
+//! Shell. Input: the containers, as Podman still has them. Output: the file, for whoever asks for the workload's output while it has no pod.
+//! Without the file that question has no answer here, and the journal has one.
+
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use bytes::Bytes;
+use futures::StreamExt as _;
+
+use super::shell::Settings;
+use crate::health::{Container, Role};
+use crate::podman::{Podman, PodmanError};
+
+/// The last bytes of each container: some hundred lines, by which a failed init container is understood.
+const BYTES_MAX: usize = 64 << 10;
+/// Containers of a pod whose output is kept.
+const CONTAINERS_MAX: usize = 32;
+/// Lines that Podman is asked for. Shorter ones than half a line of a terminal are not all kept.
+const LINES_MAX: u32 = 2000;
+/// Reading takes milliseconds; the unit's failure waits no longer for it.
+const TIME_MAX: Duration = Duration::from_secs(5);
+
+fn file(run: &Path, workload: &str) -> PathBuf {
+    run.join(format!("last-output-{workload}"))
+}
+
+/// What the containers of a workload said before its last play failed; nothing when none failed since the boot, or the pod was played since.
+#[must_use]
+pub fn read(run: &Path, workload: &str) -> Option<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let file = fs::File::open(file(run, workload)).ok()?;
+    let max = u64::try_from(CONTAINERS_MAX * BYTES_MAX * 2).unwrap_or(u64::MAX);
+    file.take(max).read_to_end(&mut bytes).ok()?;
+    Some(bytes)
+}
+
+/// The workload is gone, or its pod was played.
+pub fn forget(run: &Path, workload: &str) {
+    match fs::remove_file(file(run, workload)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(workload, %error, "the output of a play that failed was not removed");
+        }
+        _ => {}
+    }
+}
+
+/// The play failed: keeps what these containers said.
+pub(super) async fn keep(podman: &Podman, settings: &Settings, all: &[Container]) {
+    let said = all
+        .iter()
+        .filter(|one| one.role == Role::Member && one.started_at >= 0);
+    let prefix = format!("{}-", settings.workload);
+    let mut kept = Vec::new();
+    for one in said.take(CONTAINERS_MAX) {
+        let name = one.name.strip_prefix(&prefix).unwrap_or(&one.name);
+        match tokio::time::timeout(TIME_MAX, tail(podman, &one.id)).await {
+            Ok(Ok(bytes)) => kept.extend(named(name, &bytes)),
+            Ok(Err(error)) => {
+                tracing::warn!(container = one.name, %error, "its output is not kept")
+            }
+            Err(_) => tracing::warn!(
+                container = one.name,
+                "its output is not kept: Podman is slow"
+            ),
+        }
+    }
+    if kept.is_empty() {
+        return;
+    }
+    let path = file(&settings.run, &settings.workload);
+    let new = settings
+        .run
+        .join(format!("last-output-{}.new", settings.workload));
+    let written = fs::write(&new, kept).and_then(|()| fs::rename(&new, &path));
+    if let Err(error) = written {
+        tracing::warn!(%error, "what the containers said is in the journal alone");
+    }
+}
+
+async fn tail(podman: &Podman, container: &str) -> Result<Vec<u8>, PodmanError> {
+    let output = podman.logs(container, false, Some(LINES_MAX), None).await?;
+    let mut output = std::pin::pin!(output);
+    let mut last = Vec::new();
+    while let Some(piece) = output.next().await {
+        let piece: Bytes = piece?;
+        last.extend_from_slice(&piece);
+        let over = last.len().saturating_sub(BYTES_MAX);
+        last.drain(..over);
+    }
+    Ok(last)
+}
+
+/// Each line with the name of its container.
+fn named(name: &str, output: &[u8]) -> Vec<u8> {
+    let lines = output.split(|byte| *byte == b'\n');
+    let lines = lines.filter(|line| !line.is_empty());
+    lines
+        .flat_map(|line| [name.as_bytes(), b" | ", line, b"\n"].concat())
+        .take(2 * BYTES_MAX)
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_named_and_what_is_gone_says_nothing() {
+        let run = tempfile::tempdir().unwrap();
+        assert_eq!(named("zero", b"one\n\ntwo"), b"zero | one\nzero | two\n");
+        assert!(named("n", &vec![b'\n'; BYTES_MAX]).is_empty());
+        assert_eq!(named("n", &b"x\n".repeat(BYTES_MAX)).len(), 2 * BYTES_MAX);
+        assert_eq!(read(run.path(), "web"), None);
+        forget(run.path(), "web");
+        fs::write(file(run.path(), "web"), "zero | one\n").unwrap();
+        assert_eq!(read(run.path(), "web").unwrap(), b"zero | one\n");
+        forget(run.path(), "web");
+        assert_eq!(read(run.path(), "web"), None);
+    }
+}
