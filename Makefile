@@ -96,7 +96,11 @@ layer: ## install what the tests boot, by dnf, into a folder that lies over the 
 ON_HOSTS = BEEMESH_LAYER=$(LAYER) BEEMESH_OFFER='$(CURDIR)/rpm/offer "$$1" $(abspath $(addprefix $(TARGET_DIR)/,previous repo stubs))' SUITE=$(SUITE)
 
 e2e: layer ## boot hosts and run the end-to-end tests (ONLY=name for one file)
-	$(ON_HOSTS) $(CARGO) test --workspace --locked --no-fail-fast $(addprefix --test ,$(or $(ONLY),$(E2E))) -- --test-threads=1 --nocapture $(CASE)
+ifdef ONLY
+	$(ON_HOSTS) $(CARGO) test --workspace --locked --no-fail-fast $(addprefix --test ,$(ONLY)) -- --test-threads=1 --nocapture $(CASE)
+else
+	$(ON_HOSTS) CARGO=$(CARGO) tests/lanes $(E2E)
+endif
 
 test: ## everything: set-up, check, booted hosts
 	tests/prepare
