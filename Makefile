@@ -22,7 +22,7 @@ PAGES := $(BUILT)/described
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
 
-.PHONY: help build image pages install install-files check fuzz corpus layer test e2e rpm repo demo planted torture power soak bench clean generate-check
+.PHONY: help build image pages install install-files check fuzz corpus layer test e2e idle rpm repo demo planted torture power soak bench clean generate-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -82,7 +82,7 @@ generate-check: ## the committed FlatBuffers code is what flatc makes of the sch
 # Beemesh is installed by dnf on one booted host, and what that has changed lies over the root of all others: dnf is
 # tried, and booting three hosts copies nothing. A second repository has the release before this one. What is packaged
 # twice must be the same; that it is also when it is built twice takes an hour to see (`rpm/reproduce`).
-layer e2e torture power soak: PROFILE := dev
+layer e2e idle torture power soak: PROFILE := dev
 layer: ## install what the tests boot, by dnf, into a folder that lies over the root of hosts
 	rpm/previous $(TARGET_DIR)/rpm-previous
 	rpm/repo $(TARGET_DIR)/rpm-previous $(TARGET_DIR)/previous $(TARGET_DIR)/stubs
@@ -101,6 +101,10 @@ ifdef ONLY
 else
 	$(ON_HOSTS) CARGO=$(CARGO) tests/lanes $(E2E)
 endif
+
+idle: ## watch for an hour that an idle cluster with two hosts of one name writes nothing (IDLE_SECONDS=60 for less)
+	tests/prepare
+	$(MAKE) --no-print-directory e2e ONLY=idle BEEMESH_IDLE_SECONDS=$(or $(IDLE_SECONDS),3600)
 
 test: ## everything: set-up, check, booted hosts
 	tests/prepare
