@@ -10,7 +10,7 @@ use openraft::{ChangeMembers, EmptyNode};
 use tokio::time::timeout;
 
 use super::{MembersError, Metrics, Node, Role, serve::ANSWER_MAX, types::NodeId};
-use crate::state::State;
+use crate::state::{DEMOTED_MS, State};
 
 /// More voters make every commit wait for more hosts and survive more failures; five survive two.
 pub(crate) const VOTERS_MAX: usize = 5;
@@ -40,9 +40,12 @@ pub(crate) struct Wanted {
 }
 
 impl Wanted {
-    /// As the replicated state says it for this time, in milliseconds since 1970.
+    /// As the replicated state says it for this time, in milliseconds since 1970. A demotion lasts for [`DEMOTED_MS`], and counts for
+    /// hosts whose clocks are no further apart than that. A time further ahead was written by a clock that ran ahead of this one: it would keep the
+    /// host without a vote until the clocks agree.
     pub(crate) fn of(state: &State, now_ms: u64) -> Self {
-        let demoted = |host: &&Host| host.votes_from_ms > now_ms;
+        let latest = now_ms.saturating_add(2 * DEMOTED_MS);
+        let demoted = |host: &&Host| host.votes_from_ms > now_ms && host.votes_from_ms <= latest;
         let hosts = state.hosts();
         Self {
             hosts: hosts.keys().copied().collect(),
@@ -147,7 +150,6 @@ mod tests {
     use crate::{
         duties::keep_membership,
         join::{admit, now_ms},
-        state::DEMOTED_MS,
     };
 
     use beemesh_protocol::{
@@ -334,6 +336,39 @@ mod tests {
         assert!(swapped(&metrics.borrow()), "nobody is lost any more");
         duties.shutdown().await;
         mesh.close().await;
+    }
+
+    #[test]
+    fn a_clock_that_ran_ahead_takes_nobodys_vote() {
+        let now = 1_000_000_000;
+        let demoted = |at_ms| {
+            let mut state = State::default();
+            let cluster = ClusterId([1; 16]);
+            let first = manifests::member(host(1));
+            let found = StateChange::Found {
+                cluster,
+                host: first,
+            };
+            let begin = [
+                Command::unasked(0, found),
+                manifests::token(1),
+                manifests::admit(host(2)),
+            ];
+            for (index, command) in (1..).zip(begin) {
+                let _ = state.apply(index, &command);
+            }
+            let change = StateChange::DemoteHost { host: host(2) };
+            let _ = state.apply(9, &Command::unasked(at_ms, change));
+            Wanted::of(&state, now).demoted
+        };
+        assert_eq!(demoted(now), set(&[2]));
+        assert_eq!(
+            demoted(now + DEMOTED_MS),
+            set(&[2]),
+            "a clock may be ahead a little"
+        );
+        assert_eq!(demoted(now - DEMOTED_MS), BTreeSet::new(), "it is over");
+        assert_eq!(demoted(now + 365 * 86_400_000), BTreeSet::new());
     }
 
     #[tokio::test(flavor = "multi_thread")]
