@@ -1,27 +1,31 @@
 //! What can be written on the command line.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 /// Where the gateway of this host listens.
 pub(crate) const SOCKET: &str = "/run/beemesh/gateway.sock";
 
-const EXIT_CODES: &str = "\
-Exit codes:
-  0  done
-  1  failed, or not done in time
-  2  the command line makes no sense
-  3  the gateway of this host cannot be reached";
+/// The timeout of a `--wait` without a value.
+const WAIT: &str = "120s";
 
-/// Runs Kubernetes manifests on every host of a Podman cluster.
+const EXIT_STATUS: &str = "\
+Exit status:
+    0  success
+    1  the operation failed, or was not finished in time
+    2  usage error
+    3  the gateway could not be reached
+  130  interrupted (Ctrl-C) during --wait";
+
+/// Run Kubernetes manifests on a cluster of Podman hosts
 #[derive(Debug, Parser)]
-#[command(name = "beemesh", version, after_help = EXIT_CODES, max_term_width = 100)]
+#[command(name = "beemesh", version, after_help = EXIT_STATUS, max_term_width = 100)]
 pub(crate) struct Args {
-    /// The socket of this host's gateway
+    /// Socket of the gateway on this host
     #[arg(long, global = true, value_name = "PATH", env = "BEEMESH_SOCKET", default_value = SOCKET)]
     pub(crate) socket: PathBuf,
-    /// Asks a cluster elsewhere, as the user for whom `user create` printed this file
+    /// Connect to a remote cluster with this user's configuration file (see `beemesh user create`)
     #[arg(
         long,
         global = true,
@@ -30,7 +34,7 @@ pub(crate) struct Args {
         conflicts_with = "socket"
     )]
     pub(crate) config: Option<PathBuf>,
-    /// How long the gateway and the cluster may take to answer, such as 30s or 2m
+    /// Request timeout, such as 30s or 2m
     #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub(crate) timeout: Duration,
     #[command(subcommand)]
@@ -39,62 +43,62 @@ pub(crate) struct Args {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Runs what a file describes, on every host that should
+    /// Apply a manifest to the cluster
     ///
-    /// The file replaces what was applied under the same name before: objects that it no longer has are removed. All of
-    /// it is done, or nothing.
-    #[command(after_help = EXIT_CODES)]
+    /// The manifest replaces the one that was applied under the same name before: objects that it no longer contains are
+    /// deleted. Either the whole manifest is applied, or nothing changes.
+    #[command(after_help = EXIT_STATUS)]
     Apply(Apply),
-    /// Shows workloads, hosts, manifests or who changed what
+    /// Display workloads, hosts, manifests or the audit log
     Get(Get),
-    /// Shows what this host knows of itself and the cluster, even without a quorum
+    /// Display this host's view of the cluster; works without quorum
     Status(Output),
-    /// Removes a workload from the cluster, or what a file describes
-    #[command(after_help = EXIT_CODES)]
+    /// Delete a workload, or all objects of a manifest
+    #[command(after_help = EXIT_STATUS)]
     Delete(Delete),
-    /// Shows the output of a workload's containers
+    /// Print the logs of a workload's containers
     Logs(Logs),
-    /// Shows the members of the cluster, and changes, drains or removes one
+    /// Manage the hosts of the cluster
     #[command(subcommand)]
     Host(Host),
-    /// Writes everything that was applied to standard output, Secrets too
+    /// Write a backup of all manifests, Secrets and the policy to standard output
     Backup,
-    /// Applies what a backup holds, in a new cluster
-    #[command(after_help = EXIT_CODES)]
+    /// Restore a backup into a new cluster
+    #[command(after_help = EXIT_STATUS)]
     Restore(Restore),
-    /// Shows what manifests may ask of the hosts, and changes it
+    /// Display or replace the admission policy
     #[command(subcommand)]
     Policy(Policy),
-    /// Makes tokens for new hosts, lists them and takes them back
+    /// Create, list and revoke join tokens
     #[command(subcommand)]
     Token(Token),
-    /// Makes users who can ask from elsewhere, lists them and takes their certificates back
+    /// Create, list and revoke users of the remote API
     #[command(subcommand)]
     User(User),
-    /// Makes this host a member of the cluster that made the token
+    /// Join this host to a cluster
     Join(Join),
-    /// Prints completions for a shell
+    /// Print the completion script for a shell
     Completion {
-        /// The shell
+        /// Shell
         shell: clap_complete::Shell,
     },
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Apply {
-    /// The manifest: a file of Kubernetes YAML, or - for standard input
+    /// Manifest file (Kubernetes YAML); - reads standard input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Names the manifest; otherwise its first object does
+    /// Manifest name (default: name of the first object)
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
-    /// Waits until it runs, at most so long
+    /// Wait until rolled out; optional timeout (`--wait=30s`, default 120s)
     ///
-    /// It runs when as many pods as were asked for have been ready for two seconds, or for `minReadySeconds`, and no container
-    /// of them has ended. Otherwise the exit code is 1, and the error says why.
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "120s", value_parser = duration)]
+    /// A workload is rolled out when the requested number of pods has been ready for two seconds, or for
+    /// `minReadySeconds`, and none of their containers has exited. Otherwise the exit status is 1, and the error says why.
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = WAIT, value_parser = duration)]
     pub(crate) wait: Option<Duration>,
-    /// How many seconds pods must be ready at the end of the wait, for tests that make many
+    /// Seconds that pods must be ready at the end of the wait; for tests
     #[arg(
         long,
         hide = true,
@@ -103,15 +107,15 @@ pub(crate) struct Apply {
         hide_env = true
     )]
     pub(crate) stable: Option<u64>,
-    /// Says what would happen, and does nothing
+    /// Show what would change, without applying it
     #[arg(long)]
     pub(crate) dry_run: bool,
-    /// Refuses what would otherwise only be warned about
+    /// Treat warnings as errors
     #[arg(long)]
     pub(crate) strict: bool,
-    /// Accepts what refers to ConfigMaps, Secrets or keys that are not there
+    /// Accept references to ConfigMaps, Secrets or keys that do not exist yet
     ///
-    /// The workload, or its new revision, waits for them, and says so; what runs goes on.
+    /// The workload, or its new revision, stays pending until they exist; the running revision is kept.
     #[arg(long)]
     pub(crate) wait_for_references: bool,
     #[command(flatten)]
@@ -120,11 +124,11 @@ pub(crate) struct Apply {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Get {
-    /// What to show
+    /// Resource type
     pub(crate) what: What,
-    /// Only this one, in more detail
+    /// Name of one resource
     pub(crate) name: Option<String>,
-    /// Takes what this host knows, without asking the others whether that is the latest
+    /// Show this host's view, which may be stale; works without quorum
     #[arg(long)]
     pub(crate) stale: bool,
     #[command(flatten)]
@@ -133,32 +137,32 @@ pub(crate) struct Get {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum What {
-    /// What the cluster runs
+    /// Workloads (Pods, Deployments, DaemonSets and Jobs)
     #[value(alias = "workload")]
     Workloads,
-    /// The members of the cluster
+    /// Hosts of the cluster
     #[value(alias = "host")]
     Hosts,
-    /// What was applied
+    /// Applied manifests
     #[value(alias = "manifest")]
     Manifests,
-    /// Who changed what: the latest thousand changes
+    /// Audit log (last 1000 changes)
     Audit,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Delete {
-    /// The workload
+    /// Name of the workload
     #[arg(required_unless_present_any = ["file", "manifest"])]
     pub(crate) name: Option<String>,
-    /// Removes the manifest that this file would apply
+    /// Delete the manifest that this file applies; - reads standard input
     #[arg(short, long, value_name = "FILE", conflicts_with_all = ["name", "manifest"])]
     pub(crate) file: Option<PathBuf>,
-    /// Removes the manifest of this name, with all it holds
+    /// Delete the manifest with this name and all its objects
     #[arg(long, value_name = "NAME", conflicts_with = "name")]
     pub(crate) manifest: Option<String>,
-    /// Waits until all hosts are rid of it, at most so long
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = "120s", value_parser = duration)]
+    /// Wait until removed from all hosts; optional timeout (`--wait=30s`, default 120s)
+    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = WAIT, value_parser = duration)]
     pub(crate) wait: Option<Duration>,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -166,7 +170,7 @@ pub(crate) struct Delete {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Restore {
-    /// What `beemesh backup` wrote, or - for standard input
+    /// Backup file, as written by `beemesh backup`; - reads standard input
     pub(crate) file: PathBuf,
     #[command(flatten)]
     pub(crate) output: Output,
@@ -174,85 +178,87 @@ pub(crate) struct Restore {
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Logs {
-    /// The workload
+    /// Name of the workload
     pub(crate) workload: String,
-    /// The host whose containers are meant; otherwise this one, if it runs the workload, or another that does
+    /// Host whose containers to read (default: this host if it runs the workload, else another that does)
     #[arg(long)]
     pub(crate) host: Option<String>,
-    /// Goes on with what comes
+    /// Follow log output
     #[arg(short, long)]
     pub(crate) follow: bool,
-    /// Begins with the last lines only
+    /// Number of lines to show from the end of the logs
     #[arg(long, value_name = "LINES")]
     pub(crate) tail: Option<u32>,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Host {
-    /// Shows all
+    /// List the hosts of the cluster
     List {
-        /// Takes what this host knows, without asking the others whether that is the latest
+        /// Show this host's view, which may be stale; works without quorum
         #[arg(long)]
         stale: bool,
         #[command(flatten)]
         output: Output,
     },
-    /// Shows one, in more detail
+    /// Display one host in detail
     Show {
-        /// The host
+        /// Name of the host
         name: String,
-        /// Takes what this host knows, without asking the others whether that is the latest
+        /// Show this host's view, which may be stale; works without quorum
         #[arg(long)]
         stale: bool,
         #[command(flatten)]
         output: Output,
     },
-    /// Changes the labels that a `nodeSelector` can ask for
+    /// Set or remove labels of a host, which `nodeSelector` can match
     Label {
-        /// The host
+        /// Name of the host
         name: String,
-        /// KEY=VALUE sets a label, KEY- takes it away
+        /// KEY=VALUE sets a label, KEY- removes it
         #[arg(required = true, value_name = "LABEL")]
         labels: Vec<String>,
         #[command(flatten)]
         output: Output,
     },
-    /// Takes all workloads from a host, until `undrain`
+    /// Evict all workloads from a host and keep new ones off it, until `undrain`
     ///
-    /// A replica with a claim stops and waits for the host, which has its data; a Job that runs there runs to its end.
-    ///
-    /// Those that run on a number of hosts go to others. It is done when they run there, and the host has nothing any more.
+    /// Replicas of Deployments move to other hosts. A replica with a PersistentVolumeClaim stops and waits for this host, which
+    /// holds its data. A running Job runs to completion. The host is drained when it runs no workload any more and the
+    /// moved replicas run elsewhere.
     Drain {
-        /// The host
+        /// Name of the host
         name: String,
-        /// How long that may take
-        #[arg(long, value_name = "TIME", default_value = "120s", value_parser = duration)]
+        /// Timeout for the drain (`--wait=30s`)
+        #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_value = WAIT, default_missing_value = WAIT, value_parser = duration)]
         wait: Duration,
-        /// Run what has data there on other hosts, where it begins with empty volumes; the data stays
+        /// Move replicas with claims too; they start with empty volumes, and the data stays on this host
         #[arg(long)]
         move_without_data: bool,
         #[command(flatten)]
         output: Output,
     },
-    /// Lets a host run workloads again
+    /// Let a drained host run workloads again
     Undrain {
-        /// The host
+        /// Name of the host
         name: String,
         #[command(flatten)]
         output: Output,
     },
-    /// Gives this host another key, while it stays what it is
+    /// Rotate this host's identity key
     ///
-    /// What it runs goes on. The old key opens nothing any more. More than half of the other voters must be reachable, and one at least.
+    /// Workloads keep running, and the host keeps its name, labels and role. The old key is no longer valid. A majority of the
+    /// other voters, and at least one, must be reachable.
     RotateKey {
         #[command(flatten)]
         output: Output,
     },
-    /// Takes a host out of the cluster
+    /// Remove a host from the cluster
     ///
-    /// What it runs stays there as units of that host: `drain` first if it should not. It can join again with a new token.
+    /// Its workloads keep running there as local units; drain the host first to move them. The host can join again with a
+    /// new token.
     Remove {
-        /// The host; another than this one
+        /// Name of the host; it cannot be this host
         name: String,
         #[command(flatten)]
         output: Output,
@@ -261,29 +267,29 @@ pub(crate) enum Host {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
-    /// Prints the rules, one on each line, as `set` takes them
+    /// Print the policy, in the format that `policy set` reads
     Show {
-        /// Takes what this host knows, without asking the others whether that is the latest
+        /// Show this host's view, which may be stale; works without quorum
         #[arg(long)]
         stale: bool,
-        /// How to print it
+        /// Output format
         #[arg(short, long, value_name = "FORMAT", default_value = "yaml")]
         output: PolicyFormat,
     },
-    /// Replaces all rules, for what is applied from now on
+    /// Replace the policy
     ///
-    /// A rule that the file leaves out is as in the default, which refuses whatever lets a pod out of its container. What runs
-    /// already goes on.
-    #[command(after_help = EXIT_CODES)]
+    /// The new policy applies to manifests from now on; running workloads are not affected. A rule that the file omits has its
+    /// default value. The default policy refuses everything that gives a pod access to its host.
+    #[command(after_help = EXIT_STATUS)]
     Set(SetPolicy),
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct SetPolicy {
-    /// The rules as YAML or JSON, or - for standard input
+    /// Policy file (YAML or JSON); - reads standard input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Only if the policy still has this version
+    /// Replace only if the current version is VERSION
     #[arg(long, value_name = "VERSION")]
     pub(crate) if_version: Option<u64>,
     #[command(flatten)]
@@ -292,30 +298,30 @@ pub(crate) struct SetPolicy {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PolicyFormat {
-    /// One rule on each line
+    /// YAML, one rule per line
     Yaml,
-    /// For programs
+    /// JSON
     Json,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {
-    /// Prints a token with which a new host can join
+    /// Create a join token and print it
     Create {
-        /// How long it can be used, at most 7d
+        /// Validity of the token, at most 7d
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
         ttl: Duration,
-        /// How many hosts can join with it
+        /// Number of hosts that can join with the token
         #[arg(long, value_name = "HOSTS", default_value_t = 1)]
         uses: u32,
         #[command(flatten)]
         output: Output,
     },
-    /// Shows the tokens that can be used, without their secrets
+    /// List valid join tokens, without their secrets
     List(Output),
-    /// Takes a token back: nobody can join with it any more
+    /// Revoke a join token
     Revoke {
-        /// What `beemesh token list` calls it
+        /// Token ID, from `beemesh token list`
         id: String,
         #[command(flatten)]
         output: Output,
@@ -324,34 +330,34 @@ pub(crate) enum Token {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum User {
-    /// Prints the configuration with which a new user asks from elsewhere: `beemesh --config FILE`
+    /// Create a user and print the configuration file for `beemesh --config`
     ///
-    /// For a user who exists, it is a new certificate, and the one before it is void. A host takes such requests where `api-port`
-    /// is set in /etc/beemesh/agent.toml.d.
+    /// For an existing user this issues a new certificate and revokes the old one. A host serves remote users if `api-port` is
+    /// set in /etc/beemesh/agent.toml.d.
     Create {
-        /// The user
+        /// Name of the user
         name: String,
-        /// What the user may do
+        /// Role of the user
         #[arg(long)]
         role: Role,
-        /// How long the certificate is good for
+        /// Validity of the certificate
         #[arg(long, value_name = "TIME", default_value = "365d", value_parser = duration)]
         ttl: Duration,
         #[command(flatten)]
         output: Output,
     },
-    /// Shows the users
+    /// List users
     List(Output),
-    /// Takes a user's certificate back, and ends the connections
+    /// Revoke a user's certificate and close the user's connections
     Revoke {
-        /// The user
+        /// Name of the user
         name: String,
         #[command(flatten)]
         output: Output,
     },
-    /// Revokes all, and makes what issues certificates anew
+    /// Revoke all certificates and replace the certificate authority
     ///
-    /// After the theft of a disk or the removal of a host that is not trusted: both know the key that issues certificates.
+    /// Use this after the theft of a disk or the removal of an untrusted host: every host holds the key of the authority.
     Reset {
         #[command(flatten)]
         output: Output,
@@ -360,29 +366,29 @@ pub(crate) enum User {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Role {
-    /// Looks at workloads, their output and hosts
+    /// Read workloads, logs and hosts
     Viewer,
-    /// Applies and deletes, too
+    /// Also apply manifests and delete workloads
     Deployer,
-    /// May do everything that can be done from elsewhere
+    /// Everything that the remote API offers
     Admin,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Join {
-    /// What `beemesh token create` printed on a member, or - for standard input
+    /// Token, as printed by `beemesh token create` on a member; - reads standard input
     pub(crate) token: String,
-    /// An IP address at which the other hosts reach this one, instead of those of its interfaces; can be given several times
+    /// IP address at which other hosts reach this one, instead of its interface addresses (repeatable)
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) advertise: Vec<IpAddr>,
-    /// A member that is lost for good, such as this machine before its disk failed: this host takes its place, with its labels
+    /// Replace the lost member NAME and take over its labels
     #[arg(long, value_name = "NAME")]
     pub(crate) replace: Option<String>,
 }
 
 #[derive(Debug, Clone, Copy, clap::Args)]
 pub(crate) struct Output {
-    /// How to print it
+    /// Output format
     #[arg(short, long, value_name = "FORMAT", default_value = "table")]
     pub(crate) output: Format,
 }
@@ -395,15 +401,35 @@ impl Output {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// For people
+    /// Table for people
     Table,
-    /// For programs
+    /// JSON for programs
     Json,
+}
+
+/// Joins `--wait 30s` into `--wait=30s`. The value of `--wait` is optional, so that clap alone would take `--wait web` for a
+/// time; here only what is a time belongs to the option, and everything else stays an argument of its own.
+pub(crate) fn join_wait(args: impl IntoIterator<Item = OsString>) -> Vec<OsString> {
+    let mut args = args.into_iter().peekable();
+    let mut joined = Vec::new();
+    let mut options = true;
+    while let Some(arg) = args.next() {
+        options &= arg != "--";
+        let time = (options && arg == "--wait")
+            .then(|| args.next_if(|next| next.to_str().is_some_and(|next| duration(next).is_ok())))
+            .flatten();
+        joined.push(match time {
+            Some(time) => [OsString::from("--wait="), time].into_iter().collect(),
+            None => arg,
+        });
+    }
+    joined
 }
 
 /// `90`, `90s`, `5m`, `1h` or `7d`.
 fn duration(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("`{text}` is no time such as 30s, 5m, 1h or 7d");
+    let wrong =
+        || format!("invalid time `{text}`: use a number and a unit, such as 30s, 5m, 1h or 7d");
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
     let unit = match &text[digits.len()..] {
         "" | "s" => 1,
@@ -444,15 +470,67 @@ mod tests {
                 "{text}"
             );
         }
-        let wait = |args: &[&str]| {
-            let args = [&["beemesh", "apply", "-f", "-"], args].concat();
-            match Args::try_parse_from(args).unwrap().command {
+        let parse = |args: &[&str]| {
+            let args = ["beemesh"].iter().chain(args).map(OsString::from);
+            Args::try_parse_from(join_wait(args)).map(|args| args.command)
+        };
+        let apply = |args: &[&str]| {
+            let args = [&["apply", "-f", "-"], args].concat();
+            match parse(&args).unwrap() {
                 Command::Apply(apply) => apply.wait.map(|wait| wait.as_secs()),
                 other => panic!("{other:?}"),
             }
         };
-        assert_eq!(wait(&[]), None);
-        assert_eq!(wait(&["--wait"]), Some(120));
-        assert_eq!(wait(&["--wait=60"]), Some(60));
+        assert_eq!(apply(&[]), None);
+        assert_eq!(apply(&["--wait"]), Some(120));
+        assert_eq!(apply(&["--wait=60"]), Some(60));
+        assert_eq!(apply(&["--wait", "30s"]), Some(30));
+        assert_eq!(apply(&["--wait", "--strict"]), Some(120));
+        let delete = |args: &[&str]| {
+            let args = [&["delete"], args].concat();
+            match parse(&args).unwrap() {
+                Command::Delete(delete) => (delete.name, delete.wait.map(|wait| wait.as_secs())),
+                other => panic!("{other:?}"),
+            }
+        };
+        let web = || Some("web".to_owned());
+        assert_eq!(delete(&["--wait", "web"]), (web(), Some(120)));
+        assert_eq!(delete(&["--wait", "30s", "web"]), (web(), Some(30)));
+        assert_eq!(delete(&["web", "--wait", "30s"]), (web(), Some(30)));
+        assert_eq!(delete(&["--", "web"]), (web(), None));
+        let drain = |args: &[&str]| {
+            let args = [&["host", "drain"], args].concat();
+            match parse(&args).unwrap() {
+                Command::Host(Host::Drain { name, wait, .. }) => (name, wait.as_secs()),
+                other => panic!("{other:?}"),
+            }
+        };
+        let h1 = || "h1".to_owned();
+        assert_eq!(drain(&["h1"]), (h1(), 120));
+        assert_eq!(drain(&["--wait", "h1"]), (h1(), 120));
+        assert_eq!(drain(&["--wait", "5m", "h1"]), (h1(), 300));
+        assert_eq!(drain(&["h1", "--wait=5m"]), (h1(), 300));
+        assert!(parse(&["delete", "web", "--wait=soon"]).is_err());
+    }
+
+    /// kubectl's and podman's form: an imperative verb or a noun, no full stop.
+    #[test]
+    fn help_texts_have_one_form() {
+        fn walk(command: &clap::Command, offenders: &mut Vec<String>) {
+            let about = command.get_about().map(ToString::to_string);
+            let helps = command.get_arguments().map(|one| one.get_help());
+            let helps = helps.map(|help| help.map(ToString::to_string).unwrap_or_default());
+            let texts = about.into_iter().chain(helps);
+            offenders.extend(texts.filter(|text| {
+                let verb = text.split(' ').next().unwrap_or_default();
+                text.is_empty() || text.ends_with('.') || verb.ends_with("es") || verb == "How"
+            }));
+            for one in command.get_subcommands() {
+                walk(one, offenders);
+            }
+        }
+        let mut offenders = Vec::new();
+        walk(&Args::command(), &mut offenders);
+        assert_eq!(offenders, Vec::<String>::new());
     }
 }

@@ -1,7 +1,7 @@
 //! `beemesh`: the command line. It talks to the gateway of its host, over a socket, or to one elsewhere, over TLS.
 //!
-//! Wiring: reads the arguments, runs one command, says what failed. Exit codes: 0 done, 1 failed, 2 usage, 3 the
-//! gateway cannot be reached.
+//! Wiring: reads the arguments, runs one command, says what failed. The exit status is 0 for success, 1 for a failure, 2
+//! for a usage error, 3 for a gateway that cannot be reached, and 130 for an interrupted wait.
 
 mod args;
 mod client;
@@ -19,13 +19,13 @@ use clap::Parser;
 use args::Args;
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let args = Args::parse_from(args::join_wait(std::env::args_os()));
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
     let result = match runtime {
         Ok(runtime) => runtime.block_on(cmd::run(args)),
-        Err(error) => Err(trouble::Trouble::failed(format!("start: {error}"))),
+        Err(error) => Err(trouble::Trouble::failed(format!("cannot start: {error}"))),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
