@@ -95,7 +95,7 @@ pub(crate) fn on_hosts(workload: &Workload, waited: Option<Duration>) -> String 
     }
 }
 
-/// `running 2/2 healthy`, `starting: pulling image x`, `not reachable, last running 2/2 healthy`.
+/// `running 2/2 healthy`, `starting: pulling image x`, `unknown: host unreachable (last: running 2/2 healthy)`.
 fn on_host(one: &WorkloadHost, revision: u64) -> String {
     let mut state = match one.phase {
         Phase::Running => format!("running {}/{} healthy", one.healthy, one.total),
@@ -110,8 +110,8 @@ fn on_host(one: &WorkloadHost, revision: u64) -> String {
     }
     match (one.reachable, one.phase) {
         (true, _) => state,
-        (false, Phase::Pending) => "not reachable".to_owned(),
-        (false, _) => format!("not reachable, last {state}"),
+        (false, Phase::Pending) => "unknown: host unreachable".to_owned(),
+        (false, _) => format!("unknown: host unreachable (last: {state})"),
     }
 }
 
@@ -170,7 +170,7 @@ pub(crate) fn not_for_long(workloads: &[Workload]) -> String {
         let restarts: u32 = workload.hosts.iter().map(|one| one.restarts).sum();
         let asked = Duration::from_secs(workload.min_ready_seconds.into());
         format!(
-            "{} is ready, but not for {} s yet ({restarts} restarts)",
+            "{} has been ready for less than {} s ({restarts} restarts)",
             workload.name,
             STABLE.max(asked).as_secs()
         )
@@ -195,7 +195,7 @@ fn nowhere(workload: &Workload) -> &str {
     match workload.reason.as_str() {
         // A Job, whose host has left the cluster since.
         "" if workload.ready > 0 => "succeeded",
-        "" => "no pods are asked for",
+        "" => "no pods requested",
         reason => reason,
     }
 }
@@ -288,7 +288,7 @@ pub(crate) fn workload(workload: &Workload) -> String {
             one.host.clone(),
             match one.reachable {
                 true => state.to_owned(),
-                false => format!("not reachable, last {state}"),
+                false => format!("unknown (last: {state})"),
             },
             one.revision.to_string(),
             format!("{}/{}", one.healthy, one.total),
@@ -309,7 +309,7 @@ pub(crate) fn hosts(hosts: &[Host]) -> String {
             "APPLIED",
             "BEEMESH",
             "PODMAN",
-            "TROUBLE",
+            "PROBLEM",
         ]
         .map(str::to_owned),
     ];
@@ -357,7 +357,7 @@ pub(crate) fn host(host: &Host) -> String {
         ["podman".into(), known(&host.podman)],
     ];
     if !host.trouble.is_empty() {
-        rows.push(["trouble".into(), host.trouble.clone()]);
+        rows.push(["problem".into(), host.trouble.clone()]);
     }
     table(&rows)
 }
@@ -380,7 +380,7 @@ pub(crate) fn host_drained(changed: &HostChanged) -> String {
         .any(|left| left.contains(" its claim "))
     {
         text += &format!(
-            "`beemesh host drain {} --move-without-data` runs these elsewhere, with empty volumes\n",
+            "`beemesh host drain {} --move-without-data` moves them to other hosts, with empty volumes\n",
             changed.host
         );
     }
@@ -389,7 +389,7 @@ pub(crate) fn host_drained(changed: &HostChanged) -> String {
 
 pub(crate) fn host_removed(changed: &HostChanged) -> String {
     format!(
-        "{}what it runs stays there as units of that host; a new token lets it join again\n",
+        "{}its workloads keep running there as local units; it can join again with a new token\n",
         host_changed(changed, "removed")
     )
 }
@@ -399,7 +399,7 @@ pub(crate) fn restored(restored: &Restored) -> String {
     let new = restored.manifests - restored.unchanged.min(restored.manifests);
     if new == 0 {
         return format!(
-            "nothing to restore: the cluster has all {} manifests of the backup\n",
+            "nothing to restore: the cluster already has all {} manifests of the backup\n",
             restored.manifests
         );
     }
@@ -461,10 +461,7 @@ pub(crate) fn status(status: &Status) -> String {
     let mut rows = vec![
         ["host", &status.host].map(str::to_owned),
         ["role".into(), format!("{part} (term {})", status.term)],
-        [
-            "cluster".into(),
-            cluster.unwrap_or_else(|| "none yet".into()),
-        ],
+        ["cluster".into(), cluster.unwrap_or_else(|| "none".into())],
         ["quorum".into(), quorum(status)],
         [
             "hosts".into(),
@@ -475,16 +472,16 @@ pub(crate) fn status(status: &Status) -> String {
     if !status.quorum && status.role != Role::Removed {
         let to_do = match &status.elsewhere {
             Some(leader) => format!(
-                "the cluster works, and this host's workloads keep running; restore the connection between {} and {}, and \
+                "the cluster works, and workloads of this host keep running; restore the connection between {} and {}, and \
                  use another host until then",
                 status.host, leader.name
             ),
-            None => "workloads keep running and start again after a reboot; `--stale` shows what this host knows; nothing \
-                     can be changed; if so many hosts are lost for good, `beemesh-agent recover` on one that is left is the \
-                     last resort"
+            None => "workloads keep running and start again after a reboot; changes are refused; `--stale` shows this \
+                     host's view; if a majority of the voters is lost for good, `beemesh-agent recover` on a surviving host \
+                     is the last resort"
                 .to_owned(),
         };
-        rows.push(["meanwhile".into(), to_do]);
+        rows.push(["note".into(), to_do]);
     }
     if !status.learners.is_empty() {
         rows.push(["learners".into(), status.learners.join(", ")]);
@@ -499,7 +496,7 @@ pub(crate) fn status(status: &Status) -> String {
         ["podman".into(), known(&status.podman)],
     ]);
     if !status.trouble.is_empty() {
-        rows.push(["trouble".into(), status.trouble.clone()]);
+        rows.push(["problem".into(), status.trouble.clone()]);
     }
     table(&rows)
 }
@@ -511,7 +508,7 @@ fn quorum(status: &Status) -> String {
     }
     if let Some(leader) = &status.elsewhere {
         return format!(
-            "not from here: other members hear {}, this host does not",
+            "no connection: other members reach the leader {}, this host does not",
             leader.name
         );
     }
@@ -530,7 +527,7 @@ fn quorum(status: &Status) -> String {
     };
     match (voters, needed) {
         (0, _) => "no".to_owned(),
-        (_, 0) => format!("no: {there} of {voters} voters reachable, which have no leader now"),
+        (_, 0) => format!("no: {there} of {voters} voters reachable, no leader elected"),
         (_, needed) if needed == missing.len() => {
             format!("no: {there} of {voters} voters reachable; {names} must return")
         }

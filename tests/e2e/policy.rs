@@ -172,7 +172,7 @@ fn a_policy_that_makes_no_sense_changes_nothing(host: &Host) {
     let shown = || host.beemesh(&["policy", "show"]).ok();
     let before = shown();
     assert!(
-        before.starts_with("# version 0: the default, which nobody has set\nprivileged: false\n"),
+        before.starts_with("# version 0 (the default policy)\nprivileged: false\n"),
         "{before}"
     );
     let refused = set(host, "privileged: true\nhostPath: [/]\n", &[]);

@@ -13,7 +13,10 @@ fn others_have_a_leader(cluster: &Cluster) {
     let deaf = cluster.hosts.iter().find(|host| host.name != leader.name);
     let deaf = deaf.unwrap();
     cluster.cut(leader, deaf);
-    let words = format!("other members hear {}, this host does not", leader.name);
+    let words = format!(
+        "other members reach the leader {}, this host does not",
+        leader.name
+    );
     let said = wait_for("a host that hears no leader", secs(60), || {
         let said = deaf.beemesh(&["status"]).out;
         if said.contains(&words) {

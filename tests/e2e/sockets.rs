@@ -57,7 +57,7 @@ fn trouble(host: &Host, words: &[&str]) {
             let line = shown
                 .out
                 .lines()
-                .find_map(|line| line.strip_prefix("trouble"));
+                .find_map(|line| line.strip_prefix("problem"));
             let line = line.unwrap_or_default().trim().to_owned();
             let fits = if words.is_empty() {
                 line.is_empty()

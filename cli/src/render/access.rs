@@ -29,7 +29,7 @@ pub(crate) fn audit(changes: &[Audited], now: Duration) -> String {
     if changes.is_empty() {
         return "no changes\n".to_owned();
     }
-    let heads = ["INDEX", "AGE", "WHO", "FROM", "HOST", "DID", "TO"];
+    let heads = ["INDEX", "AGE", "WHO", "FROM", "HOST", "ACTION", "TARGET"];
     let mut rows = vec![heads.map(str::to_owned)];
     for change in changes {
         let age = now.saturating_sub(Duration::from_millis(change.at_ms));
@@ -49,7 +49,7 @@ pub(crate) fn audit(changes: &[Audited], now: Duration) -> String {
 /// The policy as `policy set` takes it, under what is to be known of it.
 pub(crate) fn policy(policy: &Policy) -> String {
     let head = match policy.version {
-        0 => "# version 0: the default, which nobody has set".to_owned(),
+        0 => "# version 0 (the default policy)".to_owned(),
         version => format!("# version {version}, {}", committed(policy.index)),
     };
     format!("{head}\n{}", policy.document)
@@ -115,7 +115,7 @@ mod tests {
         };
         assert_eq!(
             audit(&[change], Duration::from_secs(61)),
-            "INDEX   AGE    WHO     FROM              HOST   DID                TO\n\
+            "INDEX   AGE    WHO     FROM              HOST   ACTION             TARGET\n\
              9       1m0s   alice   192.0.2.7:40112   h1     manifest applied   web\n"
         );
     }

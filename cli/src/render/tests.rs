@@ -99,7 +99,7 @@ fn an_apply_is_told_as_far_as_it_came() {
             "web   revision 1   committed at log index 9\n  \
              h1  starting: pulling x\n  \
              h2  running 2/2 healthy (revision 7): image x cannot be pulled: no such host\n  \
-             h3  not reachable, last running 2/2 healthy\n  after 60.0 s\n",
+             h3  unknown: host unreachable (last: running 2/2 healthy)\n  after 60.0 s\n",
         ),
         (
             answer(
@@ -169,7 +169,7 @@ fn workloads_are_summed_up_and_shown_host_by_host() {
         "WORKLOAD   KIND         REVISION   MANIFEST   READY   STATE\n\
          shop_bad   Deployment   1          web        1/3     failed: container one cannot start: no such program on h2, and 1 more\n\
          web        Pod          1          web        1/1     running\n\
-         web        Pod          1          web        0/0     no pods are asked for\n\
+         web        Pod          1          web        0/0     no pods requested\n\
          web        Pod          1          web        0/2     no host matches nodeSelector disk=ssd\n\
          web        Pod          1          web        1/2     running: only h1 may run it\n"
     );
@@ -239,7 +239,7 @@ fn workloads_are_summed_up_and_shown_host_by_host() {
     };
     assert_eq!(
         not_for_long(&[long]),
-        "web is ready, but not for 30 s yet (0 restarts)"
+        "web has been ready for less than 30 s (0 restarts)"
     );
     assert_eq!(
         not_running(&[stopped, bad]),
@@ -282,7 +282,7 @@ fn hosts_manifests_and_the_status_fit_on_a_screen() {
             host("h1", "leader", true, "5.4.2"),
             host("h2", "follower", false, "")
         ]),
-        "HOST   ROLE       REACHABLE   APPLIED   BEEMESH   PODMAN   TROUBLE\n\
+        "HOST   ROLE       REACHABLE   APPLIED   BEEMESH   PODMAN   PROBLEM\n\
          h1     leader     yes         9         0.1.0     5.4.2\n\
          h2     follower   no          9         0.1.0     -\n"
     );
@@ -304,16 +304,16 @@ fn hosts_manifests_and_the_status_fit_on_a_screen() {
         "host        h2\n\
          role        follower of h1 (term 3)\n\
          cluster     07070707070707070707070707070707\n\
-         quorum      no: 2 of 3 voters reachable, which have no leader now\n\
+         quorum      no: 2 of 3 voters reachable, no leader elected\n\
          hosts       2/4 reachable, missing: h3, h6\n\
          voters      h1, h2, h3\n\
-         meanwhile   workloads keep running and start again after a reboot; `--stale` shows what this host knows; nothing can be changed; if so many hosts are lost for good, `beemesh-agent recover` on one that is left is the last resort\n\
+         note        workloads keep running and start again after a reboot; changes are refused; `--stale` shows this host's view; if a majority of the voters is lost for good, `beemesh-agent recover` on a surviving host is the last resort\n\
          learners    h6\n\
          workloads   1/2 healthy\n\
          applied     log index 12\n\
          beemesh     0.1.0\n\
          podman      5.4.2\n\
-         trouble     waiting for the agent\n"
+         problem     waiting for the agent\n"
     );
 }
 
@@ -329,7 +329,7 @@ fn a_host_that_alone_hears_no_leader_says_so_and_advises_no_recovery() {
     .unwrap();
     let told = status(&told);
     for words in [
-        "quorum      not from here: other members hear h1, this host does not\n",
+        "quorum      no connection: other members reach the leader h1, this host does not\n",
         "restore the connection between h3 and h1",
     ] {
         assert!(told.contains(words), "{told}");
@@ -367,7 +367,7 @@ fn a_host_without_a_quorum_says_who_must_return() {
         (
             &["h1", "h2", "h3"],
             &[],
-            "no: 3 of 3 voters reachable, which have no leader now",
+            "no: 3 of 3 voters reachable, no leader elected",
         ),
     ] {
         assert_eq!(quorum(&told(voters, missing)), words);
