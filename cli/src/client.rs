@@ -37,9 +37,9 @@ const ANSWER_MAX: usize = 64 << 20;
 /// The longest time that the gateway takes as `timeout`.
 const TIMEOUT_MAX_SECONDS: u64 = 60;
 
-/// What to do about a certificate that is of no use.
-const ANOTHER_CONFIG: &str = "this configuration is of another cluster, or was made before a `beemesh user reset`: an administrator makes a new one with \
-                              `beemesh user create`";
+/// What to do about a certificate that the cluster rejects.
+const ANOTHER_CONFIG: &str = "the configuration file belongs to another cluster, or is older than the last `beemesh user reset`; \
+                              ask an administrator for a new one (`beemesh user create`)";
 
 /// A way to the gateway.
 #[derive(Debug, Clone)]
@@ -134,7 +134,8 @@ impl Ask {
     /// A POST with a JSON body.
     pub(crate) fn post_json(path: &str, body: &impl Serialize) -> Result<Self, Trouble> {
         let body = serde_json::to_vec(body);
-        let body = body.map_err(|error| Trouble::failed(format!("write the request: {error}")))?;
+        let body =
+            body.map_err(|error| Trouble::failed(format!("cannot encode the request: {error}")))?;
         Ok(Self::post(path, body.into()))
     }
 
@@ -206,9 +207,8 @@ impl Client {
     pub(crate) async fn json<T: DeserializeOwned>(&self, ask: &Ask) -> Result<T, Trouble> {
         let answer = self.open(ask).await?;
         let bytes = whole(answer).await.map_err(Trouble::failed)?;
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Trouble::failed(format!("the gateway's answer makes no sense: {error}"))
-        })
+        serde_json::from_slice(&bytes)
+            .map_err(|error| Trouble::failed(format!("invalid answer from the gateway: {error}")))
     }
 
     /// Sends a request; the answer is a success whose body is still to be read.
@@ -237,10 +237,10 @@ impl Client {
                 Err(Attempt::NotSent(reason)) => {
                     Trouble::unreachable(reason).hint(match self.way {
                         Way::Socket(_) => {
-                            "`systemctl status beemesh-agent beemesh-gateway` shows whether they run"
+                            "check that both services are running: `systemctl status beemesh-agent beemesh-gateway`"
                         }
                         Way::Remote(_) => {
-                            "`api-port = 7443` in /etc/beemesh/agent.toml.d opens a host's port, and its firewall must let it pass"
+                            "check that `api-port = 7443` is set in /etc/beemesh/agent.toml.d on a host, and that its firewall allows the port"
                         }
                     })
                 }
@@ -248,7 +248,7 @@ impl Client {
                     let trouble = Trouble::unreachable(reason);
                     if !ask.repeatable {
                         return Err(trouble.hint(
-                            "the change may have been made: look with `beemesh get` before you repeat it",
+                            "the change may have been committed: check with `beemesh get` before you repeat it",
                         ));
                     }
                     trouble
@@ -267,7 +267,7 @@ impl Client {
         let stream = self.connect().await?;
         let broke = |error: &dyn std::fmt::Display| {
             Attempt::Broke(format!(
-                "the connection to the gateway at {} broke: {error}",
+                "connection to the gateway at {} lost: {error}",
                 self.way.name()
             ))
         };
@@ -288,11 +288,11 @@ impl Client {
         match answer.await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) if remote::is_refusal(&error) => Err(Attempt::Final(
-                Trouble::failed("the hosts do not take this certificate").hint(ANOTHER_CONFIG),
+                Trouble::failed("the cluster rejects this user's certificate").hint(ANOTHER_CONFIG),
             )),
             Ok(Err(error)) => Err(broke(&error)),
             Err(_) => Err(Attempt::Final(Trouble::unreachable(format!(
-                "the gateway at {} does not answer",
+                "no answer from the gateway at {}: request timed out",
                 self.way.name()
             )))),
         }
@@ -307,7 +307,7 @@ impl Client {
             Way::Remote(remote) => match remote.connect().await {
                 Ok(stream) => Ok(Box::new(stream)),
                 Err(not) => {
-                    let message = format!("no host can be asked: {}", not.reason);
+                    let message = format!("cannot connect to any host: {}", not.reason);
                     Err(match not.foreign {
                         true => Attempt::Final(Trouble::failed(message).hint(ANOTHER_CONFIG)),
                         false => Attempt::NotSent(message),
@@ -326,19 +326,19 @@ impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
 fn not_connected(path: &Path, error: &io::Error) -> Attempt {
     let socket = path.display();
     let message = match error.kind() {
-        io::ErrorKind::NotFound => format!("no gateway listens at {socket}"),
-        io::ErrorKind::ConnectionRefused => format!("the gateway at {socket} does not run now"),
-        _ => format!("connect to the gateway at {socket}: {error}"),
+        io::ErrorKind::NotFound => format!("no gateway listens on {socket}"),
+        io::ErrorKind::ConnectionRefused => format!("the gateway at {socket} is not running"),
+        _ => format!("cannot connect to the gateway at {socket}: {error}"),
     };
     match error.kind() {
             io::ErrorKind::PermissionDenied => Attempt::Final(Trouble::unreachable(message).hint(
-                "members of group `beemesh` may use it: `sudo usermod -aG beemesh $USER`, then log in again",
+                "only root and members of group `beemesh` have access: run `sudo usermod -aG beemesh $USER` and log in again",
             )),
             // Without even the folder there is no Beemesh on this host to wait for.
             io::ErrorKind::NotFound if !path.parent().is_some_and(Path::exists) => {
                 Attempt::Final(
                     Trouble::unreachable(message)
-                        .hint("`systemctl enable --now beemesh-agent` starts Beemesh on this host"),
+                        .hint("start Beemesh on this host: `systemctl enable --now beemesh-agent`"),
                 )
             }
             _ => Attempt::NotSent(message),
@@ -349,10 +349,10 @@ async fn whole(answer: Response<Incoming>) -> Result<Bytes, String> {
     match Limited::new(answer.into_body(), ANSWER_MAX).collect().await {
         Ok(whole) => Ok(whole.to_bytes()),
         Err(error) if error.is::<LengthLimitError>() => Err(format!(
-            "the gateway's answer is longer than {} MiB",
+            "the answer of the gateway is larger than {} MiB",
             ANSWER_MAX >> 20
         )),
-        Err(error) => Err(format!("read the gateway's answer: {error}")),
+        Err(error) => Err(format!("cannot read the answer of the gateway: {error}")),
     }
 }
 
@@ -364,7 +364,7 @@ async fn failure(answer: Response<Incoming>) -> Failure {
         Ok(answer) => answer.error,
         Err(_) => Failure {
             code: Code::Internal,
-            message: format!("the gateway answered {status}"),
+            message: format!("the gateway answered with HTTP status {status}"),
             hint: String::new(),
             problems: Vec::new(),
         },

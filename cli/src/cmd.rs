@@ -15,6 +15,7 @@ mod user;
 
 use std::{
     io::{self, Read as _, Write as _},
+    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
     path::Path,
     time::Duration,
 };
@@ -24,7 +25,11 @@ use clap::CommandFactory;
 use http_body_util::BodyExt;
 use hyper::{Response, body::Incoming};
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::time::sleep;
+use serde_json::Value;
+use tokio::{
+    signal::ctrl_c,
+    time::{sleep, timeout},
+};
 
 use crate::{
     args::{Args, Command},
@@ -38,6 +43,8 @@ use crate::{
 const FILE_MAX: u64 = 1 << 20;
 /// How often the spinner turns while nothing else happens.
 const TURN: Duration = Duration::from_millis(100);
+/// After Ctrl-C a user waits no longer than this.
+const CHECK_TIME_MAX: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
     let way = match &args.config {
@@ -82,14 +89,65 @@ async fn spin<T: DeserializeOwned>(client: &Client, ask: &Ask, doing: &str) -> R
     }
 }
 
+/// How to find out whether a change is committed while its answer is outstanding.
+struct Check {
+    ask: Ask,
+    committed: Box<dyn Fn(Result<Value, Trouble>) -> bool>,
+}
+
+/// Asks for a change and waits for its answer, which comes when its effects are there. Ctrl-C ends the wait and not the
+/// change: the error says whether the cluster has committed it.
+async fn wait_for<T: DeserializeOwned>(
+    client: &Client,
+    ask: &Ask,
+    doing: &str,
+    check: Check,
+) -> Result<T, Trouble> {
+    tokio::select! {
+        answer = spin(client, ask, doing) => return answer,
+        Ok(()) = ctrl_c() => {}
+    }
+    let found = timeout(CHECK_TIME_MAX, client.json::<Value>(&check.ask)).await;
+    let committed = found.is_ok_and(|found| (check.committed)(found));
+    Err(if committed {
+        interrupted()
+    } else {
+        Trouble::interrupted("interrupted; it is unknown whether the change is committed")
+            .hint("check with `beemesh get` before you repeat it")
+    })
+}
+
+/// Ctrl-C after the commit.
+fn interrupted() -> Trouble {
+    Trouble::interrupted("interrupted; the change is committed and goes on")
+        .hint("`beemesh get workloads` shows the progress")
+}
+
+/// Warns if standard output is a file that other users can read; `what` is the secret that it is going to hold.
+fn warn_readable(what: &str) {
+    let stdout = io::stdout();
+    let file = stdout.as_fd().try_clone_to_owned().map(std::fs::File::from);
+    let Ok(metadata) = file.and_then(|file| file.metadata()) else {
+        return;
+    };
+    let mode = metadata.permissions().mode() & 0o777;
+    if metadata.is_file() && mode & 0o044 != 0 {
+        eprintln!(
+            "warning: other users can read the output file (mode {mode:04o}), which contains {what}: run `chmod 600` on it, \
+             or `umask 077` before the command"
+        );
+    }
+}
+
 /// Copies an answer to standard output as it comes. Nobody reading any more is no failure.
 async fn copy(answer: Response<Incoming>, doing: &str) -> Result<(), Trouble> {
     let mut body = answer.into_body();
     let mut stdout = io::stdout().lock();
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|error| {
-            Trouble::failed(format!("{doing}: the output ended early: {error}"))
-                .hint("the host or its gateway may have stopped: `beemesh get hosts --stale`")
+            Trouble::failed(format!("{doing}: connection lost: {error}")).hint(
+                "the host or its gateway may have stopped: check with `beemesh get hosts --stale`",
+            )
         })?;
         let Some(bytes) = frame.data_ref() else {
             continue;
@@ -98,7 +156,7 @@ async fn copy(answer: Response<Incoming>, doing: &str) -> Result<(), Trouble> {
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             Err(error) => {
                 return Err(Trouble::failed(format!(
-                    "write to standard output: {error}"
+                    "cannot write to standard output: {error}"
                 )));
             }
             Ok(()) => {}
@@ -118,7 +176,7 @@ fn read(path: &Path) -> Result<File, Trouble> {
     read_up_to(
         path,
         FILE_MAX,
-        "1 MiB, the most that a manifest may be: give it in parts, each with its own `--name`",
+        "1 MiB, the limit for a manifest: split it, and apply each part with its own `--name`",
     )
 }
 
@@ -136,7 +194,7 @@ fn read_up_to(path: &Path, max: u64, words: &str) -> Result<File, Trouble> {
     } else {
         std::fs::File::open(path).and_then(|file| file.take(max + 1).read_to_end(&mut bytes))
     };
-    let count = read.map_err(|error| Trouble::failed(format!("read {name}: {error}")))?;
+    let count = read.map_err(|error| Trouble::failed(format!("cannot read {name}: {error}")))?;
     if count as u64 > max {
         return Err(Trouble::failed(format!("{name} is larger than {words}")));
     }
@@ -152,7 +210,7 @@ fn print(text: impl AsRef<[u8]>) -> Result<(), Trouble> {
         .and_then(|()| stdout.flush());
     match written {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Trouble::failed(format!(
-            "write to standard output: {error}"
+            "cannot write to standard output: {error}"
         ))),
         _ => Ok(()),
     }
@@ -160,6 +218,6 @@ fn print(text: impl AsRef<[u8]>) -> Result<(), Trouble> {
 
 fn print_json(value: &impl Serialize) -> Result<(), Trouble> {
     let text = serde_json::to_string_pretty(value);
-    let text = text.map_err(|error| Trouble::failed(format!("write JSON: {error}")))?;
+    let text = text.map_err(|error| Trouble::failed(format!("cannot write JSON: {error}")))?;
     print(text + "\n")
 }

@@ -21,7 +21,7 @@ pub(crate) struct Followed {
 
 /// The stream does not hold events.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("the gateway's events make no sense: {0}")]
+#[error("invalid event from the gateway: {0}")]
 pub(crate) struct Nonsense(String);
 
 impl Followed {
@@ -33,7 +33,7 @@ impl Followed {
             self.take(&event)?;
         }
         if self.partial.len() > EVENT_MAX {
-            return Err(Nonsense("one is too long".into()));
+            return Err(Nonsense("it is too long".into()));
         }
         Ok(())
     }

@@ -52,22 +52,22 @@ impl Remote {
     /// Reads what `beemesh user create` printed.
     pub(crate) fn load(file: &Path) -> Result<Self, Trouble> {
         let failed = |reason: &dyn std::fmt::Display| {
-            Trouble::failed(format!("read {}: {reason}", file.display()))
+            Trouble::failed(format!("cannot use {}: {reason}", file.display()))
         };
         let metadata = fs::metadata(file).map_err(|error| failed(&error))?;
         if metadata.len() > FILE_MAX {
-            return Err(failed(&"it is larger than 1 MiB"));
+            return Err(failed(&"the file is larger than 1 MiB"));
         }
         if metadata.permissions().mode() & 0o077 != 0 {
             let file = file.display();
             eprintln!(
-                "warning: others can read the private key in {file}: `chmod 600 {file}` keeps it yours"
+                "warning: other users can read the private key in {file}: run `chmod 600 {file}`"
             );
         }
         let text = fs::read_to_string(file).map_err(|error| failed(&error))?;
         let config = serde_yaml::from_str(&text).map_err(|error| {
             failed(&format_args!(
-                "it is not what `beemesh user create` prints: {error}"
+                "not a configuration file of `beemesh user create`: {error}"
             ))
         })?;
         Self::new(config).map_err(|reason| failed(&reason))
@@ -111,7 +111,7 @@ impl Remote {
                     foreign |= matches!(tls, Some(rustls::Error::InvalidCertificate(_)));
                     reasons.push(format!("{server}: {error}"));
                 }
-                Err(_) => reasons.push(format!("{server}: no answer")),
+                Err(_) => reasons.push(format!("{server}: connection timed out")),
             }
         }
         Err(NotConnected {

@@ -1,53 +1,63 @@
-//! What a command that did not succeed tells its user.
+//! The error message of a failed command.
 //!
-//! Pure: from failures to words and an exit code.
+//! Pure: from failures to messages and an exit status.
 
 use std::{fmt, process::ExitCode};
 
-use beemesh_protocol::api::{Failure, Problem};
+use beemesh_protocol::api::{Code, Failure, Problem};
 
-/// Why a command did not succeed: what failed, on what, and what to do.
+/// Why a command failed: what failed, on what, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trouble {
     message: String,
     /// One line each: `FILE:LINE: field: message`.
     problems: Vec<String>,
     hints: Vec<String>,
-    code: u8,
+    /// The exit status.
+    exit: u8,
+    /// The kind of failure, if the gateway answered with one.
+    code: Option<Code>,
 }
 
 impl Trouble {
-    fn new(code: u8, message: String) -> Self {
+    fn new(exit: u8, message: String) -> Self {
         Self {
             message,
             problems: Vec::new(),
             hints: Vec::new(),
-            code,
+            exit,
+            code: None,
         }
     }
 
-    /// It was tried and failed.
+    /// The operation failed.
     pub(crate) fn failed(message: impl Into<String>) -> Self {
         Self::new(1, message.into())
     }
 
-    /// The command makes no sense as it was written.
+    /// The command line is wrong.
     pub(crate) fn usage(message: impl Into<String>) -> Self {
         Self::new(2, message.into())
     }
 
-    /// The gateway of this host cannot be reached.
+    /// The gateway cannot be reached.
     pub(crate) fn unreachable(message: impl Into<String>) -> Self {
         Self::new(3, message.into())
     }
 
-    /// The gateway said no. `file` is where a manifest came from.
+    /// The user ended a wait with Ctrl-C.
+    pub(crate) fn interrupted(message: impl Into<String>) -> Self {
+        Self::new(130, message.into())
+    }
+
+    /// The gateway refused the request. `file` is where a manifest came from.
     pub(crate) fn refused(failure: Failure, file: &str) -> Self {
         let problems = failure.problems.iter().map(|one| problem(file, one));
         let hint = Some(failure.hint).filter(|hint| !hint.is_empty());
         Self {
             problems: problems.collect(),
             hints: hint.into_iter().collect(),
+            code: Some(failure.code),
             ..Self::failed(failure.message)
         }
     }
@@ -58,7 +68,7 @@ impl Trouble {
         self
     }
 
-    /// Says first what was being done: `apply web.yaml`.
+    /// Puts the operation before the message: `apply web.yaml: …`.
     pub(crate) fn during(mut self, doing: &str) -> Self {
         self.message = format!("{doing}: {}", self.message);
         self
@@ -71,11 +81,21 @@ impl Trouble {
 
     /// Whether the gateway cannot be reached.
     pub(crate) fn is_unreachable(&self) -> bool {
-        self.code == 3
+        self.exit == 3
+    }
+
+    /// Whether the cluster has nothing of the requested name.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.code == Some(Code::NotFound)
+    }
+
+    /// Whether the cluster has no quorum now, or could not answer in time.
+    pub(crate) fn is_unavailable(&self) -> bool {
+        self.code == Some(Code::Unavailable)
     }
 
     pub(crate) fn exit(&self) -> ExitCode {
-        ExitCode::from(self.code)
+        ExitCode::from(self.exit)
     }
 }
 
@@ -108,8 +128,6 @@ pub(crate) fn problem(file: &str, problem: &Problem) -> String {
 
 #[cfg(test)]
 mod tests {
-    use beemesh_protocol::api::Code;
-
     use super::*;
 
     #[test]
@@ -126,8 +144,8 @@ mod tests {
             hint: "see `kubectl explain pod.spec`".into(),
             problems: vec![
                 at(1, 7, "spec.containers[0].image", "is missing"),
-                at(2, 0, "", "is no object"),
-                at(0, 0, "", "is no YAML"),
+                at(2, 0, "", "is not an object"),
+                at(0, 0, "", "is not YAML"),
             ],
         };
         let trouble = Trouble::refused(failure, "web.yaml").during("apply web.yaml");
@@ -135,8 +153,8 @@ mod tests {
             trouble.to_string(),
             "error: apply web.yaml: the manifest has 3 problems; nothing was applied\n\
              web.yaml:7: spec.containers[0].image: is missing\n\
-             web.yaml: document 2: is no object\n\
-             web.yaml: is no YAML\n\
+             web.yaml: document 2: is not an object\n\
+             web.yaml: is not YAML\n\
              hint: see `kubectl explain pod.spec`\n"
         );
     }

@@ -355,7 +355,7 @@ fn strangers_and_wrong_tokens_get_nothing() {
     // Whoever did not hear that it has joined may join again, also by a token that is used up.
     for member in [h2, h1] {
         let again = member.beemesh(&["join", token]).ok();
-        assert!(again.contains("member: "), "{again}");
+        assert!(again.contains("joined: "), "{again}");
     }
 }
 

@@ -166,7 +166,9 @@ fn selectors_choose_hosts_and_may_change(cluster: &Cluster) {
     let answer = cluster.host(1).try_apply(&nowhere, &["--wait=60"]);
     let words = "no host matches nodeSelector kubernetes.io/hostname=h9";
     assert!(
-        answer.code == 1 && answer.err.contains(words) && !answer.err.contains("not done after"),
+        answer.code == 1
+            && answer.err.contains(words)
+            && !answer.err.contains("not rolled out after"),
         "at once: {answer}"
     );
     runs_only_on(cluster, "picky", 4, &[]);

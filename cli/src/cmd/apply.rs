@@ -8,9 +8,12 @@ use beemesh_protocol::{
 };
 use http_body_util::BodyExt;
 use hyper::{Response, body::Incoming};
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::{
+    signal::ctrl_c,
+    time::{Instant, sleep, sleep_until, timeout_at},
+};
 
-use super::{TURN, print, print_json, read};
+use super::{TURN, interrupted, print, print_json, read};
 use crate::{
     args::Apply,
     client::{Ask, Client},
@@ -47,7 +50,10 @@ pub(super) async fn run(client: &Client, args: Apply) -> Result<(), Trouble> {
     let wait = args.wait.filter(|_| !args.dry_run);
     let stable = args.stable.map(Duration::from_secs);
     let outcome = match wait {
-        Some(wait) => Some(follow(client, &mut applied, begun, wait, stable).await),
+        Some(wait) => Some(tokio::select! {
+            ended = follow(client, &mut applied, begun, wait, stable) => ended,
+            Ok(()) = ctrl_c() => Err(interrupted()),
+        }),
         None => None,
     };
     let waited = wait.map(|_| begun.elapsed());
@@ -75,10 +81,10 @@ fn verdict(applied: &Applied, waited: Duration, verdict: Verdict) -> Result<(), 
     match (verdict, reasons.as_str()) {
         (Verdict::Done, "") => Ok(()),
         (Verdict::Done | Verdict::Stuck, reasons) => Err(Trouble::failed(reasons).hint(format!(
-            "it is committed; {look} shows every host, and `beemesh logs WORKLOAD` what the containers said"
+            "the change is committed; {look} shows every host, `beemesh logs WORKLOAD` the output of the containers"
         ))),
         (Verdict::Wait(_), reasons) => {
-            let after = format!("not done after {:.0} s", waited.as_secs_f64());
+            let after = format!("not rolled out after {:.0} s", waited.as_secs_f64());
             let reasons = match reasons {
                 "" => render::not_for_long(workloads),
                 reasons => reasons.to_owned(),
@@ -88,7 +94,7 @@ fn verdict(applied: &Applied, waited: Duration, verdict: Verdict) -> Result<(), 
                 reasons => format!("{after}: {reasons}"),
             };
             Err(Trouble::failed(message).hint(format!(
-                "it is committed, and hosts carry it out as soon as they can; {look} shows how far they are"
+                "the change is committed and goes on; {look} shows the progress"
             )))
         }
     }

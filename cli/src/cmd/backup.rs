@@ -7,7 +7,7 @@ use std::{
 
 use beemesh_protocol::{api::Restored, backup::BYTES_MAX};
 
-use super::{copy, print, print_json, read_up_to, spin};
+use super::{copy, print, print_json, read_up_to, spin, warn_readable};
 use crate::{
     args::Restore,
     client::{Ask, Client},
@@ -20,9 +20,12 @@ const RESTORE_TIME_MAX: Duration = Duration::from_secs(1800);
 
 pub(super) async fn backup(client: &Client) -> Result<(), Trouble> {
     if io::stdout().is_terminal() {
-        return Err(Trouble::usage("a backup is no text")
-            .hint("`beemesh backup > FILE` writes it to a file, which then holds every Secret"));
+        return Err(
+            Trouble::usage("backup: refusing to write binary data to a terminal")
+                .hint("redirect it to a file: `umask 077; beemesh backup > FILE`"),
+        );
     }
+    warn_readable("every Secret of the cluster");
     let answer = client.open(&Ask::get("/v1/backup").timed()).await;
     let answer = answer.map_err(|trouble| trouble.during("backup"))?;
     copy(answer, "backup").await
@@ -32,7 +35,7 @@ pub(super) async fn restore(client: &Client, args: Restore) -> Result<(), Troubl
     let file = read_up_to(
         &args.file,
         BYTES_MAX as u64,
-        "256 MiB, the most that a backup has",
+        "256 MiB, the limit for a backup",
     )?;
     let doing = format!("restore {}", file.name);
     // What is there already stays as it is.

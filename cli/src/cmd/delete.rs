@@ -2,7 +2,7 @@
 
 use beemesh_protocol::api::{Applied, Deleted};
 
-use super::{print, print_json, read, spin};
+use super::{Check, print, print_json, read, spin, wait_for};
 use crate::{
     args::Delete,
     client::{Ask, Client, escape},
@@ -11,10 +11,14 @@ use crate::{
 };
 
 pub(super) async fn run(client: &Client, args: Delete) -> Result<(), Trouble> {
-    let (what, path) = match (&args.name, &args.manifest, &args.file) {
+    let (what, path, check) = match (&args.name, &args.manifest, &args.file) {
         (Some(workload), _, _) => (
             format!("workload {workload}"),
             format!("/v1/workloads/{}", escape(workload)),
+            Check {
+                ask: Ask::get(format!("/v1/workloads/{}", escape(workload))),
+                committed: Box::new(|found| found.is_err_and(|trouble| trouble.is_not_found())),
+            },
         ),
         (None, Some(manifest), _) => of_manifest(manifest),
         (None, None, Some(file)) => {
@@ -29,7 +33,9 @@ pub(super) async fn run(client: &Client, args: Delete) -> Result<(), Trouble> {
             of_manifest(&answer.map_err(|trouble| trouble.during(&doing))?.manifest)
         }
         (None, None, None) => {
-            return Err(Trouble::usage("delete what? Name a workload or a file"));
+            return Err(Trouble::usage(
+                "delete: specify a workload, `--manifest NAME` or `-f FILE`",
+            ));
         }
     };
     let doing = format!("delete {what}");
@@ -38,14 +44,17 @@ pub(super) async fn run(client: &Client, args: Delete) -> Result<(), Trouble> {
         .with("wait", wait)
         .extra(args.wait.unwrap_or_default())
         .timed();
-    let deleted = spin::<Deleted>(client, &ask, &doing).await;
+    let deleted = match args.wait {
+        Some(_) => wait_for::<Deleted>(client, &ask, &doing, check).await,
+        None => spin::<Deleted>(client, &ask, &doing).await,
+    };
     let deleted = deleted.map_err(|trouble| {
         let trouble = trouble.during(&doing);
         match &args.name {
-            Some(name) => trouble.hint(format!(
-                "`beemesh get workloads` lists workloads; `beemesh delete --manifest {name}` removes a manifest"
+            Some(name) if trouble.is_not_found() => trouble.hint(format!(
+                "`beemesh get workloads` lists workloads; `beemesh delete --manifest {name}` deletes a manifest"
             )),
-            None => trouble,
+            _ => trouble,
         }
     })?;
     if args.output.json() {
@@ -55,19 +64,30 @@ pub(super) async fn run(client: &Client, args: Delete) -> Result<(), Trouble> {
     }
     if deleted.settled == Some(false) {
         let message = format!(
-            "{doing}: not gone yet from {}",
+            "{doing}: not yet removed from {}",
             deleted.waiting_for.join(", ")
         );
         return Err(Trouble::failed(message).hint(
-            "it is committed: a host that is missing removes it when it is back; `beemesh host list` shows them",
+            "the change is committed; a host that is unreachable removes it when it returns: check with `beemesh host list`",
         ));
     }
     Ok(())
 }
 
-fn of_manifest(name: &str) -> (String, String) {
+fn of_manifest(name: &str) -> (String, String, Check) {
+    let manifest = name.to_owned();
+    let check = Check {
+        ask: Ask::get("/v1/manifests"),
+        committed: Box::new(move |found| {
+            let manifests = found
+                .ok()
+                .and_then(|found| found["manifests"].as_array().cloned());
+            manifests.is_some_and(|all| all.iter().all(|one| one["name"] != manifest.as_str()))
+        }),
+    };
     (
         format!("manifest {name}"),
         format!("/v1/manifests/{}", escape(name)),
+        check,
     )
 }

@@ -1,10 +1,11 @@
 //! `beemesh get` and `beemesh status`.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
-use beemesh_protocol::api::{Audit, Host, Hosts, Manifests, Status, Workload, Workloads};
+use beemesh_protocol::api::{Audit, Host, Hosts, Manifests, Role, Status, Workload, Workloads};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use tokio::time::{Instant, sleep};
 
 use super::{print, print_json};
 use crate::{
@@ -13,6 +14,11 @@ use crate::{
     render,
     trouble::Trouble,
 };
+
+/// An election takes no longer while a majority is there.
+const ELECTION_TIME_MAX: Duration = Duration::from_secs(2);
+/// Between two looks at the status.
+const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(client: &Client, args: Get) -> Result<(), Trouble> {
     let (what, list) = names(args.what);
@@ -31,12 +37,48 @@ pub(super) async fn shown(client: &Client, args: &Get, doing: &str) -> Result<()
         (What::Workloads | What::Hosts, Some(name)) => format!("/v1/{list}/{}", escape(name)),
         (What::Workloads | What::Hosts | What::Manifests | What::Audit, _) => format!("/v1/{list}"),
     };
-    let ask = Ask::get(path)
-        .with("stale", args.stale.then(|| "true".to_owned()))
-        .timed();
-    let answer = client.json::<Value>(&ask).await;
+    let answer = read(client, &path, args.stale, args.output).await;
     let shown = answer.and_then(|answer| show(args, what, list, answer));
     shown.map_err(|trouble| trouble.during(doing))
+}
+
+/// Reads what the cluster agreed on. Without a quorum a table shows this host's view at once, and says so; JSON has no place
+/// to say so, and programs get the error.
+async fn read(client: &Client, path: &str, stale: bool, output: Output) -> Result<Value, Trouble> {
+    let ask = |stale: bool| {
+        Ask::get(path)
+            .with("stale", stale.then(|| "true".to_owned()))
+            .timed()
+    };
+    if stale || output.json() {
+        return client.json(&ask(stale)).await;
+    }
+    if has_quorum(client).await {
+        match client.json(&ask(false)).await {
+            Err(trouble) if trouble.is_unavailable() => {}
+            answer => return answer,
+        }
+    }
+    let answer = client.json(&ask(true)).await?;
+    eprintln!(
+        "note: no quorum; this is the view of one host and may be stale (see `beemesh status`)"
+    );
+    Ok(answer)
+}
+
+/// Whether this host has a leader, or finds one while an election lasts. A host that cannot tell is asked all the same.
+async fn has_quorum(client: &Client) -> bool {
+    let begun = Instant::now();
+    loop {
+        let status = client.json::<Status>(&Ask::get("/v1/status")).await;
+        if status.map_or(true, |status| status.quorum || status.role == Role::Removed) {
+            return true;
+        }
+        if begun.elapsed() >= ELECTION_TIME_MAX {
+            return false;
+        }
+        sleep(LOOK).await;
+    }
 }
 
 /// One of them and all of them.
@@ -54,8 +96,8 @@ fn show(args: &Get, what: &str, list: &str, mut answer: Value) -> Result<(), Tro
         let mut all = answer[list].as_array().cloned().unwrap_or_default();
         all.retain(|one| one["name"] == name.as_str());
         if all.is_empty() {
-            return Err(Trouble::failed(format!("there is no {what} `{name}`"))
-                .hint(format!("`beemesh get {list}` shows all")));
+            return Err(Trouble::failed(format!("{what} `{name}` not found"))
+                .hint(format!("`beemesh get {list}` lists all")));
         }
         answer[list] = Value::Array(all);
     }
@@ -95,5 +137,5 @@ pub(super) async fn status(client: &Client, output: Output) -> Result<(), Troubl
 
 fn typed<T: DeserializeOwned>(answer: Value) -> Result<T, Trouble> {
     serde_json::from_value(answer)
-        .map_err(|error| Trouble::failed(format!("the gateway's answer makes no sense: {error}")))
+        .map_err(|error| Trouble::failed(format!("invalid answer from the gateway: {error}")))
 }

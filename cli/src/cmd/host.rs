@@ -6,7 +6,7 @@ use beemesh_protocol::api::{HostChanged, KeyChanged, LabelsPatch, Status};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::{get, join::VOTERS_MAX, print, print_json, spin};
+use super::{Check, get, join::VOTERS_MAX, print, print_json, spin, wait_for};
 use crate::{
     args::{Get, Host, Output, What},
     client::{Ask, Client, escape},
@@ -47,8 +47,7 @@ pub(super) async fn run(client: &Client, args: Host) -> Result<(), Trouble> {
         } => drain(client, &name, wait, move_without_data, output).await,
         Host::Undrain { name, output } => {
             let ask = Ask::delete(path(&name, "/drained"));
-            let did =
-                |changed: &HostChanged| render::host_changed(changed, "can run workloads again");
+            let did = |changed: &HostChanged| render::host_changed(changed, "undrained");
             let doing = format!("host undrain {name}");
             change(client, ask, &doing, output, did).await.map(drop)
         }
@@ -92,17 +91,20 @@ async fn drain(
             move_without_data.then(|| "true".to_owned()),
         )
         .extra(wait);
+    let check = Check {
+        ask: Ask::get(path(name, "")),
+        committed: Box::new(|found| found.is_ok_and(|host| host["drained"] == true)),
+    };
+    let answer = wait_for::<HostChanged>(client, &ask.timed(), &doing, check).await;
     let did = |changed: &HostChanged| render::host_drained(changed);
-    let changed = change(client, ask, &doing, output, did).await?;
+    let changed = done(answer, &doing, output, did)?;
     if changed.settled == Some(false) {
         let waiting = changed.waiting_for.join(", ");
         return Err(Trouble::failed(format!(
-            "{doing}: after {} s it still waits for {waiting}",
+            "{doing}: not drained after {} s: waiting for {waiting}",
             wait.as_secs()
         ))
-        .hint(
-            "it is committed, and hosts carry it out as soon as they can; `beemesh get workloads` shows how far they are",
-        ));
+        .hint("the change is committed and goes on; `beemesh get workloads` shows the progress"));
     }
     Ok(())
 }
@@ -122,17 +124,17 @@ async fn rotate_key(client: &Client, output: Output) -> Result<(), Trouble> {
     loop {
         let seen = match client.json::<Status>(&status).await {
             Ok(status) if votes(&status) || status.id == changed.id && follows(&status) => break,
-            Ok(_) => "it takes over the log".to_owned(),
-            Err(trouble) if trouble.is_unreachable() => "the gateway starts".to_owned(),
+            Ok(_) => "the host is catching up with the log".to_owned(),
+            Err(trouble) if trouble.is_unreachable() => "the gateway is starting".to_owned(),
             Err(trouble) => return Err(trouble.during(doing)),
         };
         if begun.elapsed() >= SETTLED_MAX {
             let message = format!(
-                "{doing}: the key is changed, but after {} s: {seen}",
+                "{doing}: the key is rotated, but after {} s {seen}",
                 SETTLED_MAX.as_secs()
             );
             return Err(Trouble::failed(message)
-                .hint("it goes on by itself; `beemesh status` shows how far this host is"));
+                .hint("the host continues by itself; `beemesh status` shows the progress"));
         }
         live.spin(&seen);
         sleep(LOOK).await;
@@ -142,7 +144,7 @@ async fn rotate_key(client: &Client, output: Output) -> Result<(), Trouble> {
         return print_json(&changed);
     }
     print(format!(
-        "this host's key is {} now; {} opens nothing any more\n",
+        "key rotated: this host is now {}; {} is no longer valid\n",
         changed.id, changed.old
     ))
 }
@@ -153,9 +155,9 @@ async fn remove(client: &Client, name: &str, output: Output) -> Result<(), Troub
     let did = |changed: &HostChanged| render::host_removed(changed);
     let changed = change(client, ask, &doing, output, did).await?;
     if changed.settled == Some(false) {
-        let message = format!("{doing}: no member any more, but Raft still counts it");
+        let message = format!("{doing}: the host is no longer a member, but Raft still counts it");
         return Err(Trouble::failed(message)
-            .hint("the leader goes on trying; `beemesh status` shows who votes"));
+            .hint("the leader keeps retrying; `beemesh status` shows the voters"));
     }
     Ok(())
 }
@@ -169,6 +171,16 @@ async fn change(
     did: impl FnOnce(&HostChanged) -> String,
 ) -> Result<HostChanged, Trouble> {
     let answer = spin::<HostChanged>(client, &ask.timed(), doing).await;
+    done(answer, doing, output, did)
+}
+
+/// Prints what a change did.
+fn done(
+    answer: Result<HostChanged, Trouble>,
+    doing: &str,
+    output: Output,
+    did: impl FnOnce(&HostChanged) -> String,
+) -> Result<HostChanged, Trouble> {
     let changed = answer.map_err(|trouble| trouble.during(doing))?;
     if output.json() {
         print_json(&changed)?;
@@ -182,7 +194,7 @@ fn path(name: &str, rest: &str) -> String {
     format!("/v1/hosts/{}{rest}", escape(name))
 }
 
-/// `KEY=VALUE` sets a label, `KEY-` takes it away.
+/// `KEY=VALUE` sets a label, `KEY-` removes it.
 fn patch(labels: &[String]) -> Result<LabelsPatch, Trouble> {
     let mut patch = BTreeMap::new();
     for text in labels {
@@ -191,12 +203,12 @@ fn patch(labels: &[String]) -> Result<LabelsPatch, Trouble> {
             (None, Some(key)) => (key, None),
             (None, None) => {
                 return Err(Trouble::usage(format!(
-                    "`{text}` is no label: KEY=VALUE sets one, KEY- takes it away"
+                    "invalid label `{text}`: use KEY=VALUE to set a label, KEY- to remove it"
                 )));
             }
         };
         if patch.insert(key.to_owned(), value).is_some() {
-            return Err(Trouble::usage(format!("`{key}` is there twice")));
+            return Err(Trouble::usage(format!("label `{key}` is given twice")));
         }
     }
     Ok(patch)

@@ -30,14 +30,14 @@ pub(super) async fn run(client: &Client, args: Join) -> Result<(), Trouble> {
     let token = if args.token == "-" {
         let mut line = String::new();
         let read = io::stdin().read_line(&mut line);
-        read.map_err(|error| Trouble::failed(format!("read the token: {error}")))?;
+        read.map_err(|error| Trouble::failed(format!("join: cannot read the token: {error}")))?;
         line.trim().to_owned()
     } else {
         args.token
     };
     Token::from_line(&token).map_err(|error| {
         Trouble::usage(format!("join: {error}"))
-            .hint("`beemesh token create` on a member prints a token")
+            .hint("create a token on a member: `beemesh token create`")
     })?;
     let body = JoinBody {
         token,
@@ -51,7 +51,7 @@ pub(super) async fn run(client: &Client, args: Join) -> Result<(), Trouble> {
         loop {
             tokio::select! {
                 answer = &mut answer => break answer,
-                () = sleep(LOOK) => live.spin("asking the members to admit this host"),
+                () = sleep(LOOK) => live.spin("requesting admission to the cluster"),
             }
         }
     };
@@ -118,18 +118,18 @@ impl Stage {
 
     fn words(&self) -> String {
         match self {
-            Self::Starting => "the gateway starts as a member".to_owned(),
+            Self::Starting => "the gateway is starting as a member".to_owned(),
             Self::CatchingUp { applied } => {
-                format!("taking over the log, at index {applied}")
+                format!("catching up with the log, at index {applied}")
             }
             Self::CaughtUp { applied } => {
-                format!("caught up to log index {applied}, waiting for the vote")
+                format!("caught up to log index {applied}, waiting to become a voter")
             }
             Self::Learner => {
-                "member: this host has caught up and follows; five others vote".to_owned()
+                "joined: this host is a learner (the cluster has five voters)".to_owned()
             }
             Self::Voter { leader } => {
-                format!("member: this host has caught up and votes; leader is {leader}")
+                format!("joined: this host is a voter; the leader is {leader}")
             }
         }
     }
@@ -150,12 +150,12 @@ async fn catch_up(client: &Client, cluster: ClusterId) -> Result<Stage, Trouble>
         }
         if Instant::now() >= deadline {
             let message = format!(
-                "join: admitted, but after {} s: {}",
+                "join: admitted, but not caught up after {} s: {}",
                 CATCH_UP_TIME_MAX.as_secs(),
                 stage.words()
             );
             return Err(Trouble::failed(message)
-                .hint("it goes on by itself; `beemesh status` shows how far this host is"));
+                .hint("the host continues by itself; `beemesh status` shows the progress"));
         }
         live.spin(&stage.words());
         sleep(LOOK).await;

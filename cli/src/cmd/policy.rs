@@ -20,7 +20,7 @@ pub(super) async fn run(client: &Client, args: args::Policy) -> Result<(), Troub
             .await
             .map_err(|trouble| trouble.during("policy show")),
         args::Policy::Set(set) => {
-            let words = "64 KiB, the most that a policy may be";
+            let words = "64 KiB, the limit for a policy";
             let file = read_up_to(&set.file, FILE_MAX, words)?;
             let doing = format!("policy set {}", file.name);
             // The same policy twice: the second time nothing changes.

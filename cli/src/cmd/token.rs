@@ -47,8 +47,8 @@ async fn create(client: &Client, ttl: Duration, uses: u32, output: Output) -> Re
             uses => format!("{uses} hosts"),
         };
         eprintln!(
-            "for {hosts}, within {} s: `beemesh join TOKEN` there; whoever has the token can join; \
-             `beemesh token revoke {}` takes it back",
+            "valid for {hosts} and {} s: run `beemesh join TOKEN` there; anyone who has the token can join until it expires or \
+             `beemesh token revoke {}` revokes it",
             ttl.as_secs(),
             answer.id
         );

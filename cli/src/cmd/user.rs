@@ -7,7 +7,7 @@ use std::{
 
 use beemesh_protocol::api::{Revoked, UserAnswer, UserRequest, UserRole, Users};
 
-use super::{print, print_json};
+use super::{print, print_json, warn_readable};
 use crate::{
     args::{Output, Role, User},
     client::{Ask, Client, escape},
@@ -56,16 +56,17 @@ async fn create(
     // Sent twice, the second certificate is the one that counts, and the one that is printed.
     let ask = Ask::post_json("/v1/users", &request)?.repeatable().timed();
     let answer = client.json::<UserAnswer>(&ask).await?;
+    warn_readable("a private key");
     if output.json() {
         return print_json(&answer);
     }
     let text = serde_yaml::to_string(&answer.config);
-    let text = text.map_err(|error| Trouble::failed(format!("write YAML: {error}")))?;
+    let text = text.map_err(|error| Trouble::failed(format!("cannot write YAML: {error}")))?;
     print(text)?;
     if std::io::stderr().is_terminal() {
         eprintln!(
-            "{name} gives this file to `beemesh --config FILE` (0600: it holds a private key that is nowhere else); hosts take it where \
-             `api-port = 7443` is set in /etc/beemesh/agent.toml.d; `beemesh user revoke {name}` takes it back"
+            "save this as a file with mode 0600, since it contains the only copy of the private key; {name} uses it with `beemesh --config FILE` on \
+             hosts where `api-port = 7443` is set in /etc/beemesh/agent.toml.d; `beemesh user revoke {name}` revokes it"
         );
     }
     Ok(())
