@@ -1,5 +1,8 @@
 //! What can be written on the command line.
 
+#[path = "args/examples.rs"]
+mod examples;
+
 use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -10,17 +13,29 @@ pub(crate) const SOCKET: &str = "/run/beemesh/gateway.sock";
 /// The timeout of a `--wait` without a value.
 const WAIT: &str = "120s";
 
-const EXIT_STATUS: &str = "\
+const AFTER_HELP: &str = "\
+Examples:
+  # Create a join token on a member, and join another host with it
+  beemesh token create
+  beemesh join beemesh1-...
+
+  # Apply a manifest and wait until it is rolled out
+  beemesh apply -f web.yaml --wait
+
+  # List workloads and hosts
+  beemesh get workloads
+  beemesh get hosts
+
 Exit status:
-    0  success
-    1  the operation failed, or was not finished in time
-    2  usage error
-    3  the gateway could not be reached
-  130  interrupted (Ctrl-C) during --wait";
+  0    Success
+  1    The operation failed, or was not finished in time
+  2    Usage error
+  3    The gateway could not be reached
+  130  Interrupted (Ctrl-C) during --wait";
 
 /// Run Kubernetes manifests on a cluster of Podman hosts
 #[derive(Debug, Parser)]
-#[command(name = "beemesh", version, after_help = EXIT_STATUS, max_term_width = 100)]
+#[command(name = "beemesh", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Args {
     /// Socket of the gateway on this host
     #[arg(long, global = true, value_name = "PATH", env = "BEEMESH_SOCKET", default_value = SOCKET)]
@@ -47,24 +62,28 @@ pub(crate) enum Command {
     ///
     /// The manifest replaces the one that was applied under the same name before: objects that it no longer contains are
     /// deleted. Either the whole manifest is applied, or nothing changes.
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = examples::APPLY)]
     Apply(Apply),
     /// Display workloads, hosts, manifests or the audit log
+    #[command(after_help = examples::GET)]
     Get(Get),
     /// Display this host's view of the cluster; works without quorum
+    #[command(after_help = examples::STATUS)]
     Status(Output),
     /// Delete a workload, or all objects of a manifest
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = examples::DELETE)]
     Delete(Delete),
     /// Print the logs of a workload's containers
+    #[command(after_help = examples::LOGS)]
     Logs(Logs),
     /// Manage the hosts of the cluster
     #[command(subcommand)]
     Host(Host),
     /// Write a backup of all manifests, Secrets and the policy to standard output
+    #[command(after_help = examples::BACKUP)]
     Backup,
     /// Restore a backup into a new cluster
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = examples::RESTORE)]
     Restore(Restore),
     /// Display or replace the admission policy
     #[command(subcommand)]
@@ -76,8 +95,10 @@ pub(crate) enum Command {
     #[command(subcommand)]
     User(User),
     /// Join this host to a cluster
+    #[command(after_help = examples::JOIN)]
     Join(Join),
     /// Print the completion script for a shell
+    #[command(after_help = examples::COMPLETION)]
     Completion {
         /// Shell
         shell: clap_complete::Shell,
@@ -194,6 +215,7 @@ pub(crate) struct Logs {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Host {
     /// List the hosts of the cluster
+    #[command(after_help = examples::HOST_LIST)]
     List {
         /// Show this host's view, which may be stale; works without quorum
         #[arg(long)]
@@ -202,6 +224,7 @@ pub(crate) enum Host {
         output: Output,
     },
     /// Display one host in detail
+    #[command(after_help = examples::HOST_SHOW)]
     Show {
         /// Name of the host
         name: String,
@@ -212,6 +235,7 @@ pub(crate) enum Host {
         output: Output,
     },
     /// Set or remove labels of a host, which `nodeSelector` can match
+    #[command(after_help = examples::HOST_LABEL)]
     Label {
         /// Name of the host
         name: String,
@@ -226,6 +250,7 @@ pub(crate) enum Host {
     /// Replicas of Deployments move to other hosts. A replica with a PersistentVolumeClaim stops and waits for this host, which
     /// holds its data. A running Job runs to completion. The host is drained when it runs no workload any more and the
     /// moved replicas run elsewhere.
+    #[command(after_help = examples::HOST_DRAIN)]
     Drain {
         /// Name of the host
         name: String,
@@ -239,6 +264,7 @@ pub(crate) enum Host {
         output: Output,
     },
     /// Let a drained host run workloads again
+    #[command(after_help = examples::HOST_UNDRAIN)]
     Undrain {
         /// Name of the host
         name: String,
@@ -249,6 +275,7 @@ pub(crate) enum Host {
     ///
     /// Workloads keep running, and the host keeps its name, labels and role. The old key is no longer valid. A majority of the
     /// other voters, and at least one, must be reachable.
+    #[command(after_help = examples::HOST_ROTATE_KEY)]
     RotateKey {
         #[command(flatten)]
         output: Output,
@@ -257,6 +284,7 @@ pub(crate) enum Host {
     ///
     /// Its workloads keep running there as local units; drain the host first to move them. The host can join again with a
     /// new token.
+    #[command(after_help = examples::HOST_REMOVE)]
     Remove {
         /// Name of the host; it cannot be this host
         name: String,
@@ -268,6 +296,7 @@ pub(crate) enum Host {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Policy {
     /// Print the policy, in the format that `policy set` reads
+    #[command(after_help = examples::POLICY_SHOW)]
     Show {
         /// Show this host's view, which may be stale; works without quorum
         #[arg(long)]
@@ -280,7 +309,7 @@ pub(crate) enum Policy {
     ///
     /// The new policy applies to manifests from now on; running workloads are not affected. A rule that the file omits has its
     /// default value. The default policy refuses everything that gives a pod access to its host.
-    #[command(after_help = EXIT_STATUS)]
+    #[command(after_help = examples::POLICY_SET)]
     Set(SetPolicy),
 }
 
@@ -307,6 +336,7 @@ pub(crate) enum PolicyFormat {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Token {
     /// Create a join token and print it
+    #[command(after_help = examples::TOKEN_CREATE)]
     Create {
         /// Validity of the token, at most 7d
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = duration)]
@@ -318,8 +348,10 @@ pub(crate) enum Token {
         output: Output,
     },
     /// List valid join tokens, without their secrets
+    #[command(after_help = examples::TOKEN_LIST)]
     List(Output),
     /// Revoke a join token
+    #[command(after_help = examples::TOKEN_REVOKE)]
     Revoke {
         /// Token ID, from `beemesh token list`
         id: String,
@@ -334,6 +366,7 @@ pub(crate) enum User {
     ///
     /// For an existing user this issues a new certificate and revokes the old one. A host serves remote users if `api-port` is
     /// set in /etc/beemesh/agent.toml.d.
+    #[command(after_help = examples::USER_CREATE)]
     Create {
         /// Name of the user
         name: String,
@@ -347,8 +380,10 @@ pub(crate) enum User {
         output: Output,
     },
     /// List users
+    #[command(after_help = examples::USER_LIST)]
     List(Output),
     /// Revoke a user's certificate and close the user's connections
+    #[command(after_help = examples::USER_REVOKE)]
     Revoke {
         /// Name of the user
         name: String,
@@ -358,6 +393,7 @@ pub(crate) enum User {
     /// Revoke all certificates and replace the certificate authority
     ///
     /// Use this after the theft of a disk or the removal of an untrusted host: every host holds the key of the authority.
+    #[command(after_help = examples::USER_RESET)]
     Reset {
         #[command(flatten)]
         output: Output,

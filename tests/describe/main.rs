@@ -28,7 +28,7 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Command, CommandFactory};
+use clap::{Arg, Command, CommandFactory};
 use clap_complete::{Generator, Shell};
 use clap_mangen::Man;
 
@@ -81,30 +81,135 @@ fn describe(folder: &Path) -> io::Result<()> {
 /// The page of a program, and of each of its subcommands.
 fn made(mut command: Command, section: u8, folder: &Path) -> io::Result<()> {
     command.build();
+    page(&command, None, section, folder)
+}
+
+/// The page of a command. Options that hold for all commands of a program stand on the page of the `program` alone.
+fn page(
+    command: &Command,
+    program: Option<&Command>,
+    section: u8,
+    folder: &Path,
+) -> io::Result<()> {
     let subcommands = command.get_subcommands().filter(|sub| !sub.is_hide_set());
     for subcommand in subcommands {
-        made(subcommand.clone(), section, folder)?;
+        page(subcommand, program.or(Some(command)), section, folder)?;
     }
-    let man = Man::new(command).section(section.to_string());
+    let shown = match program {
+        Some(_) => command.clone().mut_args(|arg| match arg.is_global_set() {
+            true => arg.hide(true),
+            false => arg,
+        }),
+        None => command.clone(),
+    };
+    let man = Man::new(shown).section(section.to_string());
     let name = man.get_filename();
-    let mut made = Vec::new();
-    man.render(&mut made)?;
+    let title = name.trim_end_matches(|c: char| c == '.' || c.is_ascii_digit());
     // clap_mangen leaves an empty date out, and with it moves what follows.
-    let made = String::from_utf8(made).map_err(io::Error::other)?;
-    let program = name.trim_end_matches(|c: char| c == '.' || c.is_ascii_digit());
-    let title = format!(".TH \"{program}\" {section} \"\" \"{SOURCE}\" \"Beemesh\"");
-    let lines = made.lines().map(|line| match line.strip_prefix(".TH ") {
-        Some(_) => title.as_str(),
-        None => line,
-    });
-    let mut text = lines.collect::<Vec<_>>().join("\n") + "\n";
-    let more = PathBuf::from(PAGES).join(format!("{name}.more"));
-    match fs::read_to_string(&more) {
-        Ok(more) => text.push_str(&more),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
+    let mut text =
+        format!(".TH \"{title}\" {section} \"\" \"{SOURCE}\" \"Beemesh\"\n").into_bytes();
+    man.render_name_section(&mut text)?;
+    man.render_synopsis_section(&mut text)?;
+    man.render_description_section(&mut text)?;
+    man.render_options_section(&mut text)?;
+    let mut text = String::from_utf8(text).map_err(io::Error::other)?;
+    if let Some(program) = program.filter(|program| program.get_arguments().any(Arg::is_global_set))
+    {
+        text.push_str(&format!(
+            ".PP\nThe global options and the environment variables are described in\n.BR {} ({section}).\n",
+            roff(program.get_name())
+        ));
     }
+    if command.get_subcommands().any(|sub| !sub.is_hide_set()) {
+        let mut list = Vec::new();
+        man.render_subcommands_section(&mut list)?;
+        text.push_str(
+            &String::from_utf8(list)
+                .map_err(io::Error::other)?
+                .replace(".SH SUBCOMMANDS", ".SH COMMANDS"),
+        );
+    }
+    let after = |command: &Command| {
+        command
+            .get_after_help()
+            .map(ToString::to_string)
+            .unwrap_or_default()
+    };
+    let own = after(command);
+    let mut status = part(&own, "Exit status:");
+    if status.is_empty() {
+        status = part(&program.map(after).unwrap_or_default(), "Exit status:");
+    }
+    text.push_str(&list("EXIT STATUS", &status));
+    let mut environment = part(&own, "Environment:");
+    if program.is_none() {
+        environment.extend(command.get_arguments().filter_map(|arg| {
+            let name = arg.get_env()?.to_string_lossy();
+            Some(format!("  {name}  {}", arg.get_help()?))
+        }));
+    }
+    text.push_str(&list("ENVIRONMENT", &environment));
+    let more = PathBuf::from(PAGES).join(format!("{name}.more"));
+    let more = match fs::read_to_string(&more) {
+        Ok(more) => more,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => match program {
+            Some(program) => format!(
+                ".SH SEE ALSO\n.BR {} ({section})\n",
+                roff(program.get_name())
+            ),
+            None => String::new(),
+        },
+        Err(error) => return Err(error),
+    };
+    let (before, see_also) = more.split_at(more.find(".SH SEE ALSO").unwrap_or(more.len()));
+    text.push_str(before);
+    text.push_str(&examples(&part(&own, "Examples:")));
+    text.push_str(see_also);
     put(folder, &name, text.as_bytes())
+}
+
+/// The lines of a help text between this heading and the next one.
+fn part(help: &str, heading: &str) -> Vec<String> {
+    let lines = help.lines().skip_while(|line| *line != heading).skip(1);
+    let lines = lines.take_while(|line| line.is_empty() || line.starts_with(' '));
+    lines.map(str::to_owned).collect()
+}
+
+/// A section of terms: `  TERM  what it means`.
+fn list(title: &str, lines: &[String]) -> String {
+    let terms = lines.iter().filter_map(|line| line.trim().split_once("  "));
+    let terms =
+        terms.map(|(term, words)| format!(".TP\n.B {}\n{}.\n", roff(term), roff(words.trim())));
+    let terms: String = terms.collect();
+    match terms.as_str() {
+        "" => terms,
+        terms => format!(".SH {title}\n{terms}"),
+    }
+}
+
+/// A section of commands, each under a comment that says what it is for.
+fn examples(lines: &[String]) -> String {
+    let mut text = String::new();
+    for line in lines.iter().map(|line| line.trim()) {
+        match line.strip_prefix("# ") {
+            Some(comment) => text.push_str(&format!(".PP\n{}:\n", roff(comment))),
+            None if line.is_empty() => {}
+            None => text.push_str(&format!(".RS 4\n.nf\n{}\n.fi\n.RE\n", roff(line))),
+        }
+    }
+    match text.as_str() {
+        "" => text,
+        text => format!(".SH EXAMPLES\n{text}"),
+    }
+}
+
+/// Text as roff prints it unchanged.
+fn roff(text: &str) -> String {
+    let text = text.replace('\\', "\\e").replace('-', "\\-");
+    match text.starts_with(['.', '\'']) {
+        true => format!("\\&{text}"),
+        false => text,
+    }
 }
 
 /// A page of a program or file that has no command line to describe.

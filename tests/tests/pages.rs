@@ -60,6 +60,15 @@ fn every_program_and_subcommand_has_a_page_and_every_shell_completes_them() {
             assert!(text.contains(name), "{completion} lacks {name}");
         }
     }
+    // Every command has an example, and global options stand on the page of the program alone.
+    for name in &subcommands {
+        let text = page(1, &format!("beemesh-{name}"));
+        assert!(text.contains("\n.SH EXIT STATUS\n"), "{name}");
+        assert!(!text.contains("\\-\\-socket"), "{name}");
+        let group = ["host", "policy", "token", "user"].contains(&name.as_str());
+        assert_eq!(text.contains("\n.SH EXAMPLES\n"), !group, "{name}");
+    }
+    assert!(main.contains("\\-\\-socket"));
     // Sections that no command line has are there, once, and the version is filled in.
     for (section, name, words) in [
         (1, "beemesh", "gateway.sock"),
@@ -71,6 +80,13 @@ fn every_program_and_subcommand_has_a_page_and_every_shell_completes_them() {
     ] {
         let text = page(section, name);
         assert!(text.contains(words), "{name} lacks {words}");
+        for heading in ["EXAMPLES", "EXIT STATUS", "ENVIRONMENT", "FILES"] {
+            let has = text.contains(&format!("\n.SH {heading}\n"));
+            let is_file = section == 5 && ["EXIT STATUS", "ENVIRONMENT"].contains(&heading);
+            let is_sub = name == "beemesh-apply" && ["ENVIRONMENT", "FILES"].contains(&heading);
+            assert_eq!(has, !(is_file || is_sub), "{name}: {heading}");
+        }
+        assert!(!text.contains(".SH EXTRA"), "{name}");
         let title = text.lines().find(|line| line.starts_with(".TH"));
         let end = concat!(
             " \"\" \"Beemesh ",

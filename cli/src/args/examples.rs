@@ -1,0 +1,170 @@
+//! The examples at the end of each command's help, which are the EXAMPLES of its manual page.
+//!
+//! Pure: text.
+
+pub(super) const APPLY: &str = "\
+Examples:
+  # Apply a manifest and wait until it is rolled out
+  beemesh apply -f web.yaml --wait
+
+  # Wait at most five minutes
+  beemesh apply -f web.yaml --wait 5m
+
+  # Show what would change
+  beemesh apply -f web.yaml --dry-run
+
+  # Apply standard input as manifest `web`
+  cat pod.yaml config.yaml | beemesh apply -f - --name web";
+
+pub(super) const GET: &str = "\
+Examples:
+  # List all workloads
+  beemesh get workloads
+
+  # Display one workload, host by host
+  beemesh get workloads web
+
+  # List the hosts as this host knows them, without asking others
+  beemesh get hosts --stale
+
+  # Print the audit log as JSON
+  beemesh get audit -o json";
+
+pub(super) const STATUS: &str = "\
+Examples:
+  # Display this host's view of the cluster
+  beemesh status";
+
+pub(super) const DELETE: &str = "\
+Examples:
+  # Delete a workload and wait until no host runs it
+  beemesh delete web --wait
+
+  # Delete everything that a manifest file applies
+  beemesh delete -f web.yaml
+
+  # Delete a manifest by name
+  beemesh delete --manifest web";
+
+pub(super) const LOGS: &str = "\
+Examples:
+  # Follow the logs of a workload
+  beemesh logs web -f
+
+  # Print the last 100 lines from host h2
+  beemesh logs web --host h2 --tail 100";
+
+pub(super) const BACKUP: &str = "\
+Examples:
+  # Write a backup that only this user can read
+  umask 077; beemesh backup > cluster.backup";
+
+pub(super) const RESTORE: &str = "\
+Examples:
+  # Restore a backup into a new cluster
+  beemesh restore cluster.backup";
+
+pub(super) const JOIN: &str = "\
+Examples:
+  # Join the cluster that issued the token
+  beemesh join beemesh1-...
+
+  # Take the place of a host whose disk was lost
+  beemesh join beemesh1-... --replace h2";
+
+pub(super) const COMPLETION: &str = "\
+Examples:
+  # Load completions into the running bash
+  source <(beemesh completion bash)";
+
+pub(super) const HOST_LIST: &str = "\
+Examples:
+  # List the hosts of the cluster
+  beemesh host list";
+
+pub(super) const HOST_SHOW: &str = "\
+Examples:
+  # Display the labels, addresses and versions of host h2
+  beemesh host show h2";
+
+pub(super) const HOST_LABEL: &str = "\
+Examples:
+  # Set a label
+  beemesh host label h2 disk=ssd
+
+  # Remove it
+  beemesh host label h2 disk-";
+
+pub(super) const HOST_DRAIN: &str = "\
+Examples:
+  # Drain a host before maintenance
+  beemesh host drain h2 --wait 5m
+
+  # Also move replicas whose data is on the host
+  beemesh host drain h2 --move-without-data";
+
+pub(super) const HOST_UNDRAIN: &str = "\
+Examples:
+  # Let a host run workloads again after maintenance
+  beemesh host undrain h2";
+
+pub(super) const HOST_ROTATE_KEY: &str = "\
+Examples:
+  # Rotate the identity key of this host
+  beemesh host rotate-key";
+
+pub(super) const HOST_REMOVE: &str = "\
+Examples:
+  # Drain a host, then remove it
+  beemesh host drain h2 && beemesh host remove h2";
+
+pub(super) const POLICY_SHOW: &str = "\
+Examples:
+  # Save the policy to a file
+  beemesh policy show > policy.yaml";
+
+pub(super) const POLICY_SET: &str = "\
+Examples:
+  # Replace the policy, unless somebody else replaced version 3 before
+  beemesh policy set -f policy.yaml --if-version 3";
+
+pub(super) const TOKEN_CREATE: &str = "\
+Examples:
+  # Create a token for one host, valid for one hour
+  beemesh token create
+
+  # Create a token for five hosts, valid for one day
+  beemesh token create --uses 5 --ttl 1d";
+
+pub(super) const TOKEN_LIST: &str = "\
+Examples:
+  # List valid join tokens
+  beemesh token list";
+
+pub(super) const TOKEN_REVOKE: &str = "\
+Examples:
+  # Revoke a join token
+  beemesh token revoke 1f8a03c2b7d95e64";
+
+pub(super) const USER_CREATE: &str = "\
+Examples:
+  # Create a user who may apply manifests
+  umask 077; beemesh user create ci --role deployer > ci.yaml
+
+  # Connect as that user
+  beemesh --config ci.yaml get workloads";
+
+pub(super) const USER_LIST: &str = "\
+Examples:
+  # List users and when their certificates expire
+  beemesh user list";
+
+pub(super) const USER_REVOKE: &str = "\
+Examples:
+  # Revoke a user's certificate
+  beemesh user revoke ci";
+
+pub(super) const USER_RESET: &str = "\
+Examples:
+  # Replace the certificate authority
+  beemesh user reset";
