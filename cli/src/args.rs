@@ -10,6 +10,9 @@ use clap::{Parser, Subcommand, ValueEnum};
 /// Where the gateway of this host listens.
 pub(crate) const SOCKET: &str = "/run/beemesh/gateway.sock";
 
+/// The heading of options that every command has.
+const GLOBAL: &str = "Global options";
+
 /// The timeout of a `--wait` without a value.
 const WAIT: &str = "120s";
 
@@ -38,19 +41,20 @@ Exit status:
 #[command(name = "beemesh", version, after_help = AFTER_HELP, max_term_width = 100)]
 pub(crate) struct Args {
     /// Socket of the gateway on this host
-    #[arg(long, global = true, value_name = "PATH", env = "BEEMESH_SOCKET", default_value = SOCKET)]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "PATH", env = "BEEMESH_SOCKET", default_value = SOCKET)]
     pub(crate) socket: PathBuf,
     /// Connect to a remote cluster with this user's configuration file (see `beemesh user create`)
     #[arg(
         long,
         global = true,
+        help_heading = GLOBAL,
         value_name = "FILE",
         env = "BEEMESH_CONFIG",
         conflicts_with = "socket"
     )]
     pub(crate) config: Option<PathBuf>,
     /// Request timeout, such as 30s or 2m
-    #[arg(long, global = true, value_name = "TIME", default_value = "10s", value_parser = duration)]
+    #[arg(long, global = true, help_heading = GLOBAL, value_name = "TIME", default_value = "10s", value_parser = duration)]
     pub(crate) timeout: Duration,
     #[command(subcommand)]
     pub(crate) command: Command,
@@ -327,9 +331,7 @@ pub(crate) struct SetPolicy {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum PolicyFormat {
-    /// YAML, one rule per line
     Yaml,
-    /// JSON
     Json,
 }
 
@@ -437,9 +439,7 @@ impl Output {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Format {
-    /// Table for people
     Table,
-    /// JSON for programs
     Json,
 }
 

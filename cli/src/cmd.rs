@@ -132,9 +132,10 @@ fn warn_readable(what: &str) {
     };
     let mode = metadata.permissions().mode() & 0o777;
     if metadata.is_file() && mode & 0o044 != 0 {
+        let file = std::fs::read_link("/proc/self/fd/1").unwrap_or_else(|_| "FILE".into());
+        let file = file.display();
         eprintln!(
-            "warning: other users can read the output file (mode {mode:04o}), which contains {what}: run `chmod 600` on it, \
-             or `umask 077` before the command"
+            "warning: other users can read {file} (mode {mode:04o}), which is going to contain {what}: run `chmod 600 {file}`"
         );
     }
 }

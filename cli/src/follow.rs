@@ -19,27 +19,27 @@ pub(crate) struct Followed {
     workloads: BTreeMap<String, Workload>,
 }
 
-/// The stream does not hold events.
+/// An event that cannot be read.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid event from the gateway: {0}")]
-pub(crate) struct Nonsense(String);
+pub(crate) struct InvalidEvent(String);
 
 impl Followed {
     /// Takes the next bytes of the stream.
-    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), Nonsense> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), InvalidEvent> {
         self.partial.extend_from_slice(bytes);
         while let Some(end) = self.partial.windows(2).position(|pair| pair == b"\n\n") {
             let event: Vec<u8> = self.partial.drain(..end + 2).collect();
             self.take(&event)?;
         }
         if self.partial.len() > EVENT_MAX {
-            return Err(Nonsense("it is too long".into()));
+            return Err(InvalidEvent("it is too long".into()));
         }
         Ok(())
     }
 
-    fn take(&mut self, event: &[u8]) -> Result<(), Nonsense> {
-        let event = std::str::from_utf8(event).map_err(|error| Nonsense(error.to_string()))?;
+    fn take(&mut self, event: &[u8]) -> Result<(), InvalidEvent> {
+        let event = std::str::from_utf8(event).map_err(|error| InvalidEvent(error.to_string()))?;
         let field = |name: &str| {
             let find = |line: &'_ str| {
                 line.strip_prefix(name)
@@ -49,7 +49,7 @@ impl Followed {
             event.lines().find_map(find).unwrap_or_default()
         };
         let data = field("data:");
-        let read = |error: serde_json::Error| Nonsense(error.to_string());
+        let read = |error: serde_json::Error| InvalidEvent(error.to_string());
         match field("event:").as_str() {
             "workload" => {
                 let workload: Workload = serde_json::from_str(&data).map_err(read)?;

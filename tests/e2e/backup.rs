@@ -10,7 +10,11 @@ fn a_backup_brings_everything_into_a_new_cluster_and_nothing_over_an_old_one() {
     let (old, new) = (cluster.host(1), cluster.host(2));
     let _ = old.apply(&two_containers("web", "first"));
     let _ = old.apply(&pod("db", "second"));
-    let _ = old.sh("beemesh backup >/root/backup").ok();
+    let open = old.sh("umask 022; beemesh backup >/root/backup");
+    let words = "other users can read /root/backup (mode 0644)";
+    assert!(open.code == 0 && open.err.contains(words), "{open}");
+    let kept = old.sh("chmod 600 /root/backup; beemesh backup >/root/backup");
+    assert!(kept.code == 0 && kept.err.is_empty(), "{kept}");
     let head = old.sh("head -n1 /root/backup | cut -d' ' -f1-2").ok();
     assert_eq!(head, "beemesh-backup 1\n");
     let _ = old.beemesh(&["delete", "db"]).ok();

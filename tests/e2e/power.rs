@@ -20,6 +20,12 @@ fn a_host_without_power_catches_up_and_a_minority_refuses_in_words() {
         "committed without h3: {answer}"
     );
     cluster.running("meanwhile", 1, &[h1, h2]);
+    // Ctrl-C ends the wait for h3, and not the rollout.
+    let line = "timeout --preserve-status -s INT 5 beemesh apply -f - --wait 60s";
+    let left = h2.run_with(&["sh", "-c", line], pod("left", "left").as_bytes());
+    let words = "interrupted; the change is committed";
+    assert!(left.code == 130 && left.err.contains(words), "{left}");
+    cluster.running("left", 1, &[h1, h2]);
     cluster.boot(&[h3]);
     cluster.ready();
     cluster.running("meanwhile", 1, &[h3]);
@@ -47,6 +53,13 @@ fn a_host_without_power_catches_up_and_a_minority_refuses_in_words() {
         serde_json::json!(["h2", "h3"]),
         "{status}"
     );
+    let begun = std::time::Instant::now();
+    let stale = h1.beemesh(&["get", "workloads"]);
+    assert!(
+        stale.code == 0 && stale.err.contains("may be stale") && stale.out.contains("before"),
+        "{stale}"
+    );
+    assert!(begun.elapsed() < secs(6), "{:?}", begun.elapsed());
     let shown = h1.beemesh(&["status"]).ok();
     let told = "1 of 3 voters reachable; 1 of h2 and h3 must return";
     assert!(shown.contains(told), "{shown}");

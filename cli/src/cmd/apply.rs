@@ -159,7 +159,7 @@ async fn until_done(
                 Some(Ok(frame)) => {
                     let bytes = frame.data_ref().map_or(&[][..], |bytes| bytes);
                     let pushed = followed.push(bytes);
-                    pushed.map_err(|nonsense| Trouble::failed(nonsense.to_string()))?;
+                    pushed.map_err(|error| Trouble::failed(error.to_string()))?;
                 }
                 // The gateway is restarting; a new stream tells everything again.
                 Some(Err(_)) | None => return Ok(Verdict::Wait(None)),
