@@ -8,12 +8,12 @@
 #[cfg(feature = "host")]
 pub mod adopt;
 pub mod belongings;
-#[cfg(feature = "host")]
-mod early;
 pub mod health;
+#[cfg(feature = "host")]
+mod journal_backfill;
 pub mod manifest;
 #[cfg(feature = "host")]
-pub mod playing;
+pub mod play_lock;
 #[cfg(feature = "host")]
 pub mod podman;
 pub mod render;

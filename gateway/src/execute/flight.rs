@@ -22,7 +22,7 @@ use beemesh_protocol::{
 };
 use beemesh_quadlet::{
     belongings::{self, belongs_to},
-    playing,
+    play_lock,
     podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
     render::{self, Image, Pull, RenderError, Rendered, kube_file, render, uninstalled, yaml_file},
     supervisor::last_output,
@@ -365,7 +365,7 @@ impl Flight {
     /// Plays the pod and starts its unit side by side: systemd, the supervisor and Podman each take their time. The
     /// supervisor waits for the lock before it looks, also while this waits for its turn.
     async fn bring_up(&self, yaml: &[u8]) -> Result<(), StepError> {
-        let lock = playing::hold(&self.run, &self.workload).await;
+        let lock = play_lock::hold(&self.run, &self.workload).await;
         let lock = lock.map_err(|source| StepError::Lock {
             path: self.run.clone(),
             source,
@@ -472,7 +472,7 @@ impl Flight {
     /// Takes a pod down with the bytes that made it, which also removes its service container. A supervisor may be playing it, or
     /// Podman for a gateway that died.
     async fn down_one(&self, pod: &Pod) -> Result<(), StepError> {
-        playing::settle(&self.podman, pod).await;
+        play_lock::settle(&self.podman, pod).await;
         let yaml = match pod.index() {
             Some(index) => self.read(index).await?,
             None => None,

@@ -13,11 +13,11 @@ use super::failure::{Failure, classify, classify_play};
 use super::sight::Eye;
 use super::{Effect, Event, Supervisor};
 use super::{acts, last_output, memory};
-use crate::early::Copies;
 use crate::health::{self, Status};
+use crate::journal_backfill::Backfill;
 use crate::podman::{self, Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
 use crate::render::{self, Pull};
-use crate::{adopt, playing, repair};
+use crate::{adopt, play_lock, repair};
 
 /// Without `WATCHDOG_USEC` this often: the start-up is given more time with each beat.
 const BEAT: Duration = Duration::from_secs(10);
@@ -102,7 +102,7 @@ struct Shell {
     settings: Settings,
     podman: Podman,
     eye: Eye,
-    copies: Copies,
+    backfill: Backfill,
     events: Events,
     /// What counts although it was heard of before a look.
     facts: VecDeque<Event>,
@@ -123,7 +123,7 @@ impl Shell {
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Ok(Self {
             eye: Eye::new(&settings),
-            copies: Copies::default(),
+            backfill: Backfill::default(),
             podman,
             events,
             facts: VecDeque::new(),
@@ -185,7 +185,7 @@ impl Shell {
             settings,
             podman,
             eye,
-            copies,
+            backfill,
             terminate,
             beat,
             extend_start,
@@ -198,7 +198,7 @@ impl Shell {
         } else {
             STOP_PATIENCE
         };
-        let work = carry_out(settings, podman, eye, copies, effect);
+        let work = carry_out(settings, podman, eye, backfill, effect);
         tokio::pin!(work);
         let began = Instant::now();
         let mut deadline: Option<tokio::time::Instant> = None;
@@ -267,12 +267,12 @@ async fn carry_out(
     settings: &Settings,
     podman: &Podman,
     eye: &mut Eye,
-    copies: &mut Copies,
+    backfill: &mut Backfill,
     effect: Effect,
 ) -> Option<Event> {
     match effect {
         Effect::Await => {
-            let wait = playing::wait(&settings.run, &settings.workload);
+            let wait = play_lock::wait(&settings.run, &settings.workload);
             if tokio::time::timeout(PLAY_TIME_MAX, wait).await.is_err() {
                 tracing::warn!("the gateway plays the pod for too long: it is looked at now");
             }
@@ -281,7 +281,7 @@ async fn carry_out(
         Effect::Look => Some(match eye.look().await {
             Ok(sight) => {
                 if eye.may_have_lost_lines() {
-                    copies.begin(render::unit_name(&settings.workload), eye.sources());
+                    backfill.begin(render::unit_name(&settings.workload), eye.sources());
                 }
                 Event::Looked(sight)
             }
@@ -293,15 +293,15 @@ async fn carry_out(
                 }
             }
         }),
-        Effect::Play { revision } => {
-            Some(match play(podman, eye, copies, settings, revision).await {
+        Effect::Play { revision } => Some(
+            match play(podman, eye, backfill, settings, revision).await {
                 Ok(()) => Event::Played,
                 Err(failure) => Event::Failed(failure),
-            })
-        }
+            },
+        ),
         Effect::Start { container } => match podman.start(&container).await {
             Ok(()) => {
-                copies.begin(render::unit_name(&settings.workload), eye.sources());
+                backfill.begin(render::unit_name(&settings.workload), eye.sources());
                 Some(Event::Hint)
             }
             Err(error) => Some(Event::NotStarted {
@@ -311,7 +311,7 @@ async fn carry_out(
         },
         Effect::Hold { .. } => {
             // A container that ends at once is never adopted.
-            copies.begin(render::unit_name(&settings.workload), eye.sources());
+            backfill.begin(render::unit_name(&settings.workload), eye.sources());
             acts::act(podman, &settings.workload, effect).await
         }
         Effect::Release { .. }
@@ -328,7 +328,7 @@ async fn carry_out(
             let unit = render::unit_name(&settings.workload);
             let attached = adopt::attach(&unit, &conmons).await;
             if !attached.is_empty() {
-                copies.begin(unit, eye.sources());
+                backfill.begin(unit, eye.sources());
             }
             Some(Event::Attached(attached))
         }
@@ -346,7 +346,7 @@ async fn carry_out(
         Effect::Say(status) => {
             if matches!(status, Status::Failed { .. } | Status::Ended { .. }) {
                 // What a container said before it was given up is what its administrator looks for.
-                copies
+                backfill
                     .finish(&render::unit_name(&settings.workload), &eye.sources())
                     .await;
             }
@@ -360,7 +360,7 @@ async fn carry_out(
 async fn play(
     podman: &Podman,
     eye: &mut Eye,
-    copies: &mut Copies,
+    backfill: &mut Backfill,
     settings: &Settings,
     revision: u64,
 ) -> Result<(), Failure> {
@@ -400,7 +400,7 @@ async fn play(
             outcome => outcome.map_err(|error| classify(&error))?,
         }
     }
-    let lock = playing::hold(&settings.run, &settings.workload).await;
+    let lock = play_lock::hold(&settings.run, &settings.workload).await;
     let lock = lock.map_err(|error| {
         Failure::Passing(format!(
             "the pod is being played by the gateway, or cannot be locked: {error}"
@@ -421,7 +421,7 @@ async fn play(
     let mut containers = Vec::new();
     if let Ok(sight) = eye.look().await {
         let unit = render::unit_name(&settings.workload);
-        copies.finish(&unit, &eye.sources()).await;
+        backfill.finish(&unit, &eye.sources()).await;
         containers = sight.pod.map_or(containers, |pod| pod.containers);
         last_output::keep(podman, settings, &containers).await;
     }
@@ -440,17 +440,17 @@ async fn play(
 /// Takes the workload's pod down if it is there; mostly somebody else has done so before.
 async fn end(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
     let podman = Podman::new(&settings.socket);
-    let wait = playing::wait(&settings.run, &settings.workload);
+    let wait = play_lock::wait(&settings.run, &settings.workload);
     if tokio::time::timeout(STOP_PATIENCE, wait).await.is_err() {
         tracing::warn!("the gateway is still playing the pod, which is taken down all the same");
     }
     if let Some(pod) = podman.pod(&settings.workload).await? {
-        if playing::is_unstarted(&pod) && adopt::is_shutting_down().await {
+        if play_lock::is_unstarted(&pod) && adopt::is_shutting_down().await {
             // systemd lets no container start any more, so the play fails by itself, and nothing runs that should end gently.
             tracing::info!("the pod was not started yet: it is played again after the boot");
             return Ok(());
         }
-        playing::settle(&podman, &pod).await;
+        play_lock::settle(&podman, &pod).await;
         return down_pod(eye, settings, Some(&pod)).await;
     }
     match eye.persisted() {

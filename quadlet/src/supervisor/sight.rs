@@ -6,8 +6,8 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use super::burst::{self, Burst};
 use super::shell::Settings;
 use super::{Persisted, SeenPod, Sight, release};
-use crate::early::Source;
 use crate::health::{Container, Role, Run};
+use crate::journal_backfill::Source;
 use crate::podman::{Details, Pod, Podman, PodmanError, service_container};
 use crate::render::{self, Rules};
 

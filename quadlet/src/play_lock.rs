@@ -42,13 +42,13 @@ const SETTLE_STEP: Duration = Duration::from_millis(200);
 
 /// The lock, held until it is dropped.
 #[derive(Debug)]
-pub struct Playing {
+pub struct PlayLock {
     path: PathBuf,
     waited: bool,
     _lock: Flock<fs::File>,
 }
 
-impl Playing {
+impl PlayLock {
     /// Whether somebody else held it meanwhile, so that what was seen before may be different now.
     #[must_use]
     pub fn has_waited(&self) -> bool {
@@ -56,7 +56,7 @@ impl Playing {
     }
 }
 
-impl Drop for Playing {
+impl Drop for PlayLock {
     fn drop(&mut self) {
         // While it is held: nobody else makes the file, and whoever waits has it open.
         drop(fs::remove_file(&self.path));
@@ -72,13 +72,13 @@ fn file(folder: &Path, workload: &str) -> PathBuf {
 /// # Errors
 ///
 /// The file cannot be made, or another process holds the lock for more than five minutes.
-pub async fn hold(folder: &Path, workload: &str) -> io::Result<Playing> {
+pub async fn hold(folder: &Path, workload: &str) -> io::Result<PlayLock> {
     let held = hold_patiently(folder, workload);
     let held = tokio::time::timeout(HOLD_TIME_MAX, held).await;
     held.unwrap_or_else(|late| Err(io::Error::new(io::ErrorKind::TimedOut, late)))
 }
 
-async fn hold_patiently(folder: &Path, workload: &str) -> io::Result<Playing> {
+async fn hold_patiently(folder: &Path, workload: &str) -> io::Result<PlayLock> {
     let path = file(folder, workload);
     let mut waited = false;
     loop {
@@ -90,7 +90,7 @@ async fn hold_patiently(folder: &Path, workload: &str) -> io::Result<Playing> {
             .open(&path)?;
         match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) if is_at(&lock, &path) => {
-                return Ok(Playing {
+                return Ok(PlayLock {
                     path,
                     waited,
                     _lock: lock,
@@ -133,7 +133,7 @@ pub async fn wait(folder: &Path, workload: &str) {
         let _ = tell.send(());
     };
     let thread = thread::Builder::new().stack_size(WAIT_STACK);
-    if thread.name("playing".into()).spawn(sleep).is_ok() {
+    if thread.name("play-lock".into()).spawn(sleep).is_ok() {
         let _ = told.await;
     }
 }
@@ -181,23 +181,23 @@ mod tests {
         let wait_shortly =
             || tokio::time::timeout(Duration::from_millis(50), wait(folder.path(), "web"));
         wait_shortly().await.expect("nobody plays");
-        let playing = hold(folder.path(), "web").await.expect("taken");
+        let held = hold(folder.path(), "web").await.expect("taken");
         assert!(wait_shortly().await.is_err(), "held");
-        assert!(!playing.has_waited());
+        assert!(!held.has_waited());
         let soon = tokio::time::timeout(Duration::from_millis(50), hold(folder.path(), "web"));
         assert!(soon.await.is_err(), "one at a time");
         let other = tokio::time::timeout(Duration::from_millis(50), wait(folder.path(), "db"));
         other.await.expect("another workload's");
         let waiting = wait(folder.path(), "web");
-        drop(playing);
+        drop(held);
         waiting.await;
-        let playing = hold(folder.path(), "web").await.expect("taken");
+        let held = hold(folder.path(), "web").await.expect("taken");
         let next = tokio::spawn({
             let folder = folder.path().to_owned();
             async move { hold(&folder, "web").await }
         });
         tokio::task::yield_now().await;
-        drop(playing);
+        drop(held);
         let next = next.await.expect("no panic").expect("taken in turn");
         assert!(next.has_waited());
         drop(next);

@@ -1,4 +1,4 @@
-//! Copies into a unit's journal what its containers logged before they were adopted, and into a container's output that lines are lost.
+//! Backfill into a unit's journal what its containers logged before they were adopted, and into a container's output that lines are lost.
 //!
 //! The monitor of a container that was started over Podman's API logs from a scope of its own until it is moved into
 //! the unit's control group, and journald may believe the old place for a second more. Those are the first lines, which
@@ -94,12 +94,12 @@ type Copied = BTreeMap<String, BTreeSet<u64>>;
 
 /// Looks after adoptions, one at a time.
 #[derive(Debug, Default)]
-pub(crate) struct Copies {
+pub(crate) struct Backfill {
     task: Option<AbortHandle>,
     copied: Arc<Mutex<Copied>>,
 }
 
-impl Copies {
+impl Backfill {
     /// Containers were adopted: copies what is missing, twice, in the background.
     pub(crate) fn begin(&mut self, unit: String, sources: Vec<Source>) {
         self.stop();
@@ -126,7 +126,7 @@ impl Copies {
     }
 }
 
-/// Copies what is missing now. A failure costs lines in one view of the journal, no more.
+/// Backfill what is missing now. A failure costs lines in one view of the journal, no more.
 async fn copy(unit: &str, sources: &[Source], copied: &Mutex<Copied>) {
     if sources.is_empty() {
         return;
