@@ -29,7 +29,7 @@ use libp2p::{
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use self::handler::Door;
+use self::handler::GateHandler;
 use super::{
     arrivals::Arrivals,
     limits::{Limits, Source, Verdict},
@@ -266,7 +266,7 @@ impl Gate {
         connection: ConnectionId,
         peer: PeerId,
         from: Option<Source>,
-    ) -> Result<Door, ConnectionDenied> {
+    ) -> Result<GateHandler, ConnectionDenied> {
         self.pending.remove(&connection);
         let role = self.admit(peer, from)?;
         let ended = CancellationToken::new();
@@ -277,7 +277,7 @@ impl Gate {
             ended: ended.clone(),
         };
         self.connections.insert(connection, found);
-        Ok(Door {
+        Ok(GateHandler {
             role,
             ended,
             events: VecDeque::new(),
@@ -290,7 +290,7 @@ fn denied(reason: &'static str) -> ConnectionDenied {
 }
 
 impl NetworkBehaviour for Gate {
-    type ConnectionHandler = Door;
+    type ConnectionHandler = GateHandler;
     type ToSwarm = GateEvent;
 
     fn handle_pending_inbound_connection(
@@ -313,12 +313,12 @@ impl NetworkBehaviour for Gate {
         peer: PeerId,
         _: &Multiaddr,
         remote: &Multiaddr,
-    ) -> Result<Door, ConnectionDenied> {
-        let door = self.establish(connection, peer, Some(Source::of(remote)))?;
-        if door.role == Role::Member {
+    ) -> Result<GateHandler, ConnectionDenied> {
+        let handler = self.establish(connection, peer, Some(Source::of(remote)))?;
+        if handler.role == Role::Member {
             self.arrivals.at(connection, [remote]);
         }
-        Ok(door)
+        Ok(handler)
     }
 
     fn handle_pending_outbound_connection(
@@ -340,7 +340,7 @@ impl NetworkBehaviour for Gate {
         _: &Multiaddr,
         _: Endpoint,
         _: PortUse,
-    ) -> Result<Door, ConnectionDenied> {
+    ) -> Result<GateHandler, ConnectionDenied> {
         self.establish(connection, peer, None)
     }
 

@@ -26,13 +26,13 @@ use super::{JOIN, MeshStream, Open, OpenReply, Purpose, Role, STREAM};
 
 /// The gate's side of one connection.
 #[derive(Debug)]
-pub(in super::super) struct Door {
+pub(in super::super) struct GateHandler {
     pub(super) role: Role,
     pub(super) ended: CancellationToken,
-    pub(super) events: VecDeque<DoorEvent>,
+    pub(super) events: VecDeque<HandlerEvent>,
 }
 
-impl Door {
+impl GateHandler {
     fn stream(&self, stream: Stream) -> MeshStream {
         MeshStream {
             stream,
@@ -41,10 +41,10 @@ impl Door {
     }
 }
 
-type DoorEvent =
+type HandlerEvent =
     ConnectionHandlerEvent<ReadyUpgrade<StreamProtocol>, OpenReply, (Purpose, MeshStream)>;
 
-impl ConnectionHandler for Door {
+impl ConnectionHandler for GateHandler {
     type FromBehaviour = Open;
     type ToBehaviour = (Purpose, MeshStream);
     type InboundProtocol = Welcomed;
@@ -61,7 +61,7 @@ impl ConnectionHandler for Door {
         true
     }
 
-    fn poll(&mut self, _: &mut Context<'_>) -> Poll<DoorEvent> {
+    fn poll(&mut self, _: &mut Context<'_>) -> Poll<HandlerEvent> {
         match self.events.pop_front() {
             Some(event) => Poll::Ready(event),
             None => Poll::Pending,
