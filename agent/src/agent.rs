@@ -3,13 +3,12 @@
 //! Wiring: it alone owns what the agent knows. It takes what the gateway, the mesh and systemd say, passes requests on
 //! in order per workload, and keeps what people see up to date. Nothing in it waits for anything but the next event.
 
-mod lanes;
+mod jobs;
 mod requests;
-mod shown;
-mod view;
+mod status;
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     path::PathBuf,
     pin::pin,
     time::{Duration, Instant},
@@ -20,7 +19,6 @@ use beemesh_protocol::{
     HostId,
     ipc::{Done, FromAgent, Report, Request, UnitState, Welcome},
 };
-use libp2p::Multiaddr;
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
@@ -29,32 +27,35 @@ use tokio::{
 };
 
 use crate::{
-    addresses,
+    api_port::{self, ApiPort},
     config::{self, Config, Sources},
-    dbus::Shown,
-    door::{self, Door},
-    exchange::{Asked, Exchange},
-    identity::{self, Identity},
-    ipc::{self, IpcEvent},
-    mesh::{self, Mesh, MeshEvent},
+    dbus::{self, Shown},
+    mesh::{
+        self, Listening, Mesh, MeshEvent, addresses,
+        identity::{self, Identity},
+    },
     notify::{self, Notify},
     podman::{self, version::Verdict},
     ports::Ports,
+    socket::{
+        ipc::{self, IpcEvent},
+        router::{Asked, Router},
+    },
     systemd::{Order, Places, Systemd, SystemdEvent},
 };
 
-use lanes::{Lanes, Pushed};
+use jobs::{Pushed, Queues};
 use requests::{carry_out, keyed};
-use view::View;
+use status::View;
 
 /// Connections and messages of the gateway that wait for the loop.
 const IPC_EVENTS_MAX: usize = 256;
 /// How long streams that have an end may take to it when the agent stops. The unit's stop timeout is longer.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
-/// The lane of [`Request::Advertise`].
+/// The queue of [`Request::Advertise`].
 const ADVERTISE: &str = "/advertise";
-/// The lane of the host's keys, which is not the name of a workload: the key that is taken is the one that was looked at.
+/// The queue of the host's keys, which is not the name of a workload: the key that is taken is the one that was looked at.
 const KEYS: &str = "/keys";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -70,7 +71,7 @@ pub(crate) struct Settings {
     pub(crate) mesh: mesh::Settings,
     /// Who keeps the ports bound while no agent runs.
     pub(crate) ports: Ports,
-    pub(crate) door: door::Settings,
+    pub(crate) api_port: api_port::Settings,
     pub(crate) places: Places,
     /// Bound by the agent itself when systemd passed no socket.
     pub(crate) socket: Option<PathBuf>,
@@ -90,10 +91,10 @@ struct Agent {
     identity: Identity,
     key: PathBuf,
     mesh: Mesh,
-    door: Door,
+    api_port: ApiPort,
     ports: Ports,
     systemd: Systemd,
-    exchange: Exchange,
+    router: Router,
     units: BTreeMap<String, UnitState>,
     /// Whether `units` are all of them: systemd has been asked since the agent started.
     listed: bool,
@@ -104,9 +105,9 @@ struct Agent {
     bus_trouble: String,
     /// Which ports another process has; empty when none is missing. Of the mesh, and of the API for users elsewhere.
     port_troubles: [watch::Receiver<String>; 2],
-    lanes: Lanes<Job>,
+    queues: Queues<Job>,
     running: JoinSet<Finished>,
-    listening: watch::Receiver<BTreeSet<Multiaddr>>,
+    listening: Listening,
     advertised: Vec<String>,
     shown: watch::Sender<Shown>,
     notify: Notify,
@@ -129,7 +130,7 @@ struct Job {
 /// What came of a job.
 #[derive(Debug)]
 struct Finished {
-    lane: String,
+    queue: String,
     control: u64,
     id: u64,
     result: Result<Done, String>,
@@ -144,7 +145,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut hangup = signal(SignalKind::hangup()).context("watch SIGHUP")?;
     let listener = socket(&settings).context("open the agent's socket")?;
     let identity = &settings.identity;
-    let (mesh, mut mesh_events) = Mesh::start(&identity.key, identity.host, &settings.mesh)
+    let (mesh, mut mesh_events) = Mesh::start(identity, &settings.mesh)
         .await
         .context("start the mesh")?;
     let (systemd, mut systemd_events) = Systemd::start(settings.places.clone())
@@ -157,16 +158,16 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     let mut podman = pin!(podman::ask(&socket));
     let mut agent = Agent::new(settings, mesh, systemd);
     let (bus, mut bus_trouble) = watch::channel("not asked yet".to_owned());
-    tokio::spawn(shown::keep(agent.shown.subscribe(), bus));
+    tokio::spawn(dbus::keep(agent.shown.subscribe(), bus));
     tokio::spawn(agent.ports.clone().watch());
-    let [mut mesh_trouble, mut door_trouble] = agent.port_troubles.clone();
+    let [mut mesh_trouble, mut api_port_trouble] = agent.port_troubles.clone();
     tracing::info!(host = %agent.identity.host, version = VERSION, "started");
 
     let watchdog = notify::watchdog();
     let mut alive = tokio::time::interval(watchdog.unwrap_or(Duration::from_secs(3600)));
     loop {
         agent.show();
-        let due = agent.exchange.next_due();
+        let due = agent.router.next_due();
         let mut due = pin!(async {
             match due {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -186,9 +187,9 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
                 agent.on_bus(&trouble);
             }
             Ok(()) = mesh_trouble.changed() => tell_ports(&mesh_trouble.borrow_and_update()),
-            Ok(()) = door_trouble.changed() => tell_ports(&door_trouble.borrow_and_update()),
+            Ok(()) = api_port_trouble.changed() => tell_ports(&api_port_trouble.borrow_and_update()),
             answer = &mut podman, if !agent.podman_asked => agent.on_podman(answer)?,
-            () = &mut due => agent.exchange.due(Instant::now()),
+            () = &mut due => agent.router.due(Instant::now()),
             _ = alive.tick() => agent.notify.alive(),
             _ = hangup.recv() => agent.reload(),
             _ = terminate.recv() => break,
@@ -204,7 +205,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     serving.abort();
     // Tasks that still open streams end with it.
     drop(ipc_events);
-    agent.exchange.drain(DRAIN_MAX).await;
+    agent.router.drain(DRAIN_MAX).await;
     Ok(())
 }
 
@@ -234,17 +235,17 @@ impl Agent {
             workloads: Vec::new(),
             version: VERSION.to_owned(),
         };
-        let door = Door::new(settings.door);
+        let api_port = ApiPort::new(settings.api_port);
         let mut agent = Self {
-            port_troubles: [mesh.trouble(), door.trouble()],
+            port_troubles: [mesh.trouble(), api_port.trouble()],
             config: settings.config,
             sources: settings.sources,
             identity: settings.identity,
             key: settings.key,
             listening: mesh.listening(),
-            exchange: Exchange::new(mesh.clone()),
+            router: Router::new(mesh.clone()),
             mesh,
-            door,
+            api_port,
             ports: settings.ports,
             systemd,
             units: BTreeMap::new(),
@@ -253,7 +254,7 @@ impl Agent {
             gateway: "not known yet".to_owned(),
             systemd_trouble: String::new(),
             bus_trouble: String::new(),
-            lanes: Lanes::new(),
+            queues: Queues::new(),
             running: JoinSet::new(),
             advertised: Vec::new(),
             shown: watch::Sender::new(shown),
@@ -264,12 +265,12 @@ impl Agent {
             renamed: false,
         };
         agent.on_addresses();
-        agent.door.keep(agent.config.api_port);
+        agent.api_port.keep(agent.config.api_port);
         agent
     }
 
     fn on_ipc(&mut self, event: IpcEvent) {
-        match self.exchange.on_ipc(event) {
+        match self.router.on_ipc(event) {
             None => {}
             Some(Asked::Everything) => {
                 self.report = Report::default();
@@ -281,19 +282,19 @@ impl Agent {
             }
             Some(Asked::Show(report)) => self.report = report,
             Some(Asked::Request { id, request }) => {
-                let Some(control) = self.exchange.control() else {
+                let Some(control) = self.router.control() else {
                     return;
                 };
-                let lane = lane(&request).to_owned();
+                let queue = queue(&request).to_owned();
                 let job = Job {
                     control,
                     id,
                     request,
                 };
-                match self.lanes.push(&lane, job) {
-                    Pushed::Run(job) => self.begin(lane, job),
+                match self.queues.push(&queue, job) {
+                    Pushed::Run(job) => self.begin(queue, job),
                     Pushed::Waits => {}
-                    Pushed::Full(Job { id, .. }) => self.exchange.tell(FromAgent::Reply {
+                    Pushed::Full(Job { id, .. }) => self.router.tell(FromAgent::Reply {
                         id,
                         result: Err("the agent has too much to do".to_owned()),
                     }),
@@ -308,20 +309,20 @@ impl Agent {
             name: self.config.name.clone(),
             addresses: self.advertised.clone(),
             version: VERSION.to_owned(),
-            connected: self.exchange.connected().iter().copied().collect(),
+            connected: self.router.connected().iter().copied().collect(),
             reserved_ports: self.config.reserved_ports(),
             name_is_set: self.config.name_is_set,
         };
-        self.exchange.tell(FromAgent::Welcome(welcome));
+        self.router.tell(FromAgent::Welcome(welcome));
     }
 
     fn tell_units(&mut self, units: Vec<UnitState>) {
         for part in FromAgent::units(units) {
-            self.exchange.tell(part);
+            self.router.tell(part);
         }
     }
 
-    fn begin(&mut self, lane: String, job: Job) {
+    fn begin(&mut self, queue: String, job: Job) {
         let Job {
             control,
             id,
@@ -344,7 +345,7 @@ impl Agent {
                 request => carry_out(systemd, mesh, sources, request).await,
             };
             Finished {
-                lane,
+                queue,
                 control,
                 id,
                 result,
@@ -355,15 +356,15 @@ impl Agent {
 
     fn on_finished(&mut self, finished: Finished) {
         let Finished {
-            lane,
+            queue,
             control,
             id,
             result,
             key,
         } = finished;
         if let Err(reason) = &result {
-            tracing::warn!(lane, reason, "request failed");
-        } else if lane == ADVERTISE {
+            tracing::warn!(queue, reason, "request failed");
+        } else if queue == ADVERTISE {
             // The gateway hears of the addresses before it hears that they are kept.
             self.reload();
         }
@@ -371,16 +372,16 @@ impl Agent {
             self.renamed = host != self.identity.host;
         }
         // The reply of a request that came on another connection would name another request on this one.
-        if self.exchange.control() == Some(control) {
-            self.exchange.tell(FromAgent::Reply { id, result });
+        if self.router.control() == Some(control) {
+            self.router.tell(FromAgent::Reply { id, result });
         }
-        if let Some(job) = self.lanes.done(&lane) {
-            self.begin(lane, job);
+        if let Some(job) = self.queues.done(&queue) {
+            self.begin(queue, job);
         }
     }
 
     fn on_mesh(&mut self, event: MeshEvent) {
-        self.exchange.on_mesh(event, Instant::now());
+        self.router.on_mesh(event, Instant::now());
     }
 
     fn on_systemd(&mut self, event: SystemdEvent) {
@@ -395,11 +396,11 @@ impl Agent {
             }
             SystemdEvent::Unit(unit) => {
                 self.units.insert(unit.workload.clone(), unit.clone());
-                self.exchange.tell(FromAgent::Unit(unit));
+                self.router.tell(FromAgent::Unit(unit));
             }
             SystemdEvent::UnitGone(workload) => {
                 self.units.remove(&workload);
-                self.exchange.tell(FromAgent::UnitGone { workload });
+                self.router.tell(FromAgent::UnitGone { workload });
             }
             SystemdEvent::Gateway { active } => {
                 if active == "active" && self.gateway != "active" {
@@ -509,7 +510,7 @@ impl Agent {
                 self.on_addresses();
                 self.welcome();
                 self.ports.reserve(self.config.reserved_ports());
-                self.door.keep(self.config.api_port);
+                self.api_port.keep(self.config.api_port);
             }
             Err(error) => tracing::error!("configuration not changed: {error:#}"),
         }
@@ -518,25 +519,25 @@ impl Agent {
 
     /// Brings what people see up to date.
     fn show(&mut self) {
-        let connected = self.exchange.control().is_some();
+        let connected = self.router.control().is_some();
         self.systemd.gateway_connected(connected);
         let troubles = [&self.bus_trouble, &self.systemd_trouble];
         let trouble = troubles.into_iter().find(|words| !words.is_empty());
-        self.notify.status(view::status(&View {
+        self.notify.status(status::status(&View {
             report: connected.then_some(&self.report),
             gateway: &self.gateway,
-            connected: self.exchange.connected().len(),
+            connected: self.router.connected().len(),
             trouble: trouble.map_or("", |words| words),
             name: &self
-                .exchange
+                .router
                 .name_trouble(self.identity.host, self.config.said()),
             ports: self
                 .port_troubles
                 .each_ref()
                 .map(|words| words.borrow().clone()),
         }));
-        let names = self.exchange.connected().iter();
-        let mut peers: Vec<_> = names.map(|host| self.exchange.name(*host)).collect();
+        let names = self.router.connected().iter();
+        let mut peers: Vec<_> = names.map(|host| self.router.name(*host)).collect();
         peers.sort_unstable();
         let shown = Shown {
             peer_id: self.identity.host,
@@ -554,8 +555,8 @@ impl Agent {
     }
 }
 
-/// Requests of one lane are carried out one after the other.
-fn lane(request: &Request) -> &str {
+/// The name of its queue: requests of one queue are carried out one after the other.
+fn queue(request: &Request) -> &str {
     match request {
         Request::PutUnit(files) => &files.workload,
         Request::RemoveUnit { workload }

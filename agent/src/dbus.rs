@@ -3,8 +3,12 @@
 //! Shell. Input: [`Shown`], by value, whenever it may have changed. Output: properties, and a `PropertiesChanged` for
 //! each that did. The contract is `systemd/dbus-1/interfaces/io.beemesh.Agent1.xml`; who may look is in the policy beside it.
 
+mod keep;
+
 use beemesh_protocol::HostId;
 use zbus::{Connection, object_server::InterfaceRef};
+
+pub(crate) use keep::keep;
 
 const NAME: &str = "io.beemesh.Agent1";
 const PATH: &str = "/io/beemesh/Agent1";

@@ -1,26 +1,19 @@
-//! The Beemesh host agent: wiring.
+//! The Beemesh host agent: reads the command line, and runs what it names.
 
-mod addresses;
 mod agent;
+mod api_port;
 mod args;
+mod commands;
 mod config;
 mod dbus;
-mod door;
-mod exchange;
-mod identity;
-mod ipc;
-mod lifecycle;
 mod mesh;
 mod notify;
 mod podman;
 mod ports;
-mod purge;
 mod rates;
-mod recover;
-mod relay;
 mod sieve;
+mod socket;
 mod systemd;
-mod units;
 
 use std::{io::IsTerminal, process::ExitCode};
 
@@ -31,7 +24,9 @@ use tracing_subscriber::EnvFilter;
 use crate::{
     agent::Settings,
     args::{Arguments, Command},
+    commands::{purge, recover},
     config::Sources,
+    mesh::identity,
     ports::Ports,
     systemd::Places,
 };
@@ -82,7 +77,7 @@ fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
     let ports = Ports::new(arguments.ports);
     ports.reserve(config.reserved_ports());
     Ok(Settings {
-        door: door::Settings {
+        api_port: api_port::Settings {
             listen: arguments.listen,
             socket: arguments.api,
             ports: ports.clone(),

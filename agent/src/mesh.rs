@@ -3,9 +3,11 @@
 //! Shell: owns libp2p's swarm in a task of its own and decides nothing; [`peers`] does. Out go [`MeshEvent`]s; in come
 //! the member list and orders through a [`Mesh`] handle. Strangers may apply for membership and do nothing else.
 
+pub(crate) mod addresses;
 mod arrivals;
 mod gate;
 mod handshake;
+pub(crate) mod identity;
 mod lan;
 mod limits;
 mod listeners;
@@ -25,7 +27,7 @@ use beemesh_protocol::{
     ipc::{Class, Member},
     mesh::{JoinAnswer, JoinRequest},
 };
-use libp2p::{Multiaddr, PeerId, identity::Keypair, swarm::ConnectionId};
+use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
 use tokio::{
     sync::{mpsc, oneshot, watch},
     time::timeout,
@@ -34,6 +36,7 @@ use tokio::{
 pub(crate) use handshake::{Offer, Open};
 
 use gate::{MeshStream, OpenReply};
+use identity::Identity;
 use listeners::Lost;
 use peers::JOIN_TIME;
 use task::Task;
@@ -106,12 +109,15 @@ enum Order {
     Heard(ConnectionId),
 }
 
+/// The addresses that the listeners report.
+pub(crate) type Listening = watch::Receiver<BTreeSet<Multiaddr>>;
+
 /// A handle on the mesh.
 #[derive(Debug, Clone)]
 pub(crate) struct Mesh {
     orders: mpsc::Sender<Order>,
     members: watch::Sender<Vec<Member>>,
-    listening: watch::Receiver<BTreeSet<Multiaddr>>,
+    listening: Listening,
     trouble: watch::Receiver<String>,
 }
 
@@ -119,11 +125,10 @@ impl Mesh {
     /// Binds the ports and starts. The mesh tries a port that another process has again, without end and with pauses. It ends when
     /// the caller drops its last handle, or when it loses a listener, which is then the last event.
     pub(crate) async fn start(
-        key: &Keypair,
-        me: HostId,
+        identity: &Identity,
         settings: &Settings,
     ) -> Result<(Self, mpsc::Receiver<Result<MeshEvent, Lost>>), MeshError> {
-        let mut swarm = swarm::build(key)?;
+        let mut swarm = swarm::build(&identity.key)?;
         let bound = swarm::listen(&mut swarm, settings).await?;
         let (orders, orders_from) = mpsc::channel(ORDERS_MAX);
         let (events, events_from) = mpsc::channel(EVENTS_MAX);
@@ -139,7 +144,7 @@ impl Mesh {
             listening,
             trouble,
         };
-        tokio::spawn(Task::new(me, settings, swarm, bound, ends).run());
+        tokio::spawn(Task::new(identity.host, settings, swarm, bound, ends).run());
         let mesh = Self {
             orders,
             members,
@@ -155,7 +160,7 @@ impl Mesh {
     }
 
     /// The addresses that the listeners report.
-    pub(crate) fn listening(&self) -> watch::Receiver<BTreeSet<Multiaddr>> {
+    pub(crate) fn listening(&self) -> Listening {
         self.listening.clone()
     }
 

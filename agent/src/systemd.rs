@@ -1,12 +1,14 @@
 //! Carries out what the gateway asks of systemd and of the unit files, and tells what systemd says.
 //!
 //! Shell. Input: [`Order`]s; signals of `org.freedesktop.systemd1`. Output: [`SystemdEvent`]s. What to ask next is
-//! decided by [`crate::lifecycle`], what to tell by [`table`]. Every method may be called many times at once: files are
+//! decided by [`lifecycle`], what to tell by [`table`], what is on disk by [`units`]. Every method may be called many times at once: files are
 //! written one change at a time, reloads run one at a time, jobs side by side as systemd arranges them.
 
 mod generate;
+mod lifecycle;
 mod manager;
 mod table;
+mod units;
 mod watch;
 
 use std::{
@@ -22,12 +24,10 @@ use zbus::Connection;
 
 use self::{
     generate::Generate,
-    manager::{ManagerProxy, StartError},
-    watch::Watch,
-};
-use crate::{
     lifecycle::Reloads,
-    units::{self, Units, UnitsError},
+    manager::{ManagerProxy, StartError},
+    units::{Units, UnitsError},
+    watch::Watch,
 };
 
 /// The gateway's unit.

@@ -6,8 +6,7 @@ use beemesh_protocol::ipc::{Done, Request};
 
 use crate::{
     config::{self, Sources},
-    identity::IdentityError,
-    mesh::Mesh,
+    mesh::{Mesh, identity::IdentityError},
     systemd::{Order, Systemd},
 };
 

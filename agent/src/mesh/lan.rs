@@ -21,7 +21,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::addresses::own_networks;
+use super::addresses::own_networks;
 
 /// Where multicast DNS is spoken.
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);

@@ -10,8 +10,7 @@ use zbus::{
     proxy::CacheProperties,
 };
 
-use super::{JOB_SECONDS_MAX, table::Changed};
-use crate::lifecycle::job_outcome;
+use super::{JOB_SECONDS_MAX, lifecycle::job_outcome, table::Changed};
 
 pub(super) const SERVICE: &str = "org.freedesktop.systemd1";
 pub(super) const UNIT: &str = "org.freedesktop.systemd1.Unit";

@@ -26,11 +26,9 @@ use zbus::{
 
 use super::{
     GATEWAY, Note, SystemdEvent, blocking,
+    lifecycle::{Gateway, Silence, Suspicion, pause},
     manager::{self, ManagerProxy, SERVICE, UNIT, UNIT_SERVICE, UNITS, words},
     table::{Changed, Table},
-};
-use crate::{
-    lifecycle::{Gateway, Silence, Suspicion, pause},
     units::{self, Units},
 };
 

@@ -90,8 +90,8 @@ mod tests {
             ]
         );
         assert_eq!(wanted(4701, None).len(), 4);
-        let door = Place::new(Protocol::Tcp, "[::]:7443".parse().unwrap(), true);
-        let covered = all.iter().filter(|place| door.covers(place));
+        let api = Place::new(Protocol::Tcp, "[::]:7443".parse().unwrap(), true);
+        let covered = all.iter().filter(|place| api.covers(place));
         assert_eq!(covered.count(), 2);
         assert!(
             all.iter()

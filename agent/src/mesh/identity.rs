@@ -19,7 +19,7 @@ const SECRET: usize = 32;
 /// The host's key pair and the id that follows from it.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
-    pub(crate) key: Keypair,
+    pub(super) key: Keypair,
     pub(crate) host: HostId,
 }
 

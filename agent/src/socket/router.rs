@@ -1,4 +1,4 @@
-//! The switchboard between the gateway of this host and the mesh.
+//! Routes what the gateway of this host and the mesh say to each other.
 //!
 //! Shell: owns the control connection, the streams that wait to be taken and the applications that wait for an answer.
 //! In come [`IpcEvent`]s and [`MeshEvent`]s; what is left for the agent's loop comes back as [`Asked`]. It never waits:
@@ -24,11 +24,11 @@ use tokio::{
 };
 use tokio_util::task::TaskTracker;
 
-use crate::{
+use super::{
     ipc::{Caller, Control, IpcEvent},
-    mesh::{Mesh, MeshEvent, Offer, Open},
     relay::relay,
 };
+use crate::mesh::{Mesh, MeshEvent, Offer, Open};
 
 /// Streams that this host's gateway opened, and streams that it took, at the same time: each holds two buffers of 64 KiB.
 const STREAMS_MAX: usize = 512;
@@ -50,7 +50,7 @@ pub(crate) enum Asked {
 
 /// See the module.
 #[derive(Debug)]
-pub(crate) struct Exchange {
+pub(crate) struct Router {
     mesh: Mesh,
     control: Option<Control>,
     offers: BTreeMap<u64, Waiting>,
@@ -73,7 +73,7 @@ struct Waiting {
     until: Instant,
 }
 
-impl Exchange {
+impl Router {
     pub(crate) fn new(mesh: Mesh) -> Self {
         Self {
             mesh,
@@ -254,7 +254,7 @@ impl Exchange {
         }
     }
 
-    /// When [`Exchange::due`] has something to do next.
+    /// When [`Router::due`] has something to do next.
     pub(crate) fn next_due(&self) -> Option<Instant> {
         // All wait equally long, so the first is the first to end.
         self.offers.values().next().map(|waiting| waiting.until)

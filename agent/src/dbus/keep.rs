@@ -10,7 +10,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::dbus::{Face, Shown};
+use super::{Face, Shown};
 
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -18,7 +18,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 const BUS_MAX: Duration = Duration::from_secs(10);
 
 /// Publishes, shows, and publishes again when the bus was lost; ends with the sender of `shown`.
-pub(super) async fn keep(mut shown: watch::Receiver<Shown>, trouble: watch::Sender<String>) {
+pub(crate) async fn keep(mut shown: watch::Receiver<Shown>, trouble: watch::Sender<String>) {
     let mut pause = PAUSE_MIN;
     while shown.has_changed().is_ok() {
         let now = shown.borrow_and_update().clone();

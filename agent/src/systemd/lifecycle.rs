@@ -1,7 +1,7 @@
 //! What to ask systemd next, and what its answers mean.
 //!
 //! Pure: no I/O, no clock, no randomness; the caller passes `now`. Input: orders, states and job results from
-//! [`crate::systemd`]. Output: when to reload, when to start the gateway again, words for a person.
+//! [`super`]. Output: when to reload, when to start the gateway again, words for a person.
 
 mod silence;
 

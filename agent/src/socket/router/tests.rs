@@ -24,7 +24,11 @@ use tokio::{
 use tokio_util::codec::Framed;
 
 use super::*;
-use crate::{identity, ipc, mesh, ports::Ports};
+use crate::{
+    mesh::{self, identity},
+    ports::Ports,
+    socket::ipc,
+};
 
 /// No wait in these tests is for longer.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -55,7 +59,7 @@ impl Host {
             mdns: false,
             ports: Ports::new(folder.path().join("no-holder.sock")),
         };
-        let (mesh, mut mesh_events) = Mesh::start(&identity.key, id, &settings).await.unwrap();
+        let (mesh, mut mesh_events) = Mesh::start(&identity, &settings).await.unwrap();
         let listening = mesh.listening().borrow().clone();
         let addresses = listening.iter().map(ToString::to_string);
         let addresses: Vec<String> = addresses
@@ -64,28 +68,28 @@ impl Host {
         let socket = folder.path().join("agent.sock");
         let (events, mut ipc_events) = mpsc::channel(16);
         tokio::spawn(ipc::serve(ipc::bind(&socket).unwrap(), events));
-        let mut exchange = Exchange::new(mesh.clone());
+        let mut router = Router::new(mesh.clone());
         tokio::spawn(async move {
             let mut tick = tokio::time::interval(Duration::from_millis(100));
             loop {
                 let asked = tokio::select! {
-                    Some(event) = ipc_events.recv() => exchange.on_ipc(event),
+                    Some(event) = ipc_events.recv() => router.on_ipc(event),
                     Some(Ok(event)) = mesh_events.recv() => {
-                        exchange.on_mesh(event, Instant::now());
+                        router.on_mesh(event, Instant::now());
                         None
                     }
                     _ = tick.tick() => {
-                        exchange.due(Instant::now());
+                        router.due(Instant::now());
                         None
                     }
                 };
                 match asked {
-                    Some(Asked::Everything) => exchange.tell(FromAgent::Welcome(Welcome {
+                    Some(Asked::Everything) => router.tell(FromAgent::Welcome(Welcome {
                         host: id,
                         name: name.to_owned(),
                         addresses: Vec::new(),
                         version: String::new(),
-                        connected: exchange.connected().iter().copied().collect(),
+                        connected: router.connected().iter().copied().collect(),
                         reserved_ports: Vec::new(),
                         name_is_set: false,
                     })),
@@ -100,7 +104,7 @@ impl Host {
                     }) => {
                         let result = mesh.apply(host, &addresses, &request).await;
                         let result = result.map(beemesh_protocol::ipc::Done::Joined);
-                        exchange.tell(FromAgent::Reply { id, result });
+                        router.tell(FromAgent::Reply { id, result });
                     }
                     _ => {}
                 }

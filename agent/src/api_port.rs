@@ -1,9 +1,9 @@
-//! The door for users elsewhere: a TCP port whose connections the gateway takes.
+//! The API's port for users elsewhere: a TCP port whose connections the gateway takes.
 //!
-//! Shell: reads nothing, and bounds the number and the rate of connections. The door passes each connection to the gateway's
+//! Shell: reads nothing, and bounds the number and the rate of connections. The agent passes each connection to the gateway's
 //! socket after one line of the PROXY protocol, version 1, which names its source. The gateway does TLS and checks users.
 
-mod guests;
+mod connections;
 
 use std::{
     collections::BTreeMap,
@@ -22,11 +22,11 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep, timeout},
 };
 
-use self::guests::{Guest, Guests};
+use self::connections::{Connection, Connections};
 use crate::{
     ports::{Ports, Protocol},
-    relay::relay,
     sieve::{Gauge, Kind, Sieve, WINDOW, Window, busy, processor_time},
+    socket::relay::relay,
 };
 
 /// Connections that are looked at in a window: each that is refused is 0.05 ms of a processor.
@@ -39,7 +39,7 @@ const BACKLOG: i32 = 1024;
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// What the door opens on and to.
+/// Where the port is, and where its connections go.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
     /// Only this address; all when none is given.
@@ -52,13 +52,13 @@ pub(crate) struct Settings {
 
 /// Open or closed.
 #[derive(Debug)]
-pub(crate) struct Door {
+pub(crate) struct ApiPort {
     settings: Settings,
     open: Option<(u16, JoinHandle<()>)>,
     trouble: watch::Sender<String>,
 }
 
-impl Door {
+impl ApiPort {
     /// Closed as yet.
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
@@ -95,7 +95,7 @@ impl Door {
     }
 }
 
-impl Drop for Door {
+impl Drop for ApiPort {
     fn drop(&mut self) {
         if let Some((_, task)) = self.open.take() {
             task.abort();
@@ -124,20 +124,20 @@ async fn serve(settings: Settings, port: u16, trouble: watch::Sender<String>) {
     };
     trouble.send_replace(String::new());
     tracing::info!(port, "the remote API is open");
-    let guests = Guests::default();
-    let mut connections = JoinSet::new();
-    let mut crowd = Crowd::before(&listener);
+    let connections = Connections::default();
+    let mut carried = JoinSet::new();
+    let mut filter = Filter::on(&listener);
     let mut windows = interval(WINDOW);
     windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut arrived = 0;
     loop {
-        while connections.try_join_next().is_some() {}
+        while carried.try_join_next().is_some() {}
         let accepted = tokio::select! {
             // Connections beyond this bound wait in the kernel's backlog, which drops them when it is full.
             accepted = listener.accept(), if arrived < 2 * ARRIVALS_MAX => accepted,
             _ = windows.tick() => {
                 arrived = 0;
-                crowd.turn(&guests);
+                filter.turn(&connections);
                 continue;
             }
         };
@@ -150,32 +150,32 @@ async fn serve(settings: Settings, port: u16, trouble: watch::Sender<String>) {
             }
         };
         arrived += 1;
-        let guest = guests.enter(from.ip(), Instant::now());
-        crowd.arrived(&guests, from.ip(), guest.is_none());
-        let Some(guest) = guest else {
+        let connection = connections.enter(from.ip(), Instant::now());
+        filter.arrived(&connections, from.ip(), connection.is_none());
+        let Some(connection) = connection else {
             continue;
         };
         let socket = settings.socket.clone();
-        connections.spawn(async move {
-            if let Err(error) = carry(stream, from, socket, &guest).await {
+        carried.spawn(async move {
+            if let Err(error) = carry(stream, from, socket, &connection).await {
                 tracing::debug!(%from, %error, "a connection to the remote API ended");
             }
-            drop(guest);
+            drop(connection);
         });
     }
 }
 
-/// Who stands before the door: when there are too many, the kernel keeps some of them away.
+/// When too many connections arrive, the kernel keeps some of them away.
 #[derive(Debug)]
-struct Crowd {
+struct Filter {
     gauge: Gauge,
     sieve: Option<Sieve>,
     began: Instant,
     computed: Duration,
 }
 
-impl Crowd {
-    fn before(listener: &TcpListener) -> Self {
+impl Filter {
+    fn on(listener: &TcpListener) -> Self {
         let sieve = Sieve::on(Kind::Tcp, listener);
         let told = sieve.inspect_err(|error| {
             tracing::warn!(%error, "the remote API has no filter: a flood of strangers costs more");
@@ -188,15 +188,15 @@ impl Crowd {
         }
     }
 
-    fn arrived(&mut self, guests: &Guests, from: IpAddr, refused: bool) {
+    fn arrived(&mut self, connections: &Connections, from: IpAddr, refused: bool) {
         let (from, now) = (from.to_canonical(), Instant::now());
-        let known = guests.served(now).contains(&from);
+        let known = connections.served(now).contains(&from);
         if self.gauge.arrived(from, known, refused, now) {
-            self.keep(guests, now);
+            self.keep(connections, now);
         }
     }
 
-    fn turn(&mut self, guests: &Guests) {
+    fn turn(&mut self, connections: &Connections) {
         let (now, computed) = (Instant::now(), processor_time());
         let time = now.duration_since(std::mem::replace(&mut self.began, now));
         let since = computed.saturating_sub(std::mem::replace(&mut self.computed, computed));
@@ -205,12 +205,12 @@ impl Crowd {
             busy: busy(since, time),
         };
         self.gauge.turn(window, now);
-        self.keep(guests, now);
+        self.keep(connections, now);
     }
 
-    fn keep(&mut self, guests: &Guests, now: Instant) {
+    fn keep(&mut self, connections: &Connections, now: Instant) {
         if let Some(sieve) = &mut self.sieve {
-            sieve.keep_to(self.gauge.rules(guests.served(now)));
+            sieve.keep_to(self.gauge.rules(connections.served(now)));
         }
     }
 }
@@ -249,10 +249,10 @@ async fn carry(
     stream: TcpStream,
     from: SocketAddr,
     socket: PathBuf,
-    guest: &Guest,
+    connection: &Connection,
 ) -> io::Result<()> {
     // TLS is the gateway's, and costs it more than anything else that a stranger can ask for.
-    while let Some(wait) = guest.wait(Instant::now()) {
+    while let Some(wait) = connection.wait(Instant::now()) {
         sleep(wait).await;
     }
     let line = preamble(from, stream.local_addr()?);

@@ -1,4 +1,4 @@
-//! The open connections of the door, counted by source network, and the rate of handshakes of each.
+//! The open connections of the API's port, counted by source network, and the rate of handshakes of each.
 //!
 //! Shell: a table behind a lock, with places and rates. The caller passes `now`.
 
@@ -28,9 +28,9 @@ const ALL_HANDSHAKES: Rate = Rate {
 /// A connection that is older than this is a user's: with the longest wait, the gateway has ended a handshake by then.
 const SERVED_AFTER: Duration = Duration::from_secs(25);
 
-/// See the module. Dropping a [`Guest`] frees its place.
+/// See the module. Dropping a [`Connection`] frees its place.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Guests {
+pub(super) struct Connections {
     places: Arc<Mutex<Places>>,
 }
 
@@ -59,8 +59,8 @@ impl Default for Places {
 
 /// One connection; its place is free again when this is dropped.
 #[derive(Debug)]
-pub(super) struct Guest {
-    guests: Guests,
+pub(super) struct Connection {
+    connections: Connections,
     number: u64,
     from: IpAddr,
     /// When its turn is for its own address, and whether that was taken into account for all.
@@ -73,13 +73,13 @@ enum Turn {
     OfAll(Instant),
 }
 
-impl Guests {
+impl Connections {
     fn lock(&self) -> MutexGuard<'_, Places> {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A place for a connection, unless there is none.
-    pub(super) fn enter(&self, ip: IpAddr, now: Instant) -> Option<Guest> {
+    pub(super) fn enter(&self, ip: IpAddr, now: Instant) -> Option<Connection> {
         let (ip, from) = (ip.to_canonical(), network(ip));
         let mut places = self.lock();
         let own = places.counts.get(&from).copied().unwrap_or(0);
@@ -91,8 +91,8 @@ impl Guests {
         places.next += 1;
         places.all.insert(number, (ip, now));
         let turn = now + places.handshakes.reserve(from, now);
-        Some(Guest {
-            guests: self.clone(),
+        Some(Connection {
+            connections: self.clone(),
             number,
             from,
             turn: Mutex::new(Turn::OfItsAddress(turn)),
@@ -110,14 +110,14 @@ impl Guests {
     }
 }
 
-impl Guest {
+impl Connection {
     /// How long it is until its turn; none when it is there. Who waits for its own address does not wait for all meanwhile.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if let Turn::OfItsAddress(at) = *turn
             && at <= now
         {
-            let wait = self.guests.lock().all_handshakes.reserve((), now);
+            let wait = self.connections.lock().all_handshakes.reserve((), now);
             *turn = Turn::OfAll(now + wait);
         }
         let (Turn::OfItsAddress(at) | Turn::OfAll(at)) = *turn;
@@ -125,9 +125,9 @@ impl Guest {
     }
 }
 
-impl Drop for Guest {
+impl Drop for Connection {
     fn drop(&mut self) {
-        let mut places = self.guests.lock();
+        let mut places = self.connections.lock();
         places.all.remove(&self.number);
         match places.counts.get_mut(&self.from) {
             Some(count) if *count > 1 => *count -= 1,
@@ -141,54 +141,58 @@ mod tests {
     use super::*;
 
     /// Connections from a network of IPv6 whose number is given, each from another address of it.
-    fn enter(guests: &Guests, network: u16, tries: u16, now: Instant) -> Vec<Guest> {
+    fn enter(connections: &Connections, network: u16, tries: u16, now: Instant) -> Vec<Connection> {
         let from = |n| IpAddr::from([0xfd00, 0, 0, network, 0, 0, 0, n]);
         (0..tries)
-            .filter_map(|n| guests.enter(from(n), now))
+            .filter_map(|n| connections.enter(from(n), now))
             .collect()
     }
 
-    /// How long some guests wait as far as is known now, in milliseconds.
-    fn turns(guests: &[Guest], now: Instant) -> Vec<u64> {
-        let turn = |guest: &Guest| {
-            let wait = guest.wait(now).unwrap_or_default();
+    /// How long some connections wait as far as is known now, in milliseconds.
+    fn turns(connections: &[Connection], now: Instant) -> Vec<u64> {
+        let turn = |connection: &Connection| {
+            let wait = connection.wait(now).unwrap_or_default();
             u64::try_from(wait.as_millis()).unwrap()
         };
-        guests.iter().map(turn).collect()
+        connections.iter().map(turn).collect()
     }
 
     #[test]
     fn one_network_has_its_share_and_all_have_theirs() {
-        let (guests, now) = (Guests::default(), Instant::now());
-        let first = enter(&guests, 1, 256, now);
+        let (connections, now) = (Connections::default(), Instant::now());
+        let first = enter(&connections, 1, 256, now);
         assert_eq!(first.len(), ONE_ADDRESS_MAX, "one /64 is one address");
-        let others: Vec<_> = (2..100).flat_map(|n| enter(&guests, n, 10, now)).collect();
+        let others: Vec<_> = (2..100)
+            .flat_map(|n| enter(&connections, n, 10, now))
+            .collect();
         assert_eq!(first.len() + others.len(), CONNECTIONS_MAX);
         drop(first);
-        assert_eq!(enter(&guests, 1, 1, now).len(), 1);
-        let mapped = |ip: &str| guests.enter(ip.parse().unwrap(), now).unwrap();
+        assert_eq!(enter(&connections, 1, 1, now).len(), 1);
+        let mapped = |ip: &str| connections.enter(ip.parse().unwrap(), now).unwrap();
         drop(others);
         let (one, same) = (mapped("::ffff:192.0.2.1"), mapped("192.0.2.1"));
         assert_eq!(one.from, same.from);
         drop((one, same));
-        let places = guests.lock();
+        let places = connections.lock();
         assert!(places.counts.is_empty() && places.all.is_empty());
     }
 
     #[test]
     fn one_network_that_connects_again_and_again_waits_and_others_do_not() {
-        let (guests, now) = (Guests::default(), Instant::now());
-        assert_eq!(turns(&enter(&guests, 1, 32, now), now), [0; 32]);
-        let again = turns(&enter(&guests, 1, 32, now), now);
+        let (connections, now) = (Connections::default(), Instant::now());
+        assert_eq!(turns(&enter(&connections, 1, 32, now), now), [0; 32]);
+        let again = turns(&enter(&connections, 1, 32, now), now);
         let expected: Vec<u64> = (1..=32).map(|n| n * 125).collect();
         assert_eq!(again, expected);
-        assert_eq!(turns(&enter(&guests, 2, 1, now), now), [0]);
+        assert_eq!(turns(&enter(&connections, 2, 1, now), now), [0]);
     }
 
     #[test]
     fn all_together_have_a_rate_too() {
-        let (guests, now) = (Guests::default(), Instant::now());
-        let all: Vec<_> = (0..32).flat_map(|n| enter(&guests, n, 8, now)).collect();
+        let (connections, now) = (Connections::default(), Instant::now());
+        let all: Vec<_> = (0..32)
+            .flat_map(|n| enter(&connections, n, 8, now))
+            .collect();
         let turns = turns(&all, now);
         assert_eq!(turns[..128], [0; 128]);
         assert_eq!(*turns.last().unwrap(), 128 * 20);
@@ -196,15 +200,17 @@ mod tests {
 
     #[test]
     fn who_is_served_for_long_is_known() {
-        let (guests, now) = (Guests::default(), Instant::now());
-        let guest = guests.enter("192.0.2.1".parse().unwrap(), now).unwrap();
-        assert!(guests.served(now + SERVED_AFTER / 2).is_empty());
+        let (connections, now) = (Connections::default(), Instant::now());
+        let connection = connections
+            .enter("192.0.2.1".parse().unwrap(), now)
+            .unwrap();
+        assert!(connections.served(now + SERVED_AFTER / 2).is_empty());
         let later = now + SERVED_AFTER;
         assert_eq!(
-            guests.served(later),
+            connections.served(later),
             BTreeSet::from(["192.0.2.1".parse().unwrap()])
         );
-        drop(guest);
-        assert!(guests.served(later).is_empty());
+        drop(connection);
+        assert!(connections.served(later).is_empty());
     }
 }
