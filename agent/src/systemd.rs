@@ -18,7 +18,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beemesh_protocol::ipc::{UnitFiles, UnitState};
+use beemesh_protocol::{
+    ipc::{UnitFiles, UnitState},
+    workload::{GATEWAY_UNIT, is_workload_name, unit_name},
+};
 use tokio::sync::{mpsc, watch as cell};
 use zbus::Connection;
 
@@ -30,8 +33,6 @@ use self::{
     watch::Watch,
 };
 
-/// The gateway's unit.
-const GATEWAY: &str = "beemesh-gateway.service";
 /// The reader of the events also carries messages of the mesh; what it has not taken is kept here, one per unit.
 const EVENTS_MAX: usize = 64;
 /// One per file change whose news the watch has not taken.
@@ -192,7 +193,7 @@ impl Systemd {
     pub(crate) async fn start_gateway(&self) -> Result<(), String> {
         let attempt = async {
             let bus = connected(&self.0.bus).await?;
-            Ok(manager::start(&bus, GATEWAY).await?)
+            Ok(manager::start(&bus, GATEWAY_UNIT).await?)
         };
         let result = attempt.await;
         self.note(Note::GatewayStart(result.clone())).await;
@@ -350,9 +351,8 @@ async fn connected(bus: &cell::Receiver<Option<Connection>>) -> Result<Connectio
 }
 
 fn unit_of(workload: &str) -> Result<String, String> {
-    let unit = units::unit_name(workload);
-    if units::unit_workload(&unit).is_some() {
-        Ok(unit)
+    if is_workload_name(workload) {
+        Ok(unit_name(workload))
     } else {
         Err(UnitsError::Name(workload.to_owned()).to_string())
     }

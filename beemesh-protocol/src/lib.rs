@@ -16,6 +16,7 @@ pub mod raft;
 pub mod rollout;
 pub mod state;
 pub mod token;
+pub mod workload;
 
 mod codec;
 #[allow(

@@ -6,11 +6,6 @@ use std::collections::BTreeMap;
 
 use crate::{ClusterId, HostId};
 
-/// Bytes of a workload's name, `NAME` or `NAMESPACE_NAME`. Names of files and units (255 bytes) are made of it with a prefix,
-/// an index and suffixes, and Podman's (253) with the names of objects, two hashes and separators. Whoever admits, writes or
-/// reads workloads keeps to it.
-pub const WORKLOAD_BYTES_MAX: usize = 127;
-
 /// One change to the replicated state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {

@@ -17,10 +17,9 @@
 //! `beemesh__WORKLOAD__…` with short hashes, so that a workload called `pvc` had the claims' prefix: of such names only
 //! those count as leftovers that cannot be a claim's.
 
+use beemesh_protocol::workload::{is_label, is_name};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-
-use crate::manifest::names::{is_label, is_name};
 
 /// What the names of all volumes and secrets of Beemesh begin with.
 pub const OURS: &str = "beemesh__";

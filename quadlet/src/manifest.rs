@@ -13,7 +13,7 @@ mod findings;
 mod ignored;
 mod mounts;
 pub(crate) mod names;
-pub use names::is_name;
+pub use beemesh_protocol::workload::{is_name, workload_name};
 mod outline;
 mod pod;
 pub mod policy;
@@ -134,18 +134,6 @@ pub fn reread(bodies: &[&[u8]], rules: Option<&Rules>) -> Result<Manifest, Vec<P
     list.extend(bodies.join(&b","[..]));
     list.extend(b"]}");
     read(&list, false, rules)
-}
-
-/// The name of a workload in pod and unit names: `NAME`, or `NAMESPACE_NAME` outside namespace `default`.
-///
-/// No Kubernetes name holds `_`, so two workloads never share one.
-#[must_use]
-pub fn workload_name(namespace: &str, name: &str) -> String {
-    if namespace == "default" {
-        name.to_owned()
-    } else {
-        format!("{namespace}_{name}")
-    }
 }
 
 /// Whether objects of this kind run.

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use beemesh_protocol::{
     ClusterId,
     state::{Kind, Object},
+    workload::{is_workload_name, workload_name, yaml_file},
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -15,7 +16,7 @@ use serde_json::Value;
 use crate::{
     belongings::OURS,
     health::Restart,
-    manifest::{Port, names, ports_of, workload_name},
+    manifest::{Port, ports_of},
     workload,
 };
 
@@ -243,12 +244,6 @@ pub fn read_quadlet(kube: &str) -> Option<Quadlet> {
             .find_map(|line| Some(line.strip_prefix(key)?.strip_prefix('=')?.trim()))
     };
     let workload = value("[X-Beemesh]", "Workload")?;
-    let parts: Vec<&str> = workload.split('_').collect();
-    let is_workload = match parts.as_slice() {
-        [name] => names::is_name(name),
-        [namespace, name] => names::is_label(namespace) && names::is_name(name),
-        _ => false,
-    };
     let quadlet = Quadlet {
         workload: workload.to_owned(),
         revision: value("[X-Beemesh]", "Revision")?.parse().ok()?,
@@ -257,7 +252,8 @@ pub fn read_quadlet(kube: &str) -> Option<Quadlet> {
         yaml: value("[Kube]", "Yaml")?.to_owned(),
         format: value("[X-Beemesh]", "Format").map_or(Some(1), |format| format.parse().ok())?,
     };
-    (is_workload && quadlet.yaml == yaml_file(workload, quadlet.index)).then_some(quadlet)
+    let is_ours = is_workload_name(workload) && quadlet.yaml == yaml_file(workload, quadlet.index);
+    is_ours.then_some(quadlet)
 }
 
 /// JSON documents with `---` between them, in a form that a YAML 1.1 reader takes for the same.
@@ -503,22 +499,4 @@ pub fn volumes(yaml: &[u8]) -> BTreeSet<String> {
         .filter(|name| name.starts_with(OURS))
         .map(str::to_owned)
         .collect()
-}
-
-/// The unit of a workload.
-#[must_use]
-pub fn unit_name(workload: &str) -> String {
-    format!("beemesh-pod-{workload}.service")
-}
-
-/// The `.kube` file of a workload.
-#[must_use]
-pub fn kube_file(workload: &str) -> String {
-    format!("beemesh-pod-{workload}.kube")
-}
-
-/// The YAML file of a revision.
-#[must_use]
-pub fn yaml_file(workload: &str, index: u64) -> String {
-    format!("beemesh-pod-{workload}.{index}.yaml")
 }

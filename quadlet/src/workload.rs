@@ -11,7 +11,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use beemesh_protocol::state::{Kind, Object, WORKLOAD_BYTES_MAX};
+use beemesh_protocol::{
+    state::{Kind, Object},
+    workload::{WORKLOAD_BYTES_MAX, is_label, is_name, unit_name, workload_name},
+};
 use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment},
@@ -28,8 +31,8 @@ use serde_json::Value;
 
 use crate::{
     belongings::{self, Content},
-    manifest::{Demand, Keys, demands, kind_name, names, resources, workload_name},
-    render::{BACKOFF_LIMIT, RenderError, Revision, unit_name},
+    manifest::{Demand, Keys, demands, kind_name, names, resources},
+    render::{BACKOFF_LIMIT, RenderError, Revision},
 };
 
 /// What Kubernetes takes for a `backoffLimit` that is not given.
@@ -41,7 +44,7 @@ const HOSTNAME_MAX: usize = 63;
 /// Normalises a revision.
 pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderError> {
     let object = revision.object;
-    if !names::is_name(&object.name) || !names::is_label(&object.namespace) {
+    if !is_name(&object.name) || !is_label(&object.namespace) {
         return Err(malformed(object, "its name is not a Kubernetes name"));
     }
     let workload = workload_name(&object.namespace, &object.name);

@@ -5,7 +5,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beemesh_protocol::state::{Kind, Object, Reference, WORKLOAD_BYTES_MAX};
+use beemesh_protocol::{
+    state::{Kind, Object, Reference},
+    workload::WORKLOAD_BYTES_MAX,
+};
 use proptest::prelude::*;
 
 use beemesh_quadlet::manifest::{

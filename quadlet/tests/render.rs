@@ -5,12 +5,13 @@ use std::{collections::BTreeSet, fs, path::Path};
 use beemesh_protocol::{
     ClusterId,
     state::{Kind, Object},
+    workload::{workload_name, yaml_file},
 };
 use beemesh_quadlet::{
     belongings::{belongs_to, private_prefix},
-    manifest::{self, is_workload, workload_name},
+    manifest::{self, is_workload},
     render::{
-        self, Image, Pull, Quadlet, RenderError, Rendered, Revision, container_names, images,
+        Image, Pull, Quadlet, RenderError, Rendered, Revision, container_names, images,
         init_containers, member_names, read_quadlet, render, volumes,
     },
 };
@@ -310,7 +311,7 @@ proptest! {
         let plain = include_str!("golden/everything.kube").replace("shop_everything", &workload);
         prop_assert_eq!(&rendered.kube, &plain);
         prop_assert!(workload.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)));
-        prop_assert_eq!(render::yaml_file(&workload, 9).contains('/'), false);
+        prop_assert_eq!(yaml_file(&workload, 9).contains('/'), false);
         // The same revision gives the same bytes, and every private name in them is this workload's.
         prop_assert_eq!(&render(&revision).unwrap(), &rendered);
         let text = String::from_utf8(rendered.yaml).unwrap();

@@ -17,7 +17,11 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use beemesh_protocol::{frame::CONTROL_MAX, ipc::UnitFiles, state::WORKLOAD_BYTES_MAX};
+use beemesh_protocol::{
+    frame::CONTROL_MAX,
+    ipc::UnitFiles,
+    workload::{is_workload_name, kube_file, kube_workload, yaml_file, yaml_workload},
+};
 
 /// A `.kube` is a dozen lines; the rest of a frame is the YAML. Of a longer one, which is nobody's that Beemesh wrote, the
 /// gateway is told the beginning.
@@ -26,7 +30,6 @@ const KUBE_BYTES_MAX: usize = 16 << 10;
 const FILE_MODE: u32 = 0o600;
 /// As for the files.
 const FOLDER_MODE: u32 = 0o700;
-const PREFIX: &str = "beemesh-pod-";
 
 /// The folder of the pairs.
 #[derive(Debug, Clone)]
@@ -64,54 +67,8 @@ enum Step<'a> {
     SyncFolder,
 }
 
-/// The unit of a workload.
-pub(crate) fn unit_name(workload: &str) -> String {
-    format!("{PREFIX}{workload}.service")
-}
-
-/// The workload of a unit; `None` when it is not a workload's unit.
-pub(crate) fn unit_workload(unit: &str) -> Option<&str> {
-    let workload = unit.strip_prefix(PREFIX)?.strip_suffix(".service")?;
-    is_workload(workload).then_some(workload)
-}
-
-fn kube_name(workload: &str) -> String {
-    format!("{PREFIX}{workload}.kube")
-}
-
-fn yaml_name(workload: &str, index: u64) -> String {
-    format!("{PREFIX}{workload}.{index}.yaml")
-}
-
-fn kube_workload(file: &str) -> Option<&str> {
-    let workload = file.strip_prefix(PREFIX)?.strip_suffix(".kube")?;
-    is_workload(workload).then_some(workload)
-}
-
-fn yaml_workload(file: &str) -> Option<&str> {
-    let (workload, index) = file
-        .strip_prefix(PREFIX)?
-        .strip_suffix(".yaml")?
-        .rsplit_once('.')?;
-    let number: u64 = index.parse().ok()?;
-    (is_workload(workload) && file == yaml_name(workload, number)).then_some(workload)
-}
-
-/// `NAME` or `NAMESPACE_NAME`, both as Kubernetes writes them. No such name leaves the folder or breaks a unit name.
-fn is_workload(text: &str) -> bool {
-    let (namespace, name) = text.split_once('_').unwrap_or(("default", text));
-    let is_label = |label: &str| {
-        let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-';
-        !label.is_empty()
-            && label.bytes().all(inner)
-            && !label.starts_with('-')
-            && !label.ends_with('-')
-    };
-    text.len() <= WORKLOAD_BYTES_MAX && is_label(namespace) && name.split('.').all(is_label)
-}
-
 fn checked(workload: &str) -> Result<&str, UnitsError> {
-    if is_workload(workload) {
+    if is_workload_name(workload) {
         Ok(workload)
     } else {
         Err(UnitsError::Name(workload.to_owned()))
@@ -173,7 +130,7 @@ fn is_kube_key(section: &str, key: &str) -> bool {
 }
 
 fn check_kube(files: &UnitFiles) -> Result<(), String> {
-    let expected = yaml_name(&files.workload, files.index);
+    let expected = yaml_file(&files.workload, files.index);
     if files.kube.len() > KUBE_BYTES_MAX || files.yaml.len() > CONTROL_MAX {
         return Err(format!(
             "{} and {} bytes are too much",
@@ -215,8 +172,8 @@ fn check_kube(files: &UnitFiles) -> Result<(), String> {
 fn put_steps<'a>(files: &'a UnitFiles) -> Vec<Step<'a>> {
     let mut steps = Vec::new();
     let pair: [(String, &'a [u8]); 2] = [
-        (yaml_name(&files.workload, files.index), &files.yaml),
-        (kube_name(&files.workload), files.kube.as_bytes()),
+        (yaml_file(&files.workload, files.index), &files.yaml),
+        (kube_file(&files.workload), files.kube.as_bytes()),
     ];
     for (to, bytes) in pair {
         let from = format!("{to}.partial");
@@ -234,7 +191,7 @@ fn put_steps<'a>(files: &'a UnitFiles) -> Vec<Step<'a>> {
 fn remove_steps(workload: &str, yamls: Vec<String>) -> Vec<Step<'static>> {
     let mut steps = vec![
         Step::Unlink {
-            name: kube_name(workload),
+            name: kube_file(workload),
         },
         Step::SyncFolder,
     ];
@@ -261,7 +218,7 @@ impl Units {
         };
         let names = units.names()?;
         let pairless = |name: &str| {
-            yaml_workload(name).is_some_and(|workload| !names.contains(&kube_name(workload)))
+            yaml_workload(name).is_some_and(|workload| !names.contains(&kube_file(workload)))
         };
         let litter = names
             .iter()
@@ -287,8 +244,8 @@ impl Units {
         self.run(&put_steps(files)).inspect_err(|_| {
             // Gives the space back on a full disk. The error that matters is the first one.
             for name in [
-                yaml_name(&files.workload, files.index),
-                kube_name(&files.workload),
+                yaml_file(&files.workload, files.index),
+                kube_file(&files.workload),
             ] {
                 drop(fs::remove_file(self.folder.join(format!("{name}.partial"))));
             }
@@ -333,7 +290,7 @@ impl Units {
     }
 
     fn kube(&self, workload: &str) -> Result<Option<String>, UnitsError> {
-        let path = self.folder.join(kube_name(workload));
+        let path = self.folder.join(kube_file(workload));
         match fs::read(&path) {
             Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
             Err(err) if err.kind() == io::ErrorKind::NotFound => Ok(None),

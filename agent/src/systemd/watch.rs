@@ -11,6 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use beemesh_protocol::workload::{GATEWAY_UNIT, UNIT_PATTERN, unit_workload};
 use futures::StreamExt;
 use tokio::{
     sync::{mpsc, watch as cell},
@@ -25,11 +26,11 @@ use zbus::{
 };
 
 use super::{
-    GATEWAY, Note, SystemdEvent, blocking,
+    Note, SystemdEvent, blocking,
     lifecycle::{Gateway, Silence, Suspicion, pause},
     manager::{self, ManagerProxy, SERVICE, UNIT, UNIT_SERVICE, UNITS, words},
     table::{Changed, Table},
-    units::{self, Units},
+    units::Units,
 };
 
 /// A boot changes hundreds of units in a moment; each signal is about a kilobyte.
@@ -178,7 +179,7 @@ impl Watch {
                 signal = forgotten.next() => {
                     let args = signal.as_ref().ok_or_else(closed)?.args().map_err(lost)?;
                     // Said of every unit in each reload, and of one that is gone for good: a list tells which.
-                    stale |= args.id == GATEWAY || units::unit_workload(&args.id).is_some();
+                    stale |= args.id == GATEWAY_UNIT || unit_workload(&args.id).is_some();
                 }
                 signal = reloading.next() => {
                     let begins = signal.as_ref().ok_or_else(closed)?.args().map_err(lost)?.active;
@@ -207,7 +208,7 @@ impl Watch {
                 () = sleep_until(failed.unwrap_or_else(Instant::now).into()), if failed.is_some() => {
                     self.gateway.begin();
                     let bus = bus.clone();
-                    tasks.spawn(async move { Done::GatewayStart(manager::start(&bus, GATEWAY).await.map_err(String::from)) });
+                    tasks.spawn(async move { Done::GatewayStart(manager::start(&bus, GATEWAY_UNIT).await.map_err(String::from)) });
                 }
                 permit = events.reserve(), if !first && self.table.has_news() => {
                     let permit = permit.map_err(|_| End::Unheard)?;
@@ -245,7 +246,7 @@ impl Watch {
         self.gateway.renew();
         tracing::warn!(
             repair = damaged,
-            "{GATEWAY} is active and its gateway does not connect: starting it anew"
+            "{GATEWAY_UNIT} is active and its gateway does not connect: starting it anew"
         );
         damaged
     }
@@ -263,7 +264,7 @@ impl Watch {
         let Some((interface, changed)) = read_changed(message) else {
             return;
         };
-        if unit == GATEWAY {
+        if unit == GATEWAY_UNIT {
             if let Some(restarts) = read_restarts(message) {
                 self.gateway_restarts = restarts;
                 self.suspect();
@@ -271,7 +272,7 @@ impl Watch {
             if let Some(active) = changed.active.filter(|_| interface == UNIT) {
                 self.gateway_state(active);
             }
-        } else if let Some(workload) = units::unit_workload(&unit) {
+        } else if let Some(workload) = unit_workload(&unit) {
             self.table.change(workload, changed);
         }
     }
@@ -279,17 +280,17 @@ impl Watch {
 
 /// Stops the gateway, whatever is left of it, and starts it again.
 async fn renew(bus: &Connection, damaged: bool) -> Result<(), String> {
-    manager::stop(bus, GATEWAY).await?;
+    manager::stop(bus, GATEWAY_UNIT).await?;
     if damaged {
         return repair(bus).await;
     }
-    Ok(manager::start(bus, GATEWAY).await?)
+    Ok(manager::start(bus, GATEWAY_UNIT).await?)
 }
 
 /// Has the storage repaired, then starts the gateway at once instead of after systemd's pause.
 async fn repair(bus: &Connection) -> Result<(), String> {
     manager::start(bus, REPAIR).await?;
-    Ok(manager::start(bus, GATEWAY).await?)
+    Ok(manager::start(bus, GATEWAY_UNIT).await?)
 }
 
 fn read_restarts(message: &Message) -> Option<u32> {
@@ -320,7 +321,7 @@ async fn connect() -> zbus::Result<Connection> {
 async fn list(bus: Connection, units: Units, known: BTreeSet<String>) -> Done {
     let read = async {
         let manager = ManagerProxy::new(&bus).await.map_err(words)?;
-        let patterns = ["beemesh-pod-*.service", GATEWAY];
+        let patterns = [UNIT_PATTERN, GATEWAY_UNIT];
         let listed = manager
             .list_units_by_patterns(&[], &patterns)
             .await
@@ -330,9 +331,9 @@ async fn list(bus: Connection, units: Units, known: BTreeSet<String>) -> Done {
             ..Listing::default()
         };
         for (name, _, _, active, sub, _, path, ..) in listed {
-            if name == GATEWAY {
+            if name == GATEWAY_UNIT {
                 listing.gateway = active;
-            } else if let Some(workload) = units::unit_workload(&name) {
+            } else if let Some(workload) = unit_workload(&name) {
                 let changed = if known.contains(workload) {
                     Changed::default()
                 } else {

@@ -19,12 +19,13 @@ use beemesh_protocol::{
     HostId,
     ipc::{Request, UnitFiles},
     state::Object,
+    workload::{kube_file, yaml_file},
 };
 use beemesh_quadlet::{
     belongings::{self, belongs_to},
     play_lock,
     podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
-    render::{self, Image, Pull, RenderError, Rendered, kube_file, render, uninstalled, yaml_file},
+    render::{self, Image, Pull, RenderError, Rendered, render, uninstalled},
     supervisor::last_output,
 };
 use futures::future::try_join_all;

@@ -9,11 +9,9 @@ use std::fmt::Write as _;
 use beemesh_protocol::{
     ipc::UnitState,
     peer::{Phase, WorkloadReport},
+    workload::kube_file,
 };
-use beemesh_quadlet::{
-    health::{self, Health, Status},
-    render::kube_file,
-};
+use beemesh_quadlet::health::{self, Health, Status};
 
 use super::{Disk, Failures, Flight, Image, Memory, Revision, Step, Work, decide::Case, job};
 

@@ -1,13 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use beemesh_protocol::state::WORKLOAD_BYTES_MAX;
+use beemesh_protocol::workload::{
+    WORKLOAD_BYTES_MAX, kube_file, unit_name, workload_name, yaml_file,
+};
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::{
-    manifest::workload_name,
-    render::{container_names, kube_file, unit_name, yaml_file},
-};
+use crate::render::container_names;
 
 /// Names that look like parts of ours: `pvc`, the letters of kinds, hashes, with dashes and dots between.
 fn part() -> impl Strategy<Value = String> {

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
+use beemesh_protocol::workload::stem_workload;
 use beemesh_quadlet::supervisor::release;
 use beemesh_quadlet::supervisor::shell::{self, Settings};
 use beemesh_quadlet::{podman, repair};
@@ -49,10 +50,7 @@ fn run() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
-    let Some(workload) = unit
-        .strip_prefix("beemesh-pod-")
-        .filter(|workload| !workload.is_empty())
-    else {
+    let Some(workload) = stem_workload(unit) else {
         bail!("{unit} is not the unit of a workload");
     };
     let settings = Settings {

@@ -5,7 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use beemesh_protocol::state::{Kind, Object, WORKLOAD_BYTES_MAX};
+use beemesh_protocol::{
+    state::{Kind, Object},
+    workload::{WORKLOAD_BYTES_MAX, is_label, is_name, workload_name},
+};
 use k8s_openapi::{
     Metadata,
     api::{
@@ -26,7 +29,7 @@ use super::{
     names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
     pod, policy,
     ranges::Controlled,
-    references, resources, typed, workload_name,
+    references, resources, typed,
 };
 
 /// Bytes of a ConfigMap's, Secret's or claim's name: with a workload's name, two hashes and separators it stays within
@@ -296,14 +299,14 @@ where
     let name = metadata.name.clone().unwrap_or_default();
     let namespace = metadata.namespace.clone().unwrap_or_default();
     let at = Field::default().key("metadata");
-    if !names::is_label(&namespace) {
+    if !is_label(&namespace) {
         let message = format!("`{}` is not a namespace: {LABEL_RULE}", cut(&namespace));
         scope.wrong(&at.key("namespace"), message);
     }
     let full = workload_name(&namespace, &name);
     if name.is_empty() {
         scope.wrong(&at.key("name"), "is missing");
-    } else if !names::is_name(&name) {
+    } else if !is_name(&name) {
         scope.wrong(
             &at.key("name"),
             format!("`{}` is not a name: {NAME_RULE}", cut(&name)),

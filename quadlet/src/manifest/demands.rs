@@ -9,10 +9,13 @@ use std::{
     net::IpAddr,
 };
 
-use beemesh_protocol::state::{Kind, Object};
+use beemesh_protocol::{
+    state::{Kind, Object},
+    workload::workload_name,
+};
 use serde::{Deserialize, de::IgnoredAny};
 
-use super::{field::Field, is_workload, kind_name, workload_name};
+use super::{field::Field, is_workload, kind_name};
 /// The container that Beemesh may put into every pod.
 const HOLDER: &str = "holder";
 

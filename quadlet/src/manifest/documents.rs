@@ -4,7 +4,10 @@
 
 use std::collections::BTreeMap;
 
-use beemesh_protocol::state::{Kind, Object};
+use beemesh_protocol::{
+    state::{Kind, Object},
+    workload::workload_name,
+};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -15,7 +18,7 @@ use super::{
     is_workload, kind_from_name, kind_name,
     outline::{self, EXPANDED_MAX},
     policy::Rules,
-    typed, workload_name,
+    typed,
 };
 
 /// Objects of one file: each workload is a unit on every host, and all of them are one log entry.

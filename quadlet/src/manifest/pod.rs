@@ -4,6 +4,7 @@
 
 use std::{collections::BTreeSet, net::IpAddr};
 
+use beemesh_protocol::workload::{is_label, is_name};
 use k8s_openapi::{
     api::core::v1::{Container, EnvVarSource, KeyToPath, PodSpec, Probe, Volume},
     apimachinery::pkg::util::intstr::IntOrString,
@@ -24,11 +25,7 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     }
     ranges::pod(spec, at, scope);
     resources::pod(spec, at, scope);
-    if let Some(hostname) = spec
-        .hostname
-        .as_deref()
-        .filter(|name| !names::is_label(name))
-    {
+    if let Some(hostname) = spec.hostname.as_deref().filter(|name| !is_label(name)) {
         let message = format!("`{}` is not a host name: {LABEL_RULE}", cut(hostname));
         scope.wrong(&at.key("hostname"), message);
     }
@@ -73,7 +70,7 @@ fn named<'a>(
     let at = at.key("name");
     if name.is_empty() {
         scope.wrong(&at, format!("the {what} has no name"));
-    } else if !names::is_label(name) {
+    } else if !is_label(name) {
         scope.wrong(
             &at,
             format!("`{}` is not a {what} name: {LABEL_RULE}", cut(name)),
@@ -172,7 +169,7 @@ fn image(reference: &str, pull: Option<&str>, policy: &str, at: &Field, scope: &
 }
 
 fn refers(name: &str, kind: &str, at: &Field, scope: &mut Scope<'_>) {
-    if !names::is_name(name) {
+    if !is_name(name) {
         scope.wrong(
             at,
             format!("`{}` is not the name of a {kind}: {NAME_RULE}", cut(name)),

@@ -6,6 +6,7 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
+use beemesh_protocol::workload::unit_name;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -219,7 +220,7 @@ impl Shell {
                     deadline = Some(tokio::time::Instant::now() + patience);
                 }
                 _ = free.tick(), if stopping || *terminated => {
-                    adopt::free(&render::unit_name(&settings.workload)).await;
+                    adopt::free(&unit_name(&settings.workload)).await;
                 }
                 () = impatience => return None,
             }
@@ -281,7 +282,7 @@ async fn carry_out(
         Effect::Look => Some(match eye.look().await {
             Ok(sight) => {
                 if eye.may_have_lost_lines() {
-                    backfill.begin(render::unit_name(&settings.workload), eye.sources());
+                    backfill.begin(unit_name(&settings.workload), eye.sources());
                 }
                 Event::Looked(sight)
             }
@@ -301,7 +302,7 @@ async fn carry_out(
         ),
         Effect::Start { container } => match podman.start(&container).await {
             Ok(()) => {
-                backfill.begin(render::unit_name(&settings.workload), eye.sources());
+                backfill.begin(unit_name(&settings.workload), eye.sources());
                 Some(Event::Hint)
             }
             Err(error) => Some(Event::NotStarted {
@@ -311,7 +312,7 @@ async fn carry_out(
         },
         Effect::Hold { .. } => {
             // A container that ends at once is never adopted.
-            backfill.begin(render::unit_name(&settings.workload), eye.sources());
+            backfill.begin(unit_name(&settings.workload), eye.sources());
             acts::act(podman, &settings.workload, effect).await
         }
         Effect::Release { .. }
@@ -325,7 +326,7 @@ async fn carry_out(
         }
         Effect::Repair => Some(Event::Repaired(repair::repair(&settings.run).await)),
         Effect::Attach(conmons) => {
-            let unit = render::unit_name(&settings.workload);
+            let unit = unit_name(&settings.workload);
             let attached = adopt::attach(&unit, &conmons).await;
             if !attached.is_empty() {
                 backfill.begin(unit, eye.sources());
@@ -347,7 +348,7 @@ async fn carry_out(
             if matches!(status, Status::Failed { .. } | Status::Ended { .. }) {
                 // What a container said before it was given up is what its administrator looks for.
                 backfill
-                    .finish(&render::unit_name(&settings.workload), &eye.sources())
+                    .finish(&unit_name(&settings.workload), &eye.sources())
                     .await;
             }
             say(&status);
@@ -420,7 +421,7 @@ async fn play(
     // What a container said before it failed the play is what its administrator looks for, and nobody adopted it.
     let mut containers = Vec::new();
     if let Ok(sight) = eye.look().await {
-        let unit = render::unit_name(&settings.workload);
+        let unit = unit_name(&settings.workload);
         backfill.finish(&unit, &eye.sources()).await;
         containers = sight.pod.map_or(containers, |pod| pod.containers);
         last_output::keep(podman, settings, &containers).await;

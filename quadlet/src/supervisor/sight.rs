@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use beemesh_protocol::workload::{kube_file, unit_name};
+
 use super::burst::{self, Burst};
 use super::shell::Settings;
 use super::{Persisted, SeenPod, Sight, release};
@@ -43,8 +45,7 @@ impl Eye {
 
     /// What the Quadlet says, and the bytes that are played; `None` if either file is missing or damaged.
     pub(super) fn persisted(&self) -> Option<(Persisted, Vec<u8>)> {
-        let kube =
-            std::fs::read_to_string(self.folder.join(render::kube_file(&self.workload))).ok()?;
+        let kube = std::fs::read_to_string(self.folder.join(kube_file(&self.workload))).ok()?;
         let quadlet = render::read_quadlet(&kube)?;
         let yaml = std::fs::read(self.folder.join(&quadlet.yaml)).ok()?;
         Some((
@@ -68,7 +69,7 @@ impl Eye {
         let init = init.map(|name| Source::Init(format!("{}-{name}", self.workload)));
         let members = self.members.iter().cloned().map(Source::Container);
         let lost = self.members.first().map(|container| Source::Lost {
-            unit: render::unit_name(&self.workload),
+            unit: unit_name(&self.workload),
             container: container.clone(),
         });
         init.chain(members).chain(lost).collect()

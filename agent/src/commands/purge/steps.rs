@@ -4,6 +4,8 @@
 
 use std::{fmt::Write as _, path::PathBuf};
 
+use beemesh_protocol::workload::{GATEWAY_UNIT, UNIT_PATTERN};
+
 /// Podman's filter for pods of workloads.
 pub(super) const WORKLOADS: &str = "label=beemesh.io/workload";
 /// What the names of all volumes and secrets of workloads begin with, those of claims included.
@@ -89,10 +91,10 @@ pub(super) fn steps(found: &Found, places: &Places) -> Vec<Step> {
             "systemctl disable --now beemesh-agent.service beemesh-agent.socket",
             none,
         ),
-        run("systemctl stop beemesh-gateway.service", none),
+        run(&format!("systemctl stop {GATEWAY_UNIT}"), none),
         run("systemctl stop beemesh-gateway-image.service", none),
         // A pattern of what is loaded: a supervisor takes its pod down.
-        run("systemctl stop beemesh-pod-*.service", none),
+        run(&format!("systemctl stop {UNIT_PATTERN}"), none),
         run("podman pod rm --force --ignore beemesh-gateway", none),
     ];
     if !found.pods.is_empty() {
