@@ -2,12 +2,10 @@
 //!
 //! Pure. The line is `beemesh-backup VERSION sha256=HEX bytes=COUNT`; checksum and count are of what follows it.
 
-use std::fmt::Write as _;
-
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
-use crate::{DecodeError, state::Snapshot};
+use crate::{DecodeError, hex::Hex, state::Snapshot};
 
 /// The longest file, in bytes, its line included: whoever reads one holds it in memory.
 pub const BYTES_MAX: usize = 256 << 20;
@@ -96,12 +94,7 @@ pub fn decode(file: &[u8]) -> Result<Snapshot, BackupError> {
 }
 
 fn checksum(content: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in Sha256::digest(content) {
-        // A string takes everything.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
+    Hex(&Sha256::digest(content)).to_string()
 }
 
 #[cfg(test)]

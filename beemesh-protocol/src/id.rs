@@ -7,6 +7,8 @@ use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::hex::{self, Hex};
+
 /// What comes before the key in the PeerId of an ed25519 key: identity multihash (0x00) of 36 bytes, which are the
 /// protobuf fields key type (1 = ed25519) and data (32 bytes). libp2p specification, `peer-ids/peer-ids.md`.
 const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
@@ -87,7 +89,7 @@ pub struct ClusterIdError(String);
 
 impl fmt::Display for ClusterId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        fmt::Display::fmt(&Hex(&self.0), f)
     }
 }
 
@@ -101,16 +103,8 @@ impl FromStr for ClusterId {
     type Err = ClusterIdError;
 
     fn from_str(text: &str) -> Result<Self, ClusterIdError> {
-        let fail = || ClusterIdError(text.to_owned());
-        if text.len() != 32 || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
-            return Err(fail());
-        }
-        let mut id = [0; 16];
-        for (byte, digits) in id.iter_mut().zip(text.as_bytes().chunks(2)) {
-            let digits = std::str::from_utf8(digits).map_err(|_| fail())?;
-            *byte = u8::from_str_radix(digits, 16).map_err(|_| fail())?;
-        }
-        Ok(Self(id))
+        let id = hex::decode(text);
+        id.map(Self).ok_or_else(|| ClusterIdError(text.to_owned()))
     }
 }
 

@@ -7,11 +7,13 @@
 pub mod api;
 pub mod backup;
 pub mod frame;
+pub mod hex;
 pub mod id;
 pub mod ipc;
 pub mod mesh;
 pub mod naming;
 pub mod peer;
+pub mod percent;
 pub mod raft;
 pub mod rollout;
 pub mod state;

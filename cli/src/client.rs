@@ -9,7 +9,10 @@ use std::{
     time::Duration,
 };
 
-use beemesh_protocol::api::{Code, ErrorAnswer, Failure};
+use beemesh_protocol::{
+    api::{Code, ErrorAnswer, Failure},
+    percent,
+};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::{Method, Request, Response, StatusCode, body::Incoming, client::conn::http1};
@@ -182,7 +185,7 @@ impl Ask {
         let mut uri = self.path.clone();
         for (at, (key, value)) in query.iter().enumerate() {
             let join = if at == 0 { '?' } else { '&' };
-            uri.push_str(&format!("{join}{key}={}", escape(value)));
+            uri.push_str(&format!("{join}{key}={}", percent::encode(value)));
         }
         uri
     }
@@ -371,26 +374,13 @@ async fn failure(answer: Response<Incoming>) -> Failure {
     }
 }
 
-/// A name as it may stand in a path or a query.
-pub(crate) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn names_cannot_change_the_request_they_stand_in() {
-        let ask = Ask::get(format!("/v1/workloads/{}", escape("a/../b?x=1")))
+        let ask = Ask::get(format!("/v1/workloads/{}", percent::encode("a/../b?x=1")))
             .with("name", "ü &".to_owned())
             .with("host", None)
             .timed();

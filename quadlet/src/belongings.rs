@@ -17,7 +17,10 @@
 //! `beemesh__WORKLOAD__…` with short hashes, so that a workload called `pvc` had the claims' prefix: of such names only
 //! those count as leftovers that cannot be a claim's.
 
-use beemesh_protocol::workload::{is_label, is_name};
+use beemesh_protocol::{
+    hex::Hex,
+    workload::{is_label, is_name},
+};
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
@@ -71,8 +74,7 @@ impl Content<'_> {
         let mut hash = Sha256::new();
         hash.update(head);
         hash.update(self.body);
-        let bytes = hash.finalize();
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        Hex(&hash.finalize()).to_string()
     }
 }
 

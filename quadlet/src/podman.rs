@@ -7,11 +7,11 @@
 //! where Podman reports failures in the body: play, down and pull.
 
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use beemesh_protocol::{hex::Hex, percent};
 use podman_api::opts::{PodListFilter, PodListOpts};
 use podman_api::{ApiVersion, Podman as Client};
 use sha2::{Digest as _, Sha256};
@@ -231,7 +231,7 @@ impl Podman {
         &self,
         name: &str,
     ) -> Result<Option<(Pod, Vec<Details>)>, PodmanError> {
-        let path = format!("/libpod/pods/{}/json", wire::escape(name));
+        let path = format!("/libpod/pods/{}/json", percent::encode(name));
         let call = Call::get(format!("inspect pod {name}"), path).within(LOOK_TIME_MAX);
         let inspected: InspectedPod = match self.wire.json(call).await {
             Err(PodmanError::Refused { .. }) => return Ok(None),
@@ -261,7 +261,7 @@ impl Podman {
 
     /// What an inspection tells of a container; `None` if there is no such container.
     pub async fn inspect(&self, container: &str) -> Result<Option<Details>, PodmanError> {
-        let path = format!("/libpod/containers/{}/json", wire::escape(container));
+        let path = format!("/libpod/containers/{}/json", percent::encode(container));
         let call = Call::get(format!("inspect container {container}"), path).within(LOOK_TIME_MAX);
         match self.wire.json::<InspectedContainer>(call).await {
             Ok(inspected) => Ok(Some(inspected.into())),
@@ -272,7 +272,7 @@ impl Podman {
 
     /// Starts a container that has ended.
     pub async fn start(&self, container: &str) -> Result<(), PodmanError> {
-        let path = format!("/libpod/containers/{}/start", wire::escape(container));
+        let path = format!("/libpod/containers/{}/start", percent::encode(container));
         let call = Call::post(format!("start container {container}"), path).within(PLAY_TIME_MAX);
         match self.wire.empty(call).await {
             // It runs already.
@@ -414,7 +414,7 @@ impl Podman {
     /// Removes a pod with its containers, running or not, whatever YAML made it. No such pod is a success.
     pub async fn remove_pod(&self, name: &str) -> Result<(), PodmanError> {
         self.end(name, &BTreeMap::new()).await?;
-        let path = format!("/libpod/pods/{}?force=true", wire::escape(name));
+        let path = format!("/libpod/pods/{}?force=true", percent::encode(name));
         let call = Call::delete(format!("remove pod {name}"), path).within(DOWN_TIME_MAX);
         absent_is_gone(self.wire.empty(call).await)
     }
@@ -522,12 +522,7 @@ fn absent_is_gone(outcome: Result<(), PodmanError>) -> Result<(), PodmanError> {
 
 /// The name of the service container that Podman makes for exactly these bytes.
 pub fn service_container(yaml: &[u8]) -> String {
-    let mut name = String::new();
-    for byte in &Sha256::digest(yaml)[..6] {
-        let _ = write!(name, "{byte:02x}");
-    }
-    name.push_str("-service");
-    name
+    format!("{}-service", Hex(&Sha256::digest(yaml)[..6]))
 }
 
 /// The socket of a host's Podman.

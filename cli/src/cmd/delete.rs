@@ -1,11 +1,14 @@
 //! `beemesh delete`.
 
-use beemesh_protocol::api::{Applied, Deleted};
+use beemesh_protocol::{
+    api::{Applied, Deleted},
+    percent,
+};
 
 use super::{Check, print, print_json, read, spin, wait_for};
 use crate::{
     args::Delete,
-    client::{Ask, Client, escape},
+    client::{Ask, Client},
     render,
     trouble::Trouble,
 };
@@ -14,9 +17,9 @@ pub(super) async fn run(client: &Client, args: Delete) -> Result<(), Trouble> {
     let (what, path, check) = match (&args.name, &args.manifest, &args.file) {
         (Some(workload), _, _) => (
             format!("workload {workload}"),
-            format!("/v1/workloads/{}", escape(workload)),
+            format!("/v1/workloads/{}", percent::encode(workload)),
             Check {
-                ask: Ask::get(format!("/v1/workloads/{}", escape(workload))),
+                ask: Ask::get(format!("/v1/workloads/{}", percent::encode(workload))),
                 committed: Box::new(|found| found.is_err_and(|trouble| trouble.is_not_found())),
             },
         ),
@@ -87,7 +90,7 @@ fn of_manifest(name: &str) -> (String, String, Check) {
     };
     (
         format!("manifest {name}"),
-        format!("/v1/manifests/{}", escape(name)),
+        format!("/v1/manifests/{}", percent::encode(name)),
         check,
     )
 }

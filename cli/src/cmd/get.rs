@@ -2,7 +2,10 @@
 
 use std::time::{Duration, SystemTime};
 
-use beemesh_protocol::api::{Audit, Host, Hosts, Manifests, Role, Status, Workload, Workloads};
+use beemesh_protocol::{
+    api::{Audit, Host, Hosts, Manifests, Role, Status, Workload, Workloads},
+    percent,
+};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::time::{Instant, sleep};
@@ -10,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::{print, print_json};
 use crate::{
     args::{Get, Output, What},
-    client::{Ask, Client, escape},
+    client::{Ask, Client},
     render,
     trouble::Trouble,
 };
@@ -34,7 +37,9 @@ pub(super) async fn shown(client: &Client, args: &Get, doing: &str) -> Result<()
     let (what, list) = names(args.what);
     // A manifest is found in the list of all, and so are the changes of one thing.
     let path = match (args.what, &args.name) {
-        (What::Workloads | What::Hosts, Some(name)) => format!("/v1/{list}/{}", escape(name)),
+        (What::Workloads | What::Hosts, Some(name)) => {
+            format!("/v1/{list}/{}", percent::encode(name))
+        }
         (What::Workloads | What::Hosts | What::Manifests | What::Audit, _) => format!("/v1/{list}"),
     };
     let answer = read(client, &path, args.stale, args.output).await;

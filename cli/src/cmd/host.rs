@@ -2,14 +2,17 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use beemesh_protocol::api::{HostChanged, KeyChanged, LabelsPatch, Status};
+use beemesh_protocol::{
+    api::{HostChanged, KeyChanged, LabelsPatch, Status},
+    percent,
+};
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
 use super::{Check, get, join::VOTERS_MAX, print, print_json, spin, wait_for};
 use crate::{
     args::{Get, Host, Output, What},
-    client::{Ask, Client, escape},
+    client::{Ask, Client},
     live::Live,
     render,
     trouble::Trouble,
@@ -191,7 +194,7 @@ fn done(
 }
 
 fn path(name: &str, rest: &str) -> String {
-    format!("/v1/hosts/{}{rest}", escape(name))
+    format!("/v1/hosts/{}{rest}", percent::encode(name))
 }
 
 /// `KEY=VALUE` sets a label, `KEY-` removes it.

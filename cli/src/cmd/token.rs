@@ -5,12 +5,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use beemesh_protocol::api::{Revoked, TokenAnswer, TokenRequest, Tokens};
+use beemesh_protocol::{
+    api::{Revoked, TokenAnswer, TokenRequest, Tokens},
+    percent,
+};
 
 use super::{print, print_json};
 use crate::{
     args::{Output, Token},
-    client::{Ask, Client, escape},
+    client::{Ask, Client},
     render,
     trouble::Trouble,
 };
@@ -68,7 +71,7 @@ async fn list(client: &Client, output: Output) -> Result<(), Trouble> {
 }
 
 async fn revoke(client: &Client, id: &str, output: Output) -> Result<(), Trouble> {
-    let ask = Ask::delete(format!("/v1/tokens/{}", escape(id))).timed();
+    let ask = Ask::delete(format!("/v1/tokens/{}", percent::encode(id))).timed();
     let answer = client.json::<Revoked>(&ask).await?;
     if output.json() {
         return print_json(&answer);

@@ -5,12 +5,15 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use beemesh_protocol::api::{Revoked, UserAnswer, UserRequest, UserRole, Users};
+use beemesh_protocol::{
+    api::{Revoked, UserAnswer, UserRequest, UserRole, Users},
+    percent,
+};
 
 use super::{print, print_json, warn_readable};
 use crate::{
     args::{Output, Role, User},
-    client::{Ask, Client, escape},
+    client::{Ask, Client},
     render,
     trouble::Trouble,
 };
@@ -82,7 +85,7 @@ async fn list(client: &Client, output: Output) -> Result<(), Trouble> {
 }
 
 async fn revoke(client: &Client, name: &str, output: Output) -> Result<(), Trouble> {
-    let ask = Ask::delete(format!("/v1/users/{}", escape(name))).timed();
+    let ask = Ask::delete(format!("/v1/users/{}", percent::encode(name))).timed();
     let answer = client.json::<Revoked>(&ask).await?;
     if output.json() {
         return print_json(&answer);

@@ -79,11 +79,8 @@ fn named_before(workload: &str, thing: &Thing) -> String {
         Thing::EmptyDir(volume) => format!("beemesh__{workload}__e__{volume}"),
         Thing::Content(secret, name, body, view) => {
             let letter = if *secret { 's' } else { 'c' };
-            let hash = |bytes: &[u8], digits| {
-                let hash = Sha256::digest(bytes);
-                let hex: String = hash.iter().map(|byte| format!("{byte:02x}")).collect();
-                hex[..digits].to_owned()
-            };
+            let hash =
+                |bytes: &[u8], digits| Hex(&Sha256::digest(bytes)).to_string()[..digits].to_owned();
             let view = view
                 .iter()
                 .map(|view| format!("__{}", hash(view.as_bytes(), 8)));

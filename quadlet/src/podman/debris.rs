@@ -5,6 +5,7 @@
 //! taken. And Podman removes a service container only some time after its pod: one that a power cut or a shutdown has kept
 //! is not taken down either.
 
+use beemesh_protocol::percent;
 use serde::Deserialize;
 
 use super::wire::{self, Call};
@@ -52,7 +53,7 @@ impl Podman {
     async fn remove_container(&self, name: &str) -> Result<(), PodmanError> {
         let path = format!(
             "/libpod/containers/{}?force=true&ignore=true",
-            wire::escape(name)
+            percent::encode(name)
         );
         let call = Call::delete(format!("remove container {name}"), path);
         absent_is_gone(self.wire.empty(call.within(DOWN_TIME_MAX)).await)

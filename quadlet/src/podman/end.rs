@@ -8,11 +8,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use beemesh_protocol::percent;
 use serde::Deserialize;
 use tokio::time::{Instant, sleep};
 
 use super::inspect::InspectedPod;
-use super::wire::{self, Call};
+use super::wire::Call;
 use super::{DOWN_TIME_MAX, LOOK_TIME_MAX, Podman, PodmanError};
 
 /// The first wait for a container that was told to end, and for one that was killed.
@@ -83,7 +84,7 @@ impl Podman {
         signals: &BTreeMap<String, String>,
     ) -> Result<(), PodmanError> {
         let operation = format!("look for the containers of pod {pod}");
-        let path = format!("/libpod/pods/{}/json", wire::escape(pod));
+        let path = format!("/libpod/pods/{}/json", percent::encode(pod));
         let call = Call::get(operation, path).within(LOOK_TIME_MAX);
         let Ok(inspected) = self.wire.json::<InspectedPod>(call).await else {
             return Ok(());

@@ -6,6 +6,7 @@
 //! follows are told by the container's own setting, whatever its policy; an API start sets Podman's own count of restarts to 0; a pod with a container that was only created keeps its sandbox
 //! when the last running one ends. Podman 5.4 lets a probe run for ever.
 
+use beemesh_protocol::percent;
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
@@ -169,7 +170,7 @@ impl Podman {
         if details.is_none_or(|details| details.on_unhealthy != from) {
             return Ok(());
         }
-        let path = format!("/libpod/containers/{}/update", wire::escape(container));
+        let path = format!("/libpod/containers/{}/update", percent::encode(container));
         let operation = format!("set what a failed probe of container {container} does");
         let body = json!({ "health_on_failure": to });
         let call = Call::post(operation, path).body(&body);
@@ -185,7 +186,7 @@ impl Podman {
         };
         let path = format!(
             "/libpod/containers/{}/update?restartPolicy={policy}",
-            wire::escape(container)
+            percent::encode(container)
         );
         let call = Call::post(
             format!("set the restart policy of container {container}"),
@@ -228,7 +229,10 @@ impl Podman {
     /// Sends a signal to a container's first process. Podman does not restart the container for that.
     pub async fn signal(&self, container: &str, signal: &str) -> Result<(), PodmanError> {
         let query = wire::query(&[("signal", signal)]);
-        let path = format!("/libpod/containers/{}/kill{query}", wire::escape(container));
+        let path = format!(
+            "/libpod/containers/{}/kill{query}",
+            percent::encode(container)
+        );
         let call = Call::post(format!("send {signal} to container {container}"), path);
         self.wire.empty(call.within(LOOK_TIME_MAX)).await
     }
@@ -236,14 +240,14 @@ impl Podman {
     /// Removes a pod's holder. None is a success.
     pub async fn remove_holder(&self, pod: &str) -> Result<(), PodmanError> {
         let name = holder_name(pod);
-        let path = format!("/libpod/containers/{}?force=true", wire::escape(&name));
+        let path = format!("/libpod/containers/{}?force=true", percent::encode(&name));
         let call = Call::delete(format!("remove container {name}"), path).within(LOOK_TIME_MAX);
         absent_is_gone(self.wire.empty(call).await)
     }
 
     /// Stops a pod whose members have ended: what is left of it is the infra container.
     pub async fn stop_pod(&self, pod: &str) -> Result<(), PodmanError> {
-        let path = format!("/libpod/pods/{}/stop", wire::escape(pod));
+        let path = format!("/libpod/pods/{}/stop", percent::encode(pod));
         let call = Call::post(format!("stop pod {pod}"), path).within(DOWN_TIME_MAX);
         match self.wire.empty(call).await {
             // It is stopped already.
@@ -255,7 +259,7 @@ impl Podman {
     /// What the probes of a container do. A run that a person began with the same command counts as a probe.
     pub async fn probing(&self, container: &str) -> Result<Probing, PodmanError> {
         let operation = format!("look at the probes of container {container}");
-        let path = format!("/libpod/containers/{}/json", wire::escape(container));
+        let path = format!("/libpod/containers/{}/json", percent::encode(container));
         let call = Call::get(operation.clone(), path).within(LOOK_TIME_MAX);
         let inspected: Inspected = self.wire.json(call).await?;
         let Config {
@@ -267,7 +271,7 @@ impl Podman {
         let timeout = checks.iter().map(|check| check.timeout).max();
         let mut sessions = Vec::new();
         for id in inspected.sessions {
-            let path = format!("/libpod/exec/{}/json", wire::escape(&id));
+            let path = format!("/libpod/exec/{}/json", percent::encode(&id));
             let call = Call::get(operation.clone(), path).within(LOOK_TIME_MAX);
             let session: InspectedSession = match self.wire.json(call).await {
                 Ok(session) => session,

@@ -5,10 +5,10 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use beemesh_protocol::percent;
 use hyper014::body::HttpBody as _;
 use hyper014::client::Client;
 use hyper014::{Body, Method, Request, Response};
@@ -230,27 +230,11 @@ fn cut(words: &mut String) {
     }
 }
 
-/// Percent-encodes what has a meaning in a path or query.
-pub(super) fn escape(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
-    for byte in text.bytes() {
-        match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'.' | b'_' | b'~' => {
-                escaped.push(char::from(byte))
-            }
-            _ => {
-                let _ = write!(escaped, "%{byte:02X}");
-            }
-        }
-    }
-    escaped
-}
-
 /// `?a=b&c=d`.
 pub(super) fn query(pairs: &[(&str, &str)]) -> String {
     let pairs: Vec<String> = pairs
         .iter()
-        .map(|(key, value)| format!("{key}={}", escape(value)))
+        .map(|(key, value)| format!("{key}={}", percent::encode(value)))
         .collect();
     format!("?{}", pairs.join("&"))
 }
