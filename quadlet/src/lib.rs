@@ -1,9 +1,9 @@
 //! One workload as one Quadlet-run pod on one host.
 //!
-//! [`manifest`] turns YAML into checked objects, `workload` makes a pod of one of them that shares nothing by
-//! accident with another workload under names of [`belongings`], and [`render`] writes that pod as the two files of a
-//! Quadlet. [`health`] says what the pod's containers amount to. All five are pure. [`podman`] asks
-//! Podman, and [`supervisor`] is the program that a workload's unit runs.
+//! [`manifest`] turns YAML into checked objects. [`render`] makes a pod of one of them that shares nothing by accident
+//! with another workload, under names of [`belongings`], and writes it as the two files of a Quadlet. [`health`] says
+//! what the pod's containers amount to. All four are pure. [`podman`] asks Podman, and [`supervisor`] is the program
+//! that a workload's unit runs.
 
 #[cfg(feature = "host")]
 pub mod adopt;
@@ -21,4 +21,3 @@ pub mod render;
 pub mod repair;
 #[cfg(feature = "host")]
 pub mod supervisor;
-mod workload;

@@ -3,6 +3,8 @@
 //! Pure: no I/O, no clock, no randomness. The same revision gives the same bytes on every host, and the file on disk,
 //! the play and the removal use those bytes.
 
+mod normalise;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use beemesh_protocol::{
@@ -17,7 +19,6 @@ use crate::{
     belongings::OURS,
     health::Restart,
     manifest::{Port, ports_of},
-    workload,
 };
 
 /// One revision of a workload with what it uses.
@@ -133,7 +134,7 @@ const GRACE_SECONDS: i64 = 30;
 
 /// Renders one revision.
 pub fn render(revision: &Revision<'_>) -> Result<Rendered, RenderError> {
-    let documents = workload::normalise(revision)?;
+    let documents = normalise::normalise(revision)?;
     let pod = documents.last().unwrap_or(&Value::Null);
     let grace = pod["spec"]["terminationGracePeriodSeconds"]
         .as_i64()

@@ -295,6 +295,12 @@ fn pod(namespace: &str, name: &str) -> Object {
     object
 }
 
+#[test]
+fn containers_are_named_after_their_pod() {
+    let yaml = br#"{"metadata":{"name":"pvc"},"spec":{"containers":[{"name":"e"}]}}"#;
+    assert_eq!(container_names(yaml), ["pvc-e"]);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 

@@ -6,7 +6,6 @@ use beemesh_protocol::workload::{
 use proptest::{collection::vec, prelude::*};
 
 use super::*;
-use crate::render::container_names;
 
 /// Names that look like parts of ours: `pvc`, the letters of kinds, hashes, with dashes and dots between.
 fn part() -> impl Strategy<Value = String> {
@@ -186,10 +185,4 @@ fn what_is_left_of_the_release_before_goes_unless_it_may_be_a_claim() {
     ] {
         assert!(!left(stranger, "web"), "{stranger}");
     }
-}
-
-#[test]
-fn containers_are_named_after_their_pod() {
-    let yaml = br#"{"metadata":{"name":"pvc"},"spec":{"containers":[{"name":"e"}]}}"#;
-    assert_eq!(container_names(yaml), ["pvc-e"]);
 }

@@ -29,10 +29,10 @@ use k8s_openapi::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use super::{BACKOFF_LIMIT, RenderError, Revision};
 use crate::{
     belongings::{self, Content},
     manifest::{Demand, Keys, demands, kind_name, names, resources},
-    render::{BACKOFF_LIMIT, RenderError, Revision},
 };
 
 /// What Kubernetes takes for a `backoffLimit` that is not given.
