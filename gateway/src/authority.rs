@@ -18,7 +18,7 @@ use rcgen::{
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sha2::{Digest, Sha256};
 
-use crate::keys::hex;
+use crate::local::sealing_key::{SealingKey, hex, key_id};
 
 /// The name that every host's certificate has, whatever its addresses are: clients ask for this one.
 pub(crate) const SERVER_NAME: &str = "beemesh";
@@ -30,9 +30,6 @@ const HOST_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
 const CLOCKS_APART: Duration = Duration::from_secs(3600);
 /// Bytes of the nonce that stands before what is sealed.
 const NONCE: usize = 24;
-
-/// Seals the private key; only members have it.
-pub(crate) type SealingKey = [u8; 32];
 
 /// A certificate and its private key.
 pub(crate) struct Issued {
@@ -54,11 +51,6 @@ pub(crate) enum AuthorityError {
     /// X.509 or the key.
     #[error("make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
-}
-
-/// What a sealing key is called in the replicated state.
-pub(crate) fn key_id(key: &SealingKey) -> [u8; 32] {
-    Sha256::digest(key).into()
 }
 
 /// What a certificate is called in the replicated state.

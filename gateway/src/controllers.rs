@@ -22,7 +22,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     api::Gateway,
-    join::now_ms,
+    clock::now_ms,
     raft::{Metrics, Node, Role, View},
     state::ASSIGNED,
 };

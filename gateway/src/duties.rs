@@ -26,12 +26,12 @@ use tokio::{
 
 use crate::{
     api::{self, Gateway},
-    backoff::Backoff,
+    clock::{backoff::Backoff, now_ms},
     controllers,
-    home::{Home, Joining},
-    join::{admit, now_ms},
+    join::admit,
     labels,
     link::{Inbound, Link},
+    local::files::{Home, Joining},
     observe::is_in_trouble,
     place,
     raft::{Metrics, Node, Role, Wanted},

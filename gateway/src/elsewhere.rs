@@ -14,7 +14,7 @@ use tokio::{
 
 use crate::{
     api::Gateway,
-    backoff::Backoff,
+    clock::backoff::Backoff,
     raft::{Metrics, Role},
 };
 

@@ -23,7 +23,7 @@ use tokio::{
 };
 
 use crate::{
-    join::now_ms,
+    clock::now_ms,
     link::Link,
     raft::{Metrics, View},
     reconcile::{Ending, Plan, Reconciler, Seen, Step, Work},

@@ -4,11 +4,7 @@
 //! through the agent, and remembers the admission durably; the gateway then begins again with an empty log and waits
 //! for the leader of its new cluster. On a member: [`admit`] proposes the application and tells the decision.
 
-use std::{
-    net::IpAddr,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{net::IpAddr, sync::Arc, time::Duration};
 
 use beemesh_protocol::{
     ClusterId, HostId,
@@ -26,8 +22,9 @@ use tokio::{
 };
 
 use crate::{
-    home::{Home, HomeError, Joining},
+    clock::now_ms,
     link::{Link, LinkError},
+    local::files::{Home, HomeError, Joining},
     raft::Node,
     state::{NO_SUCH_TOKEN, token_id},
 };
@@ -372,12 +369,4 @@ pub(crate) async fn admit(
         Ok(_) => refuse("the cluster gave no answer".into()),
         Err(error) => refuse(format!("the cluster cannot decide now: {error}")),
     }
-}
-
-/// The wall clock in milliseconds since 1970, as commands carry it.
-pub(crate) fn now_ms() -> u64 {
-    let since = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }

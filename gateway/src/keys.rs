@@ -14,8 +14,10 @@ use tokio::time::{sleep, timeout};
 
 use crate::{
     api::Gateway,
-    authority::{SealingKey, key_id},
-    home::HomeError,
+    local::{
+        files::HomeError,
+        sealing_key::{SealingKey, hex, key_id},
+    },
 };
 
 /// A member answers at once or not.
@@ -112,41 +114,6 @@ pub(crate) async fn keep(gateway: Gateway) {
         };
         if ended {
             return;
-        }
-    }
-}
-
-/// An id as it is written in paths and names of files.
-pub(crate) fn hex(id: &[u8; 32]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-/// Reads what [`hex`] wrote.
-pub(crate) fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
-    let mut id = [0; 32];
-    for (at, byte) in id.iter_mut().enumerate().filter(|_| digits) {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    digits.then_some(id)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_id_reads_back_and_nothing_else_is_one() {
-        let id: [u8; 32] = std::array::from_fn(|at| (at * 8) as u8);
-        assert_eq!(from_hex(&hex(&id)), Some(id));
-        for other in [
-            String::new(),
-            "0".repeat(63),
-            "g".repeat(64),
-            "é".repeat(32),
-            "+0".repeat(32),
-        ] {
-            assert_eq!(from_hex(&other), None, "{other}");
         }
     }
 }

@@ -6,18 +6,18 @@ mod absence;
 mod admission;
 mod api;
 mod authority;
-mod backoff;
+mod clock;
 mod config;
 mod controllers;
 mod demote;
 mod duties;
 mod elsewhere;
 mod execute;
-mod home;
 mod join;
 mod keys;
 mod labels;
 mod link;
+mod local;
 mod observe;
 mod own;
 mod place;
@@ -52,7 +52,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::Gateway, config::Config, home::Home, join::Joiner, link::Link, observe::Observer,
+    api::Gateway, config::Config, join::Joiner, link::Link, local::files::Home, observe::Observer,
     raft::Node,
 };
 

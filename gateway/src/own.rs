@@ -20,8 +20,7 @@ use tokio::{
 
 use crate::{
     api::Gateway,
-    backoff::Backoff,
-    join::now_ms,
+    clock::{backoff::Backoff, now_ms},
     labels,
     raft::{Node, View},
     state::State,

@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use beemesh_protocol::{ClusterId, HostId};
 
 use crate::{
-    home::{Home, HomeError},
     join::Joiner,
+    local::files::{Home, HomeError},
     raft,
 };
 

@@ -13,7 +13,8 @@ use tokio::time::Instant;
 
 use crate::{
     api::Gateway,
-    join::{ADMIT_MAX, admission, now_ms},
+    clock::now_ms,
+    join::{ADMIT_MAX, admission},
     state::NO_SUCH_TOKEN,
 };
 

@@ -23,10 +23,10 @@ use tokio::{
 use crate::{
     absence::removal,
     api::Gateway,
+    clock::now_ms,
     demote::{DemoteError, give_up_vote},
-    home::{Home, HomeError, Joining, Rotating},
-    join::now_ms,
     link::Link,
+    local::files::{Home, HomeError, Joining, Rotating},
     raft::ProposeError,
 };
 

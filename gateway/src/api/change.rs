@@ -37,7 +37,8 @@ use super::{
 };
 use crate::{
     admission::{self, Around},
-    join::{JoinError, JoinStarted, now_ms},
+    clock::now_ms,
+    join::{JoinError, JoinStarted},
     state::{changed, deed},
 };
 

@@ -34,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Gateway, Shared, roles, server, users};
 use crate::{
     authority::{Issued, Issuer, fingerprint},
-    join::now_ms,
+    clock::now_ms,
     keys,
 };
 
@@ -277,7 +277,10 @@ mod tests {
     use tokio_rustls::TlsConnector;
 
     use super::*;
-    use crate::authority::{SERVER_NAME, SealingKey, found};
+    use crate::{
+        authority::{SERVER_NAME, found},
+        local::sealing_key::SealingKey,
+    };
 
     const NOW: Duration = Duration::from_secs(1_800_000_000);
 

@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
-    home::Home,
+    local::files::Home,
     raft::{Nobody, Settings},
 };
 

@@ -27,7 +27,7 @@ use super::{
 };
 use crate::{
     authority::random,
-    join::now_ms,
+    clock::now_ms,
     state::{HOSTS_MAX, token_id},
 };
 

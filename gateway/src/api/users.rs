@@ -28,9 +28,10 @@ use super::{
     request::{self, Asked, Caller, NoQuery, ReadQuery, TimeoutQuery},
 };
 use crate::{
-    authority::{self, AuthorityError, Issuer, SealingKey, fingerprint},
-    join::now_ms,
-    keys::{self, NoKey, from_hex},
+    authority::{self, AuthorityError, Issuer, fingerprint},
+    clock::now_ms,
+    keys::{self, NoKey},
+    local::sealing_key::{SealingKey, from_hex},
 };
 
 /// Whoever is needed longer can be made anew.

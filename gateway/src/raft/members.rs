@@ -147,10 +147,7 @@ mod tests {
         tests::{Mesh, PATIENCE, deadline, host, put},
     };
     use super::*;
-    use crate::{
-        duties::keep_membership,
-        join::{admit, now_ms},
-    };
+    use crate::{clock::now_ms, duties::keep_membership, join::admit};
 
     use beemesh_protocol::{
         ClusterId,

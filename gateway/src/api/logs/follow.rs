@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{super::Gateway, members, told};
-use crate::join::now_ms;
+use crate::clock::now_ms;
 
 /// Pieces that wait for the caller; the containers' outputs wait in the journal.
 const PIECES_MAX: usize = 16;

@@ -15,10 +15,7 @@ use std::{
 use beemesh_protocol::{ClusterId, HostId, ipc::Member};
 use serde::{Deserialize, Serialize};
 
-use crate::{
-    authority::{SealingKey, key_id},
-    keys::hex,
-};
+use super::sealing_key::{SealingKey, hex, key_id};
 
 /// The folder and what lies in it.
 #[derive(Debug, Clone)]

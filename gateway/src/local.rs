@@ -1,0 +1,4 @@
+//! What this host keeps for itself, apart from what the cluster agreed on.
+
+pub(crate) mod files;
+pub(crate) mod sealing_key;
