@@ -25,12 +25,12 @@ use tokio::{
 };
 
 use crate::{
+    agent_link::{Inbound, Link},
     api::{self, Gateway},
     clock::{backoff::Backoff, now_ms},
     controllers,
     join::admit,
     labels,
-    link::{Inbound, Link},
     local::files::{Home, Joining},
     observe::is_in_trouble,
     place,

@@ -23,8 +23,8 @@ use tokio::{
 };
 
 use crate::{
+    agent_link::Link,
     clock::now_ms,
-    link::Link,
     raft::{Metrics, View},
     reconcile::{Ending, Plan, Reconciler, Seen, Step, Work},
 };

@@ -22,8 +22,8 @@ use tokio::{
 };
 
 use crate::{
+    agent_link::{Link, LinkError},
     clock::now_ms,
-    link::{Link, LinkError},
     local::files::{Home, HomeError, Joining},
     raft::Node,
     state::{NO_SUCH_TOKEN, token_id},

@@ -4,6 +4,7 @@
 
 mod absence;
 mod admission;
+mod agent_link;
 mod api;
 mod authority;
 mod clock;
@@ -16,7 +17,6 @@ mod execute;
 mod join;
 mod keys;
 mod labels;
-mod link;
 mod local;
 mod observe;
 mod own;
@@ -52,8 +52,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    api::Gateway, config::Config, join::Joiner, link::Link, local::files::Home, observe::Observer,
-    raft::Node,
+    agent_link::Link, api::Gateway, config::Config, join::Joiner, local::files::Home,
+    observe::Observer, raft::Node,
 };
 
 /// Where the agent passes connections of users elsewhere on, beside the socket for users of this host.

@@ -28,8 +28,8 @@ use tokio::{
 };
 
 use crate::{
+    agent_link::Link,
     execute::Standing,
-    link::Link,
     own::name_trouble,
     raft::{Metrics, View},
 };

@@ -22,10 +22,10 @@ use tokio::{
 
 use crate::{
     absence::removal,
+    agent_link::Link,
     api::Gateway,
     clock::now_ms,
     demote::{DemoteError, give_up_vote},
-    link::Link,
     local::files::{Home, HomeError, Joining, Rotating},
     raft::ProposeError,
 };

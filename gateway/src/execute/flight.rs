@@ -38,7 +38,7 @@ use tokio::{
 use self::turn::{Turn, permit};
 use super::{IMAGES_PAUSE, Progress, stopped};
 use crate::{
-    link::{Link, LinkError},
+    agent_link::{Link, LinkError},
     place,
     ports::Held,
     raft::View,

@@ -30,7 +30,7 @@ use super::{
     source::Source,
 };
 use crate::{
-    link::{Link, LinkError},
+    agent_link::{Link, LinkError},
     raft::Metrics,
 };
 
