@@ -3,7 +3,7 @@
 //! Pure: no I/O, no clock, no randomness. Input: a manifest that was read, the applied state and what hosts report. Output:
 //! problems with their places. The host that takes an apply asks this before anything is replicated; the state machine
 //! does not, so that all releases keep the same state, and what gets past it in a race waits on its host
-//! ([`crate::ports`]).
+//! ([`crate::cluster::ports`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -20,8 +20,8 @@ use beemesh_quadlet::manifest::{
     workload_name,
 };
 
-use crate::{
-    place,
+use crate::cluster::{
+    placement,
     state::{State, Workload},
 };
 
@@ -310,7 +310,7 @@ impl<'a> Check<'a> {
             report.is_some_and(|report| report.reserved_ports.contains(&port.port))
         };
         let host = members
-            .filter(|host| place::can_run(host, object))
+            .filter(|host| placement::can_run(host, object))
             .find(reserves);
         let whose = match host {
             Some(host) => format!("Beemesh itself on host {}", host.name),
@@ -418,7 +418,7 @@ impl<'a> Check<'a> {
             for at in demands.iter().filter(|at| at.demand == Demand::StopSignal) {
                 let members = self.around.state.hosts().values();
                 let old = members
-                    .filter(|host| place::can_run(host, object))
+                    .filter(|host| placement::can_run(host, object))
                     .filter_map(|host| {
                         let version = &self.around.reports.get(&host.id)?.podman;
                         let is_old = release(version)? < STOP_SIGNAL_SINCE;
@@ -470,7 +470,7 @@ fn is_podmans(name: &str) -> bool {
 /// Whether any host can run both, drained as it may be now.
 fn both_run(one: &Object, two: &Object, hosts: &BTreeMap<HostId, Host>) -> bool {
     let none = |object: &Object| object.replicas == Some(0);
-    let both = |host: &Host| place::can_run(host, one) && place::can_run(host, two);
+    let both = |host: &Host| placement::can_run(host, one) && placement::can_run(host, two);
     !none(one) && !none(two) && hosts.values().any(both)
 }
 

@@ -23,8 +23,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 use crate::{
     api::Gateway,
     clock::now_ms,
+    cluster::state::ASSIGNED,
     raft::{Metrics, Node, Role, View},
-    state::ASSIGNED,
 };
 use away::Away;
 pub(crate) use choose::There;

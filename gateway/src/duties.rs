@@ -28,15 +28,13 @@ use crate::{
     agent_link::{Inbound, Link},
     api::{self, Gateway},
     clock::{backoff::Backoff, now_ms},
+    cluster::{labels, placement, state::State},
     controllers,
     join::admit,
-    labels,
     local::files::{Home, Joining},
     observe::is_in_trouble,
-    place,
     raft::{Metrics, Node, Role, Wanted},
     replace,
-    state::State,
 };
 
 /// A member that is demoted for a while is looked at after this pause.
@@ -198,7 +196,7 @@ pub(crate) async fn tell_report(gateway: Gateway, mut reports: watch::Receiver<A
 fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) -> Report {
     let wanted = state
         .workloads()
-        .filter(|workload| place::runs(state, workload, host).is_some());
+        .filter(|workload| placement::runs(state, workload, host).is_some());
     let phases: BTreeMap<&str, bool> = mine
         .workloads
         .iter()

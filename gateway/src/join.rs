@@ -24,9 +24,9 @@ use tokio::{
 use crate::{
     agent_link::{Link, LinkError},
     clock::now_ms,
+    cluster::state::{NO_SUCH_TOKEN, token_id},
     local::files::{Home, HomeError, Joining},
     raft::Node,
-    state::{NO_SUCH_TOKEN, token_id},
 };
 
 /// An applicant is answered within this time; the new host's agent waits a little longer.

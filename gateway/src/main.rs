@@ -8,6 +8,7 @@ mod agent_link;
 mod api;
 mod authority;
 mod clock;
+mod cluster;
 mod config;
 mod controllers;
 mod demote;
@@ -16,19 +17,14 @@ mod elsewhere;
 mod execute;
 mod join;
 mod keys;
-mod labels;
 mod local;
 mod observe;
 mod own;
-mod place;
-mod ports;
 mod raft;
 mod reconcile;
 mod recover;
-mod release;
 mod replace;
 mod rotate;
-mod state;
 
 use std::{
     fs, io,

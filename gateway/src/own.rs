@@ -21,9 +21,8 @@ use tokio::{
 use crate::{
     api::Gateway,
     clock::{backoff::Backoff, now_ms},
-    labels,
+    cluster::{labels, state::State},
     raft::{Node, View},
-    state::State,
 };
 
 /// A change of this host's entry is proposed for this long before the next attempt.

@@ -63,7 +63,7 @@ use self::{
     serve::Observe,
     types::{NodeId, Raft},
 };
-use crate::state::State;
+use crate::cluster::state::State;
 
 /// How long openraft waits for the answer to an append. A leader that has nothing to say speaks one and a half times as
 /// rarely: openraft looks at the clock no more often.

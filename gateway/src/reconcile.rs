@@ -24,7 +24,10 @@ use tokio::time::Instant;
 pub(crate) use job::End;
 pub(crate) use work::{Step, Work, replacement, unnamed};
 
-use crate::{place, raft::View, state::State};
+use crate::{
+    cluster::{placement, state::State},
+    raft::View,
+};
 use job::Attempt;
 
 /// The pause after the first failure of a work; it doubles with each further one. What fails here is an image that
@@ -207,11 +210,11 @@ impl Reconciler {
         let wanted: BTreeMap<&str, (Revision, Option<Attempt>)> = state
             .workloads()
             .filter_map(|workload| {
-                let place::Runs {
+                let placement::Runs {
                     revision,
                     index,
                     ended,
-                } = place::runs(state, workload, seen.host)?;
+                } = placement::runs(state, workload, seen.host)?;
                 let attempt = workload.job.map(|job| Attempt {
                     over: ended,
                     restarts: job.restarts,

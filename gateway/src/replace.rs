@@ -14,8 +14,8 @@ use tokio::time::Instant;
 use crate::{
     api::Gateway,
     clock::now_ms,
+    cluster::state::NO_SUCH_TOKEN,
     join::{ADMIT_MAX, admission},
-    state::NO_SUCH_TOKEN,
 };
 
 /// The member whose place the applicant may take; the error is words.

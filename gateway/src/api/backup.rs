@@ -33,7 +33,7 @@ use super::{
     request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
     trail::Done,
 };
-use crate::state::State as Replicated;
+use crate::cluster::state::State as Replicated;
 
 /// The longest file, for people.
 const BYTES_WORDS: &str = "256 MiB";

@@ -38,8 +38,8 @@ use super::{
 use crate::{
     admission::{self, Around},
     clock::now_ms,
+    cluster::state::{changed, deed},
     join::{JoinError, JoinStarted},
-    state::{changed, deed},
 };
 
 /// The bodies of everything but manifests: the longest join token is 8 KiB.

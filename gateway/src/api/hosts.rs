@@ -27,10 +27,9 @@ use super::{
 };
 use crate::{
     api::Gateway,
+    cluster::{labels::is_automatic, placement::LABEL_HOSTNAME},
     controllers::{self, There},
     demote::{DemoteError, give_up_vote},
-    labels::is_automatic,
-    place::LABEL_HOSTNAME,
     rotate::{self, RotateError},
 };
 

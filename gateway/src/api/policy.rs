@@ -32,7 +32,7 @@ use super::{
     request::{self, Asked, Caller, ReadQuery},
     since,
 };
-use crate::state::State as Replicated;
+use crate::cluster::state::State as Replicated;
 
 /// The release that brought the rules on host ports and on the time that a pod may take to end.
 const NEWER_SINCE: [u32; 3] = [0, 2, 1];

@@ -24,11 +24,10 @@ use beemesh_quadlet::manifest::kind_name;
 pub(super) use asked::lack;
 
 use crate::{
+    cluster::{placement, state::State},
     controllers::{self, There},
     observe::All,
-    place,
     raft::{self, Metrics},
-    state::State,
 };
 
 /// Everything that is known at one moment.
@@ -79,7 +78,7 @@ impl Scene {
         all.map(|workload| self.render(workload)).collect()
     }
 
-    fn render(&self, workload: &crate::state::Workload) -> Workload {
+    fn render(&self, workload: &crate::cluster::state::Workload) -> Workload {
         let object = &workload.object;
         let asked = self.asked(workload);
         let has = |host: &&HostId| asked.hosts.contains(*host) || self.has(**host, &workload.name);
@@ -111,7 +110,11 @@ impl Scene {
         }
     }
 
-    fn workload_host(&self, host: HostId, workload: &crate::state::Workload) -> WorkloadHost {
+    fn workload_host(
+        &self,
+        host: HostId,
+        workload: &crate::cluster::state::Workload,
+    ) -> WorkloadHost {
         let unseen = WorkloadReport::default();
         let report = self.report(host, &workload.name).unwrap_or(&unseen);
         let mut shown = WorkloadHost {
@@ -130,7 +133,7 @@ impl Scene {
     }
 
     /// What pods of the workload wait for that no host runs, in words.
-    fn waits(&self, workload: &crate::state::Workload) -> Vec<String> {
+    fn waits(&self, workload: &crate::cluster::state::Workload) -> Vec<String> {
         controllers::waits(&self.there(), workload)
     }
 
@@ -141,8 +144,8 @@ impl Scene {
         }
     }
 
-    fn wanted(&self, workload: &crate::state::Workload) -> BTreeSet<HostId> {
-        place::hosts(&self.state, workload)
+    fn wanted(&self, workload: &crate::cluster::state::Workload) -> BTreeSet<HostId> {
+        placement::hosts(&self.state, workload)
     }
 
     fn report(&self, host: HostId, workload: &str) -> Option<&WorkloadReport> {
@@ -156,7 +159,7 @@ impl Scene {
     }
 
     /// Whether the host has this revision and is done with it, whatever came of it.
-    fn arrived(&self, host: HostId, workload: &crate::state::Workload) -> bool {
+    fn arrived(&self, host: HostId, workload: &crate::cluster::state::Workload) -> bool {
         let Some(report) = self.report(host, &workload.name) else {
             return false;
         };
@@ -184,7 +187,7 @@ impl Scene {
 
     /// All manifests by name.
     pub(super) fn manifests(&self) -> Vec<Manifest> {
-        let shown = |manifest: &crate::state::Manifest| Manifest {
+        let shown = |manifest: &crate::cluster::state::Manifest| Manifest {
             name: manifest.name.clone(),
             index: manifest.index,
             applied_at_ms: manifest.at_ms,
@@ -238,7 +241,7 @@ impl Scene {
             .keys()
             .filter(|host| !self.reachable.contains(*host));
         let missing = names_of(&self.state, missing);
-        let healthy = |workload: &&crate::state::Workload| {
+        let healthy = |workload: &&crate::cluster::state::Workload| {
             let asked = self.asked(workload);
             asked.is_met(self.ready(workload, &asked))
         };

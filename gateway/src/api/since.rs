@@ -8,7 +8,7 @@ use beemesh_protocol::state::{Change, Object};
 use beemesh_quadlet::manifest::{is_workload, workload_name};
 
 use super::{ApiError, render::Scene};
-use crate::release::older;
+use crate::cluster::releases::older;
 
 /// Refuses a change that a member does not know; `scene` is only looked at for one that not all know.
 pub(super) fn check(change: &Change, scene: impl FnOnce() -> Scene) -> Result<(), ApiError> {

@@ -28,7 +28,7 @@ use super::{
 use crate::{
     authority::random,
     clock::now_ms,
-    state::{HOSTS_MAX, token_id},
+    cluster::state::{HOSTS_MAX, token_id},
 };
 
 /// A token that is needed later can be made later.

@@ -2,14 +2,14 @@
 //!
 //! Pure: no I/O, no clock, no randomness. A pod goes to a host that is there, fits, and has none of the workload yet. One with
 //! claims goes where their data is, as long as a host has it that no other pod of the workload is on: it waits for that host rather
-//! than begin with an empty volume elsewhere. Of several hosts the highest claim to the workload wins, as in [`crate::place`].
+//! than begin with an empty volume elsewhere. Of several hosts the highest claim to the workload wins, as in [`crate::cluster::placement`].
 
 use std::collections::BTreeSet;
 
 use beemesh_protocol::{HostId, state::Host};
 
-use crate::{
-    place,
+use crate::cluster::{
+    placement,
     state::{State, Workload, claims},
 };
 
@@ -50,7 +50,7 @@ impl<'a> There<'a> {
         let object = &workload.object;
         let homes = self.homes(workload, taken);
         let free = |host: &&Host| !taken.contains(&host.id);
-        let fits = |host: &&Host| place::fits(host, &object.selector);
+        let fits = |host: &&Host| placement::fits(host, &object.selector);
         let members = self.state.hosts();
         let all: Vec<&Host> = members.values().filter(fits).collect();
         let left: Vec<HostId> = all
@@ -62,7 +62,7 @@ impl<'a> There<'a> {
         let at_home = |host: &HostId| homes.as_ref().is_none_or(|(_, hosts)| hosts.contains(host));
         let there = |host: &HostId| self.reachable.contains(host) && at_home(host);
         let mut can: Vec<HostId> = left.iter().copied().filter(there).collect();
-        place::rank(&workload.name, &mut can, members);
+        placement::rank(&workload.name, &mut can, members);
         match (can.first(), homes) {
             (Some(host), _) => Ok(*host),
             (None, Some((claim, hosts))) => Err(Wait::Data { claim, hosts }),
@@ -94,13 +94,13 @@ impl<'a> There<'a> {
         workload: &Workload,
         taken: &BTreeSet<HostId>,
     ) -> Option<HostId> {
-        let fits = |host: &&Host| place::fits(host, &workload.object.selector);
+        let fits = |host: &&Host| placement::fits(host, &workload.object.selector);
         let members = self.state.hosts();
         let can = members.values().filter(fits).map(|host| host.id);
         let mut can: Vec<_> = can
             .filter(|host| self.reachable.contains(host) && !taken.contains(host))
             .collect();
-        place::rank(&workload.name, &mut can, members);
+        placement::rank(&workload.name, &mut can, members);
         can.first().copied()
     }
 
@@ -171,7 +171,7 @@ impl<'a> There<'a> {
         let selector = &workload.object.selector;
         if hosts.iter().all(|host| host.drained) {
             "drained"
-        } else if hosts.iter().any(|host| place::fits(host, selector)) {
+        } else if hosts.iter().any(|host| placement::fits(host, selector)) {
             "not reachable"
         } else {
             "not selected by its nodeSelector"

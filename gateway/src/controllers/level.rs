@@ -12,7 +12,7 @@ use std::{
 use beemesh_protocol::{HostId, peer::HostReport};
 use tokio::time::Instant;
 
-use crate::release::{Release, release};
+use crate::cluster::releases::{Release, release};
 
 /// The first release that keeps assignments.
 const SINCE: Release = [0, 2, 1];

@@ -16,8 +16,8 @@ use beemesh_protocol::{
 };
 
 use super::choose::There;
-use crate::{
-    place,
+use crate::cluster::{
+    placement,
     state::{State, Workload, claims, is_under_way},
 };
 
@@ -105,7 +105,7 @@ pub(crate) fn held(state: &State, host: HostId) -> Vec<(&Workload, &Assignment)>
     let held = counted.filter_map(|workload| {
         let mut seats = state.seats(&workload.name).iter();
         let seat = seats.find(|seat| seat.host == Some(host))?;
-        place::runs(state, workload, host)
+        placement::runs(state, workload, host)
             .is_none()
             .then_some((workload, seat))
     });
@@ -126,7 +126,7 @@ pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
             // Of one that has a host, that host tells.
             None if workload.job.is_some() => waits.extend(between_attempts(seat, "")),
             Some(host)
-                if workload.job.is_none() && place::runs(state, workload, host).is_none() =>
+                if workload.job.is_none() && placement::runs(state, workload, host).is_none() =>
             {
                 waits.extend(there.held(workload, host));
             }
@@ -137,7 +137,7 @@ pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
         .iter()
         .filter(|seat| seat.host.is_some() || seat.end.is_some())
         .count();
-    if with < place::asked(state, workload)
+    if with < placement::asked(state, workload)
         && let Err(wait) = there.choose(workload, &taken)
     {
         waits.push(there.words(workload, &wait));
@@ -217,7 +217,7 @@ impl Look<'_> {
         let Self { seen, workload } = self;
         let mut taken = taken(self.seats());
         let stays = has_data(workload);
-        let runs = |host| place::runs(seen.state, workload, host).is_some();
+        let runs = |host| placement::runs(seen.state, workload, host).is_some();
         for seat in self.seats() {
             let moves = match seat.host {
                 None => true,
@@ -331,7 +331,7 @@ impl Look<'_> {
         }
         let same = seat.host.filter(|host| {
             let fits = seen.state.hosts().get(host);
-            fits.is_some_and(|host| place::fits(host, &workload.object.selector))
+            fits.is_some_and(|host| placement::fits(host, &workload.object.selector))
                 && seen.reachable.contains(host)
         });
         let host = match same {

@@ -39,8 +39,7 @@ use self::turn::{Turn, permit};
 use super::{IMAGES_PAUSE, Progress, stopped};
 use crate::{
     agent_link::{Link, LinkError},
-    place,
-    ports::Held,
+    cluster::{placement, ports::Held},
     raft::View,
     reconcile::{Ending, Step, Work, replacement, unnamed},
 };
@@ -220,7 +219,7 @@ impl Flight {
             let state = &self.view.state;
             let wanted = state.workload(&self.workload).filter(|workload| {
                 // Of a Job each attempt has an index of its own.
-                place::runs(state, workload, self.host).is_some_and(|runs| runs.index == index)
+                placement::runs(state, workload, self.host).is_some_and(|runs| runs.index == index)
             });
             let (workload, cluster) = wanted.zip(state.cluster()).ok_or(StepError::Unwanted)?;
             let uses = state.uses(&workload.object);

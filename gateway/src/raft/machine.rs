@@ -27,7 +27,7 @@ use super::{
         meta_out,
     },
 };
-use crate::state::State;
+use crate::cluster::state::State;
 
 /// The state machine of one node.
 pub(crate) struct Machine {

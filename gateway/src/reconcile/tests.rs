@@ -6,7 +6,7 @@ use beemesh_protocol::{
 };
 
 use super::{decide::Case, *};
-use crate::state::State;
+use crate::cluster::state::State;
 
 mod jobs;
 mod old;

@@ -1,6 +1,6 @@
 //! How many pods of a workload are asked for, how many are ready, and why no more run.
 //!
-//! Pure, like its parent. Who runs what is decided by [`crate::place`]; this tells it in words.
+//! Pure, like its parent. Who runs what is decided by [`crate::cluster::placement`]; this tells it in words.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,10 +14,12 @@ use serde::Deserialize;
 
 use super::{Scene, sentence};
 use crate::{
-    labels::{is_automatic, is_unlabelled},
+    cluster::{
+        labels::{is_automatic, is_unlabelled},
+        placement,
+        state::{State, Workload},
+    },
     observe::is_in_trouble,
-    place,
-    state::{State, Workload},
 };
 
 /// More names than these make no sentence.
@@ -46,7 +48,7 @@ impl Scene {
     pub(super) fn asked(&self, workload: &Workload) -> Asked {
         let object = &workload.object;
         let hosts = self.wanted(workload);
-        let pods = place::asked(&self.state, workload);
+        let pods = placement::asked(&self.state, workload);
         let mut waits = self.waits(workload);
         let over = self.failed_elsewhere(workload);
         let is_over = !over.is_empty();
@@ -146,7 +148,7 @@ impl Scene {
         workload: &Workload,
         is_so: impl Fn(&WorkloadReport) -> bool,
     ) -> bool {
-        let runs = place::runs(&self.state, workload, host);
+        let runs = placement::runs(&self.state, workload, host);
         let index = runs.map_or(workload.index, |runs| runs.index);
         let report = self.report(host, &workload.name);
         let report = report.filter(|report| report.index >= index);
@@ -184,7 +186,7 @@ struct Short<'a> {
 impl<'a> Short<'a> {
     fn of(object: &Object, members: &'a BTreeMap<HostId, Host>) -> Self {
         let all = members.values();
-        let selected = all.filter(|host| place::selects(host, &object.selector));
+        let selected = all.filter(|host| placement::selects(host, &object.selector));
         let (drained, may) = selected.partition(|host| host.drained);
         let by_kind = object.selector.keys().any(|label| is_automatic(label));
         Self {

@@ -7,7 +7,10 @@ use std::collections::BTreeSet;
 use beemesh_protocol::HostId;
 
 use super::{Scene, names_of, sentence};
-use crate::{controllers, place, state::Workload};
+use crate::{
+    cluster::{placement, state::Workload},
+    controllers,
+};
 
 impl Scene {
     /// What a drain at log index `index` still waits for: workloads that the host has, and those placed by count that have
@@ -22,7 +25,7 @@ impl Scene {
         // What the host is to keep, as a Job that has begun there, does not leave.
         let keeps = |workload: &str| {
             let found = self.state.workload(workload);
-            found.is_some_and(|found| place::runs(&self.state, found, host).is_some())
+            found.is_some_and(|found| placement::runs(&self.state, found, host).is_some())
         };
         let left = report.workloads.iter().map(|one| &one.workload);
         let mut waiting: Vec<_> = left
@@ -61,7 +64,7 @@ impl Scene {
     fn attempts(&self, host: HostId) -> impl Iterator<Item = &str> {
         let jobs = self.state.workloads().filter(|one| one.job.is_some());
         let under_way = jobs.filter(move |job| {
-            let runs = place::runs(&self.state, job, host);
+            let runs = placement::runs(&self.state, job, host);
             runs.is_some_and(|runs| !runs.ended)
         });
         under_way.map(|job| job.name.as_str())
@@ -79,7 +82,7 @@ impl Scene {
             if let Some(host) = before.get_mut(&host) {
                 host.drained = false;
             }
-            let had = place::ranked(&workload.name, object, &before).contains(&host);
+            let had = placement::ranked(&workload.name, object, &before).contains(&host);
             return if had {
                 self.wanted(workload)
             } else {

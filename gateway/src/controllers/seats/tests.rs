@@ -142,7 +142,7 @@ impl World {
 
     fn at(&self, workload: &str) -> Vec<u8> {
         let workload = self.state.workload(workload).unwrap();
-        place::hosts(&self.state, workload)
+        placement::hosts(&self.state, workload)
             .iter()
             .map(|host| host.0[0])
             .collect()

@@ -1,4 +1,4 @@
-//! Whether the ports that a revision wants are free on this host: what [`crate::ports`] decides by is read here.
+//! Whether the ports that a revision wants are free on this host: what [`crate::cluster::ports`] decides by is read here.
 
 use std::{collections::BTreeMap, io, path::Path};
 
@@ -8,7 +8,7 @@ use beemesh_quadlet::{
 };
 
 use super::{Flight, StepError, read};
-use crate::ports::{self, Own};
+use crate::cluster::ports::{self, Own};
 
 impl Flight {
     /// Whether the ports are free for this workload, as far as this host's Quadlets and the state say.

@@ -17,12 +17,12 @@ use beemesh_protocol::{
 use sha2::{Digest, Sha256};
 
 use crate::{
+    cluster::state::State,
     raft::{
         AGAIN,
         disk::Disk,
         types::{self, LogId, meta_in},
     },
-    state::State,
 };
 
 /// How many are kept.

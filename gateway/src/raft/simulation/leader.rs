@@ -13,9 +13,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{manifests::at, world::World};
 use crate::{
+    cluster::state::{ASSIGNED, State},
     controllers::seats::{Seen, plan},
     raft::{Node, Role},
-    state::{ASSIGNED, State},
 };
 
 /// At most one look in this time.

@@ -30,8 +30,8 @@ use super::{
     world::{World, name},
 };
 use crate::{
+    cluster::placement,
     execute::caught_up,
-    place,
     raft::{Node, View},
     reconcile::{Ending, Reconciler, Seen, Step, Work},
 };
@@ -112,8 +112,8 @@ impl Rig {
             .map(|workload| workload.name.as_str())
             .collect();
         // Of a Job that is over nothing need be there.
-        let here = |workload: &&crate::state::Workload| {
-            workload.job.is_none() && place::runs(state, workload, host).is_some()
+        let here = |workload: &&crate::cluster::state::Workload| {
+            workload.job.is_none() && placement::runs(state, workload, host).is_some()
         };
         let wanted: BTreeMap<String, u64> = state
             .workloads()

@@ -34,9 +34,9 @@ use super::{
     rig::{Rig, execute},
 };
 use crate::{
+    cluster::state::ASSIGNED,
     duties::keep_membership,
     raft::{Node, members::VOTERS_MAX},
-    state::ASSIGNED,
 };
 
 /// Manifests that the clients write.

@@ -17,7 +17,7 @@ use super::{
     super::manifests::{admit, at, member, token},
     AGREE_MAX, World, name,
 };
-use crate::{raft::Node, state::ASSIGNED};
+use crate::{cluster::state::ASSIGNED, raft::Node};
 
 impl World {
     /// The first hosts in one cluster.

@@ -18,7 +18,7 @@ use beemesh_protocol::{
 use serde_json::Value;
 
 use super::{Key, Map, State, Workload, missing, refused};
-use crate::place;
+use crate::cluster::placement;
 
 /// The level from which on assignments are kept.
 pub(crate) const ASSIGNED: u32 = 1;
@@ -233,7 +233,7 @@ impl State {
         let Some(workload) = self.workloads.get(name).filter(|one| self.is_seated(one)) else {
             return;
         };
-        let hosts = place::ranked(name, &workload.object, &self.hosts);
+        let hosts = placement::ranked(name, &workload.object, &self.hosts);
         let seats = (0..).zip(&hosts).map(|(ordinal, host)| Assignment {
             workload: name.to_owned(),
             ordinal,
@@ -422,7 +422,7 @@ impl State {
     fn begin_anew(&self, workload: &Workload, job: Job, seat: Assignment) -> Option<Assignment> {
         let fits = |host: HostId| {
             let host = self.hosts.get(&host);
-            host.is_some_and(|host| place::fits(host, &workload.object.selector))
+            host.is_some_and(|host| placement::fits(host, &workload.object.selector))
         };
         let under_way = is_under_way(&seat);
         let host = seat.host.filter(|host| fits(*host));

@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness. Input: the replicated state. Output: what a host has to do with a workload, the same on
 //! every gateway. A workload without `replicas` runs on every member that fits. One with `replicas`, and a Job, run where their
-//! seats say ([`crate::state::State::seats`]), which the leader proposes.
+//! seats say ([`crate::cluster::state::State::seats`]), which the leader proposes.
 //!
 //! Below level 1 there are no seats: each member's claim to a workload is a hash of the two names, and the highest claims win
 //! (rendezvous hashing), so that a member that comes or goes moves no replica between the others. One that has taken another's
@@ -16,7 +16,7 @@ use beemesh_protocol::{
 };
 use sha2::{Digest, Sha256};
 
-use crate::state::{State, Workload, is_under_way};
+use crate::cluster::state::{State, Workload, is_under_way};
 
 /// The label that every host has without being given it: its name.
 pub(crate) const LABEL_HOSTNAME: &str = "kubernetes.io/hostname";

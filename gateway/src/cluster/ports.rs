@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fmt};
 use beemesh_protocol::HostId;
 use beemesh_quadlet::manifest::{Demand, Port, demands};
 
-use crate::{place, state::State};
+use crate::cluster::{placement, state::State};
 
 /// A revision that is to be written.
 #[derive(Debug, Clone, Copy)]
@@ -73,7 +73,7 @@ pub(crate) fn held(
     let first = state.workloads().filter(|workload| {
         workload.index < own.index
             && workload.name != own.workload
-            && place::runs(state, workload, own.host).is_some_and(|runs| !runs.ended)
+            && placement::runs(state, workload, own.host).is_some_and(|runs| !runs.ended)
     });
     let first = first.filter_map(|workload| {
         let port = |demand| match demand {

@@ -3,7 +3,7 @@
 use beemesh_protocol::state::{Assignment, JobEnd, Origin};
 
 use super::*;
-use crate::place::{self, Runs};
+use crate::cluster::placement::{self, Runs};
 use Kind::{Job, PersistentVolumeClaim};
 
 fn h(n: u8) -> HostId {
@@ -121,11 +121,11 @@ fn runs(state: &State, workload: &str) -> Vec<(u8, u64, bool)> {
         return Vec::new();
     };
     let runs = state.hosts().keys().filter_map(|host| {
-        let Runs { index, ended, .. } = place::runs(state, workload, *host)?;
+        let Runs { index, ended, .. } = placement::runs(state, workload, *host)?;
         Some((host.0[0], index, ended))
     });
     let runs: Vec<_> = runs.collect();
-    let hosts: Vec<_> = place::hosts(state, workload)
+    let hosts: Vec<_> = placement::hosts(state, workload)
         .iter()
         .map(|host| host.0[0])
         .collect();
@@ -153,7 +153,7 @@ fn what_is_there_when_seats_begin_stays_where_it_is() {
     );
     let db: Vec<u8> = before[0].iter().map(|run| run.0).collect();
     assert_eq!(homes(&state), db);
-    let asked = |state: &State, name: &str| place::asked(state, state.workload(name).unwrap());
+    let asked = |state: &State, name: &str| placement::asked(state, state.workload(name).unwrap());
     assert_eq!(names.map(|name| asked(&state, name)), [2, 3, 3]);
     // A host more gets what runs everywhere, and nothing else.
     did(&mut state, 11, admit(4, None));
@@ -377,7 +377,7 @@ fn a_job_for_every_host_has_a_seat_on_each_that_ends_for_itself() {
         runs(&state, "job"),
         [(1, 6, true), (2, 6, false), (3, 6, false)]
     );
-    assert_eq!(place::asked(&state, state.workload("job").unwrap()), 3);
+    assert_eq!(placement::asked(&state, state.workload("job").unwrap()), 3);
     did(&mut state, 8, Change::RemoveHost { host: h(2) });
     assert_eq!(seats(&state, "job"), [(0, Some(1), 6), (2, Some(3), 6)]);
     did(&mut state, 9, admit(4, Some(h(3))));

@@ -1,0 +1,9 @@
+//! What the cluster agreed on, and what follows from it.
+//!
+//! Pure. Every gateway comes to the same result from the same state.
+
+pub(crate) mod labels;
+pub(crate) mod placement;
+pub(crate) mod ports;
+pub(crate) mod releases;
+pub(crate) mod state;
