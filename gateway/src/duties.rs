@@ -32,9 +32,9 @@ use crate::{
     controllers,
     join::admit,
     local::files::{Home, Joining},
-    observe::is_in_trouble,
     raft::{Metrics, Node, Role, Wanted},
     replace,
+    workloads::observe::is_in_trouble,
 };
 
 /// A member that is demoted for a while is looked at after this pause.

@@ -14,17 +14,15 @@ mod controllers;
 mod demote;
 mod duties;
 mod elsewhere;
-mod execute;
 mod join;
 mod keys;
 mod local;
-mod observe;
 mod own;
 mod raft;
-mod reconcile;
 mod recover;
 mod replace;
 mod rotate;
+mod workloads;
 
 use std::{
     fs, io,
@@ -48,8 +46,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent_link::Link, api::Gateway, config::Config, join::Joiner, local::files::Home,
-    observe::Observer, raft::Node,
+    agent_link::Link,
+    api::Gateway,
+    config::Config,
+    join::Joiner,
+    local::files::Home,
+    raft::Node,
+    workloads::observe::{self, Observer},
 };
 
 /// Where the agent passes connections of users elsewhere on, beside the socket for users of this host.
@@ -183,7 +186,7 @@ async fn open(
     });
     let node = node.await.context("open the log")?;
     let run = config.api.parent().map(Path::to_owned).unwrap_or_default();
-    let standing = execute::start(execute::Settings {
+    let standing = workloads::run::start(workloads::run::Settings {
         host,
         link: link.clone(),
         podman: podman.clone(),

@@ -26,8 +26,8 @@ pub(super) use asked::lack;
 use crate::{
     cluster::{placement, state::State},
     controllers::{self, There},
-    observe::All,
     raft::{self, Metrics},
+    workloads::observe::All,
 };
 
 /// Everything that is known at one moment.

@@ -19,7 +19,7 @@ use crate::{
         placement,
         state::{State, Workload},
     },
-    observe::is_in_trouble,
+    workloads::observe::is_in_trouble,
 };
 
 /// More names than these make no sentence.

@@ -19,7 +19,7 @@ use super::{
     rig::Rig,
     world::{World, name},
 };
-use crate::reconcile::End;
+use crate::workloads::plan::End;
 
 /// What a host knows of its Jobs, over all that happens to its gateway.
 #[derive(Default)]

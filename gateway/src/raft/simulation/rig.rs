@@ -31,9 +31,11 @@ use super::{
 };
 use crate::{
     cluster::placement,
-    execute::caught_up,
     raft::{Node, View},
-    reconcile::{Ending, Reconciler, Seen, Step, Work},
+    workloads::{
+        plan::{Ending, Reconciler, Seen, Step, Work},
+        run::caught_up,
+    },
 };
 
 /// Nothing is due: the reconciler looks again after this long all the same.

@@ -4,7 +4,7 @@
 //! executor's [`Standing`], the replicated state, the link, Podman's pods and events. Output: [`Observer::reports`],
 //! [`Cluster::all`], and the same reports on streams to other members ([`peers`]). Nothing is sent while nothing changes.
 
-mod audience;
+mod fan_out;
 mod pace;
 mod peers;
 mod pods;
@@ -29,9 +29,9 @@ use tokio::{
 
 use crate::{
     agent_link::Link,
-    execute::Standing,
     own::name_trouble,
     raft::{Metrics, View},
+    workloads::run::Standing,
 };
 use pace::Pace;
 use peers::Telling;

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{All, audience::Told, pace::Pace};
+use super::{All, fan_out::Told, pace::Pace};
 
 /// Bytes of reports in one message: far below a frame's limit.
 const BYTES_MAX: usize = 1 << 20;

@@ -1,4 +1,4 @@
-//! Tells connected members what hosts look like, as [`audience`] says: one stream each, the latest at once and then what
+//! Tells connected members what hosts look like, as [`fan_out`] says: one stream each, the latest at once and then what
 //! is new.
 //!
 //! Shell. A member that does not take a message in time loses its stream and gets a new one; it then hears the latest
@@ -26,7 +26,7 @@ use tokio_util::codec::Framed;
 
 use super::{
     All,
-    audience::{Told, audience},
+    fan_out::{Told, audience},
     source::Source,
 };
 use crate::{

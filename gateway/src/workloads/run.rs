@@ -26,7 +26,7 @@ use crate::{
     agent_link::Link,
     clock::now_ms,
     raft::{Metrics, View},
-    reconcile::{Ending, Plan, Reconciler, Seen, Step, Work},
+    workloads::plan::{Ending, Plan, Reconciler, Seen, Step, Work},
 };
 use flight::{Bounds, Flight, Landing};
 

@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::reconcile::End;
+use crate::workloads::plan::End;
 
 const SUFFIX: &str = ".json";
 /// A file holds one reason, of a line of a unit's status.

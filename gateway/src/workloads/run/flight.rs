@@ -41,7 +41,7 @@ use crate::{
     agent_link::{Link, LinkError},
     cluster::{placement, ports::Held},
     raft::View,
-    reconcile::{Ending, Step, Work, replacement, unnamed},
+    workloads::plan::{Ending, Step, Work, replacement, unnamed},
 };
 
 /// The largest YAML that is read back: a manifest of 1 MiB with the ConfigMaps and Secrets it refers to.
