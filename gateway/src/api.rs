@@ -35,7 +35,9 @@ use beemesh_protocol::{HostId, state::Change};
 use beemesh_quadlet::podman::Podman;
 use tokio::sync::{Mutex, Semaphore, watch};
 
-use crate::{admission::Ledger, agent_link::Link, join::Joiner, raft::Node, workloads::observe};
+use crate::{
+    admission::Ledger, agent_link::Link, membership::join::Joiner, raft::Node, workloads::observe,
+};
 
 use error::ApiError;
 pub(crate) use events::Feed;

@@ -30,10 +30,9 @@ use crate::{
     clock::{backoff::Backoff, now_ms},
     cluster::{labels, placement, state::State},
     controllers,
-    join::admit,
     local::files::{Home, Joining},
+    membership::{join::admit, replace},
     raft::{Metrics, Node, Role, Wanted},
-    replace,
     workloads::observe::is_in_trouble,
 };
 

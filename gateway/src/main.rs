@@ -2,26 +2,18 @@
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
-mod absence;
 mod admission;
 mod agent_link;
 mod api;
-mod authority;
 mod clock;
 mod cluster;
 mod config;
 mod controllers;
-mod demote;
 mod duties;
-mod elsewhere;
-mod join;
-mod keys;
 mod local;
-mod own;
+mod membership;
+mod pki;
 mod raft;
-mod recover;
-mod replace;
-mod rotate;
 mod workloads;
 
 use std::{
@@ -49,8 +41,9 @@ use crate::{
     agent_link::Link,
     api::Gateway,
     config::Config,
-    join::Joiner,
     local::files::Home,
+    membership::{announce, elsewhere, join::Joiner, recover, removal_watch, rotate_key},
+    pki::sealing_keys,
     raft::Node,
     workloads::observe::{self, Observer},
 };
@@ -99,7 +92,7 @@ fn main() -> ExitCode {
 async fn run(config: Config) -> anyhow::Result<Ending> {
     let home = Home::open(&config.dir)?;
     let (link, inbound) = Link::start(&config.agent, env!("CARGO_PKG_VERSION"));
-    let rotating = rotate::finish(&home, &link)
+    let rotating = rotate_key::finish(&home, &link)
         .await
         .context("change the key")?;
     let joining = home.joining()?;
@@ -113,10 +106,10 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     let remote =
         api::listen_remote(&remote).with_context(|| format!("listen on {}", remote.display()))?;
     tokio::spawn(api::serve_remote(remote, gateway.clone(), stop.clone()));
-    tokio::spawn(keys::keep(gateway.clone()));
+    tokio::spawn(sealing_keys::keep(gateway.clone()));
     let api = tokio::spawn(api::serve(listener, gateway.clone(), stop.clone()));
     let fresh = joining.is_none();
-    tokio::spawn(absence::notice_removal(
+    tokio::spawn(removal_watch::notice_removal(
         gateway.clone(),
         home.clone(),
         removed_in.clone(),
@@ -131,7 +124,7 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     ));
     tokio::spawn(duties::take_inbound(gateway.clone(), inbound, served));
     if let Some(host) = rotating {
-        tokio::spawn(rotate::settle(gateway.clone(), host));
+        tokio::spawn(rotate_key::settle(gateway.clone(), host));
     }
     start_duties(&gateway, mine, &config);
     if fresh {
@@ -237,8 +230,8 @@ fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>, confi
         host, node, link, ..
     } = gateway.clone();
     tokio::spawn(duties::tell_report(gateway.clone(), mine));
-    tokio::spawn(own::keep_address(gateway.clone()));
-    tokio::spawn(own::keep_labels(gateway.clone()));
+    tokio::spawn(announce::keep_address(gateway.clone()));
+    tokio::spawn(announce::keep_labels(gateway.clone()));
     tokio::spawn(duties::check_identity(link, host));
     tokio::spawn(duties::keep_membership(node));
     let times = controllers::Times {

@@ -39,7 +39,7 @@ use crate::{
     admission::{self, Around},
     clock::now_ms,
     cluster::state::{changed, deed},
-    join::{JoinError, JoinStarted},
+    membership::join::{JoinError, JoinStarted},
 };
 
 /// The bodies of everything but manifests: the longest join token is 8 KiB.

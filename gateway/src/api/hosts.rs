@@ -29,8 +29,10 @@ use crate::{
     api::Gateway,
     cluster::{labels::is_automatic, placement::LABEL_HOSTNAME},
     controllers::{self, There},
-    demote::{DemoteError, give_up_vote},
-    rotate::{self, RotateError},
+    membership::{
+        give_up_vote::{DemoteError, give_up_vote},
+        rotate_key::{self, RotateError},
+    },
 };
 
 /// How long this host may take to apply what was committed, where nobody waits for more than that.
@@ -185,7 +187,7 @@ pub(super) async fn rotate(
     confirm(gateway, Instant::now() + timeout).await?;
     let old = gateway.host;
     let origin = caller.origin(old);
-    match rotate::rotate(gateway, origin, Instant::now() + timeout).await {
+    match rotate_key::rotate(gateway, origin, Instant::now() + timeout).await {
         Ok(id) => {
             tracing::warn!(%old, new = %id, %caller, "key changed");
             Ok((StatusCode::ACCEPTED, Json(KeyChanged { id, old })))

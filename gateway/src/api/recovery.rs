@@ -15,7 +15,7 @@ use super::{
     change::small_body,
     request::{Asked, Caller, NoQuery},
 };
-use crate::recover;
+use crate::membership::recover;
 
 /// Never asks another host.
 pub(super) async fn show(State(shared): State<Shared>, _: Asked<NoQuery>) -> Json<Recovery> {

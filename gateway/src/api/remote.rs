@@ -33,9 +33,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Gateway, Shared, roles, server, users};
 use crate::{
-    authority::{Issued, Issuer, fingerprint},
     clock::now_ms,
-    keys,
+    pki::{
+        authority::{Issued, Issuer, fingerprint},
+        sealing_keys,
+    },
 };
 
 /// Connections at once, with those whose handshake is under way.
@@ -213,7 +215,7 @@ impl Door {
         {
             return Ok(Arc::clone(&one.config));
         }
-        let sealing = keys::obtain(&self.gateway, authority.key).await;
+        let sealing = sealing_keys::obtain(&self.gateway, authority.key).await;
         let sealing = sealing.map_err(io::Error::other)?;
         let issuer = Issuer::open(authority, &sealing, Duration::from_millis(now));
         let issuer = issuer.map_err(io::Error::other)?;
@@ -278,8 +280,8 @@ mod tests {
 
     use super::*;
     use crate::{
-        authority::{SERVER_NAME, found},
         local::sealing_key::SealingKey,
+        pki::authority::{SERVER_NAME, found},
     };
 
     const NOW: Duration = Duration::from_secs(1_800_000_000);

@@ -26,9 +26,9 @@ use super::{
     request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
 };
 use crate::{
-    authority::random,
     clock::now_ms,
     cluster::state::{HOSTS_MAX, token_id},
+    pki::authority::random,
 };
 
 /// A token that is needed later can be made later.

@@ -28,10 +28,12 @@ use super::{
     request::{self, Asked, Caller, NoQuery, ReadQuery, TimeoutQuery},
 };
 use crate::{
-    authority::{self, AuthorityError, Issuer, fingerprint},
     clock::now_ms,
-    keys::{self, NoKey},
     local::sealing_key::{SealingKey, from_hex},
+    pki::{
+        authority::{self, AuthorityError, Issuer, fingerprint},
+        sealing_keys::{self, NoKey},
+    },
 };
 
 /// Whoever is needed longer can be made anew.
@@ -181,7 +183,9 @@ async fn opened(
     }
     let authority =
         known().ok_or_else(|| ApiError::internal("the authority was not made after all"))?;
-    let sealing = keys::obtain(gateway, authority.key).await.map_err(no_key)?;
+    let sealing = sealing_keys::obtain(gateway, authority.key)
+        .await
+        .map_err(no_key)?;
     Ok(((*authority).clone(), sealing))
 }
 

@@ -147,7 +147,9 @@ mod tests {
         tests::{Mesh, PATIENCE, deadline, host, put},
     };
     use super::*;
-    use crate::{clock::now_ms, duties::keep_membership, join::admit};
+    use crate::{
+        clock::now_ms, duties::keep_membership, membership::join::admit,
+    };
 
     use beemesh_protocol::{
         ClusterId,

@@ -29,7 +29,7 @@ use tokio::{
 
 use crate::{
     agent_link::Link,
-    own::name_trouble,
+    membership::announce::name_trouble,
     raft::{Metrics, View},
     workloads::run::Standing,
 };

@@ -15,7 +15,7 @@ use crate::{
     api::Gateway,
     clock::now_ms,
     cluster::state::NO_SUCH_TOKEN,
-    join::{ADMIT_MAX, admission},
+    membership::join::{ADMIT_MAX, admission},
 };
 
 /// The member whose place the applicant may take; the error is words.

@@ -21,12 +21,14 @@ use tokio::{
 };
 
 use crate::{
-    absence::removal,
     agent_link::Link,
     api::Gateway,
     clock::now_ms,
-    demote::{DemoteError, give_up_vote},
     local::files::{Home, HomeError, Joining, Rotating},
+    membership::{
+        give_up_vote::{DemoteError, give_up_vote},
+        removal_watch::removal,
+    },
     raft::ProposeError,
 };
 

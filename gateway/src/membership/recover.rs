@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use beemesh_protocol::{ClusterId, HostId};
 
 use crate::{
-    join::Joiner,
     local::files::{Home, HomeError},
+    membership::join::Joiner,
     raft,
 };
 

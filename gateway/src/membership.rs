@@ -1,0 +1,10 @@
+//! How this host becomes a member of a cluster, what it says of itself as one, and how it stops being one.
+
+pub(crate) mod announce;
+pub(crate) mod elsewhere;
+pub(crate) mod give_up_vote;
+pub(crate) mod join;
+pub(crate) mod recover;
+pub(crate) mod removal_watch;
+pub(crate) mod replace;
+pub(crate) mod rotate_key;
