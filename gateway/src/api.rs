@@ -1,28 +1,19 @@
 //! The user's way in: HTTP/1.1 with JSON on a unix socket, and the part of it that other hosts may use.
 //!
 //! Wiring. [`serve`] answers local callers, [`serve_remote`] users elsewhere, [`serve_stream`] a peer's request over the mesh. What an answer says is
-//! decided by the pure [`render`]; [`change`], [`read`], [`events`] and [`logs`] fetch what it is made of and carry out
+//! decided by the pure [`render`]; [`handlers`] fetch what it is made of and carry out
 //! what was asked. A request ends within the time it names, its body and its bytes in flight are bounded, and every
 //! failure is JSON with words for a person.
 
-mod backup;
-mod change;
+mod audit_journal;
 mod error;
-mod events;
-mod hosts;
-mod logs;
-mod policy;
-mod read;
-mod recovery;
+mod handlers;
 mod remote;
 mod render;
 mod request;
 mod roles;
 mod server;
 mod since;
-mod tokens;
-mod trail;
-mod users;
 
 use std::{collections::BTreeSet, path::Path, sync::Arc};
 
@@ -40,7 +31,8 @@ use crate::{
 };
 
 use error::ApiError;
-pub(crate) use events::Feed;
+pub(crate) use handlers::events::Feed;
+use handlers::{apply, backup, events, hosts, logs, policy, read, recovery, tokens, users};
 pub(crate) use remote::{listen as listen_remote, serve as serve_remote};
 pub(crate) use server::{serve, serve_stream};
 
@@ -79,7 +71,7 @@ pub(crate) struct Gateway {
 struct Shared {
     gateway: Gateway,
     parsing: Arc<Semaphore>,
-    trail: trail::Trail,
+    trail: audit_journal::Trail,
     policy: Arc<policy::Known>,
     ledger: Arc<std::sync::Mutex<Ledger>>,
 }
@@ -119,7 +111,7 @@ impl Shared {
         Self {
             gateway,
             parsing: Arc::new(Semaphore::new(PARSING_MAX)),
-            trail: trail::Trail::start(),
+            trail: audit_journal::Trail::start(),
             policy: Arc::default(),
             ledger: Arc::default(),
         }
@@ -135,15 +127,15 @@ pub(crate) fn router(gateway: Gateway) -> Router {
 fn routes() -> Router<Shared> {
     Router::new()
         .route("/healthz", get(read::healthz))
-        .route("/v1/apply", post(change::apply))
+        .route("/v1/apply", post(apply::apply))
         .route("/v1/workloads", get(read::workloads))
         .route(
             "/v1/workloads/{name}",
-            get(read::workload).delete(change::delete_workload),
+            get(read::workload).delete(apply::delete_workload),
         )
         .route("/v1/workloads/{name}/logs", get(logs::logs))
         .route("/v1/manifests", get(read::manifests))
-        .route("/v1/manifests/{name}", delete(change::delete_manifest))
+        .route("/v1/manifests/{name}", delete(apply::delete_manifest))
         .route("/v1/hosts", get(read::hosts))
         .route("/v1/hosts/{name}", get(hosts::show).delete(hosts::remove))
         .route("/v1/hosts/{name}/labels", patch(hosts::label))
@@ -163,7 +155,7 @@ fn routes() -> Router<Shared> {
         .route("/v1/users/{name}", delete(users::revoke))
         .route("/v1/authority", put(users::reset))
         .route("/v1/audit", get(users::audit))
-        .route("/v1/join", post(change::join))
+        .route("/v1/join", post(apply::join))
         .route("/v1/recovery", get(recovery::show).post(recovery::decide))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)

@@ -31,8 +31,9 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{Gateway, Shared, roles, server, users};
+use super::{Gateway, Shared, roles, server};
 use crate::{
+    api::handlers::users,
     clock::now_ms,
     pki::{
         authority::{Issued, Issuer, fingerprint},

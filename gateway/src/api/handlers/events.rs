@@ -21,7 +21,7 @@ use axum::{
 use tokio::{sync::watch, task::AbortHandle};
 
 use self::picture::Picture;
-use super::{
+use crate::api::{
     Gateway, Shared,
     request::{Asked, NoQuery},
 };
@@ -31,7 +31,7 @@ const QUIET_MAX: Duration = Duration::from_secs(15);
 /// Changes within this time travel together: a host that starts ten workloads reports some hundred times a second.
 const GATHER: Duration = Duration::from_millis(10);
 
-pub(super) async fn events(State(shared): State<Shared>, _: Asked<NoQuery>) -> Response {
+pub(in crate::api) async fn events(State(shared): State<Shared>, _: Asked<NoQuery>) -> Response {
     let headers = [
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-store"),
@@ -54,7 +54,7 @@ pub(super) async fn events(State(shared): State<Shared>, _: Asked<NoQuery>) -> R
 pub(crate) struct Feed {
     drawing: Arc<Mutex<Weak<Drawing>>>,
     #[cfg(test)]
-    pub(super) drawn: Arc<std::sync::atomic::AtomicU64>,
+    pub(in crate::api) drawn: Arc<std::sync::atomic::AtomicU64>,
 }
 
 /// Goes on until the last stream drops it.

@@ -1,6 +1,6 @@
 //! Members: shown, labelled, drained and removed.
 //!
-//! Shell: whether a host can go, and what a drain waits for, is decided by [`super::render`].
+//! Shell: whether a host can go, and what a drain waits for, is decided by [`crate::api::render`].
 
 use std::time::Duration;
 
@@ -18,15 +18,14 @@ use beemesh_protocol::{
 };
 use tokio::time::Instant;
 
-use super::{
-    ApiError, Shared,
-    change::{propose, settle, small_body, unapplied},
-    read::{confirm, look, no_host},
-    render::Scene,
-    request::{self, Asked, Caller, DrainQuery, ReadQuery, TimeoutQuery},
-};
+use super::read::{confirm, look, no_host};
 use crate::{
-    api::Gateway,
+    api::{
+        ApiError, Gateway, Shared,
+        handlers::apply::{propose, settle, small_body, unapplied},
+        render::Scene,
+        request::{self, Asked, Caller, DrainQuery, ReadQuery, TimeoutQuery},
+    },
     cluster::{labels::is_automatic, placement::LABEL_HOSTNAME},
     controllers::{self, There},
     membership::{
@@ -38,7 +37,7 @@ use crate::{
 /// How long this host may take to apply what was committed, where nobody waits for more than that.
 const KNOWN_MAX: Duration = Duration::from_secs(2);
 
-pub(super) async fn show(
+pub(in crate::api) async fn show(
     State(shared): State<Shared>,
     Path(name): Path<String>,
     Asked(query): Asked<ReadQuery>,
@@ -49,7 +48,7 @@ pub(super) async fn show(
     shown.map(Json).ok_or_else(|| no_host(&name))
 }
 
-pub(super) async fn label(
+pub(in crate::api) async fn label(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
@@ -74,7 +73,7 @@ pub(super) async fn label(
 }
 
 /// Takes from a host what can run elsewhere. What has data there stays with it, unless the caller wants it moved without.
-pub(super) async fn drain(
+pub(in crate::api) async fn drain(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
@@ -129,7 +128,7 @@ async fn move_without_data(
     Ok(())
 }
 
-pub(super) async fn undrain(
+pub(in crate::api) async fn undrain(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
@@ -146,7 +145,7 @@ pub(super) async fn undrain(
 
 /// Takes a host out of the member list, and waits until it is out of Raft, too. Where its vote is needed for that, it gives up
 /// its vote first.
-pub(super) async fn remove(
+pub(in crate::api) async fn remove(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(name): Path<String>,
@@ -177,7 +176,7 @@ pub(super) async fn remove(
 }
 
 /// Gives this host another key.
-pub(super) async fn rotate(
+pub(in crate::api) async fn rotate(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<TimeoutQuery>,

@@ -24,21 +24,23 @@ use beemesh_quadlet::manifest::{
 };
 use tokio::time::Instant;
 
-use super::{
-    ApiError, Shared,
-    change::{propose, settle, unapplied},
-    error::problems,
-    read::{confirm, look},
-    render::Scene,
-    request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
-    trail::Done,
+use super::read::{confirm, look};
+use crate::{
+    api::{
+        ApiError, Shared,
+        audit_journal::Done,
+        error::problems,
+        handlers::apply::{propose, settle, unapplied},
+        render::Scene,
+        request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
+    },
+    cluster::state::State as Replicated,
 };
-use crate::cluster::state::State as Replicated;
 
 /// The longest file, for people.
 const BYTES_WORDS: &str = "256 MiB";
 
-pub(super) async fn backup(
+pub(in crate::api) async fn backup(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<ReadQuery>,
@@ -62,7 +64,7 @@ pub(super) async fn backup(
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], file).into_response())
 }
 
-pub(super) async fn restore(
+pub(in crate::api) async fn restore(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<TimeoutQuery>,

@@ -23,16 +23,18 @@ use beemesh_quadlet::manifest::{
 use serde::Deserialize;
 use tokio::time::Instant;
 
-use super::{
-    ApiError, Shared,
-    change::{parse, propose, settle, unapplied},
-    error::problems,
-    read::{confirm, look},
-    render::Scene,
-    request::{self, Asked, Caller, ReadQuery},
-    since,
+use super::read::{confirm, look};
+use crate::{
+    api::{
+        ApiError, Shared,
+        error::problems,
+        handlers::apply::{parse, propose, settle, unapplied},
+        render::Scene,
+        request::{self, Asked, Caller, ReadQuery},
+        since,
+    },
+    cluster::state::State as Replicated,
 };
-use crate::cluster::state::State as Replicated;
 
 /// The release that brought the rules on host ports and on the time that a pod may take to end.
 const NEWER_SINCE: [u32; 3] = [0, 2, 1];
@@ -41,11 +43,11 @@ const DOCUMENT_BYTES_WORDS: &str = "64 KiB";
 
 /// The rules that were read last: reading them costs more than a small change does.
 #[derive(Debug, Default)]
-pub(super) struct Known(Mutex<Arc<Rules>>);
+pub(in crate::api) struct Known(Mutex<Arc<Rules>>);
 
 impl Known {
     /// The rules that are in force in this state.
-    pub(super) fn rules(&self, state: &Replicated) -> Result<Arc<Rules>, ApiError> {
+    pub(in crate::api) fn rules(&self, state: &Replicated) -> Result<Arc<Rules>, ApiError> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.version != state.policy_version() {
             let policy = match state.policy() {
@@ -68,12 +70,12 @@ impl Known {
 /// `PUT /v1/policy`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct SetQuery {
+pub(in crate::api) struct SetQuery {
     if_version: Option<u64>,
     timeout: Option<u64>,
 }
 
-pub(super) async fn show(
+pub(in crate::api) async fn show(
     State(shared): State<Shared>,
     Asked(query): Asked<ReadQuery>,
 ) -> Result<Json<Shown>, ApiError> {
@@ -89,7 +91,7 @@ pub(super) async fn show(
     }))
 }
 
-pub(super) async fn set(
+pub(in crate::api) async fn set(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<SetQuery>,
@@ -131,7 +133,7 @@ pub(super) async fn set(
 }
 
 /// Reads a manifest and checks it; with it the version of the policy that accepts it.
-pub(super) async fn admit(
+pub(in crate::api) async fn admit(
     shared: &Shared,
     yaml: &Bytes,
     strict: bool,
@@ -157,7 +159,7 @@ pub(super) async fn admit(
 }
 
 /// Whether a change was refused at this index because the policy that accepted it is not in force any more.
-pub(super) async fn is_outdated(
+pub(in crate::api) async fn is_outdated(
     shared: &Shared,
     outcome: &Outcome,
     index: u64,

@@ -20,14 +20,14 @@ use beemesh_protocol::{
 use pem::{EncodeConfig, LineEnding, Pem};
 use tokio::time::Instant;
 
-use super::{
-    ApiError, Gateway, Shared,
-    change::{propose, small_body, unapplied},
-    read::{confirm, look},
-    render::Scene,
-    request::{self, Asked, Caller, NoQuery, ReadQuery, TimeoutQuery},
-};
+use super::read::{confirm, look};
 use crate::{
+    api::{
+        ApiError, Gateway, Shared,
+        handlers::apply::{propose, small_body, unapplied},
+        render::Scene,
+        request::{self, Asked, Caller, NoQuery, ReadQuery, TimeoutQuery},
+    },
     clock::now_ms,
     local::sealing_key::{SealingKey, from_hex},
     pki::{
@@ -43,7 +43,7 @@ const SERVERS_MAX: usize = 16;
 /// Bytes of a user's name.
 const NAME_MAX: usize = 63;
 
-pub(super) async fn create(
+pub(in crate::api) async fn create(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<TimeoutQuery>,
@@ -91,7 +91,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-pub(super) async fn list(
+pub(in crate::api) async fn list(
     State(shared): State<Shared>,
     Asked(query): Asked<ReadQuery>,
 ) -> Result<Json<Users>, ApiError> {
@@ -106,7 +106,7 @@ pub(super) async fn list(
     Ok(Json(Users { users }))
 }
 
-pub(super) async fn revoke(
+pub(in crate::api) async fn revoke(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(user): Path<String>,
@@ -123,7 +123,7 @@ pub(super) async fn revoke(
 }
 
 /// Makes a new authority. No certificate that the one before it issued is taken any more.
-pub(super) async fn reset(
+pub(in crate::api) async fn reset(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<TimeoutQuery>,
@@ -136,7 +136,7 @@ pub(super) async fn reset(
     Ok(Json(Revoked { index }))
 }
 
-pub(super) async fn audit(
+pub(in crate::api) async fn audit(
     State(shared): State<Shared>,
     Asked(query): Asked<ReadQuery>,
 ) -> Result<Json<Audit>, ApiError> {
@@ -155,7 +155,7 @@ pub(super) async fn audit(
 }
 
 /// A key that another member asks for.
-pub(super) async fn sealing_key(
+pub(in crate::api) async fn sealing_key(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
@@ -276,7 +276,7 @@ fn servers(scene: &Scene) -> Vec<String> {
 }
 
 /// The IP addresses in multiaddrs: `/ip4/192.0.2.7/udp/4701/quic-v1`.
-pub(super) fn addresses(multiaddrs: &[String]) -> Vec<IpAddr> {
+pub(in crate::api) fn addresses(multiaddrs: &[String]) -> Vec<IpAddr> {
     let mut found = Vec::new();
     for multiaddr in multiaddrs {
         let mut parts = multiaddr.split('/').skip(1);

@@ -18,8 +18,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{super::Gateway, members, told};
-use crate::clock::now_ms;
+use super::{members, told};
+use crate::{api::Gateway, clock::now_ms};
 
 /// Pieces that wait for the caller; the containers' outputs wait in the journal.
 const PIECES_MAX: usize = 16;

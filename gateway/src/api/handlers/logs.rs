@@ -28,9 +28,9 @@ use futures::{
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
-use super::{
+use super::read::{no_host, no_workload};
+use crate::api::{
     ApiError, Gateway, Shared,
-    read::{no_host, no_workload},
     request::{Asked, Caller, LogsQuery},
 };
 
@@ -40,7 +40,7 @@ const PEER_TIME_MAX: Duration = Duration::from_secs(10);
 const LINE_MAX: usize = 64 << 10;
 
 /// The output of a workload on the host that the caller named, or on one that runs it.
-pub(super) async fn logs(
+pub(in crate::api) async fn logs(
     State(shared): State<Shared>,
     Path(workload): Path<String>,
     Asked(query): Asked<LogsQuery>,
@@ -77,7 +77,7 @@ pub(super) async fn logs(
 }
 
 /// The output of a workload on this host, for another member.
-pub(super) async fn own_logs(
+pub(in crate::api) async fn own_logs(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
     Path(workload): Path<String>,

@@ -1,6 +1,6 @@
 //! Making this host a cluster of its own: what that would lose, and the decision.
 //!
-//! Shell: whether it may be, and what is told about it, is decided by [`super::render`]. Only callers on this host come here.
+//! Shell: whether it may be, and what is told about it, is decided by [`crate::api::render`]. Only callers on this host come here.
 
 use axum::{
     Extension, Json,
@@ -10,19 +10,24 @@ use axum::{
 };
 use beemesh_protocol::api::recovery::{Recovering, Recovery, RecoveryBody};
 
-use super::{
-    ApiError, Shared,
-    change::small_body,
-    request::{Asked, Caller, NoQuery},
+use crate::{
+    api::{
+        ApiError, Shared,
+        handlers::apply::small_body,
+        request::{Asked, Caller, NoQuery},
+    },
+    membership::recover,
 };
-use crate::membership::recover;
 
 /// Never asks another host.
-pub(super) async fn show(State(shared): State<Shared>, _: Asked<NoQuery>) -> Json<Recovery> {
+pub(in crate::api) async fn show(
+    State(shared): State<Shared>,
+    _: Asked<NoQuery>,
+) -> Json<Recovery> {
     Json(look(&shared))
 }
 
-pub(super) async fn decide(
+pub(in crate::api) async fn decide(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     _: Asked<NoQuery>,

@@ -1,6 +1,6 @@
 //! Answers questions about the cluster.
 //!
-//! Shell over [`super::render`]: confirms with the leader that this host has seen everything that was committed, unless
+//! Shell over [`crate::api::render`]: confirms with the leader that this host has seen everything that was committed, unless
 //! the caller takes what this host knows now, and looks.
 
 use axum::{
@@ -10,17 +10,17 @@ use axum::{
 use beemesh_protocol::api::{Hosts, Manifests, Status, Workload, Workloads};
 use tokio::time::Instant;
 
-use super::{
+use crate::api::{
     ApiError, Gateway, Shared,
     render::{Own, Scene},
     request::{Asked, NoQuery, ReadQuery, timeout},
 };
 
-pub(super) async fn healthz(_: Asked<NoQuery>) -> &'static str {
+pub(in crate::api) async fn healthz(_: Asked<NoQuery>) -> &'static str {
     "ok\n"
 }
 
-pub(super) async fn workloads(
+pub(in crate::api) async fn workloads(
     State(shared): State<Shared>,
     Asked(query): Asked<ReadQuery>,
 ) -> Result<Json<Workloads>, ApiError> {
@@ -30,7 +30,7 @@ pub(super) async fn workloads(
     }))
 }
 
-pub(super) async fn workload(
+pub(in crate::api) async fn workload(
     State(shared): State<Shared>,
     Path(name): Path<String>,
     Asked(query): Asked<ReadQuery>,
@@ -46,7 +46,7 @@ pub(super) async fn workload(
     Ok(Json(shown))
 }
 
-pub(super) async fn manifests(
+pub(in crate::api) async fn manifests(
     State(shared): State<Shared>,
     Asked(query): Asked<ReadQuery>,
 ) -> Result<Json<Manifests>, ApiError> {
@@ -56,7 +56,7 @@ pub(super) async fn manifests(
     }))
 }
 
-pub(super) async fn hosts(
+pub(in crate::api) async fn hosts(
     State(shared): State<Shared>,
     Asked(query): Asked<ReadQuery>,
 ) -> Result<Json<Hosts>, ApiError> {
@@ -67,7 +67,10 @@ pub(super) async fn hosts(
 }
 
 /// What this host knows: never asks another, so that it answers when nothing else does.
-pub(super) async fn status(State(shared): State<Shared>, _: Asked<NoQuery>) -> Json<Status> {
+pub(in crate::api) async fn status(
+    State(shared): State<Shared>,
+    _: Asked<NoQuery>,
+) -> Json<Status> {
     let gateway = &shared.gateway;
     let welcome = gateway.link.welcome().borrow().clone();
     let own = Own {
@@ -78,7 +81,7 @@ pub(super) async fn status(State(shared): State<Shared>, _: Asked<NoQuery>) -> J
     Json(gateway.scene().status(own))
 }
 
-pub(super) async fn look(gateway: &Gateway, query: &ReadQuery) -> Result<Scene, ApiError> {
+pub(in crate::api) async fn look(gateway: &Gateway, query: &ReadQuery) -> Result<Scene, ApiError> {
     let timeout = timeout(query.timeout)?;
     if !query.stale {
         confirm(gateway, Instant::now() + timeout).await?;
@@ -87,15 +90,15 @@ pub(super) async fn look(gateway: &Gateway, query: &ReadQuery) -> Result<Scene, 
 }
 
 /// When this returns, this host has applied everything that was committed before the call.
-pub(super) async fn confirm(gateway: &Gateway, deadline: Instant) -> Result<(), ApiError> {
+pub(in crate::api) async fn confirm(gateway: &Gateway, deadline: Instant) -> Result<(), ApiError> {
     let confirmed = gateway.node.read_index(deadline).await;
     confirmed.map_err(|error| ApiError::read(&error, &gateway.scene()))
 }
 
-pub(super) fn no_host(name: &str) -> ApiError {
+pub(in crate::api) fn no_host(name: &str) -> ApiError {
     ApiError::not_found(format!("there is no host `{name}`")).hint("`beemesh host list` shows all")
 }
 
-pub(super) fn no_workload(name: &str) -> ApiError {
+pub(in crate::api) fn no_workload(name: &str) -> ApiError {
     ApiError::not_found(format!("there is no workload `{name}`"))
 }

@@ -18,14 +18,14 @@ use beemesh_protocol::{
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::{
-    ApiError, Shared,
-    change::{propose, small_body, unapplied},
-    read::{confirm, look},
-    render::Scene,
-    request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
-};
+use super::read::{confirm, look};
 use crate::{
+    api::{
+        ApiError, Shared,
+        handlers::apply::{propose, small_body, unapplied},
+        render::Scene,
+        request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
+    },
     clock::now_ms,
     cluster::state::{HOSTS_MAX, token_id},
     pki::authority::random,
@@ -36,7 +36,7 @@ const TTL_MAX_SECONDS: u64 = 7 * 24 * 3600;
 /// More hosts than there can be need no token.
 const USES_MAX: u32 = HOSTS_MAX as u32;
 
-pub(super) async fn create(
+pub(in crate::api) async fn create(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<TimeoutQuery>,
@@ -91,7 +91,7 @@ pub(super) async fn create(
     Ok((StatusCode::CREATED, Json(answer)))
 }
 
-pub(super) async fn list(
+pub(in crate::api) async fn list(
     State(shared): State<Shared>,
     Asked(query): Asked<ReadQuery>,
 ) -> Result<Json<Tokens>, ApiError> {
@@ -109,7 +109,7 @@ pub(super) async fn list(
     Ok(Json(Tokens { tokens }))
 }
 
-pub(super) async fn revoke(
+pub(in crate::api) async fn revoke(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,

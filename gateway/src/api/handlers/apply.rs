@@ -1,6 +1,6 @@
 //! Takes changes: checks them, has the cluster agree on them, and waits for their effect if asked to.
 //!
-//! Shell: what a refusal or an effect is called is decided by [`super::error`] and [`super::render`]. Every change is in
+//! Shell: what a refusal or an effect is called is decided by [`crate::api::error`] and [`crate::api::render`]. Every change is in
 //! the journal with who asked for it.
 
 use std::{
@@ -25,18 +25,17 @@ use beemesh_quadlet::manifest::{self, BYTES_MAX, Manifest, Place, policy::Rules,
 use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
-use super::{
-    ApiError, Gateway, Shared,
-    error::problems,
-    policy,
-    read::confirm,
-    render::{Scene, applied_objects, lack},
-    request::{self, ApplyQuery, Asked, Caller, DeleteQuery},
-    since,
-    trail::Done,
-};
+use super::{policy, read::confirm};
 use crate::{
     admission::{self, Around},
+    api::{
+        ApiError, Gateway, Shared,
+        audit_journal::Done,
+        error::problems,
+        render::{Scene, applied_objects, lack},
+        request::{self, ApplyQuery, Asked, Caller, DeleteQuery},
+        since,
+    },
     clock::now_ms,
     cluster::state::{changed, deed},
     membership::join::{JoinError, JoinStarted},
@@ -49,7 +48,7 @@ const POLICY_CHANGES_MAX: usize = 3;
 /// A manifest up to this size, in bytes, is parsed where it arrives: that takes a tenth of a millisecond.
 const SMALL_MANIFEST_MAX: usize = 4 << 10;
 
-pub(super) async fn apply(
+pub(in crate::api) async fn apply(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<ApplyQuery>,
@@ -236,7 +235,7 @@ async fn fits(
     Err(refused(problems(all)))
 }
 
-pub(super) async fn delete_workload(
+pub(in crate::api) async fn delete_workload(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(workload): Path<String>,
@@ -245,7 +244,7 @@ pub(super) async fn delete_workload(
     delete(&shared, caller, Change::DeleteWorkload { workload }, &query).await
 }
 
-pub(super) async fn delete_manifest(
+pub(in crate::api) async fn delete_manifest(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(manifest): Path<String>,
@@ -286,7 +285,7 @@ async fn delete(
     Ok(Json(deleted))
 }
 
-pub(super) async fn join(
+pub(in crate::api) async fn join(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     request: Request<Body>,
@@ -336,7 +335,7 @@ fn not_joined(error: JoinError) -> ApiError {
 }
 
 /// Reads a manifest under these rules; without any, whatever it asks for is accepted.
-pub(super) async fn parse(
+pub(in crate::api) async fn parse(
     shared: &Shared,
     yaml: Bytes,
     strict: bool,
@@ -361,7 +360,9 @@ pub(super) async fn parse(
     }
 }
 
-pub(super) async fn small_body<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
+pub(in crate::api) async fn small_body<T: DeserializeOwned>(
+    request: Request<Body>,
+) -> Result<T, ApiError> {
     let (parts, body) = request.into_parts();
     let bytes = request::body(&parts, body, SMALL_BODY_MAX, "16 KiB").await?;
     serde_json::from_slice(&bytes)
@@ -369,7 +370,7 @@ pub(super) async fn small_body<T: DeserializeOwned>(request: Request<Body>) -> R
 }
 
 /// Has the cluster agree on a change. It is in the trail before this returns, if it made a difference.
-pub(super) async fn propose(
+pub(in crate::api) async fn propose(
     shared: &Shared,
     caller: Caller,
     change: Change,
@@ -422,7 +423,7 @@ fn check_room(scene: &Scene, change: &Change) -> Result<(), ApiError> {
 }
 
 /// The outcome of a change that is not the one it should have.
-pub(super) fn unapplied(outcome: Outcome, places: &[Place]) -> ApiError {
+pub(in crate::api) fn unapplied(outcome: Outcome, places: &[Place]) -> ApiError {
     match outcome {
         Outcome::Refused(refusals) => ApiError::refused(refusals, places),
         Outcome::Done | Outcome::Applied(_) | Outcome::Deleted(_) | Outcome::Admitted(_) => {
@@ -432,7 +433,7 @@ pub(super) fn unapplied(outcome: Outcome, places: &[Place]) -> ApiError {
 }
 
 /// Waits until `there` or until the time is over; whether it came to be, and the last scene.
-pub(super) async fn settle(
+pub(in crate::api) async fn settle(
     gateway: &Gateway,
     wait: Duration,
     there: impl Fn(&Scene) -> bool,

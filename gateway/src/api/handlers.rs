@@ -1,0 +1,12 @@
+//! What is done for each route; one file for each noun.
+
+pub(super) mod apply;
+pub(super) mod backup;
+pub(super) mod events;
+pub(super) mod hosts;
+pub(super) mod logs;
+pub(super) mod policy;
+pub(super) mod read;
+pub(super) mod recovery;
+pub(super) mod tokens;
+pub(super) mod users;
