@@ -15,20 +15,17 @@ mod roles;
 mod server;
 mod since;
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::sync::Arc;
 
 use axum::{
     Router,
     http::{Method, Uri},
     routing::{delete, get, patch, post, put},
 };
-use beemesh_protocol::{HostId, state::Change};
-use beemesh_quadlet::podman::Podman;
-use tokio::sync::{Mutex, Semaphore, watch};
+use beemesh_protocol::state::Change;
+use tokio::sync::Semaphore;
 
-use crate::{
-    admission::Ledger, agent_link::Link, membership::join::Joiner, raft::Node, workloads::observe,
-};
+use crate::{admission::Ledger, context::Gateway};
 
 use error::ApiError;
 pub(crate) use handlers::events::Feed;
@@ -38,33 +35,6 @@ pub(crate) use server::{serve, serve_stream};
 
 /// Manifests that are parsed at once: a file of 1 MiB costs some tens of MiB and up to a second of one core.
 const PARSING_MAX: usize = 2;
-
-/// What the API stands on.
-#[derive(Clone)]
-pub(crate) struct Gateway {
-    /// This host.
-    pub(crate) host: HostId,
-    /// Consensus.
-    pub(crate) node: Node,
-    /// The way to the agent and to other hosts.
-    pub(crate) link: Link,
-    /// What every host said last, this one included.
-    pub(crate) reports: watch::Receiver<observe::All>,
-    /// This host's Podman.
-    pub(crate) podman: Podman,
-    /// The way into another cluster.
-    pub(crate) joiner: Joiner,
-    /// Whether this host was removed from its cluster.
-    pub(crate) removed: watch::Receiver<bool>,
-    /// The leader that another member hears while this host hears none.
-    pub(crate) elsewhere: watch::Receiver<Option<HostId>>,
-    /// Held by who changes this host's key.
-    pub(crate) rotation: Arc<Mutex<()>>,
-    /// What streams of events share.
-    pub(crate) feed: Feed,
-    /// The folder below `/run` that this host's programs share.
-    pub(crate) run: Arc<Path>,
-}
 
 /// What the handlers share.
 #[derive(Clone)]
@@ -77,13 +47,6 @@ struct Shared {
 }
 
 impl Gateway {
-    /// The hosts that the mesh reaches now, this one included.
-    pub(crate) fn reachable(&self) -> BTreeSet<HostId> {
-        let mut hosts = BTreeSet::clone(&self.link.connected().borrow());
-        hosts.insert(self.host);
-        hosts
-    }
-
     /// Whether every member knows this change; the error is words.
     pub(crate) fn knows(&self, change: &Change) -> Result<(), String> {
         since::check(change, || self.scene()).map_err(|error| error.message())

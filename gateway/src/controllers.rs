@@ -21,9 +21,9 @@ use beemesh_protocol::{
 use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
-    api::Gateway,
     clock::now_ms,
     cluster::state::ASSIGNED,
+    context::Gateway,
     raft::{Metrics, Node, Role, View},
 };
 use away::Away;

@@ -26,9 +26,10 @@ use tokio::{
 
 use crate::{
     agent_link::{Inbound, Link},
-    api::{self, Gateway},
+    api,
     clock::{backoff::Backoff, now_ms},
     cluster::{labels, placement, state::State},
+    context::Gateway,
     controllers,
     local::files::{Home, Joining},
     membership::{join::admit, replace},

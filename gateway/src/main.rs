@@ -8,6 +8,7 @@ mod api;
 mod clock;
 mod cluster;
 mod config;
+mod context;
 mod controllers;
 mod duties;
 mod local;
@@ -39,8 +40,8 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     agent_link::Link,
-    api::Gateway,
     config::Config,
+    context::Gateway,
     local::files::Home,
     membership::{announce, elsewhere, join::Joiner, recover, removal_watch, rotate_key},
     pki::sealing_keys,

@@ -31,10 +31,11 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{Gateway, Shared, roles, server};
+use super::{Shared, roles, server};
 use crate::{
     api::handlers::users,
     clock::now_ms,
+    context::Gateway,
     pki::{
         authority::{Issued, Issuer, fingerprint},
         sealing_keys,

@@ -28,7 +28,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Gateway, peer_router, request::Caller, router};
+use super::{peer_router, request::Caller, router};
+use crate::context::Gateway;
 
 /// Connections at once; further callers wait in the kernel's queue. Each costs some tens of KiB.
 const CONNECTIONS_MAX: usize = 256;

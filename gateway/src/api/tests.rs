@@ -3,24 +3,28 @@
 use std::{collections::BTreeMap, path::Path, time::Duration};
 
 use beemesh_protocol::{
-    ClusterId,
+    ClusterId, HostId,
     peer::{HostReport, Phase, WorkloadReport},
     state::{Change, Command, Host},
     token::Token,
 };
+use beemesh_quadlet::podman::Podman;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    sync::Notify,
+    sync::{Notify, watch},
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::{
+    agent_link::Link,
     local::files::Home,
-    raft::{Nobody, Settings},
+    membership::join::Joiner,
+    raft::{Nobody, Node, Settings},
+    workloads::observe,
 };
 
 const ME: HostId = HostId([1; 32]);

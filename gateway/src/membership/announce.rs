@@ -19,9 +19,9 @@ use tokio::{
 };
 
 use crate::{
-    api::Gateway,
     clock::{backoff::Backoff, now_ms},
     cluster::{labels, state::State},
+    context::Gateway,
     raft::{Node, View},
 };
 

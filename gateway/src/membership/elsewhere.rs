@@ -13,8 +13,8 @@ use tokio::{
 };
 
 use crate::{
-    api::Gateway,
     clock::backoff::Backoff,
+    context::Gateway,
     raft::{Metrics, Role},
 };
 

@@ -12,7 +12,7 @@ use beemesh_protocol::{
 };
 use tokio::time::{Instant, timeout_at};
 
-use crate::{api::Gateway, clock::now_ms, raft::ProposeError};
+use crate::{clock::now_ms, context::Gateway, raft::ProposeError};
 
 /// Why a host keeps its vote, or may.
 #[derive(Debug, thiserror::Error)]

@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{api::Gateway, local::files::Home, raft::Metrics};
+use crate::{context::Gateway, local::files::Home, raft::Metrics};
 
 /// Elections are over long before.
 const LEADERLESS_MAX: Duration = Duration::from_secs(15);

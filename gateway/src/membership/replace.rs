@@ -12,9 +12,9 @@ use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
 use crate::{
-    api::Gateway,
     clock::now_ms,
     cluster::state::NO_SUCH_TOKEN,
+    context::Gateway,
     membership::join::{ADMIT_MAX, admission},
 };
 

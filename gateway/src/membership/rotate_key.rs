@@ -22,8 +22,8 @@ use tokio::{
 
 use crate::{
     agent_link::Link,
-    api::Gateway,
     clock::now_ms,
+    context::Gateway,
     local::files::{Home, HomeError, Joining, Rotating},
     membership::{
         give_up_vote::{DemoteError, give_up_vote},

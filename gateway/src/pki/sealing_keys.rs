@@ -13,7 +13,7 @@ use hyper_util::rt::TokioIo;
 use tokio::time::{sleep, timeout};
 
 use crate::{
-    api::Gateway,
+    context::Gateway,
     local::{
         files::HomeError,
         sealing_key::{SealingKey, hex, key_id},

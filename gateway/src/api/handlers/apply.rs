@@ -29,7 +29,7 @@ use super::{policy, read::confirm};
 use crate::{
     admission::{self, Around},
     api::{
-        ApiError, Gateway, Shared,
+        ApiError, Shared,
         audit_journal::Done,
         error::problems,
         render::{Scene, applied_objects, lack},
@@ -38,6 +38,7 @@ use crate::{
     },
     clock::now_ms,
     cluster::state::{changed, deed},
+    context::Gateway,
     membership::join::{JoinError, JoinStarted},
 };
 

@@ -21,9 +21,12 @@ use axum::{
 use tokio::{sync::watch, task::AbortHandle};
 
 use self::picture::Picture;
-use crate::api::{
-    Gateway, Shared,
-    request::{Asked, NoQuery},
+use crate::{
+    api::{
+        Shared,
+        request::{Asked, NoQuery},
+    },
+    context::Gateway,
 };
 
 /// Without news the caller hears this often that the stream is alive.

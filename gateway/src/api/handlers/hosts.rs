@@ -21,12 +21,13 @@ use tokio::time::Instant;
 use super::read::{confirm, look, no_host};
 use crate::{
     api::{
-        ApiError, Gateway, Shared,
+        ApiError, Shared,
         handlers::apply::{propose, settle, small_body, unapplied},
         render::Scene,
         request::{self, Asked, Caller, DrainQuery, ReadQuery, TimeoutQuery},
     },
     cluster::{labels::is_automatic, placement::LABEL_HOSTNAME},
+    context::Gateway,
     controllers::{self, There},
     membership::{
         give_up_vote::{DemoteError, give_up_vote},

@@ -29,9 +29,12 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 
 use super::read::{no_host, no_workload};
-use crate::api::{
-    ApiError, Gateway, Shared,
-    request::{Asked, Caller, LogsQuery},
+use crate::{
+    api::{
+        ApiError, Shared,
+        request::{Asked, Caller, LogsQuery},
+    },
+    context::Gateway,
 };
 
 /// How long another host may take to begin its answer.

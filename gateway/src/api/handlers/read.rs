@@ -10,10 +10,13 @@ use axum::{
 use beemesh_protocol::api::{Hosts, Manifests, Status, Workload, Workloads};
 use tokio::time::Instant;
 
-use crate::api::{
-    ApiError, Gateway, Shared,
-    render::{Own, Scene},
-    request::{Asked, NoQuery, ReadQuery, timeout},
+use crate::{
+    api::{
+        ApiError, Shared,
+        render::{Own, Scene},
+        request::{Asked, NoQuery, ReadQuery, timeout},
+    },
+    context::Gateway,
 };
 
 pub(in crate::api) async fn healthz(_: Asked<NoQuery>) -> &'static str {

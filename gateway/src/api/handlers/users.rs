@@ -23,12 +23,13 @@ use tokio::time::Instant;
 use super::read::{confirm, look};
 use crate::{
     api::{
-        ApiError, Gateway, Shared,
+        ApiError, Shared,
         handlers::apply::{propose, small_body, unapplied},
         render::Scene,
         request::{self, Asked, Caller, NoQuery, ReadQuery, TimeoutQuery},
     },
     clock::now_ms,
+    context::Gateway,
     local::sealing_key::{SealingKey, from_hex},
     pki::{
         authority::{self, AuthorityError, Issuer, fingerprint},

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{members, told};
-use crate::{api::Gateway, clock::now_ms};
+use crate::{clock::now_ms, context::Gateway};
 
 /// Pieces that wait for the caller; the containers' outputs wait in the journal.
 const PIECES_MAX: usize = 16;

@@ -1,0 +1,49 @@
+//! The handles that the tasks and handlers of this gateway share.
+//!
+//! No answers and no tasks are made here.
+
+use std::{collections::BTreeSet, path::Path, sync::Arc};
+
+use beemesh_protocol::HostId;
+use beemesh_quadlet::podman::Podman;
+use tokio::sync::{Mutex, watch};
+
+use crate::{
+    agent_link::Link, api::Feed, membership::join::Joiner, raft::Node, workloads::observe,
+};
+
+/// What every task and handler of this gateway may need.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    /// This host.
+    pub(crate) host: HostId,
+    /// Consensus.
+    pub(crate) node: Node,
+    /// The way to the agent and to other hosts.
+    pub(crate) link: Link,
+    /// What every host said last, this one included.
+    pub(crate) reports: watch::Receiver<observe::All>,
+    /// This host's Podman.
+    pub(crate) podman: Podman,
+    /// The way into another cluster.
+    pub(crate) joiner: Joiner,
+    /// Whether this host was removed from its cluster.
+    pub(crate) removed: watch::Receiver<bool>,
+    /// The leader that another member hears while this host hears none.
+    pub(crate) elsewhere: watch::Receiver<Option<HostId>>,
+    /// Held by who changes this host's key.
+    pub(crate) rotation: Arc<Mutex<()>>,
+    /// The folder below `/run` that this host's programs share.
+    pub(crate) run: Arc<Path>,
+    /// What streams of events share.
+    pub(crate) feed: Feed,
+}
+
+impl Gateway {
+    /// The hosts that the mesh reaches now, this one included.
+    pub(crate) fn reachable(&self) -> BTreeSet<HostId> {
+        let mut hosts = BTreeSet::clone(&self.link.connected().borrow());
+        hosts.insert(self.host);
+        hosts
+    }
+}
