@@ -28,7 +28,7 @@ use tokio::sync::Semaphore;
 use crate::{admission::Ledger, context::Gateway};
 
 use error::ApiError;
-pub(crate) use handlers::events::Feed;
+use handlers::events::Feed;
 use handlers::{apply, backup, events, hosts, logs, policy, read, recovery, tokens, users};
 pub(crate) use remote::{listen as listen_remote, serve as serve_remote};
 pub(crate) use server::{serve, serve_stream};
@@ -38,8 +38,9 @@ const PARSING_MAX: usize = 2;
 
 /// What the handlers share.
 #[derive(Clone)]
-struct Shared {
+pub(crate) struct Shared {
     gateway: Gateway,
+    feed: Feed,
     parsing: Arc<Semaphore>,
     trail: audit_journal::Trail,
     policy: Arc<policy::Known>,
@@ -70,20 +71,17 @@ impl Gateway {
 }
 
 impl Shared {
-    fn new(gateway: Gateway) -> Self {
+    /// What all connections of this gateway use: it is made once, so that its bounds are those of the whole API.
+    pub(crate) fn new(gateway: Gateway) -> Self {
         Self {
             gateway,
+            feed: Feed::default(),
             parsing: Arc::new(Semaphore::new(PARSING_MAX)),
             trail: audit_journal::Trail::start(),
             policy: Arc::default(),
             ledger: Arc::default(),
         }
     }
-}
-
-/// The routes for local callers.
-pub(crate) fn router(gateway: Gateway) -> Router {
-    routes().with_state(Shared::new(gateway))
 }
 
 /// All routes; who may use which from elsewhere, [`roles`] says.

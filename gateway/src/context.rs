@@ -8,9 +8,7 @@ use beemesh_protocol::HostId;
 use beemesh_quadlet::podman::Podman;
 use tokio::sync::{Mutex, watch};
 
-use crate::{
-    agent_link::Link, api::Feed, membership::join::Joiner, raft::Node, workloads::observe,
-};
+use crate::{agent_link::Link, membership::join::Joiner, raft::Node, workloads::observe};
 
 /// What every task and handler of this gateway may need.
 #[derive(Clone)]
@@ -35,8 +33,6 @@ pub(crate) struct Gateway {
     pub(crate) rotation: Arc<Mutex<()>>,
     /// The folder below `/run` that this host's programs share.
     pub(crate) run: Arc<Path>,
-    /// What streams of events share.
-    pub(crate) feed: Feed,
 }
 
 impl Gateway {

@@ -106,9 +106,10 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     let remote = config.api.with_file_name(REMOTE);
     let remote =
         api::listen_remote(&remote).with_context(|| format!("listen on {}", remote.display()))?;
-    tokio::spawn(api::serve_remote(remote, gateway.clone(), stop.clone()));
+    let shared = api::Shared::new(gateway.clone());
+    tokio::spawn(api::serve_remote(remote, shared.clone(), stop.clone()));
     tokio::spawn(sealing_keys::keep(gateway.clone()));
-    let api = tokio::spawn(api::serve(listener, gateway.clone(), stop.clone()));
+    let api = tokio::spawn(api::serve(listener, shared, stop.clone()));
     let fresh = joining.is_none();
     tokio::spawn(removal_watch::notice_removal(
         gateway.clone(),
@@ -219,7 +220,6 @@ async fn open(
         removed,
         elsewhere,
         rotation: Arc::default(),
-        feed: api::Feed::default(),
         run: run.into(),
     };
     tokio::spawn(elsewhere::keep(gateway.clone(), elsewhere_in));

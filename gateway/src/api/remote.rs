@@ -105,11 +105,11 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
 }
 
 /// Answers users until `stop`.
-pub(crate) async fn serve(listener: UnixListener, gateway: Gateway, stop: CancellationToken) {
+pub(crate) async fn serve(listener: UnixListener, shared: Shared, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let door = Arc::new(Door {
-        router: router(&gateway),
-        gateway,
+        gateway: shared.gateway.clone(),
+        router: router(shared),
         made: Mutex::new(None),
     });
     loop {
@@ -136,8 +136,7 @@ pub(crate) async fn serve(listener: UnixListener, gateway: Gateway, stop: Cancel
 }
 
 /// The routes for local callers, behind the roles.
-fn router(gateway: &Gateway) -> Router {
-    let shared = Shared::new(gateway.clone());
+fn router(shared: Shared) -> Router {
     super::routes()
         .layer(middleware::from_fn_with_state(
             shared.clone(),

@@ -28,7 +28,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{peer_router, request::Caller, router};
+use super::{Shared, peer_router, request::Caller, routes};
 use crate::context::Gateway;
 
 /// Connections at once; further callers wait in the kernel's queue. Each costs some tens of KiB.
@@ -43,8 +43,8 @@ const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Answers local callers until `stop`; requests that are under way then have a moment to end.
-pub(crate) async fn serve(listener: UnixListener, gateway: Gateway, stop: CancellationToken) {
-    let router = router(gateway);
+pub(crate) async fn serve(listener: UnixListener, shared: Shared, stop: CancellationToken) {
+    let router = routes().with_state(shared);
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {

@@ -84,12 +84,12 @@ impl Serving {
             removed: watch::channel(false).1,
             elsewhere: watch::channel(None).1,
             rotation: Arc::default(),
-            feed: Feed::default(),
             run: dir.path().into(),
         };
-        let feed = gateway.feed.clone();
+        let shared = Shared::new(gateway);
+        let feed = shared.feed.clone();
         let listener = UnixListener::bind(dir.path().join("api.sock")).unwrap();
-        tokio::spawn(serve(listener, gateway, CancellationToken::new()));
+        tokio::spawn(serve(listener, shared, CancellationToken::new()));
         Self { dir, reports, feed }
     }
 

@@ -21,12 +21,9 @@ use axum::{
 use tokio::{sync::watch, task::AbortHandle};
 
 use self::picture::Picture;
-use crate::{
-    api::{
-        Shared,
-        request::{Asked, NoQuery},
-    },
-    context::Gateway,
+use crate::api::{
+    Shared,
+    request::{Asked, NoQuery},
 };
 
 /// Without news the caller hears this often that the stream is alive.
@@ -39,7 +36,7 @@ pub(in crate::api) async fn events(State(shared): State<Shared>, _: Asked<NoQuer
         (CONTENT_TYPE, "text/event-stream"),
         (CACHE_CONTROL, "no-store"),
     ];
-    let drawing = shared.gateway.feed.join(&shared.gateway);
+    let drawing = shared.feed.join(&shared);
     let follower = Follower {
         pictures: drawing.pictures.clone(),
         _drawing: drawing,
@@ -54,7 +51,7 @@ pub(in crate::api) async fn events(State(shared): State<Shared>, _: Asked<NoQuer
 
 /// What all streams of this host share.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Feed {
+pub(in crate::api) struct Feed {
     drawing: Arc<Mutex<Weak<Drawing>>>,
     #[cfg(test)]
     pub(in crate::api) drawn: Arc<std::sync::atomic::AtomicU64>,
@@ -74,14 +71,14 @@ impl Drop for Drawing {
 }
 
 impl Feed {
-    fn join(&self, gateway: &Gateway) -> Arc<Drawing> {
+    fn join(&self, shared: &Shared) -> Arc<Drawing> {
         let mut drawing = self.drawing.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(drawing) = drawing.upgrade() {
             return drawing;
         }
-        let first = Picture::default().next(&gateway.scene());
+        let first = Picture::default().next(&shared.gateway.scene());
         let (sender, pictures) = watch::channel(Arc::new(first));
-        let task = tokio::spawn(draw(gateway.clone(), sender)).abort_handle();
+        let task = tokio::spawn(draw(shared.clone(), sender)).abort_handle();
         let new = Arc::new(Drawing { pictures, task });
         *drawing = Arc::downgrade(&new);
         new
@@ -89,7 +86,8 @@ impl Feed {
 }
 
 /// Draws everything at each change.
-async fn draw(gateway: Gateway, pictures: watch::Sender<Arc<Picture>>) {
+async fn draw(shared: Shared, pictures: watch::Sender<Arc<Picture>>) {
+    let gateway = &shared.gateway;
     let mut views = gateway.node.state();
     let mut metrics = gateway.node.metrics();
     let mut reports = gateway.reports.clone();
@@ -103,7 +101,7 @@ async fn draw(gateway: Gateway, pictures: watch::Sender<Arc<Picture>>) {
         let before = Arc::clone(&pictures.borrow());
         let now = before.next(&gateway.scene());
         #[cfg(test)]
-        gateway
+        shared
             .feed
             .drawn
             .fetch_add(1, std::sync::atomic::Ordering::Relaxed);
