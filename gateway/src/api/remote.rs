@@ -9,7 +9,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     os::unix::fs::PermissionsExt as _,
     path::Path,
-    sync::Arc,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -25,7 +25,7 @@ use rustls::{
 use tokio::{
     io::{AsyncRead, AsyncReadExt},
     net::{UnixListener, UnixStream},
-    sync::{Mutex, Semaphore},
+    sync::Semaphore,
     time::{sleep, timeout},
 };
 use tokio_rustls::TlsAcceptor;
@@ -207,15 +207,14 @@ impl Door {
             None => (host.to_string(), Vec::new()),
         };
         let now = now_ms();
-        let mut made = self.made.lock().await;
-        let age = Duration::from_millis(made.as_ref().map_or(0, |one| now.abs_diff(one.at_ms)));
-        if let Some(one) = made.as_ref()
-            && one.key == authority.key
-            && one.addresses == addresses
-            && age < CERTIFICATE_AGE_MAX
-        {
+        let is_good = |one: &Made| {
+            let age = Duration::from_millis(now.abs_diff(one.at_ms));
+            one.key == authority.key && one.addresses == addresses && age < CERTIFICATE_AGE_MAX
+        };
+        if let Some(one) = self.made().as_ref().filter(|one| is_good(one)) {
             return Ok(Arc::clone(&one.config));
         }
+        // Members that do not answer hold up this connection and no other; of two that make a certificate at once the last one stays.
         let sealing = sealing_keys::obtain(&self.gateway, authority.key).await;
         let sealing = sealing.map_err(io::Error::other)?;
         let issuer = Issuer::open(authority, &sealing, Duration::from_millis(now));
@@ -223,13 +222,17 @@ impl Door {
         let ips: Vec<IpAddr> = users::addresses(&addresses);
         let issued = issuer.host(&name, ips).map_err(io::Error::other)?;
         let config = Arc::new(tls(authority, issued).map_err(io::Error::other)?);
-        *made = Some(Made {
+        *self.made() = Some(Made {
             key: authority.key,
             addresses,
             at_ms: now,
             config: Arc::clone(&config),
         });
         Ok(config)
+    }
+
+    fn made(&self) -> MutexGuard<'_, Option<Made>> {
+        self.made.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
