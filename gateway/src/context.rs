@@ -6,9 +6,9 @@ use std::{collections::BTreeSet, path::Path, sync::Arc};
 
 use beemesh_protocol::HostId;
 use beemesh_quadlet::podman::Podman;
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 
-use crate::{agent_link::Link, membership::join::Joiner, raft::Node, workloads::observe};
+use crate::{agent_link::Link, local::files::Home, raft::Node, workloads::observe};
 
 /// What every task and handler of this gateway may need.
 #[derive(Clone)]
@@ -23,8 +23,10 @@ pub(crate) struct Gateway {
     pub(crate) reports: watch::Receiver<observe::All>,
     /// This host's Podman.
     pub(crate) podman: Podman,
-    /// The way into another cluster.
-    pub(crate) joiner: Joiner,
+    /// This host's own files.
+    pub(crate) home: Home,
+    /// Told when this gateway must begin again.
+    pub(crate) restart: Arc<Notify>,
     /// Whether this host was removed from its cluster.
     pub(crate) removed: watch::Receiver<bool>,
     /// The leader that another member hears while this host hears none.

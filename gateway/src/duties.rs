@@ -32,7 +32,7 @@ use crate::{
     context::Gateway,
     controllers,
     local::files::{Home, Joining},
-    membership::{join::admit, replace},
+    membership::{admit::admit, replace},
     raft::{Metrics, Node, Role, Wanted},
     workloads::observe::is_in_trouble,
 };

@@ -43,7 +43,7 @@ use crate::{
     config::Config,
     context::Gateway,
     local::files::Home,
-    membership::{announce, elsewhere, join::Joiner, recover, removal_watch, rotate_key},
+    membership::{announce, elsewhere, recover, removal_watch, rotate_key},
     pki::sealing_keys,
     raft::Node,
     workloads::observe::{self, Observer},
@@ -133,7 +133,7 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
         tokio::spawn(duties::found(gateway.node.clone(), link, host));
     }
     tracing::info!(%host, api = %config.api.display(), "the gateway is up");
-    let restart = gateway.joiner.restart.clone();
+    let restart = gateway.restart.clone();
     let ending = tokio::select! {
         () = restart.notified() => Ok(Ending::Again),
         asked = stop_signal() => asked.map(|()| Ending::Stopped),
@@ -202,13 +202,6 @@ async fn open(
         standing,
         cluster: cluster.clone(),
     });
-    let joiner = Joiner {
-        home: home.clone(),
-        link: link.clone(),
-        node: node.clone(),
-        removed: removed.clone(),
-        restart: Arc::new(Notify::new()),
-    };
     let (elsewhere_in, elsewhere) = watch::channel(None);
     let gateway = Gateway {
         host,
@@ -216,7 +209,8 @@ async fn open(
         link: link.clone(),
         reports: cluster.all(),
         podman,
-        joiner,
+        home: home.clone(),
+        restart: Arc::new(Notify::new()),
         removed,
         elsewhere,
         rotation: Arc::default(),

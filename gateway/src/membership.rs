@@ -1,5 +1,6 @@
 //! How this host becomes a member of a cluster, what it says of itself as one, and how it stops being one.
 
+pub(crate) mod admit;
 pub(crate) mod announce;
 pub(crate) mod elsewhere;
 pub(crate) mod give_up_vote;

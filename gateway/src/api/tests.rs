@@ -22,7 +22,6 @@ use super::*;
 use crate::{
     agent_link::Link,
     local::files::Home,
-    membership::join::Joiner,
     raft::{Nobody, Node, Settings},
     workloads::observe,
 };
@@ -67,20 +66,14 @@ impl Serving {
         let _ = node.found(found, soon).await.unwrap();
         let (link, _) = Link::start(&dir.path().join("agent.sock"), "0");
         let (reports, reported) = watch::channel(Arc::default());
-        let joiner = Joiner {
-            home: Home::open(&dir.path().join("home")).unwrap(),
-            link: link.clone(),
-            node: node.clone(),
-            removed: watch::channel(false).1,
-            restart: Arc::new(Notify::new()),
-        };
         let gateway = Gateway {
             host: ME,
             node,
             link,
             reports: reported,
             podman: Podman::new(&dir.path().join("podman.sock")),
-            joiner,
+            home: Home::open(&dir.path().join("home")).unwrap(),
+            restart: Arc::new(Notify::new()),
             removed: watch::channel(false).1,
             elsewhere: watch::channel(None).1,
             rotation: Arc::default(),

@@ -1,48 +1,22 @@
-//! Becoming a member, and letting others become one.
+//! Becoming a member of another cluster.
 //!
-//! Shell over the replicated state's rules. On the new host: [`Joiner::join`] asks the members that the token names,
-//! through the agent, and remembers the admission durably; the gateway then begins again with an empty log and waits
-//! for the leader of its new cluster. On a member: [`admit`] proposes the application and tells the decision.
+//! Shell. [`join`] asks the members that the token names, through the agent, and remembers the admission durably; the gateway then
+//! begins again with an empty log and waits for the leader of its new cluster.
 
-use std::{net::IpAddr, sync::Arc, time::Duration};
+use std::net::IpAddr;
 
+use crate::{
+    agent_link::LinkError,
+    context::Gateway,
+    local::files::{HomeError, Joining},
+};
 use beemesh_protocol::{
-    ClusterId, HostId,
+    ClusterId,
     ipc::{Done, Member, Request},
     mesh::{Contact, JoinAnswer, JoinRequest, NO_TOKEN, Replace},
     naming::UNNAMED,
-    peer::Outcome,
-    state::{Change, Command, Host, Origin},
     token::Token,
 };
-use sha2::{Digest, Sha256};
-use tokio::{
-    sync::{Notify, watch},
-    time::Instant,
-};
-
-use crate::{
-    agent_link::{Link, LinkError},
-    clock::now_ms,
-    cluster::state::{NO_SUCH_TOKEN, token_id},
-    local::files::{Home, HomeError, Joining},
-    raft::Node,
-};
-
-/// An applicant is answered within this time; the new host's agent waits a little longer.
-pub(crate) const ADMIT_MAX: Duration = Duration::from_secs(10);
-
-/// Makes this host a member of another cluster.
-#[derive(Clone)]
-pub(crate) struct Joiner {
-    pub(crate) home: Home,
-    pub(crate) link: Link,
-    pub(crate) node: Node,
-    /// Whether this host was removed from its cluster.
-    pub(crate) removed: watch::Receiver<bool>,
-    /// Told when the gateway must begin again.
-    pub(crate) restart: Arc<Notify>,
-}
 
 /// An admission that was remembered.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -91,282 +65,203 @@ pub(crate) enum JoinError {
     Home(#[from] HomeError),
 }
 
-impl Joiner {
-    /// Asks the members that the token names, one after the other, until one decides. Does not apply where this host was
-    /// admitted before and is a member still: whoever joined it may not have heard of that. From then on, other hosts are told that this one is at
-    /// `advertise`, unless that is empty.
-    ///
-    /// `replace` names the member whose place this host takes.
-    pub(crate) async fn join(
-        &self,
-        token: Token,
-        advertise: &[IpAddr],
-        replace: Option<String>,
-    ) -> Result<JoinStarted, JoinError> {
-        let joining = self.home.joining()?;
-        let admitted = match (self.check(token.cluster), &joining) {
-            (Ok(Some(_)) | Err(JoinError::UnderWay(_)), Some(joining))
-                if self.was_let_go(joining).await =>
-            {
-                None
-            }
-            (Ok(admitted), _) => admitted,
-            // Its cluster may be what the other one was before a recovery.
-            (Err(error @ (JoinError::LeftOver(own) | JoinError::Member(own))), _) => {
-                if !self.is_cut_off(own, &token.contacts).await {
-                    return Err(error);
-                }
-                None
-            }
-            (Err(error), _) => return Err(error),
-        };
-        if let (Some(admitted), Some(name)) = (&admitted, &replace)
-            && admitted.members.iter().any(|member| member.name == *name)
-            && joining.is_none()
+/// Asks the members that the token names, one after the other, until one decides. Does not apply where this host was
+/// admitted before and is a member still: whoever joined it may not have heard of that. From then on, other hosts are told that this one is at
+/// `advertise`, unless that is empty.
+///
+/// `replace` names the member whose place this host takes.
+pub(crate) async fn join(
+    gateway: &Gateway,
+    token: Token,
+    advertise: &[IpAddr],
+    replace: Option<String>,
+) -> Result<JoinStarted, JoinError> {
+    let joining = gateway.home.joining()?;
+    let admitted = match (check(gateway, token.cluster), &joining) {
+        (Ok(Some(_)) | Err(JoinError::UnderWay(_)), Some(joining))
+            if was_let_go(gateway, joining).await =>
         {
-            return Err(JoinError::TakesNoPlace(format!(
-                "this host is a member already and takes nobody's place: `beemesh host remove {name}` takes {name} out"
-            )));
+            None
         }
-        self.advertise(advertise).await?;
-        if let Some(admitted) = admitted {
-            return Ok(admitted);
-        }
-        let welcome = self.link.welcome().borrow().clone();
-        let welcome =
-            welcome.ok_or_else(|| JoinError::NoAgent(self.link.trouble().borrow().clone()))?;
-        if welcome.name == UNNAMED && !welcome.name_is_set {
-            return Err(JoinError::Unnamed);
-        }
-        let replaces = replace.is_some();
-        let request = JoinRequest {
-            cluster: token.cluster,
-            token: if replaces { NO_TOKEN } else { token.id },
-            secret: token.secret,
-            name: welcome.name,
-            addresses: welcome.addresses,
-            replace: replace.map(|name| Replace {
-                name,
-                token: token.id,
-            }),
-        };
-        let mut failures = Vec::new();
-        for contact in token.contacts {
-            match self.ask(&contact, request.clone()).await {
-                Ok(JoinAnswer::Admitted { cluster, members }) => {
-                    return self.remember(cluster, members);
-                }
-                Ok(JoinAnswer::Refused { reason }) => return Err(JoinError::Refused(reason)),
-                Ok(JoinAnswer::Stranger) if replaces => {
-                    let host = contact.host;
-                    failures.push(format!(
-                        "{host} runs a Beemesh that replaces no host: upgrade it"
-                    ));
-                }
-                Ok(JoinAnswer::Stranger) => failures.push("a member gave no answer".to_owned()),
-                Err(failure) => failures.push(failure),
+        (Ok(admitted), _) => admitted,
+        // Its cluster may be what the other one was before a recovery.
+        (Err(error @ (JoinError::LeftOver(own) | JoinError::Member(own))), _) => {
+            if !is_cut_off(gateway, own, &token.contacts).await {
+                return Err(error);
             }
+            None
         }
-        Err(JoinError::Unreachable(failures.join("; ")))
+        (Err(error), _) => return Err(error),
+    };
+    if let (Some(admitted), Some(name)) = (&admitted, &replace)
+        && admitted.members.iter().any(|member| member.name == *name)
+        && joining.is_none()
+    {
+        return Err(JoinError::TakesNoPlace(format!(
+            "this host is a member already and takes nobody's place: `beemesh host remove {name}` takes {name} out"
+        )));
     }
-
-    async fn advertise(&self, addresses: &[IpAddr]) -> Result<(), JoinError> {
-        if addresses.is_empty() {
-            return Ok(());
-        }
-        let addresses = addresses.iter().map(ToString::to_string).collect();
-        let kept = self.link.request(Request::Advertise { addresses }).await;
-        kept.map(|_| ()).map_err(|error| match error {
-            LinkError::Refused(reason) => JoinError::Advertise(reason),
-            error => JoinError::NoAgent(error.to_string()),
-        })
+    keep_addresses(gateway, advertise).await?;
+    if let Some(admitted) = admitted {
+        return Ok(admitted);
     }
-
-    fn check(&self, wanted: ClusterId) -> Result<Option<JoinStarted>, JoinError> {
-        if let Some(Joining {
-            cluster, members, ..
-        }) = self.home.joining()?
-        {
-            let members = members.into_iter().map(Into::into).collect();
-            let admitted = JoinStarted { cluster, members };
-            let same = cluster == wanted;
-            return same
-                .then_some(Some(admitted))
-                .ok_or(JoinError::UnderWay(cluster));
-        }
-        let view = self.node.state().borrow().clone();
-        let state = &view.state;
-        let removed = *self.removed.borrow();
-        match state.cluster() {
-            // What it runs goes on under the cluster that put it there.
-            Some(cluster) if cluster == wanted && removed => Ok(None),
-            Some(cluster) if removed && state.manifests().len() > 0 => {
-                Err(JoinError::LeftOver(cluster))
-            }
-            _ if removed => Ok(None),
-            Some(cluster) if cluster == wanted => Ok(Some(JoinStarted {
-                cluster,
-                members: state.members(),
-            })),
-            Some(cluster) if state.hosts().len() > 1 => Err(JoinError::Member(cluster)),
-            _ if state.manifests().len() > 0 => Err(JoinError::InUse(state.manifests().len())),
-            _ => Ok(None),
-        }
+    let welcome = gateway.link.welcome().borrow().clone();
+    let welcome =
+        welcome.ok_or_else(|| JoinError::NoAgent(gateway.link.trouble().borrow().clone()))?;
+    if welcome.name == UNNAMED && !welcome.name_is_set {
+        return Err(JoinError::Unnamed);
     }
-
-    /// Whether the cluster that this host is joining has removed it since, before it had a log to read that in.
-    async fn was_let_go(&self, joining: &Joining) -> bool {
-        let members = joining.members.iter().cloned().map(Member::from);
-        let contacts = members.map(|member| Contact {
-            host: member.host,
-            addresses: member.addresses,
-        });
-        let own = self.link.welcome().borrow().as_ref().map(|now| now.host);
-        let others: Vec<_> = contacts.filter(|one| Some(one.host) != own).collect();
-        self.is_cut_off(joining.cluster, &others).await
-    }
-
-    /// Whether one of these hosts says that this one is no member of its own cluster any more.
-    async fn is_cut_off(&self, own: ClusterId, contacts: &[Contact]) -> bool {
-        for contact in contacts {
-            if let Some(member) = self.is_member(own, contact.clone()).await {
-                return !member;
-            }
-        }
-        false
-    }
-
-    /// Whether this host is in the cluster still, as that member reads in the log; nothing when it cannot tell.
-    pub(crate) async fn is_member(&self, cluster: ClusterId, contact: Contact) -> Option<bool> {
-        let question = JoinRequest {
-            cluster,
-            token: NO_TOKEN,
-            secret: [0; 32],
-            name: String::new(),
-            addresses: Vec::new(),
-            replace: None,
-        };
-        match self.ask(&contact, question).await {
-            Ok(JoinAnswer::Admitted { .. }) => Some(true),
-            Ok(JoinAnswer::Stranger) => Some(false),
-            Ok(JoinAnswer::Refused { .. }) | Err(_) => None,
-        }
-    }
-
-    async fn ask(&self, contact: &Contact, request: JoinRequest) -> Result<JoinAnswer, String> {
-        let asked = Request::Join {
-            host: contact.host,
-            addresses: contact.addresses.clone(),
-            request,
-        };
-        match self.link.request(asked).await {
-            Ok(Done::Joined(answer)) => Ok(answer),
-            Ok(Done::Done | Done::Key { .. }) => Err("the agent did not pass the answer on".into()),
-            Err(error) => Err(format!(
-                "{} at {}: {error}",
-                contact.host,
-                contact.addresses.join(", ")
-            )),
-        }
-    }
-
-    fn remember(&self, cluster: ClusterId, members: Vec<Member>) -> Result<JoinStarted, JoinError> {
-        self.home.set_joining(&Joining {
-            cluster,
-            cleared: false,
-            members: members.iter().cloned().map(Into::into).collect(),
-        })?;
-        tracing::info!(%cluster, members = members.len(), "admitted; beginning again as a member");
-        self.restart.notify_one();
-        Ok(JoinStarted { cluster, members })
-    }
-}
-
-/// The change that admits an applicant.
-pub(crate) fn admission(host: HostId, request: &JoinRequest, replaces: Option<HostId>) -> Change {
-    Change::Admit {
-        token: request.shown(),
-        secret_hash: Sha256::digest(request.secret).into(),
-        host: Host {
-            id: host,
-            name: request.name.clone(),
-            addresses: request.addresses.clone(),
-            labels: Default::default(),
-            drained: false,
-            claims_as: None,
-            votes_from_ms: 0,
-        },
-        replaces,
-    }
-}
-
-/// Decides on an application: the replicated state does, by its token. `replaces` is the member that the applicant may replace.
-pub(crate) async fn admit(
-    node: &Node,
-    host: HostId,
-    request: JoinRequest,
-    replaces: Option<HostId>,
-) -> JoinAnswer {
-    let refuse = |reason: String| JoinAnswer::Refused { reason };
-    let now = node.state().borrow().state.clone();
-    // Who was cut off by a recovery asks about the cluster that was, of which nobody is a member any more.
-    let was = request.token == NO_TOKEN && now.was(request.cluster);
-    if now.cluster() != Some(request.cluster) && !was {
-        return refuse("the token is of another cluster".into());
-    }
-    if let Err(error) = node.read_index(Instant::now() + ADMIT_MAX).await {
-        return refuse(format!("the cluster cannot decide now: {error}"));
-    }
-    let view = node.state().borrow().clone();
-    let is_member = !view.state.is_without(host);
-    match (request.token, is_member && !was) {
-        (NO_TOKEN, false) if replaces.is_none() => return JoinAnswer::Stranger,
-        (NO_TOKEN, true) if replaces.is_none() => {
-            let members = view.state.members();
-            let cluster = request.cluster;
-            return JoinAnswer::Admitted { cluster, members };
-        }
-        // Its log is gone when it joins. As long as Raft takes it for the host that it was, what that host has acknowledged counts.
-        (_, false) if node.metrics().borrow().counts(host) => {
-            return refuse("this host is still being removed: try again in a moment".into());
-        }
-        _ => {}
-    }
-    let change = admission(host, &request, replaces);
-    let (at_ms, token) = (now_ms(), request.shown());
-    // Whoever has no token is not worth an entry of the log. Of those who race for the last use of one, the entry decides.
-    let secret_hash = Sha256::digest(request.secret).into();
-    if !is_member && !view.state.admits(&token, &secret_hash, at_ms) {
-        return refuse(NO_SUCH_TOKEN.into());
-    }
-    let command = Command {
-        at_ms,
-        change,
-        origin: Some(Origin {
-            host: node.host(),
-            who: format!("join token {}", token_id(&token)),
-            from: host.to_string(),
+    let replaces = replace.is_some();
+    let request = JoinRequest {
+        cluster: token.cluster,
+        token: if replaces { NO_TOKEN } else { token.id },
+        secret: token.secret,
+        name: welcome.name,
+        addresses: welcome.addresses,
+        replace: replace.map(|name| Replace {
+            name,
+            token: token.id,
         }),
     };
-    let committed = node
-        .propose(vec![command], Instant::now() + ADMIT_MAX)
-        .await;
-    match committed.map(|mut committed| committed.pop().map(|one| one.outcome)) {
-        Ok(Some(Outcome::Admitted(members))) => {
-            tracing::info!(%host, "host admitted");
-            JoinAnswer::Admitted {
-                cluster: request.cluster,
-                members,
+    let mut failures = Vec::new();
+    for contact in token.contacts {
+        match ask(gateway, &contact, request.clone()).await {
+            Ok(JoinAnswer::Admitted { cluster, members }) => {
+                return remember(gateway, cluster, members);
             }
+            Ok(JoinAnswer::Refused { reason }) => return Err(JoinError::Refused(reason)),
+            Ok(JoinAnswer::Stranger) if replaces => {
+                let host = contact.host;
+                failures.push(format!(
+                    "{host} runs a Beemesh that replaces no host: upgrade it"
+                ));
+            }
+            Ok(JoinAnswer::Stranger) => failures.push("a member gave no answer".to_owned()),
+            Err(failure) => failures.push(failure),
         }
-        Ok(Some(Outcome::Refused(refusals))) => {
-            let reasons: Vec<_> = refusals
-                .into_iter()
-                .map(|refusal| refusal.message)
-                .collect();
-            refuse(reasons.join("; "))
-        }
-        Ok(_) => refuse("the cluster gave no answer".into()),
-        Err(error) => refuse(format!("the cluster cannot decide now: {error}")),
     }
+    Err(JoinError::Unreachable(failures.join("; ")))
+}
+
+async fn keep_addresses(gateway: &Gateway, addresses: &[IpAddr]) -> Result<(), JoinError> {
+    if addresses.is_empty() {
+        return Ok(());
+    }
+    let addresses = addresses.iter().map(ToString::to_string).collect();
+    let kept = gateway.link.request(Request::Advertise { addresses }).await;
+    kept.map(|_| ()).map_err(|error| match error {
+        LinkError::Refused(reason) => JoinError::Advertise(reason),
+        error => JoinError::NoAgent(error.to_string()),
+    })
+}
+
+fn check(gateway: &Gateway, wanted: ClusterId) -> Result<Option<JoinStarted>, JoinError> {
+    if let Some(Joining {
+        cluster, members, ..
+    }) = gateway.home.joining()?
+    {
+        let members = members.into_iter().map(Into::into).collect();
+        let admitted = JoinStarted { cluster, members };
+        let same = cluster == wanted;
+        return same
+            .then_some(Some(admitted))
+            .ok_or(JoinError::UnderWay(cluster));
+    }
+    let view = gateway.node.state().borrow().clone();
+    let state = &view.state;
+    let removed = *gateway.removed.borrow();
+    match state.cluster() {
+        // What it runs goes on under the cluster that put it there.
+        Some(cluster) if cluster == wanted && removed => Ok(None),
+        Some(cluster) if removed && state.manifests().len() > 0 => {
+            Err(JoinError::LeftOver(cluster))
+        }
+        _ if removed => Ok(None),
+        Some(cluster) if cluster == wanted => Ok(Some(JoinStarted {
+            cluster,
+            members: state.members(),
+        })),
+        Some(cluster) if state.hosts().len() > 1 => Err(JoinError::Member(cluster)),
+        _ if state.manifests().len() > 0 => Err(JoinError::InUse(state.manifests().len())),
+        _ => Ok(None),
+    }
+}
+
+/// Whether the cluster that this host is joining has removed it since, before it had a log to read that in.
+async fn was_let_go(gateway: &Gateway, joining: &Joining) -> bool {
+    let members = joining.members.iter().cloned().map(Member::from);
+    let contacts = members.map(|member| Contact {
+        host: member.host,
+        addresses: member.addresses,
+    });
+    let own = gateway.link.welcome().borrow().as_ref().map(|now| now.host);
+    let others: Vec<_> = contacts.filter(|one| Some(one.host) != own).collect();
+    is_cut_off(gateway, joining.cluster, &others).await
+}
+
+/// Whether one of these hosts says that this one is no member of its own cluster any more.
+async fn is_cut_off(gateway: &Gateway, own: ClusterId, contacts: &[Contact]) -> bool {
+    for contact in contacts {
+        if let Some(member) = is_member(gateway, own, contact.clone()).await {
+            return !member;
+        }
+    }
+    false
+}
+
+/// Whether this host is in the cluster still, as that member reads in the log; nothing when it cannot tell.
+pub(crate) async fn is_member(
+    gateway: &Gateway,
+    cluster: ClusterId,
+    contact: Contact,
+) -> Option<bool> {
+    let question = JoinRequest {
+        cluster,
+        token: NO_TOKEN,
+        secret: [0; 32],
+        name: String::new(),
+        addresses: Vec::new(),
+        replace: None,
+    };
+    match ask(gateway, &contact, question).await {
+        Ok(JoinAnswer::Admitted { .. }) => Some(true),
+        Ok(JoinAnswer::Stranger) => Some(false),
+        Ok(JoinAnswer::Refused { .. }) | Err(_) => None,
+    }
+}
+
+async fn ask(
+    gateway: &Gateway,
+    contact: &Contact,
+    request: JoinRequest,
+) -> Result<JoinAnswer, String> {
+    let asked = Request::Join {
+        host: contact.host,
+        addresses: contact.addresses.clone(),
+        request,
+    };
+    match gateway.link.request(asked).await {
+        Ok(Done::Joined(answer)) => Ok(answer),
+        Ok(Done::Done | Done::Key { .. }) => Err("the agent did not pass the answer on".into()),
+        Err(error) => Err(format!(
+            "{} at {}: {error}",
+            contact.host,
+            contact.addresses.join(", ")
+        )),
+    }
+}
+
+fn remember(
+    gateway: &Gateway,
+    cluster: ClusterId,
+    members: Vec<Member>,
+) -> Result<JoinStarted, JoinError> {
+    gateway.home.set_joining(&Joining {
+        cluster,
+        cleared: false,
+        members: members.iter().cloned().map(Into::into).collect(),
+    })?;
+    tracing::info!(%cluster, members = members.len(), "admitted; beginning again as a member");
+    gateway.restart.notify_one();
+    Ok(JoinStarted { cluster, members })
 }

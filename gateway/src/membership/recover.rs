@@ -9,8 +9,8 @@ use anyhow::Context as _;
 use beemesh_protocol::{ClusterId, HostId};
 
 use crate::{
+    context::Gateway,
     local::files::{Home, HomeError},
-    membership::join::Joiner,
     raft,
 };
 
@@ -26,13 +26,13 @@ pub(crate) enum DecideError {
 }
 
 /// Decides that this host goes on alone, as the cluster that is returned.
-pub(crate) fn decide(joiner: &Joiner) -> Result<ClusterId, DecideError> {
+pub(crate) fn decide(gateway: &Gateway) -> Result<ClusterId, DecideError> {
     let mut cluster = [0; 16];
     getrandom::fill(&mut cluster)?;
     let cluster = ClusterId(cluster);
-    joiner.home.set_recovering(cluster)?;
+    gateway.home.set_recovering(cluster)?;
     tracing::warn!(%cluster, "beginning again as a cluster of one");
-    joiner.restart.notify_one();
+    gateway.restart.notify_one();
     Ok(cluster)
 }
 

@@ -14,7 +14,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{context::Gateway, local::files::Home, raft::Metrics};
+use crate::{context::Gateway, local::files::Home, membership::join::is_member, raft::Metrics};
 
 /// Elections are over long before.
 const LEADERLESS_MAX: Duration = Duration::from_secs(15);
@@ -88,7 +88,7 @@ async fn is_stranger(gateway: &Gateway, first: &BTreeSet<HostId>) -> Option<Clus
     for contacts in [first, rest] {
         let told = contacts
             .into_iter()
-            .map(|contact| gateway.joiner.is_member(cluster, contact));
+            .map(|contact| is_member(gateway, cluster, contact));
         let mut told = stream::iter(told).buffer_unordered(ASKED_MAX);
         while let Some(answer) = told.next().await {
             match answer {

@@ -15,7 +15,7 @@ use crate::{
     clock::now_ms,
     cluster::state::NO_SUCH_TOKEN,
     context::Gateway,
-    membership::join::{ADMIT_MAX, admission},
+    membership::admit::{ADMIT_MAX, admission},
 };
 
 /// The member whose place the applicant may take; the error is words.

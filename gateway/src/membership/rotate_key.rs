@@ -84,7 +84,7 @@ async fn change(
     deadline: Instant,
 ) -> Result<HostId, RotateError> {
     let refused = |words: &str| Err(RotateError::Refused(words.to_owned()));
-    let home = &gateway.joiner.home;
+    let home = &gateway.home;
     // The agent keeps one key that is not used yet: who made another one meanwhile would take it from under the first.
     let under_way = "this host is changing its key already";
     let Ok(alone) = gateway.rotation.clone().try_lock_owned() else {
@@ -218,7 +218,7 @@ fn admitted(
     alone: OwnedMutexGuard<()>,
 ) -> Result<(), HomeError> {
     let cluster = gateway.node.state().borrow().state.cluster();
-    gateway.joiner.home.set_rotating(&Rotating {
+    gateway.home.set_rotating(&Rotating {
         host,
         admitted: Some(Joining {
             cluster: cluster.unwrap_or_default(),
@@ -228,7 +228,7 @@ fn admitted(
     })?;
     tracing::warn!(old = %gateway.host, new = %host, "this host has another key; beginning again with it");
     std::mem::forget(alone);
-    gateway.joiner.restart.notify_one();
+    gateway.restart.notify_one();
     Ok(())
 }
 
@@ -262,7 +262,7 @@ pub(crate) async fn settle(gateway: Gateway, host: HostId) {
             .is_ok()
             && !state().hosts().contains_key(&host)
         {
-            match gateway.joiner.home.rotated() {
+            match gateway.home.rotated() {
                 Ok(()) => {
                     tracing::warn!("the change of keys was not committed: this host keeps its key");
                     return;

@@ -38,7 +38,7 @@ pub(crate) enum NoKey {
 
 /// The key of this id: from this host's folder, or from a member that can be reached, and then kept.
 pub(crate) async fn obtain(gateway: &Gateway, id: [u8; 32]) -> Result<SealingKey, NoKey> {
-    let home = &gateway.joiner.home;
+    let home = &gateway.home;
     if let Some(key) = home.sealing_key(id)? {
         return Ok(key);
     }

@@ -148,7 +148,8 @@ mod tests {
     };
     use super::*;
     use crate::{
-        clock::now_ms, duties::keep_membership, membership::join::admit,
+        clock::now_ms, duties::keep_membership,
+        membership::admit::admit,
     };
 
     use beemesh_protocol::{

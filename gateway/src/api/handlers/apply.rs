@@ -39,7 +39,10 @@ use crate::{
     clock::now_ms,
     cluster::state::{changed, deed},
     context::Gateway,
-    membership::join::{JoinError, JoinStarted},
+    membership::{
+        self,
+        join::{JoinError, JoinStarted},
+    },
 };
 
 /// The bodies of everything but manifests: the longest join token is 8 KiB.
@@ -296,12 +299,9 @@ pub(in crate::api) async fn join(
         Token::from_line(&body.token).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let cluster = token.cluster;
     tracing::info!(%cluster, %caller, "asked to join a cluster");
-    let JoinStarted { cluster, members } = shared
-        .gateway
-        .joiner
-        .join(token, &body.advertise, body.replace)
-        .await
-        .map_err(not_joined)?;
+    let joined =
+        membership::join::join(&shared.gateway, token, &body.advertise, body.replace).await;
+    let JoinStarted { cluster, members } = joined.map_err(not_joined)?;
     let members = members.into_iter().map(|member| member.name).collect();
     Ok((StatusCode::ACCEPTED, Json(Joining { cluster, members })))
 }

@@ -45,7 +45,7 @@ pub(in crate::api) async fn decide(
             body.confirm, recovery.confirm
         )));
     }
-    let cluster = recover::decide(&shared.gateway.joiner)
+    let cluster = recover::decide(&shared.gateway)
         .map_err(|error| ApiError::internal(format!("recover: {error}")))?;
     tracing::warn!(
         %cluster, %caller, former = recovery.confirm, term = recovery.last_term, index = recovery.last_index,

@@ -163,7 +163,7 @@ pub(in crate::api) async fn sealing_key(
     _: Asked<NoQuery>,
 ) -> Result<Vec<u8>, ApiError> {
     let id = from_hex(&id).ok_or_else(|| ApiError::bad_request("not a key's id"))?;
-    let key = gateway.joiner.home.sealing_key(id);
+    let key = gateway.home.sealing_key(id);
     let key = key.map_err(|error| ApiError::internal(error.to_string()))?;
     let key = key.ok_or_else(|| ApiError::not_found("this host does not have that key"))?;
     tracing::debug!(%caller, "told the key of the authority");
@@ -200,7 +200,7 @@ async fn make(
 ) -> Result<u64, ApiError> {
     let gateway = &shared.gateway;
     let (authority, sealing) = authority::found(since_1970(now_ms())).map_err(failed)?;
-    let kept = gateway.joiner.home.set_sealing_key(&sealing);
+    let kept = gateway.home.set_sealing_key(&sealing);
     kept.map_err(|error| ApiError::internal(error.to_string()))?;
     let change = Change::PutAuthority {
         authority,
