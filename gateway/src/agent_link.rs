@@ -7,6 +7,7 @@
 //! know is then sent again. A request is never sent twice: its caller gets a [`LinkError`] and decides.
 
 mod control;
+pub(crate) mod inbound;
 mod stream;
 
 use std::{

@@ -10,6 +10,7 @@ mod choose;
 mod level;
 mod pace;
 pub(crate) mod seats;
+pub(crate) mod voters;
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -10,7 +10,6 @@ mod cluster;
 mod config;
 mod context;
 mod controllers;
-mod duties;
 mod local;
 mod membership;
 mod pki;
@@ -18,6 +17,7 @@ mod raft;
 mod workloads;
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     os::unix::{fs::PermissionsExt as _, process::CommandExt as _},
     path::Path,
@@ -27,26 +27,29 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
-use beemesh_protocol::{HostId, peer::HostReport};
+use beemesh_protocol::{HostId, ipc::Class, peer::HostReport};
 use beemesh_quadlet::podman::Podman;
 use clap::Parser as _;
 use nix::sys::stat::{Mode, umask};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::{Notify, watch},
+    sync::{Notify, mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    agent_link::Link,
+    agent_link::{Inbound, Link, inbound},
     config::Config,
     context::Gateway,
+    controllers::voters,
     local::files::Home,
-    membership::{announce, elsewhere, recover, removal_watch, rotate_key},
+    membership::{
+        announce, applications, elsewhere, found, recover, removal_watch, rotate_key, tell_agent,
+    },
     pki::sealing_keys,
     raft::Node,
-    workloads::observe::{self, Observer},
+    workloads::observe::{self, Observer, tell},
 };
 
 /// Where the agent passes connections of users elsewhere on, beside the socket for users of this host.
@@ -117,20 +120,20 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
         removed_in.clone(),
     ));
     let (served_in, served) = watch::channel(None);
-    tokio::spawn(duties::tell_members(
+    tokio::spawn(tell_agent::tell_members(
         gateway.clone(),
         home,
         joining,
         removed_in,
         served_in,
     ));
-    tokio::spawn(duties::take_inbound(gateway.clone(), inbound, served));
+    tokio::spawn(take_inbound(gateway.clone(), inbound, served));
     if let Some(host) = rotating {
         tokio::spawn(rotate_key::settle(gateway.clone(), host));
     }
     start_duties(&gateway, mine, &config);
     if fresh {
-        tokio::spawn(duties::found(gateway.node.clone(), link, host));
+        tokio::spawn(found::found(gateway.node.clone(), link, host));
     }
     tracing::info!(%host, api = %config.api.display(), "the gateway is up");
     let restart = gateway.restart.clone();
@@ -220,15 +223,43 @@ async fn open(
     Ok((gateway, observer.reports()))
 }
 
+/// Serves members, and answers strangers that apply.
+async fn take_inbound(
+    gateway: Gateway,
+    inbound: mpsc::Receiver<Inbound>,
+    served: watch::Receiver<Option<BTreeSet<HostId>>>,
+) {
+    let (link, applied) = (gateway.link.clone(), gateway.clone());
+    let serve = move |host, class, stream| {
+        let gateway = gateway.clone();
+        async move {
+            match class {
+                Class::Api => api::serve_stream(gateway, host, stream).await,
+                _ => gateway.node.serve(host, class, stream).await,
+            }
+        }
+    };
+    let decide = move |host, request| {
+        let gateway = applied.clone();
+        async move { applications::answer(&gateway, host, request).await }
+    };
+    inbound::take(link, inbound, served, serve, decide).await;
+}
+
 fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>, config: &Config) {
     let Gateway {
         host, node, link, ..
     } = gateway.clone();
-    tokio::spawn(duties::tell_report(gateway.clone(), mine));
+    tokio::spawn(tell::tell_report(
+        node.clone(),
+        link.clone(),
+        mine,
+        gateway.removed.clone(),
+    ));
     tokio::spawn(announce::keep_address(gateway.clone()));
     tokio::spawn(announce::keep_labels(gateway.clone()));
-    tokio::spawn(duties::check_identity(link, host));
-    tokio::spawn(duties::keep_membership(node));
+    tokio::spawn(tell_agent::check_identity(link, host));
+    tokio::spawn(voters::keep_membership(node));
     let times = controllers::Times {
         lost_after: Duration::from_secs(config.replace_voter_after),
         raise_after: Duration::from_secs(config.raise_rules_after),

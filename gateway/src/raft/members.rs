@@ -148,7 +148,7 @@ mod tests {
     };
     use super::*;
     use crate::{
-        clock::now_ms, duties::keep_membership,
+        clock::now_ms, controllers::voters::keep_membership,
         membership::admit::admit,
     };
 

@@ -9,6 +9,7 @@ mod pace;
 mod peers;
 mod pods;
 mod source;
+pub(crate) mod tell;
 
 use std::{
     collections::BTreeMap,

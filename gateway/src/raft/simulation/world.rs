@@ -35,7 +35,7 @@ use super::{
 };
 use crate::{
     cluster::state::ASSIGNED,
-    duties::keep_membership,
+    controllers::voters::keep_membership,
     raft::{Node, members::VOTERS_MAX},
 };
 

@@ -1,0 +1,78 @@
+//! Makes a new host a cluster of its own.
+//!
+//! Shell.
+
+use std::{collections::BTreeSet, env::consts::ARCH, time::Duration};
+
+use anyhow::anyhow;
+use beemesh_protocol::{
+    ClusterId, HostId,
+    ipc::Welcome,
+    state::{Change, Command, Host},
+};
+use tokio::time::{Instant, sleep};
+
+use crate::{
+    agent_link::Link,
+    clock::{backoff::Backoff, now_ms},
+    cluster::labels,
+    controllers,
+    raft::{Metrics, Node, Role},
+};
+
+/// A cluster of one commits in milliseconds; a slow disk gets this long.
+const FOUND_MAX: Duration = Duration::from_secs(30);
+
+/// Makes a host that is in no cluster a cluster of its own, which works at once.
+///
+/// A host without a log is new. One that has a log, votes alone, leads, and has applied everything without meeting a
+/// cluster was stopped between Raft's first entry and the first command.
+pub(crate) async fn found(node: Node, link: Link, host: HostId) {
+    let alone = BTreeSet::from([host]);
+    let mut metrics = node.metrics();
+    let in_no_cluster = |metrics: &Metrics| {
+        metrics.role == Role::Leader
+            && metrics.voters == alone
+            && metrics.applied == metrics.last_log
+    };
+    if !node.is_pristine() && metrics.wait_for(in_no_cluster).await.is_err() {
+        return;
+    }
+    let Some(welcome) = link.welcomed().await else {
+        return;
+    };
+    let mut backoff = Backoff::of_proposals();
+    while node.state().borrow().state.cluster().is_none() {
+        let pause = backoff.tried(Instant::now());
+        match found_once(&node, host, &welcome).await {
+            Ok(cluster) => {
+                tracing::info!(%cluster, "founded a cluster of this one host");
+                controllers::begin(&node, Instant::now() + FOUND_MAX).await;
+            }
+            Err(error) => {
+                tracing::error!("found a cluster: {error:#}");
+                sleep(pause).await;
+            }
+        }
+    }
+}
+
+async fn found_once(node: &Node, host: HostId, welcome: &Welcome) -> anyhow::Result<ClusterId> {
+    let mut cluster = [0; 16];
+    getrandom::fill(&mut cluster).map_err(|error| anyhow!("draw a cluster id: {error}"))?;
+    let change = Change::Found {
+        cluster: ClusterId(cluster),
+        host: Host {
+            id: host,
+            name: welcome.name.clone(),
+            addresses: welcome.addresses.clone(),
+            labels: labels::of_machine(ARCH),
+            drained: false,
+            claims_as: None,
+            votes_from_ms: 0,
+        },
+    };
+    let command = Command::unasked(now_ms(), change);
+    node.found(command, Instant::now() + FOUND_MAX).await?;
+    Ok(ClusterId(cluster))
+}

@@ -1,0 +1,109 @@
+//! Tells the agent what to show of this host.
+//!
+//! Shell: a loop that waits for a change. The one decision here, [`report_of`], is pure.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use beemesh_protocol::{
+    HostId,
+    ipc::Report,
+    peer::{HostReport, Phase},
+};
+use tokio::{sync::watch, time::sleep};
+
+use super::is_in_trouble;
+use crate::{
+    agent_link::Link,
+    cluster::{placement, state::State},
+    raft::{Metrics, Node, Role},
+};
+
+/// At most one look in this time at a state and metrics that every commit changes; the first after a quiet time is at once.
+const PACE: Duration = Duration::from_millis(50);
+/// The word for a host that has no part in its cluster any more.
+const REMOVED: &str = "removed";
+
+/// Tells the agent what to show on D-Bus and in `systemctl status beemesh-agent`.
+///
+/// `mine` is what this host says of itself, and `removed` whether it was removed from its cluster.
+pub(crate) async fn tell_report(
+    node: Node,
+    link: Link,
+    mut mine: watch::Receiver<Arc<HostReport>>,
+    mut removed: watch::Receiver<bool>,
+) {
+    let host = node.host();
+    let mut view = node.state();
+    let mut metrics = node.metrics();
+    let mut told = None;
+    loop {
+        let report = {
+            let view = view.borrow_and_update();
+            let metrics = metrics.borrow_and_update();
+            let mut report = report_of(host, &view.state, &metrics, &mine.borrow_and_update());
+            if *removed.borrow_and_update() {
+                REMOVED.clone_into(&mut report.role);
+            }
+            report
+        };
+        if told.as_ref() != Some(&report) {
+            link.report(report.clone());
+            told = Some(report);
+        }
+        sleep(PACE).await;
+        let changed = tokio::select! {
+            changed = view.changed() => changed,
+            changed = metrics.changed() => changed,
+            changed = mine.changed() => changed,
+            changed = removed.changed() => changed,
+        };
+        if changed.is_err() {
+            return;
+        }
+    }
+}
+
+/// What the agent should show.
+fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) -> Report {
+    let wanted = state
+        .workloads()
+        .filter(|workload| placement::runs(state, workload, host).is_some());
+    let phases: BTreeMap<&str, bool> = mine
+        .workloads
+        .iter()
+        .map(|one| {
+            let well = matches!(one.phase, Phase::Running | Phase::Succeeded);
+            let well = well && one.healthy == one.total;
+            (one.workload.as_str(), well && !is_in_trouble(one))
+        })
+        .collect();
+    let (mut workloads, mut healthy) = (0, 0);
+    for workload in wanted {
+        workloads += 1;
+        healthy += u32::from(phases.get(workload.name.as_str()) == Some(&true));
+    }
+    let leader = metrics.leader.filter(|_| metrics.quorum);
+    Report {
+        role: role_name(state, metrics).to_owned(),
+        leader,
+        leader_name: leader
+            .and_then(|leader| state.hosts().get(&leader))
+            .map(|host| host.name.clone())
+            .unwrap_or_default(),
+        hosts: u32::try_from(state.hosts().len()).unwrap_or(u32::MAX),
+        workloads,
+        healthy,
+    }
+}
+
+/// The word for this host's part in its cluster.
+fn role_name(state: &State, metrics: &Metrics) -> &'static str {
+    match metrics.role {
+        _ if state.cluster().is_none() => "joining",
+        Role::Leader => "leader",
+        Role::Follower => "follower",
+        Role::Candidate => "candidate",
+        Role::Learner => "learner",
+        Role::Stopped => "stopped",
+    }
+}
