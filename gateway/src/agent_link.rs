@@ -12,10 +12,8 @@ mod stream;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    future::Future,
     io,
     path::{Path, PathBuf},
-    pin::Pin,
     sync::Arc,
     time::Duration,
 };
@@ -30,8 +28,6 @@ use tokio::{
     net::UnixStream,
     sync::{mpsc, oneshot, watch},
 };
-
-use crate::raft::Dial;
 
 /// Streams and applications that wait for the gateway to take them. A full queue means that the gateway is stuck; the
 /// agent then closes the streams by itself.
@@ -142,7 +138,7 @@ enum Command {
 
 impl LinkError {
     /// Whether the other host is there and knows this one as no member.
-    fn is_stranger(&self) -> bool {
+    pub(crate) fn is_stranger(&self) -> bool {
         matches!(self, Self::Refused(reason) if reason == NOT_A_MEMBER)
     }
 }
@@ -247,6 +243,13 @@ impl Link {
         self.seen.connected.subscribe()
     }
 
+    /// The hosts that the mesh reaches now, this `host` included.
+    pub(crate) fn reachable(&self, host: HostId) -> BTreeSet<HostId> {
+        let mut hosts = BTreeSet::clone(&self.seen.connected.borrow());
+        hosts.insert(host);
+        hosts
+    }
+
     /// Who this host is; `None` until the agent said so for the first time.
     pub(crate) fn welcome(&self) -> watch::Receiver<Option<Welcome>> {
         self.seen.welcome.subscribe()
@@ -294,21 +297,3 @@ fn replace<T: PartialEq>(watched: &watch::Sender<T>, value: T) {
 
 #[cfg(test)]
 mod tests;
-
-impl Dial for Link {
-    fn open(
-        &self,
-        host: HostId,
-        class: Class,
-    ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>> {
-        Box::pin(async move {
-            Link::open(self, host, class).await.map_err(|error| {
-                if error.is_stranger() {
-                    io::Error::new(io::ErrorKind::PermissionDenied, error)
-                } else {
-                    io::Error::other(error)
-                }
-            })
-        })
-    }
-}

@@ -2,13 +2,21 @@
 //!
 //! No answers and no tasks are made here.
 
-use std::{collections::BTreeSet, path::Path, sync::Arc};
+use std::{collections::BTreeSet, future::Future, io, path::Path, pin::Pin, sync::Arc};
 
-use beemesh_protocol::HostId;
+use beemesh_protocol::{HostId, ipc::Class};
 use beemesh_quadlet::podman::Podman;
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::{
+    net::UnixStream,
+    sync::{Mutex, Notify, watch},
+};
 
-use crate::{agent_link::Link, local::files::Home, raft::Node, workloads::observe};
+use crate::{
+    agent_link::Link,
+    local::files::Home,
+    raft::{Dial, Node},
+    workloads::observe,
+};
 
 /// What every task and handler of this gateway may need.
 #[derive(Clone)]
@@ -40,8 +48,25 @@ pub(crate) struct Gateway {
 impl Gateway {
     /// The hosts that the mesh reaches now, this one included.
     pub(crate) fn reachable(&self) -> BTreeSet<HostId> {
-        let mut hosts = BTreeSet::clone(&self.link.connected().borrow());
-        hosts.insert(self.host);
-        hosts
+        self.link.reachable(self.host)
+    }
+}
+
+/// Consensus reaches other hosts by the agent.
+impl Dial for Link {
+    fn open(
+        &self,
+        host: HostId,
+        class: Class,
+    ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>> {
+        Box::pin(async move {
+            Link::open(self, host, class).await.map_err(|error| {
+                if error.is_stranger() {
+                    io::Error::new(io::ErrorKind::PermissionDenied, error)
+                } else {
+                    io::Error::other(error)
+                }
+            })
+        })
     }
 }

@@ -19,13 +19,17 @@ use beemesh_protocol::{
     peer::{Committed, Outcome},
     state::{Change, Command},
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep, sleep_until},
+};
 
 use crate::{
+    agent_link::Link,
     clock::now_ms,
     cluster::state::ASSIGNED,
-    context::Gateway,
     raft::{Metrics, Node, Role, View},
+    workloads::observe,
 };
 use away::Away;
 pub(crate) use choose::There;
@@ -52,12 +56,22 @@ pub(crate) struct Times {
     pub(crate) raise_after: Duration,
 }
 
+/// What the leader looks at and acts by.
+pub(crate) struct Handles {
+    /// Consensus.
+    pub(crate) node: Node,
+    /// Who can be reached.
+    pub(crate) link: Link,
+    /// What every host said last.
+    pub(crate) reports: watch::Receiver<observe::All>,
+}
+
 /// Does the leader's work whenever this host leads.
-pub(crate) async fn lead(gateway: Gateway, times: Times) {
-    let mut view = gateway.node.state();
-    let mut metrics = gateway.node.metrics();
-    let mut reports = gateway.reports.clone();
-    let mut connected = gateway.link.connected();
+pub(crate) async fn lead(handles: Handles, times: Times) {
+    let mut view = handles.node.state();
+    let mut metrics = handles.node.metrics();
+    let mut reports = handles.reports.clone();
+    let mut connected = handles.link.connected();
     let mut term = None;
     let mut leader = Leader::default();
     loop {
@@ -73,7 +87,7 @@ pub(crate) async fn lead(gateway: Gateway, times: Times) {
         }
         // What the leader has not applied yet may have been decided by another one.
         let due = if leads.is_some() && now.quorum && seen.applied >= now.committed {
-            leader.round(&gateway, &times, &seen, &now).await
+            leader.round(&handles, &times, &seen, &now).await
         } else {
             None
         };
@@ -114,7 +128,7 @@ impl Leader {
     /// Does what has to be done now. Returns when there may be more to do although nothing changes.
     async fn round(
         &mut self,
-        gateway: &Gateway,
+        handles: &Handles,
         times: &Times,
         view: &View,
         metrics: &Metrics,
@@ -124,26 +138,26 @@ impl Leader {
             return Some(until);
         }
         let (changes, due) = if view.state.level() < ASSIGNED {
-            self.raise(gateway, times, view, now)
+            self.raise(handles, times, view, now)
         } else {
-            self.seats(gateway, times, view, metrics, now)
+            self.seats(handles, times, view, metrics, now)
         };
         if changes.is_empty() {
             return due;
         }
-        let failed = self.propose(gateway, changes).await;
+        let failed = self.propose(handles, changes).await;
         failed.into_iter().chain(due).min()
     }
 
     fn raise(
         &mut self,
-        gateway: &Gateway,
+        handles: &Handles,
         times: &Times,
         view: &View,
         now: Instant,
     ) -> (Vec<Change>, Option<Instant>) {
         let members: BTreeSet<HostId> = view.state.hosts().keys().copied().collect();
-        let reports = gateway.reports.borrow().clone();
+        let reports = handles.reports.borrow().clone();
         let due = self.upgrade.due(now, &members, &reports, times.raise_after);
         let change = Change::RaiseLevel { level: ASSIGNED };
         match due {
@@ -154,18 +168,18 @@ impl Leader {
 
     fn seats(
         &mut self,
-        gateway: &Gateway,
+        handles: &Handles,
         times: &Times,
         view: &View,
         metrics: &Metrics,
         now: Instant,
     ) -> (Vec<Change>, Option<Instant>) {
-        let mut reachable = gateway.reachable();
+        let mut reachable = handles.link.reachable(handles.node.host());
         // A connection outlives its host by a while; the answers to the leader do not.
         reachable.retain(|host| metrics.acknowledging.contains(host));
         let members = view.state.hosts().keys().copied();
         let (lost, next) = self.away.look(now, members, &reachable, times.lost_after);
-        let reports = gateway.reports.borrow().clone();
+        let reports = handles.reports.borrow().clone();
         let now_ms = now_ms();
         let plan = plan(&Seen {
             state: &view.state,
@@ -182,16 +196,16 @@ impl Leader {
     }
 
     /// Has the changes made. Returns when the next proposal may follow when this one came to nothing.
-    async fn propose(&mut self, gateway: &Gateway, changes: Vec<Change>) -> Option<Instant> {
+    async fn propose(&mut self, handles: &Handles, changes: Vec<Change>) -> Option<Instant> {
         let at_ms = now_ms();
         let commands = changes.iter().cloned();
         let commands = commands
             .map(|change| Command::unasked(at_ms, change))
             .collect();
         let deadline = Instant::now() + PROPOSE_MAX;
-        match gateway.node.propose(commands, deadline).await {
+        match handles.node.propose(commands, deadline).await {
             Ok(committed) => {
-                let state = gateway.node.state().borrow().state.clone();
+                let state = handles.node.state().borrow().state.clone();
                 let name =
                     |host: &HostId| state.hosts().get(host).map_or("", |one| one.name.as_str());
                 for (change, Committed { outcome, .. }) in changes.iter().zip(&committed) {

@@ -260,11 +260,16 @@ fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>, confi
     tokio::spawn(announce::keep_labels(gateway.clone()));
     tokio::spawn(tell_agent::check_identity(link, host));
     tokio::spawn(voters::keep_membership(node));
+    let handles = controllers::Handles {
+        node: gateway.node.clone(),
+        link: gateway.link.clone(),
+        reports: gateway.reports.clone(),
+    };
     let times = controllers::Times {
         lost_after: Duration::from_secs(config.replace_voter_after),
         raise_after: Duration::from_secs(config.raise_rules_after),
     };
-    tokio::spawn(controllers::lead(gateway.clone(), times));
+    tokio::spawn(controllers::lead(handles, times));
 }
 
 /// The API's socket, for root and the group of the folder it lies in.
