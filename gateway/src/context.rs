@@ -13,9 +13,9 @@ use tokio::{
 
 use crate::{
     agent_link::Link,
+    cluster::reports::Reports,
     local::files::Home,
     raft::{Dial, Node},
-    workloads::observe,
 };
 
 /// What every task and handler of this gateway may need.
@@ -28,7 +28,7 @@ pub(crate) struct Gateway {
     /// The way to the agent and to other hosts.
     pub(crate) link: Link,
     /// What every host said last, this one included.
-    pub(crate) reports: watch::Receiver<observe::All>,
+    pub(crate) reports: watch::Receiver<Reports>,
     /// This host's Podman.
     pub(crate) podman: Podman,
     /// This host's own files.

@@ -27,9 +27,8 @@ use tokio::{
 use crate::{
     agent_link::Link,
     clock::now_ms,
-    cluster::state::ASSIGNED,
+    cluster::{reports::Reports, state::ASSIGNED},
     raft::{Metrics, Node, Role, View},
-    workloads::observe,
 };
 use away::Away;
 pub(crate) use choose::There;
@@ -63,7 +62,7 @@ pub(crate) struct Handles {
     /// Who can be reached.
     pub(crate) link: Link,
     /// What every host said last.
-    pub(crate) reports: watch::Receiver<observe::All>,
+    pub(crate) reports: watch::Receiver<Reports>,
 }
 
 /// Does the leader's work whenever this host leads.

@@ -27,7 +27,6 @@ mod tests;
 mod types;
 
 use std::{
-    collections::BTreeSet,
     fs::{self, DirBuilder, File},
     future::Future,
     io,
@@ -47,7 +46,7 @@ pub(crate) use self::{
     ask::{ProposeError, ReadError},
     disk::System,
     members::Wanted,
-    recover::{LastEntry, recover},
+    recover::recover,
 };
 use self::{
     awaited::Awaited,
@@ -63,6 +62,7 @@ use self::{
     serve::Observe,
     types::{NodeId, Raft},
 };
+pub(crate) use crate::cluster::consensus::{LastEntry, Metrics, Role};
 use crate::cluster::state::State;
 
 /// How long openraft waits for the answer to an append. A leader that has nothing to say speaks one and a half times as
@@ -142,59 +142,6 @@ pub(crate) struct View {
     pub(crate) applied: u64,
     /// The state.
     pub(crate) state: Arc<State>,
-}
-
-/// What a node is to its cluster.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) enum Role {
-    /// It votes for nobody and is in no cluster, or follows without a vote.
-    #[default]
-    Learner,
-    /// It votes and follows.
-    Follower,
-    /// It asks for votes.
-    Candidate,
-    /// It leads.
-    Leader,
-    /// Consensus has ended on this host; see [`Node::failed`].
-    Stopped,
-}
-
-/// How consensus is doing, as this host sees it.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Metrics {
-    /// This host's part.
-    pub(crate) role: Role,
-    /// The term.
-    pub(crate) term: u64,
-    /// Who leads.
-    pub(crate) leader: Option<HostId>,
-    /// Who votes.
-    pub(crate) voters: BTreeSet<HostId>,
-    /// Who follows without a vote.
-    pub(crate) learners: BTreeSet<HostId>,
-    /// The last log index; 0 before the first.
-    pub(crate) last_log: u64,
-    /// The last committed index this host knows.
-    pub(crate) committed: u64,
-    /// The last applied index.
-    pub(crate) applied: u64,
-    /// On the leader: itself and who acknowledged an append within [`LATELY`].
-    pub(crate) acknowledging: BTreeSet<HostId>,
-    /// On the leader: whether those are a majority. On a follower: whether its leader spoke
-    /// within [`LATELY`].
-    pub(crate) quorum: bool,
-    /// On the leader: learners that have all but the last few entries on their disks.
-    pub(crate) caught_up: BTreeSet<HostId>,
-    /// On the leader: voters that have not answered for [`Settings::lost_after`].
-    pub(crate) lost: BTreeSet<HostId>,
-}
-
-impl Metrics {
-    /// Whether Raft counts this host, as a voter or a learner.
-    pub(crate) fn counts(&self, host: HostId) -> bool {
-        self.voters.contains(&host) || self.learners.contains(&host)
-    }
 }
 
 /// Why a node cannot open.

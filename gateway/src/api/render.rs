@@ -24,10 +24,9 @@ use beemesh_quadlet::manifest::kind_name;
 pub(super) use asked::lack;
 
 use crate::{
-    cluster::{placement, state::State},
+    cluster::{placement, reports::Reports, state::State},
     controllers::{self, There},
     raft::{self, Metrics},
-    workloads::observe::All,
 };
 
 /// Everything that is known at one moment.
@@ -42,7 +41,7 @@ pub(super) struct Scene {
     /// How consensus is doing.
     pub(super) metrics: Metrics,
     /// What every host said last.
-    pub(super) reports: All,
+    pub(super) reports: Reports,
     /// The hosts that the mesh reaches, the answering one included.
     pub(super) reachable: BTreeSet<HostId>,
     /// The leader that a reachable member hears while this host hears none.

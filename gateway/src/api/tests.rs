@@ -21,9 +21,9 @@ use tokio_util::sync::CancellationToken;
 use super::*;
 use crate::{
     agent_link::Link,
+    cluster::reports::Reports,
     local::files::Home,
     raft::{Nobody, Node, Settings},
-    workloads::observe,
 };
 
 const ME: HostId = HostId([1; 32]);
@@ -32,7 +32,7 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  co
 /// A gateway that serves its API until the test ends.
 struct Serving {
     dir: tempfile::TempDir,
-    reports: watch::Sender<observe::All>,
+    reports: watch::Sender<Reports>,
     feed: Feed,
 }
 

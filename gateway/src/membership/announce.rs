@@ -9,7 +9,6 @@ use std::{collections::BTreeMap, env::consts::ARCH, sync::Arc, time::Duration};
 use beemesh_protocol::{
     HostId,
     ipc::Welcome,
-    naming::{self, Said},
     peer::Outcome,
     state::{Change, Command, Host},
 };
@@ -20,7 +19,7 @@ use tokio::{
 
 use crate::{
     clock::{backoff::Backoff, now_ms},
-    cluster::{labels, state::State},
+    cluster::{host_name::decided, labels, state::State},
     context::Gateway,
     raft::{Node, View},
 };
@@ -102,21 +101,6 @@ async fn keep<N, F: Future<Output = Result<(), String>>>(
             return;
         }
     }
-}
-
-/// What the agent says of the host's name, with the members.
-fn decided<'a>(host: HostId, welcome: &'a Welcome, state: &'a State) -> Option<(&'a str, String)> {
-    let said = Said {
-        name: &welcome.name,
-        is_set: welcome.name_is_set,
-    };
-    let members = state.hosts().values();
-    naming::decide(host, said, members.map(|one| (one.id, one.name.as_str())))
-}
-
-/// What is wrong with this host's name, in words for a person; empty when nothing is.
-pub(crate) fn name_trouble(host: HostId, welcome: &Welcome, state: &State) -> String {
-    decided(host, welcome, state).map_or_else(String::new, |(_, trouble)| trouble)
 }
 
 fn address_change(host: HostId, welcome: &Welcome, state: &State) -> Option<Change> {

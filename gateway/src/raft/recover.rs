@@ -13,7 +13,7 @@ use openraft::{
 use tokio::sync::watch;
 
 use super::{
-    Node, OpenError, Storage, View,
+    LastEntry, Node, OpenError, Storage, View,
     disk::Disk,
     machine::{
         snapshot_id,
@@ -54,15 +54,6 @@ impl From<StorageError> for RecoverError {
     fn from(error: StorageError) -> Self {
         Self::Storage(Box::new(error))
     }
-}
-
-/// The log's last entry, committed or not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct LastEntry {
-    /// The term of the leader that wrote it.
-    pub(crate) term: u64,
-    /// Its index; 0 before the first.
-    pub(crate) index: u64,
 }
 
 impl Node {

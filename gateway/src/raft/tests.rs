@@ -1,6 +1,6 @@
 //! Whole nodes over socket pairs: election, forwarding, failover, catching up, snapshots, reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use beemesh_protocol::{
     ClusterId,

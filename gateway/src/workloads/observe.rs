@@ -12,7 +12,6 @@ mod source;
 pub(crate) mod tell;
 
 use std::{
-    collections::BTreeMap,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -20,7 +19,7 @@ use std::{
 use beemesh_protocol::{
     HostId,
     ipc::Welcome,
-    peer::{HostReport, Phase, Reported, WorkloadReport},
+    peer::{HostReport, Reported},
 };
 use beemesh_quadlet::{podman::Podman, supervisor::memory};
 use tokio::{
@@ -30,7 +29,10 @@ use tokio::{
 
 use crate::{
     agent_link::Link,
-    membership::announce::name_trouble,
+    cluster::{
+        host_name::name_trouble,
+        reports::{Reports, is_in_trouble},
+    },
     raft::{Metrics, View},
     workloads::run::Standing,
 };
@@ -38,15 +40,6 @@ use pace::Pace;
 use peers::Telling;
 use pods::Pods;
 use source::is_only_applied;
-
-/// The last reports of hosts.
-pub(crate) type All = Arc<BTreeMap<HostId, Arc<HostReport>>>;
-
-/// Whether a container of a pod that runs is down, waits to be started again, is unhealthy, or has ended lately: then, and only
-/// then, its report has words.
-pub(crate) fn is_in_trouble(report: &WorkloadReport) -> bool {
-    report.phase == Phase::Running && !report.message.is_empty()
-}
 
 /// What an observer works with.
 #[derive(Clone)]
@@ -80,7 +73,7 @@ pub(crate) struct Observer {
 /// The last report of every host that is a member.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Cluster {
-    reports: Arc<watch::Sender<All>>,
+    reports: Arc<watch::Sender<Reports>>,
 }
 
 impl Cluster {
@@ -99,7 +92,7 @@ impl Cluster {
     }
 
     /// All reports, by host.
-    pub(crate) fn all(&self) -> watch::Receiver<All> {
+    pub(crate) fn all(&self) -> watch::Receiver<Reports> {
         self.reports.subscribe()
     }
 

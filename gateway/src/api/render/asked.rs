@@ -13,13 +13,11 @@ use beemesh_quadlet::manifest::is_workload;
 use serde::Deserialize;
 
 use super::{Scene, sentence};
-use crate::{
-    cluster::{
-        labels::{is_automatic, is_unlabelled},
-        placement,
-        state::{State, Workload},
-    },
-    workloads::observe::is_in_trouble,
+use crate::cluster::{
+    labels::{is_automatic, is_unlabelled},
+    placement,
+    reports::is_in_trouble,
+    state::{State, Workload},
 };
 
 /// More names than these make no sentence.

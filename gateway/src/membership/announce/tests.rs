@@ -3,6 +3,7 @@ use std::sync::Mutex;
 use beemesh_protocol::{ClusterId, state::TokenRecord};
 
 use super::*;
+use crate::cluster::host_name::name_trouble;
 
 const HOUR: Duration = Duration::from_secs(3600);
 

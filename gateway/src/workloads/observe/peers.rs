@@ -25,12 +25,12 @@ use tokio::{
 use tokio_util::codec::Framed;
 
 use super::{
-    All,
     fan_out::{Told, audience},
     source::Source,
 };
 use crate::{
     agent_link::{Link, LinkError},
+    cluster::reports::Reports,
     raft::Metrics,
 };
 
@@ -72,7 +72,7 @@ pub(super) struct Telling {
     /// What this host looks like.
     pub(super) mine: watch::Receiver<Arc<HostReport>>,
     /// What all hosts look like.
-    pub(super) all: watch::Receiver<All>,
+    pub(super) all: watch::Receiver<Reports>,
 }
 
 impl Telling {

@@ -14,7 +14,8 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use super::{All, fan_out::Told, pace::Pace};
+use super::{fan_out::Told, pace::Pace};
+use crate::cluster::reports::Reports;
 
 /// Bytes of reports in one message: far below a frame's limit.
 const BYTES_MAX: usize = 1 << 20;
@@ -31,7 +32,7 @@ pub(super) enum Source {
 pub(super) struct Gathered {
     term: u64,
     to: HostId,
-    all: watch::Receiver<All>,
+    all: watch::Receiver<Reports>,
     sent: BTreeMap<HostId, Arc<HostReport>>,
     pace: Pace,
 }
@@ -41,7 +42,7 @@ impl Source {
         told: Told,
         to: HostId,
         mut mine: watch::Receiver<Arc<HostReport>>,
-        all: watch::Receiver<All>,
+        all: watch::Receiver<Reports>,
     ) -> Self {
         match told {
             Told::Mine => {
@@ -202,14 +203,14 @@ mod tests {
         reports.into_iter().map(|one| one.host).collect()
     }
 
-    fn source(all: &watch::Sender<All>) -> Source {
+    fn source(all: &watch::Sender<Reports>) -> Source {
         let (_, mine) = watch::channel(Arc::default());
         Source::new(Told::All { term: 7 }, h(2), mine, all.subscribe())
     }
 
     #[tokio::test]
     async fn a_member_gets_what_it_does_not_have_and_nothing_of_itself() {
-        let (all, _) = watch::channel(All::default());
+        let (all, _) = watch::channel(Reports::default());
         let put = |host: u8, report| {
             all.send_modify(|all| drop(Arc::make_mut(all).insert(h(host), report)));
         };

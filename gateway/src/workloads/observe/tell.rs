@@ -11,10 +11,9 @@ use beemesh_protocol::{
 };
 use tokio::{sync::watch, time::sleep};
 
-use super::is_in_trouble;
 use crate::{
     agent_link::Link,
-    cluster::{placement, state::State},
+    cluster::{placement, reports::is_in_trouble, state::State},
     raft::{Metrics, Node, Role},
 };
 
