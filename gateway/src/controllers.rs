@@ -2,11 +2,10 @@
 //! pods to hosts.
 //!
 //! Shell: one loop, which acts only on the host that leads. It looks whenever what it decides by has changed, and proposes what
-//! [`seats`] and [`level`] decide; [`choose`] says which host gets a pod, [`away`] who has been gone for long, and [`pace`] how often
-//! the same is proposed.
+//! [`seats`] and [`level`] decide; [`away`] says who has been gone for long, and [`pace`] how often the same is proposed. [`voters`]
+//! keeps the members that Raft counts.
 
 mod away;
-mod choose;
 mod level;
 mod pace;
 pub(crate) mod seats;
@@ -31,11 +30,9 @@ use crate::{
     raft::{Metrics, Node, Role, View},
 };
 use away::Away;
-pub(crate) use choose::There;
 use level::Upgrade;
 use pace::Pace;
 use seats::{Seen, plan};
-pub(crate) use seats::{between_attempts, failed_for_good, held, move_without_data, waits};
 
 /// At most one look in this time; the first after a quiet time is at once.
 const LOOK: Duration = Duration::from_millis(20);

@@ -24,8 +24,11 @@ use beemesh_quadlet::manifest::kind_name;
 pub(super) use asked::lack;
 
 use crate::{
-    cluster::{placement, reports::Reports, state::State},
-    controllers::{self, There},
+    cluster::{
+        placement::{self, choose::There, seats},
+        reports::Reports,
+        state::State,
+    },
     raft::{self, Metrics},
 };
 
@@ -133,7 +136,7 @@ impl Scene {
 
     /// What pods of the workload wait for that no host runs, in words.
     fn waits(&self, workload: &crate::cluster::state::Workload) -> Vec<String> {
-        controllers::waits(&self.there(), workload)
+        seats::waits(&self.there(), workload)
     }
 
     fn there(&self) -> There<'_> {

@@ -8,6 +8,9 @@
 //! (rendezvous hashing), so that a member that comes or goes moves no replica between the others. One that has taken another's
 //! place claims as that one. The same hash spreads the seats.
 
+pub(crate) mod choose;
+pub(crate) mod seats;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use beemesh_protocol::{

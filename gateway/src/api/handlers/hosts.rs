@@ -26,9 +26,11 @@ use crate::{
         render::Scene,
         request::{self, Asked, Caller, DrainQuery, ReadQuery, TimeoutQuery},
     },
-    cluster::{labels::is_automatic, placement::LABEL_HOSTNAME},
+    cluster::{
+        labels::is_automatic,
+        placement::{LABEL_HOSTNAME, choose::There, seats},
+    },
     context::Gateway,
-    controllers::{self, There},
     membership::{
         give_up_vote::{DemoteError, give_up_vote},
         rotate_key::{self, RotateError},
@@ -120,7 +122,7 @@ async fn move_without_data(
         state: &view.state,
         reachable: &reachable,
     };
-    for change in controllers::move_without_data(&there, host) {
+    for change in seats::move_without_data(&there, host) {
         let committed = propose(shared, caller.clone(), change, timeout).await?;
         if let Outcome::Refused(_) = committed.outcome {
             return Err(unapplied(committed.outcome, &[]));

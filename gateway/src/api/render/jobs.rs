@@ -9,9 +9,9 @@ use beemesh_protocol::{
 };
 
 use super::Scene;
-use crate::{
-    cluster::state::Workload,
-    controllers::{between_attempts, failed_for_good},
+use crate::cluster::{
+    placement::seats::{between_attempts, failed_for_good},
+    state::Workload,
 };
 
 impl Scene {

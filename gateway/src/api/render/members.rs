@@ -7,9 +7,9 @@ use std::collections::BTreeSet;
 use beemesh_protocol::HostId;
 
 use super::{Scene, names_of, sentence};
-use crate::{
-    cluster::{placement, state::Workload},
-    controllers,
+use crate::cluster::{
+    placement::{self, seats},
+    state::Workload,
 };
 
 impl Scene {
@@ -45,7 +45,7 @@ impl Scene {
     pub(in crate::api) fn leaves(&self, host: HostId) -> Vec<String> {
         let name = self.name(host);
         let (state, there) = (&self.state, self.there());
-        let held = controllers::held(state, host).into_iter();
+        let held = seats::held(state, host).into_iter();
         let held = held.filter_map(|(workload, _)| {
             let why = there.held(workload, host)?;
             Some(format!("{} stops, and {why}", workload.name))

@@ -5,6 +5,9 @@ use beemesh_protocol::{
 };
 
 use super::*;
+use crate::cluster::placement::seats::{
+    between_attempts, failed_for_good, move_without_data, waits,
+};
 
 fn h(n: u8) -> HostId {
     HostId([n; 32])

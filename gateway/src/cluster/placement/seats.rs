@@ -1,0 +1,159 @@
+//! What the seats of a workload say: which pods wait and for what, and how attempts of a Job stand.
+//!
+//! Pure: no I/O, no clock, no randomness.
+
+use std::collections::BTreeSet;
+
+use beemesh_protocol::{
+    HostId,
+    state::{Assignment, Change},
+};
+
+use super::choose::There;
+use crate::cluster::{
+    placement,
+    state::{State, Workload, claims},
+};
+
+/// Between the first failed attempt of a Job and the second, in milliseconds; it doubles with each further one, as in Kubernetes.
+const RETRY_MIN_MS: u64 = 10_000;
+/// The longest pause between two attempts.
+const RETRY_MAX_MS: u64 = 360_000;
+
+/// Has the pods that a drained host holds stopped go on elsewhere with empty volumes.
+pub(crate) fn move_without_data(there: &There<'_>, host: HostId) -> Vec<Change> {
+    let state = there.state;
+    let mut moves = Vec::new();
+    let with_data = held(state, host).into_iter();
+    for (workload, seat) in with_data.filter(|(workload, _)| has_data(workload)) {
+        let mut taken = taken(state.seats(&workload.name));
+        taken.insert(host);
+        if let Some(to) = there.choose_without_data(workload, &taken) {
+            moves.push(assign(workload, seat.ordinal, seat.host, Some(to)));
+        }
+    }
+    moves
+}
+
+/// The seats that a host has of workloads that are placed by count, and whose pods it is not to run.
+pub(crate) fn held(state: &State, host: HostId) -> Vec<(&Workload, &Assignment)> {
+    let counted = state
+        .workloads()
+        .filter(|one| state.is_seated(one) && one.job.is_none());
+    let held = counted.filter_map(|workload| {
+        let mut seats = state.seats(&workload.name).iter();
+        let seat = seats.find(|seat| seat.host == Some(host))?;
+        placement::runs(state, workload, host)
+            .is_none()
+            .then_some((workload, seat))
+    });
+    held.collect()
+}
+
+/// What pods of the workload wait for that no host runs, in words; nothing when it has as many as were asked for.
+pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
+    let state = there.state;
+    if !state.is_seated(workload) {
+        return Vec::new();
+    }
+    let seats = state.seats(&workload.name);
+    let taken = taken(seats);
+    let mut waits = Vec::new();
+    for seat in seats.iter().filter(|seat| seat.end.is_none()) {
+        match seat.host {
+            // Of one that has a host, that host tells.
+            None if workload.job.is_some() => waits.extend(between_attempts(seat, "")),
+            Some(host)
+                if workload.job.is_none() && placement::runs(state, workload, host).is_none() =>
+            {
+                waits.extend(there.held(workload, host));
+            }
+            _ => {}
+        }
+    }
+    let with = seats
+        .iter()
+        .filter(|seat| seat.host.is_some() || seat.end.is_some())
+        .count();
+    if with < placement::asked(state, workload)
+        && let Err(wait) = there.choose(workload, &taken)
+    {
+        waits.push(there.words(workload, &wait));
+    }
+    waits.dedup();
+    waits
+}
+
+/// What a Job waits for between two attempts, in words; `why` is how the last one failed.
+pub(crate) fn between_attempts(seat: &Assignment, why: &str) -> Option<String> {
+    if seat.end.is_some() || seat.index != 0 || seat.failures == 0 {
+        return None;
+    }
+    let due = seat.failed_at_ms.saturating_add(pause_ms(seat.failures));
+    let failed = failed(seat.failures, why);
+    Some(format!(
+        "{failed}; the next one begins after {}",
+        time_of_day(due)
+    ))
+}
+
+/// How a Job's pod failed for good, in words; `None` when it has not.
+pub(crate) fn failed_for_good(seat: &Assignment) -> Option<String> {
+    let end = seat.end.as_ref().filter(|end| !end.succeeded)?;
+    Some(match seat.failures {
+        0 | 1 => end.reason.clone(),
+        many => failed(many, &end.reason),
+    })
+}
+
+/// `1 attempt failed: …`, `3 attempts failed, the last: …`.
+fn failed(count: u32, why: &str) -> String {
+    let (attempts, last) = match count {
+        1 => ("1 attempt".to_owned(), ""),
+        _ => (format!("{count} attempts"), ", the last"),
+    };
+    match why {
+        "" => format!("{attempts} failed"),
+        why => format!("{attempts} failed{last}: {why}"),
+    }
+}
+
+pub(crate) fn assign(
+    workload: &Workload,
+    ordinal: u32,
+    from: Option<HostId>,
+    host: Option<HostId>,
+) -> Change {
+    Change::Assign {
+        workload: workload.name.clone(),
+        ordinal,
+        index: workload.index,
+        from,
+        host,
+    }
+}
+
+/// Whether the pods leave data behind where they leave.
+pub(crate) fn has_data(workload: &Workload) -> bool {
+    claims(&workload.object).next().is_some()
+}
+
+pub(crate) fn taken(seats: &[Assignment]) -> BTreeSet<HostId> {
+    seats.iter().filter_map(|seat| seat.host).collect()
+}
+
+/// How long after so many failures the next attempt begins.
+pub(crate) fn pause_ms(failures: u32) -> u64 {
+    if failures == 0 {
+        return 0;
+    }
+    let doublings = 2_u64.saturating_pow(failures - 1);
+    RETRY_MIN_MS.saturating_mul(doublings).min(RETRY_MAX_MS)
+}
+
+/// `10:00:20 UTC`, of milliseconds since 1970.
+fn time_of_day(ms: u64) -> String {
+    let seconds = ms.div_ceil(1000);
+    let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
+    format!("{hour:02}:{minute:02}:{second:02} UTC")
+}
