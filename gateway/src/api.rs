@@ -1,7 +1,7 @@
 //! The user's way in: HTTP/1.1 with JSON on a unix socket, and the part of it that other hosts may use.
 //!
 //! Wiring. [`serve`] answers local callers, [`serve_remote`] users elsewhere, [`serve_stream`] a peer's request over the mesh. What an answer says is
-//! decided by the pure [`render`]; [`handlers`] fetch what it is made of and carry out
+//! decided by the pure [`crate::cluster::view`]; [`handlers`] fetch what it is made of and carry out
 //! what was asked. A request ends within the time it names, its body and its bytes in flight are bounded, and every
 //! failure is JSON with words for a person.
 
@@ -9,11 +9,9 @@ mod audit_journal;
 mod error;
 mod handlers;
 mod remote;
-mod render;
 mod request;
 mod roles;
 mod server;
-mod since;
 
 use std::sync::Arc;
 
@@ -22,10 +20,9 @@ use axum::{
     http::{Method, Uri},
     routing::{delete, get, patch, post, put},
 };
-use beemesh_protocol::state::Change;
 use tokio::sync::Semaphore;
 
-use crate::{admission::Ledger, context::Gateway};
+use crate::{admission::Ledger, cluster::view::Scene, context::Gateway};
 
 use error::ApiError;
 use handlers::events::Feed;
@@ -48,15 +45,10 @@ pub(crate) struct Shared {
 }
 
 impl Gateway {
-    /// Whether every member knows this change; the error is words.
-    pub(crate) fn knows(&self, change: &Change) -> Result<(), String> {
-        since::check(change, || self.scene()).map_err(|error| error.message())
-    }
-
     /// Everything answers are made of, as it is now.
-    fn scene(&self) -> render::Scene {
+    fn scene(&self) -> Scene {
         let view = self.node.state().borrow().clone();
-        render::Scene {
+        Scene {
             host: self.host,
             applied: view.applied,
             state: view.state.clone(),

@@ -10,3 +10,4 @@ pub(crate) mod ports;
 pub(crate) mod releases;
 pub(crate) mod reports;
 pub(crate) mod state;
+pub(crate) mod view;

@@ -26,8 +26,12 @@ use tokio::{
 use crate::{
     agent_link::Link,
     clock::now_ms,
-    cluster::{reports::Reports, state::ASSIGNED},
-    raft::{Metrics, Node, Role, View},
+    cluster::{
+        consensus::{Metrics, Role},
+        reports::Reports,
+        state::ASSIGNED,
+    },
+    raft::{Node, View},
 };
 use away::Away;
 use level::Upgrade;

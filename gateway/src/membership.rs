@@ -7,6 +7,7 @@ pub(crate) mod elsewhere;
 pub(crate) mod found;
 pub(crate) mod give_up_vote;
 pub(crate) mod join;
+mod known;
 pub(crate) mod recover;
 pub(crate) mod removal_watch;
 pub(crate) mod replace;

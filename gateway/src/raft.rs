@@ -62,8 +62,7 @@ use self::{
     serve::Observe,
     types::{NodeId, Raft},
 };
-pub(crate) use crate::cluster::consensus::{LastEntry, Metrics, Role};
-use crate::cluster::state::State;
+use crate::cluster::{consensus::Metrics, state::State};
 
 /// How long openraft waits for the answer to an append. A leader that has nothing to say speaks one and a half times as
 /// rarely: openraft looks at the clock no more often.

@@ -15,8 +15,13 @@ use beemesh_protocol::{
 };
 use beemesh_quadlet::manifest::{self, Place};
 
-use super::render::{Scene, names_of, sentence};
-use crate::raft::{ProposeError, ReadError};
+use crate::{
+    cluster::{
+        releases::TooOld,
+        view::{Scene, names_of, sentence},
+    },
+    raft::{ProposeError, ReadError},
+};
 
 /// An answer to a request that failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,11 +77,6 @@ impl ApiError {
 
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, message)
-    }
-
-    /// What failed, in words.
-    pub(super) fn message(&self) -> String {
-        self.failure.message.clone()
     }
 
     /// What to do about it.
@@ -191,6 +191,12 @@ impl IntoResponse for ApiError {
     }
 }
 
+impl From<TooOld> for ApiError {
+    fn from(error: TooOld) -> Self {
+        Self::conflict(error.to_string()).hint("upgrade these hosts first")
+    }
+}
+
 /// The problems of a manifest as the API tells them.
 pub(super) fn problems(found: Vec<manifest::Problem>) -> Vec<Problem> {
     let told = |one: manifest::Problem| Problem {
@@ -298,7 +304,8 @@ fn quorum_words(scene: &Scene, missing: &BTreeSet<HostId>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::render::tests::scene, *};
+    use super::*;
+    use crate::cluster::view::tests::scene;
 
     fn refusal(missing: bool, object: Option<u32>, message: &str) -> Refusal {
         Refusal {

@@ -8,7 +8,8 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use crate::{
     clock::{backoff::Backoff, now_ms},
-    raft::{Node, Role, Wanted},
+    cluster::consensus::Role,
+    raft::{Node, Wanted},
 };
 
 /// A member that is demoted for a while is looked at after this pause.

@@ -17,6 +17,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
+use super::known;
 use crate::{
     clock::{backoff::Backoff, now_ms},
     cluster::{host_name::decided, labels, state::State},
@@ -48,7 +49,7 @@ pub(crate) async fn keep_labels(gateway: Gateway) {
         let told = |host: &HostId| reports.contains_key(host);
         let known = gateway.reachable().iter().all(told);
         drop(reports);
-        (known && gateway.knows(&change).is_ok()).then_some(change)
+        (known && known::check(&gateway, &change).is_ok()).then_some(change)
     };
     let (view, news) = (gateway.node.state(), gateway.reports.clone());
     keep(view, news, wanted, |change| propose(&gateway.node, change)).await;

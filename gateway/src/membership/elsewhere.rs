@@ -14,8 +14,8 @@ use tokio::{
 
 use crate::{
     clock::backoff::Backoff,
+    cluster::consensus::{Metrics, Role},
     context::Gateway,
-    raft::{Metrics, Role},
 };
 
 /// Elections are over before, mostly.

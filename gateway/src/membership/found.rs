@@ -15,9 +15,12 @@ use tokio::time::{Instant, sleep};
 use crate::{
     agent_link::Link,
     clock::{backoff::Backoff, now_ms},
-    cluster::labels,
+    cluster::{
+        consensus::{Metrics, Role},
+        labels,
+    },
     controllers,
-    raft::{Metrics, Node, Role},
+    raft::Node,
 };
 
 /// A cluster of one commits in milliseconds; a slow disk gets this long.

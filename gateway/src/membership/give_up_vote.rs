@@ -12,6 +12,7 @@ use beemesh_protocol::{
 };
 use tokio::time::{Instant, timeout_at};
 
+use super::known;
 use crate::{clock::now_ms, context::Gateway, raft::ProposeError};
 
 /// Why a host keeps its vote, or may.
@@ -43,7 +44,7 @@ pub(crate) async fn give_up_vote(
         return Ok(());
     }
     let change = Change::DemoteHost { host };
-    gateway.knows(&change).map_err(DemoteError::Unknown)?;
+    known::check(gateway, &change).map_err(DemoteError::Unknown)?;
     let command = Command::unasked(now_ms(), change);
     gateway.node.propose(vec![command], deadline).await?;
     let follows = metrics.wait_for(|metrics| !metrics.voters.contains(&host));

@@ -14,7 +14,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use crate::{context::Gateway, local::files::Home, membership::join::is_member, raft::Metrics};
+use crate::{
+    cluster::consensus::Metrics, context::Gateway, local::files::Home, membership::join::is_member,
+};
 
 /// Elections are over long before.
 const LEADERLESS_MAX: Duration = Duration::from_secs(15);

@@ -11,6 +11,7 @@ use beemesh_protocol::{
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
+use super::known;
 use crate::{
     clock::now_ms,
     cluster::state::NO_SUCH_TOKEN,
@@ -45,6 +46,6 @@ pub(crate) async fn lost(
         ));
     }
     let change = admission(applicant, request, Some(lost.id));
-    gateway.knows(&change)?;
+    known::check(gateway, &change)?;
     Ok(lost.id)
 }

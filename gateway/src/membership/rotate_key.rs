@@ -20,6 +20,7 @@ use tokio::{
     time::{Instant, sleep, timeout},
 };
 
+use super::known;
 use crate::{
     agent_link::Link,
     clock::now_ms,
@@ -194,7 +195,7 @@ fn commands(gateway: &Gateway, host: HostId, origin: Origin) -> Result<Vec<Comma
         },
         replaces: Some(gateway.host),
     };
-    gateway.knows(&admit).map_err(RotateError::Refused)?;
+    known::check(gateway, &admit).map_err(RotateError::Refused)?;
     let put = Change::PutToken(TokenRecord {
         id: token,
         secret_hash,

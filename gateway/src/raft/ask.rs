@@ -17,12 +17,13 @@ use openraft::{EmptyNode, error::RaftError};
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
-    Metrics, Node, Role,
+    Node,
     awaited::Ticket,
     batch::{Refused, size_of},
     rpc::CallError,
     types::{LeaderId, NodeId, last_led},
 };
+use crate::cluster::consensus::{Metrics, Role};
 
 /// Pauses between attempts grow between these: an election takes up to two seconds.
 const PAUSE_MIN: Duration = Duration::from_millis(5);

@@ -9,8 +9,11 @@ use beemesh_protocol::{HostId, state::Host};
 use openraft::{ChangeMembers, EmptyNode};
 use tokio::time::timeout;
 
-use super::{MembersError, Metrics, Node, Role, serve::ANSWER_MAX, types::NodeId};
-use crate::cluster::state::{DEMOTED_MS, State};
+use super::{MembersError, Node, serve::ANSWER_MAX, types::NodeId};
+use crate::cluster::{
+    consensus::{Metrics, Role},
+    state::{DEMOTED_MS, State},
+};
 
 /// More voters make every commit wait for more hosts and survive more failures; five survive two.
 pub(crate) const VOTERS_MAX: usize = 5;

@@ -12,9 +12,10 @@ use beemesh_protocol::HostId;
 use tokio::{sync::watch, time};
 
 use super::{
-    LATELY, LOG_BYTES, Metrics, Node, Role, SNAPSHOT_BYTES,
+    LATELY, LOG_BYTES, Node, SNAPSHOT_BYTES,
     types::{NodeId, RaftMetrics, is_majority, role_in},
 };
+use crate::cluster::consensus::{Metrics, Role};
 
 /// Who acknowledges the leader, and whether it is heard of, changes with time alone.
 const REFRESH: Duration = Duration::from_millis(500);

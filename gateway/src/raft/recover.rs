@@ -13,7 +13,7 @@ use openraft::{
 use tokio::sync::watch;
 
 use super::{
-    LastEntry, Node, OpenError, Storage, View,
+    Node, OpenError, Storage, View,
     disk::Disk,
     machine::{
         snapshot_id,
@@ -25,6 +25,7 @@ use super::{
         meta_out,
     },
 };
+use crate::cluster::consensus::LastEntry;
 
 /// The log goes on at the next multiple of this. The hosts that were cut off may have gone on, too, and their units have the
 /// indexes of entries that this host never got: joined again, they must find all of them in the past.
@@ -184,12 +185,13 @@ mod tests {
 
     use super::{
         super::{
-            Metrics, Nobody, Settings, System,
+            Nobody, Settings, System,
             simulation::manifests,
             tests::{Mesh, PATIENCE, apply, deadline, host, put},
         },
         *,
     };
+    use crate::cluster::consensus::Metrics;
 
     const NEW: ClusterId = ClusterId([9; 16]);
 

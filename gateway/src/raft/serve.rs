@@ -18,11 +18,12 @@ use tokio::{
 };
 
 use super::{
-    Node, Role, SNAPSHOT_MAX,
+    Node, SNAPSHOT_MAX,
     batch::Refused,
     network, rpc,
     types::{LeaderId, NodeId, log_id_in, log_id_out},
 };
+use crate::cluster::consensus::Role;
 
 /// How long a leader waits for a majority before it tells another gateway that it has none.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(3);

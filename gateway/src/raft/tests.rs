@@ -18,6 +18,7 @@ use super::{
     disk::held::{Access, Held},
     *,
 };
+use crate::cluster::consensus::Role;
 
 const LOST_AFTER: Duration = Duration::from_secs(3);
 /// More than several elections on a busy machine.

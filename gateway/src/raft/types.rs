@@ -17,7 +17,7 @@ use beemesh_protocol::{
 use bytes::Bytes;
 use openraft::{EmptyNode, EntryPayload, ServerState};
 
-use super::Role;
+use crate::cluster::consensus::Role;
 
 /// A Raft node is a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -30,10 +30,11 @@ use tokio::{
 use crate::{
     agent_link::Link,
     cluster::{
+        consensus::Metrics,
         host_name::name_trouble,
         reports::{Reports, is_in_trouble},
     },
-    raft::{Metrics, View},
+    raft::View,
     workloads::run::Standing,
 };
 use pace::Pace;

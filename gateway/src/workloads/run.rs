@@ -25,7 +25,8 @@ use tokio::{
 use crate::{
     agent_link::Link,
     clock::now_ms,
-    raft::{Metrics, View},
+    cluster::consensus::Metrics,
+    raft::View,
     workloads::plan::{Ending, Plan, Reconciler, Seen, Step, Work},
 };
 use flight::{Bounds, Flight, Landing};

@@ -1,6 +1,6 @@
 //! Takes changes: checks them, has the cluster agree on them, and waits for their effect if asked to.
 //!
-//! Shell: what a refusal or an effect is called is decided by [`crate::api::error`] and [`crate::api::render`]. Every change is in
+//! Shell: what a refusal or an effect is called is decided by [`crate::api::error`] and [`crate::cluster::view`]. Every change is in
 //! the journal with who asked for it.
 
 use std::{
@@ -32,12 +32,14 @@ use crate::{
         ApiError, Shared,
         audit_journal::Done,
         error::problems,
-        render::{Scene, applied_objects, lack},
         request::{self, ApplyQuery, Asked, Caller, DeleteQuery},
-        since,
     },
     clock::now_ms,
-    cluster::state::{changed, deed},
+    cluster::{
+        releases,
+        state::{changed, deed},
+        view::{Scene, applied_objects, lack},
+    },
     context::Gateway,
     membership::{
         self,
@@ -378,8 +380,9 @@ pub(in crate::api) async fn propose(
     timeout: Duration,
 ) -> Result<Committed, ApiError> {
     let gateway = &shared.gateway;
-    since::check(&change, || gateway.scene())?;
-    check_room(&gateway.scene(), &change)?;
+    let scene = gateway.scene();
+    releases::check(&change, &scene.state, &scene.reports)?;
+    check_room(&scene, &change)?;
     let deadline = Instant::now() + timeout;
     let deed = deed(&change);
     let name = gateway.node.state().borrow().state.subject(&change);

@@ -31,10 +31,9 @@ use crate::{
         audit_journal::Done,
         error::problems,
         handlers::apply::{propose, settle, unapplied},
-        render::Scene,
         request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
     },
-    cluster::state::State as Replicated,
+    cluster::{state::State as Replicated, view::Scene},
 };
 
 /// The longest file, for people.

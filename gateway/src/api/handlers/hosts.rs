@@ -1,6 +1,6 @@
 //! Members: shown, labelled, drained and removed.
 //!
-//! Shell: whether a host can go, and what a drain waits for, is decided by [`crate::api::render`].
+//! Shell: whether a host can go, and what a drain waits for, is decided by [`crate::cluster::view`].
 
 use std::time::Duration;
 
@@ -23,12 +23,12 @@ use crate::{
     api::{
         ApiError, Shared,
         handlers::apply::{propose, settle, small_body, unapplied},
-        render::Scene,
         request::{self, Asked, Caller, DrainQuery, ReadQuery, TimeoutQuery},
     },
     cluster::{
         labels::is_automatic,
         placement::{LABEL_HOSTNAME, choose::There, seats},
+        view::Scene,
     },
     context::Gateway,
     membership::{

@@ -29,11 +29,9 @@ use crate::{
         ApiError, Shared,
         error::problems,
         handlers::apply::{parse, propose, settle, unapplied},
-        render::Scene,
         request::{self, Asked, Caller, ReadQuery},
-        since,
     },
-    cluster::state::State as Replicated,
+    cluster::{releases, state::State as Replicated, view::Scene},
 };
 
 /// The release that brought the rules on host ports and on the time that a pod may take to end.
@@ -105,7 +103,9 @@ pub(in crate::api) async fn set(
         .map_err(|error| ApiError::bad_request(format!("the policy is no text: {error}")))?;
     let policy = Policy::read(text).map_err(|found| ApiError::policy(problems(found)))?;
     if policy.is_newer() {
-        since::everybody(NEWER_SINCE, "a policy with these rules", &gateway.scene())?;
+        let scene = gateway.scene();
+        let what = "a policy with these rules";
+        releases::everybody(NEWER_SINCE, what, &scene.state, &scene.reports)?;
     }
     let document = policy.stored();
     let change = Change::SetPolicy {

@@ -1,6 +1,6 @@
 //! Answers questions about the cluster.
 //!
-//! Shell over [`crate::api::render`]: confirms with the leader that this host has seen everything that was committed, unless
+//! Shell over [`crate::cluster::view`]: confirms with the leader that this host has seen everything that was committed, unless
 //! the caller takes what this host knows now, and looks.
 
 use axum::{
@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use crate::{
     api::{
         ApiError, Shared,
-        render::{Own, Scene},
         request::{Asked, NoQuery, ReadQuery, timeout},
     },
+    cluster::view::{Own, Scene},
     context::Gateway,
 };
 

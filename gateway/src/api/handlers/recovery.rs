@@ -1,6 +1,6 @@
 //! Making this host a cluster of its own: what that would lose, and the decision.
 //!
-//! Shell: whether it may be, and what is told about it, is decided by [`crate::api::render`]. Only callers on this host come here.
+//! Shell: whether it may be, and what is told about it, is decided by [`crate::cluster::view`]. Only callers on this host come here.
 
 use axum::{
     Extension, Json,

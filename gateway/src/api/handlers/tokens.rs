@@ -23,11 +23,13 @@ use crate::{
     api::{
         ApiError, Shared,
         handlers::apply::{propose, small_body, unapplied},
-        render::Scene,
         request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
     },
     clock::now_ms,
-    cluster::state::{HOSTS_MAX, token_id},
+    cluster::{
+        state::{HOSTS_MAX, token_id},
+        view::Scene,
+    },
     pki::authority::random,
 };
 

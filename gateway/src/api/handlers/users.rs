@@ -25,10 +25,10 @@ use crate::{
     api::{
         ApiError, Shared,
         handlers::apply::{propose, small_body, unapplied},
-        render::Scene,
         request::{self, Asked, Caller, NoQuery, ReadQuery, TimeoutQuery},
     },
     clock::now_ms,
+    cluster::view::Scene,
     context::Gateway,
     local::sealing_key::{SealingKey, from_hex},
     pki::{

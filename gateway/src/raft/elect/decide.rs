@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::raft::{Role, types::LogId};
+use crate::{cluster::consensus::Role, raft::types::LogId};
 
 /// openraft gives its vote to nobody for this long after it heard of the leader, which must be more than a heartbeat.
 pub(crate) const LEASE: Duration = Duration::from_millis(310);

@@ -13,9 +13,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{manifests::at, world::World};
 use crate::{
-    cluster::state::{ASSIGNED, State},
+    cluster::{
+        consensus::Role,
+        state::{ASSIGNED, State},
+    },
     controllers::seats::{Seen, plan},
-    raft::{Node, Role},
+    raft::Node,
 };
 
 /// At most one look in this time.

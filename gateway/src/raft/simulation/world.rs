@@ -24,7 +24,7 @@ use tokio::{
 
 use super::{
     super::{
-        ProposeError, Role, Settings, View,
+        ProposeError, Settings, View,
         disk::faulty::{Fault, Faulty},
         tests::host,
     },
@@ -34,7 +34,7 @@ use super::{
     rig::{Rig, execute},
 };
 use crate::{
-    cluster::state::ASSIGNED,
+    cluster::{consensus::Role, state::ASSIGNED},
     controllers::voters::keep_membership,
     raft::{Node, members::VOTERS_MAX},
 };

@@ -30,8 +30,7 @@ use super::{
 };
 use crate::{
     agent_link::{Link, LinkError},
-    cluster::reports::Reports,
-    raft::Metrics,
+    cluster::{consensus::Metrics, reports::Reports},
 };
 
 /// A member that does not acknowledge a message within this time is not there.

@@ -13,8 +13,13 @@ use tokio::{sync::watch, time::sleep};
 
 use crate::{
     agent_link::Link,
-    cluster::{placement, reports::is_in_trouble, state::State},
-    raft::{Metrics, Node, Role},
+    cluster::{
+        consensus::{Metrics, Role},
+        placement,
+        reports::is_in_trouble,
+        state::State,
+    },
+    raft::Node,
 };
 
 /// At most one look in this time at a state and metrics that every commit changes; the first after a quiet time is at once.

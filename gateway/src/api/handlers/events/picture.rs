@@ -8,7 +8,7 @@ use axum::body::Bytes;
 use beemesh_protocol::api::{GoneEvent, Host, StateEvent, Workload};
 use serde::Serialize;
 
-use crate::api::render::Scene;
+use crate::cluster::view::Scene;
 
 /// Everything at one moment.
 #[derive(Debug, Default)]
@@ -146,7 +146,7 @@ mod tests {
     use beemesh_protocol::{peer::HostReport, state::Change};
 
     use super::*;
-    use crate::api::render::tests::{changed, h, scene};
+    use crate::cluster::view::tests::{changed, h, scene};
 
     fn kinds(news: &Bytes) -> Vec<String> {
         let text = std::str::from_utf8(news).unwrap();

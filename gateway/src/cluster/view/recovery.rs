@@ -5,14 +5,14 @@
 use beemesh_protocol::api::recovery::{CutOff, Recovery};
 
 use super::{Scene, names_of, sentence};
-use crate::raft::LastEntry;
+use crate::cluster::consensus::LastEntry;
 
 /// Digits of the cluster's id that are typed as a confirmation.
 const CONFIRMED_DIGITS: usize = 8;
 
 impl Scene {
     /// What is known of a recovery; `last` is the last entry of this host's log.
-    pub(in crate::api) fn recovery(&self, last: LastEntry) -> Recovery {
+    pub(crate) fn recovery(&self, last: LastEntry) -> Recovery {
         let cluster = self.state.cluster();
         let whole = cluster.map(|cluster| cluster.to_string());
         let confirm = whole.and_then(|whole| whole.get(..CONFIRMED_DIGITS).map(str::to_owned));

@@ -21,47 +21,45 @@ use beemesh_protocol::{
 };
 use beemesh_quadlet::manifest::kind_name;
 
-pub(super) use asked::lack;
+pub(crate) use asked::lack;
 
-use crate::{
-    cluster::{
-        placement::{self, choose::There, seats},
-        reports::Reports,
-        state::State,
-    },
-    raft::{self, Metrics},
+use crate::cluster::{
+    consensus::{self, Metrics},
+    placement::{self, choose::There, seats},
+    reports::Reports,
+    state::State,
 };
 
 /// Everything that is known at one moment.
 #[derive(Clone)]
-pub(super) struct Scene {
+pub(crate) struct Scene {
     /// The answering host.
-    pub(super) host: HostId,
+    pub(crate) host: HostId,
     /// The log index of `state`.
-    pub(super) applied: u64,
+    pub(crate) applied: u64,
     /// What was agreed on.
-    pub(super) state: Arc<State>,
+    pub(crate) state: Arc<State>,
     /// How consensus is doing.
-    pub(super) metrics: Metrics,
+    pub(crate) metrics: Metrics,
     /// What every host said last.
-    pub(super) reports: Reports,
+    pub(crate) reports: Reports,
     /// The hosts that the mesh reaches, the answering one included.
-    pub(super) reachable: BTreeSet<HostId>,
+    pub(crate) reachable: BTreeSet<HostId>,
     /// The leader that a reachable member hears while this host hears none.
-    pub(super) elsewhere: Option<HostId>,
+    pub(crate) elsewhere: Option<HostId>,
     /// The answering host was removed from the cluster.
-    pub(super) removed: bool,
+    pub(crate) removed: bool,
 }
 
 /// What the answering host says about itself beyond the scene.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Own {
+pub(crate) struct Own {
     /// Its name, for when the cluster does not know it yet.
-    pub(super) name: String,
+    pub(crate) name: String,
     /// Its Beemesh version.
-    pub(super) version: String,
+    pub(crate) version: String,
     /// What it waits for, besides what its report says.
-    pub(super) trouble: String,
+    pub(crate) trouble: String,
 }
 
 /// What a host that was removed says of itself.
@@ -70,12 +68,12 @@ const REMOVED: &str =
 
 impl Scene {
     /// A workload on its hosts; `None` when there is none of that name.
-    pub(super) fn workload(&self, name: &str) -> Option<Workload> {
+    pub(crate) fn workload(&self, name: &str) -> Option<Workload> {
         Some(self.render(self.state.workload(name)?))
     }
 
     /// All workloads by name.
-    pub(super) fn workloads(&self) -> Vec<Workload> {
+    pub(crate) fn workloads(&self) -> Vec<Workload> {
         let all = self.state.workloads();
         all.map(|workload| self.render(workload)).collect()
     }
@@ -175,7 +173,7 @@ impl Scene {
 
     /// The names of the hosts that may still have something of removed workloads: they say so, have not come to the
     /// removal at log index `index`, or cannot be reached to tell.
-    pub(super) fn holding(&self, index: u64, removed: &[String]) -> Vec<String> {
+    pub(crate) fn holding(&self, index: u64, removed: &[String]) -> Vec<String> {
         let again = |name: &&String| self.state.workload(name).is_none();
         let gone: Vec<_> = removed.iter().filter(again).collect();
         let holds = |host: &&HostId| {
@@ -188,7 +186,7 @@ impl Scene {
     }
 
     /// All manifests by name.
-    pub(super) fn manifests(&self) -> Vec<Manifest> {
+    pub(crate) fn manifests(&self) -> Vec<Manifest> {
         let shown = |manifest: &crate::cluster::state::Manifest| Manifest {
             name: manifest.name.clone(),
             index: manifest.index,
@@ -203,7 +201,7 @@ impl Scene {
     }
 
     /// All members by name.
-    pub(super) fn hosts(&self) -> Vec<Host> {
+    pub(crate) fn hosts(&self) -> Vec<Host> {
         let shown = |host: &state::Host| {
             let unsaid = Arc::new(HostReport::default());
             let report = self.reports.get(&host.id).unwrap_or(&unsaid);
@@ -227,7 +225,7 @@ impl Scene {
     }
 
     /// What the answering host knows.
-    pub(super) fn status(&self, own: Own) -> Status {
+    pub(crate) fn status(&self, own: Own) -> Status {
         let members = self.state.hosts();
         // What a host that was removed remembers of the others' consensus is none of its own.
         let outside = Metrics {
@@ -304,33 +302,33 @@ impl Scene {
             };
         }
         match self.metrics.role {
-            raft::Role::Leader => Role::Leader,
-            raft::Role::Candidate => Role::Candidate,
-            raft::Role::Follower => Role::Follower,
-            raft::Role::Learner | raft::Role::Stopped => Role::Learner,
+            consensus::Role::Leader => Role::Leader,
+            consensus::Role::Candidate => Role::Candidate,
+            consensus::Role::Follower => Role::Follower,
+            consensus::Role::Learner | consensus::Role::Stopped => Role::Learner,
         }
     }
 
     /// The leader that this host does not hear, while it is a member without one.
-    pub(super) fn heard_elsewhere(&self) -> Option<HostId> {
+    pub(crate) fn heard_elsewhere(&self) -> Option<HostId> {
         let without = !self.removed && !self.metrics.quorum;
         self.elsewhere.filter(|_| without)
     }
 
     /// What people call the host.
-    pub(super) fn name(&self, host: HostId) -> String {
+    pub(crate) fn name(&self, host: HostId) -> String {
         name_of(&self.state, host)
     }
 
     /// The member of that name or key.
-    pub(super) fn host_named(&self, name: &str) -> Option<HostId> {
+    pub(crate) fn host_named(&self, name: &str) -> Option<HostId> {
         let named = |host: &&state::Host| host.name == name || host.id.to_string() == name;
         self.state.hosts().values().find(named).map(|host| host.id)
     }
 
     /// The host to ask for a workload's output when the user named none: this one if it has it, else the first by name
     /// that can be reached.
-    pub(super) fn host_with(&self, workload: &str) -> Option<HostId> {
+    pub(crate) fn host_with(&self, workload: &str) -> Option<HostId> {
         let found = self.state.workload(workload)?;
         let wanted = self.wanted(found);
         if wanted.contains(&self.host) {
@@ -342,7 +340,7 @@ impl Scene {
 }
 
 /// What an apply did, in the API's words.
-pub(super) fn applied_objects(effects: Vec<Effect>) -> Vec<AppliedObject> {
+pub(crate) fn applied_objects(effects: Vec<Effect>) -> Vec<AppliedObject> {
     let told = |effect: Effect| AppliedObject {
         kind: kind_name(effect.kind).to_owned(),
         name: effect.name,
@@ -358,14 +356,14 @@ pub(super) fn applied_objects(effects: Vec<Effect>) -> Vec<AppliedObject> {
 }
 
 /// The names of hosts, sorted.
-pub(super) fn names_of<'a>(state: &State, hosts: impl Iterator<Item = &'a HostId>) -> Vec<String> {
+pub(crate) fn names_of<'a>(state: &State, hosts: impl Iterator<Item = &'a HostId>) -> Vec<String> {
     let mut names: Vec<_> = hosts.map(|host| name_of(state, *host)).collect();
     names.sort();
     names
 }
 
 /// `h1`, `h1 and h2`, `h1, h2 and h3`.
-pub(super) fn sentence(names: &[String]) -> String {
+pub(crate) fn sentence(names: &[String]) -> String {
     match names {
         [] => String::new(),
         [one] => one.clone(),
@@ -400,4 +398,4 @@ fn phase(phase: peer::Phase) -> Phase {
 }
 
 #[cfg(test)]
-pub(super) mod tests;
+pub(crate) mod tests;

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::*;
 
-pub(in crate::api) fn h(n: u8) -> HostId {
+pub(crate) fn h(n: u8) -> HostId {
     HostId([n; 32])
 }
 
@@ -66,7 +66,7 @@ pub(super) fn with_job() -> Scene {
 }
 
 /// Three hosts, h1 the answering leader; `web` everywhere, `lone` on h2 only; nobody has said anything.
-pub(in crate::api) fn scene() -> Scene {
+pub(crate) fn scene() -> Scene {
     let host = |n: u8| state::Host {
         id: h(n),
         name: format!("h{n}"),
@@ -116,7 +116,7 @@ pub(in crate::api) fn scene() -> Scene {
         applied: 6,
         state: Arc::new(agreed),
         metrics: Metrics {
-            role: raft::Role::Leader,
+            role: consensus::Role::Leader,
             term: 2,
             leader: Some(h(1)),
             voters: [h(1), h(2), h(3)].into(),
@@ -133,7 +133,7 @@ pub(in crate::api) fn scene() -> Scene {
 }
 
 /// One more change at this log index.
-pub(in crate::api) fn changed(scene: &mut Scene, index: u64, change: Change) {
+pub(crate) fn changed(scene: &mut Scene, index: u64, change: Change) {
     agree(Arc::make_mut(&mut scene.state), index, change);
     scene.applied = index;
 }

@@ -15,7 +15,7 @@ use crate::cluster::{
 impl Scene {
     /// What a drain at log index `index` still waits for: workloads that the host has, and those placed by count that have
     /// not arrived where they are to run instead. Words such as `web on h1`.
-    pub(in crate::api) fn leaving(&self, host: HostId, index: u64) -> Vec<String> {
+    pub(crate) fn leaving(&self, host: HostId, index: u64) -> Vec<String> {
         let report = self.reports.get(&host);
         let told = report.filter(|report| report.applied >= index);
         let Some(report) = told.filter(|_| self.reachable.contains(&host)) else {
@@ -42,7 +42,7 @@ impl Scene {
     }
 
     /// What a drained host has that does not leave it, such as `ledger stops, and waits for h2, which has its claim data`.
-    pub(in crate::api) fn leaves(&self, host: HostId) -> Vec<String> {
+    pub(crate) fn leaves(&self, host: HostId) -> Vec<String> {
         let name = self.name(host);
         let (state, there) = (&self.state, self.there());
         let held = seats::held(state, host).into_iter();
@@ -100,7 +100,7 @@ impl Scene {
 
     /// Whether the cluster can work without the host, and the host without it; the error is words. What counts are the voters that are left: without a
     /// majority of them nothing could be changed any more, not even that.
-    pub(in crate::api) fn can_go(&self, host: HostId) -> Result<(), String> {
+    pub(crate) fn can_go(&self, host: HostId) -> Result<(), String> {
         if host == self.host {
             return Err(format!(
                 "{} cannot remove itself: ask another member",

@@ -155,7 +155,7 @@ impl Scene {
 }
 
 /// What a cluster lacks to run an object as it asks, in words; empty when it can be run, or soon may.
-pub(in crate::api) fn lack(object: &Object, members: &BTreeMap<HostId, Host>) -> String {
+pub(crate) fn lack(object: &Object, members: &BTreeMap<HostId, Host>) -> String {
     let short = Short::of(object, members);
     let may = short.may.len();
     let pods = object.replicas.map_or(1, |replicas| {
