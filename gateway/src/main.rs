@@ -14,6 +14,8 @@ mod local;
 mod membership;
 mod pki;
 mod raft;
+#[cfg(test)]
+mod simulation;
 mod workloads;
 
 use std::{

@@ -19,11 +19,9 @@ mod os;
 mod recover;
 mod rpc;
 mod serve;
-#[cfg(test)]
-mod simulation;
 mod slots;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod types;
 
 use std::{
@@ -62,11 +60,20 @@ use self::{
     serve::Observe,
     types::{NodeId, Raft},
 };
+#[cfg(test)]
+pub(crate) use self::{
+    disk::{
+        faulty::{Fault, Faulty},
+        held::Access,
+    },
+    members::VOTERS_MAX,
+    os::SIMULATED,
+};
 use crate::cluster::{consensus::Metrics, state::State};
 
 /// How long openraft waits for the answer to an append. A leader that has nothing to say speaks one and a half times as
 /// rarely: openraft looks at the clock no more often.
-const HEARTBEAT: Duration = Duration::from_millis(300);
+pub(crate) const HEARTBEAT: Duration = Duration::from_millis(300);
 /// Who answered within this time counts as there: the longest silence of a leader and some.
 pub(crate) const LATELY: Duration = Duration::from_secs(2);
 /// A snapshot is taken after this many entries, or [`SNAPSHOT_BYTES`] of log; a restart replays no more.

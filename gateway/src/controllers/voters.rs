@@ -57,3 +57,6 @@ pub(crate) async fn keep_membership(node: Node) {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

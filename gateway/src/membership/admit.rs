@@ -110,3 +110,6 @@ pub(crate) async fn admit(
         Err(error) => refuse(format!("the cluster cannot decide now: {error}")),
     }
 }
+
+#[cfg(test)]
+mod tests;

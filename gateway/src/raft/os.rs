@@ -8,7 +8,7 @@ use std::io;
 thread_local! {
     /// Where all is simulated on this thread: the state of its chance. It then does everything itself, in the same order
     /// each time.
-    pub(super) static SIMULATED: Cell<Option<u64>> = const { Cell::new(None) };
+    pub(crate) static SIMULATED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
 /// Runs work that waits for the disk off the runtime's threads.

@@ -186,8 +186,7 @@ mod tests {
     use super::{
         super::{
             Nobody, Settings, System,
-            simulation::manifests,
-            tests::{Mesh, PATIENCE, apply, deadline, host, put},
+            tests::{Mesh, PATIENCE, apply, commands, deadline, host, put},
         },
         *,
     };
@@ -209,8 +208,8 @@ mod tests {
         let leader = led.await.unwrap().leader.unwrap();
         let number = leader.0[0];
         let node = mesh.node(number);
-        let members = (1..=3).map(|number| manifests::admit(host(number)));
-        let commands = std::iter::once(manifests::token(3)).chain(members);
+        let members = (1..=3).map(|number| commands::admit(host(number)));
+        let commands = std::iter::once(commands::token(3)).chain(members);
         node.propose(commands.collect(), deadline()).await.unwrap();
         put(&node, 1, 1).await;
         for other in (1..=3).filter(|other| *other != number) {

@@ -1,5 +1,8 @@
 //! Whole nodes over socket pairs: election, forwarding, failover, catching up, snapshots, reads.
 
+pub(crate) mod commands;
+mod shorten;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use beemesh_protocol::{
@@ -22,9 +25,9 @@ use crate::cluster::consensus::Role;
 
 const LOST_AFTER: Duration = Duration::from_secs(3);
 /// More than several elections on a busy machine.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
-pub(super) fn host(number: u8) -> HostId {
+pub(crate) fn host(number: u8) -> HostId {
     HostId([number; 32])
 }
 
@@ -91,15 +94,15 @@ impl Dial for Wire {
     }
 }
 
-pub(super) struct Mesh {
+pub(crate) struct Mesh {
     wires: Arc<Wires>,
-    pub(super) dirs: Vec<TempDir>,
+    pub(crate) dirs: Vec<TempDir>,
     disks: Vec<Held>,
 }
 
 impl Mesh {
     /// Hosts 1 to `count`, founded by host 1, all voters.
-    pub(super) async fn of(count: u8) -> Self {
+    pub(crate) async fn of(count: u8) -> Self {
         let mesh = Self::founded(count).await;
         let hosts: Vec<_> = (1..=count).map(host).collect();
         mesh.voters(&hosts).await;
@@ -107,7 +110,7 @@ impl Mesh {
     }
 
     /// Hosts 1 to `count`, of which host 1 is a cluster and the others are not in it yet.
-    pub(super) async fn founded(count: u8) -> Self {
+    pub(crate) async fn founded(count: u8) -> Self {
         let mesh = Self {
             wires: Arc::default(),
             dirs: (0..count).map(|_| tempfile::tempdir().unwrap()).collect(),
@@ -120,7 +123,7 @@ impl Mesh {
         assert!(first.is_pristine());
         let found = Change::Found {
             cluster: ClusterId([1; 16]),
-            host: simulation::manifests::member(host(1)),
+            host: commands::member(host(1)),
         };
         let found = Command::unasked(0, found);
         let founded = first.found(found, deadline()).await.unwrap();
@@ -128,7 +131,7 @@ impl Mesh {
         mesh
     }
 
-    pub(super) async fn start(&self, number: u8) -> Node {
+    pub(crate) async fn start(&self, number: u8) -> Node {
         let node = Node::open(Settings {
             dir: self.dirs[usize::from(number) - 1].path().to_owned(),
             disk: Arc::new(self.disk(number).clone()),
@@ -147,17 +150,17 @@ impl Mesh {
         node
     }
 
-    pub(super) async fn stop(&self, number: u8) {
+    pub(crate) async fn stop(&self, number: u8) {
         let (node, mut streams) = self.wires.up.lock().unwrap().remove(&host(number)).unwrap();
         streams.shutdown().await;
         node.close().await;
     }
 
-    pub(super) fn disk(&self, number: u8) -> &Held {
+    pub(crate) fn disk(&self, number: u8) -> &Held {
         &self.disks[usize::from(number) - 1]
     }
 
-    pub(super) fn node(&self, number: u8) -> Node {
+    pub(crate) fn node(&self, number: u8) -> Node {
         self.wires.up.lock().unwrap()[&host(number)].0.clone()
     }
 
@@ -208,7 +211,7 @@ impl Mesh {
     }
 
     /// Waits until a node has applied an entry, and checks that its state is that of the leader.
-    pub(super) async fn same(&self, number: u8, index: u64) {
+    pub(crate) async fn same(&self, number: u8, index: u64) {
         let node = self.node(number);
         let mut view = node.state();
         let applied = tokio::time::timeout(PATIENCE, view.wait_for(|view| view.applied >= index));
@@ -221,7 +224,7 @@ impl Mesh {
         }
     }
 
-    pub(super) async fn close(self) {
+    pub(crate) async fn close(self) {
         let numbers: Vec<_> = self
             .wires
             .up
@@ -236,12 +239,12 @@ impl Mesh {
     }
 }
 
-pub(super) fn deadline() -> Instant {
+pub(crate) fn deadline() -> Instant {
     Instant::now() + PATIENCE
 }
 
 /// A manifest with one ConfigMap of about this size.
-pub(super) fn apply(manifest: usize, content: usize, size: usize) -> Command {
+pub(crate) fn apply(manifest: usize, content: usize, size: usize) -> Command {
     let name = format!("config{manifest}");
     let body = format!("{{\"data\":{{\"n\":\"{content}{}\"}}}}", "x".repeat(size)).into_bytes();
     let objects = vec![Object {
@@ -263,7 +266,7 @@ pub(super) fn apply(manifest: usize, content: usize, size: usize) -> Command {
     Command::unasked(1, change)
 }
 
-pub(super) async fn put(node: &Node, manifest: usize, content: usize) -> u64 {
+pub(crate) async fn put(node: &Node, manifest: usize, content: usize) -> u64 {
     let commands = vec![apply(manifest, content, 100)];
     let committed = node.propose(commands, deadline()).await.unwrap();
     let [Committed { index, outcome }] = &committed[..] else {

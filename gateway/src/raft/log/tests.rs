@@ -15,10 +15,9 @@ use tokio::sync::watch;
 
 use super::*;
 use crate::raft::{
-    View,
+    Fault, Faulty, View,
     disk::{
         Disk, System,
-        faulty::{Fault, Faulty},
         held::{Access, Held},
     },
     machine::{Machine, snapshots::Snapshots},

@@ -19,7 +19,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use super::super::Dial;
+use crate::raft::Dial;
 use crate::raft::Node;
 
 /// After so long without a sign of life the mesh gives a connection up.

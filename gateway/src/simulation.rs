@@ -27,7 +27,7 @@ use self::{
     chance::{SEED, seed},
     world::World,
 };
-use super::os::SIMULATED;
+use crate::raft::SIMULATED;
 
 /// How many seeds run when nobody says how many, from 1 on.
 const SEEDS: u64 = 100;
@@ -83,7 +83,7 @@ fn a_seed_does_the_same_again() {
 
 /// Runs one seed in a process of its own.
 fn alone(seed: u64) -> Output {
-    let name = "raft::simulation::seeds_change_nothing_of_what_was_acknowledged";
+    let name = "simulation::seeds_change_nothing_of_what_was_acknowledged";
     Command::new(env::current_exe().expect("this program"))
         .args(["--exact", name, "--nocapture", "--test-threads=1"])
         .env(SEED, seed.to_string())

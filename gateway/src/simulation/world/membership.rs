@@ -13,10 +13,8 @@ use beemesh_protocol::{
 };
 use tokio::time::{Instant, sleep};
 
-use super::{
-    super::manifests::{admit, at, member, token},
-    AGREE_MAX, World, name,
-};
+use super::{super::manifests::at, AGREE_MAX, World, name};
+use crate::raft::tests::commands::{admit, member, token};
 use crate::{cluster::state::ASSIGNED, raft::Node};
 
 impl World {

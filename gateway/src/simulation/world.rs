@@ -23,20 +23,16 @@ use tokio::{
 };
 
 use super::{
-    super::{
-        ProposeError, Settings, View,
-        disk::faulty::{Fault, Faulty},
-        tests::host,
-    },
     leader::{lead, misplaced},
     manifests::{at, change, content},
     net::{Net, Socket},
     rig::{Rig, execute},
 };
+use crate::raft::{Fault, Faulty, ProposeError, Settings, View, tests::host};
 use crate::{
     cluster::{consensus::Role, state::ASSIGNED},
     controllers::voters::keep_membership,
-    raft::{Node, members::VOTERS_MAX},
+    raft::{Node, VOTERS_MAX},
 };
 
 /// Manifests that the clients write.
@@ -476,16 +472,7 @@ impl World {
             return;
         };
         self.say(&format!("{} takes a snapshot", name(host)));
-        let raft = &node.inner.raft;
-        let last = node.state().borrow().applied;
-        // Consensus may have ended there; that is its own matter.
-        if raft.trigger().snapshot().await.is_ok() {
-            let taken = raft.wait(Some(Duration::from_secs(2)));
-            let taken = taken.metrics(|m| m.snapshot.is_some_and(|id| id.index >= last), "taken");
-            if taken.await.is_ok() {
-                let _ = raft.trigger().purge_log(last).await;
-            }
-        }
+        node.shorten().await;
     }
 
     /// Ends all faults; then everybody agrees soon, and everything that clients were told can be explained.

@@ -2,54 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use beemesh_protocol::{
-    HostId,
-    state::{Change, Command, Host, Kind, Object, TokenRecord},
-};
+use beemesh_protocol::state::{Change, Command, Kind, Object};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::world::name;
 use crate::raft::View;
-
-const TOKEN: [u8; 8] = [2; 8];
-const SECRET: [u8; 32] = [3; 32];
-
-/// A host as a member of the cluster.
-pub(in crate::raft) fn member(host: HostId) -> Host {
-    Host {
-        id: host,
-        name: name(host),
-        addresses: Vec::new(),
-        labels: BTreeMap::new(),
-        drained: false,
-        claims_as: None,
-        votes_from_ms: 0,
-    }
-}
-
-/// A token that admits so many hosts.
-pub(in crate::raft) fn token(uses: usize) -> Command {
-    let token = TokenRecord {
-        id: TOKEN,
-        secret_hash: SECRET,
-        expires_ms: 1,
-        uses: u32::try_from(uses).unwrap_or(u32::MAX),
-    };
-    at(0, Change::PutToken(token))
-}
-
-/// Admits a host by that token.
-pub(in crate::raft) fn admit(host: HostId) -> Command {
-    let (token, secret_hash, host) = (TOKEN, SECRET, member(host));
-    let change = Change::Admit {
-        token,
-        secret_hash,
-        host,
-        replaces: None,
-    };
-    at(0, change)
-}
 
 /// Clocks are no part of any promise, so a command may have any time.
 pub(super) fn at(at_ms: u64, change: Change) -> Command {

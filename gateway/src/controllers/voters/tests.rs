@@ -1,0 +1,118 @@
+//! Real nodes, whose voters follow the member list.
+
+use std::collections::BTreeSet;
+
+use beemesh_protocol::state::{Change, Command};
+use tokio::task::JoinSet;
+
+use super::*;
+use crate::{
+    cluster::{consensus::Metrics, state::DEMOTED_MS},
+    raft::{
+        Access, HEARTBEAT, VOTERS_MAX,
+        tests::{Mesh, PATIENCE, commands, deadline, host, put},
+    },
+};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_learner_votes_when_it_has_caught_up_and_not_before() {
+    let mesh = Mesh::founded(2).await;
+    let leader = mesh.node(1);
+    let token = vec![commands::token(1)];
+    leader.propose(token, deadline()).await.unwrap();
+    mesh.disk(2).set(Access::Wait);
+    let duty = tokio::spawn(keep_membership(leader.clone()));
+    let join = vec![commands::admit(host(2))];
+    leader.propose(join, deadline()).await.unwrap();
+    let mut metrics = leader.metrics();
+    let learns = metrics.wait_for(|metrics| metrics.learners.contains(&host(2)));
+    drop(tokio::time::timeout(PATIENCE, learns).await.unwrap());
+    let early = metrics.wait_for(|metrics| {
+        metrics.caught_up.contains(&host(2)) || metrics.voters.contains(&host(2))
+    });
+    let early = tokio::time::timeout(4 * HEARTBEAT, early).await.is_ok();
+    assert!(!early, "it has nothing on its disk");
+    mesh.disk(2).set(Access::Pass);
+    let votes = metrics.wait_for(|metrics| metrics.voters.contains(&host(2)));
+    drop(tokio::time::timeout(PATIENCE, votes).await.unwrap());
+    duty.abort();
+    mesh.close().await;
+}
+
+/// So many hosts, which come one by one.
+pub(crate) async fn grown(count: u8) -> (Mesh, JoinSet<()>) {
+    let mesh = Mesh::founded(count).await;
+    let mut duties = JoinSet::new();
+    for number in 1..=count {
+        duties.spawn(keep_membership(mesh.node(number)));
+    }
+    let first = mesh.node(1);
+    let token = vec![commands::token(count.into())];
+    first.propose(token, deadline()).await.unwrap();
+    for number in 2..=count {
+        let join = vec![commands::admit(host(number))];
+        first.propose(join, deadline()).await.unwrap();
+    }
+    (mesh, duties)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lost_voter_is_replaced_by_a_learner_and_learns_when_it_is_back() {
+    let (mesh, mut duties) = grown(6).await;
+    let full = |metrics: &Metrics| metrics.voters.len() == VOTERS_MAX;
+    let mut metrics = mesh.node(1).metrics();
+    let grown = metrics.wait_for(|metrics| full(metrics) && metrics.learners.len() == 1);
+    let before = tokio::time::timeout(PATIENCE, grown).await.unwrap();
+    let before = before.unwrap().clone();
+    let spare = *before.learners.first().unwrap();
+    let mut voters = before.voters.iter().copied();
+    let lost = voters.find(|host| Some(*host) != before.leader && *host != self::host(1));
+    let lost = lost.unwrap();
+    mesh.stop(lost.0[0]).await;
+    let swapped = |metrics: &Metrics| {
+        full(metrics)
+            && metrics.voters.contains(&spare)
+            && metrics.learners == BTreeSet::from([lost])
+    };
+    let replaced = metrics.wait_for(swapped);
+    drop(tokio::time::timeout(PATIENCE, replaced).await.unwrap());
+    let last = put(&mesh.node(1), 1, 1).await;
+    mesh.start(lost.0[0]).await;
+    mesh.same(lost.0[0], last).await;
+    assert!(swapped(&metrics.borrow()), "nobody is lost any more");
+    duties.shutdown().await;
+    mesh.close().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_two_hosts_one_goes_on_alone_once_the_other_is_demoted() {
+    let (mesh, mut duties) = grown(2).await;
+    let votes = |count| move |metrics: &Metrics| metrics.voters.len() == count;
+    let mut metrics = mesh.node(2).metrics();
+    let both = metrics.wait_for(votes(2));
+    drop(tokio::time::timeout(PATIENCE, both).await.unwrap());
+    let demote = |left_ms| {
+        let change = Change::DemoteHost { host: host(1) };
+        vec![Command::unasked(now_ms() + left_ms - DEMOTED_MS, change)]
+    };
+    let node = mesh.node(2);
+    // Nothing comes of it: it votes again after some seconds.
+    node.propose(demote(2_000), deadline()).await.unwrap();
+    for count in [1, 2] {
+        let change = metrics.wait_for(votes(count));
+        drop(tokio::time::timeout(PATIENCE, change).await.unwrap());
+    }
+    // It founded the cluster, and leads unless it has lost that by the first time.
+    node.propose(demote(DEMOTED_MS), deadline()).await.unwrap();
+    let alone = metrics.wait_for(|metrics| metrics.voters == BTreeSet::from([host(2)]));
+    drop(tokio::time::timeout(PATIENCE, alone).await.unwrap());
+    mesh.stop(1).await;
+    let gone = Change::RemoveHost { host: host(1) };
+    let gone = vec![Command::unasked(now_ms(), gone)];
+    node.propose(gone, deadline()).await.unwrap();
+    let forgotten = metrics.wait_for(|metrics| !metrics.counts(host(1)));
+    drop(tokio::time::timeout(PATIENCE, forgotten).await.unwrap());
+    let _ = put(&node, 1, 1).await;
+    duties.shutdown().await;
+    mesh.close().await;
+}
