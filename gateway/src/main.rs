@@ -2,7 +2,6 @@
 
 #![cfg_attr(not(test), forbid(unsafe_code))]
 
-mod admission;
 mod agent_link;
 mod api;
 mod clock;

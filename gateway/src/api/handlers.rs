@@ -2,8 +2,10 @@
 
 pub(super) mod apply;
 pub(super) mod backup;
+pub(super) mod delete;
 pub(super) mod events;
 pub(super) mod hosts;
+pub(super) mod join;
 pub(super) mod logs;
 pub(super) mod policy;
 pub(super) mod read;

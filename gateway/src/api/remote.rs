@@ -31,7 +31,7 @@ use tokio::{
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, roles, server};
+use super::{Shared, roles, routes, server};
 use crate::{
     api::handlers::users,
     clock::now_ms,
@@ -137,7 +137,7 @@ pub(crate) async fn serve(listener: UnixListener, shared: Shared, stop: Cancella
 
 /// The routes for local callers, behind the roles.
 fn router(shared: Shared) -> Router {
-    super::routes()
+    routes::routes()
         .layer(middleware::from_fn_with_state(
             shared.clone(),
             roles::authorize,

@@ -8,7 +8,7 @@ use std::{net::SocketAddr, time::Duration};
 use axum::{
     body::Body,
     extract::{FromRequestParts, Query},
-    http::{header::CONTENT_LENGTH, request::Parts},
+    http::{Request, header::CONTENT_LENGTH, request::Parts},
 };
 use beemesh_protocol::{HostId, state::Origin};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
@@ -24,6 +24,9 @@ const TIMEOUT_MAX_SECONDS: u64 = 60;
 const WAIT_MAX_SECONDS: u64 = 3600;
 /// A body that is not here by then is not coming; callers are on this host.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
+
+/// The bodies of everything but manifests: the longest join token is 8 KiB.
+const SMALL_BODY_MAX: usize = 16 << 10;
 
 /// Who called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -226,6 +229,13 @@ pub(super) async fn body(
             BODY_TIME_MAX.as_secs()
         ))),
     }
+}
+
+pub(super) async fn small_body<T: DeserializeOwned>(request: Request<Body>) -> Result<T, ApiError> {
+    let (parts, body) = request.into_parts();
+    let bytes = self::body(&parts, body, SMALL_BODY_MAX, "16 KiB").await?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| ApiError::bad_request(format!("read the body as JSON: {error}")))
 }
 
 #[cfg(test)]

@@ -28,7 +28,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Shared, peer_router, request::Caller, routes};
+use super::{
+    Shared,
+    request::Caller,
+    routes::{peer_router, routes},
+};
 use crate::context::Gateway;
 
 /// Connections at once; further callers wait in the kernel's queue. Each costs some tens of KiB.

@@ -1,6 +1,6 @@
 //! The API as a caller sees it: a real socket, a real cluster of one, no agent and no Podman.
 
-use std::{collections::BTreeMap, path::Path, time::Duration};
+use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
 use beemesh_protocol::{
     ClusterId, HostId,
@@ -18,10 +18,11 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::*;
+use super::{handlers::events::Feed, *};
 use crate::{
     agent_link::Link,
     cluster::reports::Reports,
+    context::Gateway,
     local::files::Home,
     raft::{Nobody, Node, Settings},
 };

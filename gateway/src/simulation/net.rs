@@ -19,8 +19,7 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout},
 };
 
-use crate::raft::Dial;
-use crate::raft::Node;
+use crate::raft::{Dial, Node};
 
 /// After so long without a sign of life the mesh gives a connection up.
 const SILENCE_MAX: Duration = Duration::from_secs(3);

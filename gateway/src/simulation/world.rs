@@ -28,11 +28,10 @@ use super::{
     net::{Net, Socket},
     rig::{Rig, execute},
 };
-use crate::raft::{Fault, Faulty, ProposeError, Settings, View, tests::host};
 use crate::{
     cluster::{consensus::Role, state::ASSIGNED},
     controllers::voters::keep_membership,
-    raft::{Node, VOTERS_MAX},
+    raft::{Fault, Faulty, Node, ProposeError, Settings, VOTERS_MAX, View, tests::host},
 };
 
 /// Manifests that the clients write.

@@ -24,14 +24,13 @@ use beemesh_quadlet::manifest::{
 };
 use tokio::time::Instant;
 
-use super::read::{confirm, look};
 use crate::{
     api::{
         ApiError, Shared,
         audit_journal::Done,
         error::problems,
-        handlers::apply::{propose, settle, unapplied},
         request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
+        submit::{confirm, look, propose, settle, unapplied},
     },
     cluster::{state::State as Replicated, view::Scene},
 };

@@ -18,12 +18,12 @@ use beemesh_protocol::{
 };
 use tokio::time::Instant;
 
-use super::read::{confirm, look, no_host};
+use super::read::no_host;
 use crate::{
     api::{
         ApiError, Shared,
-        handlers::apply::{propose, settle, small_body, unapplied},
-        request::{self, Asked, Caller, DrainQuery, ReadQuery, TimeoutQuery},
+        request::{self, Asked, Caller, DrainQuery, ReadQuery, TimeoutQuery, small_body},
+        submit::{confirm, look, propose, settle, unapplied},
     },
     cluster::{
         labels::is_automatic,

@@ -1,69 +1,30 @@
-//! The policy: shown, set, and held against what is applied.
+//! The policy: shown and set.
 //!
-//! Shell; the rules are those of [`beemesh_quadlet::manifest::policy`]. A manifest is checked on the host that takes it, before
-//! anything is proposed, and the state machine refuses what another version of the policy has accepted.
+//! Shell; the rules are those of [`beemesh_quadlet::manifest::policy`], and [`crate::api::admission`] holds manifests against them.
 
-use std::sync::{Arc, Mutex, PoisonError};
-
-use axum::{
-    Extension, Json,
-    body::{Body, Bytes},
-    extract::State,
-    http::Request,
-};
+use axum::{Extension, Json, body::Body, extract::State, http::Request};
 use beemesh_protocol::{
     api::{Policy as Shown, PolicySet},
     peer::Outcome,
     state::Change,
 };
-use beemesh_quadlet::manifest::{
-    Manifest,
-    policy::{DOCUMENT_BYTES_MAX, Policy, Rules},
-};
+use beemesh_quadlet::manifest::policy::{DOCUMENT_BYTES_MAX, Policy};
 use serde::Deserialize;
-use tokio::time::Instant;
 
-use super::read::{confirm, look};
 use crate::{
     api::{
         ApiError, Shared,
         error::problems,
-        handlers::apply::{parse, propose, settle, unapplied},
         request::{self, Asked, Caller, ReadQuery},
+        submit::{look, propose, settle, unapplied},
     },
-    cluster::{releases, state::State as Replicated, view::Scene},
+    cluster::{releases, view::Scene},
 };
 
 /// The release that brought the rules on host ports and on the time that a pod may take to end.
 const NEWER_SINCE: [u32; 3] = [0, 2, 1];
 /// The longest document, for people.
 const DOCUMENT_BYTES_WORDS: &str = "64 KiB";
-
-/// The rules that were read last: reading them costs more than a small change does.
-#[derive(Debug, Default)]
-pub(in crate::api) struct Known(Mutex<Arc<Rules>>);
-
-impl Known {
-    /// The rules that are in force in this state.
-    pub(in crate::api) fn rules(&self, state: &Replicated) -> Result<Arc<Rules>, ApiError> {
-        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.version != state.policy_version() {
-            let policy = match state.policy() {
-                Some(record) => Policy::read(&record.document).map_err(|_| {
-                    let version = record.version;
-                    let words = format!(
-                        "the cluster's policy (version {version}) has rules that this release does not know, so it cannot check manifests"
-                    );
-                    ApiError::conflict(words).hint("upgrade this host, or ask another one")
-                })?,
-                None => Policy::default(),
-            };
-            let version = state.policy_version();
-            *known = Arc::new(Rules { version, policy });
-        }
-        Ok(Arc::clone(&known))
-    }
-}
 
 /// `PUT /v1/policy`.
 #[derive(Debug, Default, Deserialize)]
@@ -130,47 +91,4 @@ pub(in crate::api) async fn set(
         ))
         .hint("`beemesh policy show` shows the one that is in force")),
     }
-}
-
-/// Reads a manifest and checks it; with it the version of the policy that accepts it.
-pub(in crate::api) async fn admit(
-    shared: &Shared,
-    yaml: &Bytes,
-    strict: bool,
-    deadline: Instant,
-) -> Result<(Manifest, u64), ApiError> {
-    let gateway = &shared.gateway;
-    let rules = shared.policy.rules(&gateway.scene().state)?;
-    let version = rules.version;
-    let refused = match parse(shared, yaml.clone(), strict, Some(rules)).await {
-        Ok(manifest) => return Ok((manifest, version)),
-        Err(refused) => refused,
-    };
-    // Where only the policy is against it, it is the latest that decides: this host may not have heard of it.
-    if parse(shared, yaml.clone(), strict, None).await.is_err()
-        || confirm(gateway, deadline).await.is_err()
-    {
-        return Err(refused);
-    }
-    let latest = shared.policy.rules(&gateway.scene().state)?;
-    let version = latest.version;
-    let manifest = parse(shared, yaml.clone(), strict, Some(latest)).await?;
-    Ok((manifest, version))
-}
-
-/// Whether a change was refused at this index because the policy that accepted it is not in force any more.
-pub(in crate::api) async fn is_outdated(
-    shared: &Shared,
-    outcome: &Outcome,
-    index: u64,
-    version: u64,
-    deadline: Instant,
-) -> bool {
-    if !matches!(outcome, Outcome::Refused(_)) {
-        return false;
-    }
-    let left = deadline.saturating_duration_since(Instant::now());
-    let there = |scene: &Scene| scene.applied >= index;
-    let (_, scene) = settle(&shared.gateway, left, there).await;
-    scene.state.policy_version() != version
 }

@@ -8,15 +8,14 @@ use axum::{
     extract::{Path, State},
 };
 use beemesh_protocol::api::{Hosts, Manifests, Status, Workload, Workloads};
-use tokio::time::Instant;
 
 use crate::{
     api::{
         ApiError, Shared,
-        request::{Asked, NoQuery, ReadQuery, timeout},
+        request::{Asked, NoQuery, ReadQuery},
+        submit::look,
     },
-    cluster::view::{Own, Scene},
-    context::Gateway,
+    cluster::view::Own,
 };
 
 pub(in crate::api) async fn healthz(_: Asked<NoQuery>) -> &'static str {
@@ -82,20 +81,6 @@ pub(in crate::api) async fn status(
         trouble: gateway.link.trouble().borrow().clone(),
     };
     Json(gateway.scene().status(own))
-}
-
-pub(in crate::api) async fn look(gateway: &Gateway, query: &ReadQuery) -> Result<Scene, ApiError> {
-    let timeout = timeout(query.timeout)?;
-    if !query.stale {
-        confirm(gateway, Instant::now() + timeout).await?;
-    }
-    Ok(gateway.scene())
-}
-
-/// When this returns, this host has applied everything that was committed before the call.
-pub(in crate::api) async fn confirm(gateway: &Gateway, deadline: Instant) -> Result<(), ApiError> {
-    let confirmed = gateway.node.read_index(deadline).await;
-    confirmed.map_err(|error| ApiError::read(&error, &gateway.scene()))
 }
 
 pub(in crate::api) fn no_host(name: &str) -> ApiError {

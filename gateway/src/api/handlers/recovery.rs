@@ -13,7 +13,7 @@ use beemesh_protocol::api::recovery::{Recovering, Recovery, RecoveryBody};
 use crate::{
     api::{
         ApiError, Shared,
-        handlers::apply::small_body,
+        request::small_body,
         request::{Asked, Caller, NoQuery},
     },
     membership::recover,

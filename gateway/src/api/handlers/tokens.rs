@@ -18,12 +18,11 @@ use beemesh_protocol::{
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
 
-use super::read::{confirm, look};
 use crate::{
     api::{
         ApiError, Shared,
-        handlers::apply::{propose, small_body, unapplied},
-        request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
+        request::{self, Asked, Caller, ReadQuery, TimeoutQuery, small_body},
+        submit::{confirm, look, propose, unapplied},
     },
     clock::now_ms,
     cluster::{

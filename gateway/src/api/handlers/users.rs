@@ -20,12 +20,11 @@ use beemesh_protocol::{
 use pem::{EncodeConfig, LineEnding, Pem};
 use tokio::time::Instant;
 
-use super::read::{confirm, look};
 use crate::{
     api::{
         ApiError, Shared,
-        handlers::apply::{propose, small_body, unapplied},
-        request::{self, Asked, Caller, NoQuery, ReadQuery, TimeoutQuery},
+        request::{self, Asked, Caller, NoQuery, ReadQuery, TimeoutQuery, small_body},
+        submit::{confirm, look, propose, unapplied},
     },
     clock::now_ms,
     cluster::view::Scene,

@@ -14,8 +14,13 @@ use beemesh_protocol::{
 use tokio::time::{Instant, sleep};
 
 use super::{super::manifests::at, AGREE_MAX, World, name};
-use crate::raft::tests::commands::{admit, member, token};
-use crate::{cluster::state::ASSIGNED, raft::Node};
+use crate::{
+    cluster::state::ASSIGNED,
+    raft::{
+        Node,
+        tests::commands::{admit, member, token},
+    },
+};
 
 impl World {
     /// The first hosts in one cluster.

@@ -1,0 +1,166 @@
+//! Decides whether a manifest is accepted: it is read, and held against the policy and against what the cluster runs.
+//!
+//! Shell over [`check`] and the rules of [`beemesh_quadlet::manifest::policy`]. All of this is done on the host that takes the manifest,
+//! before anything is proposed; the state machine refuses what another version of the policy has accepted.
+
+pub(super) mod check;
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::body::Bytes;
+use beemesh_protocol::peer::Outcome;
+use beemesh_quadlet::manifest::{
+    self, Manifest,
+    policy::{Policy, Rules},
+};
+use tokio::time::Instant;
+
+use self::check::Around;
+use super::{
+    ApiError, Shared,
+    error::problems,
+    request::ApplyQuery,
+    submit::{confirm, settle},
+};
+use crate::cluster::{state::State, view::Scene};
+
+/// A manifest up to this size, in bytes, is parsed where it arrives: that takes a tenth of a millisecond.
+const SMALL_MANIFEST_MAX: usize = 4 << 10;
+
+/// The rules that were read last: reading them costs more than a small change does.
+#[derive(Debug, Default)]
+pub(super) struct Known(Mutex<Arc<Rules>>);
+
+impl Known {
+    /// The rules that are in force in this state.
+    pub(super) fn rules(&self, state: &State) -> Result<Arc<Rules>, ApiError> {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.version != state.policy_version() {
+            let policy = match state.policy() {
+                Some(record) => Policy::read(&record.document).map_err(|_| {
+                    let version = record.version;
+                    let words = format!(
+                        "the cluster's policy (version {version}) has rules that this release does not know, so it cannot check manifests"
+                    );
+                    ApiError::conflict(words).hint("upgrade this host, or ask another one")
+                })?,
+                None => Policy::default(),
+            };
+            let version = state.policy_version();
+            *known = Arc::new(Rules { version, policy });
+        }
+        Ok(Arc::clone(&known))
+    }
+}
+
+/// Reads a manifest under these rules; without any, whatever it asks for is accepted.
+pub(super) async fn parse(
+    shared: &Shared,
+    yaml: Bytes,
+    strict: bool,
+    rules: Option<Arc<Rules>>,
+) -> Result<Manifest, ApiError> {
+    // Another thread costs more than a text this small, which no alias makes longer.
+    if yaml.len() <= SMALL_MANIFEST_MAX && !yaml.contains(&b'*') {
+        return manifest::parse_under(&yaml, strict, rules.as_deref())
+            .map_err(|found| ApiError::manifest(problems(found)));
+    }
+    let gone = |_| ApiError::internal("the manifest could not be parsed: the gateway is stopping");
+    let permit = shared.parsing.clone().acquire_owned().await.map_err(gone)?;
+    let parsed = tokio::task::spawn_blocking(move || {
+        let parsed = manifest::parse_under(&yaml, strict, rules.as_deref());
+        drop(permit);
+        parsed
+    });
+    match parsed.await {
+        Ok(Ok(parsed)) => Ok(parsed),
+        Ok(Err(found)) => Err(ApiError::manifest(problems(found))),
+        Err(error) => Err(ApiError::internal(format!("parse the manifest: {error}"))),
+    }
+}
+
+/// Reads a manifest and checks it; with it the version of the policy that accepts it.
+pub(super) async fn admit(
+    shared: &Shared,
+    yaml: &Bytes,
+    strict: bool,
+    deadline: Instant,
+) -> Result<(Manifest, u64), ApiError> {
+    let gateway = &shared.gateway;
+    let rules = shared.policy.rules(&gateway.scene().state)?;
+    let version = rules.version;
+    let refused = match parse(shared, yaml.clone(), strict, Some(rules)).await {
+        Ok(manifest) => return Ok((manifest, version)),
+        Err(refused) => refused,
+    };
+    // Where only the policy is against it, it is the latest that decides: this host may not have heard of it.
+    if parse(shared, yaml.clone(), strict, None).await.is_err()
+        || confirm(gateway, deadline).await.is_err()
+    {
+        return Err(refused);
+    }
+    let latest = shared.policy.rules(&gateway.scene().state)?;
+    let version = latest.version;
+    let manifest = parse(shared, yaml.clone(), strict, Some(latest)).await?;
+    Ok((manifest, version))
+}
+
+/// Whether a change was refused at this index because the policy that accepted it is not in force any more.
+pub(super) async fn is_outdated(
+    shared: &Shared,
+    outcome: &Outcome,
+    index: u64,
+    version: u64,
+    deadline: Instant,
+) -> bool {
+    if !matches!(outcome, Outcome::Refused(_)) {
+        return false;
+    }
+    let left = deadline.saturating_duration_since(Instant::now());
+    let there = |scene: &Scene| scene.applied >= index;
+    let (_, scene) = settle(&shared.gateway, left, there).await;
+    scene.state.policy_version() != version
+}
+
+/// Holds a manifest against what the cluster runs; what is to be said of one that is accepted.
+pub(super) async fn fits(
+    shared: &Shared,
+    name: &str,
+    manifest: &Manifest,
+    query: &ApplyQuery,
+    deadline: Instant,
+) -> Result<Vec<manifest::Problem>, ApiError> {
+    let gateway = &shared.gateway;
+    let look = || {
+        let scene = gateway.scene();
+        let around = Around {
+            state: &scene.state,
+            reports: &scene.reports,
+            waits: query.wait_for_references,
+        };
+        let mut ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut verdict = check::check(name, manifest, around, &mut ledger);
+        if query.strict {
+            verdict.wrong.append(&mut verdict.warnings);
+        }
+        verdict
+    };
+    let mut verdict = look();
+    let refuses = |verdict: &check::Verdict| !verdict.wrong.is_empty() || !verdict.held.is_empty();
+    // What is in the way may be gone, and this host may not have heard of it.
+    if refuses(&verdict) && confirm(gateway, deadline).await.is_ok() {
+        verdict = look();
+    }
+    if !refuses(&verdict) {
+        verdict.warnings.append(&mut verdict.awaited);
+        return Ok(verdict.warnings);
+    }
+    let refused = if verdict.wrong.is_empty() {
+        ApiError::held
+    } else {
+        ApiError::manifest
+    };
+    let mut all: Vec<_> = verdict.wrong.into_iter().chain(verdict.held).collect();
+    all.sort();
+    Err(refused(problems(all)))
+}

@@ -1,0 +1,160 @@
+//! Has the cluster agree on changes, and waits for what was agreed on to be here.
+//!
+//! Shell.
+
+use std::time::Duration;
+
+use beemesh_protocol::{
+    peer::{Committed, Outcome},
+    rollout::Verdict,
+    state::{Change, Command},
+};
+use beemesh_quadlet::manifest::Place;
+use tokio::time::Instant;
+
+use super::{
+    ApiError, Shared,
+    audit_journal::Done,
+    request::{Caller, ReadQuery, timeout},
+};
+use crate::{
+    clock::now_ms,
+    cluster::{
+        releases,
+        state::{changed, deed},
+        view::Scene,
+    },
+    context::Gateway,
+};
+
+/// Has the cluster agree on a change. It is in the trail before this returns, if it made a difference.
+pub(super) async fn propose(
+    shared: &Shared,
+    caller: Caller,
+    change: Change,
+    timeout: Duration,
+) -> Result<Committed, ApiError> {
+    let gateway = &shared.gateway;
+    let scene = gateway.scene();
+    releases::check(&change, &scene.state, &scene.reports)?;
+    check_room(&scene, &change)?;
+    let deadline = Instant::now() + timeout;
+    let deed = deed(&change);
+    let name = gateway.node.state().borrow().state.subject(&change);
+    let origin = caller.origin(gateway.host);
+    let command = Command {
+        at_ms: now_ms(),
+        change,
+        origin: Some(origin.clone()),
+    };
+    let mut committed = match gateway.node.propose(vec![command], deadline).await {
+        Ok(committed) => committed,
+        Err(error) => return Err(ApiError::propose(&error, &gateway.scene(), timeout)),
+    };
+    let committed = committed
+        .pop()
+        .ok_or_else(|| ApiError::internal("the cluster answered nothing to a change"))?;
+    if changed(&committed.outcome) {
+        shared.trail.note(Done {
+            deed,
+            name,
+            index: committed.index,
+            origin,
+        });
+    }
+    Ok(committed)
+}
+
+/// Refuses what the cluster has no room for. While older gateways are members, the state machine accepts it all the same.
+pub(super) fn check_room(scene: &Scene, change: &Change) -> Result<(), ApiError> {
+    let Change::Apply {
+        manifest, objects, ..
+    } = change
+    else {
+        return Ok(());
+    };
+    let room = scene.state.check_bytes(manifest, objects);
+    room.map_err(|refusals| {
+        ApiError::refused(refusals, &[]).hint(
+            "`beemesh get manifests` lists what is kept, and `DELETE /v1/manifests/NAME` removes a manifest with all its objects",
+        )
+    })
+}
+
+/// The outcome of a change that is not the one it should have.
+pub(super) fn unapplied(outcome: Outcome, places: &[Place]) -> ApiError {
+    match outcome {
+        Outcome::Refused(refusals) => ApiError::refused(refusals, places),
+        Outcome::Done | Outcome::Applied(_) | Outcome::Deleted(_) | Outcome::Admitted(_) => {
+            ApiError::internal("the cluster answered a change as if it were another")
+        }
+    }
+}
+
+/// Waits until `there` or until the time is over; whether it came to be, and the last scene.
+pub(super) async fn settle(
+    gateway: &Gateway,
+    wait: Duration,
+    there: impl Fn(&Scene) -> bool,
+) -> (bool, Scene) {
+    let look = |_: Duration, scene: &Scene| match there(scene) {
+        true => Verdict::Done,
+        false => Verdict::Wait(None),
+    };
+    let (verdict, scene) = follow(gateway, wait, look).await;
+    (verdict == Verdict::Done, scene)
+}
+
+/// Looks at every scene until there is a verdict or the time is over; the verdict and the last scene. `look` hears how long the wait
+/// has taken.
+pub(super) async fn follow(
+    gateway: &Gateway,
+    wait: Duration,
+    mut look: impl FnMut(Duration, &Scene) -> Verdict,
+) -> (Verdict, Scene) {
+    let begun = Instant::now();
+    let deadline = begun + wait;
+    let mut views = gateway.node.state();
+    let mut reports = gateway.reports.clone();
+    let mut connected = gateway.link.connected();
+    let mut metrics = gateway.node.metrics();
+    loop {
+        // Marked as seen before it is looked at, so that no change between the two is missed.
+        views.mark_unchanged();
+        reports.mark_unchanged();
+        connected.mark_unchanged();
+        metrics.mark_unchanged();
+        let scene = gateway.scene();
+        let now = Instant::now();
+        let verdict = look(now - begun, &scene);
+        let again = match verdict {
+            Verdict::Wait(again) => again.map_or(deadline, |again| deadline.min(begun + again)),
+            Verdict::Done | Verdict::Stuck => return (verdict, scene),
+        };
+        if now >= deadline {
+            return (verdict, scene);
+        }
+        tokio::select! {
+            Ok(()) = views.changed() => {}
+            Ok(()) = reports.changed() => {}
+            Ok(()) = connected.changed() => {}
+            Ok(()) = metrics.changed() => {}
+            () = tokio::time::sleep_until(again) => {}
+        }
+    }
+}
+
+/// What this host knows once the leader has confirmed that it is all, or at once for who takes what may be old.
+pub(super) async fn look(gateway: &Gateway, query: &ReadQuery) -> Result<Scene, ApiError> {
+    let timeout = timeout(query.timeout)?;
+    if !query.stale {
+        confirm(gateway, Instant::now() + timeout).await?;
+    }
+    Ok(gateway.scene())
+}
+
+/// When this returns, this host has applied everything that was committed before the call.
+pub(super) async fn confirm(gateway: &Gateway, deadline: Instant) -> Result<(), ApiError> {
+    let confirmed = gateway.node.read_index(deadline).await;
+    confirmed.map_err(|error| ApiError::read(&error, &gateway.scene()))
+}
