@@ -13,21 +13,96 @@ use std::{
 /// Longer files hide more than one idea.
 const LINES_MAX: usize = 600;
 
-/// What a module that calls itself pure must not name.
-const IMPURE: [&str; 13] = [
+/// What a module that calls itself pure must not name. An address is a value, and so is an exit code; a socket is neither.
+const IMPURE: [&str; 29] = [
     "std::fs",
-    "std::net",
-    "std::process",
-    "std::env",
+    "std::process::Command",
+    "std::process::exit",
+    "std::env::args",
+    "std::env::args_os",
+    "std::env::var",
+    "std::env::var_os",
+    "std::env::current_dir",
+    "std::io::Read",
+    "std::io::stdin",
+    "std::os::unix::net",
+    "TcpListener",
+    "TcpStream",
+    "ToSocketAddrs",
+    "UdpSocket",
+    "UnixDatagram",
+    "UnixListener",
+    "UnixStream",
     "SystemTime::now",
     "Instant::now",
-    "tokio::net",
     "tokio::fs",
+    "tokio::net",
+    "tokio::process",
+    "tokio::time::interval",
     "tokio::time::sleep",
+    "tokio::time::sleep_until",
     "tokio::time::timeout",
     "getrandom",
     "thread::sleep",
-    "std::io::Read",
+];
+
+/// The rooms of the gateway, each with those that it may import; the lowest come first. A room imports none that comes after it, so
+/// there is no circle. Tests of a room keep to the same.
+const ROOMS: [(&str, &[&str]); 14] = [
+    ("clock", &[]),
+    ("cluster", &[]),
+    ("local", &[]),
+    ("config", &[]),
+    ("agent_link", &[]),
+    ("raft", &["cluster"]),
+    ("controllers", &["agent_link", "clock", "cluster", "raft"]),
+    ("workloads", &["agent_link", "clock", "cluster", "raft"]),
+    ("context", &["agent_link", "cluster", "local", "raft"]),
+    ("pki", &["context", "local"]),
+    (
+        "membership",
+        &[
+            "agent_link",
+            "clock",
+            "cluster",
+            "context",
+            "controllers",
+            "local",
+            "raft",
+        ],
+    ),
+    (
+        "api",
+        &[
+            "agent_link",
+            "clock",
+            "cluster",
+            "context",
+            "local",
+            "membership",
+            "pki",
+            "raft",
+        ],
+    ),
+    (
+        "simulation",
+        &["cluster", "controllers", "raft", "workloads"],
+    ),
+    (
+        "main",
+        &[
+            "agent_link",
+            "api",
+            "config",
+            "context",
+            "controllers",
+            "local",
+            "membership",
+            "pki",
+            "raft",
+            "workloads",
+        ],
+    ),
 ];
 
 fn sources() -> Vec<(PathBuf, String)> {
@@ -61,9 +136,316 @@ fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     }
 }
 
-/// The part of a file that ships.
-fn shipped(text: &str) -> &str {
-    text.split("#[cfg(test)]").next().unwrap_or(text)
+/// What a file names, with the modules inside of the file that it is named in.
+struct Named {
+    within: Vec<String>,
+    path: Vec<String>,
+}
+
+/// Words, `::` and single signs, without comments and without what strings and characters hold.
+fn tokens(text: &str) -> Vec<String> {
+    let text: Vec<char> = text.chars().collect();
+    let at = |index: usize| text.get(index).copied().unwrap_or('\0');
+    let is_word = |c: char| c.is_alphanumeric() || c == '_';
+    let (mut tokens, mut i) = (Vec::new(), 0);
+    while i < text.len() {
+        let c = at(i);
+        if c == '/' && at(i + 1) == '/' {
+            while i < text.len() && at(i) != '\n' {
+                i += 1;
+            }
+        } else if c == '/' && at(i + 1) == '*' {
+            while i < text.len() && !(at(i) == '*' && at(i + 1) == '/') {
+                i += 1;
+            }
+            i += 2;
+        } else if c == '"' {
+            i += 1;
+            while i < text.len() && at(i) != '"' {
+                i += if at(i) == '\\' { 2 } else { 1 };
+            }
+            i += 1;
+        } else if c == '\'' && (at(i + 1) == '\\' || at(i + 2) == '\'') {
+            i += if at(i + 1) == '\\' { 3 } else { 2 };
+            while i < text.len() && at(i) != '\'' {
+                i += 1;
+            }
+            i += 1;
+        } else if is_word(c) {
+            let begin = i;
+            while is_word(at(i)) {
+                i += 1;
+            }
+            let word: String = text[begin..i].iter().collect();
+            let hashes = text[i..].iter().take_while(|c| **c == '#').count();
+            if matches!(word.as_str(), "r" | "br" | "cr") && at(i + hashes) == '"' {
+                // A raw string ends at a quote and as many hashes as it begins with.
+                i += hashes + 1;
+                let is_end = |i: usize| at(i) == '"' && (1..=hashes).all(|n| at(i + n) == '#');
+                while i < text.len() && !is_end(i) {
+                    i += 1;
+                }
+                i += hashes + 1;
+            } else {
+                tokens.push(word);
+            }
+        } else if c == ':' && at(i + 1) == ':' {
+            tokens.push("::".to_owned());
+            i += 2;
+        } else {
+            if !c.is_whitespace() {
+                tokens.push(c.to_string());
+            }
+            i += 1;
+        }
+    }
+    tokens
+}
+
+fn is_word(token: &str) -> bool {
+    token.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}
+
+/// The index behind the brackets that open at `open`.
+fn behind(tokens: &[String], open: usize) -> usize {
+    let mut depth = 0_usize;
+    for (at, token) in tokens.iter().enumerate().skip(open) {
+        match token.as_str() {
+            "{" => depth += 1,
+            "}" => depth -= 1,
+            _ => {}
+        }
+        if depth == 0 {
+            return at + 1;
+        }
+    }
+    tokens.len()
+}
+
+/// The part of a file that ships: all but the modules of tests that are in it.
+fn shipped(tokens: &[String]) -> Vec<String> {
+    const TEST: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
+    let (mut kept, mut at) = (Vec::new(), 0);
+    while at < tokens.len() {
+        let rest = &tokens[at..];
+        let is_test = rest.len() > TEST.len() && rest.iter().zip(TEST).all(|(a, b)| a == b);
+        let item = at + TEST.len();
+        let end = |token: &String| matches!(token.as_str(), "{" | ";");
+        let module = tokens.iter().skip(item).take_while(|token| !end(token));
+        if is_test && module.clone().any(|token| token == "mod") {
+            let open = item + module.count();
+            at = behind(tokens, open);
+        } else {
+            kept.push(tokens[at].clone());
+            at += 1;
+        }
+    }
+    kept
+}
+
+/// The paths of a `use` tree that begins at `at`, behind `prefix`; and the index behind it.
+fn tree(
+    tokens: &[String],
+    mut at: usize,
+    prefix: &[String],
+    found: &mut Vec<Vec<String>>,
+) -> usize {
+    let mut path = prefix.to_vec();
+    while let Some(token) = tokens.get(at) {
+        match token.as_str() {
+            "{" => {
+                at += 1;
+                while tokens.get(at).is_some_and(|token| token != "}") {
+                    at = tree(tokens, at, &path, found);
+                    if tokens.get(at).is_some_and(|token| token == ",") {
+                        at += 1;
+                    }
+                }
+                return at + 1;
+            }
+            "," | "}" | ";" => break,
+            "as" => at += 1,
+            "::" => {}
+            // `self` behind a path is the path.
+            "self" if !path.is_empty() => {}
+            _ => path.push(token.clone()),
+        }
+        at += 1;
+    }
+    found.push(path);
+    at
+}
+
+/// Every path of more than one segment, and all that is imported.
+fn named(tokens: &[String]) -> Vec<Named> {
+    let mut all = Vec::new();
+    let (mut within, mut depth): (Vec<(String, usize)>, usize) = (Vec::new(), 0);
+    let mut at = 0;
+    while let Some(token) = tokens.get(at) {
+        let next = tokens.get(at + 1).map_or("", String::as_str);
+        let modules = |within: &[(String, usize)]| within.iter().map(|one| one.0.clone()).collect();
+        match token.as_str() {
+            "mod" if tokens.get(at + 2).is_some_and(|token| token == "{") => {
+                within.push((next.to_owned(), depth));
+                at += 1;
+            }
+            "{" => {
+                depth += 1;
+                at += 1;
+            }
+            "}" => {
+                depth = depth.saturating_sub(1);
+                if within.last().is_some_and(|one| one.1 == depth) {
+                    within.pop();
+                }
+                at += 1;
+            }
+            // Not the `use<'a>` of a bound.
+            "use" if next != "<" => {
+                let mut paths = Vec::new();
+                at = tree(tokens, at + 1, &[], &mut paths);
+                all.extend(paths.into_iter().map(|path| Named {
+                    within: modules(&within),
+                    path,
+                }));
+            }
+            word if is_word(word) && next == "::" => {
+                let mut path = vec![token.clone()];
+                at += 1;
+                while tokens.get(at).is_some_and(|token| token == "::")
+                    && tokens.get(at + 1).is_some_and(|token| is_word(token))
+                {
+                    path.push(tokens[at + 1].clone());
+                    at += 2;
+                }
+                all.push(Named {
+                    within: modules(&within),
+                    path,
+                });
+            }
+            _ => at += 1,
+        }
+    }
+    all
+}
+
+/// The room of its crate that a path leads to from a file of this module; nothing when it does not say by itself.
+fn room(module: &[String], named: &Named) -> Option<String> {
+    let mut here = [module, &named.within].concat();
+    let mut path = named.path.iter().peekable();
+    match path.peek()?.as_str() {
+        "crate" => {
+            path.next();
+            here.clear();
+        }
+        "super" => {
+            while path.next_if(|one| *one == "super").is_some() {
+                here.pop();
+            }
+        }
+        _ => return None,
+    }
+    here.extend(path.cloned());
+    here.first().cloned()
+}
+
+#[test]
+fn use_trees_and_paths_are_read_as_they_are_written() {
+    let text = r##"
+        use std::{fs, net::{IpAddr, TcpStream as Stream}}; // use a::b;
+        pub(crate) use crate::cluster::{self, state::*};
+        fn f() -> &'static str { let c = '{'; crate::raft::Node::open(c); "use x::y {" ; r#"crate::api "quoted" {"# }
+        mod inner { use super::{super::pki, a}; }
+        #[cfg(test)]
+        mod tests { use super::*; fn g() { crate::api::h() } }
+        fn after() { SystemTime::now() }
+    "##;
+    let all = tokens(text);
+    let found: Vec<_> = named(&all).iter().map(|one| one.path.join("::")).collect();
+    assert_eq!(
+        found,
+        [
+            "std::fs",
+            "std::net::IpAddr",
+            "std::net::TcpStream",
+            "crate::cluster",
+            "crate::cluster::state::*",
+            "crate::raft::Node::open",
+            "super::super::pki",
+            "super::a",
+            "super::*",
+            "crate::api::h",
+            "SystemTime::now",
+        ]
+    );
+    let module = ["workloads".to_owned(), "run".to_owned()];
+    let rooms: Vec<_> = named(&all)
+        .iter()
+        .filter_map(|one| room(&module, one))
+        .collect();
+    let run = "workloads";
+    assert_eq!(rooms, ["cluster", "cluster", "raft", run, run, run, "api"]);
+    let kept: Vec<_> = named(&shipped(&all))
+        .iter()
+        .map(|one| one.path.join("::"))
+        .collect();
+    assert!(!kept.contains(&"crate::api::h".to_owned()), "{kept:?}");
+    assert!(kept.contains(&"SystemTime::now".to_owned()), "{kept:?}");
+}
+
+#[test]
+fn rooms_of_the_gateway_import_no_room_above_them() {
+    let known: Vec<&str> = ROOMS.iter().map(|(room, _)| *room).collect();
+    for (at, (room, allowed)) in ROOMS.iter().enumerate() {
+        for one in *allowed {
+            assert!(known[..at].contains(one), "{room} -> {one} goes upwards");
+        }
+    }
+    let (mut offenders, mut arrows) = (Vec::new(), Vec::new());
+    let top = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    for (path, text) in sources() {
+        let Ok(inside) = path.strip_prefix(top.join("gateway/src")) else {
+            continue;
+        };
+        let inside = inside.with_extension("");
+        let parts = inside
+            .iter()
+            .map(|part| part.to_string_lossy().into_owned());
+        let mut module: Vec<String> = parts.collect();
+        let own = module[0].clone();
+        if own == "main" {
+            module.clear();
+        }
+        let Some((_, allowed)) = ROOMS.iter().find(|(room, _)| *room == own) else {
+            offenders.push(format!("{}: `{own}` is no room", path.display()));
+            continue;
+        };
+        for one in named(&tokens(&text)) {
+            let first = &one.path[0];
+            let of_root = module.is_empty() && known.contains(&first.as_str());
+            let to = if of_root {
+                Some(first.clone())
+            } else {
+                room(&module, &one)
+            };
+            let Some(to) = to.filter(|to| *to != own) else {
+                continue;
+            };
+            if !allowed.contains(&to.as_str()) {
+                offenders.push(format!("{}: {}", path.display(), one.path.join("::")));
+            }
+            arrows.push((own.clone(), to));
+        }
+    }
+    assert_none("imports that the table does not have", offenders);
+    let unused = ROOMS.iter().flat_map(|(room, allowed)| {
+        let drawn = |to: &&&str| !arrows.contains(&((*room).to_owned(), (**to).to_owned()));
+        allowed
+            .iter()
+            .filter(drawn)
+            .map(move |to| format!("{room} -> {to}"))
+    });
+    assert_none("arrows that nobody uses", unused.collect());
 }
 
 #[track_caller]
@@ -101,8 +483,19 @@ fn pure_modules_do_no_io_and_read_no_clock() {
         .collect();
     assert!(pure.len() > 8, "pure modules say so");
     let offenders = pure.iter().flat_map(|(path, text)| {
-        let named = IMPURE.iter().filter(|name| shipped(text).contains(**name));
-        named.map(move |name| format!("{}: {name}", path.display()))
+        let all = named(&shipped(&tokens(text)));
+        let is_named = |impure: &&&str| {
+            let impure: Vec<&str> = impure.split("::").collect();
+            let names = |one: &Named| {
+                let path: Vec<&str> = one.path.iter().map(String::as_str).collect();
+                path.windows(impure.len()).any(|part| part == impure)
+            };
+            all.iter().any(names)
+        };
+        let found: Vec<_> = IMPURE.iter().filter(is_named).collect();
+        found
+            .into_iter()
+            .map(move |name| format!("{}: {name}", path.display()))
     });
     assert_none("pure modules that are not", offenders.collect());
 }
