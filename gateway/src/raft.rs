@@ -2,11 +2,10 @@
 //!
 //! Owner of the log, the snapshots and openraft; no openraft type leaves this module. Input: commands to propose and
 //! streams from other gateways. Output: [`View`]s of the replicated state and [`Metrics`]. Wiring of the parts: [`log`] and
-//! [`machine`] are durable, [`batch`] gathers proposals, [`awaited`] hears what became of them, [`network`] and [`serve`] speak to the others, [`ask`] finds the
+//! [`machine`] are durable, [`batch`] gathers proposals, [`pending_proposals`] hears what became of them, [`network`] and [`serve`] speak to the others, [`ask`] finds the
 //! leader, [`members`] decides who votes, [`elect`] when to elect a leader.
 
 mod ask;
-mod awaited;
 mod batch;
 mod disk;
 mod elect;
@@ -16,6 +15,7 @@ mod members;
 mod metrics;
 mod network;
 mod os;
+mod pending_proposals;
 mod recover;
 mod rpc;
 mod serve;
@@ -47,7 +47,6 @@ pub(crate) use self::{
     recover::recover,
 };
 use self::{
-    awaited::Awaited,
     batch::Batcher,
     disk::Disk,
     elect::{Hearing, decide::LEASE},
@@ -57,6 +56,7 @@ use self::{
         snapshots::{SnapshotError, Snapshots},
     },
     network::{Network, Peers},
+    pending_proposals::PendingProposals,
     serve::Observe,
     types::{NodeId, Raft},
 };
@@ -199,7 +199,7 @@ struct Inner {
     /// Streams that other gateways have here.
     slots: slots::Slots,
     batcher: Batcher,
-    awaited: Arc<Awaited>,
+    pending_proposals: Arc<PendingProposals>,
     observe: Observe,
     view: watch::Receiver<Arc<View>>,
     metrics: watch::Receiver<Metrics>,
@@ -224,10 +224,10 @@ impl Node {
         } = settings;
         let (failed, _) = watch::channel(None);
         let (view_in, view) = watch::channel(Arc::new(View::default()));
-        let awaited = Arc::new(Awaited::default());
+        let pending_proposals = Arc::new(PendingProposals::default());
         let opened = {
-            let (failed, awaited) = (failed.clone(), Arc::clone(&awaited));
-            let open = move || open_storage(host, &disk, &dir, failed, view_in, awaited);
+            let (failed, pending_proposals) = (failed.clone(), Arc::clone(&pending_proposals));
+            let open = move || open_storage(host, &disk, &dir, failed, view_in, pending_proposals);
             os::blocking(open).await
         };
         let Storage {
@@ -255,7 +255,7 @@ impl Node {
             inner: Arc::new(Inner {
                 host,
                 batcher: Batcher::new(raft.clone()),
-                awaited,
+                pending_proposals,
                 raft,
                 log,
                 peers,
@@ -345,7 +345,7 @@ fn open_storage(
     dir: &Path,
     failed: watch::Sender<Option<String>>,
     view: watch::Sender<Arc<View>>,
-    awaited: Arc<Awaited>,
+    pending_proposals: Arc<PendingProposals>,
 ) -> Result<Storage, OpenError> {
     let io_failed = |source| OpenError::Io {
         dir: dir.to_owned(),
@@ -382,7 +382,7 @@ fn open_storage(
     let newest = snapshots.load(found.purged)?;
     Ok(Storage {
         pristine: found.pristine && newest.is_none(),
-        machine: Machine::open(snapshots, newest, view, log.durable(), awaited),
+        machine: Machine::open(snapshots, newest, view, log.durable(), pending_proposals),
         log,
         writer,
         lock,

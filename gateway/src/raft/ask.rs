@@ -18,8 +18,8 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Node,
-    awaited::Ticket,
     batch::{Refused, size_of},
+    pending_proposals::Ticket,
     rpc::CallError,
     types::{LeaderId, NodeId, last_led},
 };
@@ -137,7 +137,7 @@ impl Node {
             return Err(ProposeError::TooLarge { size, limit });
         }
         let commands = Arc::new(commands);
-        let mut ticket = self.inner.awaited.expect(&commands);
+        let mut ticket = self.inner.pending_proposals.expect(&commands);
         let mut pause = PAUSE_MIN;
         loop {
             self.still_running().map_err(ProposeError::Stopped)?;

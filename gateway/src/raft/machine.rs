@@ -19,9 +19,9 @@ use tokio::sync::watch;
 use self::snapshots::Snapshots;
 use super::{
     View,
-    awaited::Awaited,
     log::Durable,
     os::blocking,
+    pending_proposals::PendingProposals,
     types::{
         Entry, LogId, Snapshot, SnapshotMeta, StorageError, StoredMembership, TypeConfig, meta_in,
         meta_out,
@@ -37,7 +37,7 @@ pub(crate) struct Machine {
     view: watch::Sender<Arc<View>>,
     snapshots: Arc<Snapshots>,
     durable: Durable,
-    awaited: Arc<Awaited>,
+    pending_proposals: Arc<PendingProposals>,
 }
 
 impl Machine {
@@ -47,7 +47,7 @@ impl Machine {
         newest: Option<(SnapshotMeta, State)>,
         view: watch::Sender<Arc<View>>,
         durable: Durable,
-        awaited: Arc<Awaited>,
+        pending_proposals: Arc<PendingProposals>,
     ) -> Self {
         let (meta, state) = newest.unwrap_or_default();
         let machine = Self {
@@ -57,7 +57,7 @@ impl Machine {
             view,
             snapshots,
             durable,
-            awaited,
+            pending_proposals,
         };
         machine.publish();
         machine
@@ -112,7 +112,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.state = Arc::new(state);
         self.publish();
         for (index, batch, at) in batches {
-            self.awaited.applied(index, &batch.commands, &outcomes[at]);
+            self.pending_proposals
+                .applied(index, &batch.commands, &outcomes[at]);
         }
         Ok(outcomes)
     }
@@ -151,7 +152,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         self.applied = meta.last_log_id;
         self.membership = meta.last_membership.clone();
         self.publish();
-        self.awaited.skipped();
+        self.pending_proposals.skipped();
         Ok(())
     }
 

@@ -17,7 +17,7 @@ use tokio::sync::oneshot;
 
 /// Proposals that wait, by a hash of their first command.
 #[derive(Default)]
-pub(crate) struct Awaited {
+pub(crate) struct PendingProposals {
     waiting: Mutex<HashMap<u64, Vec<Waiting>>>,
 }
 
@@ -28,12 +28,12 @@ struct Waiting {
 
 /// One proposal that waits; it does no longer when this is dropped.
 pub(crate) struct Ticket<'a> {
-    awaited: &'a Awaited,
+    pending_proposals: &'a PendingProposals,
     hash: u64,
     told: oneshot::Receiver<Vec<Committed>>,
 }
 
-impl Awaited {
+impl PendingProposals {
     fn waiting(&self) -> MutexGuard<'_, HashMap<u64, Vec<Waiting>>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -46,7 +46,7 @@ impl Awaited {
         let waiting = Waiting { commands, tell };
         self.waiting().entry(hash).or_default().push(waiting);
         Ticket {
-            awaited: self,
+            pending_proposals: self,
             hash,
             told,
         }
@@ -91,7 +91,7 @@ impl Ticket<'_> {
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
         self.told.close();
-        let mut waiting = self.awaited.waiting();
+        let mut waiting = self.pending_proposals.waiting();
         if let Some(same) = waiting.get_mut(&self.hash) {
             same.retain(|one| !one.tell.is_closed());
             if same.is_empty() {
@@ -180,41 +180,41 @@ mod tests {
             };
             Command::unasked(1, change)
         };
-        let awaited = Awaited::default();
-        let mut ours = awaited.expect(&Arc::new(vec![apply(Some(0))]));
-        awaited.applied(6, &[delete("a")], &[Outcome::Done]);
+        let pending_proposals = PendingProposals::default();
+        let mut ours = pending_proposals.expect(&Arc::new(vec![apply(Some(0))]));
+        pending_proposals.applied(6, &[delete("a")], &[Outcome::Done]);
         assert!(ours.told.try_recv().is_err(), "another command");
-        awaited.applied(7, &[apply(None)], &[Outcome::Done]);
+        pending_proposals.applied(7, &[apply(None)], &[Outcome::Done]);
         assert_eq!(ours.told().await.map(|told| told[0].index), Some(7));
     }
 
     #[tokio::test]
     async fn a_proposal_hears_of_its_own_entry_and_of_a_snapshot_instead() {
-        let awaited = Awaited::default();
+        let pending_proposals = PendingProposals::default();
         let commands =
             |names: &[&str]| Arc::new(names.iter().map(|n| delete(n)).collect::<Vec<_>>());
-        let mut ours = awaited.expect(&commands(&["b", "c"]));
-        let mut lost = awaited.expect(&commands(&["b"]));
-        drop(awaited.expect(&commands(&["b", "c"])));
+        let mut ours = pending_proposals.expect(&commands(&["b", "c"]));
+        let mut lost = pending_proposals.expect(&commands(&["b"]));
+        drop(pending_proposals.expect(&commands(&["b", "c"])));
         let all = commands(&["a", "b", "c"]);
         let outcomes: Vec<_> = ["0", "1", "2"]
             .map(|n| Outcome::Deleted(vec![n.into()]))
             .into();
-        awaited.applied(6, &all[..2], &outcomes[..2]);
+        pending_proposals.applied(6, &all[..2], &outcomes[..2]);
         assert!(ours.told.try_recv().is_err(), "only a part of it");
         assert_eq!(lost.told().await.map(|told| told[0].index), Some(6));
-        awaited.applied(7, &all, &outcomes);
+        pending_proposals.applied(7, &all, &outcomes);
         let told = ours.told().await.expect("applied");
         let of = |n: &str| Committed {
             index: 7,
             outcome: Outcome::Deleted(vec![n.into()]),
         };
         assert_eq!(told, [of("1"), of("2")]);
-        lost = awaited.expect(&all);
-        awaited.skipped();
+        lost = pending_proposals.expect(&all);
+        pending_proposals.skipped();
         assert_eq!(lost.told().await, None);
         drop(lost);
         drop(ours);
-        assert!(awaited.waiting().is_empty());
+        assert!(pending_proposals.waiting().is_empty());
     }
 }
