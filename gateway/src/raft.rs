@@ -19,7 +19,7 @@ mod pending_proposals;
 mod recover;
 mod rpc;
 mod serve;
-mod slots;
+mod stream_limits;
 #[cfg(test)]
 pub(crate) mod tests;
 mod types;
@@ -197,7 +197,7 @@ struct Inner {
     leading: Mutex<Option<(u64, tokio::time::Instant)>>,
     hearing: Hearing,
     /// Streams that other gateways have here.
-    slots: slots::Slots,
+    stream_limits: stream_limits::StreamLimits,
     batcher: Batcher,
     pending_proposals: Arc<PendingProposals>,
     observe: Observe,
@@ -262,7 +262,7 @@ impl Node {
                 lost_after,
                 leading: Mutex::default(),
                 hearing: Hearing::default(),
-                slots: slots::Slots::default(),
+                stream_limits: stream_limits::StreamLimits::default(),
                 observe,
                 view,
                 metrics,

@@ -35,7 +35,7 @@ const PEER_IN_FLIGHT: usize = 256;
 impl Node {
     /// Answers what comes on a stream that `host` opened, until it ends.
     pub(crate) async fn serve(&self, host: HostId, class: Class, stream: UnixStream) {
-        let Some(_slot) = self.inner.slots.take(host, class) else {
+        let Some(_permit) = self.inner.stream_limits.take(host, class) else {
             tracing::warn!(%host, ?class, "stream closed: this gateway has as many of that host as it may have");
             return;
         };

@@ -14,22 +14,22 @@ const STREAMS_MAX: usize = 3;
 /// A snapshot is as large as the state. The next one is sent when this one has failed.
 const SNAPSHOTS_MAX: usize = 1;
 
-/// See the module.
+/// The streams that are answered now, by member and class.
 #[derive(Debug, Default)]
-pub(super) struct Slots {
+pub(super) struct StreamLimits {
     taken: Mutex<BTreeMap<(HostId, Class), usize>>,
 }
 
-/// One of them; dropping it gives it back.
+/// Lets one stream be answered; dropping it lets another.
 #[derive(Debug)]
-pub(super) struct Slot<'a> {
-    slots: &'a Slots,
+pub(super) struct Permit<'a> {
+    limits: &'a StreamLimits,
     of: (HostId, Class),
 }
 
-impl Slots {
-    /// A slot for one more stream, if there is one.
-    pub(super) fn take(&self, host: HostId, class: Class) -> Option<Slot<'_>> {
+impl StreamLimits {
+    /// A permit for one more stream, if there is one.
+    pub(super) fn take(&self, host: HostId, class: Class) -> Option<Permit<'_>> {
         let most = match class {
             Class::Raft | Class::Peer => STREAMS_MAX,
             Class::Snapshot => SNAPSHOTS_MAX,
@@ -43,7 +43,7 @@ impl Slots {
             return None;
         }
         *count += 1;
-        Some(Slot { slots: self, of })
+        Some(Permit { limits: self, of })
     }
 
     fn taken(&self) -> MutexGuard<'_, BTreeMap<(HostId, Class), usize>> {
@@ -51,9 +51,9 @@ impl Slots {
     }
 }
 
-impl Drop for Slot<'_> {
+impl Drop for Permit<'_> {
     fn drop(&mut self) {
-        let mut taken = self.slots.taken();
+        let mut taken = self.limits.taken();
         if let Some(count) = taken.get_mut(&self.of) {
             *count -= 1;
             if *count == 0 {
@@ -69,15 +69,17 @@ mod tests {
 
     #[test]
     fn a_member_has_some_streams_at_a_time_and_others_as_many() {
-        let slots = Slots::default();
+        let limits = StreamLimits::default();
         let (one, other) = (HostId([1; 32]), HostId([2; 32]));
         for (class, most) in [(Class::Raft, 3), (Class::Peer, 3), (Class::Snapshot, 1)] {
-            let mut held: Vec<_> = (0..most).map(|_| slots.take(one, class).unwrap()).collect();
-            assert!(slots.take(one, class).is_none(), "{class:?}");
-            assert!(slots.take(other, class).is_some(), "{class:?}");
+            let mut held: Vec<_> = (0..most)
+                .map(|_| limits.take(one, class).unwrap())
+                .collect();
+            assert!(limits.take(one, class).is_none(), "{class:?}");
+            assert!(limits.take(other, class).is_some(), "{class:?}");
             held.pop();
-            assert!(slots.take(one, class).is_some(), "{class:?}");
+            assert!(limits.take(one, class).is_some(), "{class:?}");
         }
-        assert!(slots.taken().is_empty(), "nobody is remembered");
+        assert!(limits.taken().is_empty(), "nobody is remembered");
     }
 }
