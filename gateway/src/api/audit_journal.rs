@@ -18,7 +18,7 @@ const NAMES_MAX: usize = 64;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Done {
     /// A noun and a verb.
-    pub(super) deed: (&'static str, &'static str),
+    pub(super) verb: (&'static str, &'static str),
     pub(super) name: String,
     pub(super) index: u64,
     pub(super) origin: Origin,
@@ -96,7 +96,7 @@ struct Line {
 
 /// The changes in their order, those that follow each other with the same verb and from the same caller on one line.
 fn lines(changes: &[Done]) -> Vec<Line> {
-    let alike = |a: &Done, b: &Done| a.deed == b.deed && a.origin == b.origin;
+    let alike = |a: &Done, b: &Done| a.verb == b.verb && a.origin == b.origin;
     changes
         .chunk_by(alike)
         .flat_map(|group| group.chunks(NAMES_MAX))
@@ -106,7 +106,7 @@ fn lines(changes: &[Done]) -> Vec<Line> {
 
 fn line(changes: &[Done]) -> Option<Line> {
     let (first, last) = (changes.first()?, changes.last()?);
-    let (noun, verb) = first.deed;
+    let (noun, verb) = first.verb;
     let Origin { who, from, .. } = &first.origin;
     let text = match changes.len() {
         1 => format!(
@@ -149,9 +149,9 @@ mod tests {
     const APPLIED: (&str, &str) = ("manifest", "applied");
     const DELETED: (&str, &str) = ("workload", "deleted");
 
-    fn done(deed: (&'static str, &'static str), name: &str, index: u64, pid: i32) -> Done {
+    fn done(verb: (&'static str, &'static str), name: &str, index: u64, pid: i32) -> Done {
         Done {
-            deed,
+            verb,
             name: name.to_owned(),
             index,
             origin: Origin {

@@ -21,7 +21,7 @@ use crate::{
     clock::now_ms,
     cluster::{
         releases,
-        state::{changed, deed},
+        state::{changed, verb},
         view::Scene,
     },
     context::Gateway,
@@ -39,7 +39,7 @@ pub(super) async fn propose(
     releases::check(&change, &scene.state, &scene.reports)?;
     check_room(&scene, &change)?;
     let deadline = Instant::now() + timeout;
-    let deed = deed(&change);
+    let verb = verb(&change);
     let name = gateway.node.state().borrow().state.subject(&change);
     let origin = caller.origin(gateway.host);
     let command = Command {
@@ -56,7 +56,7 @@ pub(super) async fn propose(
         .ok_or_else(|| ApiError::internal("the cluster answered nothing to a change"))?;
     if changed(&committed.outcome) {
         shared.trail.note(Done {
-            deed,
+            verb,
             name,
             index: committed.index,
             origin,

@@ -25,7 +25,7 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{is_workload, workload_name};
 use rpds::RedBlackTreeMapSync;
 
-pub(crate) use access::{changed, deed, token_id};
+pub(crate) use access::{changed, token_id, verb};
 pub(crate) use assign::{ASSIGNED, claims, is_under_way};
 use trail::Trail;
 

@@ -54,7 +54,7 @@ pub(in crate::api) async fn backup(
     }
     // It has every Secret in it. It changes nothing, so that the replicated trail has no entry for it; this host's journal has.
     shared.trail.note(Done {
-        deed: ("backup", "taken"),
+        verb: ("backup", "taken"),
         name: cluster.map_or_else(String::new, |cluster| cluster.to_string()),
         index: applied,
         origin: caller.origin(shared.gateway.host),

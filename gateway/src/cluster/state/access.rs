@@ -98,7 +98,7 @@ impl State {
         let Some(origin) = command.origin.clone() else {
             return;
         };
-        let (noun, verb) = deed(&command.change);
+        let (noun, verb) = verb(&command.change);
         let record = AuditRecord {
             index,
             at_ms: command.at_ms,
@@ -118,7 +118,7 @@ impl State {
 }
 
 /// What is changed and how, for people: `manifest`, `applied`.
-pub(crate) fn deed(change: &Change) -> (&'static str, &'static str) {
+pub(crate) fn verb(change: &Change) -> (&'static str, &'static str) {
     match change {
         Change::Found { .. } => ("cluster", "founded"),
         Change::Apply { .. } => ("manifest", "applied"),
