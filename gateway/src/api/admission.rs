@@ -1,7 +1,8 @@
 //! Decides whether a manifest is accepted: it is read, and held against the policy and against what the cluster runs.
 //!
-//! Shell over [`check`] and the rules of [`beemesh_quadlet::manifest::policy`]. All of this is done on the host that takes the manifest,
-//! before anything is proposed; the state machine refuses what another version of the policy has accepted.
+//! Shell over [`check`] and the rules of [`beemesh_quadlet::manifest::policy`]. All of this is done on the host that
+//! takes the manifest, before anything is proposed; the state machine refuses what another version of the policy has
+//! accepted.
 
 pub(super) mod check;
 

@@ -214,7 +214,8 @@ impl Door {
         if let Some(one) = self.made().as_ref().filter(|one| is_good(one)) {
             return Ok(Arc::clone(&one.config));
         }
-        // Members that do not answer hold up this connection and no other; of two that make a certificate at once the last one stays.
+        // Members that do not answer hold up this connection and no other. Of two connections that make a certificate at
+        // the same time, the last one's stays.
         let sealing = sealing_keys::obtain(&self.gateway, authority.key).await;
         let sealing = sealing.map_err(io::Error::other)?;
         let issuer = Issuer::open(authority, &sealing, Duration::from_millis(now));

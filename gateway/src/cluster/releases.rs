@@ -1,8 +1,8 @@
 //! Releases of Beemesh, and what every member must run before a change may be proposed.
 //!
-//! Pure. A gateway of an older release stops when it meets a change that it does not know, so none is proposed while a member is known
-//! to run one. One that is off is not asked: it stops when it is back, says so, and goes on when it is upgraded. The same holds for
-//! what such a gateway knows and does wrong.
+//! Pure. A gateway of an older release stops when it meets a change that it does not know, so none is proposed while a
+//! member is known to run one. One that is off is not asked: it stops when it is back, says so, and goes on when it is
+//! upgraded. The same holds for what such a gateway knows and does wrong.
 
 use std::{collections::BTreeMap, sync::Arc};
 

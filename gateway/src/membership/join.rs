@@ -1,7 +1,7 @@
 //! Becoming a member of another cluster.
 //!
-//! Shell. [`join`] asks the members that the token names, through the agent, and remembers the admission durably; the gateway then
-//! begins again with an empty log and waits for the leader of its new cluster.
+//! Shell. [`join`] asks the members that the token names, through the agent, and remembers the admission durably; the
+//! gateway then begins again with an empty log and waits for the leader of its new cluster.
 
 use std::net::IpAddr;
 
