@@ -6,15 +6,12 @@ use std::{collections::BTreeSet, future::Future, io, path::Path, pin::Pin, sync:
 
 use beemesh_protocol::{HostId, ipc::Class};
 use beemesh_quadlet::podman::Podman;
-use tokio::{
-    net::UnixStream,
-    sync::{Mutex, Notify, watch},
-};
+use tokio::{net::UnixStream, sync::watch};
 
 use crate::{
     agent_link::Link,
     cluster::reports::Reports,
-    local::files::Home,
+    local::{files::Home, lifecycle::store::Lifecycle},
     raft::{Dial, Node},
 };
 
@@ -33,14 +30,10 @@ pub(crate) struct Gateway {
     pub(crate) podman: Podman,
     /// This host's own files.
     pub(crate) home: Home,
-    /// Told when this gateway must begin again.
-    pub(crate) restart: Arc<Notify>,
-    /// Whether this host was removed from its cluster.
-    pub(crate) removed: watch::Receiver<bool>,
+    /// What this host is to its cluster.
+    pub(crate) life: Lifecycle,
     /// The leader that another member hears while this host hears none.
     pub(crate) elsewhere: watch::Receiver<Option<HostId>>,
-    /// Held by who changes this host's key.
-    pub(crate) rotation: Arc<Mutex<()>>,
     /// The folder below `/run` that this host's programs share.
     pub(crate) run: Arc<Path>,
 }

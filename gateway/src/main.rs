@@ -35,7 +35,7 @@ use nix::sys::stat::{Mode, umask};
 use tokio::{
     net::UnixListener,
     signal::unix::{SignalKind, signal},
-    sync::{Notify, mpsc, watch},
+    sync::{mpsc, watch},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -44,9 +44,10 @@ use crate::{
     config::Config,
     context::Gateway,
     controllers::voters,
-    local::files::Home,
+    local::{files::Home, lifecycle::store::Lifecycle},
     membership::{
-        announce, applications, elsewhere, found, recover, removal_watch, rotate_key, tell_agent,
+        announce, applications, elsewhere, found, join, recover, removal_watch, rotate_key,
+        tell_agent,
     },
     pki::sealing_keys,
     raft::Node,
@@ -96,15 +97,17 @@ fn main() -> ExitCode {
 #[tokio::main(flavor = "current_thread")]
 async fn run(config: Config) -> anyhow::Result<Ending> {
     let home = Home::open(&config.dir)?;
+    let life = Lifecycle::open(&home)?;
     let (link, inbound) = Link::start(&config.agent, env!("CARGO_PKG_VERSION"));
-    let rotating = rotate_key::finish(&home, &link)
+    let rotating = rotate_key::finish(&home, &life, &link)
         .await
         .context("change the key")?;
-    let joining = home.joining()?;
+    join::finish(&home, &life).context("begin a join")?;
     let host = identify(&home, &link).await?;
-    recover::finish(&home, host).await.context("recover")?;
-    let (removed_in, removed) = watch::channel(joining.is_none() && home.removed()?);
-    let (gateway, mine) = open(&config, &home, &link, host, removed).await?;
+    recover::finish(&home, &life, host)
+        .await
+        .context("recover")?;
+    let (gateway, mine) = open(&config, &home, &life, &link, host).await?;
     let listener = listen(&config.api)?;
     let stop = CancellationToken::new();
     let remote = config.api.with_file_name(REMOTE);
@@ -114,20 +117,10 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     tokio::spawn(api::serve_remote(remote, shared.clone(), stop.clone()));
     tokio::spawn(sealing_keys::keep(gateway.clone()));
     let api = tokio::spawn(api::serve(listener, shared, stop.clone()));
-    let fresh = joining.is_none();
-    tokio::spawn(removal_watch::notice_removal(
-        gateway.clone(),
-        home.clone(),
-        removed_in.clone(),
-    ));
+    let fresh = life.now().joining().is_none();
+    tokio::spawn(removal_watch::notice_removal(gateway.clone()));
     let (served_in, served) = watch::channel(None);
-    tokio::spawn(tell_agent::tell_members(
-        gateway.clone(),
-        home,
-        joining,
-        removed_in,
-        served_in,
-    ));
+    tokio::spawn(tell_agent::tell_members(gateway.clone(), served_in));
     tokio::spawn(take_inbound(gateway.clone(), inbound, served));
     if let Some(host) = rotating {
         tokio::spawn(rotate_key::settle(gateway.clone(), host));
@@ -137,9 +130,8 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
         tokio::spawn(found::found(gateway.node.clone(), link, host));
     }
     tracing::info!(%host, api = %config.api.display(), "the gateway is up");
-    let restart = gateway.restart.clone();
     let ending = tokio::select! {
-        () = restart.notified() => Ok(Ending::Again),
+        () = life.begins_again() => Ok(Ending::Again),
         asked = stop_signal() => asked.map(|()| Ending::Stopped),
         reason = gateway.node.failed() => Err(anyhow!("consensus stopped: {reason}")),
     };
@@ -168,9 +160,9 @@ async fn identify(home: &Home, link: &Link) -> anyhow::Result<HostId> {
 async fn open(
     config: &Config,
     home: &Home,
+    life: &Lifecycle,
     link: &Link,
     host: HostId,
-    removed: watch::Receiver<bool>,
 ) -> anyhow::Result<(Gateway, watch::Receiver<Arc<HostReport>>)> {
     let podman = Podman::new(&config.podman);
     let cluster = observe::Cluster::default();
@@ -214,10 +206,8 @@ async fn open(
         reports: cluster.all(),
         podman,
         home: home.clone(),
-        restart: Arc::new(Notify::new()),
-        removed,
+        life: life.clone(),
         elsewhere,
-        rotation: Arc::default(),
         run: run.into(),
     };
     tokio::spawn(elsewhere::keep(gateway.clone(), elsewhere_in));
@@ -255,7 +245,7 @@ fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>, confi
         node.clone(),
         link.clone(),
         mine,
-        gateway.removed.clone(),
+        gateway.life.watch(),
     ));
     tokio::spawn(announce::keep_address(gateway.clone()));
     tokio::spawn(announce::keep_labels(gateway.clone()));

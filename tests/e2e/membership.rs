@@ -145,8 +145,8 @@ fn a_host_that_was_removed_before_it_had_caught_up_joins_by_another_token() {
         let joined = scope.spawn(|| h3.beemesh(&["join", &token]).ok());
         let begun = Instant::now();
         let admission = loop {
-            match fs::read(folder.join("joining")) {
-                Ok(bytes) if bytes.ends_with(b"}") => break bytes,
+            match fs::read(folder.join("life")) {
+                Ok(bytes) if bytes.starts_with(br#"{"joining""#) => break bytes,
                 _ => assert!(begun.elapsed() < secs(30), "no admission"),
             }
         };
@@ -157,7 +157,7 @@ fn a_host_that_was_removed_before_it_had_caught_up_joins_by_another_token() {
     // As if it had been cut off in the moment in which it was admitted.
     let _ = h3.sh("systemctl stop beemesh-gateway").ok();
     fs::remove_dir_all(folder.join("raft")).unwrap();
-    fs::write(folder.join("joining"), admission).unwrap();
+    fs::write(folder.join("life"), admission).unwrap();
     let _ = h1.beemesh(&["host", "remove", "h3"]).ok();
     let _ = h3.sh("systemctl start beemesh-gateway").ok();
     wait_for("the join to go on", secs(30), || {
@@ -305,7 +305,7 @@ fn a_change_of_keys_that_is_cut_short_is_finished_or_never_was() {
     ] {
         let (old, identity) = (id(), file("agent/identity").unwrap());
         let come = || match moment {
-            "remembered" => !rotating(h2).is_empty(),
+            "remembered" => rotating(h2).contains("\"host\""),
             "admitted" => rotating(h2).contains("\"members\""),
             _ => file("agent/identity").is_ok_and(|key| key != identity),
         };
@@ -365,7 +365,7 @@ fn of_two_hosts_each_gets_another_key_and_each_can_leave() {
                 None => assert!(begun.elapsed() < secs(20), "nobody asks"),
             }
         };
-        while rotating(leader).is_empty() {
+        while !rotating(leader).contains("\"host\"") {
             assert!(begun.elapsed() < secs(20), "never remembered");
         }
         kill(&asker);
@@ -476,10 +476,15 @@ fn kill(pids: &[u32]) {
     assert!(killed.status.success(), "{killed:?}");
 }
 
-/// How far the change of a host's key is; empty when there is none.
+/// How far the change of a host's key is; empty when there is none. It names the new key from the moment before that is proposed.
 fn rotating(host: &Host) -> String {
-    let file = host.root().join("var/lib/beemesh/gateway/rotating");
-    fs::read_to_string(file).unwrap_or_default()
+    let file = host.root().join("var/lib/beemesh/gateway/life");
+    let life = fs::read_to_string(file).unwrap_or_default();
+    if life.starts_with("{\"rotating-key\"") {
+        life
+    } else {
+        String::new()
+    }
 }
 
 #[track_caller]

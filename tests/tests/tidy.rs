@@ -56,7 +56,10 @@ const ROOMS: [(&str, &[&str]); 14] = [
     ("agent_link", &[]),
     ("raft", &["cluster"]),
     ("controllers", &["agent_link", "clock", "cluster", "raft"]),
-    ("workloads", &["agent_link", "clock", "cluster", "raft"]),
+    (
+        "workloads",
+        &["agent_link", "clock", "cluster", "local", "raft"],
+    ),
     ("context", &["agent_link", "cluster", "local", "raft"]),
     ("pki", &["context", "local"]),
     (

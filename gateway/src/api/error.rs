@@ -20,6 +20,7 @@ use crate::{
         releases::TooOld,
         view::{Scene, names_of, sentence},
     },
+    local::lifecycle::store::LifeError,
     raft::{ProposeError, ReadError},
 };
 
@@ -77,6 +78,17 @@ impl ApiError {
 
     pub(super) fn internal(message: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, message)
+    }
+
+    /// What was to happen to this host cannot, or cannot be remembered.
+    pub(super) fn life(error: LifeError) -> Self {
+        match error {
+            LifeError::Forbidden(forbidden) => Self::conflict(forbidden.to_string()),
+            LifeError::Home(source) => Self::internal(format!(
+                "{:#}",
+                anyhow::Error::from(LifeError::Home(source))
+            )),
+        }
     }
 
     /// What to do about it.

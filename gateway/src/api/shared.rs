@@ -37,8 +37,7 @@ impl Gateway {
             reports: self.reports.borrow().clone(),
             reachable: self.reachable(),
             elsewhere: *self.elsewhere.borrow(),
-            // Who changes its key is removed by that, and a member again in a moment.
-            removed: *self.removed.borrow() && self.rotation.try_lock().is_ok(),
+            removed: self.life.now().is_removed(),
         }
     }
 }

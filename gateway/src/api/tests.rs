@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{UnixListener, UnixStream},
-    sync::{Notify, watch},
+    sync::watch,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
@@ -23,7 +23,7 @@ use crate::{
     agent_link::Link,
     cluster::reports::Reports,
     context::Gateway,
-    local::files::Home,
+    local::{files::Home, lifecycle::store::Lifecycle},
     raft::{Nobody, Node, Settings},
 };
 
@@ -67,17 +67,16 @@ impl Serving {
         let _ = node.found(found, soon).await.unwrap();
         let (link, _) = Link::start(&dir.path().join("agent.sock"), "0");
         let (reports, reported) = watch::channel(Arc::default());
+        let home = Home::open(&dir.path().join("home")).unwrap();
         let gateway = Gateway {
             host: ME,
             node,
             link,
             reports: reported,
             podman: Podman::new(&dir.path().join("podman.sock")),
-            home: Home::open(&dir.path().join("home")).unwrap(),
-            restart: Arc::new(Notify::new()),
-            removed: watch::channel(false).1,
+            life: Lifecycle::open(&home).unwrap(),
+            home,
             elsewhere: watch::channel(None).1,
-            rotation: Arc::default(),
             run: dir.path().into(),
         };
         let shared = Shared::new(gateway);

@@ -12,7 +12,7 @@ use crate::context::Gateway;
 
 /// What to answer to a stranger that applies for membership.
 pub(crate) async fn answer(gateway: &Gateway, host: HostId, request: JoinRequest) -> JoinAnswer {
-    if *gateway.removed.borrow() {
+    if gateway.life.now().is_removed() {
         let reason = "that host was removed from the cluster itself".into();
         return JoinAnswer::Refused { reason };
     }

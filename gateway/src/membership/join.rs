@@ -8,7 +8,13 @@ use std::net::IpAddr;
 use crate::{
     agent_link::LinkError,
     context::Gateway,
-    local::files::{HomeError, Joining},
+    local::{
+        files::Home,
+        lifecycle::{
+            Event, Joining, Life,
+            store::{LifeError, Lifecycle},
+        },
+    },
 };
 use beemesh_protocol::{
     ClusterId,
@@ -60,9 +66,9 @@ pub(crate) enum JoinError {
     /// No member could be asked.
     #[error("none of the members in the token could be asked: {0}")]
     Unreachable(String),
-    /// The admission could not be remembered.
-    #[error("remember the admission")]
-    Home(#[from] HomeError),
+    /// The admission cannot be, or could not be remembered.
+    #[error(transparent)]
+    Life(#[from] LifeError),
 }
 
 /// Asks the members that the token names, one after the other, until one decides. Does not apply where this host was
@@ -76,8 +82,9 @@ pub(crate) async fn join(
     advertise: &[IpAddr],
     replace: Option<String>,
 ) -> Result<JoinStarted, JoinError> {
-    let joining = gateway.home.joining()?;
-    let admitted = match (check(gateway, token.cluster), &joining) {
+    let life = gateway.life.now();
+    let joining = life.joining();
+    let admitted = match (check(gateway, &life, token.cluster), joining) {
         (Ok(Some(_)) | Err(JoinError::UnderWay(_)), Some(joining))
             if was_let_go(gateway, joining).await =>
         {
@@ -155,12 +162,16 @@ async fn keep_addresses(gateway: &Gateway, addresses: &[IpAddr]) -> Result<(), J
     })
 }
 
-fn check(gateway: &Gateway, wanted: ClusterId) -> Result<Option<JoinStarted>, JoinError> {
+fn check(
+    gateway: &Gateway,
+    life: &Life,
+    wanted: ClusterId,
+) -> Result<Option<JoinStarted>, JoinError> {
     if let Some(Joining {
         cluster, members, ..
-    }) = gateway.home.joining()?
+    }) = life.joining()
     {
-        let members = members.into_iter().map(Into::into).collect();
+        let (cluster, members) = (*cluster, members.iter().cloned().map(Into::into).collect());
         let admitted = JoinStarted { cluster, members };
         let same = cluster == wanted;
         return same
@@ -169,7 +180,7 @@ fn check(gateway: &Gateway, wanted: ClusterId) -> Result<Option<JoinStarted>, Jo
     }
     let view = gateway.node.state().borrow().clone();
     let state = &view.state;
-    let removed = *gateway.removed.borrow();
+    let removed = life.is_removed();
     match state.cluster() {
         // What it runs goes on under the cluster that put it there.
         Some(cluster) if cluster == wanted && removed => Ok(None),
@@ -256,12 +267,21 @@ fn remember(
     cluster: ClusterId,
     members: Vec<Member>,
 ) -> Result<JoinStarted, JoinError> {
-    gateway.home.set_joining(&Joining {
+    let joining = Joining {
         cluster,
         cleared: false,
         members: members.iter().cloned().map(Into::into).collect(),
-    })?;
+    };
+    let _ = gateway.life.happens(Event::Admitted(joining))?;
     tracing::info!(%cluster, members = members.len(), "admitted; beginning again as a member");
-    gateway.restart.notify_one();
     Ok(JoinStarted { cluster, members })
+}
+
+/// Before consensus is opened: removes the log of the cluster that this host leaves, if it was admitted to another one.
+pub(crate) fn finish(home: &Home, life: &Lifecycle) -> Result<(), LifeError> {
+    if life.now().joining().is_some_and(|joining| !joining.cleared) {
+        home.clear_log()?;
+        let _ = life.happens(Event::Cleared)?;
+    }
+    Ok(())
 }

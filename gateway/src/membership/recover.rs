@@ -10,7 +10,13 @@ use beemesh_protocol::{ClusterId, HostId};
 
 use crate::{
     context::Gateway,
-    local::files::{Home, HomeError},
+    local::{
+        files::Home,
+        lifecycle::{
+            Event, Life,
+            store::{LifeError, Lifecycle},
+        },
+    },
     raft,
 };
 
@@ -20,9 +26,9 @@ pub(crate) enum DecideError {
     /// There is no id for the new cluster.
     #[error("draw a cluster id: {0}")]
     Random(#[from] getrandom::Error),
-    /// It cannot be remembered.
-    #[error("remember the recovery")]
-    Home(#[from] HomeError),
+    /// It cannot be, or cannot be remembered.
+    #[error(transparent)]
+    Life(#[from] LifeError),
 }
 
 /// Decides that this host goes on alone, as the cluster that is returned.
@@ -30,20 +36,19 @@ pub(crate) fn decide(gateway: &Gateway) -> Result<ClusterId, DecideError> {
     let mut cluster = [0; 16];
     getrandom::fill(&mut cluster)?;
     let cluster = ClusterId(cluster);
-    gateway.home.set_recovering(cluster)?;
+    let _ = gateway.life.happens(Event::RecoveryAsked { cluster })?;
     tracing::warn!(%cluster, "beginning again as a cluster of one");
-    gateway.restart.notify_one();
     Ok(cluster)
 }
 
 /// Carries out what was decided, if anything was. Raft must not be open.
-pub(crate) async fn finish(home: &Home, host: HostId) -> anyhow::Result<()> {
-    let Some(cluster) = home.recovering()? else {
+pub(crate) async fn finish(home: &Home, life: &Lifecycle, host: HostId) -> anyhow::Result<()> {
+    let Life::Recovering { cluster } = life.now() else {
         return Ok(());
     };
     raft::recover(&home.raft(), Arc::new(raft::System), host, cluster)
         .await
         .context("make the log that of a cluster of one")?;
-    home.recovered()?;
+    let _ = life.happens(Event::Recovered)?;
     Ok(())
 }

@@ -15,7 +15,10 @@ use tokio::{
 };
 
 use crate::{
-    cluster::consensus::Metrics, context::Gateway, local::files::Home, membership::join::is_member,
+    cluster::consensus::Metrics,
+    context::Gateway,
+    local::lifecycle::{Event, store::LifeError},
+    membership::join::is_member,
 };
 
 /// Elections are over long before.
@@ -27,8 +30,8 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Members that are asked at once: one that is off answers within seconds, by an error.
 const ASKED_MAX: usize = 8;
 
-/// Asks whenever there is reason to, and remembers the answer that this host is `removed`.
-pub(crate) async fn notice_removal(gateway: Gateway, home: Home, removed: watch::Sender<bool>) {
+/// Asks whenever there is reason to, and remembers the answer that this host was removed.
+pub(crate) async fn notice_removal(gateway: Gateway) {
     let mut view = gateway.node.state();
     let member = view.wait_for(|view| view.state.hosts().contains_key(&gateway.host));
     if member.await.is_err() {
@@ -36,7 +39,7 @@ pub(crate) async fn notice_removal(gateway: Gateway, home: Home, removed: watch:
     }
     let mut metrics = gateway.node.metrics();
     let mut estranged = gateway.link.estranged();
-    while !*removed.borrow() {
+    while !gateway.life.now().is_removed() {
         let estranged: Option<BTreeSet<HostId>> = tokio::select! {
             hosts = estranged.wait_for(|hosts| !hosts.is_empty()) => match hosts {
                 Ok(hosts) => Some(hosts.clone()),
@@ -46,12 +49,14 @@ pub(crate) async fn notice_removal(gateway: Gateway, home: Home, removed: watch:
             else => return,
         };
         if let Some(cluster) = is_stranger(&gateway, &estranged.unwrap_or_default()).await {
-            match home.set_removed(cluster) {
-                Ok(()) => {
-                    removed.send_replace(true);
-                    return;
+            let removed = Event::Removed { cluster, at: None };
+            match gateway.life.happens(removed) {
+                Ok(_) => return,
+                // Whoever changes its key finds out itself.
+                Err(LifeError::Forbidden(_)) => {}
+                Err(error @ LifeError::Home(_)) => {
+                    tracing::error!("{:#}", anyhow::Error::from(error));
                 }
-                Err(error) => tracing::error!(%error, "the removal cannot be remembered"),
             }
         }
         sleep(PAUSE).await;
@@ -105,10 +110,11 @@ async fn is_stranger(gateway: &Gateway, first: &BTreeSet<HostId>) -> Option<Clus
 
 /// Waits until this host knows that it is no member any more, or another member says so, for whoever has reason to expect it.
 pub(crate) async fn removal(gateway: &Gateway) {
-    let mut removed = gateway.removed.clone();
+    let mut view = gateway.node.state();
     loop {
-        let known = timeout(LOOK, removed.wait_for(|removed| *removed));
-        if known.await.is_ok_and(|known| known.is_ok())
+        let known = view.wait_for(|view| view.state.is_without(gateway.host));
+        if timeout(LOOK, known).await.is_ok_and(|known| known.is_ok())
+            || gateway.life.now().is_removed()
             || is_stranger(gateway, &BTreeSet::new()).await.is_some()
         {
             return;

@@ -2,8 +2,8 @@
 //!
 //! Shell. The key is the host's name in the mesh and in Raft, so the host with the new one is another member, which takes the place
 //! of this one by one entry of the log ([`Change::Admit`]); this host proposes it itself, by a token that lasts for that entry. Then
-//! the agent takes the new key, and the gateway begins again as after any admission. `rotating` in the gateway's folder says how far
-//! that is: until the entry is known to be applied, the old key is in use, and afterwards only the new one is.
+//! the agent takes the new key, and the gateway begins again as after any admission. The host's [`Life`] says how far that is:
+//! until the entry is known to be applied, the old key is in use, and afterwards only the new one is.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -15,17 +15,20 @@ use beemesh_protocol::{
     state::{Change, Command, Host, Origin, TokenRecord},
 };
 use sha2::{Digest, Sha256};
-use tokio::{
-    sync::OwnedMutexGuard,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::known;
 use crate::{
     agent_link::Link,
     clock::now_ms,
     context::Gateway,
-    local::files::{Home, HomeError, Joining, Rotating},
+    local::{
+        files::Home,
+        lifecycle::{
+            Event, Joining, Life, Rotation,
+            store::{LifeError, Lifecycle},
+        },
+    },
     membership::{
         give_up_vote::{DemoteError, give_up_vote},
         removal_watch::removal,
@@ -53,9 +56,9 @@ pub(crate) enum RotateError {
     /// The agent made no key.
     #[error("make another key: {0}")]
     Key(String),
-    /// The step could not be remembered.
-    #[error("remember the change of keys")]
-    Home(#[from] HomeError),
+    /// The step cannot be, or could not be remembered.
+    #[error(transparent)]
+    Life(#[from] LifeError),
     /// It keeps its vote, which would be needed without it.
     #[error(transparent)]
     Demote(#[from] DemoteError),
@@ -85,40 +88,33 @@ async fn change(
     deadline: Instant,
 ) -> Result<HostId, RotateError> {
     let refused = |words: &str| Err(RotateError::Refused(words.to_owned()));
-    let home = &gateway.home;
-    // The agent keeps one key that is not used yet: who made another one meanwhile would take it from under the first.
-    let under_way = "this host is changing its key already";
-    let Ok(alone) = gateway.rotation.clone().try_lock_owned() else {
-        return refused(under_way);
-    };
-    if home.rotating()?.is_some() {
-        return refused(under_way);
+    let life = &gateway.life;
+    if matches!(life.now(), Life::RotatingKey(_)) {
+        return refused("this host is changing its key already");
     }
     can_leave(gateway).map_err(RotateError::Refused)?;
-    let made = gateway.link.request(Request::MakeKey).await;
-    let host = match made {
-        Ok(Done::Key { host }) => host,
-        Ok(_) => return Err(RotateError::Key("the agent did not say which".to_owned())),
-        Err(error) => return Err(RotateError::Key(error.to_string())),
+    // The agent keeps one key that is not used yet: who made another one meanwhile would take it from under the first.
+    let _ = life.happens(Event::KeyAsked)?;
+    let (host, commands) = match prepared(gateway, origin, deadline).await {
+        Ok(prepared) => prepared,
+        Err(error) => {
+            let _ = life.happens(Event::KeyKept)?;
+            return Err(error);
+        }
     };
-    let commands = commands(gateway, host, origin)?;
-    give_up_vote(gateway, gateway.host, deadline).await?;
-    home.set_rotating(&Rotating {
-        host,
-        admitted: None,
-    })?;
+    let _ = life.happens(Event::KeyProposed { host })?;
     let proposed = tokio::select! {
         proposed = gateway.node.propose(commands, deadline) => proposed,
         // The others let go of the old key when they apply the change, and the answer may be lost by that.
         () = removal(gateway) => {
-            admitted(gateway, host, members(gateway, host), alone)?;
+            admitted(gateway, host, members(gateway, host))?;
             return Ok(host);
         }
     };
     let outcome = match proposed {
         Ok(committed) => committed.into_iter().next_back().map(|one| one.outcome),
         Err(error @ (ProposeError::NoQuorum { .. } | ProposeError::TooLarge { .. })) => {
-            home.rotated()?;
+            let _ = life.happens(Event::KeyKept)?;
             return Err(error.into());
         }
         Err(error @ (ProposeError::Deadline { .. } | ProposeError::Stopped(_))) => {
@@ -128,11 +124,11 @@ async fn change(
     };
     match outcome {
         Some(Outcome::Admitted(members)) => {
-            admitted(gateway, host, members, alone)?;
+            admitted(gateway, host, members)?;
             Ok(host)
         }
         Some(Outcome::Refused(reasons)) => {
-            home.rotated()?;
+            let _ = life.happens(Event::KeyKept)?;
             let reasons: Vec<_> = reasons.into_iter().map(|one| one.message).collect();
             refused(&reasons.join("; "))
         }
@@ -141,6 +137,23 @@ async fn change(
             refused("the cluster gave no answer; what became of it is found out")
         }
     }
+}
+
+/// Another key, and the commands by which it takes the place of this one, once the others need no vote of this one.
+async fn prepared(
+    gateway: &Gateway,
+    origin: Origin,
+    deadline: Instant,
+) -> Result<(HostId, Vec<Command>), RotateError> {
+    let made = gateway.link.request(Request::MakeKey).await;
+    let host = match made {
+        Ok(Done::Key { host }) => host,
+        Ok(_) => return Err(RotateError::Key("the agent did not say which".to_owned())),
+        Err(error) => return Err(RotateError::Key(error.to_string())),
+    };
+    let commands = commands(gateway, host, origin)?;
+    give_up_vote(gateway, gateway.host, deadline).await?;
+    Ok((host, commands))
 }
 
 /// Whether the others can go on without the vote of this host's old key; the error is words.
@@ -210,26 +223,16 @@ fn commands(gateway: &Gateway, host: HostId, origin: Origin) -> Result<Vec<Comma
     Ok(vec![Command::unasked(at_ms, put), admit])
 }
 
-/// Remembers that the new key is a member's and the old one is not, and has the gateway begin again. Nobody changes the key before
-/// that: who was `alone` in this stays so.
-fn admitted(
-    gateway: &Gateway,
-    host: HostId,
-    members: Vec<Member>,
-    alone: OwnedMutexGuard<()>,
-) -> Result<(), HomeError> {
+/// Remembers that the new key is a member's and the old one is not, and has the gateway begin again.
+fn admitted(gateway: &Gateway, host: HostId, members: Vec<Member>) -> Result<(), LifeError> {
     let cluster = gateway.node.state().borrow().state.cluster();
-    gateway.home.set_rotating(&Rotating {
-        host,
-        admitted: Some(Joining {
-            cluster: cluster.unwrap_or_default(),
-            cleared: false,
-            members: members.into_iter().map(Into::into).collect(),
-        }),
-    })?;
+    let joining = Joining {
+        cluster: cluster.unwrap_or_default(),
+        cleared: false,
+        members: members.into_iter().map(Into::into).collect(),
+    };
+    let _ = gateway.life.happens(Event::KeyAdmitted(joining))?;
     tracing::warn!(old = %gateway.host, new = %host, "this host has another key; beginning again with it");
-    std::mem::forget(alone);
-    gateway.restart.notify_one();
     Ok(())
 }
 
@@ -250,12 +253,8 @@ pub(crate) async fn settle(gateway: Gateway, host: HostId) {
     let mut gone = timeout(SETTLED, removal(&gateway)).await.is_ok();
     let state = || gateway.node.state().borrow().state.clone();
     loop {
-        let alone = gateway.rotation.clone().lock_owned().await;
-        if gone || state().hosts().contains_key(&host) {
-            match admitted(&gateway, host, members(&gateway, host), alone) {
-                Ok(()) => return,
-                Err(error) => tracing::error!(%error, "the change of keys cannot be remembered"),
-            }
+        let settled = if gone || state().hosts().contains_key(&host) {
+            Some(admitted(&gateway, host, members(&gateway, host)))
         } else if gateway
             .node
             .read_index(Instant::now() + READ_MAX)
@@ -263,28 +262,44 @@ pub(crate) async fn settle(gateway: Gateway, host: HostId) {
             .is_ok()
             && !state().hosts().contains_key(&host)
         {
-            match gateway.home.rotated() {
-                Ok(()) => {
-                    tracing::warn!("the change of keys was not committed: this host keeps its key");
-                    return;
-                }
-                Err(error) => {
-                    tracing::error!(%error, "the end of the change of keys cannot be remembered")
-                }
+            Some(kept(&gateway))
+        } else {
+            None
+        };
+        match settled {
+            // What it cannot be any more, somebody else has decided.
+            Some(Ok(()) | Err(LifeError::Forbidden(_))) => return,
+            Some(Err(error @ LifeError::Home(_))) => {
+                tracing::error!("{:#}", anyhow::Error::from(error));
             }
+            None => {}
         }
         sleep(LOOK).await;
         gone = gone || timeout(READ_MAX, removal(&gateway)).await.is_ok();
     }
 }
 
+fn kept(gateway: &Gateway) -> Result<(), LifeError> {
+    let _ = gateway.life.happens(Event::KeyKept)?;
+    tracing::warn!("the change of keys was not committed: this host keeps its key");
+    Ok(())
+}
+
 /// Before anything else: takes the new key where it is a member's. Otherwise, the key whose fate is to be settled.
-pub(crate) async fn finish(home: &Home, link: &Link) -> anyhow::Result<Option<HostId>> {
-    let Some(Rotating { host, admitted }) = home.rotating()? else {
-        return Ok(None);
-    };
-    let Some(joining) = admitted else {
-        return Ok(Some(host));
+pub(crate) async fn finish(
+    home: &Home,
+    life: &Lifecycle,
+    link: &Link,
+) -> anyhow::Result<Option<HostId>> {
+    let host = match life.now() {
+        // Nobody was asked to take it.
+        Life::RotatingKey(Rotation::Making) => {
+            let _ = life.happens(Event::KeyKept)?;
+            return Ok(None);
+        }
+        Life::RotatingKey(Rotation::Proposed { host }) => return Ok(Some(host)),
+        Life::RotatingKey(Rotation::Admitted { host, .. }) => host,
+        _ => return Ok(None),
     };
     let mut welcome = link.welcome();
     while link
@@ -302,9 +317,8 @@ pub(crate) async fn finish(home: &Home, link: &Link) -> anyhow::Result<Option<Ho
             tracing::warn!(%host, "the agent has not begun again with the new key");
         }
     }
-    home.set_joining(&joining)?;
     home.set_host(host)?;
-    home.rotated()?;
+    let _ = life.happens(Event::KeyTaken)?;
     Ok(None)
 }
 

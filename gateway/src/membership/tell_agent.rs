@@ -1,6 +1,6 @@
 //! Tells the agent who the members are, and says when it is not the agent of this host.
 //!
-//! Shell: each of the two is a loop that waits for a change and passes it on.
+//! Shell: each of the two is a loop that waits for a change and passes it on. [`told_by_the_log`] is pure.
 
 use std::collections::BTreeSet;
 
@@ -9,41 +9,37 @@ use tokio::sync::watch;
 
 use crate::{
     agent_link::Link,
+    cluster::state::State,
     context::Gateway,
-    local::files::{Home, Joining},
+    local::lifecycle::{Event, Life, store::LifeError},
 };
 
-/// Tells the agent who the members are, and `removed` whether this host was one. While a join is under way the members are
-/// the ones that the admission named; a host that was removed has none. `served` hears of them, too.
+/// Tells the agent who the members are. While a join is under way these are the ones that the admission named; a host that was removed has
+/// none. `served` hears of them, too.
 pub(crate) async fn tell_members(
     gateway: Gateway,
-    home: Home,
-    mut joining: Option<Joining>,
-    removed: watch::Sender<bool>,
     served: watch::Sender<Option<BTreeSet<HostId>>>,
 ) {
     let Gateway {
         host, node, link, ..
     } = gateway;
     let mut view = node.state();
-    let mut is_removed = removed.subscribe();
+    let mut lives = gateway.life.watch();
     let mut told: Option<Vec<Member>> = None;
     loop {
-        let state = view.borrow_and_update().state.clone();
-        if state.hosts().contains_key(&host) && joining.is_some() {
-            match home.joined() {
-                Ok(()) => joining = None,
-                Err(error) => tracing::error!(%error, "the end of the join cannot be remembered"),
-            }
+        let now = view.borrow_and_update().clone();
+        let life = lives.borrow_and_update().clone();
+        if let Some(event) = told_by_the_log(&life, host, &now.state, now.applied)
+            && let Err(error @ LifeError::Home(_)) = gateway.life.happens(event)
+        {
+            tracing::error!("{:#}", anyhow::Error::from(error));
         }
-        if joining.is_none() && state.is_without(host) {
-            removed.send_if_modified(|removed| !std::mem::replace(removed, true));
-        }
-        let gone = *is_removed.borrow_and_update();
-        let members = match &joining {
+        let life = gateway.life.now();
+        let gone = life.is_removed() || life.joining().is_none() && now.state.is_without(host);
+        let members = match life.joining() {
             Some(joining) => joining.members.iter().cloned().map(Into::into).collect(),
             None if gone => Vec::new(),
-            None => state.members(),
+            None => now.state.members(),
         };
         if gone && told.as_ref() != Some(&members) {
             tracing::warn!("this host was removed from its cluster; its workloads stay as units");
@@ -55,11 +51,33 @@ pub(crate) async fn tell_members(
         }
         let changed = tokio::select! {
             changed = view.changed() => changed,
-            changed = is_removed.changed() => changed,
+            changed = lives.changed() => changed,
         };
         if changed.is_err() {
             return;
         }
+    }
+}
+
+/// Pure: what the log up to this index says has become of a host.
+fn told_by_the_log(life: &Life, host: HostId, state: &State, applied: u64) -> Option<Event> {
+    let is_member = state.hosts().contains_key(&host);
+    match life {
+        Life::Joining(_) => is_member.then_some(Event::Joined),
+        Life::Alone if is_member && state.hosts().len() > 1 => Some(Event::Grown),
+        Life::Alone | Life::Member if state.is_without(host) => Some(Event::Removed {
+            cluster: state.cluster()?,
+            at: Some(applied),
+        }),
+        // A host that joins a cluster that it once left reads of that, too.
+        Life::Removed { at: Some(at), .. } if is_member && applied > *at => {
+            Some(Event::Readmitted { at: applied })
+        }
+        Life::Alone
+        | Life::Member
+        | Life::Removed { .. }
+        | Life::RotatingKey(_)
+        | Life::Recovering { .. } => None,
     }
 }
 
@@ -82,5 +100,75 @@ pub(crate) async fn check_identity(link: Link, host: HostId) {
         if welcome.changed().await.is_err() {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use beemesh_protocol::{
+        ClusterId,
+        state::{Change, Command, Host, TokenRecord},
+    };
+
+    use super::*;
+
+    fn member(number: u8) -> Host {
+        Host {
+            id: HostId([number; 32]),
+            name: format!("h{number}"),
+            addresses: Vec::new(),
+            labels: Default::default(),
+            drained: false,
+            claims_as: None,
+            votes_from_ms: 0,
+        }
+    }
+
+    #[test]
+    fn a_host_that_reads_of_an_earlier_removal_of_its_own_is_a_member_in_the_end() {
+        let (own, cluster) = (HostId([2; 32]), ClusterId([1; 16]));
+        let admit = || Change::Admit {
+            token: [3; 8],
+            secret_hash: [3; 32],
+            host: member(2),
+            replaces: None,
+        };
+        let token = Change::PutToken(TokenRecord {
+            id: [3; 8],
+            secret_hash: [3; 32],
+            expires_ms: u64::MAX,
+            uses: 9,
+        });
+        let found = Change::Found {
+            cluster,
+            host: member(1),
+        };
+        let mut state = State::default();
+        let mut life = Life::Joining(crate::local::lifecycle::Joining {
+            cluster,
+            cleared: true,
+            members: Vec::new(),
+        });
+        let mut seen = Vec::new();
+        let changes = [
+            found,
+            token,
+            admit(),
+            Change::RemoveHost { host: own },
+            admit(),
+        ];
+        for (index, change) in (1..).zip(changes) {
+            let _ = state.apply(index, &Command::unasked(1, change));
+            if let Some(event) = told_by_the_log(&life, own, &state, index) {
+                life = life.after(event).unwrap();
+            }
+            seen.push(life.clone());
+        }
+        let removed = Life::Removed {
+            cluster,
+            at: Some(4),
+        };
+        assert_eq!(seen[2..], [Life::Member, removed, Life::Member]);
+        assert!(matches!(seen[1], Life::Joining(_)), "{seen:?}");
     }
 }

@@ -199,9 +199,11 @@ pub(in crate::api) async fn rotate(
         Err(RotateError::Propose(error)) => {
             Err(ApiError::propose(&error, &gateway.scene(), timeout))
         }
-        Err(error @ (RotateError::Key(_) | RotateError::Home(_))) => Err(ApiError::internal(
-            format!("{:#}", anyhow::Error::from(error)),
-        )),
+        Err(RotateError::Life(error)) => Err(ApiError::life(error)),
+        Err(error @ RotateError::Key(_)) => Err(ApiError::internal(format!(
+            "{:#}",
+            anyhow::Error::from(error)
+        ))),
     }
 }
 

@@ -66,6 +66,6 @@ fn not_joined(error: JoinError) -> ApiError {
         }
         JoinError::Unreachable(_) => ApiError::unavailable(words)
             .hint("port 4701 (UDP or TCP) of a member must be reachable from this host"),
-        JoinError::Home(source) => ApiError::internal(format!("{words}: {source}")),
+        JoinError::Life(error) => ApiError::life(error),
     }
 }

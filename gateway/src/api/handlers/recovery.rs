@@ -16,7 +16,7 @@ use crate::{
         request::small_body,
         request::{Asked, Caller, NoQuery},
     },
-    membership::recover,
+    membership::recover::{self, DecideError},
 };
 
 /// Never asks another host.
@@ -45,8 +45,10 @@ pub(in crate::api) async fn decide(
             body.confirm, recovery.confirm
         )));
     }
-    let cluster = recover::decide(&shared.gateway)
-        .map_err(|error| ApiError::internal(format!("recover: {error}")))?;
+    let cluster = recover::decide(&shared.gateway).map_err(|error| match error {
+        DecideError::Life(error) => ApiError::life(error),
+        DecideError::Random(_) => ApiError::internal(format!("recover: {error}")),
+    })?;
     tracing::warn!(
         %cluster, %caller, former = recovery.confirm, term = recovery.last_term, index = recovery.last_index,
         "recovery decided"

@@ -19,6 +19,7 @@ use crate::{
         reports::is_in_trouble,
         state::State,
     },
+    local::lifecycle::Life,
     raft::Node,
 };
 
@@ -29,12 +30,12 @@ const REMOVED: &str = "removed";
 
 /// Tells the agent what to show on D-Bus and in `systemctl status beemesh-agent`.
 ///
-/// `mine` is what this host says of itself, and `removed` whether it was removed from its cluster.
+/// `mine` is what this host says of itself, and `life` what it is to its cluster.
 pub(crate) async fn tell_report(
     node: Node,
     link: Link,
     mut mine: watch::Receiver<Arc<HostReport>>,
-    mut removed: watch::Receiver<bool>,
+    mut life: watch::Receiver<Life>,
 ) {
     let host = node.host();
     let mut view = node.state();
@@ -45,7 +46,7 @@ pub(crate) async fn tell_report(
             let view = view.borrow_and_update();
             let metrics = metrics.borrow_and_update();
             let mut report = report_of(host, &view.state, &metrics, &mine.borrow_and_update());
-            if *removed.borrow_and_update() {
+            if life.borrow_and_update().is_removed() {
                 REMOVED.clone_into(&mut report.role);
             }
             report
@@ -59,7 +60,7 @@ pub(crate) async fn tell_report(
             changed = view.changed() => changed,
             changed = metrics.changed() => changed,
             changed = mine.changed() => changed,
-            changed = removed.changed() => changed,
+            changed = life.changed() => changed,
         };
         if changed.is_err() {
             return;
