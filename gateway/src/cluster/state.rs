@@ -44,6 +44,9 @@ pub(crate) const MANIFESTS_MAX: usize = 4096;
 /// state shares the rest.
 type Map<K, V> = RedBlackTreeMapSync<K, V>;
 
+/// What comes of a command: an outcome, or why it is refused.
+type Decision<T = Outcome> = Result<T, Vec<Refusal>>;
+
 /// Names an object within the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {

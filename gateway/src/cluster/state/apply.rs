@@ -16,14 +16,12 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{is_workload, kind_name, workload_name};
 
 use super::{
-    DEMOTED_MS, HOSTS_MAX, Key, LABELS_MAX, MANIFESTS_MAX, Manifest, NO_SUCH_TOKEN, Owned, State,
-    TOKENS_MAX, Workload, assign, can_be_used, missing, refused, title, workload_of,
+    DEMOTED_MS, Decision, HOSTS_MAX, Key, LABELS_MAX, MANIFESTS_MAX, Manifest, NO_SUCH_TOKEN,
+    Owned, State, TOKENS_MAX, Workload, assign, can_be_used, missing, refused, title, workload_of,
 };
 
-type Change<T = Outcome> = Result<T, Vec<Refusal>>;
-
 impl State {
-    pub(super) fn found(&mut self, cluster: ClusterId, host: &Host) -> Change {
+    pub(super) fn found(&mut self, cluster: ClusterId, host: &Host) -> Decision {
         if let Some(existing) = self.cluster {
             return Err(refused(format!("cluster {existing} is founded already")));
         }
@@ -38,7 +36,7 @@ impl State {
         at_ms: u64,
         name: &str,
         objects: &[Object],
-    ) -> Change {
+    ) -> Decision {
         self.check_room(name)?;
         self.check_owners(name, objects)?;
         self.check_same_manifest(name, objects)?;
@@ -76,7 +74,7 @@ impl State {
         Ok(Outcome::Applied(effects))
     }
 
-    fn check_room(&self, name: &str) -> Change<()> {
+    fn check_room(&self, name: &str) -> Decision<()> {
         if self.manifests.size() >= MANIFESTS_MAX && !self.manifests.contains_key(name) {
             return Err(refused(format!(
                 "the cluster holds {MANIFESTS_MAX} manifests, which is the most: delete one first"
@@ -86,7 +84,7 @@ impl State {
     }
 
     /// An object belongs to one manifest, and a unit to one workload whatever its kind.
-    fn check_owners(&self, manifest: &str, objects: &[Object]) -> Change<()> {
+    fn check_owners(&self, manifest: &str, objects: &[Object]) -> Decision<()> {
         let mut refusals = Vec::new();
         for (position, object) in (0..).zip(objects) {
             let foreign = |owner: &str, what: String| Refusal {
@@ -116,7 +114,7 @@ impl State {
 
     /// A file that has nothing in common with the manifest of its name is another file, most likely one whose first
     /// object happens to have the same name. Replacing all would remove what its author never meant.
-    fn check_same_manifest(&self, name: &str, objects: &[Object]) -> Change<()> {
+    fn check_same_manifest(&self, name: &str, objects: &[Object]) -> Decision<()> {
         let Some(manifest) = self.manifests.get(name) else {
             return Ok(());
         };
@@ -149,7 +147,7 @@ impl State {
     }
 
     /// Every object that a workload needs exists after the change, also for workloads of other manifests.
-    fn check_references(&self, objects: &[Object], dropped: &[Key]) -> Change<()> {
+    fn check_references(&self, objects: &[Object], dropped: &[Key]) -> Decision<()> {
         let new: BTreeSet<Key> = objects.iter().map(Key::of).collect();
         let mut refusals = Vec::new();
         for (position, object) in (0..).zip(objects) {
@@ -325,7 +323,7 @@ impl State {
             .map_or(0, |workload| workload.revision)
     }
 
-    pub(super) fn delete_workload(&mut self, index: u64, at_ms: u64, name: &str) -> Change {
+    pub(super) fn delete_workload(&mut self, index: u64, at_ms: u64, name: &str) -> Decision {
         let Some(workload) = self.workloads.get(name).cloned() else {
             return Err(missing(format!("there is no workload `{name}`")));
         };
@@ -344,7 +342,7 @@ impl State {
         Ok(Outcome::Deleted(vec![name.to_owned()]))
     }
 
-    pub(super) fn delete_manifest(&mut self, name: &str) -> Change {
+    pub(super) fn delete_manifest(&mut self, name: &str) -> Decision {
         let Some(manifest) = self.manifests.get(name) else {
             return Err(missing(format!("there is no manifest `{name}`")));
         };
@@ -367,7 +365,7 @@ impl State {
         Ok(Outcome::Deleted(gone))
     }
 
-    pub(super) fn put_token(&mut self, at_ms: u64, token: &TokenRecord) -> Change {
+    pub(super) fn put_token(&mut self, at_ms: u64, token: &TokenRecord) -> Decision {
         let tokens = Arc::make_mut(&mut self.tokens);
         tokens.retain(|_, token| can_be_used(token, at_ms));
         if tokens.len() >= TOKENS_MAX {
@@ -386,7 +384,7 @@ impl State {
         host: &Host,
         replaces: Option<HostId>,
         is_same: bool,
-    ) -> Change {
+    ) -> Decision {
         // The mesh has proved the applicant's key, so a member that asks again is let in without a second token.
         if self.hosts.contains_key(&host.id) {
             if let Some(other) = replaces.and_then(|lost| self.hosts.get(&lost)) {
@@ -424,7 +422,7 @@ impl State {
         Ok(Outcome::Admitted(self.members()))
     }
 
-    pub(super) fn revoke_token(&mut self, token: &[u8; 8]) -> Change {
+    pub(super) fn revoke_token(&mut self, token: &[u8; 8]) -> Decision {
         match Arc::make_mut(&mut self.tokens).remove(token) {
             Some(_) => Ok(Outcome::Done),
             None => Err(missing(
@@ -434,7 +432,7 @@ impl State {
     }
 
     /// Whether there can be such a host beside the others, of which one may go for it.
-    fn check_host(&self, host: &Host, replaces: Option<HostId>) -> Change<()> {
+    fn check_host(&self, host: &Host, replaces: Option<HostId>) -> Decision<()> {
         let mut others = self.hosts.values();
         if let Some(other) = others.find(|other| {
             other.name == host.name && other.id != host.id && Some(other.id) != replaces
@@ -455,7 +453,7 @@ impl State {
         Ok(())
     }
 
-    pub(super) fn put_host(&mut self, host: &Host) -> Change {
+    pub(super) fn put_host(&mut self, host: &Host) -> Decision {
         self.member(host.id)?;
         self.check_host(host, None)?;
         let member = self.member(host.id)?;
@@ -464,14 +462,14 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn remove_host(&mut self, host: HostId) -> Change {
+    pub(super) fn remove_host(&mut self, host: HostId) -> Decision {
         self.member(host)?;
         Arc::make_mut(&mut self.hosts).remove(&host);
         self.vacate(host);
         Ok(Outcome::Done)
     }
 
-    pub(super) fn demote_host(&mut self, at_ms: u64, host: HostId) -> Change {
+    pub(super) fn demote_host(&mut self, at_ms: u64, host: HostId) -> Decision {
         self.member(host)?.votes_from_ms = at_ms.saturating_add(DEMOTED_MS);
         Ok(Outcome::Done)
     }
@@ -481,7 +479,7 @@ impl State {
         host: HostId,
         set: &BTreeMap<String, String>,
         remove: &[String],
-    ) -> Change {
+    ) -> Decision {
         let member = self.member(host)?;
         let mut labels = member.labels.clone();
         labels.retain(|key, _| !remove.contains(key));
@@ -496,12 +494,12 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    pub(super) fn drain_host(&mut self, host: HostId, drained: bool) -> Change {
+    pub(super) fn drain_host(&mut self, host: HostId, drained: bool) -> Decision {
         self.member(host)?.drained = drained;
         Ok(Outcome::Done)
     }
 
-    fn member(&mut self, host: HostId) -> Change<&mut Host> {
+    fn member(&mut self, host: HostId) -> Decision<&mut Host> {
         Arc::make_mut(&mut self.hosts)
             .get_mut(&host)
             .ok_or_else(|| missing(format!("host {host} is not a member")))

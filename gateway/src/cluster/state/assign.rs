@@ -12,12 +12,12 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use beemesh_protocol::{
     HostId,
-    peer::{Outcome, Refusal},
+    peer::Outcome,
     state::{Assignment, Assignments, ClaimRecord, JobEnd, Kind, Object},
 };
 use serde_json::Value;
 
-use super::{Key, Map, State, Workload, missing, refused};
+use super::{Decision, Key, Map, State, Workload, missing, refused};
 use crate::cluster::placement;
 
 /// The level from which on assignments are kept.
@@ -26,8 +26,6 @@ pub(crate) const ASSIGNED: u32 = 1;
 pub(crate) const EVERY_HOST: &str = "beemesh.io/every-host";
 /// What Kubernetes takes for a `backoffLimit` that is not given.
 const BACKOFF_LIMIT: u32 = 6;
-
-type Change<T = Outcome> = Result<T, Vec<Refusal>>;
 
 /// What a Job says about its runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -216,7 +214,7 @@ impl State {
 
     /// From level 1 on seats count. Those of the workloads that are there are given to the hosts that had them without seats, so
     /// that nothing moves.
-    pub(super) fn raise_level(&mut self, level: u32) -> Change {
+    pub(super) fn raise_level(&mut self, level: u32) -> Decision {
         let begins = self.level < ASSIGNED && level >= ASSIGNED;
         self.level = self.level.max(level);
         if begins {
@@ -257,7 +255,7 @@ impl State {
         seen: u64,
         from: Option<HostId>,
         host: Option<HostId>,
-    ) -> Change {
+    ) -> Decision {
         let workload = self.seated(name)?;
         if workload.index != seen {
             return Err(refused(format!("workload `{name}` has changed meanwhile")));
@@ -309,7 +307,7 @@ impl State {
     }
 
     /// Whether a host can have this pod of the workload.
-    fn check_seat(&self, workload: &Workload, ordinal: u32, host: HostId) -> Change<()> {
+    fn check_seat(&self, workload: &Workload, ordinal: u32, host: HostId) -> Decision<()> {
         if !self.hosts.contains_key(&host) {
             return Err(missing(format!("host {host} is not a member")));
         }
@@ -341,7 +339,7 @@ impl State {
         attempt: u64,
         ended: Result<(), &str>,
         again: bool,
-    ) -> Change {
+    ) -> Decision {
         self.seated(name)?;
         let mut seats = self.seats(name).to_vec();
         let current = |seat: &&mut Assignment| {
@@ -370,7 +368,7 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    fn seated(&self, name: &str) -> Change<&Workload> {
+    fn seated(&self, name: &str) -> Decision<&Workload> {
         let Some(workload) = self.workloads.get(name) else {
             return Err(missing(format!("there is no workload `{name}`")));
         };
