@@ -244,6 +244,9 @@ fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
         return ApiError::conflict("this host was removed from its cluster")
             .hint("ask a member, or make this host one again: `beemesh join TOKEN`");
     }
+    if let Some(others) = &scene.joining {
+        return still_joins(scene, others);
+    }
     if let Some(leader) = scene.heard_elsewhere() {
         let (own, leader) = (scene.name(scene.host), scene.name(leader));
         return ApiError::unavailable(format!(
@@ -264,6 +267,30 @@ fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
     let quiet = quiet.unwrap_or_else(|| "none leads yet".to_owned());
     ApiError::unavailable(format!("no leader: {words}, {quiet}"))
         .hint("the hosts may be choosing a leader: try again in a moment")
+}
+
+/// What a join waits for that has begun.
+fn still_joins(scene: &Scene, others: &[(HostId, String)]) -> ApiError {
+    let (reached, missing): (Vec<_>, Vec<_>) = others
+        .iter()
+        .partition(|(host, _)| scene.reachable.contains(host));
+    let names = |hosts: Vec<&(HostId, String)>| {
+        let names: Vec<String> = hosts.into_iter().map(|(_, name)| name.clone()).collect();
+        sentence(&names)
+    };
+    let begun = "this host joins a cluster whose leader has not sent it anything yet";
+    if reached.is_empty() {
+        return ApiError::unavailable(format!("{begun}: it reaches none of {}", names(missing))).hint(
+            "port 4701 (UDP or TCP) of a member must be reachable from this host; if the cluster has removed this host \
+             meanwhile, `beemesh join` with a new token begins again",
+        );
+    }
+    let unreached = match missing.is_empty() {
+        true => String::new(),
+        false => format!(", and not {}", names(missing)),
+    };
+    ApiError::unavailable(format!("{begun}: it reaches {}{unreached}", names(reached)))
+        .hint("the join goes on by itself once a majority of the members has a leader: try again in a moment")
 }
 
 /// Who is not missing and yet does not answer: the mesh may take some seconds to notice that a host has lost its power.
@@ -365,6 +392,34 @@ mod tests {
                 (status, message, problems)
             );
         }
+    }
+
+    #[test]
+    fn a_join_that_does_not_go_on_says_whom_it_reaches() {
+        let h = |n| HostId([n; 32]);
+        let words = |reachable: &[u8]| {
+            let mut scene = scene();
+            scene.joining = Some(vec![(h(2), "h2".into()), (h(3), "h3".into())]);
+            scene.reachable = reachable.iter().copied().map(h).collect();
+            let silent = Vec::new();
+            let error = ProposeError::NoQuorum { voters: 0, silent };
+            let told = ApiError::propose(&error, &scene, Duration::from_secs(5));
+            (told.failure.message, told.failure.hint)
+        };
+        let (told, hint) = words(&[1]);
+        assert!(
+            told.ends_with("yet: it reaches none of h2 and h3"),
+            "{told}"
+        );
+        assert!(
+            hint.contains("port 4701") && hint.contains("new token"),
+            "{hint}"
+        );
+        let (told, hint) = words(&[1, 2]);
+        assert!(told.ends_with("it reaches h2, and not h3"), "{told}");
+        assert!(hint.contains("goes on by itself"), "{hint}");
+        let (told, _) = words(&[1, 2, 3]);
+        assert!(told.ends_with("it reaches h2 and h3"), "{told}");
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
+use beemesh_protocol::ipc::Member;
 use tokio::sync::Semaphore;
 
 use super::{
@@ -29,6 +30,7 @@ impl Gateway {
     /// Everything answers are made of, as it is now.
     pub(super) fn scene(&self) -> Scene {
         let view = self.node.state().borrow().clone();
+        let life = self.life.now();
         Scene {
             host: self.host,
             applied: view.applied,
@@ -37,7 +39,12 @@ impl Gateway {
             reports: self.reports.borrow().clone(),
             reachable: self.reachable(),
             elsewhere: *self.elsewhere.borrow(),
-            removed: self.life.now().is_removed(),
+            removed: life.is_removed(),
+            joining: life.joining().map(|joining| {
+                let members = joining.members.iter().cloned().map(Member::from);
+                let others = members.filter(|member| member.host != self.host);
+                others.map(|member| (member.host, member.name)).collect()
+            }),
         }
     }
 }

@@ -49,6 +49,8 @@ pub(crate) struct Scene {
     pub(crate) elsewhere: Option<HostId>,
     /// The answering host was removed from the cluster.
     pub(crate) removed: bool,
+    /// The other members of the cluster that admitted the answering host, by id and name, while it has no log of that cluster yet.
+    pub(crate) joining: Option<Vec<(HostId, String)>>,
 }
 
 /// What the answering host says about itself beyond the scene.

@@ -129,6 +129,7 @@ pub(crate) fn scene() -> Scene {
         reachable: [h(1), h(2), h(3)].into(),
         elsewhere: None,
         removed: false,
+        joining: None,
     }
 }
 
