@@ -39,7 +39,7 @@ pub fn workload_name(namespace: &str, name: &str) -> String {
     }
 }
 
-/// Whether a workload may have this name, as [`workload_name`] makes it of a [label](is_label) and a [name](is_name).
+/// Returns true if a workload may have this name, as [`workload_name`] makes it of a [label](is_label) and a [name](is_name).
 #[must_use]
 pub fn is_workload_name(text: &str) -> bool {
     let (namespace, name) = text.split_once('_').unwrap_or((NAMESPACE_DEFAULT, text));

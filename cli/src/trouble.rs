@@ -84,12 +84,12 @@ impl Trouble {
         self.exit == 3
     }
 
-    /// Whether the cluster has nothing of the requested name.
+    /// Returns true if the cluster has no object of the requested name.
     pub(crate) fn is_not_found(&self) -> bool {
         self.code == Some(Code::NotFound)
     }
 
-    /// Whether the cluster has no quorum now, or could not answer in time.
+    /// Returns true if the cluster has no quorum or did not answer in time.
     pub(crate) fn is_unavailable(&self) -> bool {
         self.code == Some(Code::Unavailable)
     }

@@ -179,8 +179,8 @@ impl Peers {
         effects
     }
 
-    /// This host made a connection for one application. The other side may take this host for a stranger even where this host does not,
-    /// and ends a stranger's connection at its second stream: so the member is not up by it.
+    /// Notes a connection that this host made for one application. The other side may treat this host as a stranger although it is on this
+    /// host's list of members, and ends a stranger's connection at its second stream. So no gateway stream uses this connection.
     pub(super) fn dedicated(&mut self, host: HostId, id: ConnectionId, role: Role, now: Instant) {
         let connection = Connection {
             host,
@@ -193,7 +193,7 @@ impl Peers {
         self.connections.insert(id, connection);
     }
 
-    /// The application to a host is over, answered or not.
+    /// Closes the connections that were made for an application to this host.
     pub(super) fn applied(&self, host: HostId) -> Vec<Effect> {
         let all = self.connections.iter();
         let all = all.filter(|(_, found)| found.host == host && found.dedicated);
@@ -361,7 +361,7 @@ impl Peers {
 }
 
 impl Connection {
-    /// Whether gateway streams may go over it.
+    /// Returns true if gateway streams may use this connection.
     fn links(&self) -> bool {
         self.role == Role::Member && !self.dedicated
     }
@@ -515,7 +515,7 @@ mod tests {
         assert_eq!(
             peers.due(start + JOIN_TIME),
             [Effect::Close(id(2))],
-            "nobody said that it is over"
+            "no answer ended it"
         );
         assert_eq!(peers.applied(LARGE), [Effect::Close(id(2))]);
         assert_eq!(peers.closed(id(2), start), []);

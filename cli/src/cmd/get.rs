@@ -71,7 +71,8 @@ async fn read(client: &Client, path: &str, stale: bool, output: Output) -> Resul
     Ok(answer)
 }
 
-/// Whether this host has a leader, or finds one while an election lasts. A host that cannot tell is asked all the same.
+/// Returns true if this host has a leader, or finds one within the time of an election, or if its status cannot be read: then the
+/// answer to the request itself says why.
 async fn has_quorum(client: &Client) -> bool {
     let begun = Instant::now();
     loop {

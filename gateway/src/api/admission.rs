@@ -106,7 +106,7 @@ pub(super) async fn admit(
     Ok((manifest, version))
 }
 
-/// Whether a change was refused at this index because the policy that accepted it is not in force any more.
+/// Returns true if the cluster refused a change at this index because another policy is in force than the one that accepted it.
 pub(super) async fn is_outdated(
     shared: &Shared,
     outcome: &Outcome,
@@ -148,7 +148,7 @@ pub(super) async fn fits(
     };
     let mut verdict = look();
     let refuses = |verdict: &check::Verdict| !verdict.wrong.is_empty() || !verdict.held.is_empty();
-    // What is in the way may be gone, and this host may not have heard of it.
+    // The conflict may be over already in the log of the leader, which this host has not applied yet.
     if refuses(&verdict) && confirm(gateway, deadline).await.is_ok() {
         verdict = look();
     }

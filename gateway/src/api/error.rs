@@ -80,7 +80,7 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, message)
     }
 
-    /// What was to happen to this host cannot, or cannot be remembered.
+    /// An event that this host's state does not allow, or a state that cannot be written.
     pub(super) fn life(error: LifeError) -> Self {
         match error {
             LifeError::Forbidden(forbidden) => Self::conflict(forbidden.to_string()),
@@ -269,7 +269,7 @@ fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
         .hint("the hosts may be choosing a leader: try again in a moment")
 }
 
-/// What a join waits for that has begun.
+/// Says which members a join reaches that is under way.
 fn still_joins(scene: &Scene, others: &[(HostId, String)]) -> ApiError {
     let (reached, missing): (Vec<_>, Vec<_>) = others
         .iter()

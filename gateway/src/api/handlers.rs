@@ -1,4 +1,4 @@
-//! What is done for each route; one file for each noun.
+//! Handles the requests for each route, with one file for each noun.
 
 pub(super) mod apply;
 pub(super) mod backup;

@@ -25,7 +25,7 @@ pub(crate) enum Life {
     Removed {
         /// The cluster that it was in.
         cluster: ClusterId,
-        /// The index of its own log that says so; `None` when a member said it, whose log goes on from the one that is here.
+        /// The index of its own log that says so; `None` if a member said it, whose log is longer.
         at: Option<u64>,
     },
     /// A member that is getting another key.
@@ -62,9 +62,9 @@ pub(crate) struct Expected {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Rotation {
-    /// The agent makes the new key, and nobody knows it.
+    /// The agent makes the new key; no other host knows it.
     Making,
-    /// The cluster was asked to take the new key, and may have. The old one is in use.
+    /// This host has asked the cluster to take the new key, and does not know the answer. It uses the old key.
     Proposed {
         /// The new key.
         host: HostId,
@@ -93,7 +93,7 @@ pub(crate) enum Event {
     Removed { cluster: ClusterId, at: Option<u64> },
     /// Its own log has a later admission than its removal.
     Readmitted { at: u64 },
-    /// Somebody asked for another key.
+    /// An administrator asks for another key.
     KeyAsked,
     /// The new key is about to be proposed.
     KeyProposed { host: HostId },
@@ -103,13 +103,13 @@ pub(crate) enum Event {
     KeyKept,
     /// The agent uses the new key.
     KeyTaken,
-    /// Somebody decided that it goes on alone.
+    /// An administrator has this host go on alone.
     RecoveryAsked { cluster: ClusterId },
     /// Its log is that of a cluster of its own.
     Recovered,
 }
 
-/// What happens cannot happen to a host in this state.
+/// The event is not allowed in this state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this host {life}: it cannot {event} now")]
 pub(crate) struct Forbidden {
@@ -127,7 +127,7 @@ impl Life {
             event: event.words(),
         };
         Ok(match (self.clone(), event) {
-            // Whoever was admitted twice goes by the later admission.
+            // The later of two admissions counts.
             (
                 Self::Alone | Self::Member | Self::Joining(_) | Self::Removed { .. },
                 Event::Admitted(joining),
@@ -162,7 +162,7 @@ impl Life {
             (Self::RotatingKey(Rotation::Admitted { joining, .. }), Event::KeyTaken) => {
                 Self::Joining(joining)
             }
-            // A key whose fate nobody is left to tell is one that this host never had.
+            // No member is left that could tell whether the cluster took the new key: this host keeps the old one.
             (
                 Self::Alone
                 | Self::Member

@@ -52,7 +52,7 @@ pub(crate) async fn notice_removal(gateway: Gateway) {
             let removed = Event::Removed { cluster, at: None };
             match gateway.life.happens(removed) {
                 Ok(_) => return,
-                // Whoever changes its key finds out itself.
+                // A change of the key finds that out itself.
                 Err(LifeError::Forbidden(_)) => {}
                 Err(error @ LifeError::Home(_)) => {
                     tracing::error!("{:#}", anyhow::Error::from(error));
@@ -108,7 +108,7 @@ async fn is_stranger(gateway: &Gateway, first: &BTreeSet<HostId>) -> Option<Clus
     None
 }
 
-/// Waits until this host knows that it is no member any more, or another member says so, for whoever has reason to expect it.
+/// Waits until the log of this host or another member says that this host was removed.
 pub(crate) async fn removal(gateway: &Gateway) {
     let mut view = gateway.node.state();
     loop {

@@ -11,6 +11,7 @@ use std::{fs, io};
 
 use bytes::Bytes;
 use futures::StreamExt as _;
+use tokio::time::Instant;
 
 use super::shell::Settings;
 use crate::health::{Container, Role};
@@ -22,14 +23,16 @@ const BYTES_MAX: usize = 64 << 10;
 const CONTAINERS_MAX: usize = 32;
 /// Lines that Podman is asked for. Shorter ones than half a line of a terminal are not all kept.
 const LINES_MAX: u32 = 2000;
-/// Reading takes milliseconds; the unit's failure waits no longer for it.
+/// Reading takes milliseconds; the unit's failure waits no longer for all of it.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 fn file(run: &Path, workload: &str) -> PathBuf {
-    run.join(format!("last-output-{workload}"))
+    // A workload's name may have dots: no name that ends in `.log` is one that is being written.
+    run.join(format!("last-output-{workload}.log"))
 }
 
-/// What the containers of a workload said before its last play failed; nothing when none failed since the boot, or the pod was played since.
+/// Reads what the containers of a workload said before its last play failed. Returns nothing if no play has failed since the boot, or if
+/// Podman has played the pod since.
 #[must_use]
 pub fn read(run: &Path, workload: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -39,7 +42,7 @@ pub fn read(run: &Path, workload: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// The workload is gone, or its pod was played.
+/// Removes what is kept: the workload is gone, or Podman has played its pod.
 pub fn forget(run: &Path, workload: &str) {
     match fs::remove_file(file(run, workload)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -49,19 +52,20 @@ pub fn forget(run: &Path, workload: &str) {
     }
 }
 
-/// The play failed: keeps what these containers said.
+/// Keeps what the containers of a failed play said, in the place of what those of an earlier one said.
 pub(super) async fn keep(podman: &Podman, settings: &Settings, all: &[Container]) {
     let said = all
         .iter()
         .filter(|one| one.role == Role::Member && one.started_at >= 0);
     let prefix = format!("{}-", settings.workload);
     let mut kept = Vec::new();
+    let deadline = Instant::now() + TIME_MAX;
     for one in said.take(CONTAINERS_MAX) {
         let name = one.name.strip_prefix(&prefix).unwrap_or(&one.name);
-        match tokio::time::timeout(TIME_MAX, tail(podman, &one.id)).await {
+        match tokio::time::timeout_at(deadline, tail(podman, &one.id)).await {
             Ok(Ok(bytes)) => kept.extend(named(name, &bytes)),
             Ok(Err(error)) => {
-                tracing::warn!(container = one.name, %error, "its output is not kept")
+                tracing::warn!(container = one.name, %error, "its output is not kept");
             }
             Err(_) => tracing::warn!(
                 container = one.name,
@@ -70,12 +74,11 @@ pub(super) async fn keep(podman: &Podman, settings: &Settings, all: &[Container]
         }
     }
     if kept.is_empty() {
+        forget(&settings.run, &settings.workload);
         return;
     }
     let path = file(&settings.run, &settings.workload);
-    let new = settings
-        .run
-        .join(format!("last-output-{}.new", settings.workload));
+    let new = path.with_extension("log.new");
     let written = fs::write(&new, kept).and_then(|()| fs::rename(&new, &path));
     if let Err(error) = written {
         tracing::warn!(%error, "what the containers said is in the journal alone");
@@ -95,7 +98,7 @@ async fn tail(podman: &Podman, container: &str) -> Result<Vec<u8>, PodmanError> 
     Ok(last)
 }
 
-/// Each line with the name of its container.
+/// Puts the name of the container before each line.
 fn named(name: &str, output: &[u8]) -> Vec<u8> {
     let lines = output.split(|byte| *byte == b'\n');
     let lines = lines.filter(|line| !line.is_empty());
@@ -118,6 +121,10 @@ mod tests {
         assert_eq!(read(run.path(), "web"), None);
         forget(run.path(), "web");
         fs::write(file(run.path(), "web"), "zero | one\n").unwrap();
+        for other in ["web.new", "web.log", "web.log.new"] {
+            let (path, written) = (file(run.path(), "web"), file(run.path(), other));
+            assert!(written != path && written != path.with_extension("log.new"));
+        }
         assert_eq!(read(run.path(), "web").unwrap(), b"zero | one\n");
         forget(run.path(), "web");
         assert_eq!(read(run.path(), "web"), None);

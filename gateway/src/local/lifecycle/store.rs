@@ -18,11 +18,11 @@ const FILE: &str = "life";
 /// Why nothing has changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LifeError {
-    /// It cannot happen in this state.
+    /// The event is not allowed in this state.
     #[error(transparent)]
     Forbidden(#[from] Forbidden),
-    /// It cannot be remembered.
-    #[error("remember what becomes of this host")]
+    /// The state cannot be written.
+    #[error("write the state of this host")]
     Home(#[from] HomeError),
 }
 
@@ -36,7 +36,7 @@ pub(crate) struct Lifecycle {
 }
 
 impl Lifecycle {
-    /// Goes on from what the folder says.
+    /// Reads the state from the gateway's folder.
     pub(crate) fn open(home: &Home) -> Result<Self, HomeError> {
         let path = home.file(FILE);
         let life = match (markers::read(home)?, home.read(&path)?) {
@@ -60,17 +60,17 @@ impl Lifecycle {
         })
     }
 
-    /// The state as it is.
+    /// Returns the current state.
     pub(crate) fn now(&self) -> Life {
         self.life.borrow().clone()
     }
 
-    /// The state as it becomes.
+    /// Returns a watch of the state.
     pub(crate) fn watch(&self) -> watch::Receiver<Life> {
         self.life.subscribe()
     }
 
-    /// This happens now. When it returns the new state, that is durable; when it fails, nothing has changed.
+    /// Applies an event. On success the returned state is durable; on failure nothing has changed.
     pub(crate) fn happens(&self, event: Event) -> Result<Life, LifeError> {
         let _one_at_a_time = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let before = self.now();
