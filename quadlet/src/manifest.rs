@@ -11,6 +11,7 @@ mod documents;
 mod field;
 mod findings;
 mod ignored;
+mod known_fields;
 mod mounts;
 pub(crate) mod names;
 pub use beemesh_protocol::workload::{is_name, workload_name};

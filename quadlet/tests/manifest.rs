@@ -38,8 +38,8 @@ fn pod(container: &str, more: &str) -> String {
 #[test]
 fn each_fault_is_told_with_its_place() {
     let cases: &[(&str, String, &[&str])] = &[
-        ("empty", String::new(), &["0:0 : holds no object"]),
-        ("no object", "---\n# nothing\n---\n".to_owned(), &["0:0 : holds no object"]),
+        ("empty", String::new(), &["0:0 : contains no object"]),
+        ("no object", "---\n# nothing\n---\n".to_owned(), &["0:0 : contains no object"]),
         ("text", "hello".to_owned(), &["1:1 : is not an object: it has no kind"]),
         (
             "not YAML",
@@ -55,13 +55,13 @@ fn each_fault_is_told_with_its_place() {
         (
             "twice the same key",
             pod("", "  restartPolicy: Always\n  restartPolicy: Never\n"),
-            &["1:9 spec.restartPolicy: stands here twice"],
+            &["1:9 spec.restartPolicy: appears twice"],
         ),
         ("no name", "apiVersion: v1\nkind: ConfigMap".to_owned(), &["1:1 metadata.name: is missing"]),
         (
             "misspelt",
             pod("", "  containrs: []\n"),
-            &["1:8 spec.containrs: is not a field of this kind: is it misspelt?"],
+            &["1:8 spec.containrs: unknown field `containrs`; did you mean `containers`?"],
         ),
         (
             "wrong types",
@@ -74,7 +74,7 @@ fn each_fault_is_told_with_its_place() {
         (
             "old version",
             "apiVersion: extensions/v1beta1\nkind: Deployment".to_owned(),
-            &["1:1 apiVersion: `extensions/v1beta1` is not read: write Deployment as apps/v1"],
+            &["1:1 apiVersion: `extensions/v1beta1` is not supported: write Deployment as apps/v1"],
         ),
         (
             "no template",
@@ -89,7 +89,7 @@ fn each_fault_is_told_with_its_place() {
         (
             "negative replicas",
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: a}\nspec:\n  replicas: -1\n  template: {spec: {containers: [{name: a, image: quay.io/a:1}]}}".to_owned(),
-            &["1:5 spec.replicas: -1 is not a number of hosts: use 0 to 10000"],
+            &["1:5 spec.replicas: -1 is not a number of replicas: use 0 to 10000"],
         ),
         (
             "a Job that never ends",
@@ -115,9 +115,9 @@ fn each_fault_is_told_with_its_place() {
             "images that Podman would take from the host",
             pod("", "  - {name: b, image: 'dir:x'}\n  - {name: c, image: 'tarball:y'}\n  - {name: d, image: 'dir:5000/x'}\n"),
             &[
-                "1:8 spec.containers[1].image: `dir:x` is not an image reference: Podman would not ask a registry for it, but look for it on the host, because of the word before the first `:`. Name the registry in full: REGISTRY.DOMAIN/PATH:TAG",
-                "1:9 spec.containers[2].image: `tarball:y` is not an image reference: Podman would not ask a registry for it, but look for it on the host, because of the word before the first `:`. Name the registry in full: REGISTRY.DOMAIN/PATH:TAG",
-                "1:10 spec.containers[3].image: `dir:5000/x` is not an image reference: Podman would not ask a registry for it, but look for it on the host, because of the word before the first `:`. Name the registry in full: REGISTRY.DOMAIN/PATH:TAG",
+                "1:8 spec.containers[1].image: `dir:x` is not an image reference: Podman would not ask a registry for it, but look for it on the host, because of the word before the first `:`; name the registry in full: REGISTRY.DOMAIN/PATH:TAG",
+                "1:9 spec.containers[2].image: `tarball:y` is not an image reference: Podman would not ask a registry for it, but look for it on the host, because of the word before the first `:`; name the registry in full: REGISTRY.DOMAIN/PATH:TAG",
+                "1:10 spec.containers[3].image: `dir:5000/x` is not an image reference: Podman would not ask a registry for it, but look for it on the host, because of the word before the first `:`; name the registry in full: REGISTRY.DOMAIN/PATH:TAG",
             ],
         ),
         (
@@ -177,8 +177,8 @@ fn each_fault_is_told_with_its_place() {
             "several documents, and what is wrong with each",
             format!("{}---\n{}---\nkind: List\napiVersion: v1\nitems:\n- {{apiVersion: v1, kind: Pod, metadata: {{name: b}}}}\n---\na: [", pod("", ""), pod("", "  replicas: 2\n")),
             &[
-                "2:12 metadata.name: Pod `web` is named like Pod in document 1, line 4",
-                "2:16 spec.replicas: is not a field of this kind: is it misspelt?",
+                "2:12 metadata.name: Pod `web` has the name of Pod in document 1, line 4",
+                "2:16 spec.replicas: unknown field `replicas`",
                 "3:21 items[0].spec: is missing: it says which containers run",
                 "4:23 a: not YAML: while parsing a node, did not find expected node content",
             ],
@@ -186,14 +186,14 @@ fn each_fault_is_told_with_its_place() {
         (
             "only what nobody plays",
             "apiVersion: v1\nkind: Service\nmetadata: {name: web}".to_owned(),
-            &["0:0 : holds nothing to play or keep, only Service"],
+            &["0:0 : contains no supported objects, only Service"],
         ),
         (
             "an alias of what holds it",
             "a: &a [*a]".to_owned(),
-            &["1:1 a: an alias stands inside of what it refers to"],
+            &["1:1 a: an alias is inside of what it refers to"],
         ),
-        ("a tag", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: !foo b}".to_owned(), &["1:4 data.a: the tag `!foo` means nothing here"]),
+        ("a tag", "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\ndata: {a: !foo b}".to_owned(), &["1:4 data.a: the YAML tag `!foo` is not allowed here"]),
     ];
     for (name, yaml, expected) in cases {
         assert_eq!(problems(yaml.as_bytes()), *expected, "{name}:\n{yaml}");
@@ -225,7 +225,7 @@ fn a_workloads_name_is_no_longer_than_units_can_have_it() {
         let shown = problems(pod(prefix, WORKLOAD_BYTES_MAX + 1).as_bytes()).join("\n");
         assert!(
             shown.starts_with(&format!("1:5 metadata.name: `{prefix}aaa"))
-                && shown.ends_with("` has 128 bytes, at most 127 are possible"),
+                && shown.ends_with("` has 128 bytes, at most 127 are allowed"),
             "{shown}"
         );
     }
@@ -243,8 +243,8 @@ fn what_will_not_be_done_is_a_warning_and_strictly_a_problem() {
     let ignored = [
         "1:7 spec.containers[0].readinessProbe: Podman ignores it: the workload counts as ready when it runs; a livenessProbe is checked",
         "1:9 spec.affinity: Podman ignores it: nodeSelector picks hosts",
-        "2:13 kind: Service `web` (v1) is not played: no address leads to the pods; give a container a hostPort",
-        "3:17 kind: Job `x` (example.org/v1) is not played: it is neither kept nor acted on",
+        "2:13 kind: Service `web` (v1) is not supported: it gives no address to the pods; give a container a hostPort",
+        "3:17 kind: Job `x` (example.org/v1) is not supported: it is ignored",
     ];
     let advice = [
         "1:7 spec.containers[0].livenessProbe.tcpSocket: Podman runs `nc` in a shell inside of the container: its image needs both",

@@ -9,11 +9,15 @@ use serde_json::Value;
 use super::{
     field::{Field, Step, cut},
     findings::Scope,
+    known_fields::nearest,
     outline::KEY_MAX,
 };
 
 /// Values of the wrong type that are listed of one object; each costs one more reading.
 const WRONG_MAX: usize = 16;
+
+/// Unknown fields of one object that are compared with the known ones; each costs one more reading.
+const SUGGESTIONS_MAX: usize = 16;
 
 /// Where kubectl keeps what it applied last: as long as the object itself, and of no use here.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
@@ -65,7 +69,10 @@ pub(super) fn to_json(yaml: serde_yaml::Value, field: &Field, scope: &mut Scope<
         }
         Yaml::Tagged(tagged) => {
             let tag = cut(&tagged.tag.to_string());
-            scope.unreadable(field.clone(), format!("the tag `{tag}` means nothing here"));
+            scope.unreadable(
+                field.clone(),
+                format!("the YAML tag `{tag}` is not allowed here"),
+            );
             Value::Null
         }
     }
@@ -85,7 +92,13 @@ where
         let error = match serde_path_to_error::deserialize::<_, T>(&json) {
             Ok(mut object) => {
                 let kept = serde_json::to_value(&object).ok()?;
-                unknown(&json, &kept, &Field::default(), scope);
+                let mut suggestions = 0;
+                let mut suggest = |field: &Field, key: &str| {
+                    suggestions += 1;
+                    let holder = field.steps();
+                    (suggestions <= SUGGESTIONS_MAX).then(|| nearest::<T>(&json, holder, key))?
+                };
+                unknown(&json, &kept, &Field::default(), &mut suggest, scope);
                 tidy(object.metadata_mut());
                 return Some(object);
             }
@@ -171,24 +184,33 @@ fn remove(json: &mut Value, entry: &Field) -> bool {
         .is_some_and(|entries| entries.remove(last).is_some())
 }
 
-/// Reports the keys of the input that the typed object did not keep: nobody would act on them.
-fn unknown(input: &Value, kept: &Value, field: &Field, scope: &mut Scope<'_>) {
+/// Reports the keys of the input that the typed object did not keep: nothing would act on them.
+fn unknown(
+    input: &Value,
+    kept: &Value,
+    field: &Field,
+    suggest: &mut dyn FnMut(&Field, &str) -> Option<&'static str>,
+    scope: &mut Scope<'_>,
+) {
     match (input, kept) {
         (Value::Object(input), Value::Object(kept)) => {
             for (key, value) in input {
                 match kept.get(key) {
-                    Some(kept) => unknown(value, kept, &field.key(key), scope),
+                    Some(kept) => unknown(value, kept, &field.key(key), suggest, scope),
                     None if value.is_null() => {}
-                    None => scope.wrong(
-                        &field.key(key),
-                        "is not a field of this kind: is it misspelt?",
-                    ),
+                    None => {
+                        let meant = suggest(field, key);
+                        let meant = meant
+                            .map_or_else(String::new, |known| format!("; did you mean `{known}`?"));
+                        let message = format!("unknown field `{}`{meant}", cut(key));
+                        scope.wrong(&field.key(key), message);
+                    }
                 }
             }
         }
         (Value::Array(input), Value::Array(kept)) => {
             for (index, (value, kept)) in input.iter().zip(kept).enumerate() {
-                unknown(value, kept, &field.index(index), scope);
+                unknown(value, kept, &field.index(index), suggest, scope);
             }
         }
         _ => {}
