@@ -196,7 +196,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
             _ = interrupt.recv() => break,
         }
         if agent.renamed {
-            tracing::info!("the host has another key: beginning again with it");
+            tracing::info!("the host has a new key: restarting with it");
             break;
         }
     }
@@ -211,7 +211,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
 
 fn tell_ports(trouble: &str) {
     match trouble {
-        "" => tracing::info!("every port is there"),
+        "" => tracing::info!("every port is open"),
         words => tracing::error!("{words}"),
     }
 }
@@ -296,7 +296,7 @@ impl Agent {
                     Pushed::Waits => {}
                     Pushed::Full(Job { id, .. }) => self.router.tell(FromAgent::Reply {
                         id,
-                        result: Err("the agent has too much to do".to_owned()),
+                        result: Err("the agent is overloaded".to_owned()),
                     }),
                 }
             }
@@ -431,7 +431,7 @@ impl Agent {
         let systemd = self.systemd.clone();
         tokio::spawn(async move {
             if let Err(reason) = systemd.carry_out(Order::SyncStorage).await {
-                tracing::warn!(reason, "Podman's storage is not known to be on the disk");
+                tracing::warn!(reason, "the sync of Podman's storage to the disk failed");
             }
         });
     }
@@ -440,7 +440,7 @@ impl Agent {
         let listening = self.listening.borrow_and_update().clone();
         let told = addresses::advertised(&self.config.advertise, self.config.port, &listening);
         if told != self.advertised {
-            tracing::info!(addresses = ?told, "this host is dialled at");
+            tracing::info!(addresses = ?told, "other hosts reach this host at");
             self.advertised = told;
             self.welcome();
         }
@@ -506,7 +506,7 @@ impl Agent {
                     mdns,
                     ..config
                 };
-                tracing::info!(config = ?self.config, "configuration read again");
+                tracing::info!(config = ?self.config, "configuration reloaded");
                 self.on_addresses();
                 self.welcome();
                 self.ports.reserve(self.config.reserved_ports());

@@ -178,7 +178,7 @@ impl Filter {
     fn on(listener: &TcpListener) -> Self {
         let sieve = Sieve::on(Kind::Tcp, listener);
         let told = sieve.inspect_err(|error| {
-            tracing::warn!(%error, "the remote API has no filter: a flood of strangers costs more");
+            tracing::warn!(%error, "no filter limits a flood of strangers at the remote API");
         });
         Self {
             gauge: Gauge::new(Kind::Tcp, ARRIVALS_MAX, ARRIVALS_MAX),

@@ -156,7 +156,7 @@ pub(crate) fn keep_advertised(
     }
     let _ = fs::remove_file(&sources.joined);
     Err(format!(
-        "`advertise` in {} is something else: change it there",
+        "`advertise` in {} differs: change it there",
         sources.drop_ins.display()
     ))
 }
@@ -202,13 +202,13 @@ fn is_name(name: &str) -> bool {
 fn check_addresses(advertise: &[IpAddr]) -> anyhow::Result<()> {
     ensure!(
         advertise.len() <= ADVERTISE_MAX,
-        "`advertise` names {} addresses, at most {ADVERTISE_MAX} are possible",
+        "`advertise` has {} addresses, at most {ADVERTISE_MAX} are allowed",
         advertise.len()
     );
     for ip in advertise {
         ensure!(
             !ip.is_unspecified() && !ip.is_loopback() && !ip.is_multicast(),
-            "`advertise` names {ip}, which other hosts cannot dial"
+            "`advertise` has {ip}, which other hosts cannot reach"
         );
     }
     Ok(())
@@ -301,7 +301,7 @@ mod tests {
             ("ports = 1", "parse /agent.toml.d/x.toml: "),
             ("port = 0", "`port` must be 1 to 65535"),
             ("name = \"a b\"", "`name` is \"a b\""),
-            ("advertise = [\"127.0.0.1\"]", "names 127.0.0.1, which"),
+            ("advertise = [\"127.0.0.1\"]", "has 127.0.0.1, which"),
             ("advertise = [\"h2\"]", "invalid IP address"),
         ] {
             let error = loaded("", &[("x.toml", text)]).unwrap_err();
@@ -340,10 +340,10 @@ mod tests {
         for (wrong, words) in [
             (
                 &["127.0.0.1"][..],
-                "names 127.0.0.1, which other hosts cannot dial",
+                "has 127.0.0.1, which other hosts cannot reach",
             ),
             (&["h2"], "h2: invalid IP address syntax"),
-            (&["10.0.0.1"; 9], "names 9 addresses"),
+            (&["10.0.0.1"; 9], "has 9 addresses"),
         ] {
             let error = keep(wrong).unwrap_err();
             assert!(error.contains(words), "{error}");
@@ -363,7 +363,7 @@ mod tests {
         .unwrap();
         let error = keep(&["10.0.0.3"]).unwrap_err();
         assert!(
-            error.contains("is something else: change it there"),
+            error.contains("differs: change it there"),
             "{error}"
         );
         assert_eq!(keep(&["10.0.0.9"]), Ok(()));

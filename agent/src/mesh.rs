@@ -241,7 +241,7 @@ fn parse(addresses: &[String]) -> Vec<Multiaddr> {
     let parsed = addresses.iter().filter_map(|text| {
         let address = text.parse();
         if address.is_err() {
-            tracing::warn!(address = %text, "not a multiaddr, left out");
+            tracing::warn!(address = %text, "not a multiaddr, ignored");
         }
         address.ok()
     });

@@ -107,7 +107,7 @@ impl Ports {
             self.ask(link, "keep", &copies, ANSWER_MAX)
         });
         if let Err(error) = kept {
-            tracing::debug!(%error, "nobody keeps the ports bound when the agent ends");
+            tracing::debug!(%error, "no process keeps the ports bound when the agent ends");
         }
     }
 
@@ -125,11 +125,11 @@ impl Ports {
             let name = protocol.name();
             match self.who(*protocol, *port) {
                 Some(who) => {
-                    format!("{name} port {port} is taken by {who}: stop that, the agent tries on")
+                    format!("{name} port {port} is taken by {who}: stop it, the agent will retry")
                 }
-                None => format!(
-                    "{name} port {port} cannot be listened on, the agent tries on: {reason}"
-                ),
+                None => {
+                    format!("cannot listen on {name} port {port}, the agent will retry: {reason}")
+                }
             }
         });
         words.collect::<Vec<_>>().join(" · ")

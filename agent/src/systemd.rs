@@ -218,7 +218,7 @@ impl Systemd {
             }
         }
         let reason = generated.err().unwrap_or_default();
-        tracing::info!(unit, reason, "systemd has not found a new unit by itself");
+        tracing::info!(unit, reason, "systemd has not loaded a new unit");
         self.changed(Reloads::stale);
         self.loaded().await?;
         Ok(manager::start(&connected(&self.0.bus).await?, unit).await?)

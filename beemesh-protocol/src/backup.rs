@@ -20,15 +20,17 @@ const LINE_MAX: usize = 160;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackupError {
     /// They begin otherwise.
-    #[error("this is no backup of Beemesh")]
+    #[error("this is not a backup of Beemesh")]
     Foreign,
     /// A later release wrote them.
     #[error(
-        "the backup has format {0}, which a later release of Beemesh wrote: restore it with that"
+        "the backup has format {0} of a later release of Beemesh: restore it with that release"
     )]
     Newer(u32),
     /// They are not as many as were written.
-    #[error("the backup has {found} bytes of {wanted}: it was cut, or something was added to it")]
+    #[error(
+        "the backup has {found} bytes instead of {wanted}: it was truncated, or something was appended"
+    )]
     Cut {
         /// How many follow the first line.
         found: usize,
@@ -36,10 +38,10 @@ pub enum BackupError {
         wanted: usize,
     },
     /// They are not those that were written.
-    #[error("the backup is damaged: its checksum is another")]
+    #[error("the backup is damaged: its checksum does not match")]
     Damaged,
     /// They are those that were written, and make no sense.
-    #[error("the backup makes no sense: {0}")]
+    #[error("the backup cannot be decoded: {0}")]
     Content(#[from] DecodeError),
 }
 

@@ -42,8 +42,7 @@ pub fn decide<'a>(
         (true, Some(other)) => (
             known,
             format!(
-                "`name` is set to {name}, and {other} is a member of that name: this host stays {known}; set another `name` in \
-                 /etc/beemesh/agent.toml.d and reload beemesh-agent"
+                "`name` is set to {name}, but {other} is a member of that name: this host stays {known}; set another `name` in /etc/beemesh/agent.toml.d and reload beemesh-agent"
             ),
         ),
         // Nobody has named this member yet.
@@ -56,8 +55,7 @@ pub fn decide<'a>(
             (
                 known,
                 format!(
-                    "the system is called {name}{twice}: in the cluster this host stays {known}; give the system its name back, \
-                     or set `name` in /etc/beemesh/agent.toml.d and reload beemesh-agent"
+                    "the host name of the system is {name}{twice}: in the cluster this host stays {known}; restore the host name, or set `name` in /etc/beemesh/agent.toml.d and reload beemesh-agent"
                 ),
             )
         }
@@ -85,10 +83,15 @@ mod tests {
             ("h2", true, "h2", ""),
             ("db", true, "db", ""),
             ("localhost", true, "localhost", ""),
-            ("localhost", false, "h2", "the system is called localhost: "),
-            ("db", false, "h2", "the system is called db: "),
-            ("h3", false, "h2", "called h3, as another member is: "),
-            ("h3", true, "h2", "`name` is set to h3, and 12D3Koo"),
+            (
+                "localhost",
+                false,
+                "h2",
+                "the host name of the system is localhost: ",
+            ),
+            ("db", false, "h2", "the host name of the system is db: "),
+            ("h3", false, "h2", "is h3, as another member is: "),
+            ("h3", true, "h2", "`name` is set to h3, but 12D3Koo"),
         ] {
             let (found, trouble) = decided(name, is_set, &members).unwrap();
             assert_eq!(found, expected, "{name} {is_set}");

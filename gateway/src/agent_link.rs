@@ -100,7 +100,7 @@ pub(crate) enum LinkError {
     #[error("read the agent's answer on a stream")]
     Frame(#[from] FrameError),
     /// The agent's answer on a stream connection is no message.
-    #[error("understand the agent's answer on a stream")]
+    #[error("decode the agent's answer on a stream")]
     Decode(#[from] DecodeError),
 }
 

@@ -110,7 +110,7 @@ pub(crate) async fn begin(node: &Node, deadline: Instant) {
     let change = Change::RaiseLevel { level: ASSIGNED };
     let command = Command::unasked(now_ms(), change);
     if let Err(error) = node.propose(vec![command], deadline).await {
-        tracing::warn!(%error, "the new cluster's rules are raised later");
+        tracing::warn!(%error, "the feature level of the new cluster is raised later");
     }
 }
 
@@ -218,7 +218,7 @@ impl Leader {
                 let pause = PAUSE_MIN.saturating_mul(2_u32.saturating_pow(failures));
                 let until = Instant::now() + pause.min(PAUSE_MAX);
                 self.failed = Some((failures.saturating_add(1), until));
-                tracing::warn!(%error, "what the leader does by itself is tried again later");
+                tracing::warn!(%error, "a controller of the leader failed, will retry");
             }
         }
         self.failed.map(|(_, until)| until)
@@ -228,7 +228,11 @@ impl Leader {
 fn tell<'a>(change: &Change, outcome: &Outcome, name: impl Fn(&HostId) -> &'a str) {
     if let Outcome::Refused(reasons) = outcome {
         let reasons: Vec<_> = reasons.iter().map(|one| one.message.as_str()).collect();
-        tracing::info!(?change, reasons = reasons.join("; "), "proposed in vain");
+        tracing::info!(
+            ?change,
+            reasons = reasons.join("; "),
+            "a proposal of a controller was refused"
+        );
         return;
     }
     match change {

@@ -129,7 +129,7 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     if fresh {
         tokio::spawn(found::found(gateway.node.clone(), link, host));
     }
-    tracing::info!(%host, api = %config.api.display(), "the gateway is up");
+    tracing::info!(%host, api = %config.api.display(), "the gateway is ready");
     let ending = tokio::select! {
         () = life.begins_again() => Ok(Ending::Again),
         asked = stop_signal() => asked.map(|()| Ending::Stopped),
@@ -146,7 +146,7 @@ async fn identify(home: &Home, link: &Link) -> anyhow::Result<HostId> {
     if let Some(host) = home.host()? {
         return Ok(host);
     }
-    tracing::info!("waiting for the agent to say who this host is");
+    tracing::info!("waiting for the agent to tell the identity of this host");
     let host = link
         .welcomed()
         .await

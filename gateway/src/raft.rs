@@ -97,7 +97,7 @@ const LOCK_PAUSE: Duration = Duration::from_millis(10);
 /// What to do about files that are whole and of another version, in the words of an error. Going back to an older version
 /// is possible as long as it reads what the newer one has written.
 pub(crate) const AGAIN: &str =
-    "install the version that wrote it again (`dnf upgrade beemesh` on this host)";
+    "install the version that wrote it (`dnf upgrade beemesh` on this host)";
 
 /// Opens streams to other gateways; the handshake is done, the next bytes are the peer's.
 pub(crate) trait Dial: Send + Sync + 'static {

@@ -196,7 +196,7 @@ async fn sync() {
     let sync = journalctl().arg("--sync").status();
     match timeout(SYNC_TIME_MAX, sync).await {
         Ok(Ok(status)) if status.success() => {}
-        outcome => tracing::debug!(?outcome, "journald is not known to have taken everything"),
+        outcome => tracing::debug!(?outcome, "journald may not have received every line"),
     }
 }
 

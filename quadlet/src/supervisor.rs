@@ -237,7 +237,7 @@ impl Supervisor {
         };
         let Some(labels) = pod.labels else {
             return self.end(format!(
-                "a pod named {0} exists that is not of Beemesh; `podman pod rm -f {0}` removes it",
+                "a pod named {0} exists that does not belong to Beemesh; `podman pod rm -f {0}` removes it",
                 self.workload
             ));
         };

@@ -24,7 +24,7 @@ fn pod(container: &str, more: &str) -> String {
 fn every_quantity_is_one_of_kubernetes() {
     let resources = |what: &str| pod(&format!(", resources: {{{what}}}"), "");
     let limit = "1:7 spec.containers[0].resources.limits";
-    let form = "use digits with one of m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei or an exponent as e3 behind them, or with nothing";
+    let form = "use digits, alone or followed by one of m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei or an exponent such as e3";
     for (name, value) in [
         ("memory", "64MB"),
         ("memory", "6GiB"),
@@ -60,7 +60,7 @@ fn every_quantity_is_one_of_kubernetes() {
         ),
         (
             resources("limits: {memory: 12E}"),
-            "1:7 spec.containers[0].resources.limits.memory: `12E` is not a quantity: at most 2^63-1",
+            "1:7 spec.containers[0].resources.limits.memory: `12E` is not a quantity: the maximum is 2^63-1",
         ),
         (
             resources("limits: {memory: 100m}"),
@@ -84,7 +84,7 @@ fn every_quantity_is_one_of_kubernetes() {
         ),
         (
             resources("limits: {memroy: 1Gi}"),
-            "1:7 spec.containers[0].resources.limits.memroy: is no resource",
+            "1:7 spec.containers[0].resources.limits.memroy: is not a resource",
         ),
         (
             pod(
@@ -144,7 +144,7 @@ fn every_quantity_is_one_of_kubernetes() {
 #[test]
 fn what_no_host_has_is_refused_and_what_nobody_counts_is_told_beside_it() {
     let limits = |limits: &str| pod(&format!(", resources: {{limits: {{{limits}}}}}"), "");
-    let scratch = "1:7 spec.containers[0].resources.limits.ephemeral-storage: nobody counts it: the container may write as much as its host has";
+    let scratch = "1:7 spec.containers[0].resources.limits.ephemeral-storage: it is not limited: the container can write as much as its host has";
     let counted = parse(limits("ephemeral-storage: 1Gi").as_bytes(), false).unwrap();
     assert_eq!(shown(&counted.warnings), [scratch]);
     assert_eq!(

@@ -41,7 +41,7 @@ fn a_host_is_reached_at_the_address_that_it_was_told_when_it_joined() {
         (
             "127.0.0.1",
             1,
-            "names 127.0.0.1, which other hosts cannot dial",
+            "has 127.0.0.1, which other hosts cannot reach",
         ),
     ] {
         let refused = h2.beemesh(&["join", token.trim(), "--advertise", address]);

@@ -277,7 +277,7 @@ fn delete_reaches_a_host_that_was_off(cluster: &Cluster) {
     let missing = cluster.host(1).beemesh(&["delete", "web1"]);
     assert_eq!(missing.code, 1, "{missing}");
     assert!(
-        missing.err.contains("there is no workload `web1`"),
+        missing.err.contains("workload `web1` not found"),
         "{missing}"
     );
 }

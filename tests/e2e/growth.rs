@@ -133,7 +133,7 @@ fn remove(asked: &Host, name: &str) {
     let begun = Instant::now();
     loop {
         let answer = asked.beemesh(&["host", "remove", name]);
-        if answer.code == 0 || answer.err.contains("there is no host") {
+        if answer.code == 0 || answer.err.contains("not found") {
             return;
         }
         assert!(begun.elapsed() < secs(120), "remove {name}: {answer}");

@@ -31,7 +31,7 @@ fn two_hosts_of_one_name_and_one_without_leave_the_log_as_it_is() {
     let taken = "mkdir -p /etc/beemesh/agent.toml.d && echo 'name = \"h1\"' >/etc/beemesh/agent.toml.d/name.toml && \
                  systemctl reload beemesh-agent";
     let _ = h3.sh(taken).ok();
-    says(h2, "the system is called localhost");
+    says(h2, "the host name of the system is localhost");
     says(h3, "`name` is set to h1");
     cluster.ready();
     let pods = cluster.hosts.iter().map(|host| host.containers("web"));
@@ -51,7 +51,7 @@ fn two_hosts_of_one_name_and_one_without_leave_the_log_as_it_is() {
     println!("{} entries in {:?}", applied() - before, begun.elapsed());
     let now = cluster.hosts.iter().map(|host| host.containers("web"));
     assert_eq!(now.collect::<Vec<_>>(), pods, "nothing is played again");
-    says(h2, "the system is called localhost");
+    says(h2, "the host name of the system is localhost");
     says(h3, "`name` is set to h1");
 }
 

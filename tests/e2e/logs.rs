@@ -69,8 +69,8 @@ fn output_is_read_from_any_host_and_followed_until_asked_to_end() {
     });
 
     for (args, words) in [
-        (&["logs", "nothing"][..], "there is no workload `nothing`"),
-        (&["logs", "both", "--host", "h9"], "there is no host `h9`"),
+        (&["logs", "nothing"][..], "workload `nothing` not found"),
+        (&["logs", "both", "--host", "h9"], "host `h9` not found"),
         (
             &["logs", "far", "--host", "h1"],
             "workload `far` has no pod on host h1",

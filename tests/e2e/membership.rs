@@ -506,7 +506,7 @@ fn says_that_it_is_removed(host: &Host) {
         || {
             let (status, unit) = (host.status(), host.unit("beemesh-agent", "StatusText"));
             let told =
-                status["role"] == "removed" && unit.contains("no member of the cluster any more");
+                status["role"] == "removed" && unit.contains("no longer a member of the cluster");
             told.then_some(()).ok_or(format!("{status} {unit}"))
         },
     );

@@ -354,8 +354,16 @@ fn a_host_that_loses_its_name_keeps_it_in_the_cluster(cluster: &Cluster) {
             }
         });
     };
-    says(h2, "the system is called localhost", "trouble on h2");
-    says(h3, "the system is called localhost", "trouble on h3");
+    says(
+        h2,
+        "the host name of the system is localhost",
+        "trouble on h2",
+    );
+    says(
+        h3,
+        "the host name of the system is localhost",
+        "trouble on h3",
+    );
     let applied = || h1.status()["applied"].as_u64().unwrap();
     let (_, hosts) = h1.api("GET", "/v1/hosts", b"");
     let names: Vec<_> = hosts["hosts"]

@@ -82,7 +82,7 @@ fn a_log_of_a_newer_format_is_refused_and_left_and_works_again_when_it_is_read_a
         format!("raft log {LOG}/{name} has format 2, this version of Beemesh reads up to 1: ");
     let words = [
         &*says,
-        "install the version that wrote it again (`dnf upgrade beemesh` on this host)",
+        "install the version that wrote it (`dnf upgrade beemesh` on this host)",
     ];
     // Where the agent's status line sends whoever looks.
     let look = "journalctl -u beemesh-gateway -g ERROR";

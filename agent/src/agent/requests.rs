@@ -55,7 +55,7 @@ pub(super) async fn carry_out(
                 .map(Done::Joined);
         }
         Request::MakeKey | Request::UseKey { .. } => {
-            return Err("the host's keys are none of the mesh's or systemd's".to_owned());
+            return Err("neither the mesh nor systemd changes the host's keys".to_owned());
         }
     };
     systemd.carry_out(order).await.map(|()| Done::Done)

@@ -132,12 +132,12 @@ mod tests {
             gateway: "active",
             connected: 2,
             trouble: "",
-            name: "the system is called localhost",
+            name: "the host name of the system is localhost",
             ports: [String::new(), String::new()],
         };
         assert_eq!(
             status(&called),
-            "follower of h1 · 3/3 hosts · 1 workload, 1 healthy · the system is called localhost"
+            "follower of h1 · 3/3 hosts · 1 workload, 1 healthy · the host name of the system is localhost"
         );
         let taken = "TCP port 4701 is taken by nc (process 812): stop that, the agent tries on";
         let view = View {

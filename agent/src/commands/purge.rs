@@ -35,11 +35,11 @@ pub(crate) fn run(arguments: Arguments, yes: bool) -> ExitCode {
 }
 
 fn purge(places: &Places, yes: bool) -> anyhow::Result<ExitCode> {
-    ensure!(nix::unistd::geteuid().is_root(), "only root may purge");
-    let found = look().context("look for what is to be removed")?;
+    ensure!(nix::unistd::geteuid().is_root(), "purge needs root");
+    let found = look().context("find what is to be removed")?;
     print!("{}", steps::announcement(&found, places));
     if !yes {
-        eprintln!("nothing was removed: `beemesh-agent purge --yes` removes all of this, for good");
+        eprintln!("nothing was removed: `beemesh-agent purge --yes` removes all of this");
         return Ok(ExitCode::FAILURE);
     }
     let mut failed = false;

@@ -39,7 +39,7 @@ pub(crate) fn run(gateway: &Path, confirm: Option<String>) -> ExitCode {
 }
 
 fn recover(gateway: &Path, confirm: Option<String>) -> anyhow::Result<()> {
-    ensure!(nix::unistd::geteuid().is_root(), "only root may recover");
+    ensure!(nix::unistd::geteuid().is_root(), "recover needs root");
     let recovery: Recovery = http::ask(gateway, "GET", "/v1/recovery", b"")?;
     if let Some(obstacle) = &recovery.obstacle {
         bail!("no recovery: {obstacle}");
@@ -73,9 +73,9 @@ fn typed(expected: &str) -> anyhow::Result<String> {
     let stdin = io::stdin();
     ensure!(
         stdin.is_terminal(),
-        "nobody is here to confirm it: `--confirm {expected}` does, and nothing was changed"
+        "standard input is not a terminal: confirm with `--confirm {expected}`; nothing was changed"
     );
-    print!("Type {expected} to go on: ");
+    print!("Type {expected} to continue: ");
     io::stdout().flush().context("write to the terminal")?;
     let mut line = String::new();
     stdin
@@ -96,8 +96,7 @@ fn wait(gateway: &Path, cluster: ClusterId) -> anyhow::Result<()> {
         };
         ensure!(
             Instant::now() < end,
-            "it is decided, but after {} s the gateway is not there: {seen}; it goes on by itself, \
-             `journalctl -u beemesh-gateway` tells more",
+            "the recovery has begun, but the gateway does not answer after {} s: {seen}; the recovery continues, see `journalctl -u beemesh-gateway`",
             READY_MAX.as_secs()
         );
         thread::sleep(LOOK);
@@ -136,7 +135,7 @@ fn announcement(recovery: &Recovery) -> String {
         count => format!("; the last {count} are not known to be committed, and are kept"),
     };
     let mut text =
-        format!("{host} is to leave cluster {confirm} and go on alone, as a new cluster.\n\n");
+        format!("{host} will leave cluster {confirm} and continue alone, as a new cluster.\n\n");
     let rows = [
         ("voters", voters.join(", ")),
         (
@@ -193,7 +192,7 @@ mod tests {
         };
         let text = announcement(&recovery);
         for words in [
-            "h1 is to leave cluster 07070707",
+            "h1 will leave cluster 07070707",
             "  log          ends with index 57 of term 3; committed to 55, applied to 55; the last 2 are not known to be committed",
             "  may be lost  every change after index 57",
             "  cut off      h2 (not reachable), h3 (reachable)\n",

@@ -48,7 +48,7 @@ async fn follow(face: &Face, shown: &mut watch::Receiver<Shown>) -> String {
             () = face.closed() => return "the bus closed the connection".to_owned(),
             changed = shown.changed() => {
                 if changed.is_err() {
-                    return "the agent ends".to_owned();
+                    return "the agent is stopping".to_owned();
                 }
             }
         }

@@ -68,7 +68,7 @@ fn private_addresses() -> BTreeSet<IpAddr> {
     let interfaces = match nix::ifaddrs::getifaddrs() {
         Ok(interfaces) => interfaces,
         Err(error) => {
-            tracing::warn!(%error, "cannot list interfaces, all addresses are told");
+            tracing::warn!(%error, "cannot list interfaces, so all addresses are announced");
             return BTreeSet::new();
         }
     };

@@ -208,7 +208,7 @@ impl Gate {
             return Err(denied("its key is not an ed25519 key"));
         }
         if self.limits.is_barred(&peer, Instant::now()) {
-            return Err(denied("it opened far too many streams a moment ago"));
+            return Err(denied("it opened too many streams a moment ago"));
         }
         let same_peer = self
             .connections

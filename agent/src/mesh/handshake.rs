@@ -148,7 +148,7 @@ where
         .map_err(|_| HandshakeError::Late)
         .flatten()
         .unwrap_or_else(|error| JoinAnswer::Refused {
-            reason: format!("this member could not decide: {error}"),
+            reason: format!("this member cannot decide: {error}"),
         });
     let mut framed = framed.map_codec(|_| FrameCodec::new(CONTROL_MAX));
     send(&mut framed, answer.encode()).await?;

@@ -32,15 +32,14 @@ pub(crate) enum IdentityError {
         #[source]
         source: io::Error,
     },
-    #[error("make the host's key {path}")]
+    #[error("create the host's key {path}")]
     Make {
         path: PathBuf,
         #[source]
         source: io::Error,
     },
     #[error(
-        "the host's key {path} has mode {mode:04o}: others may have read it; \
-         if you trust that nobody did, `chmod 0600 {path}`, else remove it and join the cluster as a new host"
+        "the host's key {path} has mode {mode:04o}: other users may have read it; if you trust that none did, `chmod 0600 {path}`, else remove it and join the cluster as a new host"
     )]
     Open { path: PathBuf, mode: u32 },
     #[error(
@@ -48,7 +47,7 @@ pub(crate) enum IdentityError {
          restore it from a backup, or remove it and join the cluster as a new host"
     )]
     Damaged { path: PathBuf, length: usize },
-    #[error("{path} is not the key {host}, which was to be the host's next one")]
+    #[error("{path} is not the key {host}, which is the next key of the host")]
     NotNext { path: PathBuf, host: HostId },
 }
 
@@ -68,7 +67,7 @@ pub(crate) fn load_or_make(path: &Path) -> Result<Identity, IdentityError> {
             let mut secret = [0; SECRET];
             getrandom::fill(&mut secret).map_err(|error| failed(error.into()))?;
             make(path, &secret).map_err(failed)?;
-            tracing::info!(path = %path.display(), "made the host's key");
+            tracing::info!(path = %path.display(), "created the host's key");
             read(path, File::open(path).map_err(failed)?)
         }
         Err(error) => Err(failed(error)),

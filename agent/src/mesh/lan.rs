@@ -52,7 +52,7 @@ pub(super) async fn run(
     let socket = match open() {
         Ok(socket) => socket,
         Err(error) => {
-            tracing::warn!(%error, "hosts of the local network are not listened to: UDP port {PORT}");
+            tracing::warn!(%error, "cannot listen for hosts on the local network: UDP port {PORT}");
             return;
         }
     };
@@ -127,7 +127,7 @@ async fn speak(socket: &UdpSocket, networks: &[Ipv4Addr], packet: &[u8]) {
             Err(error) => Err(error),
         };
         if let Err(error) = sent {
-            tracing::debug!(%ip, %error, "not said on this network");
+            tracing::debug!(%ip, %error, "announcement on this network failed");
         }
     }
 }

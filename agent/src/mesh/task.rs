@@ -280,7 +280,7 @@ impl Task {
             }
             SwarmEvent::ListenerError { listener_id, error } => {
                 match self.listeners.failed(listener_id, error.to_string(), now) {
-                    Verdict::New => tracing::warn!(%error, "a listener fails, it tries on"),
+                    Verdict::New => tracing::warn!(%error, "a listener failed, will retry"),
                     Verdict::Again => {}
                     Verdict::Lost(lost) => self.lost = Some(lost),
                 }
@@ -332,7 +332,7 @@ impl Task {
             GateEvent::Closed { connection } => self.peers.closed(connection, now),
             GateEvent::Flood { host, connection } => {
                 let seconds = limits::BARRED_TIME.as_secs();
-                tracing::warn!(%host, "far too many streams: it is let in nowhere for {seconds} s");
+                tracing::warn!(%host, "too many streams: it is refused for {seconds} s");
                 vec![Effect::Close(connection)]
             }
             GateEvent::Stream {
@@ -406,7 +406,7 @@ impl Task {
                     tracing::debug!(%host, %error, "not dialled");
                     self.peers.dial_failed(host, Instant::now());
                     if let Some(reply) = self.applying.remove(&host) {
-                        let _ = reply.send(Err(format!("{host} cannot be dialled: {error}")));
+                        let _ = reply.send(Err(format!("{host} cannot be reached: {error}")));
                     }
                 }
             }

@@ -96,12 +96,12 @@ fn sieves(listening: &BTreeSet<Multiaddr>, port: u16) -> [Option<Sieve>; 2] {
         Ok(_) => {
             tracing::warn!(
                 ?kind,
-                "the sockets of the mesh were not found: a flood of strangers costs more"
+                "the sockets of the mesh were not found, so no filter limits a flood of strangers"
             );
             None
         }
         Err(error) => {
-            tracing::warn!(?kind, %error, "the sockets of the mesh were not found: a flood of strangers costs more");
+            tracing::warn!(?kind, %error, "the sockets of the mesh were not found, so no filter limits a flood of strangers");
             None
         }
     };

@@ -22,7 +22,7 @@ pub(crate) enum Verdict {
 pub(crate) fn judge(version: &str) -> Verdict {
     let Some(parsed) = parse(version) else {
         return Verdict::Warned(format!(
-            "Podman calls its version `{version}`; Beemesh needs 5.3 or later"
+            "Podman reports version `{version}`; Beemesh needs 5.3 or later"
         ));
     };
     if parsed < NEEDED {
@@ -33,9 +33,7 @@ pub(crate) fn judge(version: &str) -> Verdict {
     }
     if parsed < MENDED {
         return Verdict::Warned(format!(
-            "Podman {version} has CVE-2025-9566 unless your distribution has mended it: before 5.6.1 a container can have files of \
-             the host overwritten through a ConfigMap or Secret that is played again. Workloads of Beemesh mount these \
-             read-only; update the package `podman` for whatever else you play"
+            "Podman {version} has CVE-2025-9566 unless your distribution has fixed it: before 5.6.1 a container can overwrite files of the host through a ConfigMap or Secret that is played again. Workloads of Beemesh mount these read-only; update the package `podman` for everything else that you play"
         ));
     }
     Verdict::Fine

@@ -247,7 +247,7 @@ impl Holder {
         self.ending = None;
         for (place, socket) in &self.held {
             if let Err(error) = silence(place.protocol(), socket) {
-                tracing::warn!(%place, %error, "a socket that nobody reads may fill");
+                tracing::warn!(%place, %error, "a socket without a reader may fill");
             }
         }
         if self.agent.is_none() {
@@ -276,7 +276,7 @@ impl Holder {
         }
         if self.failures == 0 {
             let places: Vec<_> = failed.iter().map(ToString::to_string).collect();
-            tracing::warn!("taken by somebody else: {}", places.join(", "));
+            tracing::warn!("taken by another process: {}", places.join(", "));
         }
         self.due = Some(Instant::now() + pause(self.failures));
         self.failures = self.failures.saturating_add(1);
@@ -287,7 +287,7 @@ impl Holder {
         let config = config::load(&self.sources, "localhost");
         config.map_or_else(
             |error| {
-                tracing::warn!("the configuration is not read: {error:#}");
+                tracing::warn!("cannot read the configuration: {error:#}");
                 self.held.iter().map(|(place, _)| place.clone()).collect()
             },
             |config| plan::wanted(config.port, config.api_port),

@@ -163,11 +163,17 @@ impl Sieve {
                 let flood = rules.as_ref().is_some_and(Rules::keep_most_out);
                 if flood && !self.told {
                     let kind = self.kind;
-                    tracing::info!(?kind, "a flood: most of what strangers send is dropped");
+                    tracing::info!(
+                        ?kind,
+                        "a flood of strangers: most of their packets are dropped"
+                    );
                     self.told = true;
                 } else if rules.is_none() && self.told {
                     let kind = self.kind;
-                    tracing::info!(?kind, "what strangers send is let through again");
+                    tracing::info!(
+                        ?kind,
+                        "the flood has ended: packets of strangers are accepted again"
+                    );
                     self.told = false;
                 }
                 self.attached = rules;
@@ -178,10 +184,10 @@ impl Sieve {
                 }
                 match self.kind {
                     Kind::Quic => {
-                        tracing::warn!(%error, "the kernel takes no filter for a socket: a flood of strangers costs more");
+                        tracing::warn!(%error, "the kernel refused the filter of a socket, so nothing limits a flood of strangers");
                     }
                     // Some kernels keep those for the network's administrator; how fast connections are accepted is bounded, too.
-                    Kind::Tcp => tracing::debug!(%error, "the kernel takes no filter for TCP"),
+                    Kind::Tcp => tracing::debug!(%error, "the kernel refused the filter for TCP"),
                 }
             }
         }

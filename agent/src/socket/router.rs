@@ -133,7 +133,7 @@ impl Router {
             }
             IpcEvent::Ended { control } => {
                 if self.control() == Some(control) {
-                    tracing::warn!("the gateway is gone");
+                    tracing::warn!("the gateway has disconnected");
                     self.control = None;
                 }
             }
@@ -160,7 +160,7 @@ impl Router {
             ToAgent::JoinAnswer { id, answer } => match self.applications.remove(&id) {
                 // An applicant that gave up asks again.
                 Some(applicant) => drop(applicant.send(answer)),
-                None => tracing::debug!(id, "an answer for nobody"),
+                None => tracing::debug!(id, "an answer without a request"),
             },
         }
         None
@@ -277,7 +277,7 @@ impl Router {
 
     fn accept(&mut self, stream: u64, caller: Caller) {
         let Some(Waiting { host, offer, .. }) = self.offers.remove(&stream) else {
-            tokio::spawn(caller.refuse(format!("stream {stream} is not there any more")));
+            tokio::spawn(caller.refuse(format!("stream {stream} has ended")));
             return;
         };
         let from = self.taken_from.entry(host);

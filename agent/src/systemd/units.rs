@@ -133,7 +133,7 @@ fn check_kube(files: &UnitFiles) -> Result<(), String> {
     let expected = yaml_file(&files.workload, files.index);
     if files.kube.len() > KUBE_BYTES_MAX || files.yaml.len() > CONTROL_MAX {
         return Err(format!(
-            "{} and {} bytes are too much",
+            "{} and {} bytes are too many",
             files.kube.len(),
             files.yaml.len()
         ));

@@ -118,7 +118,11 @@ impl Watch {
             self.table.forget();
             self.gateway.lose(Instant::now());
             failures += 1;
-            tracing::warn!(reason, attempt = failures, "lost systemd, will try again");
+            tracing::warn!(
+                reason,
+                attempt = failures,
+                "lost the connection to systemd, will retry"
+            );
             if self.events.send(SystemdEvent::Lost(reason)).await.is_err() {
                 return;
             }
@@ -167,7 +171,7 @@ impl Watch {
             if std::mem::take(&mut self.repair_due) {
                 tracing::warn!(
                     restarts = self.gateway_restarts,
-                    "the gateway keeps failing: {REPAIR} looks at Podman's storage"
+                    "the gateway keeps failing: {REPAIR} checks Podman's storage"
                 );
                 let bus = bus.clone();
                 tasks.spawn(async move { Done::GatewayStart(repair(&bus).await) });
@@ -223,7 +227,7 @@ impl Watch {
     fn gateway_start(&mut self, result: Result<(), String>) {
         if let Err(reason) = result {
             self.gateway.fail(Instant::now());
-            tracing::warn!(reason, "the gateway did not start, will try again");
+            tracing::warn!(reason, "the gateway did not start, will retry");
         }
     }
 
@@ -246,7 +250,7 @@ impl Watch {
         self.gateway.renew();
         tracing::warn!(
             repair = damaged,
-            "{GATEWAY_UNIT} is active and its gateway does not connect: starting it anew"
+            "{GATEWAY_UNIT} is active but its gateway does not connect: restarting it"
         );
         damaged
     }

@@ -258,7 +258,9 @@ fn only_data_that_stays_behind_can_be_left_behind() {
             waiting_for: Vec::new(),
         })
     };
-    let full = drained("five stops, and waits for a host: each that fits has a pod of it already");
+    let full = drained(
+        "five stops, and waits for a host: every host that matches runs a pod of it already",
+    );
     assert!(!full.contains("--move-without-data"), "{full}");
     let data = drained("db stops, and waits for host h3, which has its claim data and is drained");
     assert!(

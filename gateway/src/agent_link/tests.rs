@@ -331,7 +331,7 @@ async fn a_stream_is_handed_over_with_every_byte_of_the_peer() {
         ),
         (
             framed(Bytes::from_static(b"junk"), b""),
-            Err("understand the agent's answer on a stream"),
+            Err("decode the agent's answer on a stream"),
         ),
         (BytesMut::new(), Err("read the agent's answer on a stream")),
     ];

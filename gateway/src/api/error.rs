@@ -359,9 +359,9 @@ mod tests {
         let places = [(1, 1), (2, 9)].map(|(document, line)| Place { document, line });
         for (refusals, status, message, problems) in [
             (
-                vec![refusal(true, None, "there is no workload `web`")],
+                vec![refusal(true, None, "workload `web` not found")],
                 404,
-                "there is no workload `web`",
+                "workload `web` not found",
                 vec![],
             ),
             (

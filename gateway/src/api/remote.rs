@@ -199,8 +199,9 @@ impl Door {
     async fn config(&self) -> io::Result<Arc<ServerConfig>> {
         let view = self.gateway.node.state().borrow().clone();
         let authority = view.state.authority();
-        let authority = authority
-            .ok_or_else(|| io::Error::other("no user was made yet: `beemesh user create`"))?;
+        let authority = authority.ok_or_else(|| {
+            io::Error::other("no user exists yet: create one with `beemesh user create`")
+        })?;
         let host = self.gateway.host;
         let (name, addresses) = match view.state.hosts().get(&host) {
             Some(own) => (own.name.clone(), own.addresses.clone()),

@@ -162,7 +162,7 @@ pub(super) fn timeout(seconds: Option<u64>) -> Result<Duration, ApiError> {
         None => Ok(TIMEOUT_DEFAULT),
         Some(seconds @ 1..=TIMEOUT_MAX_SECONDS) => Ok(Duration::from_secs(seconds)),
         Some(seconds) => Err(ApiError::bad_request(format!(
-            "timeout={seconds}: from 1 to {TIMEOUT_MAX_SECONDS} seconds are possible"
+            "timeout={seconds}: must be 1 to {TIMEOUT_MAX_SECONDS} seconds"
         ))),
     }
 }
@@ -171,7 +171,7 @@ pub(super) fn timeout(seconds: Option<u64>) -> Result<Duration, ApiError> {
 pub(super) fn wait(seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
     match seconds {
         Some(seconds) if seconds > WAIT_MAX_SECONDS => Err(ApiError::bad_request(format!(
-            "wait={seconds}: at most {WAIT_MAX_SECONDS} seconds are possible"
+            "wait={seconds}: must be at most {WAIT_MAX_SECONDS} seconds"
         ))),
         seconds => Ok(seconds.map(Duration::from_secs)),
     }
@@ -181,7 +181,7 @@ pub(super) fn wait(seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
 pub(super) fn stable(seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
     match seconds {
         Some(seconds) if seconds > WAIT_MAX_SECONDS => Err(ApiError::bad_request(format!(
-            "stable={seconds}: at most {WAIT_MAX_SECONDS} seconds are possible"
+            "stable={seconds}: must be at most {WAIT_MAX_SECONDS} seconds"
         ))),
         seconds => Ok(seconds.map(Duration::from_secs)),
     }
@@ -202,7 +202,7 @@ pub(super) fn manifest_name(name: &str) -> Result<(), ApiError> {
         return Ok(());
     }
     Err(ApiError::bad_request(format!(
-        "name={name:?}: a manifest's name has 1 to 253 of a-z, 0-9, `-`, `.` and `_`, and begins and ends with a letter or digit"
+        "name={name:?}: a manifest name has 1 to 253 of a-z, 0-9, `-`, `.` and `_`, with a letter or digit at both ends"
     )))
 }
 

@@ -56,11 +56,11 @@ pub(super) async fn authorize(
     next: Next,
 ) -> Response {
     let Some(remote) = request.extensions().get::<Remote>().copied() else {
-        return ApiError::internal("a request of nobody").into_response();
+        return ApiError::internal("a request without a caller").into_response();
     };
     let Some(user) = remote.user(&shared.gateway) else {
         return ApiError::forbidden("the certificate was revoked or has expired")
-            .hint("an administrator makes a new one with `beemesh user create`")
+            .hint("an administrator can issue a new certificate with `beemesh user create`")
             .into_response();
     };
     let route = request.extensions().get::<MatchedPath>();
@@ -83,7 +83,7 @@ fn check(role: Role, method: &Method, route: &str, path: &str) -> Result<(), Api
         Needs::Role(needed) => needed,
         Needs::Local => {
             return Err(ApiError::forbidden(format!(
-                "{method} {path} is only possible on the host itself"
+                "{method} {path} is possible only on the host itself"
             )));
         }
     };
@@ -93,7 +93,7 @@ fn check(role: Role, method: &Method, route: &str, path: &str) -> Result<(), Api
         name(needed),
         name(role)
     ))
-    .hint("an administrator changes it with `beemesh user create NAME --role ROLE`"))
+    .hint("an administrator can change the role with `beemesh user create NAME --role ROLE`"))
 }
 
 #[cfg(test)]

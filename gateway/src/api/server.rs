@@ -74,7 +74,7 @@ pub(crate) async fn serve(listener: UnixListener, shared: Shared, stop: Cancella
     }
     let drained = async { while connections.join_next().await.is_some() {} };
     if tokio::time::timeout(DRAIN_TIME_MAX, drained).await.is_err() {
-        tracing::info!("requests to the API were cut off by the stop");
+        tracing::info!("the stop ended requests to the API");
     }
 }
 

@@ -53,7 +53,7 @@ pub(super) async fn propose(
     };
     let committed = committed
         .pop()
-        .ok_or_else(|| ApiError::internal("the cluster answered nothing to a change"))?;
+        .ok_or_else(|| ApiError::internal("the cluster gave no answer to a change"))?;
     if changed(&committed.outcome) {
         shared.trail.note(Done {
             verb,
@@ -76,7 +76,7 @@ pub(super) fn check_room(scene: &Scene, change: &Change) -> Result<(), ApiError>
     let room = scene.state.check_bytes(manifest, objects);
     room.map_err(|refusals| {
         ApiError::refused(refusals, &[]).hint(
-            "`beemesh get manifests` lists what is kept, and `DELETE /v1/manifests/NAME` removes a manifest with all its objects",
+            "`beemesh get manifests` lists the manifests, and `DELETE /v1/manifests/NAME` deletes a manifest with all its objects",
         )
     })
 }
@@ -86,7 +86,7 @@ pub(super) fn unapplied(outcome: Outcome, places: &[Place]) -> ApiError {
     match outcome {
         Outcome::Refused(refusals) => ApiError::refused(refusals, places),
         Outcome::Done | Outcome::Applied(_) | Outcome::Deleted(_) | Outcome::Admitted(_) => {
-            ApiError::internal("the cluster answered a change as if it were another")
+            ApiError::internal("the cluster answered a change with the outcome of another kind")
         }
     }
 }

@@ -290,7 +290,7 @@ impl State {
 }
 
 /// What a bearer of any other token is told.
-pub(crate) const NO_SUCH_TOKEN: &str = "the join token is unknown, used up, revoked or expired: make a new one with `beemesh token create`";
+pub(crate) const NO_SUCH_TOKEN: &str = "the join token is unknown, used up, revoked or expired: create a new token with `beemesh token create`";
 
 fn can_be_used(token: &TokenRecord, at_ms: u64) -> bool {
     token.expires_ms > at_ms && token.uses > 0

@@ -173,7 +173,7 @@ impl Look<'_> {
     fn attempt(&self, seat: &Assignment, own: bool, plan: &mut Plan) {
         let Self { seen, workload } = self;
         let Some(host) = seat.host else {
-            let reason = "the host that ran it is no member any more";
+            let reason = "the host that ran it is no longer a member";
             plan.changes.push(self.ended(seat, Err(reason), 0));
             return;
         };

@@ -111,7 +111,7 @@ pub(crate) enum Event {
 
 /// The event is not allowed in this state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("this host {life}: it cannot {event} now")]
+#[error("this host {life}, so it cannot {event} now")]
 pub(crate) struct Forbidden {
     /// The state, in words that follow `this host`.
     pub(crate) life: &'static str,
@@ -199,12 +199,12 @@ impl Life {
 
     fn words(&self) -> &'static str {
         match self {
-            Self::Alone => "is a cluster of its own",
+            Self::Alone => "is alone in its cluster",
             Self::Member => "is a member of a cluster",
             Self::Joining(_) => "is joining a cluster",
             Self::Removed { .. } => "was removed from its cluster",
             Self::RotatingKey(_) => "is changing its key",
-            Self::Recovering { .. } => "is becoming a cluster of its own",
+            Self::Recovering { .. } => "is recovering as a cluster of one",
         }
     }
 }

@@ -86,7 +86,7 @@ async fn keep<N, F: Future<Output = Result<(), String>>>(
             Some(change) if backoff.allows(Instant::now()) => {
                 let pause = backoff.tried(Instant::now());
                 if let Err(error) = propose(change).await {
-                    tracing::warn!(%error, ?pause, "this host's entry in the member list is not as it should be yet");
+                    tracing::warn!(%error, ?pause, "the member list does not show this host as it is yet");
                 }
                 continue;
             }

@@ -62,7 +62,8 @@ pub(crate) async fn found(node: Node, link: Link, host: HostId) {
 
 async fn found_once(node: &Node, host: HostId, welcome: &Welcome) -> anyhow::Result<ClusterId> {
     let mut cluster = [0; 16];
-    getrandom::fill(&mut cluster).map_err(|error| anyhow!("draw a cluster id: {error}"))?;
+    getrandom::fill(&mut cluster)
+        .map_err(|error| anyhow!("create a random cluster id: {error}"))?;
     let change = Change::Found {
         cluster: ClusterId(cluster),
         host: Host {

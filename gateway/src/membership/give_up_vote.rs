@@ -25,9 +25,7 @@ pub(crate) enum DemoteError {
     #[error(transparent)]
     Propose(#[from] ProposeError),
     /// The leader did not carry it out in time.
-    #[error(
-        "the host is asked for its vote, without which the others could not go on, and has it still"
-    )]
+    #[error("the host still votes, and the other voters have no quorum without its vote")]
     Votes,
 }
 

@@ -55,7 +55,7 @@ pub(crate) enum JoinError {
     #[error("{0}")]
     Advertise(String),
     /// Nobody has named it.
-    #[error("this host is called `{UNNAMED}`, which tells it from no other host")]
+    #[error("this host is named `{UNNAMED}`, which does not identify it")]
     Unnamed,
     /// It is a member, and is to replace another.
     #[error("{0}")]
@@ -64,7 +64,7 @@ pub(crate) enum JoinError {
     #[error("{0}")]
     Refused(String),
     /// No member could be asked.
-    #[error("none of the members in the token could be asked: {0}")]
+    #[error("no member in the token answered: {0}")]
     Unreachable(String),
     /// The admission cannot be, or could not be remembered.
     #[error(transparent)]
@@ -105,7 +105,7 @@ pub(crate) async fn join(
         && joining.is_none()
     {
         return Err(JoinError::TakesNoPlace(format!(
-            "this host is a member already and takes nobody's place: `beemesh host remove {name}` takes {name} out"
+            "this host is a member already, so it cannot replace {name}: `beemesh host remove {name}` removes that host"
         )));
     }
     keep_addresses(gateway, advertise).await?;
@@ -140,10 +140,10 @@ pub(crate) async fn join(
             Ok(JoinAnswer::Stranger) if replaces => {
                 let host = contact.host;
                 failures.push(format!(
-                    "{host} runs a Beemesh that replaces no host: upgrade it"
+                    "{host} runs a release of Beemesh that cannot replace a host: upgrade it"
                 ));
             }
-            Ok(JoinAnswer::Stranger) => failures.push("a member gave no answer".to_owned()),
+            Ok(JoinAnswer::Stranger) => failures.push("a member did not answer".to_owned()),
             Err(failure) => failures.push(failure),
         }
     }
@@ -273,7 +273,7 @@ fn remember(
         members: members.iter().cloned().map(Into::into).collect(),
     };
     let _ = gateway.life.happens(Event::Admitted(joining))?;
-    tracing::info!(%cluster, members = members.len(), "admitted; beginning again as a member");
+    tracing::info!(%cluster, members = members.len(), "admitted; restarting as a member");
     Ok(JoinStarted { cluster, members })
 }
 

@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DecideError {
     /// There is no id for the new cluster.
-    #[error("draw a cluster id: {0}")]
+    #[error("create a random cluster id: {0}")]
     Random(#[from] getrandom::Error),
     /// It cannot be, or cannot be remembered.
     #[error(transparent)]
@@ -37,7 +37,7 @@ pub(crate) fn decide(gateway: &Gateway) -> Result<ClusterId, DecideError> {
     getrandom::fill(&mut cluster)?;
     let cluster = ClusterId(cluster);
     let _ = gateway.life.happens(Event::RecoveryAsked { cluster })?;
-    tracing::warn!(%cluster, "beginning again as a cluster of one");
+    tracing::warn!(%cluster, "restarting as a cluster of one");
     Ok(cluster)
 }
 

@@ -37,12 +37,13 @@ pub(crate) async fn lost(
     let name = &replace.name;
     let named = |host: &&Host| host.name == *name || host.id.to_string() == *name;
     let Some(lost) = state.hosts().values().find(named) else {
-        return Err(format!("there is no host `{name}` to replace"));
+        return Err(format!(
+            "host `{name}` not found, so this host cannot replace it"
+        ));
     };
     if gateway.link.connected().borrow().contains(&lost.id) || lost.id == gateway.host {
         return Err(format!(
-            "{name} is reachable, so it is not lost: take it out with `beemesh host remove {name}`, or, if it was switched off just \
-             now, try again in half a minute"
+            "{name} is reachable, so it is not lost: remove it with `beemesh host remove {name}`; if it was switched off just now, try again in half a minute"
         ));
     }
     let change = admission(applicant, request, Some(lost.id));

@@ -134,7 +134,9 @@ async fn change(
         }
         _ => {
             tokio::spawn(settle(gateway.clone(), host));
-            refused("the cluster gave no answer; what became of it is found out")
+            refused(
+                "the cluster gave no answer; this host will find out whether the change was committed",
+            )
         }
     }
 }
@@ -160,7 +162,7 @@ async fn prepared(
 fn can_leave(gateway: &Gateway) -> Result<(), String> {
     let state = gateway.node.state().borrow().state.clone();
     if !state.hosts().contains_key(&gateway.host) {
-        return Err("this host is no member of a cluster".to_owned());
+        return Err("this host is not a member of a cluster".to_owned());
     }
     let voters = gateway.node.metrics().borrow().voters.clone();
     enough(&voters, &gateway.link.connected().borrow(), gateway.host)
@@ -180,16 +182,16 @@ fn enough(voters: &BTreeSet<HostId>, there: &BTreeSet<HostId>, own: HostId) -> R
         return Ok(());
     }
     Err(match all {
-        0 => "no other host votes: who is alone has nobody to keep the cluster while the key changes; have another host join first".to_owned(),
+        0 => "no other host votes, so no host would keep the cluster while the key changes: join another host first".to_owned(),
         _ => format!(
-            "{there} of the {all} other voters can be reached, too few to agree without this host's old key: bring another one back first"
+            "{there} of the {all} other voters are reachable, which is no quorum without this host's old key: bring another voter back first"
         ),
     })
 }
 
 /// The token and its use, for one entry of the log.
 fn commands(gateway: &Gateway, host: HostId, origin: Origin) -> Result<Vec<Command>, RotateError> {
-    let drawn = |error| RotateError::Key(format!("draw a token: {error}"));
+    let drawn = |error| RotateError::Key(format!("create a random token: {error}"));
     let (mut token, mut secret) = ([0; 8], [0; 32]);
     getrandom::fill(&mut token).map_err(drawn)?;
     getrandom::fill(&mut secret).map_err(drawn)?;
@@ -232,7 +234,7 @@ fn admitted(gateway: &Gateway, host: HostId, members: Vec<Member>) -> Result<(),
         members: members.into_iter().map(Into::into).collect(),
     };
     let _ = gateway.life.happens(Event::KeyAdmitted(joining))?;
-    tracing::warn!(old = %gateway.host, new = %host, "this host has another key; beginning again with it");
+    tracing::warn!(old = %gateway.host, new = %host, "this host has a new key; restarting with it");
     Ok(())
 }
 
@@ -314,7 +316,7 @@ pub(crate) async fn finish(
         }
         let taken = welcome.wait_for(|now| now.as_ref().is_some_and(|now| now.host == host));
         if timeout(AGENT_MAX, taken).await.is_err() {
-            tracing::warn!(%host, "the agent has not begun again with the new key");
+            tracing::warn!(%host, "the agent has not restarted with the new key");
         }
     }
     home.set_host(host)?;

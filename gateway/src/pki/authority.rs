@@ -46,7 +46,7 @@ pub(crate) enum AuthorityError {
     #[error("read random bytes: {0}")]
     Random(getrandom::Error),
     /// Not what this key sealed.
-    #[error("the authority's private key is damaged, or sealed with another key")]
+    #[error("the private key of the certificate authority is damaged, or sealed with another key")]
     Sealed,
     /// X.509 or the key.
     #[error("make a certificate: {0}")]

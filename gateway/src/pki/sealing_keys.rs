@@ -29,7 +29,7 @@ const PAUSE: Duration = Duration::from_secs(2);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoKey {
     /// Nobody who can be asked has it.
-    #[error("no member that can be reached has the key of the cluster's authority")]
+    #[error("no reachable member has the key of the certificate authority")]
     Nobody,
     /// The folder.
     #[error(transparent)]

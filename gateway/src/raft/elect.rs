@@ -299,7 +299,7 @@ impl Node {
                 }
                 Ok(Some((host, Err(CallError::Stranger(_))))) => {
                     if self.inner.hearing.doubts() {
-                        tracing::info!(%host, "no election yet: a host knows this one as no member");
+                        tracing::info!(%host, "no election yet: another host does not regard this host as a member");
                         return false;
                     }
                 }

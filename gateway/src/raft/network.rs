@@ -381,7 +381,7 @@ pub(crate) async fn answer(node: &Node, from: HostId, request: raft::Request) ->
     let inner = &node.inner;
     let (RequestBody::Append { vote, .. } | RequestBody::Vote { vote, .. }) = &request.body;
     if vote.node != from {
-        tracing::warn!(host = %from, as_host = %vote.node, "a host speaks in the name of another");
+        tracing::warn!(host = %from, as_host = %vote.node, "a host sent a message in the name of another host");
         let body = ReplyBody::Failed("each host speaks for itself".to_owned());
         let id = request.id;
         return raft::Reply { id, body };

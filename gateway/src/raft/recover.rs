@@ -47,7 +47,7 @@ pub(crate) enum RecoverError {
     #[error("end the raft log")]
     Close(#[source] io::Error),
     /// There is nothing to recover.
-    #[error("this host has been a member of no cluster")]
+    #[error("this host has never been a member of a cluster")]
     NoMember,
 }
 

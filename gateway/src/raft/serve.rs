@@ -36,7 +36,7 @@ impl Node {
     /// Answers what comes on a stream that `host` opened, until it ends.
     pub(crate) async fn serve(&self, host: HostId, class: Class, stream: UnixStream) {
         let Some(_permit) = self.inner.stream_limits.take(host, class) else {
-            tracing::warn!(%host, ?class, "stream closed: this gateway has as many of that host as it may have");
+            tracing::warn!(%host, ?class, "stream closed: that host has as many streams to this gateway as it may have");
             return;
         };
         let ended: Result<(), Box<dyn std::error::Error + Send + Sync>> = match class {

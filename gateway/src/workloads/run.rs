@@ -225,7 +225,7 @@ impl Executor {
                     Instant::now()
                 }
                 Err(error) => {
-                    tracing::warn!(workload, %error, "end of a job not kept, will retry");
+                    tracing::warn!(workload, %error, "the end of a job was not saved, will retry");
                     Instant::now() + KEEP_PAUSE
                 }
             };
@@ -316,7 +316,7 @@ impl Executor {
             Err(error) => (
                 error.id(),
                 Landing {
-                    ending: Ending::Failed(format!("a mistake in Beemesh: {error}")),
+                    ending: Ending::Failed(format!("a bug in Beemesh: {error}")),
                     lacks: None,
                 },
             ),
@@ -327,7 +327,10 @@ impl Executor {
         self.cancels.remove(&workload);
         match &ending {
             Ending::Done => tracing::info!(workload, "work done"),
-            Ending::Cancelled => tracing::info!(workload, "work broken off for a newer revision"),
+            Ending::Cancelled => tracing::info!(
+                workload,
+                "work on a workload cancelled for a newer revision"
+            ),
             Ending::Waits(what) => tracing::info!(workload, what, "work waits"),
             Ending::Failed(error) => tracing::warn!(workload, error, "work failed, will retry"),
         }

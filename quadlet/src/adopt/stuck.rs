@@ -28,7 +28,7 @@ pub async fn free(unit: &str) {
         Ok(Ok(0)) => {}
         Ok(Ok(count)) => tracing::warn!(
             count,
-            "processes of Podman that this shutdown would have waited for were moved into this unit"
+            "moved processes of Podman into this unit, because the shutdown would have waited for them"
         ),
         Ok(Err(error)) => tracing::warn!(%error, "systemd does not say whether it shuts down"),
         Err(_) => tracing::warn!("systemd does not answer"),

@@ -38,7 +38,7 @@ fn run() -> anyhow::Result<ExitCode> {
         [unit] if !unit.starts_with("--") => (false, unit),
         ["--stop-post", unit] => (true, unit),
         ["--repair"] => {
-            repair::storage::mend().context("mend Podman's storage")?;
+            repair::storage::mend().context("repair Podman's storage")?;
             return Ok(ExitCode::SUCCESS);
         }
         ["--release"] => return release(),
@@ -91,14 +91,12 @@ fn release() -> anyhow::Result<ExitCode> {
         .context("give restarts back to Podman")?;
     if !released.containers.is_empty() {
         let names = released.containers.join(", ");
-        println!(
-            "Podman restarts these containers by itself again, without growing pauses: {names}"
-        );
+        println!("Podman restarts these containers itself again, without back-off: {names}");
     }
     if !released.probed.is_empty() {
         let names = released.probed.join(", ");
         println!(
-            "Podman goes on with the probes of these containers; before Podman 5.5 nobody ends one that hangs: {names}"
+            "Podman continues the probes of these containers; before Podman 5.5 nothing ends a probe that hangs: {names}"
         );
     }
     for failure in &released.failures {

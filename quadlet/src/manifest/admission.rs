@@ -199,7 +199,7 @@ where
         .replicas
         .filter(|count| !(0..=REPLICAS_MAX).contains(count))
     {
-        let message = format!("{replicas} is not a number of hosts: use 0 to {REPLICAS_MAX}");
+        let message = format!("{replicas} is not a number of replicas: use 0 to {REPLICAS_MAX}");
         scope.wrong(&Field::default().then("spec.replicas"), message);
     }
     let object = object(kind, &typed, scope)?;
@@ -318,14 +318,14 @@ where
         scope.wrong(&at.key("name"), message);
     } else if is_workload(kind) && full.len() > WORKLOAD_BYTES_MAX {
         let message = format!(
-            "`{}` has {} bytes, at most {WORKLOAD_BYTES_MAX} are possible",
+            "`{}` has {} bytes, at most {WORKLOAD_BYTES_MAX} are allowed",
             cut(&full),
             full.len()
         );
         scope.wrong(&at.key("name"), message);
     } else if !is_workload(kind) && name.len() > DATA_NAME_MAX {
         let message = format!(
-            "`{}` has {} bytes, at most {DATA_NAME_MAX} are possible",
+            "`{}` has {} bytes, at most {DATA_NAME_MAX} are allowed",
             cut(&name),
             name.len()
         );

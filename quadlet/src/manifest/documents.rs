@@ -65,7 +65,7 @@ pub(super) fn read(
                     document: scope.number,
                     line: *line,
                     field: field.to_string(),
-                    message: "stands here twice".to_owned(),
+                    message: "appears twice".to_owned(),
                 });
             }
             continue;
@@ -96,8 +96,8 @@ pub(super) fn read(
     duplicates(&found, &mut findings);
     if is_whole && found.manifest.objects.is_empty() && findings.is_clean() {
         let message = match found.unplayed.as_slice() {
-            [] => "holds no object".to_owned(),
-            kinds => format!("holds nothing to play or keep, only {}", kinds.join(", ")),
+            [] => "contains no object".to_owned(),
+            kinds => format!("contains no supported objects, only {}", kinds.join(", ")),
         };
         findings.wrong(Problem {
             document: 0,
@@ -137,7 +137,7 @@ fn take(mut json: Value, found: &mut Found, scope: &mut Scope<'_>) {
     }
     let items = Field::default().key("items");
     let Some(Value::Array(list)) = json.get_mut("items").map(Value::take) else {
-        return scope.wrong(&items, "is missing: a List holds objects in it");
+        return scope.wrong(&items, "is missing: a List has objects in it");
     };
     for (index, item) in list.into_iter().enumerate() {
         let mut inner = Scope {
@@ -171,7 +171,7 @@ fn one(json: Value, found: &mut Found, scope: &mut Scope<'_>) {
                 || api_version(known).rsplit_once('/').map_or("", |(g, _)| g) == group =>
         {
             let message = format!(
-                "`{}` is not read: write {} as {}",
+                "`{}` is not supported: write {} as {}",
                 cut(version),
                 kind,
                 api_version(known)
@@ -196,7 +196,7 @@ fn one(json: Value, found: &mut Found, scope: &mut Scope<'_>) {
         let mebibytes = EXPANDED_MAX >> 20;
         return scope.wrong(
             &here,
-            format!("up to here the objects have more than {mebibytes} MiB: split the file"),
+            format!("the objects up to here have more than {mebibytes} MiB: split the file"),
         );
     }
     found.manifest.places.push(Place {
@@ -239,11 +239,11 @@ fn unplayed(kind: &str, version: &str, json: &Value, found: &mut Found, scope: &
     let name = cut(json["metadata"]["name"].as_str().unwrap_or_default());
     let (kind, version) = (cut(kind), cut(version));
     let what = match (kind.as_str(), version.as_str()) {
-        ("Service", "v1") => "no address leads to the pods; give a container a hostPort",
+        ("Service", "v1") => "it gives no address to the pods; give a container a hostPort",
         ("Ingress", "networking.k8s.io/v1") => "no request is routed; give a container a hostPort",
-        _ => "it is neither kept nor acted on",
+        _ => "it is ignored",
     };
-    let message = format!("{kind} `{name}` ({version}) is not played: {what}");
+    let message = format!("{kind} `{name}` ({version}) is not supported: {what}");
     scope.not_done(&Field::default().key("kind"), message);
     if !found.unplayed.contains(&kind) && found.unplayed.len() < 8 {
         found.unplayed.push(kind);
@@ -261,7 +261,7 @@ fn duplicates(found: &Found, findings: &mut Findings) {
         let name = workload_name(&object.namespace, &object.name);
         if let Some((other, at)) = first.get(&(kind, name.clone())) {
             let message = format!(
-                "{} `{}` is named like {} in document {}, line {}",
+                "{} `{}` has the name of {} in document {}, line {}",
                 kind_name(object.kind),
                 cut(&name),
                 kind_name(other.kind),

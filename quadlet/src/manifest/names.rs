@@ -66,8 +66,7 @@ pub(crate) fn image(reference: &str) -> Result<ImageName<'_>, &'static str> {
         .is_some_and(|(first, _)| TRANSPORTS.contains(&first))
     {
         return Err(
-            "Podman would not ask a registry for it, but look for it on the host, because of the word before \
-             the first `:`. Name the registry in full: REGISTRY.DOMAIN/PATH:TAG",
+            "Podman would not ask a registry for it, but look for it on the host, because of the word before the first `:`; name the registry in full: REGISTRY.DOMAIN/PATH:TAG",
         );
     }
     let (named, digest) = match reference.split_once('@') {

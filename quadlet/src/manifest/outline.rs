@@ -252,10 +252,9 @@ impl<'a> Reader<'a> {
             }
             Event::Alias(anchor) => match self.anchors.get(&anchor) {
                 Some(Some((node, weight))) => self.place(*node, *weight, line),
-                Some(None) => Err(self.fault(
-                    line,
-                    "an alias stands inside of what it refers to".to_owned(),
-                )),
+                Some(None) => {
+                    Err(self.fault(line, "an alias is inside of what it refers to".to_owned()))
+                }
                 None => Err(self.fault(line, "an alias refers to another document".to_owned())),
             },
             Event::Nothing | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => Ok(()),

@@ -201,7 +201,7 @@ fn value_from(from: &EnvVarSource, at: &Field, scope: &mut Scope<'_>) {
             )
         {
             let message = format!(
-                "Podman cannot tell `{}`: use metadata.name, .namespace, .uid, .labels['KEY'] or .annotations['KEY']",
+                "Podman does not know `{}`: use metadata.name, .namespace, .uid, .labels['KEY'] or .annotations['KEY']",
                 cut(path)
             );
             scope.wrong(&at.then("fieldRef.fieldPath"), message);

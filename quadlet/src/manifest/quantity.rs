@@ -42,8 +42,8 @@ fn up(value: i128, by: i128) -> i128 {
 }
 
 /// Why a text is no quantity.
-pub(crate) const FORM: &str = "use digits with one of m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei or an exponent as e3 behind them, or with nothing";
-const LARGE: &str = "at most 2^63-1 is possible";
+pub(crate) const FORM: &str = "use digits, alone or followed by one of m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei or an exponent such as e3";
+const LARGE: &str = "the maximum is 2^63-1";
 
 /// Reads a quantity by Kubernetes' grammar.
 pub(crate) fn parse(text: &str) -> Result<Quantity, &'static str> {

@@ -147,23 +147,22 @@ fn one(list: &str, key: &str, value: Quantity, at: &Field, scope: &mut Scope<'_>
         "ephemeral-storage" => {
             scope.not_counted(
                 at,
-                "nobody counts it: the container may write as much as its host has",
+                "it is not limited: the container can write as much as its host has",
             );
         }
         _ if key.starts_with("hugepages-") => {
             scope.not_counted(
                 at,
-                "nobody counts them: the container may take as many as its host has",
+                "they are not limited: the container can take as many as its host has",
             );
         }
         _ if key.contains('/') => {
-            let message = "no host has such a resource, so the pod could run nowhere: a device is asked for by its name, as \
-                           `nvidia.com/gpu=all`, where the policy's `devices` has it";
+            let message = "no host has such a resource, so no host could run the pod: request a device by its name, such as `nvidia.com/gpu=all`, which the policy must allow in `devices`";
             scope.wrong(at, message);
         }
         _ => scope.wrong(
             at,
-            "is no resource: use cpu, memory, ephemeral-storage or hugepages-SIZE; is it misspelt?",
+            "is not a resource: use cpu, memory, ephemeral-storage or hugepages-SIZE",
         ),
     }
 }

@@ -36,7 +36,7 @@ impl Podman {
         for Listed { id, names, .. } in self.strays(yaml).await? {
             tracing::warn!(
                 containers = ?names,
-                "only Podman's storage knows them, as a power cut may leave it: removing them"
+                "removing containers that only Podman's storage knows, as a power cut may leave them"
             );
             self.remove_container(&id).await?;
         }

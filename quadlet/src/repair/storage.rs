@@ -30,7 +30,7 @@ pub fn mend() -> io::Result<()> {
         .stderr(Stdio::null())
         .status()?;
     if look.success() {
-        tracing::info!("podman system check finds nothing damaged");
+        tracing::info!("podman system check found no damage");
         return Ok(());
     }
     let status = Command::new("podman")

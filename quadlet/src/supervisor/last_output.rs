@@ -46,7 +46,7 @@ pub fn read(run: &Path, workload: &str) -> Option<Vec<u8>> {
 pub fn forget(run: &Path, workload: &str) {
     match fs::remove_file(file(run, workload)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(workload, %error, "the output of a play that failed was not removed");
+            tracing::warn!(workload, %error, "the kept output of a failed play was not removed");
         }
         _ => {}
     }
@@ -69,7 +69,7 @@ pub(super) async fn keep(podman: &Podman, settings: &Settings, all: &[Container]
             }
             Err(_) => tracing::warn!(
                 container = one.name,
-                "its output is not kept: Podman is slow"
+                "the output of a container is not kept: Podman is slow"
             ),
         }
     }
@@ -81,7 +81,7 @@ pub(super) async fn keep(podman: &Podman, settings: &Settings, all: &[Container]
     let new = path.with_extension("log.new");
     let written = fs::write(&new, kept).and_then(|()| fs::rename(&new, &path));
     if let Err(error) = written {
-        tracing::warn!(%error, "what the containers said is in the journal alone");
+        tracing::warn!(%error, "the output of the containers is only in the journal");
     }
 }
 

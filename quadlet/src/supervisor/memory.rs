@@ -27,7 +27,7 @@ pub(super) fn recall(settings: &Settings) -> Ledger {
         Ok(ledger) => ledger,
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ledger::default(),
         Err(error) => {
-            tracing::warn!(%error, "the count of restarts begins anew");
+            tracing::warn!(%error, "the count of restarts starts again at 0");
             Ledger::default()
         }
     }
@@ -49,7 +49,7 @@ pub(super) fn keep(settings: &Settings, ledger: &Ledger) {
         .and_then(|bytes| fs::write(&new, bytes))
         .and_then(|()| fs::rename(&new, &path));
     if let Err(error) = kept {
-        tracing::warn!(%error, "a supervisor that is killed now forgets restarts");
+        tracing::warn!(%error, "the restarts were not saved: a supervisor that is killed now forgets them");
     }
 }
 

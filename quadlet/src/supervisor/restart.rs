@@ -25,7 +25,7 @@ impl Supervisor {
             let failures = self.ledger.failures();
             let mut effects = vec![Effect::Rest];
             effects.extend(self.ended(format!(
-                "{trouble}; {failures} failures are more than the {max} that backoffLimit allows"
+                "{trouble}; {failures} failures exceed the backoffLimit of {max}"
             )));
             return effects;
         }

@@ -275,7 +275,9 @@ async fn carry_out(
         Effect::Await => {
             let wait = play_lock::wait(&settings.run, &settings.workload);
             if tokio::time::timeout(PLAY_TIME_MAX, wait).await.is_err() {
-                tracing::warn!("the gateway plays the pod for too long: it is looked at now");
+                tracing::warn!(
+                    "the gateway has been playing the pod for too long: supervising it now"
+                );
             }
             None
         }
@@ -397,7 +399,9 @@ async fn play(
         });
         match podman.pull(reference).await {
             // The registry is asked for something newer; what is here is played when it cannot be.
-            Err(error) if is_there => tracing::warn!(%error, "the image on this host is played"),
+            Err(error) if is_there => {
+                tracing::warn!(%error, "using the image that is on this host")
+            }
             outcome => outcome.map_err(|error| classify(&error))?,
         }
     }
@@ -432,7 +436,7 @@ async fn play(
         podman.remove_strays(&yaml).await
     };
     if let Err(error) = clear.await {
-        tracing::warn!(%error, "what is left of a failed play was not removed");
+        tracing::warn!(%error, "the rest of a failed play was not removed");
     }
     let restart = render::rules(&yaml).restart;
     Err(classify_play(&error, &containers, restart))
@@ -443,12 +447,12 @@ async fn end(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
     let podman = Podman::new(&settings.socket);
     let wait = play_lock::wait(&settings.run, &settings.workload);
     if tokio::time::timeout(STOP_PATIENCE, wait).await.is_err() {
-        tracing::warn!("the gateway is still playing the pod, which is taken down all the same");
+        tracing::warn!("the gateway is still playing the pod; taking it down");
     }
     if let Some(pod) = podman.pod(&settings.workload).await? {
         if play_lock::is_unstarted(&pod) && adopt::is_shutting_down().await {
             // systemd lets no container start any more, so the play fails by itself, and nothing runs that should end gently.
-            tracing::info!("the pod was not started yet: it is played again after the boot");
+            tracing::info!("the pod was not started yet: it will be played again after the boot");
             return Ok(());
         }
         play_lock::settle(&podman, &pod).await;
@@ -518,7 +522,7 @@ fn say(status: &Status) {
 
 fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
-        tracing::warn!(%error, "systemd was not told");
+        tracing::warn!(%error, "the notification to systemd failed");
     }
 }
 

@@ -329,7 +329,8 @@ fn damage_is_repaired_once() {
 
 #[test]
 fn what_is_not_beemeshs_is_left_alone() {
-    let reason = "a pod named web exists that is not of Beemesh; `podman pod rm -f web` removes it";
+    let reason =
+        "a pod named web exists that does not belong to Beemesh; `podman pod rm -f web` removes it";
     let foreign = saw(OLD, pod(None, Run::Running, Run::Running, 0));
     tell(vec![(0, foreign, vec![failed(reason), Effect::Exit(70)])]);
     let nothing = Event::Looked(Sight {

@@ -210,7 +210,7 @@ impl Mesh {
         loop {
             tokio::select! {
                 frame = connection.next() => {
-                    let frame = frame.context("the gateway is gone")??;
+                    let frame = frame.context("the gateway has disconnected")??;
                     self.on_message(host, ToAgent::decode(&frame)?);
                 }
                 message = told.recv() => {

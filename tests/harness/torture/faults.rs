@@ -378,7 +378,7 @@ impl<'a> Faults<'a> {
         self.clients.host(victim, None);
         for attempt in 1.. {
             let removed = via.run(&["timeout", "60", "beemesh", "host", "remove", &leaving.name]);
-            if removed.code == 0 || removed.err.contains("there is no host") {
+            if removed.code == 0 || removed.err.contains("not found") {
                 break;
             }
             self.say(&format!("leave, attempt {attempt}: {}", removed.err.trim()));

@@ -51,11 +51,11 @@ pub(super) fn ask<T: DeserializeOwned>(
 fn body<T: DeserializeOwned>(answer: &[u8]) -> anyhow::Result<T> {
     const END: &[u8] = b"\r\n\r\n";
     let end = answer.windows(END.len()).position(|part| part == END);
-    let end = end.context("the gateway's answer has no end of its head")?;
+    let end = end.context("the gateway's answer is truncated")?;
     let (head, body) = (&answer[..end], &answer[end + END.len()..]);
     let status = head.split(|byte| *byte == b' ').nth(1).unwrap_or_default();
     if status.starts_with(b"2") {
-        return serde_json::from_slice(body).context("the gateway's answer makes no sense");
+        return serde_json::from_slice(body).context("the gateway's answer cannot be decoded");
     }
     match serde_json::from_slice::<ErrorAnswer>(body) {
         Ok(answer) => bail!("{}", answer.error.message),
@@ -75,8 +75,8 @@ mod tests {
         };
         assert_eq!(read("HTTP/1.0 200 OK\nA: b\n\n[1]"), Ok(vec![1]));
         for (answer, words) in [
-            ("HTTP/1.0 200 OK\n", "no end of its head"),
-            ("HTTP/1.0 202 Accepted\n\n{", "makes no sense"),
+            ("HTTP/1.0 200 OK\n", "truncated"),
+            ("HTTP/1.0 202 Accepted\n\n{", "cannot be decoded"),
             (
                 "HTTP/1.0 409 Conflict\n\n{\"error\":{\"code\":\"conflict\",\"message\":\"there is a quorum\"}}",
                 "there is a quorum",

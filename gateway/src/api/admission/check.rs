@@ -220,7 +220,7 @@ impl<'a> Check<'a> {
                 };
                 if is_podmans(name) {
                     let message = format!(
-                        "`{name}` is as Podman names containers of its own: use another name"
+                        "`{name}` is a name that Podman gives to its own containers: use another name"
                     );
                     self.verdict.wrong.push(problem(at, message));
                     continue;
@@ -234,7 +234,7 @@ impl<'a> Check<'a> {
                     continue;
                 };
                 let message = format!(
-                    "{} would be named `{name}` on a host, as {} is: Podman names a container POD-CONTAINER; rename one of them",
+                    "{} and {} would both be named `{name}` on a host: Podman names a container POD-CONTAINER; rename one of them",
                     part(&own, container),
                     part(&other.words(), &theirs)
                 );
@@ -318,7 +318,7 @@ impl<'a> Check<'a> {
             None => return None,
         };
         Some(format!(
-            "port {} is reserved for {whose}: no workload can have it",
+            "port {} is reserved for {whose}: use another port",
             port.port
         ))
     }

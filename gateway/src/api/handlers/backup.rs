@@ -48,7 +48,7 @@ pub(in crate::api) async fn backup(
     let file = aside(move || Ok(backup::encode(&state.to_snapshot()))).await?;
     if file.len() > BYTES_MAX {
         return Err(ApiError::too_large(format!(
-            "what was applied takes {} bytes, and a backup has {BYTES_WORDS} at most",
+            "the manifests take {} bytes, and a backup holds at most {BYTES_WORDS}",
             file.len()
         )));
     }
@@ -155,7 +155,7 @@ async fn set_policy(
     match settle(&shared.gateway, timeout, there).await {
         (true, _) => Ok(index),
         (false, _) => Err(ApiError::unavailable(
-            "the policy of the backup is set, and this host has not caught up: restore again",
+            "the policy of the backup is set, but this host has not caught up: run the restore again",
         )),
     }
 }
@@ -209,7 +209,7 @@ fn missing(
         let known = |object: &Object| same.is_some_and(|one| one.objects.contains(object));
         if !present.objects.iter().all(|object| known(object)) {
             return Err(format!(
-                "this cluster has a manifest `{}` that is not in the backup, or is another there",
+                "this cluster has a manifest `{}` that the backup does not contain, or contains with other objects",
                 present.name
             ));
         }

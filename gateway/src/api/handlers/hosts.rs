@@ -159,7 +159,7 @@ pub(in crate::api) async fn remove(
     let gateway = &shared.gateway;
     let can_go = |scene: &Scene, host| {
         let refused =
-            |reason| ApiError::conflict(reason).hint("`beemesh host list` shows who is there");
+            |reason| ApiError::conflict(reason).hint("`beemesh get hosts` lists the members");
         scene.can_go(host).map_err(refused)
     };
     confirm(gateway, deadline).await?;
@@ -212,7 +212,7 @@ fn not_demoted(error: DemoteError, gateway: &Gateway, timeout: Duration) -> ApiE
         DemoteError::Unknown(words) => ApiError::conflict(words),
         DemoteError::Propose(error) => ApiError::propose(&error, &gateway.scene(), timeout),
         DemoteError::Votes => ApiError::unavailable(error.to_string())
-            .hint("nothing was changed: try again in a moment; hosts whose clocks are a minute apart cannot do this (`timedatectl`)"),
+            .hint("nothing was changed: try again in a moment; the clocks of the hosts must not be a minute apart (`timedatectl`)"),
     }
 }
 
@@ -275,7 +275,7 @@ fn check_label(key: &str, value: Option<&str>) -> Result<(), ApiError> {
     }
     if is_automatic(key) {
         return Err(ApiError::bad_request(format!(
-            "`{key}` is given by each host to itself: use another label"
+            "each host sets `{key}` itself: use another label"
         )));
     }
     let plain = |text: &str| {

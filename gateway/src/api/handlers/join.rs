@@ -46,7 +46,7 @@ fn not_joined(error: JoinError) -> ApiError {
     match error {
         JoinError::InUse(_) => ApiError::conflict(words).hint("`beemesh get manifests` lists them"),
         JoinError::LeftOver(_) => ApiError::conflict(words).hint(
-            "join that cluster again, or `beemesh-agent purge` removes what it left and this host's part in it",
+            "join that cluster again, or `beemesh-agent purge` removes its workloads and this host's membership",
         ),
         JoinError::Member(_) | JoinError::UnderWay(_) => {
             ApiError::conflict(words).hint("`beemesh status` shows the cluster")

@@ -56,9 +56,9 @@ pub(in crate::api) async fn logs(
             if scene.state.workload(&workload).is_none() {
                 return Err(no_workload(&workload));
             }
-            scene.host_with(&workload).ok_or_else(|| {
-                ApiError::not_found(format!("no host should run workload `{workload}`"))
-            })?
+            scene
+                .host_with(&workload)
+                .ok_or_else(|| ApiError::not_found(format!("no host runs workload `{workload}`")))?
         }
     };
     if host == gateway.host {
@@ -91,7 +91,7 @@ pub(in crate::api) async fn own_logs(
 }
 
 fn unreachable(host: &str, reason: &dyn std::fmt::Display) -> ApiError {
-    ApiError::unavailable(format!("host {host} cannot be asked: {reason}"))
+    ApiError::unavailable(format!("host {host} does not answer: {reason}"))
         .hint("`beemesh get hosts --stale` shows which hosts are missing")
 }
 

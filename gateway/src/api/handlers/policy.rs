@@ -61,7 +61,7 @@ pub(in crate::api) async fn set(
     let (parts, body) = request.into_parts();
     let text = request::body(&parts, body, DOCUMENT_BYTES_MAX, DOCUMENT_BYTES_WORDS).await?;
     let text = std::str::from_utf8(&text)
-        .map_err(|error| ApiError::bad_request(format!("the policy is no text: {error}")))?;
+        .map_err(|error| ApiError::bad_request(format!("the policy is not UTF-8 text: {error}")))?;
     let policy = Policy::read(text).map_err(|found| ApiError::policy(problems(found)))?;
     if policy.is_newer() {
         let scene = gateway.scene();
@@ -87,8 +87,8 @@ pub(in crate::api) async fn set(
             Ok(Json(PolicySet { index, version }))
         }
         None => Err(ApiError::conflict(format!(
-            "the policy was set at log index {index}, and another has replaced it, or this host has not caught up"
+            "the policy was set at log index {index}, but another policy has replaced it, or this host has not caught up"
         ))
-        .hint("`beemesh policy show` shows the one that is in force")),
+        .hint("`beemesh policy show` prints the policy in force")),
     }
 }

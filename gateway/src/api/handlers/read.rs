@@ -84,9 +84,9 @@ pub(in crate::api) async fn status(
 }
 
 pub(in crate::api) fn no_host(name: &str) -> ApiError {
-    ApiError::not_found(format!("there is no host `{name}`")).hint("`beemesh host list` shows all")
+    ApiError::not_found(format!("host `{name}` not found")).hint("`beemesh get hosts` lists them")
 }
 
 pub(in crate::api) fn no_workload(name: &str) -> ApiError {
-    ApiError::not_found(format!("there is no workload `{name}`"))
+    ApiError::not_found(format!("workload `{name}` not found"))
 }

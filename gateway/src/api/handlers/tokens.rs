@@ -48,13 +48,13 @@ pub(in crate::api) async fn create(
     let asked: TokenRequest = small_body(request).await?;
     if !(1..=TTL_MAX_SECONDS).contains(&asked.ttl_seconds) {
         return Err(ApiError::bad_request(format!(
-            "ttlSeconds={}: from 1 to {TTL_MAX_SECONDS} (7 days) are possible",
+            "ttlSeconds={}: must be 1 to {TTL_MAX_SECONDS} (7 days)",
             asked.ttl_seconds
         )));
     }
     if !(1..=USES_MAX).contains(&asked.uses) {
         return Err(ApiError::bad_request(format!(
-            "uses={}: from 1 to {USES_MAX} are possible",
+            "uses={}: must be 1 to {USES_MAX}",
             asked.uses
         )));
     }
@@ -119,18 +119,16 @@ pub(in crate::api) async fn revoke(
     let timeout = request::timeout(query.timeout)?;
     let token = read(&id).ok_or_else(|| {
         ApiError::bad_request(format!(
-            "`{id}` is not a join token's id: sixteen hexadecimal digits"
+            "`{id}` is not the id of a join token, which has sixteen hexadecimal digits"
         ))
-        .hint("`beemesh token list` shows them")
+        .hint("`beemesh token list` prints the ids")
     })?;
     let revoked = propose(&shared, caller, Change::RevokeToken { token }, timeout).await?;
     match revoked.outcome {
         Outcome::Done => Ok(Json(Revoked {
             index: revoked.index,
         })),
-        other => {
-            Err(unapplied(other, &[]).hint("`beemesh token list` shows those that can be used"))
-        }
+        other => Err(unapplied(other, &[]).hint("`beemesh token list` lists the valid tokens")),
     }
 }
 

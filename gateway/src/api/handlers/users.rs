@@ -118,7 +118,7 @@ pub(in crate::api) async fn revoke(
         Outcome::Done => Ok(Json(Revoked {
             index: revoked.index,
         })),
-        other => Err(unapplied(other, &[]).hint("`beemesh user list` shows all")),
+        other => Err(unapplied(other, &[]).hint("`beemesh user list` lists them")),
     }
 }
 
@@ -165,7 +165,7 @@ pub(in crate::api) async fn sealing_key(
     let key = gateway.home.sealing_key(id);
     let key = key.map_err(|error| ApiError::internal(error.to_string()))?;
     let key = key.ok_or_else(|| ApiError::not_found("this host does not have that key"))?;
-    tracing::debug!(%caller, "told the key of the authority");
+    tracing::debug!(%caller, "sent the key of the certificate authority");
     Ok(key.to_vec())
 }
 
@@ -181,8 +181,11 @@ async fn opened(
         make(shared, caller, timeout, None).await?;
         confirm(gateway, Instant::now() + timeout).await?;
     }
-    let authority =
-        known().ok_or_else(|| ApiError::internal("the authority was not made after all"))?;
+    let authority = known().ok_or_else(|| {
+        ApiError::internal(
+            "the cluster has no certificate authority after the change that creates it",
+        )
+    })?;
     let sealing = sealing_keys::obtain(gateway, authority.key)
         .await
         .map_err(no_key)?;
@@ -216,7 +219,7 @@ async fn make(
 fn no_key(error: NoKey) -> ApiError {
     match error {
         NoKey::Nobody => ApiError::unavailable(error.to_string()).hint(
-            "try again when another member is back; `beemesh user reset` makes a new authority, and all users must be made anew",
+            "try again when another member is back; `beemesh user reset` creates a new certificate authority, and then all users must be created again",
         ),
         NoKey::Home(error) => ApiError::internal(error.to_string()),
     }
@@ -241,13 +244,13 @@ fn check(asked: &UserRequest) -> Result<(), ApiError> {
         && edge(name.last());
     if !good {
         return Err(ApiError::bad_request(format!(
-            "{:?} is no user's name: 1 to {NAME_MAX} of a-z, 0-9, `-`, `.` and `_`, with a letter or digit at both ends",
+            "{:?} is not a user name: use 1 to {NAME_MAX} of a-z, 0-9, `-`, `.` and `_`, with a letter or digit at both ends",
             asked.name
         )));
     }
     if !(1..=TTL_MAX_SECONDS).contains(&asked.ttl_seconds) {
         return Err(ApiError::bad_request(format!(
-            "ttlSeconds={}: from 1 to {TTL_MAX_SECONDS} (ten years) are possible",
+            "ttlSeconds={}: must be 1 to {TTL_MAX_SECONDS} (ten years)",
             asked.ttl_seconds
         )));
     }

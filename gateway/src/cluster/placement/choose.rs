@@ -157,8 +157,10 @@ impl<'a> There<'a> {
                     self.names(hosts, "and")
                 )
             }
-            Wait::Full => "waits for a host: each that fits has a pod of it already".to_owned(),
-            Wait::Nowhere => "waits for a host that fits and is not drained".to_owned(),
+            Wait::Full => {
+                "waits for a host: every host that matches runs a pod of it already".to_owned()
+            }
+            Wait::Nowhere => "waits for a host that matches and is not drained".to_owned(),
         }
     }
 
@@ -174,7 +176,7 @@ impl<'a> There<'a> {
         } else if hosts.iter().any(|host| placement::fits(host, selector)) {
             "not reachable"
         } else {
-            "not selected by its nodeSelector"
+            "does not match its nodeSelector"
         }
     }
 

@@ -92,7 +92,7 @@ pub(crate) fn between_attempts(seat: &Assignment, why: &str) -> Option<String> {
     let due = seat.failed_at_ms.saturating_add(pause_ms(seat.failures));
     let failed = failed(seat.failures, why);
     Some(format!(
-        "{failed}; the next one begins after {}",
+        "{failed}; the next attempt starts after {}",
         time_of_day(due)
     ))
 }

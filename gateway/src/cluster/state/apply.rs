@@ -77,7 +77,7 @@ impl State {
     fn check_room(&self, name: &str) -> Decision<()> {
         if self.manifests.size() >= MANIFESTS_MAX && !self.manifests.contains_key(name) {
             return Err(refused(format!(
-                "the cluster holds {MANIFESTS_MAX} manifests, which is the most: delete one first"
+                "the cluster holds {MANIFESTS_MAX} manifests, which is the maximum: delete one first"
             )));
         }
         Ok(())
@@ -325,7 +325,7 @@ impl State {
 
     pub(super) fn delete_workload(&mut self, index: u64, at_ms: u64, name: &str) -> Decision {
         let Some(workload) = self.workloads.get(name).cloned() else {
-            return Err(missing(format!("there is no workload `{name}`")));
+            return Err(missing(format!("workload `{name}` not found")));
         };
         let key = Key::of(&workload.object);
         self.workloads.remove_mut(name);
@@ -344,7 +344,7 @@ impl State {
 
     pub(super) fn delete_manifest(&mut self, name: &str) -> Decision {
         let Some(manifest) = self.manifests.get(name) else {
-            return Err(missing(format!("there is no manifest `{name}`")));
+            return Err(missing(format!("manifest `{name}` not found")));
         };
         let keys: Vec<Key> = manifest.objects.iter().map(|o| Key::of(o)).collect();
         let gone: Vec<String> = manifest
@@ -370,7 +370,7 @@ impl State {
         tokens.retain(|_, token| can_be_used(token, at_ms));
         if tokens.len() >= TOKENS_MAX {
             return Err(refused(format!(
-                "{TOKENS_MAX} join tokens are waiting to be used, which is the most: wait until some expire, or revoke some"
+                "{TOKENS_MAX} join tokens are waiting to be used, which is the maximum: wait until some expire, or revoke some"
             )));
         }
         tokens.insert(token.id, token.clone());
@@ -447,7 +447,7 @@ impl State {
         let one_more = !self.hosts.contains_key(&host.id) && replaces.is_none();
         if self.hosts.len() >= HOSTS_MAX && one_more {
             return Err(refused(format!(
-                "the cluster has {HOSTS_MAX} hosts, which is the most"
+                "the cluster has {HOSTS_MAX} hosts, which is the maximum"
             )));
         }
         Ok(())

@@ -258,14 +258,14 @@ impl State {
     ) -> Decision {
         let workload = self.seated(name)?;
         if workload.index != seen {
-            return Err(refused(format!("workload `{name}` has changed meanwhile")));
+            return Err(refused(format!("workload `{name}` has changed since then")));
         }
         let mut seats = self.seats(name).to_vec();
         let at = seats.binary_search_by_key(&ordinal, |seat| seat.ordinal);
         let present = at.ok().map(|at| &seats[at]);
         if present.and_then(|seat| seat.host) != from {
             return Err(refused(format!(
-                "pod {ordinal} of workload `{name}` is assigned otherwise meanwhile"
+                "pod {ordinal} of workload `{name}` has been assigned differently since then"
             )));
         }
         let job = workload.job.is_some();
@@ -273,7 +273,7 @@ impl State {
         if job && present.is_some_and(|seat| seat.end.is_some())
             || runs && (host.is_some() || from.is_none())
         {
-            return Err(refused(format!("job `{name}` has no attempt to give away")));
+            return Err(refused(format!("job `{name}` has no attempt to reassign")));
         }
         if let Some(host) = host {
             self.check_seat(workload, ordinal, host)?;
@@ -370,7 +370,7 @@ impl State {
 
     fn seated(&self, name: &str) -> Decision<&Workload> {
         let Some(workload) = self.workloads.get(name) else {
-            return Err(missing(format!("there is no workload `{name}`")));
+            return Err(missing(format!("workload `{name}` not found")));
         };
         if !self.is_seated(workload) {
             return Err(refused(format!(

@@ -29,7 +29,7 @@ impl State {
         let version = self.policy_version();
         match checked {
             Some(checked) if checked != version => Err(refused(format!(
-                "the cluster's policy has version {version} now, and this was checked by version {checked}: apply it again"
+                "the policy of the cluster has version {version} now, and version {checked} was checked: apply the manifest again"
             ))),
             Some(_) | None => Ok(()),
         }
@@ -53,7 +53,7 @@ impl State {
         }
         if let Some(wanted) = if_version.filter(|wanted| *wanted != version) {
             return Err(refused(format!(
-                "the cluster's policy has version {version}, not {wanted}: somebody has changed it, see `beemesh policy show`"
+                "the policy of the cluster has version {version}, not {wanted}: it has been changed, see `beemesh policy show`"
             )));
         }
         self.policy = Some(Arc::new(PolicyRecord {

@@ -59,7 +59,7 @@ impl State {
             return Ok(());
         }
         let what = format!(
-            "manifest `{manifest}` would take {}, aliases counted as what they stand for",
+            "manifest `{manifest}` would take {}, aliases expanded",
             mebibytes(after)
         );
         Err(self.full(&what, manifest))
@@ -90,7 +90,7 @@ impl State {
             .map(|name| format!("`{name}` ({})", mebibytes(self.bytes_of(name))))
             .collect();
         refused(format!(
-            "{what}, and the cluster keeps {} of manifests at most, of which {} are used: delete what is not needed{}",
+            "{what}, and the cluster keeps at most {} of manifests, of which {} are used: delete manifests{}",
             mebibytes(ROOM),
             mebibytes(self.used),
             match named.as_slice() {
@@ -172,8 +172,8 @@ mod tests {
         };
         assert_eq!(
             refusals[0].message,
-            "manifest `late` would take 5.1 MiB, aliases counted as what they stand for, and the cluster keeps 128.0 MiB of \
-             manifests at most, of which 124.1 MiB are used: delete what is not needed; the largest are `m10` (4.1 MiB), `m11` \
+            "manifest `late` would take 5.1 MiB, aliases expanded, and the cluster keeps at most 128.0 MiB of \
+             manifests, of which 124.1 MiB are used: delete manifests; the largest are `m10` (4.1 MiB), `m11` \
              (4.1 MiB), `m12` (4.1 MiB)"
         );
         assert!(matches!(

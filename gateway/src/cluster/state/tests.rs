@@ -174,11 +174,11 @@ fn a_refused_command_names_every_reason_and_changes_nothing() {
         policy: None,
     };
     for (change, expected) in [
-        (delete("nope"), missing("there is no manifest `nope`")),
+        (delete("nope"), missing("manifest `nope` not found")),
         (delete("conf"), refused("ConfigMap conf is used by workload web of manifest `web`")),
         (
             Change::DeleteWorkload { workload: "nope".into() },
-            missing("there is no workload `nope`"),
+            missing("workload `nope` not found"),
         ),
         (
             apply(vec![
@@ -276,7 +276,7 @@ fn a_token_admits_as_often_as_it_says_and_members_need_none() {
         )
     };
     let unknown = Outcome::Refused(refused(
-        "the join token is unknown, used up, revoked or expired: make a new one with `beemesh token create`",
+        "the join token is unknown, used up, revoked or expired: create a new token with `beemesh token create`",
     ));
     assert_eq!(ask(50, 9, host(2, "h2")), unknown, "wrong secret");
     assert_eq!(ask(100, 8, host(2, "h2")), unknown, "expired");

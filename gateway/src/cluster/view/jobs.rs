@@ -117,7 +117,7 @@ mod tests {
             "the leader has not decided yet"
         );
         end(&mut scene, 10, 9, Err("code 3"), true);
-        let pause = "1 attempt failed: code 3; the next one begins after 00:00:11 UTC";
+        let pause = "1 attempt failed: code 3; the next attempt starts after 00:00:11 UTC";
         assert_eq!(told(&scene), (api::Phase::Pending, words(pause), false));
         begin(&mut scene, 11, Some(h(2)));
         with(&mut scene, 2, 11, vec![failed(11)]);

@@ -234,20 +234,20 @@ fn as_many_as_are_asked_for_get_hosts_that_are_there_and_fit_one_each() {
             &[1, 2, 3],
             &[],
             3,
-            "each that fits has a pod of it already",
+            "every host that matches runs a pod of it already",
         ),
         (3, &[1, 3], &[], 2, "h2 is not reachable"),
         (3, &[1], &[], 1, "h2 and h3 are not reachable"),
         (1, &[1], &[1], 0, "h2 and h3 are not reachable"),
-        (2, &[1, 2, 3], &[1, 2], 1, "each that fits"),
+        (2, &[1, 2, 3], &[1, 2], 1, "every host that matches"),
         (
             1,
             &[1, 2, 3],
             &[1, 2, 3],
             0,
-            "a host that fits and is not drained",
+            "a host that matches and is not drained",
         ),
-        (u32::MAX, &[1, 2, 3], &[], 3, "each that fits"),
+        (u32::MAX, &[1, 2, 3], &[], 3, "every host that matches"),
     ] {
         let mut world = World::of(3);
         world.reachable = reachable.iter().map(|n| h(*n)).collect();
@@ -429,8 +429,8 @@ fn a_job_is_attempted_again_after_pauses_until_its_limit() {
             assert_eq!(world.plan().due, Some(due));
             assert_eq!(world.waits("job"), "", "its host tells");
             let words = match pause {
-                10_000 => "1 attempt failed: why; the next one begins after 00:16:50 UTC",
-                _ => "2 attempts failed, the last: why; the next one begins after 00:17:10 UTC",
+                10_000 => "1 attempt failed: why; the next attempt starts after 00:16:50 UTC",
+                _ => "2 attempts failed, the last: why; the next attempt starts after 00:17:10 UTC",
             };
             let seat = &world.state.seats("job")[0];
             assert_eq!(between_attempts(seat, "why").as_deref(), Some(words));
@@ -481,7 +481,7 @@ fn a_job_ends_once_and_a_host_that_is_lost_with_it_is_a_failed_attempt() {
             world.at("job").is_empty(),
             "it is to stop what it may still run"
         );
-        let words = "1 attempt failed; the next one begins after 00:16:50 UTC";
+        let words = "1 attempt failed; the next attempt starts after 00:16:50 UTC";
         assert_eq!(world.waits("job"), if again { words } else { "" });
         world.now_ms += 10_000;
         assert_eq!(world.settle().len(), usize::from(again));
@@ -494,7 +494,7 @@ fn a_job_ends_once_and_a_host_that_is_lost_with_it_is_a_failed_attempt() {
     world.apply(Change::RemoveHost { host: h(home) });
     assert_eq!(
         world.settle(),
-        ["job.0 false true the host that ran it is no member any more"]
+        ["job.0 false true the host that ran it is no longer a member"]
     );
     world.now_ms += 10_000;
     assert_eq!(world.settle(), [format!("job.0 to {}", 3 - home)]);

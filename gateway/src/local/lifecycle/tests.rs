@@ -154,7 +154,7 @@ fn a_gateway_begins_again_only_where_its_log_or_key_is_another() {
     let error = Life::Recovering { cluster: NEW }.after(Event::KeyAsked);
     assert_eq!(
         error.unwrap_err().to_string(),
-        "this host is becoming a cluster of its own: it cannot change its key now"
+        "this host is recovering as a cluster of one, so it cannot change its key now"
     );
 }
 

@@ -316,7 +316,9 @@ impl Replay {
             if let Some(later) = block::later_block(bytes, at, tag, next) {
                 return Err(damaged(
                     at,
-                    format!("a block is not what was written, a later one at offset {later} is"),
+                    format!(
+                        "a block is not what was written, but a later block at offset {later} is"
+                    ),
                 ));
             }
         }

@@ -63,7 +63,7 @@ pub(crate) enum SnapshotError {
     Lost(PathBuf),
     /// There is none although the log needs one.
     #[error(
-        "the raft log begins behind entry {0} and there is no snapshot in {1}: remove this host from the cluster and let it \
+        "the raft log begins after entry {0}, and {1} holds no snapshot: remove this host from the cluster and let it \
          join again"
     )]
     Missing(u64, PathBuf),

@@ -39,7 +39,7 @@ fn a_damaged_newest_snapshot_is_made_up_for_or_refused() {
         (&[10, 20], &[20], purged(11), Err("does not reach back")),
         (&[10, 20], &[10, 20], purged(5), Err("does not reach back")),
         (&[10], &[10], None, Ok(None)),
-        (&[], &[], purged(5), Err("there is no snapshot")),
+        (&[], &[], purged(5), Err("holds no snapshot")),
     ];
     for (saved, damaged, purged, expected) in cases {
         let what = format!("{saved:?}, {damaged:?} damaged, log behind {purged:?}");

@@ -49,7 +49,7 @@ enum Ended {
     Open(#[from] LinkError),
     #[error("{0}")]
     Frame(#[from] FrameError),
-    #[error("understand the answer: {0}")]
+    #[error("decode the answer: {0}")]
     Decode(#[from] DecodeError),
     #[error("the member answered something else: {0:?}")]
     Answer(ReplyBody),
@@ -127,7 +127,7 @@ impl Telling {
             if delivered > 0 {
                 pause = PAUSE_MIN;
             }
-            tracing::debug!(%host, error = %ended, "member not told what hosts look like, will retry");
+            tracing::debug!(%host, error = %ended, "report to a member failed, will retry");
             sleep(pause).await;
             pause = (pause * 2).min(PAUSE_MAX);
         }

@@ -53,10 +53,10 @@ pub(super) fn strange(name: &str, disk: &Disk) -> Option<String> {
     let file = kube_file(name);
     match disk {
         Disk::Other(cluster) => Some(format!(
-            "{file} belongs to cluster {cluster} and is left alone"
+            "{file} belongs to cluster {cluster}, so Beemesh does not touch it"
         )),
         Disk::Foreign => Some(format!(
-            "{file} was not written by Beemesh and is left alone"
+            "{file} was not written by Beemesh, so Beemesh does not touch it"
         )),
         Disk::Nothing | Disk::Ours(_) => None,
     }

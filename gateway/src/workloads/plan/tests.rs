@@ -76,8 +76,8 @@ fn every_situation_has_one_decision_and_one_report() {
     let ours = Disk::Ours;
     let up = || Some(unit("active", true, UP));
     let fresh = Memory::default;
-    let other = "beemesh-pod-web.kube belongs to cluster 09090909090909090909090909090909 and is left alone";
-    let foreign = "beemesh-pod-web.kube was not written by Beemesh and is left alone";
+    let other = "beemesh-pod-web.kube belongs to cluster 09090909090909090909090909090909, so Beemesh does not touch it";
+    let foreign = "beemesh-pod-web.kube was not written by Beemesh, so Beemesh does not touch it";
     let stopped = "stopped by the administrator of this host";
     let broken = "failed: container web-app cannot start: no such file";
     let reason = "container web-app cannot start: no such file";

@@ -39,7 +39,7 @@ pub(super) fn keep(folder: &Path, workload: &str, end: &End) -> io::Result<()> {
 pub(super) fn forget(folder: &Path, workload: &str) {
     match fs::remove_file(file(folder, workload)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            tracing::warn!(workload, %error, "end of a job not removed");
+            tracing::warn!(workload, %error, "the saved end of a job was not removed");
         }
         _ => {}
     }
@@ -54,7 +54,7 @@ pub(super) fn kept(folder: &Path) -> BTreeMap<String, End> {
         match read(&folder.join(&name)) {
             Ok(end) => Some((workload, end)),
             Err(error) => {
-                tracing::warn!(workload, %error, "end of a job not read");
+                tracing::warn!(workload, %error, "the saved end of a job cannot be read");
                 None
             }
         }

@@ -96,13 +96,13 @@ enum StepError {
     Agent(#[from] LinkError),
     #[error("{0}")]
     Render(#[from] RenderError),
-    #[error("the workload is not in the state any more")]
+    #[error("the workload has been deleted")]
     Unwanted,
     #[error("image {0} is not on this host, and its pull policy is Never")]
     Absent(String),
     #[error("{error}")]
     NotPulled { image: String, error: PodmanError },
-    #[error("pod {0} exists already and does not belong to Beemesh")]
+    #[error("pod {0} exists and does not belong to Beemesh")]
     Taken(String),
     #[error("pod {0} is still there")]
     Remains(String),
@@ -387,7 +387,7 @@ impl Flight {
             (Ok(()), Some(started)) => started,
             (Ok(()), None) => start.await,
             (Err(StepError::Podman(error)), None) if !error.is_passing() => {
-                tracing::warn!(workload = self.workload, %error, "pod not played, its unit tries");
+                tracing::warn!(workload = self.workload, %error, "the gateway cannot play the pod, its unit will retry");
                 own_words(error, start.await)
             }
             // The unit was active all along, and would first wait for the pod.
@@ -443,7 +443,7 @@ impl Flight {
     /// The pod could not be played: lets the unit try, so that it is the unit that fails with a reason. Succeeds when
     /// the unit does.
     async fn hand_over(&self, error: PodmanError) -> Result<(), StepError> {
-        tracing::warn!(workload = self.workload, %error, "pod not played, its unit tries");
+        tracing::warn!(workload = self.workload, %error, "the gateway cannot play the pod, its unit will retry");
         self.tell(Step::Stop).await;
         self.stop().await?;
         self.tell(Step::Start).await;

@@ -92,7 +92,7 @@ impl Policy {
         }
         let [document] = outline.documents.as_slice() else {
             let message = match outline.documents.is_empty() {
-                true => "holds no rule: `beemesh policy show` prints all",
+                true => "contains no rule: `beemesh policy show` prints all rules",
                 false => "is more than one document",
             };
             return Err(whole(message.to_owned()));
@@ -109,7 +109,7 @@ impl Policy {
         };
         let mut policy = Self::default();
         if outline.tagged {
-            scope.wrong(&Field::default(), "a tag means nothing here");
+            scope.wrong(&Field::default(), "a YAML tag is not allowed here");
         } else if document.duplicates.is_empty() {
             match outline.value(document) {
                 Ok(value) => {
@@ -124,7 +124,7 @@ impl Policy {
                 document: 1,
                 line: *line,
                 field: field.to_string(),
-                message: "stands here twice".to_owned(),
+                message: "appears twice".to_owned(),
             });
         }
         findings.finish().map(|_| policy)
@@ -157,7 +157,10 @@ impl Policy {
                         .chain(List::ALL.map(List::name))
                         .chain([super::GRACE])
                         .collect();
-                    scope.wrong(&at, format!("is no rule: there are {}", names.join(", ")));
+                    scope.wrong(
+                        &at,
+                        format!("is not a rule; the rules are {}", names.join(", ")),
+                    );
                 }
             }
         }
@@ -169,7 +172,10 @@ impl Policy {
             .filter(|seconds| (0..=GRACE_MAX).contains(seconds))
         {
             Some(seconds) => self.grace_seconds = seconds,
-            None => scope.wrong(at, format!("is no number of seconds from 0 to {GRACE_MAX}")),
+            None => scope.wrong(
+                at,
+                format!("is not a number of seconds from 0 to {GRACE_MAX}"),
+            ),
         }
     }
 
@@ -280,7 +286,7 @@ fn normal(list: List, text: &str) -> Result<String, &'static str> {
             let name = capability(text);
             return match CAPABILITIES.contains(&name.as_str()) {
                 true => Ok(name),
-                false => Err("is no capability: write it as NET_RAW, or ALL"),
+                false => Err("is not a capability: write it as NET_RAW, or ALL"),
             };
         }
         List::Annotations => super::check::is_governed(text.trim_end_matches('*')),
@@ -288,13 +294,13 @@ fn normal(list: List, text: &str) -> Result<String, &'static str> {
         List::HostPorts => super::check::ports(text).is_some(),
     };
     let expected = match list {
-        List::HostPaths => "is no path such as /srv or /srv/data:ro, absolute and without `..`",
+        List::HostPaths => "is not a path such as /srv or /srv/data:ro, absolute and without `..`",
         List::Devices => {
             "is neither a path such as /dev/kvm nor a device such as nvidia.com/gpu=all"
         }
-        List::Annotations => "is no annotation that a policy refuses: there is nothing to allow",
+        List::Annotations => "is not an annotation that a policy can refuse",
         List::HostPorts => "is neither a port such as 443 nor a range such as 8000-8999",
-        List::Capabilities | List::Sysctls | List::MountOptions => "is no name",
+        List::Capabilities | List::Sysctls | List::MountOptions => "is not a name",
     };
     match accepted {
         true => Ok(text.to_owned()),

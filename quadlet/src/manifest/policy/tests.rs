@@ -308,7 +308,10 @@ fn a_document_that_makes_no_sense_is_told_line_by_line() {
             .collect::<Vec<_>>(),
     };
     for (text, expected) in [
-        ("", "0 : holds no rule: `beemesh policy show` prints all"),
+        (
+            "",
+            "0 : contains no rule: `beemesh policy show` prints all rules",
+        ),
         ("a: 1\n---\nb: 2\n", "0 : is more than one document"),
         (
             "- a\n",
@@ -328,11 +331,11 @@ fn a_document_that_makes_no_sense_is_told_line_by_line() {
         ),
         (
             "privileged: true\nprivileged: false\n",
-            "2 privileged: stands here twice",
+            "2 privileged: appears twice",
         ),
         (
             "hostPID: true\nhostPaths:\n- /srv/../etc\n",
-            "3 hostPaths[0]: `/srv/../etc` is no path such as /srv or /srv/data:ro, absolute and without `..`",
+            "3 hostPaths[0]: `/srv/../etc` is not a path such as /srv or /srv/data:ro, absolute and without `..`",
         ),
         (
             "devices: [kvm]\n",
@@ -340,13 +343,13 @@ fn a_document_that_makes_no_sense_is_told_line_by_line() {
         ),
         (
             "capabilities: [SYS_ADMN]\n",
-            "1 capabilities[0]: `SYS_ADMN` is no capability: write it as NET_RAW, or ALL",
+            "1 capabilities[0]: `SYS_ADMN` is not a capability: write it as NET_RAW, or ALL",
         ),
         (
             "annotations: ['*']\n",
-            "1 annotations[0]: `*` is no annotation that a policy refuses: there is nothing to allow",
+            "1 annotations[0]: `*` is not an annotation that a policy can refuse",
         ),
-        ("privileged: !!bool true\n", "1 : a tag means nothing here"),
+        ("privileged: !!bool true\n", "1 : a YAML tag is not allowed here"),
     ] {
         assert_eq!(shown(text), [expected], "{text}");
     }
@@ -354,7 +357,7 @@ fn a_document_that_makes_no_sense_is_told_line_by_line() {
     assert!(
         unknown.len() == 1
             && unknown[0]
-                .starts_with("2 hostPath: is no rule: there are privileged, hostNetwork, "),
+                .starts_with("2 hostPath: is not a rule; the rules are privileged, hostNetwork, "),
         "{unknown:?}"
     );
     let long = format!("# {}\n{{}}", "x".repeat(DOCUMENT_BYTES_MAX));

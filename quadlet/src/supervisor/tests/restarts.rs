@@ -265,7 +265,7 @@ fn a_job_that_failed_too_often_is_given_up() {
         )
     };
     let given_up = "container web-app ended with code 3 (2 times); \
-                    2 failures are more than the 1 that backoffLimit allows";
+                    2 failures exceed the backoffLimit of 1";
     tell(vec![
         (
             9,

@@ -137,8 +137,8 @@ fn none() -> [Vec<String>; 3] {
 fn names_that_would_meet_on_a_host_are_refused_with_both() {
     let one = pod("shop", &[("web", ""), ("cart-db", "")], "");
     let two = pod("shop-cart", &[("db", "")], "");
-    let message = "container `db` of Pod shop-cart would be named `shop-cart-db` on a host, as container `cart-db` of Pod shop";
-    let rest = "is: Podman names a container POD-CONTAINER; rename one of them";
+    let message = "container `db` of Pod shop-cart and container `cart-db` of Pod shop";
+    let rest = "would both be named `shop-cart-db` on a host: Podman names a container POD-CONTAINER; rename one of them";
     let [wrong, held, _] = verdict(&state(), &format!("{one}---\n{two}"));
     let expected = format!("2:14 spec.containers[0].name: {message} (document 1, line 7) {rest}");
     assert_eq!((wrong, held), (vec![expected], vec![]));

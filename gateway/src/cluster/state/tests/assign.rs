@@ -169,15 +169,15 @@ fn a_seat_is_given_once_and_by_what_was_seen() {
     assert_eq!(runs(&state, "db"), []);
     did(&mut state, 7, assign("db", 0, 5, None, Some(2)));
     for (change, words) in [
-        (assign("nope", 0, 5, None, Some(1)), "no workload"),
+        (assign("nope", 0, 5, None, Some(1)), "not found"),
         (assign("all", 0, 6, None, Some(1)), "assigned to a host"),
-        (assign("db", 0, 5, None, Some(1)), "otherwise"),
-        (assign("db", 0, 5, Some(3), Some(1)), "otherwise"),
+        (assign("db", 0, 5, None, Some(1)), "differently"),
+        (assign("db", 0, 5, Some(3), Some(1)), "differently"),
         (assign("db", 1, 4, None, Some(1)), "changed"),
         (assign("db", 1, 5, None, Some(9)), "not a member"),
         (assign("db", 1, 5, None, Some(2)), "has pod 0"),
         (assign("db", 2, 5, None, Some(1)), "no pod 2"),
-        (end(7, true, false), "no workload"),
+        (end(7, true, false), "not found"),
     ] {
         let said = no(&mut state, 8, change);
         assert!(said.contains(words), "{said}");

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use super::*;
 use crate::raft::log::block::{BLOCK_HEAD, HEADER, sealed};
 
-const REMEDY: &str = "install the version that wrote it again (`dnf upgrade beemesh` on this host)";
+const REMEDY: &str = "install the version that wrote it (`dnf upgrade beemesh` on this host)";
 
 /// Every file of a folder.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
