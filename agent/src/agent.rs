@@ -512,7 +512,7 @@ impl Agent {
                 self.ports.reserve(self.config.reserved_ports());
                 self.api_port.keep(self.config.api_port);
             }
-            Err(error) => tracing::error!("configuration not changed: {error:#}"),
+            Err(error) => tracing::error!("configuration not reloaded: {error:#}"),
         }
         self.notify.ready();
     }

@@ -87,6 +87,10 @@ pub(crate) enum Command {
     /// Keep the ports of the mesh and of the API bound while no agent runs, as beemesh-ports.service
     #[command(hide = true)]
     HoldPorts,
+    /// Check the configuration files, and exit with code 78 if one is invalid
+    ///
+    /// beemesh-agent.service runs this command before a reload.
+    CheckConfig,
     /// Remove all workloads and all state of Beemesh from this host
     ///
     /// The command stops and disables the agent and the gateway. It removes the pods, units, volumes (including those of

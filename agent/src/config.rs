@@ -98,6 +98,9 @@ struct Fragment {
 /// Reads the configuration. `host_name` is the name when none is configured.
 pub(crate) fn load(sources: &Sources, host_name: &str) -> anyhow::Result<Config> {
     let mut merged = Fragment::default();
+    let mut config = configured(&merged, host_name);
+    // The file since which the configuration is invalid, and why.
+    let mut wrong: Option<(PathBuf, anyhow::Error)> = None;
     for path in files(sources)? {
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
@@ -112,23 +115,33 @@ pub(crate) fn load(sources: &Sources, host_name: &str) -> anyhow::Result<Config>
             api_port: next.api_port.or(merged.api_port),
             mdns: next.mdns.or(merged.mdns),
         };
+        config = configured(&merged, host_name);
+        wrong = match (check(&config), wrong) {
+            (Ok(()), _) => None,
+            (Err(error), before) => Some((before.map_or(path, |(path, _)| path), error)),
+        };
     }
-    let config = Config {
+    match wrong {
+        None => Ok(config),
+        Some((path, error)) => Err(error.context(path.display().to_string())),
+    }
+}
+
+fn configured(merged: &Fragment, host_name: &str) -> Config {
+    Config {
         name_is_set: merged.name.is_some(),
-        name: match merged.name {
-            Some(name) => name,
+        name: match &merged.name {
+            Some(name) => name.clone(),
             // A system that lost its name is no reason not to start: the cluster knows this host by its key.
             None if is_name(host_name) => host_name.to_owned(),
             None => UNNAMED.to_owned(),
         },
         port: merged.port.unwrap_or(PORT),
-        advertise: merged.advertise.unwrap_or_default(),
+        advertise: merged.advertise.clone().unwrap_or_default(),
         // 0 switches off what an earlier file has switched on.
         api_port: merged.api_port.filter(|port| *port > 0),
         mdns: merged.mdns.unwrap_or_default(),
-    };
-    check(&config)?;
-    Ok(config)
+    }
 }
 
 /// Keeps the addresses at which the other hosts reach this one, durably. An error is words for a person.
@@ -306,7 +319,16 @@ mod tests {
         ] {
             let error = loaded("", &[("x.toml", text)]).unwrap_err();
             assert!(error.contains(words), "{text}: {error}");
+            assert!(error.contains("/agent.toml.d/x.toml"), "{text}: {error}");
         }
+        let taken = ("10.toml", "api-port = 4701");
+        let error = loaded("", &[taken, ("20.toml", "mdns = true")]).unwrap_err();
+        assert!(
+            error.contains("/10.toml: "),
+            "the file that is wrong: {error}"
+        );
+        let config = loaded("", &[taken, ("20.toml", "port = 5000")]).unwrap();
+        assert_eq!(config.api_port, Some(4701), "the last value counts");
     }
 
     #[test]
@@ -362,10 +384,7 @@ mod tests {
         )
         .unwrap();
         let error = keep(&["10.0.0.3"]).unwrap_err();
-        assert!(
-            error.contains("differs: change it there"),
-            "{error}"
-        );
+        assert!(error.contains("differs: change it there"), "{error}");
         assert_eq!(keep(&["10.0.0.9"]), Ok(()));
         assert_eq!(advertised(), [ip("10.0.0.9")]);
     }

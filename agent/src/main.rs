@@ -46,6 +46,7 @@ fn main() -> ExitCode {
             let sources = Sources::new(&arguments.state, arguments.config.as_deref());
             return ports::holder::run(sources, &arguments.ports);
         }
+        Some(Command::CheckConfig) => return check_config(&arguments),
         None => {}
     }
     log();
@@ -65,6 +66,19 @@ fn main() -> ExitCode {
             } else {
                 ExitCode::FAILURE
             }
+        }
+    }
+}
+
+/// A reload whose command fails is told to the administrator who asked for it; what the agent itself logs is not.
+fn check_config(arguments: &Arguments) -> ExitCode {
+    let sources = Sources::new(&arguments.state, arguments.config.as_deref());
+    let loaded = config::host_name().and_then(|name| config::load(&sources, &name));
+    match loaded {
+        Ok(_) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("the configuration is invalid, so the agent keeps the one it has: {error:#}");
+            ExitCode::from(EXIT_CONFIG)
         }
     }
 }

@@ -183,3 +183,46 @@ fn numbers(version: &str) -> Vec<u32> {
     let parts = version.trim().split('.');
     parts.map_while(|part| part.parse().ok()).collect()
 }
+
+#[test]
+fn a_reload_with_an_invalid_configuration_fails_and_names_the_key() {
+    let cluster = Cluster::formed("reload", 1);
+    let host = cluster.host(1);
+    let file = "/etc/beemesh/agent.toml.d/mine.toml";
+    let set = |line: &str| {
+        let line = format!("mkdir -p /etc/beemesh/agent.toml.d && echo '{line}' >{file}");
+        let _ = host.sh(&line).ok();
+        host.run(&["systemctl", "reload", "beemesh-agent"])
+    };
+    let pid = host.unit("beemesh-agent.service", "MainPID");
+    for (line, key) in [
+        ("port = 0", "`port` must be 1 to 65535"),
+        ("nmae = \"h9\"", "unknown field `nmae`"),
+    ] {
+        let answer = set(line);
+        assert_ne!(answer.code, 0, "{line}: {answer}");
+        let [status, journal] = shown(host, "beemesh-agent.service");
+        for text in [&status, &journal] {
+            assert!(
+                text.contains(key) && text.contains("mine.toml"),
+                "{line}: {text}"
+            );
+        }
+        assert_eq!(host.unit("beemesh-agent.service", "ActiveState"), "active");
+    }
+    let answer = set("name = \"h9\"");
+    assert_eq!(answer.code, 0, "{answer}");
+    wait_for("the new name", secs(20), || {
+        let seen = host.beemesh(&["status"]).out;
+        if seen.contains("h9") {
+            Ok(())
+        } else {
+            Err(seen)
+        }
+    });
+    assert_eq!(
+        host.unit("beemesh-agent.service", "MainPID"),
+        pid,
+        "one process through all reloads"
+    );
+}

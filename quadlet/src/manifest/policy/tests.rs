@@ -349,7 +349,10 @@ fn a_document_that_makes_no_sense_is_told_line_by_line() {
             "annotations: ['*']\n",
             "1 annotations[0]: `*` is not an annotation that a policy can refuse",
         ),
-        ("privileged: !!bool true\n", "1 : a YAML tag is not allowed here"),
+        (
+            "privileged: !!bool true\n",
+            "1 : a YAML tag is not allowed here",
+        ),
     ] {
         assert_eq!(shown(text), [expected], "{text}");
     }
