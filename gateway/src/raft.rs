@@ -1,9 +1,10 @@
 //! Consensus: what the cluster has agreed on, and the way to change it.
 //!
-//! Owner of the log, the snapshots and openraft; no openraft type leaves this module. Input: commands to propose and
-//! streams from other gateways. Output: [`View`]s of the replicated state and [`Metrics`]. Wiring of the parts: [`log`] and
-//! [`machine`] are durable, [`batch`] gathers proposals, [`pending_proposals`] hears what became of them, [`network`] and [`serve`] speak to the others, [`ask`] finds the
-//! leader, [`members`] decides who votes, [`elect`] when to elect a leader.
+//! This module owns the log, the snapshots and openraft; no openraft type leaves it. Input: commands to propose, and
+//! streams from other gateways. Output: [`View`]s of the replicated state and [`Metrics`]. The parts: [`log`] and
+//! [`machine`] store durably, [`batch`] gathers proposals, [`pending_proposals`] learns their outcomes, [`network`] and
+//! [`serve`] exchange messages with other gateways, [`ask`] finds the leader, [`members`] decides who votes, and
+//! [`elect`] decides when to start an election.
 
 mod ask;
 mod batch;
@@ -71,38 +72,41 @@ pub(crate) use self::{
 };
 use crate::cluster::{consensus::Metrics, state::State};
 
-/// How long openraft waits for the answer to an append. A leader that has nothing to say speaks one and a half times as
-/// rarely: openraft looks at the clock no more often.
+/// How long openraft waits for the answer to an append. An idle leader sends an append only every one and a half
+/// heartbeats, because openraft does not check its clock more often.
 pub(crate) const HEARTBEAT: Duration = Duration::from_millis(300);
-/// Who answered within this time counts as there: the longest silence of a leader and some.
+/// A host that answered within this time counts as reachable. It is a little longer than followers tolerate a silent
+/// leader.
 pub(crate) const LATELY: Duration = Duration::from_secs(2);
-/// A snapshot is taken after this many entries, or [`SNAPSHOT_BYTES`] of log; a restart replays no more.
+/// The gateway takes a snapshot after this many entries or [`SNAPSHOT_BYTES`] of log, whichever comes first. A restart
+/// replays no more than that.
 const SNAPSHOT_ENTRIES: u64 = 5000;
 const SNAPSHOT_BYTES: u64 = 64 << 20;
-/// Entries kept behind a snapshot for followers that are a little behind.
+/// The log keeps this many entries that a snapshot covers, for followers that lag a little.
 const KEPT_ENTRIES: u64 = 1000;
-/// Unless the log takes more than this: then only what the snapshot does not cover is kept.
+/// If the log takes more bytes than this, it keeps only the entries that no snapshot covers.
 const LOG_BYTES: u64 = 2 * SNAPSHOT_BYTES;
-/// A follower further behind gets a snapshot instead of entries.
+/// A follower that lags by more entries than this receives a snapshot instead of entries.
 const LAG_MAX: u64 = 10_000;
 /// How long sending and installing a snapshot may take.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(120);
-/// Entries in one append message; [`log`] bounds their bytes.
+/// Maximum number of entries in one append message; [`log`] bounds their bytes.
 const APPEND_ENTRIES_MAX: u64 = 256;
-/// Whoever had the folder open before may be ending still, or have a child that holds its files until it executes its program.
+/// How long to wait for the lock on the folder. The gateway that had it open may still be exiting, or may have forked a
+/// child that holds its files until the child executes its program.
 const LOCK_MAX: Duration = Duration::from_secs(2);
-/// Between two looks at the lock.
+/// Pause between two attempts to take the lock.
 const LOCK_PAUSE: Duration = Duration::from_millis(10);
 
-/// What to do about files that are whole and of another version, in the words of an error. Going back to an older version
-/// is possible as long as it reads what the newer one has written.
+/// The advice in an error about files that are intact and were written by another version. A downgrade works as long as
+/// the older version can read what the newer one wrote.
 pub(crate) const AGAIN: &str =
     "install the version that wrote it (`dnf upgrade beemesh` on this host)";
 
-/// Opens streams to other gateways; the handshake is done, the next bytes are the peer's.
+/// Opens streams to other gateways. The handshake is complete when a stream is returned: the next bytes are the peer's.
 pub(crate) trait Dial: Send + Sync + 'static {
-    /// Opens a stream of this class to this host. [`io::ErrorKind::PermissionDenied`] says that the host is there and knows
-    /// this one as no member.
+    /// Opens a stream of this class to this host. [`io::ErrorKind::PermissionDenied`] means that the host is reachable
+    /// but does not know this host as a member.
     fn open(
         &self,
         host: HostId,
@@ -110,7 +114,7 @@ pub(crate) trait Dial: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>>;
 }
 
-/// Reaches nobody, as a host that is alone.
+/// Reaches no other host, like a host without a network.
 #[cfg(test)]
 pub(crate) struct Nobody;
 
@@ -125,19 +129,18 @@ impl Dial for Nobody {
     }
 }
 
-/// What a node needs to open.
+/// The parameters of [`Node::open`].
 pub(crate) struct Settings {
-    /// The folder of log and snapshots; made when missing.
+    /// The folder of log and snapshots, which is created if missing.
     pub(crate) dir: PathBuf,
-    /// What the folder is on.
+    /// The file system that holds the folder.
     pub(crate) disk: Arc<dyn Disk>,
-    /// This host.
     pub(crate) host: HostId,
-    /// The way to the others.
+    /// Opens streams to the other hosts.
     pub(crate) dial: Arc<dyn Dial>,
-    /// A voter that does not answer for so long is replaced by a learner that does.
+    /// A voter that does not answer for this long is replaced by a learner that does.
     pub(crate) lost_after: Duration,
-    /// Gets what other hosts observe of themselves. It must not block.
+    /// Receives the observations that other hosts make of themselves. It must not block.
     pub(crate) observe: Observe,
 }
 
@@ -146,29 +149,26 @@ pub(crate) struct Settings {
 pub(crate) struct View {
     /// The last applied log index; 0 before the first.
     pub(crate) applied: u64,
-    /// The state.
     pub(crate) state: Arc<State>,
 }
 
 /// Why a node cannot open.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OpenError {
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("open raft in {dir}")]
     Io {
-        /// The folder.
         dir: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Another process has it open.
+    /// Another process has the folder open.
     #[error("{0} is in use by another gateway")]
     Locked(PathBuf),
-    /// The log cannot be used.
+    /// The log is damaged or of another version.
     #[error(transparent)]
     Log(#[from] LogError),
-    /// The snapshots cannot be used.
+    /// The snapshots are damaged or of another version.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// openraft refused to start.
@@ -176,12 +176,12 @@ pub(crate) enum OpenError {
     Start(String),
 }
 
-/// Why the membership was not changed now; to be tried again later.
+/// Why a membership change failed. The caller tries again later.
 #[derive(Debug, thiserror::Error)]
 #[error("change raft membership: {0}")]
 pub(crate) struct MembersError(String);
 
-/// One host's part in consensus. Clones share it.
+/// This host's Raft node. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Node {
     inner: Arc<Inner>,
@@ -193,10 +193,10 @@ struct Inner {
     log: Log,
     peers: Arc<Peers>,
     lost_after: Duration,
-    /// The term that this host leads, and since when.
+    /// The term in which this host leads, and since when.
     leading: Mutex<Option<(u64, tokio::time::Instant)>>,
     hearing: Hearing,
-    /// Streams that other gateways have here.
+    /// Limits the streams that other gateways open to this host.
     stream_limits: stream_limits::StreamLimits,
     batcher: Batcher,
     pending_proposals: Arc<PendingProposals>,
@@ -205,14 +205,14 @@ struct Inner {
     metrics: watch::Receiver<Metrics>,
     failed: watch::Sender<Option<String>>,
     pristine: bool,
-    /// Held while the members are changed.
+    /// Held during a membership change.
     changing: tokio::sync::Mutex<()>,
-    /// Until the node is closed: the log's writer and the lock on the folder.
+    /// The log's writer and the lock on the folder; `None` once the node is closed.
     held: Mutex<Option<(JoinHandle<()>, File)>>,
 }
 
 impl Node {
-    /// Opens the log and the snapshots, and takes part in consensus from then on.
+    /// Opens the log and the snapshots and starts to take part in consensus.
     pub(crate) async fn open(settings: Settings) -> Result<Self, OpenError> {
         let Settings {
             dir,
@@ -277,27 +277,27 @@ impl Node {
         Ok(node)
     }
 
-    /// Whether this host had no log when the node was opened: it has never been in a cluster.
+    /// Returns true if this host had no log when the node was opened: it has never been in a cluster.
     pub(crate) fn is_pristine(&self) -> bool {
         self.inner.pristine
     }
 
-    /// This host.
     pub(crate) fn host(&self) -> HostId {
         self.inner.host
     }
 
-    /// The replicated state, published after every applied batch.
+    /// Returns the replicated state, which is published after every applied batch.
     pub(crate) fn state(&self) -> watch::Receiver<Arc<View>> {
         self.inner.view.clone()
     }
 
-    /// How consensus is doing.
+    /// Returns the state of consensus on this host.
     pub(crate) fn metrics(&self) -> watch::Receiver<Metrics> {
         self.inner.metrics.clone()
     }
 
-    /// Waits until consensus has ended on this host for good, and says why: the process must exit, and a restart may help.
+    /// Waits until consensus has ended on this host for good, and returns the reason. The process must exit; a restart
+    /// may help.
     pub(crate) async fn failed(&self) -> String {
         let mut failed = self.inner.failed.subscribe();
         let reason = failed.wait_for(Option::is_some).await;
@@ -307,7 +307,7 @@ impl Node {
             .unwrap_or_default()
     }
 
-    /// Stops taking part. When this returns, the folder is nobody's.
+    /// Stops taking part in consensus. When this returns, the folder is closed and unlocked.
     pub(crate) async fn close(&self) {
         if let Err(error) = self.inner.raft.shutdown().await {
             tracing::warn!(%error, "raft did not stop cleanly");
@@ -394,7 +394,8 @@ fn config() -> Result<Config, OpenError> {
     let config = Config {
         cluster_name: "beemesh".into(),
         heartbeat_interval: millis(HEARTBEAT),
-        // openraft asks for votes when [`elect`] says so. These bound how long it waits for one, and give the lease.
+        // [`elect`] starts elections, openraft does not. These timeouts bound how long an election waits for votes, and
+        // set the lease.
         enable_elect: false,
         election_timeout_min: millis(LEASE),
         election_timeout_max: millis(LEASE) + 1,

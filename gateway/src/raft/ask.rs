@@ -1,9 +1,9 @@
 //! Proposals and linearizable reads, from any gateway.
 //!
-//! Shell: finds the leader and asks it, again and again until the caller's deadline. Just after an election, or while a
-//! stream is being opened again, a refusal lasts a moment, so it is retried. What may have been taken is not, until it
-//! is known that it was not: when an entry of a later leader is applied here and the commands were not before it, they
-//! are in no later leader's log (Raft's leader completeness).
+//! Shell: finds the leader and asks it, and retries until the caller's deadline. A refusal just after an election, or
+//! while a stream is being reopened, is short-lived, so the request is retried. A proposal that a leader may have
+//! appended is retried only once it is known that it was lost: when an entry of a later leader is applied here and the
+//! commands were not applied before it, no later leader's log contains them (Raft's leader completeness).
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,27 +25,27 @@ use super::{
 };
 use crate::cluster::consensus::{Metrics, Role};
 
-/// Pauses between attempts grow between these: an election takes up to two seconds.
+/// The pause between attempts grows from the first to the second value: an election takes up to two seconds.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_millis(100);
-/// What is proposed at once must fit into one message to the leader, with room for its envelope.
+/// The commands of one proposal must fit into one message to the leader, with room for its envelope.
 const PROPOSAL_BYTES_MAX: usize = CONTROL_MAX - (64 << 10);
 
 /// Why commands were not committed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum ProposeError {
-    /// No leader with a majority was found in time; the commands are in no log.
+    /// No leader with a majority was found in time; no log contains the commands.
     #[error("no gateway leads with a majority of the {voters} voters")]
     NoQuorum {
-        /// How many vote.
+        /// Number of voters.
         voters: usize,
-        /// The voters that do not answer, as far as this host knows.
+        /// The voters that do not answer this host.
         silent: Vec<HostId>,
     },
-    /// The time was over while the commands were on their way: they may still be committed.
+    /// The deadline passed while the commands were in flight: they may still be committed.
     #[error("the change was not confirmed in time; it may still take effect")]
     Deadline {
-        /// The voters that do not answer, as far as this host knows.
+        /// The voters that do not answer this host.
         silent: Vec<HostId>,
     },
     /// The commands do not fit into a message.
@@ -67,17 +67,17 @@ pub(crate) enum ReadError {
     /// No leader confirmed its leadership in time.
     #[error("no gateway leads with a majority of the {voters} voters")]
     NoQuorum {
-        /// How many vote.
+        /// Number of voters.
         voters: usize,
-        /// The voters that do not answer, as far as this host knows.
+        /// The voters that do not answer this host.
         silent: Vec<HostId>,
     },
-    /// This host did not catch up in time.
+    /// This host did not catch up with the leader in time.
     #[error("this host has applied entry {applied}, the read needs {wanted}")]
     Behind {
-        /// What it has applied.
+        /// The log index that this host has applied.
         applied: u64,
-        /// What the read needs.
+        /// The log index that the read needs.
         wanted: u64,
     },
     /// Consensus has ended on this host.
@@ -85,26 +85,26 @@ pub(crate) enum ReadError {
     Stopped(String),
 }
 
-/// What became of commands that may have been taken.
+/// The outcome of commands that a leader may have appended.
 enum Settled {
     Committed(Vec<Committed>),
-    /// They are in no log that counts, and can be proposed again.
+    /// No later leader's log contains them; they can be proposed again.
     Never,
-    /// It cannot be known on this host.
+    /// This host cannot learn the outcome.
     Unknown,
 }
 
-/// What an attempt came to.
+/// The result of one attempt.
 enum Attempt<T> {
     Done(T),
-    /// Nothing happened.
+    /// Nothing was appended.
     Refused,
-    /// Something may have happened, by this leader or an earlier one.
+    /// This leader or an earlier one may have appended the commands.
     Unknown(LeaderId),
 }
 
 impl Node {
-    /// Makes this host a cluster of one and commits its first command. Repeating it after a crash in between is fine.
+    /// Turns this host into a cluster of one and commits its first command. It is safe to repeat this after a crash.
     pub(crate) async fn found(
         &self,
         command: Command,
@@ -116,7 +116,7 @@ impl Node {
             let members =
                 std::collections::BTreeMap::from([(NodeId(self.inner.host), EmptyNode {})]);
             match raft.initialize(members).await {
-                // Not allowed: it was done between the two calls.
+                // openraft refuses because another call initialized it in between.
                 Ok(()) | Err(RaftError::APIError(_)) => {}
                 Err(RaftError::Fatal(error)) => return Err(stopped(&error)),
             }
@@ -124,8 +124,8 @@ impl Node {
         self.propose(vec![command], deadline).await
     }
 
-    /// Commits the commands, in one entry, wherever the leader is. Each gets its outcome once this cluster's majority has it
-    /// and the leader has applied it.
+    /// Commits the commands in one entry, on whichever host leads. Each command gets its outcome once a majority of the
+    /// voters has stored the entry and the leader has applied it.
     pub(crate) async fn propose(
         &self,
         commands: Vec<Command>,
@@ -165,7 +165,7 @@ impl Node {
         }
     }
 
-    /// Waits until it is known what became of commands that this leader or an earlier one may have taken.
+    /// Waits for the outcome of commands that this leader or an earlier one may have appended.
     async fn settled(&self, ticket: &mut Ticket<'_>, taken_by: LeaderId) -> Settled {
         let mut raft = self.inner.raft.metrics();
         let later = raft.wait_for(|now| {
@@ -191,7 +191,7 @@ impl Node {
                 match self.inner.batcher.propose(commands.to_vec(), only).await {
                     Ok(committed) => Attempt::Done(committed),
                     Err(Refused::AnotherLeader) => Attempt::Refused,
-                    // The entry may have been in the log when the leadership was lost.
+                    // The entry may have been in the log when this host lost the leadership.
                     Err(Refused::NotLeader | Refused::Stopped) => {
                         let vote = self.inner.raft.server_metrics().borrow().vote;
                         Attempt::Unknown(last_led(&vote, NodeId(leader)))
@@ -215,7 +215,7 @@ impl Node {
         }
     }
 
-    /// When this returns, the published state includes everything that was committed before the call.
+    /// Waits until the published state includes everything that was committed before the call.
     pub(crate) async fn read_index(&self, deadline: Instant) -> Result<(), ReadError> {
         let mut pause = PAUSE_MIN;
         let wanted = loop {
@@ -240,7 +240,8 @@ impl Node {
         }
     }
 
-    /// The leader that another host hears, or that it is; nothing when it hears none or does not say.
+    /// Returns the leader as another host sees it, which may be that host itself. `None` if it has no leader or does
+    /// not say.
     pub(crate) async fn leader_of(&self, host: HostId) -> Option<HostId> {
         match self.inner.peers.ask(host, RequestBody::ReadIndex).await {
             Ok(ReplyBody::ReadIndex(_)) => Some(host),
@@ -261,7 +262,7 @@ impl Node {
         }
     }
 
-    /// Who leads, as far as this host knows; not this host itself while no majority answers it.
+    /// Returns the leader that this host knows. This host does not count as the leader while no majority answers it.
     fn leader(&self) -> Option<HostId> {
         let metrics = self.inner.metrics.borrow();
         match metrics.role {
@@ -277,7 +278,7 @@ impl Node {
         self.inner.failed.borrow().clone().map_or(Ok(()), Err)
     }
 
-    /// Waits a little, or for news; `false` when the deadline has passed.
+    /// Waits for a short time or until the metrics change. Returns `false` when the deadline has passed.
     async fn rest(&self, pause: &mut Duration, deadline: Instant) -> bool {
         let mut metrics = self.inner.metrics.clone();
         metrics.mark_unchanged();
@@ -301,7 +302,7 @@ impl Node {
                 .filter(|host| **host != self.inner.host)
                 .copied()
                 .collect(),
-            // It answered the leader's appends until now, so what is missing is the leader.
+            // This host follows the leader, so only the leader can be the voter that does not answer.
             (Role::Follower | Role::Learner | Role::Stopped, Some(leader)) => vec![leader],
         };
         (metrics.voters.len(), silent)

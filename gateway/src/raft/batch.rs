@@ -1,7 +1,7 @@
 //! Gathers proposals into log entries on the leader.
 //!
-//! Shell. openraft flushes each entry by itself, so an entry carries everything that was proposed while the ones before it
-//! were on their way. Each proposer gets the outcomes of its own commands.
+//! Shell. openraft flushes each entry separately, so an entry carries everything that was proposed while the previous
+//! entries were in flight. Each proposer gets the outcomes of its own commands.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -14,20 +14,20 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::types::{Batch, LeaderId, Raft, TypeConfig};
 
-/// Bounds of one entry: what a follower stores with one flush in a few milliseconds.
+/// Bounds of one entry, which a follower must be able to store with one flush in a few milliseconds.
 const COMMANDS_MAX: usize = 256;
 const BYTES_MAX: usize = 1 << 20;
-/// Entries on their way. The second is flushed here while the first is flushed by the followers.
+/// Maximum number of entries in flight. This host flushes the second one while the followers flush the first.
 const IN_FLIGHT_MAX: usize = 2;
-/// Proposals that may wait; the next ones wait for room.
+/// Maximum number of queued proposals; further callers wait for room.
 const QUEUE_MAX: usize = 1024;
 
 /// Why a batch was not committed here.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Refused {
-    /// This host does not lead, or no longer: what was proposed may be in its log all the same.
+    /// This host does not lead, or has lost the leadership. Its log may still contain the proposal.
     NotLeader,
-    /// It leads again, or does not lead yet, as the one that was meant: what was proposed is in no log.
+    /// This host leads, but not in the term that the caller named. No log contains the proposal.
     AnotherLeader,
     /// Consensus has ended on this host.
     Stopped,
@@ -40,7 +40,7 @@ struct Proposal {
     answer: oneshot::Sender<Result<Vec<Committed>, Refused>>,
 }
 
-/// The way into the log. Clones share it.
+/// Queues proposals for the log. Clones share it.
 #[derive(Clone)]
 pub(crate) struct Batcher {
     queue: mpsc::Sender<Proposal>,
@@ -53,8 +53,8 @@ impl Batcher {
         Self { queue }
     }
 
-    /// Commits the commands in one entry, in the log of this leader `only`, if one is named. When the caller stops waiting
-    /// before they are in the log, they stay out.
+    /// Commits the commands in one entry. If `only` names a leader, the entry goes into that leader's log or into none.
+    /// If the caller stops waiting before the commands are in the log, they are dropped.
     pub(crate) async fn propose(
         &self,
         commands: Vec<Command>,
@@ -80,7 +80,7 @@ async fn run(raft: Raft, mut proposals: mpsc::Receiver<Proposal>) {
     let in_flight = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
     let mut carried = None;
     loop {
-        // First the permit, then the proposals: what arrives while it is waited for is in the entry.
+        // The permit comes before the proposals, so that the entry includes everything that arrives during the wait.
         let Ok(permit) = Arc::clone(&in_flight).acquire_owned().await else {
             return;
         };
@@ -155,7 +155,7 @@ fn share(result: Result<ClientWriteResponse<TypeConfig>, Refused>, waiting: Wait
             for (count, answer) in waiting {
                 let own = outcomes.by_ref().take(count);
                 let own = own.map(|outcome: Outcome| Committed { index, outcome });
-                // Whoever proposed may have stopped waiting.
+                // The proposer may have stopped waiting.
                 drop(answer.send(Ok(own.collect())));
             }
         }
@@ -174,7 +174,7 @@ fn refused(error: &ClientWriteError<super::types::NodeId, openraft::EmptyNode>) 
     }
 }
 
-/// About what a command takes in an entry, in bytes: what is unbounded in it, and some for the rest.
+/// Estimates the size of a command in an entry, in bytes: its unbounded fields, and a constant for the rest.
 pub(crate) fn size_of(command: &Command) -> usize {
     const REST: usize = 256;
     let origin = command.origin.as_ref();
@@ -229,7 +229,8 @@ mod tests {
     };
     use super::*;
 
-    /// A proposal may wait here while the leadership goes and comes back; whoever sent it may have sent it again by then.
+    /// A proposal may wait here while this host loses and regains the leadership. The proposer may have sent it again
+    /// by then.
     #[tokio::test(flavor = "multi_thread")]
     async fn what_was_meant_for_another_leader_stays_out() {
         let mesh = Mesh::of(1).await;
@@ -249,7 +250,7 @@ mod tests {
                 assert_eq!(before, state());
             }
         }
-        // What stands in for it is an entry like any other, also for who reads it from the disk.
+        // The entry that replaces it is a normal entry, also when it is read from the disk.
         let again = put(&node, 2, 1).await;
         let kept = state();
         mesh.stop(1).await;

@@ -1,7 +1,7 @@
-//! The few things the log and the snapshots ask of a file system.
+//! The operations that the log and the snapshots need of a file system.
 //!
-//! A seam, so that tests can fail, shorten or lose any single operation; the only implementation that ships is
-//! [`System`].
+//! This is a trait so that tests can fail, shorten or lose any single operation. [`System`] is the only implementation
+//! that ships.
 
 #[cfg(test)]
 pub(crate) mod faulty;
@@ -18,11 +18,11 @@ use std::{
 
 /// A file system.
 pub(crate) trait Disk: Send + Sync + 'static {
-    /// The names in a folder.
+    /// Lists the names in a folder.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
-    /// A new, empty file; it must not exist.
+    /// Creates an empty file, which must not exist yet.
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
-    /// An existing file, to read and write.
+    /// Opens an existing file for reading and writing.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>>;
     /// Replaces `to` by `from`.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -30,7 +30,7 @@ pub(crate) trait Disk: Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals in a folder durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// How long a flush takes in simulated time, where time is simulated.
+    /// Returns how long a flush takes in simulated time; `None` if time is not simulated.
     #[cfg(test)]
     fn simulated(&self) -> Option<std::time::Duration> {
         None
@@ -39,13 +39,13 @@ pub(crate) trait Disk: Send + Sync + 'static {
 
 /// An open file.
 pub(crate) trait DiskFile: Send + Sync {
-    /// Its length in bytes.
+    /// Returns the length in bytes.
     fn size(&self) -> io::Result<u64>;
-    /// Reads exactly this much.
+    /// Fills `bytes` from this offset, or fails.
     fn read_at(&self, bytes: &mut [u8], offset: u64) -> io::Result<()>;
-    /// Writes all of it.
+    /// Writes all of `bytes` at this offset, or fails.
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
-    /// Makes the bytes durable, and the length where it changed.
+    /// Makes the bytes durable, and the length if it changed.
     fn sync(&self) -> io::Result<()>;
 }
 
@@ -61,7 +61,7 @@ impl Disk for System {
     }
 
     fn create(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        // The log holds Secrets: nobody but the gateway reads it.
+        // The log contains Secrets: only the gateway may read it.
         let file = OpenOptions::new()
             .read(true)
             .write(true)

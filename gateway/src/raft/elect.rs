@@ -1,7 +1,8 @@
-//! Elections: notices that the leader is gone, asks whether others agree, and only then lets openraft ask for votes.
+//! Elections: detects that the leader is gone, asks whether other voters agree, and only then lets openraft ask for
+//! votes.
 //!
-//! Shell over [`decide`]. Input: openraft's state, what the streams from the leader say and whether they are there.
-//! Output: questions to the other voters, and openraft's elections.
+//! Shell over [`decide`]. Input: openraft's state, the leader's messages and whether its streams are open. Output:
+//! questions to the other voters, and openraft's elections.
 
 pub(crate) mod decide;
 
@@ -29,33 +30,33 @@ use super::{
     types::{LogId, NodeId, is_majority, log_id_out, role_in},
 };
 
-/// How long the others have to say whether they would vote.
+/// How long the other voters have to answer whether they would vote for this host.
 const ANSWER_MAX: Duration = Duration::from_millis(300);
-/// How long openraft's election may take before it is a matter of the next attempt.
+/// How long openraft's election may take before this host gives up and schedules another attempt.
 const ELECTION_MAX: Duration = Duration::from_millis(300);
 
 type ServerMetrics = RaftServerMetrics<NodeId, openraft::EmptyNode>;
 
-/// What this host hears of the others that may lead it.
+/// What this host hears from hosts that may lead it.
 #[derive(Default)]
 pub(crate) struct Hearing {
     heard: Mutex<Heard>,
-    /// Told when a host's last stream ends.
+    /// Notified when the last stream of a host ends.
     ended: Notify,
 }
 
 #[derive(Default)]
 struct Heard {
-    /// The hosts that have, or had, Raft streams to this one: how many, and when the last of them ended.
+    /// For each host that has or had Raft streams to this one: their number, and when the last one ended.
     streams: BTreeMap<HostId, (usize, Option<Instant>)>,
-    /// Who last spoke as the leader, and when.
+    /// The host that last sent a message as the leader, and when.
     leader: Option<(HostId, Instant)>,
     voted: Option<Instant>,
-    /// Since when some host knows this one as no member, and this one has no leader.
+    /// When another host first did not know this one as a member, while this one had no leader.
     doubted: Option<Instant>,
 }
 
-/// A Raft stream that a host has opened to this one; it ends when this is dropped.
+/// A Raft stream that a host has opened to this one. Dropping it records the end of the stream.
 pub(crate) struct StreamFrom<'a> {
     hearing: &'a Hearing,
     host: HostId,
@@ -66,7 +67,7 @@ impl Hearing {
         self.heard.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A host has opened a Raft stream.
+    /// Records that a host has opened a Raft stream.
     pub(crate) fn stream_from(&self, host: HostId) -> StreamFrom<'_> {
         let mut heard = self.heard();
         let (count, ended) = heard.streams.entry(host).or_default();
@@ -78,35 +79,35 @@ impl Hearing {
         }
     }
 
-    /// A host has said something as the leader.
+    /// Records that a host has sent a message as the leader.
     pub(crate) fn leader_spoke(&self, host: HostId) {
         self.heard().leader = Some((host, Instant::now()));
     }
 
-    /// A host knows this one as no member. Returns whether that still counts: doubts begin once after there was a leader, and
-    /// have an end.
+    /// Records that another host does not know this one as a member. Returns whether the doubt still counts: it starts
+    /// once after the last leader, and ends after [`DOUBT_MAX`].
     fn doubts(&self) -> bool {
         let mut heard = self.heard();
         heard.doubted.get_or_insert_with(Instant::now).elapsed() < DOUBT_MAX
     }
 
-    /// Whether no leader has been heard since the start.
+    /// Returns true if this host has heard no leader since it started.
     fn is_new(&self) -> bool {
         self.heard().leader.is_none()
     }
 
-    /// Whether this leader has said something within this time.
+    /// Returns true if this leader has sent a message within this time.
     pub(crate) fn hears(&self, leader: HostId, time: Duration) -> bool {
         let heard = self.heard().leader;
         heard.is_some_and(|(host, at)| host == leader && at.elapsed() < time)
     }
 
-    /// This host has given its vote.
+    /// Records that this host has given its vote.
     pub(crate) fn voted(&self) {
         self.heard().voted = Some(Instant::now());
     }
 
-    /// Forgets the streams of hosts that are no members; they are few, and this keeps them so.
+    /// Forgets the streams of hosts that are not members, which bounds the map.
     pub(crate) fn retain(&self, hosts: &BTreeSet<HostId>) {
         let mut heard = self.heard();
         heard
@@ -128,14 +129,14 @@ impl Drop for StreamFrom<'_> {
     }
 }
 
-/// A random number from 0 up to 1.
+/// Returns a random number from 0 up to 1.
 fn draw() -> f64 {
-    // Without random bytes all hosts draw the same, which costs some attempts and nothing else.
+    // Without random bytes all hosts draw the same number, which only costs a few attempts.
     let drawn = os::random().map_or(0, |drawn| (drawn >> 32) as u32);
     f64::from(drawn) / (f64::from(u32::MAX) + 1.0)
 }
 
-/// Since when what is known is what it is, and what has been tried.
+/// The current leader, since when it has been the leader, and this host's attempts to be elected since then.
 struct Attempts {
     leader: Option<HostId>,
     since: Instant,
@@ -153,7 +154,7 @@ impl Attempts {
         }
     }
 
-    /// Whether that is news.
+    /// Records the leader; returns true if it has changed.
     fn note_leader(&mut self, leader: Option<HostId>, now: Instant) -> bool {
         let news = self.leader != leader;
         if news {
@@ -206,7 +207,7 @@ impl Node {
         });
     }
 
-    /// What this host knows of its leader; of its own attempts nothing.
+    /// Returns what this host knows of its leader, without its own attempts.
     fn facts(&self, metrics: &ServerMetrics) -> Facts {
         let me = NodeId(self.inner.host);
         let membership = metrics.membership_config.membership();
@@ -236,20 +237,20 @@ impl Node {
         }
     }
 
-    /// Whether this host has a leader, so that nobody needs its vote.
+    /// Returns true if this host has a leader, so that no candidate needs its vote.
     pub(super) fn led(&self) -> bool {
         let metrics = self.inner.raft.server_metrics().borrow().clone();
         decide::led(&self.facts(&metrics))
     }
 
-    /// Whether this host would vote for one whose log ends like this.
+    /// Returns true if this host would vote for a candidate whose log ends with this entry.
     pub(super) fn would_vote(&self, theirs: Option<LogId>) -> bool {
         let metrics = self.inner.raft.server_metrics().borrow().clone();
         decide::would_vote(&self.facts(&metrics), self.inner.log.last(), theirs)
     }
 
-    /// Asks whether a majority would vote for this host, and if so, for their votes. Returns when there is a leader, or
-    /// may be none.
+    /// Asks whether a majority would vote for this host, and if so, starts openraft's election. Returns when the
+    /// election is decided or has timed out.
     async fn attempt(&self, metrics: &ServerMetrics, facts: &Facts) {
         let silence = facts.now - facts.leader.map_or(facts.since, |leader| leader.heard);
         let old_peers = silence > OLD_PEER_PATIENCE;
@@ -259,7 +260,7 @@ impl Node {
         tracing::info!(?silence, "ask for votes");
         let mut state = self.inner.raft.server_metrics();
         let term = state.borrow_and_update().vote.leader_id.term;
-        // An error means that openraft has ended, which its metrics tell.
+        // An error means that openraft has ended, which its metrics show.
         drop(self.inner.raft.trigger().elect().await);
         let decided = state.wait_for(|now| {
             now.vote.leader_id.term > term
@@ -268,8 +269,9 @@ impl Node {
         drop(timeout(ELECTION_MAX, decided).await);
     }
 
-    /// Whether a majority would vote for this host, and nobody says that it is no member. Where a leader is missed, the first
-    /// majority is enough; a host that has just started, or has been alone for long, hears all that are there.
+    /// Returns true if a majority would vote for this host and no host answers that it is not a member. If this host
+    /// misses its leader, the first majority decides. A host that has just started, or has had no leader for long,
+    /// waits for the answers of all reachable voters.
     async fn majority_agrees(&self, metrics: &ServerMetrics, old_peers: bool) -> bool {
         let all = old_peers || self.inner.hearing.is_new();
         let last = self.inner.log.last().as_ref().map(log_id_out);

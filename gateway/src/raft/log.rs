@@ -1,14 +1,17 @@
-//! The durable log: entries, vote, commit point.
+//! The durable log: entries, vote and commit point.
 //!
-//! Shell. Our own append-only files, because they are the one thing between an acknowledgement and a power cut:
-//! segments of fixed size ([`segment`]), zero-filled before use, of checksummed blocks ([`block`]), written by one
-//! thread with one flush for everything that waits ([`writer`]), indexed in memory ([`table`]). openraft's contract:
-//! writes are in order, a vote is durable before `save_vote` returns, entries are readable when `append` returns and
-//! durable when its callback is called. The one exception is what this host proposes as the leader: the callback comes
-//! at once, so that the followers write an entry while this host does (Ongaro, "Consensus: Bridging Theory and
-//! Practice", 10.2.1). openraft then counts this host among those that have it before its disk does; therefore the
-//! leader neither applies nor lets anybody hear of a commit point that its own log has not reached ([`Durable`]), and
-//! a leader that starts again, whose followers may have entries that it lost, never goes on in its old term.
+//! Shell. The files are append-only and have a format of Beemesh's own, because nothing else stands between an
+//! acknowledged change and a power cut. The log consists of segments of fixed size ([`segment`]), which are zero-filled
+//! before use and hold checksummed blocks ([`block`]). One thread writes them, with one flush for all queued requests
+//! ([`writer`]). An index is kept in memory ([`table`]).
+//!
+//! openraft's contract: writes are in order, a vote is durable before `save_vote` returns, and entries are readable
+//! when `append` returns and durable when its callback is called. The one exception is an entry that this host proposes
+//! as the leader: the callback is called at once, so that the followers write the entry while this host does (Ongaro,
+//! "Consensus: Bridging Theory and Practice", 10.2.1). openraft then counts this host among those that have stored the
+//! entry before its disk has. Therefore the leader neither applies nor announces a commit point that its own log has
+//! not reached ([`Durable`]). A leader that restarts never continues in its old term, because its followers may have
+//! entries that it lost.
 
 mod block;
 mod segment;
@@ -45,12 +48,12 @@ use super::{
     types::{Entry, LogId, StorageError, TypeConfig, Vote, entry_in, entry_out, for_its_leader},
 };
 
-/// Size of a segment: zero-filling one takes a few milliseconds, and the log shrinks by this much at a time.
+/// Size of a segment: zero-filling one takes a few milliseconds, and the log shrinks in steps of this size.
 pub(crate) const SEGMENT_BYTES: u64 = 8 << 20;
-/// Requests that may wait for the writer. openraft waits for each of its own, so a handful is in use.
+/// Requests that may wait for the writer. openraft waits for each request that it makes, so only a few are queued.
 const QUEUE_MAX: usize = 256;
-/// What one append message carries at most, by the size of the entries' encoding: a slow link must get it across within
-/// the time of a heartbeat. One larger entry is sent by itself.
+/// Maximum size of the entries in one append message, as encoded. A slow link must transfer it within the time of a
+/// heartbeat. A single larger entry is sent in a message by itself.
 const APPEND_BYTES_MAX: usize = 1 << 20;
 
 /// The log. Clones share it.
@@ -62,11 +65,11 @@ pub(crate) struct Log {
     durable: Durable,
 }
 
-/// Up to where this host's log would survive a power cut. Clones see the same.
+/// The index up to which this host's log survives a power cut. Clones see the same value.
 #[derive(Debug, Clone)]
 pub(crate) struct Durable(watch::Receiver<u64>);
 
-/// The log ended before it became durable; [`Node::failed`](super::Node::failed) tells why.
+/// The log ended before the entry became durable; [`Node::failed`](super::Node::failed) returns the reason.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the raft log ended before entry {0} was durable")]
 pub(crate) struct NotDurable(u64);
@@ -78,24 +81,24 @@ impl Durable {
         reached.map(drop).map_err(|_| NotDurable(index))
     }
 
-    /// For machines that are tested without a log.
+    /// For tests of the state machine without a log.
     #[cfg(test)]
     pub(crate) fn always() -> Self {
         Self(watch::channel(u64::MAX).1)
     }
 }
 
-/// What was in the log when it was opened.
+/// The content of the log when it was opened.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Found {
-    /// Whether there was nothing at all.
+    /// Whether the log was empty.
     pub(crate) pristine: bool,
-    /// Entries up to this one are gone.
+    /// Entries up to this one have been purged.
     pub(crate) purged: Option<LogId>,
 }
 
 impl Log {
-    /// Reads the log back and starts its writer. `host` is this host; `failed` gets the reason when the log ends.
+    /// Reads the log and starts its writer. `failed` receives the reason when the log ends.
     pub(crate) fn open(
         host: HostId,
         disk: Arc<dyn Disk>,
@@ -108,7 +111,8 @@ impl Log {
             tracing::warn!(path = %path.display(), offset, "cut a write that was interrupted off the raft log");
         }
         let (mut table, rest) = writer::resume(recovered);
-        // Whoever led may have lost entries that followers have: in its old term, others would take their place.
+        // A leader may have lost entries that its followers have. If it continued in its old term, it would write other
+        // entries in their place.
         if let Some(vote) = table
             .vote
             .as_mut()
@@ -144,13 +148,13 @@ impl Log {
         Ok((log, found, thread))
     }
 
-    /// Up to where the log is durable, now and later.
+    /// Returns a receiver of the index up to which the log is durable.
     pub(crate) fn durable(&self) -> Durable {
         self.durable.clone()
     }
 
-    /// Waits until all entries are durable, as a follower must before it says that it has them: its last ones may be from
-    /// when it led.
+    /// Waits until all entries are durable. A follower must do so before it acknowledges them, because its last entries
+    /// may be from the time when it led.
     pub(crate) async fn settled(&self) -> Result<(), NotDurable> {
         let mut durable = self.durable.0.clone();
         let last = || self.shared.table().last_index().unwrap_or(0);
@@ -158,7 +162,7 @@ impl Log {
         settled.map(drop).map_err(|_| NotDurable(last()))
     }
 
-    /// The last entry's id, durable or not.
+    /// Returns the id of the last entry, which may not be durable yet.
     pub(crate) fn last(&self) -> Option<LogId> {
         self.shared.table().last()
     }
@@ -168,22 +172,22 @@ impl Log {
         vote.is_some_and(|vote| vote.committed && vote.leader_id.node_id.0 == self.host)
     }
 
-    /// Writes what is left and ends the writer.
+    /// Writes the queued requests and ends the writer.
     pub(crate) async fn close(&self) -> io::Result<()> {
         self.ask(Request::Close).await
     }
 
-    /// The commit point as far as this host knows it.
+    /// Returns the commit point that this host knows.
     pub(crate) fn committed(&self) -> u64 {
         self.shared.table().committed.map_or(0, |id| id.index)
     }
 
-    /// Bytes written since the log was opened.
+    /// Returns the number of bytes written since the log was opened.
     pub(crate) fn written(&self) -> u64 {
         self.shared.written.load(Ordering::Relaxed)
     }
 
-    /// Bytes that the log takes on the disk.
+    /// Returns the number of bytes that the log takes on the disk.
     pub(crate) fn held(&self) -> u64 {
         self.shared.held.load(Ordering::Relaxed)
     }
@@ -235,7 +239,7 @@ impl Log {
     }
 }
 
-/// Starts the writer's thread. In simulated time it is a task, and the thread ends at once.
+/// Starts the writer's thread. In simulated time the writer is a task, and the thread ends at once.
 fn begin(writer: Writer, requests: mpsc::Receiver<Request>) -> io::Result<JoinHandle<()>> {
     #[cfg(test)]
     if writer.is_simulated() {
@@ -246,7 +250,7 @@ fn begin(writer: Writer, requests: mpsc::Receiver<Request>) -> io::Result<JoinHa
     thread::Builder::new().name("raft-log".into()).spawn(run)
 }
 
-/// The entry of a slot, from memory or from its place.
+/// Returns the entry of a slot, from memory or from the disk.
 fn load(slot: Slot) -> io::Result<Entry> {
     if let Some(entry) = slot.entry {
         return Ok(entry);
@@ -268,7 +272,7 @@ fn load(slot: Slot) -> io::Result<Entry> {
     if crc32fast::hash(&bytes) != slot.crc {
         return Err(io::Error::other(format!("{place} is not what was written")));
     }
-    // The bytes are what was written, so it is not they that are wrong.
+    // The checksum matches, so the bytes are intact and of another version.
     let entry = raft::Entry::decode(&bytes).map_err(|error| {
         let words = format!("{place} cannot be read by this version of Beemesh: {error}: {AGAIN}");
         io::Error::other(words)
@@ -392,7 +396,7 @@ impl RaftLogStorage<TypeConfig> for Log {
             .map_err(|error| StorageIOError::write_logs(&error).into())
     }
 
-    /// Not waited for: entries that come back after a power cut are covered by the snapshot.
+    /// Not awaited: the snapshot covers entries that reappear after a power cut.
     async fn purge(&mut self, log_id: LogId) -> Result<(), StorageError> {
         self.shared.table().purge(log_id);
         self.send(Request::Purge(log_id))

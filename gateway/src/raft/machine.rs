@@ -1,7 +1,7 @@
-//! The replicated state machine: applies what is committed, takes and installs snapshots.
+//! The replicated state machine: applies committed entries, and takes and installs snapshots.
 //!
-//! Shell over the pure [`State`]. After every batch that openraft hands over, the new [`View`] is published. The state
-//! is in memory only: after a restart it is the newest snapshot and the log behind it.
+//! Shell over the pure [`State`]. It publishes a new [`View`] after every batch that openraft hands over. The state is
+//! in memory only: a restart loads the newest snapshot and replays the log behind it.
 
 pub(crate) mod snapshots;
 #[cfg(test)]
@@ -41,7 +41,7 @@ pub(crate) struct Machine {
 }
 
 impl Machine {
-    /// Starts from the newest snapshot. Nothing is applied before it is durable on this host.
+    /// Starts from the newest snapshot. No entry is applied before it is durable on this host.
     pub(crate) fn open(
         snapshots: Arc<Snapshots>,
         newest: Option<(SnapshotMeta, State)>,
@@ -169,7 +169,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 }
 
-/// Takes a snapshot of the state as it was when the builder was made, while the machine goes on.
+/// Writes a snapshot of the state at the time when the builder was created, while the machine continues.
 pub(crate) struct Builder {
     state: Arc<State>,
     meta: SnapshotMeta,
@@ -194,7 +194,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Builder {
     }
 }
 
-/// The same entry gives the same name everywhere: two snapshots of it hold the same state.
+/// Names a snapshot by its last entry: two snapshots with the same name hold the same state.
 pub(crate) fn snapshot_id(applied: Option<LogId>) -> String {
     applied.map_or_else(
         || "0-0".into(),

@@ -1,7 +1,7 @@
-//! Who votes and who follows.
+//! Decides who votes and who follows.
 //!
-//! [`next_change`] is pure: members as they are and hosts as they should be in, the one next change out. The leader carries
-//! one change out at a time; each is an entry of the log.
+//! [`next_change`] is pure. Input: the current members and the wanted hosts. Output: the next change. The leader makes
+//! one change at a time; each is an entry of the log.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,37 +15,38 @@ use crate::cluster::{
     state::{DEMOTED_MS, State},
 };
 
-/// More voters make every commit wait for more hosts and survive more failures; five survive two.
+/// With more voters, each commit waits for more hosts, and the cluster survives more failures. Five voters survive two.
 pub(crate) const VOTERS_MAX: usize = 5;
 /// A change of membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
     Learn(HostId),
     Promote(HostId),
-    /// A voter that is lost learns, and a learner that is there votes in its place.
+    /// Demotes a lost voter and promotes a reachable learner in its place.
     Replace {
         lost: HostId,
         by: HostId,
     },
-    /// A voter that is to leave learns.
+    /// Demotes a voter that is about to leave.
     Demote(HostId),
     RemoveVoter(HostId),
     RemoveLearner(HostId),
 }
 
-/// Who is to be in Raft.
+/// The hosts that should take part in Raft.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Wanted {
     /// The members of the cluster.
     pub(crate) hosts: BTreeSet<HostId>,
-    /// Those of them that are not to vote now.
+    /// The hosts among them that must not vote now.
     pub(crate) demoted: BTreeSet<HostId>,
 }
 
 impl Wanted {
-    /// As the replicated state says it for this time, in milliseconds since 1970. A demotion lasts for [`DEMOTED_MS`], and counts for
-    /// hosts whose clocks are no further apart than that. A time further ahead was written by a clock that ran ahead of this one: it would keep the
-    /// host without a vote until the clocks agree.
+    /// Reads the wanted members from the replicated state, as of this time in milliseconds since 1970. A demotion lasts
+    /// for [`DEMOTED_MS`], and works for hosts whose clocks differ by no more than that. A demotion that ends more than
+    /// twice that time in the future was written by a clock that runs ahead, and is ignored: otherwise the host would
+    /// have no vote until the clocks agree.
     pub(crate) fn of(state: &State, now_ms: u64) -> Self {
         let latest = now_ms.saturating_add(2 * DEMOTED_MS);
         let demoted = |host: &&Host| host.votes_from_ms > now_ms && host.votes_from_ms <= latest;
@@ -57,7 +58,8 @@ impl Wanted {
     }
 }
 
-/// The next change, if any. Hosts that left go first: a voter that is gone weakens every majority.
+/// Returns the next change, if any. Hosts that left the cluster are removed first, because an unreachable voter weakens
+/// every majority.
 fn next_change(metrics: &Metrics, wanted: &Wanted) -> Option<Change> {
     let Wanted { hosts, demoted } = wanted;
     let voters = &metrics.voters;
@@ -97,9 +99,10 @@ fn next_change(metrics: &Metrics, wanted: &Wanted) -> Option<Change> {
 }
 
 impl Node {
-    /// Brings the members a step or more closer to these hosts: new hosts learn, learners that have caught up vote while
-    /// there are fewer than [`VOTERS_MAX`] voters or one of those is lost, voters that are demoted learn where the others can agree without them,
-    /// hosts that are not named leave. Does nothing but on the leader. To be called again when hosts or metrics change.
+    /// Moves the membership at least one step closer to the wanted hosts. New hosts become learners. Learners that have
+    /// caught up become voters while there are fewer than [`VOTERS_MAX`] voters or one of those is lost. Demoted voters
+    /// become learners if the others have a majority without them. Hosts that are not wanted are removed. Only the
+    /// leader does this; on other hosts it does nothing. Call it again when the hosts or metrics change.
     pub(crate) async fn reconcile_members(&self, wanted: &Wanted) -> Result<(), MembersError> {
         if wanted.hosts.is_empty() {
             return Ok(());
@@ -187,7 +190,7 @@ mod tests {
                 &[1, 2, 4],
                 Some(RemoveVoter(host(3))),
             ),
-            // The leader itself leaves like anybody else, but the last voter stays.
+            // The leader itself can leave, but the last voter stays.
             (&[1, 2], &[], &[1, 2], &[2], Some(RemoveVoter(host(1)))),
             (&[1], &[], &[1], &[2], Some(Learn(host(2)))),
         ];
@@ -202,7 +205,7 @@ mod tests {
             let found = next_change(&metrics, &wanted(hosts, &[]));
             assert_eq!(found, expected, "{voters:?} {learners:?} -> {hosts:?}");
         }
-        // Of five voters the second is lost, and the sixth host is there, not the seventh.
+        // Of five voters the second is lost. The sixth host is reachable, the seventh is not.
         let mut lost = Metrics {
             voters: set(&[1, 2, 3, 4, 5]),
             learners: set(&[6, 7]),

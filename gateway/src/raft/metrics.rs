@@ -1,7 +1,7 @@
-//! How consensus is doing, in the words of the rest of the gateway.
+//! Translates openraft's metrics into Beemesh's own [`Metrics`].
 //!
-//! Shell: one task turns openraft's metrics into [`Metrics`], asks for a snapshot when the log has grown by many bytes, lets
-//! go of the entries behind it when they take too much of the disk, and notices when openraft has ended.
+//! Shell: one task converts the metrics and publishes them. It requests a snapshot when the log has grown by many
+//! bytes, purges entries behind the snapshot when they take too much of the disk, and detects that openraft has ended.
 
 use std::{
     sync::{Arc, PoisonError},
@@ -17,13 +17,13 @@ use super::{
 };
 use crate::cluster::consensus::{Metrics, Role};
 
-/// Who acknowledges the leader, and whether it is heard of, changes with time alone.
+/// Which hosts acknowledge the leader, and whether the leader is heard, changes with time alone.
 const REFRESH: Duration = Duration::from_millis(500);
-/// A learner this many entries behind is caught up: the rest is a moment's replication.
+/// A learner that lags by no more entries than this has caught up: replicating the rest takes a moment.
 const LAG_MAX: u64 = 100;
 
 impl Node {
-    /// Keeps the metrics true until openraft ends.
+    /// Publishes the metrics until openraft ends.
     pub(super) fn watch(&self, publish: watch::Sender<Metrics>) {
         let node = Self {
             inner: Arc::clone(&self.inner),
@@ -48,13 +48,13 @@ impl Node {
                 }
                 if snapshot != now.snapshot {
                     (snapshot, written) = (now.snapshot, node.inner.log.written());
-                    // Kept entries are a convenience for followers, and they may be large.
+                    // The kept entries only help followers that lag, and they may be large.
                     if let Some(last) = snapshot.filter(|_| node.inner.log.held() > LOG_BYTES) {
                         drop(node.inner.raft.trigger().purge_log(last.index).await);
                     }
                 } else if node.inner.log.written() > written + SNAPSHOT_BYTES {
                     written = node.inner.log.written();
-                    // An error means that openraft has ended, which the next round sees.
+                    // An error means that openraft has ended, which the next iteration detects.
                     drop(node.inner.raft.trigger().snapshot().await);
                 }
                 tokio::select! {
@@ -68,7 +68,7 @@ impl Node {
         });
     }
 
-    /// Notes why consensus ended, unless it is known already.
+    /// Records why consensus ended, unless a reason is recorded already.
     fn ended(&self, reason: &str) {
         self.inner.failed.send_if_modified(|failed| {
             let first = failed.is_none();
@@ -77,7 +77,7 @@ impl Node {
         });
     }
 
-    /// Since when this host leads in this term, if it does.
+    /// Returns since when this host has led in this term, if it does.
     fn leads_since(&self, role: Role, term: u64) -> Option<time::Instant> {
         let mut leading = self
             .inner

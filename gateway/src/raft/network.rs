@@ -1,7 +1,7 @@
-//! Raft's messages to the other gateways, and theirs to this one.
+//! Raft messages to and from the other gateways.
 //!
-//! Shell: protocol messages on the streams of [`super::rpc`], openraft's types on the other side. A snapshot travels on a
-//! stream of its own, so that heartbeats never wait behind it.
+//! Shell: converts between openraft's types and protocol messages on the streams of [`super::rpc`]. A snapshot uses a
+//! separate stream, so that heartbeats never wait behind it.
 
 mod snapshot;
 
@@ -45,11 +45,11 @@ use super::{
     },
 };
 
-/// Pause before Raft tries an unreachable host again: a little more than a heartbeat, and with the longest pause of
-/// [`super::rpc`] below the time that a silent leader is given.
+/// Pause before Raft retries an unreachable host: a little more than a heartbeat. Together with the longest pause of
+/// [`super::rpc`] it is less than the time after which followers doubt a silent leader.
 const UNREACHABLE_PAUSE: Duration = Duration::from_millis(200);
 
-/// Raft's own calls.
+/// Raft's append and vote requests.
 pub(crate) struct RaftCalls;
 
 impl Protocol for RaftCalls {
@@ -57,7 +57,8 @@ impl Protocol for RaftCalls {
     type Reply = ReplyBody;
     const CLASS: Class = Class::Raft;
     const LIMIT: usize = RAFT_MAX;
-    /// More than a silent leader is given, so that a busy host is not cut off, and less than a person waits.
+    /// Longer than followers tolerate a silent leader, so that a busy host is not cut off, and shorter than a user
+    /// would wait.
     const SILENCE_MAX: Duration = Duration::from_secs(3);
 
     fn encode(id: u64, body: RequestBody) -> Bytes {
@@ -77,7 +78,7 @@ impl Protocol for PeerCalls {
     type Reply = peer::ReplyBody;
     const CLASS: Class = Class::Peer;
     const LIMIT: usize = CONTROL_MAX;
-    /// More than [`super::serve::ANSWER_MAX`]: a leader that waits for its followers is not silent.
+    /// Longer than [`super::serve::ANSWER_MAX`]: a leader that waits for its followers is not silent.
     const SILENCE_MAX: Duration = Duration::from_secs(5);
 
     fn encode(id: u64, body: peer::RequestBody) -> Bytes {
@@ -89,7 +90,7 @@ impl Protocol for PeerCalls {
     }
 }
 
-/// The streams to all other gateways, and when each was last heard.
+/// The streams to all other gateways, and when each gateway last answered.
 pub(crate) struct Peers {
     pub(super) dial: Arc<dyn Dial>,
     known: Mutex<BTreeMap<HostId, Known>>,
@@ -120,7 +121,7 @@ impl Peers {
         self.with(host, |known| known.raft.get_or_insert_with(client).clone())
     }
 
-    /// One peer request and its reply.
+    /// Sends one peer request and returns its reply.
     pub(crate) async fn ask(
         &self,
         host: HostId,
@@ -136,7 +137,7 @@ impl Peers {
         self.with(host, |known| known.heard = Some(Instant::now()));
     }
 
-    /// Who answered a Raft message within [`LATELY`].
+    /// Returns the hosts that answered a Raft message within [`LATELY`].
     pub(crate) fn lately(&self) -> BTreeSet<HostId> {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known
@@ -146,7 +147,7 @@ impl Peers {
             .collect()
     }
 
-    /// Whether a host has answered no Raft message for so long, all of it after this moment.
+    /// Returns true if a host has answered no Raft message for this long, counted from `since` at the earliest.
     pub(crate) fn is_silent(&self, host: HostId, since: Instant, time: Duration) -> bool {
         let heard = self.with(host, |known| known.heard);
         heard
@@ -154,18 +155,18 @@ impl Peers {
             .is_some_and(|last| last.elapsed() >= time)
     }
 
-    /// Closes the streams to everybody else.
+    /// Closes the streams to all hosts but these.
     pub(crate) fn retain(&self, hosts: &BTreeSet<HostId>) {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         known.retain(|host, _| hosts.contains(host));
     }
 }
 
-/// Makes the ways to the other nodes.
+/// Creates openraft's connections to the other nodes.
 pub(crate) struct Network {
-    /// The streams.
+    /// The streams to the other gateways.
     pub(crate) peers: Arc<Peers>,
-    /// How much of the log this host would keep.
+    /// The durable part of this host's log.
     pub(crate) durable: Durable,
 }
 
@@ -184,7 +185,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
 
 type Rpc<T> = Result<T, RPCError<NodeId, EmptyNode, RaftError<NodeId>>>;
 
-/// The way to one other node.
+/// openraft's connection to one other node.
 pub(crate) struct Target {
     host: HostId,
     peers: Arc<Peers>,
@@ -192,8 +193,8 @@ pub(crate) struct Target {
     outstanding: Option<Outstanding>,
 }
 
-/// An append that openraft stopped waiting for. When it asks for the same again, the reply to the first is as good: on a slow
-/// link, sending the entries once more would only make the next try late as well.
+/// An append whose reply openraft stopped waiting for. When openraft sends the same append again, it gets the reply to
+/// the first one: on a slow link, sending the entries twice would delay the next attempt as well.
 struct Outstanding {
     same: (Vote, Option<LogId>, Option<LogId>),
     reply: oneshot::Receiver<Result<ReplyBody, CallError>>,
@@ -205,7 +206,7 @@ fn unreachable<E: std::error::Error>(
     RPCError::Unreachable(Unreachable::new(error))
 }
 
-/// The peer answered, but not to the point.
+/// The peer sent a reply that does not fit the request.
 #[derive(Debug, thiserror::Error)]
 #[error("{host} answered: {reason}")]
 struct Unexpected {
@@ -241,7 +242,7 @@ impl RaftNetwork<TypeConfig> for Target {
         rpc: AppendEntriesRequest<TypeConfig>,
         _: RPCOption,
     ) -> Rpc<AppendEntriesResponse<NodeId>> {
-        // openraft calls an entry committed while this host's disk may not have it yet.
+        // openraft may call an entry committed before this host's disk has it.
         let committed = rpc.leader_commit.map_or(0, |id| id.index);
         let durable = self.durable.reached(committed).await;
         durable.map_err(|error| unreachable(&error))?;
@@ -259,7 +260,7 @@ impl RaftNetwork<TypeConfig> for Target {
             let reply = self.peers.raft(self.host).send(body).await;
             self.outstanding = Some(Outstanding { same, reply });
         }
-        // openraft drops this future when it no longer waits; what is outstanding stays.
+        // openraft drops this future when it stops waiting; the outstanding append stays.
         let reply = match &mut self.outstanding {
             Some(outstanding) => (&mut outstanding.reply).await,
             None => return Err(unreachable(&rpc::gone(self.host))),
@@ -353,7 +354,8 @@ async fn appended(result: Appended, log: &Log) -> ReplyBody {
 
 async fn voted(node: &Node, rpc: VoteRequest<NodeId>) -> ReplyBody {
     let inner = &node.inner;
-    // Whoever asks in spite of a leader was not asked before, or has not heard of it: its term must not end that leader.
+    // A candidate that asks for votes although there is a leader did not ask this host before, or does not know the
+    // leader. Its higher term must not depose that leader.
     if node.led() {
         return ReplyBody::Voted {
             vote: vote_out(&inner.raft.server_metrics().borrow().vote),
@@ -376,7 +378,7 @@ async fn voted(node: &Node, rpc: VoteRequest<NodeId>) -> ReplyBody {
     }
 }
 
-/// Answers one Raft request, which came on a stream of `from`.
+/// Answers one Raft request, which arrived on a stream from `from`.
 pub(crate) async fn answer(node: &Node, from: HostId, request: raft::Request) -> raft::Reply {
     let inner = &node.inner;
     let (RequestBody::Append { vote, .. } | RequestBody::Vote { vote, .. }) = &request.body;

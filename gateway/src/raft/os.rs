@@ -1,4 +1,4 @@
-//! What consensus asks of the operating system besides clock, disk and network: threads and chance.
+//! Threads and random numbers: what consensus needs of the operating system besides clock, disk and network.
 
 #[cfg(test)]
 use std::cell::Cell;
@@ -6,16 +6,16 @@ use std::io;
 
 #[cfg(test)]
 thread_local! {
-    /// Where all is simulated on this thread: the state of its chance. It then does everything itself, in the same order
-    /// each time.
+    /// The state of the random numbers in a simulation on this thread. A simulation runs all work on this thread, in
+    /// the same order each time.
     pub(crate) static SIMULATED: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Runs work that waits for the disk off the runtime's threads.
+/// Runs work that blocks on the disk outside of the runtime's threads.
 ///
 /// # Errors
 ///
-/// It panicked, or the runtime ends.
+/// Fails if the work panicked or the runtime ends.
 pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> io::Result<T> {
@@ -26,11 +26,11 @@ pub(super) async fn blocking<T: Send + 'static>(
     Ok(tokio::task::spawn_blocking(work).await?)
 }
 
-/// A random number.
+/// Returns a random number.
 ///
 /// # Errors
 ///
-/// The kernel has none.
+/// Fails if the kernel returns no random bytes.
 pub(super) fn random() -> io::Result<u64> {
     #[cfg(test)]
     if let Some(state) = SIMULATED.get() {

@@ -1,7 +1,7 @@
-//! Proposals of this host, until their entry is applied here: the answer of a leader can get lost, the entry cannot.
+//! Tracks this host's proposals until their entry is applied here: a leader's answer can get lost, the entry cannot.
 //!
-//! Output: what became of a proposal, also when nobody answered. Whoever proposes may only repeat what can never be
-//! committed any more, because a repeated command could undo what came in between.
+//! Output: the outcome of a proposal, even if no leader answered. A proposer may only repeat commands that can no
+//! longer be committed, because a repeated command could undo a change that came in between.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use beemesh_protocol::{
 };
 use tokio::sync::oneshot;
 
-/// Proposals that wait, by a hash of their first command.
+/// Waiting proposals, by a hash of their first command.
 #[derive(Default)]
 pub(crate) struct PendingProposals {
     waiting: Mutex<HashMap<u64, Vec<Waiting>>>,
@@ -26,7 +26,7 @@ struct Waiting {
     tell: oneshot::Sender<Vec<Committed>>,
 }
 
-/// One proposal that waits; it does no longer when this is dropped.
+/// A proposal that waits for its outcome. Dropping it stops the wait.
 pub(crate) struct Ticket<'a> {
     pending_proposals: &'a PendingProposals,
     hash: u64,
@@ -38,7 +38,7 @@ impl PendingProposals {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From now on the commands are looked for in what is applied here.
+    /// Starts to look for these commands among the entries that are applied here.
     pub(crate) fn expect(&self, commands: &Arc<Vec<Command>>) -> Ticket<'_> {
         let (tell, told) = oneshot::channel();
         let hash = commands.first().map_or(0, hash);
@@ -52,7 +52,7 @@ impl PendingProposals {
         }
     }
 
-    /// An entry was applied here, with these outcomes.
+    /// Records that an entry was applied here, with these outcomes.
     pub(crate) fn applied(&self, index: u64, commands: &[Command], outcomes: &[Outcome]) {
         let mut waiting = self.waiting();
         if waiting.is_empty() {
@@ -69,20 +69,20 @@ impl PendingProposals {
                     index,
                     outcome: outcome.clone(),
                 });
-                // Whoever waited may have its answer.
+                // The proposer may already have its answer.
                 drop(one.tell.send(own.collect()));
             }
         }
     }
 
-    /// Entries were skipped, for a snapshot came instead: what is in them is not known here.
+    /// Records that a snapshot replaced entries: their commands are not known here.
     pub(crate) fn skipped(&self) {
         self.waiting().clear();
     }
 }
 
 impl Ticket<'_> {
-    /// The outcomes, once the entry is applied here; nothing when that cannot be known.
+    /// Returns the outcomes once the entry is applied here; `None` if they cannot be known.
     pub(crate) async fn told(&mut self) -> Option<Vec<Committed>> {
         (&mut self.told).await.ok()
     }
@@ -101,13 +101,14 @@ impl Drop for Ticket<'_> {
     }
 }
 
-/// Whether an entry's commands begin with those that were proposed.
+/// Returns true if an entry's commands begin with the proposed ones.
 fn begin_alike(entry: &[Command], proposed: &[Command]) -> bool {
     let mut pairs = entry.iter().zip(proposed);
     entry.len() >= proposed.len() && pairs.all(|(one, other)| is_same(one, other))
 }
 
-/// A leader of a release without a policy leaves out the version that an apply was checked by, and who asked for it.
+/// Compares two commands. A leader of a release without policies drops the policy version that an apply was checked
+/// against, and the user who requested it.
 fn is_same(entry: &Command, proposed: &Command) -> bool {
     if entry.at_ms != proposed.at_ms || (entry.origin.is_some() && entry.origin != proposed.origin)
     {
@@ -128,7 +129,7 @@ fn is_same(entry: &Command, proposed: &Command) -> bool {
     }
 }
 
-/// Tells most commands apart by what is cheap to look at; equality decides.
+/// Hashes a command by fields that are cheap to read. Equality decides when two hashes match.
 fn hash(command: &Command) -> u64 {
     let mut hasher = DefaultHasher::new();
     command.at_ms.hash(&mut hasher);

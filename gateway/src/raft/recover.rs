@@ -1,7 +1,8 @@
-//! Makes a host's log that of a cluster of one, before Raft is opened on it.
+//! Turns a host's log into that of a cluster of one, before Raft opens it.
 //!
-//! Shell. All entries that the host has are applied, known to be committed or not: that loses least. The result is a snapshot
-//! that stands behind a log that is empty. Each step is durable before the next, and doing all of them again does no harm.
+//! Shell. It applies all entries of the host's log, committed or not, because that loses the least. The result is a
+//! snapshot and an empty log that continues behind it. Each step is durable before the next one starts, and repeating
+//! all steps does no harm.
 
 use std::{io, path::Path, sync::Arc};
 
@@ -27,26 +28,27 @@ use super::{
 };
 use crate::cluster::consensus::LastEntry;
 
-/// The log goes on at the next multiple of this. The hosts that were cut off may have gone on, too, and their units have the
-/// indexes of entries that this host never got: joined again, they must find all of them in the past.
+/// The new log starts at the next multiple of this index. The hosts that were cut off may have continued, and their
+/// units may carry indexes of entries that this host never received. When those hosts join again, all of these indexes
+/// must lie in the past.
 const LEAP: u64 = 1_000_000_000;
 
-/// Why there is no cluster of one.
+/// Why the recovery failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RecoverError {
     /// The log or the snapshots cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// They cannot be read or written.
+    /// The log cannot be read or written.
     #[error("read and write the raft log: {0}")]
     Storage(Box<StorageError>),
     /// The new snapshot cannot be written.
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
-    /// The log's writer ended.
+    /// The log's writer ended with an error.
     #[error("end the raft log")]
     Close(#[source] io::Error),
-    /// There is nothing to recover.
+    /// The folder holds no member's state to recover.
     #[error("this host has never been a member of a cluster")]
     NoMember,
 }
@@ -58,7 +60,7 @@ impl From<StorageError> for RecoverError {
 }
 
 impl Node {
-    /// The last entry of this host's log.
+    /// Returns the position of the last entry of this host's log.
     pub(crate) fn last_entry(&self) -> LastEntry {
         let last = self.inner.log.last();
         let (term, index) = last.map_or((0, 0), |id| (id.leader_id.term, id.index));
@@ -66,7 +68,8 @@ impl Node {
     }
 }
 
-/// Makes what is in the folder the beginning of this cluster, whose one host this is. Nothing is done where that has been done.
+/// Turns the content of the folder into the beginning of this cluster, with this host as its only member. Does nothing
+/// if that has been done before.
 pub(crate) async fn recover(
     dir: &Path,
     disk: Arc<dyn Disk>,
@@ -119,7 +122,7 @@ async fn rewrite(
         Some(begins)
     };
     let begins = begins.ok_or(RecoverError::NoMember)?;
-    // Raft goes on in a later term, whoever led before.
+    // Raft continues in a later term, so the old leader does not matter.
     let LeaderId { term, node_id } = begins.leader_id;
     storage.log.save_vote(&Vote::new(term, node_id)).await?;
     storage.log.purge(begins).await?;
@@ -127,7 +130,8 @@ async fn rewrite(
     Ok(())
 }
 
-/// Applies what the log has behind the snapshot. Returns this host as it was a member last: its own removal may be among it.
+/// Applies the entries behind the snapshot. Returns this host as it last was a member, because the entries may include
+/// its own removal.
 async fn apply_all(
     storage: &mut Storage,
     view: &watch::Receiver<Arc<View>>,
@@ -159,7 +163,7 @@ async fn apply_all(
     }
 }
 
-/// The log's new first position: behind all that was, in a term that nobody has voted in.
+/// Returns the first position of the new log: behind every old entry, in a term in which no host has voted.
 fn beginning(host: HostId, vote: Option<Vote>, last: Option<LogId>) -> LogId {
     let voted = vote.map_or(0, |vote| vote.leader_id.term);
     let (term, index) = last.map_or((0, 0), |id| (id.leader_id.term, id.index));
@@ -194,7 +198,7 @@ mod tests {
 
     const NEW: ClusterId = ClusterId([9; 16]);
 
-    /// The folder of a host that led two others, and whose log ends with an entry that they do not have.
+    /// The folder of a host that led two others. Its log ends with an entry that those do not have.
     struct Survivor {
         dir: TempDir,
         host: HostId,
@@ -233,7 +237,7 @@ mod tests {
         recover(dir, Arc::new(System), host, NEW).await
     }
 
-    /// Opens the folder, and expects a cluster of one that has all and takes more.
+    /// Opens the folder, and expects a cluster of one that has all entries and accepts more.
     async fn goes_on(dir: &Path, me: HostId, last: u64) {
         let node = Node::open(Settings {
             dir: dir.to_owned(),
@@ -272,7 +276,7 @@ mod tests {
             recovered(dir.path(), host).await.unwrap();
         }
         goes_on(dir.path(), host, last).await;
-        // It is a start like any other from then on.
+        // From then on it starts like any other host.
         goes_on(dir.path(), host, last).await;
     }
 

@@ -1,8 +1,8 @@
-//! Requests and replies over one persistent stream for each peer.
+//! Requests and replies over one persistent stream to each peer.
 //!
-//! Shell. The opener numbers its requests and does not wait between them; everything that waits is framed into one
-//! buffer and leaves in one write, because tiny writes are what is slow on an encrypted, multiplexed connection. A lost
-//! stream fails what was on it and is opened again by the next request, after pauses that grow.
+//! Shell. The opener numbers its requests and does not wait between them. All queued requests are framed into one
+//! buffer and sent with one write, because small writes are slow on an encrypted, multiplexed connection. When a stream
+//! is lost, its requests fail; the next request opens another stream, after pauses that grow.
 
 use std::{
     collections::HashMap,
@@ -31,50 +31,51 @@ use tokio_util::codec::{Encoder, FramedRead};
 
 use super::Dial;
 
-/// Requests that may wait for a stream. More means that the peer does not keep up; callers wait for room.
+/// Maximum number of requests that wait for a stream. When the peer does not keep up, callers wait for room.
 const QUEUE_MAX: usize = 256;
-/// Requests without a reply on one stream; the next ones wait.
+/// Maximum number of requests without a reply on one stream; further ones wait.
 const PENDING_MAX: usize = 1024;
-/// Unwritten bytes above which nothing is added to them.
+/// Number of unwritten bytes above which no frame is added to them.
 const UNWRITTEN_MAX: usize = 1 << 20;
-/// What an empty buffer keeps. A load's messages make it a megabyte for each follower, which nobody needs afterwards.
+/// Capacity that an empty buffer keeps. Under load, a buffer grows to a megabyte for each follower, which is not needed
+/// afterwards.
 const KEPT_MAX: usize = 64 << 10;
-/// How long opening a stream may take: the agent knows at once whether it has a connection.
+/// Timeout for opening a stream. The agent knows at once whether it has a connection.
 const DIAL_MAX: Duration = Duration::from_secs(1);
-/// Pauses between attempts grow between these. The longest is below the time that a silent leader is given: a host that comes back
-/// hears of its leader before it would ask for votes.
+/// The pause between attempts grows from the first to the second value. The longest pause is less than the time after
+/// which followers doubt a silent leader: a host that returns hears its leader before it would ask for votes.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(400);
 
-/// How long the rest of a frame may take from its first byte: the longest, at 5 Mbit/s.
+/// Timeout for the rest of a frame after its first byte: the longest frame, at 5 Mbit/s.
 const FRAME_MAX: Duration = Duration::from_secs(30);
-/// How long a stream is kept on which nothing is asked. Whoever asks again opens another.
+/// How long a stream without requests stays open. The next request opens another one.
 const IDLE_MAX: Duration = Duration::from_secs(600);
-/// Requests that are being answered take this many times the longest frame, at the most, and whatever one more has.
+/// The requests in progress take at most this many times the longest frame, plus the size of one more.
 const IN_HAND_FRAMES_MAX: usize = 2;
 
-/// One kind of conversation.
+/// A pair of request and reply types, and the class of their streams.
 pub(crate) trait Protocol: Send + Sync + 'static {
     type Request: Send + 'static;
     type Reply: Send + 'static;
     const CLASS: Class;
     const LIMIT: usize;
-    /// A stream on which nothing comes back for this long, although something should, is dead.
+    /// If a reply is due and nothing arrives for this long, the stream is dead.
     const SILENCE_MAX: Duration;
     fn encode(id: u64, request: Self::Request) -> Bytes;
     fn decode(bytes: &[u8]) -> Result<(u64, Self::Reply), DecodeError>;
 }
 
-/// Why there is no reply.
+/// Why a call has no reply.
 #[derive(Debug, Clone, thiserror::Error)]
 pub(crate) enum CallError {
     /// The request was not sent.
     #[error("{host} is not reachable: {reason}")]
     Unreachable { host: HostId, reason: String },
-    /// The stream ended; the request may have been carried out.
+    /// The stream ended; the peer may have carried out the request.
     #[error("the stream to {host} ended: {reason}")]
     Lost { host: HostId, reason: String },
-    /// The request was not sent, because the host knows this one as no member.
+    /// The request was not sent, because the peer does not know this host as a member.
     #[error("{0} does not regard this host as a member")]
     Stranger(HostId),
 }
@@ -98,7 +99,7 @@ struct Call<P: Protocol> {
     answer: Answer<P>,
 }
 
-/// The way to one peer. Clones share the stream; it closes when the last one goes.
+/// A connection to one peer. Clones share the stream, which closes when the last clone is dropped.
 pub(crate) struct Client<P: Protocol> {
     queue: mpsc::Sender<Call<P>>,
 }
@@ -118,20 +119,20 @@ impl<P: Protocol> Client<P> {
         Self { queue }
     }
 
-    /// Puts a request on the stream; the reply comes through the receiver. A receiver without a value means that the
-    /// stream's task is gone, as when the runtime ends.
+    /// Queues a request for the stream; the reply arrives through the receiver. If the receiver ends without a value,
+    /// the stream's task is gone, as it is when the runtime ends.
     pub(crate) async fn send(
         &self,
         request: P::Request,
     ) -> oneshot::Receiver<Result<P::Reply, CallError>> {
         let (answer, reply) = oneshot::channel();
-        // A send that fails drops the answer, and the receiver says so.
+        // If the queue is closed, the answer is dropped, and the receiver reports that.
         drop(self.queue.send(Call { request, answer }).await);
         reply
     }
 }
 
-/// What the receiver of [`Client::send`] gives when nobody answers any more.
+/// The error of a [`Client::send`] whose receiver ended without a value.
 pub(crate) fn gone(host: HostId) -> CallError {
     CallError::Lost {
         host,
@@ -178,7 +179,7 @@ async fn run<P: Protocol>(dial: Arc<dyn Dial>, host: HostId, mut calls: mpsc::Re
     }
 }
 
-/// One stream's life on the side that asks.
+/// The asking side of one stream.
 struct Talk<P: Protocol> {
     host: HostId,
     next: u64,
@@ -199,7 +200,7 @@ impl<P: Protocol> Talk<P> {
     }
 
     fn add(&mut self, call: Call<P>) {
-        // Whoever asked may have given up while the request waited.
+        // The caller may have given up while the request waited.
         if call.answer.is_closed() {
             return;
         }
@@ -277,17 +278,17 @@ impl<P: Protocol> Talk<P> {
     }
 }
 
-/// Gives the memory of a buffer back that is empty and was large.
+/// Frees the memory of an empty buffer that was large.
 fn shrink(buffer: &mut BytesMut) {
-    // What was taken out at its front does not count as capacity, but can be reclaimed.
+    // The capacity does not include the space of bytes that were taken from the front, but that space can be reclaimed.
     if buffer.is_empty() && buffer.try_reclaim(KEPT_MAX + 1) {
         *buffer = BytesMut::new();
     }
 }
 
-/// One stream's life on the side that answers: `handle` turns a request's bytes into a reply's, at most `in_flight` at a
-/// time. Ends with the stream; `Ok` when the other side closed it or asks nothing any more. A frame of which only a part comes in its
-/// time is an error.
+/// The answering side of one stream. `handle` turns the bytes of a request into those of a reply, for at most
+/// `in_flight` requests at a time. It returns when the stream ends: `Ok` if the other side closed it or has sent no
+/// request for [`IDLE_MAX`]. A frame that does not arrive completely within [`FRAME_MAX`] is an error.
 pub(crate) async fn answer<F, R>(
     stream: UnixStream,
     limit: usize,
@@ -302,7 +303,7 @@ where
     let mut frames = Arriving::new(read, limit);
     let mut codec = FrameCodec::new(limit);
     let mut working = FuturesUnordered::new();
-    // Bytes of the requests that are being answered.
+    // Size of the requests in progress, in bytes.
     let mut in_hand = 0;
     let mut unwritten = BytesMut::new();
     loop {
@@ -337,7 +338,7 @@ where
     }
 }
 
-/// Frames as they arrive, each within its time.
+/// Reads frames, each within [`FRAME_MAX`].
 struct Arriving<S> {
     frames: FramedRead<S, FrameCodec>,
     /// Runs from the first byte of a frame to its last.
@@ -376,7 +377,7 @@ mod tests {
 
     use super::*;
 
-    /// The time stands still but for what `advance` adds.
+    /// The clock is paused; only `advance` moves it.
     #[tokio::test(start_paused = true)]
     async fn half_a_frame_ends_its_stream_and_so_does_idleness_and_a_slow_frame_does_not() {
         for (bytes, then, ends) in [

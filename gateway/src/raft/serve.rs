@@ -1,7 +1,7 @@
-//! Streams that other gateways opened to this one.
+//! Answers streams that other gateways open to this one.
 //!
-//! Shell: reads requests, asks openraft or the batcher, writes replies. What is in flight is bounded; a stream that breaks
-//! the protocol is closed and said once.
+//! Shell: reads requests, passes them to openraft or the batcher, and writes replies. The number of requests in
+//! progress is bounded. A stream that violates the protocol is closed and logged once.
 
 use std::{sync::Arc, time::Duration};
 
@@ -25,15 +25,15 @@ use super::{
 };
 use crate::cluster::consensus::Role;
 
-/// How long a leader waits for a majority before it tells another gateway that it has none.
+/// How long a leader waits for a majority before it replies to another gateway that it has none.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(3);
-/// Raft requests of one stream are answered one after the other: openraft handles them in order anyway.
+/// Raft requests of one stream are answered one after the other, because openraft handles them in order anyway.
 const RAFT_IN_FLIGHT: usize = 1;
-/// Proposals and reads of one gateway that wait at the same time; as many as one entry carries.
+/// Maximum number of proposals and reads of one gateway that wait at the same time: as many as one entry carries.
 const PEER_IN_FLIGHT: usize = 256;
 
 impl Node {
-    /// Answers what comes on a stream that `host` opened, until it ends.
+    /// Answers the requests on a stream that `host` opened, until it ends.
     pub(crate) async fn serve(&self, host: HostId, class: Class, stream: UnixStream) {
         let Some(_permit) = self.inner.stream_limits.take(host, class) else {
             tracing::warn!(%host, ?class, "stream closed: that host has as many streams to this gateway as it may have");
@@ -72,8 +72,9 @@ impl Node {
         }
     }
 
-    /// What a newer version wrote and this one cannot read must not be skipped. Only a leader writes: of anybody else it is
-    /// a stream that breaks the protocol, and nothing that this host stops for.
+    /// Handles a message that this version cannot decode. If the leader wrote it with a newer version, this host must
+    /// not skip it, so consensus stops. From any other host it is a violation of the protocol, which only ends the
+    /// stream.
     fn newer(&self, host: HostId, error: &DecodeError) {
         let leads = self.inner.metrics.borrow().leader == Some(host);
         if let DecodeError::Unknown { .. } = error
@@ -108,13 +109,13 @@ impl Node {
                 if let Err(reply) = self.leading() {
                     return reply;
                 }
-                // 0 is an older version that does not say.
+                // An older version that does not name the term sends 0.
                 let only = LeaderId::new(term, NodeId(self.inner.host));
                 let only = Some(only).filter(|_| term > 0);
                 match timeout_at(deadline, self.inner.batcher.propose(commands, only)).await {
                     Ok(Ok(committed)) => ReplyBody::Committed(committed),
                     Ok(Err(Refused::AnotherLeader)) => self.not_leader(),
-                    // The entry may have been in the log when the leadership was lost.
+                    // The entry may have been in the log when this host lost the leadership.
                     Ok(Err(Refused::NotLeader)) => ReplyBody::Failed("leadership lost".into()),
                     Ok(Err(Refused::Stopped)) => ReplyBody::Failed("consensus stopped".into()),
                     Err(_) => ReplyBody::Failed("not committed in time".into()),
@@ -134,8 +135,9 @@ impl Node {
         }
     }
 
-    /// Whether a host leads in this term, and so may say what others look like. What a leader of the past says has been said
-    /// better since; a new leader may be heard before its first entry, and is believed from then on.
+    /// Returns true if a host leads in this term, so that this host accepts its reports about other hosts. A later
+    /// report has replaced what a former leader says. A new leader may be heard before its first entry arrives; its
+    /// reports are accepted from then on.
     async fn is_led_by(&self, host: HostId, term: u64, deadline: Instant) -> bool {
         let mut metrics = self.inner.metrics.clone();
         let known =
@@ -149,7 +151,7 @@ impl Node {
     fn leading(&self) -> Result<(), ReplyBody> {
         let metrics = self.inner.metrics.borrow();
         if metrics.role != Role::Leader {
-            // One that is not heard any more is no leader to send others to.
+            // A leader that is no longer heard is not named to other hosts.
             return Err(ReplyBody::NotLeader(
                 metrics.leader.filter(|_| metrics.quorum),
             ));
@@ -166,7 +168,7 @@ impl Node {
     }
 }
 
-/// Gets what other hosts observe of themselves. It must not block.
+/// Receives the observations that other hosts make of themselves. It must not block.
 pub(crate) type Observe = Arc<dyn Fn(Vec<Reported>) + Send + Sync>;
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! How many streams of one member are answered at a time: each may hold its longest messages in memory.
+//! Limits the streams that are served for one member at a time, because each may hold its longest messages in memory.
 //!
 //! Pure but for the lock.
 
@@ -9,18 +9,19 @@ use std::{
 
 use beemesh_protocol::{HostId, ipc::Class};
 
-/// A gateway has one stream of each class, and for a moment another when a connection was lost and this host has not heard.
+/// A gateway has one stream of each class. It briefly has another one when a connection was lost and this host has not
+/// noticed.
 const STREAMS_MAX: usize = 3;
-/// A snapshot is as large as the state. The next one is sent when this one has failed.
+/// A snapshot is as large as the state. The sender starts the next one only after this one has failed.
 const SNAPSHOTS_MAX: usize = 1;
 
-/// The streams that are answered now, by member and class.
+/// The streams that are being served, by member and class.
 #[derive(Debug, Default)]
 pub(super) struct StreamLimits {
     taken: Mutex<BTreeMap<(HostId, Class), usize>>,
 }
 
-/// Lets one stream be answered; dropping it lets another.
+/// Permission to serve one stream. Dropping it returns the permission.
 #[derive(Debug)]
 pub(super) struct Permit<'a> {
     limits: &'a StreamLimits,
@@ -28,12 +29,12 @@ pub(super) struct Permit<'a> {
 }
 
 impl StreamLimits {
-    /// A permit for one more stream, if there is one.
+    /// Takes a permit for one more stream, if the limit allows it.
     pub(super) fn take(&self, host: HostId, class: Class) -> Option<Permit<'_>> {
         let most = match class {
             Class::Raft | Class::Peer => STREAMS_MAX,
             Class::Snapshot => SNAPSHOTS_MAX,
-            // Their callers are counted elsewhere.
+            // The API limits its callers itself.
             Class::Api => usize::MAX,
         };
         let of = (host, class);

@@ -1,4 +1,4 @@
-//! Whole nodes over socket pairs: election, forwarding, failover, catching up, snapshots, reads.
+//! Tests of whole nodes over socket pairs: election, forwarding, failover, catching up, snapshots, reads.
 
 pub(crate) mod commands;
 mod shorten;
@@ -24,25 +24,25 @@ use super::{
 use crate::cluster::consensus::Role;
 
 const LOST_AFTER: Duration = Duration::from_secs(3);
-/// More than several elections on a busy machine.
+/// Longer than several elections take on a busy machine.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 pub(crate) fn host(number: u8) -> HostId {
     HostId([number; 32])
 }
 
-/// What connects the nodes: who is up, the streams that each serves, and who is cut off.
+/// The connections: the running nodes, the streams that each one serves, and the hosts that are cut off.
 #[derive(Default)]
 struct Wires {
     up: Mutex<BTreeMap<HostId, (Node, JoinSet<()>)>>,
     streams: Mutex<Vec<([HostId; 2], AbortHandle)>>,
     cut: Mutex<BTreeSet<HostId>>,
-    /// Who asked another gateway something and did not reach it, because one of them was cut off.
+    /// Hosts that asked another gateway and did not reach it, because one of the two was cut off.
     in_vain: Mutex<Vec<HostId>>,
 }
 
 impl Wires {
-    /// Ends the streams from and to a host, and lets no new ones come until it is mended.
+    /// Ends the streams from and to a host, and allows no new ones until it is reconnected.
     fn cut(&self, host: HostId) {
         self.cut.lock().unwrap().insert(host);
         for (ends, stream) in self.streams.lock().unwrap().iter() {
@@ -101,7 +101,7 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// Hosts 1 to `count`, founded by host 1, all voters.
+    /// Starts hosts 1 to `count`, all of them voters of the cluster that host 1 founded.
     pub(crate) async fn of(count: u8) -> Self {
         let mesh = Self::founded(count).await;
         let hosts: Vec<_> = (1..=count).map(host).collect();
@@ -109,7 +109,7 @@ impl Mesh {
         mesh
     }
 
-    /// Hosts 1 to `count`, of which host 1 is a cluster and the others are not in it yet.
+    /// Starts hosts 1 to `count`. Host 1 is a cluster of one, and the others have not joined it yet.
     pub(crate) async fn founded(count: u8) -> Self {
         let mesh = Self {
             wires: Arc::default(),
@@ -179,7 +179,7 @@ impl Mesh {
         .0[0]
     }
 
-    /// Waits until some node gives an answer.
+    /// Waits until `ask` returns a value for some node.
     async fn until<T>(&self, what: &str, ask: impl Fn(&Node) -> Option<T>) -> T {
         let end = Instant::now() + PATIENCE;
         loop {
@@ -210,7 +210,7 @@ impl Mesh {
         }
     }
 
-    /// Waits until a node has applied an entry, and checks that its state is that of the leader.
+    /// Waits until a node has applied an entry, and checks that its state equals the leader's.
     pub(crate) async fn same(&self, number: u8, index: u64) {
         let node = self.node(number);
         let mut view = node.state();
@@ -288,7 +288,7 @@ async fn three_hosts_agree_through_the_loss_and_return_of_any_one() {
         for (manifest, node) in mesh.nodes().iter().enumerate() {
             last = put(node, manifest, 10 + round).await;
         }
-        // What one host was told is what the other reads.
+        // A change that one host reported as committed is visible in reads on the other hosts.
         for node in mesh.nodes() {
             node.read_index(deadline()).await.unwrap();
             assert!(node.state().borrow().applied >= last);
@@ -310,7 +310,7 @@ async fn a_host_that_was_cut_off_comes_back_without_an_election() {
     let before = mesh.node(leader).metrics().borrow().term;
     let lost = leader % 3 + 1;
     mesh.wires.cut(host(lost));
-    // It misses its leader, and asks whom it knows.
+    // It misses its leader, and asks the hosts that it knows.
     mesh.until("questions of the host that is cut off", |_| {
         let in_vain = mesh.wires.in_vain.lock().unwrap();
         let asked = in_vain.iter().filter(|from| **from == host(lost));
@@ -355,7 +355,7 @@ async fn nothing_takes_effect_anywhere_before_it_is_on_the_leaders_disk() {
     mesh.disk(number).set(Access::Wait);
     let proposer = leader.clone();
     let proposal = tokio::spawn(async move { put(&proposer, 1, 2).await });
-    // The others have it on their disks meanwhile, so openraft calls it committed.
+    // The followers have the entry on their disks by now, so openraft calls it committed.
     mesh.until("a commit", |_| {
         (leader.inner.log.committed() > before).then_some(())
     })
@@ -375,7 +375,7 @@ async fn nothing_takes_effect_anywhere_before_it_is_on_the_leaders_disk() {
         let mut view = node.state();
         let applied = view.wait_for(|view| view.applied > before);
         let applied = tokio::time::timeout(2 * HEARTBEAT, applied).await.is_ok();
-        // Another leader, in a later term, may well commit what a majority has.
+        // Another leader in a later term may commit what a majority has.
         assert!(
             !applied || term(node) > led_in,
             "{} has applied it",
@@ -409,7 +409,7 @@ async fn a_leader_that_loses_what_its_followers_have_takes_it_back_from_them() {
         (has && node.inner.host != host(number)).then_some(())
     })
     .await;
-    // The flush never comes: the leader's consensus ends, and with it its streams.
+    // The flush never completes: the leader's consensus ends, and its streams with it.
     mesh.disk(number).set(Access::Fail);
     let reason = leader.failed().await;
     assert!(reason.contains("the disk is gone"), "{reason}");
@@ -432,7 +432,7 @@ async fn without_a_majority_proposals_are_refused_and_name_who_is_silent() {
     mesh.stop(2).await;
     mesh.stop(3).await;
     let left = mesh.node(1);
-    // It takes a moment until nobody's last answer counts any more.
+    // It takes a moment until the last answers of the others no longer count.
     let mut metrics = left.metrics();
     let alone = metrics.wait_for(|m| !m.quorum && m.acknowledging.len() == 1);
     drop(
@@ -467,7 +467,7 @@ async fn a_proposal_that_loses_its_majority_on_the_way_names_who_is_silent() {
     for other in &others {
         mesh.stop(*other).await;
     }
-    // Their last answers count for a moment more, so this goes into the leader's log.
+    // The last answers of the others still count for a moment, so the entry goes into the leader's log.
     let deadline = Instant::now() + LATELY + Duration::from_millis(500);
     let error = leader.propose(vec![apply(1, 1, 1)], deadline).await;
     let silent = others.into_iter().map(host).collect();
@@ -500,7 +500,7 @@ async fn a_host_behind_the_log_gets_a_snapshot_and_starts_from_it() {
     assert_eq!(installed.count(), 1);
     let after = put(&mesh.node(1), 5, 5).await;
     mesh.same(3, after).await;
-    // The whole cluster comes back from snapshots and what is left of the logs.
+    // The whole cluster restarts from snapshots and the rest of the logs.
     for number in 1..=3 {
         mesh.stop(number).await;
     }
@@ -536,7 +536,7 @@ async fn a_folder_has_one_node_at_a_time() {
     mesh.close().await;
 }
 
-/// Says what commits cost here; it fails only when they fail.
+/// Prints the latency of commits; it fails only if a commit fails.
 #[tokio::test(flavor = "multi_thread")]
 async fn commits_are_measured() {
     let mesh = Mesh::of(3).await;
@@ -595,6 +595,6 @@ async fn only_the_leader_of_the_present_term_says_what_others_look_like() {
     let refused = ReplyBody::NotLeader(Some(host(leader)));
     assert_eq!(said(leader, term - 1).await, refused);
     assert_eq!(said(other, term).await, refused);
-    // A term that nobody has heard of is waited for, in vain.
+    // The host waits for a term that does not exist, until the deadline.
     assert_eq!(said(other, term + 1000).await, refused);
 }

@@ -1,6 +1,6 @@
-//! openraft's types for this cluster, and the way between them and the protocol's.
+//! openraft's types for this cluster, and their conversion to and from the protocol's types.
 //!
-//! Pure. openraft's terms are kept inside `raft/`; everything outside, on the wire and on disk speaks the protocol.
+//! Pure. openraft's types stay inside `raft/`; all other modules, the wire and the disk use the protocol's.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use openraft::{EmptyNode, EntryPayload, ServerState};
 
 use crate::cluster::consensus::Role;
 
-/// A Raft node is a host.
+/// openraft's id of a node is the host's id.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NodeId(pub(crate) HostId);
 
@@ -29,7 +29,7 @@ impl fmt::Display for NodeId {
     }
 }
 
-/// openraft's storage suite numbers its nodes.
+/// openraft's storage test suite numbers its nodes.
 #[cfg(test)]
 impl From<u64> for NodeId {
     fn from(number: u64) -> Self {
@@ -42,14 +42,13 @@ impl From<u64> for NodeId {
 /// The commands of one entry, shared between the log's cache, replication and the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Batch {
-    /// What takes effect.
     pub(crate) commands: Arc<Vec<Command>>,
-    /// Until the entry is in a log: the only leader whose log may get them. Nothing stands for any.
+    /// Until the entry is in a log: the only leader whose log may receive the commands. `None` allows any leader.
     pub(crate) only: Option<LeaderId>,
 }
 
 openraft::declare_raft_types!(
-    /// The types this cluster gives to openraft.
+    /// The types that Beemesh gives to openraft.
     pub(crate) TypeConfig:
         D = Batch,
         R = Vec<Outcome>,
@@ -61,7 +60,8 @@ openraft::declare_raft_types!(
 pub(crate) type Raft = openraft::Raft<TypeConfig>;
 pub(crate) type Entry = openraft::Entry<TypeConfig>;
 pub(crate) type LogId = openraft::LogId<NodeId>;
-/// Whose entry it is. Leaders are ordered by term and then by host: two may follow each other in one term.
+/// The leader that appended an entry. Leaders are ordered by term and then by host: one term can have two leaders, one
+/// after the other.
 pub(crate) type LeaderId = openraft::LeaderId<NodeId>;
 pub(crate) type Vote = openraft::Vote<NodeId>;
 pub(crate) type Membership = openraft::Membership<NodeId, EmptyNode>;
@@ -81,7 +81,7 @@ pub(crate) fn role_in(state: ServerState) -> Role {
     }
 }
 
-/// The last leader that a node can have been when this is its vote.
+/// Returns the last leadership that a node with this vote can have had.
 pub(crate) fn last_led(vote: &Vote, node: NodeId) -> LeaderId {
     let LeaderId { term, .. } = vote.leader_id;
     let own = LeaderId::new(term, node);
@@ -92,7 +92,8 @@ pub(crate) fn last_led(vote: &Vote, node: NodeId) -> LeaderId {
     }
 }
 
-/// Whether those who are `there` are a majority, of both sets of voters while one replaces the other.
+/// Returns true if the nodes that are `there` form a majority. During a membership change they must form one in both
+/// sets of voters.
 pub(crate) fn is_majority(membership: &Membership, there: impl Fn(&NodeId) -> bool) -> bool {
     let majority = |voters: &BTreeSet<NodeId>| {
         voters.iter().filter(|node| there(node)).count() > voters.len() / 2
@@ -209,8 +210,8 @@ pub(crate) fn entry_out(entry: &Entry) -> raft::Entry {
     }
 }
 
-/// The entry as it goes into a log. Commands that were meant for the log of another leader stay out, and nothing takes
-/// their place: openraft gave the index away without asking.
+/// Returns the entry as it goes into a log. Commands that were meant for another leader's log are removed and leave an
+/// empty entry: openraft has already assigned the index.
 pub(crate) fn for_its_leader(mut entry: Entry) -> Entry {
     if let EntryPayload::Normal(batch) = &mut entry.payload {
         let only = batch.only.take();
@@ -235,7 +236,7 @@ mod tests {
         for (vote, led) in [
             (vote(4, 2, true), leader(4, 2)),
             (vote(4, 2, false), leader(3, 2)),
-            // It may have led before the other one in the same term.
+            // It may have led earlier in the same term than the other leader.
             (vote(4, 3, true), leader(4, 2)),
             (vote(4, 1, true), leader(3, 2)),
         ] {

@@ -1,4 +1,4 @@
-//! A disk in memory that fails where it is told to, and forgets at a power cut what was not made durable.
+//! An in-memory disk that fails on request, and that loses unflushed data at a power cut.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -13,22 +13,22 @@ use super::{Disk, DiskFile};
 /// What happens at the chosen operation.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fault {
-    /// It does nothing and fails; the disk goes on.
+    /// The operation has no effect and fails; later operations work.
     Error,
-    /// A write writes half and fails; anything else fails.
+    /// A write stores half of its bytes and fails; any other operation fails.
     Short,
-    /// It and everything after it fails.
+    /// This operation and all later ones fail.
     PowerCut,
 }
 
-/// The unit in which a disk keeps or loses what was written.
+/// The unit in which a disk keeps or loses written data.
 const SECTOR: usize = 512;
 
 #[derive(Default)]
 struct Content {
     now: Vec<u8>,
     durable: Vec<u8>,
-    /// Sectors that were written since the last flush.
+    /// Sectors written since the last flush.
     dirty: BTreeSet<usize>,
 }
 
@@ -76,18 +76,18 @@ struct Everything {
     names: BTreeMap<PathBuf, usize>,
     durable_names: BTreeMap<PathBuf, usize>,
     operations: u64,
-    /// What fails, at which operation, and a seed.
+    /// The fault, the number of the operation that it hits, and a seed.
     plan: Option<(Fault, u64, u64)>,
     dead: bool,
-    /// After a power cut no plan fails anything any more.
+    /// Set after a power cut: the plan no longer applies.
     healed: bool,
-    /// Counts the times that whoever used it has ended.
+    /// Number of times that the process using this disk has ended.
     life: u64,
-    /// How long each flush takes in simulated time; none outside of a simulation.
+    /// How long each flush takes in simulated time; `None` outside of a simulation.
     flush: Option<Duration>,
 }
 
-/// The disk. Clones share it, and are of the same life: with its end all of them fail.
+/// The disk. Clones share it and belong to the same life: when that life ends, all of them fail.
 #[derive(Clone)]
 pub(crate) struct Faulty {
     all: Arc<Mutex<Everything>>,
@@ -95,7 +95,7 @@ pub(crate) struct Faulty {
 }
 
 impl Faulty {
-    /// Fails at one operation in this way; the seed decides which sectors survive a power cut.
+    /// Creates a disk that fails at one operation in this way. The seed decides which sectors survive a power cut.
     pub(crate) fn new(plan: Option<(Fault, u64, u64)>) -> Self {
         let all = Everything {
             plan,
@@ -111,12 +111,12 @@ impl Faulty {
         self.lock().operations
     }
 
-    /// From now on each flush takes this long in simulated time.
+    /// Makes each later flush take this long in simulated time.
     pub(crate) fn set_flush(&self, time: Duration) {
         self.lock().flush = Some(time);
     }
 
-    /// The next operation that changes anything fails; the disk goes on.
+    /// Makes the next modifying operation fail; later ones work.
     pub(crate) fn fail_next(&self, fault: Fault) {
         let mut all = self.lock();
         all.plan = Some((fault, all.operations, 0));
@@ -127,7 +127,7 @@ impl Faulty {
         self.all.lock().unwrap()
     }
 
-    /// Counts an operation that changes the disk; what happens to it.
+    /// Counts an operation that modifies the disk, and returns the fault that hits it.
     fn operation(&self) -> (MutexGuard<'_, Everything>, Option<Fault>) {
         let mut all = self.lock();
         if all.life != self.life {
@@ -155,7 +155,7 @@ impl Faulty {
         Ok(())
     }
 
-    /// The machine goes down and comes back: each sector that was not flushed is there or is not, and so is each name.
+    /// Simulates a power cut and a restart: each unflushed sector may survive or not, and so may each name.
     pub(crate) fn power_cut(&mut self) {
         let seed = self
             .lock()
@@ -164,7 +164,7 @@ impl Faulty {
         self.power_cut_by(seed);
     }
 
-    /// The same by a seed that is not 0.
+    /// Like [`Self::power_cut`], with a seed that is not 0.
     pub(crate) fn power_cut_by(&mut self, seed: u64) {
         let mut random = seed;
         let mut coin = move || {
@@ -175,7 +175,7 @@ impl Faulty {
         };
         self.end_life();
         let mut all = self.lock();
-        // Names are journalled in order: either the later changes are there or they are not.
+        // Names are journalled in order: either all later changes survive or none does.
         if coin() {
             all.names = all.durable_names.clone();
         } else {
@@ -186,7 +186,7 @@ impl Faulty {
         }
     }
 
-    /// Whoever used it has ended, and what was written stays: the machine goes on.
+    /// Ends the process that uses the disk. The machine keeps running, so written data stays.
     pub(crate) fn end_life(&mut self) {
         let mut all = self.lock();
         all.life += 1;
@@ -273,7 +273,7 @@ impl DiskFile for FaultyFile {
         let count = match fault {
             None => bytes.len(),
             Some(Fault::Short) => bytes.len() / 2,
-            // Power fails while it is being written: any part of it may arrive.
+            // The power fails during the write: any part of it may survive.
             Some(Fault::PowerCut) if all.operations == all.plan.map_or(0, |p| p.1 + 1) => {
                 bytes.len()
             }

@@ -1,4 +1,4 @@
-//! The host's file system, with writes and flushes that can be held back or made to fail: for tests.
+//! For tests: the host's file system, with writes and flushes that a test can block or fail.
 
 use std::{
     io,
@@ -8,7 +8,7 @@ use std::{
 
 use super::{Disk, DiskFile, System};
 
-/// What a write or flush of a file does.
+/// What happens to a write or flush of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Access {
     Pass,

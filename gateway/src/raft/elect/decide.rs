@@ -1,9 +1,10 @@
 //! When a host asks for votes, and when it would give its own.
 //!
-//! Pure: what a host knows of its leader in, what to do next out. Elections are ours instead of openraft's, because two
-//! things need it: a leader whose gateway ends is missed at once, not after a timeout, since its streams end; and nobody
-//! raises the term before a majority agrees that the leader is gone (pre-vote; Ongaro, "Consensus: Bridging Theory and
-//! Practice", 9.6), so that a host that lags, or comes back, disturbs no leader.
+//! Pure. Input: what a host knows of its leader. Output: what to do next. Beemesh decides when to start an election
+//! instead of openraft, for two reasons. A leader whose gateway exits is missed at once and not after a timeout,
+//! because its streams end. And no host raises the term before a majority agrees that the leader is gone (pre-vote;
+//! Ongaro, "Consensus: Bridging Theory and Practice", 9.6), so that a host that lags or returns does not depose a
+//! working leader.
 
 use std::time::Duration;
 
@@ -11,74 +12,79 @@ use tokio::time::Instant;
 
 use crate::{cluster::consensus::Role, raft::types::LogId};
 
-/// openraft gives its vote to nobody for this long after it heard of the leader, which must be more than a heartbeat.
+/// openraft refuses to vote for this long after it heard the leader. It must be more than a heartbeat.
 pub(crate) const LEASE: Duration = Duration::from_millis(310);
-/// A leader whose streams are there and that says nothing is doubted after a random time between these. Two
-/// heartbeats are lost by then: hosts that share a few slow cores and disks lag by several hundred milliseconds
-/// now and then.
+/// If a leader with open streams is silent, its followers start to doubt it after a random time between these two
+/// values. Two heartbeats are lost by then: hosts that share a few slow cores and disks sometimes lag by several
+/// hundred milliseconds.
 pub(crate) const SILENCE_MIN: Duration = Duration::from_millis(1000);
 pub(crate) const SILENCE_MAX: Duration = Duration::from_millis(1250);
-/// Hosts that miss the leader at the same moment ask within this time, so that one of them is mostly the first.
+/// Hosts that miss the leader at the same moment spread their requests over this time, so that one of them usually asks
+/// first.
 const SPREAD: Duration = Duration::from_millis(50);
-/// Whoever got this host's vote is given this long to lead.
+/// A candidate that got this host's vote has this long to become the leader.
 const TRUST: Duration = Duration::from_millis(300);
-/// Before the second attempt, at least. As much again at random keeps two hosts from splitting the votes again and again.
+/// Minimum pause before the second attempt. A random pause of up to the same length is added, so that two hosts do not
+/// keep splitting the votes.
 const RETRY: Duration = Duration::from_millis(60);
-/// The pauses grow by as much with every attempt, up to this many times: a host that is cut off asks twice a second.
+/// The pause grows by the same amount with each attempt, up to this many times: a host that is cut off asks twice a
+/// second.
 const RETRY_GROWTH_MAX: u32 = 5;
-/// A gateway that does not know the question ends the stream. After this long without a leader that counts as a yes:
-/// then plain Raft decides, as among gateways of its version.
+/// A gateway that is too old to know the question ends the stream. After this long without a leader, that counts as a
+/// yes: plain Raft then decides, as it does among gateways of the old version.
 pub(crate) const OLD_PEER_PATIENCE: Duration = Duration::from_secs(3);
-/// A host that another one knows as no member asks for no votes, and gives none, for so long: it may have been cut off by a recovery,
-/// and finds out meanwhile. Whatever it finds, it takes part again then.
+/// A host neither asks for votes nor gives its own for this long after another host did not know it as a member. A
+/// recovery may have cut the host off, and it needs this time to learn that. Afterwards it takes part again in any
+/// case.
 pub(crate) const DOUBT_MAX: Duration = Duration::from_secs(10);
 
 /// What a host knows.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Facts {
-    /// Now.
+    /// The current time.
     pub(crate) now: Instant,
-    /// What this host is.
+    /// The role of this host.
     pub(crate) role: Role,
-    /// Whether it votes.
+    /// Whether this host is a voter.
     pub(crate) voter: bool,
-    /// Whether it is the only one that does.
+    /// Whether it is the only voter.
     pub(crate) alone: bool,
-    /// On the leader: whether a majority answers it.
+    /// On the leader: whether a majority of the voters answers it.
     pub(crate) quorum: bool,
-    /// The leader it follows.
+    /// The leader that this host follows.
     pub(crate) leader: Option<Leader>,
-    /// Since when `leader` has been what it is, or since the start.
+    /// When `leader` last changed, or when this host started.
     pub(crate) since: Instant,
     /// When this host last gave its vote.
     pub(crate) voted: Option<Instant>,
-    /// Since when, and after it last had a leader, it doubts that it is a member.
+    /// When this host began to doubt that it is a member, after it last had a leader.
     pub(crate) doubted: Option<Instant>,
-    /// When it last asked for votes, and how often it has since there was a leader.
+    /// When it last asked for votes, and how many times it has since it last had a leader.
     pub(crate) asked: Option<(Instant, u32)>,
 }
 
 /// A leader, as a follower sees it.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Leader {
-    /// When it last said something.
+    /// When it last sent a message.
     pub(crate) heard: Instant,
-    /// Since when none of its streams has been open; `None` while one is.
+    /// Since when none of its streams has been open; `None` while one is open.
     pub(crate) gone: Option<Instant>,
 }
 
 /// What to do about an election.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Next {
-    /// Nothing until the facts change.
+    /// Do nothing until the facts change.
     Nothing,
-    /// Nothing until then, unless the facts change.
+    /// Do nothing until this time, unless the facts change.
     Wait(Instant),
     /// Ask for votes now.
     Ask,
 }
 
-/// What is next; `draw` is random, from 0 up to 1, and the same until the host has asked or the leader has changed.
+/// Returns what to do next. `draw` is random, from 0 up to 1, and stays the same until the host has asked or the leader
+/// has changed.
 pub(crate) fn next(facts: &Facts, draw: f64) -> Next {
     if !facts.voter || facts.role == Role::Leader || facts.role == Role::Stopped {
         return Next::Nothing;
@@ -114,7 +120,7 @@ pub(crate) fn next(facts: &Facts, draw: f64) -> Next {
     }
 }
 
-/// Whether there is a leader as far as this host knows, so that nobody else needs its vote.
+/// Returns true if this host knows of a leader, so that no other host needs its vote.
 pub(crate) fn led(facts: &Facts) -> bool {
     if facts.role == Role::Leader {
         return facts.quorum;
@@ -129,7 +135,7 @@ pub(crate) fn led(facts: &Facts) -> bool {
     })
 }
 
-/// Whether this host would vote for one whose log ends with `theirs`, its own with `ours`.
+/// Returns true if this host, whose log ends with `ours`, would vote for one whose log ends with `theirs`.
 pub(crate) fn would_vote(facts: &Facts, ours: Option<LogId>, theirs: Option<LogId>) -> bool {
     let doubts = facts.doubted.is_some_and(|at| facts.now < at + DOUBT_MAX);
     facts.voter && !led(facts) && !doubts && theirs >= ours
@@ -145,7 +151,7 @@ mod tests {
         Duration::from_millis(ms)
     }
 
-    /// A follower that heard its leader just now, at `now`.
+    /// A follower that heard its leader at `now`.
     fn follower(now: Instant) -> Facts {
         Facts {
             now,
@@ -169,7 +175,7 @@ mod tests {
         Some(LogId::new(openraft::LeaderId::new(term, host), index))
     }
 
-    /// When a host asks, after `now` and with its facts unchanged.
+    /// When a host asks for votes, counted from `now`, if its facts do not change.
     fn asks(facts: Facts, draw: f64) -> Option<Duration> {
         match next(&facts, draw) {
             Next::Nothing => None,
@@ -196,7 +202,7 @@ mod tests {
                 ..follower(now)
             };
             let gone = asks(gone, draw).unwrap();
-            // Hosts that heard the leader last at the same moment do not ask at the same moment.
+            // Hosts that last heard the leader at the same moment ask at different moments.
             assert_eq!(gone, LEASE + SPREAD.mul_f64(draw));
             let long_silent = Facts {
                 now: now + SILENCE_MIN,

@@ -1,8 +1,8 @@
-//! The bytes of the log: segment headers, blocks and the records in them.
+//! The bytes of the log: segment headers, blocks and their records.
 //!
-//! Pure. A segment is a header and then blocks until its zero-filled rest. A block is what one write and one flush
-//! made durable: it is whole or it does not count, and a block is only written after the one before it was flushed.
-//! So a damaged block with a valid later one behind it is damage, and one with nothing behind it is a torn tail.
+//! Pure. A segment is a header and then blocks, up to its zero-filled rest. A block is what one write and one flush
+//! made durable: it is either whole or it does not count. The writer flushes a block before it writes the next one. So
+//! a damaged block with a valid later one behind it is damage, and a damaged block with none behind it is a torn tail.
 //!
 //! ```text
 //! header  "BMRAFT", "0" + format: u8, "\n", number: u64, tag: u64, crc: u32 of all before it, 0: u32
@@ -10,11 +10,11 @@
 //! record  kind: u8, length: u32, payload
 //! ```
 //!
-//! All numbers are little-endian. The tag is random, one per segment: bytes that a user put into a manifest can never
+//! All numbers are little-endian. The tag is random, one for each segment, so that bytes of a user's manifest can never
 //! be taken for a block.
 //!
-//! Whatever else a later format changes, it keeps the first eight bytes and the place of the header's checksum, so that a
-//! version that cannot read it knows that it is whole. A record of a new kind is a new format, too.
+//! Every later format keeps the first eight bytes and the place of the header's checksum, so that a version that cannot
+//! read the file can tell that it is intact. A new kind of record requires a new format number.
 
 use beemesh_protocol::HostId;
 use bytes::Buf;
@@ -23,15 +23,15 @@ use openraft::LeaderId;
 use crate::raft::types::{LogId, NodeId, Vote};
 
 const MAGIC: [u8; 6] = *b"BMRAFT";
-/// The format that is written, and the latest that is read.
+/// The format that is written, and the latest one that is read.
 pub(crate) const FORMAT: u8 = 1;
 /// Size of a segment's header.
 pub(crate) const HEADER: usize = 32;
-/// Size of what precedes a block's body.
+/// Size of the head that precedes a block's body.
 pub(crate) const BLOCK_HEAD: usize = 24;
-/// Size of what precedes a record's payload.
+/// Size of the head that precedes a record's payload.
 const RECORD_HEAD: usize = 5;
-/// Size of a log id: term, node, index.
+/// Size of an encoded log id: term, node, index.
 const LOG_ID: usize = 48;
 
 const ENTRY: u8 = 1;
@@ -43,19 +43,19 @@ const PURGED: u8 = 5;
 /// One fact in the log.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Record<'a> {
-    /// An entry and its bytes.
+    /// An entry's id and its bytes.
     Entry(LogId, &'a [u8]),
     /// The vote.
     Vote(Vote),
     /// The commit point.
     Committed(LogId),
-    /// Entries from this one on are gone.
+    /// Entries from this one on have been removed.
     Truncated(LogId),
-    /// Entries up to this one are gone.
+    /// Entries up to this one have been purged.
     Purged(LogId),
 }
 
-/// What a whole header says.
+/// The content of a valid header.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Header {
     /// A segment that this version reads.
@@ -64,12 +64,12 @@ pub(crate) enum Header {
     Newer { format: u8 },
 }
 
-/// The header of a segment file.
+/// Encodes the header of a segment file.
 pub(crate) fn header(number: u64, tag: u64) -> [u8; HEADER] {
     sealed(FORMAT, number, tag)
 }
 
-/// The header of a segment file of this format.
+/// Encodes the header of a segment file of this format.
 pub(super) fn sealed(format: u8, number: u64, tag: u64) -> [u8; HEADER] {
     let mut bytes = [0; HEADER];
     bytes[..6].copy_from_slice(&MAGIC);
@@ -81,7 +81,7 @@ pub(super) fn sealed(format: u8, number: u64, tag: u64) -> [u8; HEADER] {
     bytes
 }
 
-/// Reads a segment's header; `None` when it is not one, or damaged.
+/// Decodes a segment's header; `None` if the bytes are damaged or not a header.
 pub(crate) fn read_header(mut bytes: &[u8]) -> Option<Header> {
     let head = bytes.get(..HEADER)?;
     let crc = crc32fast::hash(&head[..24]);
@@ -112,7 +112,7 @@ impl Builder {
         }
     }
 
-    /// Adds a record; the offset of an entry's bytes within the block.
+    /// Adds a record, and returns the offset of an entry's bytes within the block.
     pub(crate) fn push(&mut self, record: &Record<'_>) -> usize {
         let (kind, id, rest): (u8, [u8; LOG_ID], &[u8]) = match record {
             Record::Entry(id, bytes) => (ENTRY, log_id_bytes(id), bytes),
@@ -134,17 +134,17 @@ impl Builder {
         at
     }
 
-    /// The size of the finished block.
+    /// Returns the size of the finished block.
     pub(crate) fn size(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Whether nothing was added.
+    /// Returns true if the block has no records.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes.len() == BLOCK_HEAD
     }
 
-    /// The block as it is written into the segment with this tag.
+    /// Completes the block for the segment with this tag, and returns its bytes.
     pub(crate) fn seal(&mut self, tag: u64, sequence: u64) -> &[u8] {
         let length = u32::try_from(self.bytes.len() - BLOCK_HEAD).expect("a block is bounded");
         self.bytes[..4].copy_from_slice(&length.to_le_bytes());
@@ -186,12 +186,12 @@ fn read_log_id(bytes: &mut &[u8]) -> Option<LogId> {
 #[derive(Debug)]
 pub(crate) struct Block<'a> {
     pub(crate) sequence: u64,
-    /// Where its body begins in the segment.
+    /// The offset of the body in the segment.
     pub(crate) body_at: usize,
     pub(crate) body: &'a [u8],
 }
 
-/// The block at this offset of a segment's bytes; `None` when there is no valid one.
+/// Reads the block at this offset of a segment; `None` if there is no valid one.
 pub(crate) fn read_block(segment: &[u8], at: usize, tag: u64) -> Option<Block<'_>> {
     let rest = segment.get(at..)?;
     let mut head = rest.get(..BLOCK_HEAD)?;
@@ -209,7 +209,7 @@ pub(crate) fn read_block(segment: &[u8], at: usize, tag: u64) -> Option<Block<'_
     })
 }
 
-/// Whether a valid block of this sequence or later lies anywhere from this offset on.
+/// Returns the offset of a valid block with this sequence number or a later one, at or after `from`.
 pub(crate) fn later_block(segment: &[u8], from: usize, tag: u64, sequence: u64) -> Option<usize> {
     let needle = tag.to_le_bytes();
     let rest = segment.get(from..)?;
@@ -220,8 +220,8 @@ pub(crate) fn later_block(segment: &[u8], from: usize, tag: u64, sequence: u64) 
         .find(|at| read_block(segment, *at, tag).is_some_and(|block| block.sequence >= sequence))
 }
 
-/// The records of a block's body, each with the offset of its entry bytes in the body; `None` when the body is not made of
-/// records this build knows.
+/// Decodes the records of a block's body, each with the offset of its entry bytes in the body. Returns `None` if the
+/// body contains records that this build does not know.
 pub(crate) fn records(body: &[u8]) -> Option<Vec<(usize, Record<'_>)>> {
     let mut found = Vec::new();
     let mut at = 0;

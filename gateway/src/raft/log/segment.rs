@@ -1,4 +1,4 @@
-//! The files of the log: made, listed, read back.
+//! The segment files of the log: creates, lists and reads them.
 
 use std::{
     collections::VecDeque,
@@ -17,7 +17,7 @@ use crate::raft::{
     disk::{Disk, DiskFile},
 };
 
-/// Zeros are written this many bytes at a time.
+/// Source of zeros, which are written in pieces of this size.
 static ZEROS: [u8; 64 << 10] = [0; 64 << 10];
 
 /// An open segment file.
@@ -29,74 +29,70 @@ pub(crate) struct Segment {
     pub(crate) file: Arc<dyn DiskFile>,
 }
 
-/// A segment of the running log.
+/// A segment that the running log uses.
 pub(crate) struct Live {
     pub(crate) segment: Arc<Segment>,
-    /// The highest index of an entry in it; it can go when that is purged.
+    /// The highest index of an entry in it. The segment can be removed once that entry is purged.
     pub(crate) last_index: Option<u64>,
 }
 
 /// Why the log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LogError {
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("open raft log {path}")]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// Bytes that had been durable are not what was written.
+    /// Bytes that had been durable have changed.
     #[error(
         "raft log {path} is damaged at offset {offset}: {what}; what this host acknowledged may be lost, so it must not vote: \
          remove it from the cluster and let it join again, or restore the file"
     )]
     Damaged {
-        /// The file.
         path: PathBuf,
-        /// Where in it.
+        /// The offset of the damage in the file.
         offset: u64,
         /// What is wrong.
         what: String,
     },
-    /// It is as a later version wrote it.
+    /// A later version of Beemesh wrote the file.
     #[error(
         "raft log {path} has format {format}, this version of Beemesh reads up to {FORMAT}: {AGAIN}"
     )]
     Newer {
-        /// The file.
         path: PathBuf,
-        /// Its format.
+        /// The format number in the header.
         format: u8,
     },
-    /// It is as another version wrote it, which should have given it another format.
+    /// Another version wrote the file, and failed to give it another format number.
     #[error(
         "raft log {path} holds a record at offset {offset} that this version of Beemesh does not know: {AGAIN}"
     )]
     Unknown {
-        /// The file.
         path: PathBuf,
-        /// Where its block begins.
+        /// The offset of the block.
         offset: u64,
     },
 }
 
-/// What recovery found.
+/// The result of reading the log.
 pub(crate) struct Recovered {
     pub(crate) table: Table,
     pub(crate) segments: VecDeque<Live>,
     /// Where the next block goes in the last segment.
     pub(crate) end: u64,
-    /// The next block's sequence.
+    /// The sequence number of the next block.
     pub(crate) sequence: u64,
-    /// The bytes that were cut off at the end of the last segment: a write that power loss interrupted.
+    /// The last segment and the number of bytes cut off its end: a write that a power loss interrupted.
     pub(crate) torn: Option<(PathBuf, u64)>,
 }
 
-/// Makes a segment of this capacity: zero-filled, so that later flushes have no metadata to write, and durable before
-/// its first block.
+/// Creates a segment of this capacity. It is zero-filled, so that later flushes write no metadata, and durable before
+/// its first block is written.
 pub(crate) fn create(
     disk: &dyn Disk,
     dir: &Path,
@@ -138,8 +134,8 @@ fn failed(path: &Path) -> impl FnOnce(io::Error) -> LogError {
     move |source| LogError::Io { path, source }
 }
 
-/// Reads the whole log back, cuts a torn tail off, and refuses damage and later formats. A log that is refused is left as
-/// it is.
+/// Reads the whole log and cuts off a torn tail. Fails if the log is damaged or of a later format, and then leaves it
+/// unchanged.
 pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, LogError> {
     let (numbers, partial) = list(disk, dir)?;
     let mut replay = Replay::default();
@@ -178,7 +174,8 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, LogError
     }
     let last = segments.back().filter(|_| !tail.is_empty());
     let torn = last.map(|live| cut(&live.segment, tail)).transpose()?;
-    // The commit point is a hint that is written before its entries are flushed; it never names more than there is.
+    // The commit point is a hint that is written before its entries are flushed, so it is limited to the entries that
+    // survived.
     table.committed = table.committed.min(table.last());
     Ok(Recovered {
         table,
@@ -191,7 +188,7 @@ pub(crate) fn recover(disk: &dyn Disk, dir: &Path) -> Result<Recovered, LogError
 
 type Listed = (Vec<(u64, PathBuf)>, Vec<PathBuf>);
 
-/// The segments by number, and those whose making was interrupted.
+/// Lists the segments by number, and the files of segments whose creation was interrupted.
 fn list(disk: &dyn Disk, dir: &Path) -> Result<Listed, LogError> {
     let (mut numbers, mut partial) = (Vec::new(), Vec::new());
     for name in disk.list(dir).map_err(failed(dir))? {
@@ -206,7 +203,7 @@ fn list(disk: &dyn Disk, dir: &Path) -> Result<Listed, LogError> {
     Ok((numbers, partial))
 }
 
-/// Cuts off a write that power loss interrupted.
+/// Cuts off a write that a power loss interrupted.
 fn cut(segment: &Segment, tail: Range<u64>) -> Result<(PathBuf, u64), LogError> {
     zero(&*segment.file, tail.start, tail.end)
         .and_then(|()| segment.file.sync())
@@ -226,10 +223,10 @@ fn read(disk: &dyn Disk, path: &Path) -> io::Result<(Arc<dyn DiskFile>, Vec<u8>)
 struct Replay {
     table: Table,
     number: Option<u64>,
-    /// The next block's sequence.
+    /// The sequence number of the next block.
     next: Option<u64>,
     end: u64,
-    /// The last segment and where its blocks end: the place to blame for a block that is missing.
+    /// The last segment and the end of its blocks: the place to name in an error about a missing block.
     before: Option<(PathBuf, u64)>,
 }
 

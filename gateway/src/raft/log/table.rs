@@ -1,15 +1,14 @@
-//! What the log holds: the vote, the commit point, and where each entry lies.
+//! The log's index: the vote, the commit point, and the place of each entry.
 //!
-//! Pure: recovery and the running log make the same calls in the same order and come to the same table. Recent entries
-//! are kept in memory for replication, up to a bound; older ones are read from their place.
+//! Pure: recovery and the running log make the same calls in the same order and get the same table. Recent entries are
+//! kept in memory for replication, up to a bound; older ones are read from the disk.
 
 use std::{collections::VecDeque, sync::Arc};
 
 use super::segment::Segment;
 use crate::raft::types::{Entry, LogId, Vote};
 
-/// Entries kept in memory, by the size of their encoding: a few seconds of a busy leader, for followers that are a
-/// little behind.
+/// Maximum size of the entries in memory, as encoded: a few seconds of a busy leader, for followers that lag a little.
 pub(crate) const CACHE_BYTES_MAX: usize = 16 << 20;
 
 /// Where an entry's bytes lie.
@@ -19,16 +18,16 @@ pub(crate) struct Place {
     pub(crate) offset: u64,
 }
 
-/// One entry.
+/// One entry of the log.
 #[derive(Clone)]
 pub(crate) struct Slot {
     pub(crate) log_id: LogId,
-    /// Size and checksum of its bytes.
+    /// Size and checksum of its encoded bytes.
     pub(crate) size: usize,
     pub(crate) crc: u32,
-    /// Once it is written.
+    /// Where it is on the disk; `None` until it is written.
     pub(crate) place: Option<Place>,
-    /// While it is kept in memory; always until it is written.
+    /// The entry, while it is kept in memory; always present until it is written.
     pub(crate) entry: Option<Entry>,
 }
 
@@ -47,19 +46,19 @@ pub(crate) struct Table {
     pub(crate) committed: Option<LogId>,
     pub(crate) purged: Option<LogId>,
     slots: VecDeque<Slot>,
-    /// How many slots from the front on are not in memory.
+    /// Number of slots at the front that are not in memory.
     evicted: usize,
-    /// Bytes of those that are.
+    /// Size of the entries in memory, in bytes.
     cached: usize,
 }
 
 impl Table {
-    /// The last entry, purged or not.
+    /// Returns the id of the last entry, purged or not.
     pub(crate) fn last(&self) -> Option<LogId> {
         self.slots.back().map(|slot| slot.log_id).or(self.purged)
     }
 
-    /// The first entry that is still there.
+    /// Returns the id of the first entry that is not purged.
     pub(crate) fn first(&self) -> Option<LogId> {
         self.slots.front().map(|slot| slot.log_id)
     }
@@ -80,7 +79,7 @@ impl Table {
         Ok(())
     }
 
-    /// Forgets entries from this index on.
+    /// Removes the entries from this index on.
     pub(crate) fn truncate(&mut self, index: u64) {
         while self.last_index().is_some_and(|last| last >= index)
             && let Some(slot) = self.slots.pop_back()
@@ -90,7 +89,7 @@ impl Table {
         self.evicted = self.evicted.min(self.slots.len());
     }
 
-    /// Forgets entries up to this one.
+    /// Removes the entries up to this one.
     pub(crate) fn purge(&mut self, upto: LogId) {
         if self.purged.is_some_and(|purged| purged.index > upto.index) {
             return;
@@ -104,7 +103,7 @@ impl Table {
         }
     }
 
-    /// The index of the last entry that is still there.
+    /// Returns the index of the last entry that is not purged.
     pub(crate) fn last_index(&self) -> Option<u64> {
         self.slots.back().map(|slot| slot.log_id.index)
     }
@@ -115,7 +114,7 @@ impl Table {
         }
     }
 
-    /// Notes where an entry was written, and frees memory that is now free to go.
+    /// Records where an entry was written, and evicts entries from memory if they exceed the bound.
     pub(crate) fn place(&mut self, log_id: &LogId, place: Place) {
         if let Some(at) = self.position(log_id.index)
             && self.slots[at].log_id == *log_id
@@ -139,7 +138,7 @@ impl Table {
         (at < self.slots.len()).then_some(at)
     }
 
-    /// The slots of the indexes from `start` up to, not including, `end`.
+    /// Returns the slots of the indexes from `start` up to, not including, `end`.
     pub(crate) fn slots(&self, start: u64, end: u64) -> impl Iterator<Item = &Slot> {
         let first = self.first().map_or(0, |id| id.index);
         let skip = usize::try_from(start.saturating_sub(first)).unwrap_or(usize::MAX);

@@ -1,4 +1,4 @@
-//! The log against openraft's contract, torn writes, flipped bits, and every point at which a disk can fail.
+//! Tests the log against openraft's contract, torn writes, flipped bits, and every point at which a disk can fail.
 
 mod formats;
 
@@ -24,10 +24,10 @@ use crate::raft::{
     types::{Batch, NodeId},
 };
 
-/// Whose log it is: no node of openraft's suite, and not the one that the entries here are from.
+/// The host that owns the log. It is neither a node of openraft's suite nor the leader of the entries in these tests.
 const HOST: HostId = HostId([9; 32]);
 
-/// Small, so that a short test rolls over several segments.
+/// Small, so that a short test fills several segments.
 const SEGMENT: u64 = 4 << 10;
 
 fn log_id(term: u64, index: u64) -> LogId {
@@ -61,7 +61,7 @@ impl Open {
         Ok(Self { log, thread })
     }
 
-    /// Ends the writer without a farewell, as a kill would.
+    /// Ends the writer without closing the log, like SIGKILL.
     async fn kill(self) {
         drop(self.log);
         tokio::task::spawn_blocking(move || self.thread.join())
@@ -71,7 +71,7 @@ impl Open {
     }
 }
 
-/// All that a log promises to keep.
+/// Everything that a log promises to keep.
 #[derive(Debug, Clone, Default, PartialEq)]
 struct Kept {
     vote: Option<Vote>,
@@ -109,7 +109,7 @@ impl Step {
             Self::Truncate(index) => log.truncate(log_id(1, *index)).await,
             Self::Purge(index) => {
                 log.purge(log_id(1, *index)).await?;
-                // A purge is not waited for; a vote behind it is.
+                // A purge is not awaited; the vote behind it is.
                 let vote = log.read_vote().await?.unwrap_or_default();
                 log.save_vote(&vote).await
             }
@@ -132,7 +132,7 @@ impl Step {
     }
 }
 
-/// Fills several segments, cuts, appends again, purges some segments, goes on.
+/// Fills several segments, truncates, appends again, purges some segments and appends more.
 fn story() -> Vec<Step> {
     vec![
         Step::Vote(1),
@@ -203,7 +203,7 @@ async fn a_log_comes_back_as_it_was() {
     );
 }
 
-/// Appends as openraft does; returns once it is told that the entry is there.
+/// Appends as openraft does, and returns once the callback reports the entry.
 async fn told(log: &mut Log, entry: Entry) {
     let flushed = log.blocking_append([entry]);
     tokio::time::timeout(Duration::from_secs(10), flushed)
@@ -249,7 +249,7 @@ async fn a_leader_goes_on_before_its_disk_and_nobody_is_deceived() {
     durable.reached(1).await.unwrap();
     open.log.settled().await.unwrap();
 
-    // What is cut off the log is durable no more.
+    // Truncated entries are no longer durable.
     open.log.truncate(LogId::new(own, 1)).await.unwrap();
     let gone = tokio::time::timeout(soon, durable.reached(1)).await;
     assert!(gone.is_err(), "an entry that was cut off is called durable");
@@ -263,7 +263,7 @@ async fn a_leader_goes_on_before_its_disk_and_nobody_is_deceived() {
     );
     open.kill().await;
 
-    // It led, and may have lost what others have: it does not go on in that term.
+    // This host was the leader and may have lost entries that others have, so it does not continue in that term.
     let mut open = Open::on(Arc::new(System), dir.path()).unwrap();
     let vote = open.log.read_vote().await.unwrap();
     assert_eq!(
@@ -299,7 +299,7 @@ async fn the_commit_point_is_kept_with_the_next_block_and_at_the_close() {
     open.kill().await;
 }
 
-/// A log of one segment with four blocks, its file, and where each block ends.
+/// Returns a log of one segment with four blocks: its file, the end of each block, and what the log keeps after each.
 async fn four_blocks(dir: &Path) -> (PathBuf, Vec<usize>, Vec<Kept>) {
     let disk: Arc<dyn Disk> = Arc::new(System);
     let mut open = Open::on(disk, dir).unwrap();
@@ -329,7 +329,7 @@ async fn a_log_cut_anywhere_keeps_exactly_the_blocks_before_the_cut() {
     let whole = fs::read(&path).unwrap();
     let end = *ends.last().unwrap();
     for cut in ends[1]..=end {
-        // The file ends there, or what is behind was never written.
+        // Either the file ends at the cut, or zeros follow it.
         for torn in [
             whole[..cut].to_vec(),
             [&whole[..cut], &vec![0; whole.len() - cut]].concat(),
@@ -340,7 +340,7 @@ async fn a_log_cut_anywhere_keeps_exactly_the_blocks_before_the_cut() {
             fs::write(&path, &torn).unwrap();
             let mut open = Open::on(Arc::new(System), dir.path()).unwrap();
             assert_eq!(Kept::of(&mut open.log).await, kept[blocks], "cut at {cut}");
-            // What is appended next survives, too.
+            // The next entry survives, too.
             let mut after = kept[blocks].clone();
             let next = after.entries.len() as u64;
             let step = Step::Append(9, next..next + 1, 3);
@@ -420,8 +420,8 @@ async fn an_old_entry_that_was_damaged_on_disk_is_not_handed_out() {
     open.kill().await;
 }
 
-/// Whatever operation fails, and however: after the next start everything that was acknowledged is there, nothing that was
-/// never asked for is, and until then nothing more is acknowledged.
+/// For every operation and every fault: after the next start, every acknowledged change is present and no change that
+/// was never requested. Between the fault and the restart the log acknowledges nothing.
 #[tokio::test]
 async fn nothing_acknowledged_is_lost_wherever_the_disk_fails() {
     let dir = Path::new("/log");
@@ -460,7 +460,7 @@ async fn nothing_acknowledged_is_lost_wherever_the_disk_fails() {
                     found == least || found == most,
                     "{what}: {found:?}\nis neither {least:?}\nnor {most:?}"
                 );
-                // And the log goes on.
+                // The log accepts further writes.
                 Step::Vote(9).run(&mut open.log).await.unwrap();
                 open.kill().await;
             }
@@ -468,7 +468,8 @@ async fn nothing_acknowledged_is_lost_wherever_the_disk_fails() {
     }
 }
 
-/// Runs the story until a step fails: what was acknowledged, and what that would be had the failed step succeeded.
+/// Runs the story until a step fails. Returns what was acknowledged, and what that would be if the failed step had
+/// succeeded.
 async fn until_failure(disk: &Faulty, dir: &Path) -> (Kept, Kept) {
     let (mut acknowledged, mut tried) = (Kept::default(), Kept::default());
     let Ok(mut open) = Open::on(Arc::new(disk.clone()), dir) else {

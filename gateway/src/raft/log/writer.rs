@@ -1,8 +1,8 @@
-//! The one thread that writes the log.
+//! The thread that writes the log.
 //!
-//! Everything that waits in its queue goes into one block, one write and one flush; only then is anybody told. After
-//! the first error nothing is written or acknowledged again: what the kernel kept of a failed flush is unknown, and
-//! a second flush that succeeds would say nothing about it.
+//! The writer puts all queued requests into one block, with one write and one flush, and only then answers them. After
+//! the first error it writes and acknowledges nothing more: it is unknown what the kernel kept of a failed flush, and a
+//! second flush that succeeds proves nothing about the first.
 
 use std::{
     collections::VecDeque,
@@ -29,14 +29,16 @@ use crate::raft::{
     types::{LogId, TypeConfig, Vote},
 };
 
-/// A block is closed at this size, so that one flush stays a few milliseconds; one larger entry is a block by itself.
+/// A block is closed at this size, so that one flush takes only a few milliseconds. A single larger entry forms a block
+/// by itself.
 const BLOCK_BYTES_MAX: usize = 4 << 20;
-/// Room that vote, commit point and purge point take at the start of a segment, rounded up.
+/// Room for the vote, commit point and purge point at the start of a segment, rounded up.
 const FACTS_BYTES: u64 = 256;
 
-/// What the writer is asked for. Answered when it is durable.
+/// A request to the writer, answered when it is durable.
 pub(crate) enum Request {
-    /// Nobody waits for what this host proposes as the leader, except through [`Durable`](super::Durable).
+    /// `None` for an entry that this host proposes as the leader: only [`Durable`](super::Durable) reports that it is
+    /// durable.
     Append(Vec<(LogId, Bytes)>, Option<Done>),
     Vote(Vote, Done),
     Truncate(LogId, Done),
@@ -45,7 +47,7 @@ pub(crate) enum Request {
     Close(Done),
 }
 
-/// Who waits for a request.
+/// The waiter of a request.
 pub(crate) enum Done {
     Flushed(LogFlushed<TypeConfig>),
     Told(oneshot::Sender<io::Result<()>>),
@@ -56,7 +58,7 @@ impl Done {
         let result = result.clone().map_err(io::Error::other);
         match self {
             Self::Flushed(callback) => callback.log_io_completed(result),
-            // Whoever asked may have gone; the record is in the log all the same.
+            // The waiter may be gone; the record is in the log all the same.
             Self::Told(waiting) => drop(waiting.send(result)),
         }
     }
@@ -79,14 +81,14 @@ impl Request {
     }
 }
 
-/// What readers and the writer share.
+/// The state that the readers and the writer share.
 pub(crate) struct Shared {
     table: Mutex<Table>,
-    /// Why the log ended, once it has.
+    /// Why the log ended; `None` while it runs.
     pub(crate) failed: watch::Sender<Option<String>>,
-    /// Bytes written since the log was opened.
+    /// Number of bytes written since the log was opened.
     pub(crate) written: AtomicU64,
-    /// Bytes that the segments take.
+    /// Number of bytes that the segments take.
     pub(crate) held: AtomicU64,
 }
 
@@ -100,7 +102,7 @@ impl Shared {
         }
     }
 
-    /// The table; a panic elsewhere does not make it wrong, because every change of it is one call.
+    /// Locks the table. A panic in another thread leaves it consistent, because every change of it is one call.
     pub(crate) fn table(&self) -> std::sync::MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,12 +113,13 @@ pub(crate) struct Writer {
     dir: PathBuf,
     segment_bytes: u64,
     shared: Arc<Shared>,
-    /// The last durable index; gone with the first error, because nothing becomes durable after it.
+    /// The last durable index; `None` after the first error, because nothing becomes durable after it.
     durable: Option<watch::Sender<u64>>,
     segments: VecDeque<Live>,
     end: u64,
     sequence: u64,
-    /// As of the last durable block: restated at the start of each segment, so that older ones can go.
+    /// As of the last durable block. They are repeated at the start of each segment, so that older segments can be
+    /// removed.
     vote: Option<Vote>,
     committed: Option<LogId>,
     purged: Option<LogId>,
@@ -155,7 +158,7 @@ impl Writer {
         self.disk.simulated().is_some()
     }
 
-    /// Serves the queue until it is closed. To be run on a thread of its own: it waits for the disk.
+    /// Serves the queue until it is closed. It needs a thread of its own, because it waits for the disk.
     pub(crate) async fn run(mut self, mut queue: mpsc::Receiver<Request>) {
         let mut ended = false;
         while !ended && let Some(first) = queue.recv().await {
@@ -182,7 +185,7 @@ impl Writer {
     }
 
     fn settle(&mut self, batch: &[Request]) -> Result<(), String> {
-        // Consensus may have ended for another reason; the log is as good as before, and still to be closed.
+        // Consensus may have ended for another reason. The log is still intact and must still be closed.
         if self.durable.is_none() {
             let reason = self.shared.failed.borrow().clone();
             return Err(reason.unwrap_or_else(|| "the raft log has failed".into()));
@@ -273,7 +276,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Publishes up to where the log is durable, now that this batch is.
+    /// Publishes the last durable index after this batch.
     fn tell_durable(&self, batch: &[Request]) {
         let Some(durable) = &self.durable else { return };
         let before = *durable.borrow();
@@ -310,8 +313,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Removes the oldest segments while all their entries are purged. One by one and durably: a gap between segments
-    /// would be taken for damage.
+    /// Removes the oldest segments while all their entries are purged. It removes them one by one and durably, because
+    /// recovery takes a gap between segments for damage.
     fn shed(&mut self, purged: u64) -> io::Result<()> {
         while self.segments.len() > 1
             && self
@@ -327,7 +330,7 @@ impl Writer {
     }
 }
 
-/// The parts of a recovery that the writer continues from.
+/// Splits a recovered log into the parts from which the writer continues.
 pub(crate) fn resume(recovered: Recovered) -> (Table, (VecDeque<Live>, u64, u64)) {
     (
         recovered.table,

@@ -1,7 +1,7 @@
 //! Snapshot files.
 //!
-//! Shell. `INDEX-TERM.snapshot` holds a [`SnapshotFile`] and then the SHA-256 of it. A new one is durable under its
-//! name before it counts; the two newest are kept, so that a damaged one does not have to be the end.
+//! Shell. `INDEX-TERM.snapshot` holds a [`SnapshotFile`] and then its SHA-256 hash. A new snapshot is durable before it
+//! is renamed to that name. The two newest are kept, so that the host can start if the newest one is damaged.
 
 use std::{
     io,
@@ -25,43 +25,41 @@ use crate::{
     },
 };
 
-/// How many are kept.
+/// Number of snapshots that are kept.
 const KEPT: usize = 2;
-/// Size of the hash behind the file's content.
+/// Size of the hash at the end of the file.
 const HASH: usize = 32;
 
 /// Why a snapshot cannot be written or read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SnapshotError {
-    /// The file system refused.
+    /// The file system returned an error.
     #[error("raft snapshot {path}: {source}")]
     Io {
         /// The file or folder.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// The bytes are not those that were written.
+    /// The hash does not match the bytes.
     #[error("raft snapshot {0} is damaged: its hash does not match")]
     Damaged(PathBuf),
-    /// The bytes are those that were written, but this version cannot read them.
+    /// The hash matches, but this version cannot read the content.
     #[error(
         "raft snapshot {path} is whole and cannot be read by this version of Beemesh: {why}: {AGAIN}"
     )]
     Unreadable {
-        /// The file.
         path: PathBuf,
-        /// Why.
+        /// What this version does not know.
         why: DecodeError,
     },
-    /// The newest is damaged and the log does not reach back to an older one.
+    /// The newest snapshot is damaged, and the log does not reach back to an older one.
     #[error(
         "raft snapshot {0} is damaged, and the log does not reach back to an older one: remove this host from the cluster \
          and let it join again"
     )]
     Lost(PathBuf),
-    /// There is none although the log needs one.
+    /// There is no snapshot, although the log needs one.
     #[error(
         "the raft log begins after entry {0}, and {1} holds no snapshot: remove this host from the cluster and let it \
          join again"
@@ -69,7 +67,6 @@ pub(crate) enum SnapshotError {
     Missing(u64, PathBuf),
 }
 
-/// The snapshots of one node.
 pub(crate) struct Snapshots {
     disk: Arc<dyn Disk>,
     dir: PathBuf,
@@ -80,7 +77,7 @@ impl Snapshots {
         Self { disk, dir }
     }
 
-    /// Makes a snapshot durable and lets go of the ones before the last.
+    /// Makes a snapshot durable and removes old ones.
     pub(crate) fn save(&self, meta: &SnapshotMeta, state: &[u8]) -> Result<(), SnapshotError> {
         let (index, term) = meta.last_log_id.map_or((0, 0), |id| (id.index, id.term));
         let path = self.dir.join(format!("{index:020}-{term}.snapshot"));
@@ -115,7 +112,7 @@ impl Snapshots {
         self.disk.sync_dir(&self.dir)
     }
 
-    /// The snapshot files, newest first.
+    /// Lists the snapshot files, newest first.
     fn list(&self) -> Result<Vec<PathBuf>, SnapshotError> {
         let mut names = self
             .disk
@@ -129,7 +126,7 @@ impl Snapshots {
         Ok(names.into_iter().map(|name| self.dir.join(name)).collect())
     }
 
-    /// The newest snapshot.
+    /// Reads the newest snapshot.
     pub(crate) fn newest(&self) -> Result<Option<SnapshotFile>, SnapshotError> {
         self.list()?.first().map(|path| self.read(path)).transpose()
     }
@@ -156,8 +153,8 @@ impl Snapshots {
         })
     }
 
-    /// What to start from, given that the log holds the entries behind `purged`. A damaged newest snapshot is set aside
-    /// when the log can make up for it.
+    /// Returns the snapshot to start from, if the log holds the entries behind `purged`. A damaged newest snapshot is
+    /// set aside if the log reaches back to an older one.
     pub(crate) fn load(
         &self,
         purged: Option<LogId>,

@@ -1,4 +1,4 @@
-//! Snapshot files: what is kept, and what happens to a damaged one.
+//! Snapshot files: which ones are kept, and what happens to a damaged one.
 
 use std::fs;
 
@@ -25,7 +25,7 @@ fn meta(index: u64) -> SnapshotMeta {
 fn a_damaged_newest_snapshot_is_made_up_for_or_refused() {
     let state = State::default().to_snapshot().encode();
     let purged = |index| meta(index).last_log_id;
-    // Which snapshots there are, which are damaged, where the log begins, what is started from.
+    // The existing snapshots, the damaged ones, the index where the log begins, and the snapshot to start from.
     type Case<'a> = (
         &'a [u64],
         &'a [u64],
@@ -78,7 +78,7 @@ fn a_snapshot_of_a_later_version_is_told_from_damage_and_left_as_it_is() {
     for index in [10, 20] {
         snapshots.save(&meta_out(&meta(index)), &state).unwrap();
     }
-    // The newest is damaged, the one before it is of another version: as a whole, or in what it holds.
+    // The newest is damaged. The one before it is of another version: first as a file, then in its content.
     fs::write(path(20), "damaged").unwrap();
     let whole = fs::read(path(10)).unwrap();
     let mark = |bytes: &[u8]| bytes.windows(4).position(|four| four == b"BMst").unwrap();

@@ -1,6 +1,6 @@
-//! A snapshot on its way: head, bytes, reply, on a stream of its own.
+//! Snapshot transfer: head, bytes and reply, on a separate stream.
 //!
-//! Shell. The bytes are hashed on both sides; what does not match is not installed.
+//! Shell. Both sides hash the bytes; the receiver does not install a snapshot whose hash differs.
 
 use std::io;
 
@@ -23,10 +23,10 @@ use crate::raft::{
     types::{Raft, Snapshot, Vote, meta_in, meta_out, vote_in, vote_out},
 };
 
-/// The largest snapshot that is accepted: it is held in memory, beside the state it becomes.
+/// Maximum size of an accepted snapshot, which is held in memory beside the state that is decoded from it.
 const SNAPSHOT_MAX: u64 = 1 << 30;
 
-/// Why a snapshot did not arrive.
+/// Why a transfer failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TransferError {
     #[error("snapshot stream")]
@@ -43,7 +43,7 @@ pub(crate) enum TransferError {
     Refused(String),
 }
 
-/// Sends a snapshot; the receiver's vote once it is installed there.
+/// Sends a snapshot, and returns the receiver's vote once the receiver has installed it.
 pub(crate) async fn send(
     dial: &dyn Dial,
     host: HostId,
@@ -66,7 +66,7 @@ pub(crate) async fn send(
     }
 }
 
-/// Receives one snapshot of a host and has it installed.
+/// Receives one snapshot from a host and installs it.
 pub(crate) async fn receive(
     raft: &Raft,
     from: HostId,
@@ -80,7 +80,7 @@ pub(crate) async fn receive(
     if head.size > SNAPSHOT_MAX {
         return Err(TransferError::TooLarge { size: head.size });
     }
-    // Grows as bytes arrive: an announced size alone costs no memory.
+    // The buffer grows as bytes arrive, so an announced size allocates no memory.
     let mut bytes = rest.to_vec();
     let missing = head.size.saturating_sub(bytes.len() as u64);
     (&mut stream).take(missing).read_to_end(&mut bytes).await?;
@@ -112,7 +112,7 @@ async fn write_frame(stream: &mut UnixStream, payload: Bytes) -> Result<(), Fram
     Ok(())
 }
 
-/// The next frame; bytes behind it stay in the buffer.
+/// Reads the next frame; the bytes behind it stay in the buffer.
 async fn read_frame(stream: &mut UnixStream, buffer: &mut BytesMut) -> Result<Bytes, FrameError> {
     loop {
         if let Some(frame) = FrameCodec::new(CONTROL_MAX).decode(buffer)? {

@@ -23,7 +23,7 @@ pub(crate) fn member(host: HostId) -> Host {
     }
 }
 
-/// A token that admits so many hosts.
+/// A token that admits this many hosts.
 pub(crate) fn token(uses: usize) -> Command {
     let token = TokenRecord {
         id: TOKEN,
@@ -34,7 +34,7 @@ pub(crate) fn token(uses: usize) -> Command {
     Command::unasked(0, Change::PutToken(token))
 }
 
-/// Admits a host by that token.
+/// Admits a host with that token.
 pub(crate) fn admit(host: HostId) -> Command {
     let (token, secret_hash, host) = (TOKEN, SECRET, member(host));
     let change = Change::Admit {

@@ -1,11 +1,12 @@
-//! Snapshots when a test wants them.
+//! Takes snapshots on request of a test.
 
 use std::time::Duration;
 
 use super::Node;
 
 impl Node {
-    /// Takes a snapshot and forgets the entries before it. Consensus may have ended; that is the caller's own matter.
+    /// Takes a snapshot and purges the entries before it. If consensus has ended, it does nothing: the caller notices
+    /// that itself.
     pub(crate) async fn shorten(&self) {
         let raft = &self.inner.raft;
         let last = self.state().borrow().applied;

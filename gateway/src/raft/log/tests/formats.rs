@@ -1,4 +1,4 @@
-//! What a later version has written is refused in words that help, and nothing of it is touched.
+//! A log that a later version wrote is refused with a helpful error, and left unchanged.
 
 use std::{collections::BTreeMap, fs};
 
@@ -10,7 +10,7 @@ use crate::raft::log::block::{BLOCK_HEAD, HEADER, sealed};
 
 const REMEDY: &str = "install the version that wrote it (`dnf upgrade beemesh` on this host)";
 
-/// Every file of a folder.
+/// Returns every file of a folder.
 fn files(dir: &Path) -> BTreeMap<String, Vec<u8>> {
     let names = System.list(dir).unwrap();
     let read = |name: String| (name.clone(), fs::read(dir.join(name)).unwrap());
@@ -30,7 +30,7 @@ async fn a_log_of_a_later_format_is_told_from_damage_and_left_as_it_is() {
         step.run(&mut open.log).await.unwrap();
     }
     open.kill().await;
-    // What a recovery would remove, and what it would cut off.
+    // Files that a recovery would remove or truncate.
     fs::write(dir.path().join(format!("{:020}.partial", 99)), "half").unwrap();
     let whole = files(dir.path());
     let last = whole.keys().rfind(|name| name.ends_with(".log")).unwrap();
