@@ -1,4 +1,4 @@
-//! How this host becomes a member of a cluster, what it says of itself as one, and how it stops being one.
+//! How this host joins a cluster, what it announces as a member, and how it leaves.
 
 pub(crate) mod admit;
 pub(crate) mod announce;

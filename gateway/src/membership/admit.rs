@@ -1,6 +1,6 @@
-//! Letting others become members.
+//! Admission of other hosts.
 //!
-//! Shell over the replicated state's rules: [`admit`] proposes the application and tells the decision.
+//! Shell over the rules of the replicated state: [`admit`] proposes an application and returns the decision.
 
 use std::time::Duration;
 
@@ -19,10 +19,10 @@ use crate::{
     raft::Node,
 };
 
-/// An applicant is answered within this time; the new host's agent waits a little longer.
+/// An applicant gets an answer within this time; its agent waits a little longer.
 pub(crate) const ADMIT_MAX: Duration = Duration::from_secs(10);
 
-/// The change that admits an applicant.
+/// Builds the change that admits an applicant.
 pub(crate) fn admission(host: HostId, request: &JoinRequest, replaces: Option<HostId>) -> Change {
     Change::Admit {
         token: request.shown(),
@@ -40,7 +40,8 @@ pub(crate) fn admission(host: HostId, request: &JoinRequest, replaces: Option<Ho
     }
 }
 
-/// Decides on an application: the replicated state does, by its token. `replaces` is the member that the applicant may replace.
+/// Decides on an application. The replicated state decides by the token. `replaces` is the member that the applicant
+/// may replace.
 pub(crate) async fn admit(
     node: &Node,
     host: HostId,
@@ -49,7 +50,7 @@ pub(crate) async fn admit(
 ) -> JoinAnswer {
     let refuse = |reason: String| JoinAnswer::Refused { reason };
     let now = node.state().borrow().state.clone();
-    // Who was cut off by a recovery asks about the cluster that was, of which nobody is a member any more.
+    // A host that a recovery cut off asks about the former cluster, which has no members.
     let was = request.token == NO_TOKEN && now.was(request.cluster);
     if now.cluster() != Some(request.cluster) && !was {
         return refuse("the token is of another cluster".into());
@@ -66,7 +67,8 @@ pub(crate) async fn admit(
             let cluster = request.cluster;
             return JoinAnswer::Admitted { cluster, members };
         }
-        // Its log is gone when it joins. As long as Raft takes it for the host that it was, what that host has acknowledged counts.
+        // The host loses its log when it joins. While Raft still counts it as the former host, the acknowledgements of
+        // that host count, so it must not return yet.
         (_, false) if node.metrics().borrow().counts(host) => {
             return refuse("this host is still being removed: try again in a moment".into());
         }
@@ -74,7 +76,8 @@ pub(crate) async fn admit(
     }
     let change = admission(host, &request, replaces);
     let (at_ms, token) = (now_ms(), request.shown());
-    // Whoever has no token is not worth an entry of the log. Of those who race for the last use of one, the entry decides.
+    // An application without a valid token gets no log entry. If several hosts use the last use of a token at once, the
+    // log entry decides.
     let secret_hash = Sha256::digest(request.secret).into();
     if !is_member && !view.state.admits(&token, &secret_hash, at_ms) {
         return refuse(NO_SUCH_TOKEN.into());

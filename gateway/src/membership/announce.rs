@@ -1,8 +1,8 @@
-//! This host's own entry in the member list: its name, its addresses, and the labels that tell its kind.
+//! Keeps this host's own entry in the member list up to date: its name, its addresses, and the labels of its machine.
 //!
-//! Shell: waits for a change, and proposes what [`address_change`] and [`label_change`] decide, which are pure. What is refused,
-//! or changes nothing, is proposed again by a [`Backoff`] only: each proposal is an entry of the log on every host, and wakes
-//! this loop.
+//! Shell: waits for a change, and proposes what [`address_change`] and [`label_change`] decide, which are pure. A
+//! [`Backoff`] paces all proposals, including those that are refused or change nothing: each proposal is a log entry on
+//! every host, and wakes this loop.
 
 use std::{collections::BTreeMap, env::consts::ARCH, sync::Arc, time::Duration};
 
@@ -25,10 +25,10 @@ use crate::{
     raft::{Node, View},
 };
 
-/// A change of this host's entry is proposed for this long before the next attempt.
+/// Timeout for one proposal; the next attempt follows.
 const PROPOSE_MAX: Duration = Duration::from_secs(10);
 
-/// Proposes this host's new name and addresses when they are other ones than the member list has.
+/// Proposes this host's name and addresses when they differ from the member list.
 pub(crate) async fn keep_address(gateway: Gateway) {
     let welcome = gateway.link.welcome();
     let wanted = |view: &View| {
@@ -39,12 +39,12 @@ pub(crate) async fn keep_address(gateway: Gateway) {
     keep(view, news, wanted, |change| propose(&gateway.node, change)).await;
 }
 
-/// Gives this host the labels by which a `nodeSelector` asks for an operating system and an architecture.
+/// Sets the labels with which a `nodeSelector` selects an operating system and an architecture.
 pub(crate) async fn keep_labels(gateway: Gateway) {
     let machine = labels::of_machine(ARCH);
     let wanted = |view: &View| {
         let change = label_change(gateway.host, &machine, &view.state)?;
-        // A member that has not said what it runs may not know such a change.
+        // A member that has not reported its release may not know this change.
         let reports = gateway.reports.borrow();
         let told = |host: &HostId| reports.contains_key(host);
         let known = gateway.reachable().iter().all(told);
@@ -70,7 +70,7 @@ async fn propose(node: &Node, change: Change) -> Result<(), String> {
     }
 }
 
-/// Proposes what is wanted as long as it is, now and whenever the state or `news` change.
+/// Proposes the wanted change as long as there is one, whenever the state or `news` change.
 async fn keep<N, F: Future<Output = Result<(), String>>>(
     mut view: watch::Receiver<Arc<View>>,
     mut news: watch::Receiver<N>,
@@ -107,7 +107,7 @@ async fn keep<N, F: Future<Output = Result<(), String>>>(
 fn address_change(host: HostId, welcome: &Welcome, state: &State) -> Option<Change> {
     let known = state.hosts().get(&host)?;
     let (name, _) = decided(host, welcome, state)?;
-    // An agent that has no address yet would only make this host unreachable.
+    // An agent may have no address yet. An empty list would make this host unreachable.
     let addresses = match welcome.addresses.as_slice() {
         [] => &known.addresses,
         _ => &welcome.addresses,

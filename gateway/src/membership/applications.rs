@@ -10,7 +10,7 @@ use beemesh_protocol::{
 use super::{admit::admit, replace};
 use crate::context::Gateway;
 
-/// What to answer to a stranger that applies for membership.
+/// Returns the answer to a stranger that applies for membership.
 pub(crate) async fn answer(gateway: &Gateway, host: HostId, request: JoinRequest) -> JoinAnswer {
     if gateway.life.now().is_removed() {
         let reason = "that host was removed from the cluster itself".into();

@@ -1,7 +1,8 @@
-//! Finds out whether others have a leader that this host does not hear.
+//! Finds out whether other members have a leader that this host does not hear.
 //!
-//! Shell. With one link cut, the hosts at its ends hear each other's words through nobody: one of them may be without a leader while
-//! all others have one. Its administrator must look for a cable then, and not recover a cluster that works.
+//! Shell. If a single link is cut, the two hosts at its ends do not hear each other, not even through a third host. One
+//! of them may have no leader while all other members have one. Its administrator should then repair the link, and not
+//! recover a cluster that works.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -18,17 +19,17 @@ use crate::{
     context::Gateway,
 };
 
-/// Elections are over before, mostly.
+/// How long to wait before asking. Most elections are over by then.
 const LEADERLESS: Duration = Duration::from_secs(2);
-/// Between two rounds of questions, at first and at most.
+/// Initial and maximum pause between two rounds of questions.
 const PAUSE: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// A host that is asked answers at once, or waits in vain for a majority.
+/// A host answers at once, or waits in vain for a majority.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
-/// Hosts that are asked at once.
+/// Maximum number of hosts that are asked at the same time.
 const ASKED_MAX: usize = 8;
 
-/// Keeps `found` the leader that a reachable member hears while this host hears none.
+/// Keeps `found` up to date: the leader that a reachable member hears while this host hears none.
 pub(crate) async fn keep(gateway: Gateway, found: watch::Sender<Option<HostId>>) {
     let mut metrics = gateway.node.metrics();
     while metrics.wait_for(is_leaderless).await.is_ok() {
@@ -51,7 +52,7 @@ fn is_leaderless(metrics: &Metrics) -> bool {
     }
 }
 
-/// The leader of the first member that has one.
+/// Returns the leader from the first member that knows one.
 async fn ask(gateway: &Gateway) -> Option<HostId> {
     let others: BTreeSet<_> = gateway.link.connected().borrow().iter().copied().collect();
     let asked = others.into_iter().filter(|host| *host != gateway.host);

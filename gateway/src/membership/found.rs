@@ -1,4 +1,4 @@
-//! Makes a new host a cluster of its own.
+//! Turns a new host into a cluster of one.
 //!
 //! Shell.
 
@@ -23,13 +23,13 @@ use crate::{
     raft::Node,
 };
 
-/// A cluster of one commits in milliseconds; a slow disk gets this long.
+/// A cluster of one commits in milliseconds; this is the limit for a slow disk.
 const FOUND_MAX: Duration = Duration::from_secs(30);
 
-/// Makes a host that is in no cluster a cluster of its own, which works at once.
+/// Turns a host that is in no cluster into a cluster of one, which works at once.
 ///
-/// A host without a log is new. One that has a log, votes alone, leads, and has applied everything without meeting a
-/// cluster was stopped between Raft's first entry and the first command.
+/// A host without a log is new. A host that has a log, is the only voter and the leader, and has applied all entries
+/// without finding a cluster, was stopped between Raft's first entry and the first command.
 pub(crate) async fn found(node: Node, link: Link, host: HostId) {
     let alone = BTreeSet::from([host]);
     let mut metrics = node.metrics();

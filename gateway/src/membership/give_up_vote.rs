@@ -1,8 +1,8 @@
-//! Takes a host's vote before the host itself goes.
+//! Removes a host's vote before the host itself is removed.
 //!
-//! Shell. The entry that takes a host out closes every connection to it, and Raft lets it go by entries behind that one. Where the
-//! others are no majority of the voters of before, as in a cluster of two, nobody could commit those: such a host gives its vote up
-//! while it is there still.
+//! Shell. The log entry that removes a host closes every connection to it. Raft drops the host from the voters by later
+//! entries. If the remaining hosts are not a majority of the previous voters, as in a cluster of two, those entries
+//! could not be committed. Such a host gives up its vote while it is still reachable.
 
 use std::collections::BTreeSet;
 
@@ -15,22 +15,22 @@ use tokio::time::{Instant, timeout_at};
 use super::known;
 use crate::{clock::now_ms, context::Gateway, raft::ProposeError};
 
-/// Why a host keeps its vote, or may.
+/// Why a host keeps its vote, or may keep it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DemoteError {
-    /// Not every member knows such a change.
+    /// Not every member knows this change.
     #[error("{0}")]
     Unknown(String),
     /// The change was not committed.
     #[error(transparent)]
     Propose(#[from] ProposeError),
-    /// The leader did not carry it out in time.
+    /// The leader did not remove the vote in time.
     #[error("the host still votes, and the other voters have no quorum without its vote")]
     Votes,
 }
 
-/// Has a host give up its vote where the others could not let it go otherwise; it is a member still when this returns, and gets
-/// its vote back when it stays one.
+/// Makes a host give up its vote if the others could not remove it otherwise. The host is still a member when this
+/// returns, and regains its vote if it stays one.
 pub(crate) async fn give_up_vote(
     gateway: &Gateway,
     host: HostId,
@@ -52,7 +52,7 @@ pub(crate) async fn give_up_vote(
     }
 }
 
-/// Pure: whether those who are there, without the host, are too few to take its vote.
+/// Pure: returns true if the hosts that are `there`, without `host`, are too few to remove its vote.
 fn is_needed(voters: &BTreeSet<HostId>, there: &BTreeSet<HostId>, host: HostId) -> bool {
     let others = voters.intersection(there).filter(|one| **one != host);
     voters.contains(&host) && 2 * others.count() <= voters.len()

@@ -1,7 +1,7 @@
-//! Becoming a member of another cluster.
+//! Makes this host a member of another cluster.
 //!
-//! Shell. [`join`] asks the members that the token names, through the agent, and remembers the admission durably; the
-//! gateway then begins again with an empty log and waits for the leader of its new cluster.
+//! Shell. [`join`] asks the members that the token names, through the agent, and stores the admission durably. The
+//! gateway then restarts with an empty log and waits for the leader of its new cluster.
 
 use std::net::IpAddr;
 
@@ -24,7 +24,7 @@ use beemesh_protocol::{
     token::Token,
 };
 
-/// An admission that was remembered.
+/// An admission that has been stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct JoinStarted {
     pub(crate) cluster: ClusterId,
@@ -34,48 +34,48 @@ pub(crate) struct JoinStarted {
 /// Why this host did not become a member.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum JoinError {
-    /// It has something to lose.
+    /// The host would lose the manifests of its own cluster.
     #[error(
         "this host runs {0} manifests of its own cluster: delete them first, or apply them again after joining"
     )]
     InUse(usize),
-    /// It was removed from a cluster and runs what that has left it.
+    /// The host was removed from a cluster and still runs the workloads of that cluster.
     #[error("this host was removed from cluster {0} and still has that cluster's workloads")]
     LeftOver(ClusterId),
-    /// It is in a cluster with others.
+    /// The host is in a cluster with others.
     #[error("this host is a member of cluster {0} with other hosts")]
     Member(ClusterId),
-    /// A join of another cluster is under way.
+    /// The host is already joining another cluster.
     #[error("this host is joining cluster {0} already")]
     UnderWay(ClusterId),
-    /// The agent is not there.
+    /// The agent cannot be reached.
     #[error("the agent cannot be reached: {0}")]
     NoAgent(String),
-    /// The agent does not tell others these addresses.
+    /// The agent cannot announce these addresses.
     #[error("{0}")]
     Advertise(String),
-    /// Nobody has named it.
+    /// The host has no name.
     #[error("this host is named `{UNNAMED}`, which does not identify it")]
     Unnamed,
-    /// It is a member, and is to replace another.
+    /// The host is a member already, so it cannot replace another one.
     #[error("{0}")]
     TakesNoPlace(String),
-    /// A member said no.
+    /// A member refused the application.
     #[error("{0}")]
     Refused(String),
     /// No member could be asked.
     #[error("no member in the token answered: {0}")]
     Unreachable(String),
-    /// The admission cannot be, or could not be remembered.
+    /// The admission is not allowed in this state, or could not be stored.
     #[error(transparent)]
     Life(#[from] LifeError),
 }
 
-/// Asks the members that the token names, one after the other, until one decides. Does not apply where this host was
-/// admitted before and is a member still: whoever joined it may not have heard of that. From then on, other hosts are told that this one is at
-/// `advertise`, unless that is empty.
+/// Asks the members that the token names, one after the other, until one decides. If this host has been admitted before
+/// and is still a member, it returns that admission: the caller may have missed the first answer. From then on, other
+/// hosts are told that this host is at `advertise`, unless that is empty.
 ///
-/// `replace` names the member whose place this host takes.
+/// `replace` names the member that this host replaces.
 pub(crate) async fn join(
     gateway: &Gateway,
     token: Token,
@@ -91,7 +91,7 @@ pub(crate) async fn join(
             None
         }
         (Ok(admitted), _) => admitted,
-        // Its cluster may be what the other one was before a recovery.
+        // The host's own cluster may be what the other cluster was before a recovery.
         (Err(error @ (JoinError::LeftOver(own) | JoinError::Member(own))), _) => {
             if !is_cut_off(gateway, own, &token.contacts).await {
                 return Err(error);
@@ -182,7 +182,7 @@ fn check(
     let state = &view.state;
     let removed = life.is_removed();
     match state.cluster() {
-        // What it runs goes on under the cluster that put it there.
+        // Its workloads continue under the cluster that created them.
         Some(cluster) if cluster == wanted && removed => Ok(None),
         Some(cluster) if removed && state.manifests().len() > 0 => {
             Err(JoinError::LeftOver(cluster))
@@ -198,7 +198,7 @@ fn check(
     }
 }
 
-/// Whether the cluster that this host is joining has removed it since, before it had a log to read that in.
+/// Returns true if the cluster that this host is joining has removed it again before it received the log.
 async fn was_let_go(gateway: &Gateway, joining: &Joining) -> bool {
     let members = joining.members.iter().cloned().map(Member::from);
     let contacts = members.map(|member| Contact {
@@ -210,7 +210,7 @@ async fn was_let_go(gateway: &Gateway, joining: &Joining) -> bool {
     is_cut_off(gateway, joining.cluster, &others).await
 }
 
-/// Whether one of these hosts says that this one is no member of its own cluster any more.
+/// Returns true if one of these hosts answers that this host is no longer a member of its own cluster.
 async fn is_cut_off(gateway: &Gateway, own: ClusterId, contacts: &[Contact]) -> bool {
     for contact in contacts {
         if let Some(member) = is_member(gateway, own, contact.clone()).await {
@@ -220,7 +220,7 @@ async fn is_cut_off(gateway: &Gateway, own: ClusterId, contacts: &[Contact]) -> 
     false
 }
 
-/// Whether this host is in the cluster still, as that member reads in the log; nothing when it cannot tell.
+/// Returns whether this host is still in the cluster, as a member reads in its log; `None` if the member cannot tell.
 pub(crate) async fn is_member(
     gateway: &Gateway,
     cluster: ClusterId,
@@ -277,7 +277,8 @@ fn remember(
     Ok(JoinStarted { cluster, members })
 }
 
-/// Before consensus is opened: removes the log of the cluster that this host leaves, if it was admitted to another one.
+/// Removes the log of the cluster that this host leaves, if another cluster has admitted it. Called before consensus is
+/// opened.
 pub(crate) fn finish(home: &Home, life: &Lifecycle) -> Result<(), LifeError> {
     if life.now().joining().is_some_and(|joining| !joining.cleared) {
         home.clear_log()?;

@@ -1,7 +1,7 @@
-//! Makes this host a cluster of its own when the others are lost.
+//! Turns this host into a cluster of one when the others are lost.
 //!
-//! Shell. [`decide`] remembers the decision durably and has the gateway begin again; [`finish`] carries it out before
-//! consensus is opened, and as often as it is interrupted.
+//! Shell. [`decide`] stores the decision durably and makes the gateway restart. [`finish`] carries it out before
+//! consensus is opened, and repeats it if it was interrupted.
 
 use std::sync::Arc;
 
@@ -20,18 +20,18 @@ use crate::{
     raft,
 };
 
-/// Why nothing was decided.
+/// Why the decision failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum DecideError {
-    /// There is no id for the new cluster.
+    /// The new cluster has no id.
     #[error("create a random cluster id: {0}")]
     Random(#[from] getrandom::Error),
-    /// It cannot be, or cannot be remembered.
+    /// The decision is not allowed in this state, or could not be stored.
     #[error(transparent)]
     Life(#[from] LifeError),
 }
 
-/// Decides that this host goes on alone, as the cluster that is returned.
+/// Decides that this host continues alone, and returns the id of its new cluster.
 pub(crate) fn decide(gateway: &Gateway) -> Result<ClusterId, DecideError> {
     let mut cluster = [0; 16];
     getrandom::fill(&mut cluster)?;
@@ -41,7 +41,7 @@ pub(crate) fn decide(gateway: &Gateway) -> Result<ClusterId, DecideError> {
     Ok(cluster)
 }
 
-/// Carries out what was decided, if anything was. Raft must not be open.
+/// Carries out a stored decision, if there is one. Raft must not be open.
 pub(crate) async fn finish(home: &Home, life: &Lifecycle, host: HostId) -> anyhow::Result<()> {
     let Life::Recovering { cluster } = life.now() else {
         return Ok(());

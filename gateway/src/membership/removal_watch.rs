@@ -1,9 +1,11 @@
-//! Finds out that this host is no member any more, which its own log does not say.
+//! Detects that this host is no longer a member when its own log does not say so.
 //!
-//! Shell. Nobody sends it entries any more when it was removed while it was away, and hosts that were cut off by a recovery may
-//! even elect a leader of their own. Whoever has no leader for a while asks the members, whose connections last too short to be seen,
-//! and whoever is refused a stream as no member asks the one that refused it, and the others when that one cannot tell: it may have been
-//! removed itself. A member that says that this host is none is believed: it has read that in the log.
+//! Shell. A host that was removed while it was unreachable receives no more log entries, and hosts that a recovery cut
+//! off may even elect a leader among themselves. A host therefore asks in two cases. If it has had no leader for a
+//! while, it asks the members; their connections to it are too short-lived to be observed. If a member refuses a stream
+//! because this host is not a member, it asks that member first, and the others when that one cannot tell, because it
+//! may have been removed itself. This host accepts the answer that it is not a member, because the other host has read
+//! that in the log.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -23,14 +25,14 @@ use crate::{
 
 /// Elections are over long before.
 const LEADERLESS_MAX: Duration = Duration::from_secs(15);
-/// Between two questions. Each costs the others a look at the log.
+/// Pause between two questions. Each one makes the others read their log.
 const PAUSE: Duration = Duration::from_secs(3);
-/// The same for whoever expects to be removed now.
+/// Pause between two checks of a host that expects its removal.
 const LOOK: Duration = Duration::from_secs(1);
-/// Members that are asked at once: one that is off answers within seconds, by an error.
+/// Maximum number of members that are asked at the same time. A question to a host that is off fails within seconds.
 const ASKED_MAX: usize = 8;
 
-/// Asks whenever there is reason to, and remembers the answer that this host was removed.
+/// Asks when there is a reason to, and records that this host was removed.
 pub(crate) async fn notice_removal(gateway: Gateway) {
     let mut view = gateway.node.state();
     let member = view.wait_for(|view| view.state.hosts().contains_key(&gateway.host));
@@ -52,7 +54,7 @@ pub(crate) async fn notice_removal(gateway: Gateway) {
             let removed = Event::Removed { cluster, at: None };
             match gateway.life.happens(removed) {
                 Ok(_) => return,
-                // A change of the key finds that out itself.
+                // A key change detects its outcome itself.
                 Err(LifeError::Forbidden(_)) => {}
                 Err(error @ LifeError::Home(_)) => {
                     tracing::error!("{:#}", anyhow::Error::from(error));
@@ -63,7 +65,7 @@ pub(crate) async fn notice_removal(gateway: Gateway) {
     }
 }
 
-/// Waits until there has been no leader for long; `false` when consensus has ended.
+/// Waits until this host has had no leader for long; returns `false` when consensus has ended.
 async fn leaderless(metrics: &mut watch::Receiver<Metrics>) -> bool {
     let led = |metrics: &Metrics| metrics.leader.is_some() && metrics.quorum;
     while metrics.wait_for(|metrics| !led(metrics)).await.is_ok() {
@@ -77,8 +79,8 @@ async fn leaderless(metrics: &mut watch::Receiver<Metrics>) -> bool {
     false
 }
 
-/// The cluster that this host is no member of any more, if a member says so. The `first` hosts are asked first, and the others when none of
-/// them can tell.
+/// Returns the cluster of which this host is no longer a member, if a member says so. Asks the hosts in `first` before
+/// the others, and the others only if none of `first` can tell.
 async fn is_stranger(gateway: &Gateway, first: &BTreeSet<HostId>) -> Option<ClusterId> {
     let state = gateway.node.state().borrow().state.clone();
     let cluster = state.cluster()?;

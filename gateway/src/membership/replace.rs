@@ -1,7 +1,7 @@
-//! A new host that takes the place of a lost one.
+//! A new host that replaces a lost one.
 //!
-//! Shell over [`Gateway`]: whether the one can go is decided before anything is proposed, so that a mistake costs no token. The
-//! admission and the removal are one entry of the log.
+//! Shell over [`Gateway`]: it checks that the lost host can be removed before it proposes anything, so that a mistake
+//! does not use up the token. The admission and the removal are one log entry.
 
 use beemesh_protocol::{
     HostId,
@@ -19,7 +19,7 @@ use crate::{
     membership::admit::{ADMIT_MAX, admission},
 };
 
-/// The member whose place the applicant may take; the error is words.
+/// Returns the member that the applicant may replace. The error is a message for the user.
 pub(crate) async fn lost(
     gateway: &Gateway,
     applicant: HostId,
@@ -29,7 +29,7 @@ pub(crate) async fn lost(
     let confirmed = gateway.node.read_index(Instant::now() + ADMIT_MAX).await;
     confirmed.map_err(|error| format!("the cluster cannot decide now: {error}"))?;
     let state = gateway.node.state().borrow().state.clone();
-    // Who has no token learns nothing of the members.
+    // An applicant without a valid token learns nothing about the members.
     let secret_hash = Sha256::digest(request.secret).into();
     if !state.admits(&replace.token, &secret_hash, now_ms()) {
         return Err(NO_SUCH_TOKEN.to_owned());

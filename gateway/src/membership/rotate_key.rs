@@ -1,9 +1,10 @@
 //! Gives this host another key without taking it out of the cluster.
 //!
-//! Shell. The key is the host's name in the mesh and in Raft, so the host with the new one is another member, which takes the place
-//! of this one by one entry of the log ([`Change::Admit`]); this host proposes it itself, by a token that lasts for that entry. Then
-//! the agent takes the new key, and the gateway begins again as after any admission. The host's [`Life`] says how far that is:
-//! until the entry is known to be applied, the old key is in use, and afterwards only the new one is.
+//! Shell. The key identifies the host in the mesh and in Raft, so a host with a new key is another member. It replaces
+//! the old member with one log entry ([`Change::Admit`]). This host proposes that entry itself, with a token that is
+//! valid for that entry only. Then the agent takes the new key, and the gateway restarts as it does after any
+//! admission. The host's [`Life`] records the progress: the host uses the old key until it knows that the entry is
+//! applied, and only the new key afterwards.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -36,30 +37,31 @@ use crate::{
     raft::ProposeError,
 };
 
-/// The token's life: longer than the proposal's, and short enough that a token nobody used is soon nothing.
+/// Lifetime of the token: longer than that of the proposal, and short enough that an unused token soon expires.
 const TOKEN_MS: u64 = 60_000;
-/// A proposal whose fate is not known is decided by then: no gateway waits with it for longer than some seconds.
+/// A proposal with an unknown outcome is decided after this time, because no gateway holds it for longer than a few
+/// seconds.
 const SETTLED: Duration = Duration::from_secs(15);
-/// Between two looks at what became of it.
+/// Pause between two checks of the outcome.
 const LOOK: Duration = Duration::from_secs(1);
-/// How long a read or a question may take that shows whether it was committed.
+/// Timeout for a read or a question that shows whether the change was committed.
 const READ_MAX: Duration = Duration::from_secs(5);
-/// The agent begins again in less.
+/// How long to wait for the agent, which restarts in less.
 const AGENT_MAX: Duration = Duration::from_secs(5);
 
-/// Why the host keeps its key, or may.
+/// Why the host keeps its key, or may keep it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RotateError {
-    /// It cannot be done now.
+    /// The key cannot be changed now.
     #[error("{0}")]
     Refused(String),
-    /// The agent made no key.
+    /// The agent did not create a key.
     #[error("make another key: {0}")]
     Key(String),
-    /// The step cannot be, or could not be remembered.
+    /// The step is not allowed in this state, or could not be stored.
     #[error(transparent)]
     Life(#[from] LifeError),
-    /// It keeps its vote, which would be needed without it.
+    /// The host keeps its vote, because the others have no quorum without it.
     #[error(transparent)]
     Demote(#[from] DemoteError),
     /// The change was not committed.
@@ -67,9 +69,10 @@ pub(crate) enum RotateError {
     Propose(#[from] ProposeError),
 }
 
-/// Has the host's new key take the place of the old one. When this returns the new key, the gateway is about to begin again.
+/// Replaces the host's key. When this returns the new key, the gateway is about to restart.
 ///
-/// Goes on when nobody waits for it any more: half a change would leave the host neither key that the others know.
+/// The change continues if the caller stops waiting: half a change would leave the host without a key that the others
+/// know.
 pub(crate) async fn rotate(
     gateway: &Gateway,
     origin: Origin,
@@ -93,7 +96,7 @@ async fn change(
         return refused("this host is changing its key already");
     }
     can_leave(gateway).map_err(RotateError::Refused)?;
-    // The agent keeps one key that is not used yet: who made another one meanwhile would take it from under the first.
+    // The agent stores one unused key. A second key change at the same time would replace that of the first.
     let _ = life.happens(Event::KeyAsked)?;
     let (host, commands) = match prepared(gateway, origin, deadline).await {
         Ok(prepared) => prepared,
@@ -105,7 +108,7 @@ async fn change(
     let _ = life.happens(Event::KeyProposed { host })?;
     let proposed = tokio::select! {
         proposed = gateway.node.propose(commands, deadline) => proposed,
-        // The others let go of the old key when they apply the change, and the answer may be lost by that.
+        // The others drop the old key when they apply the change, so the answer may be lost.
         () = removal(gateway) => {
             admitted(gateway, host, members(gateway, host))?;
             return Ok(host);
@@ -141,7 +144,8 @@ async fn change(
     }
 }
 
-/// Another key, and the commands by which it takes the place of this one, once the others need no vote of this one.
+/// Creates a new key, and the commands with which it replaces the old one, once the others no longer need this host's
+/// vote.
 async fn prepared(
     gateway: &Gateway,
     origin: Origin,
@@ -158,7 +162,7 @@ async fn prepared(
     Ok((host, commands))
 }
 
-/// Whether the others can go on without the vote of this host's old key; the error is words.
+/// Checks that the others have a quorum without the vote of this host's old key. The error is a message for the user.
 fn can_leave(gateway: &Gateway) -> Result<(), String> {
     let state = gateway.node.state().borrow().state.clone();
     if !state.hosts().contains_key(&gateway.host) {
@@ -168,7 +172,7 @@ fn can_leave(gateway: &Gateway) -> Result<(), String> {
     enough(&voters, &gateway.link.connected().borrow(), gateway.host)
 }
 
-/// Pure: the same, from who votes and who is there.
+/// Pure: the same check on the voters and the hosts that are `there`.
 fn enough(voters: &BTreeSet<HostId>, there: &BTreeSet<HostId>, own: HostId) -> Result<(), String> {
     if !voters.contains(&own) {
         return Ok(());
@@ -189,7 +193,7 @@ fn enough(voters: &BTreeSet<HostId>, there: &BTreeSet<HostId>, own: HostId) -> R
     })
 }
 
-/// The token and its use, for one entry of the log.
+/// Builds the commands that create a token and use it, for one log entry.
 fn commands(gateway: &Gateway, host: HostId, origin: Origin) -> Result<Vec<Command>, RotateError> {
     let drawn = |error| RotateError::Key(format!("create a random token: {error}"));
     let (mut token, mut secret) = ([0; 8], [0; 32]);
@@ -225,7 +229,7 @@ fn commands(gateway: &Gateway, host: HostId, origin: Origin) -> Result<Vec<Comma
     Ok(vec![Command::unasked(at_ms, put), admit])
 }
 
-/// Remembers that the new key is a member's and the old one is not, and has the gateway begin again.
+/// Records that the new key is a member and the old one is not, which makes the gateway restart.
 fn admitted(gateway: &Gateway, host: HostId, members: Vec<Member>) -> Result<(), LifeError> {
     let cluster = gateway.node.state().borrow().state.cluster();
     let joining = Joining {
@@ -238,7 +242,7 @@ fn admitted(gateway: &Gateway, host: HostId, members: Vec<Member>) -> Result<(),
     Ok(())
 }
 
-/// The members with the new key in the place of the old one, whether that has been applied here or not.
+/// Returns the members with the new key in place of the old one, whether this host has applied that or not.
 fn members(gateway: &Gateway, host: HostId) -> Vec<Member> {
     let mut members = gateway.node.state().borrow().state.members();
     for member in &mut members {
@@ -249,9 +253,10 @@ fn members(gateway: &Gateway, host: HostId) -> Vec<Member> {
     members
 }
 
-/// Finds out what became of a change of keys whose answer did not come.
+/// Finds out the outcome of a key change whose answer was lost.
 pub(crate) async fn settle(gateway: Gateway, host: HostId) {
-    // Whoever is a stranger is one by that very change: nobody removes a host at such a moment.
+    // If this host is no longer a member, this change is the reason: an administrator does not remove a host at such
+    // a moment.
     let mut gone = timeout(SETTLED, removal(&gateway)).await.is_ok();
     let state = || gateway.node.state().borrow().state.clone();
     loop {
@@ -269,7 +274,7 @@ pub(crate) async fn settle(gateway: Gateway, host: HostId) {
             None
         };
         match settled {
-            // What it cannot be any more, somebody else has decided.
+            // If the event is forbidden, another task has already recorded the outcome.
             Some(Ok(()) | Err(LifeError::Forbidden(_))) => return,
             Some(Err(error @ LifeError::Home(_))) => {
                 tracing::error!("{:#}", anyhow::Error::from(error));
@@ -287,14 +292,15 @@ fn kept(gateway: &Gateway) -> Result<(), LifeError> {
     Ok(())
 }
 
-/// Before anything else: takes the new key where it is a member's. Otherwise, the key whose fate is to be settled.
+/// Runs before everything else. Takes the new key if it is a member; otherwise returns the key whose outcome must be
+/// found out.
 pub(crate) async fn finish(
     home: &Home,
     life: &Lifecycle,
     link: &Link,
 ) -> anyhow::Result<Option<HostId>> {
     let host = match life.now() {
-        // Nobody was asked to take it.
+        // The key was not proposed to the cluster.
         Life::RotatingKey(Rotation::Making) => {
             let _ = life.happens(Event::KeyKept)?;
             return Ok(None);

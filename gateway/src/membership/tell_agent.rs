@@ -1,6 +1,6 @@
-//! Tells the agent who the members are, and says when it is not the agent of this host.
+//! Sends the member list to the agent, and logs an error if the agent belongs to another host.
 //!
-//! Shell: each of the two is a loop that waits for a change and passes it on. [`told_by_the_log`] is pure.
+//! Shell: each of the two is a loop that waits for a change and forwards it. [`told_by_the_log`] is pure.
 
 use std::collections::BTreeSet;
 
@@ -14,8 +14,8 @@ use crate::{
     local::lifecycle::{Event, Life, store::LifeError},
 };
 
-/// Tells the agent who the members are. While a join is under way these are the ones that the admission named; a host that was removed has
-/// none. `served` hears of them, too.
+/// Sends the member list to the agent and to `served`. During a join the list has the members that the admission named.
+/// On a host that was removed it is empty.
 pub(crate) async fn tell_members(
     gateway: Gateway,
     served: watch::Sender<Option<BTreeSet<HostId>>>,
@@ -59,7 +59,7 @@ pub(crate) async fn tell_members(
     }
 }
 
-/// Pure: what the log up to this index says has become of a host.
+/// Pure: returns what the log up to this index says about the membership of a host.
 fn told_by_the_log(life: &Life, host: HostId, state: &State, applied: u64) -> Option<Event> {
     let is_member = state.hosts().contains_key(&host);
     match life {
@@ -69,7 +69,7 @@ fn told_by_the_log(life: &Life, host: HostId, state: &State, applied: u64) -> Op
             cluster: state.cluster()?,
             at: Some(applied),
         }),
-        // A host that joins a cluster that it once left reads of that, too.
+        // A host that rejoins a cluster also reads its former removal in the log.
         Life::Removed { at: Some(at), .. } if is_member && applied > *at => {
             Some(Event::Readmitted { at: applied })
         }
@@ -81,7 +81,8 @@ fn told_by_the_log(life: &Life, host: HostId, state: &State, applied: u64) -> Op
     }
 }
 
-/// Says loudly when the agent is not the one this gateway's folder belongs to: the mesh would speak under another name.
+/// Logs an error if the agent is not the one that this gateway's folder belongs to, because the mesh would then use
+/// another identity.
 pub(crate) async fn check_identity(link: Link, host: HostId) {
     let mut welcome = link.welcome();
     loop {

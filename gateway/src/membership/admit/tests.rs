@@ -1,4 +1,4 @@
-//! Real nodes of a cluster that a host leaves and comes back to.
+//! Tests on real nodes: a host leaves a cluster and returns.
 
 use std::collections::BTreeSet;
 
@@ -19,7 +19,7 @@ async fn a_removed_host_comes_back_when_raft_has_let_it_go_and_not_before() {
     let mut metrics = mesh.node(1).metrics();
     let both = metrics.wait_for(|metrics| metrics.voters.len() == 2);
     drop(tokio::time::timeout(PATIENCE, both).await.unwrap());
-    // From now on nobody keeps Raft's members.
+    // From now on no task updates Raft's members.
     duties.shutdown().await;
     let node = mesh.node(1);
     let secret = [9; 32];

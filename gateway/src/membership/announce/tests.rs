@@ -92,7 +92,7 @@ impl Cluster {
         self.view.borrow().state.clone()
     }
 
-    /// The duty of a host that wants this.
+    /// Runs the loop of a host that wants this change.
     fn keeps(
         self: &Arc<Self>,
         welcome: watch::Receiver<Welcome>,
@@ -113,7 +113,7 @@ impl Cluster {
         });
     }
 
-    /// How many entries an hour brings.
+    /// Waits for an hour, and returns the number of log entries.
     async fn hour(&self) -> u64 {
         tokio::time::sleep(HOUR).await;
         *self.entries.lock().unwrap()
@@ -133,7 +133,7 @@ async fn two_hosts_of_one_name_leave_the_log_alone_for_an_idle_hour() {
             });
         }
         assert_eq!(cluster.hour().await, 0, "set: {is_set}");
-        // A new address goes through, and the name stays.
+        // A new address is accepted, and the name stays.
         told[1].send_modify(|welcome| welcome.addresses = vec![address(93)]);
         assert_eq!(cluster.hour().await, 1, "set: {is_set}");
         let state = cluster.state();
@@ -144,7 +144,7 @@ async fn two_hosts_of_one_name_leave_the_log_alone_for_an_idle_hour() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_refused_or_changes_nothing_is_proposed_seldom() {
-    // As two hosts of 0.2.0 do whose systems have the name of another member.
+    // Like two hosts of release 0.2.0 whose systems have the name of another member.
     let cluster = Cluster::of(3);
     let told: Vec<_> = [2, 3]
         .map(|n| watch::Sender::new(said(n, "h1", false)))
@@ -159,7 +159,7 @@ async fn what_is_refused_or_changes_nothing_is_proposed_seldom() {
     let refused = cluster.hour().await;
     assert!((2..=140).contains(&refused), "{refused}");
 
-    // As one whose change is made and is not what it wanted.
+    // Like a host whose change is committed and does not have the wanted effect.
     let cluster = Cluster::of(3);
     let told = watch::Sender::new(said(2, "h2", false));
     cluster.keeps(told.subscribe(), |_, state| {
