@@ -1,4 +1,4 @@
-//! What issues certificates for the remote API, and the keys that seal it.
+//! The certificate authority of the remote API, and the keys that seal its private key.
 
 pub(crate) mod authority;
 pub(crate) mod sealing_keys;

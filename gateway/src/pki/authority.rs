@@ -1,7 +1,8 @@
-//! What issues the certificates of the remote API.
+//! The certificate authority of the remote API.
 //!
-//! Shell: draws keys and nonces from the kernel. Its private key is in the replicated state, sealed with a key that is in no log,
-//! no snapshot and no backup: members hand it to each other. Certificates are X.509 v3 (RFC 5280) with ECDSA over P-256.
+//! Shell: reads keys and nonces from the kernel's random numbers. The authority's private key is in the replicated
+//! state, sealed with a key that is in no log, no snapshot and no backup: the members send that key to each other.
+//! Certificates are X.509 v3 (RFC 5280) with ECDSA over P-256.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -20,15 +21,15 @@ use sha2::{Digest, Sha256};
 
 use crate::local::sealing_key::{SealingKey, hex, key_id};
 
-/// The name that every host's certificate has, whatever its addresses are: clients ask for this one.
+/// A name in every host's certificate, whatever its addresses are. Clients verify this one.
 pub(crate) const SERVER_NAME: &str = "beemesh";
-/// The authority's own certificate.
+/// Lifetime of the authority's own certificate.
 const AUTHORITY_TIME: Duration = Duration::from_secs(20 * 365 * 24 * 3600);
-/// A host makes itself a new one each day.
+/// Lifetime of a host's certificate. A host issues itself a new one each day.
 const HOST_TIME: Duration = Duration::from_secs(30 * 24 * 3600);
-/// Clocks of hosts and users may differ by this much.
+/// Maximum difference between the clocks of hosts and users.
 const CLOCKS_APART: Duration = Duration::from_secs(3600);
-/// Bytes of the nonce that stands before what is sealed.
+/// Size of the nonce in front of the sealed bytes, in bytes.
 const NONCE: usize = 24;
 
 /// A certificate and its private key.
@@ -39,26 +40,26 @@ pub(crate) struct Issued {
     pub(crate) key_pem: String,
 }
 
-/// Why no certificate can be made or checked.
+/// Why a certificate cannot be issued or checked.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AuthorityError {
-    /// The kernel gave no random bytes.
+    /// The kernel returned no random bytes.
     #[error("read random bytes: {0}")]
     Random(getrandom::Error),
-    /// Not what this key sealed.
+    /// The sealed bytes do not match this key.
     #[error("the private key of the certificate authority is damaged, or sealed with another key")]
     Sealed,
-    /// X.509 or the key.
+    /// The X.509 library returned an error.
     #[error("make a certificate: {0}")]
     Certificate(#[from] rcgen::Error),
 }
 
-/// What a certificate is called in the replicated state.
+/// Returns the id of a certificate in the replicated state.
 pub(crate) fn fingerprint(certificate: &[u8]) -> [u8; 32] {
     Sha256::digest(certificate).into()
 }
 
-/// Makes an authority, and the key that seals it. `now` is the time since 1970.
+/// Creates an authority and the key that seals it. `now` is the time since 1970.
 pub(crate) fn found(now: Duration) -> Result<(Authority, SealingKey), AuthorityError> {
     let sealing: SealingKey = random()?;
     let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?;
@@ -80,16 +81,16 @@ pub(crate) fn found(now: Duration) -> Result<(Authority, SealingKey), AuthorityE
     Ok((authority, sealing))
 }
 
-/// An authority whose private key is open.
+/// An authority with its unsealed private key.
 pub(crate) struct Issuer {
     key: KeyPair,
-    /// Of the same name and key as the one in the state, which is what a signature refers to.
+    /// Has the same name and key as the certificate in the state, which is what a signature refers to.
     certificate: Certificate,
     now: Duration,
 }
 
 impl Issuer {
-    /// Opens it. `now` is the time since 1970, from which what is issued is good.
+    /// Unseals the authority. `now` is the time since 1970, at which issued certificates become valid.
     pub(crate) fn open(
         authority: &Authority,
         sealing: &SealingKey,
@@ -118,13 +119,13 @@ impl Issuer {
         })
     }
 
-    /// For a user, who is known by the certificate itself: the name in it is for people.
+    /// Issues a certificate for a user. The certificate itself identifies the user; the name in it is only informative.
     pub(crate) fn user(&self, name: &str, good_for: Duration) -> Result<Issued, AuthorityError> {
         let usage = ExtendedKeyUsagePurpose::ClientAuth;
         self.issue(params(name, self.now, good_for), usage)
     }
 
-    /// For a host that is reached under these names and addresses, besides [`SERVER_NAME`].
+    /// Issues a certificate for a host with this name and these addresses, besides [`SERVER_NAME`].
     pub(crate) fn host(
         &self,
         name: &str,
@@ -132,7 +133,7 @@ impl Issuer {
     ) -> Result<Issued, AuthorityError> {
         let mut params = params(name, self.now, HOST_TIME);
         let names = [SERVER_NAME, name].map(|name| name.to_owned().try_into());
-        // A host's name that DNS does not know is left out.
+        // A host name that is not a valid DNS name is left out.
         let names = names.into_iter().filter_map(Result::ok);
         params.subject_alt_names = names
             .map(SanType::DnsName)
@@ -160,7 +161,7 @@ impl Issuer {
     }
 }
 
-/// Each authority has a name of its own, so that a client does not take one for another's.
+/// Each authority has a different name, so that a client does not confuse two authorities.
 fn authority_params(key_id: &[u8; 32], now: Duration) -> CertificateParams {
     let id: String = hex(key_id).chars().take(16).collect();
     let mut params = params(&format!("Beemesh {id}"), now, AUTHORITY_TIME);
@@ -180,7 +181,7 @@ fn params(name: &str, now: Duration, good_for: Duration) -> CertificateParams {
     params
 }
 
-/// Random bytes of the kernel's.
+/// Returns random bytes from the kernel.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], AuthorityError> {
     let mut bytes = [0; N];
     getrandom::fill(&mut bytes).map_err(AuthorityError::Random)?;

@@ -1,7 +1,7 @@
-//! The keys that seal the cluster's authority, on this host.
+//! Distributes the keys that seal the cluster's authority to this host.
 //!
-//! Shell. Whoever makes an authority stores its key before the authority is proposed; every other member asks one that has it, over
-//! the mesh, as soon as it knows of the authority.
+//! Shell. The host that creates an authority stores its key before it proposes the authority. Every other member asks
+//! one that has the key, over the mesh, as soon as it knows of the authority.
 
 use std::time::Duration;
 
@@ -20,23 +20,24 @@ use crate::{
     },
 };
 
-/// A member answers at once or not.
+/// Timeout for a question. A member either answers at once or not at all.
 const ASK_MAX: Duration = Duration::from_secs(5);
-/// Between two rounds of asking.
+/// Pause between two rounds of questions.
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// Why there is no key.
+/// Why the key is not available.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum NoKey {
-    /// Nobody who can be asked has it.
+    /// No reachable member has it.
     #[error("no reachable member has the key of the certificate authority")]
     Nobody,
-    /// The folder.
+    /// The folder cannot be read or written.
     #[error(transparent)]
     Home(#[from] HomeError),
 }
 
-/// The key of this id: from this host's folder, or from a member that can be reached, and then kept.
+/// Returns the key with this id from this host's folder, or from a reachable member. In the second case it stores the
+/// key.
 pub(crate) async fn obtain(gateway: &Gateway, id: [u8; 32]) -> Result<SealingKey, NoKey> {
     let home = &gateway.home;
     if let Some(key) = home.sealing_key(id)? {
@@ -51,7 +52,7 @@ pub(crate) async fn obtain(gateway: &Gateway, id: [u8; 32]) -> Result<SealingKey
         .filter(|host| connected.contains(host))
     {
         let answer = timeout(ASK_MAX, ask(gateway, *host, id)).await;
-        // A member that lies cannot be believed: the id is the key's hash.
+        // The id is the hash of the key, so a wrong key is detected.
         if let Some(key) = answer.ok().flatten().filter(|key| key_id(key) == id) {
             home.set_sealing_key(&key)?;
             return Ok(key);
@@ -76,7 +77,7 @@ async fn ask(gateway: &Gateway, host: HostId, id: [u8; 32]) -> Option<SealingKey
     body.to_bytes().as_ref().try_into().ok()
 }
 
-/// Has this host know the key of the authority that the cluster has, whichever that is.
+/// Obtains the key of the cluster's current authority.
 pub(crate) async fn keep(gateway: Gateway) {
     let mut view = gateway.node.state();
     loop {
