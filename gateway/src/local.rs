@@ -1,4 +1,4 @@
-//! What this host keeps for itself, apart from what the cluster agreed on.
+//! The state that this host keeps for itself, outside of the replicated state.
 
 pub(crate) mod files;
 pub(crate) mod lifecycle;

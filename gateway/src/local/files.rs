@@ -1,7 +1,8 @@
-//! The gateway's folder: who this host is, and what seals the cluster's authority.
+//! The gateway's folder: the identity of this host, and the keys that seal the cluster's authority.
 //!
-//! Shell. Owns `host` (the host's key, so that consensus starts without the agent) and `sealing-*`; [`super::lifecycle`] keeps what
-//! becomes of this host there. All are written durably: a power cut leaves the old file or the new one.
+//! Shell. Owns the file `host` (the host's key, so that consensus starts without the agent) and the files `sealing-*`.
+//! [`super::lifecycle`] keeps the host's membership in the same folder. All files are written durably: a power cut
+//! leaves either the old file or the new one.
 
 use std::{
     fs::{self, File},
@@ -13,7 +14,7 @@ use beemesh_protocol::HostId;
 
 use super::sealing_key::{SealingKey, hex, key_id};
 
-/// The folder and what lies in it.
+/// The gateway's folder.
 #[derive(Debug, Clone)]
 pub(crate) struct Home {
     dir: PathBuf,
@@ -27,13 +28,12 @@ pub(crate) enum HomeError {
     Io {
         /// `read`, `write` or `remove`.
         doing: &'static str,
-        /// What.
+        /// The file or folder.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// A file does not hold what it should.
+    /// A file has invalid content.
     #[error(
         "{path} is damaged ({reason}): restore it from a backup, or remove {dir} and join the cluster again"
     )]
@@ -42,13 +42,13 @@ pub(crate) enum HomeError {
         path: PathBuf,
         /// The gateway's folder.
         dir: PathBuf,
-        /// What is wrong with it.
+        /// What is wrong with the file.
         reason: String,
     },
 }
 
 impl Home {
-    /// Uses `dir`, which is made when it is missing.
+    /// Uses `dir`, which is created if missing.
     pub(crate) fn open(dir: &Path) -> Result<Self, HomeError> {
         fs::create_dir_all(dir).map_err(io_error("write", dir))?;
         Ok(Self {
@@ -56,17 +56,17 @@ impl Home {
         })
     }
 
-    /// Where the log and the snapshots are.
+    /// Returns the folder of the log and the snapshots.
     pub(crate) fn raft(&self) -> PathBuf {
         self.dir.join("raft")
     }
 
-    /// Where it is kept how attempts of Jobs ended.
+    /// Returns the folder that records how attempts of Jobs ended.
     pub(crate) fn ended(&self) -> PathBuf {
         self.dir.join("ended")
     }
 
-    /// The host this folder belongs to, once it is known.
+    /// Returns the host that this folder belongs to, if it is recorded.
     pub(crate) fn host(&self) -> Result<Option<HostId>, HomeError> {
         let path = self.dir.join("host");
         let Some(bytes) = read(&path)? else {
@@ -77,7 +77,7 @@ impl Home {
         host.map(Some).map_err(|error| self.damaged(&path, &error))
     }
 
-    /// Remembers the host this folder belongs to.
+    /// Records the host that this folder belongs to.
     pub(crate) fn set_host(&self, host: HostId) -> Result<(), HomeError> {
         replace(&self.dir.join("host"), format!("{host}\n").as_bytes())
     }
@@ -93,7 +93,7 @@ impl Home {
         }
     }
 
-    /// The key of this id that seals an authority, if this host has it.
+    /// Returns the sealing key with this id, if this host has it.
     pub(crate) fn sealing_key(&self, id: [u8; 32]) -> Result<Option<SealingKey>, HomeError> {
         let path = self.sealing_path(&id);
         let Some(bytes) = read(&path)? else {
@@ -105,7 +105,7 @@ impl Home {
         key.map(Some).ok_or_else(wrong)
     }
 
-    /// Keeps a key that seals an authority, beside those of authorities before it.
+    /// Stores a sealing key beside those of earlier authorities.
     pub(crate) fn set_sealing_key(&self, key: &SealingKey) -> Result<(), HomeError> {
         replace(&self.sealing_path(&key_id(key)), key)
     }
@@ -114,22 +114,22 @@ impl Home {
         self.dir.join(format!("sealing-{}", hex(id)))
     }
 
-    /// A file of the folder.
+    /// Returns the path of a file in the folder.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.dir.join(name)
     }
 
-    /// The bytes of a file, if it is there.
+    /// Reads a file; `None` if it does not exist.
     pub(super) fn read(&self, path: &Path) -> Result<Option<Vec<u8>>, HomeError> {
         read(path)
     }
 
-    /// Writes a file durably: when it fails, the old bytes are there.
+    /// Writes a file durably. If it fails, the old bytes remain.
     pub(super) fn replace(&self, path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
         replace(path, bytes)
     }
 
-    /// Removes a file, if it is there.
+    /// Removes a file, if it exists.
     pub(super) fn remove(&self, path: &Path) -> Result<(), HomeError> {
         match fs::remove_file(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
@@ -164,7 +164,7 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, HomeError> {
     }
 }
 
-/// When this returns, the new bytes survive a power cut; when it fails, the old ones do.
+/// Writes a file. When this returns, the new bytes survive a power cut; if it fails, the old bytes do.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
     let partial = path.with_extension("partial");
     let write = || {

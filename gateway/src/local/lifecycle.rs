@@ -1,7 +1,7 @@
-//! The life of this host: whether it is alone, a member, or on the way from one to the other.
+//! The life of this host: whether it is alone, a member, or changing from one to the other.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: the state that a host is in, and what happens to it. Output: the state that follows, or why
-//! none does. [`store`] keeps the state on the disk and tells everybody who waits for it.
+//! Pure: no I/O, no clock, no randomness. Input: the current state and an event. Output: the next state, or why the
+//! event is forbidden. [`store`] keeps the state on the disk and notifies its watchers.
 
 mod markers;
 pub(crate) mod store;
@@ -11,45 +11,46 @@ use std::fmt;
 use beemesh_protocol::{ClusterId, HostId, ipc::Member};
 use serde::{Deserialize, Serialize};
 
-/// What this host is to its cluster. It is what a restart goes on from.
+/// The state of this host's membership, from which a restart continues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Life {
-    /// In a cluster of its own, or about to found it.
+    /// In a cluster of one, or about to found it.
     Alone,
     /// In a cluster with others.
     Member,
-    /// Admitted to a cluster whose log it does not have yet.
+    /// Admitted to a cluster whose log this host does not have yet.
     Joining(Joining),
-    /// No member of its cluster any more.
+    /// No longer a member of its cluster.
     Removed {
-        /// The cluster that it was in.
+        /// The cluster that this host was in.
         cluster: ClusterId,
-        /// The index of its own log that says so; `None` if a member said it, whose log is longer.
+        /// The index in this host's own log at which it was removed; `None` if a member reported the removal, because
+        /// the member's log is longer.
         at: Option<u64>,
     },
-    /// A member that is getting another key.
+    /// A member that is changing its key.
     RotatingKey(Rotation),
-    /// To make its log that of a cluster of its own.
+    /// About to turn its log into that of a cluster of one.
     Recovering {
-        /// The id of that cluster.
+        /// The id of the new cluster.
         cluster: ClusterId,
     },
 }
 
-/// A join that is under way.
+/// A join in progress.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Joining {
     /// The cluster that admitted this host.
     pub(crate) cluster: ClusterId,
-    /// Whether the log of the cluster that this host leaves is gone already.
+    /// Whether the log of the cluster that this host leaves has been removed.
     pub(crate) cleared: bool,
-    /// The members of the new cluster, this host included.
+    /// The members of the new cluster, including this host.
     pub(crate) members: Vec<Expected>,
 }
 
-/// A member as a join keeps it.
+/// A member, as a join stores it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Expected {
@@ -58,54 +59,54 @@ pub(crate) struct Expected {
     addresses: Vec<String>,
 }
 
-/// How far a change of this host's key is.
+/// The progress of a key change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(crate) enum Rotation {
-    /// The agent makes the new key; no other host knows it.
+    /// The agent is creating the new key; no other host knows it.
     Making,
-    /// This host has asked the cluster to take the new key, and does not know the answer. It uses the old key.
+    /// This host has proposed the new key to the cluster and does not know the outcome. It still uses the old key.
     Proposed {
         /// The new key.
         host: HostId,
     },
-    /// The new key is a member's, and the old one is not.
+    /// The new key is a member, and the old key is not.
     Admitted {
         /// The new key.
         host: HostId,
-        /// What it joins.
+        /// The cluster that the new key joins.
         joining: Joining,
     },
 }
 
-/// What happens to a host.
+/// An event in the life of a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// A cluster admitted it.
+    /// A cluster admitted this host.
     Admitted(Joining),
-    /// The log of the cluster that it left is gone.
+    /// The log of the cluster that it left has been removed.
     Cleared,
-    /// It has applied its own admission.
+    /// This host has applied its own admission.
     Joined,
-    /// Another host has joined its cluster.
+    /// Another host has joined the cluster.
     Grown,
-    /// It is no member of this cluster any more; `at` as in [`Life::Removed`].
+    /// This host is no longer a member of this cluster; `at` as in [`Life::Removed`].
     Removed { cluster: ClusterId, at: Option<u64> },
-    /// Its own log has a later admission than its removal.
+    /// The host's own log contains an admission behind its removal.
     Readmitted { at: u64 },
-    /// An administrator asks for another key.
+    /// An administrator requests another key.
     KeyAsked,
-    /// The new key is about to be proposed.
+    /// The host is about to propose the new key.
     KeyProposed { host: HostId },
-    /// The cluster has taken the new key.
+    /// The cluster has admitted the new key.
     KeyAdmitted(Joining),
-    /// The cluster has not, and will not.
+    /// The cluster has not admitted the new key, and will not.
     KeyKept,
     /// The agent uses the new key.
     KeyTaken,
-    /// An administrator has this host go on alone.
+    /// An administrator requests that this host continue as a cluster of one.
     RecoveryAsked { cluster: ClusterId },
-    /// Its log is that of a cluster of its own.
+    /// The log is that of a cluster of one.
     Recovered,
 }
 
@@ -113,21 +114,21 @@ pub(crate) enum Event {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("this host {life}, so it cannot {event} now")]
 pub(crate) struct Forbidden {
-    /// The state, in words that follow `this host`.
+    /// The state, as a phrase that follows `this host`.
     pub(crate) life: &'static str,
-    /// What was to happen, in words.
+    /// The event, as a phrase that follows `cannot`.
     pub(crate) event: &'static str,
 }
 
 impl Life {
-    /// The state that follows.
+    /// Returns the next state.
     pub(crate) fn after(&self, event: Event) -> Result<Self, Forbidden> {
         let forbidden = Forbidden {
             life: self.words(),
             event: event.words(),
         };
         Ok(match (self.clone(), event) {
-            // The later of two admissions counts.
+            // A later admission replaces an earlier one.
             (
                 Self::Alone | Self::Member | Self::Joining(_) | Self::Removed { .. },
                 Event::Admitted(joining),
@@ -141,7 +142,7 @@ impl Life {
             (Self::Alone | Self::Member, Event::Removed { cluster, at }) => {
                 Self::Removed { cluster, at }
             }
-            // A member has read more than this host's log has.
+            // A member's log is longer than this host's, so its report replaces the index.
             (Self::Removed { cluster, .. }, Event::Removed { at: None, .. }) => {
                 Self::Removed { cluster, at: None }
             }
@@ -162,7 +163,8 @@ impl Life {
             (Self::RotatingKey(Rotation::Admitted { joining, .. }), Event::KeyTaken) => {
                 Self::Joining(joining)
             }
-            // No member is left that could tell whether the cluster took the new key: this host keeps the old one.
+            // No member is left that could tell whether the cluster admitted the new key, so this host keeps the old
+            // one.
             (
                 Self::Alone
                 | Self::Member
@@ -175,7 +177,7 @@ impl Life {
         })
     }
 
-    /// Whether the gateway must begin again before it goes on: with another log, or another key.
+    /// Returns true if the gateway must restart with another log or another key before it continues.
     pub(crate) fn begins_again(&self) -> bool {
         matches!(
             self,
@@ -189,7 +191,7 @@ impl Life {
         matches!(self, Self::Removed { .. })
     }
 
-    /// The join that is under way, if one is.
+    /// Returns the join in progress, if any.
     pub(crate) fn joining(&self) -> Option<&Joining> {
         match self {
             Self::Joining(joining) => Some(joining),

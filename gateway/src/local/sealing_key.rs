@@ -1,4 +1,4 @@
-//! The key that seals the private key of the cluster's authority, and the id by which it is named.
+//! The key that seals the private key of the cluster's authority, and the id of that key.
 //!
 //! Pure: no I/O, no clock.
 
@@ -7,17 +7,17 @@ use sha2::{Digest, Sha256};
 /// Seals the private key; only members have it.
 pub(crate) type SealingKey = [u8; 32];
 
-/// What a sealing key is called in the replicated state.
+/// Returns the id of a sealing key in the replicated state.
 pub(crate) fn key_id(key: &SealingKey) -> [u8; 32] {
     Sha256::digest(key).into()
 }
 
-/// An id as it is written in paths and names of files.
+/// Formats an id for paths and file names.
 pub(crate) fn hex(id: &[u8; 32]) -> String {
     id.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
-/// Reads what [`hex`] wrote.
+/// Parses the output of [`hex`].
 pub(crate) fn from_hex(text: &str) -> Option<[u8; 32]> {
     let digits = text.len() == 64 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
     let mut id = [0; 32];

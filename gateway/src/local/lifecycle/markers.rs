@@ -1,7 +1,8 @@
-//! What releases before 0.3 kept of a host's life: a file for each thing that was under way.
+//! Reads the marker files of releases before 0.3, which had one file for each operation in progress.
 //!
-//! Shell. Reads them in the order in which such a release took them, and removes them when their meaning is in the file that
-//! [`super::store`] keeps. Where they are there, they are newer than that file: a host may go back to such a release, and come again.
+//! Shell. It reads the files in the order in which those releases processed them, and removes them once the file of
+//! [`super::store`] has their content. If marker files exist, they are newer than that file: the host was downgraded to
+//! such a release and upgraded again.
 
 use beemesh_protocol::{ClusterId, HostId};
 use serde::Deserialize;
@@ -21,10 +22,11 @@ struct Rotating {
     admitted: Option<Joining>,
 }
 
-/// What the files say. A key that is a member's comes first, for the old one opens nothing any more; then a join whose old log is
-/// still to be removed; then a recovery, which was the last decision of an administrator.
+/// Returns the state that the files describe, and their names, the last of which is the file that decided; `None` if
+/// there are no files.
 ///
-/// Nothing when there are none. The last of the names is the file that decided.
+/// The order of precedence is: an admitted new key, because the old key is no longer valid; a join whose old log has
+/// not been removed yet; a recovery, because it was the administrator's last decision.
 pub(super) fn read(home: &Home) -> Result<Option<(Life, [&'static str; 4])>, HomeError> {
     let rotating: Option<Rotating> = json(home, ROTATING)?;
     let joining: Option<Joining> = json(home, JOINING)?;
@@ -61,7 +63,8 @@ pub(super) fn read(home: &Home) -> Result<Option<(Life, [&'static str; 4])>, Hom
     }))
 }
 
-/// Their meaning is kept elsewhere. They go in this order, so that a power cut leaves the one that decided.
+/// Removes the marker files, after their content has been stored elsewhere. The file that decided is removed last, so
+/// that a power cut leaves that one.
 pub(super) fn remove(home: &Home, names: [&str; 4]) -> Result<(), HomeError> {
     for name in names {
         home.remove(&home.file(name))?;

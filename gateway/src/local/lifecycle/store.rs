@@ -1,7 +1,7 @@
-//! Keeps this host's [`Life`] in a file, and tells everybody who waits for it.
+//! Keeps this host's [`Life`] in a file, and notifies its watchers.
 //!
-//! Shell. Owns `life` in the gateway's folder, which is written durably: a power cut leaves the state before or the state after. What
-//! happens is decided by [`Life::after`], one event at a time.
+//! Shell. Owns the file `life` in the gateway's folder, which is written durably: a power cut leaves either the old
+//! state or the new one. [`Life::after`] decides on each event, one at a time.
 
 use std::{
     path::Path,
@@ -15,7 +15,7 @@ use crate::local::files::{Home, HomeError};
 
 const FILE: &str = "life";
 
-/// Why nothing has changed.
+/// Why the state was not changed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LifeError {
     /// The event is not allowed in this state.
@@ -31,7 +31,7 @@ pub(crate) enum LifeError {
 pub(crate) struct Lifecycle {
     home: Home,
     life: Arc<watch::Sender<Life>>,
-    /// Held from the look at a state until the next one is durable.
+    /// Held from reading a state until the next one is durable.
     changing: Arc<Mutex<()>>,
 }
 
@@ -83,7 +83,7 @@ impl Lifecycle {
         Ok(after)
     }
 
-    /// Waits until the gateway must begin again.
+    /// Waits until the gateway must restart.
     pub(crate) async fn begins_again(&self) {
         // The sender lives as long as this handle.
         drop(self.watch().wait_for(Life::begins_again).await);

@@ -12,7 +12,7 @@ fn join(cluster: ClusterId, cleared: bool) -> Joining {
     }
 }
 
-/// Each state, with everything that a transition looks at.
+/// Returns every state, with all values that a transition depends on.
 fn lives() -> Vec<(&'static str, Life)> {
     let removed = |at| Life::Removed { cluster: OLD, at };
     vec![
@@ -59,7 +59,7 @@ fn events() -> Vec<(&'static str, Event)> {
     ]
 }
 
-/// For each event, which state follows which; every other pair is forbidden.
+/// The allowed transitions of each event; all other pairs are forbidden.
 const TABLE: &[(&str, &[(&str, &str)])] = &[
     (
         "Admitted",

@@ -18,7 +18,8 @@ fn joining(cleared: bool) -> Joining {
     }
 }
 
-/// The files of a release before 0.3: whether it rotates (and was admitted), joins (and has cleared its log), recovers, was removed.
+/// Writes the files of a release before 0.3: a key change (and whether it was admitted), a join (and whether its log
+/// was cleared), a recovery, a removal.
 fn markers(
     folder: &Path,
     rotating: Option<bool>,
@@ -80,7 +81,7 @@ fn every_combination_of_the_old_files_is_one_state_and_they_are_gone_afterwards(
                 let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
                 assert_eq!(left.len(), 1, "{words}: {left:?}");
                 assert_eq!(open(folder.path()).now(), expected, "again: {words}");
-                // The host went back to the release before for a while.
+                // The host was downgraded to the previous release for a while.
                 markers(folder.path(), None, None, false, true);
                 assert!(open(folder.path()).now().is_removed(), "{words}");
             }
