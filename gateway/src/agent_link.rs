@@ -1,10 +1,9 @@
-//! The gateway's way to the agent of its host: one control connection, and one more connection for every stream to a
-//! peer.
+//! The gateway's connections to the agent of its host: one control connection, and one more for every stream to a peer.
 //!
-//! Shell: owns the connections and decides nothing. Out go requests, the member list, the host's report and answers to
-//! applicants; in come the units of this host, the peers that are connected, streams that peers open and applications
-//! for membership. The control connection is made again, with growing pauses, whenever it ends; what the agent must
-//! know is then sent again. A request is never sent twice: its caller gets a [`LinkError`] and decides.
+//! Shell: owns the connections and decides nothing. It sends requests, the member list, the host's report and answers
+//! to applicants. It receives the units of this host, the connected peers, streams that peers open, and applications
+//! for membership. When the control connection ends, the link reconnects, with growing pauses, and sends everything
+//! that the agent must know once more. It never sends a request twice: the caller gets a [`LinkError`] and decides.
 
 mod control;
 pub(crate) mod inbound;
@@ -29,10 +28,10 @@ use tokio::{
     sync::{mpsc, oneshot, watch},
 };
 
-/// Streams and applications that wait for the gateway to take them. A full queue means that the gateway is stuck; the
-/// agent then closes the streams by itself.
+/// Maximum number of streams and applications that wait for the gateway. If the queue is full, the gateway is stuck,
+/// and the agent closes the streams itself.
 const INBOUND_MAX: usize = 64;
-/// Requests and answers that wait to be written: a few for each of some hundred workloads.
+/// Maximum number of requests and answers that wait to be sent: a few for each of some hundred workloads.
 const OUTBOUND_MAX: usize = 256;
 
 /// A handle on the connection to the agent.
@@ -44,7 +43,7 @@ pub(crate) struct Link {
     seen: Arc<Seen>,
 }
 
-/// Something a peer or a stranger wants of this gateway.
+/// A request of a peer or a stranger to this gateway.
 #[derive(Debug)]
 pub(crate) enum Inbound {
     /// A member opened a stream; the next byte is the member's.
@@ -53,77 +52,75 @@ pub(crate) enum Inbound {
         host: HostId,
         /// What the stream is for.
         class: Class,
-        /// The stream.
         stream: UnixStream,
     },
-    /// A stranger applies for membership: answer with [`Link::join_answer`].
+    /// A stranger applies for membership; [`Link::join_answer`] answers it.
     Join {
-        /// The application's number.
+        /// The number of the application.
         id: u64,
         /// The stranger, as authenticated by the mesh.
         host: HostId,
-        /// What it sent.
+        /// The application.
         request: JoinRequest,
     },
 }
 
-/// Why the agent did not do what it was asked.
+/// Why the agent did not carry out a request.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LinkError {
-    /// There is no control connection now.
+    /// The control connection is down.
     #[error("the agent cannot be reached: {0}")]
     Down(String),
-    /// The connection ended before the answer; the request may or may not have been carried out.
+    /// The connection ended before the answer; the agent may have carried out the request.
     #[error("the connection to the agent ended during {0}")]
     Lost(&'static str),
-    /// No answer came in time; the request may or may not have been carried out.
+    /// No answer arrived in time; the agent may have carried out the request.
     #[error("the agent did not finish {what} within {seconds} s")]
     Late {
         /// The request.
         what: &'static str,
-        /// How long it was waited for.
+        /// The timeout in seconds.
         seconds: u64,
     },
-    /// The agent tried and failed, or would not.
+    /// The agent failed to carry out the request, or refused it.
     #[error("{0}")]
     Refused(String),
-    /// A connection for a stream could not be made or broke.
+    /// The connection for a stream failed.
     #[error("open a stream by {path}")]
     Stream {
         /// The agent's socket.
         path: PathBuf,
-        /// Why.
         #[source]
         source: io::Error,
     },
-    /// The agent's answer on a stream connection is no frame.
+    /// The agent's answer on a stream connection is not a frame.
     #[error("read the agent's answer on a stream")]
     Frame(#[from] FrameError),
-    /// The agent's answer on a stream connection is no message.
+    /// The agent's answer on a stream connection is not a message.
     #[error("decode the agent's answer on a stream")]
     Decode(#[from] DecodeError),
 }
 
-/// The latest of what the agent must know, sent on every new control connection.
+/// The latest state that the agent must know, sent on every new control connection.
 #[derive(Debug, Default)]
 struct Told {
     members: watch::Sender<Option<Vec<Member>>>,
     report: watch::Sender<Option<Report>>,
 }
 
-/// What the agent said last.
+/// The latest state that the agent sent.
 #[derive(Debug, Default)]
 struct Seen {
     welcome: watch::Sender<Option<Welcome>>,
     units: watch::Sender<Arc<BTreeMap<String, UnitState>>>,
-    /// Whether `units` is what the agent says on the present connection.
+    /// Whether the agent has sent `units` on the current connection.
     synced: watch::Sender<bool>,
     connected: watch::Sender<Arc<BTreeSet<HostId>>>,
     estranged: watch::Sender<BTreeSet<HostId>>,
     trouble: watch::Sender<String>,
 }
 
-/// What the control connection is asked to send.
+/// A message to send on the control connection.
 #[derive(Debug)]
 enum Command {
     Request {
@@ -137,14 +134,15 @@ enum Command {
 }
 
 impl LinkError {
-    /// Whether the other host is there and knows this one as no member.
+    /// Returns true if the other host is reachable and does not know this host as a member.
     pub(crate) fn is_stranger(&self) -> bool {
         matches!(self, Self::Refused(reason) if reason == NOT_A_MEMBER)
     }
 }
 
 impl Link {
-    /// Begins to connect to the agent's socket at `path`, as a gateway of `version`, for as long as a handle exists.
+    /// Starts to connect to the agent's socket at `path`, as a gateway of `version`. The link reconnects as long as a
+    /// handle exists.
     pub(crate) fn start(path: &Path, version: &str) -> (Self, mpsc::Receiver<Inbound>) {
         let (commands, commands_from) = mpsc::channel(OUTBOUND_MAX);
         let (inbound, inbound_from) = mpsc::channel(INBOUND_MAX);
@@ -166,7 +164,7 @@ impl Link {
         (link, inbound_from)
     }
 
-    /// Asks the agent for something only it may do, and waits for the outcome no longer than such a thing can take.
+    /// Sends a request to the agent, and waits for the outcome up to the limit of [`patience`].
     pub(crate) async fn request(&self, body: Request) -> Result<Done, LinkError> {
         let (what, limit) = patience(&body);
         let (reply, answer) = oneshot::channel();
@@ -185,7 +183,7 @@ impl Link {
         tokio::time::timeout(limit, answered).await.map_err(late)?
     }
 
-    /// Opens a stream to a member. The agent's handshake is over when this returns: the next byte is the peer's.
+    /// Opens a stream to a member. The handshake is complete when this returns: the next byte is the peer's.
     pub(crate) async fn open(&self, host: HostId, class: Class) -> Result<UnixStream, LinkError> {
         let opened = stream::open(&self.path, &Opening::Open { host, class }).await;
         let stranger = opened.as_ref().is_err_and(LinkError::is_stranger);
@@ -199,22 +197,22 @@ impl Link {
         opened
     }
 
-    /// The members that refused a stream when one was last opened, because they know this host as no member.
+    /// Watches the members that refused the last stream to them because they do not know this host as a member.
     pub(crate) fn estranged(&self) -> watch::Receiver<BTreeSet<HostId>> {
         self.seen.estranged.subscribe()
     }
 
-    /// Tells the agent who is a member. Everybody else is a stranger to it.
+    /// Sends the member list to the agent, which treats every other host as a stranger.
     pub(crate) fn members(&self, members: Vec<Member>) {
         replace(&self.told.members, Some(members));
     }
 
-    /// Tells the agent what this host shows on D-Bus and in `systemctl status beemesh-agent`.
+    /// Tells the agent what to show of this host on D-Bus and in `systemctl status beemesh-agent`.
     pub(crate) fn report(&self, report: Report) {
         replace(&self.told.report, Some(report));
     }
 
-    /// Answers an [`Inbound::Join`]. An answer that cannot be sent now is lost: the applicant asks again.
+    /// Answers an [`Inbound::Join`]. If the answer cannot be sent now, it is lost, and the applicant asks again.
     pub(crate) fn join_answer(&self, id: u64, answer: JoinAnswer) {
         if self
             .commands
@@ -228,54 +226,54 @@ impl Link {
         }
     }
 
-    /// The workload units of this host, by workload. Believe it only while [`Link::synced`].
+    /// Watches the workload units of this host, by workload. They are valid only while [`Link::synced`] is true.
     pub(crate) fn units(&self) -> watch::Receiver<Arc<BTreeMap<String, UnitState>>> {
         self.seen.units.subscribe()
     }
 
-    /// Whether [`Link::units`] is what the agent says now; `false` while there is no connection to it.
+    /// Watches whether [`Link::units`] is what the agent reports now; `false` without a connection to the agent.
     pub(crate) fn synced(&self) -> watch::Receiver<bool> {
         self.seen.synced.subscribe()
     }
 
-    /// The members that the mesh is connected to now.
+    /// Watches the members that the mesh is connected to.
     pub(crate) fn connected(&self) -> watch::Receiver<Arc<BTreeSet<HostId>>> {
         self.seen.connected.subscribe()
     }
 
-    /// The hosts that the mesh reaches now, this `host` included.
+    /// Returns the hosts that the mesh reaches, including this `host`.
     pub(crate) fn reachable(&self, host: HostId) -> BTreeSet<HostId> {
         let mut hosts = BTreeSet::clone(&self.seen.connected.borrow());
         hosts.insert(host);
         hosts
     }
 
-    /// Who this host is; `None` until the agent said so for the first time.
+    /// Watches the identity of this host; `None` until the agent sends it for the first time.
     pub(crate) fn welcome(&self) -> watch::Receiver<Option<Welcome>> {
         self.seen.welcome.subscribe()
     }
 
-    /// Waits until the agent has said who this host is; `None` when the connection has ended for good.
+    /// Waits until the agent has sent the identity of this host; `None` if the link has ended for good.
     pub(crate) async fn welcomed(&self) -> Option<Welcome> {
         let mut welcome = self.seen.welcome.subscribe();
         let welcome = welcome.wait_for(Option::is_some).await;
         welcome.ok().and_then(|welcome| welcome.clone())
     }
 
-    /// What the link waits for, in words for a person; empty when it is connected.
+    /// Watches what the link waits for, as a message for the user; empty while it is connected.
     pub(crate) fn trouble(&self) -> watch::Receiver<String> {
         self.seen.trouble.subscribe()
     }
 }
 
-/// What a request is called in a message, and how long it may take at most.
+/// Returns the name of a request in messages, and its timeout.
 fn patience(request: &Request) -> (&'static str, Duration) {
     let (what, seconds) = match request {
         Request::PutUnit(_) => ("writing a unit", 30),
         Request::RemoveUnit { .. } => ("removing a unit", 60),
         Request::TidyUnit { .. } => ("tidying a unit", 30),
-        // A start that plays the pod itself is given up by systemd after `TimeoutStartSec=` of the Quadlet, a stop
-        // after its `TimeoutStopSec=`; the agent then answers, so this limit only catches an agent that is stuck.
+        // systemd aborts a start that plays the pod itself after `TimeoutStartSec=` of the Quadlet, and a stop after
+        // `TimeoutStopSec=`. The agent then answers, so this limit only catches an agent that is stuck.
         Request::StartUnit { .. } => ("starting a unit", 600),
         Request::StopUnit { .. } => ("stopping a unit", 600),
         Request::SyncStorage => ("writing the storage to disk", 120),
@@ -286,7 +284,7 @@ fn patience(request: &Request) -> (&'static str, Duration) {
     (what, Duration::from_secs(seconds))
 }
 
-/// Sets a watched value, without waking anybody when it is the same.
+/// Sets a watched value; watchers wake only if it has changed.
 fn replace<T: PartialEq>(watched: &watch::Sender<T>, value: T) {
     watched.send_if_modified(|present| {
         let changed = *present != value;

@@ -1,4 +1,4 @@
-//! The control connection: connect, say hello, pump, and again.
+//! The control connection: connects, sends the hello, exchanges messages, and reconnects.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -29,21 +29,22 @@ use tokio_util::codec::{Encoder, FramedRead};
 
 use super::{Command, Inbound, LinkError, Seen, Told, replace, stream};
 
-/// The pause after the first failure; it doubles with each further one.
+/// The pause after the first failure; it doubles with each further failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
-/// The longest pause: an agent that comes back is found within this time.
+/// The longest pause: the link finds an agent that has restarted within this time.
 const PAUSE_MAX: Duration = Duration::from_secs(2);
-/// One attempt, from connecting to the agent's welcome: a socket unit accepts at once, but its agent may have to start.
+/// Timeout for one attempt, from connecting to the agent's welcome. A socket unit accepts at once, but systemd may have
+/// to start the agent first.
 const ATTEMPT_MAX: Duration = Duration::from_secs(30);
-/// A connection that lasted this long was a good one: the pauses begin anew after it.
+/// After a connection that lasted this long, the pauses start from the minimum again.
 const SETTLED_MIN: Duration = Duration::from_secs(5);
-/// An agent that takes no byte for this long while some are waiting is stuck.
+/// If the agent reads no byte for this long while some are waiting, it is stuck.
 const WRITE_STALL_MAX: Duration = Duration::from_secs(20);
-/// Requests without an answer: as many as there can be workloads at work.
+/// Maximum number of requests without an answer: the number of workloads that can be worked on at the same time.
 const PENDING_MAX: usize = 1024;
-/// Bytes that wait to be written, beyond which no further command is taken.
+/// While more bytes than this wait to be sent, no further command is taken.
 const OUT_MAX: usize = 2 * CONTROL_MAX;
-/// Streams that are being taken at one time.
+/// Maximum number of streams that are being taken at the same time.
 const ACCEPTING_MAX: usize = 64;
 
 /// The task that owns the control connection.
@@ -83,7 +84,7 @@ struct Connection {
     out: BytesMut,
     pending: HashMap<u64, oneshot::Sender<Result<Done, LinkError>>>,
     request_last: u64,
-    /// The units of this host that were told until now, when more follow.
+    /// The units received so far from a list that arrives in several messages.
     units: BTreeMap<String, UnitState>,
 }
 
@@ -125,7 +126,7 @@ impl Control {
         }
     }
 
-    /// Answers every command with the trouble for as long as the pause lasts; `None` when nobody is left to ask.
+    /// Answers every command with the trouble until the pause is over; `None` if the last handle was dropped.
     async fn refuse_during(&mut self, pause: Duration, trouble: &str) -> Option<()> {
         let over = tokio::time::sleep(pause);
         tokio::pin!(over);
@@ -134,7 +135,7 @@ impl Control {
                 () = &mut over => return Some(()),
                 command = self.commands.recv() => match command? {
                     Command::Request { reply, .. } => {
-                        // The asker may have given up, which is its right.
+                        // The caller may have stopped waiting.
                         let _ = reply.send(Err(LinkError::Down(trouble.to_owned())));
                     }
                     Command::JoinAnswer { id, .. } => {
@@ -178,7 +179,7 @@ impl Control {
         Ok(connection)
     }
 
-    /// Moves messages both ways until the connection fails, or until nobody holds a handle any more.
+    /// Sends and receives messages until the connection fails or the last handle is dropped.
     async fn pump(
         &mut self,
         connection: &mut Connection,
@@ -225,7 +226,7 @@ impl Control {
         }
     }
 
-    /// Takes one message of the agent.
+    /// Handles one message from the agent.
     fn take(&self, connection: &mut Connection, message: FromAgent, accepting: &Arc<Semaphore>) {
         match message {
             FromAgent::Welcome(welcome) => {
@@ -238,14 +239,14 @@ impl Control {
             FromAgent::Reply { id, result } => {
                 connection.pending.retain(|_, reply| !reply.is_closed());
                 if let Some(reply) = connection.pending.remove(&id) {
-                    // The asker may have given up since, which is its right.
+                    // The caller may have stopped waiting.
                     let _ = reply.send(result.map_err(LinkError::Refused));
                 }
             }
             FromAgent::Units { units, more } => {
                 let named = units.into_iter().map(|unit| (unit.workload.clone(), unit));
                 connection.units.extend(named);
-                // A part of them would look like workloads that are gone.
+                // A partial list would look as if workloads were gone.
                 if !more {
                     let units = std::mem::take(&mut connection.units);
                     replace(&self.seen.units, Arc::new(units));
@@ -338,7 +339,7 @@ impl Connection {
                         self.pending.insert(id, reply);
                     }
                     Err(error) => {
-                        // Nothing was put into the buffer: the connection is whole, only this request is too large.
+                        // No byte of it is in the buffer: the connection is intact, and only this request is too large.
                         let _ = reply.send(Err(error.into()));
                     }
                 }
@@ -351,14 +352,14 @@ impl Connection {
     }
 }
 
-/// A receiver that says "changed" once for the value that is there already.
+/// Returns a receiver that reports the current value as a change once.
 fn changed<T>(watched: &watch::Sender<T>) -> watch::Receiver<T> {
     let mut receiver = watched.subscribe();
     receiver.mark_changed();
     receiver
 }
 
-/// The pause after this many failed attempts; 0 is a connection that ended.
+/// Returns the pause after this many failed attempts; 0 means that an established connection ended.
 fn pause(attempt: u32) -> Duration {
     let doublings = attempt.saturating_sub(1).min(5);
     (PAUSE_MIN * 2_u32.pow(doublings)).min(PAUSE_MAX)

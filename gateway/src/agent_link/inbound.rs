@@ -1,6 +1,6 @@
-//! Takes what the agent passes on, and bounds it.
+//! Receives streams and applications from the agent, and bounds them.
 //!
-//! Shell: who is served and what strangers are answered is handed in.
+//! Shell: the caller passes the members to serve, and the functions that serve them and answer strangers.
 
 use std::{collections::BTreeSet, future::Future, sync::Arc};
 
@@ -16,15 +16,15 @@ use tokio::{
 
 use super::{Inbound, Link};
 
-/// Applications that are decided at once: each costs one proposal.
+/// Maximum number of applications that are decided at the same time: each costs one proposal.
 const ADMISSIONS_MAX: usize = 8;
 
-/// Takes what the agent passes on: streams from members and applications from strangers.
+/// Receives streams from members and applications from strangers, as the agent forwards them.
 ///
-/// A gateway that begins again as that of another cluster may know other members than the agent does, which was told of them before:
-/// nobody but those that it knows itself is `served`.
+/// A gateway that restarts in another cluster may know other members than the agent, which still has the previous
+/// member list. So only the hosts in `served`, the gateway's own list, are served.
 ///
-/// `serve` gets the streams of members, and `decide` answers strangers.
+/// `serve` handles the streams of members, and `decide` answers strangers.
 pub(crate) async fn take<S, A>(
     link: Link,
     mut inbound: mpsc::Receiver<Inbound>,

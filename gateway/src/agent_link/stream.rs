@@ -1,4 +1,4 @@
-//! The handshake of a stream connection: one [`Opening`] out, one [`Opened`] in, and not one byte more is read.
+//! The handshake of a stream connection: sends one [`Opening`], receives one [`Opened`], and reads no byte more.
 
 use std::{io, path::Path, time::Duration};
 
@@ -15,10 +15,10 @@ use tokio_util::codec::{Decoder, Encoder};
 
 use super::LinkError;
 
-/// The agent answers when the peer did: one round trip of the mesh, or its own limit for a peer that is silent.
+/// The agent answers after the peer: after one round trip over the mesh, or after its own timeout for a silent peer.
 const OPEN_MAX: Duration = Duration::from_secs(10);
 
-/// Connects to the agent and opens or takes a stream; the next byte is the peer's.
+/// Connects to the agent, and opens or takes a stream; the next byte is the peer's.
 pub(super) async fn open(path: &Path, opening: &Opening) -> Result<UnixStream, LinkError> {
     let opened = tokio::time::timeout(OPEN_MAX, handshake(path, opening)).await;
     opened.unwrap_or(Err(LinkError::Late {
@@ -42,13 +42,13 @@ async fn handshake(path: &Path, opening: &Opening) -> Result<UnixStream, LinkErr
     }
 }
 
-/// Reads one frame and leaves whatever follows it in the socket.
+/// Reads one frame, and leaves the bytes behind it in the socket.
 async fn read_frame(stream: &mut UnixStream) -> Result<bytes::Bytes, FrameError> {
     let mut codec = codec();
     let mut buffer = BytesMut::zeroed(4);
     stream.read_exact(&mut buffer).await?;
     let length = u32::from_le_bytes([buffer[0], buffer[1], buffer[2], buffer[3]]) as usize;
-    // Refuses a hostile length before anything is allocated for it.
+    // Rejects a hostile length before anything is allocated for it.
     codec.decode(&mut buffer)?;
     buffer.resize(4 + length, 0);
     stream.read_exact(&mut buffer[4..]).await?;
@@ -56,7 +56,7 @@ async fn read_frame(stream: &mut UnixStream) -> Result<bytes::Bytes, FrameError>
     codec.decode(&mut buffer)?.ok_or_else(ended)
 }
 
-/// The answer is a few words at most.
+/// The answer is at most a few words long.
 fn codec() -> FrameCodec {
     FrameCodec::new(STRANGER_MAX)
 }

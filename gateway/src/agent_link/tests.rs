@@ -16,7 +16,7 @@ use tokio_util::codec::{Encoder, Framed};
 
 use super::*;
 
-/// The agent's end of one connection.
+/// The agent's end of a connection.
 type Connection = Framed<UnixStream, FrameCodec>;
 
 struct Agent {
@@ -113,7 +113,7 @@ async fn units_in_parts_are_believed_when_all_are_there() {
     let (mut connection, _) = agent.accept().await;
     say(&mut connection, FromAgent::Welcome(welcome())).await;
     say(&mut connection, units(&["api", "db"], true)).await;
-    // What is said later is seen later, so the part has arrived.
+    // Messages arrive in order, so the partial list has arrived too.
     say(
         &mut connection,
         FromAgent::Welcome(Welcome {
@@ -130,7 +130,7 @@ async fn units_in_parts_are_believed_when_all_are_there() {
     say(&mut connection, units(&["web"], false)).await;
     soon(synced.wait_for(|synced| *synced)).await.unwrap();
     assert!(seen.borrow().keys().eq(["api", "db", "web"]));
-    // The next parts replace them, also after a connection that ended in the middle.
+    // The next parts replace them, also after a connection that ended in the middle of a list.
     say(&mut connection, units(&["lost"], true)).await;
     drop(connection);
     let _connection = agent.control().await;
@@ -159,7 +159,7 @@ async fn what_the_agent_says_is_seen_and_what_it_must_know_is_said_again() {
     link.report(report.clone());
     let (mut synced, mut units, mut connected) = (link.synced(), link.units(), link.connected());
 
-    // A frame that is too long, one that is no message, and a connection that just ends.
+    // A frame that is too long, a frame that is not a message, and a connection that ends.
     for garbage in [&b"\xff\xff\xff\xff\x01"[..], b"\x05\0\0\0\x01junk", b""] {
         let mut connection = agent.control().await;
         let mut heard = [hear(&mut connection).await, hear(&mut connection).await];
@@ -237,7 +237,7 @@ async fn a_request_is_answered_refused_or_lost_but_never_repeated() {
         };
         ids.push(id);
     }
-    // In any order.
+    // The replies may arrive in any order.
     say(
         &mut connection,
         FromAgent::Reply {
