@@ -1,9 +1,9 @@
-//! What the leader does for the cluster by itself: raises the rules of the state machine once all members know them, and gives
-//! pods to hosts.
+//! The leader's own work for the cluster: raises the level of the state machine once all members support it, and
+//! assigns pods to hosts.
 //!
-//! Shell: one loop, which acts only on the host that leads. It looks whenever what it decides by has changed, and proposes what
-//! [`seats`] and [`level`] decide; [`away`] says who has been gone for long, and [`pace`] how often the same is proposed. [`voters`]
-//! keeps the members that Raft counts.
+//! Shell: one loop, which acts only on the leader. It runs whenever its input has changed, and proposes what [`seats`]
+//! and [`level`] decide. [`away`] tracks hosts that are unreachable for long, and [`pace`] limits how often the same
+//! change is proposed. [`voters`] keeps Raft's membership up to date.
 
 mod away;
 mod level;
@@ -38,31 +38,30 @@ use level::Upgrade;
 use pace::Pace;
 use seats::{Seen, plan};
 
-/// At most one look in this time; the first after a quiet time is at once.
+/// Minimum time between two rounds; the first round after a quiet time starts at once.
 const LOOK: Duration = Duration::from_millis(20);
-/// How long one proposal may take.
+/// Timeout for one proposal.
 const PROPOSE_MAX: Duration = Duration::from_secs(10);
-/// The pause after a proposal that came to nothing; it doubles with each further one.
+/// The pause after a failed proposal; it doubles with each further failure.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
-/// The longest pause after such proposals.
+/// The longest pause after failed proposals.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
 
-/// The times that an administrator may set.
+/// The times that an administrator can configure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
-    /// A host that is away for so long has lost the attempts of Jobs that it had.
+    /// A host that is unreachable for this long has lost its attempts of Jobs.
     pub(crate) lost_after: Duration,
-    /// For so long all members must have run a release that knows new rules before these hold.
+    /// All members must have run a release that supports a level for this long before the leader raises it.
     pub(crate) raise_after: Duration,
 }
 
-/// What the leader looks at and acts by.
+/// The input of the leader's loop, and the means to act.
 pub(crate) struct Handles {
-    /// Consensus.
     pub(crate) node: Node,
-    /// Who can be reached.
+    /// Reports which hosts are reachable.
     pub(crate) link: Link,
-    /// What every host said last.
+    /// The latest report of every host.
     pub(crate) reports: watch::Receiver<Reports>,
 }
 
@@ -85,7 +84,7 @@ pub(crate) async fn lead(handles: Handles, times: Times) {
         if leads != term {
             (term, leader) = (leads, Leader::default());
         }
-        // What the leader has not applied yet may have been decided by another one.
+        // Entries that the leader has not applied yet may contain decisions of another leader.
         let due = if leads.is_some() && now.quorum && seen.applied >= now.committed {
             leader.round(&handles, &times, &seen, &now).await
         } else {
@@ -105,7 +104,7 @@ pub(crate) async fn lead(handles: Handles, times: Times) {
     }
 }
 
-/// Has a cluster that begins with this release begin with its rules. When that fails, the leader does it in time.
+/// Sets the level of a new cluster to that of this release. If that fails, the leader does it later.
 pub(crate) async fn begin(node: &Node, deadline: Instant) {
     let change = Change::RaiseLevel { level: ASSIGNED };
     let command = Command::unasked(now_ms(), change);
@@ -114,18 +113,18 @@ pub(crate) async fn begin(node: &Node, deadline: Instant) {
     }
 }
 
-/// What is remembered while this host leads in one term.
+/// The memory of a leader within one term.
 #[derive(Default)]
 struct Leader {
     away: Away,
     upgrade: Upgrade,
     pace: Pace,
-    /// Proposals that came to nothing one after the other, and when the next may be made.
+    /// Number of consecutive failed proposals, and when the next proposal may be made.
     failed: Option<(u32, Instant)>,
 }
 
 impl Leader {
-    /// Does what has to be done now. Returns when there may be more to do although nothing changes.
+    /// Does the work that is due. Returns when to run again if nothing changes before.
     async fn round(
         &mut self,
         handles: &Handles,
@@ -175,7 +174,7 @@ impl Leader {
         now: Instant,
     ) -> (Vec<Change>, Option<Instant>) {
         let mut reachable = handles.link.reachable(handles.node.host());
-        // A connection outlives its host by a while; the answers to the leader do not.
+        // A connection outlives its host for a while; the host's answers to the leader do not.
         reachable.retain(|host| metrics.acknowledging.contains(host));
         let members = view.state.hosts().keys().copied();
         let (lost, next) = self.away.look(now, members, &reachable, times.lost_after);
@@ -195,7 +194,7 @@ impl Leader {
         (changes, next.into_iter().chain(due).chain(held).min())
     }
 
-    /// Has the changes made. Returns when the next proposal may follow when this one came to nothing.
+    /// Proposes the changes. If that fails, returns when the next proposal may be made.
     async fn propose(&mut self, handles: &Handles, changes: Vec<Change>) -> Option<Instant> {
         let at_ms = now_ms();
         let commands = changes.iter().cloned();

@@ -1,7 +1,7 @@
-//! Which hosts have been away for long.
+//! Tracks hosts that are unreachable for long.
 //!
-//! Pure: no I/O, no clock, no randomness; the caller passes the time. Raft counts only voters as lost, and only until another host
-//! votes in their place.
+//! Pure: no I/O, no clock, no randomness; the caller passes the time. Raft does not provide this: it tracks only
+//! voters, and only until another host votes in their place.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -11,14 +11,15 @@ use std::{
 use beemesh_protocol::HostId;
 use tokio::time::Instant;
 
-/// Remembers since when which hosts are away, for as long as this host leads.
+/// Since when each unreachable host is unreachable, as long as this host leads.
 #[derive(Debug, Default)]
 pub(crate) struct Away {
     since: BTreeMap<HostId, Instant>,
 }
 
 impl Away {
-    /// Takes note of who is there. Returns the members that have been away for longer than `after`, and when the next one will have.
+    /// Records which hosts are reachable. Returns the members that have been unreachable for longer than `after`, and
+    /// when the next one will have been.
     pub(crate) fn look(
         &mut self,
         now: Instant,

@@ -1,7 +1,7 @@
-//! When the rules of the state machine are raised.
+//! Decides when to raise the level of the state machine.
 //!
-//! Pure: no I/O, no clock, no randomness; the caller passes the time. All members must have run a release that knows the rules for
-//! a while, so that who upgrades them can still go back.
+//! Pure: no I/O, no clock, no randomness; the caller passes the time. All members must have run a release that supports
+//! the level for a while, so that an administrator can still downgrade after an upgrade.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -14,18 +14,18 @@ use tokio::time::Instant;
 
 use crate::cluster::releases::{Release, release};
 
-/// The first release that keeps assignments.
+/// The first release that supports assignments.
 const SINCE: Release = [0, 2, 1];
 
-/// Remembers since when all members run a release that knows the rules.
+/// Since when all members run a release that supports the level.
 #[derive(Debug, Default)]
 pub(crate) struct Upgrade {
     since: Option<(Instant, BTreeSet<HostId>)>,
 }
 
 impl Upgrade {
-    /// When the rules can be raised if all members go on like this; `None` while one runs an older release, or has not said what it
-    /// runs. A member more begins the wait anew.
+    /// Returns when the level can be raised if nothing changes. `None` while a member runs an older release, or has not
+    /// reported its release. An additional member restarts the wait.
     pub(crate) fn due(
         &mut self,
         now: Instant,

@@ -1,30 +1,31 @@
-//! How often the same is proposed.
+//! Limits how often the same change is proposed.
 //!
-//! Pure: no I/O, no clock, no randomness; the caller passes the time. What is proposed at once the first time is proposed again only
-//! after a pause that doubles, whatever came of it: two that undo each other's changes, or a change that is refused for ever, cost the
-//! log a few entries an hour.
+//! Pure: no I/O, no clock, no randomness; the caller passes the time. The first proposal of a change is made at once.
+//! Each repetition follows a pause that doubles, whether the proposal succeeded or not. So two controllers that undo
+//! each other's changes, or a change that is always refused, cost only a few log entries in an hour.
 
 use std::{collections::BTreeMap, time::Duration};
 
 use beemesh_protocol::state::Change;
 use tokio::time::Instant;
 
-/// The pause after the first time.
+/// The pause after the first proposal.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause.
 const PAUSE_MAX: Duration = Duration::from_secs(600);
 
-/// What a change is about: the workload, its pod, and the revision or attempt. Another revision is another thing.
+/// What a change is about: the workload, its pod, and the revision or attempt. Another revision is another subject.
 type Subject = (String, u32, u64);
 
-/// Remembers what was proposed.
+/// Records the proposals of each subject.
 #[derive(Debug, Default)]
 pub(crate) struct Pace {
     times: BTreeMap<Subject, (u32, Instant)>,
 }
 
 impl Pace {
-    /// Takes those that may be proposed now out of the changes, and notes them as proposed. Returns when one that may not will be.
+    /// Removes the changes that may not be proposed yet, and records the others as proposed. Returns the recorded
+    /// changes, and when the next removed one may be proposed.
     pub(crate) fn take(
         &mut self,
         now: Instant,

@@ -1,8 +1,8 @@
-//! Which seats the leader gives, moves and takes, and which attempts of Jobs it records as ended.
+//! Decides which seats the leader assigns, moves and removes, and which attempts of Jobs it records as ended.
 //!
-//! Pure: no I/O, no clock, no randomness; the caller passes the time. Input: [`Seen`]. Output: a [`Plan`] of changes, and when
-//! another look is due. A seat is moved only when its host is not to run it any more and it leaves no data behind; what runs is
-//! moved for nothing else.
+//! Pure: no I/O, no clock, no randomness; the caller passes the time. Input: [`Seen`]. Output: a [`Plan`] of changes,
+//! and when to plan again. A seat moves only if its host must not run the pod any longer and the pod leaves no data
+//! behind. A running pod never moves for another reason.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,36 +24,36 @@ use crate::cluster::{
     state::{State, Workload, claims, is_under_way},
 };
 
-/// Changes of one round. What comes of them begins the next.
+/// Maximum number of changes in one round. Their effect triggers the next round.
 const CHANGES_MAX: usize = 256;
-/// Bytes of a reason that are kept.
+/// Maximum length of a recorded reason, in bytes.
 const REASON_MAX: usize = 512;
 
-/// All that is seen at one moment.
+/// The input of a plan.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen<'a> {
-    /// What was agreed on.
+    /// The replicated state.
     pub(crate) state: &'a State,
-    /// What every host said last.
+    /// The latest report of every host.
     pub(crate) reports: &'a BTreeMap<HostId, Arc<HostReport>>,
-    /// The hosts that can be reached.
+    /// The reachable hosts.
     pub(crate) reachable: &'a BTreeSet<HostId>,
-    /// The hosts that have been away for so long that an attempt of a Job counts as failed there.
+    /// The hosts that have been unreachable for so long that an attempt of a Job on them counts as failed.
     pub(crate) lost: &'a BTreeSet<HostId>,
-    /// Milliseconds since 1970.
+    /// The wall clock in milliseconds since 1970.
     pub(crate) now_ms: u64,
 }
 
-/// What is to be proposed.
+/// The changes to propose.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// In order.
+    /// The changes, in order.
     pub(crate) changes: Vec<Change>,
-    /// When to look again if nothing happens before, in milliseconds since 1970.
+    /// When to plan again if nothing changes before, in milliseconds since 1970.
     pub(crate) due: Option<u64>,
 }
 
-/// What has to change now.
+/// Returns the changes that are due now.
 pub(crate) fn plan(seen: &Seen<'_>) -> Plan {
     let mut plan = Plan::default();
     let seated = seen
@@ -65,7 +65,7 @@ pub(crate) fn plan(seen: &Seen<'_>) -> Plan {
         let object = &workload.object;
         let claims = claims(object).map(|claim| (object.namespace.as_str(), claim));
         let claims: Vec<_> = claims.collect();
-        // Where the data of a claim will be is known only when this round's changes are made.
+        // The home of a claim's data is known only after this round's changes are applied.
         if claims.iter().any(|claim| begun.contains(claim)) {
             continue;
         }
@@ -81,7 +81,7 @@ pub(crate) fn plan(seen: &Seen<'_>) -> Plan {
     plan
 }
 
-/// One workload.
+/// The planning of one workload.
 struct Look<'a> {
     seen: &'a Seen<'a>,
     workload: &'a Workload,
@@ -106,14 +106,14 @@ impl Look<'_> {
         self.seen.state.seats(&self.workload.name)
     }
 
-    /// The host that gets a pod, which is taken then.
+    /// Chooses the host for a pod, and adds it to `taken`.
     fn give(&self, taken: &mut BTreeSet<HostId>) -> Option<HostId> {
         let host = self.there().choose(self.workload, taken).ok()?;
         taken.insert(host);
         Some(host)
     }
 
-    /// A workload with `replicas`.
+    /// Plans a workload with `replicas`.
     fn counted(&self, plan: &mut Plan) {
         let Self { seen, workload } = self;
         let mut taken = taken(self.seats());
@@ -130,7 +130,7 @@ impl Look<'_> {
             }
         }
         for ordinal in self.vacant(workload.object.replicas.unwrap_or(0)) {
-            // One pod is as good as another: what one does not get, the next does not.
+            // All pods are alike: if one finds no host, the next one does not either.
             let Some(to) = self.give(&mut taken) else {
                 return;
             };
@@ -138,7 +138,7 @@ impl Look<'_> {
         }
     }
 
-    /// The ordinals below `most` that have no seat, the lowest first.
+    /// Returns the ordinals below `most` that have no seat, the lowest first.
     fn vacant(&self, most: u32) -> impl Iterator<Item = u32> {
         let seats: BTreeSet<u32> = self.seats().iter().map(|seat| seat.ordinal).collect();
         (0..most).filter(move |ordinal| !seats.contains(ordinal))
@@ -169,7 +169,7 @@ impl Look<'_> {
         }
     }
 
-    /// An attempt that is under way ends by the word of its host, or because its host is gone.
+    /// Records the end of a running attempt: when its host reports it, or when its host is lost.
     fn attempt(&self, seat: &Assignment, own: bool, plan: &mut Plan) {
         let Self { seen, workload } = self;
         let Some(host) = seat.host else {
@@ -190,7 +190,7 @@ impl Look<'_> {
             };
             plan.changes.push(self.ended(seat, ended, report.restarts));
         } else if seen.lost.contains(&host) && !own {
-            // The host is to stop it when it is back.
+            // Unassigns the attempt, so that the host stops it when it returns.
             plan.changes
                 .push(assign(workload, seat.ordinal, Some(host), None));
             let name = seen
@@ -205,7 +205,7 @@ impl Look<'_> {
 
     fn ended(&self, seat: &Assignment, ended: Result<(), &str>, restarts: u32) -> Change {
         let limit = self.workload.job.map_or(0, |job| job.backoff_limit);
-        // Of restarts within the attempt each is a failure, too.
+        // Each restart within the attempt also counts as a failure.
         let failures = seat.failures.saturating_add(restarts);
         Change::EndJob {
             workload: self.workload.name.clone(),
@@ -217,11 +217,11 @@ impl Look<'_> {
         }
     }
 
-    /// An attempt follows a failed one after a pause, on the same host if it can.
+    /// Starts the attempt after a failed one, after a pause and on the same host if possible.
     fn next_attempt(&self, seat: &Assignment, own: bool, plan: &mut Plan) {
         let Self { seen, workload } = self;
         let due = seat.failed_at_ms.saturating_add(pause_ms(seat.failures));
-        // A failure in the future is one of before the clock was set back, and says nothing.
+        // A failure in the future was recorded before the clock was set back, so its pause is ignored.
         if seat.failed_at_ms <= seen.now_ms && due > seen.now_ms {
             plan.due = plan.due.into_iter().chain([due]).min();
             return;
@@ -247,7 +247,7 @@ impl Look<'_> {
     }
 }
 
-/// The beginning of a text that may be long.
+/// Shortens a text to [`REASON_MAX`] bytes.
 fn short(text: &str) -> String {
     let fits = text
         .char_indices()

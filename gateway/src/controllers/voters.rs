@@ -1,6 +1,6 @@
-//! Keeps the members that Raft counts equal to the member list.
+//! Keeps Raft's membership equal to the member list.
 //!
-//! Shell: a loop that acts only on the host that leads. [`Wanted`] says who should vote, and Raft decides on the steps.
+//! Shell: a loop that acts only on the leader. [`Wanted`] says which hosts should vote, and Raft decides on the steps.
 
 use std::time::Duration;
 
@@ -12,16 +12,17 @@ use crate::{
     raft::{Node, Wanted},
 };
 
-/// A member that is demoted for a while is looked at after this pause.
+/// How often a temporary demotion is checked.
 const DEMOTED_PAUSE: Duration = Duration::from_secs(1);
-/// A member that cannot be added or promoted now, because it is down or behind, is tried again after this pause.
+/// The pause before a failed change is retried, as when a member is down or lags behind.
 const MEMBERSHIP_PAUSE: Duration = Duration::from_millis(200);
-/// The pause grows up to this: an attempt may be an entry of the log, and the next one may find its host there.
+/// The longest pause. An attempt may cost a log entry, and a host that has returned should not wait long.
 const MEMBERSHIP_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// At most one look in this time at a state and metrics that every commit changes; the first after a quiet time is at once.
+/// Minimum time between two rounds, because every commit changes the state and the metrics. The first round after a
+/// quiet time starts at once.
 const PACE: Duration = Duration::from_millis(50);
 
-/// While this host leads, brings Raft's membership to the member list, one change at a time.
+/// While this host leads, changes Raft's membership to match the member list, one change at a time.
 pub(crate) async fn keep_membership(node: Node) {
     let mut view = node.state();
     let mut metrics = node.metrics();
@@ -30,7 +31,7 @@ pub(crate) async fn keep_membership(node: Node) {
     loop {
         let leads = metrics.borrow_and_update().role == Role::Leader;
         let now = Wanted::of(&view.borrow_and_update().state, now_ms());
-        // What failed is tried again by the back-off alone, and something else at once.
+        // The backoff paces retries of a failed change; another change is made at once.
         failed &= wanted == now;
         wanted = now;
         if leads && (!failed || backoff.allows(Instant::now())) {

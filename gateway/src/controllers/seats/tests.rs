@@ -13,7 +13,7 @@ fn h(n: u8) -> HostId {
     HostId([n; 32])
 }
 
-/// A cluster, what its leader sees, and what it proposes.
+/// A cluster, the input of its leader, and the leader's proposals.
 struct World {
     state: State,
     index: u64,
@@ -24,7 +24,7 @@ struct World {
 }
 
 impl World {
-    /// So many hosts, which all can be reached. Host n has the label n=n.
+    /// Creates a world with this many hosts, all reachable. Host n has the label n=n.
     fn of(hosts: u8) -> Self {
         let mut world = Self {
             state: State::default(),
@@ -103,7 +103,7 @@ impl World {
         })
     }
 
-    /// Makes the plan's changes until there are none; they are told as `web.0 to 2`.
+    /// Applies plans until one has no changes. Returns the changes in the form `web.0 to 2`.
     fn settle(&mut self) -> Vec<String> {
         let mut made = Vec::new();
         for _ in 0..9 {
@@ -119,7 +119,7 @@ impl World {
         panic!("it does not end: {made:?}");
     }
 
-    /// The host says that its attempt of the Job is over.
+    /// Makes the host report that its attempt of the Job has ended.
     fn ended(&mut self, n: u8, phase: Phase, index: u64) {
         let report = HostReport {
             workloads: vec![WorkloadReport {
@@ -299,7 +299,7 @@ fn what_runs_is_moved_for_nothing_but_a_drain_and_never_to_a_host_that_is_away()
     assert_eq!(world.at("web").len(), 2);
 }
 
-/// The pod that was on this host before the move.
+/// Returns the ordinal of the pod that was on this host before the move.
 fn ordinal(world: &World, _gone: u8) -> u32 {
     let latest = world
         .state
@@ -337,7 +337,7 @@ fn data_stays_and_the_pod_waits_for_the_host_that_has_it() {
     assert_eq!(world.waits("web"), words);
     world.drain(home, false);
     assert_eq!((world.settle(), world.at("web")), (vec![], vec![home]));
-    // A workload that is deleted and comes again finds its data, or waits for it.
+    // A workload that is deleted and applied again finds its data, or waits for it.
     let delete = Change::DeleteWorkload {
         workload: "web".into(),
     };
@@ -349,14 +349,14 @@ fn data_stays_and_the_pod_waits_for_the_host_that_has_it() {
     assert_eq!(world.waits("web"), words);
     world.reachable.insert(h(home));
     assert_eq!(world.settle(), [format!("web.0 to {home}")]);
-    // One more has no data to wait for.
+    // An additional pod has no data to wait for.
     let three = Object {
         hash: [9; 32],
         ..web(3)
     };
     world.put(with_claim(three));
     assert_eq!(world.settle().len(), 2);
-    // Asked for, a pod goes on without it, and data that is lost with its host binds nobody.
+    // On request a pod moves without its data. Data that is lost with its host binds no pod.
     world.drain(home, true);
     let there = There {
         state: &world.state,

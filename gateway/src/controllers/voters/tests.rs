@@ -1,4 +1,4 @@
-//! Real nodes, whose voters follow the member list.
+//! Tests on real nodes: the voters follow the member list.
 
 use std::collections::BTreeSet;
 
@@ -39,7 +39,7 @@ async fn a_learner_votes_when_it_has_caught_up_and_not_before() {
     mesh.close().await;
 }
 
-/// So many hosts, which come one by one.
+/// Starts this many hosts, which join one after the other.
 pub(crate) async fn grown(count: u8) -> (Mesh, JoinSet<()>) {
     let mesh = Mesh::founded(count).await;
     let mut duties = JoinSet::new();
@@ -96,13 +96,13 @@ async fn of_two_hosts_one_goes_on_alone_once_the_other_is_demoted() {
         vec![Command::unasked(now_ms() + left_ms - DEMOTED_MS, change)]
     };
     let node = mesh.node(2);
-    // Nothing comes of it: it votes again after some seconds.
+    // The host is not removed, so it votes again after some seconds.
     node.propose(demote(2_000), deadline()).await.unwrap();
     for count in [1, 2] {
         let change = metrics.wait_for(votes(count));
         drop(tokio::time::timeout(PATIENCE, change).await.unwrap());
     }
-    // It founded the cluster, and leads unless it has lost that by the first time.
+    // This host founded the cluster, and still leads unless it lost the leadership in the first part.
     node.propose(demote(DEMOTED_MS), deadline()).await.unwrap();
     let alone = metrics.wait_for(|metrics| metrics.voters == BTreeSet::from([host(2)]));
     drop(tokio::time::timeout(PATIENCE, alone).await.unwrap());
