@@ -1,12 +1,15 @@
-//! Whole nodes over simulated time, network and disks: what a seed does to them, and what must hold all the same.
+//! Simulation of whole nodes with simulated time, network and disks: a seed chooses the faults, and the test checks
+//! what must hold in spite of them.
 //!
-//! Each seed runs in a process of its own, in which all chance is the seed's, so that it happens again. Clients put and read
-//! manifests through all hosts while hosts lose power, gateways are killed, disks fail or are slow and the network is cut.
-//! Held is Raft's safety ("In Search of an Understandable Consensus Algorithm", figure 3, without its first line: openraft's
-//! leaders are ordered by term and host, and two may follow each other in one term): the same entries at the same indexes,
-//! hence the same states, and what was committed stays. So is that each manifest is a linearizable register, that what was
-//! refused never happened, that all hosts agree soon after the last fault is mended, and that workloads have the hosts then that
-//! they ask for.
+//! Each seed runs in a separate process in which every random number depends on the seed, so that a run can be
+//! repeated. Clients write and read manifests through all hosts while hosts lose power, gateways are killed, disks fail
+//! or are slow, and the network is cut.
+//!
+//! The test checks Raft's safety ("In Search of an Understandable Consensus Algorithm", figure 3): the same entries at
+//! the same indexes, hence the same states, and no committed entry is lost. It does not check the first line of that
+//! figure, because openraft orders leaders by term and host, so that one term can have two leaders, one after the
+//! other. The test also checks that each manifest is a linearizable register, that a refused change never takes effect,
+//! that all hosts agree soon after the last fault ends, and that workloads then have the requested hosts.
 
 pub(super) mod chance;
 mod jobs;
@@ -29,9 +32,9 @@ use self::{
 };
 use crate::raft::SIMULATED;
 
-/// How many seeds run when nobody says how many, from 1 on.
+/// Number of seeds that run by default, starting at 1.
 const SEEDS: u64 = 100;
-/// The environment variable that says which: `FROM..TO`.
+/// The environment variable that selects the seeds: `FROM..TO`.
 const RANGE: &str = "BEEMESH_SEEDS";
 
 #[test]
@@ -81,7 +84,7 @@ fn a_seed_does_the_same_again() {
     assert_eq!(first, trace());
 }
 
-/// Runs one seed in a process of its own.
+/// Runs one seed in a separate process.
 fn alone(seed: u64) -> Output {
     let name = "simulation::seeds_change_nothing_of_what_was_acknowledged";
     Command::new(env::current_exe().expect("this program"))

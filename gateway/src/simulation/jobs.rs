@@ -1,7 +1,7 @@
-//! Jobs on a simulated host: each attempt runs for a while, and ends well or not.
+//! Jobs on a simulated host: each attempt runs for a while, and then succeeds or fails.
 //!
-//! Held is that no attempt is started twice, and that a Job completes at most once, on any host, where its cluster has had seats
-//! from the beginning; elsewhere once on each host.
+//! The test checks that no attempt is started twice. It also checks that a Job completes at most once in a cluster that
+//! has had seats from the beginning, and at most once on each host in other clusters.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,16 +21,16 @@ use super::{
 };
 use crate::workloads::plan::End;
 
-/// What a host knows of its Jobs, over all that happens to its gateway.
+/// A host's Jobs, which outlive its gateway.
 #[derive(Default)]
 pub(super) struct Jobs {
     /// The attempts that were started, by workload and log index.
     started: Mutex<BTreeSet<(String, u64)>>,
-    /// Those of them that run, since the host has power.
+    /// The attempts that are running. A power cut ends them.
     running: Mutex<BTreeSet<(String, u64)>>,
-    /// Ends that the gateway has kept.
+    /// The ends that the gateway has recorded.
     ends: Mutex<BTreeMap<String, End>>,
-    /// What the gateway said last.
+    /// The latest report of the gateway.
     reports: Mutex<Vec<WorkloadReport>>,
 }
 
@@ -55,12 +55,12 @@ impl Jobs {
         self.reports.lock().unwrap().clone()
     }
 
-    /// The power is gone, and with it what ran.
+    /// Simulates a power cut, which ends all running attempts.
     pub(super) fn power(&self) {
         self.running.lock().unwrap().clear();
     }
 
-    /// The attempt of this Quadlet is to run. The error is that it has run before.
+    /// Starts the attempt of this Quadlet. Fails if the attempt has run before.
     pub(super) fn start(&self, workload: &str, index: u64) -> Result<bool, ()> {
         let attempt = (workload.to_owned(), index);
         if self.running.lock().unwrap().contains(&attempt) {
@@ -75,26 +75,27 @@ impl Jobs {
         Ok(true)
     }
 
-    /// Whether the attempt still ran when it was to end.
+    /// Ends the attempt. Returns true if it was still running.
     fn end(&self, workload: &str, index: u64) -> bool {
         let attempt = (workload.to_owned(), index);
         self.running.lock().unwrap().remove(&attempt)
     }
 
-    /// What runs of the workload is taken down.
+    /// Takes down the running attempts of the workload.
     pub(super) fn stop(&self, workload: &str) {
         let mut running = self.running.lock().unwrap();
         running.retain(|(other, _)| other != workload);
     }
 }
 
-/// Whether the unit is one of a Job.
+/// Returns true if the unit belongs to a Job.
 pub(super) fn is_job(unit: &UnitState) -> bool {
     !unit.kube.is_empty() && !is_installed(&unit.kube)
 }
 
 impl World {
-    /// An attempt that was started on this host, of the Job that entry `made` made, ends by itself if nothing ends it before.
+    /// Schedules the end of an attempt on this host, of the Job that log entry `made` created, unless it is ended
+    /// before.
     pub(super) fn begun(self: &Arc<Self>, host: HostId, workload: &str, index: u64, made: u64) {
         let (world, workload) = (Arc::clone(self), workload.to_owned());
         let (time, well) = self.chance(|chance| (chance.millis(10, 4000), chance.below(3) > 0));
@@ -126,7 +127,7 @@ impl World {
 }
 
 impl Rig {
-    /// Shows the end of an attempt, unless the unit is another one's by now.
+    /// Shows the end of an attempt in its unit, unless the unit belongs to another attempt by now.
     fn end_job(&self, workload: &str, index: u64, well: bool) {
         self.change(workload, |unit| {
             let Some(quadlet) = read_quadlet(&unit.kube).filter(|one| one.index == index) else {

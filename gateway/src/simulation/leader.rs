@@ -1,6 +1,7 @@
-//! The leader gives pods to hosts, as in [`crate::controllers`], over whatever happens to it.
+//! The leader assigns pods to hosts, as in [`crate::controllers`], in spite of all faults.
 //!
-//! Some clusters have no seats, some have them from the beginning, and some get them while clients write and hosts fail.
+//! Some clusters have no seats, some have them from the beginning, and some get them while clients write and hosts
+//! fail.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,12 +22,12 @@ use crate::{
     raft::Node,
 };
 
-/// At most one look in this time.
+/// Minimum time between two rounds.
 const LOOK: Duration = Duration::from_millis(20);
-/// The leader looks at least so often: what hosts say wakes nobody here.
+/// Maximum time between two rounds: a host's report does not wake the leader in this simulation.
 const AGAIN: Duration = Duration::from_millis(500);
 
-/// Proposes what the leader has to, as long as this life of the host's gateway goes on.
+/// Proposes the leader's changes until this life of the host's gateway ends.
 pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64) {
     let (mut view, mut metrics) = (node.state(), node.metrics());
     while world.lives(host, life) {
@@ -44,7 +45,7 @@ pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64)
             } else {
                 let commands = changes.into_iter().map(|change| at(now_ms, change));
                 let deadline = Instant::now() + Duration::from_secs(2);
-                // What failed is planned again.
+                // The next round plans failed changes again.
                 let _ = node.propose(commands.collect(), deadline).await;
             }
         }
@@ -84,8 +85,8 @@ fn changes(world: &World, state: &State, reachable: &BTreeSet<HostId>, now_ms: u
     plan(&seen).changes
 }
 
-/// What is wrong with who has which pod: each workload has as many as it asks for, as far as there are hosts, one on each, and each
-/// Job is over.
+/// Returns what is wrong with the placement. Each workload must have the requested number of pods, limited by the
+/// number of hosts, on different hosts, and each Job must have ended.
 pub(super) fn misplaced(state: &State) -> Option<String> {
     let counted = state.workloads().filter(|one| state.is_seated(one));
     counted.into_iter().find_map(|workload| {

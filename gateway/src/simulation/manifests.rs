@@ -1,4 +1,4 @@
-//! What clients write and read.
+//! The manifests that clients write and read.
 
 use std::collections::BTreeMap;
 
@@ -8,16 +8,16 @@ use sha2::{Digest, Sha256};
 
 use crate::raft::View;
 
-/// Clocks are no part of any promise, so a command may have any time.
+/// Creates a command with this time. No guarantee depends on clocks, so any time is allowed.
 pub(super) fn at(at_ms: u64, change: Change) -> Command {
     Command::unasked(at_ms, change)
 }
 
-/// The manifest that is a Job.
+/// The number of the manifest that is a Job.
 pub(super) const JOB: usize = 2;
 
-/// Gives a manifest of one pod, or of one Job, this content; 0 deletes it. Its content also says on how many hosts a pod runs, and how
-/// often a Job may fail.
+/// Writes this content to a manifest of one pod or one Job; 0 deletes the manifest. The content also determines the
+/// number of hosts of a pod, and how often a Job may fail.
 pub(super) fn change(manifest: usize, content: u64) -> Change {
     let name = format!("pod{manifest}");
     if content == 0 {
@@ -53,7 +53,7 @@ pub(super) fn change(manifest: usize, content: u64) -> Change {
     }
 }
 
-/// The content of a manifest that was written by [`change`]; 0 when there is none.
+/// Returns the content of a manifest that [`change`] wrote; 0 if there is no such manifest.
 pub(super) fn content(view: &View, manifest: usize) -> u64 {
     let wanted = format!("pod{manifest}");
     let mut manifests = view.state.manifests();

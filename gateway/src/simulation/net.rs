@@ -1,4 +1,4 @@
-//! A network in one process: what is sent takes its time, is held back by cuts, and dies with hosts.
+//! A network in one process, with latency, with links that can be cut, and with hosts that can fail.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -21,14 +21,14 @@ use tokio::{
 
 use crate::raft::{Dial, Node};
 
-/// After so long without a sign of life the mesh gives a connection up.
+/// The mesh closes a connection after this time without traffic.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
 
-/// A host's gateway that runs.
+/// The running gateway of a host.
 struct Up {
     node: Node,
     life: u64,
-    /// What it answers.
+    /// The streams that it serves.
     streams: JoinSet<()>,
 }
 
@@ -41,10 +41,9 @@ struct Inner {
     relays: Vec<([HostId; 2], AbortHandle)>,
 }
 
-/// The network.
 pub(super) struct Net {
     inner: Mutex<Inner>,
-    /// Told when cuts change.
+    /// Notified when a link is cut or restored.
     changed: watch::Sender<()>,
 }
 
@@ -67,24 +66,24 @@ impl Net {
         self.inner.lock().unwrap()
     }
 
-    /// What is sent takes up to this long from now on.
+    /// Sets the maximum latency of later messages.
     pub(super) fn set_latency(&self, latency: Duration) {
         self.inner().latency = latency;
     }
 
-    /// Nothing goes from one host to the other.
+    /// Cuts the link in this direction.
     pub(super) fn cut(&self, from: HostId, to: HostId) {
         self.inner().cut.insert((from, to));
         self.changed.send_replace(());
     }
 
-    /// Every cut ends.
+    /// Restores all links.
     pub(super) fn heal(&self) {
         self.inner().cut.clear();
         self.changed.send_replace(());
     }
 
-    /// A host's gateway has begun, and its host with it.
+    /// Records that the gateway of a host, and thereby the host, has started.
     pub(super) fn begin(&self, host: HostId, node: Node, life: u64) {
         let mut inner = self.inner();
         let old = |ends: &[HostId; 2]| ends.contains(&host);
@@ -105,7 +104,7 @@ impl Net {
         self.changed.send_replace(());
     }
 
-    /// A host's gateway has ended. When its host lost power, nobody hears of it.
+    /// Records that the gateway of a host has ended. If the host lost power, its peers receive no notice.
     pub(super) fn end(&self, host: HostId, power: bool) {
         let mut inner = self.inner();
         if power {
@@ -122,7 +121,7 @@ impl Net {
         self.changed.send_replace(());
     }
 
-    /// The gateways that run, with their lives.
+    /// Returns the running gateways with their lives.
     pub(super) fn up(&self) -> Vec<(HostId, Node, u64)> {
         let inner = self.inner();
         let up = inner.up.iter();
@@ -130,7 +129,7 @@ impl Net {
             .collect()
     }
 
-    /// Whether this life of a host's gateway goes on.
+    /// Returns true if this life of a host's gateway has not ended.
     pub(super) fn lives(&self, host: HostId, life: u64) -> bool {
         self.inner().up.get(&host).is_some_and(|up| up.life == life)
     }
@@ -149,7 +148,7 @@ impl Net {
         }
     }
 
-    /// Returns when nothing went this way for as long as the mesh waits.
+    /// Waits until no traffic was possible in this direction for as long as the mesh waits.
     async fn given_up(&self, from: HostId, to: HostId) {
         loop {
             self.until(false, from, to).await;
@@ -201,10 +200,10 @@ impl Net {
     }
 }
 
-/// A host's way into the network.
+/// The network interface of a host.
 pub(super) struct Socket {
     pub(super) host: HostId,
-    /// Of the gateway; with its end nothing comes from it any more.
+    /// The life of the gateway. When it ends, nothing more is sent.
     pub(super) life: u64,
     pub(super) net: Arc<Net>,
 }

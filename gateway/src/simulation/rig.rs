@@ -1,8 +1,8 @@
-//! What a host has of the cluster's workloads, in a few fields, and the reconciler that works on it.
+//! The workloads of a simulated host in a few fields, and the reconciler that works on them.
 //!
-//! Units outlive a gateway. Power takes what runs and leaves what was persisted, which the next boot starts. Held is that a
-//! host never acts on an older state than it has acted on before, which would bring back what was deleted since; that it
-//! persists no revision that was not committed; and that in the end it has what the cluster wants.
+//! Units outlive a gateway. A power cut ends what runs and keeps what was persisted, which the next boot starts. The
+//! test checks that a host never acts on an older state than before, which would restore deleted workloads; that it
+//! persists no uncommitted revision; and that in the end it has the workloads that the cluster wants.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -38,9 +38,9 @@ use crate::{
     },
 };
 
-/// Nothing is due: the reconciler looks again after this long all the same.
+/// Maximum time between two rounds of the reconciler.
 const IDLE: Duration = Duration::from_secs(3600);
-/// One of so many steps fails, before or after it had its effect.
+/// One in this many steps fails, before or after it takes effect.
 const FAILURE: u64 = 20;
 
 type Units = BTreeMap<String, UnitState>;
@@ -48,9 +48,9 @@ type Units = BTreeMap<String, UnitState>;
 /// A host's units.
 pub(super) struct Rig {
     units: watch::Sender<Units>,
-    /// Whose units the gateway's own works have stopped, as it marks them.
+    /// The workloads whose units the gateway itself has stopped, according to its marks.
     stopped: Mutex<BTreeSet<String>>,
-    /// The last index of the states that were acted on.
+    /// The last log index of the states that the host has acted on.
     acted: AtomicU64,
     jobs: Jobs,
 }
@@ -69,13 +69,13 @@ impl Rig {
         &self.jobs
     }
 
-    /// Something happens to a unit that is there.
+    /// Changes a unit, if it exists.
     pub(super) fn change(&self, workload: &str, change: impl FnOnce(&mut UnitState)) {
         self.units
             .send_modify(|units| units.get_mut(workload).map_or((), change));
     }
 
-    /// The host has power again: what was persisted is there, and is about to start.
+    /// Simulates the return of power: persisted units exist and are about to start.
     pub(super) fn power(&self) {
         self.stopped.lock().unwrap().clear();
         self.jobs.power();
@@ -93,7 +93,7 @@ impl Rig {
         });
     }
 
-    /// systemd starts what the boot was to start.
+    /// Starts the units that systemd starts at boot.
     pub(super) fn boot(&self) {
         self.units.send_modify(|units| {
             for unit in units
@@ -105,7 +105,7 @@ impl Rig {
         });
     }
 
-    /// Whether the host has what the cluster wants of it, and nothing else.
+    /// Checks that the host has exactly the workloads that the cluster wants on it.
     pub(super) fn is_as_wanted(&self, host: HostId, view: &View) -> Result<(), String> {
         let state = &view.state;
         let jobs: BTreeSet<&str> = state
@@ -113,7 +113,7 @@ impl Rig {
             .filter(|workload| workload.job.is_some())
             .map(|workload| workload.name.as_str())
             .collect();
-        // Of a Job that is over nothing need be there.
+        // An ended Job needs no unit.
         let here = |workload: &&crate::cluster::state::Workload| {
             workload.job.is_none() && placement::runs(state, workload, host).is_some()
         };
@@ -147,8 +147,8 @@ impl Rig {
         }
     }
 
-    /// What a step does to the host, for the index of a revision, or of a Job's attempt, that a state has of a workload. Returns the
-    /// attempt that begins; the error is that it has begun before.
+    /// Applies a step to the host, for the log index of a revision or of a Job's attempt. Returns the attempt that
+    /// starts. Fails if that attempt has started before.
     fn carry_out(
         &self,
         step: Step,
@@ -217,7 +217,7 @@ impl Rig {
     }
 }
 
-/// A unit runs the pod of the revision that is persisted.
+/// Makes a unit run the pod of its persisted revision.
 fn start(unit: &mut UnitState) {
     let Some(quadlet) = read_quadlet(&unit.kube) else {
         return;
@@ -236,7 +236,7 @@ fn start(unit: &mut UnitState) {
     });
 }
 
-/// Does what the reconciler decides, as long as this life of the host's gateway goes on.
+/// Carries out the reconciler's decisions until this life of the host's gateway ends.
 pub(super) async fn execute(
     world: Arc<World>,
     host: HostId,
@@ -325,7 +325,7 @@ pub(super) async fn execute(
     }
 }
 
-/// A work that is under way.
+/// A work in progress.
 struct Flight {
     world: Arc<World>,
     host: HostId,
@@ -346,7 +346,7 @@ impl Flight {
 
     async fn steps(&mut self) -> Ending {
         for step in self.work.steps() {
-            // Who listened may have ended.
+            // The receiver may have ended.
             let _ = self.tell.send((self.workload.clone(), *step)).await;
             sleep(self.chance.millis(1, 60)).await;
             let fate = self.chance.below(2 * FAILURE);

@@ -1,4 +1,4 @@
-//! The hosts, the clients, and what happens to them.
+//! The hosts, the clients and the faults.
 
 mod membership;
 
@@ -34,50 +34,49 @@ use crate::{
     raft::{Fault, Faulty, Node, ProposeError, Settings, VOTERS_MAX, View, tests::host},
 };
 
-/// Manifests that the clients write.
+/// Number of manifests that the clients write.
 const MANIFESTS: u64 = 3;
 const CLIENTS: u64 = 5;
-/// How long things happen.
+/// How long faults happen.
 const TROUBLE: Duration = Duration::from_secs(20);
-/// So long a voter may be silent: some are for longer.
+/// Timeout for lost voters; some faults last longer.
 const LOST_AFTER: Duration = Duration::from_secs(5);
-/// After the last fault is mended, all hosts agree within this.
+/// All hosts agree within this time after the last fault ends.
 const AGREE_MAX: Duration = Duration::from_secs(60);
 
-/// One host.
 struct Machine {
     dir: TempDir,
     disk: Mutex<Faulty>,
     rig: Rig,
     life: AtomicU64,
-    /// Held while its gateway begins or ends.
+    /// Held while its gateway starts or ends.
     running: tokio::sync::Mutex<Option<Node>>,
 }
 
-/// Everything there is.
+/// The whole simulation.
 pub(super) struct World {
     chance: Mutex<Chance>,
     net: Arc<Net>,
     machines: BTreeMap<HostId, Machine>,
     history: Mutex<History>,
-    /// Hashes of states by the index of the last entry in them.
+    /// Hashes of the states, by the index of their last entry.
     states: Mutex<BTreeMap<u64, [u8; 32]>>,
     violations: Mutex<Vec<String>>,
-    /// Hosts that were admitted: the first so many.
+    /// Number of admitted hosts, which are the first ones of the map.
     members: AtomicUsize,
     values: AtomicU64,
-    /// What was not as wanted at the last look.
+    /// What was wrong at the last check.
     last: Mutex<Option<String>>,
     over: AtomicBool,
     begun: Instant,
-    /// When the cluster gets the rules by which pods have seats, if it does.
+    /// When the cluster gets the level at which pods have seats, if at all.
     seats: Option<Instant>,
-    /// On which hosts a Job that an entry made has completed.
+    /// The hosts on which a Job has completed, by its name and the log index that created it.
     pub(super) completed: Mutex<BTreeMap<(String, u64), Vec<HostId>>>,
 }
 
 impl World {
-    /// Lets a seed happen.
+    /// Runs the simulation of a seed.
     pub(super) async fn run(seed: u64) -> Arc<Self> {
         let mut chance = Chance::new(seed, 1);
         let founders = if chance.below(3) == 0 { 5 } else { 3 };
@@ -115,7 +114,7 @@ impl World {
         world
     }
 
-    /// What did not hold.
+    /// Returns the violations found so far.
     pub(super) fn violations(&self) -> Vec<String> {
         self.violations.lock().unwrap().clone()
     }
@@ -129,32 +128,32 @@ impl World {
         &self.machines[&host].rig
     }
 
-    /// Whether this life of a host's gateway goes on.
+    /// Returns true if this life of a host's gateway has not ended.
     pub(super) fn lives(&self, host: HostId, life: u64) -> bool {
         self.net.lives(host, life)
     }
 
-    /// The hosts whose gateways run.
+    /// Returns the hosts with a running gateway.
     pub(super) fn up(&self) -> BTreeSet<HostId> {
         self.net.up().iter().map(|(host, ..)| *host).collect()
     }
 
-    /// Milliseconds of the one clock.
+    /// Returns the common clock of all hosts, in milliseconds.
     pub(super) fn clock_ms(&self) -> u64 {
         u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Whether there are seats before clients write.
+    /// Returns true if the cluster has seats before clients write.
     pub(super) fn begins_with_seats(&self) -> bool {
         self.seats.is_some_and(|at| at <= self.begun)
     }
 
-    /// Whether the cluster is to have seats by now.
+    /// Returns true if the cluster should have seats by now.
     pub(super) fn has_seats(&self) -> bool {
         self.seats.is_some_and(|at| at <= Instant::now())
     }
 
-    /// Whether the time of faults is over.
+    /// Returns true if the time of faults is over.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
     }
@@ -171,7 +170,7 @@ impl World {
         self.machines.keys().copied().collect()
     }
 
-    /// Starts a host's gateway, unless it runs.
+    /// Starts a host's gateway, unless it is running.
     async fn begin(self: &Arc<Self>, host: HostId) {
         let machine = &self.machines[&host];
         let mut running = machine.running.lock().await;
@@ -181,7 +180,7 @@ impl World {
         let life = machine.life.fetch_add(1, Ordering::Relaxed) + 1;
         let disk = {
             let mut disk = machine.disk.lock().unwrap();
-            // A fault that was not met is over.
+            // A fault that has not happened yet is dropped.
             disk.end_life();
             disk.clone()
         };
@@ -213,7 +212,7 @@ impl World {
         tokio::spawn(Arc::clone(self).restart(host, node, life));
     }
 
-    /// systemd starts what a host was told to run, if it has just got power.
+    /// Makes systemd start a host's persisted units, if the host has just got power.
     fn boot(self: &Arc<Self>, host: HostId) {
         let (world, after) = (
             Arc::clone(self),
@@ -225,7 +224,7 @@ impl World {
         });
     }
 
-    /// A host's gateway ends, with or without its machine.
+    /// Ends a host's gateway, with or without a power cut.
     async fn end(&self, host: HostId, power: bool) {
         let machine = &self.machines[&host];
         let mut running = machine.running.lock().await;
@@ -248,7 +247,7 @@ impl World {
         node.close().await;
     }
 
-    /// What systemd does with a gateway that gives up. What its disk has of the last writes is not known.
+    /// Restarts a gateway that has failed, as systemd does. It is unknown which of the last writes reached the disk.
     fn restart(
         self: Arc<Self>,
         host: HostId,
@@ -268,7 +267,7 @@ impl World {
         })
     }
 
-    /// Holds what a node says against what others say.
+    /// Compares the state of a node with that of the others.
     async fn watch(self: Arc<Self>, host: HostId, node: Node, life: u64) {
         let (mut view, mut metrics) = (node.state(), node.metrics());
         let (mut applied, mut led) = (0, None);
@@ -308,7 +307,7 @@ impl World {
         }
     }
 
-    /// Asks one thing after the other until all is over.
+    /// Makes one request after the other until the simulation is over.
     async fn client(self: Arc<Self>, mut chance: Chance) {
         while !self.over.load(Ordering::Relaxed) {
             sleep(chance.millis(0, 300)).await;
@@ -342,7 +341,7 @@ impl World {
                 let jump = self.chance(|chance| chance.below(1 << 40));
                 let command = at(jump, change(manifest, content));
                 match node.propose(vec![command], deadline).await {
-                    // There was nothing to delete.
+                    // The manifest did not exist, so the delete acts like a read.
                     Ok(done) if matches!(done[0].outcome, Outcome::Refused(_)) => Some(Op::Read(0)),
                     Ok(_) => Some(op),
                     Err(ProposeError::NoQuorum { .. }) => {
@@ -358,7 +357,7 @@ impl World {
                 read.ok().map(|()| Op::Read(content(&view, manifest)))
             }
         };
-        // Whoever asked a gateway that has ended got no answer.
+        // A client whose gateway has ended got no answer.
         if let Some(op) = done.filter(|_| self.net.lives(host, life)) {
             self.history.lock().unwrap().answer(call, op);
         }
@@ -373,7 +372,7 @@ impl World {
         leading.next().map(|(host, ..)| *host)
     }
 
-    /// One fault, for a while.
+    /// Causes one fault for a while.
     async fn strike(self: &Arc<Self>) {
         let hosts = self.hosts();
         let one = self.chance(|chance| *chance.pick(&hosts).expect("a host"));
@@ -428,7 +427,7 @@ impl World {
             9 => self.shorten(victim).await,
             _ => drop(self.join().await),
         }
-        // Some faults come on top of others.
+        // Some faults overlap with others.
         if self.chance(|chance| chance.below(2)) == 0 {
             sleep(long / 2).await;
         }
@@ -449,7 +448,7 @@ impl World {
         }
     }
 
-    /// A gateway or a whole machine is away for a while.
+    /// Stops a gateway or a whole machine for a while.
     async fn away(self: &Arc<Self>, host: HostId, power: bool, time: Duration) {
         self.end(host, power).await;
         let world = Arc::clone(self);
@@ -464,7 +463,7 @@ impl World {
         }
     }
 
-    /// A host takes a snapshot and forgets the entries before it.
+    /// Makes a host take a snapshot and purge the entries before it.
     async fn shorten(&self, host: HostId) {
         let up = self.net.up();
         let Some((_, node, _)) = up.iter().find(|(up, ..)| *up == host) else {
@@ -474,7 +473,7 @@ impl World {
         node.shorten().await;
     }
 
-    /// Ends all faults; then everybody agrees soon, and everything that clients were told can be explained.
+    /// Ends all faults. Then checks that all hosts agree soon, and that the clients' answers are consistent.
     async fn mend(self: &Arc<Self>) {
         self.net.heal();
         self.net.set_latency(LATENCY);
@@ -503,7 +502,7 @@ impl World {
         }
     }
 
-    /// Each host reads and writes, and then all have applied the same.
+    /// Lets each host read and write, and waits until all have applied the same entries.
     async fn agree(self: &Arc<Self>) {
         while self.members.load(Ordering::Relaxed) < self.machines.len() {
             self.join().await;
@@ -556,9 +555,9 @@ impl World {
     }
 }
 
-/// A flush of a good disk.
+/// The time of a flush on a healthy disk.
 const FLUSH: Duration = Duration::from_millis(1);
-/// The longest way through a good network.
+/// The maximum latency of a healthy network.
 const LATENCY: Duration = Duration::from_millis(2);
 
 impl Machine {

@@ -23,7 +23,7 @@ use crate::{
 };
 
 impl World {
-    /// The first hosts in one cluster.
+    /// Forms one cluster of the first hosts.
     pub(super) async fn form(self: &Arc<Self>) {
         for host in self.hosts() {
             self.begin(host).await;
@@ -35,7 +35,7 @@ impl World {
         let (cluster, host) = (ClusterId([1; 16]), member(hosts[0]));
         let found = at(0, Change::Found { cluster, host });
         up[0].1.found(found, soon).await.expect("a cluster");
-        // One use for each host that joins: nobody's counts twice.
+        // The token has one use for each host that joins, so no admission may count twice.
         let mut joins = vec![token(self.machines.len() - 1)];
         joins.extend(hosts[1..].iter().map(|host| admit(*host)));
         if self.begins_with_seats() {
@@ -53,7 +53,7 @@ impl World {
         self.say("formed");
     }
 
-    /// Admits the next host, if there is one; whether it is in.
+    /// Admits the next host, if any. Returns true if that has succeeded.
     pub(super) async fn join(&self) -> bool {
         let next = self.members.load(Ordering::Relaxed);
         let (Some(host), up) = (self.hosts().get(next).copied(), self.net.up()) else {
