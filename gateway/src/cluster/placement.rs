@@ -1,12 +1,14 @@
-//! Which hosts run a workload.
+//! Decides which hosts run a workload.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: the replicated state. Output: what a host has to do with a workload, the same on
-//! every gateway. A workload without `replicas` runs on every member that fits. One with `replicas`, and a Job, run where their
-//! seats say ([`crate::cluster::state::State::seats`]), which the leader proposes.
+//! Pure: no I/O, no clock, no randomness. Input: the replicated state. Output: what a host has to run of a workload,
+//! the same on every gateway. A workload without `replicas` runs on every member that fits. A workload with `replicas`,
+//! and a Job, runs on the hosts of its seats ([`crate::cluster::state::State::seats`]). A seat assigns one pod to a
+//! host; the leader proposes the seats.
 //!
-//! Below level 1 there are no seats: each member's claim to a workload is a hash of the two names, and the highest claims win
-//! (rendezvous hashing), so that a member that comes or goes moves no replica between the others. One that has taken another's
-//! place claims as that one. The same hash spreads the seats.
+//! Below level 1 of the state machine there are no seats. Each member's claim to a workload is then a hash of both
+//! names, and the highest claims win (rendezvous hashing), so that a member that joins or leaves moves no replica
+//! between the others. A member that replaced another one uses the claims of its predecessor. The same hash also
+//! spreads the seats.
 
 pub(crate) mod choose;
 pub(crate) mod seats;
@@ -21,23 +23,23 @@ use sha2::{Digest, Sha256};
 
 use crate::cluster::state::{State, Workload, is_under_way};
 
-/// The label that every host has without being given it: its name.
+/// The label that every host has implicitly: its name.
 pub(crate) const LABEL_HOSTNAME: &str = "kubernetes.io/hostname";
 
-/// What a host has to do with a workload.
+/// The part of a workload that a host has to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Runs {
-    /// The revision, for people.
+    /// The revision number, which is shown to users.
     pub(crate) revision: u64,
-    /// The log index of what the host is to run: of the revision, and of a Job that of the attempt when that is higher. Of no meaning
-    /// when it has `ended`.
+    /// The log index of what the host has to run: that of the revision, or that of a Job's attempt if it is higher.
+    /// Meaningless if `ended` is set.
     pub(crate) index: u64,
-    /// The Job, or this attempt of it, is over: the host starts nothing, and keeps the pod that has ended with its logs. Whether
-    /// there is one, only the host knows.
+    /// The Job, or this attempt of it, has ended: the host starts nothing, and keeps the ended pod with its logs. Only
+    /// the host knows whether it has such a pod.
     pub(crate) ended: bool,
 }
 
-/// What the host should have of the workload; `None` is nothing.
+/// Returns what the host has to run of the workload; `None` if nothing.
 pub(crate) fn runs(state: &State, workload: &Workload, host: HostId) -> Option<Runs> {
     let runs = Runs {
         revision: workload.revision,
@@ -64,7 +66,7 @@ pub(crate) fn runs(state: &State, workload: &Workload, host: HostId) -> Option<R
     })
 }
 
-/// The hosts that should have something of the workload.
+/// Returns the hosts that have to run something of the workload.
 pub(crate) fn hosts(state: &State, workload: &Workload) -> BTreeSet<HostId> {
     if !state.is_seated(workload) {
         let hosts = ranked(&workload.name, &workload.object, state.hosts());
@@ -75,7 +77,7 @@ pub(crate) fn hosts(state: &State, workload: &Workload) -> BTreeSet<HostId> {
     here.filter_map(|seat| seat.host).collect()
 }
 
-/// How many pods of the workload are asked for.
+/// Returns the requested number of pods.
 pub(crate) fn asked(state: &State, workload: &Workload) -> usize {
     let object = &workload.object;
     if let Some(replicas) = object.replicas {
@@ -93,7 +95,8 @@ pub(crate) fn asked(state: &State, workload: &Workload) -> usize {
     seats.len().max(1)
 }
 
-/// Whether the host of this seat has something of it. A Job ends where it began, also when the host was drained meanwhile.
+/// Returns true if the host of this seat has to run its pod. A Job ends on the host where it started, even if the host
+/// has been drained since.
 fn is_here(state: &State, workload: &Workload, seat: &Assignment) -> bool {
     let fit = |host| is_fit(state, &workload.object, host);
     workload.job.is_some() || seat.host.is_some_and(fit)
@@ -112,8 +115,8 @@ fn fitting(
     fit.map(|host| host.id)
 }
 
-/// The members that run the workload where there are no seats; of one with `replicas` those with the highest claims, the highest
-/// first.
+/// Returns the members that run a workload without seats. If it has `replicas`, these are the members with the highest
+/// claims, the highest first.
 pub(crate) fn ranked(
     workload: &str,
     object: &Object,
@@ -127,7 +130,7 @@ pub(crate) fn ranked(
     fit
 }
 
-/// Whether the workload may ever run there, drained as the host may be now.
+/// Returns true if the workload can run on this host when the host is not drained.
 pub(crate) fn can_run(host: &Host, object: &Object) -> bool {
     selects(host, &object.selector)
 }
@@ -141,12 +144,12 @@ pub(crate) fn rank(workload: &str, hosts: &mut [HostId], members: &BTreeMap<Host
     hosts.sort_by_cached_key(|host| std::cmp::Reverse((claim(workload, seat(host)), *host)));
 }
 
-/// Whether the host is to run new pods, and has all these labels.
+/// Returns true if the host is not drained and has all these labels.
 pub(crate) fn fits(host: &Host, selector: &BTreeMap<String, String>) -> bool {
     !host.drained && selects(host, selector)
 }
 
-/// Whether the host has all labels that a `nodeSelector` asks for.
+/// Returns true if the host has all labels of a `nodeSelector`.
 pub(crate) fn selects(host: &Host, selector: &BTreeMap<String, String>) -> bool {
     let has = |(label, value): (&String, &String)| {
         if label == LABEL_HOSTNAME {
@@ -159,7 +162,7 @@ pub(crate) fn selects(host: &Host, selector: &BTreeMap<String, String>) -> bool 
 }
 
 fn claim(workload: &str, host: HostId) -> [u8; 32] {
-    // The name cannot hold a zero byte, so no two pairs give the same input.
+    // A name contains no zero byte, so two different pairs never give the same input.
     let hash = Sha256::new()
         .chain_update(workload)
         .chain_update([0])

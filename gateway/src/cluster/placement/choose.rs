@@ -1,8 +1,9 @@
-//! Which host gets a pod, and what a pod waits for that gets none.
+//! Chooses the host of a pod, and explains why a pod has no host.
 //!
-//! Pure: no I/O, no clock, no randomness. A pod goes to a host that is there, fits, and has none of the workload yet. One with
-//! claims goes where their data is, as long as a host has it that no other pod of the workload is on: it waits for that host rather
-//! than begin with an empty volume elsewhere. Of several hosts the highest claim to the workload wins, as in [`crate::cluster::placement`].
+//! Pure: no I/O, no clock, no randomness. A pod goes to a host that is reachable, fits, and has no other pod of the
+//! workload. A pod with claims goes to a host that has their data, if there is one without another pod of the workload.
+//! It waits for that host rather than start with an empty volume elsewhere. Of several hosts, the one with the highest
+//! claim to the workload wins, as in [`crate::cluster::placement`].
 
 use std::collections::BTreeSet;
 
@@ -13,35 +14,35 @@ use crate::cluster::{
     state::{State, Workload, claims},
 };
 
-/// Who can be asked now.
+/// The input of a choice.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct There<'a> {
-    /// What was agreed on.
+    /// The replicated state.
     pub(crate) state: &'a State,
-    /// The hosts that can be reached.
+    /// The reachable hosts.
     pub(crate) reachable: &'a BTreeSet<HostId>,
 }
 
 /// Why a pod has no host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Wait {
-    /// These hosts have the data of this claim, and none of them can have a pod now.
+    /// Only these hosts have the data of this claim, and none of them can run a pod now.
     Data {
-        /// The claim.
+        /// The name of the claim.
         claim: String,
-        /// By key.
+        /// The hosts, ordered by their keys.
         hosts: Vec<HostId>,
     },
-    /// These hosts fit and cannot be reached.
+    /// These hosts fit and are unreachable.
     Away(Vec<HostId>),
-    /// Each host that fits has a pod of the workload.
+    /// Each host that fits has a pod of the workload already.
     Full,
     /// No host fits.
     Nowhere,
 }
 
 impl<'a> There<'a> {
-    /// The host for a pod of the workload that is on none of the hosts in `taken`.
+    /// Chooses the host for a pod of the workload, excluding the hosts in `taken`.
     pub(crate) fn choose(
         &self,
         workload: &Workload,
@@ -72,7 +73,7 @@ impl<'a> There<'a> {
         }
     }
 
-    /// Why the pod of a host that is not to run it stays there, stopped; `None` when another host can have it.
+    /// Returns why a pod stays stopped on a host that must not run it; `None` if another host can run it.
     pub(crate) fn held(&self, workload: &Workload, host: HostId) -> Option<String> {
         let wait = match claims(&workload.object).next() {
             Some(claim) => Wait::Data {
@@ -88,7 +89,7 @@ impl<'a> There<'a> {
         Some(self.words(workload, &wait))
     }
 
-    /// The host that this pod moves to without its data.
+    /// Chooses the host to which this pod moves without its data.
     pub(crate) fn choose_without_data(
         &self,
         workload: &Workload,
@@ -104,8 +105,8 @@ impl<'a> There<'a> {
         can.first().copied()
     }
 
-    /// The members that have data for one more pod, and a claim whose data they have. Of those that have some, only those that have
-    /// most count.
+    /// Returns the members that have data for one more pod, and a claim whose data they have. If some members have the
+    /// data of more claims than others, only those with the most are returned.
     fn homes(
         &self,
         workload: &Workload,
@@ -138,7 +139,8 @@ impl<'a> There<'a> {
         Some((claim.to_owned(), hosts))
     }
 
-    /// The wait in words for a person: `waits for host h2, which has its claim ledger-data and is drained`.
+    /// Formats the reason as a message for the user, such as
+    /// `waits for host h2, which has its claim ledger-data and is drained`.
     pub(crate) fn words(&self, workload: &Workload, wait: &Wait) -> String {
         match wait {
             Wait::Data { claim, hosts } => {
@@ -164,7 +166,7 @@ impl<'a> There<'a> {
         }
     }
 
-    /// What keeps these hosts from having a pod, of which the first matters.
+    /// Returns the main reason why these hosts cannot run a pod.
     fn unfit(&self, workload: &Workload, hosts: &[HostId]) -> &'static str {
         let hosts: Vec<&Host> = hosts
             .iter()

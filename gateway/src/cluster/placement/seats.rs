@@ -1,4 +1,4 @@
-//! What the seats of a workload say: which pods wait and for what, and how attempts of a Job stand.
+//! What the seats of a workload mean: which pods wait and for what, and the progress of a Job's attempts.
 //!
 //! Pure: no I/O, no clock, no randomness.
 
@@ -15,12 +15,13 @@ use crate::cluster::{
     state::{State, Workload, claims},
 };
 
-/// Between the first failed attempt of a Job and the second, in milliseconds; it doubles with each further one, as in Kubernetes.
+/// The pause between the first failed attempt of a Job and the second, in milliseconds. It doubles with each further
+/// attempt, as in Kubernetes.
 const RETRY_MIN_MS: u64 = 10_000;
-/// The longest pause between two attempts.
+/// The longest pause between two attempts, in milliseconds.
 const RETRY_MAX_MS: u64 = 360_000;
 
-/// Has the pods that a drained host holds stopped go on elsewhere with empty volumes.
+/// Moves the pods that a drained host holds stopped to other hosts, where they start with empty volumes.
 pub(crate) fn move_without_data(there: &There<'_>, host: HostId) -> Vec<Change> {
     let state = there.state;
     let mut moves = Vec::new();
@@ -35,7 +36,7 @@ pub(crate) fn move_without_data(there: &There<'_>, host: HostId) -> Vec<Change> 
     moves
 }
 
-/// The seats that a host has of workloads that are placed by count, and whose pods it is not to run.
+/// Returns the seats on a host whose pods it must not run, of workloads with `replicas`.
 pub(crate) fn held(state: &State, host: HostId) -> Vec<(&Workload, &Assignment)> {
     let counted = state
         .workloads()
@@ -50,7 +51,7 @@ pub(crate) fn held(state: &State, host: HostId) -> Vec<(&Workload, &Assignment)>
     held.collect()
 }
 
-/// What pods of the workload wait for that no host runs, in words; nothing when it has as many as were asked for.
+/// Returns what the missing pods of the workload wait for, as messages for the user; empty if no pod is missing.
 pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
     let state = there.state;
     if !state.is_seated(workload) {
@@ -61,7 +62,7 @@ pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
     let mut waits = Vec::new();
     for seat in seats.iter().filter(|seat| seat.end.is_none()) {
         match seat.host {
-            // Of one that has a host, that host tells.
+            // If the seat has a host, that host reports what it waits for.
             None if workload.job.is_some() => waits.extend(between_attempts(seat, "")),
             Some(host)
                 if workload.job.is_none() && placement::runs(state, workload, host).is_none() =>
@@ -84,7 +85,8 @@ pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
     waits
 }
 
-/// What a Job waits for between two attempts, in words; `why` is how the last one failed.
+/// Returns what a Job waits for between two attempts, as a message for the user. `why` is the reason of the last
+/// failure.
 pub(crate) fn between_attempts(seat: &Assignment, why: &str) -> Option<String> {
     if seat.end.is_some() || seat.index != 0 || seat.failures == 0 {
         return None;
@@ -97,7 +99,7 @@ pub(crate) fn between_attempts(seat: &Assignment, why: &str) -> Option<String> {
     ))
 }
 
-/// How a Job's pod failed for good, in words; `None` when it has not.
+/// Returns why a Job's pod has failed for good, as a message for the user; `None` if it has not.
 pub(crate) fn failed_for_good(seat: &Assignment) -> Option<String> {
     let end = seat.end.as_ref().filter(|end| !end.succeeded)?;
     Some(match seat.failures {
@@ -106,7 +108,7 @@ pub(crate) fn failed_for_good(seat: &Assignment) -> Option<String> {
     })
 }
 
-/// `1 attempt failed: …`, `3 attempts failed, the last: …`.
+/// Formats the failures: `1 attempt failed: …`, `3 attempts failed, the last: …`.
 fn failed(count: u32, why: &str) -> String {
     let (attempts, last) = match count {
         1 => ("1 attempt".to_owned(), ""),
@@ -133,7 +135,7 @@ pub(crate) fn assign(
     }
 }
 
-/// Whether the pods leave data behind where they leave.
+/// Returns true if the pods of the workload leave data behind when they move.
 pub(crate) fn has_data(workload: &Workload) -> bool {
     claims(&workload.object).next().is_some()
 }
@@ -142,7 +144,7 @@ pub(crate) fn taken(seats: &[Assignment]) -> BTreeSet<HostId> {
     seats.iter().filter_map(|seat| seat.host).collect()
 }
 
-/// How long after so many failures the next attempt begins.
+/// Returns the pause before the next attempt after this many failures, in milliseconds.
 pub(crate) fn pause_ms(failures: u32) -> u64 {
     if failures == 0 {
         return 0;
@@ -151,7 +153,7 @@ pub(crate) fn pause_ms(failures: u32) -> u64 {
     RETRY_MIN_MS.saturating_mul(doublings).min(RETRY_MAX_MS)
 }
 
-/// `10:00:20 UTC`, of milliseconds since 1970.
+/// Formats milliseconds since 1970 as a time: `10:00:20 UTC`.
 fn time_of_day(ms: u64) -> String {
     let seconds = ms.div_ceil(1000);
     let (hour, minute, second) = (seconds / 3600 % 24, seconds / 60 % 60, seconds % 60);
