@@ -1,7 +1,7 @@
-//! Carries out what the reconciler decides: one task for each workload that has work, one work at a time in it.
+//! Carries out the reconciler's decisions: one task for each workload with work, which does one work at a time.
 //!
-//! Shell: owns the reconciler's loop and the tasks, and decides nothing. Input: the replicated state, the agent's unit
-//! states. Output: calls to Podman and requests to the agent ([`flight`]), and this host's [`Standing`].
+//! Shell: owns the reconciler's loop and its tasks, and decides nothing. Input: the replicated state, and the unit
+//! states from the agent. Output: calls to Podman, requests to the agent ([`flight`]), and this host's [`Standing`].
 
 mod ended;
 mod flight;
@@ -31,54 +31,54 @@ use crate::{
 };
 use flight::{Bounds, Flight, Landing};
 
-/// Messages of works to the loop; a full queue only slows the works down.
+/// Maximum number of progress messages that wait for the loop; a full queue only delays the works.
 const PROGRESS_MAX: usize = 256;
-/// Pods that are played at one time. Podman takes its time for each; more at once only make all of them late. A pod that takes its
-/// time to end is not counted.
+/// Maximum number of pods that are played at the same time. Podman needs some time for each, so that more of them would
+/// only delay all. A pod that takes long to stop does not count.
 const PLAYS_MAX: usize = 8;
-/// Images that are pulled at one time, as long as none takes its time.
+/// Maximum number of images that are pulled at the same time, not counting slow pulls.
 const PULLS_MAX: usize = 4;
-/// The pause after the end of a Job could not be written.
+/// The pause before writing the end of a Job is retried.
 const KEEP_PAUSE: Duration = Duration::from_secs(5);
-/// Images that are pulled at one time, those that take theirs included: each holds connections and buffers in Podman.
+/// Maximum number of images that are pulled at the same time, including slow pulls. Each holds connections and buffers
+/// in Podman.
 const ALL_PULLS_MAX: usize = 32;
-/// How often images that works could not do without are looked for on this host, which costs Podman a millisecond each. Registries
-/// are asked with the pauses of other failures.
+/// How often this host is searched for missing images, which costs Podman a millisecond for each. Registries are asked
+/// less often, with the pauses of other failures.
 const IMAGES_PAUSE: Duration = Duration::from_secs(4);
-/// Nothing is due: look again after this long all the same.
+/// Maximum time between two rounds of the loop.
 const IDLE_MAX: Duration = Duration::from_secs(3600);
 
-/// What the executor works with.
+/// The parameters of the executor.
 #[derive(Clone)]
 pub(crate) struct Settings {
-    /// This host.
     pub(crate) host: HostId,
-    /// The way to the agent.
+    /// The connection to the agent.
     pub(crate) link: Link,
     /// The host's Podman.
     pub(crate) podman: Podman,
-    /// The folder of the workloads' Quadlets, to read.
+    /// The folder of the workloads' Quadlets, which the executor only reads.
     pub(crate) units: PathBuf,
-    /// The folder of the sockets, for locks that the supervisors see.
+    /// The folder of the sockets, for locks that are shared with the supervisors.
     pub(crate) run: PathBuf,
-    /// The folder that says how attempts of Jobs ended.
+    /// The folder that records how attempts of Jobs ended.
     pub(crate) ended: PathBuf,
     /// The replicated state.
     pub(crate) view: watch::Receiver<Arc<View>>,
-    /// How consensus is doing: tells when the state has caught up after the start.
+    /// The state of consensus, which shows when the replicated state has caught up after a start.
     pub(crate) metrics: watch::Receiver<Metrics>,
 }
 
-/// How this host stands with its workloads.
+/// The state of this host's workloads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Standing {
-    /// By name.
+    /// The reports, ordered by workload.
     pub(crate) workloads: Vec<WorkloadReport>,
-    /// What the host should not have, in words for a person.
+    /// The units and pods that this host should not have, as messages for the user.
     pub(crate) strange: Vec<String>,
 }
 
-/// A step that a work has come to.
+/// A step that a work has reached.
 #[derive(Debug)]
 struct Progress {
     workload: String,
@@ -89,20 +89,20 @@ struct Executor {
     settings: Settings,
     reconciler: Reconciler,
     works: JoinSet<Landing>,
-    /// Which workload a task works for.
+    /// The workload of each task.
     names: HashMap<Id, String>,
-    /// How to break a work off.
+    /// Cancels the work on a workload.
     cancels: HashMap<String, oneshot::Sender<()>>,
-    /// By workload, the image that its last work could not do without.
+    /// The missing image that made the last work on a workload fail.
     lacking: BTreeMap<String, String>,
-    /// The look at which of them have arrived; one at a time.
+    /// The running search for missing images; at most one at a time.
     look_for_images: JoinSet<BTreeSet<String>>,
     progress: mpsc::Sender<Progress>,
     bounds: Arc<Bounds>,
     standing: watch::Sender<Arc<Standing>>,
 }
 
-/// Begins to execute, for as long as the runtime lives.
+/// Starts the executor, which runs as long as the runtime.
 pub(crate) fn start(settings: Settings) -> watch::Receiver<Arc<Standing>> {
     let (standing, receiver) = watch::channel(Arc::default());
     let (progress, progress_from) = mpsc::channel(PROGRESS_MAX);
@@ -127,9 +127,9 @@ pub(crate) fn start(settings: Settings) -> watch::Receiver<Arc<Standing>> {
     receiver
 }
 
-/// Waits until the state includes what this host had applied before the gateway was restarted. Acting on less would bring
-/// back workloads that were deleted since. What is in the log was applied, or is about to be, or is about to be cut off by
-/// a new leader, which shortens the log.
+/// Waits until the replicated state includes everything that this host had applied before the gateway restarted. Acting
+/// on an older state would restore workloads that have been deleted since. Each entry of the log was applied, or will
+/// be applied soon, or will be removed by a new leader, which shortens the log.
 pub(crate) async fn caught_up(
     view: &mut watch::Receiver<Arc<View>>,
     metrics: &mut watch::Receiver<Metrics>,
@@ -184,7 +184,7 @@ impl Executor {
                     true
                 }
                 Some(ended) = self.works.join_next_with_id() => {
-                    // A work's last words come before its end.
+                    // The last message of a work precedes its end.
                     while let Ok(Progress { workload, step }) = progress.try_recv() {
                         self.reconciler.reached(&workload, step);
                     }
@@ -218,7 +218,8 @@ impl Executor {
             ended::forget(&self.settings.ended, &workload);
         }
         for (workload, end) in record {
-            // An end that is not kept is not reported: else it could be another one after a restart.
+            // The end is reported only after it is stored: otherwise the host could report a different end after a
+            // restart.
             let again = match ended::keep(&self.settings.ended, &workload, &end) {
                 Ok(()) => {
                     self.reconciler.recorded(&workload, end.index);
@@ -236,7 +237,7 @@ impl Executor {
         }
         for workload in cancel {
             if let Some(cancel) = self.cancels.remove(&workload) {
-                // A work that has just ended needs no breaking off.
+                // A work that has just ended needs no cancelling.
                 let _ = cancel.send(());
             }
         }
@@ -278,7 +279,7 @@ impl Executor {
         self.cancels.insert(workload, cancel);
     }
 
-    /// Looks soon which of the images that works lack have arrived, unless that is being done.
+    /// Starts a search for the images that works are missing, unless one is running.
     fn look_for_images(&mut self) {
         if self.lacking.is_empty() || !self.look_for_images.is_empty() {
             return;
@@ -289,7 +290,7 @@ impl Executor {
             sleep(IMAGES_PAUSE).await;
             let mut here = BTreeSet::new();
             for image in images {
-                // A Podman that does not answer is asked again.
+                // If Podman does not answer, the next search asks again.
                 if podman.image_exists(&image).await.unwrap_or(false) {
                     here.insert(image);
                 }

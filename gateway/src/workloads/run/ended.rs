@@ -1,7 +1,7 @@
-//! How attempts of Jobs ended on this host, kept until nothing of the Job is left here.
+//! Records how attempts of Jobs ended on this host, until the host has nothing left of the Job.
 //!
-//! Shell: one file for each Job below the gateway's folder, durable when written: a host that says after a reboot that a Job
-//! was interrupted, and not that it has done its work, would have it run twice.
+//! Shell: one file for each Job in the gateway's folder, written durably. If a host forgot that a Job has completed,
+//! and reported after a reboot that the Job was interrupted, the Job would run twice.
 
 use std::{
     collections::BTreeMap,
@@ -13,14 +13,14 @@ use std::{
 use crate::workloads::plan::End;
 
 const SUFFIX: &str = ".json";
-/// A file holds one reason, of a line of a unit's status.
+/// Maximum size of a file, which holds one reason from the status of a unit.
 const BYTES_MAX: u64 = 64 << 10;
 
 fn file(folder: &Path, workload: &str) -> PathBuf {
     folder.join(format!("{workload}{SUFFIX}"))
 }
 
-/// When this returns, the end survives a power cut.
+/// Records an end. When this returns, it survives a power cut.
 pub(super) fn keep(folder: &Path, workload: &str, end: &End) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let partial = folder.join(format!("{workload}.partial"));
@@ -35,7 +35,7 @@ pub(super) fn keep(folder: &Path, workload: &str, end: &End) -> io::Result<()> {
         .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
 }
 
-/// Nothing of the Job is left here.
+/// Removes the record of a Job of which this host has nothing left.
 pub(super) fn forget(folder: &Path, workload: &str) {
     match fs::remove_file(file(folder, workload)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -45,7 +45,7 @@ pub(super) fn forget(folder: &Path, workload: &str) {
     }
 }
 
-/// The ends that were kept. One that cannot be read is told, and counts as not known.
+/// Reads the recorded ends. A file that cannot be read is logged, and its end counts as unknown.
 pub(super) fn kept(folder: &Path) -> BTreeMap<String, End> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());

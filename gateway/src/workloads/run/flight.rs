@@ -1,7 +1,7 @@
 //! One work on one workload, step by step.
 //!
-//! Shell: does what a [`Step`] says and stops at the first that fails. Every call in here has its own time limit. A
-//! pod that cannot be played is handed to its unit, whose supervisor tries once more and then shows the reason in
+//! Shell: carries out [`Step`]s and stops at the first one that fails. Every call has a timeout. If the gateway cannot
+//! play a pod, it hands the pod to its unit, whose supervisor tries once more and then shows the reason in
 //! `systemctl status`.
 
 mod ports;
@@ -44,28 +44,28 @@ use crate::{
     workloads::plan::{Ending, Step, Work, replacement, unnamed},
 };
 
-/// The largest YAML that is read back: a manifest of 1 MiB with the ConfigMaps and Secrets it refers to.
+/// Maximum size of a YAML file that is read: a manifest of 1 MiB with its ConfigMaps and Secrets.
 const YAML_MAX: u64 = 64 << 20;
 
-/// So long a pod that is taken down keeps its turn to be played. One that ends when it is told to is gone by then, and the next
-/// pod is not taken down before its own turn comes. One that takes its grace period lets the others go first.
+/// How long taking down a pod may keep the turn to play. A pod that stops when it is told to is gone by then, and the
+/// next pod is not taken down before its turn. A pod that uses its grace period lets the others go first.
 const DOWN_TURN_MAX: Duration = Duration::from_secs(1);
-/// So long a pull keeps its turn: a registry that does not answer holds up no other one for longer.
+/// How long a pull may keep its turn: a registry that does not answer delays the others for no longer than this.
 const PULL_TURN_MAX: Duration = Duration::from_secs(30);
 
-/// What limits works among each other.
+/// The limits that all works share.
 #[derive(Debug)]
 pub(super) struct Bounds {
-    /// Turns to pull, each for [`PULL_TURN_MAX`] at most.
+    /// Turns to pull, each for at most [`PULL_TURN_MAX`].
     pub(super) pulls: Semaphore,
-    /// Pulls under way, those that have given their turn up included.
+    /// Pulls in progress, including those that have given up their turn.
     pub(super) all_pulls: Semaphore,
     pub(super) plays: Semaphore,
-    /// Held from the look at who has which port until one more has.
+    /// Held from checking the ports until the Quadlet that uses them is written.
     pub(super) ports: Mutex<()>,
 }
 
-/// One work under way.
+/// A work in progress.
 pub(super) struct Flight {
     pub(super) host: HostId,
     pub(super) workload: String,
@@ -79,7 +79,7 @@ pub(super) struct Flight {
     pub(super) progress: mpsc::Sender<Progress>,
 }
 
-/// The bytes of the revision that a work is about.
+/// The files of the revision that a work handles.
 struct Files {
     /// Only for a revision that is to be written.
     kube: Option<String>,
@@ -87,7 +87,7 @@ struct Files {
     images: Vec<Image>,
 }
 
-/// Why a step failed. Its words go to the user as they are.
+/// Why a step failed. The message is shown to the user unchanged.
 #[derive(Debug, thiserror::Error)]
 enum StepError {
     #[error("{0}")]
@@ -118,10 +118,10 @@ enum StepError {
     Mark { path: PathBuf, source: io::Error },
 }
 
-/// What became of a work, and what it could not do without.
+/// The outcome of a work.
 pub(super) struct Landing {
     pub(super) ending: Ending,
-    /// The image that is not on this host, and with which the work would have gone on.
+    /// The missing image without which the work could not continue.
     pub(super) lacks: Option<String>,
 }
 
@@ -135,7 +135,7 @@ impl StepError {
 }
 
 impl Flight {
-    /// Does all steps, telling each before it begins. Can be broken off while it pulls images.
+    /// Carries out all steps, and reports each before it starts. It can be cancelled while it pulls images.
     pub(super) async fn run(self, cancelled: oneshot::Receiver<()>) -> Landing {
         match self.go(cancelled).await {
             Ok(ending) => Landing {
@@ -156,7 +156,8 @@ impl Flight {
     async fn go(&self, mut cancelled: oneshot::Receiver<()>) -> Result<Ending, StepError> {
         let files = self.files().await?;
         if files.kube.is_some() {
-            // Before images are pulled for it, again and again.
+            // The ports are checked first, so that a revision without free ports does not pull its images on every
+            // retry.
             self.room(&render::ports(&files.yaml)).await?;
         }
         for step in self.work.steps() {
@@ -178,7 +179,7 @@ impl Flight {
                     })
                     .await?
                 }
-                // Leftovers harm nobody, and the next work on this workload comes by here again.
+                // A failure is harmless: the next work on this workload collects again.
                 Step::Collect => {
                     if let Err(error) = self.collect(&files.yaml).await {
                         tracing::warn!(workload = self.workload, %error, "old volumes or secrets not removed");
@@ -198,7 +199,7 @@ impl Flight {
     }
 
     async fn tell(&self, step: Step) {
-        // The loop outlives every work, except when the gateway ends, and then nobody listens.
+        // The loop outlives every work, except when the gateway exits; then the message is not needed.
         let _ = self
             .progress
             .send(Progress {
@@ -213,12 +214,12 @@ impl Flight {
         Ok(())
     }
 
-    /// Renders a revision that is to be written, and reads one that was written.
+    /// Renders a revision that is to be written, or reads one that has been written.
     async fn files(&self) -> Result<Files, StepError> {
         if let Work::Bring(index) | Work::Persist(index) = self.work {
             let state = &self.view.state;
             let wanted = state.workload(&self.workload).filter(|workload| {
-                // Of a Job each attempt has an index of its own.
+                // Each attempt of a Job has a different index.
                 placement::runs(state, workload, self.host).is_some_and(|runs| runs.index == index)
             });
             let (workload, cluster) = wanted.zip(state.cluster()).ok_or(StepError::Unwanted)?;
@@ -256,7 +257,7 @@ impl Flight {
         })
     }
 
-    /// The YAML of a revision that was written; `None` when it is not there.
+    /// Reads the YAML of a revision that has been written; `None` if it does not exist.
     async fn read(&self, index: u64) -> Result<Option<Vec<u8>>, StepError> {
         let path = self.units.join(yaml_file(&self.workload, index));
         match read(&path).await {
@@ -266,7 +267,8 @@ impl Flight {
         }
     }
 
-    /// The `.kube` file that is there, for a unit that no boot starts.
+    /// Returns the existing `.kube` file without its `[Install]` section, so that systemd does not start the unit at
+    /// boot.
     async fn disarmed(&self) -> Result<String, StepError> {
         let path = self.units.join(kube_file(&self.workload));
         match read(&path).await {
@@ -295,11 +297,11 @@ impl Flight {
         let pulled = turn.lend(PULL_TURN_MAX, pulled, async || ());
         let pulled = tokio::select! {
             pulled = pulled => pulled,
-            // A registry may take minutes to say nothing.
+            // A registry that is down may take minutes to fail.
             () = self.arrival(reference), if *pull != Pull::Always => return Ok(()),
         };
         pulled.map_err(|error| match pull {
-            // Another one of that name is no reason to go on.
+            // With `imagePullPolicy: Always`, an existing image does not replace a failed pull.
             Pull::Always => error.into(),
             Pull::IfNotPresent | Pull::Never => StepError::NotPulled {
                 image: reference.clone(),
@@ -308,7 +310,7 @@ impl Flight {
         })
     }
 
-    /// Returns when the image is on this host, however it came here.
+    /// Waits until the image is on this host, by whatever means.
     async fn arrival(&self, reference: &str) {
         loop {
             sleep(IMAGES_PAUSE).await;
@@ -319,7 +321,7 @@ impl Flight {
     }
 
     async fn put(&self, files: &Files) -> Result<(), StepError> {
-        // Of two that want one port, one looks when the other is written.
+        // If two revisions want the same port, the second check runs after the first Quadlet is written.
         let wanted = render::ports(&files.yaml);
         let _turn = match wanted.is_empty() {
             true => None,
@@ -342,7 +344,7 @@ impl Flight {
         .await
     }
 
-    /// Stops the unit. If systemd does not know it, or fails to, taking the pod down is all the more needed.
+    /// Stops the unit. A failure here does not end the work, because the pod must then be taken down all the more.
     async fn stop(&self) -> Result<(), StepError> {
         stopped::mark(&self.run, &self.workload).map_err(|source| StepError::Mark {
             path: self.run.clone(),
@@ -362,8 +364,8 @@ impl Flight {
         }
     }
 
-    /// Plays the pod and starts its unit side by side: systemd, the supervisor and Podman each take their time. The
-    /// supervisor waits for the lock before it looks, also while this waits for its turn.
+    /// Plays the pod and starts its unit in parallel, because systemd, the supervisor and Podman each take some time.
+    /// The supervisor waits for the lock before it looks for the pod, also while this work waits for its turn.
     async fn bring_up(&self, yaml: &[u8]) -> Result<(), StepError> {
         let lock = play_lock::hold(&self.run, &self.workload).await;
         let lock = lock.map_err(|source| StepError::Lock {
@@ -390,7 +392,7 @@ impl Flight {
                 tracing::warn!(workload = self.workload, %error, "the gateway cannot play the pod, its unit will retry");
                 own_words(error, start.await)
             }
-            // The unit was active all along, and would first wait for the pod.
+            // The unit was active already, and would otherwise keep waiting for the pod.
             (Err(StepError::Podman(error)), Some(Ok(()))) if !error.is_passing() => {
                 self.hand_over(error).await
             }
@@ -398,8 +400,8 @@ impl Flight {
         }
     }
 
-    /// Makes the pod of these bytes the workload's only one. The turn is for the play: whatever else may take a pod's grace period
-    /// gives it up.
+    /// Makes the pod of this YAML the only one of the workload. The turn is meant for playing: taking down a pod, which
+    /// may last its grace period, gives the turn up.
     async fn replace(&self, yaml: &[u8], mut turn: Turn<'_>) -> Result<(), StepError> {
         let told = async || self.tell(Step::Down).await;
         if !turn.lend(DOWN_TURN_MAX, self.make_way(), told).await? {
@@ -417,7 +419,7 @@ impl Flight {
         undone.and(Err(error.into()))
     }
 
-    /// Takes down what must go before the pod can be played; whether it must be played.
+    /// Takes down the pods that must go before the new pod can be played. Returns true if it must be played.
     async fn make_way(&self) -> Result<bool, StepError> {
         let pods = self.pods().await?;
         let replacement = replacement(&pods, self.work.index());
@@ -427,9 +429,10 @@ impl Flight {
         Ok(replacement.play)
     }
 
-    /// Takes down what a play that failed has left.
+    /// Removes what a failed play has left behind.
     async fn undo(&self, yaml: &[u8]) -> Result<(), StepError> {
-        // Podman rolls nothing back, and taking down by these bytes goes by the pod's name, whosever it is.
+        // Podman does not undo a failed play. Taking down by this YAML goes by the pod's name, and another workload may
+        // own that pod.
         if let Some(pod) = self.podman.pod(&self.workload).await?
             && pod.workload() != Some(&self.workload)
         {
@@ -440,8 +443,8 @@ impl Flight {
         Ok(())
     }
 
-    /// The pod could not be played: lets the unit try, so that it is the unit that fails with a reason. Succeeds when
-    /// the unit does.
+    /// Lets the unit play a pod that the gateway could not play, so that the unit fails with a reason. Succeeds if the
+    /// unit does.
     async fn hand_over(&self, error: PodmanError) -> Result<(), StepError> {
         tracing::warn!(workload = self.workload, %error, "the gateway cannot play the pod, its unit will retry");
         self.tell(Step::Stop).await;
@@ -450,8 +453,8 @@ impl Flight {
         own_words(error, self.start().await)
     }
 
-    /// Takes down every pod of the workload, whatever its revision, and checks that none is left. Mostly there is none: the
-    /// unit's supervisor has taken it down.
+    /// Takes down all pods of the workload, of any revision, and checks that none is left. Usually the unit's
+    /// supervisor has already taken them down.
     async fn down(&self, yaml: &[u8]) -> Result<(), StepError> {
         let pods = self.pods().await?;
         for pod in &pods {
@@ -469,8 +472,8 @@ impl Flight {
         }
     }
 
-    /// Takes a pod down with the bytes that made it, which also removes its service container. A supervisor may be playing it, or
-    /// Podman for a gateway that died.
+    /// Takes a pod down with the YAML that created it, which also removes its service container. A supervisor may be
+    /// playing the pod, or Podman may be, for a gateway that has exited.
     async fn down_one(&self, pod: &Pod) -> Result<(), StepError> {
         play_lock::settle(&self.podman, pod).await;
         let yaml = match pod.index() {
@@ -489,7 +492,7 @@ impl Flight {
         Ok(self.podman.pods(&[&label]).await?)
     }
 
-    /// Removes what belongs to the workload alone and is not named in `yaml`.
+    /// Removes the volumes and secrets that belong to this workload alone and are not named in `yaml`.
     async fn collect(&self, yaml: &[u8]) -> Result<(), StepError> {
         let (mut volumes, mut secrets) = tokio::try_join!(
             self.podman.volumes(belongings::OURS),
@@ -508,7 +511,8 @@ impl Flight {
     }
 }
 
-/// A unit that tried what we could not do: when it failed too, why we failed says more than that its job did.
+/// Returns the more useful error after the unit has retried a failed play. If the unit failed, too, the gateway's own
+/// error says more than that the unit's job failed.
 fn own_words(error: PodmanError, started: Result<(), StepError>) -> Result<(), StepError> {
     match started {
         Err(StepError::Agent(LinkError::Refused(_))) => Err(error.into()),

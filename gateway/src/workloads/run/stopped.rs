@@ -1,7 +1,7 @@
-//! Marks of units that our own works have stopped, so that they are not taken for stopped by an administrator.
+//! Marks units that the gateway itself has stopped, to tell them from units that an administrator has stopped.
 //!
-//! Shell: empty files below `/run/beemesh`. They outlive the gateway, and end with the host's power, after which systemd
-//! starts every unit anyway.
+//! Shell: empty files in `/run/beemesh`. They outlive the gateway. A power cut removes them, and systemd then starts
+//! every unit anyway.
 
 use std::{
     collections::BTreeSet,
@@ -16,12 +16,12 @@ fn file(folder: &Path, workload: &str) -> PathBuf {
     folder.join(format!("{PREFIX}{workload}"))
 }
 
-/// The unit of a workload is about to be stopped.
+/// Marks a unit that is about to be stopped.
 pub(super) fn mark(folder: &Path, workload: &str) -> io::Result<()> {
     File::create(file(folder, workload)).map(drop)
 }
 
-/// It runs again, or is gone.
+/// Removes the mark of a unit that runs again or is gone.
 pub(super) fn unmark(folder: &Path, workload: &str) {
     match fs::remove_file(file(folder, workload)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -31,7 +31,7 @@ pub(super) fn unmark(folder: &Path, workload: &str) {
     }
 }
 
-/// The workloads whose units are marked.
+/// Returns the workloads whose units are marked.
 pub(super) fn marked(folder: &Path) -> BTreeSet<String> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| entry.file_name().into_string().ok());

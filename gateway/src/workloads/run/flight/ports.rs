@@ -1,4 +1,4 @@
-//! Whether the ports that a revision wants are free on this host: what [`crate::cluster::ports`] decides by is read here.
+//! Checks that the ports of a revision are free on this host: reads the input of [`crate::cluster::ports`].
 
 use std::{collections::BTreeMap, io, path::Path};
 
@@ -11,7 +11,7 @@ use super::{Flight, StepError, read};
 use crate::cluster::ports::{self, Own};
 
 impl Flight {
-    /// Whether the ports are free for this workload, as far as this host's Quadlets and the state say.
+    /// Checks that the ports are free for this workload, according to this host's Quadlets and the replicated state.
     pub(super) async fn room(&self, wanted: &[Port]) -> Result<(), StepError> {
         if wanted.is_empty() {
             return Ok(());
@@ -41,7 +41,7 @@ impl Flight {
     }
 }
 
-/// The ports of every workload that has a Quadlet here.
+/// Returns the ports of every workload that has a Quadlet on this host.
 async fn written(folder: &Path) -> io::Result<BTreeMap<String, Vec<Port>>> {
     let mut found = BTreeMap::new();
     let mut entries = tokio::fs::read_dir(folder).await?;
@@ -62,7 +62,7 @@ async fn written(folder: &Path) -> io::Result<BTreeMap<String, Vec<Port>>> {
     Ok(found)
 }
 
-/// What was removed meanwhile has nothing.
+/// Treats a file that has been removed in the meantime as empty.
 fn or_nothing(read: io::Result<Vec<u8>>) -> io::Result<Vec<u8>> {
     match read {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),

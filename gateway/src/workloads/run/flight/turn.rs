@@ -1,4 +1,4 @@
-//! A place among those that may work at one time, which can be given up and taken again.
+//! A permit of a semaphore that its owner can give up and take again.
 
 use std::{pin::pin, time::Duration};
 
@@ -7,7 +7,7 @@ use tokio::{
     time::timeout,
 };
 
-/// A place among those that may work at one time, which can be given up and taken again.
+/// A permit of a semaphore that its owner can give up and take again.
 pub(super) struct Turn<'a> {
     of: &'a Semaphore,
     permit: Option<SemaphorePermit<'a>>,
@@ -27,7 +27,8 @@ impl<'a> Turn<'a> {
         self.permit = Some(permit(self.of).await);
     }
 
-    /// Does something with the turn in hand, and gives the turn up, and says so, when it takes longer than `at_most`.
+    /// Does some work while holding the turn. If it takes longer than `at_most`, gives the turn up and calls
+    /// `given_up`.
     pub(super) async fn lend<T>(
         &mut self,
         at_most: Duration,
