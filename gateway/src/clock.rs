@@ -1,10 +1,10 @@
-//! The time of this host, and when something is tried again.
+//! The wall clock of this host, and the pauses between retries.
 
 pub(crate) mod backoff;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The wall clock in milliseconds since 1970, as commands carry it.
+/// Returns the wall clock in milliseconds since 1970, as commands contain it.
 pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now()
         .duration_since(UNIX_EPOCH)

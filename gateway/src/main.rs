@@ -54,20 +54,20 @@ use crate::{
     workloads::observe::{self, Observer, tell},
 };
 
-/// Where the agent passes connections of users elsewhere on, beside the socket for users of this host.
+/// The socket to which the agent passes connections of remote users. It lies beside the socket for local users.
 const REMOTE: &str = "remote.sock";
 
-/// How a run of the gateway ended.
+/// Why a run of the gateway ended.
 enum Ending {
-    /// It was asked to stop.
+    /// The gateway was asked to stop.
     Stopped,
-    /// It joined another cluster or became one of its own, and must begin again with another log.
+    /// The host joined another cluster or became a cluster of one. The gateway must restart with another log.
     Again,
 }
 
 fn main() -> ExitCode {
     let config = Config::parse();
-    // The log holds Secrets.
+    // The log contains Secrets.
     umask(Mode::from_bits_truncate(0o077));
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -141,7 +141,7 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     ending
 }
 
-/// Who this host is: what the folder says, else what the agent says, which is then remembered.
+/// Returns the identity of this host from the folder. If the folder has none, asks the agent and records its answer.
 async fn identify(home: &Home, link: &Link) -> anyhow::Result<HostId> {
     if let Some(host) = home.host()? {
         return Ok(host);
@@ -156,7 +156,7 @@ async fn identify(home: &Home, link: &Link) -> anyhow::Result<HostId> {
     Ok(host)
 }
 
-/// Opens consensus and what stands on it. The second value is what this host says of itself.
+/// Opens consensus and the parts that build on it. The second value is this host's report about itself.
 async fn open(
     config: &Config,
     home: &Home,
@@ -214,7 +214,7 @@ async fn open(
     Ok((gateway, observer.reports()))
 }
 
-/// Serves members, and answers strangers that apply.
+/// Serves streams from members, and answers applications of strangers.
 async fn take_inbound(
     gateway: Gateway,
     inbound: mpsc::Receiver<Inbound>,
@@ -263,7 +263,7 @@ fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>, confi
     tokio::spawn(controllers::lead(handles, times));
 }
 
-/// The API's socket, for root and the group of the folder it lies in.
+/// Creates the API's socket, for root and the group of its folder.
 fn listen(path: &Path) -> anyhow::Result<UnixListener> {
     let open = || {
         match fs::remove_file(path) {

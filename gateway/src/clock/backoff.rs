@@ -1,8 +1,9 @@
-//! When something is tried again that a host does by itself.
+//! Paces operations that a host repeats by itself.
 //!
-//! Pure: no I/O, no clock. Input: when an attempt begins. Output: when the next one may, whatever came of the first. It counts
-//! attempts, not failures, because what succeeds and changes nothing repeats as fast as what is refused: an entry of the log
-//! wakes the loop that proposed it. After a time without an attempt the next one is at once again.
+//! Pure: no I/O, no clock. Input: the time when an attempt starts. Output: the earliest time of the next attempt,
+//! whether the first one succeeded or not. It counts attempts instead of failures, because an attempt that succeeds and
+//! changes nothing would otherwise repeat as fast as one that is refused: the log entry wakes the loop that proposed
+//! it. After a time without attempts, the next one may start at once.
 
 use std::time::Duration;
 
@@ -13,12 +14,12 @@ use tokio::time::Instant;
 pub(crate) struct Backoff {
     first: Duration,
     most: Duration,
-    /// When the next attempt may begin, and the pause before it.
+    /// The earliest time of the next attempt, and the pause before it.
     next: Option<(Instant, Duration)>,
 }
 
 impl Backoff {
-    /// Pauses that double from `first` up to `most`.
+    /// Creates a backoff whose pauses double from `first` up to `most`.
     pub(crate) const fn new(first: Duration, most: Duration) -> Self {
         Self {
             first,
@@ -27,25 +28,25 @@ impl Backoff {
         }
     }
 
-    /// For what a host proposes by itself: at most some seventy entries of the log in an hour.
+    /// Creates a backoff for proposals that a host makes by itself: at most about seventy log entries in an hour.
     pub(crate) const fn of_proposals() -> Self {
         Self::new(Duration::from_secs(1), Duration::from_secs(60))
     }
 
-    /// When the next attempt may begin; in the past, or nothing, when it may begin now.
+    /// Returns the earliest time of the next attempt. In the past or `None` if it may start now.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.next.map(|(due, _)| due)
     }
 
-    /// Whether an attempt may begin now.
+    /// Returns true if an attempt may start now.
     pub(crate) fn allows(&self, now: Instant) -> bool {
         self.due().is_none_or(|due| due <= now)
     }
 
-    /// An attempt begins now. How long to pause after it.
+    /// Records that an attempt starts now, and returns the pause after it.
     pub(crate) fn tried(&mut self, now: Instant) -> Duration {
         let pause = match self.next {
-            // Nothing was to be tried for that long: what follows is another matter.
+            // No attempt was due for that long, so this one starts a new series.
             Some((due, _)) if now >= due + self.most => self.first,
             Some((_, pause)) => (pause * 2).min(self.most),
             None => self.first,
