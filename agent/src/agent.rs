@@ -541,7 +541,7 @@ impl Agent {
         peers.sort_unstable();
         let shown = Shown {
             peer_id: self.identity.host,
-            role: self.report.role.clone(),
+            role: self.report.role.word().to_owned(),
             leader: self.report.leader_name.clone(),
             peers,
             workloads: self.units.keys().cloned().collect(),

@@ -18,7 +18,7 @@ const PATH: &str = "/io/beemesh/Agent1";
 pub(crate) struct Shown {
     /// This host.
     pub(crate) peer_id: HostId,
-    /// As in [`beemesh_protocol::ipc::Report`].
+    /// The word for [`beemesh_protocol::ipc::HostRole`].
     pub(crate) role: String,
     /// The leader's name, empty when none is known.
     pub(crate) leader: String,

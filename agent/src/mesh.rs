@@ -24,7 +24,7 @@ use std::{collections::BTreeSet, net::IpAddr, time::Duration};
 
 use beemesh_protocol::{
     HostId,
-    ipc::{Class, Member},
+    ipc::{Class, Member, NoStream},
     mesh::{JoinAnswer, JoinRequest},
 };
 use libp2p::{Multiaddr, PeerId, swarm::ConnectionId};
@@ -169,13 +169,13 @@ impl Mesh {
         self.trouble.clone()
     }
 
-    /// Opens a stream to a member and waits until its gateway has taken it. An error is words for a person.
-    pub(crate) async fn open(&self, host: HostId, class: Class) -> Result<Open, String> {
+    /// Opens a stream to a member and waits until its gateway has taken it.
+    pub(crate) async fn open(&self, host: HostId, class: Class) -> Result<Open, NoStream> {
         let stream = self
             .ask(|reply| Order::Open { host, reply }, NEGOTIATE_MAX)
             .await?;
         let opened = handshake::open(stream, class).await;
-        opened.map_err(|error| error.to_string())
+        opened.map_err(|error| NoStream::Other(error.to_string()))
     }
 
     /// Applies for membership at a member. An error is words for a person.
@@ -213,7 +213,8 @@ impl Mesh {
             anew,
             reply,
         };
-        let stream = self.ask(order, JOIN_TIME).await?;
+        let stream = self.ask(order, JOIN_TIME).await;
+        let stream = stream.map_err(|why| why.to_string())?;
         let answer = handshake::apply(stream.stream, request).await;
         // A closed queue is the end of the mesh.
         let _ = self.orders.send(Order::Applied(host)).await;
@@ -224,13 +225,14 @@ impl Mesh {
         &self,
         order: impl FnOnce(OpenReply) -> Order,
         time: Duration,
-    ) -> Result<MeshStream, String> {
+    ) -> Result<MeshStream, NoStream> {
+        let other = |words: &str| NoStream::Other(words.to_owned());
         let (reply, answer) = oneshot::channel();
         let sent = self.orders.send(order(reply)).await;
-        sent.map_err(|_| "the mesh has stopped".to_owned())?;
+        sent.map_err(|_| other("the mesh has stopped"))?;
         match timeout(time, answer).await {
-            Err(_) => Err("the other host did not answer in time".to_owned()),
-            Ok(Err(_)) => Err("the connection was lost".to_owned()),
+            Err(_) => Err(other("the other host did not answer in time")),
+            Ok(Err(_)) => Err(other("the connection was lost")),
             Ok(Ok(stream)) => stream,
         }
     }

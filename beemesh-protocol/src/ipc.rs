@@ -4,6 +4,8 @@
 //! [`FromAgent::Welcome`] and both sides then send [`ToAgent`] and [`FromAgent`] frames. On a stream connection the
 //! agent answers with one [`Opened`] frame; every byte after it belongs to the peer gateway.
 
+use std::fmt;
+
 use crate::HostId;
 
 /// What a connection is for: its first frame.
@@ -34,11 +36,39 @@ pub enum Opened {
     /// The next byte is the peer's.
     Ready,
     /// There is no such stream or peer; the agent closes the connection.
-    Refused {
-        /// In words for a person.
-        reason: String,
-    },
+    Refused(NoStream),
 }
+
+/// Why there is no stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NoStream {
+    /// The other host is connected and does not regard this one as a member.
+    NotMember,
+    /// Anything else, in words for a person.
+    Other(String),
+}
+
+impl NoStream {
+    /// What 0.2, which sends words alone, means by them.
+    pub(crate) fn from_words(words: String) -> Self {
+        match words.as_str() {
+            NOT_MEMBER => Self::NotMember,
+            _ => Self::Other(words),
+        }
+    }
+}
+
+impl fmt::Display for NoStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotMember => NOT_MEMBER,
+            Self::Other(words) => words,
+        })
+    }
+}
+
+/// A gateway of 0.2 compares this text: it stays as it is.
+const NOT_MEMBER: &str = "it does not regard this host as a member";
 
 /// What a mesh stream is for. Each has its own libp2p stream, so that none waits behind another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -169,8 +199,8 @@ pub enum Done {
 /// What the gateway wants shown on its host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// `leader`, `follower`, `learner`, `candidate`, or `joining`.
-    pub role: String,
+    /// Its part in the cluster.
+    pub role: HostRole,
     /// The leader's key, when one is known.
     pub leader: Option<HostId>,
     /// The leader's name, empty when none is known.
@@ -181,6 +211,65 @@ pub struct Report {
     pub workloads: u32,
     /// Those of them that are healthy.
     pub healthy: u32,
+}
+
+/// A host's part in its cluster.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HostRole {
+    /// It has no state of a cluster yet.
+    Joining,
+    /// It leads.
+    Leader,
+    /// It votes and does not lead.
+    Follower,
+    /// It asks for votes.
+    Candidate,
+    /// It receives the log and does not vote.
+    Learner,
+    /// Its consensus has ended.
+    Stopped,
+    /// It is not a member of the cluster any more.
+    Removed,
+    /// What a later release calls a part that this one does not know; empty while the gateway has not said anything.
+    Other(String),
+}
+
+impl HostRole {
+    /// The word for it, as on D-Bus.
+    #[must_use]
+    pub fn word(&self) -> &str {
+        match self {
+            Self::Joining => "joining",
+            Self::Leader => "leader",
+            Self::Follower => "follower",
+            Self::Candidate => "candidate",
+            Self::Learner => "learner",
+            Self::Stopped => "stopped",
+            Self::Removed => "removed",
+            Self::Other(word) => word,
+        }
+    }
+
+    /// What 0.2, which sends a word alone, means by it.
+    pub(crate) fn from_word(word: String) -> Self {
+        const KNOWN: [HostRole; 7] = [
+            HostRole::Joining,
+            HostRole::Leader,
+            HostRole::Follower,
+            HostRole::Candidate,
+            HostRole::Learner,
+            HostRole::Stopped,
+            HostRole::Removed,
+        ];
+        let known = KNOWN.into_iter().find(|role| role.word() == word);
+        known.unwrap_or(Self::Other(word))
+    }
+}
+
+impl Default for HostRole {
+    fn default() -> Self {
+        Self::Other(String::new())
+    }
 }
 
 /// From the agent to the gateway.

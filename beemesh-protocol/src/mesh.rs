@@ -14,8 +14,6 @@ pub const STREAM_PROTOCOL: &str = "/beemesh/stream/1";
 pub const JOIN_PROTOCOL: &str = "/beemesh/join/1";
 /// The id of no token: an application with it only asks whether the applicant is a member.
 pub const NO_TOKEN: [u8; 8] = [0; 8];
-/// Why a connected host has no stream for this one, in the words of an error: this host is no member as far as that one knows.
-pub const NOT_A_MEMBER: &str = "it does not regard this host as a member";
 /// TCP and UDP port of the mesh.
 pub const PORT: u16 = 4701;
 

@@ -3,6 +3,8 @@
 //! On a [`crate::ipc::Class::Peer`] stream the opener sends [`Request`]s and the other side answers with [`Reply`]s of
 //! the same id, in any order.
 
+use std::fmt;
+
 use crate::{HostId, ipc::Member, raft::LogId, state::Command};
 
 /// To another gateway.
@@ -69,10 +71,37 @@ pub enum ReplyBody {
     NotLeader(Option<HostId>),
     /// The observation is noted.
     Noted,
-    /// It failed; words for a person.
-    Failed(String),
+    /// It failed.
+    Failed(Failure),
     /// Whether the receiver would vote for the sender.
     PreVoted(bool),
+}
+
+/// Why a request failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Failure {
+    /// The receiver leads without a quorum, and has not begun the request.
+    NoQuorum,
+    /// It lost its leadership during the request.
+    LeadershipLost,
+    /// Its consensus has ended.
+    Stopped,
+    /// It did not finish the request in time.
+    Late,
+    /// In the words of a release that has no variant for it here.
+    Other(String),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoQuorum => "the leader has no quorum",
+            Self::LeadershipLost => "leadership lost",
+            Self::Stopped => "consensus stopped",
+            Self::Late => "not finished in time",
+            Self::Other(words) => words,
+        })
+    }
 }
 
 /// A committed command and what the state machine answered.

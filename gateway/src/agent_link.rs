@@ -20,8 +20,8 @@ use std::{
 use beemesh_protocol::{
     DecodeError, HostId,
     frame::FrameError,
-    ipc::{Class, Done, Member, Opening, Report, Request, UnitState, Welcome},
-    mesh::{JoinAnswer, JoinRequest, NOT_A_MEMBER},
+    ipc::{Class, Done, Member, NoStream, Opening, Report, Request, UnitState, Welcome},
+    mesh::{JoinAnswer, JoinRequest},
 };
 use tokio::{
     net::UnixStream,
@@ -85,7 +85,10 @@ pub(crate) enum LinkError {
     /// The agent failed to carry out the request, or refused it.
     #[error("{0}")]
     Refused(String),
-    /// The connection for a stream failed.
+    /// The other host is there and does not regard this one as a member.
+    #[error("{}", NoStream::NotMember)]
+    NotMember,
+    /// A connection for a stream could not be made or broke.
     #[error("open a stream by {path}")]
     Stream {
         /// The agent's socket.
@@ -133,10 +136,12 @@ enum Command {
     },
 }
 
-impl LinkError {
-    /// Returns true if the other host is reachable and does not know this host as a member.
-    pub(crate) fn is_stranger(&self) -> bool {
-        matches!(self, Self::Refused(reason) if reason == NOT_A_MEMBER)
+impl From<NoStream> for LinkError {
+    fn from(why: NoStream) -> Self {
+        match why {
+            NoStream::NotMember => Self::NotMember,
+            NoStream::Other(words) => Self::Refused(words),
+        }
     }
 }
 
@@ -186,7 +191,7 @@ impl Link {
     /// Opens a stream to a member. The handshake is complete when this returns: the next byte is the peer's.
     pub(crate) async fn open(&self, host: HostId, class: Class) -> Result<UnixStream, LinkError> {
         let opened = stream::open(&self.path, &Opening::Open { host, class }).await;
-        let stranger = opened.as_ref().is_err_and(LinkError::is_stranger);
+        let stranger = matches!(opened, Err(LinkError::NotMember));
         self.seen.estranged.send_if_modified(|hosts| {
             if stranger {
                 hosts.insert(host)

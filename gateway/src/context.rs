@@ -9,7 +9,7 @@ use beemesh_quadlet::podman::Podman;
 use tokio::{net::UnixStream, sync::watch};
 
 use crate::{
-    agent_link::Link,
+    agent_link::{Link, LinkError},
     cluster::reports::Reports,
     local::{files::Home, lifecycle::store::Lifecycle},
     raft::{Dial, Node},
@@ -53,12 +53,10 @@ impl Dial for Link {
         class: Class,
     ) -> Pin<Box<dyn Future<Output = io::Result<UnixStream>> + Send + '_>> {
         Box::pin(async move {
-            Link::open(self, host, class).await.map_err(|error| {
-                if error.is_stranger() {
-                    io::Error::new(io::ErrorKind::PermissionDenied, error)
-                } else {
-                    io::Error::other(error)
-                }
+            let opened = Link::open(self, host, class).await;
+            opened.map_err(|error| match error {
+                LinkError::NotMember => io::Error::new(io::ErrorKind::PermissionDenied, error),
+                error => io::Error::other(error),
             })
         })
     }

@@ -2,7 +2,7 @@
 //!
 //! Pure: state in, words out.
 
-use beemesh_protocol::ipc::Report;
+use beemesh_protocol::ipc::{HostRole, Report};
 
 /// What the status line is made from.
 #[derive(Debug, Clone)]
@@ -26,16 +26,18 @@ pub(super) fn status(view: &View<'_>) -> String {
     let mut parts = Vec::new();
     match view.report {
         None => parts.push(waiting(view.gateway)),
-        Some(report) if report.role == "removed" => {
+        Some(report) if report.role == HostRole::Removed => {
             parts.push("no member of the cluster any more".to_owned());
         }
         Some(report) => {
-            parts.push(match (&*report.role, &*report.leader_name) {
-                ("", _) => "the gateway is starting".to_owned(),
-                ("leader", _) => "leader".to_owned(),
-                (role, "") => format!("{role}, no leader"),
-                (role, leader) => format!("{role} of {leader}"),
-            });
+            parts.push(
+                match (&report.role, report.role.word(), &*report.leader_name) {
+                    (_, "", _) => "the gateway is starting".to_owned(),
+                    (HostRole::Leader, role, _) => role.to_owned(),
+                    (_, role, "") => format!("{role}, no leader"),
+                    (_, role, leader) => format!("{role} of {leader}"),
+                },
+            );
             parts.push(format!(
                 "{}/{} hosts",
                 view.connected + 1,
@@ -83,8 +85,8 @@ mod tests {
 
     #[test]
     fn status_says_what_counts() {
-        let report = |role: &str, leader: &str, hosts, workloads| Report {
-            role: role.to_owned(),
+        let report = |role, leader: &str, hosts, workloads| Report {
+            role,
             leader_name: leader.to_owned(),
             hosts,
             workloads,
@@ -93,19 +95,19 @@ mod tests {
         };
         for (report, connected, trouble, expected) in [
             (
-                Some(report("follower", "h1", 3, 1)),
+                Some(report(HostRole::Follower, "h1", 3, 1)),
                 2,
                 "",
                 "follower of h1 · 3/3 hosts · 1 workload, 1 healthy",
             ),
             (
-                Some(report("leader", "h1", 3, 2)),
+                Some(report(HostRole::Leader, "h1", 3, 2)),
                 1,
                 "",
                 "leader · 2/3 hosts · 2 workloads, 1 healthy",
             ),
             (
-                Some(report("candidate", "", 3, 1)),
+                Some(report(HostRole::Candidate, "", 3, 1)),
                 0,
                 "connection refused",
                 "candidate, no leader · 1/3 hosts · 1 workload, 1 healthy · waiting for D-Bus: connection refused",
@@ -128,7 +130,7 @@ mod tests {
             assert_eq!(status(&view), expected);
         }
         let called = View {
-            report: Some(&report("follower", "h1", 3, 1)),
+            report: Some(&report(HostRole::Follower, "h1", 3, 1)),
             gateway: "active",
             connected: 2,
             trouble: "",
@@ -141,7 +143,7 @@ mod tests {
         );
         let taken = "TCP port 4701 is taken by nc (process 812): stop that, the agent tries on";
         let view = View {
-            report: Some(&report("follower", "h1", 3, 1)),
+            report: Some(&report(HostRole::Follower, "h1", 3, 1)),
             gateway: "active",
             connected: 2,
             trouble: "",

@@ -15,6 +15,7 @@ use std::{
 
 use beemesh_protocol::{
     HostId,
+    ipc::NoStream,
     mesh::{JOIN_PROTOCOL, STREAM_PROTOCOL},
 };
 use libp2p::{
@@ -104,8 +105,8 @@ pub(super) struct MeshStream {
     pub(super) ended: CancellationToken,
 }
 
-/// A stream that was asked for, or why there is none, in words for a person.
-pub(super) type OpenReply = oneshot::Sender<Result<MeshStream, String>>;
+/// A stream that was asked for, or why there is none.
+pub(super) type OpenReply = oneshot::Sender<Result<MeshStream, NoStream>>;
 
 /// See the module.
 #[derive(Debug, Default)]
@@ -167,7 +168,8 @@ impl Gate {
     pub(super) fn open(&mut self, connection: ConnectionId, purpose: Purpose, reply: OpenReply) {
         let Some(&Connection { peer: peer_id, .. }) = self.connections.get(&connection) else {
             // The asker may be gone; then nobody needs the words.
-            let _ = reply.send(Err("the connection was lost".to_owned()));
+            let why = NoStream::Other("the connection was lost".to_owned());
+            let _ = reply.send(Err(why));
             return;
         };
         self.events.push_back(ToSwarm::NotifyHandler {

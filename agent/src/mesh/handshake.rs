@@ -7,7 +7,7 @@ use std::time::Duration;
 use beemesh_protocol::{
     DecodeError,
     frame::{CONTROL_MAX, FrameCodec, FrameError, STRANGER_MAX},
-    ipc::{ACCEPT_SECONDS_MAX, Class, Opened},
+    ipc::{ACCEPT_SECONDS_MAX, Class, NoStream, Opened},
     mesh::{JoinAnswer, JoinRequest, StreamOpening},
 };
 use bytes::Bytes;
@@ -46,7 +46,7 @@ pub(super) enum HandshakeError {
     #[error(transparent)]
     Decode(#[from] DecodeError),
     #[error("{0}")]
-    Refused(String),
+    Refused(NoStream),
 }
 
 /// A stream that a member opened and nobody has taken yet. Dropping it closes it.
@@ -66,9 +66,9 @@ impl Offer {
 
     /// Tells the opener why nobody takes the stream.
     pub(crate) async fn refuse(mut self, reason: &str) {
-        let reason = reason.to_owned();
+        let why = NoStream::Other(reason.to_owned());
         // The opener sees the end of the stream when the words do not reach it.
-        let _ = send(&mut self.framed, Opened::Refused { reason }.encode()).await;
+        let _ = send(&mut self.framed, Opened::Refused(why).encode()).await;
         let _ = timeout(ANSWERED_TIME, self.framed.close()).await;
     }
 }
@@ -115,7 +115,7 @@ pub(super) async fn open(stream: MeshStream, class: Class) -> Result<Open, Hands
     let frame = receive(&mut framed, OPENED_TIME).await?;
     match Opened::decode(&frame)? {
         Opened::Ready => Ok(Open::new(framed, ended)),
-        Opened::Refused { reason } => Err(HandshakeError::Refused(reason)),
+        Opened::Refused(why) => Err(HandshakeError::Refused(why)),
     }
 }
 

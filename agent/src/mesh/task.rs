@@ -7,7 +7,10 @@ use std::{
     time::Instant,
 };
 
-use beemesh_protocol::{HostId, ipc::Member};
+use beemesh_protocol::{
+    HostId,
+    ipc::{Member, NoStream},
+};
 use futures::StreamExt;
 use libp2p::{
     Multiaddr, PeerId, Swarm,
@@ -211,7 +214,7 @@ impl Task {
                     .behaviour_mut()
                     .gate
                     .open(link, Purpose::Gateway, reply),
-                None => drop(reply.send(Err(format!("{host} is not connected")))),
+                None => refuse(reply, format!("{host} is not connected")),
             },
             Order::Apply {
                 host,
@@ -260,7 +263,7 @@ impl Task {
                 tracing::debug!(%host, %error, "dial failed");
                 self.peers.dial_failed(host, now);
                 if let Some(reply) = self.applying.remove(&host) {
-                    let _ = reply.send(Err(format!("{host} cannot be reached: {error}")));
+                    refuse(reply, format!("{host} cannot be reached: {error}"));
                 }
             }
             SwarmEvent::IncomingConnectionError {
@@ -406,7 +409,7 @@ impl Task {
                     tracing::debug!(%host, %error, "not dialled");
                     self.peers.dial_failed(host, Instant::now());
                     if let Some(reply) = self.applying.remove(&host) {
-                        let _ = reply.send(Err(format!("{host} cannot be reached: {error}")));
+                        refuse(reply, format!("{host} cannot be dialled: {error}"));
                     }
                 }
             }
@@ -428,4 +431,9 @@ impl Task {
         let event = MeshEvent::Peer { host, connected };
         let _ = self.ends.events.send(Ok(event)).await;
     }
+}
+
+/// Says why there is no stream. Whoever asked may have given up.
+fn refuse(reply: OpenReply, words: String) {
+    let _ = reply.send(Err(NoStream::Other(words)));
 }

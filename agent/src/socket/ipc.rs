@@ -15,7 +15,7 @@ use std::{
 use beemesh_protocol::{
     DecodeError, HostId,
     frame::{CONTROL_MAX, FrameCodec, FrameError},
-    ipc::{Class, FromAgent, Opened, Opening, ToAgent},
+    ipc::{Class, FromAgent, NoStream, Opened, Opening, ToAgent},
 };
 use bytes::Bytes;
 use futures::{SinkExt, StreamExt};
@@ -86,8 +86,8 @@ impl Caller {
     }
 
     /// Answers that there is none.
-    pub(crate) async fn refuse(mut self, reason: String) {
-        if let Err(error) = self.answer(Opened::Refused { reason }).await {
+    pub(crate) async fn refuse(mut self, why: NoStream) {
+        if let Err(error) = self.answer(Opened::Refused(why)).await {
             tracing::debug!(%error, "the gateway did not wait for the answer");
         }
     }

@@ -14,7 +14,7 @@ use std::{
 use beemesh_protocol::{
     HostId,
     frame::FrameError,
-    ipc::{ACCEPT_SECONDS_MAX, Class, FromAgent, Member, Report, Request, ToAgent},
+    ipc::{ACCEPT_SECONDS_MAX, Class, FromAgent, Member, NoStream, Report, Request, ToAgent},
     mesh::JoinAnswer,
     naming::{self, Said},
 };
@@ -262,14 +262,15 @@ impl Router {
 
     fn open(&self, host: HostId, class: Class, caller: Caller) {
         let Ok(permit) = Arc::clone(&self.opened).try_acquire_owned() else {
-            tokio::spawn(caller.refuse(format!("{STREAMS_MAX} streams are open already")));
+            let words = format!("{STREAMS_MAX} streams are open already");
+            tokio::spawn(caller.refuse(NoStream::Other(words)));
             return;
         };
         let mesh = self.mesh.clone();
         self.spawn(class, async move {
             match mesh.open(host, class).await {
                 Ok(open) => carry(caller, open, host, class).await,
-                Err(reason) => caller.refuse(reason).await,
+                Err(why) => caller.refuse(why).await,
             }
             drop(permit);
         });
@@ -277,7 +278,8 @@ impl Router {
 
     fn accept(&mut self, stream: u64, caller: Caller) {
         let Some(Waiting { host, offer, .. }) = self.offers.remove(&stream) else {
-            tokio::spawn(caller.refuse(format!("stream {stream} has ended")));
+            let words = format!("stream {stream} is not there any more");
+            tokio::spawn(caller.refuse(NoStream::Other(words)));
             return;
         };
         let from = self.taken_from.entry(host);
@@ -285,16 +287,18 @@ impl Router {
         let permits = [from, &self.taken].map(|of| Arc::clone(of).try_acquire_owned());
         let [Ok(of_member), Ok(of_all)] = permits else {
             tokio::spawn(offer.refuse("it has too many streams"));
-            tokio::spawn(caller.refuse(format!(
-                "too many streams are open already, of {host} or of all"
-            )));
+            let words = format!("too many streams are open already, of {host} or of all");
+            tokio::spawn(caller.refuse(NoStream::Other(words)));
             return;
         };
         let class = offer.class;
         self.spawn(class, async move {
             match offer.take().await {
                 Ok(open) => carry(caller, open, host, class).await,
-                Err(error) => caller.refuse(format!("the stream is lost: {error}")).await,
+                Err(error) => {
+                    let words = format!("the stream is lost: {error}");
+                    caller.refuse(NoStream::Other(words)).await;
+                }
             }
             drop((of_member, of_all));
         });

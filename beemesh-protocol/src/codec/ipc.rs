@@ -9,8 +9,8 @@ use super::{
     table_field, union,
 };
 use crate::ipc::{
-    Class, Done, FromAgent, Member, Opened, Opening, Report, Request, ToAgent, UnitFiles,
-    UnitState, Welcome,
+    Class, Done, FromAgent, HostRole, Member, NoStream, Opened, Opening, Report, Request, ToAgent,
+    UnitFiles, UnitState, Welcome,
 };
 
 messages! {
@@ -41,8 +41,28 @@ union! { Opening = Opening(OpeningArgs, OpeningBody) "opening"
 }
 
 union! { Opened = Opened(OpenedArgs, OpenedBody) "opened"
-    record Refused { reason } = Reason(ReasonArgs) body_as_refused;
+    table Refused body_as_refused;
     unit Ready;
+}
+
+impl Wire for NoStream {
+    type Table<'a> = fb::OpenedRefused<'a>;
+    fn write(&self, to: &mut Builder) -> WIPOffset<fb::OpenedRefused<'static>> {
+        let why = match self {
+            Self::NotMember => fb::NoStream::NotMember,
+            Self::Other(_) => fb::NoStream::Other,
+        };
+        let reason = Some(to.create_string(&self.to_string()));
+        fb::OpenedRefused::create(to, &fb::OpenedRefusedArgs { reason, why })
+    }
+    fn read(from: fb::OpenedRefused<'_>) -> Result<Self, DecodeError> {
+        let words = Field::take(from.reason(), "opened.Refused.reason")?;
+        Ok(match from.why() {
+            fb::NoStream::NotMember => Self::NotMember,
+            fb::NoStream::Unset => Self::from_words(words),
+            _ => Self::Other(words),
+        })
+    }
 }
 
 table! { UnitFiles = UnitFiles(UnitFilesArgs) "unit_files" { workload, index, kube, yaml } }
@@ -71,7 +91,57 @@ union! { Result<Done, String> = AgentResult(AgentResultArgs, AgentResultBody) "a
     table Ok body_as_ok;
 }
 
-table! { Report = Report(ReportArgs) "report" { role, leader, leader_name, hosts, workloads, healthy } }
+/// The role goes by its word, too, which is all that 0.2 knows.
+impl Wire for Report {
+    type Table<'a> = fb::Report<'a>;
+    fn write(&self, to: &mut Builder) -> WIPOffset<fb::Report<'static>> {
+        let part = match self.role {
+            HostRole::Joining => fb::HostRole::Joining,
+            HostRole::Leader => fb::HostRole::Leader,
+            HostRole::Follower => fb::HostRole::Follower,
+            HostRole::Candidate => fb::HostRole::Candidate,
+            HostRole::Learner => fb::HostRole::Learner,
+            HostRole::Stopped => fb::HostRole::Stopped,
+            HostRole::Removed => fb::HostRole::Removed,
+            HostRole::Other(_) => fb::HostRole::Unset,
+        };
+        let role = Some(to.create_string(self.role.word()));
+        let leader = Field::put(&self.leader, to);
+        let leader_name = Some(to.create_string(&self.leader_name));
+        let args = fb::ReportArgs {
+            role,
+            leader: leader.arg(),
+            leader_name,
+            hosts: self.hosts,
+            workloads: self.workloads,
+            healthy: self.healthy,
+            part,
+        };
+        fb::Report::create(to, &args)
+    }
+    fn read(from: fb::Report<'_>) -> Result<Self, DecodeError> {
+        let word = Field::take(from.role(), "report.role")?;
+        let role = match from.part() {
+            fb::HostRole::Joining => HostRole::Joining,
+            fb::HostRole::Leader => HostRole::Leader,
+            fb::HostRole::Follower => HostRole::Follower,
+            fb::HostRole::Candidate => HostRole::Candidate,
+            fb::HostRole::Learner => HostRole::Learner,
+            fb::HostRole::Stopped => HostRole::Stopped,
+            fb::HostRole::Removed => HostRole::Removed,
+            fb::HostRole::Unset => HostRole::from_word(word),
+            _ => HostRole::Other(word),
+        };
+        Ok(Self {
+            role,
+            leader: Field::take(from.leader(), "report.leader")?,
+            leader_name: Field::take(from.leader_name(), "report.leader_name")?,
+            hosts: from.hosts(),
+            workloads: from.workloads(),
+            healthy: from.healthy(),
+        })
+    }
+}
 
 union! { ToAgent = ToAgent(ToAgentArgs, ToAgentBody) "to_agent"
     record Request { id, body } = ToAgentRequest(ToAgentRequestArgs) body_as_request;
@@ -97,4 +167,87 @@ union! { FromAgent = FromAgent(FromAgentArgs, FromAgentBody) "from_agent"
     record Units { units, more } = FromAgentUnits(FromAgentUnitsArgs) body_as_units;
     table Welcome body_as_welcome;
     table Unit body_as_unit;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Message;
+
+    /// A refusal as 0.2 writes it, or a later release.
+    fn refused(words: &str, why: fb::NoStream) -> Result<Opened, DecodeError> {
+        let mut to = Builder::new();
+        let reason = Some(to.create_string(words));
+        let body = match why {
+            fb::NoStream::Unset => {
+                fb::Reason::create(&mut to, &fb::ReasonArgs { reason }).as_union_value()
+            }
+            why => fb::OpenedRefused::create(&mut to, &fb::OpenedRefusedArgs { reason, why })
+                .as_union_value(),
+        };
+        let args = fb::OpenedArgs {
+            body_type: fb::OpenedBody::Refused,
+            body: Some(body),
+        };
+        let root = fb::Opened::create(&mut to, &args);
+        to.finish(root, Some(Opened::MARK));
+        Opened::decode(to.finished_data())
+    }
+
+    #[test]
+    fn a_refusal_of_an_older_or_later_agent_is_understood() {
+        let other = |words: &str| NoStream::Other(words.to_owned());
+        let words = NoStream::NotMember.to_string();
+        for (words, why, expected) in [
+            (words.as_str(), fb::NoStream::Unset, NoStream::NotMember),
+            ("busy", fb::NoStream::Unset, other("busy")),
+            // Whatever a member says in these words, its agent alone knows.
+            (&words, fb::NoStream::Other, other(&words)),
+            ("moved", fb::NoStream(200), other("moved")),
+        ] {
+            assert_eq!(refused(words, why), Ok(Opened::Refused(expected)));
+        }
+        // 0.2 reads the words, which it compares, where they have always been.
+        assert_eq!(words, "it does not regard this host as a member");
+        assert_eq!(fb::OpenedRefused::VT_REASON, fb::Reason::VT_REASON);
+    }
+
+    #[test]
+    fn the_role_that_an_older_or_later_gateway_tells_is_understood() {
+        let read = |word: &str, part: fb::HostRole| {
+            let mut to = Builder::new();
+            let args = fb::ReportArgs {
+                role: Some(to.create_string(word)),
+                leader_name: Some(to.create_string("h1")),
+                part,
+                ..fb::ReportArgs::default()
+            };
+            let report = fb::Report::create(&mut to, &args);
+            let args = fb::ToAgentArgs {
+                body_type: fb::ToAgentBody::Report,
+                body: Some(report.as_union_value()),
+            };
+            let root = fb::ToAgent::create(&mut to, &args);
+            to.finish(root, Some(ToAgent::MARK));
+            match ToAgent::decode(to.finished_data()) {
+                Ok(ToAgent::Report(report)) => report.role,
+                other => panic!("{other:?}"),
+            }
+        };
+        for (word, part, expected) in [
+            ("removed", fb::HostRole::Unset, HostRole::Removed),
+            ("follower", fb::HostRole::Unset, HostRole::Follower),
+            ("", fb::HostRole::Unset, HostRole::default()),
+            ("follower", fb::HostRole::Learner, HostRole::Learner),
+            (
+                "witness",
+                fb::HostRole(200),
+                HostRole::Other("witness".to_owned()),
+            ),
+        ] {
+            assert_eq!(read(word, part), expected, "{word} {part:?}");
+        }
+        // 0.2 shows the word and compares this one.
+        assert_eq!(HostRole::Removed.word(), "removed");
+    }
 }

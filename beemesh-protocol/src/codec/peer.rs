@@ -9,8 +9,8 @@ use super::{
     state::command_size, table, table_field, union,
 };
 use crate::peer::{
-    Action, Committed, Effect, HostReport, Outcome, Phase, Refusal, Reply, ReplyBody, Reported,
-    Request, RequestBody, WorkloadReport,
+    Action, Committed, Effect, Failure, HostReport, Outcome, Phase, Refusal, Reply, ReplyBody,
+    Reported, Request, RequestBody, WorkloadReport,
 };
 
 messages! {
@@ -69,8 +69,69 @@ union! { ReplyBody = PeerReplyBody(PeerReplyBodyArgs, PeerReplyUnion) "peer_repl
     value ReadIndex(log_id) = PeerReadIndex(PeerReadIndexArgs) body_as_read_index;
     value NotLeader(leader) = PeerNotLeader(PeerNotLeaderArgs) body_as_not_leader;
     value PreVoted(yes) = PeerPreVoted(PeerPreVotedArgs) body_as_pre_voted;
-    value Failed(reason) = Reason(ReasonArgs) body_as_failed;
+    table Failed body_as_failed;
     unit Noted;
 }
 
+impl Wire for Failure {
+    type Table<'a> = fb::PeerFailed<'a>;
+    fn write(&self, to: &mut Builder) -> WIPOffset<fb::PeerFailed<'static>> {
+        let why = match self {
+            Self::NoQuorum => fb::Failure::NoQuorum,
+            Self::LeadershipLost => fb::Failure::LeadershipLost,
+            Self::Stopped => fb::Failure::Stopped,
+            Self::Late => fb::Failure::Late,
+            Self::Other(_) => fb::Failure::Unset,
+        };
+        let reason = Some(to.create_string(&self.to_string()));
+        fb::PeerFailed::create(to, &fb::PeerFailedArgs { reason, why })
+    }
+    fn read(from: fb::PeerFailed<'_>) -> Result<Self, DecodeError> {
+        let words = Field::take(from.reason(), "peer_reply.body.Failed.reason")?;
+        Ok(match from.why() {
+            fb::Failure::NoQuorum => Self::NoQuorum,
+            fb::Failure::LeadershipLost => Self::LeadershipLost,
+            fb::Failure::Stopped => Self::Stopped,
+            fb::Failure::Late => Self::Late,
+            _ => Self::Other(words),
+        })
+    }
+}
+
 table! { Reply = PeerReply(PeerReplyArgs) "peer_reply" { id, body } }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codec::Message;
+
+    #[test]
+    fn a_failure_of_an_older_or_later_peer_keeps_its_words() {
+        for why in [fb::Failure::Unset, fb::Failure(200)] {
+            let mut to = Builder::new();
+            let reason = Some(to.create_string("asleep"));
+            let failed = match why {
+                fb::Failure::Unset => {
+                    fb::Reason::create(&mut to, &fb::ReasonArgs { reason }).as_union_value()
+                }
+                why => fb::PeerFailed::create(&mut to, &fb::PeerFailedArgs { reason, why })
+                    .as_union_value(),
+            };
+            let args = fb::PeerReplyBodyArgs {
+                body_type: fb::PeerReplyUnion::Failed,
+                body: Some(failed),
+            };
+            let body = Some(fb::PeerReplyBody::create(&mut to, &args));
+            let root = fb::PeerReply::create(&mut to, &fb::PeerReplyArgs { id: 7, body });
+            to.finish(root, Some(Reply::MARK));
+            let body = ReplyBody::Failed(Failure::Other("asleep".to_owned()));
+            assert_eq!(
+                Reply::decode(to.finished_data()),
+                Ok(Reply { id: 7, body }),
+                "{why:?}"
+            );
+        }
+        // 0.2 reads the words where they have always been.
+        assert_eq!(fb::PeerFailed::VT_REASON, fb::Reason::VT_REASON);
+    }
+}

@@ -293,6 +293,95 @@ impl ::flatbuffers::SimpleToVerifyInSlice for OpeningBody {}
 pub struct OpeningBodyUnionTableOffset {}
 
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_NO_STREAM: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_NO_STREAM: u8 = 2;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_NO_STREAM: [NoStream; 3] = [
+  NoStream::Unset,
+  NoStream::Other,
+  NoStream::NotMember,
+];
+
+/// Why there is no stream, for programs. 0.2 sends words alone, and a reader takes a value that it does not know for Other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct NoStream(pub u8);
+#[allow(non_upper_case_globals)]
+impl NoStream {
+  pub const Unset: Self = Self(0);
+  pub const Other: Self = Self(1);
+  pub const NotMember: Self = Self(2);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 2;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Other,
+    Self::NotMember,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Other => Some("Other"),
+      Self::NotMember => Some("NotMember"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for NoStream {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for NoStream {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for NoStream {
+    type Output = NoStream;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for NoStream {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for NoStream {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for NoStream {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_OPENED_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MAX_OPENED_BODY: u8 = 2;
@@ -688,6 +777,115 @@ impl<'a> ::flatbuffers::Verifiable for AgentResultBody {
 impl ::flatbuffers::SimpleToVerifyInSlice for AgentResultBody {}
 pub struct AgentResultBodyUnionTableOffset {}
 
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_HOST_ROLE: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_HOST_ROLE: u8 = 7;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_HOST_ROLE: [HostRole; 8] = [
+  HostRole::Unset,
+  HostRole::Joining,
+  HostRole::Leader,
+  HostRole::Follower,
+  HostRole::Candidate,
+  HostRole::Learner,
+  HostRole::Stopped,
+  HostRole::Removed,
+];
+
+/// A host's part in its cluster, for programs. 0.2 sends words alone, and a reader takes a value that it does not know for its words.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct HostRole(pub u8);
+#[allow(non_upper_case_globals)]
+impl HostRole {
+  pub const Unset: Self = Self(0);
+  pub const Joining: Self = Self(1);
+  pub const Leader: Self = Self(2);
+  pub const Follower: Self = Self(3);
+  pub const Candidate: Self = Self(4);
+  pub const Learner: Self = Self(5);
+  pub const Stopped: Self = Self(6);
+  pub const Removed: Self = Self(7);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 7;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Joining,
+    Self::Leader,
+    Self::Follower,
+    Self::Candidate,
+    Self::Learner,
+    Self::Stopped,
+    Self::Removed,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Joining => Some("Joining"),
+      Self::Leader => Some("Leader"),
+      Self::Follower => Some("Follower"),
+      Self::Candidate => Some("Candidate"),
+      Self::Learner => Some("Learner"),
+      Self::Stopped => Some("Stopped"),
+      Self::Removed => Some("Removed"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for HostRole {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for HostRole {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for HostRole {
+    type Output = HostRole;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for HostRole {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for HostRole {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for HostRole {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_TO_AGENT_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
@@ -2046,6 +2244,103 @@ impl<'a> ::flatbuffers::Verifiable for OutcomeBody {
 impl ::flatbuffers::SimpleToVerifyInSlice for OutcomeBody {}
 pub struct OutcomeBodyUnionTableOffset {}
 
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_FAILURE: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_FAILURE: u8 = 4;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_FAILURE: [Failure; 5] = [
+  Failure::Unset,
+  Failure::NoQuorum,
+  Failure::LeadershipLost,
+  Failure::Stopped,
+  Failure::Late,
+];
+
+/// Why a request failed, for programs. 0.2 sends words alone, and a reader takes a value that it does not know for its words.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct Failure(pub u8);
+#[allow(non_upper_case_globals)]
+impl Failure {
+  pub const Unset: Self = Self(0);
+  pub const NoQuorum: Self = Self(1);
+  pub const LeadershipLost: Self = Self(2);
+  pub const Stopped: Self = Self(3);
+  pub const Late: Self = Self(4);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 4;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::NoQuorum,
+    Self::LeadershipLost,
+    Self::Stopped,
+    Self::Late,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::NoQuorum => Some("NoQuorum"),
+      Self::LeadershipLost => Some("LeadershipLost"),
+      Self::Stopped => Some("Stopped"),
+      Self::Late => Some("Late"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for Failure {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for Failure {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for Failure {
+    type Output = Failure;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for Failure {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Failure {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Failure {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_PEER_REPLY_UNION: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
@@ -4288,6 +4583,120 @@ impl ::core::fmt::Debug for Opening<'_> {
       ds.finish()
   }
 }
+pub enum OpenedRefusedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// Begins like Reason, which it was in 0.2.
+pub struct OpenedRefused<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for OpenedRefused<'a> {
+  type Inner = OpenedRefused<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> OpenedRefused<'a> {
+  pub const VT_REASON: ::flatbuffers::VOffsetT = 4;
+  pub const VT_WHY: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    OpenedRefused { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args OpenedRefusedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<OpenedRefused<'bldr>> {
+    let mut builder = OpenedRefusedBuilder::new(_fbb);
+    if let Some(x) = args.reason { builder.add_reason(x); }
+    builder.add_why(args.why);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn reason(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(OpenedRefused::VT_REASON, None)}
+  }
+  #[inline]
+  pub fn why(&self) -> NoStream {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<NoStream>(OpenedRefused::VT_WHY, Some(NoStream::Unset)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for OpenedRefused<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("reason", Self::VT_REASON, false)?
+     .visit_field::<NoStream>("why", Self::VT_WHY, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct OpenedRefusedArgs<'a> {
+    pub reason: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub why: NoStream,
+}
+impl<'a> Default for OpenedRefusedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    OpenedRefusedArgs {
+      reason: None,
+      why: NoStream::Unset,
+    }
+  }
+}
+
+pub struct OpenedRefusedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> OpenedRefusedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_reason(&mut self, reason: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(OpenedRefused::VT_REASON, reason);
+  }
+  #[inline]
+  pub fn add_why(&mut self, why: NoStream) {
+    self.fbb_.push_slot::<NoStream>(OpenedRefused::VT_WHY, why, NoStream::Unset);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> OpenedRefusedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    OpenedRefusedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<OpenedRefused<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for OpenedRefused<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("OpenedRefused");
+      ds.field("reason", &self.reason());
+      ds.field("why", &self.why());
+      ds.finish()
+  }
+}
 pub enum OpenedOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -4354,13 +4763,13 @@ impl<'a> Opened<'a> {
 
   #[inline]
   #[allow(non_snake_case)]
-  pub fn body_as_refused(&self) -> Option<Reason<'a>> {
+  pub fn body_as_refused(&self) -> Option<OpenedRefused<'a>> {
     if self.body_type() == OpenedBody::Refused {
       self.body().map(|t| {
        // Safety:
        // Created from a valid Table for this object
        // Which contains a valid union in this slot
-       unsafe { Reason::init_from_table(t) }
+       unsafe { OpenedRefused::init_from_table(t) }
      })
     } else {
       None
@@ -4378,7 +4787,7 @@ impl ::flatbuffers::Verifiable for Opened<'_> {
      .visit_union::<OpenedBody, _>("body_type", Self::VT_BODY_TYPE, "body", Self::VT_BODY, false, |key, v, pos| {
         match key {
           OpenedBody::Ready => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("OpenedBody::Ready", pos),
-          OpenedBody::Refused => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Reason>>("OpenedBody::Refused", pos),
+          OpenedBody::Refused => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<OpenedRefused>>("OpenedBody::Refused", pos),
           _ => Ok(()),
         }
      })?
@@ -5750,6 +6159,7 @@ impl<'a> Report<'a> {
   pub const VT_HOSTS: ::flatbuffers::VOffsetT = 10;
   pub const VT_WORKLOADS: ::flatbuffers::VOffsetT = 12;
   pub const VT_HEALTHY: ::flatbuffers::VOffsetT = 14;
+  pub const VT_PART: ::flatbuffers::VOffsetT = 16;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -5767,6 +6177,7 @@ impl<'a> Report<'a> {
     if let Some(x) = args.leader_name { builder.add_leader_name(x); }
     if let Some(x) = args.leader { builder.add_leader(x); }
     if let Some(x) = args.role { builder.add_role(x); }
+    builder.add_part(args.part);
     builder.finish()
   }
 
@@ -5813,6 +6224,13 @@ impl<'a> Report<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u32>(Report::VT_HEALTHY, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn part(&self) -> HostRole {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<HostRole>(Report::VT_PART, Some(HostRole::Unset)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Report<'_> {
@@ -5827,6 +6245,7 @@ impl ::flatbuffers::Verifiable for Report<'_> {
      .visit_field::<u32>("hosts", Self::VT_HOSTS, false)?
      .visit_field::<u32>("workloads", Self::VT_WORKLOADS, false)?
      .visit_field::<u32>("healthy", Self::VT_HEALTHY, false)?
+     .visit_field::<HostRole>("part", Self::VT_PART, false)?
      .finish();
     Ok(())
   }
@@ -5838,6 +6257,7 @@ pub struct ReportArgs<'a> {
     pub hosts: u32,
     pub workloads: u32,
     pub healthy: u32,
+    pub part: HostRole,
 }
 impl<'a> Default for ReportArgs<'a> {
   #[inline]
@@ -5849,6 +6269,7 @@ impl<'a> Default for ReportArgs<'a> {
       hosts: 0,
       workloads: 0,
       healthy: 0,
+      part: HostRole::Unset,
     }
   }
 }
@@ -5883,6 +6304,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ReportBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u32>(Report::VT_HEALTHY, healthy, 0);
   }
   #[inline]
+  pub fn add_part(&mut self, part: HostRole) {
+    self.fbb_.push_slot::<HostRole>(Report::VT_PART, part, HostRole::Unset);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ReportBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ReportBuilder {
@@ -5906,6 +6331,7 @@ impl ::core::fmt::Debug for Report<'_> {
       ds.field("hosts", &self.hosts());
       ds.field("workloads", &self.workloads());
       ds.field("healthy", &self.healthy());
+      ds.field("part", &self.part());
       ds.finish()
   }
 }
@@ -18306,6 +18732,120 @@ impl ::core::fmt::Debug for PeerPreVoted<'_> {
       ds.finish()
   }
 }
+pub enum PeerFailedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// Begins like Reason, which it was in 0.2.
+pub struct PeerFailed<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for PeerFailed<'a> {
+  type Inner = PeerFailed<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> PeerFailed<'a> {
+  pub const VT_REASON: ::flatbuffers::VOffsetT = 4;
+  pub const VT_WHY: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    PeerFailed { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PeerFailedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<PeerFailed<'bldr>> {
+    let mut builder = PeerFailedBuilder::new(_fbb);
+    if let Some(x) = args.reason { builder.add_reason(x); }
+    builder.add_why(args.why);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn reason(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(PeerFailed::VT_REASON, None)}
+  }
+  #[inline]
+  pub fn why(&self) -> Failure {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Failure>(PeerFailed::VT_WHY, Some(Failure::Unset)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for PeerFailed<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("reason", Self::VT_REASON, false)?
+     .visit_field::<Failure>("why", Self::VT_WHY, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PeerFailedArgs<'a> {
+    pub reason: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub why: Failure,
+}
+impl<'a> Default for PeerFailedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    PeerFailedArgs {
+      reason: None,
+      why: Failure::Unset,
+    }
+  }
+}
+
+pub struct PeerFailedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PeerFailedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_reason(&mut self, reason: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PeerFailed::VT_REASON, reason);
+  }
+  #[inline]
+  pub fn add_why(&mut self, why: Failure) {
+    self.fbb_.push_slot::<Failure>(PeerFailed::VT_WHY, why, Failure::Unset);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PeerFailedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PeerFailedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<PeerFailed<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for PeerFailed<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("PeerFailed");
+      ds.field("reason", &self.reason());
+      ds.field("why", &self.why());
+      ds.finish()
+  }
+}
 pub enum PeerReplyBodyOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -18417,13 +18957,13 @@ impl<'a> PeerReplyBody<'a> {
 
   #[inline]
   #[allow(non_snake_case)]
-  pub fn body_as_failed(&self) -> Option<Reason<'a>> {
+  pub fn body_as_failed(&self) -> Option<PeerFailed<'a>> {
     if self.body_type() == PeerReplyUnion::Failed {
       self.body().map(|t| {
        // Safety:
        // Created from a valid Table for this object
        // Which contains a valid union in this slot
-       unsafe { Reason::init_from_table(t) }
+       unsafe { PeerFailed::init_from_table(t) }
      })
     } else {
       None
@@ -18459,7 +18999,7 @@ impl ::flatbuffers::Verifiable for PeerReplyBody<'_> {
           PeerReplyUnion::ReadIndex => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerReadIndex>>("PeerReplyUnion::ReadIndex", pos),
           PeerReplyUnion::NotLeader => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerNotLeader>>("PeerReplyUnion::NotLeader", pos),
           PeerReplyUnion::Noted => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("PeerReplyUnion::Noted", pos),
-          PeerReplyUnion::Failed => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Reason>>("PeerReplyUnion::Failed", pos),
+          PeerReplyUnion::Failed => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerFailed>>("PeerReplyUnion::Failed", pos),
           PeerReplyUnion::PreVoted => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerPreVoted>>("PeerReplyUnion::PreVoted", pos),
           _ => Ok(()),
         }

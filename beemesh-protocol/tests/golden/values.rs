@@ -13,8 +13,8 @@ use std::collections::BTreeMap;
 use beemesh_protocol::{
     ClusterId, DecodeError, HostId,
     ipc::{
-        Class, Done, FromAgent, Member, Opened, Opening, Report, Request, ToAgent, UnitFiles,
-        UnitState, Welcome,
+        Class, Done, FromAgent, HostRole, Member, NoStream, Opened, Opening, Report, Request,
+        ToAgent, UnitFiles, UnitState, Welcome,
     },
     mesh::{Contact, JoinAnswer, JoinRequest, NO_TOKEN, Replace, StreamOpening},
     peer::{self, Action, Committed, Effect, HostReport, Outcome, Phase, Refusal, WorkloadReport},
@@ -63,7 +63,12 @@ pub(crate) fn cases() -> Vec<Case> {
             Opening::Open { host: host(1), class: Class::Raft },
             Opening::Accept { stream: 1 << 40 },
         ];
-        Opened, "opened": [Opened::Ready, Opened::Refused { reason: "no such stream".into() }];
+        Opened, "opened": [Opened::Ready, Opened::Refused(NoStream::Other("no such stream".into()))];
+        Opened, "opened_not_member": [Opened::Refused(NoStream::NotMember)];
+        ToAgent, "to_agent_role": [
+            HostRole::Joining, HostRole::Leader, HostRole::Follower, HostRole::Candidate, HostRole::Learner, HostRole::Stopped,
+            HostRole::Removed, HostRole::Other("observer".into()),
+        ].map(|role| ToAgent::Report(Report { role, ..Report::default() }));
         ToAgent, "to_agent_advertise": [ToAgent::Request {
             id: 7,
             body: Request::Advertise { addresses: vec!["192.0.2.7".into()] },
@@ -121,6 +126,9 @@ pub(crate) fn cases() -> Vec<Case> {
             peer::RequestBody::Propose { commands: vec![command()], term: 4 },
         ].map(|body| peer::Request { id: 3, body });
         peer::Reply, "peer_reply": peer_replies();
+        peer::Reply, "peer_reply_failed": [
+            peer::Failure::NoQuorum, peer::Failure::LeadershipLost, peer::Failure::Stopped, peer::Failure::Late,
+        ].map(|why| peer::Reply { id: 3, body: peer::ReplyBody::Failed(why) });
         Entry, "entry": entries();
         raft::Request, "raft_request": [
             raft::RequestBody::Append {
@@ -291,7 +299,7 @@ fn to_agent() -> Vec<ToAgent> {
         },
     ];
     let report = Report {
-        role: "leader".into(),
+        role: HostRole::Leader,
         leader: Some(host(1)),
         leader_name: "h1".into(),
         hosts: 3,
@@ -574,7 +582,7 @@ fn peer_replies() -> [peer::Reply; 9] {
         peer::ReplyBody::NotLeader(Some(host(2))),
         peer::ReplyBody::NotLeader(None),
         peer::ReplyBody::Noted,
-        peer::ReplyBody::Failed("stopping".into()),
+        peer::ReplyBody::Failed(peer::Failure::Other("stopping".into())),
         peer::ReplyBody::PreVoted(true),
         peer::ReplyBody::PreVoted(false),
     ]

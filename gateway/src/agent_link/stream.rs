@@ -38,7 +38,7 @@ async fn handshake(path: &Path, opening: &Opening) -> Result<UnixStream, LinkErr
     stream.write_all(&buffer).await.map_err(failed)?;
     match Opened::decode(&read_frame(&mut stream).await?)? {
         Opened::Ready => Ok(stream),
-        Opened::Refused { reason } => Err(LinkError::Refused(reason)),
+        Opened::Refused(why) => Err(why.into()),
     }
 }
 

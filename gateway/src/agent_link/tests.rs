@@ -2,7 +2,7 @@ use std::future::Future;
 
 use beemesh_protocol::{
     frame::{CONTROL_MAX, FrameCodec},
-    ipc::{FromAgent, Opened, ToAgent},
+    ipc::{FromAgent, HostRole, NoStream, Opened, ToAgent},
 };
 use bytes::{Bytes, BytesMut};
 use futures::{SinkExt, StreamExt};
@@ -150,7 +150,7 @@ async fn what_the_agent_says_is_seen_and_what_it_must_know_is_said_again() {
         addresses: Vec::new(),
     }];
     let report = Report {
-        role: "leader".into(),
+        role: HostRole::Leader,
         hosts: 2,
         ..Report::default()
     };
@@ -316,15 +316,18 @@ async fn a_stream_is_handed_over_with_every_byte_of_the_peer() {
     let (link, mut inbound) = agent.link();
     let mut control = agent.control().await;
     let host = HostId([2; 32]);
-    let refused = Opened::Refused {
-        reason: "h2 is not connected".into(),
-    };
+    let refused = |why| framed(Opened::Refused(why).encode(), b"");
+    let unconnected = NoStream::Other("h2 is not connected".into());
     let cases = [
         (
             framed(Opened::Ready.encode(), b"and the peer's first bytes"),
             Ok(()),
         ),
-        (framed(refused.encode(), b""), Err("h2 is not connected")),
+        (refused(unconnected), Err("h2 is not connected")),
+        (
+            refused(NoStream::NotMember),
+            Err("it does not regard this host as a member"),
+        ),
         (
             BytesMut::from(&b"\xff\xff\xff\x7f\x01"[..]),
             Err("read the agent's answer on a stream"),

@@ -10,7 +10,7 @@ use std::{sync::Arc, time::Duration};
 use beemesh_protocol::{
     HostId,
     frame::CONTROL_MAX,
-    peer::{Committed, ReplyBody, RequestBody},
+    peer::{Committed, Failure, ReplyBody, RequestBody},
     state::Command,
 };
 use openraft::{EmptyNode, error::RaftError};
@@ -203,7 +203,7 @@ impl Node {
                 let request = RequestBody::Propose { commands, term };
                 match self.inner.peers.ask(leader, request).await {
                     Ok(ReplyBody::Committed(committed)) => Attempt::Done(committed),
-                    Ok(ReplyBody::NotLeader(_))
+                    Ok(ReplyBody::NotLeader(_) | ReplyBody::Failed(Failure::NoQuorum))
                     | Err(CallError::Unreachable { .. } | CallError::Stranger(_)) => {
                         Attempt::Refused
                     }

@@ -9,7 +9,7 @@ use beemesh_protocol::{
     DecodeError, HostId,
     frame::{CONTROL_MAX, RAFT_MAX},
     ipc::Class,
-    peer::{self, ReplyBody, Reported, RequestBody},
+    peer::{self, Failure, ReplyBody, Reported, RequestBody},
     raft,
 };
 use tokio::{
@@ -115,10 +115,10 @@ impl Node {
                 match timeout_at(deadline, self.inner.batcher.propose(commands, only)).await {
                     Ok(Ok(committed)) => ReplyBody::Committed(committed),
                     Ok(Err(Refused::AnotherLeader)) => self.not_leader(),
-                    // The entry may have been in the log when this host lost the leadership.
-                    Ok(Err(Refused::NotLeader)) => ReplyBody::Failed("leadership lost".into()),
-                    Ok(Err(Refused::Stopped)) => ReplyBody::Failed("consensus stopped".into()),
-                    Err(_) => ReplyBody::Failed("not committed in time".into()),
+                    // The entry may have been in the log when the leadership was lost.
+                    Ok(Err(Refused::NotLeader)) => ReplyBody::Failed(Failure::LeadershipLost),
+                    Ok(Err(Refused::Stopped)) => ReplyBody::Failed(Failure::Stopped),
+                    Err(_) => ReplyBody::Failed(Failure::Late),
                 }
             }
             RequestBody::PreVote(last) => ReplyBody::PreVoted(self.would_vote(last.map(log_id_in))),
@@ -129,7 +129,7 @@ impl Node {
                 match timeout_at(deadline, self.inner.raft.get_read_log_id()).await {
                     Ok(Ok((read, _))) => ReplyBody::ReadIndex(read.as_ref().map(log_id_out)),
                     Ok(Err(_)) => self.not_leader(),
-                    Err(_) => ReplyBody::Failed("leadership not confirmed in time".into()),
+                    Err(_) => ReplyBody::Failed(Failure::Late),
                 }
             }
         }
@@ -157,7 +157,7 @@ impl Node {
             ));
         }
         if !metrics.quorum {
-            return Err(ReplyBody::Failed("the leader has no quorum".into()));
+            return Err(ReplyBody::Failed(Failure::NoQuorum));
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use anyhow::{Context as _, Result, bail};
 use beemesh_protocol::{
     HostId,
     frame::{CONTROL_MAX, FrameCodec},
-    ipc::{Done, FromAgent, Opened, Opening, Request, ToAgent, Welcome},
+    ipc::{Done, FromAgent, NoStream, Opened, Opening, Request, ToAgent, Welcome},
     mesh::JoinAnswer,
 };
 use futures::{SinkExt as _, StreamExt as _};
@@ -281,7 +281,7 @@ async fn answer(
 ) -> Result<Option<Connection>> {
     let (answer, callee) = match opened {
         Ok(callee) => (Opened::Ready, Some(callee)),
-        Err(reason) => (Opened::Refused { reason }, None),
+        Err(reason) => (Opened::Refused(NoStream::Other(reason)), None),
     };
     caller.send(answer.encode()).await?;
     Ok(callee)

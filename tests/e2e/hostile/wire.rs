@@ -228,7 +228,7 @@ impl Quic {
         stream.flush().await?;
         match Opened::decode(&frame(&mut stream).await?).map_err(other)? {
             Opened::Ready => Ok(stream),
-            Opened::Refused { reason } => Err(other(reason)),
+            Opened::Refused(why) => Err(other(why.to_string())),
         }
     }
 }

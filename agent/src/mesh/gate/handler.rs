@@ -9,7 +9,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use beemesh_protocol::mesh::NOT_A_MEMBER;
+use beemesh_protocol::ipc::NoStream;
 use libp2p::{
     Stream, StreamProtocol,
     core::{UpgradeInfo, upgrade::InboundUpgrade, upgrade::ReadyUpgrade},
@@ -98,13 +98,17 @@ impl ConnectionHandler for GateHandler {
                 ..
             }) => drop(info.send(Ok(self.stream(protocol)))),
             ConnectionEvent::DialUpgradeError(DialUpgradeError { error, info, .. }) => {
-                let reason = match error {
-                    StreamUpgradeError::Timeout => "it did not answer in time".to_owned(),
-                    StreamUpgradeError::NegotiationFailed => NOT_A_MEMBER.to_owned(),
-                    StreamUpgradeError::Io(error) => format!("the connection failed: {error}"),
+                let why = match error {
+                    StreamUpgradeError::Timeout => {
+                        NoStream::Other("it did not answer in time".to_owned())
+                    }
+                    StreamUpgradeError::NegotiationFailed => NoStream::NotMember,
+                    StreamUpgradeError::Io(error) => {
+                        NoStream::Other(format!("the connection failed: {error}"))
+                    }
                     StreamUpgradeError::Apply(never) => match never {},
                 };
-                let _ = info.send(Err(reason));
+                let _ = info.send(Err(why));
             }
             // Addresses and lists of protocols change nothing here; failed negotiations end by themselves.
             _ => {}

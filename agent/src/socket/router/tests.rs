@@ -10,7 +10,7 @@ use std::{
 use beemesh_protocol::{
     ClusterId,
     frame::{CONTROL_MAX, FrameCodec},
-    ipc::{Opened, Opening, Welcome},
+    ipc::{NoStream, Opened, Opening, Welcome},
     mesh::JoinRequest,
 };
 use bytes::Bytes;
@@ -146,25 +146,25 @@ impl Host {
         gateway
     }
 
-    /// Opens a stream; `Err` has the agent's words.
-    async fn open(&self, host: &Host, class: Class) -> Result<UnixStream, String> {
+    /// Opens a stream; `Err` has the agent's reason.
+    async fn open(&self, host: &Host, class: Class) -> Result<UnixStream, NoStream> {
         let host = host.id;
         opened(self.dial(Opening::Open { host, class }).await).await
     }
 
-    async fn accept(&self, stream: u64) -> Result<UnixStream, String> {
+    async fn accept(&self, stream: u64) -> Result<UnixStream, NoStream> {
         opened(self.dial(Opening::Accept { stream }).await).await
     }
 }
 
-async fn opened(mut framed: Framed<UnixStream, FrameCodec>) -> Result<UnixStream, String> {
+async fn opened(mut framed: Framed<UnixStream, FrameCodec>) -> Result<UnixStream, NoStream> {
     let frame = timeout(PATIENCE, framed.next()).await.unwrap().unwrap();
     match Opened::decode(&frame.unwrap()).unwrap() {
         Opened::Ready => {
             assert_eq!(framed.read_buffer().len(), 0);
             Ok(framed.into_inner())
         }
-        Opened::Refused { reason } => Err(reason),
+        Opened::Refused(why) => Err(why),
     }
 }
 
@@ -290,10 +290,14 @@ async fn a_burst_of_streams_is_taken_whole_and_one_not_taken_is_refused() {
 
     let (refused, stream) =
         tokio::join!(a.open(&b, Class::Raft), at_b.hear_incoming(&a, Class::Raft));
-    let expected = "its gateway did not take the stream in time";
+    let other = |words: &str| NoStream::Other(words.to_owned());
+    let expected = other("its gateway did not take the stream in time");
     assert_eq!(refused.unwrap_err(), expected);
     let late = b.accept(stream).await.unwrap_err();
-    assert_eq!(late, format!("stream {stream} has ended"));
+    assert_eq!(
+        late,
+        other(&format!("stream {stream} is not there any more"))
+    );
     drop(at_b);
     let reason = loop {
         // The agent notices the end of the control connection in its own time.
@@ -302,7 +306,7 @@ async fn a_burst_of_streams_is_taken_whole_and_one_not_taken_is_refused() {
             break reason;
         }
     };
-    assert_eq!(reason, "its gateway is not running");
+    assert_eq!(reason, other("its gateway is not running"));
 }
 
 #[tokio::test]
@@ -315,7 +319,7 @@ async fn a_stranger_may_apply_and_nothing_else() {
         let mut at_s = s.gateway(&[&a, &s]).await;
         at_s.hear_peer(&a, true).await;
         let refused = s.open(&a, Class::Raft).await.unwrap_err();
-        assert_eq!(refused, "it does not regard this host as a member");
+        assert_eq!(refused, NoStream::NotMember);
 
         let request = JoinRequest {
             cluster: ClusterId([1; 16]),
@@ -378,7 +382,7 @@ async fn a_stranger_may_apply_and_nothing_else() {
         assert!(s.open(&a, Class::Raft).await.is_err());
         assert_eq!(
             a.open(&s, Class::Raft).await.unwrap_err(),
-            format!("{} is not connected", s.id)
+            NoStream::Other(format!("{} is not connected", s.id))
         );
 
         drop(at_a);

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use beemesh_protocol::{
     HostId,
-    ipc::Report,
+    ipc::{HostRole, Report},
     peer::{HostReport, Phase},
 };
 use tokio::{sync::watch, time::sleep};
@@ -25,8 +25,6 @@ use crate::{
 
 /// At most one look in this time at a state and metrics that every commit changes; the first after a quiet time is at once.
 const PACE: Duration = Duration::from_millis(50);
-/// The word for a host that has no part in its cluster any more.
-const REMOVED: &str = "removed";
 
 /// Tells the agent what to show on D-Bus and in `systemctl status beemesh-agent`.
 ///
@@ -47,7 +45,7 @@ pub(crate) async fn tell_report(
             let metrics = metrics.borrow_and_update();
             let mut report = report_of(host, &view.state, &metrics, &mine.borrow_and_update());
             if life.borrow_and_update().is_removed() {
-                REMOVED.clone_into(&mut report.role);
+                report.role = HostRole::Removed;
             }
             report
         };
@@ -89,7 +87,7 @@ fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) 
     }
     let leader = metrics.leader.filter(|_| metrics.quorum);
     Report {
-        role: role_name(state, metrics).to_owned(),
+        role: role_of(state, metrics),
         leader,
         leader_name: leader
             .and_then(|leader| state.hosts().get(&leader))
@@ -101,14 +99,14 @@ fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) 
     }
 }
 
-/// The word for this host's part in its cluster.
-fn role_name(state: &State, metrics: &Metrics) -> &'static str {
+/// This host's part in its cluster.
+fn role_of(state: &State, metrics: &Metrics) -> HostRole {
     match metrics.role {
-        _ if state.cluster().is_none() => "joining",
-        Role::Leader => "leader",
-        Role::Follower => "follower",
-        Role::Candidate => "candidate",
-        Role::Learner => "learner",
-        Role::Stopped => "stopped",
+        _ if state.cluster().is_none() => HostRole::Joining,
+        Role::Leader => HostRole::Leader,
+        Role::Follower => HostRole::Follower,
+        Role::Candidate => HostRole::Candidate,
+        Role::Learner => HostRole::Learner,
+        Role::Stopped => HostRole::Stopped,
     }
 }
