@@ -257,15 +257,15 @@ fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
         ));
     }
     let missing = missing_voters(scene);
-    let words = quorum_words(scene, &missing);
-    if words.starts_with("no quorum") {
-        return ApiError::unavailable(words).hint(
+    let reached = quorum_words(scene, &missing);
+    if !has_quorum(scene, &missing) {
+        return ApiError::unavailable(reached).hint(
             "running workloads keep running; `beemesh get hosts --stale` shows which hosts are missing",
         );
     }
     let quiet = quiet_words(scene, silent, &missing);
     let quiet = quiet.unwrap_or_else(|| "none leads yet".to_owned());
-    ApiError::unavailable(format!("no leader: {words}, {quiet}"))
+    ApiError::unavailable(format!("no leader: {reached}, {quiet}"))
         .hint("the hosts may be choosing a leader: try again in a moment")
 }
 
@@ -320,6 +320,12 @@ fn missing_voters(scene: &Scene) -> BTreeSet<HostId> {
         .collect()
 }
 
+/// Whether the voters that are not missing are a majority.
+fn has_quorum(scene: &Scene, missing: &BTreeSet<HostId>) -> bool {
+    let voters = scene.metrics.voters.len();
+    voters - missing.len() > voters / 2
+}
+
 /// How many voters can be heard and who cannot, without a verdict when those are a majority.
 fn quorum_words(scene: &Scene, missing: &BTreeSet<HostId>) -> String {
     let voters = scene.metrics.voters.len();
@@ -327,10 +333,9 @@ fn quorum_words(scene: &Scene, missing: &BTreeSet<HostId>) -> String {
         return "no quorum: this host is not a member of a cluster yet".to_owned();
     }
     let heard = voters - missing.len();
-    let verdict = if heard > voters / 2 {
-        ""
-    } else {
-        "no quorum: "
+    let verdict = match has_quorum(scene, missing) {
+        true => "",
+        false => "no quorum: ",
     };
     let names = names_of(&scene.state, missing.iter());
     let who = match names.len() {
