@@ -505,6 +505,9 @@ pub struct HostChanged {
     /// What a drained host keeps, such as `ledger stops, and waits for h2, which has its claim data`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaves: Vec<String>,
+    /// A pod stays for data that it has on the drained host. 0.2 does not say so.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaves_data: bool,
 }
 
 /// The answer to `POST /v1/restore`.

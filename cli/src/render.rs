@@ -374,11 +374,7 @@ pub(crate) fn host_drained(changed: &HostChanged) -> String {
     for left in &changed.leaves {
         text += &format!("{left}\n");
     }
-    if changed
-        .leaves
-        .iter()
-        .any(|left| left.contains(" its claim "))
-    {
+    if changed.leaves_data {
         text += &format!(
             "`beemesh host drain {} --move-without-data` moves them to other hosts, with empty volumes\n",
             changed.host

@@ -249,20 +249,25 @@ fn workloads_are_summed_up_and_shown_host_by_host() {
 
 #[test]
 fn only_data_that_stays_behind_can_be_left_behind() {
-    let drained = |left: &str| {
+    let drained = |left: &str, leaves_data| {
         host_drained(&HostChanged {
             host: "h3".into(),
             index: 7,
             leaves: vec![left.into()],
+            leaves_data,
             settled: Some(true),
             waiting_for: Vec::new(),
         })
     };
     let full = drained(
-        "five stops, and waits for a host: every host that matches runs a pod of it already",
+        "five stops, and waits for a host: each that fits has a pod of it already",
+        false,
     );
     assert!(!full.contains("--move-without-data"), "{full}");
-    let data = drained("db stops, and waits for host h3, which has its claim data and is drained");
+    let data = drained(
+        "db stops, and waits for host h3, which has its claim data and is drained",
+        true,
+    );
     assert!(
         data.contains("`beemesh host drain h3 --move-without-data`"),
         "{data}"

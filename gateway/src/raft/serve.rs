@@ -173,10 +173,33 @@ pub(crate) type Observe = Arc<dyn Fn(Vec<Reported>) + Send + Sync>;
 
 #[cfg(test)]
 mod tests {
-    use beemesh_protocol::raft::{Request, RequestBody, Vote};
+    use beemesh_protocol::raft::{Request, Vote};
 
     use super::*;
     use crate::raft::tests::{Mesh, PATIENCE, host};
+
+    #[tokio::test]
+    async fn a_leader_without_a_quorum_says_that_it_has_begun_nothing() {
+        let mesh = Mesh::of(3).await;
+        let number = mesh.leader().await;
+        let leader = mesh.node(number);
+        for other in (1..=3).filter(|other| *other != number) {
+            mesh.stop(other).await;
+        }
+        let mut metrics = leader.metrics();
+        let alone = metrics.wait_for(|now| now.role == Role::Leader && !now.quorum);
+        drop(timeout(PATIENCE, alone).await.unwrap().unwrap());
+        let term = 0;
+        let commands = Vec::new();
+        for request in [
+            RequestBody::ReadIndex,
+            RequestBody::Propose { commands, term },
+        ] {
+            let reply = leader.answer_peer(host(9), request).await;
+            assert_eq!(reply, ReplyBody::Failed(Failure::NoQuorum));
+        }
+        mesh.close().await;
+    }
 
     #[tokio::test]
     async fn a_host_speaks_in_no_others_name_and_only_a_leader_is_taken_for_newer() {
@@ -192,13 +215,13 @@ mod tests {
             committed: true,
         };
         for body in [
-            RequestBody::Append {
+            raft::RequestBody::Append {
                 vote,
                 prev: None,
                 committed: None,
                 entries: Vec::new(),
             },
-            RequestBody::Vote { vote, last: None },
+            raft::RequestBody::Vote { vote, last: None },
         ] {
             let reply = network::answer(&follower, host(3), Request { id: 7, body }).await;
             let refused = raft::ReplyBody::Failed("each host speaks for itself".to_owned());

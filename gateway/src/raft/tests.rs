@@ -169,7 +169,7 @@ impl Mesh {
         up.values().map(|(node, _)| node.clone()).collect()
     }
 
-    async fn leader(&self) -> u8 {
+    pub(super) async fn leader(&self) -> u8 {
         self.until("a leader with quorum", |node| {
             let metrics = node.metrics().borrow().clone();
             (metrics.role == Role::Leader && metrics.quorum).then_some(metrics.leader)

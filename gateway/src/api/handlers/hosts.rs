@@ -100,6 +100,7 @@ pub(in crate::api) async fn drain(
     };
     let (settled, scene) = settle(&shared.gateway, wait_for, there).await;
     answer.leaves = scene.leaves(host);
+    answer.leaves_data = scene.leaves_data(host);
     if wait.is_some() {
         answer.settled = Some(settled);
         answer.waiting_for = scene.leaving(host, index);
@@ -256,6 +257,7 @@ impl Asking {
             settled: None,
             waiting_for: Vec::new(),
             leaves: Vec::new(),
+            leaves_data: false,
         };
         Ok((host, answer))
     }

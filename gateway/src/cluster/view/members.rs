@@ -9,7 +9,7 @@ use beemesh_protocol::HostId;
 use super::{Scene, names_of, sentence};
 use crate::cluster::{
     placement::{self, seats},
-    state::Workload,
+    state::{Workload, claims},
 };
 
 impl Scene {
@@ -58,6 +58,14 @@ impl Scene {
             .get(&host)
             .is_some_and(|host| host.drained);
         held.chain(jobs).filter(|_| drained).collect()
+    }
+
+    /// Whether a pod stays on a drained host, stopped, because its data is there.
+    pub(crate) fn leaves_data(&self, host: HostId) -> bool {
+        let hosts = self.state.hosts();
+        let drained = hosts.get(&host).is_some_and(|host| host.drained);
+        let mut held = seats::held(&self.state, host).into_iter();
+        drained && held.any(|(workload, _)| claims(&workload.object).next().is_some())
     }
 
     /// The names of the Jobs of which the host has an attempt that is not over.

@@ -347,7 +347,9 @@ fn a_replica_whose_data_is_on_a_drained_host_is_missed_and_waited_for_by_nobody(
     changed(&mut scene, 10, drained);
     with(&mut scene, 2, 10, Vec::new());
     let why = "waits for host h2, which has its claim ledger and is drained".to_owned();
-    assert_eq!(told(&scene, "db"), ((0, 1), (false, true), why));
+    assert_eq!(told(&scene, "db"), ((0, 1), (false, true), why.clone()));
+    assert_eq!(scene.leaves(h(2)), [format!("db stops, and {why}")]);
+    assert!(scene.leaves_data(h(2)) && !scene.leaves_data(h(3)));
 }
 
 #[test]
