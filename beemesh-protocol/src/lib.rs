@@ -18,6 +18,7 @@ pub mod raft;
 pub mod rollout;
 pub mod state;
 pub mod token;
+pub mod version;
 pub mod workload;
 
 mod codec;

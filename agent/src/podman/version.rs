@@ -2,10 +2,12 @@
 //!
 //! Pure: version in, verdict out.
 
+use beemesh_protocol::version::Version;
+
 /// Before it, Quadlet does not know `DefaultDependencies=`, which the units need to start without a network.
-const NEEDED: (u32, u32, u32) = (5, 3, 0);
+const NEEDED: Version = Version::new(5, 3, 0);
 /// Before it, `podman kube play` follows symbolic links in the volumes of ConfigMaps and Secrets.
-const MENDED: (u32, u32, u32) = (5, 6, 1);
+const MENDED: Version = Version::new(5, 6, 1);
 
 /// What follows from a version. Words are for the administrator.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -20,7 +22,7 @@ pub(crate) enum Verdict {
 
 /// Judges what Podman says of itself.
 pub(crate) fn judge(version: &str) -> Verdict {
-    let Some(parsed) = parse(version) else {
+    let Some(parsed) = Version::parse(version) else {
         return Verdict::Warned(format!(
             "Podman reports version `{version}`; Beemesh needs 5.3 or later"
         ));
@@ -37,16 +39,6 @@ pub(crate) fn judge(version: &str) -> Verdict {
         ));
     }
     Verdict::Fine
-}
-
-/// `MAJOR.MINOR.PATCH`, with whatever follows.
-fn parse(version: &str) -> Option<(u32, u32, u32)> {
-    let number = |part: &str| {
-        let digits = part.split(|c: char| !c.is_ascii_digit()).next()?;
-        digits.parse().ok()
-    };
-    let mut parts = version.split('.').map(number);
-    Some((parts.next()??, parts.next()??, parts.next()??))
 }
 
 /// The version in the head of an answer to `/_ping`.

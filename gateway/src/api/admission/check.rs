@@ -14,6 +14,7 @@ use beemesh_protocol::{
     HostId,
     peer::HostReport,
     state::{Host, Kind, Object},
+    version::Version,
 };
 use beemesh_quadlet::manifest::{
     Demand, Demanded, KeyOf, Keys, Manifest, Port, Problem, demands, is_workload, kind_name,
@@ -28,7 +29,7 @@ use crate::cluster::{
 /// The mesh's port, unless a host has another one.
 const MESH_PORT: u16 = 4701;
 /// Before it, Podman does not know a pod's own stop signal.
-const STOP_SIGNAL_SINCE: [u32; 2] = [5, 6];
+const STOP_SIGNAL_SINCE: Version = Version::new(5, 6, 0);
 /// Objects whose demands are remembered beyond twice those that there are.
 const KNOWN_MORE: usize = 256;
 
@@ -421,7 +422,7 @@ impl<'a> Check<'a> {
                     .filter(|host| placement::can_run(host, object))
                     .filter_map(|host| {
                         let version = &self.around.reports.get(&host.id)?.podman;
-                        let is_old = release(version)? < STOP_SIGNAL_SINCE;
+                        let is_old = Version::parse(version)? < STOP_SIGNAL_SINCE;
                         is_old.then(|| format!("{} has {version}", host.name))
                     });
                 let old: Vec<_> = old.collect();
@@ -472,12 +473,6 @@ fn both_run(one: &Object, two: &Object, hosts: &BTreeMap<HostId, Host>) -> bool 
     let none = |object: &Object| object.replicas == Some(0);
     let both = |host: &Host| placement::can_run(host, one) && placement::can_run(host, two);
     !none(one) && !none(two) && hosts.values().any(both)
-}
-
-/// `5.4` of `5.4.2-dev`.
-fn release(version: &str) -> Option<[u32; 2]> {
-    let mut parts = version.split('.').map(|part| part.parse().ok());
-    Some([parts.next()??, parts.next()??])
 }
 
 #[cfg(test)]
