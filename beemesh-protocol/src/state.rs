@@ -173,33 +173,6 @@ pub enum Change {
     },
 }
 
-impl Change {
-    /// The first release whose gateways know this change: one of an older release stops when it meets it. `None` when all do.
-    #[must_use]
-    pub fn since(&self) -> Option<[u32; 3]> {
-        match self {
-            Self::Found { .. }
-            | Self::Apply { .. }
-            | Self::DeleteWorkload { .. }
-            | Self::DeleteManifest { .. }
-            | Self::PutToken(_)
-            | Self::Admit { replaces: None, .. }
-            | Self::PutHost(_)
-            | Self::RemoveHost { .. } => None,
-            Self::Admit { .. }
-            | Self::RevokeToken { .. }
-            | Self::LabelHost { .. }
-            | Self::DrainHost { .. }
-            | Self::DemoteHost { .. }
-            | Self::PutAuthority { .. }
-            | Self::PutUser(_)
-            | Self::RevokeUser { .. }
-            | Self::SetPolicy { .. } => Some([0, 2, 0]),
-            Self::RaiseLevel { .. } | Self::Assign { .. } | Self::EndJob { .. } => Some([0, 2, 1]),
-        }
-    }
-}
-
 /// A member of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {

@@ -2,6 +2,7 @@
 //!
 //! Pure. Every gateway comes to the same result from the same state.
 
+pub(crate) mod change;
 pub(crate) mod consensus;
 pub(crate) mod host_name;
 pub(crate) mod labels;

@@ -19,11 +19,7 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    cluster::{
-        releases,
-        state::{changed, verb},
-        view::Scene,
-    },
+    cluster::{change::about, releases, state::changed, view::Scene},
     context::Gateway,
 };
 
@@ -39,8 +35,11 @@ pub(super) async fn propose(
     releases::check(&change, &scene.state, &scene.reports)?;
     check_room(&scene, &change)?;
     let deadline = Instant::now() + timeout;
-    let verb = verb(&change);
-    let name = gateway.node.state().borrow().state.subject(&change);
+    let about = about(&change);
+    let verb = about.verb;
+    let name = about
+        .subject
+        .name(gateway.node.state().borrow().state.hosts());
     let origin = caller.origin(gateway.host);
     let command = Command {
         at_ms: now_ms(),

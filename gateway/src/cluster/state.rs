@@ -25,9 +25,11 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{is_workload, workload_name};
 use rpds::RedBlackTreeMapSync;
 
-pub(crate) use access::{changed, token_id, verb};
+pub(crate) use access::changed;
 pub(crate) use assign::{ASSIGNED, claims, is_under_way};
 use trail::Trail;
+
+use super::change::about;
 
 /// Members of one cluster. Beyond it a single Raft group is the wrong tool.
 pub(crate) const HOSTS_MAX: usize = 256;
@@ -131,7 +133,7 @@ impl State {
     pub(crate) fn apply(&mut self, index: u64, command: &Command) -> Outcome {
         let at_ms = command.at_ms;
         let asked = command.origin.is_some();
-        let subject = asked.then(|| self.subject(&command.change));
+        let subject = asked.then(|| about(&command.change).subject.name(&self.hosts));
         let result = match &command.change {
             Change::Found { cluster, host } => self.found(*cluster, host),
             Change::Apply {

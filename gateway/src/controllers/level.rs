@@ -9,13 +9,11 @@ use std::{
     time::Duration,
 };
 
-use beemesh_protocol::{HostId, peer::HostReport};
+use beemesh_protocol::{HostId, peer::HostReport, version::Version};
 use tokio::time::Instant;
 
-use crate::cluster::releases::{Release, release};
-
-/// The first release that supports assignments.
-const SINCE: Release = [0, 2, 1];
+/// The first release that keeps assignments.
+const SINCE: Version = Version::new(0, 2, 1);
 
 /// Since when all members run a release that supports the level.
 #[derive(Debug, Default)]
@@ -36,8 +34,8 @@ impl Upgrade {
         let knows = |host: &HostId| {
             let version = reports.get(host).map(|report| report.version.as_str());
             version
-                .and_then(release)
-                .is_some_and(|release| release >= SINCE)
+                .and_then(Version::parse)
+                .is_some_and(|version| version >= SINCE)
         };
         if !members.iter().all(knows) {
             self.since = None;

@@ -15,7 +15,7 @@ use tokio::time::Instant;
 
 use crate::{
     clock::now_ms,
-    cluster::state::{NO_SUCH_TOKEN, token_id},
+    cluster::{change::token_id, state::NO_SUCH_TOKEN},
     raft::Node,
 };
 

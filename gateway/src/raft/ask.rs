@@ -18,12 +18,15 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     Node,
-    batch::{Refused, size_of},
+    batch::Refused,
     pending_proposals::Ticket,
     rpc::CallError,
     types::{LeaderId, NodeId, last_led},
 };
-use crate::cluster::consensus::{Metrics, Role};
+use crate::cluster::{
+    change::size_of,
+    consensus::{Metrics, Role},
+};
 
 /// The pause between attempts grows from the first to the second value: an election takes up to two seconds.
 const PAUSE_MIN: Duration = Duration::from_millis(5);

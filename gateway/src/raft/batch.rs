@@ -3,16 +3,17 @@
 //! Shell. openraft flushes each entry separately, so an entry carries everything that was proposed while the previous
 //! entries were in flight. Each proposer gets the outcomes of its own commands.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use beemesh_protocol::{
     peer::{Committed, Outcome},
-    state::{Change, Command},
+    state::Command,
 };
 use openraft::{error::ClientWriteError, raft::ClientWriteResponse};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use super::types::{Batch, LeaderId, Raft, TypeConfig};
+use crate::cluster::change::size_of;
 
 /// Bounds of one entry, which a follower must be able to store with one flush in a few milliseconds.
 const COMMANDS_MAX: usize = 256;
@@ -172,53 +173,6 @@ fn refused(error: &ClientWriteError<super::types::NodeId, openraft::EmptyNode>) 
         ClientWriteError::ForwardToLeader(_) => Refused::NotLeader,
         ClientWriteError::ChangeMembershipError(_) => Refused::Stopped,
     }
-}
-
-/// Estimates the size of a command in an entry, in bytes: its unbounded fields, and a constant for the rest.
-pub(crate) fn size_of(command: &Command) -> usize {
-    const REST: usize = 256;
-    let origin = command.origin.as_ref();
-    let origin = origin.map_or(0, |origin| origin.who.len() + origin.from.len());
-    let content: usize = match &command.change {
-        Change::Apply { objects, .. } => objects
-            .iter()
-            .map(|object| {
-                let names = object.references.iter().map(|r| r.name.len() + 32);
-                REST + object.body.len() + names.sum::<usize>() + labels_size(&object.selector)
-            })
-            .sum(),
-        Change::Found { host, .. } | Change::Admit { host, .. } | Change::PutHost(host) => {
-            let addresses = host.addresses.iter().map(|address| address.len() + 16);
-            addresses.sum::<usize>() + labels_size(&host.labels)
-        }
-        Change::LabelHost { set, remove, .. } => {
-            let remove = remove.iter().map(|key| key.len() + 16);
-            labels_size(set) + remove.sum::<usize>()
-        }
-        Change::SetPolicy { document, .. } => document.len(),
-        Change::DeleteWorkload { .. }
-        | Change::DeleteManifest { .. }
-        | Change::PutToken(_)
-        | Change::RemoveHost { .. }
-        | Change::RevokeToken { .. }
-        | Change::DrainHost { .. }
-        | Change::DemoteHost { .. }
-        | Change::PutUser(_)
-        | Change::RaiseLevel { .. }
-        | Change::RevokeUser { .. } => 0,
-        Change::Assign { workload, .. } => workload.len(),
-        Change::EndJob {
-            workload, reason, ..
-        } => workload.len() + reason.len(),
-        Change::PutAuthority { authority, .. } => {
-            authority.certificate.len() + authority.sealed.len()
-        }
-    };
-    REST + origin + content
-}
-
-fn labels_size(labels: &BTreeMap<String, String>) -> usize {
-    labels.iter().map(|(k, v)| k.len() + v.len() + 32).sum()
 }
 
 #[cfg(test)]

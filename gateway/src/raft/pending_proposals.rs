@@ -15,7 +15,9 @@ use beemesh_protocol::{
 };
 use tokio::sync::oneshot;
 
-/// Waiting proposals, by a hash of their first command.
+use crate::cluster::change::about;
+
+/// Proposals that wait, by a hash of their first command.
 #[derive(Default)]
 pub(crate) struct PendingProposals {
     waiting: Mutex<HashMap<u64, Vec<Waiting>>>,
@@ -133,32 +135,7 @@ fn is_same(entry: &Command, proposed: &Command) -> bool {
 fn hash(command: &Command) -> u64 {
     let mut hasher = DefaultHasher::new();
     command.at_ms.hash(&mut hasher);
-    match &command.change {
-        Change::Apply {
-            manifest, objects, ..
-        } => {
-            manifest.hash(&mut hasher);
-            objects.first().map(|object| object.hash).hash(&mut hasher);
-        }
-        Change::DeleteManifest { manifest } => manifest.hash(&mut hasher),
-        Change::DeleteWorkload { workload }
-        | Change::Assign { workload, .. }
-        | Change::EndJob { workload, .. } => workload.hash(&mut hasher),
-        Change::Found { .. }
-        | Change::PutToken(_)
-        | Change::Admit { .. }
-        | Change::PutHost(_)
-        | Change::RemoveHost { .. }
-        | Change::RevokeToken { .. }
-        | Change::LabelHost { .. }
-        | Change::DrainHost { .. }
-        | Change::DemoteHost { .. }
-        | Change::PutAuthority { .. }
-        | Change::PutUser(_)
-        | Change::RevokeUser { .. }
-        | Change::RaiseLevel { .. }
-        | Change::SetPolicy { .. } => {}
-    }
+    about(&command.change).subject.hash(&mut hasher);
     hasher.finish()
 }
 

@@ -7,6 +7,7 @@ use beemesh_protocol::{
     api::{Policy as Shown, PolicySet},
     peer::Outcome,
     state::Change,
+    version::Version,
 };
 use beemesh_quadlet::manifest::policy::{DOCUMENT_BYTES_MAX, Policy};
 use serde::Deserialize;
@@ -22,7 +23,7 @@ use crate::{
 };
 
 /// The release that brought the rules on host ports and on the time that a pod may take to end.
-const NEWER_SINCE: [u32; 3] = [0, 2, 1];
+const NEWER_SINCE: Version = Version::new(0, 2, 1);
 /// The longest document, for people.
 const DOCUMENT_BYTES_WORDS: &str = "64 KiB";
 

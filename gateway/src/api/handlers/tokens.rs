@@ -25,10 +25,7 @@ use crate::{
         submit::{confirm, look, propose, unapplied},
     },
     clock::now_ms,
-    cluster::{
-        state::{HOSTS_MAX, token_id},
-        view::Scene,
-    },
+    cluster::{change::token_id, state::HOSTS_MAX, view::Scene},
     pki::authority::random,
 };
 

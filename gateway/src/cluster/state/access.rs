@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use beemesh_protocol::{
     peer::{Action, Outcome},
-    state::{AuditRecord, Authority, Change, Command, UserRecord},
+    state::{AuditRecord, Authority, Command, UserRecord},
 };
 
 use super::{State, missing, refused};
+use crate::cluster::change::about;
 
 /// Users of the remote API: people and pipelines, not hosts.
 pub(crate) const USERS_MAX: usize = 256;
@@ -66,41 +67,12 @@ impl State {
         }
     }
 
-    /// What a change is made to, as people call it: asked before the change, for it may be gone after it.
-    pub(crate) fn subject(&self, change: &Change) -> String {
-        let host = |id| match self.hosts.get(id) {
-            Some(host) => host.name.clone(),
-            None => format!("{id}"),
-        };
-        match change {
-            Change::Found { host, .. } | Change::Admit { host, .. } | Change::PutHost(host) => {
-                host.name.clone()
-            }
-            Change::Apply { manifest, .. } | Change::DeleteManifest { manifest } => {
-                manifest.clone()
-            }
-            Change::DeleteWorkload { workload } => workload.clone(),
-            Change::PutToken(token) => token_id(&token.id),
-            Change::RevokeToken { token } => token_id(token),
-            Change::RemoveHost { host: id }
-            | Change::LabelHost { host: id, .. }
-            | Change::DrainHost { host: id, .. }
-            | Change::DemoteHost { host: id } => host(id),
-            Change::PutAuthority { .. } => "remote API".to_owned(),
-            Change::PutUser(user) => user.name.clone(),
-            Change::RevokeUser { user } => user.clone(),
-            Change::SetPolicy { .. } => "manifests".to_owned(),
-            Change::RaiseLevel { level } => format!("{level}"),
-            Change::Assign { workload, .. } | Change::EndJob { workload, .. } => workload.clone(),
-        }
-    }
-
     /// Keeps in the trail what somebody asked for, when it made a difference.
     pub(super) fn note(&mut self, index: u64, command: &Command, subject: String) {
         let Some(origin) = command.origin.clone() else {
             return;
         };
-        let (noun, verb) = verb(&command.change);
+        let (noun, verb) = about(&command.change).verb;
         let record = AuditRecord {
             index,
             at_ms: command.at_ms,
@@ -119,32 +91,6 @@ impl State {
     }
 }
 
-/// What is changed and how, for people: `manifest`, `applied`.
-pub(crate) fn verb(change: &Change) -> (&'static str, &'static str) {
-    match change {
-        Change::Found { .. } => ("cluster", "founded"),
-        Change::Apply { .. } => ("manifest", "applied"),
-        Change::DeleteWorkload { .. } => ("workload", "deleted"),
-        Change::DeleteManifest { .. } => ("manifest", "deleted"),
-        Change::PutToken(_) => ("join token", "created"),
-        Change::RevokeToken { .. } => ("join token", "revoked"),
-        Change::Admit { .. } => ("host", "admitted"),
-        Change::PutHost(_) => ("host", "updated"),
-        Change::RemoveHost { .. } => ("host", "removed"),
-        Change::LabelHost { .. } => ("host", "labelled"),
-        Change::DrainHost { drained: true, .. } => ("host", "drained"),
-        Change::DrainHost { drained: false, .. } => ("host", "undrained"),
-        Change::DemoteHost { .. } => ("host", "demoted"),
-        Change::PutAuthority { .. } => ("authority", "made"),
-        Change::PutUser(_) => ("user", "created"),
-        Change::RevokeUser { .. } => ("user", "revoked"),
-        Change::SetPolicy { .. } => ("policy", "set"),
-        Change::RaiseLevel { .. } => ("level", "raised"),
-        Change::Assign { .. } => ("workload", "assigned"),
-        Change::EndJob { .. } => ("job", "ended"),
-    }
-}
-
 /// Whether a change made a difference.
 pub(crate) fn changed(outcome: &Outcome) -> bool {
     match outcome {
@@ -156,16 +102,11 @@ pub(crate) fn changed(outcome: &Outcome) -> bool {
     }
 }
 
-/// A join token's id as people read it.
-pub(crate) fn token_id(id: &[u8; 8]) -> String {
-    format!("{:016x}", u64::from_be_bytes(*id))
-}
-
 #[cfg(test)]
 mod tests {
     use beemesh_protocol::{
         HostId,
-        state::{Origin, Role},
+        state::{Change, Origin, Role},
     };
 
     use super::*;

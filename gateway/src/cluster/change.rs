@@ -1,0 +1,204 @@
+//! What there is to say of each replicated change, in one place.
+//!
+//! Pure. Who adds a change answers here how it is called, what it is made to, how large it is and which release brought it, and in
+//! [`State::apply`](super::state::State::apply) what it does. The words are in the audit log and in the journal's fields: they stay.
+
+use std::collections::BTreeMap;
+
+use beemesh_protocol::{
+    HostId,
+    state::{Change, Command, Host, Object},
+    version::Version,
+};
+use beemesh_quadlet::manifest::{is_workload, workload_name};
+
+/// What a change takes in an entry besides its texts, in bytes, or nearly.
+const REST: usize = 256;
+/// What a text in a list takes besides its bytes, or nearly.
+const PART_REST: usize = 32;
+
+/// What there is to say of a change.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct About<'a> {
+    /// What is changed and how, for people: `manifest`, `applied`.
+    pub(crate) verb: (&'static str, &'static str),
+    /// What it is made to.
+    pub(crate) subject: Subject<'a>,
+    /// The objects that it brings.
+    objects: &'a [Object],
+    /// Bytes of whatever else is unbounded in it.
+    bytes: usize,
+    /// The first release whose gateways know it: one of an older release stops when it meets it. `None` when all do.
+    since: Option<Version>,
+}
+
+/// What a change is made to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Subject<'a> {
+    /// What has a name of its own.
+    Named(&'a str),
+    /// A host, whose name is in the state.
+    Host(HostId),
+    /// A join token.
+    Token([u8; 8]),
+    /// A level of the state machine's rules.
+    Level(u32),
+}
+
+impl Subject<'_> {
+    /// As people call it: asked before the change, for it may be gone after it.
+    pub(crate) fn name(self, hosts: &BTreeMap<HostId, Host>) -> String {
+        match self {
+            Self::Named(name) => name.to_owned(),
+            Self::Host(id) => match hosts.get(&id) {
+                Some(host) => host.name.clone(),
+                None => id.to_string(),
+            },
+            Self::Token(id) => token_id(&id),
+            Self::Level(level) => level.to_string(),
+        }
+    }
+}
+
+/// A join token's id as people read it.
+pub(crate) fn token_id(id: &[u8; 8]) -> String {
+    format!("{:016x}", u64::from_be_bytes(*id))
+}
+
+/// What there is to say of this change.
+pub(crate) fn about(change: &Change) -> About<'_> {
+    use Subject::{Level, Named, Token};
+    const V0_2_0: Version = Version::new(0, 2, 0);
+    const V0_2_1: Version = Version::new(0, 2, 1);
+    match change {
+        Change::Found { host, .. } => {
+            About::new("cluster", "founded", Named(&host.name)).bytes(host_size(host))
+        }
+        Change::Apply {
+            manifest, objects, ..
+        } => About {
+            objects,
+            ..About::new("manifest", "applied", Named(manifest))
+        },
+        Change::DeleteWorkload { workload } => About::new("workload", "deleted", Named(workload)),
+        Change::DeleteManifest { manifest } => About::new("manifest", "deleted", Named(manifest)),
+        Change::PutToken(token) => About::new("join token", "created", Token(token.id)),
+        Change::RevokeToken { token } => {
+            About::new("join token", "revoked", Token(*token)).since(V0_2_0)
+        }
+        Change::Admit { host, replaces, .. } => About {
+            since: replaces.map(|_| V0_2_0),
+            ..About::new("host", "admitted", Named(&host.name)).bytes(host_size(host))
+        },
+        Change::PutHost(host) => {
+            About::new("host", "updated", Named(&host.name)).bytes(host_size(host))
+        }
+        Change::RemoveHost { host } => About::new("host", "removed", Subject::Host(*host)),
+        Change::LabelHost { host, set, remove } => {
+            let remove = remove.iter().map(|key| key.len() + PART_REST);
+            About::new("host", "labelled", Subject::Host(*host))
+                .bytes(labels_size(set) + remove.sum::<usize>())
+                .since(V0_2_0)
+        }
+        Change::DrainHost { host, drained } => {
+            let verb = if *drained { "drained" } else { "undrained" };
+            About::new("host", verb, Subject::Host(*host)).since(V0_2_0)
+        }
+        Change::DemoteHost { host } => {
+            About::new("host", "demoted", Subject::Host(*host)).since(V0_2_0)
+        }
+        Change::PutAuthority { authority, .. } => {
+            About::new("authority", "made", Named("remote API"))
+                .bytes(authority.certificate.len() + authority.sealed.len())
+                .since(V0_2_0)
+        }
+        Change::PutUser(user) => About::new("user", "created", Named(&user.name)).since(V0_2_0),
+        Change::RevokeUser { user } => About::new("user", "revoked", Named(user)).since(V0_2_0),
+        Change::SetPolicy { document, .. } => About::new("policy", "set", Named("manifests"))
+            .bytes(document.len())
+            .since(V0_2_0),
+        Change::RaiseLevel { level } => About::new("level", "raised", Level(*level)).since(V0_2_1),
+        Change::Assign { workload, .. } => {
+            About::new("workload", "assigned", Named(workload)).since(V0_2_1)
+        }
+        Change::EndJob {
+            workload, reason, ..
+        } => About::new("job", "ended", Named(workload))
+            .bytes(reason.len())
+            .since(V0_2_1),
+    }
+}
+
+impl<'a> About<'a> {
+    fn new(noun: &'static str, verb: &'static str, subject: Subject<'a>) -> Self {
+        Self {
+            verb: (noun, verb),
+            subject,
+            objects: &[],
+            bytes: 0,
+            since: None,
+        }
+    }
+
+    fn bytes(self, bytes: usize) -> Self {
+        Self { bytes, ..self }
+    }
+
+    fn since(self, since: Version) -> Self {
+        Self {
+            since: Some(since),
+            ..self
+        }
+    }
+
+    /// The first release that does this change right, and what to call the change.
+    pub(crate) fn needs(&self) -> Option<(Version, &'static str)> {
+        // Release 0.2.0 removes with such a workload the volumes of all claims that no container uses.
+        if self.objects.iter().any(is_named_like_claims) {
+            return Some((Version::new(0, 2, 1), "a workload named `pvc`"));
+        }
+        Some((self.since?, "this"))
+    }
+
+    /// About what the change takes in an entry, in bytes.
+    fn size(&self) -> usize {
+        let name = match self.subject {
+            Subject::Named(name) => name.len(),
+            Subject::Host(_) | Subject::Token(_) | Subject::Level(_) => 0,
+        };
+        let objects = self.objects.iter().map(object_size);
+        REST + name + self.bytes + objects.sum::<usize>()
+    }
+}
+
+/// About what a command takes in an entry, in bytes.
+pub(crate) fn size_of(command: &Command) -> usize {
+    let origin = command.origin.as_ref();
+    let origin = origin.map_or(0, |origin| origin.who.len() + origin.from.len());
+    about(&command.change).size() + origin
+}
+
+fn object_size(object: &Object) -> usize {
+    let references = object.references.iter();
+    let references = references.map(|one| one.name.len() + PART_REST);
+    REST + object.body.len() + references.sum::<usize>() + labels_size(&object.selector)
+}
+
+fn host_size(host: &Host) -> usize {
+    let addresses = host.addresses.iter().map(|one| one.len() + PART_REST);
+    addresses.sum::<usize>() + labels_size(&host.labels)
+}
+
+fn labels_size(labels: &BTreeMap<String, String>) -> usize {
+    let labels = labels.iter();
+    labels.map(|(k, v)| k.len() + v.len() + PART_REST).sum()
+}
+
+fn is_named_like_claims(object: &Object) -> bool {
+    is_workload(object.kind)
+        && object.name == "pvc"
+        && workload_name(&object.namespace, &object.name) == "pvc"
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,228 @@
+use beemesh_protocol::{
+    ClusterId,
+    state::{Authority, Kind, Origin, Reference, Role, TokenRecord, UserRecord},
+};
+
+use super::*;
+
+/// Bytes of each text without a bound in [`every`].
+const LONG: usize = 10_000;
+
+fn host() -> Host {
+    Host {
+        id: HostId([2; 32]),
+        name: "h2".into(),
+        addresses: vec!["a".repeat(LONG)],
+        labels: BTreeMap::from([("k".repeat(LONG), "v".repeat(LONG))]),
+        drained: false,
+        claims_as: None,
+        votes_from_ms: 0,
+    }
+}
+
+fn object(kind: Kind, namespace: &str, name: &str) -> Object {
+    Object {
+        kind,
+        namespace: namespace.into(),
+        name: name.into(),
+        body: vec![b'x'; LONG],
+        hash: [0; 32],
+        references: vec![Reference {
+            kind: Kind::ConfigMap,
+            name: "r".repeat(LONG),
+            optional: false,
+        }],
+        replicas: None,
+        selector: BTreeMap::from([("k".repeat(LONG), String::new())]),
+    }
+}
+
+fn apply(objects: Vec<Object>) -> Change {
+    Change::Apply {
+        manifest: "web".into(),
+        objects,
+        policy: None,
+    }
+}
+
+fn admit(replaces: Option<HostId>) -> Change {
+    Change::Admit {
+        token: [8; 8],
+        secret_hash: [8; 32],
+        host: host(),
+        replaces,
+    }
+}
+
+/// The next of all changes after this one. A new variant does not compile before it is among them.
+fn after(change: &Change) -> Option<Change> {
+    let id = HostId([2; 32]);
+    Some(match change {
+        Change::Found { .. } => apply(vec![object(Kind::Pod, "default", "web")]),
+        Change::Apply { .. } => Change::DeleteWorkload {
+            workload: "web".into(),
+        },
+        Change::DeleteWorkload { .. } => Change::DeleteManifest {
+            manifest: "web".into(),
+        },
+        Change::DeleteManifest { .. } => Change::PutToken(TokenRecord {
+            id: [8; 8],
+            secret_hash: [8; 32],
+            expires_ms: 9,
+            uses: 1,
+        }),
+        Change::PutToken(_) => admit(None),
+        Change::Admit { replaces: None, .. } => admit(Some(id)),
+        Change::Admit { .. } => Change::PutHost(host()),
+        Change::PutHost(_) => Change::RemoveHost { host: id },
+        Change::RemoveHost { .. } => Change::RevokeToken { token: [8; 8] },
+        Change::RevokeToken { .. } => Change::LabelHost {
+            host: id,
+            set: host().labels,
+            remove: vec!["k".repeat(LONG)],
+        },
+        Change::LabelHost { .. } => Change::DrainHost {
+            host: id,
+            drained: true,
+        },
+        Change::DrainHost { drained: true, .. } => Change::DrainHost {
+            host: id,
+            drained: false,
+        },
+        Change::DrainHost { .. } => Change::DemoteHost { host: id },
+        Change::DemoteHost { .. } => Change::PutAuthority {
+            authority: Authority {
+                certificate: vec![1; LONG],
+                key: [1; 32],
+                sealed: vec![1; LONG],
+            },
+            replaced: None,
+        },
+        Change::PutAuthority { .. } => Change::PutUser(UserRecord {
+            name: "alice".into(),
+            role: Role::Viewer,
+            certificate: [1; 32],
+            made_ms: 1,
+            expires_ms: 2,
+        }),
+        Change::PutUser(_) => Change::RevokeUser {
+            user: "alice".into(),
+        },
+        Change::RevokeUser { .. } => Change::SetPolicy {
+            document: "p".repeat(LONG),
+            if_version: None,
+        },
+        Change::SetPolicy { .. } => Change::RaiseLevel { level: 1 },
+        Change::RaiseLevel { .. } => Change::Assign {
+            workload: "web".into(),
+            ordinal: 0,
+            index: 7,
+            from: None,
+            host: Some(id),
+        },
+        Change::Assign { .. } => Change::EndJob {
+            workload: "web".into(),
+            ordinal: 0,
+            index: 7,
+            succeeded: false,
+            reason: "r".repeat(LONG),
+            again: true,
+        },
+        Change::EndJob { .. } => return None,
+    })
+}
+
+/// One of each change.
+fn every() -> impl Iterator<Item = Change> {
+    let first = Change::Found {
+        cluster: ClusterId([1; 16]),
+        host: host(),
+    };
+    std::iter::successors(Some(first), after)
+}
+
+/// What the audit log and the journal say of each, and which release brought it: what was written once, others have read.
+#[test]
+fn each_change_has_a_verb_a_subject_and_its_release() {
+    let hosts = BTreeMap::from([(HostId([2; 32]), host())]);
+    let said: Vec<String> = every()
+        .map(|change| {
+            let about = about(&change);
+            let (noun, verb) = about.verb;
+            let since = about.needs();
+            let since = since.map_or_else(String::new, |(since, what)| format!(" {since} {what}"));
+            format!("{noun} {verb} {}{since}", about.subject.name(&hosts))
+        })
+        .collect();
+    let expected = [
+        "cluster founded h2",
+        "manifest applied web",
+        "workload deleted web",
+        "manifest deleted web",
+        "join token created 0808080808080808",
+        "host admitted h2",
+        "host admitted h2 0.2.0 this",
+        "host updated h2",
+        "host removed h2",
+        "join token revoked 0808080808080808 0.2.0 this",
+        "host labelled h2 0.2.0 this",
+        "host drained h2 0.2.0 this",
+        "host undrained h2 0.2.0 this",
+        "host demoted h2 0.2.0 this",
+        "authority made remote API 0.2.0 this",
+        "user created alice 0.2.0 this",
+        "user revoked alice 0.2.0 this",
+        "policy set manifests 0.2.0 this",
+        "level raised 1 0.2.1 this",
+        "workload assigned web 0.2.1 this",
+        "job ended web 0.2.1 this",
+    ];
+    assert_eq!(said, expected);
+    let gone = about(&Change::RemoveHost {
+        host: HostId([2; 32]),
+    })
+    .subject
+    .name(&BTreeMap::new());
+    assert_eq!(gone, HostId([2; 32]).to_string());
+}
+
+#[test]
+fn no_change_takes_much_more_in_an_entry_than_is_said() {
+    for change in every() {
+        let command = Command {
+            at_ms: 1,
+            change,
+            origin: Some(Origin {
+                host: HostId([1; 32]),
+                who: "w".repeat(LONG),
+                from: "f".repeat(LONG),
+            }),
+        };
+        let (said, is) = (size_of(&command), command.encode().len());
+        let near = said.saturating_sub(REST)..=said + REST;
+        assert!(
+            near.contains(&is),
+            "{is} of {said}: {:?}",
+            about(&command.change).verb
+        );
+    }
+}
+
+#[test]
+fn a_workload_with_the_prefix_of_claims_waits_for_the_last_upgrade() {
+    for (kind, namespace, name, expected) in [
+        (Kind::Pod, "default", "pvc", true),
+        (Kind::Deployment, "default", "pvc", true),
+        (Kind::Pod, "shop", "pvc", false),
+        (Kind::ConfigMap, "default", "pvc", false),
+        (Kind::Pod, "default", "web", false),
+    ] {
+        let change = apply(vec![
+            object(Kind::Pod, "default", "other"),
+            object(kind, namespace, name),
+        ]);
+        let needs = about(&change).needs();
+        let wanted = expected.then_some((Version::new(0, 2, 1), "a workload named `pvc`"));
+        assert_eq!(needs, wanted, "{kind:?} {namespace} {name}");
+    }
+}
