@@ -4,14 +4,17 @@
 //! Output: an [`Outcome`], and the state that the API reads and the reconciler works towards. A refused command changes
 //! nothing. Cloning is cheap: the parts are shared until one of them changes.
 
-mod access;
-mod apply;
 mod assign;
+mod audit;
+mod hosts;
+mod manifests;
 mod policy;
 mod recover;
 mod room;
 mod snapshot;
+mod tokens;
 mod trail;
+mod users;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -25,22 +28,13 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{is_workload, workload_name};
 use rpds::RedBlackTreeMapSync;
 
-pub(crate) use access::changed;
 pub(crate) use assign::{ASSIGNED, claims, is_under_way};
+pub(crate) use audit::changed;
+pub(crate) use hosts::{DEMOTED_MS, HOSTS_MAX};
+pub(crate) use tokens::NO_SUCH_TOKEN;
 use trail::Trail;
 
 use super::change::about;
-
-/// Members of one cluster. Beyond it a single Raft group is the wrong tool.
-pub(crate) const HOSTS_MAX: usize = 256;
-/// How long a member that was demoted has no vote: what it was demoted for takes some elections and a read by a person.
-pub(crate) const DEMOTED_MS: u64 = 60_000;
-/// Labels of one host.
-pub(crate) const LABELS_MAX: usize = 64;
-/// Join tokens that are kept; the oldest expired ones go first.
-pub(crate) const TOKENS_MAX: usize = 256;
-/// Manifests that are kept; [`room::ROOM`] bounds their bytes.
-pub(crate) const MANIFESTS_MAX: usize = 4096;
 
 /// What there can be thousands of: a change costs as much as one path through the tree, and every published view of the
 /// state shares the rest.
@@ -214,31 +208,6 @@ impl State {
         self.cluster
     }
 
-    /// The members by id.
-    pub(crate) fn hosts(&self) -> &BTreeMap<HostId, Host> {
-        &self.hosts
-    }
-
-    /// Whether there is a cluster and this host is not in it. That is also so on a new host that has not applied its own
-    /// admission yet.
-    pub(crate) fn is_without(&self, host: HostId) -> bool {
-        self.cluster.is_some() && !self.hosts.contains_key(&host)
-    }
-
-    /// The join tokens that can be used at this time, in milliseconds since 1970.
-    pub(crate) fn tokens(&self, at_ms: u64) -> impl Iterator<Item = &TokenRecord> {
-        self.tokens
-            .values()
-            .filter(move |token| can_be_used(token, at_ms))
-    }
-
-    /// Whether a token that its bearer shows admits somebody at this time, in milliseconds since 1970.
-    pub(crate) fn admits(&self, token: &[u8; 8], secret_hash: &[u8; 32], at_ms: u64) -> bool {
-        let record = self.tokens.get(token);
-        record
-            .is_some_and(|record| record.secret_hash == *secret_hash && can_be_used(record, at_ms))
-    }
-
     /// All workloads by name.
     pub(crate) fn workloads(&self) -> impl ExactSizeIterator<Item = &Workload> {
         self.workloads.values()
@@ -289,13 +258,6 @@ impl State {
             (key, reference.optional)
         })
     }
-}
-
-/// What a bearer of any other token is told.
-pub(crate) const NO_SUCH_TOKEN: &str = "the join token is unknown, used up, revoked or expired: create a new token with `beemesh token create`";
-
-fn can_be_used(token: &TokenRecord, at_ms: u64) -> bool {
-    token.expires_ms > at_ms && token.uses > 0
 }
 
 /// A refusal of the whole command.

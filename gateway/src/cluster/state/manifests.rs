@@ -1,35 +1,23 @@
-//! What each change does to the replicated state.
+//! Manifests and their workloads: applied whole, deleted whole or by one workload.
 //!
 //! Pure. Each function checks everything before it changes anything, so that a refusal leaves the state as it was.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeSet, sync::Arc};
 
 use beemesh_protocol::{
-    ClusterId, HostId,
-    ipc::Member,
     peer::{Action, Effect, Outcome, Refusal},
-    state::{Host, Kind, Object, TokenRecord},
+    state::{Kind, Object},
 };
 use beemesh_quadlet::manifest::{is_workload, kind_name, workload_name};
 
 use super::{
-    DEMOTED_MS, Decision, HOSTS_MAX, Key, LABELS_MAX, MANIFESTS_MAX, Manifest, NO_SUCH_TOKEN,
-    Owned, State, TOKENS_MAX, Workload, assign, can_be_used, missing, refused, title, workload_of,
+    Decision, Key, Manifest, Owned, State, Workload, assign, missing, refused, title, workload_of,
 };
 
-impl State {
-    pub(super) fn found(&mut self, cluster: ClusterId, host: &Host) -> Decision {
-        if let Some(existing) = self.cluster {
-            return Err(refused(format!("cluster {existing} is founded already")));
-        }
-        self.cluster = Some(cluster);
-        Arc::make_mut(&mut self.hosts).insert(host.id, host.clone());
-        Ok(Outcome::Done)
-    }
+/// Manifests that are kept; [`room::ROOM`] bounds their bytes.
+pub(crate) const MANIFESTS_MAX: usize = 4096;
 
+impl State {
     pub(super) fn apply_manifest(
         &mut self,
         index: u64,
@@ -363,158 +351,6 @@ impl State {
             self.unseat(workload);
         }
         Ok(Outcome::Deleted(gone))
-    }
-
-    pub(super) fn put_token(&mut self, at_ms: u64, token: &TokenRecord) -> Decision {
-        let tokens = Arc::make_mut(&mut self.tokens);
-        tokens.retain(|_, token| can_be_used(token, at_ms));
-        if tokens.len() >= TOKENS_MAX {
-            return Err(refused(format!(
-                "{TOKENS_MAX} join tokens are waiting to be used, which is the maximum: wait until some expire, or revoke some"
-            )));
-        }
-        tokens.insert(token.id, token.clone());
-        Ok(Outcome::Done)
-    }
-
-    pub(super) fn admit(
-        &mut self,
-        at_ms: u64,
-        (token, secret_hash): (&[u8; 8], &[u8; 32]),
-        host: &Host,
-        replaces: Option<HostId>,
-        is_same: bool,
-    ) -> Decision {
-        // The mesh has proved the applicant's key, so a member that asks again is let in without a second token.
-        if self.hosts.contains_key(&host.id) {
-            if let Some(other) = replaces.and_then(|lost| self.hosts.get(&lost)) {
-                return Err(refused(format!(
-                    "{} is a member already and takes nobody's place: `beemesh host remove {}` takes the other one out",
-                    host.name, other.name
-                )));
-            }
-            self.put_host(host)?;
-            return Ok(Outcome::Admitted(self.members()));
-        }
-        if !self.admits(token, secret_hash, at_ms) {
-            return Err(refused(NO_SUCH_TOKEN));
-        }
-        let mut host = host.clone();
-        if let Some(lost) = replaces {
-            let lost = self.member(lost)?;
-            host.labels.clone_from(&lost.labels);
-            host.drained = lost.drained;
-            host.claims_as = lost.claims_as.or(Some(lost.id));
-        }
-        self.check_host(&host, replaces)?;
-        if let Some(record) = Arc::make_mut(&mut self.tokens).get_mut(token) {
-            record.uses -= 1;
-        }
-        let hosts = Arc::make_mut(&mut self.hosts);
-        if let Some(lost) = replaces {
-            hosts.remove(&lost);
-        }
-        let id = host.id;
-        hosts.insert(id, host);
-        if let Some(lost) = replaces {
-            self.succeed(lost, id, is_same);
-        }
-        Ok(Outcome::Admitted(self.members()))
-    }
-
-    pub(super) fn revoke_token(&mut self, token: &[u8; 8]) -> Decision {
-        match Arc::make_mut(&mut self.tokens).remove(token) {
-            Some(_) => Ok(Outcome::Done),
-            None => Err(missing(
-                "there is no such join token: it was used up, revoked or has expired",
-            )),
-        }
-    }
-
-    /// Whether there can be such a host beside the others, of which one may go for it.
-    fn check_host(&self, host: &Host, replaces: Option<HostId>) -> Decision<()> {
-        let mut others = self.hosts.values();
-        if let Some(other) = others.find(|other| {
-            other.name == host.name && other.id != host.id && Some(other.id) != replaces
-        }) {
-            return Err(refused(format!(
-                "a host named `{name}` is a member already ({}): set another `name` in /etc/beemesh/agent.toml.d, or join with \
-                 `--replace {name}` if that one is lost and this one takes its place",
-                other.id,
-                name = host.name,
-            )));
-        }
-        let one_more = !self.hosts.contains_key(&host.id) && replaces.is_none();
-        if self.hosts.len() >= HOSTS_MAX && one_more {
-            return Err(refused(format!(
-                "the cluster has {HOSTS_MAX} hosts, which is the maximum"
-            )));
-        }
-        Ok(())
-    }
-
-    pub(super) fn put_host(&mut self, host: &Host) -> Decision {
-        self.member(host.id)?;
-        self.check_host(host, None)?;
-        let member = self.member(host.id)?;
-        member.name.clone_from(&host.name);
-        member.addresses.clone_from(&host.addresses);
-        Ok(Outcome::Done)
-    }
-
-    pub(super) fn remove_host(&mut self, host: HostId) -> Decision {
-        self.member(host)?;
-        Arc::make_mut(&mut self.hosts).remove(&host);
-        self.vacate(host);
-        Ok(Outcome::Done)
-    }
-
-    pub(super) fn demote_host(&mut self, at_ms: u64, host: HostId) -> Decision {
-        self.member(host)?.votes_from_ms = at_ms.saturating_add(DEMOTED_MS);
-        Ok(Outcome::Done)
-    }
-
-    pub(super) fn label_host(
-        &mut self,
-        host: HostId,
-        set: &BTreeMap<String, String>,
-        remove: &[String],
-    ) -> Decision {
-        let member = self.member(host)?;
-        let mut labels = member.labels.clone();
-        labels.retain(|key, _| !remove.contains(key));
-        labels.extend(set.clone());
-        if labels.len() > LABELS_MAX {
-            return Err(refused(format!(
-                "{} labels, of which a host can have {LABELS_MAX}",
-                labels.len()
-            )));
-        }
-        member.labels = labels;
-        Ok(Outcome::Done)
-    }
-
-    pub(super) fn drain_host(&mut self, host: HostId, drained: bool) -> Decision {
-        self.member(host)?.drained = drained;
-        Ok(Outcome::Done)
-    }
-
-    fn member(&mut self, host: HostId) -> Decision<&mut Host> {
-        Arc::make_mut(&mut self.hosts)
-            .get_mut(&host)
-            .ok_or_else(|| missing(format!("host {host} is not a member")))
-    }
-
-    /// The members as the mesh needs to know them.
-    pub(crate) fn members(&self) -> Vec<Member> {
-        self.hosts
-            .values()
-            .map(|host| Member {
-                host: host.id,
-                name: host.name.clone(),
-                addresses: host.addresses.clone(),
-            })
-            .collect()
     }
 }
 

@@ -1,70 +1,24 @@
-//! Who may use the remote API, and who changed what.
+//! Who changed what: the audit log, a part of the state, so that each host can tell all of it, whichever host was asked.
 //!
-//! Pure. The audit trail is a part of the state, so that each host can tell all of it, whichever host was asked.
+//! Pure.
 
 use std::sync::Arc;
 
 use beemesh_protocol::{
     peer::{Action, Outcome},
-    state::{AuditRecord, Authority, Command, UserRecord},
+    state::{AuditRecord, Command},
 };
 
-use super::{State, missing, refused};
+use super::State;
 use crate::cluster::change::about;
 
-/// Users of the remote API: people and pipelines, not hosts.
-pub(crate) const USERS_MAX: usize = 256;
 /// Changes that the audit trail tells; the journal of each host has those that were asked of it for as long as it keeps them.
 pub(crate) const AUDIT_MAX: usize = 1000;
 
-type Result<T = Outcome> = std::result::Result<T, Vec<beemesh_protocol::peer::Refusal>>;
-
 impl State {
-    /// What issues certificates, once somebody needed one.
-    pub(crate) fn authority(&self) -> Option<&Arc<Authority>> {
-        self.authority.as_ref()
-    }
-
-    /// The users by name, those whose certificate has expired among them.
-    pub(crate) fn users(&self) -> impl ExactSizeIterator<Item = &UserRecord> {
-        self.users.values()
-    }
-
     /// The latest changes that somebody asked for, the oldest first.
     pub(crate) fn audit(&self) -> impl Iterator<Item = &Arc<AuditRecord>> {
         self.audit.iter()
-    }
-
-    pub(super) fn put_authority(
-        &mut self,
-        authority: &Authority,
-        replaced: Option<[u8; 32]>,
-    ) -> Result {
-        if self.authority.as_ref().map(|present| present.key) != replaced {
-            return Err(refused(
-                "another host created the certificate authority first",
-            ));
-        }
-        self.authority = Some(Arc::new(authority.clone()));
-        self.users = Arc::default();
-        Ok(Outcome::Done)
-    }
-
-    pub(super) fn put_user(&mut self, user: &UserRecord) -> Result {
-        if self.users.len() >= USERS_MAX && !self.users.contains_key(&user.name) {
-            return Err(refused(format!(
-                "the cluster has {USERS_MAX} users, which is the maximum: revoke one first"
-            )));
-        }
-        Arc::make_mut(&mut self.users).insert(user.name.clone(), user.clone());
-        Ok(Outcome::Done)
-    }
-
-    pub(super) fn revoke_user(&mut self, name: &str) -> Result {
-        match Arc::make_mut(&mut self.users).remove(name) {
-            Some(_) => Ok(Outcome::Done),
-            None => Err(missing(format!("user `{name}` not found"))),
-        }
     }
 
     /// Keeps in the trail what somebody asked for, when it made a difference.
@@ -104,65 +58,18 @@ pub(crate) fn changed(outcome: &Outcome) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use beemesh_protocol::{
-        HostId,
-        state::{Change, Origin, Role},
+    use beemesh_protocol::state::{Change, Role};
+
+    use super::{
+        super::users::tests::{by, user},
+        *,
     };
-
-    use super::*;
-
-    fn by(who: &str, change: Change) -> Command {
-        Command {
-            at_ms: 7,
-            change,
-            origin: Some(Origin {
-                host: HostId([1; 32]),
-                who: who.to_owned(),
-                from: "pid 1".to_owned(),
-            }),
-        }
-    }
-
-    fn authority(key: u8) -> Authority {
-        Authority {
-            certificate: vec![key],
-            key: [key; 32],
-            sealed: vec![key],
-        }
-    }
-
-    fn user(name: &str, role: Role) -> Change {
-        Change::PutUser(UserRecord {
-            name: name.to_owned(),
-            role,
-            certificate: [1; 32],
-            made_ms: 7,
-            expires_ms: 9,
-        })
-    }
 
     fn told(state: &State) -> Vec<String> {
         let line = |one: &Arc<AuditRecord>| {
             format!("{} {} {} {}", one.index, one.origin.who, one.what, one.name)
         };
         state.audit().map(line).collect()
-    }
-
-    #[test]
-    fn of_two_authorities_one_wins_and_the_next_voids_all_users() {
-        let mut state = State::default();
-        let put = |key, replaced: Option<u8>| Change::PutAuthority {
-            authority: authority(key),
-            replaced: replaced.map(|key| [key; 32]),
-        };
-        assert_eq!(state.apply(1, &by("a", put(1, None))), Outcome::Done);
-        let late = state.apply(2, &by("b", put(2, None)));
-        assert!(matches!(late, Outcome::Refused(_)), "{late:?}");
-        assert_eq!(state.authority().map(|one| one.key), Some([1; 32]));
-        state.apply(3, &by("a", user("alice", Role::Admin)));
-        assert_eq!(state.apply(4, &by("a", put(2, Some(1)))), Outcome::Done);
-        assert_eq!(state.users().len(), 0);
-        assert_eq!(state.authority().map(|one| one.key), Some([2; 32]));
     }
 
     #[test]

@@ -1,0 +1,55 @@
+//! Join tokens, without their secrets.
+//!
+//! Pure. Each function checks everything before it changes anything, so that a refusal leaves the state as it was.
+
+use std::sync::Arc;
+
+use beemesh_protocol::{peer::Outcome, state::TokenRecord};
+
+use super::{Decision, State, missing, refused};
+
+/// Join tokens that are kept; the oldest expired ones go first.
+pub(crate) const TOKENS_MAX: usize = 256;
+/// What a bearer of any other token is told.
+pub(crate) const NO_SUCH_TOKEN: &str = "the join token is unknown, used up, revoked or expired: make a new one with `beemesh token create`";
+
+impl State {
+    /// The join tokens that can be used at this time, in milliseconds since 1970.
+    pub(crate) fn tokens(&self, at_ms: u64) -> impl Iterator<Item = &TokenRecord> {
+        self.tokens
+            .values()
+            .filter(move |token| can_be_used(token, at_ms))
+    }
+
+    /// Whether a token that its bearer shows admits somebody at this time, in milliseconds since 1970.
+    pub(crate) fn admits(&self, token: &[u8; 8], secret_hash: &[u8; 32], at_ms: u64) -> bool {
+        let record = self.tokens.get(token);
+        record
+            .is_some_and(|record| record.secret_hash == *secret_hash && can_be_used(record, at_ms))
+    }
+
+    pub(super) fn put_token(&mut self, at_ms: u64, token: &TokenRecord) -> Decision {
+        let tokens = Arc::make_mut(&mut self.tokens);
+        tokens.retain(|_, token| can_be_used(token, at_ms));
+        if tokens.len() >= TOKENS_MAX {
+            return Err(refused(format!(
+                "{TOKENS_MAX} join tokens are waiting to be used, which is the most: wait until some expire, or revoke some"
+            )));
+        }
+        tokens.insert(token.id, token.clone());
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn revoke_token(&mut self, token: &[u8; 8]) -> Decision {
+        match Arc::make_mut(&mut self.tokens).remove(token) {
+            Some(_) => Ok(Outcome::Done),
+            None => Err(missing(
+                "there is no such join token: it was used up, revoked or has expired",
+            )),
+        }
+    }
+}
+
+fn can_be_used(token: &TokenRecord, at_ms: u64) -> bool {
+    token.expires_ms > at_ms && token.uses > 0
+}
