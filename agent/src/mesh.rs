@@ -1,7 +1,7 @@
 //! The mesh: connections to the other members, streams on them, and applications for membership.
 //!
-//! Shell: owns libp2p's swarm in a task of its own and decides nothing; [`peers`] does. Out go [`MeshEvent`]s; in come
-//! the member list and orders through a [`Mesh`] handle. Strangers may apply for membership and do nothing else.
+//! Shell: owns libp2p's swarm in a task of its own; [`peers`] makes the decisions. Output: [`MeshEvent`]s. Input: the
+//! member list, and orders through a [`Mesh`] handle. A stranger may only apply for membership.
 
 pub(crate) mod addresses;
 mod arrivals;
@@ -47,41 +47,41 @@ use crate::ports::Ports;
 const EVENTS_MAX: usize = 256;
 /// Orders that wait for the swarm.
 const ORDERS_MAX: usize = 256;
-/// How long opening a stream may take until the other agent's first byte.
+/// How long opening a stream may take until the first byte of the other agent.
 const NEGOTIATE_MAX: Duration = Duration::from_secs(5);
-/// What the local network said and nobody has looked at; the rest is said again.
+/// Unread announcements from the local network. Hosts repeat those that are dropped.
 const HEARD_MAX: usize = 64;
-/// Addresses of one host that are tried.
+/// Addresses of one host that are dialled.
 const MULTIADDRS_MAX: usize = 16;
 
-/// Where the mesh listens.
+/// Settings of the mesh's listeners.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// One address instead of all.
+    /// The only address to listen on; `None` for all.
     pub(crate) listen: Option<IpAddr>,
-    /// UDP and TCP; 0 picks free ones.
+    /// The port of UDP and TCP; 0 lets the kernel choose.
     pub(crate) port: u16,
-    /// Whether members are also found by what they say on the local network.
+    /// Whether the mesh also finds members by their announcements on the local network.
     pub(crate) mdns: bool,
-    /// Who keeps the port bound while no agent runs.
+    /// The holder, which keeps the ports bound while no agent runs.
     pub(crate) ports: Ports,
 }
 
-/// Why the mesh cannot be.
+/// The reason why the mesh cannot start.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MeshError {
     #[error("set up the mesh: {0}")]
     Setup(String),
 }
 
-/// What happens on the mesh.
+/// An event of the mesh.
 #[derive(Debug)]
 pub(crate) enum MeshEvent {
-    /// A member was reached or lost.
+    /// A member was connected or disconnected.
     Peer { host: HostId, connected: bool },
     /// A member opened a stream.
     Offer { host: HostId, offer: Offer },
-    /// A stranger applies for membership. Dropping `answer` refuses it.
+    /// A stranger applies for membership. Dropping `answer` refuses the application.
     Application {
         host: HostId,
         request: JoinRequest,
@@ -89,7 +89,7 @@ pub(crate) enum MeshEvent {
     },
 }
 
-/// What the mesh is asked to do.
+/// An order to the mesh's task.
 #[derive(Debug)]
 enum Order {
     Open {
@@ -99,11 +99,11 @@ enum Order {
     Apply {
         host: HostId,
         addresses: Vec<Multiaddr>,
-        /// By another connection than one that is there.
+        /// Use a new connection, even if there is one.
         anew: bool,
         reply: OpenReply,
     },
-    /// An application to this host is over.
+    /// An application at this host is over.
     Applied(HostId),
     /// An exchange on this connection is over.
     Heard(ConnectionId),
@@ -122,8 +122,8 @@ pub(crate) struct Mesh {
 }
 
 impl Mesh {
-    /// Binds the ports and starts. The mesh tries a port that another process has again, without end and with pauses. It ends when
-    /// the caller drops its last handle, or when it loses a listener, which is then the last event.
+    /// Binds the ports and starts. The mesh tries a port that another process has again, without end and with pauses.
+    /// It ends when the caller drops its last handle, or when it loses a listener, which is then the last event.
     pub(crate) async fn start(
         identity: &Identity,
         settings: &Settings,
@@ -137,7 +137,7 @@ impl Mesh {
         let (trouble, trouble_from) = watch::channel(String::new());
         let ends = task::Ends {
             orders: orders_from,
-            // Weak, or the mesh would keep itself alive.
+            // Weak, because a strong sender would keep the mesh alive.
             again: orders.downgrade(),
             members: members_from,
             events,
@@ -154,7 +154,7 @@ impl Mesh {
         Ok((mesh, events_from))
     }
 
-    /// Replaces the member list: who is not on it is a stranger at once.
+    /// Replaces the member list. A host that is not on it becomes a stranger at once.
     pub(crate) fn set_members(&self, list: Vec<Member>) {
         self.members.send_replace(list);
     }
@@ -164,7 +164,7 @@ impl Mesh {
         self.listening.clone()
     }
 
-    /// Which ports cannot be listened on and who has them, in words; empty when none is missing.
+    /// A message that names the ports that the mesh cannot listen on and their owners; empty if no port is missing.
     pub(crate) fn trouble(&self) -> watch::Receiver<String> {
         self.trouble.clone()
     }
@@ -178,10 +178,11 @@ impl Mesh {
         opened.map_err(|error| NoStream::Other(error.to_string()))
     }
 
-    /// Applies for membership at a member. An error is words for a person.
+    /// Applies for membership at a member. The error is a message for the user.
     ///
-    /// A member ends a stranger's connection once that has its answer. Whoever applies again just then finds the old connection, which
-    /// is lost at once, so a failure is not believed before another connection fails, too. Applying twice is as good as once.
+    /// A member closes a stranger's connection once the stranger has its answer. An applicant that applies again at
+    /// that moment finds the old connection, which closes at once. So a failure counts only if an attempt on a new
+    /// connection fails, too. A repeated application has no further effect.
     pub(crate) async fn apply(
         &self,
         host: HostId,
@@ -216,7 +217,7 @@ impl Mesh {
         let stream = self.ask(order, JOIN_TIME).await;
         let stream = stream.map_err(|why| why.to_string())?;
         let answer = handshake::apply(stream.stream, request).await;
-        // A closed queue is the end of the mesh.
+        // A closed queue means that the mesh has ended.
         let _ = self.orders.send(Order::Applied(host)).await;
         answer.map_err(|error| error.to_string())
     }
@@ -238,7 +239,7 @@ impl Mesh {
     }
 }
 
-/// Reads multiaddrs; what is not one is left out and logged.
+/// Parses multiaddrs; logs and skips those that are invalid.
 fn parse(addresses: &[String]) -> Vec<Multiaddr> {
     let parsed = addresses.iter().filter_map(|text| {
         let address = text.parse();

@@ -1,7 +1,7 @@
-//! At which addresses other hosts should dial this one.
+//! The addresses at which other hosts dial this host.
 //!
-//! Shell: asks the kernel which interface has which address. What the administrator configured counts; else what the
-//! listeners report, without what cannot work from another host.
+//! Shell: reads the addresses of the network interfaces from the kernel. The administrator's configuration takes
+//! precedence. Without it, the addresses are those that the listeners report, less those that other hosts cannot reach.
 
 use std::{
     collections::BTreeSet,
@@ -10,12 +10,13 @@ use std::{
 
 use libp2p::{Multiaddr, multiaddr::Protocol};
 
-/// Addresses that are told to others; a host with more is not reached better.
+/// Addresses that this host advertises. More addresses do not make a host easier to reach.
 const TOLD_MAX: usize = 16;
-/// Networks that exist on every host with the same addresses: those of container and machine managers.
+/// Prefixes of the interfaces of container and virtual machine managers. Their networks have the same addresses on
+/// every host.
 const PRIVATE_INTERFACES: [&str; 5] = ["podman", "cni-", "docker", "virbr", "veth"];
 
-/// The multiaddrs to tell, QUIC first.
+/// The multiaddrs to advertise, QUIC first.
 pub(crate) fn advertised(
     configured: &[IpAddr],
     port: u16,
@@ -33,7 +34,7 @@ pub(crate) fn advertised(
     told(listening, &private_addresses())
 }
 
-/// Pure: which of the listeners' addresses others can use.
+/// Pure: the listeners' addresses that other hosts can reach.
 fn told(listening: &BTreeSet<Multiaddr>, private: &BTreeSet<IpAddr>) -> Vec<String> {
     let usable = listening.iter().filter(|address| {
         address.iter().any(|part| match part {
@@ -52,7 +53,7 @@ fn told(listening: &BTreeSet<Multiaddr>, private: &BTreeSet<IpAddr>) -> Vec<Stri
     all.take(TOLD_MAX).map(ToString::to_string).collect()
 }
 
-/// The IPv4 addresses of this host on networks that it shares with others.
+/// The IPv4 addresses of this host on networks that it shares with other hosts.
 pub(crate) fn own_networks() -> BTreeSet<Ipv4Addr> {
     let Ok(interfaces) = nix::ifaddrs::getifaddrs() else {
         return BTreeSet::new();
@@ -63,7 +64,7 @@ pub(crate) fn own_networks() -> BTreeSet<Ipv4Addr> {
         .collect()
 }
 
-/// The addresses of this host on networks that are its own.
+/// The addresses of this host on networks that exist only inside it.
 fn private_addresses() -> BTreeSet<IpAddr> {
     let interfaces = match nix::ifaddrs::getifaddrs() {
         Ok(interfaces) => interfaces,

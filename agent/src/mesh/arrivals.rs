@@ -1,7 +1,7 @@
-//! What arrives at the mesh's ports, and what is let through there.
+//! Counts the connections that arrive at the mesh's ports and limits how many pass.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: connections that others begin, where members are, and whom this host dials. Output:
-//! rules for the sockets of each transport.
+//! Pure: no I/O, no clock, no randomness. Input: inbound connections, the addresses of members, and the addresses that
+//! this host dials. Output: filter rules for the sockets of each transport.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -14,21 +14,20 @@ use libp2p::{Multiaddr, swarm::ConnectionId};
 use super::limits::{Source, ip};
 use crate::sieve::{Gauge, Kind, Rules, Window};
 
-/// Connections that begin in a window of 250 ms. A handshake of QUIC is 0.3 ms of a processor before it can be refused, a
-/// connection of TCP that is refused 0.05 ms.
+/// Inbound connections in a window of 250 ms. A QUIC handshake costs 0.3 ms of processor time before this process can
+/// refuse it, and a refused TCP connection costs 0.05 ms.
 const QUIC_MAX: u32 = 25;
 const TCP_MAX: u32 = 125;
-/// From where members are known: every host of a large cluster, twice.
+/// From addresses of members: twice the number of hosts of a large cluster.
 const KNOWN_MAX: u32 = 200;
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Arrivals {
     quic: Gauge,
     tcp: Gauge,
-    /// Where members are listed.
+    /// The addresses on the member list.
     listed: HashSet<IpAddr>,
-    /// Where connections of members lead, and where this host dials.
+    /// The remote addresses of members' connections and of this host's dials.
     connected: HashMap<ConnectionId, Vec<IpAddr>>,
     changed: bool,
 }
@@ -46,13 +45,14 @@ impl Default for Arrivals {
 }
 
 impl Arrivals {
-    /// Where members are listed from now on.
+    /// Replaces the addresses at which members are listed.
     pub(super) fn set_listed<'a>(&mut self, addresses: impl IntoIterator<Item = &'a Multiaddr>) {
         self.listed = exact(addresses).into_iter().collect();
         self.changed = true;
     }
 
-    /// This host dials there, or a member is there, for as long as the connection is.
+    /// Treats these addresses as known for as long as the connection exists: this host dials them, or a member uses
+    /// them.
     pub(super) fn at<'a>(
         &mut self,
         connection: ConnectionId,
@@ -63,7 +63,7 @@ impl Arrivals {
         self.connected.insert(connection, addresses);
     }
 
-    /// The connection is no more.
+    /// Forgets the addresses of a closed connection.
     pub(super) fn forget(&mut self, connection: ConnectionId) {
         self.connected.remove(&connection);
     }
@@ -72,7 +72,7 @@ impl Arrivals {
         self.listed.contains(&ip) || self.connected.values().flatten().any(|known| *known == ip)
     }
 
-    /// Somebody began a connection; it was refused or not.
+    /// Counts an inbound connection. `refused` says whether the gate refused it.
     pub(super) fn arrived(&mut self, from: &Multiaddr, refused: bool, now: Instant) {
         let Some(ip) = ip(from).map(|ip| ip.to_canonical()) else {
             return;
@@ -86,7 +86,7 @@ impl Arrivals {
         self.changed |= gauge.arrived(ip, known, refused, now);
     }
 
-    /// The window is over; what was it like for each transport?
+    /// Judges the window that has ended, for each transport.
     pub(super) fn turn(&mut self, quic: Window, tcp: Window, now: Instant) {
         self.quic.turn(quic, now);
         self.tcp.turn(tcp, now);

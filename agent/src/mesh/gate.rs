@@ -1,8 +1,9 @@
-//! The gate of the mesh: who may connect, which protocols a connection may speak, and the streams on it.
+//! The gate of the mesh decides who may connect and which protocols a connection may use, and it hands over the
+//! streams.
 //!
-//! Shell inside libp2p's swarm. A connection is a member's or a stranger's from its first to its last moment: a stranger
-//! that is admitted connects anew. Out go [`GateEvent`]s; in come the set of members and orders to open a stream on
-//! one connection. Streams are handed over as events, so that none is lost while their receiver is busy.
+//! Shell inside libp2p's swarm. A connection belongs to a member or to a stranger for its whole life: a stranger that
+//! is admitted connects again. Output: [`GateEvent`]s. Input: the set of members, and orders to open a stream on one
+//! connection. The gate hands streams over as events, so no stream is lost while its receiver is busy.
 
 mod handler;
 
@@ -37,26 +38,27 @@ use super::{
     strangers::Members,
 };
 
-/// Handshakes in progress that were begun from where no member is listed: a burst of every host of a large cluster, twice.
+/// Pending handshakes from addresses that no member is listed at: twice the number of hosts of a large cluster.
 const PENDING_MAX: usize = 128;
-/// Handshakes in progress from any one address: one machine cannot keep everybody else out by being slow.
+/// Pending handshakes from one address, so that one slow machine cannot block all others.
 const PENDING_PER_ADDRESS_MAX: usize = 16;
-/// Connections of strangers. Members whose list has not arrived yet are strangers for a moment.
+/// Connections of strangers. A member whose list has not arrived yet counts as a stranger for a moment.
 const STRANGERS_MAX: usize = 32;
-/// Of those, from one address: a machine that has many keys leaves room for who wants to join.
+/// Strangers' connections from one address: a machine with many keys leaves room for hosts that want to join.
 const STRANGERS_PER_ADDRESS_MAX: usize = 8;
-/// Of strangers by QUIC: each may have megabytes on the way to it before it is heard. More of them come by TCP.
+/// Strangers' QUIC connections. Each may have megabytes in flight to it before its application is read. TCP has room
+/// for more.
 const STRANGERS_QUIC_MAX: usize = 8;
 const STRANGERS_QUIC_PER_ADDRESS_MAX: usize = 4;
-/// Connections of one stranger: one that ends, and the next.
+/// Connections of one stranger: one that is closing, and the next one.
 const PER_STRANGER_MAX: usize = 2;
-/// Connections of one member: the two that cross when both dial, and one that is dead but not yet noticed.
+/// Connections of one member: two that cross when both sides dial, and a dead one that is not detected yet.
 const PER_MEMBER_MAX: usize = 3;
 
 const STREAM: StreamProtocol = StreamProtocol::new(STREAM_PROTOCOL);
 const JOIN: StreamProtocol = StreamProtocol::new(JOIN_PROTOCOL);
 
-/// What a stream is opened for.
+/// The purpose of a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
     /// A gateway stream.
@@ -65,21 +67,21 @@ pub(super) enum Purpose {
     Join,
 }
 
-/// Who a connection belongs to.
+/// The kind of peer that a connection belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
     Member,
     Stranger,
 }
 
-/// What happens at the gate.
+/// An event of the gate.
 #[derive(Debug)]
 pub(super) enum GateEvent {
     Connected {
         host: HostId,
         connection: ConnectionId,
         role: Role,
-        /// Whether this host began the connection.
+        /// Whether this host dialled.
         dialed: bool,
     },
     Closed {
@@ -91,14 +93,16 @@ pub(super) enum GateEvent {
         purpose: Purpose,
         stream: MeshStream,
     },
-    /// A host opened many more streams than it may: it is let in nowhere for a while, and this connection of it is to be closed.
+    /// A host opened far more streams than its limit. The gate bars it for a while, and the caller closes this
+    /// connection.
     Flood {
         host: HostId,
         connection: ConnectionId,
     },
 }
 
-/// A stream, and when its connection ends: Yamux wakes nobody who reads from a connection that this side closes.
+/// A stream, and a token that is cancelled when its connection ends. Yamux does not wake the reader of a stream when
+/// this side closes the connection.
 #[derive(Debug)]
 pub(super) struct MeshStream {
     pub(super) stream: Stream,
@@ -108,13 +112,12 @@ pub(super) struct MeshStream {
 /// A stream that was asked for, or why there is none.
 pub(super) type OpenReply = oneshot::Sender<Result<MeshStream, NoStream>>;
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Gate {
     members: Members,
-    /// What arrives, and what of it should.
+    /// Counts inbound connections and makes the filter rules.
     pub(super) arrivals: Arrivals,
-    /// Where members are listed.
+    /// The addresses that members are listed at.
     listed: HashSet<IpAddr>,
     limits: Limits,
     pending: HashMap<ConnectionId, Source>,
@@ -126,12 +129,12 @@ pub(super) struct Gate {
 struct Connection {
     peer: PeerId,
     role: Role,
-    /// Where it comes from, unless this host made it.
+    /// The remote address; `None` if this host dialled.
     from: Option<Source>,
     ended: CancellationToken,
 }
 
-/// Tells a connection to open a stream.
+/// An order for a connection to open a stream.
 #[derive(Debug)]
 pub(super) struct Open {
     purpose: Purpose,
@@ -139,7 +142,7 @@ pub(super) struct Open {
 }
 
 impl Gate {
-    /// A gate that shares its set of members with the transports.
+    /// Creates a gate that shares its set of members with the transports.
     pub(super) fn new(members: Members) -> Self {
         Self {
             members,
@@ -147,7 +150,7 @@ impl Gate {
         }
     }
 
-    /// Replaces the set of members, and where they are listed; connections that exist keep their role.
+    /// Replaces the set of members and their addresses. Existing connections keep their role.
     pub(super) fn set_members<'a>(
         &mut self,
         members: impl IntoIterator<Item = PeerId>,
@@ -179,7 +182,7 @@ impl Gate {
         });
     }
 
-    /// This side closes a connection: its streams end now. The other side may be long in hearing of it.
+    /// Ends the streams of a connection that this side closes. The other side may notice the end much later.
     pub(super) fn end(&self, connection: ConnectionId) {
         if let Some(found) = self.connections.get(&connection) {
             found.ended.cancel();
@@ -236,7 +239,7 @@ impl Gate {
             let all = all.filter(|other| other.role == Role::Stranger);
             all.filter_map(|other| other.from)
         };
-        // By either transport: a handshake that is over was with who is there.
+        // Counts both transports: a finished handshake proves the address.
         let near = |other: &Source| other.network() == from.network();
         let quic = |other: &Source| !other.is_tcp();
         strangers().count() < STRANGERS_MAX
@@ -330,7 +333,7 @@ impl NetworkBehaviour for Gate {
         addresses: &[Multiaddr],
         _: Endpoint,
     ) -> Result<Vec<Multiaddr>, ConnectionDenied> {
-        // What comes back is what this host asked for.
+        // Replies come from the addresses that this host dials.
         self.arrivals.at(connection, addresses);
         Ok(Vec::new())
     }
@@ -382,7 +385,7 @@ impl NetworkBehaviour for Gate {
             FromSwarm::DialFailure(failure) => {
                 self.forget(failure.connection_id);
             }
-            // Addresses and listeners are the loop's business.
+            // The task handles events about addresses and listeners.
             _ => {}
         }
     }
@@ -397,7 +400,7 @@ impl NetworkBehaviour for Gate {
             return;
         };
         let now = Instant::now();
-        // What is dropped is closed.
+        // Dropping a stream closes it.
         match self.limits.stream(peer, now) {
             Verdict::Take => {}
             Verdict::Drop => return,
@@ -438,7 +441,7 @@ mod tests {
             .to_peer_id()
     }
 
-    /// How many of `tries` handshakes from an address may begin, the first of them with the number `first`.
+    /// Returns how many of `tries` handshakes from an address may begin. The first has the connection number `first`.
     fn begun(gate: &mut Gate, from: &Multiaddr, first: usize, tries: usize) -> usize {
         let all = (first..first + tries).map(ConnectionId::new_unchecked);
         all.filter(|id| {

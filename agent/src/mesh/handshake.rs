@@ -1,6 +1,6 @@
-//! The first frames on a mesh stream, from either side.
+//! The first frames on a mesh stream, for both sides.
 //!
-//! Shell: each function speaks one exchange within its own time, and then hands the stream over or lets it go.
+//! Shell: each function carries out one exchange within a time limit, and then hands the stream over or closes it.
 
 use std::time::Duration;
 
@@ -24,17 +24,17 @@ use super::{
     peers::{JOIN_TIME, STRANGER_TIME},
 };
 
-/// How long the opener of a stream has for its first frame.
+/// How long the opener of a stream may take for its first frame.
 const OPENING_TIME: Duration = Duration::from_secs(5);
-/// How long the opener waits for the other gateway: the time it has to take the stream, and the way there and back.
+/// How long the opener waits for the other gateway: the time in which that must take the stream, and the round trip.
 const OPENED_TIME: Duration = Duration::from_secs(ACCEPT_SECONDS_MAX + 3);
-/// How long an applicant has to close its stream after the answer was sent, before its connection is closed.
+/// How long an applicant may take to close its stream after the answer, before this host closes the connection.
 const ANSWERED_TIME: Duration = Duration::from_secs(2);
 
-/// A stream's bytes, as tokio reads and writes them.
+/// A stream with tokio's traits for reading and writing.
 pub(crate) type Bare = Compat<libp2p::Stream>;
 
-/// Why an exchange failed, in words for the log and for the gateway.
+/// The reason why an exchange failed, for the log and for the gateway.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HandshakeError {
     #[error("the other side did not answer in time")]
@@ -49,7 +49,7 @@ pub(super) enum HandshakeError {
     Refused(NoStream),
 }
 
-/// A stream that a member opened and nobody has taken yet. Dropping it closes it.
+/// A stream that a member opened and the gateway has not taken yet. Dropping it closes the stream.
 #[derive(Debug)]
 pub(crate) struct Offer {
     pub(crate) class: Class,
@@ -58,13 +58,13 @@ pub(crate) struct Offer {
 }
 
 impl Offer {
-    /// Takes the stream: the next byte is the peer's.
+    /// Takes the stream. The next byte is the peer's.
     pub(crate) async fn take(mut self) -> Result<Open, FrameError> {
         send(&mut self.framed, Opened::Ready.encode()).await?;
         Ok(Open::new(self.framed, self.ended))
     }
 
-    /// Tells the opener why nobody takes the stream.
+    /// Tells the opener why this host refuses the stream.
     pub(crate) async fn refuse(mut self, reason: &str) {
         let why = NoStream::Other(reason.to_owned());
         // The opener sees the end of the stream when the words do not reach it.
@@ -73,13 +73,13 @@ impl Offer {
     }
 }
 
-/// A stream whose handshake is over.
+/// A stream after its handshake.
 #[derive(Debug)]
 pub(crate) struct Open {
-    /// Bytes that came together with the handshake.
+    /// Bytes that arrived together with the handshake.
     pub(crate) first: Bytes,
     pub(crate) stream: Bare,
-    /// The connection of the stream has ended; the stream itself may not say so.
+    /// Cancelled when the connection of the stream ends. The stream itself may not report that.
     pub(crate) ended: CancellationToken,
 }
 
@@ -94,7 +94,7 @@ impl Open {
     }
 }
 
-/// Reads what a member opened a stream for.
+/// Reads the purpose of a stream that a member opened.
 pub(super) async fn offered(stream: MeshStream) -> Result<Offer, HandshakeError> {
     let MeshStream { stream, ended } = stream;
     let mut framed = Framed::new(stream.compat(), FrameCodec::new(STRANGER_MAX));
@@ -107,7 +107,7 @@ pub(super) async fn offered(stream: MeshStream) -> Result<Offer, HandshakeError>
     })
 }
 
-/// Tells a member what a stream is for and waits until its gateway has taken it.
+/// Sends the purpose of a stream to a member and waits until the member's gateway takes the stream.
 pub(super) async fn open(stream: MeshStream, class: Class) -> Result<Open, HandshakeError> {
     let MeshStream { stream, ended } = stream;
     let mut framed = Framed::new(stream.compat(), FrameCodec::new(STRANGER_MAX));
@@ -124,14 +124,14 @@ pub(super) async fn apply(
     stream: libp2p::Stream,
     request: &JoinRequest,
 ) -> Result<JoinAnswer, HandshakeError> {
-    // The member is pinned by its key, so its answer may be as long as a list of many members is.
+    // The connection is pinned to the member's key, so the answer may be as large as a list of many members.
     let mut framed = Framed::new(stream.compat(), FrameCodec::new(CONTROL_MAX));
     send(&mut framed, request.encode()).await?;
     let frame = receive(&mut framed, JOIN_TIME).await?;
     Ok(JoinAnswer::decode(&frame)?)
 }
 
-/// Reads a stranger's application, has it decided, and answers; all within the stranger's time.
+/// Reads a stranger's application, has it decided and sends the answer, all within the stranger's time limit.
 pub(super) async fn hear<F>(stream: libp2p::Stream, decide: F) -> Result<(), HandshakeError>
 where
     F: AsyncFnOnce(JoinRequest) -> Option<oneshot::Receiver<JoinAnswer>>,
@@ -153,7 +153,7 @@ where
     let mut framed = framed.map_codec(|_| FrameCodec::new(CONTROL_MAX));
     send(&mut framed, answer.encode()).await?;
     let mut stream = framed.into_parts().io;
-    // The answer is on its way; the applicant closes the stream when it has it.
+    // The applicant closes the stream when it has read the answer.
     let _ = timeout(ANSWERED_TIME, stream.read_u8()).await;
     Ok(())
 }

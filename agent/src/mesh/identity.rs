@@ -1,7 +1,8 @@
-//! The host's key: made once, and kept until another takes its place.
+//! The identity key of the host: created once, and kept until a rotation replaces it.
 //!
-//! Shell: reads and writes one file. The file holds the 32 bytes of an ed25519 secret key and nothing else. A file that
-//! others can read, or that is damaged, is refused: a new key would be another host.
+//! Shell: reads and writes one file, which holds exactly the 32 bytes of an ed25519 secret key. The agent refuses a
+//! damaged file and a file that other users can read. It does not replace such a file, because a new key would be a new
+//! host.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -16,14 +17,13 @@ use libp2p::identity::{Keypair, ed25519};
 /// Length of a secret key, in bytes.
 const SECRET: usize = 32;
 
-/// The host's key pair and the id that follows from it.
+/// The key pair of the host and the host id that is derived from it.
 #[derive(Debug, Clone)]
 pub(crate) struct Identity {
     pub(super) key: Keypair,
     pub(crate) host: HostId,
 }
 
-/// Why there is no key.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum IdentityError {
     #[error("read the host's key {path}")]
@@ -51,7 +51,7 @@ pub(crate) enum IdentityError {
     NotNext { path: PathBuf, host: HostId },
 }
 
-/// Reads the key at `path`, or makes it when there is none.
+/// Reads the key at `path`. If there is no such file, creates a key.
 pub(crate) fn load_or_make(path: &Path) -> Result<Identity, IdentityError> {
     let failed = |source| IdentityError::Read {
         path: path.to_owned(),
@@ -74,7 +74,7 @@ pub(crate) fn load_or_make(path: &Path) -> Result<Identity, IdentityError> {
     }
 }
 
-/// Makes another key beside the one at `path`. One that was made before and is not used yet goes.
+/// Creates the next key beside the one at `path`. It replaces a next key that was created before and not used yet.
 pub(crate) fn make_next(path: &Path) -> Result<HostId, IdentityError> {
     let next = next(path);
     let failed = |source| IdentityError::Make {
@@ -88,7 +88,8 @@ pub(crate) fn make_next(path: &Path) -> Result<HostId, IdentityError> {
     Ok(made.host)
 }
 
-/// Makes the other key the host's own, from the next start on. Nothing is done when it is that already.
+/// Makes the next key the identity key, which takes effect at the next start. Does nothing if it is the identity key
+/// already.
 pub(crate) fn use_next(path: &Path, host: HostId) -> Result<(), IdentityError> {
     let failed = |path: &Path| {
         let path = path.to_owned();
@@ -143,7 +144,7 @@ fn read(path: &Path, file: File) -> Result<Identity, IdentityError> {
     })
 }
 
-/// Writes a new key, which is any 32 random bytes, so that a power cut leaves either none or the whole of it.
+/// Writes a new key, which is any 32 random bytes. A power cut leaves either the whole file or none.
 fn make(path: &Path, secret: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;
@@ -259,7 +260,7 @@ mod tests {
             |folder| {
                 let made = load_or_make(&key(folder)).map_err(|error| format!("{error:#}"))?;
                 fs::write(folder.join("known"), made.host.to_string()).map_err(|error| {
-                    // After the key was made: it is the test's own file.
+                    // The key exists by then, so the error is about the test's own file.
                     format!("{}: {error}", key(folder).display())
                 })
             },

@@ -1,8 +1,9 @@
-//! Hosts of the local network say where they are, where their administrators have switched that on.
+//! Discovery of hosts on the local network, for hosts whose administrators have enabled it.
 //!
-//! Shell. Multicast DNS (RFC 6762) over IPv4: a host that misses members says its id and its port, with growing pauses, and
-//! listens always. What is heard is a hint for a dial and nothing else: a connection proves who is at its other end, and
-//! who is a member says the replicated list. Nothing of a stranger is kept, and no packet is answered.
+//! Shell. Uses multicast DNS (RFC 6762) over IPv4. A host that has unconnected members announces its id and its port,
+//! with growing pauses, and every host listens all the time. An announcement is only a hint for a dial: the connection
+//! proves the identity of the other host, and the replicated list says whether that is a member. The module keeps no
+//! data of strangers and answers no packets.
 
 mod record;
 
@@ -23,18 +24,18 @@ use tokio::{
 
 use super::addresses::own_networks;
 
-/// Where multicast DNS is spoken.
+/// The multicast address and the port of mDNS.
 const GROUP: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 251);
 const PORT: u16 = 5353;
-/// What a packet of this kind is sent with, so that a receiver sees that no router passed it on.
+/// The TTL that mDNS prescribes. A receiver can tell from it that no router forwarded the packet.
 const HOPS: u32 = 255;
-/// The first and the longest pause between two packets of a host that misses members.
+/// The first and the longest pause between two announcements of a host that has unconnected members.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Networks of one host on which it speaks.
+/// Networks of one host that it announces itself on.
 const NETWORKS_MAX: usize = 16;
 
-/// A member may be here.
+/// The address at which a host announced itself.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Heard {
     pub(super) host: HostId,
@@ -42,7 +43,8 @@ pub(super) struct Heard {
     pub(super) port: u16,
 }
 
-/// Speaks and listens until nobody takes what is heard. `missing` is how many members are not connected.
+/// Announces this host and listens, until the receiver of `heard` is dropped. `missing` is the number of unconnected
+/// members.
 pub(super) async fn run(
     me: HostId,
     port: u16,
@@ -76,11 +78,11 @@ pub(super) async fn run(
             }
             received = socket.recv_from(&mut buffer) => match received {
                 Ok((length, from)) => hear(&buffer[..length], from, me, &heard),
-                // Of one packet: a socket of UDP goes on.
+                // The error concerns one packet; a UDP socket stays usable.
                 Err(error) => tracing::debug!(%error, "a packet of the local network was lost"),
             },
             () = sleep_until(next) => {
-                // Networks come and go; those without a member missing are joined too, to be ready.
+                // Networks come and go. The host joins the group also while all members are connected, to be ready.
                 let networks: Vec<_> = own_networks().into_iter().take(NETWORKS_MAX).collect();
                 join(&socket, &networks, &mut joined);
                 if known > 0 {
@@ -93,7 +95,7 @@ pub(super) async fn run(
     }
 }
 
-/// Others may listen on this port, too: the host's own responder.
+/// Opens the mDNS socket. It shares its port with others, such as the host's own mDNS responder.
 fn open() -> io::Result<UdpSocket> {
     let socket = Socket::new(Domain::IPV4, Type::DGRAM, Some(Protocol::UDP))?;
     socket.set_reuse_address(true)?;
@@ -103,7 +105,7 @@ fn open() -> io::Result<UdpSocket> {
     UdpSocket::from_std(socket.into())
 }
 
-/// Joins the group on networks that are new; a network that is gone has left it by itself.
+/// Joins the group on new networks. The kernel drops the membership of a network that is removed.
 fn join(socket: &UdpSocket, networks: &[Ipv4Addr], joined: &mut BTreeSet<Ipv4Addr>) {
     joined.retain(|ip| networks.contains(ip));
     for ip in networks {
@@ -112,7 +114,7 @@ fn join(socket: &UdpSocket, networks: &[Ipv4Addr], joined: &mut BTreeSet<Ipv4Add
         }
         match socket.join_multicast_v4(GROUP, *ip) {
             Ok(()) => drop(joined.insert(*ip)),
-            // Another address of a network that it is in.
+            // The network has another address, for which the socket is in the group already.
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => drop(joined.insert(*ip)),
             Err(error) => tracing::debug!(%ip, %error, "this network has no multicast"),
         }
@@ -132,7 +134,7 @@ async fn speak(socket: &UdpSocket, networks: &[Ipv4Addr], packet: &[u8]) {
     }
 }
 
-/// Passes on what a host says of itself. Whoever takes it is not waited for: it is said again.
+/// Passes an announcement on. It drops the announcement if the queue is full, because the host repeats it.
 fn hear(packet: &[u8], from: SocketAddr, me: HostId, heard: &mpsc::Sender<Heard>) {
     let Some((host, port)) = record::read(packet).filter(|(host, _)| *host != me) else {
         return;

@@ -1,7 +1,7 @@
-//! How much others may ask of this host in a time: handshakes by their address, streams and applications by their key.
+//! Rate limits for what other hosts request: handshakes by address, streams and applications by key.
 //!
-//! Pure: no I/O, no clock, no randomness. The caller passes `now`. What has regained all that it may ask for is forgotten, so a
-//! table holds no more than what asked lately, and that is bounded by the rate of handshakes.
+//! Pure: no I/O, no clock, no randomness. The caller passes `now`. A table forgets an entry that has regained its whole
+//! burst. So it holds only recent entries, and the rate of handshakes bounds their number.
 
 use std::{
     collections::HashMap,
@@ -13,37 +13,39 @@ use libp2p::{Multiaddr, PeerId, multiaddr::Protocol};
 
 use crate::rates::{Rate, Spent, network};
 
-/// Handshakes from one address. A host makes two with each other host, by QUIC and by TCP, and again after pauses that grow.
+/// Handshakes from one address. A host makes two with each other host, by QUIC and by TCP, and repeats them after
+/// growing pauses.
 const HANDSHAKES: Rate = Rate {
     burst: 32,
     every: Duration::from_millis(250),
 };
-/// Handshakes from all addresses that no member is listed with: a tenth of a processor at the most. A cluster of a hundred hosts
-/// that start at once makes two hundred.
+/// Handshakes from all addresses that no member is listed at: they cost at most a tenth of a processor. A hundred hosts
+/// that start at once make two hundred.
 const STRANGE_HANDSHAKES: Rate = Rate {
     burst: 256,
     every: Duration::from_millis(10),
 };
-/// Streams of one member. Its gateway opens four, and tries a gateway that does not run with two, five times a second; the rest is
-/// for who follows logs.
+/// Streams of one member. Its gateway opens four. It tries a gateway that is not running with two streams, five times a
+/// second. The rest is for users who follow logs.
 const STREAMS: Rate = Rate {
     burst: 256,
     every: Duration::from_millis(32),
 };
-/// Applications of one host. It makes one, and again when a person does; and asks each member when it was cut off for long.
+/// Applications of one host. It makes one, and another when an administrator repeats it. A host that was cut off for a
+/// long time asks each member.
 const APPLICATIONS: Rate = Rate {
     burst: 8,
     every: Duration::from_secs(1),
 };
-/// Applications of all hosts: each is read, and some are an entry of the log.
+/// Applications of all hosts: this host reads each of them, and some become a log entry.
 const ALL_APPLICATIONS: Rate = Rate {
     burst: 64,
     every: Duration::from_millis(50),
 };
-/// How long who goes on beyond its rate is let in nowhere.
+/// How long a host that keeps exceeding its rate is barred.
 pub(super) const BARRED_TIME: Duration = Duration::from_secs(10);
-/// Where a handshake comes from. Whoever has one address of IPv6 has as many as it likes below the same /64. Of UDP anybody can
-/// claim to be anywhere, so it is not counted together with TCP.
+/// Where a handshake comes from. An IPv6 source counts by its /64, because the owner of one address can use all
+/// addresses of it. UDP counts apart from TCP, because anyone can forge a UDP source address.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Source {
     ip: Option<IpAddr>,
@@ -63,13 +65,13 @@ impl Source {
         self.tcp
     }
 
-    /// Without the transport.
+    /// The address without the transport.
     pub(super) fn network(&self) -> Option<IpAddr> {
         self.ip
     }
 }
 
-/// The address of the network layer, if it has one.
+/// The IP address, if the multiaddr has one.
 pub(super) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     address.iter().find_map(|part| match part {
         Protocol::Ip4(ip) => Some(IpAddr::V4(ip)),
@@ -78,23 +80,22 @@ pub(super) fn ip(address: &Multiaddr) -> Option<IpAddr> {
     })
 }
 
-/// What becomes of a stream.
+/// What the gate does with a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     Take,
-    /// It is one too many.
+    /// Drop the stream: it is over the limit.
     Drop,
-    /// Its opener goes on and on: everything of it is to be closed.
+    /// Close every connection of the host: it keeps exceeding the limit.
     Bar,
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Limits {
     handshakes: Spent<Source>,
     strange_handshakes: Spent<()>,
     streams: Spent<PeerId>,
-    /// Streams that were too many.
+    /// Counts the streams that were dropped.
     dropped: Spent<PeerId>,
     applications: Spent<PeerId>,
     all_applications: Spent<()>,
@@ -116,13 +117,13 @@ impl Default for Limits {
 }
 
 impl Limits {
-    /// Whether a handshake may begin; `listed` says whether a member is known at that address.
+    /// Returns true if a handshake may begin. `listed` says whether a member is listed at that address.
     pub(super) fn handshake(&mut self, from: Source, listed: bool, now: Instant) -> bool {
-        // In this order: who is refused for its own address does not spend what others need.
+        // In this order, a source that exceeds its own limit does not spend the limit that others share.
         self.handshakes.take(from, now) && (listed || self.strange_handshakes.take((), now))
     }
 
-    /// A host opened a stream.
+    /// Counts a stream that a host opened.
     pub(super) fn stream(&mut self, peer: PeerId, now: Instant) -> Verdict {
         if self.streams.take(peer, now) {
             Verdict::Take
@@ -135,12 +136,12 @@ impl Limits {
         }
     }
 
-    /// Whether a host's application is heard.
+    /// Returns true if this host reads the application.
     pub(super) fn application(&mut self, peer: PeerId, now: Instant) -> bool {
         self.applications.take(peer, now) && self.all_applications.take((), now)
     }
 
-    /// Whether a host is let in nowhere at this time.
+    /// Returns true if the host is barred now.
     pub(super) fn is_barred(&self, peer: &PeerId, now: Instant) -> bool {
         self.barred.get(peer).is_some_and(|until| *until > now)
     }
@@ -154,7 +155,7 @@ mod tests {
         Source::of(&address.parse().unwrap())
     }
 
-    /// How many of `tries` are taken, one in each millisecond.
+    /// Returns how many of `tries` are taken, with one in each millisecond.
     fn taken(tries: u64, start: Instant, mut take: impl FnMut(Instant) -> bool) -> u64 {
         let at = |ms| start + Duration::from_millis(ms);
         (0..tries).map(|ms| u64::from(take(at(ms)))).sum()
@@ -177,7 +178,7 @@ mod tests {
                 32
             );
         }
-        // All is regained after a while.
+        // The whole burst is available again after a while.
         let again = later + Duration::from_secs(10);
         assert_eq!(
             taken(100, again, |now| limits.handshake(one, true, now)),
@@ -237,7 +238,7 @@ mod tests {
         let over = start + BARRED_TIME;
         assert!(!limits.is_barred(&busy, over));
         assert_eq!(limits.stream(busy, over), Verdict::Take);
-        // What gateways do all the time, for an hour: five tries a second.
+        // The steady load of gateways for an hour: five tries a second.
         let hour = (0..18_000_u32).map(|n| over + Duration::from_millis(200) * n);
         assert!({ hour }.all(|at| limits.stream(calm, at) == Verdict::Take));
     }

@@ -1,8 +1,8 @@
-//! Whether a listener is lost.
+//! Detects that a listener is lost.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: what libp2p says of its listeners. Output: what to log, and that this
-//! host is deaf. libp2p does not bind a lost address again, and a QUIC listener takes its connections with it, so the
-//! agent ends then and systemd starts it anew, with growing pauses.
+//! Pure: no I/O, no clock, no randomness. Input: libp2p's events about its listeners. Output: what to log, and that the
+//! host can no longer be reached. libp2p does not bind a lost address again, and the end of a QUIC listener ends its
+//! connections. So the agent exits, and systemd restarts it with growing pauses.
 
 use std::{
     collections::HashMap,
@@ -11,13 +11,13 @@ use std::{
 
 use libp2p::{Multiaddr, core::transport::ListenerId};
 
-/// A listener that lacks descriptors or memory recovers within this time, or a new start frees them. libp2p tries
-/// every 100 ms and never gives up on a TCP socket that is gone.
+/// A listener that lacks file descriptors or memory recovers within this time, or a restart frees them. libp2p retries
+/// every 100 ms and never gives up on a TCP socket that no longer works.
 const FAILING_MAX: Duration = Duration::from_secs(10);
-/// Errors further apart than this are not of one trouble.
+/// Errors further apart than this have separate causes.
 const CALM: Duration = Duration::from_secs(1);
 
-/// This host cannot be reached any more.
+/// Other hosts cannot reach this host: one of its listeners is lost.
 #[derive(Debug, thiserror::Error)]
 #[error("the listener on {address} is lost: {reason}")]
 pub(crate) struct Lost {
@@ -25,22 +25,21 @@ pub(crate) struct Lost {
     reason: String,
 }
 
-/// What an error of a listener comes to.
+/// How to treat an error of a listener.
 #[derive(Debug)]
 pub(super) enum Verdict {
-    /// The first of its trouble: worth a line in the journal.
+    /// The first error of a series: log it.
     New,
-    /// More of the same.
+    /// A further error of the same series: do not log it.
     Again,
-    /// The end.
+    /// The listener is lost.
     Lost(Lost),
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Listeners {
     bound: HashMap<ListenerId, Multiaddr>,
-    /// When its trouble began, and its last error.
+    /// For each failing listener, the times of the first and of the last error of the series.
     failing: HashMap<ListenerId, (Instant, Instant)>,
 }
 
@@ -52,17 +51,17 @@ impl Listeners {
         }
     }
 
-    /// These were bound later.
+    /// Adds listeners that were bound later.
     pub(super) fn add(&mut self, bound: HashMap<ListenerId, Multiaddr>) {
         self.bound.extend(bound);
     }
 
-    /// Whether the agent has bound this listener.
+    /// Returns true if the agent has bound this listener.
     pub(super) fn knows(&self, id: ListenerId) -> bool {
         self.bound.contains_key(&id)
     }
 
-    /// A listener failed and goes on.
+    /// Judges an error of a listener that keeps running.
     pub(super) fn failed(&mut self, id: ListenerId, error: String, now: Instant) -> Verdict {
         let (since, last) = self.failing.entry(id).or_insert((now, now));
         if now.duration_since(*last) > CALM {
@@ -76,7 +75,7 @@ impl Listeners {
         }
     }
 
-    /// A listener has ended.
+    /// Handles the end of a listener.
     pub(super) fn lost(&self, id: ListenerId, reason: String) -> Lost {
         let address = self.bound.get(&id).cloned();
         Lost {
@@ -106,7 +105,7 @@ mod tests {
         };
         assert_eq!(told(0), "new");
         assert!((1..100).all(|tenth| told(tenth * 100) == "again"));
-        // It was well for a moment: a new trouble.
+        // The listener worked for a moment, so this is a new series.
         assert_eq!(told(11_000), "new");
         assert!((1..100).all(|tenth| told(11_000 + tenth * 100) == "again"));
         let lost = "the listener on /ip4/0.0.0.0/tcp/4701 is lost: no descriptors";

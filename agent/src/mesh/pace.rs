@@ -1,8 +1,8 @@
-//! How fast connections are accepted.
+//! Limits how fast this host accepts TCP connections.
 //!
-//! Shell inside libp2p's transport for TCP: does not ask for more of them before their time. What waits does so in the kernel, which drops
-//! what is too much. The filter of [`crate::sieve`] is better, for it knows members, but some kernels keep it for the administrator of the
-//! network, which the agent is not.
+//! Shell inside libp2p's TCP transport: it stops polling for connections once a window's number is used up. Further
+//! connections wait in the kernel, which drops those that exceed the backlog. The filter of [`crate::sieve`] is better
+//! because it knows members. But some kernels require CAP_NET_ADMIN for a filter on TCP, which the agent lacks.
 
 use std::{
     pin::Pin,
@@ -17,18 +17,17 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 
 use crate::sieve::WINDOW;
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Paced<T> {
     inner: T,
     max: u32,
     left: u32,
-    /// When there are more again.
+    /// Each tick allows `max` more connections.
     windows: Interval,
 }
 
 impl<T> Paced<T> {
-    /// So many connections in a window.
+    /// Accepts at most `max` connections in a window.
     pub(super) fn new(inner: T, max: u32) -> Self {
         let mut windows = interval(WINDOW);
         windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -118,8 +117,9 @@ mod tests {
         for _ in 0..20 {
             assert!(matches!(next().await, TransportEvent::Incoming { .. }));
         }
-        // Four at once, four when the first window is over that was not waited for, and then each four after a window. tokio counts a tick
-        // that is up to 5 ms late as one in time, so that the next one follows so much earlier.
+        // Four connections come at once, four more with the interval's first tick, which is immediate, and four after
+        // each of three windows. tokio counts a tick that is up to 5 ms late as in time, so the next one follows that
+        // much earlier.
         let least = 3 * WINDOW - Duration::from_millis(5);
         assert!(begun.elapsed() >= least, "{:?}", begun.elapsed());
         let none = tokio::time::timeout(Duration::from_millis(10), next()).await;

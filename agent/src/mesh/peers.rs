@@ -1,8 +1,9 @@
-//! Whom to dial, which connection to keep, and whose time is up.
+//! Decides which hosts to dial, which connections to keep, and when a stranger's time is over.
 //!
-//! Pure: no I/O, no clock, no randomness. The caller passes `now` and carries out the [`Effect`]s. A member is dialled
-//! until it is connected: by the host with the smaller id first, by the other after [`GRACE`]. Of several connections
-//! to a member both sides keep the same one. Everybody else is a stranger and is closed at its deadline.
+//! Pure: no I/O, no clock, no randomness. The caller passes `now` and carries out the [`Effect`]s. A host dials a
+//! member until it is connected: the host with the smaller id begins, the other follows after [`GRACE`]. Of several
+//! connections to a member both sides keep the same one. Every other host is a stranger, and its connection is closed
+//! at a deadline.
 
 use std::{
     collections::BTreeMap,
@@ -14,35 +15,33 @@ use libp2p::{Multiaddr, swarm::ConnectionId};
 
 use super::gate::Role;
 
-/// How long the host with the larger id leaves dialling to the other.
+/// How long the host with the larger id waits for the other to dial.
 const GRACE: Duration = Duration::from_secs(1);
-/// The pause before the first and before every late redial of a member.
+/// The shortest and the longest pause before a member is dialled again.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Addresses of a member that the local network says, right ones and wrong ones.
+/// Addresses of one member from the local network, true or forged.
 const HEARD_MAX: usize = 4;
-/// A connection that lasted this long was a good one: pauses begin anew.
+/// A connection that lasted this long resets the pause.
 const GOOD: Duration = Duration::from_secs(10);
-/// Two connections that are made within this time crossed each other. Of two further apart, the older is dead: nobody
-/// dials a member that it is connected to.
+/// Two connections made within this time crossed each other. Of two that are further apart, the older is dead, because
+/// a host does not dial a member that it is connected to.
 const CROSSED: Duration = Duration::from_secs(2);
-/// How long a stranger may stay.
+/// How long a stranger's connection may last.
 pub(super) const STRANGER_TIME: Duration = Duration::from_secs(10);
-/// How long a connection that this host made in order to join may stay.
+/// How long a connection that this host made in order to join may last.
 pub(super) const JOIN_TIME: Duration = Duration::from_secs(15);
 
-/// What the caller must do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Effect {
     Dial(HostId, Vec<Multiaddr>),
     Close(ConnectionId),
-    /// The member can be reached.
+    /// The member is connected.
     Up(HostId),
-    /// It cannot any more.
+    /// The member is no longer connected.
     Down(HostId),
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Peers {
     me: HostId,
@@ -53,7 +52,7 @@ pub(super) struct Peers {
 #[derive(Debug)]
 struct Member {
     addresses: Vec<Multiaddr>,
-    /// What the local network says, the latest first; forgotten once it is connected.
+    /// Addresses from the local network, the latest first. A connection to the member clears them.
     heard: Vec<Multiaddr>,
     up: bool,
     attempts: u32,
@@ -62,7 +61,7 @@ struct Member {
 
 #[derive(Debug, PartialEq, Eq)]
 enum Dial {
-    /// Connected: nothing to dial.
+    /// Connected: no dial is needed.
     Rest,
     /// Dial at this time.
     Due(Instant),
@@ -76,9 +75,9 @@ struct Connection {
     role: Role,
     dialed: bool,
     since: Instant,
-    /// An application for membership is being made on it.
+    /// An application for membership is in progress on it.
     joining: bool,
-    /// Made for one application of this host, and for no other stream.
+    /// Made for one application of this host; carries no other stream.
     dedicated: bool,
 }
 
@@ -116,7 +115,7 @@ impl Peers {
             self.members
                 .entry(host)
                 .and_modify(|member| {
-                    // New addresses are a reason to try at once.
+                    // New addresses are worth an immediate dial.
                     if member.addresses != addresses && matches!(member.dial, Dial::Due(_)) {
                         member.dial = Dial::Due(now + grace);
                     }
@@ -146,7 +145,7 @@ impl Peers {
         }
     }
 
-    /// A connection was made.
+    /// Adds a connection.
     pub(super) fn connected(
         &mut self,
         host: HostId,
@@ -179,8 +178,9 @@ impl Peers {
         effects
     }
 
-    /// Notes a connection that this host made for one application. The other side may treat this host as a stranger although it is on this
-    /// host's list of members, and ends a stranger's connection at its second stream. So no gateway stream uses this connection.
+    /// Notes a connection that this host made for one application. The other side may treat this host as a stranger
+    /// although it is on this host's list of members, and ends a stranger's connection at its second stream. So no
+    /// gateway stream uses this connection.
     pub(super) fn dedicated(&mut self, host: HostId, id: ConnectionId, role: Role, now: Instant) {
         let connection = Connection {
             host,
@@ -193,14 +193,14 @@ impl Peers {
         self.connections.insert(id, connection);
     }
 
-    /// Closes the connections that were made for an application to this host.
+    /// Closes the connections that this host made for an application at that host.
     pub(super) fn applied(&self, host: HostId) -> Vec<Effect> {
         let all = self.connections.iter();
         let all = all.filter(|(_, found)| found.host == host && found.dedicated);
         all.map(|(id, _)| Effect::Close(*id)).collect()
     }
 
-    /// A connection ended.
+    /// Removes a connection that has ended.
     pub(super) fn closed(&mut self, id: ConnectionId, now: Instant) -> Vec<Effect> {
         let Some(connection) = self.connections.remove(&id) else {
             return Vec::new();
@@ -228,8 +228,8 @@ impl Peers {
         Vec::new()
     }
 
-    /// A member may be at these addresses: whether that is new. They are tried first, and no sooner than after a pause,
-    /// whoever it is that says so.
+    /// Adds addresses that a member announced on the local network, and returns true if they are new. The next dial
+    /// tries them first. They do not shorten the pause, because the announcement may be forged.
     pub(super) fn heard(&mut self, host: HostId, addresses: Vec<Multiaddr>, now: Instant) -> bool {
         let Some(member) = self.members.get_mut(&host) else {
             return false;
@@ -247,12 +247,12 @@ impl Peers {
         true
     }
 
-    /// How many members are not connected.
+    /// Returns the number of members that are not connected.
     pub(super) fn missing(&self) -> usize {
         self.members.values().filter(|member| !member.up).count()
     }
 
-    /// A dial failed.
+    /// Schedules the next dial after a failed one.
     pub(super) fn dial_failed(&mut self, host: HostId, now: Instant) {
         if let Some(member) = self.members.get_mut(&host)
             && member.dial == Dial::Busy
@@ -262,7 +262,7 @@ impl Peers {
         }
     }
 
-    /// Marks a connection as used by an application, or done with it. A stranger's ends with its application.
+    /// Marks whether an application is in progress on a connection. A stranger's connection ends with its application.
     pub(super) fn joining(&mut self, id: ConnectionId, joining: bool) -> Vec<Effect> {
         let Some(connection) = self.connections.get_mut(&id) else {
             return Vec::new();
@@ -274,12 +274,12 @@ impl Peers {
         Vec::new()
     }
 
-    /// Whether an application is being made on a connection.
+    /// Returns true if an application is in progress on the connection.
     pub(super) fn is_joining(&self, id: ConnectionId) -> bool {
         self.connections.get(&id).is_some_and(|found| found.joining)
     }
 
-    /// The connection to use for a member: the one that both sides keep.
+    /// Returns the connection to use for a member, which is the one that both sides keep.
     pub(super) fn link(&self, host: HostId) -> Option<ConnectionId> {
         let all = self.connections.iter();
         let mut all = all.filter(|(_, found)| found.host == host && found.links());
@@ -288,7 +288,7 @@ impl Peers {
         Some(*kept.0)
     }
 
-    /// Any connection to a host, a stranger's included.
+    /// Returns any connection to a host, including a stranger's.
     pub(super) fn any(&self, host: HostId) -> Option<ConnectionId> {
         let mut all = self.connections.iter();
         self.link(host).or_else(|| {
@@ -299,7 +299,7 @@ impl Peers {
         })
     }
 
-    /// Another connection is to take the place of all that there are to a host; its dial is under way then.
+    /// Closes all connections to a host because the caller dials a new one.
     pub(super) fn renew(&mut self, host: HostId) -> Vec<Effect> {
         if let Some(member) = self.members.get_mut(&host) {
             member.dial = Dial::Busy;
@@ -309,7 +309,7 @@ impl Peers {
         all.map(|(id, _)| Effect::Close(*id)).collect()
     }
 
-    /// What the time has made necessary.
+    /// Returns the effects that are due at this time.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Effect> {
         let mut effects = Vec::new();
         for (host, member) in &mut self.members {
@@ -327,7 +327,7 @@ impl Peers {
         effects
     }
 
-    /// When [`Peers::due`] has something to do next.
+    /// Returns the time at which [`Peers::due`] has the next effect.
     pub(super) fn next_due(&self) -> Option<Instant> {
         let dials = self
             .members
@@ -340,7 +340,7 @@ impl Peers {
         dials.chain(deadlines).min()
     }
 
-    /// The connections to a member that are not the one to keep.
+    /// Closes the connections to a member that are not the one to keep.
     fn surplus(&self, host: HostId) -> Vec<Effect> {
         let kept = self.link(host);
         let all = self.connections.iter();
@@ -349,13 +349,13 @@ impl Peers {
             .collect()
     }
 
-    /// Whether `a` is kept rather than `b`. Both sides come to the same answer.
+    /// Returns true if `a` is kept rather than `b`. Both sides decide alike.
     fn outlives(&self, a: &Connection, b: &Connection) -> bool {
         let (older, younger) = (a.since.min(b.since), a.since.max(b.since));
         if a.dialed == b.dialed || younger.duration_since(older) > CROSSED {
             return a.since > b.since;
         }
-        // They crossed: the one that the smaller id dialled stays.
+        // They crossed: keep the one that the smaller id dialled.
         a.dialed == (self.me < a.host)
     }
 }
@@ -471,7 +471,8 @@ mod tests {
     fn both_sides_keep_the_same_one_of_two_connections() {
         let start = Instant::now();
         let at = |ms| start + Duration::from_millis(ms);
-        // For each: whether the smaller id dialled the first and the second, their ages apart, and which one stays.
+        // For each case: whether the smaller id dialled the first and the second, the time between them, and which one
+        // is kept.
         for (first_by_small, second_by_small, apart, kept) in [
             (true, false, 100, 1),
             (false, true, 100, 2),
@@ -523,7 +524,7 @@ mod tests {
         assert!(due <= start + PAUSE_MAX, "the member is dialled again");
         assert_eq!(peers.due(due), [Effect::Dial(LARGE, vec![])]);
 
-        // One that the other side made meanwhile is a link, and stays.
+        // A connection that the other side made in the meantime carries gateway streams, and stays.
         peers.dedicated(LARGE, id(3), Role::Member, due);
         let up = peers.connected(LARGE, id(4), Role::Member, false, due);
         assert_eq!(up, [Effect::Up(LARGE)]);
@@ -546,7 +547,7 @@ mod tests {
         assert_eq!(peers.next_due(), Some(deadline));
         assert_eq!(peers.due(deadline), [Effect::Close(id(1))]);
 
-        // Admitted in the middle of its application: it gets the answer first, then connects anew.
+        // Admitted in the middle of its application: the host reads the answer first, and then connects again.
         assert_eq!(peers.joining(id(1), true), []);
         assert_eq!(peers.set_members([(LARGE, vec![])].into(), start), []);
         assert_eq!(peers.joining(id(1), false), [Effect::Close(id(1))]);

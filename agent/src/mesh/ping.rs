@@ -1,8 +1,8 @@
-//! Notices a member that is gone behind a TCP connection.
+//! Detects a member that no longer answers on a TCP connection.
 //!
-//! Shell inside libp2p's swarm: libp2p's ping, on the TCP connections of members and nowhere else. QUIC has its own idle
-//! timeout, and strangers end by their deadline. Out go the connections that have not answered for too long. Ping's own
-//! verdict comes too late: it forgives the first failure and then waits for a new stream.
+//! Shell inside libp2p's swarm: runs libp2p's ping on the TCP connections of members only. QUIC has its own idle
+//! timeout, and strangers have a deadline. Output: the connections without an answer for too long. Ping's own verdict
+//! comes too late, because it forgives the first failure and then waits for a new stream.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -23,20 +23,20 @@ use libp2p::{
 };
 use tokio::time::Interval;
 
-/// A connection did not answer; it should be closed.
+/// A connection that did not answer and should be closed.
 #[derive(Debug)]
 pub(super) struct Unanswered {
     pub(super) connection: ConnectionId,
 }
 
-/// See the module.
+/// Runs libp2p's ping on members' TCP connections and reports those that do not answer.
 pub(super) struct MemberPing {
     members: HashSet<PeerId>,
     inner: ping::Behaviour,
     silence_max: Duration,
-    /// When each connection answered last.
+    /// The time of the last answer on each connection.
     answered: HashMap<ConnectionId, Instant>,
-    /// Turns while there are connections.
+    /// Ticks while there are connections.
     check: Option<Interval>,
 }
 
@@ -126,10 +126,10 @@ impl NetworkBehaviour for MemberPing {
     fn on_swarm_event(&mut self, event: FromSwarm<'_>) {
         match &event {
             FromSwarm::ConnectionClosed(closed) => self.end(closed.connection_id),
-            // Another behaviour may refuse a connection that this one was asked about.
+            // Another behaviour may refuse a connection that this one has accepted.
             FromSwarm::ListenFailure(failure) => self.end(failure.connection_id),
             FromSwarm::DialFailure(failure) => self.end(failure.connection_id),
-            // Nothing else ends a connection.
+            // No other event ends a connection.
             _ => {}
         }
         self.inner.on_swarm_event(event);

@@ -1,8 +1,9 @@
-//! What a connection may hold before it is known to be a member's, and a stranger's until its end.
+//! Limits what a connection may use before it is known to be a member's, and what a stranger's connection may use at
+//! all.
 //!
-//! Shell inside libp2p's transports: counts the bytes that come in over TCP from the first one on, and the streams that the other side
-//! opens by either transport. Whoever goes beyond that loses the connection. A connection that this host began is to a host that
-//! is pinned by its key, and is not bounded here.
+//! Shell inside libp2p's transports: counts the bytes received over TCP from the first one on, and the streams that the
+//! remote side opens by either transport. A connection that exceeds a limit ends. Connections that this host dials are
+//! pinned to the key of the other host and have no limit here.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -24,12 +25,12 @@ use libp2p::{
 };
 use tokio::time::{Sleep, sleep};
 
-/// What a stranger may send over TCP: its handshake and one application.
+/// Bytes that a stranger may send over TCP: its handshake and one application.
 const BYTES_MAX: u64 = 128 << 10;
-/// How long a connection goes on after its second stream. A host that does not know that it is no member any more asks for several
-/// at once, and learns from the answers.
+/// How long a connection lasts after its second stream. A host that does not know yet that it is no longer a member
+/// opens several streams at once, and learns from the answers that it was removed.
 const END_TIME: Duration = Duration::from_millis(500);
-/// Streams of a stranger that Yamux keeps meanwhile.
+/// Streams of a stranger that Yamux keeps during that time.
 const STREAMS_MAX: usize = 8;
 
 /// The members of the cluster, shared by the transports and the gate.
@@ -48,13 +49,13 @@ impl Members {
             .contains(peer)
     }
 
-    /// Whether the other side of a connection is a stranger that began it.
+    /// Returns true if a stranger began the connection.
     fn is_stranger(&self, peer: &PeerId, point: &ConnectedPoint) -> bool {
         point.is_listener() && !self.contains(peer)
     }
 }
 
-/// Connections over TCP that are bounded as yet, by where they come from.
+/// TCP connections whose bytes are still limited, by remote address.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Meters(Arc<Mutex<HashMap<Multiaddr, Arc<AtomicBool>>>>);
 
@@ -63,7 +64,7 @@ impl Meters {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts what comes in, when the other side began the connection.
+    /// Limits the received bytes of a connection that the remote side began.
     pub(super) fn meter<S>(&self, stream: S, point: &ConnectedPoint) -> Metered<S> {
         let from = match point {
             ConnectedPoint::Listener { send_back_addr, .. } => Some(send_back_addr.clone()),
@@ -84,7 +85,7 @@ impl Meters {
         }
     }
 
-    /// How the streams of a connection are shared out; a member's is bounded no more.
+    /// Returns the Yamux configuration of a connection, and lifts the limit on bytes if it is a member's.
     pub(super) fn shared(
         &self,
         members: &Members,
@@ -105,7 +106,7 @@ impl Meters {
     }
 }
 
-/// Forgets a connection when it is dropped.
+/// Removes the entry of a connection when it is dropped.
 #[derive(Debug)]
 struct Bound {
     meters: Meters,
@@ -117,7 +118,7 @@ impl Drop for Bound {
     fn drop(&mut self) {
         if let Some(from) = &self.from {
             let mut all = self.meters.all();
-            // Another connection may have the same port by now.
+            // A newer connection may have the same address and port.
             if all
                 .get(from)
                 .is_some_and(|lifted| Arc::ptr_eq(lifted, &self.lifted))
@@ -128,7 +129,7 @@ impl Drop for Bound {
     }
 }
 
-/// A connection's bytes, of which a stranger may send so many.
+/// A connection that ends after `left` more received bytes, unless its limit is lifted.
 #[derive(Debug)]
 pub(super) struct Metered<S> {
     stream: S,
@@ -191,14 +192,14 @@ pub(super) struct Guarded<M> {
     stranger: Stranger,
 }
 
-/// What a stranger has opened.
+/// The streams that a stranger has opened.
 #[derive(Debug)]
 enum Stranger {
-    /// It is none.
+    /// The peer is no stranger.
     No,
     Nothing,
     Stream,
-    /// A second stream: the end comes then.
+    /// Two or more; the connection ends at that time.
     Streams(Pin<Box<Sleep>>),
 }
 
@@ -216,7 +217,6 @@ impl<M> Guarded<M> {
     }
 }
 
-/// Why a connection ends.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum GuardError<E: std::error::Error> {
     #[error(transparent)]
@@ -242,7 +242,7 @@ where
             Stranger::Nothing => self.stranger = Stranger::Stream,
             Stranger::Stream => {
                 self.stranger = Stranger::Streams(Box::pin(sleep(END_TIME)));
-                // `poll` looks at the time.
+                // `poll` must start the timer.
                 context.waker().wake_by_ref();
             }
             Stranger::No | Stranger::Streams(_) => {}
@@ -312,7 +312,7 @@ mod tests {
         let mut metered = meters.meter(Cursor::new(bytes), point);
         lift();
         let mut read = Vec::new();
-        // The end, or the error that it comes to.
+        // The read ends with the stream or with the meter's error.
         let _ = metered.read_to_end(&mut read).await;
         read.len()
     }
@@ -334,7 +334,7 @@ mod tests {
         assert!(meters.all().is_empty());
     }
 
-    /// Streams that the other side opens.
+    /// A muxer on which the remote side opens these streams.
     struct Opened(VecDeque<Cursor<Vec<u8>>>);
 
     impl StreamMuxer for Opened {
@@ -366,7 +366,7 @@ mod tests {
         }
     }
 
-    /// Whether a connection ends after so many streams.
+    /// Returns true if a connection ends after this number of streams.
     async fn ends(members: &Members, peer: PeerId, point: &ConnectedPoint, streams: usize) -> bool {
         let all = (0..streams).map(|_| Cursor::new(Vec::new())).collect();
         let mut guarded = Guarded::new(Opened(all), members, &peer, point);

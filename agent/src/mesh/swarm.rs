@@ -1,6 +1,7 @@
-//! Builds libp2p's swarm: transports, limits, and the two behaviours.
+//! Builds libp2p's swarm: transports, limits and two behaviours.
 //!
-//! Shell: binds the ports. QUIC and TCP with Noise and Yamux, on every address of the host unless told otherwise.
+//! Shell: binds the ports. The transports are QUIC, and TCP with Noise and Yamux, on all addresses of the host or on
+//! the configured one.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -30,28 +31,28 @@ use super::{
 };
 use crate::ports::{ANY, Shared, inodes};
 
-/// A member that says nothing for this long is gone. Its gateway elects a new leader in about the same time.
+/// A member that sends nothing for this long is unreachable. Its gateway elects a new leader in about the same time.
 const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// How often a member that has nothing to say shows that it is there: two of these may be lost.
+/// How often a member without data sends a keep-alive: two of them in a row may be lost.
 const KEEP_ALIVE: Duration = Duration::from_secs(1);
-/// Transport and security handshake of a connection.
+/// Time for the transport and the security handshake of a connection.
 const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-/// Streams that one peer may have open on a connection: the gateway's own, and followers of logs.
+/// Streams that one peer may have open on a connection: the gateway's own, and those of users who follow logs.
 const STREAMS_MAX: u16 = 128;
-/// Streams that negotiate their protocol at the same time on a connection.
+/// Streams of a connection that may negotiate their protocol at the same time.
 const NEGOTIATING_MAX: usize = 32;
-/// What a peer may send on one QUIC stream, and on all, before the gateway has read it. Enough for 1 Gbit/s at 15 ms, and so little
-/// that a few strangers, who have the same, do not fill this host's memory.
+/// Bytes that a peer may send on one QUIC stream and on one connection before the gateway reads them. This is enough
+/// for 1 Gbit/s at 15 ms. Strangers have the same windows, and a few of them do not fill the host's memory.
 const STREAM_WINDOW: u32 = 2 << 20;
 const CONNECTION_WINDOW: u32 = 4 << 20;
 
-/// Connections over TCP that are accepted in a window of 250 ms, members' included: more than strangers may have, for one that is refused
-/// is 0.05 ms of a processor.
+/// TCP connections, members' included, that are accepted in a window of 250 ms. This is more than strangers may have,
+/// because a refused connection costs 0.05 ms of processor time.
 const ACCEPTED_MAX: u32 = 150;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What the swarm does.
+/// The behaviours of the swarm.
 #[derive(NetworkBehaviour, Debug)]
 pub(super) struct Behaviour {
     pub(super) gate: Gate,
@@ -83,7 +84,7 @@ pub(super) fn build(key: &Keypair) -> Result<Swarm<Behaviour>, MeshError> {
     Ok(swarm)
 }
 
-/// TCP, with Noise and Yamux.
+/// TCP with Noise and Yamux.
 fn over_tcp(
     key: Keypair,
     members: Members,
@@ -112,7 +113,7 @@ fn over_tcp(
     Ok(tcp)
 }
 
-/// QUIC, with TLS 1.3.
+/// QUIC, which includes TLS 1.3.
 fn over_quic(
     key: Keypair,
     members: Members,
@@ -137,18 +138,19 @@ fn over_quic(
         .map(move |(peer, muxer), point| (peer, Guarded::new(muxer, &members, &peer, &point)))
 }
 
-/// What the swarm listens on.
+/// The listeners of the swarm.
 #[derive(Debug, Default)]
 pub(super) struct Bound {
-    /// What was asked for.
+    /// The requested address of each listener.
     pub(super) listeners: HashMap<ListenerId, Multiaddr>,
-    /// What is known to be up.
+    /// The addresses that are known to be bound.
     pub(super) listening: BTreeSet<Multiaddr>,
-    /// What could not be bound.
+    /// The addresses that could not be bound.
     pub(super) failures: Vec<Failure>,
 }
 
-/// Listens for QUIC and TCP. What cannot be bound is told and tried again later: the other transport is a way to the members, too.
+/// Listens for QUIC and TCP. An address that cannot be bound is reported and tried again later, because the other
+/// transport reaches the members, too.
 pub(super) async fn listen(
     swarm: &mut Swarm<Behaviour>,
     settings: &Settings,
@@ -158,7 +160,7 @@ pub(super) async fn listen(
         .into_iter()
         .flat_map(|ip| [quic(ip, settings.port), tcp(ip, settings.port)]);
     let mut bound = listen_at(swarm, settings, addresses.collect());
-    // IPv6 may be missing on the host; nobody waits for it.
+    // The host may lack IPv6, so only IPv4 is awaited.
     let is_ipv4 = |address: &Multiaddr| matches!(address.iter().next(), Some(Protocol::Ip4(_)));
     let mut awaited = bound.listeners.clone();
     awaited.retain(|_, address| settings.listen.is_some() || is_ipv4(address));
@@ -183,14 +185,14 @@ pub(super) async fn listen(
                     bound.failures.push((address, error.to_string()));
                 }
             }
-            // Nothing is dialled yet, and who dials in this early tries again.
+            // This host does not dial yet, and a host that connects this early retries.
             Ok(_) => {}
         }
     }
     Ok(bound)
 }
 
-/// Begins to listen on these addresses, beside what `beemesh-ports.service` has bound, which then closes its own.
+/// Begins to listen on these addresses, beside the sockets of `beemesh-ports.service`, which then closes its own.
 pub(super) fn listen_at(
     swarm: &mut Swarm<Behaviour>,
     settings: &Settings,
@@ -225,7 +227,7 @@ fn listen_on(
         Some(Protocol::Ip6(ip)) => Some(IpAddr::V6(*ip)),
         _ => None,
     };
-    // libp2p shares its TCP listeners by itself.
+    // libp2p sets the options that share a TCP listener.
     let (Some(ip), Some(Protocol::Udp(port)), Some(shared)) = (ip, parts.get(1), shared) else {
         return swarm.listen_on(address.clone()).map_err(io::Error::other);
     };
@@ -237,7 +239,7 @@ fn listen_on(
     Ok(id)
 }
 
-/// Whether this host has no IPv6, so that an address of it can never be listened on.
+/// Returns true if the host has no IPv6, so that it can never listen on this address.
 fn is_missing(address: &Multiaddr) -> bool {
     let is_ipv6 = matches!(address.iter().next(), Some(Protocol::Ip6(_)));
     is_ipv6 && UdpSocket::bind((ANY[1], 0)).is_err()

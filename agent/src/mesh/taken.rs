@@ -1,6 +1,7 @@
-//! Addresses that this host cannot listen on, which is mostly so because another process has them, and when they are tried again.
+//! Addresses that this host cannot listen on, and when to try them again. Mostly another process has bound them.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: what became of an attempt. Output: what to try next, and words.
+//! Pure: no I/O, no clock, no randomness. Input: the results of an attempt. Output: the addresses to try next, and the
+//! reasons.
 
 use std::{
     collections::BTreeMap,
@@ -11,14 +12,14 @@ use libp2p::{Multiaddr, multiaddr};
 
 use crate::ports::Protocol;
 
-/// Before the next attempt: soon at first, for the process may be on its way out, and then twice as long each time.
+/// Pause before the next attempt. The first is short, because the other process may be about to exit; each further one
+/// is twice as long.
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// An address, and why it cannot be listened on.
+/// An address, and the reason why the host cannot listen on it.
 pub(super) type Failure = (Multiaddr, String);
 
-/// See the module.
 #[derive(Debug, Default)]
 pub(super) struct Taken {
     failures: Vec<Failure>,
@@ -27,7 +28,7 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    /// These failed, and nothing else is missing.
+    /// Records the result of an attempt: `failures` are all addresses that are still missing.
     pub(super) fn tried(&mut self, failures: Vec<Failure>, now: Instant) {
         self.pause = (self.pause * 2).clamp(PAUSE_MIN, PAUSE_MAX);
         if failures.is_empty() {
@@ -37,19 +38,19 @@ impl Taken {
         self.failures = failures;
     }
 
-    /// When to try again.
+    /// The time of the next attempt.
     pub(super) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// What to try again now.
+    /// The addresses to try now.
     pub(super) fn is_due(&self, now: Instant) -> Vec<Multiaddr> {
         let due = self.due.is_some_and(|due| due <= now);
         let failures = self.failures.iter().filter(|_| due);
         failures.map(|(address, _)| address.clone()).collect()
     }
 
-    /// The ports that are missing, each once, with the first reason.
+    /// The missing ports, each once, with the reason of its first failure.
     pub(super) fn ports(&self) -> BTreeMap<(Protocol, u16), String> {
         let mut ports = BTreeMap::new();
         for (address, reason) in &self.failures {

@@ -1,6 +1,6 @@
-//! The mesh's task: it owns the swarm, carries out what [`Peers`] decides, and tells the agent.
+//! The mesh's task: it owns the swarm, carries out what [`Peers`] decides, and reports to the agent.
 //!
-//! Shell: orders, members and what libp2p says come in, [`MeshEvent`]s go out.
+//! Shell. Input: orders, the member list and libp2p's events. Output: [`MeshEvent`]s.
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
@@ -37,10 +37,10 @@ use super::{
     ward::Ward,
 };
 
-/// Where what the task says and hears comes from and goes to.
+/// The channels of the task.
 pub(super) struct Ends {
     pub(super) orders: mpsc::Receiver<Order>,
-    /// For orders that the task gives itself.
+    /// Sends the task's orders to itself.
     pub(super) again: mpsc::WeakSender<Order>,
     pub(super) members: watch::Receiver<Vec<Member>>,
     pub(super) events: mpsc::Sender<Result<MeshEvent, Lost>>,
@@ -48,7 +48,6 @@ pub(super) struct Ends {
     pub(super) trouble: watch::Sender<String>,
 }
 
-/// See the module.
 pub(super) struct Task {
     swarm: Swarm<Behaviour>,
     settings: Settings,
@@ -58,17 +57,17 @@ pub(super) struct Task {
     ward: Ward,
     lost: Option<Lost>,
     taken: Taken,
-    /// Who asks for those that have the ports that are missing.
+    /// The task that looks for the owners of the missing ports.
     asking: Option<AbortHandle>,
     /// Applications of this host that wait for a connection.
     applying: BTreeMap<HostId, OpenReply>,
-    /// How many members are not connected.
+    /// The number of members that are not connected.
     missing: watch::Sender<usize>,
     heard: mpsc::Receiver<lan::Heard>,
 }
 
 impl Task {
-    /// For a swarm that listens.
+    /// Creates the task for a swarm that listens already.
     pub(super) fn new(
         me: HostId,
         settings: &Settings,
@@ -101,7 +100,7 @@ impl Task {
         }
     }
 
-    /// Goes on until the last handle is dropped, or a listener is lost.
+    /// Runs until the caller drops the last handle or a listener is lost.
     pub(super) async fn run(mut self) {
         self.tell_taken();
         loop {
@@ -144,14 +143,14 @@ impl Task {
                 effects.extend(self.carry_out(effect).await);
             }
             if let Some(lost) = self.lost.take() {
-                // A closed queue is the end of the agent.
+                // A closed queue means that the agent is stopping.
                 let _ = self.ends.events.send(Err(lost)).await;
                 return;
             }
         }
     }
 
-    /// Tries the addresses again that are due.
+    /// Tries the addresses that are due.
     fn listen_again(&mut self) {
         let addresses = self.taken.is_due(Instant::now());
         if addresses.is_empty() {
@@ -166,7 +165,8 @@ impl Task {
         self.tell_taken();
     }
 
-    /// Finds out who has the ports that are missing, aside, for that takes a while. An answer that comes late is of no use.
+    /// Looks for the owners of the missing ports in a task, because that takes a while. The next call aborts an
+    /// unfinished search.
     fn tell_taken(&mut self) {
         let (missing, ports) = (self.taken.ports(), self.settings.ports.clone());
         let trouble = self.ends.trouble.clone();
@@ -229,7 +229,7 @@ impl Task {
                     .open(link, Purpose::Join, reply),
                 None => {
                     self.applying.insert(host, reply);
-                    // The old one may have spent the one stream that a stranger has.
+                    // This host may be a stranger there, and may have used its only stream on the old connection.
                     let mut effects = if anew {
                         self.peers.renew(host)
                     } else {
@@ -295,18 +295,18 @@ impl Task {
             } => {
                 let reason = reason.map_or_else(|error| error.to_string(), |()| "it ended".into());
                 if !self.listeners.knows(listener_id) {
-                    // It was given up at once, for its port was taken.
+                    // The task gave this listener up at once, because its port was taken.
                     return Vec::new();
                 }
                 let lost = self.listeners.lost(listener_id, reason);
                 if addresses.is_empty() {
-                    // It never was up: this host has no IPv6.
+                    // The listener never came up: this host has no IPv6.
                     tracing::info!("not listening: {lost}");
                 } else {
                     self.lost = Some(lost);
                 }
             }
-            // Connections are the gate's events, dials are known to `peers`.
+            // The gate reports connections, and `peers` knows the dials.
             _ => {}
         }
         Vec::new()
@@ -347,7 +347,7 @@ impl Task {
                 let events = self.ends.events.clone();
                 tokio::spawn(async move {
                     match handshake::offered(stream).await {
-                        // A closed queue is the end of the agent.
+                        // A closed queue means that the agent is stopping.
                         Ok(offer) => drop(events.send(Ok(MeshEvent::Offer { host, offer })).await),
                         Err(error) => tracing::warn!(%host, %error, "stream refused"),
                     }
@@ -388,13 +388,13 @@ impl Task {
                 tracing::warn!(%host, %error, "application for membership failed");
             }
             if let Some(orders) = orders.upgrade() {
-                // A closed queue is the end of the mesh.
+                // A closed queue means that the mesh has ended.
                 let _ = orders.send(Order::Heard(connection)).await;
             }
         });
     }
 
-    /// What is to be carried out for it in turn.
+    /// Carries out an effect and returns the effects that follow from it.
     async fn carry_out(&mut self, effect: Effect) -> Vec<Effect> {
         match effect {
             Effect::Dial(host, addresses) => {
@@ -413,7 +413,7 @@ impl Task {
                     }
                 }
             }
-            // Gone from now on: over a cable that is cut, TCP may take minutes to say so.
+            // Ends the streams at once: over a cut cable, TCP may take minutes to report the end.
             Effect::Close(connection) => {
                 self.swarm.behaviour_mut().gate.end(connection);
                 self.swarm.close_connection(connection);
@@ -427,7 +427,7 @@ impl Task {
 
     async fn tell(&mut self, host: HostId, connected: bool) {
         tracing::info!(%host, connected, "member");
-        // A closed queue is the end of the agent.
+        // A closed queue means that the agent is stopping.
         let event = MeshEvent::Peer { host, connected };
         let _ = self.ends.events.send(Ok(event)).await;
     }

@@ -1,6 +1,7 @@
-//! Keeps what strangers send to the mesh's ports within its bounds.
+//! Keeps what strangers send to the mesh's ports within the limits.
 //!
-//! Shell: measures what this process computes and what the kernel drops, and has the kernel keep to the rules of [`Arrivals`].
+//! Shell: measures this process's processor time and the kernel's drops, and loads the rules of [`Arrivals`] into the
+//! kernel.
 
 use std::{
     collections::BTreeSet,
@@ -13,10 +14,9 @@ use tokio::time::{Interval, MissedTickBehavior, interval};
 use super::arrivals::Arrivals;
 use crate::sieve::{Kind, Rules, Sieve, WINDOW, Window, busy, processor_time};
 
-/// See the module.
 #[derive(Debug)]
 pub(super) struct Ward {
-    /// For QUIC and for TCP; none of a kind of which no socket was found.
+    /// The filters for QUIC and for TCP; `None` if no socket of that kind was found.
     sieves: [Option<Sieve>; 2],
     windows: Interval,
     began: Instant,
@@ -24,8 +24,8 @@ pub(super) struct Ward {
 }
 
 impl Ward {
-    /// For the sockets of this process that listen there, and at the mesh's `port`, to which one may have been bound after libp2p has
-    /// asked for another.
+    /// Filters the sockets of this process that listen on these addresses and on the mesh's `port`. A socket may have
+    /// moved to that port after libp2p had bound another.
     pub(super) fn new(listening: &BTreeSet<Multiaddr>, port: u16) -> Self {
         let mut windows = interval(WINDOW);
         windows.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -37,7 +37,7 @@ impl Ward {
         }
     }
 
-    /// For the sockets that listen at `port` now. The rules come with the next window.
+    /// Filters the sockets that listen on `port` now. The rules follow at the end of the window.
     pub(super) fn renew(&mut self, port: u16) {
         for sieve in self.sieves.iter_mut().flatten() {
             sieve.keep_to(Rules::default());
@@ -50,7 +50,7 @@ impl Ward {
         self.windows.tick().await;
     }
 
-    /// Judges the window that is over.
+    /// Judges the window that has ended.
     pub(super) fn turn(&mut self, arrivals: &mut Arrivals) {
         let (now, computed) = (Instant::now(), processor_time());
         let time = now.duration_since(std::mem::replace(&mut self.began, now));
@@ -63,7 +63,7 @@ impl Ward {
         arrivals.turn(quic, tcp, now);
     }
 
-    /// Has the kernel keep to what changed.
+    /// Loads changed rules into the kernel.
     pub(super) fn watch(&mut self, arrivals: &mut Arrivals) {
         for (sieve, rules) in self
             .sieves

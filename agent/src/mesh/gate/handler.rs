@@ -1,6 +1,6 @@
-//! The gate's side of one connection: which protocols it may speak, and its streams.
+//! The gate's handler for one connection: its protocols and its streams.
 //!
-//! Shell inside libp2p's swarm. Orders to open a stream come in, streams go out.
+//! Shell inside libp2p's swarm. Input: orders to open a stream. Output: streams.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{JOIN, MeshStream, Open, OpenReply, Purpose, Role, STREAM};
 
-/// The gate's side of one connection.
+/// The gate's handler for one connection.
 #[derive(Debug)]
 pub(in super::super) struct GateHandler {
     pub(super) role: Role,
@@ -57,7 +57,7 @@ impl ConnectionHandler for GateHandler {
     }
 
     fn connection_keep_alive(&self) -> bool {
-        // The loop alone decides when a connection ends.
+        // Only the mesh's task closes connections.
         true
     }
 
@@ -91,7 +91,7 @@ impl ConnectionHandler for GateHandler {
                 self.events
                     .push_back(ConnectionHandlerEvent::NotifyBehaviour((purpose, stream)));
             }
-            // When the asker has given up, dropping the stream closes it.
+            // If the receiver is gone, dropping the stream closes it.
             ConnectionEvent::FullyNegotiatedOutbound(FullyNegotiatedOutbound {
                 protocol,
                 info,
@@ -110,13 +110,13 @@ impl ConnectionHandler for GateHandler {
                 };
                 let _ = info.send(Err(why));
             }
-            // Addresses and lists of protocols change nothing here; failed negotiations end by themselves.
+            // Changes of addresses and protocols need no action, and a failed negotiation ends without help.
             _ => {}
         }
     }
 }
 
-/// The protocols that the other side may open on a connection.
+/// The protocols that the remote side may open on a connection.
 #[derive(Debug)]
 pub(in super::super) struct Welcomed(Role);
 
@@ -126,7 +126,7 @@ impl UpgradeInfo for Welcomed {
 
     fn protocol_info(&self) -> Vec<StreamProtocol> {
         match self.0 {
-            // A member whose answer was lost applies again.
+            // A member applies again if the answer to its application was lost.
             Role::Member => vec![STREAM, JOIN],
             Role::Stranger => vec![JOIN],
         }

@@ -1,22 +1,23 @@
-//! The one packet that hosts say who they are with: a multicast DNS answer with one SRV record.
+//! The packet that hosts announce themselves with: a multicast DNS answer with one SRV record.
 //!
-//! Pure: no I/O, no clock, no randomness. `HOST._beemesh._udp.local` is served at a port of `HOST.local`; the address is the one
-//! that the packet comes from. Whoever reads takes this form alone, so nothing in it has to be followed or counted.
+//! Pure: no I/O, no clock, no randomness. `HOST._beemesh._udp.local` is served at a port of `HOST.local`; the address
+//! is the source address of the packet. The reader accepts this form only, so it follows no pointers and counts no
+//! records.
 
 use beemesh_protocol::HostId;
 
-/// Longer packets are of somebody else.
+/// Longer packets belong to other programs.
 pub(super) const BYTES_MAX: usize = 512;
 
-/// An answer, with authority, that nobody has asked for: one record and nothing else.
+/// The header of an unsolicited authoritative answer with one record.
 const HEADER: [u8; 12] = [0, 0, 0x84, 0, 0, 0, 0, 1, 0, 0, 0, 0];
-/// Type SRV, class Internet, the only one of its name, for two minutes.
+/// Type SRV, class Internet with the cache-flush bit, and a time to live of two minutes.
 const SERVICE: [u8; 8] = [0, 33, 0x80, 1, 0, 0, 0, 120];
 
 fn name(labels: &[&str]) -> Vec<u8> {
     let mut bytes = Vec::new();
     for label in labels {
-        // The id of a host has 52 characters, and DNS allows 63.
+        // A host id has 52 characters, and DNS allows 63.
         bytes.push(u8::try_from(label.len()).unwrap_or(0));
         bytes.extend_from_slice(label.as_bytes());
     }
@@ -24,7 +25,7 @@ fn name(labels: &[&str]) -> Vec<u8> {
     bytes
 }
 
-/// What a host says that is reached at this port.
+/// Encodes the announcement of a host and its port.
 pub(super) fn write(host: HostId, port: u16) -> Vec<u8> {
     let id = host.to_string();
     let target = name(&[&id, "local"]);
@@ -33,14 +34,14 @@ pub(super) fn write(host: HostId, port: u16) -> Vec<u8> {
     packet.extend(name(&[&id, "_beemesh", "_udp", "local"]));
     packet.extend(SERVICE);
     packet.extend(length.to_be_bytes());
-    // Neither priority nor weight.
+    // Priority and weight are zero.
     packet.extend([0; 4]);
     packet.extend(port.to_be_bytes());
     packet.extend(target);
     packet
 }
 
-/// Who says so, and its port; `None` for every other packet.
+/// Decodes an announcement into host and port; `None` for every other packet.
 pub(super) fn read(packet: &[u8]) -> Option<(HostId, u16)> {
     let rest = packet.strip_prefix(&HEADER)?;
     let (length, rest) = rest.split_first()?;
