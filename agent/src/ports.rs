@@ -1,8 +1,8 @@
 //! The agent's side of `beemesh-ports.service`, which keeps the reserved ports bound while no agent runs.
 //!
-//! Shell: asks the [`holder`] to let the agent's sockets be bound beside its own, and gives it copies of those. A port that was held
-//! once is bound without a gap from then on: by the holder's socket, by both, by the agent's, and by the holder's copy of that when
-//! the agent has ended. An agent without a holder binds its ports as any other program does.
+//! Shell: asks the [`holder`] to let the agent bind its sockets beside the holder's, and gives it copies of them. Once
+//! a port is held, it stays bound without a gap: by the holder's socket, by both, by the agent's, and by the holder's
+//! copy of that when the agent has exited. Without a holder, the agent binds its ports as any program does.
 
 pub(crate) mod holder;
 mod own;
@@ -23,16 +23,16 @@ use socket2::SockRef;
 
 pub(crate) use own::inodes;
 
-/// The holder answers at once; one that does not is as good as none.
+/// The holder answers at once. The agent does without one that does not.
 const ANSWER_MAX: Duration = Duration::from_millis(500);
-/// For an answer that it looks through all processes for.
+/// For an answer for which the holder searches all processes.
 const SEARCH_MAX: Duration = Duration::from_secs(5);
-/// How soon the agent finds a holder that was started again.
+/// How soon the agent finds a restarted holder.
 const CHECK: Duration = Duration::from_secs(2);
-/// Copies at once: UDP and TCP of the mesh and TCP of the API, by IPv4 and IPv6 each.
+/// Copies in one message: UDP and TCP of the mesh and TCP of the API, for IPv4 and IPv6 each.
 const SOCKETS_MAX: usize = 8;
 
-/// Of which protocol a port is.
+/// The protocol of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Protocol {
     Udp,
@@ -40,7 +40,7 @@ pub(crate) enum Protocol {
 }
 
 impl Protocol {
-    /// As messages and people write it.
+    /// The name in messages, to the holder and to the user.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Udp => "UDP",
@@ -49,23 +49,23 @@ impl Protocol {
     }
 }
 
-/// All addresses of the host, by IPv4 and by IPv6.
+/// The unspecified addresses of IPv4 and IPv6.
 pub(crate) const ANY: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::UNSPECIFIED),
     IpAddr::V6(Ipv6Addr::UNSPECIFIED),
 ];
 
-/// A connection to the holder, shared by all who bind a port.
+/// A connection to the holder, shared by all listeners of the agent.
 #[derive(Debug, Clone)]
 pub(crate) struct Ports {
     socket: PathBuf,
-    /// Those that the holder is to keep.
+    /// The ports that the holder keeps.
     reserved: Arc<Mutex<Vec<u16>>>,
     link: Arc<Mutex<Option<UnixStream>>>,
 }
 
 impl Ports {
-    /// Uses the holder that listens on this socket, if one does.
+    /// Uses the holder that listens on this socket, if there is one.
     pub(crate) fn new(socket: PathBuf) -> Self {
         Self {
             socket,
@@ -74,13 +74,13 @@ impl Ports {
         }
     }
 
-    /// Says which ports the agent has, or will have.
+    /// Sets the ports that the agent uses or will use.
     pub(crate) fn reserve(&self, ports: Vec<u16>) {
         *self.reserved.lock().unwrap_or_else(PoisonError::into_inner) = ports;
     }
 
-    /// Has the holder let others be bound beside its sockets, if there is one. There is none while it looks for [`Self::who`]: that takes
-    /// longer than whoever binds a port can wait.
+    /// Lets the agent bind sockets beside the holder's. Returns `None` if there is no holder, and while the holder
+    /// answers [`Self::who`], because that takes longer than a bind can wait.
     pub(crate) fn share(&self) -> Option<Shared<'_>> {
         let mut link = match self.link.try_lock() {
             Ok(link) => link,
@@ -91,7 +91,7 @@ impl Ports {
         Some(Shared { ports: self, link })
     }
 
-    /// Gives the holder copies of all sockets of this process that listen on reserved ports. It closes its own.
+    /// Gives the holder copies of all sockets of this process that listen on reserved ports. The holder closes its own.
     pub(crate) fn keep(&self) {
         self.give(&mut self.link());
     }
@@ -111,7 +111,7 @@ impl Ports {
         }
     }
 
-    /// Who has a port, in words. This looks through all processes of the host.
+    /// Names the process that uses a port. The holder searches all processes of the host.
     pub(crate) fn who(&self, protocol: Protocol, port: u16) -> Option<String> {
         let question = format!("who {} {port}", protocol.name());
         let words = self.ask(&mut self.link(), &question, &[], SEARCH_MAX);
@@ -119,7 +119,7 @@ impl Ports {
         (!words.is_empty()).then_some(words)
     }
 
-    /// Says which ports are missing and why, for a person; nothing when none is.
+    /// Names the missing ports and the reasons, for the user; empty if no port is missing.
     pub(crate) fn explain(&self, missing: &BTreeMap<(Protocol, u16), String>) -> String {
         let words = missing.iter().map(|((protocol, port), reason)| {
             let name = protocol.name();
@@ -135,7 +135,7 @@ impl Ports {
         words.collect::<Vec<_>>().join(" · ")
     }
 
-    /// Gives the copies again to a holder that was started again, as long as the agent runs.
+    /// Gives the copies to a restarted holder, for as long as the agent runs.
     pub(crate) async fn watch(self) {
         loop {
             tokio::time::sleep(CHECK).await;
@@ -176,7 +176,7 @@ impl Ports {
         stream.set_write_timeout(Some(ANSWER_MAX))?;
         wire::send(&stream, question, copies)?;
         let (answer, _) = wire::receive(&stream)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        // An error leaves none: its answer could come for the next question.
+        // An error drops the connection: its late answer could be taken for that of the next question.
         *link = Some(stream);
         match answer.split_once(' ').unwrap_or((&answer, "")) {
             ("ok", words) => Ok(words.to_owned()),
@@ -185,7 +185,8 @@ impl Ports {
     }
 }
 
-/// As long as this is there, TCP sockets can be bound beside the holder's. When it goes, the holder gets copies of what listens now.
+/// While this exists, TCP sockets can be bound beside the holder's. When it is dropped, the holder gets copies of the
+/// listening sockets.
 #[derive(Debug)]
 pub(crate) struct Shared<'a> {
     ports: &'a Ports,
@@ -193,8 +194,8 @@ pub(crate) struct Shared<'a> {
 }
 
 impl Shared<'_> {
-    /// Has the only UDP socket of `ip` that this process has made since `before`, and that the kernel has chosen the port of, bound to
-    /// `port`, which the holder may have meanwhile.
+    /// Binds a UDP socket to `port`, which the holder may hold at that moment. The socket is the only one of `ip` that
+    /// this process has created since `before`, and the kernel has chosen its port.
     pub(crate) fn bind(&mut self, before: &BTreeSet<u64>, ip: IpAddr, port: u16) -> io::Result<()> {
         let socket = own::made(before, ip)?;
         let question = format!("bind {}", SocketAddr::new(ip, port));
@@ -212,7 +213,7 @@ impl Drop for Shared<'_> {
     }
 }
 
-/// The protocol, port and address that a socket is bound to, and whether it is one of IPv6 alone; `None` for other sockets.
+/// The protocol and address that a socket is bound to; `None` for other kinds of socket.
 fn place(socket: &SockRef<'_>) -> Option<(Protocol, SocketAddr)> {
     let protocol = match socket.r#type().ok()? {
         socket2::Type::DGRAM => Protocol::Udp,

@@ -1,7 +1,7 @@
-//! `beemesh-agent hold-ports`, which is `beemesh-ports.service`: keeps the reserved ports bound whenever no agent does.
+//! `beemesh-agent hold-ports`, run by `beemesh-ports.service`: keeps the reserved ports bound while no agent runs.
 //!
-//! Shell: owns its sockets, and copies of those of the agent that runs. It reads nothing from them: the kernel drops what comes while
-//! there is no agent. What to bind is [`plan`]'s.
+//! Shell: owns its sockets, and copies of the sockets of the running agent. It reads no data: the kernel drops what
+//! arrives while no agent runs. [`plan`] says what to bind.
 
 mod plan;
 mod rebind;
@@ -34,14 +34,14 @@ use super::{Protocol, owner, place, wire};
 use crate::config::{self, Sources};
 use plan::{Place, pause};
 
-/// How often it is looked whether an agent that has closed its connection has ended.
+/// How often the holder checks whether an agent that closed its connection has exited.
 const ENDING: Duration = Duration::from_millis(20);
-/// How long a line of the agent may take that has begun to come.
+/// How long the rest of a line from the agent may take.
 const LINE_MAX: Duration = Duration::from_millis(500);
 /// A classic BPF program of one instruction, "return 0": the kernel drops every packet.
 const DROP: [SockFilter; 1] = [SockFilter::new(0x06, 0, 0, 0)];
 
-/// Holds the ports until systemd ends it.
+/// Holds the ports until systemd stops the process.
 pub(crate) fn run(sources: Sources, socket: &Path) -> ExitCode {
     match hold(sources, socket) {
         Ok(never) => match never {},
@@ -78,15 +78,14 @@ fn hold(sources: Sources, socket: &Path) -> anyhow::Result<std::convert::Infalli
     }
 }
 
-/// See the module.
 struct Holder {
     sources: Sources,
     held: Vec<(Place, Socket)>,
     /// The agent's connection and its process.
     agent: Option<(UnixStream, Pid)>,
-    /// This agent has closed its connection.
+    /// The process of an agent that closed its connection and may not have exited yet.
     ending: Option<Pid>,
-    /// When to try again to bind what is missing, and how often that has failed.
+    /// The time of the next attempt to bind missing ports, and the number of failed attempts.
     due: Option<Instant>,
     failures: u32,
 }
@@ -100,7 +99,7 @@ impl Holder {
                 .due
                 .map(|due| due.saturating_duration_since(Instant::now())),
         };
-        // A millisecond more: it must not wake before the time has come.
+        // One millisecond more, so that the wait does not end early.
         let wake = wake.map_or(PollTimeout::NONE, |wake| {
             PollTimeout::try_from(wake + Duration::from_millis(1)).unwrap_or(PollTimeout::MAX)
         });
@@ -127,7 +126,7 @@ impl Holder {
         Ok(())
     }
 
-    /// A new connection is a new agent's. Only root can make one.
+    /// Accepts a connection, which a new agent makes. Only root can connect.
     fn answer(&mut self, listener: &UnixListener) {
         let accepted = listener.accept().and_then(|(stream, _)| {
             stream.set_read_timeout(Some(LINE_MAX))?;
@@ -137,7 +136,7 @@ impl Holder {
         });
         match accepted {
             Ok(agent) => {
-                // It binds what is missing, by itself.
+                // The agent binds missing ports itself.
                 (self.due, self.failures) = (None, 0);
                 self.agent = Some(agent);
             }
@@ -200,7 +199,7 @@ impl Holder {
         }
     }
 
-    /// Binds a UDP socket of the agent where one is held, and holds it instead.
+    /// Binds a UDP socket of the agent at an address that may be held, and holds that socket instead.
     fn rebind(&mut self, socket: Socket, address: SocketAddr) -> io::Result<()> {
         let place = Place::new(Protocol::Udp, address, false);
         let at = self.held.iter().position(|(held, _)| held.covers(&place));
@@ -213,7 +212,7 @@ impl Holder {
         Ok(())
     }
 
-    /// The agent's sockets instead of those that were held for it. What it does not listen on, and should, stays.
+    /// Replaces the held sockets by the agent's. A reserved port that the agent does not listen on stays held.
     fn keep(&mut self, sockets: Vec<OwnedFd>) -> io::Result<()> {
         let mut kept = Vec::new();
         for socket in sockets.into_iter().map(Socket::from) {
@@ -231,12 +230,12 @@ impl Holder {
             }
         }
         self.held = kept;
-        // The agent is there, and the one before it is not.
+        // A new agent runs, so no earlier one is awaited.
         self.ending = None;
         Ok(())
     }
 
-    /// Takes the place of an agent once it has ended. Until then its sockets are its own.
+    /// Silences the sockets of an agent once it has exited. Until then the agent uses them.
     fn look_after(&mut self) {
         let Some(process) = self.ending else {
             return;
@@ -255,7 +254,7 @@ impl Holder {
         }
     }
 
-    /// Binds what is wanted and not held.
+    /// Binds the wanted ports that are not held.
     fn bind(&mut self) {
         self.due = None;
         let mut failed = Vec::new();
@@ -266,7 +265,7 @@ impl Holder {
             match bound(&place) {
                 Ok(socket) => self.held.push((place, socket)),
                 Err(error) if error.kind() == io::ErrorKind::AddrInUse => failed.push(place),
-                // There is no IPv6 on this host.
+                // This host has no IPv6.
                 Err(error) => tracing::debug!(%place, %error, "not held"),
             }
         }
@@ -283,7 +282,7 @@ impl Holder {
     }
 
     fn wanted(&self) -> Vec<Place> {
-        // The agent says what is wrong with its configuration.
+        // The agent reports errors in its configuration.
         let config = config::load(&self.sources, "localhost");
         config.map_or_else(
             |error| {
@@ -295,21 +294,21 @@ impl Holder {
     }
 }
 
-/// Has a socket of an agent that has ended receive nothing more. It is bound as before.
+/// Makes a socket of an agent that has exited receive nothing more. The socket stays bound.
 fn silence(protocol: Protocol, socket: &Socket) -> io::Result<()> {
     socket.set_reuse_port(false)?;
     if protocol == Protocol::Udp {
         return socket.attach_filter(&DROP);
     }
-    // One connection may wait from now on: a filter on a socket that listens is the network administrator's.
+    // One more connection may wait: some kernels require CAP_NET_ADMIN for a filter on a listening socket.
     socket.listen(0)?;
     socket.set_nonblocking(true)?;
-    // Bounded by the number that could wait before.
+    // The old backlog bounds the loop.
     while socket.accept().is_ok() {}
     Ok(())
 }
 
-/// A socket that keeps a port and receives nothing.
+/// Binds a socket that keeps a port and receives nothing.
 fn bound(place: &Place) -> io::Result<Socket> {
     let address: SocketAddr = place.address();
     let kind = match place.protocol() {
@@ -324,12 +323,13 @@ fn bound(place: &Place) -> io::Result<Socket> {
     if place.protocol() == Protocol::Udp {
         filtered?;
     } else {
-        // Of TCP, one connection waits where the kernel keeps such a filter for the network's administrator. Connections of an agent that has ended are there for a minute.
+        // Where the kernel requires CAP_NET_ADMIN for a filter on TCP, one connection may wait in the backlog. Without
+        // SO_REUSEADDR, connections of an agent that has exited would block the port for a minute.
         socket.set_reuse_address(true)?;
     }
     socket.bind(&address.into())?;
     if place.protocol() == Protocol::Tcp {
-        // Without this, whoever reuses addresses could bind it, too.
+        // Without this, a program that sets SO_REUSEADDR could bind the port, too.
         socket.listen(0)?;
     }
     Ok(socket)

@@ -1,4 +1,5 @@
-//! The sockets of this process, found by its table of descriptors: libp2p neither takes nor gives its own.
+//! Finds the sockets of this process in its table of file descriptors, because libp2p neither accepts nor returns
+//! sockets.
 //!
 //! Shell.
 
@@ -13,7 +14,7 @@ use socket2::SockRef;
 
 use super::{Protocol, place};
 
-/// Copies of the sockets that receive on one of these ports: TCP that listens, and UDP.
+/// Returns copies of the sockets that receive on one of these ports: listening TCP sockets, and UDP sockets.
 pub(super) fn listening(ports: &[u16]) -> io::Result<Vec<OwnedFd>> {
     let receives = |socket: &OwnedFd| {
         let seen = SockRef::from(socket);
@@ -25,12 +26,12 @@ pub(super) fn listening(ports: &[u16]) -> io::Result<Vec<OwnedFd>> {
     Ok(copies()?.into_values().filter(receives).collect())
 }
 
-/// What the kernel calls the sockets that this process has.
+/// Returns the inode numbers of this process's sockets.
 pub(crate) fn inodes() -> io::Result<BTreeSet<u64>> {
     Ok(numbers()?.into_keys().collect())
 }
 
-/// A copy of the only UDP socket of this address that this process has made since `before`.
+/// Returns a copy of the only UDP socket at this address that this process has created since `before`.
 pub(super) fn made(before: &BTreeSet<u64>, ip: IpAddr) -> io::Result<OwnedFd> {
     let mut made = copies()?.into_iter().filter_map(|(inode, socket)| {
         let is_udp = place(&SockRef::from(&socket))
@@ -43,13 +44,13 @@ pub(super) fn made(before: &BTreeSet<u64>, ip: IpAddr) -> io::Result<OwnedFd> {
     }
 }
 
-/// A copy of each socket of this process, by what the kernel calls it.
+/// Returns a copy of each socket of this process, by inode number.
 fn copies() -> io::Result<BTreeMap<u64, OwnedFd>> {
     let mut copies = BTreeMap::new();
     for (inode, number) in numbers()? {
         #[allow(unsafe_code, reason = "the table of descriptors has numbers only")]
-        // SAFETY: whoever has the descriptor may close it meanwhile; then the copy fails, or is of another file, which is looked at
-        // and closed. The borrow ends with this line.
+        // SAFETY: another thread may close the descriptor at any time. Then the copy fails, or is of another file,
+        // which the caller inspects and closes. The borrow ends with this line.
         let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
         if let Ok(copy) = borrowed.try_clone_to_owned() {
             copies.insert(inode, copy);
@@ -72,7 +73,7 @@ fn numbers() -> io::Result<BTreeMap<u64, RawFd>> {
     Ok(numbers)
 }
 
-/// `socket:[4711]`.
+/// Parses `socket:[4711]`.
 pub(super) fn socket_inode(target: &str) -> Option<u64> {
     let number = target.strip_prefix("socket:[")?.strip_suffix(']')?;
     number.parse().ok()

@@ -1,6 +1,6 @@
-//! Who has a port of this host.
+//! Finds the process that uses a port of this host.
 //!
-//! Shell: reads `/proc` of all processes, which the agent's sandbox hides from it.
+//! Shell: reads `/proc` of all processes, which the agent's sandbox hides from the agent.
 
 mod read;
 
@@ -8,7 +8,7 @@ use std::{fs, path::PathBuf};
 
 use super::{Protocol, own::socket_inode};
 
-/// The process that has a port, as `conmon (process 812, of container web-main)`; `None` when none is found.
+/// Returns the process that uses a port, as `conmon (process 812, of container web-main)`; `None` if there is none.
 pub(super) fn of(protocol: Protocol, port: u16) -> Option<String> {
     let tables = match protocol {
         Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
@@ -49,7 +49,7 @@ fn words(process: u32) -> String {
     }
 }
 
-/// Podman's name of a container is in the command line of the process that watches it.
+/// The command line of the process that watches a container has Podman's name of the container.
 fn named(id: &str) -> Option<String> {
     let lines = processes().into_iter().filter_map(|process| {
         let line = fs::read_to_string(format!("/proc/{process}/cmdline")).ok()?;

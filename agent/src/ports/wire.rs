@@ -1,7 +1,7 @@
-//! What agent and holder say to each other: one line, with copies of sockets beside it, and one line as the answer.
+//! The protocol of agent and holder: one line, with copies of sockets attached, and one line as the answer.
 //!
-//! Shell: it has bounds and no opinion. An upgrade leaves the holder running, so an agent speaks to one of an earlier release: what is said
-//! now keeps its meaning.
+//! Shell: it bounds a line and does not interpret it. An upgrade does not restart the holder, so an agent speaks to a
+//! holder of an earlier release. The existing lines keep their meaning.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -15,10 +15,10 @@ use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recv, recv
 
 use super::SOCKETS_MAX;
 
-/// Of a line. An answer names a process and its container.
+/// Bytes of a line. An answer names a process and its container.
 const LINE_MAX: usize = 512;
 
-/// Sends a line with sockets.
+/// Sends a line with sockets attached.
 pub(super) fn send(stream: &UnixStream, line: &str, sockets: &[BorrowedFd<'_>]) -> io::Result<()> {
     let mut bytes: Vec<u8> = line.bytes().take(LINE_MAX - 1).collect();
     bytes.push(b'\n');
@@ -39,8 +39,8 @@ pub(super) fn send(stream: &UnixStream, line: &str, sockets: &[BorrowedFd<'_>]) 
     }
 }
 
-/// Receives a line with its sockets; `None` when the other side has ended. Each side sends nothing before it has its answer, and a line is
-/// sent at once, so that it comes as one.
+/// Receives a line with its sockets; `None` if the other side has closed the connection. A side sends nothing before it
+/// has its answer, and it sends a line in one call, so a line arrives in one piece.
 pub(super) fn receive(stream: &UnixStream) -> io::Result<Option<(String, Vec<OwnedFd>)>> {
     let mut bytes = [0; LINE_MAX];
     let mut space = nix::cmsg_space!([RawFd; SOCKETS_MAX]);
@@ -57,7 +57,7 @@ pub(super) fn receive(stream: &UnixStream) -> io::Result<Option<(String, Vec<Own
                 unsafe_code,
                 reason = "the kernel made this descriptor for this process, and nothing else here knows its number"
             )]
-            // SAFETY: it came with the message that was just received, and is taken once.
+            // SAFETY: the message that was just received carried it, and it is taken once.
             sockets.push(unsafe { OwnedFd::from_raw_fd(number) });
         }
     }
@@ -71,7 +71,7 @@ pub(super) fn receive(stream: &UnixStream) -> io::Result<Option<(String, Vec<Own
     Ok(Some((line.to_owned(), sockets)))
 }
 
-/// Whether the other side has ended. It says nothing by itself.
+/// Returns true if the other side has closed the connection. The other side sends nothing unasked.
 pub(super) fn has_ended(stream: &UnixStream) -> bool {
     let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT;
     recv(stream.as_raw_fd(), &mut [0], flags) != Err(nix::errno::Errno::EAGAIN)

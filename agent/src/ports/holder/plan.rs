@@ -6,22 +6,22 @@ use std::{fmt, net::SocketAddr, time::Duration};
 
 use crate::ports::{ANY, Protocol};
 
-/// Whoever took a port in the moment that nobody had it often lets it go at once.
+/// A program that took a port while it was free often releases it at once.
 const SHORT: Duration = Duration::from_millis(10);
 const SHORT_TRIES: u32 = 100;
 const LONG: Duration = Duration::from_secs(1);
 
-/// What one socket is bound to.
+/// The protocol and address that a socket is bound to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Place {
     protocol: Protocol,
     address: SocketAddr,
-    /// An address of IPv6 that takes IPv4, too.
+    /// An IPv6 address that receives IPv4, too.
     both: bool,
 }
 
 impl Place {
-    /// `both` says that an address of IPv6 takes IPv4, too.
+    /// `both` says that an IPv6 address receives IPv4, too.
     pub(super) fn new(protocol: Protocol, address: SocketAddr, both: bool) -> Self {
         Self {
             protocol,
@@ -38,7 +38,7 @@ impl Place {
         self.address
     }
 
-    /// Whether nothing can be bound to `other` while something is bound to this.
+    /// Returns true if no socket can be bound to `other` while one is bound to `self`.
     pub(super) fn covers(&self, other: &Self) -> bool {
         let same_family = self.address.is_ipv4() == other.address.is_ipv4();
         self.protocol == other.protocol
@@ -54,7 +54,7 @@ impl fmt::Display for Place {
     }
 }
 
-/// The places that no workload may have.
+/// The places to hold, which workloads must not use.
 pub(super) fn wanted(port: u16, api_port: Option<u16>) -> Vec<Place> {
     let mesh = [Protocol::Udp, Protocol::Tcp].map(|protocol| (protocol, port));
     let api = api_port.map(|port| (Protocol::Tcp, port));
@@ -65,7 +65,7 @@ pub(super) fn wanted(port: u16, api_port: Option<u16>) -> Vec<Place> {
     .collect()
 }
 
-/// How long to wait after so many failures.
+/// Returns the pause after this number of failures.
 pub(super) fn pause(failures: u32) -> Duration {
     if failures < SHORT_TRIES { SHORT } else { LONG }
 }

@@ -1,15 +1,16 @@
-//! Binds a UDP socket beside another one, so that the port is never free and nobody else gets in.
+//! Binds a UDP socket beside another one, so that the port is never free for other programs.
 //!
-//! Shell. libp2p makes and binds the agent's UDP socket by itself, so that it cannot be bound beside one that is there. But a socket that
-//! is disconnected gives up a port that the kernel has chosen, and can be bound once more, with other options. Two sockets share a port
-//! when both ask for it and belong to one user: here for as long as that takes to a user whose number nobody knows.
+//! Shell. libp2p creates and binds the agent's UDP socket itself, so the agent cannot set an option before the bind.
+//! But disconnecting a socket releases a port that the kernel has chosen, and the socket can then be bound again, with
+//! other options. Two sockets share a port if both set SO_REUSEPORT and belong to one user. For the time of the rebind,
+//! that is a random user id, so no other program can share the port.
 
 use std::{io, net::SocketAddr};
 
 use nix::unistd::{Uid, fchown};
 use socket2::{SockAddr, SockAddrStorage, Socket};
 
-/// Binds `socket` to the address that `held` is bound to, if something is held.
+/// Binds `socket` to `address`. If `held` is bound to it, the two share the port for a moment.
 pub(super) fn rebind(
     socket: &Socket,
     held: Option<&Socket>,
@@ -19,7 +20,7 @@ pub(super) fn rebind(
         unsafe_code,
         reason = "an address without family is how the kernel is told to disconnect"
     )]
-    // SAFETY: all zeros is an address of the family AF_UNSPEC, of which nothing but the family is read.
+    // SAFETY: all zeros is an address of the family AF_UNSPEC, of which the kernel reads only the family.
     let nowhere = unsafe {
         let zeros = SockAddrStorage::zeroed();
         let length = zeros.size_of();
@@ -42,9 +43,9 @@ pub(super) fn rebind(
     bound
 }
 
-/// A user that no host has, by chance.
+/// Returns a random user id, which no user of the host has.
 fn somebody() -> io::Result<Uid> {
     let random = getrandom::u32().map_err(io::Error::other)?;
-    // The last two numbers mean nobody to the kernel.
+    // The kernel treats the last two user ids specially: "no user" and "unchanged".
     Ok(Uid::from_raw((random | 1 << 31).min(u32::MAX - 2)))
 }

@@ -1,13 +1,13 @@
-//! What the kernel's tables and conmon's command line say.
+//! Parses the kernel's socket tables and conmon's command line.
 //!
-//! Pure: text in, what it means out.
+//! Pure: text in, values out.
 
 use super::Protocol;
 
-/// The state of a TCP socket that listens.
+/// The state of a listening TCP socket.
 const LISTENS: &str = "0A";
 
-/// The sockets in a table of `/proc/net` that receive on a port.
+/// The inodes of the sockets in a table of `/proc/net` that receive on a port.
 pub(super) fn inodes(table: &str, protocol: Protocol, port: u16) -> Vec<u64> {
     let of_line = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -20,7 +20,7 @@ pub(super) fn inodes(table: &str, protocol: Protocol, port: u16) -> Vec<u64> {
     table.lines().filter_map(of_line).collect()
 }
 
-/// The id of the container that a process runs in, by its control group.
+/// The id of the container that a process runs in, from its control group.
 pub(super) fn container(cgroup: &str) -> Option<String> {
     let parts = cgroup.split(['/', '\n']);
     let mut ids = parts.filter_map(|part| {
@@ -33,7 +33,7 @@ pub(super) fn container(cgroup: &str) -> Option<String> {
     ids.next_back()
 }
 
-/// Id and name of the container that a conmon watches, by its command line.
+/// The id and name of the container that a conmon watches, from its command line.
 pub(super) fn conmon(line: &str) -> Option<(String, String)> {
     let words: Vec<&str> = line.split('\0').collect();
     let program = words.first()?.rsplit('/').next()?;
