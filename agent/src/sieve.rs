@@ -1,10 +1,12 @@
-//! How much of what strangers send reaches this process at all.
+//! Limits how much of strangers' traffic reaches this process.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: what arrived in a window of time, and what it cost. Output: [`Rules`] for the
-//! kernel, which drops the rest. In calm times everything is let through and the kernel judges nothing.
+//! Pure: no I/O, no clock, no randomness. Input: the connections of a window of time, and the processor time of this
+//! process. Output: [`Rules`] for the kernel, which drops the rest. Without a flood everything passes, and the kernel
+//! runs no program.
 //!
-//! libp2p computes its answer to the first packet of a QUIC connection before it asks anybody, and anybody can claim to be
-//! anywhere in that packet. What is not let through costs this process nothing; who is kept out tries again, by TCP too.
+//! libp2p computes its answer to the first packet of a QUIC connection before the gate can refuse the connection, and
+//! the source address of that packet may be forged. A packet that the kernel drops costs this process nothing. A host
+//! whose packet is dropped tries again, also by TCP.
 
 mod program;
 mod sockets;
@@ -20,30 +22,30 @@ pub(crate) use sockets::{Sieve, processor_time};
 
 use crate::rates::network;
 
-/// How long what arrives is counted before it is judged.
+/// How long the counters run before they are judged.
 pub(crate) const WINDOW: Duration = Duration::from_millis(250);
-/// What this process may compute in a window before strangers are suspected of it, in thousandths of the window.
+/// Processor time of this process in a window above which strangers are suspected, in thousandths of the window.
 const BUSY: u128 = 70;
-/// The least that is let through.
+/// The smallest share that passes.
 const SHARE_MIN: f64 = 1.0 / 4096.0;
-/// How fast the share grows back, for each window.
+/// The growth of the share in a window.
 const GROWTH: f64 = 1.3;
-/// From here on it grows only when strangers are quiet.
+/// From this share on, it grows only while strangers are quiet.
 const NEARLY_WHOLE: f64 = 0.75;
-/// Packets of strangers that are no flood, for each window.
+/// Packets of strangers in a window that are not a flood.
 const QUIET: u64 = 8;
-/// Windows between two times at which strangers are suspected for no reason: each time that they were innocent it doubles.
+/// Windows between two suspicions without evidence. The number doubles each time that the suspicion was wrong.
 const SUSPECT_PAUSE: u32 = 4;
 const SUSPECT_PAUSE_MAX: u32 = 240;
-/// Of one network, so many that were refused in a window are a flood.
+/// Refused connections from one network in a window that are a flood.
 const REFUSED_MAX: u32 = 16;
 /// How long such a network is barred.
 const BARRED_TIME: Duration = Duration::from_secs(2);
-/// Networks that are counted and barred at a time. Of more, a share is let through.
+/// Networks that are counted and barred at a time. Of the traffic of all others a share passes.
 const COUNTED_MAX: usize = 1024;
 const BARRED_MAX: usize = 64;
 
-/// A part of what arrives, from nothing to all.
+/// A share of the traffic, from nothing to all.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Share(f64);
 
@@ -56,12 +58,12 @@ impl Share {
         Self(share)
     }
 
-    /// Less than a suspicion leaves.
+    /// Returns true if the share is smaller than a suspicion makes it.
     fn is_small(self) -> bool {
         self.0 < 0.3
     }
 
-    /// Random numbers below this are of the share; none when all are.
+    /// Random numbers below this pass; `None` if all do.
     fn bound(self) -> Option<u32> {
         #[expect(
             clippy::cast_possible_truncation,
@@ -79,30 +81,30 @@ impl Default for Share {
     }
 }
 
-/// What a window was like.
+/// The measurements of a window.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Window {
-    /// Packets that the kernel dropped of this kind, as far as it says.
+    /// Packets for sockets of this kind that the kernel dropped, as far as it counts them.
     pub(crate) dropped: u64,
-    /// Whether this process computed more than strangers may have it compute.
+    /// Whether this process used more processor time than strangers may cause.
     pub(crate) busy: bool,
 }
 
-/// Whether this process was busy in a time.
+/// Returns true if this process was busy in a period.
 pub(crate) fn busy(computed: Duration, time: Duration) -> bool {
     computed.as_nanos() * 1000 > time.as_nanos() * BUSY
 }
 
-/// Finds the share of what arrives that is not too much.
+/// Finds the share at which not too many connections arrive.
 #[derive(Debug)]
 struct Valve {
-    /// What may arrive in a window.
+    /// Connections that may arrive in a window.
     budget: u32,
-    /// Whether more may come in than is said to arrive.
+    /// Whether more packets may arrive than are counted.
     hidden: bool,
     share: Share,
     arrived: u32,
-    /// Windows until strangers may be suspected, and how many it will be when they are innocent.
+    /// Windows until the next suspicion, and the pause after it if it is wrong.
     pause: u32,
     next_pause: u32,
     suspecting: bool,
@@ -121,17 +123,17 @@ impl Valve {
         }
     }
 
-    /// One arrived.
+    /// Counts a connection.
     fn arrived(&mut self) {
         self.arrived = self.arrived.saturating_add(1);
     }
 
-    /// Twice the budget arrived: no more until the window is over.
+    /// Returns true if twice the budget has arrived; then nothing more passes until the window ends.
     fn is_shut(&self) -> bool {
         self.arrived >= self.budget * 2
     }
 
-    /// What is let through at this moment.
+    /// The share that passes at this moment.
     fn share(&self) -> Share {
         if self.is_shut() {
             Share::NONE
@@ -140,7 +142,7 @@ impl Valve {
         }
     }
 
-    /// The window is over.
+    /// Judges the window that has ended.
     fn turn(&mut self, Window { dropped, busy }: Window) {
         let arrived = std::mem::take(&mut self.arrived);
         self.pause = self.pause.saturating_sub(1);
@@ -154,7 +156,8 @@ impl Valve {
             };
         }
         let factor = if arrived > self.budget {
-            // What came is what was let through, or what was dropped is known, too, and is more.
+            // Without a count of drops, `arrived` is what the share passed. With one, the sum is the whole offer, and
+            // gives a smaller share.
             let by_share = f64::from(self.budget) / f64::from(arrived);
             let offered =
                 f64::from(arrived) + f64::from(u32::try_from(dropped).unwrap_or(u32::MAX));
@@ -162,21 +165,21 @@ impl Valve {
         } else if busy && many && !(whole && self.hidden) {
             0.5
         } else if busy && whole && self.hidden && self.pause == 0 {
-            // What is dropped then says how much there is.
+            // The kernel's drops then show how much arrives.
             self.suspecting = true;
             self.pause = self.next_pause;
             0.5
         } else if self.share.0 >= NEARLY_WHOLE && dropped <= QUIET || self.share.0 * GROWTH < 1.0 {
             GROWTH
         } else {
-            // It would be too much again.
+            // A larger share would be too much again.
             1.0
         };
         self.share.0 = (self.share.0 * factor).clamp(SHARE_MIN, 1.0);
     }
 }
 
-/// What arrives at the sockets of one kind, and what is let through there.
+/// Counts what arrives at the sockets of one kind, and says what passes.
 #[derive(Debug)]
 pub(crate) struct Gauge {
     strange: Valve,
@@ -186,10 +189,10 @@ pub(crate) struct Gauge {
 }
 
 impl Gauge {
-    /// So many connections may begin in a window from where nobody is known, and from where somebody is.
+    /// `strange` and `known` are the connections that may begin in a window, from unknown and from known addresses.
     pub(crate) fn new(kind: Kind, strange: u32, known: u32) -> Self {
         Self {
-            // Of TCP, what is no connection does not come this far.
+            // A TCP packet that opens no connection does not reach this counter.
             strange: Valve::new(strange, kind == Kind::Quic),
             known_starts: Valve::new(known, false),
             refused: HashMap::new(),
@@ -197,7 +200,7 @@ impl Gauge {
         }
     }
 
-    /// A connection was begun; it was refused or not. Returns whether the rules are others now.
+    /// Counts a connection. `refused` says whether the caller refused it. Returns true if the rules have changed.
     pub(crate) fn arrived(
         &mut self,
         from: IpAddr,
@@ -229,10 +232,10 @@ impl Gauge {
         self.barred.insert(from, now + BARRED_TIME).is_none()
     }
 
-    /// The window is over.
+    /// Judges the window that has ended.
     pub(crate) fn turn(&mut self, window: Window, now: Instant) {
         self.strange.turn(window);
-        // What the kernel dropped was not of members.
+        // The kernel's drops were not members' packets.
         self.known_starts.turn(Window {
             dropped: 0,
             ..window
@@ -241,7 +244,7 @@ impl Gauge {
         self.barred.retain(|_, until| *until > now);
     }
 
-    /// What is to be let through.
+    /// Returns the rules for the kernel.
     pub(crate) fn rules(&self, known: impl IntoIterator<Item = IpAddr>) -> Rules {
         Rules {
             known: known.into_iter().collect(),
@@ -261,7 +264,7 @@ mod tests {
         busy: false,
     };
 
-    /// Windows of a flood that offers so much in each: what arrived in each.
+    /// Simulates windows of a flood with this many packets in each, and returns what arrived in each window.
     fn flooded(gauge: &mut Gauge, offered: u32, windows: usize, cost: Duration) -> Vec<u32> {
         let now = Instant::now();
         let one = |_| {
@@ -305,7 +308,7 @@ mod tests {
     #[test]
     fn what_costs_more_than_expected_is_let_through_less() {
         let mut gauge = Gauge::new(Kind::Quic, 1_000, 200);
-        // A tenth of a window for 25 of them, and the budget does not say so.
+        // 25 packets cost a tenth of a window, and the budget does not take that into account.
         let arrived = flooded(&mut gauge, 900, 60, Duration::from_millis(1));
         let late = &arrived[20..];
         let mean = late.iter().sum::<u32>() / u32::try_from(late.len()).unwrap();
@@ -323,7 +326,7 @@ mod tests {
             gauge.turn(busy, Instant::now());
             gauge.rules([]).strange != Share::WHOLE
         });
-        // Of ten minutes.
+        // Of a simulation of ten minutes.
         assert!(less.count() < 120);
     }
 

@@ -1,17 +1,17 @@
-//! The program that the kernel runs on what arrives at a socket, before anything of it reaches this process.
+//! The program that the kernel runs on each packet for a socket, before this process sees it.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: [`Rules`]. Output: a classic BPF program, which needs no capability to be attached.
-//! The kernel starts it at the header of UDP or TCP.
+//! Pure: no I/O, no clock, no randomness. Input: [`Rules`]. Output: a classic BPF program, which needs no capability to
+//! attach. The kernel starts it at the UDP or TCP header.
 
 use std::{collections::BTreeSet, net::IpAddr};
 
 use super::Share;
 
-/// Of each list, so many addresses are taken: a program has 4,096 steps at the most, and its socket pays for its memory.
+/// Addresses of each list. A program has at most 4,096 instructions, and the kernel charges its memory to the socket.
 const IPV4_MAX: usize = 384;
 const IPV6_MAX: usize = 96;
 
-/// Loads from the network's header, of what the kernel knows of the packet, and of a random number.
+/// Offsets for loads from the network header, from the kernel's metadata of the packet, and of a random number.
 const NETWORK: u32 = 0xfff0_0000;
 const PROTOCOL: u32 = 0xffff_f000;
 const RANDOM: u32 = 0xffff_f000 + 56;
@@ -34,24 +34,25 @@ const RETURN: u16 = 0x06;
 pub(crate) enum Kind {
     /// QUIC over UDP.
     Quic,
-    /// A listener of TCP: only segments that ask for a connection are judged.
+    /// A TCP listener: the program judges only segments that open a connection.
     Tcp,
 }
 
-/// What is let through.
+/// What the program passes.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct Rules {
-    /// Addresses from where everything is let through, but for what begins a connection of QUIC.
+    /// Addresses whose packets pass, except those that begin a QUIC connection.
     pub(crate) known: BTreeSet<IpAddr>,
-    /// How much of what begins a connection of QUIC is let through from there: who claims such an address need not be there.
+    /// The share of packets from known addresses that begin a QUIC connection and pass. The source address may be
+    /// forged.
     pub(crate) known_starts: Share,
-    /// Networks from where nothing is let through.
+    /// Networks whose packets are dropped.
     pub(crate) barred: BTreeSet<IpAddr>,
-    /// How much of everything else is let through.
+    /// The share of all other packets that passes.
     pub(crate) strange: Share,
 }
 
-/// One step, as the kernel has it.
+/// One instruction, in the kernel's form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Step {
     pub(crate) code: u16,
@@ -60,7 +61,7 @@ pub(crate) struct Step {
     pub(crate) value: u32,
 }
 
-/// Where a jump leads that is too far for a condition.
+/// The target of a jump that is too far for a conditional jump.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Label {
     Ipv4,
@@ -71,7 +72,7 @@ enum Label {
     Drop,
 }
 
-/// Steps, of which some jump to labels that are not placed yet.
+/// Instructions, some of which jump to labels that are not placed yet.
 #[derive(Debug, Default)]
 struct Assembler {
     steps: Vec<Step>,
@@ -98,7 +99,7 @@ impl Assembler {
         self.step(GO, 0);
     }
 
-    /// Goes there when the condition holds.
+    /// Jumps to `label` if the condition holds.
     fn go_if(&mut self, code: u16, value: u32, label: Label) {
         self.branch(code, value, 0, 1);
         self.go(label);
@@ -125,7 +126,7 @@ impl Assembler {
         self.go(Label::Pass);
     }
 
-    /// Goes there when the first words of the source, which are kept, are these.
+    /// Jumps to `label` if the saved words of the source address begin with `words`.
     fn go_if_words(&mut self, words: &[u32], label: Label) {
         let mut skip = u8::try_from(2 * words.len() - 1).unwrap_or(u8::MAX);
         for (at, word) in (0..).zip(words) {
@@ -151,22 +152,22 @@ fn words(ip: &IpAddr) -> Vec<u32> {
 }
 
 impl Rules {
-    /// Whether there is nothing to judge.
+    /// Returns true if every packet passes.
     pub(crate) fn pass_all(&self) -> bool {
         let whole = |share: Share| share.bound().is_none();
         whole(self.known_starts) && whole(self.strange) && self.barred.is_empty()
     }
 
-    /// Whether there is a flood, and not just the suspicion of one.
+    /// Returns true if there is a flood, and not only a suspicion of one.
     pub(crate) fn keep_most_out(&self) -> bool {
         self.strange.is_small() || !self.barred.is_empty()
     }
 
-    /// See the module. What is too short to be judged is dropped.
+    /// Compiles the rules. The kernel drops a packet that is too short for a load.
     pub(crate) fn program(&self, kind: Kind) -> Vec<Step> {
         let mut program = Assembler::default();
         if kind == Kind::Tcp {
-            // Of the flags, SYN without ACK.
+            // SYN without ACK.
             program.step(LOAD_BYTE, 13);
             program.step(AND, 0x12);
             program.branch(IF_EQUAL, 0x02, 1, 0);
@@ -187,7 +188,7 @@ impl Rules {
         self.sources(&mut program, IpAddr::is_ipv4, IPV4_MAX);
         program.place(Label::Known);
         if kind == Kind::Quic && self.known_starts.bound().is_some() {
-            // A short header; or version 1, and the packet is of the second half of a handshake.
+            // Passes a short header, and a handshake packet of version 1.
             program.step(LOAD_BYTE, 8);
             program.branch(IF_ANY_BIT, 0x80, 1, 0);
             program.go(Label::Pass);
@@ -217,7 +218,7 @@ impl Rules {
         }
         for ip in self.barred.iter().filter(|ip| of(ip)).take(max) {
             let mut words = words(ip);
-            // A network of IPv6 is its first half.
+            // The first half of an IPv6 address is its network.
             words.truncate(2);
             program.go_if_words(&words, Label::Drop);
         }
@@ -233,7 +234,7 @@ mod tests {
 
     use super::*;
 
-    /// What the kernel does; `random` is what it draws.
+    /// Interprets the program as the kernel does; `random` is the random number.
     fn run(program: &[Step], header: &[u8], network: &[u8], protocol: u32, random: u32) -> bool {
         let (mut held, mut kept, mut at) = (0_u32, [0_u32; 16], 0);
         loop {
@@ -292,7 +293,7 @@ mod tests {
         }
     }
 
-    /// What of a hundred packets of a kind passes, with random numbers that are evenly apart.
+    /// Returns how many of a hundred packets pass, with evenly spaced random numbers.
     fn passed(rules: &Rules, kind: Kind, from: &str, header: &[u8]) -> usize {
         let program = rules.program(kind);
         let (network, protocol) = match from.parse().unwrap() {
@@ -361,7 +362,7 @@ mod tests {
                 assert_eq!(passed(&rules(), Kind::Tcp, from, &tcp(flags)), 100);
             }
         }
-        // With and without the bits that concern congestion.
+        // With and without the congestion bits.
         for flags in [0x02, 0xc2] {
             assert_eq!(passed(&rules(), Kind::Tcp, "10.0.9.9", &tcp(flags)), 0);
             assert_eq!(passed(&rules(), Kind::Tcp, "10.0.0.7", &tcp(flags)), 100);

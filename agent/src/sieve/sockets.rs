@@ -1,7 +1,7 @@
-//! The sockets that a sieve is on.
+//! The sockets that a sieve filters.
 //!
-//! Shell: finds the sockets of this process, attaches programs to them, and reads what the kernel counts. libp2p does not hand its
-//! sockets out, but `/proc` names them.
+//! Shell: finds the sockets of this process, attaches programs to them, and reads the kernel's counters. libp2p does
+//! not return its sockets, but `/proc` lists them.
 
 use std::{
     collections::HashMap,
@@ -15,7 +15,7 @@ use socket2::{SockFilter, SockRef};
 
 use super::{Kind, Rules};
 
-/// A line for a socket of `/proc/self/net/udp` or `tcp`: its port, its state, its inode, and what was dropped.
+/// The line of a socket in `/proc/self/net/udp` or `tcp`: its port, state, inode and dropped packets.
 #[derive(Debug, PartialEq, Eq)]
 struct Line<'a> {
     port: u16,
@@ -32,7 +32,7 @@ impl<'a> Line<'a> {
             port: u16::from_str_radix(port, 16).ok()?,
             state: fields.get(3)?,
             inode: fields.get(9)?.parse().ok()?,
-            // TCP has another column there.
+            // TCP has another column at this position.
             dropped: fields
                 .get(12)
                 .and_then(|field| field.parse().ok())
@@ -49,7 +49,7 @@ impl Kind {
         }
     }
 
-    /// Unconnected for UDP, listening for TCP.
+    /// The state to look for: unconnected for UDP, listening for TCP.
     fn state(self) -> &'static str {
         match self {
             Self::Quic => "07",
@@ -58,9 +58,9 @@ impl Kind {
     }
 }
 
-/// What was dropped of each socket that has one of these ports, by inode.
+/// The dropped packets of each socket on one of these ports, by inode.
 fn drops(kind: Kind, ports: &[u16]) -> HashMap<u64, u64> {
-    // A host may lack one of the tables.
+    // The host may lack one of the tables.
     let tables = kind
         .tables()
         .map(|table| fs::read_to_string(table).unwrap_or_default());
@@ -72,22 +72,22 @@ fn drops(kind: Kind, ports: &[u16]) -> HashMap<u64, u64> {
         .collect()
 }
 
-/// The rules for some sockets. When this is dropped, the rules end with the sockets.
+/// The filter of some sockets. Dropping it leaves the filter attached until the sockets are closed.
 #[derive(Debug)]
 pub(crate) struct Sieve {
     kind: Kind,
     ports: Vec<u16>,
     sockets: Vec<OwnedFd>,
-    /// None: no program is attached.
+    /// `None` if no program is attached.
     attached: Option<Rules>,
     dropped: u64,
-    /// Whether the journal has been told of a flood, and of a filter that the kernel did not take.
+    /// Whether the journal has a line about the flood, and one about a filter that the kernel refused.
     told: bool,
     failed: bool,
 }
 
 impl Sieve {
-    /// On one socket.
+    /// A filter for one socket.
     pub(crate) fn on(kind: Kind, socket: &impl AsFd) -> io::Result<Self> {
         Ok(Self::new(
             kind,
@@ -96,12 +96,12 @@ impl Sieve {
         ))
     }
 
-    /// On those sockets of this process that have one of these ports.
+    /// A filter for the sockets of this process on these ports.
     pub(crate) fn on_ports(kind: Kind, ports: &[u16]) -> io::Result<Self> {
         let inodes = drops(kind, ports);
         let mut found = HashMap::new();
         for entry in fs::read_dir("/proc/self/fd")?.flatten() {
-            // Those of the folder itself are gone by now.
+            // The descriptor that read the directory is closed by now.
             let Ok(link) = fs::read_link(entry.path()) else {
                 continue;
             };
@@ -140,12 +140,12 @@ impl Sieve {
         }
     }
 
-    /// How many sockets there are.
+    /// The number of sockets.
     pub(crate) fn len(&self) -> usize {
         self.sockets.len()
     }
 
-    /// Has the kernel keep to these rules from now on.
+    /// Attaches these rules to the sockets.
     pub(crate) fn keep_to(&mut self, rules: Rules) {
         let rules = (!rules.pass_all()).then_some(rules);
         if rules == self.attached {
@@ -186,14 +186,15 @@ impl Sieve {
                     Kind::Quic => {
                         tracing::warn!(%error, "the kernel refused the filter of a socket, so nothing limits a flood of strangers");
                     }
-                    // Some kernels keep those for the network's administrator; how fast connections are accepted is bounded, too.
+                    // Some kernels require CAP_NET_ADMIN for this filter. The rate of accepted connections is limited,
+                    // too.
                     Kind::Tcp => tracing::debug!(%error, "the kernel refused the filter for TCP"),
                 }
             }
         }
     }
 
-    /// What the kernel dropped since this was last asked; nothing while no program is attached.
+    /// Returns the packets that the kernel dropped since the last call; 0 while no program is attached.
     pub(crate) fn dropped(&mut self) -> u64 {
         if self.attached.is_none() || self.kind == Kind::Tcp {
             return 0;
@@ -220,12 +221,12 @@ fn duplicate(number: RawFd) -> io::Result<OwnedFd> {
         unsafe_code,
         reason = "libp2p does not hand its sockets out; the number is borrowed for one call, which fails when it is closed"
     )]
-    // SAFETY: the number is only given to `fcntl(F_DUPFD_CLOEXEC)`, which gives another descriptor or says that it is none.
+    // SAFETY: the number is passed only to `fcntl(F_DUPFD_CLOEXEC)`, which returns a new descriptor or fails.
     let borrowed = unsafe { BorrowedFd::borrow_raw(number) };
     borrowed.try_clone_to_owned()
 }
 
-/// How long this process has computed.
+/// The processor time that this process has used.
 pub(crate) fn processor_time() -> Duration {
     clock_gettime(ClockId::CLOCK_PROCESS_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
