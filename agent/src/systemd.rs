@@ -1,8 +1,8 @@
-//! Carries out what the gateway asks of systemd and of the unit files, and tells what systemd says.
+//! Carries out the gateway's orders to systemd and to the unit files, and reports systemd's state.
 //!
-//! Shell. Input: [`Order`]s; signals of `org.freedesktop.systemd1`. Output: [`SystemdEvent`]s. What to ask next is
-//! decided by [`lifecycle`], what to tell by [`table`], what is on disk by [`units`]. Every method may be called many times at once: files are
-//! written one change at a time, reloads run one at a time, jobs side by side as systemd arranges them.
+//! Shell. Input: [`Order`]s; signals of `org.freedesktop.systemd1`. Output: [`SystemdEvent`]s. [`lifecycle`] decides
+//! what to request next, [`table`] what to report, and [`units`] what is on disk. Callers may call every method many
+//! times at once: changes of files and reloads run one at a time, and jobs run in parallel as systemd orders them.
 
 mod generate;
 mod lifecycle;
@@ -33,57 +33,57 @@ use self::{
     watch::Watch,
 };
 
-/// The reader of the events also carries messages of the mesh; what it has not taken is kept here, one per unit.
+/// The receiver of the events also handles messages of the mesh. The table keeps further changes, one per unit.
 const EVENTS_MAX: usize = 64;
-/// One per file change whose news the watch has not taken.
+/// One note for each changed file that the watch has not read.
 const NOTES_MAX: usize = 64;
-/// A broken bus is usually back in a second. The gateway repeats an order that fails.
+/// A broken bus usually recovers within a second. The gateway repeats a failed order.
 const BUS_SECONDS_MAX: u64 = 10;
-/// Generators of other packages may be slow; systemd itself gives all of them 90 s.
+/// Generators of other packages may be slow; systemd itself limits them to 90 s in total.
 const RELOAD_SECONDS_MAX: u64 = 120;
-/// A start may have to pull an image. Its unit has its own, shorter limit (15 min); this one is for a signal that never comes.
+/// A start may have to pull an image. Its unit has a shorter limit (15 min); this one is for a lost signal.
 const JOB_SECONDS_MAX: u64 = 20 * 60;
 
-/// Something systemd or the disk must do. Names are workloads.
+/// An order to systemd or to the unit files. Names are workloads.
 #[derive(Debug)]
 pub(crate) enum Order {
     /// Write the Quadlet pair; done when it is durable.
     Put(UnitFiles),
     /// Stop the unit, remove its files, reload and reset its failed state.
     Remove(String),
-    /// Remove the YAML files that the Quadlet does not name, after the reload that covers its files: the unit that systemd
-    /// has loaded may name them still.
+    /// Remove the YAML files that the Quadlet does not name, after the reload that covers its files. The unit that
+    /// systemd has loaded may still name them.
     Tidy(String),
-    /// Start the unit. One that is new to systemd is generated first; one that it has loaded runs by what it has loaded,
-    /// and its supervisor reads the Quadlet itself.
+    /// Start the unit. For a new unit, the agent generates the unit file first. A loaded unit starts as systemd has
+    /// loaded it, and its supervisor reads the Quadlet itself.
     Start(String),
     /// Stop the unit.
     Stop(String),
-    /// Make a unit that runs as a plain Quadlet run its supervisor, which adopts the pod.
+    /// Replace the main process of a unit that runs as a plain Quadlet by the supervisor, which adopts the pod.
     Supervise(String),
-    /// `syncfs` on the file system of Podman's storage.
+    /// Call `syncfs` on the file system of Podman's storage.
     SyncStorage,
 }
 
-/// What systemd says.
+/// A report about systemd.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum SystemdEvent {
-    /// All workload units: first, and again after [`SystemdEvent::Lost`].
+    /// All workload units: the first event, repeated after [`SystemdEvent::Lost`].
     Units(Vec<UnitState>),
-    /// A unit is new or changed.
+    /// A new or changed unit.
     Unit(UnitState),
-    /// A unit is gone from disk and from systemd.
+    /// A unit of which neither a file nor a loaded unit is left.
     UnitGone(String),
-    /// The gateway's unit is in this `ActiveState`.
+    /// The state of the gateway's unit.
     Gateway {
-        /// As systemd writes it.
+        /// The `ActiveState`, as systemd writes it.
         active: String,
     },
-    /// systemd cannot be reached, with the reason; it is being tried again.
+    /// systemd cannot be reached, with the reason. The agent retries.
     Lost(String),
 }
 
-/// Where the files are.
+/// The paths of the files.
 #[derive(Debug, Clone)]
 pub(crate) struct Places {
     /// `/etc/containers/systemd/beemesh`.
@@ -107,18 +107,18 @@ struct Inner {
     connected: cell::Sender<bool>,
 }
 
-/// News from a handle to the watch.
+/// A message from a handle to the watch.
 #[derive(Debug)]
 enum Note {
-    /// The workload's `.kube` has this text now; empty when it is gone.
+    /// The text of a workload's `.kube`; empty after a removal.
     Kube(String, String),
-    /// The gateway's start was tried.
+    /// The result of a start of the gateway.
     GatewayStart(Result<(), String>),
 }
 
 impl Systemd {
-    /// Opens the folder of unit files and begins to watch systemd. Does not wait for D-Bus: the first event is the list
-    /// of units, or that systemd cannot be reached.
+    /// Opens the folder of unit files and begins to watch systemd, without waiting for D-Bus. The first event is the
+    /// list of units, or [`SystemdEvent::Lost`].
     pub(crate) async fn start(
         places: Places,
     ) -> Result<(Self, mpsc::Receiver<SystemdEvent>), UnitsError> {
@@ -129,7 +129,7 @@ impl Systemd {
         let (found, bus) = cell::channel(None);
         let (connected, heard) = cell::channel(false);
         let mut reloads = Reloads::default();
-        // The agent may have ended between a change on disk and its reload.
+        // The agent may have exited between a change on disk and its reload.
         reloads.stale(Instant::now());
         reloads.hurry(Instant::now());
         let reloads = cell::Sender::new(reloads);
@@ -148,7 +148,7 @@ impl Systemd {
         Ok((systemd, received))
     }
 
-    /// Carries out one order; the error is words for a person.
+    /// Carries out one order. The error is a message for the user.
     pub(crate) async fn carry_out(&self, order: Order) -> Result<(), String> {
         self.0.reloads.send_modify(Reloads::order_begins);
         let outcome = self.act(order).await;
@@ -170,8 +170,8 @@ impl Systemd {
             }
             Order::Supervise(workload) => {
                 let unit = unit_of(&workload)?;
-                // With the drop-in loaded, the death of the main process takes nothing along, and what is started in its
-                // place is the supervisor.
+                // With the drop-in loaded, the death of the main process leaves the pod alone, and the supervisor
+                // starts in its place.
                 self.loaded().await?;
                 manager::kill_watcher(&connected(&self.0.bus).await?, &unit).await
             }
@@ -188,8 +188,8 @@ impl Systemd {
         }
     }
 
-    /// Starts the gateway's unit if it is not active. From then on it is started again, after growing pauses, when its
-    /// start fails or systemd gives up on it.
+    /// Starts the gateway's unit if it is not active. From then on, the agent starts the unit again, after growing
+    /// pauses, if its start fails or systemd gives up on it.
     pub(crate) async fn start_gateway(&self) -> Result<(), String> {
         let attempt = async {
             let bus = connected(&self.0.bus).await?;
@@ -200,7 +200,8 @@ impl Systemd {
         result
     }
 
-    /// Whether the gateway is connected now. Its unit is started anew when it is active for long without.
+    /// Sets whether the gateway is connected. The agent restarts the unit if it is active for long without a
+    /// connection.
     pub(crate) fn gateway_connected(&self, connected: bool) {
         self.0.connected.send_if_modified(|before| {
             let changed = *before != connected;
@@ -240,7 +241,7 @@ impl Systemd {
 
     async fn remove(&self, workload: String) -> Result<(), String> {
         let unit = unit_of(&workload)?;
-        // A unit whose files are gone has lost what cleans up after it: it must not run when they go.
+        // Stopped before its files are removed, because they describe the unit's cleanup.
         manager::stop(&connected(&self.0.bus).await?, &unit).await?;
         let name = workload.clone();
         self.files(move |units| units.remove(&name)).await?;
@@ -266,7 +267,7 @@ impl Systemd {
             .send_modify(|reloads| how(reloads, Instant::now()));
     }
 
-    /// Waits until systemd has read every change of a unit that it may have loaded, in the middle of an order.
+    /// Waits, within an order, until systemd has read every change of a unit that it may have loaded.
     async fn loaded(&self) -> Result<(), String> {
         self.0.reloads.send_modify(Reloads::order_ends);
         let outcome = self.reloaded().await;
@@ -296,12 +297,12 @@ impl Systemd {
     }
 
     async fn note(&self, note: Note) {
-        // The watch ends when nobody takes its events any more: then there is nobody to tell.
+        // The watch ends when the receiver of its events is dropped; then the note has no receiver either.
         self.0.notes.send(note).await.ok();
     }
 }
 
-/// Reloads systemd whenever there is something to read, for as long as the process runs.
+/// Reloads systemd whenever it has changes to read, for as long as the process runs.
 async fn reload(reloads: cell::Sender<Reloads>, bus: cell::Receiver<Option<Connection>>) {
     let mut changes = reloads.subscribe();
     loop {
@@ -335,7 +336,7 @@ async fn reload(reloads: cell::Sender<Reloads>, bus: cell::Receiver<Option<Conne
     }
 }
 
-/// The connection to the bus, waiting a moment for a new one when it was lost.
+/// Returns the connection to the bus. If it was lost, waits a moment for a new one.
 async fn connected(bus: &cell::Receiver<Option<Connection>>) -> Result<Connection, String> {
     let mut bus = bus.clone();
     let found = tokio::time::timeout(

@@ -1,12 +1,12 @@
-//! Makes systemd able to start a new workload without a daemon-reload.
+//! Lets systemd start a new workload without a daemon-reload.
 //!
-//! Shell. A reload runs every generator of the host and stops systemd meanwhile, and with it every container that is
-//! being started: a third of a second or more. But systemd looks a unit that it has not loaded up on disk when a folder of
-//! its search path has changed. So Podman's own generator is run on the workloads' folder, and what it makes of a new
-//! Quadlet is put where a reload would put it. The next reload, whoever asks for it, makes the same file again.
+//! Shell. A reload runs all generators of the host and blocks systemd meanwhile, and with it every container that is
+//! starting, for a third of a second or more. But if a folder of its search path has changed, systemd looks on disk for
+//! a unit that it has not loaded. So this module runs Podman's generator on the folder of Quadlets, and puts the units
+//! of new Quadlets where a reload would put them. The next reload, whatever causes it, writes the same files again.
 //!
-//! Input: the folder of Quadlets. Output: files in `/run/systemd/generator`. A unit that has a file there is left alone:
-//! systemd may have loaded it, and only a reload makes it read a changed one.
+//! Input: the folder of Quadlets. Output: files in `/run/systemd/generator`. The module does not change a file that
+//! exists: systemd may have loaded it, and reads a changed file only in a reload.
 
 use std::{
     fs, io,
@@ -18,13 +18,13 @@ use std::{
 
 use tokio::{process::Command, sync::Mutex};
 
-/// Podman's generator, in the folder that systemd runs generators from.
+/// Podman's generator, in the folder of systemd's generators.
 const GENERATOR: &str = "/usr/lib/systemd/system-generators/podman-system-generator";
-/// Where a reload puts what generators make.
+/// The folder that systemd's generators write to.
 const GENERATED: &str = "/run/systemd/generator";
-/// A folder of the search path whose change systemd notices. It takes no notice of its generators' own.
+/// A folder of the search path whose change systemd notices. It ignores changes in the generators' folders.
 const NOTICED: &str = "/run/systemd/system";
-/// It takes tens of milliseconds; a reload, which runs it too, is the way out when it hangs.
+/// The generator takes tens of milliseconds. If it hangs, a reload is needed, which runs it, too.
 const SECONDS_MAX: u64 = 10;
 
 /// Runs the generator, one run at a time.
@@ -42,15 +42,15 @@ impl Generate {
         }
     }
 
-    /// Whether a generator has made the unit, so that systemd may have loaded it.
+    /// Returns true if a generator has written the unit, so that systemd may have loaded it.
     pub(super) async fn is_made(&self, unit: &str) -> bool {
         tokio::fs::try_exists(Path::new(GENERATED).join(unit))
             .await
             .unwrap_or(true)
     }
 
-    /// Makes the unit's file if there is none, and those of all other new Quadlets with it. An error is words; then a
-    /// reload is needed.
+    /// Writes the unit's file if there is none, and the files of all other new Quadlets. After an error, which is a
+    /// message for the user, a reload is needed.
     pub(super) async fn ensure(&self, unit: &str) -> Result<(), String> {
         let _running = self.running.lock().await;
         if self.is_made(unit).await {
@@ -74,7 +74,8 @@ impl Generate {
     }
 }
 
-/// What the generator said. It fails when one Quadlet of many is bad, having made the others: what counts is what it made.
+/// Runs the generator and returns its messages. Its exit status is ignored: it fails if one Quadlet of many is bad, but
+/// writes the units of the others.
 async fn run(quadlets: &Path, to: &Path) -> Result<String, String> {
     let output = Command::new(GENERATOR)
         .arg("-no-kmsg-log")
@@ -91,13 +92,14 @@ async fn run(quadlets: &Path, to: &Path) -> Result<String, String> {
     Ok(format!("{}: {}", output.status, words.trim()))
 }
 
-/// The units in a folder that the generator has written to, and where they are.
+/// The names and paths of the units in a folder that the generator has written to.
 fn made(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder)? {
         let entry = entry?;
         let name = entry.file_name().into_string().unwrap_or_default();
-        // Its folders hold the links of `[Install]`, which matter at the next boot and are made anew by then.
+        // The subfolders hold the links of `[Install]`. They matter only at the next boot, and systemd runs the
+        // generators before that.
         if name.ends_with(".service") && entry.file_type()?.is_file() {
             files.push((name, entry.path()));
         }
@@ -105,7 +107,7 @@ fn made(folder: &Path) -> io::Result<Vec<(String, PathBuf)>> {
     Ok(files)
 }
 
-/// Puts a new unit in its place in one piece.
+/// Writes a new unit atomically.
 fn place(file: &str, from: &Path) -> io::Result<()> {
     let to = Path::new(GENERATED).join(file);
     if to.try_exists()? {
@@ -113,7 +115,7 @@ fn place(file: &str, from: &Path) -> io::Result<()> {
     }
     let partial = Path::new(GENERATED).join(format!(".{file}.partial"));
     fs::write(&partial, fs::read(from)?)?;
-    // As a generator's files are: systemd and whoever asks `systemctl cat` read them.
+    // The mode of a generator's files: systemd and `systemctl cat` read them.
     fs::set_permissions(
         &partial,
         std::os::unix::fs::PermissionsExt::from_mode(0o644),
@@ -121,7 +123,7 @@ fn place(file: &str, from: &Path) -> io::Result<()> {
     fs::rename(partial, to)
 }
 
-/// Makes the folder's time of change now.
+/// Sets the folder's modification time to now.
 fn touch(folder: &Path) -> io::Result<()> {
     fs::File::open(folder)?.set_modified(std::time::SystemTime::now())
 }

@@ -1,7 +1,7 @@
-//! What to ask systemd next, and what its answers mean.
+//! Decides what to request from systemd next, and interprets its answers.
 //!
 //! Pure: no I/O, no clock, no randomness; the caller passes `now`. Input: orders, states and job results from
-//! [`super`]. Output: when to reload, when to start the gateway again, words for a person.
+//! [`super`]. Output: when to reload, when to start the gateway again, messages for the user.
 
 mod silence;
 
@@ -10,73 +10,74 @@ use std::time::{Duration, Instant};
 pub(crate) use silence::Silence;
 
 const PAUSE_MIN: Duration = Duration::from_millis(250);
-/// Long enough to cost nothing, short enough that nobody who repaired the cause waits long.
+/// The retries cost nothing at this rate, and after a repair the administrator does not wait long.
 const PAUSE_MAX: Duration = Duration::from_secs(30);
-/// Workloads come in bursts; after this long without one, a reload holds nobody up.
+/// Workloads change in bursts. A reload after this long without a change delays no other.
 const QUIET: Duration = Duration::from_secs(2);
-/// Who waits for a reload waits so long for others that will want one, too.
+/// How long an order that needs a reload waits for other orders, so that one reload covers all of them.
 const COMPANY_MAX: Duration = Duration::from_secs(1);
-/// A burst that does not end is interrupted.
+/// Reload after this time even if the burst continues.
 const UNREAD_MAX: Duration = Duration::from_secs(30);
-/// A gateway that ran this long did not fail because it was started: its next failure is a first one.
+/// A gateway that ran for this long did not fail because of its start: its next failure counts as the first.
 const STEADY_MIN: Duration = Duration::from_secs(60);
 
-/// One failed start may be chance and two a slow host; the third comes within two seconds of the first.
+/// One failed start may be chance, and two a slow host. The third comes within two seconds of the first.
 const FAILED_STARTS_MAX: u32 = 3;
-/// A gateway that was up this long did not fail for its image.
+/// A gateway that was active for this long did not fail because of its image.
 const WELL_MIN: Duration = Duration::from_secs(10);
-/// Between two repairs of the storage: each reads every layer.
+/// Pause between two repairs of the storage, because each one reads every layer.
 const REPAIR_PAUSE: Duration = Duration::from_secs(600);
 
-/// How long to wait before another attempt, after this many in a row have failed.
+/// Returns the pause before another attempt after this number of failures in a row.
 pub(crate) fn pause(failures: u32) -> Duration {
     PAUSE_MIN
         .saturating_mul(1 << failures.saturating_sub(1).min(16))
         .min(PAUSE_MAX)
 }
 
-/// Daemon-reloads: at most one runs, and one covers every change that was durable before it began. systemd does nothing
-/// else while it reloads, so one is made when somebody waits for it and nobody else is about to, or when nothing has
-/// changed for a while.
+/// Schedules daemon-reloads. At most one runs, and it covers every change that was durable before it began. systemd
+/// does nothing else during a reload. So one begins when an order waits for it and no other order is about to need one,
+/// or when nothing has changed for a while.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Reloads {
-    /// Changes are numbered; this is the latest.
+    /// The number of the latest change.
     asked: u64,
-    /// The latest of a unit that systemd may have loaded.
+    /// The number of the latest change of a unit that systemd may have loaded.
     stale: u64,
     awaited: u64,
-    /// Since when somebody has waited for a reload that has not begun.
+    /// The time since which an order waits for a reload that has not begun.
     awaited_since: Option<Instant>,
-    /// Orders under way that do not wait for a reload: most of them come to that.
+    /// Running orders that do not wait for a reload yet. Most of them will.
     busy: usize,
     running: Option<u64>,
     loaded: u64,
-    /// When the first change came that was not loaded then, and when the latest.
+    /// The times of the first and of the latest change that systemd has not read.
     since: Option<(Instant, Instant)>,
     failures: u32,
     trouble: String,
 }
 
-/// A change on disk that systemd must read; compares with what it has read.
+/// A change on disk that systemd must read. Its number is compared with the number that systemd has read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Change(u64);
 
 impl Reloads {
-    /// A unit changed on disk that systemd may have loaded.
+    /// Records a change on disk of a unit that systemd may have loaded.
     pub(crate) fn stale(&mut self, now: Instant) {
         self.fresh(now);
         self.stale = self.asked;
     }
 
-    /// A unit came that systemd runs by itself. It should read the links of `[Install]` all the same: until then nothing
-    /// keeps the unit in its memory when it is stopped, and it would forget that it was.
+    /// Records a new unit, which systemd can start without a reload. It still needs one to read the links of
+    /// `[Install]`. Until then nothing keeps a stopped unit in its memory, and systemd would forget that the unit was
+    /// stopped.
     pub(crate) fn fresh(&mut self, now: Instant) {
         self.asked += 1;
         let first = self.since.map_or(now, |(first, _)| first);
         self.since = Some((first, now));
     }
 
-    /// Somebody waits until systemd has read the latest change of a unit that it may have loaded, which is given.
+    /// Requests a reload that covers the latest change of a unit that systemd may have loaded, and returns that change.
     pub(crate) fn hurry(&mut self, now: Instant) -> Change {
         self.awaited = self.stale;
         if self.running.unwrap_or(self.loaded) < self.stale {
@@ -85,17 +86,17 @@ impl Reloads {
         Change(self.stale)
     }
 
-    /// An order is under way, or goes on after its reload.
+    /// Counts an order that begins, or that continues after its reload.
     pub(crate) fn order_begins(&mut self) {
         self.busy += 1;
     }
 
-    /// It is done, or waits for a reload.
+    /// Counts an order that has ended, or that waits for a reload.
     pub(crate) fn order_ends(&mut self) {
         self.busy = self.busy.saturating_sub(1);
     }
 
-    /// When a reload should begin.
+    /// Returns the time at which a reload should begin.
     pub(crate) fn due(&self, now: Instant) -> Option<Instant> {
         if self.running.is_some() || self.loaded >= self.asked {
             return None;
@@ -108,14 +109,15 @@ impl Reloads {
         Some((latest + QUIET).min(first + UNREAD_MAX))
     }
 
-    /// A reload begins.
+    /// Records the start of a reload.
     pub(crate) fn begin(&mut self) {
         self.running = Some(self.asked);
         self.since = None;
         self.awaited_since = None;
     }
 
-    /// It ended; the error is words. `Some`: wait so long before the next one.
+    /// Records the end of a reload. The error is a message for the user. Returns the pause before the next reload if
+    /// this one failed.
     pub(crate) fn finish(&mut self, result: Result<(), String>, now: Instant) -> Option<Duration> {
         let covered = self.running.take();
         match result {
@@ -134,33 +136,33 @@ impl Reloads {
         }
     }
 
-    /// Whether systemd has read the change.
+    /// Returns true if systemd has read the change.
     pub(crate) fn covers(&self, change: Change) -> bool {
         self.loaded >= change.0
     }
 
-    /// Why the last reload failed; empty when it did not.
+    /// The reason why the last reload failed; empty if it succeeded.
     pub(crate) fn trouble(&self) -> &str {
         &self.trouble
     }
 }
 
-/// Keeps the gateway's unit started. systemd restarts a gateway that ends; this starts one that systemd gave up on, or
-/// whose start failed before it ran. One that was stopped on purpose is left alone.
+/// Keeps the gateway's unit started. systemd restarts a gateway that exits. This starts one whose restarts systemd has
+/// given up, or whose start failed before it ran. It does not start one that an administrator stopped.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Gateway {
     state: String,
     failures: u32,
     active_since: Option<Instant>,
     due: Option<Instant>,
-    /// It was stopped here, to be started at once.
+    /// The agent has stopped the unit and starts it again.
     renewed: bool,
 }
 
 impl Gateway {
-    /// The unit's `ActiveState` is this now.
+    /// Handles the unit's `ActiveState`.
     pub(crate) fn observe(&mut self, active: &str, now: Instant) {
-        // Told again is not stopped again: a start that failed before the unit left `inactive` stays due.
+        // A repeated state is no new stop: if a start failed before the unit left `inactive`, the next start stays due.
         if self.state == active {
             return;
         }
@@ -172,9 +174,9 @@ impl Gateway {
                 self.renewed = false;
             }
             "failed" => self.fail(now),
-            // The stop is not an administrator's: a start that is due stays so.
+            // The agent caused this stop, not an administrator, so a due start stays due.
             _ if self.renewed => {}
-            // `inactive` is an administrator's stop; the rest is on its way to another state.
+            // An administrator's stop, or a transition to another state.
             _ => {
                 self.forget_if_steady(now);
                 self.due = None;
@@ -182,33 +184,33 @@ impl Gateway {
         }
     }
 
-    /// A start was refused or its job failed.
+    /// Records that systemd refused a start or that its job failed.
     pub(crate) fn fail(&mut self, now: Instant) {
         self.forget_if_steady(now);
-        // The failed job and the failed unit are two messages about one failure.
+        // A failed job and a failed unit are two reports of one failure.
         if self.due.is_none() {
             self.failures = self.failures.saturating_add(1);
             self.due = Some(now + pause(self.failures));
         }
     }
 
-    /// When to start it again.
+    /// The time of the next start.
     pub(crate) fn due(&self) -> Option<Instant> {
         self.due
     }
 
-    /// It is being started.
+    /// Records the beginning of a start.
     pub(crate) fn begin(&mut self) {
         self.due = None;
     }
 
-    /// It is being stopped and started again.
+    /// Records the beginning of a stop and a start by the agent.
     pub(crate) fn renew(&mut self) {
         self.renewed = true;
         self.due = None;
     }
 
-    /// The connection to systemd is lost: nobody knows how far that has come.
+    /// Handles the loss of the connection to systemd, after which the progress of a restart is unknown.
     pub(crate) fn lose(&mut self, now: Instant) {
         if self.renewed {
             self.fail(now);
@@ -226,8 +228,9 @@ impl Gateway {
     }
 }
 
-/// Suspects Podman's storage when the gateway's unit keeps failing: after a power cut a layer of its image may be
-/// empty, and then no restart helps. The repair looks before it touches anything, so a wrong suspicion costs only time.
+/// Suspects Podman's storage if the gateway's unit keeps failing: a power cut may have emptied a layer of its image,
+/// and then no restart helps. The repair checks the storage before it changes anything, so a wrong suspicion costs only
+/// time.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Suspicion {
     restarts: u32,
@@ -236,10 +239,11 @@ pub(crate) struct Suspicion {
 }
 
 impl Suspicion {
-    /// The unit is `active` and systemd has restarted it so often (`NRestarts`) since it was last started by hand.
-    /// Whether the storage should be repaired now.
+    /// Handles the unit's `ActiveState` and `NRestarts`, which counts systemd's restarts since the last manual start.
+    /// Returns true if the storage should be repaired now.
     pub(crate) fn observe(&mut self, active: &str, restarts: u32, now: Instant) -> bool {
-        // Podman calls a pod started whose program then cannot be executed: only one that stays up for a while is well.
+        // Podman reports a pod as started even if its program cannot be executed. So only a unit that stays active for
+        // a while is sound.
         let was_well = match (active, self.active_since) {
             ("active", None) => {
                 self.active_since = Some(now);
@@ -262,7 +266,7 @@ impl Suspicion {
         suspect
     }
 
-    /// There is a sign of damage. Whether the storage should be repaired now, which is counted as done.
+    /// Handles a sign of damage. Returns true if the storage should be repaired now, and records the repair.
     pub(crate) fn arises(&mut self, now: Instant) -> bool {
         let rested = self
             .repaired_at
@@ -274,8 +278,8 @@ impl Suspicion {
     }
 }
 
-/// What came of a start or stop job. `result` is systemd's word in `JobRemoved`; `cause` is the unit's `Result` and
-/// `status` its `StatusText` afterwards.
+/// The result of a start or stop job, as a message if it failed. `result` is systemd's word in `JobRemoved`. `cause` is
+/// the unit's `Result`, and `status` its `StatusText`, after the job.
 pub(crate) fn job_outcome(
     verb: &str,
     unit: &str,
@@ -364,7 +368,7 @@ mod tests {
         for _ in 0..3 {
             reloads.order_begins();
         }
-        // The first has changed its files and waits, and after it the second.
+        // The first order has changed its files and waits, and after it the second.
         reloads.stale(at(100));
         reloads.order_ends();
         let first = reloads.hurry(at(100));
@@ -376,7 +380,7 @@ mod tests {
         reloads.begin();
         assert_eq!(reloads.finish(Ok(()), at(1200)), None);
         assert!(reloads.covers(first) && reloads.covers(second));
-        // The last one has nobody to wait for.
+        // The last order has no other to wait for.
         reloads.stale(at(5000));
         reloads.order_ends();
         reloads.hurry(at(5000));
@@ -408,7 +412,7 @@ mod tests {
     fn a_failed_gateway_is_started_again_and_a_stopped_one_is_not() {
         let zero = Instant::now();
         let at = |seconds: u64| zero + Duration::from_secs(seconds);
-        // (what happens, at which second) in turn, and then: when it is due.
+        // Events with the second at which each happens, and then the time at which the start is due.
         for (story, due) in [
             (&[("inactive", 0)][..], None),
             (
@@ -450,7 +454,7 @@ mod tests {
                 ],
                 Some(at(66) + pause(1)),
             ),
-            // Stopped to be started: as long as systemd can be asked, that start is under way.
+            // Stopped for a restart: while systemd can be reached, the start is in progress.
             (
                 &[
                     ("active", 0),
@@ -474,7 +478,7 @@ mod tests {
                 &[("active", 0), ("renew", 1), ("job", 2), ("inactive", 3)],
                 Some(at(2) + pause(1)),
             ),
-            // What is stopped later is an administrator's again.
+            // A later stop is an administrator's again.
             (
                 &[
                     ("active", 0),
@@ -544,14 +548,14 @@ mod tests {
             (2, "activating", 3, true),
             (3, "activating", 9, false),
             (4, "active", 9, false),
-            // It ran well.
+            // The gateway ran well.
             (604, "deactivating", 9, false),
             (605, "activating", 11, false),
             (606, "activating", 12, true),
-            // Started by hand: systemd counts anew.
+            // A manual start resets systemd's counter.
             (1400, "activating", 1, false),
             (1401, "activating", 4, true),
-            // Up for a moment each time.
+            // The unit is active for a moment each time.
             (2401, "active", 5, false),
             (2402, "deactivating", 5, false),
             (2402, "activating", 6, false),

@@ -1,6 +1,6 @@
 //! The calls of `org.freedesktop.systemd1` that the agent needs.
 //!
-//! Shell. Start and stop wait for their job and answer with words unless systemd calls it `done`.
+//! Shell. Start and stop wait for their job, and return a message unless systemd reports it as `done`.
 
 use std::time::Duration;
 
@@ -21,7 +21,8 @@ pub(super) const UNITS: &str = "/org/freedesktop/systemd1/unit";
 const WATCHER: &str = "conmon";
 const SIGKILL: i32 = 9;
 
-/// One line of `ListUnits`: name, description, load, active and sub state, following, path, job id, type and path.
+/// An entry of `ListUnits`: name, description, load, active and sub state, followed unit, path, job id, job type and
+/// job path.
 pub(super) type Listed = (
     String,
     String,
@@ -68,11 +69,11 @@ pub(super) trait Manager {
     fn reloading(&self, active: bool) -> zbus::Result<()>;
 }
 
-/// Why a unit was not started.
+/// The reason why a unit was not started.
 pub(super) enum StartError {
     /// systemd finds no unit of this name.
     Unknown(String),
-    /// In words for a person.
+    /// Another reason, as a message for the user.
     Words(String),
 }
 
@@ -87,9 +88,9 @@ impl From<StartError> for String {
     }
 }
 
-/// Starts the unit; `Ok` when its job is done, at once when it is active already.
+/// Starts the unit. Returns `Ok` when the job is done, which is at once if the unit is active.
 pub(super) async fn start(bus: &Connection, unit: &str) -> Result<(), StartError> {
-    // Earlier failures must not count against a start that somebody asks for.
+    // Earlier failures must not count against an explicit start.
     reset_failed(bus, unit).await.map_err(StartError::Words)?;
     match run_job(bus, unit, Verb::Start).await {
         Err(JobError::NoSuchUnit) => Err(StartError::Unknown(unit.to_owned())),
@@ -98,7 +99,7 @@ pub(super) async fn start(bus: &Connection, unit: &str) -> Result<(), StartError
     }
 }
 
-/// Stops the unit; `Ok` when its job is done or systemd does not know the unit.
+/// Stops the unit. Returns `Ok` when the job is done, or if systemd does not know the unit.
 pub(super) async fn stop(bus: &Connection, unit: &str) -> Result<(), String> {
     match run_job(bus, unit, Verb::Stop).await {
         Err(JobError::Words(words)) => Err(words),
@@ -106,7 +107,7 @@ pub(super) async fn stop(bus: &Connection, unit: &str) -> Result<(), String> {
     }
 }
 
-/// Kills the unit's main process, and nothing else, if it is Podman's watcher of a container.
+/// Kills the unit's main process, and no other, if it is Podman's watcher of a container.
 pub(super) async fn kill_watcher(bus: &Connection, unit: &str) -> Result<(), String> {
     let manager = ManagerProxy::new(bus).await.map_err(words)?;
     let path = manager.load_unit(unit).await.map_err(words)?;
@@ -130,7 +131,7 @@ pub(super) async fn kill_watcher(bus: &Connection, unit: &str) -> Result<(), Str
     Ok(())
 }
 
-/// Makes systemd forget that the unit failed.
+/// Resets the unit's failed state.
 pub(super) async fn reset_failed(bus: &Connection, unit: &str) -> Result<(), String> {
     let manager = ManagerProxy::new(bus).await.map_err(words)?;
     match manager.reset_failed_unit(unit).await {
@@ -139,7 +140,7 @@ pub(super) async fn reset_failed(bus: &Connection, unit: &str) -> Result<(), Str
     }
 }
 
-/// The properties of a unit that the gateway is told of. `active` and `sub` come with the list.
+/// The properties of a unit that the gateway receives. `active` and `sub` come with the list.
 pub(super) async fn properties(bus: &Connection, path: OwnedObjectPath) -> zbus::Result<Changed> {
     let properties = PropertiesProxy::builder(bus)
         .destination(SERVICE)
@@ -164,7 +165,7 @@ pub(super) async fn properties(bus: &Connection, path: OwnedObjectPath) -> zbus:
     })
 }
 
-/// What the bus or systemd said, without the name of the error.
+/// The message of the bus or of systemd, without the name of the error.
 pub(super) fn words(err: zbus::Error) -> String {
     match err {
         zbus::Error::MethodError(_, Some(text), _) => text,
@@ -197,7 +198,7 @@ async fn run_job(bus: &Connection, unit: &str, verb: Verb) -> Result<(), JobErro
         }
     };
     let manager = ManagerProxy::new(bus).await.map_err(refused)?;
-    // Open before the call: a job may be done before its number is known here.
+    // Subscribed before the call, because a job may be done before its number is known.
     let mut removed = manager
         .receive_job_removed_with_args(&[(2, unit)])
         .await
@@ -239,7 +240,7 @@ async fn run_job(bus: &Connection, unit: &str, verb: Verb) -> Result<(), JobErro
     .map_err(JobError::Words)
 }
 
-/// The properties of a unit whose job failed; empty when systemd has forgotten it already.
+/// The properties of a unit whose job failed; empty if systemd has unloaded it.
 async fn failure(
     bus: &Connection,
     manager: &ManagerProxy<'_>,

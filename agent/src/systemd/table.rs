@@ -1,7 +1,7 @@
-//! What is known of the workloads' units, and which of it has not been told yet.
+//! The known state of the workloads' units, and the changes that are not reported yet.
 //!
 //! Pure: no I/O, no clock, no randomness. Input: the files, lists and changes that [`super::watch`] reads. Output:
-//! [`SystemdEvent`]s. However fast units change, at most one event per unit waits to be told, with the latest state.
+//! [`SystemdEvent`]s. However fast units change, at most one event per unit waits, with the latest state.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -9,7 +9,7 @@ use beemesh_protocol::ipc::UnitState;
 
 use super::SystemdEvent;
 
-/// Properties of a unit that changed; `None` did not.
+/// The changed properties of a unit; `None` is unchanged.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Changed {
     pub(super) active: Option<String>,
@@ -29,36 +29,36 @@ enum Update {
 #[derive(Debug, Default)]
 pub(super) struct Table {
     units: BTreeMap<String, UnitState>,
-    /// Units that systemd has in memory. The others are files only.
+    /// The units that systemd has loaded. The others are files only.
     loaded: BTreeSet<String>,
     untold: BTreeSet<String>,
     untold_all: bool,
-    /// Changes seen while a list is being fetched. The list may be older than they are, so they are applied again on
-    /// top of it; each is a whole value, and the last one for a property wins.
+    /// Changes during the fetch of a list. The list may be older than they are, so they are applied on top of it. Each
+    /// holds whole values, and the last value of a property wins.
     replay: Option<Vec<(String, Update)>>,
     gateway: Option<String>,
     gateway_untold: bool,
 }
 
 impl Table {
-    /// The workloads whose units are known to be in systemd's memory: their changes are signalled, a new list needs
-    /// only their names.
+    /// The workloads whose units systemd has loaded. Their changes arrive as signals, so a new list needs only their
+    /// names.
     pub(super) fn loaded(&self) -> BTreeSet<String> {
         self.loaded.clone()
     }
 
-    /// Nothing is known any more: the connection to systemd was lost.
+    /// Forgets everything, because the connection to systemd was lost.
     pub(super) fn forget(&mut self) {
         *self = Self::default();
     }
 
-    /// A list is about to be fetched.
+    /// Records that the fetch of a list begins.
     pub(super) fn begin_list(&mut self) {
         self.replay = Some(Vec::new());
     }
 
-    /// The list is there: every unit in systemd's memory, with its properties where they were not known, and every
-    /// `.kube` on disk. `all` announces the whole, else only what is different is told.
+    /// Applies a list: every unit that systemd has loaded, with its properties if they were unknown, and every `.kube`
+    /// on disk. `all` reports all units; otherwise only differences are reported.
     pub(super) fn finish_list(
         &mut self,
         units: BTreeMap<String, Changed>,
@@ -98,7 +98,7 @@ impl Table {
         self.untold_all |= all;
     }
 
-    /// The workload's `.kube` has this text now; empty when it is gone.
+    /// Handles the text of the workload's `.kube`, which is empty if the file was removed.
     pub(super) fn kube(&mut self, workload: &str, kube: String) {
         if let Some(replay) = &mut self.replay {
             replay.push((workload.to_owned(), Update::Kube(kube.clone())));
@@ -109,7 +109,8 @@ impl Table {
         }
     }
 
-    /// systemd has the unit in its memory. One that it had forgotten and loaded again knows nothing of its past.
+    /// Handles a loaded unit. One that systemd had unloaded and loaded again has lost its history, so the known history
+    /// is kept.
     fn listed(&mut self, workload: &str, changed: Changed) {
         let was_started = self.units.get(workload).is_some_and(|unit| unit.started);
         if was_started && changed.started == Some(false) {
@@ -125,7 +126,7 @@ impl Table {
         }
     }
 
-    /// systemd says that the unit changed.
+    /// Handles changed properties of a unit.
     pub(super) fn change(&mut self, workload: &str, changed: Changed) {
         if let Some(replay) = &mut self.replay {
             replay.push((workload.to_owned(), Update::Changed(changed.clone())));
@@ -151,8 +152,8 @@ impl Table {
         }
     }
 
-    /// systemd has forgotten the unit, as it does with one that ended and that nothing refers to. How it ended counts
-    /// still: one that an administrator stopped stays stopped.
+    /// Handles a unit that systemd has unloaded, as it does with one that has ended and that nothing refers to. The
+    /// result of its last run still counts: a unit that an administrator stopped stays stopped.
     fn unload(&mut self, workload: &str) {
         self.loaded.remove(workload);
         let Some(unit) = self.units.get_mut(workload) else {
@@ -166,18 +167,18 @@ impl Table {
         }
     }
 
-    /// The gateway's unit has this `ActiveState` now.
+    /// Handles the `ActiveState` of the gateway's unit.
     pub(super) fn gateway(&mut self, active: String) {
         self.gateway_untold |= self.gateway.as_ref() != Some(&active);
         self.gateway = Some(active);
     }
 
-    /// Whether there is something to tell.
+    /// Returns true if there is an event to report.
     pub(super) fn has_news(&self) -> bool {
         self.gateway_untold || self.untold_all || !self.untold.is_empty()
     }
 
-    /// What to tell next.
+    /// Returns the next event to report.
     pub(super) fn tell(&mut self) -> Option<SystemdEvent> {
         if std::mem::take(&mut self.gateway_untold) {
             return Some(SystemdEvent::Gateway {
@@ -210,7 +211,7 @@ impl Table {
     }
 }
 
-/// A unit that systemd does not know is one that does not run.
+/// A unit that systemd has not loaded is inactive.
 fn fresh(workload: &str) -> UnitState {
     UnitState {
         workload: workload.to_owned(),

@@ -1,12 +1,12 @@
-//! The workloads' Quadlet pairs on disk, written so that a power cut leaves a pair or none.
+//! The workloads' Quadlet pairs on disk, written so that a power cut leaves a whole pair or none.
 //!
-//! Shell: carries out the steps that [`put_steps`] and [`remove_steps`] list. Owner of `/etc/containers/systemd/beemesh`.
-//! Input: [`UnitFiles`] and names from the gateway, which is another process and is believed nothing. Output: files that
-//! Podman's generator reads.
+//! Shell: carries out the steps that [`put_steps`] and [`remove_steps`] list. Owner of
+//! `/etc/containers/systemd/beemesh`. Input: [`UnitFiles`] and names from the gateway, which is another process and not
+//! trusted. Output: files that Podman's generator reads.
 //!
-//! A `.kube` file names its YAML file, so the YAML becomes durable first and goes last: whatever line the power is cut
-//! at, each `.kube` on disk names a complete YAML. A YAML that no `.kube` goes with is litter, removed by [`Units::open`].
-//! The YAML of the previous revision stays until [`Units::tidy`]: its pod is taken down with those bytes.
+//! A `.kube` file names its YAML file, so the YAML becomes durable first and is removed last: after a power cut at any
+//! step, each `.kube` on disk names a complete YAML. [`Units::open`] removes a YAML without a `.kube`. The YAML of the
+//! previous revision stays until [`Units::tidy`], because Podman takes its pod down with that file.
 
 use std::{
     collections::BTreeMap,
@@ -23,10 +23,10 @@ use beemesh_protocol::{
     workload::{is_workload_name, kube_file, kube_workload, yaml_file, yaml_workload},
 };
 
-/// A `.kube` is a dozen lines; the rest of a frame is the YAML. Of a longer one, which is nobody's that Beemesh wrote, the
-/// gateway is told the beginning.
+/// Bytes of a `.kube`, which has a dozen lines; the YAML takes the rest of a frame. A longer file was not written by
+/// Beemesh, and the gateway receives its beginning.
 const KUBE_BYTES_MAX: usize = 16 << 10;
-/// Secrets are in the YAML, so nobody but root reads it; Podman's generator is root.
+/// The YAML contains secrets, so only root may read it. Podman's generator runs as root.
 const FILE_MODE: u32 = 0o600;
 /// As for the files.
 const FOLDER_MODE: u32 = 0o700;
@@ -35,11 +35,11 @@ const FOLDER_MODE: u32 = 0o700;
 #[derive(Debug, Clone)]
 pub(crate) struct Units {
     folder: PathBuf,
-    /// Held over a whole put, tidy or removal: their steps must not mix.
+    /// Held during a whole put, tidy or removal, because their steps must not interleave.
     writing: Arc<Mutex<()>>,
 }
 
-/// Why the files are not as they were asked to be.
+/// The reason why a change of the files failed.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum UnitsError {
     #[error("`{0}` is not a workload name")]
@@ -54,16 +54,16 @@ pub(crate) enum UnitsError {
     },
 }
 
-/// One change to the folder. What a cut between any two of them leaves is the subject of the tests.
+/// One change to the folder. The tests simulate a power cut between any two of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Step<'a> {
-    /// A new file with these bytes, durable when done, not yet under a name that anybody reads.
+    /// Write these bytes to a new file and sync it. Its name is not a name that any program reads.
     Write { name: String, bytes: &'a [u8] },
-    /// The new file takes its name.
+    /// Give the new file its final name.
     Rename { from: String, to: String },
-    /// The file goes; it is no error when it is gone already.
+    /// Remove the file. A missing file is no error.
     Unlink { name: String },
-    /// Names given and taken so far are durable.
+    /// Make the renames and removals so far durable.
     SyncFolder,
 }
 
@@ -75,7 +75,7 @@ fn checked(workload: &str) -> Result<&str, UnitsError> {
     }
 }
 
-/// The file name in `Yaml=`, when there is exactly one.
+/// The file name in `Yaml=`, if there is exactly one.
 fn named_yaml(kube: &str) -> Option<&str> {
     let mut values = kube.lines().filter_map(|line| {
         line.trim()
@@ -87,8 +87,8 @@ fn named_yaml(kube: &str) -> Option<&str> {
     values.next().is_none().then_some(value)
 }
 
-/// What a `.kube` of a workload may say. The gateway runs in a container; a line that makes systemd run a command, or
-/// changes what Podman is run with, would let it out by way of the next boot.
+/// Returns true if a workload's `.kube` may have this key. The gateway runs in a container. A line that makes systemd
+/// run a command, or that changes Podman's arguments, would let it escape.
 fn is_kube_key(section: &str, key: &str) -> bool {
     match section {
         "Unit" => matches!(
@@ -182,7 +182,7 @@ fn put_steps<'a>(files: &'a UnitFiles) -> Vec<Step<'a>> {
             bytes,
         });
         steps.push(Step::Rename { from, to });
-        // For the YAML: the `.kube` must not name a file that the disk may not have.
+        // The YAML must be durable before the `.kube` that names it.
         steps.push(Step::SyncFolder);
     }
     steps
@@ -201,7 +201,7 @@ fn remove_steps(workload: &str, yamls: Vec<String>) -> Vec<Step<'static>> {
 }
 
 impl Units {
-    /// Makes the folder if need be and removes what an earlier cut or crash left half done.
+    /// Creates the folder if it is missing, and removes the remains of an interrupted change.
     pub(crate) fn open(folder: &Path) -> Result<Self, UnitsError> {
         fs::DirBuilder::new()
             .recursive(true)
@@ -233,7 +233,7 @@ impl Units {
         Ok(units)
     }
 
-    /// When this returns, the pair survives a power cut; if it fails, the pair that was there does.
+    /// After a success, the new pair survives a power cut; after a failure, the previous one does.
     pub(crate) fn put(&self, files: &UnitFiles) -> Result<(), UnitsError> {
         checked(&files.workload)?;
         check_kube(files).map_err(|reason| UnitsError::Refused {
@@ -242,7 +242,7 @@ impl Units {
         })?;
         let _writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         self.run(&put_steps(files)).inspect_err(|_| {
-            // Gives the space back on a full disk. The error that matters is the first one.
+            // Frees space on a full disk. The first error is the one to report.
             for name in [
                 yaml_file(&files.workload, files.index),
                 kube_file(&files.workload),
@@ -274,7 +274,7 @@ impl Units {
         self.run(&steps)
     }
 
-    /// The text of every `.kube` file, as far as it goes to the gateway, by workload.
+    /// The text of every `.kube` file by workload, cut to what the gateway receives.
     pub(crate) fn kubes(&self) -> Result<BTreeMap<String, String>, UnitsError> {
         let mut kubes = BTreeMap::new();
         for name in self.names()? {
@@ -312,7 +312,7 @@ impl Units {
         let list = || -> io::Result<Vec<String>> {
             let mut names = Vec::new();
             for entry in fs::read_dir(&self.folder)? {
-                // A name that is not UTF-8 is none of ours.
+                // Beemesh writes no file names that are not UTF-8.
                 names.extend(entry?.file_name().into_string());
             }
             names.sort();

@@ -1,8 +1,8 @@
-//! Follows systemd over D-Bus for as long as somebody takes the events.
+//! Follows systemd over D-Bus for as long as the events have a receiver.
 //!
-//! Shell: signals, lists and notes go into the [`Table`], events come out of it. The loop itself never waits for an
-//! answer from the bus: lists and starts are tasks. A queue of signals that nobody empties would hold up the answers
-//! too, for they come over the same connection.
+//! Shell: signals, lists and notes go into the [`Table`], and events come out. The loop never waits for an answer from
+//! the bus: lists and starts run in tasks. A full queue of signals would block the answers, too, because they arrive on
+//! the same connection.
 
 use std::{
     collections::BTreeMap,
@@ -33,11 +33,11 @@ use super::{
     units::Units,
 };
 
-/// A boot changes hundreds of units in a moment; each signal is about a kilobyte.
+/// A boot changes hundreds of units in a moment. Each signal takes about a kilobyte.
 const SIGNALS_MAX: NonZeroUsize = NonZeroUsize::new(512).expect("512 is not 0");
-/// Repairs what a power cut did to Podman's storage.
+/// The unit that repairs Podman's storage after a power cut.
 const REPAIR: &str = "beemesh-repair.service";
-/// Longer than systemd lets generators run in a reload, so that only a bus that hangs is given up.
+/// Longer than systemd's limit for generators in a reload, so only a call to a hanging bus times out.
 const CALL_SECONDS_MAX: u64 = 100;
 
 #[derive(Debug)]
@@ -56,7 +56,7 @@ pub(super) struct Watch {
     repair_due: bool,
 }
 
-/// What a task of the loop ends with.
+/// The result of a task of the loop.
 enum Done {
     Listed(Result<Listing, String>),
     GatewayStart(Result<(), String>),
@@ -69,10 +69,10 @@ struct Listing {
     gateway: String,
 }
 
-/// Why the loop ended.
+/// The reason why the loop ended.
 enum End {
     Lost(String),
-    /// Nobody takes the events any more.
+    /// The receiver of the events was dropped.
     Unheard,
 }
 
@@ -100,7 +100,7 @@ impl Watch {
         }
     }
 
-    /// Connects, follows, and connects again with growing pauses.
+    /// Connects, follows systemd, and reconnects with growing pauses.
     pub(super) async fn run(mut self) {
         let mut failures = 0;
         loop {
@@ -182,7 +182,8 @@ impl Watch {
                 message = changes.next() => self.changed(&message.ok_or_else(closed)?.map_err(lost)?),
                 signal = forgotten.next() => {
                     let args = signal.as_ref().ok_or_else(closed)?.args().map_err(lost)?;
-                    // Said of every unit in each reload, and of one that is gone for good: a list tells which.
+                    // Sent for every unit in a reload, and for one that systemd has unloaded for good. A list tells
+                    // them apart.
                     stale |= args.id == GATEWAY_UNIT || unit_workload(&args.id).is_some();
                 }
                 signal = reloading.next() => {
@@ -244,7 +245,7 @@ impl Watch {
             .observe(&self.gateway_active, connected, Instant::now());
     }
 
-    /// The gateway is about to be started anew. Whether Podman's storage is looked at before.
+    /// Records a restart of the gateway. Returns true if the repair of Podman's storage comes first.
     fn silent(&mut self) -> bool {
         let damaged = self.silence.begin() && self.suspicion.arises(Instant::now());
         self.gateway.renew();
@@ -282,7 +283,7 @@ impl Watch {
     }
 }
 
-/// Stops the gateway, whatever is left of it, and starts it again.
+/// Stops what is left of the gateway and starts it again.
 async fn renew(bus: &Connection, damaged: bool) -> Result<(), String> {
     manager::stop(bus, GATEWAY_UNIT).await?;
     if damaged {
@@ -291,7 +292,7 @@ async fn renew(bus: &Connection, damaged: bool) -> Result<(), String> {
     Ok(manager::start(bus, GATEWAY_UNIT).await?)
 }
 
-/// Has the storage repaired, then starts the gateway at once instead of after systemd's pause.
+/// Repairs the storage, and then starts the gateway at once, without systemd's pause.
 async fn repair(bus: &Connection) -> Result<(), String> {
     manager::start(bus, REPAIR).await?;
     Ok(manager::start(bus, GATEWAY_UNIT).await?)
@@ -321,7 +322,7 @@ async fn connect() -> zbus::Result<Connection> {
         .await
 }
 
-/// Reads every unit in systemd's memory, with its properties unless it is `known`, and every `.kube`.
+/// Reads every unit that systemd has loaded, with its properties unless it is `known`, and every `.kube`.
 async fn list(bus: Connection, units: Units, known: BTreeSet<String>) -> Done {
     let read = async {
         let manager = ManagerProxy::new(&bus).await.map_err(words)?;
@@ -359,7 +360,7 @@ async fn list(bus: Connection, units: Units, known: BTreeSet<String>) -> Done {
     Done::Listed(read.await)
 }
 
-/// The name in a unit's object path, where systemd writes each byte that is no letter or digit as `_xx`.
+/// The unit name in an object path, in which systemd writes each byte that is no letter or digit as `_xx`.
 fn unit_of_path(path: &str) -> Option<String> {
     let mut rest = path.strip_prefix(UNITS)?.strip_prefix('/')?.bytes();
     let mut name = Vec::new();

@@ -1,27 +1,27 @@
-//! When a gateway whose unit is active, and that nobody hears from, is to be started anew.
+//! Decides when to restart a gateway whose unit is active but which does not connect to the agent.
 //!
 //! Pure: no I/O, no clock; the caller passes `now`. Input: the unit's state and whether the gateway is connected to the
 //! agent. Output: when to stop the unit and start it again.
 
 use std::time::{Duration, Instant};
 
-/// A gateway connects within a second of its start; a host that has just booted, or whose disk is slow, gets more.
+/// A gateway connects within a second of its start. This allows for a host that has just booted or has a slow disk.
 const SILENCE_MIN: Duration = Duration::from_secs(20);
-/// Where starting it anew has not helped, a person has to look; this often it may help all the same.
+/// If restarts do not help, an administrator must look. Retries at this rate may still help.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
 
-/// Podman may leave a pod "running" whose only program has ended: the unit's main process is the service container's,
-/// and what stops that, Podman's own cleanup, can be killed, or come while the pod is still being started. To systemd
-/// all is well then, for ever.
+/// Podman may report a pod as running after its only program has exited. The unit's main process belongs to the service
+/// container, which Podman's cleanup stops. The cleanup can be killed, or run while the pod is still starting. systemd
+/// then sees an active unit for ever.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(crate) struct Silence {
     since: Option<Instant>,
-    /// How often in a row the unit was started anew for this.
+    /// The number of restarts in a row for this reason.
     renewals: u32,
 }
 
 impl Silence {
-    /// The unit is in this `ActiveState` now, and the gateway is connected or not.
+    /// Handles the unit's `ActiveState` and whether the gateway is connected.
     pub(crate) fn observe(&mut self, active: &str, connected: bool, now: Instant) {
         if connected {
             *self = Self::default();
@@ -32,13 +32,13 @@ impl Silence {
         }
     }
 
-    /// When to start it anew.
+    /// The time at which to restart the unit.
     pub(crate) fn due(&self) -> Option<Instant> {
         let wait = SILENCE_MIN.saturating_mul(1 << self.renewals.min(16));
         self.since.map(|since| since + wait.min(SILENCE_MAX))
     }
 
-    /// It is being started anew; whether again, for the time before did not help.
+    /// Records a restart. Returns true if it is a repeated one, because the last restart did not help.
     pub(crate) fn begin(&mut self) -> bool {
         self.since = None;
         let again = self.renewals > 0;
@@ -56,7 +56,8 @@ mod tests {
         let zero = Instant::now();
         let at = |seconds: u64| zero + Duration::from_secs(seconds);
         let mut silence = Silence::default();
-        // (second, state, connected, renewed now) and then: when it is due.
+        // The second, the state, whether the gateway is connected and restarted, and then the time at which a restart
+        // is due.
         for (second, active, connected, renewed, due) in [
             (0, "activating", false, false, None),
             (1, "active", false, false, Some(21)),

@@ -37,8 +37,8 @@ fn pair(workload: &str, index: u64) -> BTreeMap<String, String> {
     ])
 }
 
-/// What the disk may hold after a cut behind each step: all that was synced, and of the names given and taken since
-/// then any selection. `Write` syncs its file by itself.
+/// The possible contents of the disk after a cut behind each step: everything that was synced, and any selection of the
+/// later renames and removals. `Write` syncs its own file.
 fn cuts<'a>(steps: &[Step<'a>]) -> Vec<Vec<Step<'a>>> {
     let mut outcomes = Vec::new();
     for end in 0..=steps.len() {
@@ -60,7 +60,7 @@ fn cuts<'a>(steps: &[Step<'a>]) -> Vec<Vec<Step<'a>>> {
     outcomes
 }
 
-/// Carries out what survived the cut. A rename whose new file did not survive leaves nothing to rename.
+/// Carries out the surviving steps. A rename whose new file did not survive does nothing.
 fn survive(units: &Units, steps: &[Step<'_>]) {
     for step in steps {
         match step {
@@ -166,7 +166,7 @@ fn a_put_that_fails_leaves_the_old_pair_and_no_litter() {
     let folder = tempfile::tempdir().unwrap();
     let units = Units::open(folder.path()).unwrap();
     units.put(&files("web", 7)).unwrap();
-    // A folder under the name of the new YAML: the rename fails, as root too.
+    // A folder has the name of the new YAML, so that the rename fails, also for root.
     fs::create_dir(folder.path().join(yaml_file("web", 9))).unwrap();
     let error = units.put(&files("web", 9)).unwrap_err().to_string();
     assert!(
@@ -204,7 +204,7 @@ fn a_name_that_is_not_a_workloads_is_refused_everywhere() {
         assert!(refused(units.tidy(name)), "tidy {name:?}");
     }
     assert_eq!(content(folder.path()), BTreeMap::new());
-    // As long as admission allows, with the longest index there is.
+    // The longest workload name that admission allows, with the longest index.
     let longest = format!("{0}_{0}", "a".repeat(63));
     assert_eq!(longest.len(), WORKLOAD_BYTES_MAX);
     for name in ["web", "web.v2", "shop_web-1.a", &longest] {
@@ -270,7 +270,7 @@ fn prepare(folder: &Path) {
     Units::open(folder).unwrap().put(&files("web", 7)).unwrap();
 }
 
-/// What is left is `before` or `after`; a failure names the folder.
+/// Checks that the folder holds `before` or `after`; a failure names the folder.
 fn check(folder: &Path, outcome: &Outcome, words: &str, after: &BTreeMap<String, String>) {
     let units = Units::open(folder).unwrap();
     units.tidy("web").unwrap();
