@@ -1,7 +1,8 @@
-//! The API's port for users elsewhere: a TCP port whose connections the gateway takes.
+//! The API port for remote users: a TCP port whose connections the agent passes to the gateway.
 //!
-//! Shell: reads nothing, and bounds the number and the rate of connections. The agent passes each connection to the gateway's
-//! socket after one line of the PROXY protocol, version 1, which names its source. The gateway does TLS and checks users.
+//! Shell: it does not read the data, and limits the number and the rate of connections. The agent passes each
+//! connection to the gateway's socket after one line of the PROXY protocol, version 1, which names the source. The
+//! gateway does TLS and authenticates users.
 
 mod connections;
 
@@ -29,28 +30,28 @@ use crate::{
     socket::relay::relay,
 };
 
-/// Connections that are looked at in a window: each that is refused is 0.05 ms of a processor.
+/// Connections that the agent accepts in a window. A refused connection costs 0.05 ms of processor time.
 const ARRIVALS_MAX: u32 = 125;
-/// The gateway's socket answers at once, or the gateway is not there.
+/// A running gateway accepts a connection on its socket at once.
 const GATEWAY_TIME_MAX: Duration = Duration::from_secs(2);
-/// Connections that wait to be accepted.
+/// Connections that wait in the kernel.
 const BACKLOG: i32 = 1024;
-/// Before another attempt to listen, and after a connection that was not accepted.
+/// Pauses before the next attempt to listen, and after a failed accept.
 const LISTEN_PAUSE: Duration = Duration::from_secs(5);
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Where the port is, and where its connections go.
+/// Settings of the API port.
 #[derive(Debug, Clone)]
 pub(crate) struct Settings {
-    /// Only this address; all when none is given.
+    /// The only address to listen on; `None` for all.
     pub(crate) listen: Option<IpAddr>,
     /// The gateway's socket.
     pub(crate) socket: PathBuf,
-    /// Who keeps the port bound while no agent runs.
+    /// The holder, which keeps the port bound while no agent runs.
     pub(crate) ports: Ports,
 }
 
-/// Open or closed.
+/// The API port, open or closed.
 #[derive(Debug)]
 pub(crate) struct ApiPort {
     settings: Settings,
@@ -59,7 +60,7 @@ pub(crate) struct ApiPort {
 }
 
 impl ApiPort {
-    /// Closed as yet.
+    /// Creates a closed port.
     pub(crate) fn new(settings: Settings) -> Self {
         Self {
             settings,
@@ -68,12 +69,12 @@ impl ApiPort {
         }
     }
 
-    /// Why the port cannot be listened on, in words; empty when it can.
+    /// The reason why the agent cannot listen on the port; empty if it can.
     pub(crate) fn trouble(&self) -> watch::Receiver<String> {
         self.trouble.subscribe()
     }
 
-    /// Opens on this port, or closes: then every connection ends.
+    /// Listens on this port; `None` closes it and ends every connection.
     pub(crate) fn keep(&mut self, port: Option<u16>) {
         if self.open.as_ref().map(|(port, _)| *port) == port {
             return;
@@ -84,7 +85,8 @@ impl ApiPort {
             tracing::info!(port, "the remote API is closed");
             let ports = self.settings.ports.clone();
             tokio::spawn(async move {
-                // The listener is closed when its task has ended, and for others once its copy is, too.
+                // The listener is closed when its task has ended. Other programs can bind the port when the holder's
+                // copy is closed, too.
                 let _ = task.await;
                 ports.keep();
             });
@@ -133,7 +135,8 @@ async fn serve(settings: Settings, port: u16, trouble: watch::Sender<String>) {
     loop {
         while carried.try_join_next().is_some() {}
         let accepted = tokio::select! {
-            // Connections beyond this bound wait in the kernel's backlog, which drops them when it is full.
+            // Connections beyond this limit wait in the kernel's backlog. When that is full, the kernel drops further
+            // ones.
             accepted = listener.accept(), if arrived < 2 * ARRIVALS_MAX => accepted,
             _ = windows.tick() => {
                 arrived = 0;
@@ -165,7 +168,7 @@ async fn serve(settings: Settings, port: u16, trouble: watch::Sender<String>) {
     }
 }
 
-/// When too many connections arrive, the kernel keeps some of them away.
+/// Lets the kernel drop connections when too many arrive.
 #[derive(Debug)]
 struct Filter {
     gauge: Gauge,
@@ -215,7 +218,7 @@ impl Filter {
     }
 }
 
-/// Beside what `beemesh-ports.service` has bound, which then closes its own.
+/// Binds the port beside the socket of `beemesh-ports.service`, which then closes its own.
 fn bind(settings: &Settings, port: u16) -> io::Result<TcpListener> {
     let beside = settings
         .listen
@@ -225,7 +228,7 @@ fn bind(settings: &Settings, port: u16) -> io::Result<TcpListener> {
     let shared = beside.is_some();
     match settings.listen {
         Some(ip) => listen((ip, port).into(), shared),
-        // Takes IPv4 too; a host without IPv6 has only that.
+        // An IPv6 socket that also accepts IPv4. A host without IPv6 gets an IPv4 socket.
         None => match listen((Ipv6Addr::UNSPECIFIED, port).into(), shared) {
             Err(error) if error.kind() == io::ErrorKind::AddrInUse => Err(error),
             Err(_) => listen((Ipv4Addr::UNSPECIFIED, port).into(), shared),
@@ -251,7 +254,7 @@ async fn carry(
     socket: PathBuf,
     connection: &Connection,
 ) -> io::Result<()> {
-    // TLS is the gateway's, and costs it more than anything else that a stranger can ask for.
+    // TLS runs in the gateway, and is the most expensive operation that a stranger can request of it.
     while let Some(wait) = connection.wait(Instant::now()) {
         sleep(wait).await;
     }
@@ -266,7 +269,7 @@ async fn carry(
     relay(stream, gateway).await.map(drop)
 }
 
-/// `PROXY TCP4 192.0.2.7 192.0.2.1 40112 7443`.
+/// Returns a line such as `PROXY TCP4 192.0.2.7 192.0.2.1 40112 7443`.
 fn preamble(from: SocketAddr, to: SocketAddr) -> String {
     let (from_ip, to_ip) = (from.ip().to_canonical(), to.ip().to_canonical());
     let family = if from_ip.is_ipv4() { "TCP4" } else { "TCP6" };

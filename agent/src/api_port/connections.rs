@@ -1,4 +1,4 @@
-//! The open connections of the API's port, counted by source network, and the rate of handshakes of each.
+//! Counts the open connections of the API port by source network, and limits the rate of handshakes of each network.
 //!
 //! Shell: a table behind a lock, with places and rates. The caller passes `now`.
 
@@ -11,24 +11,25 @@ use std::{
 
 use crate::rates::{Rate, Spent, network};
 
-/// Connections at once, as many as the gateway takes.
+/// Connections at once, as many as the gateway accepts.
 const CONNECTIONS_MAX: usize = 256;
 /// Connections from one address.
 const ONE_ADDRESS_MAX: usize = 32;
-/// Handshakes of one address; more wait for their turn.
+/// Handshakes from one address; further ones are delayed.
 const HANDSHAKES: Rate = Rate {
     burst: 32,
     every: Duration::from_millis(125),
 };
-/// Handshakes of all: each is about a millisecond of the gateway, which is one thread.
+/// Handshakes from all addresses. Each takes the gateway, which has one thread, about a millisecond.
 const ALL_HANDSHAKES: Rate = Rate {
     burst: 128,
     every: Duration::from_millis(20),
 };
-/// A connection that is older than this is a user's: with the longest wait, the gateway has ended a handshake by then.
+/// A connection older than this belongs to an authenticated user: even after the longest delay, the gateway would have
+/// ended a failed handshake by then.
 const SERVED_AFTER: Duration = Duration::from_secs(25);
 
-/// See the module. Dropping a [`Connection`] frees its place.
+/// The open connections. Dropping a [`Connection`] frees its place.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Connections {
     places: Arc<Mutex<Places>>,
@@ -36,9 +37,9 @@ pub(super) struct Connections {
 
 #[derive(Debug)]
 struct Places {
-    /// By address, and one of IPv6 is its /64.
+    /// By address; an IPv6 address counts by its /64.
     counts: HashMap<IpAddr, usize>,
-    /// Since when each connection is there, and from where exactly.
+    /// The exact source address and the start of each connection.
     all: HashMap<u64, (IpAddr, Instant)>,
     next: u64,
     handshakes: Spent<IpAddr>,
@@ -57,13 +58,13 @@ impl Default for Places {
     }
 }
 
-/// One connection; its place is free again when this is dropped.
+/// One connection. Dropping it frees its place.
 #[derive(Debug)]
 pub(super) struct Connection {
     connections: Connections,
     number: u64,
     from: IpAddr,
-    /// When its turn is for its own address, and whether that was taken into account for all.
+    /// The time of its turn: first by the rate of its own address, then by the rate of all.
     turn: Mutex<Turn>,
 }
 
@@ -78,7 +79,7 @@ impl Connections {
         self.places.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place for a connection, unless there is none.
+    /// Returns a place for a connection, or `None` if all places are taken.
     pub(super) fn enter(&self, ip: IpAddr, now: Instant) -> Option<Connection> {
         let (ip, from) = (ip.to_canonical(), network(ip));
         let mut places = self.lock();
@@ -99,7 +100,7 @@ impl Connections {
         })
     }
 
-    /// From where users are served at this time.
+    /// The addresses of the connections that serve users now.
     pub(super) fn served(&self, now: Instant) -> BTreeSet<IpAddr> {
         let places = self.lock();
         let old = places
@@ -111,7 +112,8 @@ impl Connections {
 }
 
 impl Connection {
-    /// How long it is until its turn; none when it is there. Who waits for its own address does not wait for all meanwhile.
+    /// Returns the time until its turn; `None` if it may proceed. A connection that waits for the rate of its own
+    /// address does not use the rate of all.
     pub(super) fn wait(&self, now: Instant) -> Option<Duration> {
         let mut turn = self.turn.lock().unwrap_or_else(PoisonError::into_inner);
         if let Turn::OfItsAddress(at) = *turn
@@ -140,7 +142,7 @@ impl Drop for Connection {
 mod tests {
     use super::*;
 
-    /// Connections from a network of IPv6 whose number is given, each from another address of it.
+    /// Opens connections from an IPv6 network with this number, each from another address of it.
     fn enter(connections: &Connections, network: u16, tries: u16, now: Instant) -> Vec<Connection> {
         let from = |n| IpAddr::from([0xfd00, 0, 0, network, 0, 0, 0, n]);
         (0..tries)
@@ -148,7 +150,7 @@ mod tests {
             .collect()
     }
 
-    /// How long some connections wait as far as is known now, in milliseconds.
+    /// Returns the delays of the connections that are known now, in milliseconds.
     fn turns(connections: &[Connection], now: Instant) -> Vec<u64> {
         let turn = |connection: &Connection| {
             let wait = connection.wait(now).unwrap_or_default();
