@@ -1,7 +1,8 @@
-//! Shows this host on the system bus as `io.beemesh.Agent1`, for tools that do not speak Beemesh's API.
+//! Publishes this host's state on the system bus as `io.beemesh.Agent1`, for tools that do not use Beemesh's API.
 //!
-//! Shell. Input: [`Shown`], by value, whenever it may have changed. Output: properties, and a `PropertiesChanged` for
-//! each that did. The contract is `systemd/dbus-1/interfaces/io.beemesh.Agent1.xml`; who may look is in the policy beside it.
+//! Shell. Input: [`Shown`], by value, whenever it may have changed. Output: properties, and a `PropertiesChanged`
+//! signal for each change. The contract is `systemd/dbus-1/interfaces/io.beemesh.Agent1.xml`; the policy beside it says
+//! who may read.
 
 mod keep;
 
@@ -13,16 +14,16 @@ pub(crate) use keep::keep;
 const NAME: &str = "io.beemesh.Agent1";
 const PATH: &str = "/io/beemesh/Agent1";
 
-/// What the host shows on D-Bus.
+/// The values of the properties.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Shown {
-    /// This host.
+    /// The id of this host.
     pub(crate) peer_id: HostId,
     /// The word for [`beemesh_protocol::ipc::HostRole`].
     pub(crate) role: String,
-    /// The leader's name, empty when none is known.
+    /// The leader's name; empty if none is known.
     pub(crate) leader: String,
-    /// The members that are connected now, sorted.
+    /// The connected members, sorted.
     pub(crate) peers: Vec<String>,
     /// The workloads that have a unit on this host, sorted.
     pub(crate) workloads: Vec<String>,
@@ -30,7 +31,7 @@ pub(crate) struct Shown {
     pub(crate) version: String,
 }
 
-/// The object on the bus. The name is given up when it is dropped.
+/// The object on the bus. Dropping it releases the bus name.
 #[derive(Clone)]
 pub(crate) struct Face {
     interface: InterfaceRef<Agent1>,
@@ -81,7 +82,8 @@ impl Agent1 {
 }
 
 impl Face {
-    /// Takes the name on the system bus. Fails when the bus is not there or its policy does not let this process own it.
+    /// Acquires the name on the system bus. Fails if the bus is not running or its policy does not let this process own
+    /// the name.
     pub(crate) async fn publish(shown: Shown) -> zbus::Result<Self> {
         let bus = zbus::connection::Builder::system()
             .serve_at(PATH, Agent1(shown))
@@ -92,12 +94,12 @@ impl Face {
         Ok(Self { interface, bus })
     }
 
-    /// Ends when the bus has closed the connection: then nothing is shown any more, and another must be published.
+    /// Waits until the bus closes the connection. The caller must then publish a new object.
     pub(crate) async fn closed(&self) {
         self.bus.closed().await;
     }
 
-    /// Shows this from now on.
+    /// Updates the properties and signals those that have changed.
     pub(crate) async fn show(&self, shown: Shown) -> zbus::Result<()> {
         let mut agent = self.interface.get_mut().await;
         let before = std::mem::replace(&mut agent.0, shown);
@@ -124,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    /// The tags, without what is there for a reader: comments, document type, layout.
+    /// The tags of the document, without comments, document type and whitespace.
     fn tags(xml: &str) -> Vec<String> {
         let mut xml = xml.to_owned();
         for (begin, end) in [("<!--", "-->"), ("<!DOCTYPE", ">")] {

@@ -1,7 +1,7 @@
-//! Keeps the agent's face on the system bus.
+//! Keeps the agent's object published on the system bus.
 //!
-//! Shell: a task of its own, so that a slow bus holds nothing up. In comes what to show; out go words about what is
-//! wrong with the bus, empty when nothing is.
+//! Shell: a task, so that a slow bus does not block the agent. Input: the values to publish. Output: a message about
+//! the trouble with the bus, empty if there is none.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use super::{Face, Shown};
 
 const PAUSE_MIN: Duration = Duration::from_millis(250);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How long the bus may take for one thing.
+/// How long the bus may take for one operation.
 const BUS_MAX: Duration = Duration::from_secs(10);
 
-/// Publishes, shows, and publishes again when the bus was lost; ends with the sender of `shown`.
+/// Publishes the object, updates it, and publishes it again if the bus connection is lost. Ends when the sender of
+/// `shown` is dropped.
 pub(crate) async fn keep(mut shown: watch::Receiver<Shown>, trouble: watch::Sender<String>) {
     let mut pause = PAUSE_MIN;
     while shown.has_changed().is_ok() {
@@ -41,7 +42,7 @@ pub(crate) async fn keep(mut shown: watch::Receiver<Shown>, trouble: watch::Send
     }
 }
 
-/// Shows every change until something is wrong; says what.
+/// Publishes every change until an operation fails, and returns the reason.
 async fn follow(face: &Face, shown: &mut watch::Receiver<Shown>) -> String {
     loop {
         tokio::select! {
