@@ -1,8 +1,8 @@
-//! `beemesh-agent purge`: removes from this host all that Beemesh has made, and leaves the program itself to the package
-//! manager.
+//! `beemesh-agent purge`: removes everything that Beemesh has created on this host. The package manager removes the
+//! program itself.
 //!
-//! Shell: looks with Podman's and systemd's own commands, and does what [`steps`] lists. Each step can be repeated; one
-//! that fails is told, and the others are done all the same.
+//! Shell: inspects the host with Podman's and systemd's own commands, and carries out what [`steps`] lists. Each step
+//! can be repeated. If a step fails, purge reports it and continues with the next.
 
 mod steps;
 
@@ -17,7 +17,7 @@ use anyhow::{Context, bail, ensure};
 use crate::args::Arguments;
 use steps::{Found, Places, Step, steps};
 
-/// Purges, or without `yes` says what would be purged.
+/// Purges, or without `yes` prints what a purge would remove.
 pub(crate) fn run(arguments: Arguments, yes: bool) -> ExitCode {
     let places = Places {
         units: arguments.units,
@@ -101,7 +101,7 @@ fn output(program: &str, arguments: &[&str]) -> anyhow::Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
-/// Removes what is in a folder, and leaves the folder to the package.
+/// Removes the contents of a folder. The folder itself belongs to the package.
 fn empty(folder: &Path) -> io::Result<()> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -109,7 +109,7 @@ fn empty(folder: &Path) -> io::Result<()> {
     };
     for entry in entries {
         let entry = entry?;
-        // Not followed: a link is removed, and not what it names.
+        // Not followed: purge removes a link and not its target.
         if entry.file_type()?.is_dir() {
             fs::remove_dir_all(entry.path())?;
         } else {

@@ -1,6 +1,7 @@
-//! `beemesh-agent recover`: makes this host a cluster of its own when the others are lost.
+//! `beemesh-agent recover`: makes this host a cluster of one when the other members are lost.
 //!
-//! Shell: asks the gateway of this host over its API, asks the administrator, and tells the gateway. [`announcement`] is pure.
+//! Shell: queries the gateway of this host over its API, asks the administrator for confirmation, and instructs the
+//! gateway. [`announcement`] is pure.
 
 mod http;
 
@@ -22,12 +23,12 @@ use beemesh_protocol::{
     },
 };
 
-/// The gateway applies its log anew, and leads alone. A long log is some thousand entries.
+/// Time in which the gateway applies its log again and becomes the leader. A long log has some thousand entries.
 const READY_MAX: Duration = Duration::from_secs(120);
-/// Between two looks at it.
+/// Pause between two queries of the status.
 const LOOK: Duration = Duration::from_millis(200);
 
-/// Recovers, when `confirm` or a person at the terminal names the cluster.
+/// Recovers if `confirm`, or the administrator at the terminal, names the cluster.
 pub(crate) fn run(gateway: &Path, confirm: Option<String>) -> ExitCode {
     match recover(gateway, confirm) {
         Ok(()) => ExitCode::SUCCESS,
@@ -68,7 +69,7 @@ fn whole(cluster: Option<ClusterId>) -> Option<String> {
     cluster.map(|cluster| cluster.to_string())
 }
 
-/// What a person types; without one nothing is confirmed.
+/// Reads a line from the terminal. Without a terminal, the recovery fails.
 fn typed(expected: &str) -> anyhow::Result<String> {
     let stdin = io::stdin();
     ensure!(
@@ -103,7 +104,7 @@ fn wait(gateway: &Path, cluster: ClusterId) -> anyhow::Result<()> {
     }
 }
 
-/// Pure: what is to be known before the confirmation.
+/// Pure: the text before the confirmation.
 fn announcement(recovery: &Recovery) -> String {
     let Recovery {
         confirm,

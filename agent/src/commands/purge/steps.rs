@@ -1,19 +1,19 @@
-//! What a purge does, in order.
+//! The steps of a purge, in order.
 //!
-//! Pure: what was found in, steps out.
+//! Pure: the objects found in, steps out.
 
 use std::{fmt::Write as _, path::PathBuf};
 
 use beemesh_protocol::workload::{GATEWAY_UNIT, UNIT_PATTERN};
 
-/// Podman's filter for pods of workloads.
+/// Podman's filter for the pods of workloads.
 pub(super) const WORKLOADS: &str = "label=beemesh.io/workload";
-/// What the names of all volumes and secrets of workloads begin with, those of claims included.
+/// The prefix of the names of workloads' volumes and secrets, including the volumes of claims.
 const OURS: &str = "beemesh__";
-/// The images of the gateway, of this version and of earlier ones.
+/// Podman's filter for the images of the gateway, of this version and of earlier ones.
 const IMAGES: &str = "label=io.beemesh.image=gateway";
 
-/// What lies on the host. The lists of volumes and secrets have others, too.
+/// The objects found on the host. The lists of volumes and secrets include those of other programs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Found {
     pub(super) pods: Vec<String>,
@@ -21,7 +21,7 @@ pub(super) struct Found {
     pub(super) secrets: Vec<String>,
 }
 
-/// The folders of Beemesh. Each belongs to the package and goes with it; what is in them goes now.
+/// The folders of Beemesh. The package owns them and removes them; purge removes their contents.
 #[derive(Debug, Clone)]
 pub(super) struct Places {
     pub(super) units: PathBuf,
@@ -42,12 +42,12 @@ impl Places {
     }
 }
 
-/// One thing to do.
+/// One step.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Step {
-    /// Run a command; it succeeds when there is nothing to do.
+    /// Run a command that succeeds if there is nothing to do.
     Run(Vec<String>),
-    /// Remove what is in a folder.
+    /// Remove the contents of a folder.
     Empty(PathBuf),
 }
 
@@ -55,12 +55,12 @@ fn ours(names: &[String]) -> impl Iterator<Item = &String> {
     names.iter().filter(|name| name.starts_with(OURS))
 }
 
-/// Says what a purge removes, for a person to decide.
+/// Returns the list of what a purge removes, for the administrator to decide.
 pub(super) fn announcement(found: &Found, places: &Places) -> String {
     let mut text = String::new();
     let mut list = |what: &str, names: &mut dyn Iterator<Item = String>| {
         for name in names {
-            // Writing to a string does not fail.
+            // Writing to a string cannot fail.
             let _ = writeln!(text, "{what} {name}");
         }
     };
@@ -79,7 +79,8 @@ pub(super) fn announcement(found: &Found, places: &Places) -> String {
     text
 }
 
-/// What to do: first whoever would make things anew, then the pods, then what they used.
+/// Returns the steps: first stop the services that would create objects again, then remove the pods, then what the pods
+/// used.
 pub(super) fn steps(found: &Found, places: &Places) -> Vec<Step> {
     let run = |words: &str, more: &mut dyn Iterator<Item = &String>| {
         let words = words.split_whitespace().map(str::to_owned);
@@ -93,7 +94,7 @@ pub(super) fn steps(found: &Found, places: &Places) -> Vec<Step> {
         ),
         run(&format!("systemctl stop {GATEWAY_UNIT}"), none),
         run("systemctl stop beemesh-gateway-image.service", none),
-        // A pattern of what is loaded: a supervisor takes its pod down.
+        // The pattern matches loaded units; each supervisor takes its pod down.
         run(&format!("systemctl stop {UNIT_PATTERN}"), none),
         run("podman pod rm --force --ignore beemesh-gateway", none),
     ];

@@ -1,6 +1,6 @@
-//! One question to the gateway of this host.
+//! One HTTP request to the gateway of this host.
 //!
-//! Shell: HTTP/1.0, whose answers end with the connection. [`body`] is pure.
+//! Shell: HTTP/1.0, whose responses end with the connection. [`body`] is pure.
 
 use std::{
     io::{Read as _, Write as _},
@@ -13,12 +13,12 @@ use anyhow::{Context, bail};
 use beemesh_protocol::api::ErrorAnswer;
 use serde::de::DeserializeOwned;
 
-/// The gateway asks nobody for these answers.
+/// The gateway answers these requests without asking other hosts.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
-/// Some hundred hosts' names and keys.
+/// Enough for the names and keys of some hundred hosts.
 const ANSWER_BYTES_MAX: u64 = 1 << 20;
 
-/// Asks, and reads the answer as JSON.
+/// Sends a request and decodes the response as JSON.
 pub(super) fn ask<T: DeserializeOwned>(
     gateway: &Path,
     method: &str,
@@ -47,7 +47,7 @@ pub(super) fn ask<T: DeserializeOwned>(
     body(&answer)
 }
 
-/// Pure: the JSON of a success, or the words of a failure.
+/// Pure: the JSON of a success, or the message of a failure.
 fn body<T: DeserializeOwned>(answer: &[u8]) -> anyhow::Result<T> {
     const END: &[u8] = b"\r\n\r\n";
     let end = answer.windows(END.len()).position(|part| part == END);
