@@ -1,6 +1,6 @@
-//! What systemd is told about the agent.
+//! The agent's notifications to systemd.
 //!
-//! Shell: writes to the notify socket, and does nothing when there is none.
+//! Shell: writes to the notify socket, and does nothing if there is none.
 
 use std::time::Duration;
 
@@ -13,7 +13,7 @@ pub(crate) struct Notify {
 }
 
 impl Notify {
-    /// The agent is up.
+    /// Reports that the agent has started.
     pub(crate) fn ready(&self) {
         send(&[NotifyState::Ready, NotifyState::Status(&self.status)]);
     }
@@ -27,7 +27,7 @@ impl Notify {
         }
     }
 
-    /// The agent reads its configuration again; [`Notify::ready`] must follow.
+    /// Reports that the agent reloads its configuration; [`Notify::ready`] must follow.
     pub(crate) fn reloading(&self) {
         match NotifyState::monotonic_usec_now() {
             Ok(now) => send(&[NotifyState::Reloading, now]),
@@ -35,18 +35,18 @@ impl Notify {
         }
     }
 
-    /// The agent ends.
+    /// Reports that the agent is stopping.
     pub(crate) fn stopping(&self) {
         send(&[NotifyState::Stopping]);
     }
 
-    /// The agent's loop turns.
+    /// Reports to the watchdog that the agent's loop runs.
     pub(crate) fn alive(&self) {
         send(&[NotifyState::Watchdog]);
     }
 }
 
-/// How often systemd wants [`Notify::alive`]: twice within what it tolerates.
+/// How often the agent must call [`Notify::alive`]: twice in the interval that systemd allows.
 pub(crate) fn watchdog() -> Option<Duration> {
     sd_notify::watchdog_enabled().map(|limit| limit / 2)
 }

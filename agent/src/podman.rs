@@ -1,7 +1,7 @@
-//! Asks this host's Podman for its version, before anything is asked of it that it may not know.
+//! Asks this host's Podman for its version, before the agent uses features that it may lack.
 //!
-//! Shell: one short exchange on Podman's socket. What the answer means is decided in [`version`]. The agent asks, not the
-//! gateway: an old Podman's generator refuses the gateway's Quadlet, so that there would be no gateway to ask.
+//! Shell: one short exchange on Podman's socket; [`version`] judges the answer. The agent asks, not the gateway: the
+//! generator of an old Podman rejects the gateway's Quadlet, so there would be no gateway to ask.
 
 pub(crate) mod version;
 
@@ -13,12 +13,13 @@ use tokio::{
     net::UnixStream,
 };
 
-/// Podman's service may have to be started by its socket first. Who waits longer has another problem, and says so elsewhere.
+/// systemd may have to start Podman's service for the socket first. A longer wait has another cause, which is reported
+/// elsewhere.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
-/// The head of the answer is half a kilobyte.
+/// The headers of the response take half a kilobyte.
 const ANSWER_BYTES_MAX: u64 = 8 << 10;
 
-/// Podman's version, such as `5.4.2`.
+/// Returns Podman's version, such as `5.4.2`.
 pub(crate) async fn ask(socket: &Path) -> anyhow::Result<String> {
     let asked = tokio::time::timeout(ANSWER_TIME_MAX, exchange(socket)).await;
     let answer = asked.with_context(|| format!("no answer within {ANSWER_TIME_MAX:?}"));

@@ -1,4 +1,4 @@
-//! Which Podman is new enough.
+//! Judges whether this host's Podman is recent enough.
 //!
 //! Pure: version in, verdict out.
 
@@ -9,18 +9,18 @@ const NEEDED: Version = Version::new(5, 3, 0);
 /// Before it, `podman kube play` follows symbolic links in the volumes of ConfigMaps and Secrets.
 const MENDED: Version = Version::new(5, 6, 1);
 
-/// What follows from a version. Words are for the administrator.
+/// The verdict on a version, with messages for the administrator.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// Nothing is to be said.
+    /// The version is recent enough.
     Fine,
-    /// It works, but somebody should know.
+    /// Beemesh works with this version, but the administrator should know of a problem.
     Warned(String),
-    /// It cannot work.
+    /// Beemesh does not work with this version.
     Refused(String),
 }
 
-/// Judges what Podman says of itself.
+/// Judges the version that Podman reports.
 pub(crate) fn judge(version: &str) -> Verdict {
     let Some(parsed) = Version::parse(version) else {
         return Verdict::Warned(format!(
