@@ -1,7 +1,8 @@
-//! The agent's socket: the gateway's control connection and one connection for every stream.
+//! The agent's socket: the gateway's control connection, and one connection for each stream.
 //!
-//! Shell: frames in, [`IpcEvent`]s out, and back; it decides nothing. A connection that brings garbage, too much, or
-//! nothing in time is closed, and no other one notices. Only root and the agent's own user may connect.
+//! Shell: decodes frames into [`IpcEvent`]s and encodes messages; it makes no decisions. It closes a connection that
+//! sends invalid data, too much data, or no data in time, without an effect on other connections. Only root and the
+//! agent's own user may connect.
 
 use std::{
     io,
@@ -26,40 +27,40 @@ use tokio::{
 };
 use tokio_util::codec::{Framed, FramedParts};
 
-/// Connections that have not said what they are for.
+/// Connections whose first frame has not arrived.
 const OPENINGS_MAX: usize = 64;
-/// How long a connection has for that.
+/// How long the first frame may take.
 const OPENING_TIME: Duration = Duration::from_secs(5);
-/// How long the gateway may take no byte of a control connection.
+/// How long a control connection may block without the gateway reading a byte.
 const STALL_MAX: Duration = Duration::from_secs(10);
-/// Messages that wait to be written to the gateway: some for each of a hundred workloads and streams.
+/// Queued messages to the gateway: some for each of a hundred workloads and streams.
 const TOLD_MAX: usize = 512;
 
 type Connection = Framed<UnixStream, FrameCodec>;
 
-/// What comes in through the socket.
+/// An event of the socket.
 #[derive(Debug)]
 pub(crate) enum IpcEvent {
     /// A gateway connected.
     Control(Control),
-    /// It says something.
+    /// The gateway sent a message.
     Message { control: u64, message: ToAgent },
-    /// It is gone.
+    /// The control connection ended.
     Ended { control: u64 },
-    /// It wants a stream to a member.
+    /// The gateway requests a stream to a member.
     Open {
         host: HostId,
         class: Class,
         caller: Caller,
     },
-    /// It takes a stream that a member opened.
+    /// The gateway takes a stream that a member opened.
     Accept { stream: u64, caller: Caller },
 }
 
-/// A control connection. It ends when this is dropped.
+/// A control connection. Dropping it closes the connection.
 #[derive(Debug)]
 pub(crate) struct Control {
-    /// Counts the control connections of this run of the agent.
+    /// Counts the control connections since the agent's start.
     pub(crate) number: u64,
     /// The gateway's version.
     pub(crate) version: String,
@@ -67,18 +68,19 @@ pub(crate) struct Control {
 }
 
 impl Control {
-    /// Queues a message; `false` when the gateway does not keep up and should connect anew.
+    /// Queues a message. Returns `false` if the queue is full, because the gateway does not keep up. The gateway should
+    /// then reconnect.
     pub(crate) fn tell(&self, message: FromAgent) -> bool {
         self.told.try_send(message).is_ok()
     }
 }
 
-/// A connection that asked for a stream and waits for the agent's answer.
+/// A connection that requested a stream and waits for the agent's answer.
 #[derive(Debug)]
 pub(crate) struct Caller(Connection);
 
 impl Caller {
-    /// Answers that the stream is there; gives back bytes that came early, and the connection.
+    /// Answers that the stream is open, and returns the connection with the bytes that arrived early.
     pub(crate) async fn ready(mut self) -> Result<(Bytes, UnixStream), FrameError> {
         self.answer(Opened::Ready).await?;
         let FramedParts { io, read_buf, .. } = self.0.into_parts();
@@ -99,7 +101,7 @@ impl Caller {
     }
 }
 
-/// Why a connection is closed.
+/// The reason why a connection is closed.
 #[derive(Debug, thiserror::Error)]
 enum ConnectionError {
     #[error("user {0} may not use this socket")]
@@ -116,7 +118,7 @@ enum ConnectionError {
     Decode(#[from] DecodeError),
 }
 
-/// The socket that systemd passed, if it passed one.
+/// Returns the socket that systemd passed, if it passed one.
 pub(crate) fn inherited() -> io::Result<Option<UnixListener>> {
     let mut sockets = sd_notify::listen_fds()?;
     let Some(fd) = sockets.next() else {
@@ -148,7 +150,7 @@ fn listener(listener: StdListener) -> io::Result<UnixListener> {
     UnixListener::from_std(listener)
 }
 
-/// Accepts connections until nobody receives the events any more.
+/// Accepts connections until the receiver of the events is dropped.
 pub(crate) async fn serve(listener: UnixListener, events: mpsc::Sender<IpcEvent>) {
     let openings = Arc::new(Semaphore::new(OPENINGS_MAX));
     for number in 0.. {
@@ -164,7 +166,8 @@ pub(crate) async fn serve(listener: UnixListener, events: mpsc::Sender<IpcEvent>
             Ok((stream, _)) => stream,
             Err(error) => {
                 tracing::warn!(%error, "cannot accept a connection");
-                // Out of descriptors or memory: others must end first, and a loop without a pause would spin.
+                // Out of file descriptors or memory. Other connections must end first, and a loop without a pause would
+                // spin.
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }
@@ -187,7 +190,7 @@ pub(crate) async fn serve(listener: UnixListener, events: mpsc::Sender<IpcEvent>
     }
 }
 
-/// Learns who connects and what for.
+/// Checks the user of a connection and reads its first frame.
 async fn open(stream: UnixStream) -> Result<(Opening, Connection), ConnectionError> {
     let user = stream
         .peer_cred()
@@ -225,12 +228,12 @@ async fn hand_over(
             caller: caller(connection),
         },
     };
-    // A closed queue is the end of the agent.
+    // A closed queue means that the agent is stopping.
     let _ = events.send(event).await;
     Ok(())
 }
 
-/// Moves messages both ways until either side ends the connection.
+/// Moves messages in both directions until either side ends the connection.
 async fn control(
     version: String,
     mut connection: Connection,
@@ -247,7 +250,7 @@ async fn control(
         return Ok(());
     }
     let result = converse(&mut connection, number, &mut told_from, &events).await;
-    // A closed queue is the end of the agent.
+    // A closed queue means that the agent is stopping.
     let _ = events.send(IpcEvent::Ended { control: number }).await;
     result
 }

@@ -1,6 +1,6 @@
 //! Carries the bytes of a gateway's stream between its socket and the mesh.
 //!
-//! Shell: reads nothing, decides nothing. Each direction has one bounded buffer, so a slow reader slows the writer.
+//! Shell: does not interpret the bytes. Each direction has one bounded buffer, so a slow reader slows the writer.
 
 use std::{
     io,
@@ -15,14 +15,15 @@ use futures::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
-/// One buffer, in bytes. What has gathered in the input goes out as one write: small writes over Noise and Yamux cost
-/// twenty times as much.
+/// Bytes of one buffer. The bytes that have gathered in the input go out in one write, because small writes over Noise
+/// and Yamux cost twenty times as much.
 const BUFFER: usize = 64 << 10;
-/// After one side has finished, how long the other may be silent: longer than it takes to install a snapshot, short
-/// enough that a peer which forgot its end does not hold the stream for ever.
+/// How long one side may be silent after the other has finished. It is longer than the installation of a snapshot, and
+/// short enough that a peer that never closes its side does not hold the stream for ever.
 const HALF_CLOSED_SILENCE: Duration = Duration::from_secs(120);
 
-/// Copies both ways until both sides have finished or one fails. Returns how many bytes went up and down.
+/// Copies in both directions until both sides have finished or one fails. Returns the numbers of bytes from `near` and
+/// from `far`.
 pub(crate) async fn relay<A, B>(near: A, far: B) -> io::Result<(u64, u64)>
 where
     A: AsyncRead + AsyncWrite,
@@ -49,7 +50,7 @@ where
     ))
 }
 
-/// Lets the remaining direction run for as long as something moves.
+/// Continues the remaining direction for as long as bytes move.
 async fn finish(
     mut rest: impl Future<Output = io::Result<()>> + Unpin,
     count: &AtomicU64,
@@ -74,7 +75,7 @@ async fn pump(
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
-        // Flushed only when the input has run dry, and then at once: a burst is one packet, and nothing waits.
+        // Flushed when the input is empty, and then at once: a burst becomes one packet, and no byte waits.
         let length = match input.read(&mut buffer).now_or_never() {
             Some(length) => length?,
             None => {

@@ -1,8 +1,8 @@
-//! Routes what the gateway of this host and the mesh say to each other.
+//! Routes messages and streams between the gateway of this host and the mesh.
 //!
-//! Shell: owns the control connection, the streams that wait to be taken and the applications that wait for an answer.
-//! In come [`IpcEvent`]s and [`MeshEvent`]s; what is left for the agent's loop comes back as [`Asked`]. It never waits:
-//! whatever takes time runs in a task of its own.
+//! Shell: owns the control connection, the streams that the gateway has not taken yet and the applications without an
+//! answer. Input: [`IpcEvent`]s and [`MeshEvent`]s. It returns what the agent's loop must handle as [`Asked`]. It never
+//! blocks: slow operations run in tasks.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,38 +30,38 @@ use super::{
 };
 use crate::mesh::{Mesh, MeshEvent, Offer, Open};
 
-/// Streams that this host's gateway opened, and streams that it took, at the same time: each holds two buffers of 64 KiB.
+/// Concurrent streams that this host's gateway opened, and as many that it took. Each holds two buffers of 64 KiB.
 const STREAMS_MAX: usize = 512;
-/// Of those that it took, from one member, so that there are some left for the others: its gateway's own, and followers of logs.
+/// Streams taken from one member, so that some are left for the others: its gateway's own, and those of users who
+/// follow logs.
 const STREAMS_PER_MEMBER_MAX: usize = 64;
-/// Streams of one member that wait to be taken.
+/// Streams of one member that wait for the gateway.
 const OFFERS_PER_MEMBER_MAX: usize = 32;
 
-/// What the gateway asks of the agent's loop.
+/// A request of the gateway to the agent's loop.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Asked {
-    /// It has just connected and knows nothing yet.
+    /// The gateway has just connected and needs the whole state.
     Everything,
-    /// To do something and answer.
+    /// A request that needs an answer.
     Request { id: u64, request: Request },
-    /// To show something.
+    /// A report to publish.
     Show(Report),
 }
 
-/// See the module.
 #[derive(Debug)]
 pub(crate) struct Router {
     mesh: Mesh,
     control: Option<Control>,
     offers: BTreeMap<u64, Waiting>,
     applications: BTreeMap<u64, oneshot::Sender<JoinAnswer>>,
-    /// Numbers offers and applications.
+    /// The next number of an offer or application.
     next: u64,
     members: BTreeMap<HostId, String>,
     connected: BTreeSet<HostId>,
     opened: Arc<Semaphore>,
     taken: Arc<Semaphore>,
-    /// Those taken from each member that has had any.
+    /// Streams taken from each member that has opened any.
     taken_from: BTreeMap<HostId, Arc<Semaphore>>,
     finishing: TaskTracker,
 }
@@ -95,25 +95,25 @@ impl Router {
         self.control.as_ref().map(|control| control.number)
     }
 
-    /// The members that are connected.
+    /// The connected members.
     pub(crate) fn connected(&self) -> &BTreeSet<HostId> {
         &self.connected
     }
 
-    /// The name of a member, or its key when it is not known.
+    /// The name of a member, or its key if the name is unknown.
     pub(crate) fn name(&self, host: HostId) -> String {
         let name = self.members.get(&host);
         name.map_or_else(|| host.to_string(), Clone::clone)
     }
 
-    /// Why the cluster does not use the name that this host has configured, in words; empty when it does.
+    /// The reason why the cluster does not use this host's configured name; empty if it does.
     pub(crate) fn name_trouble(&self, host: HostId, said: Said<'_>) -> String {
         let members = self.members.iter();
         let members = members.map(|(host, name)| (*host, name.as_str()));
         naming::decide(host, said, members).map_or_else(String::new, |(_, trouble)| trouble)
     }
 
-    /// Tells the gateway something, if one is connected.
+    /// Sends a message to the gateway, if one is connected.
     pub(crate) fn tell(&mut self, message: FromAgent) {
         if let Some(control) = &self.control
             && !control.tell(message)
@@ -123,7 +123,7 @@ impl Router {
         }
     }
 
-    /// Takes what came through the socket.
+    /// Handles an event of the socket.
     pub(crate) fn on_ipc(&mut self, event: IpcEvent) -> Option<Asked> {
         match event {
             IpcEvent::Control(control) => {
@@ -158,7 +158,7 @@ impl Router {
             ToAgent::Report(report) => return Some(Asked::Show(report)),
             ToAgent::Members(list) => self.set_members(list),
             ToAgent::JoinAnswer { id, answer } => match self.applications.remove(&id) {
-                // An applicant that gave up asks again.
+                // If the applicant has given up, it applies again.
                 Some(applicant) => drop(applicant.send(answer)),
                 None => tracing::debug!(id, "an answer without a request"),
             },
@@ -173,14 +173,14 @@ impl Router {
             .collect();
         let gone = |host: &HostId| !self.members.contains_key(host);
         let offers = self.offers.extract_if(.., |_, waiting| gone(&waiting.host));
-        // Dropping an offer closes it.
+        // Dropping an offer closes its stream.
         offers.for_each(drop);
         self.taken_from
             .retain(|host, _| self.members.contains_key(host));
         self.mesh.set_members(list);
     }
 
-    /// Takes what came over the mesh.
+    /// Handles an event of the mesh.
     pub(crate) fn on_mesh(&mut self, event: MeshEvent, now: Instant) {
         match event {
             MeshEvent::Peer { host, connected } => {
@@ -203,7 +203,7 @@ impl Router {
                     drop(answer.send(JoinAnswer::Refused { reason }));
                     return;
                 }
-                // Those that were given up are as many as there are strangers, at most.
+                // The number of abandoned applications is at most that of strangers.
                 self.applications.retain(|_, waiting| !waiting.is_closed());
                 let id = self.number();
                 self.applications.insert(id, answer);
@@ -239,7 +239,7 @@ impl Router {
         number
     }
 
-    /// Closes the streams that nobody took in time.
+    /// Closes the streams that the gateway did not take in time.
     pub(crate) fn due(&mut self, now: Instant) {
         let late = self
             .offers
@@ -254,9 +254,9 @@ impl Router {
         }
     }
 
-    /// When [`Router::due`] has something to do next.
+    /// Returns the time at which [`Router::due`] must be called next.
     pub(crate) fn next_due(&self) -> Option<Instant> {
-        // All wait equally long, so the first is the first to end.
+        // All offers have the same time limit, so the first one expires first.
         self.offers.values().next().map(|waiting| waiting.until)
     }
 
@@ -306,13 +306,13 @@ impl Router {
 
     fn spawn(&self, class: Class, task: impl Future<Output = ()> + Send + 'static) {
         match class {
-            // These last as long as both gateways do.
+            // These streams last as long as both gateways run.
             Class::Raft | Class::Peer => drop(tokio::spawn(task)),
             Class::Snapshot | Class::Api => drop(self.finishing.spawn(task)),
         }
     }
 
-    /// Lets the streams that have an end come to it, for at most `time`. Nothing new is begun.
+    /// Waits up to `time` for the streams that end by themselves. No new stream begins.
     pub(crate) async fn drain(mut self, time: Duration) {
         self.control = None;
         self.offers.clear();

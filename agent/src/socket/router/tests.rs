@@ -1,4 +1,4 @@
-//! The switchboard between real sockets and real meshes on loopback, in one process.
+//! Tests the router between real sockets and real meshes on loopback, in one process.
 
 use std::{
     net::Ipv4Addr,
@@ -30,10 +30,10 @@ use crate::{
     socket::ipc,
 };
 
-/// No wait in these tests is for longer.
+/// The limit of every wait in these tests.
 const PATIENCE: Duration = Duration::from_secs(15);
 
-/// An agent without systemd: mesh, socket and switchboard.
+/// An agent without systemd: mesh, socket and router.
 struct Host {
     id: HostId,
     name: &'static str,
@@ -207,7 +207,7 @@ impl Gateway {
     }
 }
 
-/// Two members, connected, with their gateways.
+/// Two connected members with their gateways.
 async fn pair(transport: Transport) -> (Host, Gateway, Host, Gateway) {
     let a = Host::start("a", transport).await;
     let b = Host::start("b", transport).await;
@@ -218,7 +218,7 @@ async fn pair(transport: Transport) -> (Host, Gateway, Host, Gateway) {
     (a, at_a, b, at_b)
 }
 
-/// A stream from one to the other, at both ends.
+/// Opens a stream from one to the other, and returns both ends.
 async fn stream(
     from: &Host,
     to: &Host,
@@ -239,14 +239,14 @@ async fn a_stream_carries_bytes_both_ways_with_back_pressure_and_half_close() {
         let (a, _at_a, b, mut at_b) = pair(transport).await;
         let (mut near, mut far) = stream(&a, &b, &mut at_b, Class::Snapshot).await;
 
-        // Nobody reads: the writer must come to a stand, with no more on the way than windows and buffers hold.
+        // Without a reader the writer must stall, with no more bytes in flight than windows and buffers hold.
         let block = vec![7; 1 << 20];
         let mut sent = 0;
         while let Ok(written) = timeout(Duration::from_secs(1), near.write(&block)).await {
             sent += written.unwrap();
             assert!(sent < 32 << 20, "no back pressure");
         }
-        // The other direction does not care.
+        // The other direction is not affected.
         far.write_all(b"still here").await.unwrap();
         let mut words = [0; 10];
         near.read_exact(&mut words).await.unwrap();
@@ -300,7 +300,7 @@ async fn a_burst_of_streams_is_taken_whole_and_one_not_taken_is_refused() {
     );
     drop(at_b);
     let reason = loop {
-        // The agent notices the end of the control connection in its own time.
+        // The agent notices the end of the control connection asynchronously.
         let reason = a.open(&b, Class::Raft).await.unwrap_err();
         if reason != expected {
             break reason;
@@ -315,7 +315,7 @@ async fn a_stranger_may_apply_and_nothing_else() {
         let a = Host::start("a", transport).await;
         let s = Host::start("s", transport).await;
         let mut at_a = a.gateway(&[&a]).await;
-        // The stranger believes to be a member.
+        // The stranger's own list says that it is a member.
         let mut at_s = s.gateway(&[&a, &s]).await;
         at_s.hear_peer(&a, true).await;
         let refused = s.open(&a, Class::Raft).await.unwrap_err();
@@ -351,7 +351,7 @@ async fn a_stranger_may_apply_and_nothing_else() {
             panic!("no application")
         };
         assert_eq!((host, &heard), (s.id, &request));
-        // The member list is there before the answer: the applicant must get its answer all the same.
+        // The member list arrives before the answer, but the applicant must still get the answer.
         at_a.members(&[&a, &s]).await;
         at_a.say(ToAgent::JoinAnswer {
             id,
@@ -364,7 +364,7 @@ async fn a_stranger_may_apply_and_nothing_else() {
             }
         };
         assert_eq!(reply, Ok(beemesh_protocol::ipc::Done::Joined(answer)));
-        // Now it is a member, and its connection one of a member.
+        // The host is a member now, and its connection a member's.
         at_a.hear_peer(&s, true).await;
         let (mut near, mut far) = stream(&s, &a, &mut at_a, Class::Api).await;
         near.write_all(b"hello").await.unwrap();
@@ -372,7 +372,7 @@ async fn a_stranger_may_apply_and_nothing_else() {
         far.read_exact(&mut words).await.unwrap();
         assert_eq!(&words, b"hello");
 
-        // Removed: what was open ends at once, and nothing new begins.
+        // After the removal, open streams end at once and no new one begins.
         at_a.members(&[&a]).await;
         at_a.hear_peer(&s, false).await;
         let ended = timeout(PATIENCE, near.read(&mut words)).await.unwrap();
@@ -442,7 +442,7 @@ async fn garbage_too_much_and_slowness_end_only_their_own_connection() {
             .unwrap();
         stream.write_all(bytes).await.unwrap();
         let mut rest = Vec::new();
-        // Negotiation answers before it knows better; all that counts is that it ends.
+        // The negotiation may succeed before the refusal; only the end of the stream counts.
         timeout(PATIENCE, stream.read_to_end(&mut rest))
             .await
             .unwrap()
@@ -458,7 +458,7 @@ async fn garbage_too_much_and_slowness_end_only_their_own_connection() {
         }
         panic!("nobody minded");
     };
-    // Meanwhile others are served as ever.
+    // Other clients are served in the meantime.
     let served = async {
         for _ in 0..5 {
             let (mut near, mut far) = stream(&a, &b, &mut at_b, Class::Api).await;
@@ -475,7 +475,7 @@ async fn garbage_too_much_and_slowness_end_only_their_own_connection() {
         served
     );
 
-    // A message that is none, on a control connection, ends that connection; a new one is served.
+    // An invalid message on a control connection ends that connection; a new one is served.
     let mut gateway = a.gateway(&[&a, &b]).await;
     gateway
         .0
@@ -507,7 +507,7 @@ async fn proxy(to: u16, transport: Transport, silent: Arc<AtomicBool>) -> u16 {
                 let (mut up, mut down) = ([0; 2048], [0; 2048]);
                 let mut client = near.local_addr().unwrap();
                 while !silent.load(Ordering::Relaxed) {
-                    // A socket that nobody reads any more says so; that ends nothing here.
+                    // A socket without a reader returns an error, which must not end the proxy.
                     tokio::select! {
                         Ok((length, from)) = near.recv_from(&mut up) => {
                             client = from;
@@ -575,7 +575,7 @@ async fn a_member_that_falls_silent_is_noticed_on_both_sides() {
         silent.store(true, Ordering::Relaxed);
         let begin = Instant::now();
         tokio::join!(at_a.hear_peer(&b, false), at_b.hear_peer(&a, false));
-        // About 3 s; the rest is for a machine that is busy with other tests.
+        // About 3 s; the limit allows for a machine that is busy with other tests.
         let noticed = begin.elapsed();
         println!("noticed after {noticed:?}");
         assert!(noticed < Duration::from_secs(8), "{noticed:?}");
