@@ -1,7 +1,8 @@
-//! HTTP/1.1 to the gateway of this host, over its unix socket, or to one elsewhere.
+//! HTTP/1.1 to the gateway of this host, over its Unix socket, or to a remote gateway, over TLS.
 //!
-//! Shell. While the gateway is being started or restarted, or the cluster is choosing a leader, a request is tried again
-//! until its time is over; a change whose fate is unknown is only sent again if repeating it does no harm.
+//! Shell. While the gateway is starting or the cluster elects a leader, the client repeats a request until its timeout.
+//! If the client does not know whether the gateway carried out a change, it repeats the change only if that is
+//! harmless.
 
 use std::{
     io,
@@ -33,35 +34,35 @@ use crate::{
 /// The first and the longest pause between two attempts.
 const PAUSE_MIN: Duration = Duration::from_millis(50);
 const PAUSE_MAX: Duration = Duration::from_millis(500);
-/// The gateway answers within the time it is given; this is for the way there and back.
+/// Extra time for the round trip: the gateway keeps within the timeout that it is given.
 const SLACK: Duration = Duration::from_secs(3);
-/// The longest answer that is read: some thousand manifests.
+/// Bytes of the longest response: some thousand manifests.
 const ANSWER_MAX: usize = 64 << 20;
-/// The longest time that the gateway takes as `timeout`.
+/// The longest `timeout=` that the gateway accepts.
 const TIMEOUT_MAX_SECONDS: u64 = 60;
 
-/// What to do about a certificate that the cluster rejects.
+/// The hint for a certificate that the cluster rejects.
 const ANOTHER_CONFIG: &str = "the configuration file belongs to another cluster, or is older than the last `beemesh user reset`; \
                               ask an administrator for a new one (`beemesh user create`)";
 
-/// A way to the gateway.
+/// A client of a gateway.
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
     way: Way,
     timeout: Duration,
 }
 
-/// Where the gateway is.
+/// The connection to the gateway.
 #[derive(Debug, Clone)]
 pub(crate) enum Way {
-    /// On this host.
+    /// The Unix socket of this host's gateway.
     Socket(PathBuf),
-    /// Elsewhere.
+    /// A remote gateway.
     Remote(Remote),
 }
 
 impl Way {
-    /// For messages.
+    /// The name in messages.
     fn name(&self) -> String {
         match self {
             Way::Socket(path) => path.display().to_string(),
@@ -77,13 +78,13 @@ pub(crate) struct Ask {
     path: String,
     query: Vec<(&'static str, String)>,
     body: Bytes,
-    /// Where the body comes from, for messages about it.
+    /// The source of the body, for messages about it.
     file: String,
-    /// Sending it twice does no harm.
+    /// Whether it is harmless to send the request twice.
     repeatable: bool,
-    /// The route takes `timeout=`.
+    /// Whether the route accepts `timeout=`.
     timed: bool,
-    /// What the gateway may take on top of the timeout.
+    /// Time that the gateway may take beyond the timeout.
     extra: Duration,
 }
 
@@ -118,7 +119,7 @@ impl Ask {
         }
     }
 
-    /// A PUT without a body. Twice is once.
+    /// A PUT without a body, which may be repeated.
     pub(crate) fn put(path: impl Into<String>) -> Self {
         Self {
             method: Method::PUT,
@@ -126,7 +127,7 @@ impl Ask {
         }
     }
 
-    /// The same with a body.
+    /// A PUT with a body, which may be repeated.
     pub(crate) fn put_body(path: impl Into<String>, body: Bytes) -> Self {
         Self {
             body,
@@ -142,7 +143,7 @@ impl Ask {
         Ok(Self::post(path, body.into()))
     }
 
-    /// A PATCH with a JSON body. Twice is once.
+    /// A PATCH with a JSON body, which may be repeated.
     pub(crate) fn patch_json(path: &str, body: &impl Serialize) -> Result<Self, Trouble> {
         Ok(Self {
             method: Method::PATCH,
@@ -165,7 +166,7 @@ impl Ask {
         self
     }
 
-    /// The gateway is told how long it may take.
+    /// Passes the timeout to the gateway.
     pub(crate) fn timed(mut self) -> Self {
         self.timed = true;
         self
@@ -191,13 +192,13 @@ impl Ask {
     }
 }
 
-/// Why one attempt failed.
+/// The reason why one attempt failed.
 enum Attempt {
-    /// Nothing was sent; what to wait for.
+    /// The request was not sent, with the reason.
     NotSent(String),
-    /// The connection broke when the request may have been carried out.
+    /// The connection broke when the gateway may have carried out the request.
     Broke(String),
-    /// Trying again cannot help.
+    /// Another attempt cannot succeed.
     Final(Trouble),
 }
 
@@ -206,7 +207,7 @@ impl Client {
         Self { way, timeout }
     }
 
-    /// Sends a request and reads its answer as JSON.
+    /// Sends a request and reads the response as JSON.
     pub(crate) async fn json<T: DeserializeOwned>(&self, ask: &Ask) -> Result<T, Trouble> {
         let answer = self.open(ask).await?;
         let bytes = whole(answer).await.map_err(Trouble::failed)?;
@@ -214,7 +215,7 @@ impl Client {
             .map_err(|error| Trouble::failed(format!("invalid answer from the gateway: {error}")))
     }
 
-    /// Sends a request; the answer is a success whose body is still to be read.
+    /// Sends a request and returns a successful response, whose body is not read yet.
     pub(crate) async fn open(&self, ask: &Ask) -> Result<Response<Incoming>, Trouble> {
         let deadline = Instant::now() + self.timeout;
         let mut pause = PAUSE_MIN;
@@ -277,7 +278,7 @@ impl Client {
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
             .await
             .map_err(|error| broke(&error))?;
-        // Ends with the connection; what it would say, the request's future says too.
+        // The task ends with the connection. The request's future returns the same errors.
         tokio::spawn(connection);
         let remaining = deadline.saturating_duration_since(Instant::now());
         let request = Request::builder()
@@ -321,7 +322,7 @@ impl Client {
     }
 }
 
-/// Either kind of connection.
+/// A connection of either kind.
 trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> Stream for T {}
@@ -337,7 +338,7 @@ fn not_connected(path: &Path, error: &io::Error) -> Attempt {
             io::ErrorKind::PermissionDenied => Attempt::Final(Trouble::unreachable(message).hint(
                 "only root and members of group `beemesh` have access: run `sudo usermod -aG beemesh $USER` and log in again",
             )),
-            // Without even the folder there is no Beemesh on this host to wait for.
+            // If the folder is missing too, Beemesh does not run on this host, and waiting does not help.
             io::ErrorKind::NotFound if !path.parent().is_some_and(Path::exists) => {
                 Attempt::Final(
                     Trouble::unreachable(message)
@@ -359,7 +360,7 @@ async fn whole(answer: Response<Incoming>) -> Result<Bytes, String> {
     }
 }
 
-/// What a failed request was answered with, in whatever form.
+/// Returns the failure in a response, in whatever form it is.
 async fn failure(answer: Response<Incoming>) -> Failure {
     let status = answer.status();
     let told = whole(answer).await.unwrap_or_default();

@@ -1,6 +1,6 @@
-//! The commands, one file each, and what they share.
+//! The commands, one file each, and their common functions.
 //!
-//! Shell: reads files, asks the gateway, prints what [`crate::render`] makes of the answer.
+//! Shell: reads files, sends requests to the gateway, and prints what [`crate::render`] makes of the responses.
 
 mod apply;
 mod backup;
@@ -39,11 +39,11 @@ use crate::{
     trouble::Trouble,
 };
 
-/// The gateway takes no longer manifest; a longer file is not read to its end.
+/// The gateway's limit for a manifest. The client does not read the rest of a longer file.
 const FILE_MAX: u64 = 1 << 20;
-/// How often the spinner turns while nothing else happens.
+/// How often the spinner turns while no event arrives.
 const TURN: Duration = Duration::from_millis(100);
-/// After Ctrl-C a user waits no longer than this.
+/// The longest wait after Ctrl-C.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(2);
 
 pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
@@ -77,7 +77,7 @@ fn needs_gateway(command: &Command) -> bool {
     !matches!(command, Command::Completion { .. })
 }
 
-/// Asks, and shows that something is being done.
+/// Sends a request and shows a spinner until the response arrives.
 async fn spin<T: DeserializeOwned>(client: &Client, ask: &Ask, doing: &str) -> Result<T, Trouble> {
     let mut live = Live::new();
     let mut answer = std::pin::pin!(client.json(ask));
@@ -89,14 +89,14 @@ async fn spin<T: DeserializeOwned>(client: &Client, ask: &Ask, doing: &str) -> R
     }
 }
 
-/// How to find out whether a change is committed while its answer is outstanding.
+/// How to find out whether a change is committed before its response arrives.
 struct Check {
     ask: Ask,
     committed: Box<dyn Fn(Result<Value, Trouble>) -> bool>,
 }
 
-/// Asks for a change and waits for its answer, which comes when its effects are there. Ctrl-C ends the wait and not the
-/// change: the error says whether the cluster has committed it.
+/// Requests a change and waits for the response, which arrives when the change has taken effect. Ctrl-C ends the wait
+/// but not the change; the error then says whether the cluster has committed it.
 async fn wait_for<T: DeserializeOwned>(
     client: &Client,
     ask: &Ask,
@@ -117,13 +117,13 @@ async fn wait_for<T: DeserializeOwned>(
     })
 }
 
-/// Ctrl-C after the commit.
+/// The error for Ctrl-C after the commit.
 fn interrupted() -> Trouble {
     Trouble::interrupted("interrupted; the change is committed and goes on")
         .hint("`beemesh get workloads` shows the progress")
 }
 
-/// Warns if standard output is a file that other users can read; `what` is the secret that it is going to hold.
+/// Warns if standard output is a file that other users can read. `what` names the secret that goes into it.
 fn warn_readable(what: &str) {
     let stdout = io::stdout();
     let file = stdout.as_fd().try_clone_to_owned().map(std::fs::File::from);
@@ -140,7 +140,7 @@ fn warn_readable(what: &str) {
     }
 }
 
-/// Copies an answer to standard output as it comes. Nobody reading any more is no failure.
+/// Copies a response to standard output as it arrives. A closed pipe is no failure.
 async fn copy(answer: Response<Incoming>, doing: &str) -> Result<(), Trouble> {
     let mut body = answer.into_body();
     let mut stdout = io::stdout().lock();
@@ -166,7 +166,7 @@ async fn copy(answer: Response<Incoming>, doing: &str) -> Result<(), Trouble> {
     Ok(())
 }
 
-/// A manifest and what it is called in messages.
+/// A manifest and its name in messages.
 struct File {
     name: String,
     bytes: Bytes,
@@ -181,7 +181,7 @@ fn read(path: &Path) -> Result<File, Trouble> {
     )
 }
 
-/// The same for a file of at most so many bytes, which `words` tell a person.
+/// Reads a file of at most `max` bytes. `words` describe the limit in the error.
 fn read_up_to(path: &Path, max: u64, words: &str) -> Result<File, Trouble> {
     let stdin = path == Path::new("-");
     let name = if stdin {
@@ -203,7 +203,7 @@ fn read_up_to(path: &Path, max: u64, words: &str) -> Result<File, Trouble> {
     Ok(File { name, bytes })
 }
 
-/// Prints to standard output. Nobody reading any more is no failure.
+/// Prints to standard output. A closed pipe is no failure.
 fn print(text: impl AsRef<[u8]>) -> Result<(), Trouble> {
     let mut stdout = io::stdout().lock();
     let written = stdout

@@ -1,31 +1,31 @@
 //! Follows the gateway's events.
 //!
-//! Pure: bytes of the stream in, what is known out. The stream begins with everything there is, so that a new one after
-//! a broken one needs no memory of the old.
+//! Pure: bytes of the stream in, known state out. Each stream begins with the whole state, so a new stream needs no
+//! memory of a broken one.
 
 use std::collections::BTreeMap;
 
 use beemesh_protocol::api::{GoneEvent, StateEvent, Workload};
 
-/// A longer event is no event: a workload on 256 hosts takes some 60 KiB.
+/// Bytes of the longest event; a workload on 256 hosts takes some 60 KiB.
 const EVENT_MAX: usize = 4 << 20;
 
-/// What the events have told so far.
+/// The state according to the events so far.
 #[derive(Debug, Default)]
 pub(crate) struct Followed {
     partial: Vec<u8>,
-    /// Everything up to this log index is in `workloads`.
+    /// `workloads` holds every change up to this log index.
     index: u64,
     workloads: BTreeMap<String, Workload>,
 }
 
-/// An event that cannot be read.
+/// An invalid event.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error("invalid event from the gateway: {0}")]
 pub(crate) struct InvalidEvent(String);
 
 impl Followed {
-    /// Takes the next bytes of the stream.
+    /// Adds the next bytes of the stream.
     pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<(), InvalidEvent> {
         self.partial.extend_from_slice(bytes);
         while let Some(end) = self.partial.windows(2).position(|pair| pair == b"\n\n") {
@@ -63,14 +63,14 @@ impl Followed {
                 let state: StateEvent = serde_json::from_str(&data).map_err(read)?;
                 self.index = state.index;
             }
-            // Hosts, comments, and what a newer gateway may add.
+            // Hosts, comments, and events of a newer gateway.
             _ => {}
         }
         Ok(())
     }
 
-    /// The named workloads as of log index `index` or later; `None` while the stream is not there yet. A workload that
-    /// was deleted meanwhile is not among them.
+    /// Returns the named workloads as of log index `index` or later; `None` until the stream has reached it. A workload
+    /// that was deleted since is not included.
     pub(crate) fn workloads(&self, names: &[String], index: u64) -> Option<Vec<&Workload>> {
         let all = names.iter().filter_map(|name| self.workloads.get(name));
         (self.index >= index).then(|| all.collect())

@@ -1,12 +1,12 @@
-//! What changes on the screen while the user waits.
+//! The progress on the terminal while the user waits.
 //!
-//! Shell: writes to standard error, and only if that is a terminal. Everything it drew is gone when it is dropped.
+//! Shell: writes to standard error, and only if that is a terminal. Dropping it erases what it drew.
 
 use std::io::{IsTerminal, Write as _};
 
 const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
 
-/// Some lines that are drawn over again and again.
+/// Lines that are drawn repeatedly in the same place.
 #[derive(Debug)]
 pub(crate) struct Live {
     terminal: bool,
@@ -24,14 +24,14 @@ impl Live {
         }
     }
 
-    /// Shows `text` with a turning mark before its first line, in place of what was shown.
+    /// Draws `text` behind a spinner, in place of the previous text.
     pub(crate) fn spin(&mut self, text: &str) {
         if !self.terminal {
             return;
         }
         let mark = FRAMES[self.frame % FRAMES.len()];
         self.frame += 1;
-        // Lines that are too long are cut by the terminal, so that one line stays one line.
+        // Without line wrapping, the terminal cuts long lines, so the number of lines stays known.
         let mut drawn = format!("{}\x1b[?7l", self.wiped());
         self.lines = 0;
         for line in text.lines() {
@@ -59,7 +59,7 @@ impl Drop for Live {
 
 fn write(text: &str) {
     let mut stderr = std::io::stderr().lock();
-    // A terminal that is gone needs no drawing.
+    // If the terminal is closed, nothing needs to be drawn.
     let _ = stderr.write_all(text.as_bytes());
     let _ = stderr.flush();
 }

@@ -1,7 +1,7 @@
-//! `beemesh`: the command line. It talks to the gateway of its host, over a socket, or to one elsewhere, over TLS.
+//! `beemesh`: the command line. It talks to the gateway of its host over a socket, or to a remote gateway over TLS.
 //!
-//! Wiring: reads the arguments, runs one command, says what failed. The exit status is 0 for success, 1 for a failure, 2
-//! for a usage error, 3 for a gateway that cannot be reached, and 130 for an interrupted wait.
+//! Wiring: parses the arguments, runs one command and prints its error. The exit status is 0 for success, 1 for a
+//! failure, 2 for a usage error, 3 for a gateway that cannot be reached, and 130 for an interrupted wait.
 
 mod args;
 mod client;

@@ -1,7 +1,7 @@
-//! The way to a cluster from elsewhere: TLS 1.3 with the certificate that `beemesh user create` printed.
+//! The connection to a remote cluster: TLS 1.3 with the certificate that `beemesh user create` printed.
 //!
-//! Shell. Any certificate that the cluster's authority issued for a host is taken, whatever address it is reached at: the
-//! authority's own certificate is in the configuration, and nobody else has issued anything.
+//! Shell. The client accepts any host certificate that the cluster's authority has issued, whatever the host's address
+//! is. The configuration contains the certificate of the authority, and no other authority is trusted.
 
 use std::{fs, io, os::unix::fs::PermissionsExt as _, path::Path, sync::Arc, time::Duration};
 
@@ -19,24 +19,24 @@ use crate::trouble::Trouble;
 
 /// The name in every host's certificate.
 const SERVER_NAME: &str = "beemesh";
-/// A host that does not take a connection by then is passed over.
+/// The client tries the next host if one does not accept a connection in this time.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(3);
-/// The longest configuration that is read.
+/// Bytes of the longest configuration file.
 const FILE_MAX: u64 = 1 << 20;
 
-/// Where a cluster is and how to prove who one is.
+/// The addresses of a cluster and the credentials of a user.
 #[derive(Clone)]
 pub(crate) struct Remote {
     servers: Vec<String>,
     tls: Arc<Tls>,
 }
 
-/// Why no server can be asked.
+/// The reason why no server can be reached.
 #[derive(Debug)]
 pub(crate) struct NotConnected {
-    /// Of each server.
+    /// The reasons of all servers.
     pub(crate) reason: String,
-    /// One is of another authority than this configuration: waiting does not help.
+    /// Whether a server has a certificate of another authority, so that waiting does not help.
     pub(crate) foreign: bool,
 }
 
@@ -49,7 +49,7 @@ impl std::fmt::Debug for Remote {
 }
 
 impl Remote {
-    /// Reads what `beemesh user create` printed.
+    /// Reads a configuration file that `beemesh user create` printed.
     pub(crate) fn load(file: &Path) -> Result<Self, Trouble> {
         let failed = |reason: &dyn std::fmt::Display| {
             Trouble::failed(format!("cannot use {}: {reason}", file.display()))
@@ -99,7 +99,7 @@ impl Remote {
         })
     }
 
-    /// Connects to the first server that answers. The error tells of each why it does not.
+    /// Connects to the first server that answers. The error has the reason of each server.
     pub(crate) async fn connect(&self) -> Result<TlsStream<TcpStream>, NotConnected> {
         let mut foreign = false;
         let mut reasons = Vec::new();
@@ -134,7 +134,8 @@ impl Remote {
     }
 }
 
-/// Whether the other end has ended the connection because of this end's certificate. In TLS 1.3 that is heard with the first answer.
+/// Returns true if the server has rejected the client's certificate. In TLS 1.3 the client learns that with the first
+/// response.
 pub(crate) fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(tls_error(error), Some(rustls::Error::AlertReceived(_)))
 }

@@ -1,6 +1,6 @@
-//! What people read: lines and tables.
+//! Lines and tables for users to read.
 //!
-//! Pure: answers of the API in, text out.
+//! Pure: responses of the API in, text out.
 
 mod access;
 
@@ -21,7 +21,7 @@ const LINE_MAX: usize = 100;
 /// The space between columns.
 const GAP: &str = "   ";
 
-/// What an apply did, and with the end of a wait, how its workloads are.
+/// The result of an apply and, after a wait, the state of its workloads.
 pub(crate) fn applied(applied: &Applied, waited: Option<Duration>) -> String {
     let names = applied.objects.iter().map(|object| object.name.as_str());
     let width = names.map(|name| name.chars().count()).max().unwrap_or(0);
@@ -63,7 +63,7 @@ fn committed(index: u64) -> String {
     format!("committed at log index {index}")
 }
 
-/// A workload's hosts: in one line if that is short and there is nothing to explain.
+/// The hosts of a workload, in one line if it is short and no host has a message.
 pub(crate) fn on_hosts(workload: &Workload, waited: Option<Duration>) -> String {
     let hosts = &workload.hosts;
     let time = waited.map_or_else(String::new, |waited| {
@@ -95,7 +95,8 @@ pub(crate) fn on_hosts(workload: &Workload, waited: Option<Duration>) -> String 
     }
 }
 
-/// `running 2/2 healthy`, `starting: pulling image x`, `unknown: host unreachable (last: running 2/2 healthy)`.
+/// The state on one host, such as `running 2/2 healthy`, `starting: pulling image x` or `unknown: host unreachable
+/// (last: running 2/2 healthy)`.
 fn on_host(one: &WorkloadHost, revision: u64) -> String {
     let mut state = match one.phase {
         Phase::Running => format!("running {}/{} healthy", one.healthy, one.total),
@@ -127,7 +128,7 @@ fn phase_name(phase: Phase) -> &'static str {
     }
 }
 
-/// Whether the host runs this revision of the workload as it should, as it said last.
+/// Returns true if the host runs this revision of the workload as requested, according to its last report.
 fn fine(one: &WorkloadHost, revision: u64) -> bool {
     one.revision == revision
         && match one.phase {
@@ -139,7 +140,8 @@ fn fine(one: &WorkloadHost, revision: u64) -> bool {
         }
 }
 
-/// Why workloads do not run as was asked for, in one line: too few hosts, and what is wrong on each; empty when all is well.
+/// The reasons why workloads do not run as requested, in one line: too few hosts, and the problem on each host. Empty
+/// if there is none.
 pub(crate) fn not_running(workloads: &[Workload]) -> String {
     let mut words = Vec::new();
     for workload in workloads {
@@ -153,7 +155,7 @@ pub(crate) fn not_running(workloads: &[Workload]) -> String {
             let counts = counts(workload);
             words.push(format!("{name}: {counts} ready: {reason}"));
         }
-        // A Job that is done is done, also on a host that is away by now.
+        // A finished Job stays finished, also if its host is unreachable by now.
         let away = |one: &&WorkloadHost| workload.settled && !one.reachable;
         let bad = workload.hosts.iter().filter(|one| !fine(one, *revision));
         for one in bad.filter(|one| !away(one)) {
@@ -164,7 +166,7 @@ pub(crate) fn not_running(workloads: &[Workload]) -> String {
     words.join("; ")
 }
 
-/// The same for workloads that run, but have not for as long as they must.
+/// The reasons for workloads that run, but not for as long as required.
 pub(crate) fn not_for_long(workloads: &[Workload]) -> String {
     let words = workloads.iter().map(|workload| {
         let restarts: u32 = workload.hosts.iter().map(|one| one.restarts).sum();
@@ -178,10 +180,10 @@ pub(crate) fn not_for_long(workloads: &[Workload]) -> String {
     words.collect::<Vec<_>>().join("; ")
 }
 
-/// How many pods are ready, of how many that were asked for.
+/// The number of ready pods, of those that are requested.
 pub(crate) fn counts(workload: &Workload) -> String {
     let Workload { asked, ready, .. } = workload;
-    // A gateway of 0.2.0 does not count.
+    // A gateway of 0.2.0 does not send the counts.
     if (*asked, *ready) == (0, 0) && workload.reason.is_empty() {
         let fine = |one: &&WorkloadHost| fine(one, workload.revision);
         let well = workload.hosts.iter().filter(fine).count();
@@ -190,17 +192,17 @@ pub(crate) fn counts(workload: &Workload) -> String {
     format!("{ready}/{asked}")
 }
 
-/// Why no host has anything of it.
+/// The reason why no host has a pod of the workload.
 fn nowhere(workload: &Workload) -> &str {
     match workload.reason.as_str() {
-        // A Job, whose host has left the cluster since.
+        // A Job that succeeded on a host that is no longer a member.
         "" if workload.ready > 0 => "succeeded",
         "" => "no pods requested",
         reason => reason,
     }
 }
 
-/// What a deletion did.
+/// The result of a deletion.
 pub(crate) fn deleted(what: &str, deleted: &Deleted) -> String {
     let committed = committed(deleted.index);
     if deleted.removed.is_empty() {
@@ -235,13 +237,13 @@ pub(crate) fn workloads(workloads: &[Workload]) -> String {
     table(&rows)
 }
 
-/// The whole workload in a few words: what keeps it from running, if anything does.
+/// The state of the whole workload in a few words, with the reason if it does not run.
 fn state(workload: &Workload) -> String {
     let bad = |one: &&WorkloadHost| !fine(one, workload.revision);
     let bad: Vec<_> = workload.hosts.iter().filter(bad).collect();
     match bad.as_slice() {
         [] if workload.hosts.is_empty() => nowhere(workload).to_owned(),
-        // What was agreed on about hosts that cannot be asked says more than what they said last.
+        // The committed reason says more about unreachable hosts than their last reports.
         [_, ..] if !workload.reason.is_empty() && bad.iter().all(|one| !one.reachable) => {
             workload.reason.clone()
         }
@@ -334,7 +336,7 @@ fn part(host: &Host) -> String {
 
 /// One host.
 pub(crate) fn host(host: &Host) -> String {
-    // Each host has these twice, for old manifests.
+    // Each host has these labels only for old manifests, next to the same ones of kubernetes.io.
     let plain = |label: &&String| !label.starts_with("beta.kubernetes.io/");
     let labels = host
         .labels
@@ -362,13 +364,13 @@ pub(crate) fn host(host: &Host) -> String {
     table(&rows)
 }
 
-/// What a change did to a host.
+/// The result of a change to a host.
 pub(crate) fn host_changed(changed: &HostChanged, did: &str) -> String {
     let committed = committed(changed.index);
     format!("host {}{GAP}{did}{GAP}{committed}\n", changed.host)
 }
 
-/// What a drain did, and what it left.
+/// The result of a drain, and what stays on the host.
 pub(crate) fn host_drained(changed: &HostChanged) -> String {
     let mut text = host_changed(changed, "drained");
     for left in &changed.leaves {
@@ -390,7 +392,7 @@ pub(crate) fn host_removed(changed: &HostChanged) -> String {
     )
 }
 
-/// What a restore did.
+/// The result of a restore.
 pub(crate) fn restored(restored: &Restored) -> String {
     let new = restored.manifests - restored.unchanged.min(restored.manifests);
     if new == 0 {
@@ -497,7 +499,7 @@ pub(crate) fn status(status: &Status) -> String {
     table(&rows)
 }
 
-/// Whether changes can be made, and if not, who must come back for that.
+/// Returns whether the cluster has a quorum and, if not, which voters must return.
 fn quorum(status: &Status) -> String {
     if status.quorum {
         return "yes".to_owned();
@@ -541,7 +543,7 @@ fn known(text: &str) -> String {
     }
 }
 
-/// Columns as wide as their widest cell; no space at a line's end.
+/// Pads each column to its widest cell, without trailing spaces.
 fn table<const N: usize>(rows: &[[String; N]]) -> String {
     let width = |column: usize| {
         let cells = rows.iter().map(|row| row[column].chars().count());

@@ -1,12 +1,12 @@
 //! The error message of a failed command.
 //!
-//! Pure: from failures to messages and an exit status.
+//! Pure: failures in, messages and an exit status out.
 
 use std::{fmt, process::ExitCode};
 
 use beemesh_protocol::api::{Code, Failure, Problem};
 
-/// Why a command failed: what failed, on what, why, and what to do.
+/// The error of a command: what failed, on what, why, and what to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Trouble {
     message: String,
@@ -15,7 +15,7 @@ pub(crate) struct Trouble {
     hints: Vec<String>,
     /// The exit status.
     exit: u8,
-    /// The kind of failure, if the gateway answered with one.
+    /// The kind of failure, if the gateway sent one.
     code: Option<Code>,
 }
 
@@ -50,7 +50,7 @@ impl Trouble {
         Self::new(130, message.into())
     }
 
-    /// The gateway refused the request. `file` is where a manifest came from.
+    /// The gateway refused the request. `file` is the name of the manifest's file.
     pub(crate) fn refused(failure: Failure, file: &str) -> Self {
         let problems = failure.problems.iter().map(|one| problem(file, one));
         let hint = Some(failure.hint).filter(|hint| !hint.is_empty());
@@ -62,7 +62,7 @@ impl Trouble {
         }
     }
 
-    /// Adds what to do about it.
+    /// Adds a hint about what to do.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
         self
@@ -74,12 +74,12 @@ impl Trouble {
         self
     }
 
-    /// What failed, without hints.
+    /// The message without hints.
     pub(crate) fn message(&self) -> &str {
         &self.message
     }
 
-    /// Whether the gateway cannot be reached.
+    /// Returns true if the gateway cannot be reached.
     pub(crate) fn is_unreachable(&self) -> bool {
         self.exit == 3
     }
@@ -112,7 +112,7 @@ impl fmt::Display for Trouble {
     }
 }
 
-/// One problem or warning of a file, so that an editor can jump to it.
+/// One problem or warning of a file, in a form that editors can jump to.
 pub(crate) fn problem(file: &str, problem: &Problem) -> String {
     let place = match (problem.line, problem.document) {
         (0, 0) => String::new(),

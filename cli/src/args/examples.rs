@@ -1,4 +1,4 @@
-//! The examples at the end of each command's help, which are the EXAMPLES of its manual page.
+//! The examples at the end of each command's help, which are also the EXAMPLES section of its manual page.
 //!
 //! Pure: text.
 

@@ -23,7 +23,7 @@ use crate::{
     trouble::{Trouble, problem},
 };
 
-/// Between two streams of events: the gateway is restarting.
+/// Pause between two streams of events: the gateway is restarting.
 const AGAIN: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(client: &Client, args: Apply) -> Result<(), Trouble> {
@@ -39,7 +39,7 @@ pub(super) async fn run(client: &Client, args: Apply) -> Result<(), Trouble> {
             args.wait_for_references.then(|| "true".to_owned()),
         )
         .file(&file.name)
-        // The same file twice: the second time nothing changes.
+        // A repeated apply of the same file changes nothing.
         .repeatable()
         .timed();
     let answer = client.json::<Applied>(&ask).await;
@@ -70,7 +70,7 @@ pub(super) async fn run(client: &Client, args: Apply) -> Result<(), Trouble> {
     ended.map_err(|trouble| trouble.during(&doing))
 }
 
-/// Whether the applied workloads run, once the wait is over.
+/// The result of the wait: an error unless the applied workloads run.
 fn verdict(applied: &Applied, waited: Duration, verdict: Verdict) -> Result<(), Trouble> {
     let workloads = applied.workloads.as_deref().unwrap_or_default();
     let reasons = render::not_running(workloads);
@@ -100,8 +100,8 @@ fn verdict(applied: &Applied, waited: Duration, verdict: Verdict) -> Result<(), 
     }
 }
 
-/// Follows the gateway's events until the applied workloads are done, will not be by themselves, or the time is over, and notes
-/// how they are.
+/// Follows the gateway's events and records the state of the applied workloads. It ends when they have rolled out, when
+/// they cannot without help, or when the time is over.
 async fn follow(
     client: &Client,
     applied: &mut Applied,
@@ -128,7 +128,7 @@ async fn follow(
             Ok(events) => events?,
             Err(_) => break,
         };
-        // What happened between two streams, nobody saw.
+        // The state between two streams is unknown, so the time of stable running starts again.
         let rollout = Rollout::new(stable);
         let times = (begun, deadline);
         let verdict = until_done(events, applied, &names, rollout, &mut live, times).await?;
@@ -141,7 +141,7 @@ async fn follow(
     Ok(Verdict::Wait(None))
 }
 
-/// Reads one stream of events to its end, or to the end of the wait.
+/// Reads one stream of events until it ends or the wait is over.
 async fn until_done(
     events: Response<Incoming>,
     applied: &mut Applied,
@@ -161,7 +161,7 @@ async fn until_done(
                     let pushed = followed.push(bytes);
                     pushed.map_err(|error| Trouble::failed(error.to_string()))?;
                 }
-                // The gateway is restarting; a new stream tells everything again.
+                // The gateway is restarting. A new stream begins with the whole state.
                 Some(Err(_)) | None => return Ok(Verdict::Wait(None)),
             },
             () = sleep(TURN) => {}
@@ -183,7 +183,7 @@ async fn until_done(
     }
 }
 
-/// What is drawn while the user waits.
+/// The progress to draw during the wait.
 fn progress(applied: &Applied, elapsed: Duration) -> String {
     let workloads = applied.workloads.as_deref().unwrap_or_default();
     let shown = |workload: &Workload| {

@@ -15,7 +15,7 @@ use crate::{
     trouble::Trouble,
 };
 
-/// The gateway commits one manifest after the other; thousands of them take minutes on a slow disk.
+/// The gateway commits the manifests one by one; thousands of them take minutes on a slow disk.
 const RESTORE_TIME_MAX: Duration = Duration::from_secs(1800);
 
 pub(super) async fn backup(client: &Client) -> Result<(), Trouble> {
@@ -38,7 +38,7 @@ pub(super) async fn restore(client: &Client, args: Restore) -> Result<(), Troubl
         "256 MiB, the limit for a backup",
     )?;
     let doing = format!("restore {}", file.name);
-    // What is there already stays as it is.
+    // A restore does not change existing objects, so it may be repeated.
     let ask = Ask::post("/v1/restore", file.bytes)
         .repeatable()
         .timed()

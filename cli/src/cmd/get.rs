@@ -18,9 +18,9 @@ use crate::{
     trouble::Trouble,
 };
 
-/// An election takes no longer while a majority is there.
+/// The longest time of an election that has a majority.
 const ELECTION_TIME_MAX: Duration = Duration::from_secs(2);
-/// Between two looks at the status.
+/// Pause between two queries of the status.
 const LOOK: Duration = Duration::from_millis(100);
 
 pub(super) async fn run(client: &Client, args: Get) -> Result<(), Trouble> {
@@ -32,10 +32,10 @@ pub(super) async fn run(client: &Client, args: Get) -> Result<(), Trouble> {
     shown(client, &args, &doing).await
 }
 
-/// The same under the name of another command.
+/// Runs `get` under the name of another command.
 pub(super) async fn shown(client: &Client, args: &Get, doing: &str) -> Result<(), Trouble> {
     let (what, list) = names(args.what);
-    // A manifest is found in the list of all, and so are the changes of one thing.
+    // `show` filters one manifest, and the changes of one object, from the list of all.
     let path = match (args.what, &args.name) {
         (What::Workloads | What::Hosts, Some(name)) => {
             format!("/v1/{list}/{}", percent::encode(name))
@@ -47,8 +47,8 @@ pub(super) async fn shown(client: &Client, args: &Get, doing: &str) -> Result<()
     shown.map_err(|trouble| trouble.during(doing))
 }
 
-/// Reads what the cluster agreed on. Without a quorum a table shows this host's view at once, and says so; JSON has no place
-/// to say so, and programs get the error.
+/// Reads the committed state. Without a quorum, a table shows this host's view at once, with a note. JSON output has no
+/// place for a note, so it fails instead.
 async fn read(client: &Client, path: &str, stale: bool, output: Output) -> Result<Value, Trouble> {
     let ask = |stale: bool| {
         Ask::get(path)
@@ -71,8 +71,8 @@ async fn read(client: &Client, path: &str, stale: bool, output: Output) -> Resul
     Ok(answer)
 }
 
-/// Returns true if this host has a leader, or finds one within the time of an election, or if its status cannot be read: then the
-/// answer to the request itself says why.
+/// Returns true if this host has a leader or finds one within the time of an election. Also returns true if the status
+/// cannot be read, because the response to the request itself then has the reason.
 async fn has_quorum(client: &Client) -> bool {
     let begun = Instant::now();
     loop {
@@ -87,7 +87,7 @@ async fn has_quorum(client: &Client) -> bool {
     }
 }
 
-/// One of them and all of them.
+/// The singular and the plural of a resource type.
 fn names(what: What) -> (&'static str, &'static str) {
     match what {
         What::Workloads => ("workload", "workloads"),

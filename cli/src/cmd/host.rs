@@ -18,9 +18,9 @@ use crate::{
     trouble::Trouble,
 };
 
-/// From a new key to its vote: the agent and the gateway start anew, and take over the log or a snapshot of it.
+/// From a new key to its vote: agent and gateway restart, and the gateway fetches the log or a snapshot of it.
 const SETTLED_MAX: Duration = Duration::from_secs(120);
-/// Between two looks at the status.
+/// Pause between two queries of the status.
 const LOOK: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(client: &Client, args: Host) -> Result<(), Trouble> {
@@ -165,7 +165,7 @@ async fn remove(client: &Client, name: &str, output: Output) -> Result<(), Troub
     Ok(())
 }
 
-/// Asks for a change, and prints what was done.
+/// Requests a change, and prints what it did.
 async fn change(
     client: &Client,
     ask: Ask,
@@ -197,7 +197,7 @@ fn path(name: &str, rest: &str) -> String {
     format!("/v1/hosts/{}{rest}", percent::encode(name))
 }
 
-/// `KEY=VALUE` sets a label, `KEY-` removes it.
+/// Parses labels: `KEY=VALUE` sets one, `KEY-` removes one.
 fn patch(labels: &[String]) -> Result<LabelsPatch, Trouble> {
     let mut patch = BTreeMap::new();
     for text in labels {

@@ -19,11 +19,11 @@ use crate::{
 
 /// The agent asks up to five members, each for at most a minute.
 const ASK_TIME_MAX: Duration = Duration::from_secs(300);
-/// From the admission to the vote: the gateway starts anew and takes over the log, or a snapshot of it.
+/// From the admission to the vote: the gateway restarts and fetches the log or a snapshot of it.
 const CATCH_UP_TIME_MAX: Duration = Duration::from_secs(120);
-/// Between two looks at the status.
+/// Pause between two queries of the status.
 const LOOK: Duration = Duration::from_millis(100);
-/// With so many voters a new host stays a learner.
+/// With this many voters, a new host stays a learner.
 pub(super) const VOTERS_MAX: usize = 5;
 
 pub(super) async fn run(client: &Client, args: Join) -> Result<(), Trouble> {
@@ -69,23 +69,23 @@ pub(super) async fn run(client: &Client, args: Join) -> Result<(), Trouble> {
     print(format!("{}\n", stage.words()))
 }
 
-/// How far a host that was admitted has come.
+/// The progress of an admitted host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Stage {
-    /// Its gateway is starting anew.
+    /// Its gateway is restarting.
     Starting,
-    /// It takes over the cluster's log.
+    /// Its gateway fetches the cluster's log.
     CatchingUp { applied: u64 },
-    /// It has the log and waits for its vote.
+    /// It has the log and waits to become a voter.
     CaughtUp { applied: u64 },
-    /// It has the log; others vote.
+    /// It has the log; other hosts are the voters.
     Learner,
-    /// It votes.
+    /// It is a voter.
     Voter { leader: String },
 }
 
 impl Stage {
-    /// Pure: from what the host says of itself.
+    /// Pure: the progress according to the host's status.
     fn of(status: &Status, cluster: ClusterId) -> Self {
         if status.cluster != Some(cluster) {
             return if status.cluster.is_none() && status.applied > 0 {
@@ -141,7 +141,7 @@ async fn catch_up(client: &Client, cluster: ClusterId) -> Result<Stage, Trouble>
     loop {
         let stage = match client.json::<Status>(&Ask::get("/v1/status")).await {
             Ok(status) => Stage::of(&status, cluster),
-            // The gateway may take longer to come back than one request may.
+            // The gateway may take longer to restart than one request may take.
             Err(trouble) if trouble.is_unreachable() => Stage::Starting,
             Err(trouble) => return Err(trouble.during("join")),
         };

@@ -11,7 +11,7 @@ use crate::{
     trouble::Trouble,
 };
 
-/// The gateway takes no longer policy.
+/// The gateway's limit for a policy.
 const FILE_MAX: u64 = 64 << 10;
 
 pub(super) async fn run(client: &Client, args: args::Policy) -> Result<(), Trouble> {
@@ -23,7 +23,7 @@ pub(super) async fn run(client: &Client, args: args::Policy) -> Result<(), Troub
             let words = "64 KiB, the limit for a policy";
             let file = read_up_to(&set.file, FILE_MAX, words)?;
             let doing = format!("policy set {}", file.name);
-            // The same policy twice: the second time nothing changes.
+            // A repeated request with the same policy changes nothing.
             let ask = Ask::put_body("/v1/policy", file.bytes)
                 .with(
                     "ifVersion",

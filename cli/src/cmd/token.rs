@@ -37,7 +37,7 @@ async fn create(client: &Client, ttl: Duration, uses: u32, output: Output) -> Re
         ttl_seconds: ttl.as_secs(),
         uses,
     };
-    // Sent twice, it makes two tokens: the first is never seen and expires.
+    // A repeated request creates a second token. The first one is never printed, and expires.
     let ask = Ask::post_json("/v1/tokens", &request)?.repeatable().timed();
     let answer = client.json::<TokenAnswer>(&ask).await?;
     if output.json() {

@@ -56,7 +56,7 @@ async fn create(
         },
         ttl_seconds: ttl.as_secs(),
     };
-    // Sent twice, the second certificate is the one that counts, and the one that is printed.
+    // After a repeated request, the second certificate is valid and printed.
     let ask = Ask::post_json("/v1/users", &request)?.repeatable().timed();
     let answer = client.json::<UserAnswer>(&ask).await?;
     warn_readable("a private key");

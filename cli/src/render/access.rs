@@ -1,4 +1,4 @@
-//! Who may do what: users, tokens of hosts and the policy; and who changed what.
+//! Users, join tokens, the policy and the audit log.
 //!
 //! Pure, like its parent.
 
@@ -24,7 +24,7 @@ pub(crate) fn users(users: &[User], now: Duration) -> String {
     table(&rows)
 }
 
-/// Who changed what, the latest last, as in the journal.
+/// The audit log, with the latest change last, as in the journal.
 pub(crate) fn audit(changes: &[Audited], now: Duration) -> String {
     if changes.is_empty() {
         return "no changes\n".to_owned();
@@ -46,7 +46,7 @@ pub(crate) fn audit(changes: &[Audited], now: Duration) -> String {
     table(&rows)
 }
 
-/// The policy as `policy set` takes it, under what is to be known of it.
+/// The policy in the form that `policy set` accepts, below a comment with its version.
 pub(crate) fn policy(policy: &Policy) -> String {
     let head = match policy.version {
         0 => "# version 0 (the default policy)".to_owned(),
@@ -63,7 +63,7 @@ pub(crate) fn policy_set(set: &PolicySet) -> String {
     )
 }
 
-/// Join tokens, `now` since 1970.
+/// Join tokens; `now` is the time since 1970.
 pub(crate) fn tokens(tokens: &[JoinToken], now: Duration) -> String {
     if tokens.is_empty() {
         return "no tokens\n".to_owned();
