@@ -1,6 +1,6 @@
 # Copyright the Beemesh authors
 # SPDX-License-Identifier: Apache-2.0
-"""What a sos report says about Beemesh. No Secrets: neither the log of the cluster, nor the YAML of workloads."""
+"""Beemesh in sos reports. Without Secrets: neither the log of the cluster, nor the YAML of workloads."""
 
 from sos.report.plugins import IndependentPlugin, Plugin
 
