@@ -1,7 +1,8 @@
-//! Moves the processes that watch a pod's containers into its unit's control group.
+//! Moves the conmon processes of a pod's containers into the control group of the workload's unit.
 //!
-//! Input: the unit and the processes. From then on `systemctl status` lists them and what they log is the unit's. Needs
-//! `Delegate=yes` on the unit. The D-Bus connection lives for one call: a supervisor adopts seldom and lives long.
+//! Input: the unit and the processes. After the move `systemctl status` lists the processes, and journald attributes
+//! their output to the unit. The unit needs `Delegate=yes`. Each call opens its own D-Bus connection: a supervisor
+//! adopts processes rarely and lives long.
 
 mod stuck;
 
@@ -9,10 +10,11 @@ use std::time::Duration;
 
 pub use stuck::{free, is_shutting_down};
 
-/// systemd answers in milliseconds; during a daemon-reload with many units in a second or two.
+/// systemd answers in milliseconds; during a daemon-reload with many units it takes one or two seconds.
 const ATTACH_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Moves `pids`; gives those that are there now. The others may have ended, or are tried again at the next look.
+/// Moves `pids` and returns those that are in the unit now. A process that is missing from the result has ended, or the
+/// supervisor tries it again at its next look.
 pub async fn attach(unit: &str, pids: &[u32]) -> Vec<u32> {
     match tokio::time::timeout(ATTACH_TIME_MAX, attach_each(unit, pids)).await {
         Ok(Ok(attached)) => attached,
@@ -32,10 +34,10 @@ pub async fn attach(unit: &str, pids: &[u32]) -> Vec<u32> {
 
 async fn attach_each(unit: &str, pids: &[u32]) -> zbus::Result<Vec<u32>> {
     let bus = zbus::Connection::system().await?;
-    // Together: each call waits its turn behind what else systemd is doing.
+    // All in one call: each call waits in the queue behind systemd's other work.
     let attached = match attach_call(&bus, unit, pids).await? {
         Ok(()) => pids.to_vec(),
-        // A single process that has just ended fails them all.
+        // One process that has just ended makes the whole call fail.
         Err(_) => {
             let mut attached = Vec::new();
             for pid in pids {
@@ -51,7 +53,7 @@ async fn attach_each(unit: &str, pids: &[u32]) -> zbus::Result<Vec<u32>> {
     Ok(attached)
 }
 
-/// The inner error is systemd's refusal, in its words.
+/// The inner error is systemd's refusal, in systemd's words.
 async fn attach_call(
     bus: &zbus::Connection,
     unit: &str,
@@ -71,7 +73,7 @@ async fn attach_call(
         Err(zbus::Error::MethodError(name, words, _)) => {
             Ok(Err(words.unwrap_or_else(|| name.to_string())))
         }
-        // D-Bus' own errors: one says that there is no such process.
+        // An error of D-Bus itself, such as the one for a process that does not exist.
         Err(zbus::Error::FDO(error)) => Ok(Err(error.to_string())),
         Err(error) => Err(error),
     }

@@ -1,21 +1,21 @@
-//! Names of the Podman volumes and secrets that workloads have, and whose a name is.
+//! Names of the Podman volumes and secrets of workloads, and the owner of each name.
 //!
-//! Pure: no I/O, no clock, no randomness. Podman has one space of names for the whole host, and users choose the names of
-//! workloads, namespaces and objects. What users choose holds lower-case letters, digits, `-` and `.`, and begins and ends
-//! with a letter or a digit; a workload's name has one `_` more at most. So `__` stands between the parts of a name and
-//! never in a part, and no user can write the part `OWN`:
+//! Pure: no I/O, no clock, no randomness. Podman has one name space for the whole host, and users choose the names of
+//! workloads, namespaces and objects. A user's name consists of lower-case letters, digits, `-` and `.`, and begins and
+//! ends with a letter or a digit. A workload's name may also contain one `_`. So `__` separates the parts of a name and
+//! never occurs within a part, and no user can write the part `OWN`:
 //!
 //! ```text
 //! beemesh__OWN__WORKLOAD__e__VOLUME            an emptyDir of a workload
 //! beemesh__OWN__WORKLOAD__c__CONFIGMAP__HASH   a ConfigMap as a workload sees it
-//! beemesh__OWN__WORKLOAD__s__SECRET__HASH      the same of a Secret
-//! beemesh__pvc__NAMESPACE__CLAIM               a claim, which all workloads of a namespace share; as in every release
+//! beemesh__OWN__WORKLOAD__s__SECRET__HASH      a Secret as a workload sees it
+//! beemesh__pvc__NAMESPACE__CLAIM               a claim of a namespace, in every release
 //! ```
 //!
-//! `HASH` is the SHA-256 of all that determines the content. Podman writes the files of a ConfigMap or Secret into the
-//! volume of that name, whatever is in it, so two contents must never meet in one. Release 0.2.0 wrote
-//! `beemesh__WORKLOAD__…` with short hashes, so that a workload called `pvc` had the claims' prefix: of such names only
-//! those count as leftovers that cannot be a claim's.
+//! `HASH` is the SHA-256 of all input that determines the content. Podman writes the files of a ConfigMap or Secret
+//! into the volume of that name without looking at the volume's content, so two contents must never share a volume.
+//! Release 0.2.0 wrote `beemesh__WORKLOAD__…` with short hashes, so the names of a workload called `pvc` began with the
+//! prefix of claims. Of such names, only those that cannot belong to a claim count as leftovers.
 
 use beemesh_protocol::{
     hex::Hex,
@@ -24,13 +24,13 @@ use beemesh_protocol::{
 use serde::Serialize;
 use sha2::{Digest, Sha256};
 
-/// What the names of all volumes and secrets of Beemesh begin with.
+/// The prefix of the names of all volumes and secrets of Beemesh.
 pub const OURS: &str = "beemesh__";
 
-/// Podman takes names of secrets up to this length. A volume's name is a folder's, which may have two bytes more.
+/// The longest secret name that Podman accepts. A volume's name is a folder name, which may have two bytes more.
 const NAME_BYTES_MAX: usize = 253;
 
-/// What the names of all volumes and secrets that belong to this workload alone begin with.
+/// The prefix of the names of all volumes and secrets that belong to this workload alone.
 #[must_use]
 pub fn private_prefix(workload: &str) -> String {
     format!("{OURS}OWN__{workload}__")
@@ -46,20 +46,18 @@ pub(crate) fn claim(namespace: &str, name: &str) -> String {
     format!("{OURS}pvc__{namespace}__{name}")
 }
 
-/// What becomes files or variables of a container.
+/// Content that Podman turns into files or variables of a container.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Content<'a> {
     /// `c` for a ConfigMap, `s` for a Secret.
     pub(crate) letter: char,
-    /// The object's name.
     pub(crate) name: &'a str,
-    /// The object.
     pub(crate) body: &'a [u8],
 }
 
 impl Content<'_> {
-    /// The volume or secret of this content, seen like `view`, of a workload. The object's name is there for people to
-    /// read, so that a long one may be cut: the hash has it, too.
+    /// The volume or secret of a workload that holds this content, seen through `view`. The object's name only helps
+    /// people who read the list, so the function may cut a long one: the hash covers the whole name.
     pub(crate) fn private_name(&self, workload: &str, view: &impl Serialize) -> String {
         let begin = format!("{}{}__", private_prefix(workload), self.letter);
         let hash = self.hash(view);
@@ -69,7 +67,7 @@ impl Content<'_> {
     }
 
     fn hash(&self, view: &impl Serialize) -> String {
-        // A JSON text ends where it ends: what follows cannot be taken for a part of it.
+        // The JSON text marks its own end, so the bytes after it cannot be read as a part of it.
         let head = serde_json::to_vec(&(self.letter, self.name, view)).unwrap_or_default();
         let mut hash = Sha256::new();
         hash.update(head);
@@ -78,13 +76,13 @@ impl Content<'_> {
     }
 }
 
-/// Whether a volume or secret of this name belongs to the workload alone, so that it goes when the workload does.
+/// Whether a volume or secret of this name belongs to the workload alone. If so, it is removed with the workload.
 #[must_use]
 pub fn belongs_to(name: &str, workload: &str) -> bool {
     name.starts_with(&private_prefix(workload)) || is_leftover(name, workload)
 }
 
-/// Whether release 0.2.0 has given the name to something of the workload alone.
+/// Whether release 0.2.0 gave this name to a volume or secret that belonged to the workload alone.
 fn is_leftover(name: &str, workload: &str) -> bool {
     let Some(rest) = name
         .strip_prefix(OURS)

@@ -1,11 +1,13 @@
-//! Backfill into a unit's journal what its containers logged before they were adopted, and into a container's output that lines are lost.
+//! Copies into a unit's journal what its containers logged before the unit adopted them, and into a container's output
+//! the messages about lost lines.
 //!
-//! The monitor of a container that was started over Podman's API logs from a scope of its own until it is moved into
-//! the unit's control group, and journald may believe the old place for a second more. Those are the first lines, which
-//! matter most when something is wrong, and `journalctl -u` would not show them. Each copy names the entry that it
-//! copies, so that however often, and by whichever supervisor, this is done, every line is there once.
+//! Podman's API starts the monitor (conmon) of a container in a scope of its own. Until the supervisor moves the
+//! monitor into the unit's control group, and for up to a second after that, journald attributes its lines to that
+//! scope. These are the container's first lines, which matter most when something fails, and `journalctl -u` would not
+//! show them. Each copy names the entry that it copies. So each line appears once, however often supervisors run the
+//! backfill.
 //!
-//! Input: the unit and its containers. Output: entries in the journal. [`is_missing`] decides, the rest is a shell that
+//! Input: the unit and its containers. Output: entries in the journal. [`is_missing`] decides; the rest is a shell that
 //! reads and sends one entry at a time.
 
 mod export;
@@ -26,40 +28,44 @@ use tokio::time::timeout;
 
 use self::export::{Entry, Export};
 
-/// A container's first lines are wanted, not its history: so many of its latest entries from outside of the unit are
-/// looked at. journald takes no more within the seconds before an adoption.
+/// The number of a container's latest entries outside of the unit that the backfill reads. It is meant for the
+/// container's first lines, not for its history, and journald receives no more than this in the seconds before an
+/// adoption.
 const ENTRIES_MAX: usize = 50_000;
-/// How old lines of an init container may be, as systemd writes it. Earlier ones had its name too; no play takes longer.
+/// The highest age of an init container's lines, in systemd's notation. Older lines are of an earlier init container of
+/// the same name; no play takes longer.
 const INIT_AGE_MAX: &str = "1h";
-/// Reading takes milliseconds and sending no longer; on a full and slow disk journald may need more.
+/// Reading and sending take milliseconds; journald may need more on a full and slow disk.
 const COPY_TIME_MAX: Duration = Duration::from_secs(10);
-/// journald writes its files to the disk for this. When it does not come to it, a line may be there twice.
+/// The time for journald to write its files to the disk. If it takes longer, a line may appear twice.
 const SYNC_TIME_MAX: Duration = Duration::from_secs(3);
-/// Where journald takes entries with fields (systemd, "Native Journal Protocol").
+/// The socket on which journald accepts entries with fields (systemd, "Native Journal Protocol").
 const JOURNAL: &str = "/run/systemd/journal/socket";
-/// When to look after an adoption: soon, for whoever watches; and when journald has surely noticed the move.
+/// Times after an adoption at which the backfill runs: once soon, for a user who follows the output, and once when
+/// journald has certainly noticed the move.
 const LOOKS: [Duration; 2] = [Duration::from_millis(300), Duration::from_millis(2500)];
-/// What is read of journalctl's answer at a time.
+/// Bytes of journalctl's output that are read at a time.
 const CHUNK: usize = 4096;
 
-/// Whose lines are wanted.
+/// The origin of the lines to copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Source {
     /// A container that may be adopted, by its id.
     Container(String),
-    /// An init container, by its name: Podman removes it when it has done its work, and nobody adopts it.
+    /// An init container, by its name: Podman removes it when it has ended, and no unit adopts it.
     Init(String),
-    /// What journald says of lines of the unit that it has dropped. Whoever reads the output of this container, by its id, reads it.
+    /// journald's messages about lines of the unit that it has dropped. They are copied into the output of this
+    /// container, given by its id.
     Lost { unit: String, container: String },
 }
 
-/// The key of what journald has dropped; no container has this id or name.
+/// The key of journald's messages about dropped lines; no container has this id or name.
 const LOST: &str = "lost lines";
-/// By which journald says that it has dropped lines (`SD_MESSAGE_JOURNAL_DROPPED`).
+/// The message ID of journald's messages about dropped lines (`SD_MESSAGE_JOURNAL_DROPPED`).
 const DROPPED: &str = "a596d6fe7bfa4994828e72309e95d61e";
 
 impl Source {
-    /// What its copies are found by.
+    /// The key under which its copies are found.
     fn key(&self) -> &str {
         match self {
             Self::Container(id) => id,
@@ -68,7 +74,7 @@ impl Source {
         }
     }
 
-    /// Which its entries from outside of the unit are, as journalctl takes it.
+    /// Matches, in journalctl's syntax, for its entries outside of the unit.
     fn entries(&self) -> Vec<String> {
         match self {
             Self::Container(id) => vec![
@@ -89,10 +95,10 @@ impl Source {
     }
 }
 
-/// By the key of each source, the marks of the latest entries that the unit's journal has.
+/// For each source's key, the marks of the latest entries that the unit's journal has.
 type Copied = BTreeMap<String, BTreeSet<u64>>;
 
-/// Looks after adoptions, one at a time.
+/// Runs the backfill after adoptions, one run at a time.
 #[derive(Debug, Default)]
 pub(crate) struct Backfill {
     task: Option<AbortHandle>,
@@ -100,7 +106,7 @@ pub(crate) struct Backfill {
 }
 
 impl Backfill {
-    /// Containers were adopted: copies what is missing, twice, in the background.
+    /// Starts copying missing lines in the background, twice, after the supervisor has adopted containers.
     pub(crate) fn begin(&mut self, unit: String, sources: Vec<Source>) {
         self.stop();
         let copied = Arc::clone(&self.copied);
@@ -113,7 +119,7 @@ impl Backfill {
         self.task = Some(tokio::spawn(looks).abort_handle());
     }
 
-    /// The containers are about to go, or the supervisor is about to end: copies what is missing now.
+    /// Copies missing lines now, before the containers are removed or the supervisor ends.
     pub(crate) async fn finish(&mut self, unit: &str, sources: &[Source]) {
         self.stop();
         copy(unit, sources, &self.copied).await;
@@ -126,7 +132,7 @@ impl Backfill {
     }
 }
 
-/// Backfill what is missing now. A failure costs lines in one view of the journal, no more.
+/// Copies missing lines now. A failure only leaves lines out of one view of the journal.
 async fn copy(unit: &str, sources: &[Source], copied: &Mutex<Copied>) {
     if sources.is_empty() {
         return;
@@ -141,7 +147,7 @@ async fn copy_all(unit: &str, sources: &[Source], copied: &Mutex<Copied>) -> io:
     let mut copied = copied.lock().await;
     let is_new = |source: &Source| !copied.contains_key(source.key());
     if sources.iter().any(is_new) {
-        // What another supervisor sent just before it was killed must be there to be found.
+        // The copies that another supervisor sent just before it was killed must be readable.
         sync().await;
     }
     copied.retain(|key, _| sources.iter().any(|source| source.key() == key));
@@ -151,7 +157,7 @@ async fn copy_all(unit: &str, sources: &[Source], copied: &Mutex<Copied>) -> io:
         let key = source.key();
         if !copied.contains_key(key) {
             let mut known = BTreeSet::new();
-            // Anybody may write such a field, only the unit's supervisors as the unit.
+            // Any program may write this field, but only the unit's supervisors write it as the unit.
             let copies = [
                 format!("BEEMESH_CONTAINER={key}"),
                 format!("_SYSTEMD_UNIT={unit}"),
@@ -168,12 +174,12 @@ async fn copy_all(unit: &str, sources: &[Source], copied: &Mutex<Copied>) -> io:
         while let Some(entry) = entries.next().await? {
             latest.insert(mark(&entry.cursor));
             if is_missing(unit, &entry, known) {
-                // It waits for journald without keeping this thread.
+                // Waiting for journald does not block this thread.
                 journal.send(&written(source, &entry)).await?;
                 known.insert(mark(&entry.cursor));
             }
         }
-        // Older ones are not looked at again.
+        // Older entries are not read again.
         known.retain(|mark| latest.contains(mark));
     }
     Ok(())
@@ -184,14 +190,14 @@ fn is_missing(unit: &str, entry: &Entry, known: &BTreeSet<u64>) -> bool {
     entry.unit != unit.as_bytes() && !known.contains(&mark(&entry.cursor))
 }
 
-/// Pure: stands for a cursor, which is twenty times as long.
+/// Pure: a hash that stands for a cursor, which is twenty times as long.
 fn mark(cursor: &[u8]) -> u64 {
     let mut hasher = DefaultHasher::new();
     cursor.hash(&mut hasher);
     hasher.finish()
 }
 
-/// Has journald take what was sent to it, so that it can be read.
+/// Has journald store the entries that it has received, so that they can be read.
 async fn sync() {
     let sync = journalctl().arg("--sync").status();
     match timeout(SYNC_TIME_MAX, sync).await {
@@ -206,12 +212,12 @@ struct Entries {
     output: ChildStdout,
     export: Export,
     chunk: Vec<u8>,
-    /// How much of `chunk` is taken apart.
+    /// The number of bytes of `chunk` that are parsed.
     taken: usize,
 }
 
 impl Entries {
-    /// The latest of the entries that these arguments ask for.
+    /// The latest of the entries that match these arguments.
     fn open(of: &[String]) -> io::Result<Self> {
         let mut journalctl = journalctl()
             .arg("--output=export")
@@ -250,7 +256,7 @@ impl Entries {
     }
 }
 
-/// What it complains of goes into this process's journal.
+/// Its error output goes into this process's journal.
 fn journalctl() -> Command {
     let mut journalctl = Command::new("journalctl");
     journalctl
@@ -265,7 +271,7 @@ fn failed(status: ExitStatus) -> io::Error {
     io::Error::other(format!("journalctl: {status}"))
 }
 
-/// Pure: the copy of an entry in journald's own format: a field with any bytes has its length before them.
+/// Pure: the copy of an entry in journald's native format: the length of a binary value precedes its bytes.
 fn written(source: &Source, entry: &Entry) -> Vec<u8> {
     let of = match source {
         Source::Lost { container, .. } => container.as_bytes(),

@@ -1,9 +1,9 @@
 //! One workload as one Quadlet-run pod on one host.
 //!
-//! [`manifest`] turns YAML into checked objects. [`render`] makes a pod of one of them that shares nothing by accident
-//! with another workload, under names of [`belongings`], and writes it as the two files of a Quadlet. [`health`] says
-//! what the pod's containers amount to. All four are pure. [`podman`] asks Podman, and [`supervisor`] is the program
-//! that a workload's unit runs.
+//! [`manifest`] turns YAML into checked objects. [`render`] turns one object into a pod that shares nothing with
+//! another workload unless the manifest says so. It takes the names from [`belongings`] and writes the two files of a
+//! Quadlet. [`health`] derives the state of the pod from the states of its containers. All four are pure. [`podman`] is
+//! the client of Podman's API, and [`supervisor`] is the program that a workload's unit runs.
 
 #[cfg(feature = "host")]
 pub mod adopt;

@@ -1,7 +1,7 @@
-//! Reads a YAML file into checked objects, or into every problem it has.
+//! Parses a YAML file into checked objects, or into all its problems.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: the bytes a user sent. Output: [`Object`]s in canonical form, as they
-//! are replicated, hashed and played. Time and memory are bounded whatever the bytes are.
+//! Pure: no I/O, no clock, no randomness. Input: the bytes that a user sent. Output: [`Object`]s in canonical form, in
+//! which Beemesh replicates, hashes and plays them. Time and memory are bounded for any input.
 
 mod admission;
 mod demands;
@@ -29,26 +29,26 @@ use beemesh_protocol::state::{Kind, Object};
 use policy::Rules;
 use serde::{Deserialize, Serialize};
 
-/// A longer file is refused unread: it is replicated as one log entry.
+/// The largest file in bytes. A larger one is refused unread, because a manifest is replicated as one log entry.
 pub const BYTES_MAX: usize = 1 << 20;
 
-/// Documents in one file.
+/// The largest number of documents in one file.
 pub const DOCUMENTS_MAX: usize = 64;
 
-/// Something in a manifest that is wrong, or that will not be done.
+/// A fault of a manifest, or a part of it that has no effect.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Problem {
-    /// The document, counted from 1; 0 is the file as a whole.
+    /// The document, counted from 1; 0 means the whole file.
     pub document: u32,
-    /// The line in the file, counted from 1; 0 is unknown.
+    /// The line in the file, counted from 1; 0 means unknown.
     pub line: u32,
-    /// The field, as in `spec.containers[0].image`; empty is the document as a whole.
+    /// The field, as in `spec.containers[0].image`; empty means the whole document.
     pub field: String,
-    /// What is wrong, and what to do where that is not plain.
+    /// What is wrong, and what to do about it unless that is obvious.
     pub message: String,
 }
 
-/// Where an object stands in its file.
+/// The position of an object in its file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Place {
     /// The document, counted from 1.
@@ -57,22 +57,23 @@ pub struct Place {
     pub line: u32,
 }
 
-/// A file that was accepted.
+/// A file that passed all checks.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Manifest {
     /// Its objects, in document order.
     pub objects: Vec<Object>,
-    /// One per object.
+    /// The position of each object.
     pub places: Vec<Place>,
-    /// What each needs of others, one list per object.
+    /// The demands of each object, one list per object.
     pub demands: Vec<Vec<Demanded>>,
-    /// What was accepted but will not be done.
+    /// Warnings about parts that have no effect.
     pub warnings: Vec<Problem>,
 }
 
-/// Reads a file: every object of it, or every problem.
+/// Parses a file into all its objects, or into all its problems.
 ///
-/// `strict` makes a problem of whatever would not be done: a kind that nobody plays, a field that Podman ignores.
+/// `strict` turns warnings about parts without effect into problems: a kind that Beemesh does not support, or a field
+/// that Podman ignores.
 ///
 /// # Errors
 ///
@@ -81,7 +82,8 @@ pub fn parse(yaml: &[u8], strict: bool) -> Result<Manifest, Vec<Problem>> {
     parse_under(yaml, strict, None)
 }
 
-/// The same under the policy of a cluster: what it refuses is a problem of the file, too.
+/// Parses a file like [`parse`] and also checks it against the policy of a cluster: a violation is a problem of the
+/// file.
 ///
 /// # Errors
 ///
@@ -125,11 +127,11 @@ fn read(yaml: &[u8], strict: bool, rules: Option<&Rules>) -> Result<Manifest, Ve
     documents::read(text, strict, rules)
 }
 
-/// Reads objects again that were read before, by their canonical JSON: all of one manifest, or every problem.
+/// Parses objects again from the canonical JSON of an earlier parse: all objects of one manifest, or all problems.
 ///
 /// # Errors
 ///
-/// They are not what [`parse_under`] would accept, but for the length of the file that they came in.
+/// [`parse_under`] would refuse the objects. The limit on the length of a file does not apply.
 pub fn reread(bodies: &[&[u8]], rules: Option<&Rules>) -> Result<Manifest, Vec<Problem>> {
     let mut list = br#"{"apiVersion":"v1","kind":"List","items":["#.to_vec();
     list.extend(bodies.join(&b","[..]));
@@ -137,7 +139,7 @@ pub fn reread(bodies: &[&[u8]], rules: Option<&Rules>) -> Result<Manifest, Vec<P
     read(&list, false, rules)
 }
 
-/// Whether objects of this kind run.
+/// Whether objects of this kind run containers.
 #[must_use]
 pub fn is_workload(kind: Kind) -> bool {
     match kind {
@@ -146,7 +148,7 @@ pub fn is_workload(kind: Kind) -> bool {
     }
 }
 
-/// The kind as YAML writes it.
+/// The name of the kind in YAML.
 #[must_use]
 pub fn kind_name(kind: Kind) -> &'static str {
     match kind {
@@ -160,7 +162,7 @@ pub fn kind_name(kind: Kind) -> &'static str {
     }
 }
 
-/// The kind that YAML writes so, if Beemesh keeps it.
+/// The kind with this name in YAML, if Beemesh supports it.
 #[must_use]
 pub fn kind_from_name(name: &str) -> Option<Kind> {
     [

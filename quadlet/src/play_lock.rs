@@ -1,12 +1,13 @@
-//! Lets one at a time play a workload's pod, the gateway or the supervisor of its unit, and the unit be started meanwhile.
+//! A lock that lets one process at a time play a workload's pod: the gateway or the supervisor of its unit.
 //!
-//! Shell: a lock on a file below `/run/beemesh`. The gateway holds it ([`hold`]) while it takes the old pod down and plays
-//! the new one, and already while that waits for its turn; a supervisor that starts, or whose pod is replaced, waits for it
-//! ([`wait`]) before it looks, and then adopts what it finds: a hundred that looked meanwhile would leave Podman no time to
-//! play. A supervisor that has to play holds it, too: of two plays of one pod one fails, and would take down what the other
-//! is starting. Whoever dies lets go of it.
+//! Shell: a lock on a file below `/run/beemesh`. The gateway takes it ([`hold`]) before its play waits in the queue,
+//! and holds it while it takes the old pod down and plays the new one. The unit may be started in that time: its
+//! supervisor, or one whose pod is replaced, waits for the lock ([`wait`]) and then adopts the pod that it finds. A
+//! hundred supervisors that looked at their pods in that time would leave Podman no time to play. A supervisor that has
+//! to play holds the lock, too: of two plays of one pod one fails, and its cleanup would take down the other's pod. The
+//! kernel releases the lock of a process that dies.
 //!
-//! A play goes on in Podman when whoever asked for it is gone, so the pod itself is looked at before it is taken down
+//! Podman continues a play after its caller has ended, so a caller looks at the pod itself before it takes the pod down
 //! ([`settle`]).
 
 use std::{
@@ -29,15 +30,16 @@ use crate::{
     podman::{Pod, Podman},
 };
 
-/// Between two tries to take the lock: supervisors that have waited for it hold it for microseconds.
+/// The pause between two attempts to take the lock. Supervisors that have waited for it hold it for microseconds.
 const HOLD_STEP: Duration = Duration::from_millis(10);
-/// Longer than a play with a hundred others before it, which Podman carries out one after the other.
+/// The longest wait for the lock: longer than a play behind a hundred others, which Podman carries out one after the
+/// other.
 const HOLD_TIME_MAX: Duration = Duration::from_secs(300);
-/// Of the thread that waits, in bytes: a system call needs next to nothing.
+/// The stack of the waiting thread, in bytes: a system call needs very little.
 const WAIT_STACK: usize = 64 << 10;
-/// For so long a pod that is about to be taken down is let start. What is left of a play that failed never starts.
+/// How long a pod that is to be taken down may still start. The remains of a failed play never start.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(20);
-/// Between two looks at it.
+/// The pause between two looks at the pod.
 const SETTLE_STEP: Duration = Duration::from_millis(200);
 
 /// The lock, held until it is dropped.
@@ -49,7 +51,7 @@ pub struct PlayLock {
 }
 
 impl PlayLock {
-    /// Whether somebody else held it meanwhile, so that what was seen before may be different now.
+    /// Whether another process held the lock while this one waited, so that an earlier look may be outdated.
     #[must_use]
     pub fn has_waited(&self) -> bool {
         self.waited
@@ -58,7 +60,8 @@ impl PlayLock {
 
 impl Drop for PlayLock {
     fn drop(&mut self) {
-        // While it is held: nobody else makes the file, and whoever waits has it open.
+        // The file is removed while the lock is held: no other process can create it, and each waiting process has it
+        // open.
         drop(fs::remove_file(&self.path));
     }
 }
@@ -82,7 +85,7 @@ async fn hold_patiently(folder: &Path, workload: &str) -> io::Result<PlayLock> {
     let path = file(folder, workload);
     let mut waited = false;
     loop {
-        // Made anew each time: whoever held it has removed it.
+        // The file is created for each attempt, because the last holder has removed it.
         let file = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -96,7 +99,7 @@ async fn hold_patiently(folder: &Path, workload: &str) -> io::Result<PlayLock> {
                     _lock: lock,
                 });
             }
-            // It was removed before it was locked.
+            // The file was removed before it was locked.
             Ok(_) => continue,
             Err((_, Errno::EWOULDBLOCK)) => {}
             Err((_, errno)) => return Err(errno.into()),
@@ -107,15 +110,15 @@ async fn hold_patiently(folder: &Path, workload: &str) -> io::Result<PlayLock> {
     }
 }
 
-/// Whether this open file is the one that others find.
+/// Whether this open file is still the one at the path.
 fn is_at(file: &fs::File, path: &Path) -> bool {
     let (ours, theirs) = (file.metadata(), fs::metadata(path));
     ours.is_ok_and(|ours| theirs.is_ok_and(|theirs| ours.ino() == theirs.ino()))
 }
 
-/// Waits until nobody holds the lock of a workload in `folder`. A lock that cannot be read counts as not held.
+/// Waits until no process holds the lock of a workload in `folder`. A lock that cannot be read counts as free.
 ///
-/// A thread sleeps in the kernel meanwhile, and no longer than the lock is held, even if nobody waits for it any more.
+/// A thread sleeps in the kernel meanwhile. It ends when the lock is free, even if its caller has stopped waiting.
 pub async fn wait(folder: &Path, workload: &str) {
     let Ok(file) = fs::File::open(file(folder, workload)) else {
         return;
@@ -129,7 +132,7 @@ pub async fn wait(folder: &Path, workload: &str) {
         while let Err((unlocked, Errno::EINTR)) = Flock::lock(file, FlockArg::LockShared) {
             file = unlocked;
         }
-        // Whoever waited may have had enough.
+        // The caller may have stopped waiting.
         let _ = tell.send(());
     };
     let thread = thread::Builder::new().stack_size(WAIT_STACK);
@@ -138,12 +141,12 @@ pub async fn wait(folder: &Path, workload: &str) {
     }
 }
 
-/// Waits until all containers of a pod have been started, or it is gone, for at most [`SETTLE_TIME_MAX`]: to be called before it is
-/// taken down, unless the play of it has failed.
+/// Waits until all containers of a pod have been started or the pod is removed, for at most [`SETTLE_TIME_MAX`]. Call
+/// it before the pod is taken down, unless its play has failed.
 ///
-/// Podman 5.4 starts a pod with the pod's lock in hand and reaches for its service container's, and takes a pod down the
-/// other way round. At the same moment they wait for each other for ever, and soon Podman answers nobody. It has both
-/// locks before it starts the first container.
+/// Podman 5.4 starts a pod by taking the pod's lock and then the service container's lock, and takes a pod down by
+/// taking them in the opposite order. At the same moment the two operations deadlock, and soon Podman answers no
+/// request. Podman has both locks before it starts the first container.
 pub async fn settle(podman: &Podman, pod: &Pod) {
     let settled = async {
         let mut unstarted = is_unstarted(pod);
@@ -164,7 +167,7 @@ pub async fn settle(podman: &Podman, pod: &Pod) {
     }
 }
 
-/// Whether a container of the pod was made and never started, although it should be.
+/// Whether a container of the pod was created and never started, although it should run.
 #[must_use]
 pub fn is_unstarted(pod: &Pod) -> bool {
     let mut containers = pod.containers.iter();

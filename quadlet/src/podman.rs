@@ -1,10 +1,10 @@
-//! Podman's API over its socket: what Beemesh asks of it, each call bounded, each answer checked.
+//! A client of Podman's API over its socket, with a time limit for each call and a check of each answer.
 //!
-//! Owner of the connection: [`Podman`], cheap to clone. Input: names, ids and the bytes that are played. Output: owned
-//! values and [`PodmanError`]s that a person can read. Does I/O and decides nothing.
+//! Owner of the connection: [`Podman`], cheap to clone. Input: names, ids and the bytes to play. Output: owned values,
+//! and [`PodmanError`]s that a person can read. Does I/O and decides nothing.
 //!
-//! podman-api's client carries the calls it can; [`wire`] has those it lacks. A status of 200 is never taken as success
-//! where Podman reports failures in the body: play, down and pull.
+//! podman-api's client sends the calls that it supports; [`wire`] sends the others. Podman answers play, down and pull
+//! with status 200 and reports their failures in the body, so for them the status alone never counts as success.
 
 use std::collections::BTreeMap;
 use std::future::Future;
@@ -34,7 +34,7 @@ use inspect::{InspectedContainer, InspectedPod, PodContainer};
 pub use restarts::{Probing, Session};
 use wire::{Call, Wire};
 
-/// Where Podman's API listens on a host.
+/// The socket of Podman's API on a host.
 pub const SOCKET: &str = "/run/podman/podman.sock";
 /// The pod label that names the workload.
 pub const LABEL_WORKLOAD: &str = "beemesh.io/workload";
@@ -43,13 +43,14 @@ pub const LABEL_REVISION: &str = "beemesh.io/revision";
 /// The pod label with the log index of the revision.
 pub const LABEL_INDEX: &str = "beemesh.io/index";
 
-/// A look at something. Podman answers in milliseconds; behind a storage lock held by a pull it can take seconds.
+/// The time limit of a query. Podman answers in milliseconds; it can take seconds while a pull holds a storage lock.
 const LOOK_TIME_MAX: Duration = Duration::from_secs(20);
-/// Playing a pod whose images are there takes under a second on a quiet host; a loaded one with fifty containers more.
+/// The time limit of a play. It takes under a second on a quiet host if all images are in the storage; a loaded host
+/// with fifty containers needs more.
 const PLAY_TIME_MAX: Duration = Duration::from_secs(180);
-/// Taking a pod down waits for its containers' grace periods, which may be an hour.
+/// The time limit of taking a pod down. It waits for the containers' grace periods, which may be an hour.
 const DOWN_TIME_MAX: Duration = Duration::from_secs(3660);
-/// A large image over a slow line.
+/// The time limit of a pull: a large image over a slow line.
 const PULL_TIME_MAX: Duration = Duration::from_secs(1800);
 
 /// A client of one Podman.
@@ -89,35 +90,35 @@ impl Pod {
     }
 }
 
-/// What an inspection of a container tells.
+/// The result of an inspection of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Details {
-    /// What a list tells too.
+    /// The part that a list has, too.
     pub container: Container,
-    /// The process that watches it, and writes its log.
+    /// The PID of conmon, which monitors the container and writes its log.
     pub conmon: Option<u32>,
-    /// What Podman does when it ends.
+    /// What Podman does when the container ends.
     pub restart: Restart,
-    /// What Podman does when its probe has failed too often, like `restart`.
+    /// What Podman does when the container's probe has failed too often. The words are those of Podman.
     pub on_unhealthy: String,
-    /// Whether its output is a terminal's.
+    /// Whether the container has a terminal.
     pub terminal: bool,
     /// The id of its image.
     pub image: String,
-    /// The probe that Podman runs in it now.
+    /// The schedule of the probe that Podman runs in it now.
     pub schedule: Option<Schedule>,
 }
 
-/// How Podman runs a probe.
+/// The timing of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
-    /// From the end of one run to the start of the next.
+    /// The pause between the end of one run and the start of the next.
     pub interval: Duration,
-    /// What one run may take.
+    /// The time limit of one run.
     pub timeout: Duration,
 }
 
-/// A pod that was played and whose containers were all started.
+/// A pod whose play succeeded: all its containers were started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Played {
     /// The pod's id.
@@ -127,7 +128,7 @@ pub struct Played {
 }
 
 impl Podman {
-    /// A client of the Podman that listens on `socket`. Connects with each call, so the socket may come later.
+    /// A client of the Podman that listens on `socket`. It connects for each call, so the socket may appear later.
     pub fn new(socket: &Path) -> Self {
         Self {
             client: Client::unix_versioned(socket, ApiVersion::new(5, Some(0), Some(0))),
@@ -165,7 +166,7 @@ impl Podman {
 
     /// The names of the pods that have a container with the label `key`, each with the label's value.
     ///
-    /// To list the pods themselves, Podman waits for each that is being stopped, up to its grace period; for this it waits for none.
+    /// The call lists containers: a list of pods would wait for each pod that is being stopped, up to its grace period.
     pub async fn pods_labelled(&self, key: &str) -> Result<BTreeMap<String, String>, PodmanError> {
         let filters = wire::filters(&[("label", &[key])]);
         let query = wire::query(&[("all", "true"), ("pod", "true"), ("filters", &filters)]);
@@ -178,10 +179,10 @@ impl Podman {
         Ok(listed.into_iter().filter_map(pod).collect())
     }
 
-    /// The pod of that name, whoever made it.
+    /// The pod of that name, no matter who made it.
     pub async fn pod(&self, name: &str) -> Result<Option<Pod>, PodmanError> {
         let operation = format!("look for pod {name}");
-        // Podman takes the name as a pattern.
+        // Podman treats the name as a pattern.
         let options = PodListOpts::builder()
             .filter([PodListFilter::Name(format!("^{name}$"))])
             .build();
@@ -224,9 +225,9 @@ impl Podman {
         Ok(pods.into_values().collect())
     }
 
-    /// The pod of that name, whoever made it, and the details of its containers. How long that takes does not grow with what else is
-    /// on the host, as [`Podman::pod`] does. `None` when anything that belongs to it is missing, damaged, or just coming or
-    /// going: then only a list says what there is.
+    /// The pod of that name, no matter who made it, and the details of its containers. Unlike [`Podman::pod`], it takes
+    /// no longer on a host with more pods and containers. `None` if a part of the pod is missing or damaged, or is
+    /// being created or removed: then only a list is reliable.
     pub async fn inspect_pod(
         &self,
         name: &str,
@@ -237,7 +238,7 @@ impl Podman {
             Err(PodmanError::Refused { .. }) => return Ok(None),
             inspected => inspected?,
         };
-        // Podman also takes the beginning of an id for a name.
+        // Podman also accepts the beginning of an id in place of a name.
         if inspected.name != name {
             return Ok(None);
         }
@@ -259,7 +260,7 @@ impl Podman {
         Ok(Some((pod, details)))
     }
 
-    /// What an inspection tells of a container; `None` if there is no such container.
+    /// The details of a container; `None` if there is no such container.
     pub async fn inspect(&self, container: &str) -> Result<Option<Details>, PodmanError> {
         let path = format!("/libpod/containers/{}/json", percent::encode(container));
         let call = Call::get(format!("inspect container {container}"), path).within(LOOK_TIME_MAX);
@@ -317,10 +318,10 @@ impl Podman {
         }
     }
 
-    /// Plays one workload's YAML with a service container. Success: every container was started.
+    /// Plays one workload's YAML with a service container. Success means that every container was started.
     ///
-    /// Podman rolls nothing back: after an error call [`Podman::down`] and
-    /// [`Podman::remove_strays`] with the same bytes.
+    /// Podman does not roll back a failed play: after an error call [`Podman::down`] and [`Podman::remove_strays`] with
+    /// the same bytes.
     pub async fn play(&self, yaml: &[u8]) -> Result<Played, PodmanError> {
         let query = wire::query(&[("serviceContainer", "true")]);
         let call = Call::post("play the pod", format!("/libpod/play/kube{query}"));
@@ -355,7 +356,8 @@ impl Podman {
         }
     }
 
-    /// The containers of a pod by its id. What cannot be inspected, for a part of it is just coming or going, is listed.
+    /// The containers of a pod by its id. If Podman cannot inspect the pod because a part of it is being created or
+    /// removed, they come from a list.
     async fn inside(&self, operation: &str, pod: &str) -> Result<Vec<PodContainer>, PodmanError> {
         let call = Call::get(operation, format!("/libpod/pods/{pod}/json")).within(LOOK_TIME_MAX);
         match self.wire.json::<InspectedPod>(call).await {
@@ -367,7 +369,7 @@ impl Podman {
         }
     }
 
-    /// The containers of some pods by their ids. Podman reads all containers of the host for that.
+    /// The containers of some pods by the pods' ids. Podman reads all containers of the host for this list.
     async fn listed(
         &self,
         operation: &str,
@@ -381,8 +383,8 @@ impl Podman {
         self.wire.json(call.within(LOOK_TIME_MAX)).await
     }
 
-    /// Takes down what `yaml` describes: its pod, service container and secrets, not its volumes. What is not there is
-    /// down already.
+    /// Takes down the objects of `yaml`: its pod, service container and secrets, but not its volumes. An object that
+    /// does not exist counts as taken down.
     pub async fn down(&self, yaml: &[u8]) -> Result<(), PodmanError> {
         let signals = render::stop_signals(yaml);
         for pod in render::pod_names(yaml) {
@@ -411,7 +413,8 @@ impl Podman {
         Ok(())
     }
 
-    /// Removes a pod with its containers, running or not, whatever YAML made it. No such pod is a success.
+    /// Removes a pod with its containers, running or not, no matter which YAML made it. If there is no such pod, the
+    /// call succeeds.
     pub async fn remove_pod(&self, name: &str) -> Result<(), PodmanError> {
         self.end(name, &BTreeMap::new()).await?;
         let path = format!("/libpod/pods/{}?force=true", percent::encode(name));
@@ -431,7 +434,7 @@ impl Podman {
         Ok(names.filter(|name| name.starts_with(prefix)).collect())
     }
 
-    /// Removes a volume that no container uses. No such volume is a success.
+    /// Removes a volume that no container uses. If there is no such volume, the call succeeds.
     pub async fn remove_volume(&self, name: &str) -> Result<(), PodmanError> {
         let operation = format!("remove volume {name}");
         absent_is_gone(
@@ -452,7 +455,7 @@ impl Podman {
         Ok(names.filter(|name| name.starts_with(prefix)).collect())
     }
 
-    /// Removes a secret. No such secret is a success.
+    /// Removes a secret. If there is no such secret, the call succeeds.
     pub async fn remove_secret(&self, name: &str) -> Result<(), PodmanError> {
         let operation = format!("remove secret {name}");
         absent_is_gone(
@@ -461,15 +464,15 @@ impl Podman {
         )
     }
 
-    /// Events of containers that have `label` (`key` or `key=value`), from now on, reconnecting for ever.
+    /// Events of containers that have `label` (`key` or `key=value`), from now on. The stream reconnects without end.
     ///
-    /// Events are hints: look again at every [`Change::Connected`], and now and then.
+    /// Events are hints: look at the pods again at every [`Change::Connected`], and from time to time.
     pub fn events(&self, label: &str) -> Events {
         Events::follow(self.wire.clone(), label)
     }
 
-    /// A container's output: what is there since `since`, in seconds since 1970, at most the last `tail` lines of it, and with `follow`
-    /// what comes until the container ends.
+    /// A container's output since `since`, in seconds since 1970, limited to the last `tail` lines. With `follow` the
+    /// stream continues until the container ends.
     pub async fn logs(
         &self,
         container: &str,

@@ -1,7 +1,8 @@
 //! Has Podman's storage repaired after a power cut.
 //!
-//! The work ([`storage`]) is `beemesh-repair.service`'s, for a supervisor has none of the rights it needs. Here is the order:
-//! one supervisor at a time, and whoever had to wait finds the storage repaired already.
+//! `beemesh-repair.service` does the work ([`storage`]), because a supervisor lacks the rights that it needs. This
+//! module orders the repairs: one supervisor at a time starts the unit, and the others wait and find the storage
+//! repaired.
 
 use std::fs::{File, OpenOptions};
 use std::path::Path;
@@ -13,14 +14,15 @@ use tokio::process::Command;
 
 pub mod storage;
 
-/// The unit that does the work.
+/// The unit that repairs the storage.
 const UNIT: &str = "beemesh-repair.service";
-/// Podman reads every layer of its storage: minutes on a full and slow disk.
+/// The time limit of a repair. Podman reads every layer of its storage, which takes minutes on a full and slow disk.
 const REPAIR_TIME_MAX: Duration = Duration::from_secs(900);
-/// Looks at a lock that another supervisor holds.
+/// The pause between two attempts to take a lock that another supervisor holds.
 const LOCK_STEP: Duration = Duration::from_millis(500);
 
-/// Repairs, or waits until another supervisor has; the lock is in the folder `run`. An error is words for a person.
+/// Repairs the storage, or waits until another supervisor has repaired it. The lock is in the folder `run`. An error is
+/// text for a person.
 pub async fn repair(run: &Path) -> Result<(), String> {
     match tokio::time::timeout(REPAIR_TIME_MAX, once(&run.join("repair.lock"))).await {
         Ok(outcome) => outcome,

@@ -1,12 +1,12 @@
-//! Frees a Podman that waits for systemd, which waits for Podman.
+//! Breaks a deadlock between Podman and systemd at a shutdown.
 //!
-//! At a shutdown systemd ends the scope of each conmon that no unit has adopted, and asks its processes to end, once. What
-//! conmon then starts in the same scope to clean up after its container is not asked any more. When it waits for a lock of
-//! the pod, and whoever holds the lock waits until systemd has stopped the pod's slice, all of them wait until systemd
-//! kills what is in the scope: a minute and a half, in which Podman answers nobody. In another control group the process
-//! is in nobody's way.
+//! At a shutdown systemd stops the scope of each conmon that no unit has adopted. It sends SIGTERM to the processes in
+//! the scope once. conmon then starts a cleanup process in the same scope, which has not received that signal. The
+//! cleanup process may wait for the pod's lock, while the process that holds the lock waits until systemd has stopped
+//! the pod's slice. All of them wait until systemd kills the processes in the scope after 90 s. Podman answers no
+//! request in that time. When the cleanup process is in another control group, systemd no longer waits for it.
 //!
-//! Input: systemd's state, the control groups. Output: the stuck processes are in the unit's control group.
+//! Input: systemd's state and the control groups. Output: the stuck processes are in the unit's control group.
 
 use std::{
     fs,
@@ -16,13 +16,13 @@ use std::{
 
 use super::attach_call;
 
-/// Where systemd has the slices of Podman's pods, each with the scopes of its containers' conmons.
+/// The folder in which systemd keeps the slices of Podman's pods. Each slice has the scopes of its containers' conmons.
 const SLICES: &str = "/sys/fs/cgroup/machine.slice";
-/// systemd answers in milliseconds, and there is another try.
+/// systemd answers in milliseconds, and the caller tries again.
 const FREE_TIME_MAX: Duration = Duration::from_secs(2);
 
-/// During a shutdown, moves processes that clean up after containers from scopes that systemd is ending into the unit's
-/// control group. At any other time does nothing.
+/// During a shutdown, moves Podman's cleanup processes from scopes that systemd is stopping into the unit's control
+/// group. At any other time it does nothing.
 pub async fn free(unit: &str) {
     match tokio::time::timeout(FREE_TIME_MAX, try_free(unit)).await {
         Ok(Ok(0)) => {}
@@ -35,7 +35,7 @@ pub async fn free(unit: &str) {
     }
 }
 
-/// Whether systemd is shutting the host down. Also not when systemd does not say so in time.
+/// Whether systemd is shutting the host down. The result is `false` if systemd does not answer in time.
 pub async fn is_shutting_down() -> bool {
     let asked = async {
         let bus = zbus::Connection::system().await?;
@@ -74,7 +74,7 @@ async fn is_stopping(bus: &zbus::Connection) -> zbus::Result<bool> {
     Ok(<&str>::try_from(&state).is_ok_and(|state| state == "stopping"))
 }
 
-/// For each scope of a conmon in which Podman cleans up: its processes.
+/// The processes of each conmon scope in which Podman cleans up.
 fn cleaning(slices: &Path, processes: &Path) -> Vec<Vec<u32>> {
     let is_podman = |pid: &u32| {
         let name = fs::read_to_string(processes.join(pid.to_string()).join("comm"));

@@ -7,7 +7,7 @@ use proptest::{collection::vec, prelude::*};
 
 use super::*;
 
-/// Names that look like parts of ours: `pvc`, the letters of kinds, hashes, with dashes and dots between.
+/// Names that look like parts of Beemesh's names: `pvc`, the letters of kinds and hashes, joined by dashes and dots.
 fn part() -> impl Strategy<Value = String> {
     let word = prop_oneof![
         4 => Just("pvc".to_owned()),
@@ -40,7 +40,7 @@ fn workload() -> impl Strategy<Value = String> {
         .prop_filter("it fits", |workload| workload.len() <= WORKLOAD_BYTES_MAX)
 }
 
-/// What a user may have. Two of them that are equal have one name, others never do.
+/// An object of a user. Two equal objects share one name; different objects never do.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Thing {
     EmptyDir(String),
@@ -72,7 +72,7 @@ fn named(workload: &str, thing: &Thing) -> String {
     }
 }
 
-/// As release 0.2.0 named it.
+/// The name that release 0.2.0 gave it.
 fn named_before(workload: &str, thing: &Thing) -> String {
     match thing {
         Thing::EmptyDir(volume) => format!("beemesh__{workload}__e__{volume}"),
@@ -92,7 +92,7 @@ fn named_before(workload: &str, thing: &Thing) -> String {
     }
 }
 
-/// What release 0.2.0 removes with a workload.
+/// Whether release 0.2.0 removes the name with the workload.
 fn removed_before(name: &str, workload: &str) -> bool {
     name.starts_with(&format!("beemesh__{workload}__"))
 }
@@ -115,7 +115,7 @@ proptest! {
             }
             for other in &workloads {
                 prop_assert_eq!(belongs_to(&name, other), other == workload, "{} of {}", name, other);
-                // A host that still runs release 0.2.0 leaves it alone, too.
+                // A host that still runs release 0.2.0 does not remove it either.
                 prop_assert!(!removed_before(&name, other), "{} by {}", name, other);
             }
             let before = named_before(workload, thing);

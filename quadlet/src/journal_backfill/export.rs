@@ -1,15 +1,15 @@
-//! Reads entries in systemd's "Journal Export Format": what a line is, however long it is.
+//! Reads entries in systemd's "Journal Export Format", with a bound on the length of each value.
 //!
-//! Pure: bytes in, entries out. A field stands as `NAME=value` and a line end, or, when its value is not plain text, as
-//! `NAME`, a line end, the value's length in 8 bytes, the value and a line end. An empty line ends the entry.
+//! Pure: bytes in, entries out. A field is `NAME=value` and a line feed. If the value is not plain text, the field is
+//! `NAME`, a line feed, the value's length in 8 bytes, the value and a line feed. An empty line ends the entry.
 
-/// As much of a line as journald itself takes of one (`LineMax=`). What is longer is cut, so that no container can fill
-/// this process's memory.
+/// The longest line that journald itself accepts (`LineMax=`). A longer value is cut, so that no container can fill the
+/// memory of this process.
 pub(super) const VALUE_BYTES_MAX: usize = 48 << 10;
-/// The names that are asked for are far shorter.
+/// The names of the wanted fields are far shorter.
 const NAME_BYTES_MAX: usize = 64;
 
-/// An entry, as far as it matters here. What it does not have is empty.
+/// The fields of an entry that the backfill uses. A missing field is empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Entry {
     pub(super) cursor: Vec<u8>,
@@ -21,7 +21,7 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// The fields that fill it, for `--output-fields=`. The cursor is always there.
+    /// The wanted fields, for `--output-fields=`. journalctl always adds the cursor.
     pub(super) const FIELDS: &str = "MESSAGE,PRIORITY,_SYSTEMD_UNIT,CONTAINER_NAME,BEEMESH_COPY_OF";
 
     fn set(&mut self, name: &[u8], value: &[u8]) {
@@ -38,21 +38,21 @@ impl Entry {
     }
 }
 
-/// What the next byte is.
+/// The meaning of the next byte.
 #[derive(Debug, Default)]
 enum At {
-    /// Of a name, or of `NAME=value`.
+    /// A byte of a name, or of `NAME=value`.
     #[default]
     Line,
-    /// Of a value's length.
+    /// A byte of a value's length.
     Length { bytes: [u8; 8], known: usize },
-    /// Of a value that has so many more.
+    /// A byte of a value with this many bytes left.
     Value { left: u64 },
-    /// The line end behind a value.
+    /// The line feed after a value.
     End,
 }
 
-/// Takes a journal apart as it comes in.
+/// An incremental parser of the export format.
 #[derive(Debug, Default)]
 pub(super) struct Export {
     at: At,
@@ -62,7 +62,7 @@ pub(super) struct Export {
 }
 
 impl Export {
-    /// Takes bytes off the front of `input` until an entry is whole or there are no more.
+    /// Consumes bytes from the front of `input` until an entry is complete or the input is empty.
     pub(super) fn next(&mut self, input: &mut &[u8]) -> Option<Entry> {
         while let Some((&byte, rest)) = input.split_first() {
             match &mut self.at {

@@ -1,4 +1,4 @@
-//! Which objects are accepted, and what is kept of them.
+//! Checks objects and brings them into the form that is kept.
 //!
 //! Pure: no I/O, no clock, no randomness. Input: a document as JSON. Output: the object in the form that is replicated,
 //! or findings.
@@ -32,32 +32,32 @@ use super::{
     references, resources, typed,
 };
 
-/// Bytes of a ConfigMap's, Secret's or claim's name: with a workload's name, two hashes and separators it stays within
-/// the 253 bytes that Podman allows for a secret.
+/// The longest name of a ConfigMap, Secret or claim, in bytes. With a workload's name, two hashes and separators it
+/// stays within the 253 bytes that Podman allows for a secret's name.
 const DATA_NAME_MAX: usize = 88;
 
-/// Hosts that a Deployment can ask for; far above any cluster.
+/// The largest number of replicas of a Deployment; far above the number of hosts in any cluster.
 const REPLICAS_MAX: i32 = 10_000;
 
-/// Annotations with which Podman waits for a message of the container: the play would not return.
+/// The prefix of annotations that make Podman wait for a notification from the container: the play would not return.
 const SDNOTIFY: &str = "io.containers.sdnotify";
 
-/// By this annotation a Job runs once on each host.
+/// The annotation of a Job that runs once on each host.
 const EVERY_HOST: &str = "beemesh.io/every-host";
 
-/// Labels that Beemesh itself puts on pods.
+/// The prefix of labels that Beemesh itself puts on pods.
 const LABELS_OURS: &str = "beemesh.io/";
 
-/// What a workload says besides its pod.
+/// The fields of a workload outside of its pod.
 struct Controller {
     spec: PodSpec,
-    /// Where `spec` stands.
+    /// The path of `spec`.
     at: &'static str,
     template: Option<ObjectMeta>,
     replicas: Option<i32>,
 }
 
-/// Checks an object whose kind is one that is kept. `None` when it cannot be read at all.
+/// Checks an object of a supported kind. `None` if it cannot be read at all.
 pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<Object> {
     match kind {
         Kind::Pod => workload(kind, json, scope, |pod: &Pod| {
@@ -234,7 +234,8 @@ fn restart_policy(kind: Kind, policy: Option<&str>, at: &Field, scope: &mut Scop
     }
 }
 
-/// A Job that is to run on each host, and would run once in the cluster without a word, is refused.
+/// Refuses a wrong value or place of the annotation for every host. Such a Job would otherwise run once in the cluster,
+/// without a warning.
 fn every_host(job: &ObjectMeta, template: Option<&ObjectMeta>, scope: &mut Scope<'_>) {
     let at = |path: &str| {
         let at = Field::default().then(path);
@@ -251,7 +252,7 @@ fn every_host(job: &ObjectMeta, template: Option<&ObjectMeta>, scope: &mut Scope
     }
 }
 
-/// Checks labels and annotations that reach the pod.
+/// Checks the labels and annotations that reach the pod.
 fn metadata(metadata: &ObjectMeta, at: &Field, scope: &mut Scope<'_>) {
     for key in metadata.labels.iter().flatten().map(|(key, _)| key) {
         if key.starts_with(LABELS_OURS) || key == "PODMAN_SYSTEMD_UNIT" {
@@ -285,12 +286,12 @@ fn keys<'a>(keys: impl Iterator<Item = (&'static str, &'a str)>, scope: &mut Sco
     }
 }
 
-/// Whether a pod, or a container of it, would be named as those that Beemesh's own units play.
+/// Whether Podman would give a pod or container of this workload the name of a pod or container of Beemesh's own units.
 fn is_ours(workload: &str) -> bool {
     workload == "beemesh" || (workload.starts_with("beemesh-") && !workload.contains('_'))
 }
 
-/// Checks the name and makes the object, as yet without what only workloads have.
+/// Checks the name and makes the object, without the parts that only workloads have.
 fn object<T>(kind: Kind, typed: &T, scope: &mut Scope<'_>) -> Option<Object>
 where
     T: Serialize + Metadata<Ty = ObjectMeta>,

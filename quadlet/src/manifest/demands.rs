@@ -1,7 +1,7 @@
-//! What a workload needs that others have, or have to leave to it: keys of ConfigMaps and Secrets, ports of its hosts, names on them.
+//! Demands of a workload: keys of ConfigMaps and Secrets, ports of its hosts, and names on its hosts.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: an object that was accepted. Output: its [`Demand`]s, each with its field. The
-//! gateway holds them against the state of the cluster, and the rendering against what is there.
+//! Pure: no I/O, no clock, no randomness. Input: an object that was accepted. Output: its [`Demand`]s, each with its
+//! field. The gateway compares them with the state of the cluster, and the renderer with the objects of the host.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,52 +16,52 @@ use beemesh_protocol::{
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::{field::Field, is_workload, kind_name};
-/// The container that Beemesh may put into every pod.
+/// The container that Beemesh may add to any pod.
 const HOLDER: &str = "holder";
 
-/// Something that a workload needs.
+/// A thing that a workload needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Demand {
-    /// A key of a ConfigMap or Secret, without which it cannot be played.
+    /// A key of a ConfigMap or Secret that the workload requires.
     Key(KeyOf),
     /// A port of its hosts.
     Port(Port),
     /// A name among the pods and containers of its hosts.
     Name {
-        /// As Podman has it.
+        /// The name in Podman.
         name: String,
         /// The container's name in the manifest; empty for the pod itself.
         container: String,
     },
-    /// That Podman itself, which ends a container whose probe fails, does so by another signal than SIGTERM.
+    /// A Podman that sends another signal than SIGTERM when it stops a container whose probe fails.
     StopSignal,
 }
 
-/// A key of an object in the workload's namespace.
+/// A key of a ConfigMap or Secret in the workload's namespace.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KeyOf {
-    /// ConfigMap or Secret.
+    /// The kind of the object: ConfigMap or Secret.
     pub kind: Kind,
-    /// Its name.
+    /// The name of the object.
     pub name: String,
     /// The key.
     pub key: String,
-    /// As a file, for which binary data serves, too.
+    /// Whether it is mounted as a file, for which binary data serves, too.
     pub file: bool,
 }
 
 /// A port of a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Port {
-    /// `None` is every address.
+    /// The address; `None` means every address.
     pub address: Option<IpAddr>,
-    /// What is spoken there.
+    /// The transport protocol.
     pub protocol: Protocol,
-    /// From 1.
+    /// The port number, from 1.
     pub port: u16,
 }
 
-/// What is spoken at a port.
+/// The transport protocol of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
     /// TCP.
@@ -73,7 +73,7 @@ pub enum Protocol {
 }
 
 impl Port {
-    /// Whether only one of both can be had.
+    /// Whether one host can provide only one of the two ports.
     #[must_use]
     pub fn meets(&self, other: &Self) -> bool {
         let same = match (self.address, other.address) {
@@ -111,10 +111,10 @@ impl fmt::Display for KeyOf {
     }
 }
 
-/// A demand and where it stands in the file.
+/// A demand and its place in the file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Demanded {
-    /// What.
+    /// The demand.
     pub demand: Demand,
     /// The document, counted from 1.
     pub document: u32,
@@ -124,7 +124,7 @@ pub struct Demanded {
     pub field: String,
 }
 
-/// The demands of an object that was accepted; none of what is no workload.
+/// The demands of an accepted object; empty for an object that is no workload.
 #[must_use]
 pub fn demands(object: &Object) -> Vec<Demand> {
     with_fields(object)
@@ -133,7 +133,7 @@ pub fn demands(object: &Object) -> Vec<Demand> {
         .collect()
 }
 
-/// The keys that an object has: of text, and of anything.
+/// The keys of an object: those with text, and all of them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Keys {
     text: BTreeSet<String>,
@@ -141,7 +141,7 @@ pub struct Keys {
 }
 
 impl Keys {
-    /// The keys of a ConfigMap or Secret; none of anything else.
+    /// The keys of a ConfigMap or Secret; empty for any other object.
     #[must_use]
     pub fn of(object: &Object) -> Self {
         let data: Data = match object.kind {
@@ -163,14 +163,14 @@ impl Keys {
         Self { text, files }
     }
 
-    /// Whether the object has what is needed of it.
+    /// Whether the object has the needed key.
     #[must_use]
     pub fn has(&self, needed: &KeyOf) -> bool {
         let keys = if needed.file { &self.files } else { &self.text };
         keys.contains(&needed.key)
     }
 
-    /// What there is instead, for a person.
+    /// The keys that the object has, as text for a user.
     #[must_use]
     pub fn words(&self) -> String {
         const SHOWN: usize = 10;
@@ -193,7 +193,8 @@ struct Data {
     binary_data: BTreeMap<String, IgnoredAny>,
 }
 
-/// What is read of a workload: a fraction of it, and quickly, because a gateway reads all that there are.
+/// The parts of a workload that are read. They are few, so that reading is quick: a gateway reads the demands of all
+/// workloads.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Body<S> {
@@ -285,7 +286,7 @@ struct Item {
     key: String,
 }
 
-/// The demands with their fields, from the object on.
+/// The demands with their fields, relative to the object.
 pub(super) fn with_fields(object: &Object) -> Vec<(Field, Demand)> {
     if !is_workload(object.kind) {
         return Vec::new();
@@ -340,7 +341,7 @@ pub(super) fn with_fields(object: &Object) -> Vec<(Field, Demand)> {
     found.all
 }
 
-/// The ports of its host that a rendered pod has.
+/// The host ports of a rendered pod.
 pub(crate) fn ports_of(pod: &str) -> Vec<Port> {
     let body = serde_json::from_str::<Body<Pod>>(pod).unwrap_or_default();
     let mut found = Found {
@@ -362,7 +363,7 @@ pub(crate) fn ports_of(pod: &str) -> Vec<Port> {
     found.all.into_iter().filter_map(port).collect()
 }
 
-/// What is found of one workload.
+/// The demands found in one workload.
 struct Found {
     pod: String,
     all: Vec<(Field, Demand)>,
@@ -427,7 +428,7 @@ impl Found {
         }
     }
 
-    /// In the host's network a port is the host's, whether it is published or not.
+    /// In the host's network every port of a container is a port of the host, published or not.
     fn port(&mut self, port: &ContainerPort, of_host: bool, at: &Field) {
         let (number, key) = match (port.host_port, of_host) {
             (0, true) => (port.container_port, "containerPort"),

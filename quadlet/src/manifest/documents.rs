@@ -1,4 +1,4 @@
-//! From a text to its objects: documents, Lists, kinds that are kept and kinds that are not.
+//! Splits a text into objects: documents, Lists, and kinds that Beemesh supports or not.
 //!
 //! Pure: no I/O, no clock, no randomness.
 
@@ -21,21 +21,21 @@ use super::{
     typed,
 };
 
-/// Objects of one file: each workload is a unit on every host, and all of them are one log entry.
+/// The largest number of objects in one file: each workload is a unit on every host, and all objects together are one
+/// log entry.
 const OBJECTS_MAX: usize = 256;
 
-/// The manifest's objects as they are found.
+/// The objects of the manifest found so far.
 #[derive(Default)]
 struct Found {
     manifest: Manifest,
-    /// Where each object has its name, for a problem with it.
+    /// A problem at the name of each object, to report if its name is a duplicate.
     names: Vec<Problem>,
-    /// Kinds that nobody plays.
+    /// Kinds that Beemesh does not support.
     unplayed: Vec<String>,
     bytes: u64,
 }
 
-/// Reads a text.
 pub(super) fn read(
     text: &str,
     strict: bool,
@@ -44,7 +44,7 @@ pub(super) fn read(
     let mut findings = Findings::new(strict);
     let mut found = Found::default();
     let outline = outline::read(text);
-    // serde_yaml reads one document at a time: none of those behind a fault is loaded.
+    // serde_yaml reads one document at a time, so it loads no document after a fault.
     let mut tagged = outline
         .tagged
         .then(|| serde_yaml::Deserializer::from_str(text));
@@ -110,7 +110,7 @@ pub(super) fn read(
     Ok(found.manifest)
 }
 
-/// Reads a document of a file with tags, or says on which line and why that is not possible.
+/// Loads a document of a file with tags, or returns the line and the reason of a failure.
 fn load(
     yaml: serde_yaml::Deserializer<'_>,
     document: &outline::Document,
@@ -127,7 +127,7 @@ fn load(
     })
 }
 
-/// Takes one document: an object, a List of them, or nothing.
+/// Takes one document: an object, a List of objects, or nothing.
 fn take(mut json: Value, found: &mut Found, scope: &mut Scope<'_>) {
     if json.is_null() {
         return;
@@ -250,7 +250,8 @@ fn unplayed(kind: &str, version: &str, json: &Value, found: &mut Found, scope: &
     }
 }
 
-/// Reports objects of one name, and workloads of one name whatever their kind, for the name is that of the unit.
+/// Reports objects with the same name. Workloads of different kinds may not share a name either, because it is the name
+/// of the unit.
 fn duplicates(found: &Found, findings: &mut Findings) {
     let mut first: BTreeMap<(Option<Kind>, String), (&Object, &Problem)> = BTreeMap::new();
     for (object, named) in found.manifest.objects.iter().zip(&found.names) {

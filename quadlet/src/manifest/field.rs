@@ -1,13 +1,13 @@
-//! Paths of fields, and user text made fit for a message.
+//! Paths of fields, and user text made safe for a message.
 //!
 //! Pure: no I/O, no clock, no randomness.
 
 use std::fmt;
 
-/// Longer text of a user is cut in messages and paths: a problem is read by a person.
+/// The longest piece of user text in messages and paths: people read them.
 const SHOWN_MAX: usize = 100;
 
-/// Where a value stands in its document.
+/// The path of a value in its document.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Field(Vec<Step>);
 
@@ -30,13 +30,13 @@ impl Field {
         Self(self.0.iter().cloned().chain([step]).collect())
     }
 
-    /// Appends keys that are written `a.b.c`.
+    /// Appends keys written as `a.b.c`.
     pub(super) fn then(&self, keys: &str) -> Self {
         keys.split('.')
             .fold(self.clone(), |field, key| field.key(key))
     }
 
-    /// The entry of that key in the mapping that holds this field.
+    /// The entry with that key in the mapping that contains this field.
     pub(super) fn beside(&self, key: &str) -> Self {
         Self(self.0[..self.0.len().saturating_sub(1)].to_vec()).key(key)
     }
@@ -53,7 +53,7 @@ impl Field {
         self.0.starts_with(&other.0)
     }
 
-    /// The nearest mapping entry that holds this field: what can be taken out without moving its neighbours.
+    /// The innermost mapping entry that contains this field. It can be removed without moving its neighbours.
     pub(super) fn entry(&self) -> Self {
         let keys = self.0.iter().rposition(|step| matches!(step, Step::Key(_)));
         Self(self.0[..keys.map_or(0, |last| last + 1)].to_vec())
@@ -96,7 +96,7 @@ fn is_plain(key: &str) -> bool {
             .all(|b| b.is_ascii_alphanumeric() || b"-_<".contains(&b))
 }
 
-/// Text of a user as a message shows it: on one line, and not longer than a person reads.
+/// User text for a message: on one line, and cut to a length that people read.
 pub(super) fn cut(text: &str) -> String {
     let mut shown = String::new();
     for char in text.chars().take(SHOWN_MAX) {

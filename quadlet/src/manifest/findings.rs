@@ -1,4 +1,4 @@
-//! Collects what is found in a file, each with its place.
+//! Collects the findings of a file, each with its place.
 //!
 //! Pure: no I/O, no clock, no randomness.
 
@@ -9,20 +9,21 @@ use super::{
     policy::Rules,
 };
 
-/// Findings of one file that are listed; a file with more has one cause that is among the first.
+/// The largest number of listed findings. A file with more has one cause, which is among the first.
 const LISTED_MAX: usize = 100;
 
-/// Problems, and warnings, of one file that are kept: more than are listed, for some are the same.
+/// The largest number of kept problems, and of kept warnings, of one file. It is larger than the listed number because
+/// some are duplicates.
 const KEPT_MAX: usize = 2 * LISTED_MAX;
 
-/// What is found in one file.
+/// The findings of one file.
 #[derive(Debug, Default)]
 pub(super) struct Findings {
     problems: Vec<Problem>,
     warnings: Vec<Problem>,
-    /// Warnings that are told beside problems, too.
+    /// Warnings that are listed beside problems, too.
     uncounted: Vec<Problem>,
-    /// Under `strict`, what will not be done is a problem.
+    /// With `strict`, a part without effect is a problem.
     strict: bool,
 }
 
@@ -40,7 +41,7 @@ impl Findings {
         }
     }
 
-    /// The warnings when nothing is wrong, else what is.
+    /// The warnings if there is no problem, otherwise the problems.
     pub(super) fn finish(self) -> Result<Vec<Problem>, Vec<Problem>> {
         match self.problems.is_empty() {
             true => Ok(listed(self.warnings)),
@@ -70,31 +71,31 @@ fn listed(mut found: Vec<Problem>) -> Vec<Problem> {
     found
 }
 
-/// Findings in one object of a document.
+/// The findings of one object of a document.
 #[derive(Debug)]
 pub(super) struct Scope<'a> {
     pub(super) findings: &'a mut Findings,
     pub(super) outline: &'a Outline<'a>,
     pub(super) document: &'a Document,
-    /// Counted from 1.
+    /// The document, counted from 1.
     pub(super) number: u32,
-    /// Where the object stands in its document: `items[3]` in a List.
+    /// The path of the object in its document: `items[3]` in a List.
     pub(super) object: Field,
-    /// Fields that could not be read: what is said about them and what is in them would only repeat that.
+    /// Fields that could not be read. Findings about them or their content would only repeat that.
     pub(super) unread: Vec<Field>,
-    /// What the object may ask of its hosts; `None` is anything.
+    /// The policy for the object; `None` allows everything.
     pub(super) rules: Option<&'a Rules>,
 }
 
 impl Scope<'_> {
-    /// The object cannot be accepted.
+    /// Adds a problem: the object is refused.
     pub(super) fn wrong(&mut self, field: &Field, message: impl Into<String>) {
         let kept = self.findings.problems.len();
         let problem = self.problem(kept, field, message);
         self.findings.problems.extend(problem);
     }
 
-    /// Something that the user asked for will not be done.
+    /// Adds a finding about a part that the user asked for and that has no effect.
     pub(super) fn not_done(&mut self, field: &Field, message: impl Into<String>) {
         match self.findings.strict {
             true => self.wrong(field, message),
@@ -102,8 +103,8 @@ impl Scope<'_> {
         }
     }
 
-    /// Something is asked for that nobody counts. It is told beside what else is wrong with the file, too: of what a pod asks of its
-    /// hosts a person wants to see all at once.
+    /// Adds a finding about a request for a resource that Beemesh does not account for. It is listed beside other
+    /// problems of the file, too, so that the user sees all such requests at once.
     pub(super) fn not_counted(&mut self, field: &Field, message: &str) {
         self.not_done(field, message);
         let kept = self.findings.uncounted.len();
@@ -111,14 +112,14 @@ impl Scope<'_> {
         self.findings.uncounted.extend(problem);
     }
 
-    /// It will be done, and may not be what the user expects.
+    /// Adds a warning about a part that takes effect but may not do what the user expects.
     pub(super) fn advise(&mut self, field: &Field, message: impl Into<String>) {
         let kept = self.findings.warnings.len();
         let problem = self.problem(kept, field, message);
         self.findings.warnings.extend(problem);
     }
 
-    /// The field cannot be read, so nothing more is said about it.
+    /// Adds a problem for a field that cannot be read; there are no further findings about that field.
     pub(super) fn unreadable(&mut self, field: Field, message: impl Into<String>) {
         self.wrong(&field, message);
         self.unread.push(field);
@@ -128,7 +129,7 @@ impl Scope<'_> {
         self.outline.line(self.document, &self.object.join(field))
     }
 
-    /// `None` when as many are `kept`, for to find a field's line takes time.
+    /// `None` if as many are `kept` already, because finding a field's line takes time.
     fn problem(&self, kept: usize, field: &Field, message: impl Into<String>) -> Option<Problem> {
         let is_unread = self.unread.iter().any(|unread| field.starts_with(unread));
         (kept < KEPT_MAX && !is_unread).then(|| Problem {

@@ -1,14 +1,14 @@
-//! Fields that Kubernetes acts on and Podman does not.
+//! Fields that Kubernetes supports and Podman ignores.
 //!
-//! Pure: no I/O, no clock, no randomness. Podman drops these without a word (its `docs/kubernetes_support.md`), so they
-//! are named here. A field whose absence changes nothing on a Beemesh host, such as `enableServiceLinks`, is not listed,
-//! and neither is a value that Kubernetes itself fills in.
+//! Pure: no I/O, no clock, no randomness. Podman drops these fields silently (see its `docs/kubernetes_support.md`), so
+//! this module lists them. A field is not listed if its absence changes nothing on a Beemesh host, as with
+//! `enableServiceLinks`, and neither is a value that Kubernetes itself fills in.
 
 use serde_json::{Value, json};
 
 use super::{field::Field, findings::Scope};
 
-/// The field, what follows for the user, and a value with which nothing follows.
+/// The field, the consequence for the user, and a value that has no consequence.
 type Ignored = (&'static str, &'static str, Option<&'static str>);
 
 const DEPLOYMENT: &[Ignored] = &[
@@ -125,7 +125,7 @@ const CLAIM: &[Ignored] = &[
     ("volumeName", "", None),
 ];
 
-/// Warns of what Podman ignores in a controller's or claim's `spec`.
+/// Warns of the fields in a controller's or claim's `spec` that Podman ignores.
 pub(super) fn in_spec(kind: &str, spec: &Value, scope: &mut Scope<'_>) {
     let table = match kind {
         "Deployment" => DEPLOYMENT,
@@ -137,7 +137,7 @@ pub(super) fn in_spec(kind: &str, spec: &Value, scope: &mut Scope<'_>) {
     warn(table, spec, &Field::default().key("spec"), scope);
 }
 
-/// Warns of what Podman ignores in a pod.
+/// Warns of the fields in a pod that Podman ignores.
 pub(super) fn in_pod(spec: &Value, at: &Field, scope: &mut Scope<'_>) {
     warn(POD, spec, at, scope);
     for list in ["initContainers", "containers"] {

@@ -1,7 +1,7 @@
-//! Which fields a type has at a place of its input, and which of them a misspelt key may mean.
+//! Finds the known fields of a type at a path of its input, and the one that a misspelt key may mean.
 //!
-//! Pure: no I/O, no clock, no randomness. A type tells its fields only to the deserializer that reads it, so the input is read once more,
-//! by one that remembers them.
+//! Pure: no I/O, no clock, no randomness. A type names its fields only to the deserializer that reads it. So this
+//! module reads the input once more, with a deserializer that remembers them.
 
 use std::cell::Cell;
 
@@ -16,7 +16,7 @@ use serde_json::{Error, Value};
 
 use super::field::Step;
 
-/// Keys that are less similar than this are two words, not one that is misspelt. 1 is equal, 0 has nothing in common.
+/// The least similarity of a misspelt key and the field that it may mean. 1 means equal, 0 means nothing in common.
 const SIMILAR: f64 = 0.7;
 
 /// The field of `T` at `path` of `input` that `key` may be a misspelling of.
@@ -31,7 +31,7 @@ pub(super) fn nearest<T: DeserializeOwned>(
         path: Some(path),
         known: &known,
     };
-    // A value further on may be of the wrong type: the fields are known by then, or there is nothing to suggest.
+    // A later value may have the wrong type. By then the fields are known, or there is nothing to suggest.
     drop(T::deserialize(reader));
     let key = key.to_ascii_lowercase();
     let likeness =
@@ -43,10 +43,10 @@ pub(super) fn nearest<T: DeserializeOwned>(
         .map(|(_, field)| field)
 }
 
-/// Reads a value, and remembers the fields of the struct at the end of `path`.
+/// Reads a value and remembers the fields of the struct at the end of `path`.
 struct Reader<'a> {
     value: &'a Value,
-    /// What is left of the way; `None` beside it.
+    /// The rest of the path; `None` outside of it.
     path: Option<&'a [Step]>,
     known: &'a Cell<Option<&'static [&'static str]>>,
 }

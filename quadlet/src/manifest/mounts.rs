@@ -1,4 +1,4 @@
-//! Which mounts are accepted: paths, and the options that Podman reads behind them.
+//! Checks mounts: their paths, and the options that Podman reads after a path.
 //!
 //! Pure: no I/O, no clock, no randomness.
 
@@ -9,7 +9,7 @@ use super::{
     findings::Scope,
 };
 
-/// Checks the mount of a container that stands at `at`.
+/// Checks a mount of a container at the path `at`.
 pub(super) fn check(mount: &VolumeMount, spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     let volume = spec
         .volumes

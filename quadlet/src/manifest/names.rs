@@ -1,19 +1,19 @@
-//! Which names are accepted besides those of objects: of keys, and of images.
+//! Checks the names of keys and images.
 //!
-//! Pure: no I/O, no clock, no randomness. Names reach file names, unit names and Podman's names, so what passes here
-//! holds letters, digits, `-` and `.` only.
+//! Pure: no I/O, no clock, no randomness. Names become parts of file names, unit names and Podman's names, so an
+//! accepted name holds letters, digits, `-` and `.` only.
 
 use beemesh_protocol::workload::is_label;
 
-/// What a refused name is told.
+/// The rule in the message about a refused name.
 pub(super) const NAME_RULE: &str =
     "use lower-case letters, digits, `-` and `.`, a letter or digit at both ends";
 
-/// What a refused label is told.
+/// The rule in the message about a refused label.
 pub(super) const LABEL_RULE: &str =
     "use at most 63 lower-case letters, digits and `-`, a letter or digit at both ends";
 
-/// A key of a ConfigMap or Secret: it becomes a file name.
+/// Whether the text can be a key of a ConfigMap or Secret: a key becomes a file name.
 pub(super) fn is_key(key: &str) -> bool {
     (1..=253).contains(&key.len())
         && key
@@ -23,29 +23,29 @@ pub(super) fn is_key(key: &str) -> bool {
         && !key.starts_with("..")
 }
 
-/// What a refused key is told.
+/// The rule in the message about a refused key.
 pub(super) const KEY_RULE: &str =
     "use letters, digits, `-`, `_` and `.`, and do not begin with `..`";
 
-/// An image reference, taken apart as far as it is needed.
+/// The parts of an image reference that are needed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct ImageName<'a> {
     pub(crate) tag: Option<&'a str>,
     pub(crate) digest: Option<&'a str>,
-    /// Names its registry.
+    /// Whether it names its registry.
     pub(crate) qualified: bool,
 }
 
 impl ImageName<'_> {
-    /// Whether its registry may hold something else under it tomorrow, by convention.
+    /// Whether the registry may, by convention, hold another image under this name later.
     pub(crate) fn floats(&self) -> bool {
         self.digest.is_none() && self.tag.is_none_or(|tag| tag == "latest")
     }
 }
 
-/// What Podman takes for the way to an image when it stands before the first `:`. Of all but `docker` what follows names
-/// files of the host, or another program's images. A registry of such a name is not reached either: of `dir:5000/x`
-/// Podman reads the folder `/5000/x`, whether it has an image of that name or not.
+/// Words before the first `:` that Podman takes as a transport. With all but `docker`, the rest names files of the host
+/// or images of another program. A registry with such a name is not reachable either: for `dir:5000/x` Podman reads the
+/// folder `/5000/x`, even if it has an image of that name.
 const TRANSPORTS: &[&str] = &[
     "atomic",
     "containers-storage",
@@ -59,7 +59,7 @@ const TRANSPORTS: &[&str] = &[
     "tarball",
 ];
 
-/// Takes an image reference apart: `[REGISTRY/]PATH[:TAG][@DIGEST]`.
+/// Parses an image reference: `[REGISTRY/]PATH[:TAG][@DIGEST]`.
 pub(crate) fn image(reference: &str) -> Result<ImageName<'_>, &'static str> {
     if reference
         .split_once(':')
@@ -133,7 +133,7 @@ fn is_registry(registry: &str) -> bool {
             .all(|label| is_label(&label.to_ascii_lowercase()))
 }
 
-/// Runs of letters and digits with `.`, `_`, `__` or dashes between them.
+/// Whether the text consists of runs of letters and digits, separated by `.`, `_`, `__` or dashes.
 fn is_path_part(part: &str) -> bool {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let bytes = part.as_bytes();
@@ -165,7 +165,7 @@ mod tests {
             ("library/nginx:1.25", ok(Some("1.25"), None, false)),
             ("localhost/beemesh-demo:1", ok(Some("1"), None, true)),
             ("localhost:5000/a__b/c-d.e", ok(None, None, true)),
-            // Words that lead Podman elsewhere, in places where they do not.
+            // Words of transports in places where Podman does not read them as transports.
             ("localhost/dir:x", ok(Some("x"), None, true)),
             ("dir.example:5000/x", ok(None, None, true)),
             ("quay.io/oci/tarball:1", ok(Some("1"), None, true)),

@@ -1,8 +1,8 @@
-//! Reads a YAML file: where each value stands, and that it stays within bounds when aliases expand.
+//! Reads a YAML file for the line of each value, and checks that its size stays within bounds when aliases expand.
 //!
 //! Pure: no I/O, no clock, no randomness. Input: the text. Output: an [`Outline`] of its documents up to the first
-//! fault. It sees the events of the text and never expands an alias, so its cost is that of one pass over the bytes,
-//! and what it lets through can be loaded into memory ([`super::values`]).
+//! fault. It reads the parser's events and never expands an alias, so its cost is that of one pass over the bytes. A
+//! text that passes can be loaded into memory ([`super::values`]).
 
 use std::{
     borrow::Cow,
@@ -16,39 +16,38 @@ use super::{
     field::{Field, Step, cut},
 };
 
-/// Deeper nesting is refused. The deepest field of the kinds that are read lies about 15 deep.
+/// The deepest nesting. The deepest field of the supported kinds has a depth of about 15.
 const NESTING_MAX: usize = 64;
 
-/// Values in a file, aliases expanded. A value takes about 100 bytes in memory.
+/// The largest number of values in a file, with aliases expanded. A value takes about 100 bytes of memory.
 const VALUES_MAX: u64 = 100_000;
 
-/// The longest key that Kubernetes knows is an annotation's, with 317 bytes; YAML 1.1 ends at 1,024.
+/// The longest key, in bytes. The longest one in Kubernetes is an annotation's, with 317 bytes; YAML 1.1 allows 1,024.
 pub(super) const KEY_MAX: usize = 512;
 
-/// Repeated keys that are listed of one document.
+/// The largest number of listed duplicate keys of one document.
 const DUPLICATES_MAX: usize = 100;
 
-/// Bytes of all scalars in a file, aliases expanded.
+/// The largest total of bytes of all scalars in a file, with aliases expanded.
 pub(super) const EXPANDED_MAX: u64 = 4 << 20;
 
-/// The documents of a file as far as they could be read.
+/// The documents of a file up to the first fault.
 #[derive(Debug)]
 pub(super) struct Outline<'a> {
     pub(super) nodes: Vec<Node<'a>>,
-    /// Whether a value anywhere has a tag, as in `!!str 5`.
+    /// Whether any value has a tag, as in `!!str 5`.
     pub(super) tagged: bool,
     pub(super) documents: Vec<Document>,
-    /// What ended the reading before the end of the file.
+    /// The fault at which reading stopped before the end of the file.
     pub(super) fault: Option<Problem>,
 }
 
-/// One document.
 #[derive(Debug)]
 pub(super) struct Document {
     pub(super) root: usize,
     /// The line of its first value.
     pub(super) line: u32,
-    /// Keys that their mapping has already, each with its line.
+    /// Keys that their mapping already has, each with its line.
     pub(super) duplicates: Vec<(Field, u32)>,
 }
 
@@ -58,12 +57,12 @@ pub(super) struct Node<'a> {
     pub(super) content: Content<'a>,
 }
 
-/// What a value is; values in it by their position among the nodes.
+/// The content of a value; inner values are given by their index among the nodes.
 #[derive(Debug)]
 pub(super) enum Content<'a> {
     Scalar {
         text: Cow<'a, str>,
-        /// Not quoted, and no block: it may mean something else than its text.
+        /// Neither quoted nor a block scalar: it may have another type than text.
         plain: bool,
     },
     List(Vec<usize>),
@@ -78,20 +77,20 @@ pub(super) struct Entry<'a> {
     pub(super) value: usize,
 }
 
-/// A key as it is written; empty when it is no scalar.
+/// A key as it is written; empty if it is no scalar.
 #[derive(Debug, Clone)]
 struct Key<'a> {
     text: Cow<'a, str>,
     line: u32,
 }
 
-/// The entry of this key.
+/// The entry with this key.
 fn entry<'e, 'a>(entries: &'e [Entry<'a>], key: &str) -> Option<&'e Entry<'a>> {
     entries.iter().find(|entry| entry.key.text == key)
 }
 
 impl Outline<'_> {
-    /// The line of a field, or of the nearest value around it that is written.
+    /// The line of a field, or of the innermost written value that contains it.
     pub(super) fn line(&self, document: &Document, field: &Field) -> u32 {
         let (mut at, mut line) = (document.root, document.line);
         for step in field.steps() {
@@ -115,7 +114,7 @@ impl Outline<'_> {
         }
     }
 
-    /// What `<<: *a` or `<<: [*a, *b]` brings in, one level of it.
+    /// The entry that `<<: *a` or `<<: [*a, *b]` merges in, one level deep.
     fn merged(&self, entries: &[Entry<'_>], step: &Step) -> Option<(usize, u32)> {
         let source = &entry(entries, "<<")?.value;
         let sources = match &self.nodes[*source].content {
@@ -140,7 +139,7 @@ pub(super) fn read(text: &str) -> Outline<'_> {
         let step = match event {
             Ok((event, span)) => reader.take(event, line_number(span.start.line())),
             Err(error) => {
-                // At the end of the text the marker stands on the line behind it.
+                // At the end of the text the marker is on the line after it.
                 let line = line_number(error.marker().line().min(text.lines().count()));
                 Err(reader.fault(line, format!("not YAML: {}", error.info())))
             }
@@ -157,7 +156,7 @@ fn line_number(line: usize) -> u32 {
     u32::try_from(line).unwrap_or(u32::MAX)
 }
 
-/// What a value costs once aliases are expanded.
+/// The cost of a value with aliases expanded.
 #[derive(Clone, Copy, Default)]
 struct Weight {
     values: u64,
@@ -173,12 +172,12 @@ impl Weight {
     }
 }
 
-/// A collection whose end has not come.
+/// A collection whose end has not been read.
 struct Open<'a> {
     node: usize,
     anchor: usize,
     weight: Weight,
-    /// The key whose value comes next, and its node.
+    /// The key whose value is next, and its node.
     key: Option<(Key<'a>, usize)>,
     keys: HashSet<Cow<'a, str>>,
 }
@@ -186,10 +185,10 @@ struct Open<'a> {
 struct Reader<'a> {
     outline: Outline<'a>,
     open: Vec<Open<'a>>,
-    /// Values that can be referred to in this document; `None` while their end has not come.
+    /// The anchored values of this document; `None` until their end is read.
     anchors: HashMap<usize, Option<(usize, Weight)>>,
     duplicates: Vec<(Field, u32)>,
-    /// Of the documents before this one.
+    /// The cost of the earlier documents.
     spent: Weight,
 }
 
@@ -285,7 +284,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Puts a finished value where it belongs: as a key, as a value, or as the document itself.
+    /// Puts a finished value in its place: as a key, as a value, or as the document itself.
     fn place(&mut self, node: usize, weight: Weight, line: u32) -> Result<(), Problem> {
         let Some(open) = self.open.last_mut() else {
             self.spent = self.spent.plus(weight);
@@ -356,7 +355,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// The collection that is being read.
+    /// The path of the collection that is being read.
     fn field(&self) -> Field {
         let mut field = Field::default();
         for open in &self.open[..self.open.len().saturating_sub(1)] {

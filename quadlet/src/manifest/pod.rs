@@ -1,4 +1,4 @@
-//! Which pods are accepted: those that Podman plays as they are meant.
+//! Checks pods: accepts those that Podman plays as the manifest means them.
 //!
 //! Pure: no I/O, no clock, no randomness.
 
@@ -18,7 +18,7 @@ use super::{
     ranges, resources,
 };
 
-/// Checks the `spec` of a pod that stands at `at`.
+/// Checks the `spec` of a pod at the path `at`.
 pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     if spec.containers.is_empty() {
         scope.wrong(&at.key("containers"), "has no container");
@@ -59,7 +59,7 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     }
 }
 
-/// Checks a name that is unique in its pod.
+/// Checks a name that must be unique in its pod.
 fn named<'a>(
     name: &'a str,
     what: &str,
@@ -130,7 +130,7 @@ fn container(container: &Container, spec: &PodSpec, at: &Field, scope: &mut Scop
     }
 }
 
-/// Checks an image and its pull policy, which stands beside it.
+/// Checks an image and its pull policy, a sibling field.
 fn image(reference: &str, pull: Option<&str>, policy: &str, at: &Field, scope: &mut Scope<'_>) {
     if !matches!(pull, None | Some("Always" | "IfNotPresent" | "Never")) {
         let message = format!(
@@ -418,7 +418,7 @@ fn source(volume: &Volume, at: &Field, scope: &mut Scope<'_>) {
     }
 }
 
-/// Checks which keys of a ConfigMap or Secret become which files.
+/// Checks the mapping of keys of a ConfigMap or Secret to files.
 fn files(items: Option<&[KeyToPath]>, mode: Option<i32>, at: &Field, scope: &mut Scope<'_>) {
     if mode.is_some_and(|mode| !(0..=0o777).contains(&mode)) {
         scope.wrong(&at.key("defaultMode"), "is not a file mode: use 0 to 0777");

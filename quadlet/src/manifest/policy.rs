@@ -1,8 +1,8 @@
-//! What manifests may ask of the hosts that run them: rules that hold for the whole cluster.
+//! The policy of a cluster: what manifests may request of the hosts that run them.
 //!
-//! Pure: no I/O, no clock, no randomness. [`Policy::read`] makes rules of a document, [`Policy::text`] a document of rules,
-//! one on each line; what they refuse of an object is found while it is admitted. The rules are about what Podman lets a
-//! pod do to its host, and the default refuses all of it.
+//! Pure: no I/O, no clock, no randomness. [`Policy::read`] parses a document into rules, and [`Policy::text`] writes
+//! the rules as a document, one on each line. Admission reports what the rules refuse of an object. The rules govern
+//! what Podman lets a pod do to its host, and the default refuses all of it.
 
 mod check;
 mod document;
@@ -10,10 +10,11 @@ mod path;
 
 pub(super) use check::{annotations, pod};
 
-/// Documents that are longer are refused unread: the policy is replicated as one entry, and is part of each snapshot.
+/// The longest document in bytes. A longer one is refused unread: the policy is replicated as one log entry and is part
+/// of each snapshot.
 pub const DOCUMENT_BYTES_MAX: usize = 64 << 10;
 
-/// A rule that allows something or does not.
+/// A rule that allows a feature or refuses it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Switch {
     Privileged,
@@ -49,7 +50,7 @@ impl Switch {
     }
 }
 
-/// A rule that lists what is allowed.
+/// A rule that lists the allowed values.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum List {
     HostPaths,
@@ -84,11 +85,11 @@ impl List {
         }
     }
 
-    /// What a pod may have with the default policy.
+    /// The values that the default policy allows.
     fn safe(self) -> &'static [&'static str] {
         match self {
             Self::HostPaths | Self::Devices => &[],
-            // What Podman gives to every container: to ask for it changes nothing.
+            // The capabilities that Podman gives to every container: a request for them changes nothing.
             Self::Capabilities => &[
                 "CHOWN",
                 "DAC_OVERRIDE",
@@ -102,7 +103,7 @@ impl List {
                 "SETUID",
                 "SYS_CHROOT",
             ],
-            // Those that Kubernetes calls safe: they are the pod's own, and cost the host nothing.
+            // The sysctls that Kubernetes calls safe: they belong to the pod alone and cost the host nothing.
             Self::Sysctls => &[
                 "kernel.shm_rmid_forced",
                 "net.ipv4.ip_local_port_range",
@@ -117,10 +118,10 @@ impl List {
                 "net.ipv4.tcp_syncookies",
                 "net.ipv4.tcp_wmem",
             ],
-            // Whom the files of a volume of its own belong to.
+            // The owner of the files of a volume of the pod itself.
             Self::Annotations => &["volume.podman.io/gid", "volume.podman.io/uid"],
             Self::MountOptions => &["ro", "rw"],
-            // Those of the hosts themselves are refused whatever the policy says.
+            // Admission refuses the ports of the host's own programs under any policy.
             Self::HostPorts => &["1-65535"],
         }
     }
@@ -134,13 +135,13 @@ pub struct Policy {
     grace_seconds: i64,
 }
 
-/// The rule that bounds how long a pod may take to end.
+/// The rule on the longest grace period of a pod.
 const GRACE: &str = "terminationGracePeriodSeconds";
 
-/// What a pod may take to end with the default policy: an hour.
+/// The longest grace period in the default policy: an hour.
 const GRACE_SECONDS: i64 = 3600;
 
-/// The safe policy: nothing that lets a pod out of its container.
+/// The safe default: nothing that lets a pod out of its container.
 impl Default for Policy {
     fn default() -> Self {
         let safe = |list: List| {
@@ -162,7 +163,7 @@ impl Policy {
         self.switches[switch as usize]
     }
 
-    /// Whether it says more than Beemesh 0.2.0 can read, which the whole cluster must then be able to.
+    /// Whether Beemesh 0.2.0 cannot read this policy. If so, every host of the cluster must run a later release.
     #[must_use]
     pub fn is_newer(&self) -> bool {
         let safe = Self::default();
@@ -175,10 +176,10 @@ impl Policy {
     }
 }
 
-/// The policy of a cluster, as manifests are checked by it.
+/// The policy of a cluster, for the check of manifests.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Rules {
-    /// Counts up with every change; 0 is the default, which nobody has set.
+    /// The version, which every change increments; 0 is the default that no administrator has changed.
     pub version: u64,
     /// The rules.
     pub policy: Policy,

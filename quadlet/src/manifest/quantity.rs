@@ -1,19 +1,19 @@
-//! Quantities as Kubernetes writes them: `500m`, `1.5Gi`, `12e6`.
+//! Quantities in Kubernetes' notation: `500m`, `1.5Gi`, `12e6`.
 //!
-//! Pure: no I/O, no clock, no randomness. A quantity is kept exactly, in thousand-millionths of its unit. Podman reads most of
-//! them as Kubernetes does, but not memory with a fraction: it takes the digits of `1.5Gi` or `100m` and forgets the
-//! point, so a rendering holds whole bytes and thousandths of a core only ([`bytes`], [`millis`]).
+//! Pure: no I/O, no clock, no randomness. A quantity is kept exactly, in billionths of its unit. Podman parses most
+//! quantities as Kubernetes does, but not memory with a fraction: it takes the digits of `1.5Gi` or `100m` and ignores
+//! the point. So the renderer writes only whole bytes and thousandths of a core ([`bytes`], [`millis`]).
 
-/// Longer text is no quantity that a person wrote.
+/// The longest quantity in bytes. No person writes a longer one.
 const BYTES_MAX: usize = 64;
 
-/// One unit in what is kept of it.
+/// One unit in billionths.
 const NANO: i128 = 1_000_000_000;
 
-/// What Kubernetes can hold: an `i64` of whole units.
+/// The largest quantity in Kubernetes: an `i64` of whole units.
 const UNITS_MAX: i128 = i64::MAX as i128;
 
-/// A quantity, in thousand-millionths of its unit, and rounded up to one as in Kubernetes.
+/// A quantity in billionths of its unit, rounded up as in Kubernetes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Quantity(i128);
 
@@ -41,11 +41,11 @@ fn up(value: i128, by: i128) -> i128 {
     value.div_euclid(by) + i128::from(value.rem_euclid(by) > 0)
 }
 
-/// Why a text is no quantity.
+/// The message for a text that is no quantity.
 pub(crate) const FORM: &str = "use digits, alone or followed by one of m, k, M, G, T, P, E, Ki, Mi, Gi, Ti, Pi, Ei or an exponent such as e3";
 const LARGE: &str = "the maximum is 2^63-1";
 
-/// Reads a quantity by Kubernetes' grammar.
+/// Parses a quantity by Kubernetes' grammar.
 pub(crate) fn parse(text: &str) -> Result<Quantity, &'static str> {
     if text.len() > BYTES_MAX {
         return Err(FORM);
@@ -90,7 +90,7 @@ pub(crate) fn parse(text: &str) -> Result<Quantity, &'static str> {
     }
 }
 
-/// What a suffix multiplies by, and by which power of ten.
+/// The factor of a suffix, and its power of ten.
 fn scale(suffix: &str) -> Option<(i128, i64)> {
     let ten = |exponent| Some((1, exponent));
     let two = |exponent: u32| Some((1 << exponent, 0));
@@ -115,12 +115,12 @@ fn scale(suffix: &str) -> Option<(i128, i64)> {
     }
 }
 
-/// A quantity of bytes as a whole number; what is no quantity stays as it is.
+/// A quantity of bytes as a whole number. A text that is no quantity stays unchanged.
 pub(crate) fn bytes(text: &str) -> String {
     parse(text).map_or_else(|_| text.to_owned(), |value| value.units().to_string())
 }
 
-/// A quantity of cores in thousandths, at least `least`; what is no quantity, or nothing, stays as it is.
+/// A quantity of cores in thousandths, at least `least`. Zero, and a text that is no quantity, stay unchanged.
 pub(crate) fn millis(text: &str, least: i128) -> String {
     match parse(text) {
         Ok(value) if !value.is_zero() => format!("{}m", value.millis().max(least)),

@@ -1,7 +1,7 @@
-//! Numbers, addresses and words of a pod that Podman, or the kernel, takes only within bounds.
+//! Checks numbers, addresses and words of a pod that Podman or the kernel accepts only within bounds.
 //!
-//! Pure: no I/O, no clock, no randomness. What Kubernetes refuses is refused, and what only Podman does not take: it would
-//! find that when the pod of before is gone.
+//! Pure: no I/O, no clock, no randomness. The checks refuse what Kubernetes refuses, and also what Podman alone does
+//! not accept: Podman would find such a value only after the old pod is removed.
 
 use core::net::IpAddr;
 
@@ -19,18 +19,18 @@ use super::{
     findings::Scope,
 };
 
-/// User and group ids that Linux has; the last one means "none".
+/// The largest user or group ID of Linux; the value above it means "none".
 const ID_MAX: i64 = u32::MAX as i64 - 1;
 /// Podman keeps times in nanoseconds.
 const SECONDS_MAX: i64 = i32::MAX as i64;
-/// Signals that Linux has, by name.
+/// The signals of Linux, by name.
 const SIGNALS: [&str; 36] = [
     "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
     "PIPE", "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP",
     "TTIN", "TTOU", "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
 ];
 
-/// A number that lies outside of its bounds is told.
+/// Reports a number that is out of bounds.
 fn bounded(value: Option<i64>, least: i64, most: i64, at: &Field, scope: &mut Scope<'_>) {
     if let Some(value) = value.filter(|value| !(least..=most).contains(value)) {
         let message = match value {
@@ -56,7 +56,7 @@ fn word(text: Option<&str>, allowed: &[&str], at: &Field, scope: &mut Scope<'_>)
     }
 }
 
-/// Checks a pod whose `spec` stands at `at`.
+/// Checks a pod whose `spec` is at the path `at`.
 pub(super) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     let grace = at.key("terminationGracePeriodSeconds");
     bounded(
@@ -189,7 +189,7 @@ fn container(container: &Container, at: &Field, scope: &mut Scope<'_>) {
     }
 }
 
-/// A signal by its name, as Kubernetes and Podman take it.
+/// Whether Kubernetes and Podman accept the text as the name of a signal.
 fn is_signal(text: &str) -> bool {
     let Some(name) = text.strip_prefix("SIG") else {
         return false;
@@ -212,7 +212,7 @@ fn probe(name: &str, probe: &Probe, at: &Field, scope: &mut Scope<'_>) {
         termination_grace_period_seconds,
         ..
     } = probe;
-    // Kubernetes takes 0 for "not said" in all of these.
+    // In all of these fields Kubernetes treats 0 as unset.
     for (key, value) in [
         ("initialDelaySeconds", initial_delay_seconds),
         ("periodSeconds", period_seconds),
@@ -246,7 +246,7 @@ fn shares(
     share(unavailable, &at.key("maxUnavailable"), scope);
 }
 
-/// A count, or a share in percent.
+/// Checks a value that is a count or a percentage.
 fn share(value: Option<&IntOrString>, at: &Field, scope: &mut Scope<'_>) {
     let is_share = |text: &str| {
         let digits = text.strip_suffix('%');
@@ -270,7 +270,7 @@ fn share(value: Option<&IntOrString>, at: &Field, scope: &mut Scope<'_>) {
     }
 }
 
-/// Numbers of a controller.
+/// A controller that has numbers to check.
 pub(super) trait Controlled {
     /// Checks them, below `spec`.
     fn check(&self, spec: &Field, scope: &mut Scope<'_>);

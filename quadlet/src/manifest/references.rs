@@ -1,4 +1,4 @@
-//! What a pod refers to.
+//! Objects that a pod refers to.
 //!
 //! Pure: no I/O, no clock, no randomness.
 
@@ -7,9 +7,9 @@ use std::collections::BTreeMap;
 use beemesh_protocol::state::{Kind, Reference};
 use k8s_openapi::api::core::v1::PodSpec;
 
-/// The ConfigMaps, Secrets and claims of a pod, sorted. One that is needed in one place is needed.
+/// The ConfigMaps, Secrets and claims of a pod, sorted. A reference is required if any of its places requires it.
 ///
-/// A claim is optional: like Podman, a host makes an empty volume for a claim that nobody has described.
+/// A claim is optional: like Podman, a host makes an empty volume for a claim that no manifest describes.
 pub(super) fn of(spec: &PodSpec) -> Vec<Reference> {
     let mut found: BTreeMap<(Kind, &str), bool> = BTreeMap::new();
     let mut uses = |kind, name, optional: Option<bool>| {

@@ -1,7 +1,7 @@
-//! What a container asks of its host's memory, cores and devices.
+//! Checks what a container requests of its host's memory, cores and devices.
 //!
-//! Pure: no I/O, no clock, no randomness. Each quantity is checked by Kubernetes' grammar, because Podman reads all of them
-//! before it does anything, and one that it cannot read fails the play.
+//! Pure: no I/O, no clock, no randomness. The checks apply Kubernetes' grammar to every quantity, because Podman parses
+//! all of them before it does anything else, and one that it cannot parse fails the play.
 
 use std::collections::BTreeMap;
 
@@ -21,14 +21,15 @@ use super::{
 
 type List = BTreeMap<String, Written>;
 
-/// A container with less does not start: the runtime itself needs as much.
+/// The least memory of a container: the runtime itself needs this much.
 const MEMORY_MIN: i128 = 512 << 10;
-/// In thousandths of a core. More is a mistake, and the kernel takes no such quota.
+/// The largest CPU quantity, in thousandths of a core. A larger one is a mistake, and the kernel accepts no such quota.
 const CPU_MAX: i128 = 1_000_000_000;
-/// In thousandths of a core. The kernel takes no shorter quota than one millisecond in a hundred; kubelet rounds up to it, too.
+/// The least CPU quantity, in thousandths of a core. The kernel accepts no quota below one millisecond in a hundred;
+/// kubelet rounds up to it, too.
 pub(crate) const CPU_MIN: i128 = 10;
 
-/// What a `resourceFieldRef` may ask for, and divide by.
+/// The resources that a `resourceFieldRef` may name, and their divisors.
 const FIELDS: [(&str, &[&str]); 4] = [
     ("limits.cpu", &["1", "1m"]),
     ("limits.memory", MEMORY_DIVISORS),
@@ -39,7 +40,7 @@ const MEMORY_DIVISORS: &[&str] = &[
     "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
 ];
 
-/// Checks all quantities of a pod whose `spec` stands at `at`.
+/// Checks all quantities of a pod whose `spec` is at the path `at`.
 pub(super) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     if let Some(resources) = &spec.resources {
         requirements(resources, &at.key("resources"), scope);
@@ -101,7 +102,7 @@ pub(super) fn claim(claim: &PersistentVolumeClaim, scope: &mut Scope<'_>) {
     }
 }
 
-/// Reads a quantity, which is not negative; `None` when it is none.
+/// Parses a quantity, which must not be negative; `None` if it is invalid.
 fn read(value: &Written, at: &Field, scope: &mut Scope<'_>) -> Option<Quantity> {
     let shown = cut(&value.0);
     match quantity::parse(&value.0) {
@@ -134,7 +135,7 @@ fn requirements(resources: &ResourceRequirements, at: &Field, scope: &mut Scope<
     }
 }
 
-/// What becomes of one resource.
+/// Checks one resource.
 fn one(list: &str, key: &str, value: Quantity, at: &Field, scope: &mut Scope<'_>) {
     match key {
         "memory" if list == "limits" && !value.is_zero() && value.units() < MEMORY_MIN => {
@@ -209,7 +210,7 @@ fn resource_field(from: &ResourceFieldSelector, at: &Field, scope: &mut Scope<'_
     }
 }
 
-/// Writes the quantities of a pod as Podman reads them right: see [`quantity`].
+/// Writes the quantities of a pod in a form that Podman parses correctly: see [`quantity`].
 pub(crate) fn settle(spec: &mut PodSpec) {
     for volume in spec.volumes.iter_mut().flatten() {
         let limit = volume
@@ -253,7 +254,7 @@ fn settle_container(container: &mut Container) {
     }
 }
 
-/// A divisor as Podman knows it: by its text.
+/// A divisor in the text form that Podman knows.
 fn canonical(text: &str) -> String {
     let same = |one: &&&str| quantity::parse(one) == quantity::parse(text);
     let known = ["1m"].iter().chain(MEMORY_DIVISORS).find(same);

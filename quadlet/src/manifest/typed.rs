@@ -1,4 +1,4 @@
-//! From one YAML document to one typed object, with every value in it that is not what its kind says.
+//! Turns one YAML document into one typed object, and reports every value of the wrong type.
 //!
 //! Pure: no I/O, no clock, no randomness.
 
@@ -13,16 +13,17 @@ use super::{
     outline::KEY_MAX,
 };
 
-/// Values of the wrong type that are listed of one object; each costs one more reading.
+/// The largest number of values of the wrong type that are listed of one object; each costs one more pass.
 const WRONG_MAX: usize = 16;
 
-/// Unknown fields of one object that are compared with the known ones; each costs one more reading.
+/// The largest number of unknown fields of one object for which a known field is suggested; each costs one more pass.
 const SUGGESTIONS_MAX: usize = 16;
 
-/// Where kubectl keeps what it applied last: as long as the object itself, and of no use here.
+/// The annotation in which kubectl keeps the last applied object: as long as the object itself, and of no use to
+/// Beemesh.
 const LAST_APPLIED: &str = "kubectl.kubernetes.io/last-applied-configuration";
 
-/// YAML as the JSON that Kubernetes makes of it; what has no JSON is reported and left out.
+/// Converts YAML to JSON as Kubernetes does. A value without a JSON form is reported and left out.
 pub(super) fn to_json(yaml: serde_yaml::Value, field: &Field, scope: &mut Scope<'_>) -> Value {
     use serde_yaml::Value as Yaml;
     match yaml {
@@ -78,7 +79,7 @@ pub(super) fn to_json(yaml: serde_yaml::Value, field: &Field, scope: &mut Scope<
     }
 }
 
-/// Reads a typed object: `None` when nothing of it can be read. What is of the wrong type is reported and left out, so
+/// Reads a typed object; `None` if nothing of it can be read. A value of the wrong type is reported and left out, so
 /// that the rest is still checked.
 pub(super) fn read<T>(mut json: Value, scope: &mut Scope<'_>) -> Option<T>
 where
@@ -117,7 +118,7 @@ where
     None
 }
 
-/// Truth values of YAML 1.1, which kubectl reads as such, and what they mean.
+/// The meaning of the words that kubectl reads as truth values of YAML 1.1.
 fn truth(word: &str) -> Option<bool> {
     match word.to_ascii_lowercase().as_str() {
         "y" | "yes" | "on" | "true" => Some(true),
@@ -126,7 +127,7 @@ fn truth(word: &str) -> Option<bool> {
     }
 }
 
-/// The words of serde, and what helps.
+/// serde's message, and advice.
 fn wrong_type(message: &str, is_mode: bool) -> String {
     let number = ["i32", "i64"].into_iter().find_map(|kind| {
         let found = message.strip_suffix(kind)?.strip_suffix(", expected ")?;
@@ -170,7 +171,7 @@ fn wrong_type(message: &str, is_mode: bool) -> String {
     format!("{}{help}", cut(message))
 }
 
-/// Takes an entry out of its mapping.
+/// Removes an entry from its mapping.
 fn remove(json: &mut Value, entry: &Field) -> bool {
     let Some((Step::Key(last), path)) = entry.steps().split_last() else {
         return false;
@@ -184,7 +185,7 @@ fn remove(json: &mut Value, entry: &Field) -> bool {
         .is_some_and(|entries| entries.remove(last).is_some())
 }
 
-/// Reports the keys of the input that the typed object did not keep: nothing would act on them.
+/// Reports keys of the input that the typed object did not keep: they would have no effect.
 fn unknown(
     input: &Value,
     kept: &Value,
@@ -217,7 +218,7 @@ fn unknown(
     }
 }
 
-/// File modes are written in octal, which YAML 1.1 reads from `0644` and YAML 1.2 does not.
+/// Converts file modes to numbers. They are written in octal; YAML 1.1 reads `0644` as octal and YAML 1.2 does not.
 fn octal_modes(json: &mut Value) {
     let pod = match json.pointer("/spec/template").is_some() {
         true => "/spec/template/spec/volumes",
@@ -253,7 +254,7 @@ fn octal(text: &str) -> Option<u32> {
         .and_then(|digits| u32::from_str_radix(digits, 8).ok())
 }
 
-/// Leaves of the metadata what a user writes, so that what `kubectl get -o yaml` prints can be applied.
+/// Removes the metadata that a user does not write, so that the output of `kubectl get -o yaml` can be applied.
 fn tidy(metadata: &mut ObjectMeta) {
     let written = std::mem::take(metadata);
     *metadata = ObjectMeta {

@@ -1,21 +1,21 @@
-//! From the outline of a document to its values.
+//! Turns the outline of a document into its values.
 //!
-//! Pure: no I/O, no clock, no randomness. The text is read once, by the parser of [`super::outline`], which has bounded
-//! what aliases expand to; what a plain scalar means, and how `<<` merges, is serde_yaml's business. A file with a tag in
-//! it is read by serde_yaml from the text.
+//! Pure: no I/O, no clock, no randomness. The parser of [`super::outline`] reads the text once and bounds the expansion
+//! of aliases. serde_yaml decides what a plain scalar means and how `<<` merges. If the file has a tag, serde_yaml
+//! reads it from the text.
 
 use serde_yaml::{Mapping, Value};
 
 use super::outline::{Content, Document, Outline};
 
-/// Aliases may nest values deeper than the text does; serde_yaml draws the same line.
+/// The deepest nesting with aliases expanded, which may exceed that of the text; serde_yaml has the same limit.
 const DEPTH_MAX: usize = 128;
 
-/// Longer plain scalars are text: no number has so many digits.
+/// The longest plain scalar that may be a number; a longer one is text.
 const PLAIN_MAX: usize = 512;
 
 impl Outline<'_> {
-    /// The values of a document, or why they are none, in words for a person.
+    /// The values of a document, or the reason why it has none, as text for a user.
     pub(super) fn value(&self, document: &Document) -> Result<Value, String> {
         let mut value = self.build(document.root, 0)?;
         value.apply_merge().map_err(|error| error.to_string())?;
@@ -50,7 +50,7 @@ impl Outline<'_> {
     }
 }
 
-/// What a scalar without quotes means: nothing, a truth value, a number or its text.
+/// The value of a plain scalar: null, a truth value, a number or its text.
 fn plain(text: &str) -> Value {
     let text_only = || Value::String(text.to_owned());
     let first = text.bytes().next();
@@ -58,7 +58,7 @@ fn plain(text: &str) -> Value {
     if !first.is_none_or(telling) || text.len() > PLAIN_MAX {
         return text_only();
     }
-    // Nothing that YAML's syntax could take for something else, as it would `---`.
+    // Only characters that YAML's syntax cannot take for something else, as it would take `---`.
     let word = |byte: u8| byte.is_ascii_alphanumeric() || b"+-.".contains(&byte);
     let is_word = text.bytes().all(word) && text.bytes().any(|byte| byte.is_ascii_alphanumeric());
     match text {
@@ -168,7 +168,7 @@ mod tests {
             let text = format!("a: {scalar}\nb: [{scalar}]\n");
             let (ours, theirs) = both(&text);
             if let Ok(theirs) = theirs {
-                // NaN is no value of itself.
+                // NaN does not equal itself.
                 assert_eq!(
                     format!("{ours:?}"),
                     format!("{:?}", Ok::<_, String>(theirs)),

@@ -1,9 +1,9 @@
-//! Removes what keeps a pod from being played again.
+//! Removes leftovers that prevent Podman from playing a pod again.
 //!
-//! Podman's database is durable at once and its storage is not: after a power cut the storage may still have containers
-//! that the database knows no more of. No list shows them, taking the pod down does not find them, and their names are
-//! taken. And Podman removes a service container only some time after its pod: one that a power cut or a shutdown has kept
-//! is not taken down either.
+//! Podman's database is durable at once and its storage is not. After a power cut the storage may still have containers
+//! that the database has forgotten. A list of containers does not show them, taking the pod down does not find them,
+//! and they block their names. Podman also removes a service container only some time after its pod. A service
+//! container that survives through a power cut or a shutdown is not taken down either.
 
 use beemesh_protocol::percent;
 use serde::Deserialize;
@@ -12,11 +12,12 @@ use super::wire::{self, Call};
 use super::{DOWN_TIME_MAX, LOOK_TIME_MAX, Podman, PodmanError, absent_is_gone, service_container};
 use crate::render;
 
-/// What Podman calls the state of a container that only its storage knows, and the command of one that it made itself:
-/// those of Buildah, which somebody may be working in, say `buildah`.
+/// Podman's name for the state of a container that only its storage knows. Podman also reports it as the command of
+/// such a container, if Podman itself made it. Buildah's containers have the command `buildah`, and a user may be
+/// working in one.
 const STORAGE: &str = "storage";
 
-/// Of `GET /libpod/containers/json?external=true`.
+/// Answer of `GET /libpod/containers/json?external=true`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Listed {
@@ -25,12 +26,12 @@ struct Listed {
     names: Vec<String>,
     #[serde(default)]
     state: String,
-    // `null` of a container without one.
+    // `null` for a container without a command.
     command: Option<Vec<String>>,
 }
 
 impl Podman {
-    /// Removes what is left of containers of the names that a play of `yaml` needs, once its pod is taken down.
+    /// Removes leftover containers with the names that a play of `yaml` needs. Call it after the pod is taken down.
     pub async fn remove_strays(&self, yaml: &[u8]) -> Result<(), PodmanError> {
         self.remove_service_container(yaml).await?;
         for Listed { id, names, .. } in self.strays(yaml).await? {
@@ -43,13 +44,15 @@ impl Podman {
         Ok(())
     }
 
-    /// Removes the service container of a play of `yaml`, once its pod is gone. None is a success.
+    /// Removes the service container of a play of `yaml`. Call it after the pod is removed. If there is no such
+    /// container, the call succeeds.
     pub async fn remove_service_container(&self, yaml: &[u8]) -> Result<(), PodmanError> {
-        // Nobody else's has the name that these bytes give.
+        // Only a play of exactly these bytes makes a container of this name.
         self.remove_container(&service_container(yaml)).await
     }
 
-    /// Removes a container, running or not, also one that only the storage knows. No such container is a success.
+    /// Removes a container, running or not, even if only the storage knows it. If there is no such container, the call
+    /// succeeds.
     async fn remove_container(&self, name: &str) -> Result<(), PodmanError> {
         let path = format!(
             "/libpod/containers/{}?force=true&ignore=true",

@@ -1,9 +1,9 @@
-//! Has the containers of a pod end before the pod is taken down, each by the signal that its manifest names: before 5.6 Podman ignores
-//! `lifecycle.stopSignal` and sends SIGTERM.
+//! Ends the containers of a pod before the pod is taken down, each by the signal that its manifest names: before 5.6
+//! Podman ignores `lifecycle.stopSignal` and sends SIGTERM.
 //!
-//! Podman's service stops pods on a few threads, three for each core and one more, and each waits there for a grace period. Some pods
-//! that take theirs would keep all others from being stopped for as long. A pod whose containers have ended needs a thread for a
-//! moment only, so that the wait for them is here.
+//! Podman's service stops pods on a small pool of threads: three for each core, and one more. A thread waits there for
+//! a pod's grace period. So a few pods with long grace periods would delay the stop of all others for as long. A pod
+//! whose containers have ended occupies a thread only for a moment, so this module does the waiting.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -16,16 +16,16 @@ use super::inspect::InspectedPod;
 use super::wire::Call;
 use super::{DOWN_TIME_MAX, LOOK_TIME_MAX, Podman, PodmanError};
 
-/// The first wait for a container that was told to end, and for one that was killed.
+/// The first pause after a container was signalled or killed.
 const PAUSE_MIN: Duration = Duration::from_millis(25);
-/// Of the time that a container was waited for, the part that it is not looked at next: a look takes a millisecond.
+/// The pause between two looks is at most the time waited so far divided by this; a look takes a millisecond.
 const PAUSE_PART: u32 = 8;
 /// The longest pause between two looks at a container.
 const PAUSE_MAX: Duration = Duration::from_secs(1);
-/// How long the kernel may take to end what was killed.
+/// How long the kernel may take to end a killed container.
 const KILL_TIME_MAX: Duration = Duration::from_secs(10);
 
-/// Of `GET /libpod/containers/NAME/json`.
+/// Answer of `GET /libpod/containers/NAME/json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Inspected {
@@ -50,14 +50,14 @@ struct InspectedState {
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct InspectedConfig {
-    /// A number before Podman 5.
+    /// A number in releases before Podman 5.
     #[serde(default)]
     stop_signal: Option<String>,
     #[serde(default)]
     stop_timeout: u64,
 }
 
-/// A container that was told to end.
+/// A container that was sent its stop signal.
 #[derive(Debug)]
 struct Ending {
     id: String,
@@ -66,18 +66,19 @@ struct Ending {
     killed: bool,
 }
 
-/// What to do with a container that was told to end.
+/// The next step for a container that was sent its stop signal.
 #[derive(Debug, PartialEq, Eq)]
 enum Next {
-    /// It has ended, or is beyond us.
+    /// Stop waiting: it has ended, or the kernel has not ended it in time.
     Leave,
     Wait,
     Kill,
 }
 
 impl Podman {
-    /// Tells the containers of a pod to end, by these signals where a name has one and else as its take-down would, and waits for
-    /// them, up to their grace periods. What cannot be looked at or told is left to the take-down.
+    /// Sends each container of a pod the signal that `signals` has for its name, otherwise its own stop signal, and
+    /// waits until all have ended or their grace periods are over. A container that cannot be inspected or signalled is
+    /// left to the take-down.
     pub(super) async fn end(
         &self,
         pod: &str,
@@ -153,7 +154,7 @@ impl Podman {
     }
 }
 
-/// Pure: when to look at these containers again.
+/// Pure: how long to wait before the next look at these containers.
 fn pause(endings: &[Ending], since: Duration) -> Duration {
     let due = |ending: &Ending| match ending.killed {
         true => PAUSE_MIN,
@@ -164,7 +165,7 @@ fn pause(endings: &[Ending], since: Duration) -> Duration {
     by_age.min(due).max(PAUSE_MIN)
 }
 
-/// Pure: what to do with a container that was told to end this long ago.
+/// Pure: the next step for a container that was sent its stop signal this long ago.
 fn next(ending: &Ending, state: Option<&InspectedState>, since: Duration) -> Next {
     match state {
         Some(state) if state.running && state.pid == ending.pid => match ending.killed {
@@ -172,7 +173,7 @@ fn next(ending: &Ending, state: Option<&InspectedState>, since: Duration) -> Nex
             true if since >= ending.grace + KILL_TIME_MAX => Next::Leave,
             _ => Next::Wait,
         },
-        // Gone, ended, or started again.
+        // It was removed, has ended, or was started again.
         _ => Next::Leave,
     }
 }

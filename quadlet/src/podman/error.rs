@@ -1,4 +1,4 @@
-//! What can go wrong between Beemesh and Podman, in words for a person.
+//! Errors of calls to Podman, in words for a person.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -6,80 +6,80 @@ use std::time::Duration;
 /// A call to Podman that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PodmanError {
-    /// Nothing listens, or it refuses.
+    /// Nothing listens on the socket, or the connection is refused.
     #[error("{}: {reason}", socket.display())]
     Unreachable {
         /// Podman's socket.
         socket: PathBuf,
-        /// Why it could not be reached.
+        /// The reason.
         reason: String,
     },
-    /// No answer in time.
+    /// Podman did not answer in time.
     #[error("{operation}: Podman did not answer within {} s", after.as_secs())]
     Late {
-        /// What was asked.
+        /// The operation.
         operation: String,
-        /// How long was waited.
+        /// The time limit.
         after: Duration,
     },
-    /// Podman said no.
+    /// Podman refused the operation.
     #[error("{operation}: {message}")]
     Refused {
-        /// What was asked.
+        /// The operation.
         operation: String,
         /// The HTTP status.
         status: u16,
-        /// Podman's words.
+        /// Podman's message.
         message: String,
     },
     /// The connection broke during the answer.
     #[error("{operation}: the connection to Podman broke: {reason}")]
     Broken {
-        /// What was asked.
+        /// The operation.
         operation: String,
         /// How it broke.
         reason: String,
     },
-    /// An answer that is too large or that makes no sense.
+    /// The answer is too large or cannot be parsed.
     #[error("{operation}: unexpected answer from Podman: {reason}")]
     Unreadable {
-        /// What was asked.
+        /// The operation.
         operation: String,
-        /// What is wrong with it.
+        /// What is wrong with the answer.
         reason: String,
     },
-    /// An image that cannot be pulled.
+    /// An image could not be pulled.
     #[error("image {image} cannot be pulled: {reason}")]
     Pull {
         /// The image.
         image: String,
-        /// Podman's words.
+        /// Podman's message.
         reason: String,
     },
-    /// The pod is there, but not all of its containers were started.
+    /// The pod exists, but not all of its containers were started.
     #[error("{}", errors.join("; "))]
     Start {
-        /// Podman's words, one for each container.
+        /// Podman's messages, one for each container.
         errors: Vec<String>,
     },
-    /// Podman accepted the YAML and made no pod of it.
+    /// Podman accepted the YAML and made no pod from it.
     #[error("play the pod: Podman made no pod of it")]
     Unplayed,
-    /// A pod that did not go.
+    /// A pod could not be taken down.
     #[error("take the pod down: {}", errors.join("; "))]
     Down {
-        /// Podman's words.
+        /// Podman's messages.
         errors: Vec<String>,
     },
 }
 
 impl PodmanError {
-    /// Whether Podman says that there is no such object.
+    /// Whether Podman reports that there is no such object.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
     }
 
-    /// Whether it is worth asking again: nothing was said about the object.
+    /// Whether a retry may succeed: the failure is one of the connection and says nothing about the object.
     pub fn is_passing(&self) -> bool {
         matches!(
             self,
@@ -126,7 +126,7 @@ pub(super) fn from_client(operation: &str, socket: &Path, error: podman_api::Err
     }
 }
 
-/// hyper wraps the cause twice and names only itself.
+/// The innermost cause of an error: hyper wraps the cause twice and names only itself.
 fn innermost(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {

@@ -1,4 +1,4 @@
-//! Podman's event stream, reconnected for ever.
+//! Podman's event stream, which reconnects without end.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -10,27 +10,30 @@ use tokio::sync::mpsc;
 use super::wire::{self, Call, Wire};
 use super::{PodmanError, error};
 
-/// An event is a hint to look: a reader that is this far behind loses nothing by waiting.
+/// The length of the queue. An event is a hint to look: a reader that is this far behind loses nothing if the stream
+/// waits for it.
 const QUEUE_MAX: usize = 16;
-/// A container with fifty labels of the largest size stays far below.
+/// The longest event in bytes. A container with fifty labels of the largest size needs far less.
 const LINE_BYTES_MAX: usize = 256 << 10;
-/// Podman's service is back within a tenth of a second when systemd starts it by its socket.
+/// The first pause before a reconnection. When systemd starts Podman's service by its socket, the service answers
+/// within a tenth of a second.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
-/// Long enough not to load a host whose Podman is broken, short enough to be back soon after a repair.
+/// The longest pause before a reconnection: long enough not to load a host whose Podman is broken, short enough to
+/// reconnect soon after a repair.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
 
-/// What the stream has to say.
+/// An item of the stream.
 #[derive(Debug)]
 pub enum Change {
-    /// The stream stands: look now, for what happened before it did not come through it.
+    /// The stream is connected. Look now, because it does not report what happened before.
     Connected,
-    /// Something happened to a container.
+    /// An event of a container.
     Event(Event),
-    /// The stream ended; it is being reconnected.
+    /// The stream ended and is reconnecting.
     Lost(PodmanError),
 }
 
-/// Something that happened to a container.
+/// An event of a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {
     /// `start`, `died`, `restart`, `remove`, `health_status`, …
@@ -39,13 +42,13 @@ pub struct Event {
     pub container: String,
     /// The container's labels, and `name`, `image`.
     pub attributes: BTreeMap<String, String>,
-    /// Of `health_status`: `healthy`, `unhealthy`, …
+    /// The result of a `health_status` event: `healthy`, `unhealthy`, …
     pub health: String,
-    /// When, by the host's clock; none if Podman does not say.
+    /// The time by the host's clock; `None` if Podman does not report it.
     pub at: Option<SystemTime>,
 }
 
-/// A subscription; it ends when this is dropped.
+/// A subscription, which ends when it is dropped.
 #[derive(Debug)]
 pub struct Events {
     changes: mpsc::Receiver<Change>,
@@ -64,12 +67,12 @@ impl Events {
         Self { changes }
     }
 
-    /// The next change, if it has come already.
+    /// The next change, if it has arrived already.
     pub fn waiting(&mut self) -> Option<Change> {
         self.changes.try_recv().ok()
     }
 
-    /// The next change. Never ends; may be dropped while it waits.
+    /// Waits for the next change. The stream never ends, and the future may be dropped.
     pub async fn next(&mut self) -> Change {
         match self.changes.recv().await {
             Some(change) => change,
@@ -93,7 +96,7 @@ async fn run(wire: &Wire, label: &str, changes: &mpsc::Sender<Change>) {
     }
 }
 
-/// Ends with `Ok` when nobody listens any more.
+/// Runs until the connection breaks; returns `Ok` when the receiver is dropped.
 async fn stream(
     wire: &Wire,
     label: &str,
@@ -101,7 +104,7 @@ async fn stream(
     pause: &mut Duration,
 ) -> Result<(), PodmanError> {
     let operation = "follow events";
-    // Podman 5 matches no container by a label's key alone, so that is done here.
+    // Podman 5 cannot filter containers by a label's key alone, so this function does.
     let mut filters = vec![("type", &["container"][..])];
     let by_value = [label];
     if label.contains('=') {

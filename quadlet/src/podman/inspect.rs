@@ -1,4 +1,4 @@
-//! Pure: what Podman's API tells of one pod or container, as far as Beemesh asks.
+//! Pure: the fields of Podman's answers about one pod or container that Beemesh uses.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use super::wire::{ListedContainer, null_is_empty, probe, role, run};
 use super::{Details, Schedule};
 use crate::health::{Container, Probe, Restart};
 
-/// Of `GET /libpod/pods/NAME/json`.
+/// Answer of `GET /libpod/pods/NAME/json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct InspectedPod {
@@ -22,7 +22,7 @@ pub(super) struct InspectedPod {
     pub(super) containers: Vec<PodContainer>,
 }
 
-/// What a pod tells of its containers.
+/// A container in the answer about a pod.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct PodContainer {
@@ -43,7 +43,7 @@ impl From<ListedContainer> for PodContainer {
     }
 }
 
-/// Of `GET /libpod/containers/NAME/json`.
+/// Answer of `GET /libpod/containers/NAME/json`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct InspectedContainer {
@@ -100,7 +100,7 @@ struct InspectedConfig {
     startup_health_check: Option<Healthcheck>,
 }
 
-/// Times are in nanoseconds; a `Test` of `NONE` is none.
+/// Times are in nanoseconds; the `Test` `NONE` means that there is no check.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Healthcheck {
@@ -187,7 +187,7 @@ impl From<InspectedContainer> for Details {
     }
 }
 
-/// As [`Container`] has them: Podman writes the year 1 for never.
+/// The time in the form of [`Container`]. Podman writes the year 1 for "never".
 fn seconds(time: Option<Timestamp>) -> i64 {
     time.map_or(-1, Timestamp::as_second)
 }

@@ -10,9 +10,9 @@ use hyper014::body::HttpBody as _;
 use super::wire::{self, Call, Wire};
 use super::{Details, PodmanError, error};
 
-/// What Podman sends in one frame is at most a line of the journal, which is far shorter.
+/// The largest frame. Podman sends at most one line of the journal in a frame, which is far shorter.
 const FRAME_BYTES_MAX: usize = 1 << 20;
-/// Between two pieces of output that is already there.
+/// The time limit between two pieces of existing output.
 const PIECE_TIME_MAX: Duration = Duration::from_secs(30);
 
 struct Output {
@@ -23,7 +23,7 @@ struct Output {
     follow: bool,
 }
 
-/// What of the output is asked for.
+/// The requested part of the output.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Wanted {
     pub(super) follow: bool,
@@ -57,7 +57,7 @@ pub(super) async fn open(
         format!("/libpod/containers/{}/logs{query}", details.container.id),
     );
     let body = wire.open(call).await?;
-    // Podman frames output only where there are two streams to tell apart.
+    // Podman frames the output only if it has to tell two streams apart.
     let frames = (!details.terminal).then(Frames::default);
     let output = Output {
         operation,
@@ -116,7 +116,8 @@ impl Output {
     }
 }
 
-/// Takes the frames apart in which Podman sends the two streams: one byte of stream, three of nothing, four of length.
+/// Parses the frames in which Podman sends the two streams: one byte for the stream, three zero bytes, four bytes of
+/// length.
 #[derive(Debug, Default)]
 struct Frames {
     pending: BytesMut,

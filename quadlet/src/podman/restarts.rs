@@ -1,10 +1,15 @@
-//! Podman's part in restarts: who restarts a container, what keeps a pod while all its containers are down, the probes that run, and
-//! signals.
+//! Podman's part in restarts: restart policies, the holder that keeps a pod while all its containers are down, running
+//! probes, and signals.
 //!
-//! Seen on Podman 5.4 and 5.8: changing the restart policy of a running container takes effect at once and touches nothing else;
-//! a probe that Podman ends a container for and the restart that
-//! follows are told by the container's own setting, whatever its policy; an API start sets Podman's own count of restarts to 0; a pod with a container that was only created keeps its sandbox
-//! when the last running one ends. Podman 5.4 lets a probe run for ever.
+//! Observed on Podman 5.4 and 5.8:
+//!
+//! - A change of the restart policy of a running container takes effect at once and touches nothing else.
+//! - The container's setting `health_on_failure` alone decides whether Podman ends the container for a failed probe and
+//!   restarts it then; the restart policy does not.
+//! - A start over the API sets Podman's own count of restarts to 0.
+//! - A pod keeps its sandbox when its last running container ends, if it has a container that was only created.
+//!
+//! Podman 5.4 lets a probe run without a time limit.
 
 use beemesh_protocol::percent;
 use k8s_openapi::jiff::Timestamp;
@@ -15,27 +20,27 @@ use super::wire::{self, Call, null_is_empty};
 use super::{DOWN_TIME_MAX, LOOK_TIME_MAX, Podman, PodmanError, absent_is_gone};
 use crate::health::{Restart, holder_name};
 
-/// A probe's run that has not ended.
+/// A running probe.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Session {
     /// Its id.
     pub id: String,
-    /// Its first process, as the host counts.
+    /// The PID of its first process on the host.
     pub pid: i32,
 }
 
-/// What the probes of a container do.
+/// The state of a container's probes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Probing {
     /// The container's name.
     pub name: String,
-    /// The runs that have not ended.
+    /// The running probes.
     pub sessions: Vec<Session>,
-    /// Whether the last run that ended had taken longer than it may, and its output.
+    /// Whether the last finished run took longer than its limit, and its output.
     pub last: Option<(bool, String)>,
 }
 
-/// Of `GET /libpod/containers/NAME/json`.
+/// Answer of `GET /libpod/containers/NAME/json`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct Inspected {
@@ -61,7 +66,7 @@ struct Config {
 struct Check {
     #[serde(default, deserialize_with = "null_is_empty")]
     test: Vec<String>,
-    /// In nanoseconds.
+    /// The time limit in nanoseconds.
     #[serde(default)]
     timeout: i128,
 }
@@ -91,7 +96,7 @@ struct Run {
     output: String,
 }
 
-/// Of `GET /libpod/exec/ID/json`.
+/// Answer of `GET /libpod/exec/ID/json`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct InspectedSession {
@@ -111,7 +116,7 @@ struct Process {
 }
 
 impl Run {
-    /// Whether it took what it may: Podman's own exit code for that is another one with each version.
+    /// Whether the run took as long as its limit. Podman's exit code for that differs between versions.
     fn is_late(&self, timeout: Option<i128>) -> bool {
         match (self.start, self.end, timeout) {
             (Some(start), Some(end), Some(timeout)) => {
@@ -123,7 +128,7 @@ impl Run {
 }
 
 impl Check {
-    /// Whether this is how Podman runs the check. `CMD-SHELL` has a shell before the words.
+    /// Whether Podman would run the check with this command line. For `CMD-SHELL` the command line begins with a shell.
     fn is_run_by(&self, process: &Process) -> bool {
         let words: Vec<&str> = [process.entrypoint.as_str()]
             .into_iter()
@@ -141,8 +146,9 @@ impl Check {
 }
 
 impl Podman {
-    /// Has Podman not restart a container. When its probe has failed too often, Podman ends it and leaves the rest to us; with
-    /// `Restart::OnFailure` it goes on to restart it then, for the code with which such a container ends may be 0.
+    /// Makes Podman stop restarting a container. When the container's probe has failed too often, Podman then ends the
+    /// container and leaves the restart to the supervisor. With `Restart::OnFailure` Podman would restart it, because
+    /// such a container may end with code 0.
     pub async fn hold(&self, container: &str, restart: Restart) -> Result<(), PodmanError> {
         if restart == Restart::Always {
             self.change_on_unhealthy(container, "restart", "stop")
@@ -151,15 +157,15 @@ impl Podman {
         self.set_restart(container, Restart::Never).await
     }
 
-    /// Has Podman restart a container again, as its manifest says.
+    /// Makes Podman restart a container again as its manifest says.
     pub async fn release(&self, container: &str, restart: Restart) -> Result<(), PodmanError> {
         self.change_on_unhealthy(container, "stop", "restart")
             .await?;
-        // The last of it: a container whose policy is its manifest's counts as released.
+        // The policy is set last: a container with the policy of its manifest counts as released.
         self.set_restart(container, restart).await
     }
 
-    /// Changes what Podman does when the probe of a container has failed too often, if it is `from`.
+    /// Changes what Podman does when a container's probe has failed too often, if the current action is `from`.
     async fn change_on_unhealthy(
         &self,
         container: &str,
@@ -177,7 +183,7 @@ impl Podman {
         self.wire.empty(call.within(LOOK_TIME_MAX)).await
     }
 
-    /// Sets what Podman does when a container ends. The container itself is not touched.
+    /// Sets what Podman does when a container ends. The container keeps running.
     async fn set_restart(&self, container: &str, restart: Restart) -> Result<(), PodmanError> {
         let policy = match restart {
             Restart::Always => "always",
@@ -197,8 +203,8 @@ impl Podman {
             .await
     }
 
-    /// Makes the container that keeps a pod's sandbox while its members are down. It is never started; if somebody starts it, it
-    /// idles. One that is there already is a success.
+    /// Creates the holder, which keeps a pod's sandbox while the pod's other containers are down. Beemesh never starts
+    /// it; if a user starts it, it idles. If it exists already, the call succeeds.
     pub async fn make_holder(&self, pod: &str, image: &str) -> Result<(), PodmanError> {
         let name = holder_name(pod);
         let call = Call::post(
@@ -226,7 +232,7 @@ impl Podman {
         }
     }
 
-    /// Sends a signal to a container's first process. Podman does not restart the container for that.
+    /// Sends a signal to a container's first process. Podman does not restart a container that ends by it.
     pub async fn signal(&self, container: &str, signal: &str) -> Result<(), PodmanError> {
         let query = wire::query(&[("signal", signal)]);
         let path = format!(
@@ -237,7 +243,7 @@ impl Podman {
         self.wire.empty(call.within(LOOK_TIME_MAX)).await
     }
 
-    /// Removes a pod's holder. None is a success.
+    /// Removes a pod's holder. If there is none, the call succeeds.
     pub async fn remove_holder(&self, pod: &str) -> Result<(), PodmanError> {
         let name = holder_name(pod);
         let path = format!("/libpod/containers/{}?force=true", percent::encode(&name));
@@ -245,7 +251,7 @@ impl Podman {
         absent_is_gone(self.wire.empty(call).await)
     }
 
-    /// Stops a pod whose members have ended: what is left of it is the infra container.
+    /// Stops a pod whose containers have ended: only the infra container still runs.
     pub async fn stop_pod(&self, pod: &str) -> Result<(), PodmanError> {
         let path = format!("/libpod/pods/{}/stop", percent::encode(pod));
         let call = Call::post(format!("stop pod {pod}"), path).within(DOWN_TIME_MAX);
@@ -256,7 +262,7 @@ impl Podman {
         }
     }
 
-    /// What the probes of a container do. A run that a person began with the same command counts as a probe.
+    /// The state of a container's probes. A command of a user that equals the probe's command counts as a probe.
     pub async fn probing(&self, container: &str) -> Result<Probing, PodmanError> {
         let operation = format!("look at the probes of container {container}");
         let path = format!("/libpod/containers/{}/json", percent::encode(container));
@@ -267,7 +273,7 @@ impl Podman {
             startup_health_check: startup,
         } = inspected.config;
         let checks: Vec<Check> = healthcheck.into_iter().chain(startup).collect();
-        // The longer one, if there are two.
+        // The longer limit, if there are two.
         let timeout = checks.iter().map(|check| check.timeout).max();
         let mut sessions = Vec::new();
         for id in inspected.sessions {

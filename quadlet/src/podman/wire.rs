@@ -1,7 +1,8 @@
-//! The routes and fields of libpod's API that podman-api's client lacks, over the same socket.
+//! Routes and fields of libpod's API that podman-api's client lacks, over the same socket.
 //!
-//! Missing there: `serviceContainer` on play, a body on down, errors inside a 200, the restart count of a container, a
-//! bound on an answer's size, and inspections that do not break when Podman adds or changes a field nobody asked for.
+//! These are: `serviceContainer` on play, a body on down, errors inside a 200, the restart count of a container, a
+//! bound on an answer's size, and inspections that still work when Podman adds or changes a field that Beemesh does not
+//! use.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -20,27 +21,28 @@ use super::inspect::PodContainer;
 use super::{PodmanError, error};
 use crate::health::{Probe, Role, Run, is_holder};
 
-/// A thousand containers with fifty labels each are listed in less.
+/// The largest answer in bytes. A list of a thousand containers with fifty labels each is smaller.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
-/// Podman's own words about a failure; more is not read by anyone.
+/// The longest message of Podman about a failure, in bytes. People do not read more.
 const MESSAGE_BYTES_MAX: usize = 4096;
-/// The prefix of every route. Podman 5 and 6 answer it alike.
+/// The prefix of every route. Podman 5 and 6 answer it in the same way.
 const VERSION: &str = "/v5.0.0";
 
-/// A connection of one's own for each call: Podman's service ends when it is idle, and a kept one would be stale.
+/// The transport. It opens a connection for each call: Podman's service ends when it is idle, and a kept connection
+/// would be stale.
 #[derive(Debug, Clone)]
 pub(super) struct Wire {
     client: Client<UnixConnector, Body>,
     socket: PathBuf,
 }
 
-/// One call and its bounds.
+/// One call and its limits.
 #[derive(Debug)]
 pub(super) struct Call<'a> {
     operation: String,
     method: Method,
     path: String,
-    /// What is sent, and its type.
+    /// The body and its type.
     body: Option<(&'static str, Cow<'a, [u8]>)>,
     within: Duration,
 }
@@ -70,7 +72,7 @@ impl<'a> Call<'a> {
 
     pub(super) fn yaml(self, yaml: &'a [u8]) -> Self {
         Self {
-            // Compared by Podman as an exact string.
+            // Podman compares this as an exact string.
             body: Some(("application/yaml", Cow::Borrowed(yaml))),
             ..self
         }
@@ -118,7 +120,7 @@ impl Wire {
         self.bytes(call).await.map(|_| ())
     }
 
-    /// The whole answer.
+    /// Reads the whole answer.
     pub(super) async fn bytes(&self, call: Call<'_>) -> Result<Vec<u8>, PodmanError> {
         let (operation, within) = (call.operation.clone(), call.within);
         let answer = async {
@@ -134,7 +136,7 @@ impl Wire {
         }
     }
 
-    /// The answer's head, with the body still to come. Bounded in time up to here.
+    /// Sends the call and returns the head of the answer, with the body unread. The time limit ends here.
     pub(super) async fn open(&self, call: Call<'_>) -> Result<Body, PodmanError> {
         let (operation, within) = (call.operation.clone(), call.within);
         match tokio::time::timeout(within, self.send(call)).await {
@@ -207,7 +209,7 @@ impl Wire {
     }
 }
 
-/// Podman's words out of an error answer.
+/// Podman's message in an error answer.
 fn refusal(body: &[u8]) -> String {
     #[derive(Deserialize)]
     struct Words {
@@ -239,13 +241,13 @@ pub(super) fn query(pairs: &[(&str, &str)]) -> String {
     format!("?{}", pairs.join("&"))
 }
 
-/// The value of `filters=`: values of one key are alternatives, keys must all match.
+/// The value of `filters=`. Values of one key are alternatives; all keys must match.
 pub(super) fn filters(filters: &[(&str, &[&str])]) -> String {
     let map: BTreeMap<_, _> = filters.iter().copied().collect();
     serde_json::to_string(&map).expect("a map of strings is always JSON")
 }
 
-/// The last word of a pull: its stream holds an `error` object when it failed.
+/// The result of a pull: the stream of a failed pull holds an `error` object.
 pub(super) fn pull_outcome(answer: &[u8]) -> Result<(), String> {
     #[derive(Deserialize)]
     struct Report {
@@ -270,7 +272,7 @@ pub(super) fn pull_outcome(answer: &[u8]) -> Result<(), String> {
     }
 }
 
-/// `starting container ID: WORDS`, with the name that people know.
+/// Replaces the id in `starting container ID: MESSAGE` by the container's name.
 pub(super) fn start_error(words: &str, containers: &[PodContainer]) -> String {
     let Some((id, words)) = words
         .strip_prefix("starting container ")
@@ -282,7 +284,7 @@ pub(super) fn start_error(words: &str, containers: &[PodContainer]) -> String {
         .iter()
         .find(|container| container.id == id)
         .map_or(id, |container| container.name.as_str());
-    // The last part repeats the one before it in the words of Podman's own error type.
+    // The last part repeats the part before it as a name of Podman's own error type.
     let words = words
         .strip_suffix(": OCI runtime attempted to invoke a command that was not found")
         .unwrap_or(words);
@@ -295,7 +297,7 @@ pub(super) fn run(state: &str) -> Run {
         "paused" => Run::Paused,
         "stopping" | "removing" => Run::Stopping,
         "exited" | "stopped" => Run::Exited,
-        // `created`, `initialized`, `configured`; a state of a later Podman has not run as far as we know.
+        // `created`, `initialized`, `configured`; a container in an unknown state of a later Podman counts as not run.
         _ => Run::Created,
     }
 }
@@ -318,7 +320,7 @@ pub(super) fn role(is_infra: bool, name: &str) -> Role {
     }
 }
 
-/// Of `GET /libpod/containers/json`.
+/// Answer of `GET /libpod/containers/json`.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct ListedContainer {
@@ -347,7 +349,7 @@ pub(super) struct ListedContainer {
     pub(super) exited_at: i64,
 }
 
-/// Of play and down. Empty lists are `null`.
+/// Answer of play and down. An empty list is `null`.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct PlayReport {
@@ -417,14 +419,14 @@ where
     Ok(Option::<Vec<T>>::deserialize(deserializer)?.unwrap_or_default())
 }
 
-/// Of a list of volumes.
+/// An entry of a list of volumes.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct Named {
     pub(super) name: String,
 }
 
-/// Of a list of secrets.
+/// An entry of a list of secrets.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub(super) struct ListedSecret {

@@ -1,9 +1,10 @@
-//! Mends what a power cut leaves of Podman's files where no other copy is needed: `beemesh-repair.service`.
+//! Repairs the files of Podman that a power cut damages and that need no other copy: `beemesh-repair.service`.
 //!
-//! Podman fsyncs nothing, so a file written just before a cut is there afterwards, but empty or full of zeros. Two such
-//! files make every play fail and are not found by `podman system check`: a network's description, which Podman makes
-//! anew, and a layer's `link`, whose content is the name of the symbolic link that points to the layer. The check that
-//! follows removes layers and images whose own files are damaged. Only what is damaged is touched.
+//! Podman does not fsync its files. A file that was written just before a power cut exists afterwards, but may be empty
+//! or full of zeros. Two such files make every play fail, and `podman system check` does not find them: the description
+//! of a network, which Podman creates again, and a layer's `link`, whose content is the name of the symbolic link to
+//! the layer. The check that follows removes layers and images whose own files are damaged. The repair changes only
+//! damaged files.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -16,7 +17,7 @@ use std::process::{Command, Stdio};
 const NETWORKS: &str = "/etc/containers/networks";
 const OVERLAY: &str = "/var/lib/containers/storage/overlay";
 
-/// Mends this host's storage.
+/// Repairs the storage of this host.
 pub fn mend() -> io::Result<()> {
     for name in remove_empty_networks(Path::new(NETWORKS))? {
         tracing::warn!("removed empty network file {}", name.display());
@@ -37,13 +38,13 @@ pub fn mend() -> io::Result<()> {
         .args(["system", "check", "--repair", "--force"])
         .status()?;
     if !status.success() {
-        // It also fails when it has removed all damage but not the pods that it removed containers of.
+        // The command also fails if it has removed all damage, but not the pods whose containers it removed.
         tracing::warn!("podman system check --repair --force: {status}");
     }
     Ok(())
 }
 
-/// Gives the names of the files that were empty.
+/// Removes empty files and returns their names.
 fn remove_empty_networks(folder: &Path) -> io::Result<Vec<OsString>> {
     let mut removed = Vec::new();
     for entry in entries(folder)? {
@@ -59,7 +60,7 @@ fn remove_empty_networks(folder: &Path) -> io::Result<Vec<OsString>> {
     Ok(removed)
 }
 
-/// Gives the layers whose `link` was not the name of a link to them, and is now.
+/// Rewrites each layer's `link` that is not the name of a link, and returns those layers.
 fn restore_links(overlay: &Path) -> io::Result<Vec<String>> {
     let mut names = BTreeMap::new();
     for entry in entries(&overlay.join("l"))? {

@@ -1,8 +1,8 @@
-//! What the rules refuse of an object, with the field and the line of the policy that does.
+//! Checks an object against the policy and reports each violation with its field and the policy's line.
 //!
-//! Pure: no I/O, no clock, no randomness. Everything is looked at that Podman's `kube play` lets a pod or a claim have of its
-//! host: what it takes of the fields, the annotations that it or the runtime acts on, the devices among the resources, and
-//! the options behind the path of a mount.
+//! Pure: no I/O, no clock, no randomness. The check covers everything by which Podman's `kube play` gives a pod or a
+//! claim access to its host: the fields that it reads, the annotations that Podman or the runtime acts on, the devices
+//! among the resources, and the options after the path of a mount.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -19,7 +19,7 @@ use crate::manifest::{
     findings::Scope,
 };
 
-/// How the annotations begin that Podman, its runtime or its hooks act on.
+/// Prefixes of the annotations that Podman, its runtime or its hooks act on.
 const GOVERNED: [&str; 11] = [
     "bind-mount-options",
     "dev.gvisor.",
@@ -33,28 +33,28 @@ const GOVERNED: [&str; 11] = [
     "org.systemd.property.",
     "run.oci.",
 ];
-/// Those of a claim: what kind of volume Podman makes.
+/// The prefix of a claim's annotations, which select the kind of volume that Podman makes.
 const VOLUME: &str = "volume.podman.io/";
-/// Names the driver that Podman takes without it, too.
+/// The driver that Podman also uses without the annotation.
 const VOLUME_LOCAL: (&str, &str) = ("volume.podman.io/driver", "local");
 
-/// Says which seccomp profile a pod, or one of its containers, runs with.
+/// Annotations that select the seccomp profile of a pod or a container.
 const SECCOMP: [&str; 2] = [
     "seccomp.security.alpha.kubernetes.io/pod",
     "container.seccomp.security.alpha.kubernetes.io/",
 ];
-/// Podman's own profile.
+/// Names of Podman's default profile.
 const SECCOMP_DEFAULT: [&str; 2] = ["runtime/default", "docker/default"];
 
-/// A device of the host among the resources, as Podman knows it.
+/// The prefix of a device of the host among the resources, in Podman's notation.
 const DEVICE: &str = "podman.io/device=";
 
-/// Whether the rule on annotations is about this key.
+/// Whether the rule on annotations applies to this key.
 pub(super) fn is_governed(key: &str) -> bool {
     key.starts_with(VOLUME) || GOVERNED.iter().any(|start| key.starts_with(start))
 }
 
-/// What the rules refuse becomes a problem of the file. `what` names it where the field does not.
+/// Turns each refusal into a problem of the file. `what` names the value where the field does not.
 struct Refusals<'r, 's, 'o> {
     rules: &'r Rules,
     scope: &'s mut Scope<'o>,
@@ -99,7 +99,7 @@ impl<'r> Refusals<'r, '_, '_> {
     }
 }
 
-/// Looks through a pod whose `spec` stands at `at`.
+/// Checks a pod whose `spec` is at the path `at`.
 pub(crate) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     let Some(rules) = scope.rules else { return };
     let mut refusals = Refusals { rules, scope };
@@ -119,7 +119,7 @@ pub(crate) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
             &mut refusals,
         );
         for (index, sysctl) in context.sysctls.iter().flatten().enumerate() {
-            // The kernel knows either way to write it.
+            // The kernel accepts both notations.
             let name = sysctl.name.replace('/', ".");
             if !refusals.list(List::Sysctls).contains(&name) {
                 let at = at.key("sysctls").index(index).key("name");
@@ -155,7 +155,7 @@ pub(crate) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     }
 }
 
-/// Looks at a volume; whether it may only be mounted to be read.
+/// Checks a volume and returns whether it may only be mounted read-only.
 fn host_path(volume: &Volume, at: &Field, refusals: &mut Refusals<'_, '_, '_>) -> bool {
     let Some(source) = &volume.host_path else {
         return false;
@@ -268,7 +268,7 @@ pub(super) fn ports(entry: &str) -> Option<RangeInclusive<u16>> {
     (first <= last).then_some(first..=last)
 }
 
-/// The ports of its host that a container publishes, or has because the network is the host's.
+/// Checks the host ports of a container: those that it publishes, and in the host's network all of its ports.
 fn host_ports(
     container: &Container,
     of_host: bool,
@@ -282,7 +282,7 @@ fn host_ports(
             None if of_host => ("containerPort", port.container_port),
             None => continue,
         };
-        // Another check has refused what is no port.
+        // Another check has refused a value that is no port.
         let Ok(number) = u16::try_from(number) else {
             continue;
         };
@@ -296,7 +296,7 @@ fn host_ports(
     }
 }
 
-/// A device among the resources: of the host by its path, or of a vendor by its name.
+/// Checks a device among the resources: a host's device by its path, or a vendor's device by its name.
 fn device(key: &str, at: &Field, refusals: &mut Refusals<'_, '_, '_>) {
     if !key.contains('=') {
         return;
@@ -315,7 +315,7 @@ fn device(key: &str, at: &Field, refusals: &mut Refusals<'_, '_, '_>) {
     }
 }
 
-/// A mount: the options behind its path, and whether it is to write where it may only read.
+/// Checks a mount: the options after its path, and that it does not write where it may only read.
 fn mount(
     mount: &VolumeMount,
     read_only: &BTreeSet<&str>,
@@ -340,7 +340,7 @@ fn mount(
     }
 }
 
-/// SELinux and seccomp, of a pod or a container.
+/// Checks the SELinux and seccomp settings of a pod or a container.
 fn confinement(
     label: Option<&SELinuxOptions>,
     profile: Option<&SeccompProfile>,
@@ -361,7 +361,7 @@ fn confinement(
     }
 }
 
-/// Looks through the annotations that stand at `at`: of a workload, of its pod, or of a claim.
+/// Checks the annotations at the path `at`: of a workload, of its pod, or of a claim.
 pub(crate) fn annotations(
     annotations: Option<&BTreeMap<String, String>>,
     at: &Field,
@@ -378,7 +378,7 @@ pub(crate) fn annotations(
         let is_local = (key.as_str(), value.as_str()) == VOLUME_LOCAL;
         let allowed = |one: &String| match one.strip_suffix('*') {
             Some(start) => key.starts_with(start),
-            // Of one container: `KEY/NAME`.
+            // The annotation of one container: `KEY/NAME`.
             None => key
                 .strip_prefix(one.as_str())
                 .is_some_and(|rest| matches!(rest.as_bytes(), [] | [b'/', ..])),

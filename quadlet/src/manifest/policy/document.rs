@@ -1,6 +1,6 @@
-//! A policy as a document: YAML or JSON with one rule on each line, and back.
+//! Reads a policy from a document and writes it as one: YAML or JSON with one rule on each line.
 //!
-//! Pure: no I/O, no clock, no randomness. A rule that the document leaves out is as in the default.
+//! Pure: no I/O, no clock, no randomness. A rule that the document leaves out has its default.
 
 use serde_json::{Map, Value};
 
@@ -12,14 +12,14 @@ use crate::manifest::{
     outline, typed,
 };
 
-/// Entries of one list.
+/// The largest number of entries in one list.
 const ENTRIES_MAX: usize = 256;
-/// Bytes of one entry.
+/// The largest number of bytes of one entry.
 const ENTRY_BYTES_MAX: usize = 1024;
-/// The longest time that a policy can give pods to end: a month.
+/// The longest grace period that a policy can allow, in seconds: 31 days.
 const GRACE_MAX: i64 = 31 * 86_400;
 
-/// Every capability that Linux has, and the word for all of them.
+/// All capabilities of Linux, and the word for all of them.
 const CAPABILITIES: [&str; 42] = [
     "ALL",
     "AUDIT_CONTROL",
@@ -66,11 +66,12 @@ const CAPABILITIES: [&str; 42] = [
 ];
 
 impl Policy {
-    /// Reads a document, or finds every problem that it has, each with its line.
+    /// Parses a document, or finds all its problems, each with its line.
     ///
     /// # Errors
     ///
-    /// It is no YAML, is longer than [`DOCUMENT_BYTES_MAX`], has a key that is no rule, or a value that the rule cannot have.
+    /// The document is not YAML, is longer than [`DOCUMENT_BYTES_MAX`], has a key that is no rule, or a value that is
+    /// invalid for its rule.
     pub fn read(text: &str) -> Result<Self, Vec<Problem>> {
         let whole = |message: String| {
             vec![Problem {
@@ -179,7 +180,7 @@ impl Policy {
         }
     }
 
-    /// The rules as a document: one on each line.
+    /// The rules as a document, one on each line.
     #[must_use]
     pub fn text(&self) -> String {
         let switches = Switch::ALL.map(|switch| self.switch_line(switch));
@@ -188,7 +189,8 @@ impl Policy {
         lines.map(|line| line + "\n").collect()
     }
 
-    /// The same as the cluster keeps it: rules that Beemesh 0.2.0 does not know only where they are not the default's.
+    /// The document as the cluster stores it: a rule that Beemesh 0.2.0 does not know is left out if it has its
+    /// default.
     #[must_use]
     pub fn stored(&self) -> String {
         let safe = Self::default();
@@ -225,13 +227,13 @@ impl Policy {
     }
 }
 
-/// An entry as YAML reads it again, without quotes where it needs none.
+/// An entry in YAML, without quotes if it needs none.
 fn quoted(entry: &str) -> String {
     let plain = entry.starts_with(|c: char| c.is_ascii_alphabetic() || c == '/')
         && entry
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"/._-=*".contains(&byte));
-    // No entry of these lists is a word that YAML has a meaning for, but for some that a person might write.
+    // No entry of these lists is a word with a meaning in YAML, except some that a user might write.
     let word = ["true", "false", "null", "yes", "no", "on", "off", "y", "n"];
     match plain && !word.contains(&entry.to_ascii_lowercase().as_str()) {
         true => entry.to_owned(),
@@ -239,7 +241,7 @@ fn quoted(entry: &str) -> String {
     }
 }
 
-/// The entries of a list, each in the form that it is compared in.
+/// The entries of a list, each normalized for comparison.
 fn taken(list: List, value: &Value, at: &Field, scope: &mut Scope<'_>) -> Vec<String> {
     let Some(entries) = value.as_array() else {
         scope.wrong(at, "is not a list: write `[]` for nothing");
@@ -268,7 +270,7 @@ fn taken(list: List, value: &Value, at: &Field, scope: &mut Scope<'_>) -> Vec<St
     taken
 }
 
-/// The entry as it is compared, or why it can allow nothing.
+/// The entry normalized for comparison, or the reason why it can allow nothing.
 fn normal(list: List, text: &str) -> Result<String, &'static str> {
     let is_path = |path: &str| path::components(path).is_some() && !path.contains(':');
     let is_name = |name: &str| {
@@ -308,7 +310,7 @@ fn normal(list: List, text: &str) -> Result<String, &'static str> {
     }
 }
 
-/// A capability's name as the rules have it: Podman takes it in any case, with `CAP_` or without.
+/// The normalized name of a capability: Podman accepts it in any case, with or without `CAP_`.
 pub(super) fn capability(text: &str) -> String {
     let upper = text.to_ascii_uppercase();
     upper

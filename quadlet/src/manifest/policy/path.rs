@@ -1,8 +1,8 @@
-//! Paths of a host as manifests and policies write them.
+//! Paths of a host in manifests and policies.
 //!
-//! Pure: no I/O. What a symbolic link on the host makes of a path is not known here.
+//! Pure: no I/O. It does not resolve symbolic links of the host.
 
-/// The components of an absolute path; `None` when it is relative, or may lead elsewhere than it says: with `..` in it.
+/// The components of an absolute path; `None` for a relative path, or one with `..`, which may lead elsewhere.
 pub(super) fn components(path: &str) -> Option<Vec<&str>> {
     let below = path.strip_prefix('/').filter(|_| !path.contains('\0'))?;
     let parts: Vec<_> = below
@@ -12,7 +12,7 @@ pub(super) fn components(path: &str) -> Option<Vec<&str>> {
     (!parts.contains(&"..")).then_some(parts)
 }
 
-/// Whether a path is this folder or in it.
+/// Whether a path is this folder or lies in it.
 pub(super) fn is_in(path: &[&str], folder: &str) -> bool {
     components(folder).is_some_and(|folder| path.starts_with(&folder))
 }

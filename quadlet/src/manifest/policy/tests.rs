@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::manifest::parse_under;
 
-/// Line, field and message of everything that is refused.
+/// Line, field and message of every refusal.
 fn refused(rules: &Rules, yaml: &str) -> Vec<(u32, String, String)> {
     match parse_under(yaml.as_bytes(), false, Some(rules)) {
         Ok(_) => Vec::new(),
@@ -19,7 +19,7 @@ fn rules(version: u64, document: &str) -> Rules {
     Rules { version, policy }
 }
 
-/// A pod: its annotations are on line 4, its container's fields on line 8, and its own from line 9 on.
+/// A pod with its annotations on line 4, its container's fields on line 8, and its own fields from line 9 on.
 fn pod(container: &str, spec: &str, annotations: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  {{name: web, annotations: {{{annotations}}}}}\nspec:\n  containers:\n  -\n    \
@@ -27,7 +27,8 @@ fn pod(container: &str, spec: &str, annotations: &str) -> String {
     )
 }
 
-/// Manifests that the default refuses: what they ask for, the line and field, the policy's line, and one that allows it.
+/// Manifests that the default policy refuses: the request, its line and field, the policy's line, and a line that
+/// allows it.
 fn cases() -> Vec<(
     &'static str,
     String,
@@ -391,7 +392,8 @@ fn what_a_document_leaves_out_is_as_in_the_default() {
     assert_eq!(Policy::read(&json), Ok(default));
 }
 
-/// Release 0.2.0 refuses a document with a rule that it does not know: one that says no more than it can keeps such rules out.
+/// Release 0.2.0 refuses a document with a rule that it does not know. So the stored document leaves out such rules
+/// where they have their default.
 #[test]
 fn what_is_stored_has_newer_rules_only_where_they_are_set() {
     for (document, newer) in [
