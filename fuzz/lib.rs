@@ -1,7 +1,7 @@
-//! What every target asks of a decoder, beyond that it neither panics nor takes more memory or time than it may.
+//! Checks of a decoder that all targets share, besides the absence of panics and the limits on memory and time.
 
-/// What is read is written as something that is read as the same, and that is not much longer than what came: a few bytes that
-/// grow into a large value would be a way to fill a host's memory.
+/// Checks that encoding a decoded value and decoding it again gives the same value. The encoding must not be much
+/// longer than the input: a few bytes that grow into a large value could fill a host's memory.
 #[macro_export]
 macro_rules! read_and_write {
     ($bytes:expr; $( $type:ty ),*) => { $(
@@ -13,8 +13,8 @@ macro_rules! read_and_write {
     )* };
 }
 
-/// The longest that a message may become which came as `length` bytes: the decoder's bound on what a buffer refers to, and
-/// the tables around it.
+/// The longest encoding of a message that was `length` bytes long: the decoder's bound on the data that a buffer refers
+/// to, plus the tables around it.
 #[must_use]
 pub fn longest(length: usize) -> usize {
     4 * length + 256

@@ -1,4 +1,4 @@
-//! The file of a backup: any bytes, and any bytes behind a first line that fits them.
+//! Backup files: arbitrary bytes, and arbitrary bytes after a matching first line.
 
 #![no_main]
 

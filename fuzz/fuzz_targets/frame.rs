@@ -1,4 +1,4 @@
-//! Frames in a stream of bytes, however they arrive.
+//! Frames in a byte stream, cut into pieces of any size.
 
 #![no_main]
 
@@ -47,7 +47,7 @@ fn cut(limit: usize, stream: &[u8], step: usize) -> (Vec<Bytes>, bool) {
                 Err(_) => return (frames, true),
             }
         }
-        // What is announced is made room for, and nothing else.
+        // The buffer has room for the announced frame and no more.
         assert!(buffer.capacity() <= 2 * (stream.len() + limit + 64));
     }
     (frames, false)

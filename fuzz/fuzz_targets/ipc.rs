@@ -1,4 +1,4 @@
-//! What a gateway and its agent tell each other, in both directions.
+//! Messages between a gateway and its agent, in both directions.
 
 #![no_main]
 

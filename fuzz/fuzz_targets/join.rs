@@ -1,4 +1,4 @@
-//! A stranger's application for membership, and the answer to it.
+//! A join request of an unknown host, and the answer to it.
 
 #![no_main]
 

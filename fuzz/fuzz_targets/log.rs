@@ -1,4 +1,4 @@
-//! What lies in the log and in snapshots: written by this host, or sent to it by the leader.
+//! Entries of the log and of snapshots, which this host wrote or the leader sent.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! What gateways ask each other beside Raft.
+//! Requests between gateways that are not Raft's.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! A policy: whatever YAML an administrator sets, and what the replicated state holds of it.
+//! A policy: arbitrary YAML that an administrator sets, and the form in which it is stored.
 
 #![no_main]
 

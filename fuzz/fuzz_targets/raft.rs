@@ -1,4 +1,4 @@
-//! Raft's messages: requests, replies, and what comes before and after a snapshot.
+//! Raft messages: requests, replies, and the messages around a snapshot.
 
 #![no_main]
 

@@ -1,11 +1,12 @@
-//! A join token: the line that somebody pastes, and what a line with the right checksum may hold.
+//! A join token: the line that a user pastes, and arbitrary content with a correct checksum.
 
 #![no_main]
 
 use beemesh_protocol::token::Token;
 use sha2::{Digest, Sha256};
 
-/// Of a longer line only the length is looked at, and base58 takes time by its square.
+/// The longest content in bytes. The decoder refuses a longer line by its length alone, and base58 takes quadratic
+/// time.
 const TABLE_MAX: usize = 6 << 10;
 
 libfuzzer_sys::fuzz_target!(|bytes: &[u8]| {
