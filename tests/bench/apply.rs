@@ -1,6 +1,8 @@
-//! Part 2: from an apply to pods that run on three hosts, beside Podman alone on the same hosts in the same round.
+//! Part 2: the time from an apply to pods that run on three hosts, beside Podman alone on the same hosts in the same
+//! round.
 //!
-//! Podman alone twice: one `podman kube play` of all pods, and by hand what Beemesh leaves behind, a Quadlet for each pod.
+//! Podman alone is measured in two ways: one `podman kube play` of all pods, and a Quadlet for each pod, written by
+//! hand.
 
 use std::time::Instant;
 
@@ -15,14 +17,13 @@ use crate::{
     running::Running,
 };
 
-/// Hosts of the cluster; every workload runs on each.
+/// The number of hosts in the cluster; every workload runs on each of them.
 const HOSTS: usize = 3;
-/// Pods in the manifest.
+/// The numbers of pods in the manifest.
 const WORKLOADS: [usize; 3] = [1, 10, 50];
-/// The manifest's name.
 const NAME: &str = "many";
 
-/// What each deed took in every round, in microseconds, by Beemesh, by Podman and by Quadlets.
+/// The times of one operation in all rounds, in microseconds, by Beemesh, by Podman and by Quadlets.
 #[derive(Default)]
 struct Row {
     beemesh: Vec<u64>,
@@ -31,7 +32,7 @@ struct Row {
     entries: u64,
 }
 
-/// Measures all numbers of workloads.
+/// Measures all numbers of pods.
 pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<Applies> {
     let mut applies = Applies::default();
     for &workloads in options.workloads(&WORKLOADS) {
@@ -55,7 +56,7 @@ pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<A
     Ok(applies)
 }
 
-/// The deeds, in the order in which each round does them.
+/// The operations, in the order of each round.
 const DEEDS: [Deed; 4] = [Deed::First, Deed::Update, Deed::Unchanged, Deed::Delete];
 
 fn rounds(workloads: usize, rounds: usize) -> Result<[Row; 4]> {
@@ -93,7 +94,7 @@ fn pods(count: usize, marker: &str) -> String {
     pods.collect::<Vec<_>>().join("---\n")
 }
 
-/// How long Podman takes on all hosts at once, in microseconds; nothing where it has no such thing to do.
+/// The time that Podman takes on all hosts at once, in microseconds; `None` for an operation that Podman does not have.
 fn by_podman(running: &Running, deed: Deed, manifest: &str) -> Result<Option<u64>> {
     let command: &[&str] = match deed {
         Deed::First => &["podman", "kube", "play", "-q", "-"],
@@ -108,11 +109,11 @@ fn by_podman(running: &Running, deed: Deed, manifest: &str) -> Result<Option<u64
     Ok(Some(micros(begun)?))
 }
 
-/// Makes a Quadlet of each pod of the manifest that comes in.
+/// A command that writes a Quadlet for each pod of the manifest on its standard input.
 const WRITE: &str = "awk -v RS='---\\n' '{ n++; f = \"/etc/containers/systemd/bare\" n; printf \"%s\", $0 > (f \".yaml\"); \
                      print \"[Kube]\\nYaml=bare\" n \".yaml\\n[Service]\\nTimeoutStartSec=900\" > (f \".kube\") }'";
 
-/// The same with a Quadlet for each pod that is written, started, changed and removed by hand.
+/// The time with a Quadlet for each pod that is written, started, changed and removed by hand, in microseconds.
 fn by_quadlets(running: &Running, deed: Deed, manifest: &str) -> Result<Option<u64>> {
     let units =
         "$(cd /etc/containers/systemd && ls | sed -n 's/^\\(bare.*\\)\\.kube$/\\1.service/p')";
@@ -133,7 +134,8 @@ fn by_quadlets(running: &Running, deed: Deed, manifest: &str) -> Result<Option<u
     Ok(Some(micros(begun)?))
 }
 
-/// How long Beemesh takes until every host is done, in microseconds, and how many log entries that took.
+/// The time until every host has finished the operation by Beemesh, in microseconds, and the number of log entries that
+/// it took.
 fn by_beemesh(running: &Running, deed: Deed, manifest: &str) -> Result<(u64, u64)> {
     let host = running.cluster.host(1);
     let before = applied(host);
@@ -145,7 +147,8 @@ fn by_beemesh(running: &Running, deed: Deed, manifest: &str) -> Result<(u64, u64
         }
         Deed::First | Deed::Update | Deed::Unchanged => {
             let name = format!("--name={NAME}");
-            // Until all are ready for the first time: that they stay so takes two seconds more, whatever is measured.
+            // Wait until all pods are ready for the first time: the wait for a stable state would add two seconds to
+            // every figure.
             let how = [&name, "--wait=900s", "--stable=0", "-o", "json"];
             host.try_apply(manifest, &how)
         }

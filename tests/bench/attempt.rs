@@ -1,4 +1,4 @@
-//! Keeps what one system or setting cannot do from ending all others.
+//! Lets the other measurements continue after one has failed.
 
 use std::{
     any::Any,
@@ -9,8 +9,8 @@ use anyhow::Result;
 
 use crate::data::System;
 
-/// Does one thing; when it fails, or gives up as tests do, says so and notes it in `failures`. Whatever it booted is taken
-/// down either way.
+/// Runs one measurement. If it fails or panics, as tests do when they give up, prints the reason and adds it to
+/// `failures`. The hosts that it booted are removed in any case.
 pub(crate) fn attempt<T>(
     failures: &mut Vec<String>,
     system: System,
@@ -29,7 +29,7 @@ pub(crate) fn attempt<T>(
     None
 }
 
-/// What a panic said.
+/// The message of a panic.
 fn words(panic: &(dyn Any + Send)) -> &str {
     let formatted = panic.downcast_ref::<String>().map(String::as_str);
     formatted

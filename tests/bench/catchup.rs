@@ -1,4 +1,4 @@
-//! Part 5: a follower was away, and gets what it missed while commits go on.
+//! Part 5: a follower returns and catches up while commits continue.
 
 use std::{
     thread,
@@ -18,20 +18,20 @@ use crate::{
     running::Running,
 };
 
-/// Hosts of the cluster: with one away, it still commits.
+/// The number of hosts in the cluster: it still commits with one of them off.
 const HOSTS: usize = 3;
-/// Clients that write what is missed.
+/// The number of clients that write the entries that the follower misses.
 const CLIENTS: usize = 64;
-/// Writing what is missed takes no longer.
+/// The longest time in which they are written.
 const LOAD_SECONDS: f64 = 600.0;
 /// How long commits are timed before the follower returns.
 const BEFORE: Duration = Duration::from_secs(5);
-/// Catching up takes no longer.
+/// The longest time to catch up.
 const CATCH_UP_MAX: Duration = Duration::from_secs(300);
-/// Between two looks at how far the follower is.
+/// The pause between two looks at the follower's progress.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// What is missed.
+/// The entries that the follower misses.
 #[derive(Clone, Copy)]
 struct Missed {
     words: &'static str,
@@ -39,14 +39,14 @@ struct Missed {
     value: usize,
 }
 
-/// Measures every system that tells how far a follower is.
+/// Measures every system that reports a follower's progress.
 pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<CatchUps> {
     let many = Missed {
         words: options.pick("10,000 writes of 1 KiB", "100,000 writes of 1 KiB"),
         writes: options.pick(10_000, 100_000),
         value: 1 << 10,
     };
-    // Each client replaces its own key: a write is as large as its share of the whole state.
+    // Each client replaces its own key, so the size of a write is its share of the whole state.
     let large = Missed {
         words: options.pick(
             "16 MiB of state, by snapshot",
@@ -119,7 +119,7 @@ fn write(running: &Running, host: &Host, missed: Missed) -> Result<()> {
     Ok(())
 }
 
-/// Seconds until the host has applied what is up to `goal`.
+/// Seconds until the host has applied the entry `goal`.
 fn until_applied(running: &Running, host: &Host, goal: u64) -> Result<f64> {
     let begun = Instant::now();
     loop {

@@ -1,7 +1,7 @@
-//! Part 1: how long a small durable write takes, and how many a second there are.
+//! Part 1: the time of a small durable write, and the number of writes per second.
 //!
-//! Each round boots fresh hosts for every system in turn, so that a quiet or busy minute of the machine falls on all of
-//! them; the writes of all rounds make one cell.
+//! Each round boots new hosts for every system in turn, so that a quiet or busy minute of the machine affects all of
+//! them. The writes of all rounds are one cell.
 
 use std::collections::BTreeMap;
 
@@ -19,17 +19,18 @@ use crate::{
 
 /// Sizes of values in bytes.
 const VALUES: [usize; 2] = [1 << 10, 64 << 10];
-/// All clients of a cell write no more than this: it has to lie on three disks, twice in etcd's case, for every cell.
+/// The largest total of values that all clients of a cell write, in bytes. It has to fit on three disks for every cell,
+/// twice in etcd's case.
 const BYTES_MAX: usize = 192 << 20;
 
-/// What one cell has gathered.
+/// The results of one cell so far.
 #[derive(Default)]
 struct Sum {
     loaded: Loaded,
     usage: Usage,
 }
 
-/// Measures all cells; a system that fails leaves its reason in `failures`.
+/// Measures all cells. A system that fails adds its reason to `failures`.
 pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<Commits> {
     let mut sums = BTreeMap::new();
     for round in 1..=options.rounds() {

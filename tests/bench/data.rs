@@ -1,27 +1,27 @@
-//! What the parts of the suite measure, as plain data.
+//! The results of all parts as plain data.
 //!
-//! Pure: shapes and arithmetic only. Each part is saved as JSON by itself, so that parts which ran at different times make
-//! one page.
+//! Pure: types and arithmetic only. Each part is saved as JSON by itself, so that one page can show parts that were
+//! measured at different times.
 
 use std::collections::BTreeMap;
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 
-/// What is measured.
+/// A measured system.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum System {
     /// Beemesh.
     Beemesh,
-    /// etcd of the hosts' distribution.
+    /// etcd from the hosts' distribution.
     Etcd,
-    /// Docker Swarm of the hosts' distribution.
+    /// Docker Swarm from the hosts' distribution.
     Swarm,
 }
 
 impl System {
-    /// As a person writes it.
+    /// The name for people.
     pub(crate) fn name(self) -> &'static str {
         match self {
             System::Beemesh => "Beemesh",
@@ -31,10 +31,10 @@ impl System {
     }
 }
 
-/// Under what a part was measured.
+/// The circumstances of a measurement.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Run {
-    /// When it ended, as `2026-01-31 12:00 UTC`.
+    /// The time when it ended, as `2026-01-31 12:00 UTC`.
     pub(crate) date: String,
     /// The command that repeats it.
     pub(crate) command: String,
@@ -46,34 +46,32 @@ pub(crate) struct Run {
     pub(crate) suite: String,
     /// The version of each program, by name.
     pub(crate) versions: BTreeMap<String, String>,
-    /// What could not be measured, and why.
+    /// The measurements that failed, with the reasons.
     pub(crate) failures: Vec<String>,
 }
 
-/// A part with the circumstances of its measurement.
+/// The results of a part with the circumstances of their measurement.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Saved<T> {
-    /// The circumstances.
     pub(crate) run: Run,
-    /// The figures.
     pub(crate) data: T,
 }
 
-/// Times of many equal actions.
+/// The times of many equal operations.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Times {
-    /// How many.
+    /// The number of operations.
     pub(crate) count: usize,
     /// The median, in milliseconds.
     pub(crate) p50: f64,
-    /// What 99 of 100 stay below, in milliseconds; with fewer than 100 the longest.
+    /// The 99th percentile, in milliseconds; with fewer than 100 operations the longest time.
     pub(crate) p99: f64,
     /// The longest, in milliseconds.
     pub(crate) max: f64,
 }
 
 impl Times {
-    /// Of times in microseconds, in any order.
+    /// Computes them from times in microseconds, in any order.
     pub(crate) fn of(mut micros: Vec<u64>) -> Self {
         micros.sort_unstable();
         let at = |percent: usize| {
@@ -91,45 +89,44 @@ impl Times {
     }
 }
 
-/// Which host of a cluster is written to.
+/// The host that the clients write to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Through {
-    /// The one that leads.
+    /// The leader.
     Leader,
-    /// One that follows and passes the write on.
+    /// A follower, which forwards the write.
     Follower,
 }
 
-/// What identifies a cell of the commit tables.
+/// The identity of a cell of the commit tables.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct Setting {
-    /// How many hosts vote.
+    /// The number of voters.
     pub(crate) hosts: usize,
     /// The size of each value, in bytes.
     pub(crate) value: usize,
-    /// Where the clients are.
+    /// The host that the clients write to.
     pub(crate) through: Through,
-    /// How many of them write, each one value after the other.
+    /// The number of clients; each writes one value after the other.
     pub(crate) clients: usize,
 }
 
 /// One cell of the commit tables.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Cell {
-    /// Who was measured.
+    /// The measured system.
     pub(crate) system: System,
-    /// How.
     pub(crate) setting: Setting,
     /// From the start of each request to the end of its answer.
     pub(crate) times: Times,
-    /// Accepted writes per second.
+    /// Committed writes per second.
     pub(crate) throughput: f64,
     /// Writes that were refused or timed out.
     pub(crate) errors: u64,
-    /// CPU time of all processes on all hosts for one write, in microseconds.
+    /// CPU time of all processes on all hosts, in microseconds per write.
     pub(crate) cpu_micros: f64,
-    /// What all hosts wrote to their disks for one write, in bytes.
+    /// Bytes that all hosts wrote to their disks, per write.
     pub(crate) written: f64,
 }
 
@@ -140,7 +137,7 @@ pub(crate) struct Commits {
     pub(crate) cells: Vec<Cell>,
 }
 
-/// What befalls a leader.
+/// A fault that strikes a leader.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Blow {
@@ -148,52 +145,52 @@ pub(crate) enum Blow {
     Killed,
     /// Every packet to and from its host is dropped.
     Cut,
-    /// Its host loses power: no packet says so.
+    /// Its host loses power, without a last packet.
     Off,
 }
 
-/// How long a cluster accepted nothing after a blow.
+/// How long a cluster committed nothing after a fault.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Outage {
-    /// Who was measured.
+    /// The measured system.
     pub(crate) system: System,
-    /// What befell the leader.
+    /// The fault.
     pub(crate) blow: Blow,
-    /// From the blow to the end of the first accepted write that began after it.
+    /// The time from the fault to the end of the first committed write that began after it.
     pub(crate) times: Times,
 }
 
 /// Part 3: the leader fails.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Failover {
-    /// One for each system and blow.
+    /// One for each system and fault.
     pub(crate) outages: Vec<Outage>,
 }
 
-/// Elections in a cluster whose machine is busy and whose leader is well.
+/// Elections in a cluster with a healthy leader on a busy machine.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Watched {
-    /// Who was watched.
+    /// The measured system.
     pub(crate) system: System,
-    /// For how long, in seconds.
+    /// The duration in seconds.
     pub(crate) seconds: u64,
-    /// By how much the term grew.
+    /// The increase of the term.
     pub(crate) elections: u64,
 }
 
-/// Part 3: what nothing caused.
+/// Part 3: elections without a fault.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Elections {
     /// One for each system.
     pub(crate) watched: Vec<Watched>,
 }
 
-/// How long a stopped member needs to be of use again.
+/// The time in which a stopped member becomes usable again.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Started {
-    /// Who was measured.
+    /// The measured system.
     pub(crate) system: System,
-    /// From `systemctl start` to the end of the first accepted write through this host.
+    /// The time from `systemctl start` to the end of the first committed write through this host.
     pub(crate) times: Times,
 }
 
@@ -204,50 +201,50 @@ pub(crate) struct Starts {
     pub(crate) starts: Vec<Started>,
 }
 
-/// What a program took of a host while nothing was asked of it.
+/// Resources that a program used on a host that received no requests.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Resting {
-    /// The program; all its processes on the host together.
+    /// The program. The figures are those of all its processes on the host.
     pub(crate) program: String,
-    /// How many processes.
+    /// The number of processes.
     pub(crate) processes: usize,
-    /// Their memory, with each shared page divided among those who share it, in bytes.
+    /// Their memory in bytes (PSS): each shared page is divided among the processes that share it.
     pub(crate) pss: u64,
-    /// What of `pss` is no page of a file: the kernel cannot drop it and read it again.
+    /// The part of `pss` that is not backed by a file, so that the kernel cannot drop it.
     pub(crate) anonymous: u64,
-    /// CPU time of a second, in microseconds.
+    /// CPU time, in microseconds per second.
     pub(crate) cpu_micros: f64,
-    /// What they wrote in all that time, in bytes.
+    /// Bytes that they wrote to the disk in the whole time.
     pub(crate) written: u64,
-    /// How often they went to sleep in a second: each is one wake-up.
+    /// How often they went to sleep, per second: each time is one wake-up.
     pub(crate) wakeups: f64,
 }
 
 /// An idle host.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Idle {
-    /// Whose.
+    /// The measured system.
     pub(crate) system: System,
-    /// Workloads that run on it.
+    /// The number of workloads that run on it.
     pub(crate) workloads: usize,
-    /// Whether it leads.
+    /// Whether it is the leader.
     pub(crate) leads: bool,
-    /// For how long it was watched, in seconds.
+    /// The duration in seconds.
     pub(crate) seconds: u64,
-    /// Its programs.
+    /// The programs of the system.
     pub(crate) programs: Vec<Resting>,
-    /// What the whole host wrote to its disk, in bytes.
+    /// Bytes that the whole host wrote to its disk.
     pub(crate) disk_written: u64,
 }
 
-/// Part 4: rest.
+/// Part 4: idle hosts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Rest {
     /// In the order they were measured.
     pub(crate) hosts: Vec<Idle>,
 }
 
-/// What is done with a manifest.
+/// An operation on a manifest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Deed {
@@ -261,46 +258,46 @@ pub(crate) enum Deed {
     Delete,
 }
 
-/// A deed by Beemesh and by Podman alone, on the same three hosts in turn.
+/// One operation by Beemesh and by Podman alone, on the same three hosts in turn.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Applied {
-    /// Pods in the manifest.
+    /// The number of pods in the manifest.
     pub(crate) workloads: usize,
-    /// What was done.
+    /// The operation.
     pub(crate) deed: Deed,
-    /// How long Beemesh took, until every host was done.
+    /// The time until every host had finished, by Beemesh.
     pub(crate) beemesh: Times,
-    /// How long Podman took on all hosts at once; none where it has nothing to do.
+    /// The time on all hosts at once, by Podman; `None` for an operation that Podman does not have.
     pub(crate) podman: Option<Times>,
-    /// How long a Quadlet for each pod took, written and started by hand on all hosts at once; likewise.
+    /// The time with a Quadlet for each pod, written and started by hand on all hosts at once; `None` as above.
     #[serde(default)]
     pub(crate) quadlets: Option<Times>,
-    /// Log entries that the deed took at most.
+    /// The largest number of log entries that the operation took.
     pub(crate) entries: u64,
 }
 
-/// Part 2: apply to running.
+/// Part 2: from an apply to running pods.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Applies {
     /// In the order they were measured.
     pub(crate) rows: Vec<Applied>,
 }
 
-/// A stretch of the way of one action.
+/// A stage of one operation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Span {
-    /// What happens in it.
+    /// The description of the stage.
     pub(crate) what: String,
-    /// How long it takes.
+    /// The time that it takes.
     pub(crate) times: Times,
 }
 
-/// The way of an action.
+/// The stages of an operation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Way {
-    /// The action.
+    /// The description of the operation.
     pub(crate) what: String,
-    /// Its stretches, in order.
+    /// Its stages, in order.
     pub(crate) spans: Vec<Span>,
 }
 
@@ -311,16 +308,16 @@ pub(crate) struct Spans {
     pub(crate) ways: Vec<Way>,
 }
 
-/// A follower that was away and gets what it missed, while commits go on.
+/// A follower that returned and caught up while commits continued.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct CaughtUp {
-    /// Who was measured.
+    /// The measured system.
     pub(crate) system: System,
-    /// What it missed, in words.
+    /// The missed entries, in words.
     pub(crate) missed: String,
-    /// From its return to having applied all that was committed before, in seconds.
+    /// The time from its return until it had applied everything committed before, in seconds.
     pub(crate) seconds: f64,
-    /// Commits while it was away.
+    /// Commits while it was off.
     pub(crate) before: Times,
     /// Commits while it caught up.
     pub(crate) meanwhile: Times,
@@ -333,66 +330,65 @@ pub(crate) struct CatchUps {
     pub(crate) rows: Vec<CaughtUp>,
 }
 
-/// Writes at one size of a cluster.
+/// Writes at one size of the cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ScaleLoad {
-    /// Where the clients are.
+    /// The host that the clients write to.
     pub(crate) through: Through,
-    /// How many of them.
+    /// The number of clients.
     pub(crate) clients: usize,
     /// From the start of each request to the end of its answer.
     pub(crate) times: Times,
-    /// Accepted writes per second.
+    /// Committed writes per second.
     pub(crate) throughput: f64,
     /// Writes that were refused or timed out.
     pub(crate) errors: u64,
-    /// CPU time of the leader's gateway for one write, in microseconds.
+    /// CPU time of the leader's gateway, in microseconds per write.
     pub(crate) leader_cpu: f64,
-    /// CPU time of all gateways for one write, in microseconds.
+    /// CPU time of all gateways, in microseconds per write.
     pub(crate) all_cpu: f64,
-    /// What the leader's gateway sent to one follower for one write, in bytes.
+    /// Bytes that the leader's gateway sent to one follower, per write.
     pub(crate) sent: f64,
-    /// In how many bursts.
+    /// The number of bursts in which it sent them.
     pub(crate) bursts: f64,
-    /// How long after the last answer the last host had applied everything, in seconds.
+    /// The time from the last answer until the last host had applied everything, in seconds.
     pub(crate) behind: f64,
 }
 
-/// A second of a cluster that is asked nothing.
+/// The load of a cluster without requests, per second.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ScaleRest {
     /// CPU time of the leader's gateway, in microseconds.
     pub(crate) leader_cpu: f64,
-    /// CPU time of a follower's, in microseconds.
+    /// CPU time of a follower's gateway, in microseconds.
     pub(crate) follower_cpu: f64,
-    /// What the leader's sent to one follower, in bytes.
+    /// Bytes that the leader's gateway sent to one follower.
     pub(crate) sent: f64,
-    /// In how many bursts.
+    /// The number of bursts in which it sent them.
     pub(crate) bursts: f64,
     /// The memory of the leader's gateway, in bytes.
     pub(crate) leader_pss: u64,
-    /// The memory of a follower's, in bytes.
+    /// The memory of a follower's gateway, in bytes.
     pub(crate) follower_pss: u64,
 }
 
 /// One size of a cluster.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Sized {
-    /// How many gateways.
+    /// The number of gateways.
     pub(crate) hosts: usize,
-    /// How long each of those took that joined since the size before.
+    /// The join times of the gateways that joined since the size before.
     pub(crate) joins: Times,
-    /// How long after the last one had joined all of them agreed on who is there, in seconds.
+    /// The time from the last join until all gateways agreed on the members, in seconds.
     pub(crate) settled: f64,
-    /// What nobody asked for.
+    /// The load without requests.
     pub(crate) rest: ScaleRest,
-    /// Writes.
     pub(crate) loads: Vec<ScaleLoad>,
-    /// The leader fails.
+    /// Outages after faults of the leader.
     pub(crate) outages: Vec<Outage>,
 }
 
-/// How consensus holds up with the number of hosts.
+/// Consensus by the number of hosts.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Scale {
     /// From small to large.

@@ -1,4 +1,4 @@
-//! Part 3: elections that nothing caused, while every core of the machine is busy.
+//! Part 3: elections without a fault, while every core of the machine is busy.
 
 use std::{
     sync::atomic::{AtomicBool, Ordering},
@@ -15,10 +15,10 @@ use crate::{
     running::Running,
 };
 
-/// Hosts of the cluster.
+/// The number of hosts in the cluster.
 const HOSTS: usize = 3;
 
-/// Watches every system that tells its term.
+/// Watches every system that reports its term.
 pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<Elections> {
     let mut watched = Vec::new();
     for &system in options.systems() {
@@ -48,7 +48,7 @@ fn watch(system: System, seconds: u64) -> Result<u64> {
     Ok(after - before)
 }
 
-/// Does something while one thread for each core does nothing else than to be busy.
+/// Runs `act` while one thread for each core keeps that core busy.
 fn while_busy(act: impl FnOnce()) {
     let busy = AtomicBool::new(true);
     let cores = thread::available_parallelism().map_or(1, usize::from);

@@ -1,4 +1,4 @@
-//! Part 3: the leader fails, and how long it takes until the next write is accepted.
+//! Part 3: the time from a fault of the leader until the next write is committed.
 
 use std::{thread, time::Duration};
 
@@ -18,17 +18,18 @@ use crate::{
     running::Running,
 };
 
-/// Hosts of the cluster: the fewest that survive the loss of one.
+/// The number of hosts in the cluster: the fewest that tolerate the loss of one.
 const HOSTS: usize = 3;
-/// How long the cluster is well before each blow, so that no blow falls into what the last one left.
+/// How long the cluster is healthy before each fault, so that no fault strikes while the last one still has effects.
 const CALM: Duration = Duration::from_secs(1);
-/// An outage that is longer is reported as a failure.
+/// The longest outage; a longer one is reported as a failure.
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
-/// How often a system is booted again that did not get over a blow.
+/// How often a system is booted again after it did not recover from a fault.
 const BOOTS_MAX: usize = 5;
 
-/// Measures one blow to one system. One that it does not get over is a failure, and the next falls on fresh hosts.
+/// Measures one fault on one system. If the system does not recover, that is a failure, and the next fault strikes new
+/// hosts.
 pub(crate) fn measure(
     options: &Options,
     system: System,
@@ -74,14 +75,14 @@ fn strikes(system: System, blow: Blow, times: usize, micros: &mut Vec<u64>) -> R
     Ok(())
 }
 
-/// Strikes the leader, and returns how long nothing was accepted, in microseconds.
+/// Strikes the leader and returns the length of the outage in microseconds.
 fn strike(running: &Running, leader: &Host, blow: Blow) -> Result<u64> {
     let probe = Probe::start(running.system, &Place::of(running.other_than(leader)))?;
     let well = now();
     let _ = probe.accepted_after(well, OUTAGE_MAX)?;
     thread::sleep(CALM);
     let victims = victims(running, leader, blow)?;
-    // The outage begins before the blow is dealt, and what began while it was dealt does not end it.
+    // The outage begins before the fault strikes. A write that began while the fault was striking does not end it.
     let begun = now();
     if blow != Blow::Killed {
         running.cluster.isolate(leader);
@@ -93,7 +94,7 @@ fn strike(running: &Running, leader: &Host, blow: Blow) -> Result<u64> {
     Ok(accepted - begun)
 }
 
-/// The processes that the blow kills: looked up before, for that takes time.
+/// The processes that the fault kills. They are found before the fault, because that takes time.
 fn victims(running: &Running, leader: &Host, blow: Blow) -> Result<Vec<u32>> {
     match blow {
         Blow::Killed => {
@@ -103,7 +104,7 @@ fn victims(running: &Running, leader: &Host, blow: Blow) -> Result<Vec<u32>> {
             Ok(pids)
         }
         Blow::Cut => Ok(Vec::new()),
-        // PID 1 takes every process of the host with it.
+        // The kernel kills every process of the host with its PID 1.
         Blow::Off => Ok(vec![leader.init()]),
     }
 }
@@ -115,7 +116,7 @@ fn mend(running: &Running, leader: &Host, blow: Blow) {
     running.cluster.heal();
     if blow == Blow::Off {
         running.cluster.boot(&[leader]);
-        // The peers' units are not enabled on hosts that have both.
+        // The units of etcd and Swarm are not enabled on hosts that have both.
         let _ = leader.run(&["systemctl", "start", running.unit()]);
     }
 }

@@ -1,7 +1,7 @@
-//! The load generator: some clients that each write one value after the other, and how long each write took.
+//! The load generator: some clients that each write one value after the other, and the time of each write.
 //!
-//! Shell. It runs as a process of its own in the network of one host and outside of the host's cgroup, so that its CPU
-//! time is not the system's. One thread for all clients, for every system the same.
+//! Shell. It is a process of its own, in the network namespace of one host and outside of the host's cgroup, so that
+//! its CPU time does not count as the system's. All clients share one thread, for every system.
 
 use std::{
     path::PathBuf,
@@ -19,14 +19,14 @@ use crate::{
     writer::{self, Writer},
 };
 
-/// Writes of the first moments are not counted: connections, caches and the systems' own batches settle.
+/// Writes in this time are not counted: connections, caches and the systems' own batches settle.
 const WARM_UP: Duration = Duration::from_millis(500);
-/// A write that is not answered by then has failed.
+/// The time limit of a write.
 const WRITE_MAX: Duration = Duration::from_secs(30);
-/// A client that fails this often gives up.
+/// A client stops after this many failures.
 const ERRORS_MAX: u64 = 10;
 
-/// The generator.
+/// The load generator.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Generator {
     /// The root folder of the host to write through.
@@ -36,41 +36,41 @@ pub(crate) struct Generator {
     load: Load,
 }
 
-/// What is asked of it.
+/// The requested load.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Load {
-    /// Whom to write to.
+    /// The system to write to.
     #[arg(long)]
     pub(crate) system: System,
     /// The size of each value in bytes.
     #[arg(long)]
     pub(crate) value: usize,
-    /// How many clients.
+    /// The number of clients.
     #[arg(long)]
     pub(crate) clients: usize,
-    /// For how many seconds.
+    /// The duration in seconds.
     #[arg(long)]
     pub(crate) seconds: f64,
-    /// All clients together stop after this many bytes of values.
+    /// The total of values, in bytes, after which all clients stop.
     #[arg(long)]
     pub(crate) bytes_max: usize,
-    /// Part of the name of every key.
+    /// A part of the name of every key.
     #[arg(long)]
     pub(crate) prefix: String,
 }
 
-/// What came of it.
+/// The result of a load.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(crate) struct Loaded {
-    /// How long each counted write took, in microseconds.
+    /// The time of each counted write, in microseconds.
     pub(crate) micros: Vec<u64>,
-    /// The time in which the counted writes began and ended, in seconds.
+    /// The duration of the counted writes, from the first start to the last end, in seconds.
     pub(crate) seconds: f64,
-    /// All accepted writes, those of the warm-up, too.
+    /// All committed writes, including those of the warm-up.
     pub(crate) writes: u64,
-    /// Failed writes.
+    /// The number of failed writes.
     pub(crate) errors: u64,
-    /// The last failure.
+    /// The message of the last failure.
     pub(crate) error: Option<String>,
 }
 
@@ -97,7 +97,7 @@ impl Load {
 }
 
 impl Generator {
-    /// Writes and returns what came of it.
+    /// Writes and returns the result.
     pub(crate) async fn run(self) -> Result<Loaded> {
         let Self { root, load } = self;
         let mut writers = Vec::new();
@@ -126,7 +126,7 @@ impl Generator {
     }
 }
 
-/// One client, until `end` or its last write; what it counted and when it ended.
+/// Runs one client until `end` or its last write; returns its counts and the time when it ended.
 async fn client(
     mut writer: Writer,
     name: String,

@@ -1,8 +1,9 @@
-//! `make bench`: what Beemesh costs on booted hosts, beside etcd, Docker Swarm and bare Podman on the same kind of hosts.
+//! `make bench`: the costs of Beemesh on booted hosts, beside etcd, Docker Swarm and bare Podman on hosts of the same
+//! kind.
 //!
-//! Machines differ and are noisy, so a figure that compares is a ratio of measurements taken in turn. Each part boots its
-//! hosts, takes them down also when it fails, and is kept in `target/bench/`; `docs/benchmarks.md` is made of all that is
-//! kept there, and says what it said before of the rest.
+//! Machines differ and are noisy, so a figure that compares is a ratio of measurements taken in turn. Each part boots
+//! its hosts, removes them even after a failure, and saves its results in `target/bench/`. `docs/benchmarks.md` shows
+//! all saved results, and keeps its text about parts without saved results.
 
 mod apply;
 mod attempt;
@@ -33,7 +34,7 @@ use serde::Serialize;
 
 use options::{Options, Part};
 
-/// Measures Beemesh and its peers on booted hosts.
+/// Measure Beemesh and its peers on booted hosts
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -43,15 +44,15 @@ struct Arguments {
     options: Options,
 }
 
-/// What is not measuring.
+/// Other subcommands.
 #[derive(Debug, Subcommand)]
 enum Other {
-    /// Write the page anew of what was measured before.
+    /// Write the page again from saved results
     Page,
-    /// The load generator.
+    /// Run the load generator
     #[command(hide = true)]
     Load(load::Generator),
-    /// The probe.
+    /// Run the probe
     #[command(hide = true)]
     Probe(probe::Probing),
 }
@@ -70,7 +71,7 @@ fn main() -> Result<()> {
     }
 }
 
-/// One thread, so that a client takes no more of the machine than it must.
+/// A runtime with one thread, so that a client uses as little of the machine as possible.
 fn runtime() -> Result<tokio::runtime::Runtime> {
     let mut builder = tokio::runtime::Builder::new_current_thread();
     Ok(builder.enable_all().build()?)
@@ -101,7 +102,7 @@ fn measure(options: &Options) -> Result<()> {
     Ok(())
 }
 
-/// Measures one part if it is wanted, keeps it, and writes the page.
+/// Measures one part if it is selected, saves its results, and writes the page.
 fn part<T: Serialize>(
     options: &Options,
     part: Part,

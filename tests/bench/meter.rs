@@ -1,6 +1,7 @@
-//! What hosts and their processes take: CPU time, bytes on the disk, memory and wake-ups, as the kernel counts them.
+//! Resources that hosts and their processes use, as the kernel counts them: CPU time, bytes on the disk, memory and
+//! wake-ups.
 //!
-//! Shell: reads `/proc`, `/sys` and the hosts' cgroups from outside. Nothing runs on a host for it.
+//! Shell: reads `/proc`, `/sys` and the hosts' cgroups from outside. No process runs on a host for it.
 
 use std::{
     fs,
@@ -16,20 +17,20 @@ use nix::{
     unistd::Pid,
 };
 
-/// A sector of the block layer's counters, whatever the device's own is.
+/// The unit of the block layer's counters, independent of the device's sector size.
 const SECTOR_BYTES: u64 = 512;
 
-/// What hosts have taken since they were booted.
+/// Resources that hosts have used since they booted.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Usage {
     /// CPU time of all their processes, in microseconds.
     pub(crate) cpu_micros: u64,
-    /// What reached their block devices, in bytes.
+    /// Bytes written to their block devices.
     pub(crate) written: u64,
 }
 
 impl Usage {
-    /// Of these hosts together. What they have in memory for their disks is written first.
+    /// The sum over these hosts. Dirty pages of their disks are written first.
     pub(crate) fn of(hosts: &[Host]) -> Result<Self> {
         let mut usage = Usage::default();
         for host in hosts {
@@ -40,7 +41,7 @@ impl Usage {
         Ok(usage)
     }
 
-    /// What was taken after `earlier`.
+    /// The resources used after `earlier`.
     pub(crate) fn since(self, earlier: Usage) -> Usage {
         Usage {
             cpu_micros: self.cpu_micros.saturating_sub(earlier.cpu_micros),
@@ -49,7 +50,7 @@ impl Usage {
     }
 }
 
-/// Writes to the disk of a host what waits for it in memory.
+/// Writes the dirty pages of a host to its disk.
 pub(crate) fn flush(host: &Host) -> Result<()> {
     let disk = host.root().with_file_name("disk");
     let done = Command::new("sync").arg("-f").arg(&disk).status()?;
@@ -68,7 +69,7 @@ fn cpu_micros(cgroup: &Path) -> Result<u64> {
         .with_context(|| format!("no usage_usec in {}", path.display()))
 }
 
-/// What a block device has written since it exists, in bytes.
+/// Bytes written to a block device since it was created.
 pub(crate) fn written(device: &Path) -> Result<u64> {
     let name = device.file_name().unwrap_or_default();
     let path = Path::new("/sys/block").join(name).join("stat");
@@ -80,23 +81,23 @@ pub(crate) fn written(device: &Path) -> Result<u64> {
     Ok(sectors.context("no sectors written in the device's stat")? * SECTOR_BYTES)
 }
 
-/// What a process has taken since it began.
+/// Resources that a process has used since it started.
 #[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct Process {
     /// CPU time, in microseconds.
     pub(crate) cpu_micros: u64,
-    /// What it caused to be written to a disk, in bytes.
+    /// Bytes that it caused to be written to a disk.
     pub(crate) written: u64,
-    /// How often one of its threads went to sleep by itself.
+    /// How often one of its threads went to sleep voluntarily.
     pub(crate) sleeps: u64,
-    /// Memory, with each shared page divided among those who share it, in bytes; as it is now.
+    /// Its current memory in bytes (PSS): each shared page is divided among the processes that share it.
     pub(crate) pss: u64,
-    /// What of `pss` is no page of a file.
+    /// The part of `pss` that is not backed by a file.
     pub(crate) anonymous: u64,
 }
 
 impl Process {
-    /// Of one process as it is now; nothing of one that has ended.
+    /// The current counters of a process; zeros for a process that has ended.
     pub(crate) fn of(pid: u32) -> Self {
         let at = PathBuf::from(format!("/proc/{pid}"));
         let tasks = fs::read_dir(at.join("task"))
@@ -116,14 +117,14 @@ impl Process {
     }
 }
 
-/// The CPU time of a process, that of its ended threads included, in microseconds.
+/// The CPU time of a process in microseconds, including that of its ended threads.
 fn cpu_clock(pid: u32) -> Result<u64> {
     let clock = clock_getcpuclockid(Pid::from_raw(pid.cast_signed()))?;
     let spent = Duration::from(clock_gettime(clock)?);
     Ok(u64::try_from(spent.as_micros())?)
 }
 
-/// The number after a name in a file of `/proc`; 0 when it is not there.
+/// The number after a name in a file of `/proc`; 0 if it is missing.
 fn field(path: &Path, name: &str) -> u64 {
     let text = fs::read_to_string(path).unwrap_or_default();
     let rest = text.lines().find_map(|line| line.strip_prefix(name));

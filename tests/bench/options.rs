@@ -1,4 +1,4 @@
-//! What is measured, and how long or how often.
+//! Options: the parts to measure, and their durations and counts.
 
 use clap::{Args, ValueEnum};
 
@@ -7,142 +7,136 @@ use crate::data::{Blow, System};
 /// A part of the suite.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub(crate) enum Part {
-    /// Small durable writes.
+    /// Small durable writes
     Commit,
-    /// Apply to running.
+    /// From an apply to running pods
     Apply,
-    /// The leader fails.
+    /// Faults of the leader
     Failover,
-    /// Elections that nothing caused.
+    /// Elections without a fault
     Elections,
-    /// Start to first answer.
+    /// From a start to the first answer
     Start,
-    /// What idle hosts take.
+    /// Resources of idle hosts
     Idle,
-    /// A follower catches up.
+    /// A follower that catches up
     Catchup,
-    /// Where the time goes.
+    /// The stages of a commit and an apply
     Spans,
-    /// Many gateways.
+    /// Clusters of many gateways
     Scale,
 }
 
-/// The options of a run. Without any, everything is measured in full: some hours.
+/// The options of a run. Without options, everything is measured in full, which takes some hours.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Options {
-    /// Measure only these parts; the page keeps what it knows of the others.
+    /// Measure only these parts; the page keeps its results of the others
     #[arg(long, value_delimiter = ',')]
     only: Vec<Part>,
-    /// Small numbers everywhere: to see that it works.
+    /// Use small numbers everywhere, to check that the benchmark works
     #[arg(long)]
     quick: bool,
-    /// Measure only these systems; what is kept of a measured part is then theirs alone.
+    /// Measure only these systems; the saved results of a measured part are then theirs alone
     #[arg(long, value_delimiter = ',')]
     systems: Vec<System>,
-    /// Measure failover only for these.
+    /// Measure failover only for these faults
     #[arg(long, value_delimiter = ',')]
     blows: Vec<Blow>,
-    /// Write by these numbers of clients only.
+    /// Use only these numbers of clients
     #[arg(long, value_delimiter = ',')]
     clients: Vec<usize>,
-    /// Clusters of these numbers of hosts only.
+    /// Use only clusters of these numbers of hosts
     #[arg(long, value_delimiter = ',')]
     hosts: Vec<usize>,
-    /// How often all systems are booted and measured, for commits and applies.
+    /// Number of times that all systems are booted and measured, for commits and applies
     #[arg(long)]
     rounds: Option<usize>,
-    /// For how many seconds each cell of the commit tables is written.
+    /// Duration of each cell of the commit tables, in seconds
     #[arg(long)]
     load_seconds: Option<f64>,
-    /// How often a leader fails in each way.
+    /// Number of times that a leader fails in each way
     #[arg(long)]
     failures: Option<usize>,
-    /// How often a member is started.
+    /// Number of times that a member is started
     #[arg(long)]
     starts: Option<usize>,
-    /// For how many seconds idle hosts are watched.
+    /// Duration of the watch over idle hosts, in seconds
     #[arg(long)]
     idle_seconds: Option<u64>,
-    /// For how many seconds elections are counted.
+    /// Duration of the count of elections, in seconds
     #[arg(long)]
     watch_seconds: Option<u64>,
-    /// Only the first so many of the numbers of workloads.
+    /// Use only this many of the numbers of workloads
     #[arg(long)]
     workload_steps: Option<usize>,
 }
 
 impl Options {
-    /// Whether a part is measured.
+    /// Whether a part is selected.
     pub(crate) fn wants(&self, part: Part) -> bool {
         self.only.is_empty() || self.only.contains(&part)
     }
 
-    /// Whose figures are wanted.
+    /// The selected systems.
     pub(crate) fn systems(&self) -> &[System] {
         or(&self.systems, System::value_variants())
     }
 
-    /// What befalls leaders.
+    /// The faults of leaders.
     pub(crate) fn blows(&self) -> &[Blow] {
         or(&self.blows, Blow::value_variants())
     }
 
-    /// Numbers of clients that write at once.
+    /// The numbers of concurrent clients.
     pub(crate) fn clients(&self) -> &[usize] {
         or(&self.clients, &[1, 16, 64, 256])
     }
 
-    /// Numbers of hosts in a cluster.
+    /// The numbers of hosts in a cluster.
     pub(crate) fn sizes(&self) -> &[usize] {
         or(&self.hosts, self.pick(&[3], &[3, 5]))
     }
 
-    /// Numbers of gateways in a cluster that grows.
+    /// The numbers of gateways in a growing cluster.
     pub(crate) fn scale(&self) -> &[usize] {
         or(&self.hosts, self.pick(&[3, 10], &[3, 10, 30, 100]))
     }
 
-    /// How often a leader of many gateways fails in each way.
+    /// The number of times that a leader of many gateways fails in each way.
     pub(crate) fn scale_failures(&self) -> usize {
         self.failures.unwrap_or(self.pick(2, 10))
     }
 
-    /// For how many seconds gateways that are asked nothing are watched.
+    /// The duration of the watch over gateways without requests, in seconds.
     pub(crate) fn scale_seconds(&self) -> u64 {
         self.idle_seconds.unwrap_or(self.pick(10, 30))
     }
 
-    /// See the option.
     pub(crate) fn rounds(&self) -> usize {
         self.rounds.unwrap_or(self.pick(1, 3))
     }
 
-    /// See the option.
     pub(crate) fn load_seconds(&self) -> f64 {
         self.load_seconds.unwrap_or(self.pick(2.0, 10.0))
     }
 
-    /// See the option.
     pub(crate) fn failures(&self) -> usize {
         self.failures.unwrap_or(self.pick(3, 50))
     }
 
-    /// See the option.
     pub(crate) fn starts(&self) -> usize {
         self.starts.unwrap_or(self.pick(3, 20))
     }
 
-    /// See the option.
     pub(crate) fn idle_seconds(&self) -> u64 {
         self.idle_seconds.unwrap_or(self.pick(30, 600))
     }
 
-    /// See the option.
     pub(crate) fn watch_seconds(&self) -> u64 {
         self.watch_seconds.unwrap_or(self.pick(60, 600))
     }
 
-    /// The numbers of workloads out of `all` that are tried.
+    /// The selected numbers of workloads out of `all`.
     pub(crate) fn workloads<'a>(&self, all: &'a [usize]) -> &'a [usize] {
         let steps = self.workload_steps.unwrap_or(self.pick(2, all.len()));
         &all[..steps.min(all.len())]

@@ -1,7 +1,7 @@
-//! The page of all figures.
+//! The page of all results.
 //!
-//! Pure: measured data and the page as it was go in, Markdown comes out. What people wrote between the two marks is kept, and so
-//! is what the page says of parts that have no data: they were measured elsewhere.
+//! Pure: measured data and the old page go in, Markdown comes out. The page keeps the text between the two marks, which
+//! people write, and its text about parts without data, which were measured on another machine.
 
 mod aims;
 mod commits;
@@ -18,19 +18,19 @@ use crate::data::{
     Applies, CatchUps, Commits, Elections, Failover, Rest, Run, Saved, Spans, Starts,
 };
 
-/// Between these, people write what the program keeps.
+/// The mark before the text that people write and the program keeps.
 const BY_HAND: &str = "<!-- Written by hand from here: `make bench` keeps it. -->";
 const BY_HAND_END: &str = "<!-- Written by hand up to here. -->";
-/// What is between them before anybody has written.
+/// The text between the marks on a new page.
 const UNWRITTEN: &str =
     "\n## What changed what\n\nNothing has been measured before and after a change.\n\n";
 
-/// Everything that has been measured.
+/// All measured data.
 #[derive(Debug, Default)]
 pub(crate) struct All {
     pub(crate) commits: Option<Saved<Commits>>,
     pub(crate) applies: Option<Saved<Applies>>,
-    /// One for each system and blow: they take their time.
+    /// One for each system and fault, because each takes long.
     pub(crate) failover: Vec<Saved<Failover>>,
     pub(crate) elections: Option<Saved<Elections>>,
     pub(crate) starts: Option<Saved<Starts>>,
@@ -39,7 +39,7 @@ pub(crate) struct All {
     pub(crate) spans: Option<Saved<Spans>>,
 }
 
-/// The page; `before` is what it was.
+/// The page; `before` is the old page.
 pub(crate) fn render(all: &All, before: &str) -> String {
     let mut page = String::from(method::INTRODUCTION);
     page += &aims::section(all, before);
@@ -98,18 +98,18 @@ pub(crate) fn render(all: &All, before: &str) -> String {
     page + "\n"
 }
 
-/// What people write, between its marks.
+/// The text that people write, between its marks.
 fn keeping(written: &str) -> String {
     format!("{BY_HAND}{written}{BY_HAND_END}\n\n")
 }
 
-/// What people have written.
+/// The text that people have written on the old page.
 fn kept(before: &str) -> Option<&str> {
     let (_, rest) = before.split_once(BY_HAND)?;
     Some(rest.split_once(BY_HAND_END)?.0)
 }
 
-/// A section of a page, from its heading to the next; nothing when it has none of this title.
+/// The section of a page with this title, up to the next heading; empty if there is none.
 fn section<'a>(page: &'a str, title: &str) -> &'a str {
     let heading = format!("\n## {title}\n");
     let Some(begin) = page.find(&heading).map(|before| before + 1) else {
@@ -120,7 +120,7 @@ fn section<'a>(page: &'a str, title: &str) -> &'a str {
     &rest[..end]
 }
 
-/// A section that no data was kept for, as the page has it.
+/// A section without data, as the old page has it.
 fn unmeasured(before: &str, title: &str) -> String {
     match section(before, title) {
         "" => String::new(),
@@ -128,7 +128,7 @@ fn unmeasured(before: &str, title: &str) -> String {
     }
 }
 
-/// A section with its method, its tables and its circumstances; as it was when it was not measured.
+/// A section with its method, its tables and its circumstances; without data, as the old page has it.
 fn part<T>(
     before: &str,
     saved: Option<&Saved<T>>,
@@ -146,7 +146,7 @@ fn part<T>(
     )
 }
 
-/// The same of all systems and blows, whether they were measured in one run or in several.
+/// The section about all systems and faults, measured in one run or in several.
 fn failover(before: &str, saved: &[Saved<Failover>]) -> String {
     let title = "A leader fails";
     if saved.is_empty() {
@@ -159,7 +159,7 @@ fn failover(before: &str, saved: &[Saved<Failover>]) -> String {
     format!("## {title}\n\n{method}\n{body}{}\n", runs.join("\n"))
 }
 
-/// Runs that differ only in when they ended and what they could not measure, as one each.
+/// Merges runs that differ only in their end and their failures.
 fn together<'a>(runs: impl Iterator<Item = &'a Run>) -> Vec<Run> {
     let mut all: Vec<Run> = Vec::new();
     let apart = |run: &Run| {

@@ -1,7 +1,7 @@
-//! Where clients run and whom they reach.
+//! The network namespace and root folder of clients.
 //!
-//! Shell. Clients are processes of their own: outside of a host's cgroup, so that their CPU time is not the system's, and
-//! in the host's network.
+//! Shell. Clients are processes of their own, in the host's network namespace and outside of the host's cgroup, so that
+//! their CPU time does not count as the system's.
 
 use std::{
     path::{Path, PathBuf},
@@ -11,12 +11,12 @@ use std::{
 use anyhow::Result;
 use harness::Host;
 
-/// One host, as its clients see it.
+/// One host from the view of its clients.
 #[derive(Debug, Clone)]
 pub(crate) struct Place {
-    /// The PID of an init in the host's network; none in this process's own.
+    /// The PID of an init in the host's network namespace; `None` for this process's own namespace.
     init: Option<u32>,
-    /// The host's root folder: sockets lie below it.
+    /// The host's root folder, which contains its sockets.
     root: PathBuf,
 }
 
@@ -30,7 +30,7 @@ impl Place {
         }
     }
 
-    /// A folder that stands for a host without a network of its own.
+    /// A folder that serves as a host without a network namespace.
     pub(crate) fn at(root: &Path) -> Self {
         Self {
             init: None,
@@ -38,7 +38,7 @@ impl Place {
         }
     }
 
-    /// A command of this program as a client of the host.
+    /// A command that runs this program as a client of the host.
     pub(crate) fn client(&self, subcommand: &str) -> Result<Command> {
         let program = std::env::current_exe()?;
         let mut command = match self.init {

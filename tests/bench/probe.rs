@@ -1,8 +1,8 @@
-//! A client that never waits for the one before: it starts a write every few milliseconds, each by a new connection, and
-//! tells which were accepted and when.
+//! A client that does not wait for one write before the next: it starts a write every few milliseconds, each over a new
+//! connection, and reports which were committed and when.
 //!
-//! Shell. So an outage is seen to its end by writes that began after its beginning, whatever became of those that were
-//! under way. A process of its own, like the load generator.
+//! Shell. An outage therefore ends with a write that began after the outage did, independent of the writes in flight.
+//! The probe is a process of its own, like the load generator.
 
 use std::{
     io::{BufRead as _, BufReader, Write as _},
@@ -23,21 +23,21 @@ use crate::{
     writer::{self, Writer},
 };
 
-/// Between the starts of two writes, in milliseconds: what an outage is measured to.
+/// The pause between the starts of two writes, in milliseconds: the resolution of an outage.
 const PAUSE_MS: u64 = 10;
-/// Between two looks at what was accepted.
+/// The pause between two looks at the committed writes.
 const LOOK: Duration = Duration::from_millis(10);
-/// A client's patience with one write: after it, the write has failed.
+/// The time limit of a write.
 const PATIENCE: Duration = Duration::from_secs(1);
-/// Writes under way: as many as start within a client's patience.
+/// The largest number of writes in flight: as many as start within the time limit of one.
 const UNDER_WAY_MAX: usize = 100;
 /// The size of the values in bytes.
 const VALUE: usize = 1 << 10;
 
-/// What is asked of the probe.
+/// The arguments of the probe.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Probing {
-    /// Whom to write to.
+    /// The system to write to.
     #[arg(long)]
     pub(crate) system: System,
     /// The root folder of the host to write through.
@@ -49,7 +49,7 @@ pub(crate) struct Probing {
 }
 
 impl Probing {
-    /// Is the probe: prints a line for each accepted write, until it is killed.
+    /// Runs the probe: it prints a line for each committed write until it is killed.
     pub(crate) async fn run(self) -> Result<()> {
         let filler = Arc::new(writer::filler(VALUE));
         let room = Arc::new(Semaphore::new(UNDER_WAY_MAX));
@@ -72,7 +72,7 @@ impl Probing {
                         .await
                 };
                 if let Ok(Ok(())) = time::timeout(PATIENCE, write).await {
-                    // Whoever reads it may be gone.
+                    // The reader may have ended.
                     let _ = writeln!(std::io::stdout(), "{begun} {}", now());
                 }
                 drop(permit);
@@ -82,28 +82,28 @@ impl Probing {
     }
 }
 
-/// Microseconds since 1970: the same clock for all processes.
+/// Microseconds since 1970: all processes share this clock.
 pub(crate) fn now() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     u64::try_from(since.unwrap_or_default().as_micros()).unwrap_or(u64::MAX)
 }
 
-/// When a write began and when it was accepted, in microseconds since 1970.
+/// The time when a write began and the time when it was committed, in microseconds since 1970.
 pub(crate) type Accepted = (u64, u64);
 
-/// A probe that writes through one host. Dropping it ends it.
+/// A probe that writes through one host. Dropping it kills it.
 pub(crate) struct Probe {
     child: Child,
     accepted: Arc<Mutex<Vec<Accepted>>>,
 }
 
 impl Probe {
-    /// Starts to write through `host`, which need not be up.
+    /// Starts to write through `host`, which may be off.
     pub(crate) fn start(system: System, host: &Place) -> Result<Self> {
         Self::every(system, host, PAUSE_MS)
     }
 
-    /// The same with so many milliseconds between the starts of two writes.
+    /// Starts to write with this many milliseconds between the starts of two writes.
     pub(crate) fn every(system: System, host: &Place, pause_ms: u64) -> Result<Self> {
         let mut child = host
             .client("probe")?
@@ -129,20 +129,20 @@ impl Probe {
         Ok(Self { child, accepted })
     }
 
-    /// The accepted writes that began after one moment and ended before another.
+    /// The committed writes that began after `from` and ended before `to`.
     pub(crate) fn within(&self, from: u64, to: u64) -> Vec<Accepted> {
         let accepted = self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
         let within = |(begun, ended): &Accepted| *begun >= from && *ended <= to;
         accepted.iter().copied().filter(within).collect()
     }
 
-    /// How long those took.
+    /// The times of those writes.
     pub(crate) fn times(&self, from: u64, to: u64) -> Times {
         let within = self.within(from, to).into_iter();
         Times::of(within.map(|(begun, ended)| ended - begun).collect())
     }
 
-    /// The first accepted of the writes that began after `moment`, in microseconds since 1970.
+    /// The first committed write that began after `moment`.
     pub(crate) fn accepted_after(&self, moment: u64, bound: Duration) -> Result<Accepted> {
         let begun = Instant::now();
         loop {

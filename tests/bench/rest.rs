@@ -1,4 +1,4 @@
-//! Part 4: what idle hosts take: memory, CPU time, writes and wake-ups.
+//! Part 4: the resources of idle hosts: memory, CPU time, writes and wake-ups.
 
 use std::{collections::BTreeMap, thread, time::Duration};
 
@@ -13,14 +13,14 @@ use crate::{
     running::Running,
 };
 
-/// Hosts of the cluster.
+/// The number of hosts in the cluster.
 const HOSTS: usize = 3;
-/// How many workloads run on each host of Beemesh; peers run none.
+/// The numbers of workloads on each host of Beemesh; other systems run none.
 const WORKLOADS: [usize; 3] = [0, 5, 50];
-/// After a change, before the watch begins: reports, health checks and the kernel's own writing come to rest.
+/// The pause between a change and the watch: reports, health checks and the kernel's writeback finish.
 const CALM: Duration = Duration::from_secs(20);
 
-/// Watches every system, Beemesh with growing numbers of workloads.
+/// Watches every system; Beemesh with several numbers of workloads.
 pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<Rest> {
     let mut rest = Rest::default();
     for &system in options.systems() {
@@ -65,7 +65,7 @@ fn quiet_pods(count: usize) -> String {
     (1..=count).map(pod).collect::<Vec<_>>().join("---\n")
 }
 
-/// The leader and a follower, in the same time.
+/// Watches the leader and a follower at the same time.
 fn both(running: &Running, workloads: usize, seconds: u64) -> Result<Vec<Idle>> {
     let leader = running.leader();
     let hosts = [(leader, true), (running.other_than(leader), false)];

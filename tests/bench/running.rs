@@ -1,4 +1,4 @@
-//! One system on booted hosts: how it is set up, who leads it, what its processes are called.
+//! One system on booted hosts: its setup, its leader, and the names of its processes.
 //!
 //! Shell. Dropping it powers the hosts off and removes them.
 
@@ -13,9 +13,8 @@ use crate::data::{System, Through};
 
 /// A system that runs on its hosts and has a leader.
 pub(crate) struct Running {
-    /// Which.
     pub(crate) system: System,
-    /// Its hosts: all of them vote.
+    /// Its hosts, all of which vote.
     pub(crate) cluster: Cluster,
 }
 
@@ -41,7 +40,7 @@ impl Running {
         Ok(running)
     }
 
-    /// Waits until every host takes part and knows one leader.
+    /// Waits until every host is a member and all know one leader.
     pub(crate) fn ready(&self) {
         if self.system == System::Beemesh {
             self.cluster.ready();
@@ -51,7 +50,7 @@ impl Running {
         let _ = wait_for(&what, secs(120), || self.state());
     }
 
-    /// The leader's number among the hosts, and the term where the system tells it.
+    /// The leader's index among the hosts, and the term if the system reports it.
     fn state(&self) -> Result<(usize, Option<u64>), String> {
         match self.system {
             System::Beemesh => beemesh::state(&self.cluster),
@@ -60,18 +59,18 @@ impl Running {
         }
     }
 
-    /// The host that leads.
+    /// The host that is the leader.
     pub(crate) fn leader(&self) -> &Host {
         let (at, _) = wait_for("a leader", secs(60), || self.state());
         &self.cluster.hosts[at]
     }
 
-    /// The term; none where the system does not tell it.
+    /// The term; `None` if the system does not report it.
     pub(crate) fn term(&self) -> Option<u64> {
         wait_for("a leader", secs(60), || self.state()).1
     }
 
-    /// A host to write through.
+    /// The host to write through.
     pub(crate) fn host(&self, through: Through) -> &Host {
         let leader = self.leader();
         match through {
@@ -80,7 +79,7 @@ impl Running {
         }
     }
 
-    /// The first host that is not this one.
+    /// The first host other than this one.
     pub(crate) fn other_than(&self, host: &Host) -> &Host {
         let mut hosts = self.cluster.hosts.iter();
         hosts
@@ -88,7 +87,7 @@ impl Running {
             .expect("there is more than one host")
     }
 
-    /// The index of the last entry that a host has applied; none while it does not say.
+    /// The index of the last entry that a host has applied; `None` while the host does not report it.
     pub(crate) fn progress(&self, host: &Host) -> Option<u64> {
         match self.system {
             System::Beemesh => host.status()["applied"].as_u64(),
@@ -97,7 +96,7 @@ impl Running {
         }
     }
 
-    /// What the system said last on every host but one, to find out why it does nothing.
+    /// The last log lines of the system on all hosts but one, to find out why it is stuck.
     pub(crate) fn last_words(&self, but: &Host) -> String {
         let journal = ["journalctl", "-q", "-n3", "-ocat", "-u", self.unit()];
         let others = self
@@ -109,7 +108,7 @@ impl Running {
         said.collect::<Vec<_>>().join("; ")
     }
 
-    /// The process that takes part in consensus, as the kernel calls it.
+    /// The name of the process that takes part in consensus, as the kernel has it.
     pub(crate) fn process(&self) -> &'static str {
         match self.system {
             System::Beemesh => "beemesh-gateway",
@@ -118,7 +117,7 @@ impl Running {
         }
     }
 
-    /// Every process that the system consists of.
+    /// The names of all processes of the system.
     pub(crate) fn programs(&self) -> &'static [&'static str] {
         match self.system {
             System::Beemesh => &["beemesh-agent", "beemesh-gateway", "beemesh-pod"],
@@ -127,7 +126,7 @@ impl Running {
         }
     }
 
-    /// The unit that starts all of it on a host.
+    /// The unit that starts the system on a host.
     pub(crate) fn unit(&self) -> &'static str {
         match self.system {
             System::Beemesh => "beemesh-agent",
@@ -136,10 +135,10 @@ impl Running {
         }
     }
 
-    /// The units that stop it on a host.
+    /// The units to stop on a host.
     pub(crate) fn units(&self) -> &'static [&'static str] {
         match self.system {
-            // A socket that is left starts what is being stopped.
+            // A socket unit that stays active would start the service again.
             System::Beemesh => &["beemesh-agent.socket", "beemesh-agent", "beemesh-gateway"],
             System::Etcd => &["etcd"],
             System::Swarm => &["docker.socket", "docker"],

@@ -1,6 +1,6 @@
-//! Keeps what parts have measured, each in a file of its own, and makes the page of all there is.
+//! Saves the results of each part in a file of its own, and writes the page of all saved results.
 //!
-//! Shell: files and the circumstances of a run. What the page says is decided by [`crate::page`].
+//! Shell: files and the circumstances of a run. [`crate::page`] decides the content of the page.
 
 use std::{
     collections::BTreeMap,
@@ -30,7 +30,7 @@ fn file(part: &str) -> PathBuf {
     target.join("bench").join(format!("{part}.json"))
 }
 
-/// Keeps the figures of a part.
+/// Saves the results of a part.
 pub(crate) fn save<T: Serialize>(part: &str, data: T, failures: Vec<String>) -> Result<()> {
     let path = file(part);
     fs::create_dir_all(path.parent().unwrap_or(&path))?;
@@ -53,7 +53,7 @@ fn load<T: DeserializeOwned>(part: &str) -> Result<Option<Saved<T>>> {
     }
 }
 
-/// Writes `docs/benchmarks.md` and `docs/scale.md` of everything that was kept.
+/// Writes `docs/benchmarks.md` and `docs/scale.md` from all saved results.
 pub(crate) fn write_page() -> Result<()> {
     let all = All {
         commits: load("commit")?,
@@ -74,7 +74,7 @@ pub(crate) fn write_page() -> Result<()> {
     })
 }
 
-/// What a part is called that measures how one system replaces a leader that fails in one way.
+/// The name of the part that measures how one system replaces a leader after one fault.
 pub(crate) fn failover(system: System, blow: Blow) -> String {
     format!("failover-{}-{blow:?}", system.name()).to_lowercase()
 }
@@ -86,7 +86,7 @@ fn load_failover() -> Result<Vec<Saved<Failover>>> {
     all.filter_map(of).collect()
 }
 
-/// Writes a page that keeps a part of what it was.
+/// Writes a page that keeps a part of its old text.
 fn write(page: &str, render: impl Fn(&str) -> String) -> Result<()> {
     let path = top().join(page);
     let before = fs::read_to_string(&path).unwrap_or_default();
@@ -116,7 +116,7 @@ fn run(failures: Vec<String>) -> Run {
     }
 }
 
-/// The version and the commit, with a mark when more than the pages that this program writes differs from it.
+/// The version and the commit, with a mark if the tree differs in more than the pages that this program writes.
 fn commit() -> String {
     let top = top().display().to_string();
     let git = |args: &[&str]| said("git", &[&["-C", &top], args].concat());
@@ -126,7 +126,7 @@ fn commit() -> String {
     format!("{} ({commit}{mark})", env!("CARGO_PKG_VERSION"))
 }
 
-/// What a command says; nothing when it cannot.
+/// The output of a command; empty if it fails.
 fn said(program: &str, args: &[&str]) -> String {
     let output = Command::new(program).args(args).output();
     let output = output.map(|output| output.stdout).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! How consensus holds up with the number of hosts: many real gateways on one machine, without hosts behind them.
+//! Consensus by the number of hosts: many real gateways on one machine, without hosts behind them.
 //!
-//! One cluster grows from size to size and is measured at each. What the cores are shared by, all gateways, makes times longer
-//! than on real hosts; what one gateway spends and sends is its own.
+//! One cluster grows from size to size and is measured at each. All gateways share the machine's cores, so times are
+//! longer than on real hosts. The CPU time and the traffic of one gateway are those of a real host.
 
 mod gateways;
 mod mesh;
@@ -23,18 +23,18 @@ use crate::{
 };
 use gateways::Gateways;
 
-/// Numbers of clients that write at once.
+/// The numbers of concurrent clients.
 const CLIENTS: [usize; 2] = [1, 64];
 /// The size of the values in bytes.
 const VALUE: usize = 1 << 10;
-/// All clients of one load write no more than this.
+/// The largest total of values that all clients of one load write, in bytes.
 const BYTES_MAX: usize = 64 << 20;
-/// After the members agree and before anything is measured.
+/// The pause between the members' agreement and the measurement.
 const CALM: Duration = Duration::from_secs(3);
-/// An outage that is longer is reported as a failure.
+/// The longest outage; a longer one is reported as a failure.
 const OUTAGE_MAX: Duration = Duration::from_secs(60);
 
-/// Between the starts of two writes while a leader fails, in milliseconds for each gateway.
+/// The pause between the starts of two writes while a leader fails, in milliseconds per gateway.
 const PROBE_MS_PER_HOST: u64 = 2;
 
 /// Measures each size on the way to the largest.
@@ -99,7 +99,7 @@ fn one_size(gateways: &mut Gateways, hosts: usize, options: &Options) -> Result<
     Ok(sized)
 }
 
-/// What gateways have taken, and what one of them has sent to another.
+/// The resources that gateways have used, and the traffic from one of them to another.
 struct Taken {
     leader: Process,
     all: Vec<Process>,
@@ -129,7 +129,7 @@ impl Taken {
     }
 }
 
-/// What nobody asks for, a second.
+/// The load without requests, per second.
 fn rest(gateways: &Gateways, seconds: u64) -> Result<ScaleRest> {
     let (leader, _) = gateways.agree()?;
     let follower = last_but(gateways, leader);
@@ -177,7 +177,7 @@ fn load(gateways: &Gateways, through: Through, clients: usize, seconds: f64) -> 
     };
     let before = Taken::now(gateways, leader, follower);
     let loaded = load.on(&gateways.all[at].place())?;
-    // What followers do later is caused by the same writes.
+    // The followers' later work is part of the same writes.
     let (_, behind) = gateways.agree()?;
     let after = Taken::now(gateways, leader, follower);
     let writes = loaded.writes.max(1) as f64;
@@ -210,11 +210,11 @@ fn load(gateways: &Gateways, through: Through, clients: usize, seconds: f64) -> 
     Ok(load)
 }
 
-/// Strikes the leader, and returns how long nothing was accepted through another host, in microseconds.
+/// Strikes the leader and returns the length of the outage through another host, in microseconds.
 fn strike(gateways: &mut Gateways, blow: Blow) -> Result<u64> {
     let (leader, _) = gateways.agree()?;
     let other = &gateways.all[last_but(gateways, leader)];
-    // Each write costs all gateways something: so many that the machine's cores are far from busy with them.
+    // Each write costs every gateway CPU time. With this pause the machine's cores are far from busy.
     let pause_ms = PROBE_MS_PER_HOST * gateways.all.len() as u64;
     let probe = Probe::every(System::Beemesh, &other.place(), pause_ms)?;
     let _ = probe.accepted_after(now(), OUTAGE_MAX)?;
@@ -236,7 +236,7 @@ fn strike(gateways: &mut Gateways, blow: Blow) -> Result<u64> {
     Ok(accepted - begun)
 }
 
-/// The last host to join, which does not vote in a large cluster; the one before it if the last one is this.
+/// The last host that joined, which does not vote in a large cluster; the one before it if the last one is the leader.
 fn last_but(gateways: &Gateways, leader: usize) -> usize {
     let last = gateways.all.len() - 1;
     if last == leader { last - 1 } else { last }

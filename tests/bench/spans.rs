@@ -1,4 +1,4 @@
-//! Part 6: where the time of a commit and of an apply goes.
+//! Part 6: the stages of a commit and of an apply, with their times.
 
 mod apply;
 mod commit;
@@ -13,10 +13,10 @@ use crate::{
     running::Running,
 };
 
-/// Hosts of the cluster.
+/// The number of hosts in the cluster.
 const HOSTS: usize = 3;
 
-/// Measures both ways on one cluster.
+/// Measures both operations on one cluster.
 pub(crate) fn measure(options: &Options, failures: &mut Vec<String>) -> Result<Spans> {
     let mut spans = Spans::default();
     eprintln!("spans: one commit");

@@ -1,4 +1,4 @@
-//! Part 4: a member that was stopped is started, and how long it takes until it accepts a write.
+//! Part 4: the time from the start of a stopped member until it commits a write.
 
 use std::time::Duration;
 
@@ -14,9 +14,9 @@ use crate::{
     running::Running,
 };
 
-/// Hosts of the cluster: with one stopped, it still accepts writes.
+/// The number of hosts in the cluster: it still commits with one of them stopped.
 const HOSTS: usize = 3;
-/// A start that takes longer has failed.
+/// The time limit of a start.
 const START_MAX: Duration = Duration::from_secs(60);
 
 /// Measures every system.
@@ -53,7 +53,7 @@ fn begin_again(system: System, times: usize, micros: &mut Vec<u64>) -> Result<()
     Ok(())
 }
 
-/// Starts the host's part and returns how long it took until it accepted a write, in microseconds.
+/// Starts the system on the host and returns the time until it committed a write, in microseconds.
 fn start(running: &Running, host: &Host) -> Result<u64> {
     let probe = Probe::start(running.system, &Place::of(host))?;
     let begun = now();

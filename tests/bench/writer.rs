@@ -1,7 +1,7 @@
-//! One client of one system on one host: how a small durable write is asked for.
+//! A client of one system on one host that makes small durable writes.
 //!
-//! Shell. A write is a ConfigMap of Beemesh, which starts nothing, a key of etcd, or a config of Swarm, each through the
-//! system's own local way in.
+//! Shell. A write is a ConfigMap in Beemesh, which starts nothing, a key in etcd, or a config in Swarm. Each uses the
+//! system's own local API.
 
 use std::{fmt::Write as _, path::Path};
 
@@ -14,16 +14,17 @@ use crate::{data::System, etcd};
 
 /// A connected client.
 pub(crate) enum Writer {
-    /// By the gateway's socket.
+    /// Over the gateway's socket.
     Beemesh(http::Client),
-    /// By gRPC on the host's loopback.
+    /// Over gRPC on the host's loopback.
     Etcd(etcd::Client),
-    /// By Docker's socket.
+    /// Over Docker's socket.
     Swarm(http::Client),
 }
 
 impl Writer {
-    /// Connects to `system` on the host whose root folder is `root`; for etcd this process is in that host's network.
+    /// Connects to `system` on the host with the root folder `root`. For etcd this process must be in that host's
+    /// network namespace.
     pub(crate) async fn connect(system: System, root: &Path) -> Result<Self> {
         let socket = |path| root.join("run").join(path);
         Ok(match system {
@@ -35,7 +36,8 @@ impl Writer {
         })
     }
 
-    /// Writes `value`. `key` is replaced if it is there; `once` is new with every write, for Swarm replaces nothing.
+    /// Writes `value`. `key` is replaced if it exists. `once` is new for every write, because Swarm cannot replace a
+    /// config.
     pub(crate) async fn write(&mut self, key: &str, once: &str, value: String) -> Result<()> {
         match self {
             Writer::Beemesh(client) => {
@@ -61,7 +63,7 @@ pub(crate) fn config_map(name: &str, value: &str) -> String {
     format!("apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: {name}\ndata:\n  value: {value}\n")
 }
 
-/// Text of `size` bytes that does not pack well and that YAML, JSON and a shell take as it is.
+/// Text of `size` bytes that does not compress well and needs no quoting in YAML, JSON or a shell.
 pub(crate) fn filler(size: usize) -> String {
     let mut text = String::with_capacity(size + 16);
     let mut state = 0x9e37_79b9_7f4a_7c15_u64;
@@ -76,7 +78,7 @@ pub(crate) fn filler(size: usize) -> String {
     text
 }
 
-/// A value as long as `filler` that begins with what no other write has.
+/// A value as long as `filler` that begins with unique text.
 pub(crate) fn value(unique: &str, filler: &str) -> String {
     let mut text = format!("v-{unique}-");
     let rest = filler.len().saturating_sub(text.len());

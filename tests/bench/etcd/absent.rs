@@ -1,12 +1,12 @@
-//! Stands for etcd's client in builds without it: those measure nothing.
+//! A stand-in for etcd's client in builds without it, which cannot measure etcd.
 
 use anyhow::{Result, bail};
 
-/// No connection.
+/// A connection that cannot exist.
 pub(crate) enum Client {}
 
 impl Client {
-    /// Says how to get one.
+    /// Fails and says how to build the client.
     pub(crate) async fn connect() -> Result<Self> {
         bail!("built without etcd's client: run it by `make bench`")
     }

@@ -1,4 +1,4 @@
-//! What is aimed at, and whether it is met.
+//! The aims, and whether the results meet them.
 //!
 //! Pure.
 
@@ -15,16 +15,15 @@ use crate::data::{
 
 const TITLE: &str = "Aims";
 
-/// PSS of agent and gateway together, in bytes.
+/// The most memory (PSS) of agent and gateway together, in bytes.
 const PSS_MAX: u64 = 15_000_000;
-/// PSS of one supervisor, in bytes.
+/// The most memory (PSS) of one supervisor, in bytes.
 const SUPERVISOR_MAX: u64 = 1_000_000;
-/// Workloads that run while [`CPU_MAX`] is aimed at.
+/// The number of workloads that run when [`CPU_MAX`] applies.
 const CPU_WORKLOADS: usize = 5;
-/// CPU time of all of Beemesh on a host, as a part of one core's, in percent.
+/// The most CPU time of all of Beemesh on a host, in percent of one core.
 const CPU_MAX: f64 = 0.3;
 
-/// One aim.
 struct Aim {
     what: String,
     wanted: String,
@@ -48,11 +47,11 @@ impl Aim {
     }
 }
 
-/// The aims of a part of the suite.
+/// The aims of a part.
 struct Part {
-    /// `None` when it was not measured.
+    /// `None` if the part was not measured.
     aims: Option<Vec<Aim>>,
-    /// Whether an aim that the page has is one of this part.
+    /// Whether an aim on the page belongs to this part.
     is_one: fn(&str) -> bool,
 }
 
@@ -65,7 +64,7 @@ impl Part {
     }
 }
 
-/// A table of all aims that something was measured for, now or when the page was written last.
+/// A table of all aims with a result, from this data or from the old page.
 pub(super) fn section(all: &All, before: &str) -> String {
     let before = super::section(before, TITLE);
     let rows = parts(all).into_iter().flat_map(|part| part.rows(before));

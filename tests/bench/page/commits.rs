@@ -7,11 +7,11 @@ use std::collections::BTreeSet;
 use super::table::{figure, judged, table};
 use crate::data::{Cell, Commits, Setting, System, Through};
 
-/// A median of at most this part of etcd's is the aim.
+/// Aim: the largest median, as a fraction of etcd's.
 pub(super) const P50_MAX: f64 = 0.7;
-/// With this many clients, at least [`THROUGHPUT_MIN`] times the writes of etcd are the aim.
+/// The number of clients for the aim [`THROUGHPUT_MIN`].
 pub(super) const AIM_CLIENTS: usize = 64;
-/// See [`AIM_CLIENTS`].
+/// Aim: the least number of writes per second, as a multiple of etcd's.
 pub(super) const THROUGHPUT_MIN: f64 = 2.0;
 
 const HEAD: [&str; 10] = [
@@ -89,7 +89,7 @@ fn row(commits: &Commits, cell: &Cell) -> Vec<String> {
     row
 }
 
-/// Median and throughput of a cell of Beemesh as parts of etcd's.
+/// Median and throughput of a cell of Beemesh as fractions of etcd's.
 pub(super) fn ratios(commits: &Commits, cell: &Cell) -> Option<(f64, f64)> {
     if cell.system != System::Beemesh || cell.times.count == 0 {
         return None;
@@ -103,7 +103,7 @@ pub(super) fn ratios(commits: &Commits, cell: &Cell) -> Option<(f64, f64)> {
     ))
 }
 
-/// What an aim's row says of one setting.
+/// The description of one setting in an aim's row.
 pub(super) fn describe(setting: Setting) -> String {
     name(kind(setting))
 }

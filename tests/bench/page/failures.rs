@@ -1,11 +1,11 @@
-//! The tables of leaders that fail and of elections.
+//! The tables of faults of the leader and of elections.
 //!
 //! Pure.
 
 use super::table::{figure, judged, table};
 use crate::data::{Blow, Elections, Outage, System};
 
-/// The longest outage that is aimed at, for 99 of 100 blows, in milliseconds.
+/// Aim: the longest outage for 99 of 100 faults, in milliseconds.
 pub(super) fn aim(blow: Blow) -> f64 {
     match blow {
         Blow::Killed => 500.0,
@@ -13,7 +13,7 @@ pub(super) fn aim(blow: Blow) -> f64 {
     }
 }
 
-/// What befalls the leader, in words.
+/// The fault, in words.
 pub(super) fn words(blow: Blow) -> &'static str {
     match blow {
         Blow::Killed => "killed",

@@ -1,4 +1,4 @@
-//! What the page says about how its figures come to be.
+//! The text of the page about its methods.
 //!
 //! Pure.
 

@@ -59,7 +59,7 @@ fn rows(idle: &Idle) -> Vec<Vec<String>> {
     idle.programs.iter().map(row).collect()
 }
 
-/// CPU time as a part of one core's.
+/// CPU time in percent of one core.
 pub(super) fn percent(resting: &Resting) -> f64 {
     resting.cpu_micros / 1e6 * 100.0
 }

@@ -1,6 +1,6 @@
 //! The page of many gateways.
 //!
-//! Pure. Like the page of benchmarks it keeps what people wrote between the two marks.
+//! Pure. Like the page of benchmarks it keeps the text between the two marks, which people write.
 
 use super::{
     circumstances,
@@ -24,7 +24,7 @@ on real ones. What one gateway spends and sends is its own and holds anywhere.
 ";
 const UNWRITTEN: &str = "\n## What breaks first\n\nNobody has looked.\n\n";
 
-/// The page; `before` is what it was.
+/// The page; `before` is the old page.
 pub(crate) fn render(saved: &Saved<Scale>, before: &str) -> String {
     let mut page = String::from(INTRODUCTION);
     page += &keeping(kept(before).unwrap_or(UNWRITTEN));

@@ -2,7 +2,7 @@
 //!
 //! Pure.
 
-/// A table; cells of the first column are words, all others figures.
+/// A table. The cells of the first column are text, all others are figures.
 pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     let line = |cells: &[&str]| format!("| {} |\n", cells.join(" | "));
     let mut text = line(head);
@@ -16,7 +16,7 @@ pub(crate) fn table(head: &[&str], rows: &[Vec<String>]) -> String {
     text + "\n"
 }
 
-/// The rows of the tables in a text whose first cell is wanted.
+/// The rows of all tables in a text whose first cell satisfies `is_wanted`.
 pub(crate) fn rows(text: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<Vec<String>> {
     let cells = |line: &str| -> Option<Vec<String>> {
         let cells = line.strip_prefix("| ")?.strip_suffix(" |")?.split(" | ");
@@ -26,7 +26,7 @@ pub(crate) fn rows(text: &str, is_wanted: impl Fn(&str) -> bool) -> Vec<Vec<Stri
     rows.filter(|row| is_wanted(&row[0])).collect()
 }
 
-/// A figure with three digits that matter, or as many as it has before the point.
+/// A figure with three significant digits, or all digits before the decimal point if there are more.
 pub(crate) fn figure(value: f64) -> String {
     match value.abs() {
         size if size >= 99.95 => format!("{value:.0}"),
@@ -35,7 +35,7 @@ pub(crate) fn figure(value: f64) -> String {
     }
 }
 
-/// A figure with the mark of an aim that it meets or misses.
+/// A figure with a mark that says whether it meets an aim.
 pub(crate) fn judged(value: f64, met: bool) -> String {
     format!("{} {}", figure(value), if met { "✓" } else { "✗" })
 }

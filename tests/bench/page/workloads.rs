@@ -1,16 +1,16 @@
-//! The tables of applies, of followers that catch up, and of where the time goes.
+//! The tables of applies, of followers that catch up, and of the stages of operations.
 //!
 //! Pure.
 
 use super::table::{figure, judged, table};
 use crate::data::{Applied, Applies, CatchUps, CaughtUp, Deed, Span, Spans, Way};
 
-/// Beemesh takes at most this many times as long as Podman alone: the aim.
+/// Aim: the most time that Beemesh takes, as a multiple of Podman's.
 pub(super) const RATIO_MAX: f64 = 1.1;
-/// An unchanged manifest costs at most this many log entries: the aim.
+/// Aim: the most log entries that an unchanged manifest takes.
 pub(super) const ENTRIES_MAX: u64 = 1;
 
-/// What was done, in words.
+/// The operation, in words.
 pub(super) fn words(deed: Deed) -> &'static str {
     match deed {
         Deed::First => "first apply",
@@ -20,7 +20,7 @@ pub(super) fn words(deed: Deed) -> &'static str {
     }
 }
 
-/// How many times as long as Podman Beemesh took.
+/// The time that Beemesh took, as a multiple of Podman's.
 pub(super) fn ratio(applied: &Applied) -> Option<f64> {
     Some(applied.beemesh.p50 / applied.podman?.p50)
 }

@@ -4,7 +4,7 @@ use harness::Cluster;
 
 /// Makes the hosts one cluster.
 pub(super) fn form(cluster: &Cluster) {
-    // Each host gets program files of its own, as real hosts have: their memory is not shared with other hosts.
+    // Each host gets its own copy of the program files, as real hosts have: hosts do not share their memory.
     cluster.each(|host| {
         let line = "for f in /usr/bin/beemesh /usr/libexec/beemesh/*; do cp $f $f.own && mv $f.own $f; done";
         let _ = host.sh(line).ok();
@@ -12,7 +12,6 @@ pub(super) fn form(cluster: &Cluster) {
     cluster.form();
 }
 
-/// See [`super::Running::state`].
 pub(super) fn state(cluster: &Cluster) -> Result<(usize, Option<u64>), String> {
     let statuses = cluster.hosts.iter().map(|host| host.status());
     let newest = statuses

@@ -1,11 +1,11 @@
-//! etcd on booted hosts, with the settings of its package but for addresses and the room for its data.
+//! etcd on booted hosts, with the settings of its package except addresses and the quota of its data.
 //!
-//! Hosts speak plain HTTP to each other.
+//! The hosts use plain HTTP between each other.
 
 use harness::{Cluster, Host};
 use serde_json::Value;
 
-/// A full run writes more than the two GB after which etcd refuses writes by default.
+/// The quota of the data in bytes. A full run writes more than the default of 2 GB, after which etcd refuses writes.
 const QUOTA_BYTES: u64 = 6 << 30;
 
 /// Configures and starts every host's etcd.
@@ -22,7 +22,7 @@ pub(super) fn form(cluster: &Cluster) {
                 settings(host, &peers).as_bytes(),
             )
             .ok();
-        // A host that loses power keeps its settings: those of an administrator are older than a minute.
+        // A host that loses power must keep its settings, as it keeps those of an administrator, which are older.
         let _ = host.sh("sync -f /etc && systemctl start etcd").ok();
     });
 }
@@ -41,7 +41,6 @@ fn settings(host: &Host, peers: &str) -> String {
     )
 }
 
-/// See [`super::Running::state`].
 pub(super) fn state(cluster: &Cluster) -> Result<(usize, Option<u64>), String> {
     let mut leader = None;
     let mut terms = Vec::new();
@@ -59,7 +58,6 @@ pub(super) fn state(cluster: &Cluster) -> Result<(usize, Option<u64>), String> {
     }
 }
 
-/// See [`super::Running::progress`].
 pub(super) fn applied(host: &Host) -> Option<u64> {
     status(host).ok()?["raftAppliedIndex"].as_u64()
 }
@@ -67,7 +65,7 @@ pub(super) fn applied(host: &Host) -> Option<u64> {
 fn status(host: &Host) -> Result<Value, String> {
     let answer = host.run(&["etcdctl", "endpoint", "status", "-w", "json"]);
     let mut found: Value = serde_json::from_str(&answer.out).map_err(|_| answer.to_string())?;
-    // While it starts, the list is empty.
+    // While etcd starts, the list is empty.
     let status = found.pointer_mut("/0/Status").map(Value::take);
     status.ok_or_else(|| answer.to_string())
 }

@@ -1,6 +1,6 @@
 //! Docker Swarm on booted hosts, all of them managers, with the settings of its package.
 //!
-//! It needs no container network for configs; managers speak to each other over TLS by themselves.
+//! Configs need no container network; managers use TLS between each other by default.
 
 use anyhow::{Result, ensure};
 use harness::{Cluster, Host, secs, wait_for};
@@ -35,7 +35,7 @@ fn managers(of: &Host, name: &str) -> Result<(), String> {
     found.then_some(()).ok_or_else(|| nodes.to_string())
 }
 
-/// See [`super::Running::state`]. Swarm does not tell its term.
+/// The leader's index. Swarm does not report its term.
 pub(super) fn state(cluster: &Cluster) -> Result<(usize, Option<u64>), String> {
     let mut leaders = Vec::new();
     for host in &cluster.hosts {

@@ -1,4 +1,4 @@
-//! Real gateways without hosts: a process and a folder each, with the mesh between them.
+//! Real gateways without hosts: a process and a folder for each, with the mesh between them.
 //!
 //! Shell. Dropping them kills them and removes their folders.
 
@@ -20,38 +20,35 @@ use tokio::{runtime::Runtime, time::sleep};
 use super::mesh::Mesh;
 use crate::place::Place;
 
-/// Where the folders lie: on a disk, not in memory.
+/// The parent of the folders: on a disk, not in memory.
 const DISK: &str = "/var/tmp";
-/// Between two looks at a state that is waited for.
+/// The pause between two looks at an awaited state.
 const LOOK: Duration = Duration::from_millis(10);
-/// A member that is not one by then will not be.
+/// The time limit of a join.
 const JOIN_MAX: Duration = Duration::from_secs(60);
-/// A cluster that does not agree by then does not work at this size.
+/// The time limit for agreement. A cluster that needs longer does not work at this size.
 const AGREE_MAX: Duration = Duration::from_secs(180);
 
-/// A gateway.
 pub(crate) struct Gateway {
-    /// Its key.
     pub(crate) id: HostId,
-    /// Its name.
     pub(crate) name: String,
-    /// What stands for its host's root folder.
+    /// The folder that serves as its host's root folder.
     root: PathBuf,
     child: Option<Child>,
 }
 
 impl Gateway {
-    /// Where its clients are.
+    /// The place of its clients.
     pub(crate) fn place(&self) -> Place {
         Place::at(&self.root)
     }
 
-    /// Its process.
+    /// Its PID.
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().map_or(0, Child::id)
     }
 
-    /// What it said on its way, at most the last lines.
+    /// Its last log lines.
     fn last_words(&self) -> String {
         let said = fs::read_to_string(self.root.join("log")).unwrap_or_default();
         let lines: Vec<_> = said.lines().rev().take(5).collect();
@@ -85,7 +82,7 @@ impl Gateway {
 
     fn kill(&mut self) {
         if let Some(mut child) = self.child.take() {
-            // It may have ended by itself.
+            // It may have ended already.
             let _ = child.kill();
             let _ = child.wait();
         }
@@ -112,7 +109,7 @@ impl Drop for Gateway {
 pub(crate) struct Gateways {
     /// In the order they joined.
     pub(crate) all: Vec<Gateway>,
-    /// What is between them.
+    /// The mesh between them.
     pub(crate) mesh: Mesh,
     program: PathBuf,
     runtime: Runtime,
@@ -120,9 +117,9 @@ pub(crate) struct Gateways {
 }
 
 impl Gateways {
-    /// None yet.
+    /// An empty cluster.
     pub(crate) fn new() -> Result<Self> {
-        // Two descriptors for each stream between two gateways.
+        // Each stream between two gateways needs two descriptors.
         let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
         setrlimit(Resource::RLIMIT_NOFILE, most, most)?;
         let program = std::env::var_os("BEEMESH_GATEWAY");
@@ -140,8 +137,8 @@ impl Gateways {
         })
     }
 
-    /// Adds a host and returns how long it took from the request to join until it had applied what its cluster agreed on. The
-    /// first one founds the cluster.
+    /// Adds a host. Returns the time from the request to join until the host had applied the committed entries. The
+    /// first host founds the cluster.
     pub(crate) fn add(&mut self) -> Result<Duration> {
         let number = u8::try_from(self.all.len() + 1).context("no more than 255 gateways")?;
         let name = format!("h{number}");
@@ -184,8 +181,8 @@ impl Gateways {
         Ok(begun.elapsed())
     }
 
-    /// Waits until all gateways know the same leader and all hosts, reach them, and have applied the same; returns the leader's
-    /// place among them and how long that took.
+    /// Waits until all gateways know the same leader and all hosts, reach them, and have applied the same entries.
+    /// Returns the leader's index among them and the time that this took.
     pub(crate) fn agree(&self) -> Result<(usize, Duration)> {
         let begun = Instant::now();
         loop {
@@ -231,7 +228,7 @@ impl Gateways {
         found.context("no leader")
     }
 
-    /// Kills a gateway as the kernel does when there is no memory.
+    /// Kills a gateway with SIGKILL, as the kernel does when memory is short.
     pub(crate) fn kill(&mut self, at: usize) {
         self.all[at].kill();
     }
@@ -241,7 +238,7 @@ impl Gateways {
         self.all[at].start(&self.program)
     }
 
-    /// Does something where the mesh can start tasks.
+    /// Runs `act` in the runtime of the mesh, which can start tasks there.
     pub(crate) fn on_mesh<T>(&self, act: impl FnOnce(&Mesh) -> T) -> T {
         let _guard = self.runtime.enter();
         act(&self.mesh)
@@ -256,7 +253,7 @@ impl Gateways {
         self.runtime.block_on(async {
             let begun = Instant::now();
             loop {
-                // While it begins again there is nobody to answer.
+                // A gateway does not answer while it restarts itself.
                 let status = gateway.status().await;
                 if status.as_ref().is_ok_and(&there) {
                     return Ok(());

@@ -1,7 +1,8 @@
-//! The mesh of many gateways on one machine: what the agent of each host does for its gateway, over memory.
+//! The mesh of many gateways on one machine: the agent's services for each gateway, in memory.
 //!
-//! Shell. Each gateway connects to a socket of its own, as to its agent's, and speaks the same protocol. Streams are carried
-//! between those connections and counted. What needs a host of its own, units and pods, is refused.
+//! Shell. Each gateway connects to a socket of its own, as it would to its agent's, and uses the same protocol. The
+//! mesh carries streams between those connections and counts their bytes. It refuses requests that need a real host:
+//! those for units and pods.
 
 mod seat;
 mod stream;
@@ -31,20 +32,20 @@ use tokio_util::codec::Framed;
 use seat::Seat;
 pub(crate) use stream::Traffic;
 
-/// Messages that wait to be written to a gateway: as many as an agent keeps.
+/// The largest number of messages in the queue to a gateway, as in an agent.
 const TOLD_MAX: usize = 512;
-/// An applicant waits for the decision as long as an agent does.
+/// How long an applicant waits for the decision, as in an agent.
 const DECISION_MAX: Duration = Duration::from_secs(12);
 
 type Connection = Framed<UnixStream, FrameCodec>;
 
-/// The agents of all hosts in one. Clones share it.
+/// The agents of all hosts. Clones share the state.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Mesh {
     switch: Arc<Mutex<Switch>>,
 }
 
-/// What it knows.
+/// The state of the mesh.
 #[derive(Debug, Default)]
 struct Switch {
     seats: BTreeMap<HostId, Seat>,
@@ -62,7 +63,7 @@ impl Switch {
 }
 
 impl Mesh {
-    /// Listens as the agent of a new host. To be called on a runtime.
+    /// Listens as the agent of a new host. Call it on a runtime.
     pub(crate) fn add(&self, host: HostId, name: &str, socket: &Path) -> Result<()> {
         let listener = UnixListener::bind(socket)?;
         self.switch().seats.insert(host, Seat::new(name));
@@ -71,7 +72,7 @@ impl Mesh {
             while let Ok((stream, _)) = listener.accept().await {
                 let mesh = mesh.clone();
                 tokio::spawn(async move {
-                    // A gateway that is killed breaks off wherever it is.
+                    // A gateway that is killed may break the connection at any point.
                     let _ = mesh.serve(host, stream).await;
                 });
             }
@@ -79,12 +80,13 @@ impl Mesh {
         Ok(())
     }
 
-    /// What has been sent from one host to another.
+    /// The traffic from one host to another.
     pub(crate) fn traffic(&self, from: HostId, to: HostId) -> Arc<Traffic> {
         Arc::clone(self.switch().traffic.entry((from, to)).or_default())
     }
 
-    /// Holds every byte from and to a host. After some time its streams end, as they do when an agent hears nothing.
+    /// Holds every byte from and to a host. After some time the host's streams end, as they do when an agent receives
+    /// nothing.
     pub(crate) fn cut(&self, host: HostId) {
         self.set_cut(host, true);
         let mesh = self.clone();
@@ -131,14 +133,14 @@ impl Mesh {
                 let offer = self.switch().offers.remove(&stream);
                 let offer = offer.context("no such stream")?;
                 connection.send(Opened::Ready.encode()).await?;
-                // The caller may be gone.
+                // The caller may have given up.
                 let _ = offer.send(connection);
                 Ok(())
             }
         }
     }
 
-    /// Announces a stream to its other end and waits until that takes it.
+    /// Announces a stream to its other end and waits until that accepts it.
     async fn offer(
         &self,
         from: HostId,
@@ -274,7 +276,7 @@ impl Mesh {
     }
 }
 
-/// Answers the one who wanted a stream.
+/// Answers the gateway that requested a stream.
 async fn answer(
     caller: &mut Connection,
     opened: Result<Connection, String>,

@@ -1,4 +1,4 @@
-//! The way of one apply: when the hosts' Podman and systemd did what.
+//! The stages of one apply, from the events of the hosts' Podman and systemd.
 
 use std::{
     thread,
@@ -15,12 +15,12 @@ use crate::{
     running::Running,
 };
 
-/// An apply takes no longer.
+/// The time limit of an apply.
 const APPLY_MAX: Duration = Duration::from_secs(60);
-/// Between two looks at whether every host is done.
+/// The pause between two looks at the state of the hosts.
 const PAUSE: Duration = Duration::from_millis(2);
 
-/// The stretches, each until the slowest host is there.
+/// The stages. Each ends when the slowest host has completed it.
 const STRETCHES: [&str; 5] = [
     "commit: the apply is answered",
     "the Quadlet is durable, Podman makes the pod",
@@ -28,10 +28,10 @@ const STRETCHES: [&str; 5] = [
     "the unit is active: the supervisor has adopted the pod",
     "the storage is durable and every host has said so",
 ];
-/// All of it.
+/// The name of the sum of all stages.
 const WHOLE: &str = "the whole";
 
-/// Applies so many pods, one after the other.
+/// Applies this many pods, one after the other.
 pub(super) fn measure(running: &Running, rounds: usize) -> Result<Way> {
     let mut took = Vec::new();
     for round in 1..=rounds {
@@ -48,7 +48,7 @@ pub(super) fn measure(running: &Running, rounds: usize) -> Result<Way> {
     })
 }
 
-/// How long each stretch took, in microseconds, and then the whole.
+/// The time of each stage in microseconds, then the time of the whole.
 fn one(running: &Running, name: &str) -> Result<[u64; STRETCHES.len() + 1]> {
     let host = running.other_than(running.leader());
     let manifest = pod(name, "way");
@@ -75,7 +75,7 @@ fn one(running: &Running, name: &str) -> Result<[u64; STRETCHES.len() + 1]> {
     Ok(took)
 }
 
-/// When every host was seen to be done.
+/// The time when every host was seen to have finished, in microseconds since 1970.
 fn until_settled(host: &Host, name: &str) -> Result<u64> {
     let begun = Instant::now();
     let path = format!("/v1/workloads/{name}?stale=true");
@@ -89,7 +89,7 @@ fn until_settled(host: &Host, name: &str) -> Result<u64> {
     }
 }
 
-/// When Podman made the pod and when it started the last of its containers, in microseconds since 1970.
+/// The times when Podman made the pod and when it started its last container, in microseconds since 1970.
 fn events(host: &Host, name: &str) -> Result<(u64, u64)> {
     let ask = [
         "podman",
@@ -119,7 +119,7 @@ fn events(host: &Host, name: &str) -> Result<(u64, u64)> {
     ))
 }
 
-/// When the workload's unit became active, in microseconds since 1970, on the day of `day`.
+/// The time when the workload's unit became active, in microseconds since 1970, on the day of `day`.
 fn activated(host: &Host, name: &str, day: u64) -> Result<u64> {
     const DAY: u64 = 24 * 3600 * 1_000_000;
     let unit = format!("beemesh-pod-{name}");
@@ -139,7 +139,7 @@ fn activated(host: &Host, name: &str, day: u64) -> Result<u64> {
     Ok(day - day % DAY + micros_of_day(clock).with_context(|| clock.to_owned())?)
 }
 
-/// `01:02:03.000004` as microseconds.
+/// A time of day such as `01:02:03.000004` in microseconds.
 fn micros_of_day(clock: &str) -> Option<u64> {
     let (whole, micros) = clock.split_once('.')?;
     let mut seconds = 0;

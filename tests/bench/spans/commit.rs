@@ -1,7 +1,7 @@
-//! The way of one commit: which process got its bytes when.
+//! The stages of one commit: the times when each process received its bytes.
 //!
-//! Writes start far enough apart that what happens after one began is what it caused. A heartbeat between them
-//! makes a few ways wrong, which the median does not see.
+//! The pause between writes is long enough to attribute each event to the write before it. A heartbeat between two
+//! writes falsifies a few results, which does not change the median.
 
 use std::{thread, time::Duration};
 
@@ -16,10 +16,10 @@ use crate::{
     running::Running,
 };
 
-/// Between the starts of two writes, in milliseconds.
+/// The pause between the starts of two writes, in milliseconds.
 const PAUSE_MS: u64 = 40;
 
-/// The stretches, in order.
+/// The stages, in order.
 const STRETCHES: [&str; 10] = [
     "client → leader's gateway: connect and send",
     "leader's gateway: parse, check, batch, append → its agent",
@@ -32,7 +32,7 @@ const STRETCHES: [&str; 10] = [
     "leader's agent → its gateway",
     "leader's gateway: commit, apply, answer → client",
 ];
-/// Parts of the second stretch, then all of it.
+/// Parts of the second stage, then the whole.
 const BESIDES: [&str; 4] = [
     "within the second: until leader's fdatasync begins",
     "within the second: leader's fdatasync",
@@ -40,14 +40,14 @@ const BESIDES: [&str; 4] = [
     "the whole",
 ];
 
-/// The processes of one host.
+/// The PIDs of the programs of one host.
 #[derive(Debug, Clone, Copy)]
 struct Pair {
     agent: u32,
     gateway: u32,
 }
 
-/// Watches commits through the leader for so many seconds.
+/// Watches commits through the leader for this many seconds.
 pub(super) fn measure(running: &Running, seconds: u64) -> Result<Way> {
     let leader = running.leader();
     let first = pair(leader)?;
@@ -96,7 +96,7 @@ fn pair(host: &Host) -> Result<Pair> {
     })
 }
 
-/// How long each stretch took, in microseconds, then what is beside them.
+/// The time of each stage in microseconds, then those of [`BESIDES`].
 type Took = [u64; STRETCHES.len() + BESIDES.len()];
 
 /// Follows one write through the faster follower.
@@ -135,7 +135,7 @@ fn way(events: &[Event], leader: Pair, others: &[Pair], (begun, ended): Accepted
     let besides = [
         flushing - asked,
         flushed - flushing,
-        // Nothing when the followers need not wait for it.
+        // 0 if the followers need not wait for it.
         sent.saturating_sub(flushed),
         ended - begun,
     ];

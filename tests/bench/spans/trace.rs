@@ -1,6 +1,6 @@
-//! When processes got bytes and flushed files, as `perf` sees it in their system calls.
+//! The times when processes received bytes and flushed files, from `perf` events of their system calls.
 //!
-//! Shell around `perf record`; what its text says is read by the pure [`parse`].
+//! Shell around `perf record`; the pure [`parse`] reads its text.
 
 use std::{
     fs::File,
@@ -16,13 +16,13 @@ use nix::{
 
 use crate::probe::now;
 
-/// Calls by which bytes come in.
+/// System calls that receive bytes.
 const READS: [&str; 5] = ["read", "readv", "recvfrom", "recvmsg", "recvmmsg"];
 
-/// What a process did.
+/// An action of a process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Act {
-    /// It got bytes.
+    /// It received bytes.
     Got,
     /// It began to flush a file.
     FlushBegun,
@@ -30,14 +30,13 @@ pub(super) enum Act {
     Flushed,
 }
 
-/// Something that a process did.
+/// An action of a process with its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Event {
-    /// When, in microseconds: of the kernel's monotonic clock, and after [`Trace::stop`] since 1970.
+    /// The time in microseconds: of the kernel's monotonic clock, and since 1970 after [`Trace::stop`].
     pub(super) at: u64,
-    /// Which process.
+    /// The PID.
     pub(super) pid: u32,
-    /// What.
     pub(super) act: Act,
 }
 
@@ -48,7 +47,7 @@ pub(super) struct Trace {
 }
 
 impl Trace {
-    /// Begins to watch these processes.
+    /// Starts to trace these processes.
     pub(super) fn start(pids: &[u32]) -> Result<Self> {
         let reads = READS.map(|call| format!("syscalls:sys_exit_{call}"));
         let flushes = ["enter", "exit"].map(|end| format!("syscalls:sys_{end}_fdatasync"));
@@ -74,7 +73,7 @@ impl Trace {
         Ok(Self { child, file })
     }
 
-    /// Ends it; what it has seen, in order.
+    /// Stops the trace and returns its events in order.
     pub(super) fn stop(mut self) -> Result<Vec<Event>> {
         kill(Pid::from_raw(self.child.id().cast_signed()), Signal::SIGINT)?;
         let _ = self.child.wait()?;
@@ -94,7 +93,7 @@ impl Trace {
             String::from_utf8_lossy(&output.stderr)
         );
         let text = String::from_utf8_lossy(&output.stdout);
-        // `perf` takes no clock that counts from 1970.
+        // `perf` supports no clock that counts from 1970.
         let since_1970 = now() - monotonic()?;
         let mut events: Vec<_> = text.lines().filter_map(parse).collect();
         for event in &mut events {
@@ -117,7 +116,7 @@ fn monotonic() -> Result<u64> {
     Ok(nanos / 1000)
 }
 
-/// Reads a line such as `beemesh-agent 12/13 4839.599230643: syscalls:sys_exit_recvfrom: 0x1`.
+/// Parses a line such as `beemesh-agent 12/13 4839.599230643: syscalls:sys_exit_recvfrom: 0x1`.
 fn parse(line: &str) -> Option<Event> {
     let (before, after) = line.split_once(": ")?;
     let mut words = before.rsplit(' ').filter(|word| !word.is_empty());
@@ -134,7 +133,7 @@ fn parse(line: &str) -> Option<Event> {
         ("exit", "fdatasync") => Act::Flushed,
         ("exit", _) => {
             let got = u64::from_str_radix(rest.trim().strip_prefix("0x")?, 16).ok()?;
-            // A refusal is negative, and 0 is the end of a stream.
+            // A negative result is an error, and 0 is the end of a stream.
             (got.cast_signed() > 0).then_some(Act::Got)?
         }
         _ => return None,

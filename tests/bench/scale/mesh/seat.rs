@@ -1,7 +1,7 @@
-//! One host's place in the mesh, and who is connected with whom.
+//! One host's state in the mesh, and the connections between hosts.
 //!
-//! Pure but for the queues to the gateways. Two hosts are connected while each has the other in its member list and
-//! neither is cut off, as their agents would be.
+//! Pure except for the queues to the gateways. As with real agents, two hosts are connected while each has the other in
+//! its member list and neither is cut off.
 
 use std::collections::BTreeSet;
 
@@ -17,9 +17,9 @@ use super::Switch;
 #[derive(Debug)]
 pub(super) struct Seat {
     name: String,
-    /// The gateway's control connection: its number, and what is to be written to it.
+    /// The gateway's control connection: its number and its outgoing queue.
     pub(super) control: Option<(u64, mpsc::Sender<FromAgent>)>,
-    /// Whom its gateway calls members.
+    /// The hosts that its gateway calls members.
     pub(super) members: BTreeSet<HostId>,
     connected: BTreeSet<HostId>,
     /// Whether its network is cut off.
@@ -55,7 +55,8 @@ impl Seat {
 }
 
 impl Switch {
-    /// Queues a message to a host's gateway; `false` when there is none. One that does not keep up loses its connection.
+    /// Queues a message to a host's gateway; `false` if there is none. A gateway that does not keep up loses its
+    /// connection.
     pub(super) fn tell(&mut self, host: HostId, message: FromAgent) -> bool {
         let Some(seat) = self.seats.get_mut(&host) else {
             return false;
@@ -76,7 +77,7 @@ impl Switch {
         seat.is_some_and(|seat| seat.connected.contains(&other))
     }
 
-    /// Connects a host with those it should be connected with now, disconnects it from the others, and tells both ends.
+    /// Connects a host with its peers as their member lists allow, disconnects it from all others, and tells both ends.
     pub(super) fn reconnect(&mut self, host: HostId) {
         let others: Vec<HostId> = self.seats.keys().copied().collect();
         for other in others.into_iter().filter(|other| *other != host) {

@@ -1,4 +1,4 @@
-//! One stream: both directions, counted, and held while an end is cut off.
+//! One stream: it carries and counts both directions, and holds them while an end is cut off.
 //!
 //! Shell.
 
@@ -21,14 +21,14 @@ use tokio::{
 
 use super::Connection;
 
-/// An agent that hears nothing for this long takes the other one for gone.
+/// The time without traffic after which an agent considers its peer lost.
 pub(super) const SILENCE_MAX: Duration = Duration::from_secs(3);
-/// A gateway has this long to take a stream.
+/// The time in which a gateway must accept a stream.
 pub(super) const ACCEPT_MAX: Duration = Duration::from_secs(ACCEPT_SECONDS_MAX);
-/// The buffer of one direction, in bytes: an agent's.
+/// The buffer of one direction in bytes, as in an agent.
 const BUFFER: usize = 64 << 10;
 
-/// What one host has sent to another.
+/// The traffic from one host to another.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     bytes: AtomicU64,
@@ -36,25 +36,25 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// In bytes.
+    /// The number of bytes.
     pub(crate) fn bytes(&self) -> u64 {
         self.bytes.load(Relaxed)
     }
 
-    /// How many times something was read that had gathered: no fewer than the packets of a real network.
+    /// The number of reads that returned buffered data: at least the number of packets on a real network.
     pub(crate) fn bursts(&self) -> u64 {
         self.bursts.load(Relaxed)
     }
 }
 
-/// Whether an end is cut off; none when there is no such host.
+/// Whether an end is cut off; `None` if there is no such host.
 type Cut = Option<watch::Receiver<bool>>;
 
 /// Waits until neither end is cut off.
 ///
 /// # Errors
 ///
-/// When that takes longer than an agent's patience.
+/// The wait takes longer than an agent waits.
 pub(super) async fn whole(ends: [Cut; 2]) -> Result<(), String> {
     for end in ends {
         let mut end = end.ok_or_else(|| "there is no such host".to_owned())?;
@@ -73,7 +73,7 @@ pub(super) async fn carry(
     counts: &[Arc<Traffic>; 2],
     cuts: [watch::Receiver<bool>; 2],
 ) -> Result<()> {
-    // Neither sends anything before it has seen that the stream is there.
+    // Neither side sends anything before it knows that the stream is open.
     let (near_in, near_out) = caller.into_inner().into_split();
     let (far_in, far_out) = callee.into_inner().into_split();
     let [near, far] = cuts.clone();
@@ -110,7 +110,7 @@ async fn pump(
     }
 }
 
-/// Ends when an end has been cut off for as long as an agent waits.
+/// Returns when an end has been cut off for as long as an agent waits.
 async fn lost(mut cut: watch::Receiver<bool>) {
     loop {
         if cut.wait_for(|cut| *cut).await.is_err() {
