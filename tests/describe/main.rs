@@ -1,7 +1,7 @@
-//! Writes what an installation has to read and to complete: `describe FOLDER`.
+//! Writes the manual pages and shell completions of an installation: `describe FOLDER`.
 //!
-//! Shell: reads `docs/man`, writes files. The command lines are the programs' own definitions, so that a manual page
-//! and a completion never say anything else than the program does; only builds run this.
+//! Shell: reads `docs/man`, writes files. The command lines come from the definitions of the programs themselves, so
+//! that a manual page or a completion always agrees with the program. Only builds run this program.
 
 #[allow(
     dead_code,
@@ -32,7 +32,7 @@ use clap::{Arg, Command, CommandFactory};
 use clap_complete::{Generator, Shell};
 use clap_mangen::Man;
 
-/// Where hand-written pages lie, and sections that no command line has: `NAME.SECTION` and `NAME.SECTION.more`.
+/// The folder of hand-written pages and of sections that no command line has: `NAME.SECTION` and `NAME.SECTION.more`.
 const PAGES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/man");
 const SOURCE: &str = concat!("Beemesh ", env!("CARGO_PKG_VERSION"));
 
@@ -78,13 +78,13 @@ fn describe(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The page of a program, and of each of its subcommands.
+/// Writes the pages of a program and of each of its subcommands.
 fn made(mut command: Command, section: u8, folder: &Path) -> io::Result<()> {
     command.build();
     page(&command, None, section, folder)
 }
 
-/// The page of a command. Options that hold for all commands of a program stand on the page of the `program` alone.
+/// Writes the page of a command. Options that apply to all commands of a program are on the page of `program` alone.
 fn page(
     command: &Command,
     program: Option<&Command>,
@@ -105,7 +105,7 @@ fn page(
     let man = Man::new(shown).section(section.to_string());
     let name = man.get_filename();
     let title = name.trim_end_matches(|c: char| c == '.' || c.is_ascii_digit());
-    // clap_mangen leaves an empty date out, and with it moves what follows.
+    // clap_mangen leaves out an empty date, which moves the fields after it.
     let mut text =
         format!(".TH \"{title}\" {section} \"\" \"{SOURCE}\" \"Beemesh\"\n").into_bytes();
     man.render_name_section(&mut text)?;
@@ -168,14 +168,14 @@ fn page(
     put(folder, &name, text.as_bytes())
 }
 
-/// The lines of a help text between this heading and the next one.
+/// The lines of a help text between this heading and the next.
 fn part(help: &str, heading: &str) -> Vec<String> {
     let lines = help.lines().skip_while(|line| *line != heading).skip(1);
     let lines = lines.take_while(|line| line.is_empty() || line.starts_with(' '));
     lines.map(str::to_owned).collect()
 }
 
-/// A section of terms: `  TERM  what it means`.
+/// A section with a list of terms: `  TERM  what it means`.
 fn list(title: &str, lines: &[String]) -> String {
     let terms = lines.iter().filter_map(|line| line.trim().split_once("  "));
     let terms =
@@ -187,7 +187,7 @@ fn list(title: &str, lines: &[String]) -> String {
     }
 }
 
-/// A section of commands, each under a comment that says what it is for.
+/// A section with example commands, each after a comment about its purpose.
 fn examples(lines: &[String]) -> String {
     let mut text = String::new();
     for line in lines.iter().map(|line| line.trim()) {
@@ -203,7 +203,7 @@ fn examples(lines: &[String]) -> String {
     }
 }
 
-/// Text as roff prints it unchanged.
+/// Escapes text so that roff prints it unchanged.
 fn roff(text: &str) -> String {
     let text = text.replace('\\', "\\e").replace('-', "\\-");
     match text.starts_with(['.', '\'']) {
@@ -212,7 +212,7 @@ fn roff(text: &str) -> String {
     }
 }
 
-/// A page of a program or file that has no command line to describe.
+/// Writes the page of a program or file that has no command line.
 fn written(name: &str, folder: &Path) -> io::Result<()> {
     let text = fs::read_to_string(PathBuf::from(PAGES).join(name))?;
     put(folder, name, text.replace("@SOURCE@", SOURCE).as_bytes())
