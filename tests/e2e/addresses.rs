@@ -1,4 +1,4 @@
-//! Hosts that are not where their interfaces say, and hosts that have all moved.
+//! Hosts whose address is not the one of their interface, and hosts that have all changed their addresses.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -6,7 +6,7 @@ use std::{thread, time::Duration};
 
 use harness::{Cluster, Host, pod, secs, start_agent, wait_for};
 
-/// The same network, some hosts further on.
+/// The host's address plus 100.
 fn moved(host: &Host) -> String {
     let address = host.address();
     let (network, last) = address.rsplit_once('.').unwrap();
@@ -27,7 +27,7 @@ fn a_host_is_reached_at_the_address_that_it_was_told_when_it_joined() {
     cluster.each(start_agent);
     let (h1, h2) = (cluster.host(1), cluster.host(2));
     let (wrong, right) = (h2.address(), moved(h2));
-    // Nothing arrives at the address of its interface, and what it sends comes from the other one.
+    // Packets to the address of the host's interface do not arrive, and its own packets carry the other address.
     let network = wrong.rsplit_once('.').unwrap().0;
     let _ = h2
         .sh(&format!(
@@ -60,7 +60,7 @@ fn a_host_is_reached_at_the_address_that_it_was_told_when_it_joined() {
     ];
     assert_eq!(addresses(h1, h2), told);
 
-    // Now it cannot dial, so that it has to be dialled, and both have forgotten their connections.
+    // Now the host cannot dial, so that the others have to dial it, and both sides have lost their connections.
     let _ = h2
         .sh(
             "nft 'table ip mute { chain out { type filter hook output priority 0; udp dport 4701 drop; \
@@ -94,7 +94,7 @@ fn hosts_that_have_all_moved_find_one_another_on_their_network_when_that_is_swit
     cluster.each(|host| {
         let _ = host.sh("systemctl start beemesh-agent").ok();
     });
-    // Each dials where the others were, for as long as some dials take.
+    // Each host dials the old addresses of the others, for the time of several attempts.
     thread::sleep(Duration::from_secs(10));
     for host in &cluster.hosts {
         let status = wait_for("a status", secs(60), || {

@@ -1,4 +1,4 @@
-//! A manifest given to any host runs on all of them, as units that systemd and Podman agree about.
+//! A manifest applied on any host runs on all hosts, as units whose state agrees in systemd and Podman.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -31,7 +31,7 @@ fn a_manifest_given_to_any_host_runs_on_all_as_adopted_units() {
     delete_reaches_a_host_that_was_off(&cluster);
 }
 
-/// Pods of one update, twice as many as are played at one time.
+/// The number of pods of one update: twice as many as are played at the same time.
 const MANY: usize = 16;
 
 #[test]
@@ -45,7 +45,7 @@ fn pods_that_wait_for_their_update_are_not_looked_at() {
          && systemctl daemon-reload && systemctl restart podman.service"
     );
     let _ = host.sh(&line).ok();
-    // They hear no SIGTERM, so that a place in the queue takes as long as this.
+    // The containers ignore SIGTERM, so that a pod occupies its place in the queue for the whole grace period.
     let slow = "spec:\n  terminationGracePeriodSeconds: 8\n";
     let manifest = |marker: &str| {
         let pods = (1..=MANY).map(|n| pod(&format!("many{n}"), marker));
@@ -70,24 +70,27 @@ fn pods_that_wait_for_their_update_are_not_looked_at() {
             Err(count)
         }
     });
-    // Something happens in each pod, and its supervisor looks; an old pod that is being stopped has nothing to say.
+    // Each pod has an event, at which its supervisor looks at it. The events of an old pod that is being stopped cause
+    // no look.
     let _ = host.sh(&format!(
         "for n in $(seq {MANY}); do podman exec many$n-main true; done"
     ));
     let answer = host.apply(&manifest("second"));
     assert_eq!(answer["settled"], true, "{answer}");
     let seen = looks() - before;
-    // At that, when the old pod has ended, when the new one is played, one to spare, and one by whoever has the containers end.
+    // Per pod: one look at the event above, one when the old pod has ended, one when the new one is played, one by the
+    // process that ends the containers, and one to spare.
     assert!(seen <= 5 * MANY, "{seen} looks at {MANY} updated pods");
 }
 
-/// When systemd last read its units again, in microseconds of the monotonic clock; 0 when it never did.
+/// The time of systemd's last daemon-reload, in microseconds of the monotonic clock; 0 if there was none.
 fn last_reload(host: &Host) -> u64 {
     let line = "systemctl show --value -p UnitsLoadTimestampMonotonic";
     host.sh(line).ok().trim().parse().unwrap()
 }
 
-/// A reload that came after the start of a new workload is the one that the agent makes when all has been quiet for a while.
+/// Asserts that no reload was needed to start a new workload. A later reload is the one that the agent makes after a
+/// quiet time.
 fn assert_started_without_reload(host: &Host, before: u64) {
     let started = host.unit("beemesh-pod-web1.service", "InactiveExitTimestampMonotonic");
     let (started, now): (u64, u64) = (started.parse().unwrap(), last_reload(host));
@@ -97,7 +100,8 @@ fn assert_started_without_reload(host: &Host, before: u64) {
     );
 }
 
-/// What was generated for a new workload is what a reload generates, and systemd finds nothing changed on disk.
+/// Asserts that the unit generated for a new workload equals the one that a reload generates, and that systemd finds no
+/// changed file.
 fn assert_generated_as_by_a_reload(host: &Host) {
     let ours = generated(host);
     assert_eq!(
@@ -112,7 +116,7 @@ fn assert_generated_as_by_a_reload(host: &Host) {
     );
 }
 
-/// The generated unit. There is none for the moment of a reload, and the agent makes one when all has been quiet for a while.
+/// The generated unit. It is absent for a moment during a reload, which the agent makes after a quiet time.
 fn generated(host: &Host) -> String {
     wait_for("the generated unit", secs(10), || {
         let read = host.sh("cat /run/systemd/generator/beemesh-pod-web1.service");
@@ -124,8 +128,8 @@ fn generated(host: &Host) -> String {
     })
 }
 
-/// The unit is active, its supervisor is its main process, every conmon lies in its cgroup, and its journal has the
-/// containers' own output.
+/// Asserts that the unit is active, its supervisor is its main process, every conmon is in its cgroup, and its journal
+/// has the output of the containers.
 fn assert_adopted(host: &Host, workload: &str, status: &str) {
     let unit = format!("beemesh-pod-{workload}.service");
     assert_eq!(host.unit(&unit, "ActiveState"), "active");
@@ -192,7 +196,7 @@ fn identical_apply_touches_nothing(cluster: &Cluster) {
     assert_eq!(before, after);
 }
 
-/// A changed ConfigMap alone rolls the workload that uses it, and systemd never sees the unit stop.
+/// A changed ConfigMap alone makes the workload that uses it roll out, and the unit stays active.
 fn update_keeps_the_unit_active(cluster: &Cluster) {
     let since: Vec<_> = cluster
         .hosts

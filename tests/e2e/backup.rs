@@ -1,10 +1,10 @@
-//! What a cluster was given can be kept in a file, and given to another one.
+//! A backup of a cluster is written to a file and restored in another cluster.
 
 use harness::{Cluster, Host, pod, start_agent, two_containers};
 
 #[test]
 fn a_backup_brings_everything_into_a_new_cluster_and_nothing_over_an_old_one() {
-    // Each a cluster of its own.
+    // Each host is a cluster of its own.
     let cluster = Cluster::booted("backup", 2);
     cluster.each(start_agent);
     let (old, new) = (cluster.host(1), cluster.host(2));

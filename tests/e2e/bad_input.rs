@@ -1,4 +1,4 @@
-//! Bad input and bad times: a clear error, and nothing that was acknowledged is lost.
+//! Bad input and failures: a clear error, and no loss of acknowledged changes.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -92,7 +92,7 @@ fn bad_manifests_are_refused_with_every_problem_and_change_nothing() {
     assert_eq!(status, 422, "and refused when strict: {body}");
 }
 
-/// Serves its name at port 18022 of hosts with this label.
+/// A pod that serves its name at port 18022 of the hosts with this label.
 fn serves(name: &str, label: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: {name}\nspec:\n  terminationGracePeriodSeconds: 1\n  nodeSelector: {{{label}: x}}\n  \
@@ -193,7 +193,7 @@ fn an_image_that_cannot_be_pulled_leaves_the_old_revision_running() {
     );
 }
 
-/// What is missing is refused, and, if asked for, waited for while the old revision runs.
+/// A missing key is refused; on request the workload waits for it while the old revision runs.
 fn missing_keys_are_refused_or_waited_for(host: &Host) {
     let map = |key: &str| {
         format!(
@@ -253,7 +253,7 @@ fn garbage_on_the_doors_harms_nobody() {
     let _ = host.apply(&pod("web", "first"));
     let agent = host.unit("beemesh-agent.service", "MainPID");
     let before = host.containers("web");
-    // From the other host, which reaches the mesh port; and from the host itself, which reaches the sockets.
+    // Input from the other host, which reaches the mesh port, and from the host itself, which reaches the sockets.
     let stranger = cluster.host(2);
     let address = host.address();
     for line in [
@@ -352,7 +352,7 @@ fn strangers_and_wrong_tokens_get_nothing() {
     let _ = h2.beemesh(&["delete", "mine"]).ok();
     let _ = h2.beemesh(&["join", token]).ok();
     cluster.ready();
-    // Whoever did not hear that it has joined may join again, also by a token that is used up.
+    // A host that did not receive the answer to its join may join again, even with a used-up token.
     for member in [h2, h1] {
         let again = member.beemesh(&["join", token]).ok();
         assert!(again.contains("joined: "), "{again}");

@@ -1,4 +1,4 @@
-//! What users may do without end has a bound, and what they look at costs little.
+//! Actions that users may repeat without end are bounded, and queries are cheap.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -13,7 +13,7 @@ use std::{
 use harness::{Cluster, Host, IMAGE, pod, secs, wait_for};
 use serde_json::Value;
 
-/// Callers that look on; the socket takes 256 connections.
+/// The number of callers that follow events; the socket accepts 256 connections.
 const STREAMS: usize = 200;
 
 #[test]
@@ -40,13 +40,13 @@ fn a_backup_is_in_the_trail_of_the_host(host: &Host) {
 
 fn an_image_that_arrives_later_is_noticed_soon(cluster: &Cluster, host: &Host) {
     let yaml = pod("later", "hello").replace(IMAGE, "localhost/later:1");
-    // By then the pauses between pulls are longer than what is waited for below.
+    // By then the pauses between pulls are longer than the wait below.
     let answer = host.try_apply(&yaml, &["--wait=20"]);
     assert_eq!(answer.code, 1, "{answer}");
     for words in ["localhost/later:1", "tries again at", "within 10 s once"] {
         assert!(answer.err.contains(words), "{words}: {answer}");
     }
-    // By the host's own clock: it may be busy, and what is looked at from here late.
+    // By the host's own clock: the host may be busy, and this test may look late.
     let seconds = |line: &str| host.sh(line).ok().trim().parse::<u64>().unwrap();
     let tagged = seconds(&format!("podman tag {IMAGE} localhost/later:1 && date +%s"));
     cluster.running("later", 1, &[host]);
@@ -66,7 +66,7 @@ fn a_certificate_that_expires_ends_its_streams(host: &Host) {
     let line = "beemesh user create eve --role viewer --ttl 15s >/root/eve.yaml";
     let _ = host.sh(line).ok();
     let begun = Instant::now();
-    // 124 is the end of the time that it is given, and no end of the stream.
+    // Code 124 means that `timeout` ended the command, not that the stream ended.
     let line = "timeout 60 beemesh --config /root/eve.yaml logs -f later";
     let followed = host.sh(line);
     let took = begun.elapsed();
@@ -75,7 +75,7 @@ fn a_certificate_that_expires_ends_its_streams(host: &Host) {
     assert!(secs(8) < took && took < secs(30), "ended after {took:?}");
 }
 
-/// CPU time of the gateway so far.
+/// CPU time that the gateway has used.
 fn gateway_time(host: &Host) -> Duration {
     let pid = host.processes()["beemesh-gateway"][0];
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
@@ -90,7 +90,7 @@ fn follow(host: &Host) -> UnixStream {
     let mut stream = UnixStream::connect(socket).unwrap();
     let asked = b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n";
     stream.write_all(asked).unwrap();
-    // The first piece of the answer: from now on it is told of changes.
+    // The first piece of the answer: from now on the connection receives changes.
     let mut reader = BufReader::new(stream.try_clone().unwrap());
     let mut line = String::new();
     while !line.starts_with("event:") {
@@ -101,7 +101,7 @@ fn follow(host: &Host) -> UnixStream {
 }
 
 fn many_who_look_on_cost_little_more_than_one(host: &Host) {
-    // What each change has to be compared with.
+    // Workloads that the gateway has to compare with each change.
     let idle: String = (0..60)
         .map(|n| {
             let spec = "spec:\n  nodeSelector: {nowhere: \"true\"}\n";
@@ -141,7 +141,7 @@ fn many_who_look_on_cost_little_more_than_one(host: &Host) {
 }
 
 fn what_is_kept_fits_into_a_backup(host: &Host) {
-    // A file of one MiB, with four ConfigMaps of as much by an alias.
+    // A file of 1 MiB with four ConfigMaps of that size, by an alias.
     let text = "x".repeat(1_000_000);
     let file = |n: usize| {
         let more: String = (1..4)
@@ -171,7 +171,7 @@ fn what_is_kept_fits_into_a_backup(host: &Host) {
         assert!(refused.contains(words), "{words}: {refused}");
     }
     let _ = host.sh("beemesh backup >/root/backup").ok();
-    // What is there can be changed, and what goes makes room.
+    // An existing object can be changed, and a deletion frees space.
     let (code, answer) = apply(0);
     assert_eq!(code, 200, "{answer}");
     let (code, answer) = host.api("DELETE", "/v1/manifests/g1?timeout=30", b"");

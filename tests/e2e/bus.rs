@@ -1,4 +1,4 @@
-//! What systemd and D-Bus show of the agent.
+//! The agent as systemd and D-Bus show it.
 
 use harness::{Cluster, pod, secs, wait_for};
 
@@ -95,7 +95,7 @@ fn what_is_ours_has_no_more_rights_than_it_needs() {
     let host = cluster.host(1);
     let answer = host.apply(&pod("web", "hello"));
     assert_eq!(answer["settled"], true, "{answer}");
-    // In tenths; docs/security.md has these, too.
+    // In tenths. docs/security.md has the same figures.
     for (unit, most) in [
         ("beemesh-agent.service", 20),
         ("beemesh-ports.service", 25),
@@ -110,7 +110,7 @@ fn what_is_ours_has_no_more_rights_than_it_needs() {
     assert_eq!(config["ReadonlyRootfs"], true, "{config}");
     assert_eq!(config["Privileged"], false, "{config}");
     assert_eq!(gateway["EffectiveCaps"].as_array().map_or(0, Vec::len), 0);
-    // What the kernel says of the process is what counts.
+    // The kernel's view of the process is authoritative.
     let kernel = host
         .sh("grep -E '^(CapEff|CapBnd|NoNewPrivs|Seccomp):' /proc/$(pgrep -x beemesh-gateway)/status")
         .ok();
@@ -157,7 +157,7 @@ fn the_sockets_and_files_are_closed_to_ordinary_users() {
         let refused = as_user("--clear-groups", command);
         assert_ne!(refused.code, 0, "{command}: {refused}");
     }
-    // Who changed what is in the journal.
+    // The journal records who changed what.
     let label = as_user(member, "beemesh host label h9 a=b");
     assert_eq!(label.code, 1, "no such host: {label}");
     let _ = as_user(member, "beemesh host label h1 a=b").ok();
@@ -166,7 +166,8 @@ fn the_sockets_and_files_are_closed_to_ordinary_users() {
         if said.code == 0 { Ok(()) } else { Err(said) }
     });
 
-    // Nor does a workload's supervisor reach devices: a shell in its unit's control group is under the same policy.
+    // A workload's supervisor cannot reach devices either: a shell in its unit's control group is subject to the same
+    // policy.
     let cgroup = "/sys/fs/cgroup/system.slice/beemesh-pod-web.service/cgroup.procs";
     let reach = |device: &str| {
         let line = format!("echo $$ > {cgroup} && exec 3</dev/{device}");

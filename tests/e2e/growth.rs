@@ -1,4 +1,4 @@
-//! A cluster grows and shrinks while it is used, and its leader dies in the middle of that.
+//! A cluster grows and shrinks under load, and its leader is killed in the middle of that.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -11,7 +11,7 @@ use std::{
 
 use harness::{Cluster, Host, secs, start_agent, wait_for};
 
-/// So many, and then back to [`FEW`].
+/// The largest number of hosts; afterwards the cluster shrinks to [`FEW`].
 const MANY: usize = 7;
 const FEW: usize = 3;
 
@@ -27,7 +27,7 @@ fn a_cluster_grows_to_seven_hosts_and_shrinks_to_three_and_loses_nothing() {
     let done = AtomicBool::new(false);
     let acknowledged = thread::scope(|scope| {
         let writer = scope.spawn(|| write(first, &done));
-        // Also when this thread fails: the scope waits for the other.
+        // Even if this thread fails: the scope waits for the other one.
         let done = Done(&done);
         let mut members = vec![first];
         for (count, host) in (2..).zip(&cluster.hosts[1..]) {
@@ -39,7 +39,7 @@ fn a_cluster_grows_to_seven_hosts_and_shrinks_to_three_and_loses_nothing() {
             members.push(host);
             cluster.agree_on(&members, count, count);
         }
-        // The first stays, for the writer asks it; the leader goes whenever it is another.
+        // The first host stays, because the writer uses it. The leader is removed whenever it is another host.
         while members.len() > FEW {
             let leader = the_leader(&cluster, first);
             let goes = if leader.name == first.name {
@@ -76,7 +76,7 @@ fn a_cluster_grows_to_seven_hosts_and_shrinks_to_three_and_loses_nothing() {
     assert!(acknowledged.len() > 50, "{} writes", acknowledged.len());
 }
 
-/// Ends the writer.
+/// Stops the writer when it is dropped.
 struct Done<'a>(&'a AtomicBool);
 
 impl Drop for Done<'_> {
@@ -85,7 +85,7 @@ impl Drop for Done<'_> {
     }
 }
 
-/// Applies one ConfigMap after the other; those that were acknowledged.
+/// Applies one ConfigMap after the other and returns the acknowledged ones.
 fn write(host: &Host, done: &AtomicBool) -> BTreeSet<String> {
     let mut acknowledged = BTreeSet::new();
     for number in 0.. {
@@ -106,7 +106,7 @@ fn kill_the_leader(cluster: &Cluster, asked: &Host) {
     let _ = leader.sh("kill -9 $(pgrep -x beemesh-gateway)");
 }
 
-/// One that is being removed has no name any more, and is not meant.
+/// The leader among the members. A leader that is being removed has no name, so the loop waits for the next one.
 fn the_leader<'a>(cluster: &'a Cluster, asked: &Host) -> &'a Host {
     wait_for("a leader among the members", secs(30), || {
         let status = asked.status();
@@ -116,7 +116,7 @@ fn the_leader<'a>(cluster: &'a Cluster, asked: &Host) -> &'a Host {
     })
 }
 
-/// As somebody does who was told that it did not work.
+/// Repeats a command until it succeeds, as a user would.
 fn repeat(host: &Host, command: &[&str]) {
     let begun = Instant::now();
     loop {
@@ -128,7 +128,7 @@ fn repeat(host: &Host, command: &[&str]) {
     }
 }
 
-/// The same: a removal that was not confirmed may have been made.
+/// Removes a host, with repetitions: a removal that was not confirmed may have been committed.
 fn remove(asked: &Host, name: &str) {
     let begun = Instant::now();
     loop {

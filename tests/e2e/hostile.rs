@@ -1,4 +1,4 @@
-//! A member that means harm, and strangers, against a cluster that goes on.
+//! Attacks of a member and of strangers on a cluster that keeps working.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -23,24 +23,25 @@ use harness::{Cluster, Host, secs, wait_for};
 use libp2p::identity::{Keypair, ed25519};
 use nix::sched::{CloneFlags, setns};
 
-/// How long the flood lasts, at the least.
+/// The least duration of the flood.
 const FLOOD: Duration = Duration::from_secs(20);
-/// Until everything was tried; how soon that is, the limits decide.
+/// The longest duration of the flood, until every attack was tried often enough. The limits of the member decide how
+/// soon that is.
 const FLOOD_MAX: Duration = Duration::from_secs(90);
-/// A commit, with the start of the command that asks for it, on a machine that the flood shares.
+/// The longest commit, including the start of the command, on a machine that also runs the flood.
 const COMMIT_MAX: Duration = Duration::from_secs(5);
-/// What a silent connection may take to be cut: the time for a handshake, and some for a busy machine.
+/// The longest life of a silent connection: the time limit for a handshake, and some time for a busy machine.
 const SILENT_MAX: Duration = Duration::from_secs(9);
-/// Entries that a cluster may write by itself meanwhile: elections, and votes that are given to others.
+/// The largest number of entries that a cluster may write by itself meanwhile: for elections and for changes of voters.
 const ENTRIES_MAX: usize = 8;
-/// The most that each program may hold in memory, in KiB.
+/// The most memory of each program, in KiB.
 const AGENT_KIB: u64 = 128 << 10;
 const GATEWAY_KIB: u64 = 256 << 10;
-/// How long strangers do each of what they do.
+/// The duration of each attack of strangers.
 const STRANGE: Duration = Duration::from_secs(6);
-/// The most of a processor that they may have a program use: a tenth, and some for a busy machine.
+/// The most CPU time that strangers may make a program use, in cores: a tenth, and some for a busy machine.
 const SHARE_MAX: f64 = 0.15;
-/// The port for users.
+/// The port of the remote API.
 const DOOR: u16 = 7443;
 
 #[test]
@@ -89,7 +90,7 @@ fn others_keep_committing_while_a_member_and_strangers_flood_them() {
     let after: Vec<_> = others.iter().map(|host| programs(host)).collect();
     assert_eq!(after, before, "no program started anew");
 
-    // What was taken over is given back, and all is well.
+    // The host that was taken over is repaired, and the cluster is healthy again.
     let _ = hostile
         .sh("systemctl start beemesh-agent.socket beemesh-agent")
         .ok();
@@ -111,7 +112,7 @@ fn a_host_at_a_members_address_with_another_key_is_told_nothing() {
             .await
             .unwrap();
         let mut heard = Vec::new();
-        // Both dial it, again and again.
+        // Both hosts dial it repeatedly.
         while heard.len() < 4 {
             let accepted = tokio::time::timeout(secs(30), listener.accept()).await;
             let (stream, _) = accepted.expect("members dial the address").unwrap();
@@ -120,7 +121,7 @@ fn a_host_at_a_members_address_with_another_key_is_told_nothing() {
         heard
     });
     for (_, said) in heard {
-        // How the connection is shared, and Yamux's farewell; nothing of ours.
+        // The sharing of the connection and Yamux's farewell; no data of Beemesh.
         let farewell = [0, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         let most = [&wire::proposal(wire::YAMUX)[..], &farewell].concat();
         assert!(most.starts_with(&said), "{said:?}");
@@ -238,14 +239,14 @@ fn whatever_strangers_send_costs_a_member_little_and_no_connection_of_members() 
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Addresses that a stranger has, and the one of a member below whose network some of them are.
+/// Addresses of a stranger, and the address of a member in whose network some of them are.
 struct Near {
     v4: Vec<IpAddr>,
     v6: Vec<IpAddr>,
     door: IpAddr,
 }
 
-/// Gives a stranger many addresses near a member, and the member two of IPv6: one for each of two other networks.
+/// Gives a stranger many addresses near a member, and the member two IPv6 addresses, each in a network of its own.
 fn more_addresses(member: &Host, stranger: &Host) -> Near {
     let own = stranger.address();
     let network = own.rsplit_once('.').unwrap().0;
@@ -269,7 +270,7 @@ fn more_addresses(member: &Host, stranger: &Host) -> Near {
     }
 }
 
-/// An address of another network, from which the first member's door is reached.
+/// An address in another network, from which the remote API of the first member can be reached.
 fn own_address(host: &Host) -> IpAddr {
     let _ = host
         .sh("ip address add fd00:0:0:2::2/64 dev eth0 nodad; ip route add fd00:0:0:1:ffff::1/128 dev eth0")
@@ -277,7 +278,7 @@ fn own_address(host: &Host) -> IpAddr {
     "fd00:0:0:2::2".parse().unwrap()
 }
 
-/// Switches the door for users on.
+/// Enables the remote API.
 fn open_door(host: &Host) {
     let _ = host
         .sh(&format!(
@@ -285,7 +286,7 @@ fn open_door(host: &Host) {
              systemctl reload beemesh-agent"
         ))
         .ok();
-    // The authority is made with the first user.
+    // The certificate authority is created with the first user.
     let _ = host
         .beemesh(&["user", "create", "ann", "--role", "viewer"])
         .ok();
@@ -295,7 +296,7 @@ fn open_door(host: &Host) {
     });
 }
 
-/// What programs of a host had computed at some time.
+/// The CPU time of programs of a host at one moment.
 struct Shares {
     at: Instant,
     computed: [Duration; 2],
@@ -310,7 +311,7 @@ impl Shares {
         }
     }
 
-    /// How much of a processor the agent and the gateway have had since.
+    /// The CPU time of the agent and the gateway since then, in cores.
     fn since(&self, host: &Host) -> [f64; 2] {
         let now = Self::of(host);
         let time = now.at.duration_since(self.at).as_secs_f64();
@@ -320,7 +321,7 @@ impl Shares {
 
 fn computed(pid: u32) -> Duration {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    // The name, in parentheses, may have spaces; two fields of ticks, of which there are a hundred in a second.
+    // The name, in parentheses, may contain spaces. The two fields count ticks of a hundredth of a second.
     let (_, rest) = stat.rsplit_once(')').unwrap();
     let ticks = rest.split_whitespace().skip(11).take(2);
     let ticks: u64 = ticks.map(|field| field.parse::<u64>().unwrap()).sum();
@@ -340,7 +341,7 @@ fn mesh_of(host: &Host) -> SocketAddr {
     (host.address().parse::<IpAddr>().unwrap(), PORT).into()
 }
 
-/// Runs something in the network of a host, on a thread of its own.
+/// Runs an action in the network namespace of a host, on a thread of its own.
 fn inside<T: Send>(host: &Host, act: impl AsyncFnOnce() -> T + Send) -> T {
     let network = File::open(format!("/proc/{}/ns/net", host.init())).unwrap();
     thread::scope(|scope| {
@@ -355,7 +356,7 @@ fn inside<T: Send>(host: &Host, act: impl AsyncFnOnce() -> T + Send) -> T {
     })
 }
 
-/// Tells the flood to stop, also when the test fails.
+/// Stops the flood, even if the test fails.
 struct Stop<'a>(&'a Done);
 
 impl Drop for Stop<'_> {
@@ -364,7 +365,8 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// What has not been tried often enough yet. A flooder is shut out for most of the time, and so is what else it tries.
+/// The attacks that were not tried often enough yet. The member shuts a flooder out for most of the time, which also
+/// blocks its other attacks.
 fn lacking(done: &Done) -> Vec<String> {
     let wanted = [
         ("streams", &done.streams, 10_000),
@@ -384,7 +386,7 @@ fn lacking(done: &Done) -> Vec<String> {
         .collect()
 }
 
-/// Commits on one host after the other, and looks at what they hold in memory: how many commits there were, and the slowest.
+/// Commits on one host after the other and checks their memory; returns the number of commits and the slowest one.
 fn commit_during(hosts: &[&Host], done: &Done) -> (usize, Duration) {
     let begun = Instant::now();
     let (mut commits, mut slowest) = (0, Duration::ZERO);
@@ -420,7 +422,7 @@ fn entries_of(host: &Host) -> u64 {
     host.status()["applied"].as_u64().unwrap()
 }
 
-/// The PIDs of the programs that must not end.
+/// The PIDs of the programs that must keep running.
 fn programs(host: &Host) -> Vec<u32> {
     let all = host.processes();
     ["beemesh-agent", "beemesh-gateway"]
@@ -428,7 +430,7 @@ fn programs(host: &Host) -> Vec<u32> {
         .to_vec()
 }
 
-/// What a program of a host holds in memory, in KiB.
+/// The memory of a program of a host, in KiB.
 fn memory(host: &Host, program: &str) -> u64 {
     memory_of(host, program, "VmRSS:")
 }

@@ -1,6 +1,6 @@
-//! A cluster to which nothing happens writes nothing, also while hosts have reasons to propose what cannot be.
+//! An idle cluster writes nothing, even while hosts keep proposing entries that cannot be committed.
 //!
-//! CI looks for half a minute. `make idle` looks for an hour: `BEEMESH_IDLE_SECONDS`.
+//! CI watches for half a minute. `make idle` watches for an hour: `BEEMESH_IDLE_SECONDS`.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -11,8 +11,8 @@ use std::{
 
 use harness::{Cluster, Host, pod, secs, wait_for};
 
-/// Entries by which proposals that back off may differ from none: each kind of them may come once more, and then no more often than
-/// each ten minutes.
+/// The largest number of log entries. Proposals back off: each kind may add one entry, and after that one entry every
+/// ten minutes.
 fn allowed(watched: Duration) -> u64 {
     2 + watched.as_secs() / 600
 }
@@ -55,7 +55,7 @@ fn two_hosts_of_one_name_and_one_without_leave_the_log_as_it_is() {
     says(h3, "`name` is set to h1");
 }
 
-/// What is wrong stands where an administrator looks.
+/// Waits until `beemesh status` shows these words to the administrator.
 #[track_caller]
 fn says(host: &Host, words: &str) {
     wait_for(words, secs(30), || {

@@ -1,4 +1,4 @@
-//! Anything of ours may die at any time: it recovers, and no workload container notices.
+//! Any process of Beemesh may die at any time: it recovers, and no workload container is affected.
 
 use std::time::Instant;
 
@@ -42,7 +42,7 @@ fn whatever_is_killed_or_restarted_recovers_and_no_container_restarts() {
             "a container restarted when {what}"
         );
     }
-    // The cluster still takes changes, and the host that was hit carries them out.
+    // The cluster still commits changes, and the host of the killed process carries them out.
     let answer = host.apply(&pod("after", "after"));
     assert_eq!(answer["settled"], true, "{answer}");
 }
@@ -66,7 +66,7 @@ fn recovered(host: &Host, what: &str) {
     });
 }
 
-/// Two plays of one pod at once may have Podman wait for itself for ever.
+/// Two plays of one pod at the same time may deadlock Podman.
 #[test]
 fn a_supervisor_plays_nothing_while_somebody_else_plays_its_pod() {
     let cluster = Cluster::formed("played-once", 1);
@@ -185,7 +185,7 @@ fn a_container_that_cannot_start_fails_its_unit_in_words_on_every_host() {
             }
         },
     );
-    // A new revision that works takes its place at once.
+    // A new revision that works replaces it at once.
     let fixed = cluster.host(2).apply(&pod("bad", "good now"));
     assert_eq!(fixed["settled"], true, "{fixed}");
     assert_eq!(
@@ -225,7 +225,7 @@ fn an_administrator_may_stop_a_unit_and_start_it_again() {
     assert_eq!(h2.containers("web").len(), 1);
 }
 
-/// While a gateway restarts, whoever applies something only waits a little longer.
+/// An apply during the restart of a gateway only takes a little longer.
 #[test]
 fn an_apply_during_a_restart_succeeds_on_every_host() {
     let cluster = Cluster::formed("restarts", 3);
@@ -263,7 +263,8 @@ fn an_apply_during_a_restart_succeeds_on_every_host() {
     }
 }
 
-/// A sidecar that crashes, one whose probe hangs after a second, one whose probe fails with words, and one that is well.
+/// Four sidecars: one crashes, one has a probe that hangs after a second, one has a probe that fails with output, and
+/// one is healthy.
 const TROUBLED: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -307,7 +308,7 @@ fn a_container_in_trouble_is_restarted_alone_with_growing_pauses_and_says_why() 
     let host = cluster.host(1);
     let answer = host.try_apply(&TROUBLED.replace("IMAGE", IMAGE), &["--wait=1"]);
     assert_eq!(answer.code, 1, "{answer}");
-    // The apply ends after its second, whether Podman has made the container by then or not.
+    // The apply ends after its second, even if Podman has not created the container by then.
     let before = wait_for("the container side-good", secs(60), || {
         let containers = host.containers("side");
         let good = containers.get("side-good").cloned();
@@ -322,7 +323,8 @@ fn a_container_in_trouble_is_restarted_alone_with_growing_pauses_and_says_why() 
         });
         assert_eq!(host.unit(&unit, "ActiveState"), "active");
     };
-    // The third try comes ten seconds after the second end. Podman may have restarted it before the supervisor's first look.
+    // The third attempt starts ten seconds after the second end. Podman may have restarted the container before the
+    // supervisor's first look.
     status(
         "side",
         &[
@@ -354,7 +356,7 @@ fn a_container_in_trouble_is_restarted_alone_with_growing_pauses_and_says_why() 
         let told = shown.contains("the probe of ill-app said: a secret of the lock");
         told.then_some(()).ok_or(shown)
     });
-    // Whoever takes them away need not wait for the next try.
+    // A deletion does not wait for the next attempt.
     for workload in ["side", "hangs", "ill"] {
         let _ = host.beemesh(&["delete", workload, "--wait=30"]).ok();
         assert!(host.containers(workload).is_empty());

@@ -1,4 +1,4 @@
-//! `beemesh logs` and the journal of its unit give what the containers of a workload say.
+//! `beemesh logs` and the journal of its unit show the output of a workload's containers.
 
 use std::time::Duration;
 
@@ -34,7 +34,7 @@ fn output_is_read_from_any_host_and_followed_until_asked_to_end() {
             }
         });
     }
-    // h1 does not run it, so that h2 is asked over the mesh.
+    // h1 does not run the workload, so it asks h2 over the mesh.
     for host in [h1, h2] {
         let told = host.beemesh(&["logs", "far"]).ok();
         assert!(
@@ -47,12 +47,13 @@ fn output_is_read_from_any_host_and_followed_until_asked_to_end() {
             told.lines().all(|line| line.starts_with("far counts ")),
             "{told}"
         );
-        // Whoever reads it may go.
+        // The reader may end before the output does.
         let told = host
             .sh("timeout -k 1 30 beemesh logs -f --tail 1 far | head -n 15")
             .ok();
         assert_eq!(told.lines().count(), 15, "{told}");
-        // Whoever asked may interrupt it: 124 is the interruption, 137 would be a kill.
+        // The user may interrupt the command: 124 means that the interruption ended it, 137 would mean that it had to
+        // be killed.
         let told = host.run(&[
             "timeout", "-k", "5", "-s", "INT", "2", "beemesh", "logs", "-f", "far",
         ]);
@@ -118,7 +119,7 @@ fn the_end_of_the_workload_ends_what_follows_it(cluster: &Cluster) {
     });
 }
 
-/// A workload with more lines than its unit may have: journald says so after half a minute.
+/// A workload logs more lines than its unit may: journald reports the loss after half a minute.
 fn lines_are_lost(cluster: &Cluster) {
     let folder = "/etc/systemd/system/beemesh-pod-lossy.service.d";
     let few = "[Service]\\nLogRateLimitBurst=2000\\n";
@@ -130,7 +131,7 @@ fn lines_are_lost(cluster: &Cluster) {
     assert_eq!(answer["settled"], true, "{answer}");
 }
 
-/// As of a stack trace storm.
+/// A burst of lines, as from many stack traces.
 const BURST: &str = r#"
 apiVersion: v1
 kind: Pod
@@ -194,7 +195,7 @@ fn what_is_followed_goes_on_through_an_update(cluster: &Cluster) {
     let _ = h1.run(&["systemctl", "stop", "follow-moves.service"]).ok();
 }
 
-/// An init container, one container that begins with a long line and one that begins with many.
+/// A pod with an init container, a container that begins with a long line, and one that begins with many lines.
 fn talkative(name: &str, init: &str) -> String {
     let stay = "while :; do sleep 1 & wait $!; done";
     format!(
@@ -226,7 +227,7 @@ fn what_containers_say_before_their_adoption_is_in_the_units_journal_once_for_ea
         }
         Ok(())
     };
-    // A supervisor that is killed while it copies, or just after it has, is followed by one that copies too.
+    // When a supervisor is killed during or just after its backfill, the next supervisor runs the backfill again.
     for _ in 0..5 {
         std::thread::sleep(Duration::from_millis(350));
         let kill = "systemctl kill --kill-whom=main -s KILL beemesh-pod-early.service";
@@ -241,7 +242,7 @@ fn what_containers_say_before_their_adoption_is_in_the_units_journal_once_for_ea
     wait_for("every line in the unit's journal", secs(20), || {
         has(1, &said())
     });
-    // Until then the last supervisor has looked twice.
+    // By then the last supervisor has run the backfill twice.
     std::thread::sleep(secs(4));
     assert_eq!(has(1, &said()), Ok(()));
     // The next run has an init container of the same name.

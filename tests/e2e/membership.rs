@@ -1,4 +1,4 @@
-//! Hosts become members by tokens, and by nothing else.
+//! Hosts become members by join tokens only.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -17,7 +17,7 @@ fn a_token_admits_as_many_as_it_says_and_none_once_it_is_revoked() {
     assert!(listed.contains(&id), "{listed}");
     let secret = h1.sh("grep -c beemesh1- /var/lib/beemesh/gateway/raft/log/*.log");
     assert_eq!(secret.out.trim(), "0", "the secret is nowhere on the disk");
-    // Both ask at once; only one of the two entries of the log finds a use left.
+    // Both join at the same time; the token has one use left, so only one of the two entries of the log is admitted.
     let token = &token;
     let answers: Vec<Answer> = thread::scope(|scope| {
         let asked = [h2, h3].map(|host| scope.spawn(move || host.beemesh(&["join", token])));
@@ -34,7 +34,7 @@ fn a_token_admits_as_many_as_it_says_and_none_once_it_is_revoked() {
     cluster.agree_on(&[h1, winner], 2, 2);
     assert_eq!(h1.beemesh(&["token", "list"]).ok(), "no tokens\n");
 
-    // Any member takes a token back.
+    // Any member can revoke a token.
     let (id, token) = create(h1);
     let revoked = winner.beemesh(&["token", "revoke", &id]).ok();
     assert!(revoked.contains("revoked"), "{revoked}");
@@ -85,7 +85,7 @@ fn a_removed_host_keeps_what_it_runs_and_needs_a_new_token() {
         refused.code == 1 && refused.err.contains("removed from its cluster"),
         "{refused}"
     );
-    // What happens in the cluster is none of its business, and its pod stays as it was, also when its gateway starts anew.
+    // A removed host does not follow the cluster. Its pod stays as it was, even after a restart of its gateway.
     let answer = asked.apply(&pod("web", "there"));
     assert_eq!(answer["settled"], true, "{answer}");
     let _ = leader.sh("systemctl restart beemesh-gateway").ok();
@@ -98,7 +98,7 @@ fn a_removed_host_keeps_what_it_runs_and_needs_a_new_token() {
     let again = asked.beemesh(&["host", "remove", &leader.name]).ok();
     assert!(again.contains("removed"), "{again}");
     says_that_it_is_removed(leader);
-    // The key of a member that was is not enough, nor is a token that it has used.
+    // Neither the key of a former member nor a token that it has used admits it again.
     let refused = leader.beemesh(&["join", &token]);
     assert!(
         refused.code == 1 && refused.err.contains("used up"),
@@ -113,7 +113,8 @@ fn a_host_that_is_removed_while_it_is_off_hears_of_it_and_comes_back_with_a_toke
     let answer = h1.apply(&pod("web", "here"));
     assert_eq!(answer["settled"], true, "{answer}");
     cluster.crash(&[h3]);
-    // Without it one of two voters would be missing, which is no majority; the one that is off can go.
+    // Without h2 the voters would be h1 and h3, which is off: no majority. So the cluster refuses to remove h2, and can
+    // remove h3.
     cluster.agree_on(&[h1, h2], 2, 3);
     let refused = h1.beemesh(&["host", "remove", "h2"]);
     assert!(
@@ -154,7 +155,7 @@ fn a_host_that_was_removed_before_it_had_caught_up_joins_by_another_token() {
         admission
     });
     cluster.ready();
-    // As if it had been cut off in the moment in which it was admitted.
+    // As if the host had been cut off at the moment of its admission.
     let _ = h3.sh("systemctl stop beemesh-gateway").ok();
     fs::remove_dir_all(folder.join("raft")).unwrap();
     fs::write(folder.join("life"), admission).unwrap();
@@ -185,7 +186,7 @@ fn a_host_that_lost_its_disk_comes_back_in_its_old_place_and_the_old_disk_opens_
     assert_eq!(answer["settled"], true, "{answer}");
     let id = |host: &Host| host.status()["id"].as_str().unwrap().to_owned();
     let old = id(h3);
-    // The old disk lies in a drawer.
+    // The administrator keeps the old disk.
     let off = "systemctl stop beemesh-gateway beemesh-agent.socket beemesh-agent";
     let _ = h3
         .sh(&format!("{off} && cp -a /var/lib/beemesh /root/old"))
@@ -243,7 +244,7 @@ fn a_host_gets_another_key_and_nothing_else_changes() {
     }
     let runs = || members.map(|host| (host.containers("web"), host.containers("lone")));
     let before = runs();
-    // Whoever leads, and one that does not.
+    // The leader, and a follower.
     let leader = cluster.leader(h1);
     let other = members.into_iter().find(|host| host.name != leader.name);
     let (revoked, token) = create(h1);
@@ -261,7 +262,7 @@ fn a_host_gets_another_key_and_nothing_else_changes() {
     let answer = h2.apply(&pod("web", "there"));
     assert_eq!(answer["settled"], true, "{answer}");
 
-    // A member's key would be let in without a token that can be used.
+    // The members would admit a member's key without a valid token.
     let _ = h1.beemesh(&["token", "revoke", &revoked]).ok();
     let _ = h4
         .sh("install -D -m 600 /root/old-key /var/lib/beemesh/agent/identity")
@@ -300,7 +301,7 @@ fn a_change_of_keys_that_is_cut_short_is_finished_or_never_was() {
         (agent, "remembered"),
         (gateway, "admitted"),
         (agent, "admitted"),
-        // The agent ends by itself then.
+        // The agent then ends by itself.
         (gateway, "taken"),
     ] {
         let (old, identity) = (id(), file("agent/identity").unwrap());
@@ -313,7 +314,7 @@ fn a_change_of_keys_that_is_cut_short_is_finished_or_never_was() {
         thread::scope(|scope| {
             scope.spawn(|| h2.beemesh(&["host", "rotate-key"]));
             let begun = Instant::now();
-            // Some of these moments last for a millisecond.
+            // Some of these states last for a millisecond.
             while !come() {
                 assert!(begun.elapsed() < secs(20), "never {moment}");
             }
@@ -346,14 +347,15 @@ fn of_two_hosts_each_gets_another_key_and_each_can_leave() {
     for host in [other, leader] {
         get_another_key(&cluster, host, &both);
     }
-    // Two ask for it at once: one of them may be refused, and the host has the key that it is known by.
+    // Two rotations at the same time: one of them may be refused, and the host ends with the key that the others know.
     let codes = thread::scope(|scope| {
         let asked = [(); 2].map(|()| scope.spawn(|| other.beemesh(&["host", "rotate-key"])));
         asked.map(|one| one.join().unwrap())
     });
     assert!(codes.iter().any(|answer| answer.code == 0), "{codes:?}");
     cluster.agree_on(&both, 2, 2);
-    // Nor does the one who asks have to stay: without the leader, the other one decides, and the leader hears of that later.
+    // The command that asked for the rotation may end early. Without the leader, the other host decides, and the leader
+    // learns of it later.
     let leader = cluster.leader(other);
     let old = leader.status()["id"].clone();
     thread::scope(|scope| {
@@ -373,7 +375,7 @@ fn of_two_hosts_each_gets_another_key_and_each_can_leave() {
     has_rotated(leader);
     cluster.agree_on(&both, 2, 2);
     assert!(leader.status()["id"] != old);
-    // Once it leads, once it follows.
+    // Once as the leader, once as a follower.
     let goes = cluster.leader(both[0]);
     let stays = *both.iter().find(|host| host.name != goes.name).unwrap();
     for revision in 2..=3 {
@@ -414,7 +416,7 @@ fn a_host_with_a_new_address_is_found_again_also_by_who_was_off_meanwhile() {
         told.then_some(()).ok_or(shown)
     });
     cluster.agree_on(&[h1, h2], 2, 3);
-    // It has only the old one, and hears of the new one from the other.
+    // The host knows only the old address, and learns the new one from the other host.
     cluster.boot(&[h3]);
     cluster.ready();
     let answer = h3.apply(&pod("web", "here"));
@@ -434,7 +436,7 @@ fn two_clusters_on_one_network_do_not_mix() {
     let [(a, other_a), (b, other_b)] = pairs;
     let _ = a.apply(&pod("of-a", "a"));
     let _ = b.apply(&pod("of-b", "b"));
-    // A member of one is a stranger to the other, also with a token: it has hosts to lose.
+    // A member of one cluster is a stranger to the other, even with a token: it belongs to a cluster with other hosts.
     let (_, token) = create(b);
     let refused = other_a.beemesh(&["join", &token]);
     assert!(
@@ -453,7 +455,7 @@ fn two_clusters_on_one_network_do_not_mix() {
     }
 }
 
-/// Gives a host another key, which all of these hosts know then instead of the old one.
+/// Rotates the key of a host and waits until all these hosts know the new key in place of the old one.
 #[track_caller]
 fn get_another_key(cluster: &Cluster, host: &Host, members: &[&Host]) {
     let id = || host.status()["id"].as_str().unwrap().to_owned();
@@ -468,7 +470,7 @@ fn get_another_key(cluster: &Cluster, host: &Host, members: &[&Host]) {
     }
 }
 
-/// Ends processes by their PIDs as seen from outside.
+/// Kills processes by their PIDs in the machine's PID namespace.
 #[track_caller]
 fn kill(pids: &[u32]) {
     let pids = pids.iter().map(ToString::to_string);
@@ -476,7 +478,8 @@ fn kill(pids: &[u32]) {
     assert!(killed.status.success(), "{killed:?}");
 }
 
-/// How far the change of a host's key is; empty when there is none. It names the new key from the moment before that is proposed.
+/// The state of a host's key rotation; empty if there is none. It names the new key from the moment before the host
+/// proposes it.
 fn rotating(host: &Host) -> String {
     let file = host.root().join("var/lib/beemesh/gateway/life");
     let life = fs::read_to_string(file).unwrap_or_default();
@@ -497,7 +500,7 @@ fn has_rotated(host: &Host) {
     });
 }
 
-/// Waits until the host says that it is no member.
+/// Waits until the host reports that it is no member.
 #[track_caller]
 fn says_that_it_is_removed(host: &Host) {
     wait_for(

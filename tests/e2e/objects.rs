@@ -1,4 +1,4 @@
-//! ConfigMaps, Secrets and claims live on their own; what an apply does, it does whole or not at all.
+//! ConfigMaps, Secrets and claims exist independently of workloads, and an apply is atomic.
 
 use harness::{Cluster, Host, IMAGE, pod, secs, wait_for};
 
@@ -46,7 +46,7 @@ fn shared_objects(cluster: &Cluster) {
     let [h1, h2] = [cluster.host(1), cluster.host(2)];
     let refused = h1.try_apply(&reader("settings"), &[]);
     assert_eq!(refused.code, 1, "{refused}");
-    // Podman makes a volume for a claim that nobody describes.
+    // Podman makes a volume for a claim that no manifest describes.
     for words in ["ConfigMap settings", "Secret key"] {
         assert!(refused.err.contains(words), "{words}: {refused}");
     }
@@ -67,7 +67,8 @@ fn shared_objects(cluster: &Cluster) {
     for host in &cluster.hosts {
         assert_eq!(inside(host), "one\nsesame\nsesame\n1\n", "on {}", host.name);
     }
-    // A change of the ConfigMap alone, in its own file, rolls the workload of the other; the claim keeps its files.
+    // A change of the ConfigMap alone, in its own file, makes the workload in the other file roll out; the claim keeps
+    // its files.
     let answer = h2.apply(&settings("two"));
     assert_eq!(answer["settled"], true, "{answer}");
     let rolled = answer["objects"].as_array().is_some_and(|all| {
@@ -89,7 +90,7 @@ fn shared_objects(cluster: &Cluster) {
             .contains("ConfigMap settings is used by workload reader"),
         "{refused}"
     );
-    // Nor does a new form of the file drop it.
+    // A new version of the file without the ConfigMap cannot delete it either.
     let without = settings("two")
         .split_once("---\n")
         .map(|(_, rest)| rest.to_owned())
@@ -123,7 +124,7 @@ fn shared_objects(cluster: &Cluster) {
     }
 }
 
-/// What the cluster holds and what the hosts run.
+/// The objects of the cluster, and what the hosts run.
 fn everything(cluster: &Cluster) -> String {
     let of = |host: &Host| {
         let (_, manifests) = host.api("GET", "/v1/manifests", b"");

@@ -1,4 +1,4 @@
-//! Beemesh as its users get it: by dnf, from the repository that `make repo` makes.
+//! Beemesh as users install it: by dnf, from the repository that `make repo` creates.
 
 #[path = "package/image.rs"]
 mod image;
@@ -13,12 +13,12 @@ use std::{collections::BTreeSet, fs, os::unix::fs::MetadataExt as _, thread, tim
 
 use harness::{Cluster, Host, pod, secs, two_containers, wait_for};
 
-/// Installs the release before this one.
+/// Installs the previous release.
 fn install_previous(host: &Host) {
     host.dnf(&["--repo=previous", "install", "beemesh"]);
 }
 
-/// What lies on a host of Beemesh or because of it.
+/// Files, users, units and other traces of Beemesh on a host.
 fn traces(host: &Host) -> BTreeSet<String> {
     let looked = host.sh(
         "find / -xdev \\( -path /proc -o -path /sys -o -path /srv -o -path /tmp -o -path /run/systemd -o -path /var/log \
@@ -32,7 +32,8 @@ fn traces(host: &Host) -> BTreeSet<String> {
     );
     let lines = looked.ok();
     let lines = lines.lines().map(str::trim).filter(|line| !line.is_empty());
-    // Podman makes this image for the first pod of any Quadlet, and the group stays, as Fedora's packaging rules want it.
+    // Podman makes this image for the first pod of any Quadlet. The group stays, as Fedora's packaging guidelines
+    // require.
     let lines = lines.filter(|line| !line.contains("podman-pause"));
     lines.map(str::to_owned).collect()
 }
@@ -128,7 +129,7 @@ fn workloads_stay_without_the_package_and_are_adopted_with_it() {
     assert_eq!(host.containers("web"), before, "adopted as it runs");
 }
 
-/// rpm by itself gives a new file its name before its content is on the disk, and says nothing of when that is.
+/// rpm alone renames a new file to its final name before the content is on the disk, at an unknown time.
 #[test]
 fn no_file_is_empty_after_a_power_cut_in_an_upgrade_or_right_after_it() {
     let cluster = Cluster::formed("package-power", 1);
@@ -165,7 +166,7 @@ fn no_file_is_empty_after_a_power_cut_in_an_upgrade_or_right_after_it() {
             }
         });
         let said = (!in_the_middle).then(|| upgrade.join());
-        // What any program syncs takes the names of all new files along to the disk, and not their content.
+        // A sync of any file commits the names of all new files to the disk, but not their content.
         let _ = host.sh("echo >/root/synced && sync /root/synced").ok();
         cluster.crash(&[host]);
         if let Some(said) = said {

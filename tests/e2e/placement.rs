@@ -1,4 +1,4 @@
-//! Every kind of workload runs on the hosts that its manifest means, and nowhere else.
+//! Every kind of workload runs on exactly the hosts that its manifest selects.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -26,7 +26,7 @@ fn every_kind_runs_where_its_manifest_says() {
     jobs::that_are_over_stay_over(&cluster);
 }
 
-/// A claim of this name, before other documents.
+/// A claim of this name, to put before other documents.
 fn claim(name: &str) -> String {
     format!(
         "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: {name}}}\nspec:\n  accessModes: [ReadWriteOnce]\n  \
@@ -34,7 +34,7 @@ fn claim(name: &str) -> String {
     )
 }
 
-/// The end of a templated workload whose container has the claim at this path.
+/// The end of a templated workload whose container mounts the claim at this path.
 fn mounts(claim: &str, path: &str) -> String {
     format!(
         "        volumeMounts: [{{name: data, mountPath: {path}}}]\n      volumes:\n      - name: data\n        \
@@ -74,7 +74,7 @@ fn places(cluster: &Cluster, workload: &str) -> Vec<String> {
         .collect()
 }
 
-/// Waits until the workload runs on these hosts, and nothing of it is left on the others.
+/// Waits until the workload runs on these hosts, and the others have no leftovers of it.
 #[track_caller]
 fn runs_only_on(cluster: &Cluster, workload: &str, revision: u64, wanted: &[&str]) {
     for host in &cluster.hosts {
@@ -178,7 +178,8 @@ fn selectors_choose_hosts_and_may_change(cluster: &Cluster) {
 
 fn namespaces_show_in_names(cluster: &Cluster) {
     let shop = pod("each", "in the shop").replace("name: each", "name: each\n  namespace: shop");
-    // The first object names the manifest, and that name is taken by the one outside the namespace.
+    // The name of the manifest is that of its first object. The object outside of the namespace has already taken that
+    // name.
     let args = [
         "beemesh",
         "apply",
@@ -252,15 +253,15 @@ fn a_drained_host_gives_away_what_it_runs(cluster: &Cluster) {
         .unwrap();
     let said = asked.beemesh(&["host", "drain", home]).ok();
     assert!(said.contains("drained   committed"), "{said}");
-    // All is done when it returns: nothing is left there, and what is placed by count runs elsewhere.
+    // When the command returns, the drain is complete: the host has no pod, and the replicas run on other hosts.
     let left = drained.sh("podman ps -q --filter label=beemesh.io/workload; ls /etc/containers/systemd/ | grep beemesh-pod");
     assert_eq!(left.out, "");
     let now = places(cluster, "one");
     assert!(now.len() == 1 && now[0] != *home, "{now:?}");
     let listed = asked.beemesh(&["host", "list"]).ok();
     assert!(listed.contains(", drained"), "{listed}");
-    // A reboot of the agent brings nothing back. An undrain brings what runs on every host, and moves nothing, least of all to a
-    // host that is not there.
+    // A restart of the agent starts no pod. An undrain starts the workloads of every host. It moves no replica, least
+    // of all to a host that is off.
     let before = named(cluster, &now[0]).containers("one");
     let _ = drained
         .sh("systemctl stop beemesh-gateway beemesh-agent.socket beemesh-agent")
@@ -323,7 +324,7 @@ fn what_cannot_be_done_is_not_done(cluster: &Cluster) {
     );
     let _ = host.beemesh(&["delete", "five"]).ok();
 
-    // The one container ends over and over, and the other one runs all the time.
+    // One container ends again and again, while the other one runs all the time.
     let side = format!(
         "      - name: side\n        image: {IMAGE}\n        command: [sh, -c, 'sleep 1; exit 7']\n"
     );
@@ -380,7 +381,7 @@ fn a_host_that_loses_its_name_keeps_it_in_the_cluster(cluster: &Cluster) {
         "the log grows: {index}, {}",
         applied()
     );
-    // A name that another member has changes nothing either, until it is another one.
+    // A name that another member has changes nothing either. Only a unique name does.
     let set = |name: &str| {
         let line = format!(
             "mkdir -p /etc/beemesh/agent.toml.d && echo 'name = \"{name}\"' >/etc/beemesh/agent.toml.d/name.toml && \

@@ -1,15 +1,16 @@
-//! What manifests may ask of the hosts: refused before anything reaches the log, until an administrator allows it.
+//! The cluster's policy: requests of hosts' resources are refused before they reach the log, until an administrator
+//! allows them.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
 use harness::{Answer, Cluster, Host, IMAGE, pod, secs, start_agent, wait_for};
 
-/// Reads a file of the host and the name of the host's first process.
+/// A command that reads a file of the host and the name of the host's first process.
 const CURIOUS: &str =
     "trap \"exit 0\" TERM; cat /m/word /proc/1/comm; while :; do sleep 1 & wait $!; done";
 const LOOSE: &str = "hostPID: true\nhostPaths: [/srv/shared:ro]\n";
 
-/// A Pod: its container's fields are on line 8, its own on line 9.
+/// A Pod with its container's fields on line 8 and its own fields on line 9.
 fn asking(annotations: &str, container: &str, spec: &str) -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  {{name: asks, annotations: {{{annotations}}}}}\nspec:\n  containers:\n  -\n    \
@@ -49,7 +50,7 @@ fn what_leaves_a_container_is_refused_until_the_policy_allows_it() {
         done.starts_with("policy   version 1   committed at log index "),
         "{done}"
     );
-    // The follower may not have heard of it: it asks before it refuses.
+    // The follower may not have the new policy yet: it asks the leader before it refuses.
     let answer = follower.apply(&curious());
     assert_eq!(answer["settled"], true, "{answer}");
     let hosts: Vec<_> = cluster.hosts.iter().collect();
@@ -191,7 +192,7 @@ fn a_policy_that_makes_no_sense_changes_nothing(host: &Host) {
     assert_eq!(shown(), before);
 }
 
-/// Every host has it after its gateway was killed, and one after it lost its power.
+/// Every host has the policy after its gateway was killed, and one host has it after a power cut.
 fn the_policy_survives(cluster: &Cluster) {
     let victim = cluster.host(3);
     cluster.crash(&[victim]);
@@ -230,7 +231,7 @@ fn what_runs_goes_on_under_a_stricter_policy(cluster: &Cluster, follower: &Host)
         refused.code == 1 && told.iter().all(|words| refused.err.contains(words)),
         "{refused}"
     );
-    // A round of reconciliation in which something else is done.
+    // The apply of another object makes the hosts reconcile once.
     let answer = follower.apply(&pod("harmless", "x"));
     assert_eq!(answer["settled"], true, "{answer}");
     let after: Vec<_> = hosts
@@ -238,14 +239,14 @@ fn what_runs_goes_on_under_a_stricter_policy(cluster: &Cluster, follower: &Host)
         .map(|host| host.containers("curious"))
         .collect();
     assert_eq!(after, before);
-    // Taken away and wanted again, it is a new apply.
+    // After a deletion the same manifest is a new apply, which the policy refuses.
     let _ = follower.beemesh(&["delete", "curious", "--wait"]).ok();
     assert_eq!(follower.try_apply(&curious(), &[]).code, 1);
 }
 
 #[test]
 fn a_backup_brings_its_policy_where_there_is_none() {
-    // Each a cluster of its own.
+    // Each host is a cluster of its own.
     let cluster = Cluster::booted("policy-backup", 3);
     cluster.each(start_agent);
     let [old, new, strict] = [1, 2, 3].map(|n| cluster.host(n));

@@ -1,12 +1,12 @@
-//! The ports of the mesh and of the remote API are the agent's: whoever tries to bind them gets them at no moment.
+//! The agent owns the ports of the mesh and of the remote API: no other process can bind them at any moment.
 
 use std::{fs, thread};
 
 use harness::{Cluster, Host, IMAGE, pod, secs, wait_for};
 
 const AGENT: &str = "beemesh-agent.service";
-/// Tries to bind TCP, and UDP of the first port, by IPv4 and IPv6, plainly, with SO_REUSEADDR, and UDP with SO_REUSEPORT, too, as fast as it can, and says
-/// what it got. It keeps nothing.
+/// Tries to bind TCP, and UDP of the first port, over IPv4 and IPv6, as fast as possible: without options, with
+/// SO_REUSEADDR, and for UDP also with SO_REUSEPORT. It reports its successes and keeps no socket.
 const GRAB: &str = r#"
 use Socket qw(:all);
 $| = 1;
@@ -27,7 +27,8 @@ while (time < $end && !-e "/root/enough") {
 print "$tries tries\n";
 "#;
 
-/// Goes for the ports in the network of a host, as root, as a pod with `hostNetwork` does, until `act` is done.
+/// Tries to bind the ports in the network of a host until `act` is done. It runs as root, like a pod with
+/// `hostNetwork`.
 #[track_caller]
 fn while_grabbed(host: &Host, act: impl FnOnce()) {
     let grabbing = host.clone();
@@ -41,7 +42,7 @@ fn while_grabbed(host: &Host, act: impl FnOnce()) {
     got_nothing(&grabber.join().expect("it does not panic"));
 }
 
-/// It got nothing, and tried often enough to have got something.
+/// Asserts that it bound nothing, in a sufficient number of attempts.
 #[track_caller]
 fn got_nothing(said: &str) {
     let lines: Vec<_> = said.lines().collect();
@@ -106,7 +107,7 @@ fn nobody_gets_the_agents_ports_while_it_restarts_crashes_is_stopped_or_boots() 
         .sh("ss -Hlntu '( sport = :4701 or sport = :7443 )'")
         .ok();
     assert!(held.lines().count() >= 5, "{held}");
-    // Podman binds the ports of a pod as any program does.
+    // Podman binds the ports of a pod like any other program.
     for port in ["4701:4701", "4701:4701/udp", "7443:7443"] {
         let played = host.sh(&format!(
             "podman run --rm --network=podman -p {port} {IMAGE} true"
@@ -117,12 +118,12 @@ fn nobody_gets_the_agents_ports_while_it_restarts_crashes_is_stopped_or_boots() 
     let _ = host.run(&["systemctl", "start", AGENT]).ok();
     is_member(&cluster, host);
 
-    // A host with a pod of before, which was made while nothing kept the ports.
+    // The host still has a pod from the time when no unit reserved the ports.
     boots_first(&cluster, host);
     says_who_has_a_port(&cluster, host);
 }
 
-/// A unit that goes for the ports as early as a Quadlet's does at boot.
+/// Boots a unit that tries to bind the ports as early as a Quadlet's unit does.
 #[track_caller]
 fn boots_first(cluster: &Cluster, host: &Host) {
     let unit = "[Unit]\\nWants=network-online.target\\n[Service]\\nExecStart=perl /root/grab 6 4701 7443\\n\
@@ -149,7 +150,8 @@ fn boots_first(cluster: &Cluster, host: &Host) {
         .ok();
 }
 
-/// Another process has UDP, by a trick or because somebody stopped what keeps the ports: the host is a member by TCP.
+/// Another process has bound the UDP ports, because the units that reserve them were stopped. The host stays a member
+/// over TCP.
 #[track_caller]
 fn says_who_has_a_port(cluster: &Cluster, host: &Host) {
     let _ = host

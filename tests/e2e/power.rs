@@ -1,4 +1,4 @@
-//! Power cuts: what was acknowledged is never lost, and every workload comes back by itself.
+//! Power cuts: no acknowledged change is lost, and every workload starts again by itself.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -20,7 +20,7 @@ fn a_host_without_power_catches_up_and_a_minority_refuses_in_words() {
         "committed without h3: {answer}"
     );
     cluster.running("meanwhile", 1, &[h1, h2]);
-    // Ctrl-C ends the wait for h3, and not the rollout.
+    // Ctrl-C ends the wait for h3, not the rollout.
     let line = "timeout --preserve-status -s INT 5 beemesh apply -f - --wait 60s";
     let left = h2.run_with(&["sh", "-c", line], pod("left", "left").as_bytes());
     let words = "interrupted; the change is committed";
@@ -70,7 +70,8 @@ fn a_host_without_power_catches_up_and_a_minority_refuses_in_words() {
     cluster.running("before", 1, &all);
 }
 
-/// Of the harness itself: a cut of another kind than a real one would accuse who did nothing wrong, or nobody.
+/// Checks the harness itself. If its power cuts differed from real ones, the other tests would blame the wrong program,
+/// or none.
 #[test]
 fn what_a_host_said_to_be_synced_is_there_after_a_power_cut_and_nothing_is_said_after_it() {
     let cluster = Cluster::booted("power-instant", 1);
@@ -110,7 +111,7 @@ fn a_power_cut_of_all_hosts_loses_nothing_even_while_the_gateway_is_held() {
     let _ = cluster.host(1).apply(&two_containers("web", "first"));
     let answer = cluster.host(2).apply(&pod("fresh", "fresh"));
     assert_eq!(answer["settled"], true, "{answer}");
-    // The apply was reported as running; a stock Quadlet does not survive a cut this soon.
+    // The apply was reported as running; a stock Quadlet does not survive a power cut this soon.
     std::thread::sleep(secs(1));
     for host in &all {
         let _ = host.run(&["systemctl", "mask", "beemesh-gateway.service"]);
@@ -187,7 +188,7 @@ fn a_power_cut_right_after_the_first_start_leaves_a_gateway_that_comes_back() {
             }
         };
         wait_for("the gateway", secs(60), answers);
-        // Once as soon as it answers, once after a change was acknowledged.
+        // Once as soon as the host answers, and once after it has acknowledged a change.
         if with_a_change {
             let _ = host.apply(&pod("web", "first"));
         }
@@ -209,7 +210,7 @@ fn a_power_cut_right_after_the_first_start_leaves_a_gateway_that_comes_back() {
 fn a_gateway_image_that_a_power_cut_damaged_is_repaired_without_a_human() {
     let cluster = Cluster::booted("power-damaged", 1);
     let host = cluster.host(1);
-    // The agent, which syncs, is held; the image is loaded and the pod made, and nothing reaches the disk.
+    // The agent, which syncs, is stopped. The image is loaded and the pod created, and neither reaches the disk.
     let line = "systemctl enable -q beemesh-agent.socket beemesh-agent.service && sync && \
                 systemctl mask -q --runtime --now beemesh-agent.socket beemesh-agent.service && \
                 systemctl start beemesh-gateway.service";
@@ -226,7 +227,7 @@ fn a_gateway_image_that_a_power_cut_damaged_is_repaired_without_a_human() {
     });
 }
 
-/// Podman's cleanup stops the pod of a gateway that has ended; where it does not come to that, systemd sees nothing.
+/// Podman's cleanup stops the pod of a gateway that has ended. If the cleanup does not run, systemd does not notice.
 #[test]
 fn a_gateway_that_is_gone_while_its_unit_is_active_is_started_anew() {
     let cluster = Cluster::formed("power-silent", 1);
@@ -253,8 +254,8 @@ fn a_gateway_that_is_gone_while_its_unit_is_active_is_started_anew() {
     }
 }
 
-/// Podman's database is on the disk at once and its storage is not: a cut after a pod was taken down may bring back the
-/// storage of its containers, and with it their names.
+/// Podman's database is on the disk at once and its storage is not. After a pod was taken down, a power cut may restore
+/// the storage of its containers and with it their names.
 #[test]
 fn a_pod_is_played_again_whose_containers_only_the_storage_still_knows() {
     let cluster = Cluster::formed("power-strays", 1);
@@ -274,7 +275,8 @@ fn a_pod_is_played_again_whose_containers_only_the_storage_still_knows() {
     cluster.running("web", 1, &[host]);
     assert!(host.sh(listed).ok().starts_with("web-main Up"));
 
-    // Podman removes a service container some time after its pod; its name is that of the bytes that are played.
+    // Podman removes a service container some time after its pod. The container's name depends on the bytes of the
+    // play.
     let line = format!(
         "systemctl stop beemesh-pod-web.service && cd /etc/containers/systemd/beemesh \
          && podman create --name $(sha256sum beemesh-pod-web.*.yaml | cut -c1-12)-service {IMAGE} true \
@@ -284,13 +286,14 @@ fn a_pod_is_played_again_whose_containers_only_the_storage_still_knows() {
     cluster.running("web", 1, &[host]);
 }
 
-/// What cleans up after a container in a scope that systemd ends may wait for the pod that waits for that scope. A process
-/// of Podman's name stands for it: the real one gets into that place in few of many shutdowns during a play.
+/// Podman's cleanup process in a scope that systemd stops may wait for the pod, which waits for that scope. A process
+/// named `podman` stands for it here: the real one reaches that state in only a few of many shutdowns during a play.
 #[test]
 fn a_shutdown_does_not_wait_for_what_waits_for_it() {
     let cluster = Cluster::formed("power-off", 1);
     let host = cluster.host(1);
-    // It takes longer to end than Podman is left alone, also when systemd ends what it waits for.
+    // The container takes longer to end than the supervisor waits before it moves stuck processes. It sleeps in short
+    // steps, so that this holds even if systemd kills the `sleep` that it waits for.
     let slow = pod("web", "first").replace(
         "\"exit 0\"",
         "\"for i in 1 2 3 4 5 6; do sleep 1; done; exit 0\"",
@@ -320,7 +323,8 @@ fn a_shutdown_does_not_wait_for_what_waits_for_it() {
     cluster.running("web", 1, &[host]);
 }
 
-/// Podman plays a pod step by step, and whatever the step, nothing holds the shutdown up and no half of a pod counts as one.
+/// Podman plays a pod in steps. Whatever the step at a shutdown, nothing delays the shutdown, and no partial pod counts
+/// as a whole one.
 #[test]
 fn a_shutdown_in_the_middle_of_plays_is_quick_and_every_pod_is_whole_after_it() {
     let cluster = Cluster::formed("power-play", 1);
@@ -331,7 +335,7 @@ fn a_shutdown_in_the_middle_of_plays_is_quick_and_every_pod_is_whole_after_it() 
             let answer = host.try_apply(&two_containers(&format!("p{n}"), &marker), &[]);
             assert_eq!(answer.code, 0, "{answer}");
         }
-        // From the first container to the last, which differs with the machine.
+        // From the first container to the last; the times differ between machines.
         std::thread::sleep(std::time::Duration::from_millis(50 * round));
         let begun = std::time::Instant::now();
         host.power_off();

@@ -1,4 +1,5 @@
-//! What is left of a cluster goes on by the word of its administrator, and what returns later has no part in it.
+//! The survivors of a cluster continue after an administrator's `recover`, and the hosts that return later do not
+//! rejoin by themselves.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -6,7 +7,7 @@ use harness::{Answer, Cluster, Host, pod, secs, wait_for};
 
 const AGENT: &str = "/usr/libexec/beemesh/beemesh-agent";
 
-/// One cable is cut, and the host that hears no leader any more says that others do.
+/// One link is cut. The host without a connection to the leader reports that other members have one.
 #[track_caller]
 fn others_have_a_leader(cluster: &Cluster) {
     let leader = cluster.leader(cluster.host(1));
@@ -67,7 +68,7 @@ fn a_survivor_goes_on_alone_and_the_old_majority_that_returns_ends_when_it_reach
     assert_eq!((h1.containers("web"), unit(h1, "web")), before);
     refuses(&recover(h1, &["--confirm", &new]), "has a quorum");
 
-    // The old majority comes back where it cannot reach the survivor: nothing tells it apart from the cluster that it was.
+    // The old majority returns in a network without the survivor: it cannot know that the survivor was recovered.
     cluster.isolate(h1);
     cluster.boot(&[h2, h3]);
     cluster.agree_on(&[h2, h3], 2, 3);
@@ -122,7 +123,7 @@ fn old_members_that_return_one_by_one_find_neither_a_vote_nor_a_majority() {
     let old = cluster_of(h1);
     cluster.crash(&[h1, h3]);
     lost_quorum(h2);
-    // Whoever survives may recover, whether it led or not.
+    // Any survivor may recover, as a former leader or a follower.
     let _ = recover(h2, &["--confirm", &old[..8]]).ok();
     let new = cluster_of(h2);
     let answer = h2.apply(&pod("web", "here"));
@@ -161,7 +162,7 @@ fn lost_quorum(host: &Host) {
     });
 }
 
-/// The cluster is this host, with what was applied there and nothing else.
+/// The host is a cluster of its own, with the objects that were applied there and no others.
 #[track_caller]
 fn alone(host: &Host, cluster: &str) {
     assert_eq!(cluster_of(host), cluster);
@@ -186,7 +187,7 @@ fn cluster_of(host: &Host) -> String {
     host.status()["cluster"].as_str().unwrap().to_owned()
 }
 
-/// The file that its unit is made of.
+/// The file from which the workload's unit is generated.
 fn unit(host: &Host, workload: &str) -> String {
     let path = format!("/etc/containers/systemd/beemesh/beemesh-pod-{workload}.kube");
     host.run(&["cat", &path]).ok()

@@ -1,4 +1,5 @@
-//! What Beemesh must not touch, or cannot work with: it refuses in words, where an administrator looks, and workloads go on.
+//! Conditions in which Beemesh must not work: it refuses with a message where an administrator looks, and workloads
+//! keep running.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -16,12 +17,12 @@ use harness::{Cluster, Host, pod, secs, wait_for};
 const LOG: &str = "/var/lib/beemesh/gateway/raft/log";
 const PODMAN: &str = "/run/podman/podman.sock";
 
-/// A place on a host that is on, as seen from outside.
+/// A path on a running host, as seen from outside.
 fn outside(host: &Host, path: &str) -> PathBuf {
     format!("/proc/{}/root{path}", host.init()).into()
 }
 
-/// Every file of the gateway's log.
+/// All files of the gateway's log.
 fn log_files(host: &Host) -> BTreeMap<PathBuf, Vec<u8>> {
     let folder = fs::read_dir(outside(host, LOG)).unwrap();
     let paths = folder.map(|entry| entry.unwrap().path());
@@ -30,14 +31,14 @@ fn log_files(host: &Host) -> BTreeMap<PathBuf, Vec<u8>> {
         .collect()
 }
 
-/// The checksum of zip, which the log's header has, too.
+/// The CRC-32 of zip, which the log's header also uses.
 fn crc32(bytes: &[u8]) -> u32 {
     let bit = |crc: u32, _| (crc >> 1) ^ (0xEDB8_8320 & (crc & 1).wrapping_neg());
     let byte = |crc: u32, byte: &u8| (0..8).fold(crc ^ u32::from(*byte), bit);
     !bytes.iter().fold(!0, byte)
 }
 
-/// The header says format 2, and is whole.
+/// A segment with a valid header of format 2.
 fn of_format_two(segment: &[u8]) -> Vec<u8> {
     assert_eq!(&segment[..8], b"BMRAFT1\n");
     let mut newer = segment.to_vec();
@@ -47,7 +48,7 @@ fn of_format_two(segment: &[u8]) -> Vec<u8> {
     newer
 }
 
-/// What `systemctl status` and the journal of a unit say.
+/// The output of `systemctl status` and the journal of a unit.
 fn shown(host: &Host, unit: &str) -> [String; 2] {
     [
         host.run(&["systemctl", "status", "--no-pager", "-l", unit])
@@ -84,7 +85,7 @@ fn a_log_of_a_newer_format_is_refused_and_left_and_works_again_when_it_is_read_a
         &*says,
         "install the version that wrote it (`dnf upgrade beemesh` on this host)",
     ];
-    // Where the agent's status line sends whoever looks.
+    // The command that the agent's status line recommends.
     let look = "journalctl -u beemesh-gateway -g ERROR";
     wait_for("the gateway's refusal", secs(30), || {
         let status = host.unit("beemesh-agent.service", "StatusText");
@@ -111,12 +112,13 @@ fn a_log_of_a_newer_format_is_refused_and_left_and_works_again_when_it_is_read_a
     assert_eq!(answer["settled"], true, "{answer}");
 }
 
-/// A Podman of this version, as far as the agent asks it: no package of one so old can be had.
+/// Serves the part of Podman's API that the agent asks for the version: packages of such an old Podman are not
+/// available.
 fn serve_version(host: &Host, version: &'static str) {
     let listener = UnixListener::bind(outside(host, PODMAN)).unwrap();
     thread::spawn(move || {
         for stream in listener.incoming() {
-            // Whoever hangs up is the test's business, not this server's.
+            // A caller that hangs up is the test's business, not the server's.
             drop(stream.and_then(|stream| answer_ping(stream, version)));
         }
     });

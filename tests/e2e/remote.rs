@@ -1,4 +1,4 @@
-//! Users who ask from elsewhere get what their role allows, and strangers nothing.
+//! Remote users may do what their role allows, and strangers nothing.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -24,7 +24,7 @@ fn users_elsewhere_do_what_their_role_allows_and_the_audit_trail_says_so() {
     for host in [h1, h2] {
         open(host);
     }
-    // The second host was not asked before: it has the key by which certificates are made all the same.
+    // The second host received no request before: it still has the key of the certificate authority.
     user(h2, outside, "dora", "deployer");
     user(h1, outside, "ann", "admin");
     strangers_get_nothing(h1, outside);
@@ -57,7 +57,7 @@ fn users_elsewhere_do_what_their_role_allows_and_the_audit_trail_says_so() {
         "{refused}"
     );
 
-    // Every host tells who changed what, and the journal of the host that was asked can be searched for it.
+    // Every host shows the audit log, and the journal of the host that received the request has the entry, too.
     let told: Value = h3.beemesh(&["get", "audit", "-o", "json"]).json();
     let found = told["changes"].as_array().unwrap().iter();
     let found: Vec<_> = found.filter(|one| one["who"] == "dora").collect();
@@ -86,13 +86,13 @@ fn users_elsewhere_do_what_their_role_allows_and_the_audit_trail_says_so() {
         "{entry}"
     );
 
-    // Any host will do.
+    // The user can connect to any host.
     cluster.crash(&[h1]);
     cluster.agree_on(&[h2, h3], 2, 3);
     let listed = ask(outside, "vic", &["get", "workloads"]).ok();
     assert!(listed.contains("web"), "{listed}");
 
-    // What is revoked ends at once, also what is under way.
+    // A revocation also ends the requests in progress of the revoked user at once.
     thread::scope(|scope| {
         let following = scope.spawn(|| ask(outside, "vic", &["logs", "-f", "web", "--host", "h3"]));
         wait_for("the output to be followed", secs(20), || {
@@ -131,7 +131,7 @@ fn users_elsewhere_do_what_their_role_allows_and_the_audit_trail_says_so() {
         "{listed}"
     );
 
-    // Off again: nobody gets through.
+    // Disabled again: no user can connect.
     let _ = h2
         .sh("rm /etc/beemesh/agent.toml.d/api.toml && systemctl reload beemesh-agent")
         .ok();
@@ -139,7 +139,8 @@ fn users_elsewhere_do_what_their_role_allows_and_the_audit_trail_says_so() {
     assert_eq!(closed.code, 3, "{closed}");
 }
 
-/// Without a certificate, with an old version of TLS, without a word: nothing, and nobody else is kept out.
+/// A client without a certificate, with an old version of TLS, or that sends nothing: it gets nothing, and does not
+/// keep others out.
 #[track_caller]
 fn strangers_get_nothing(member: &Host, outside: &Host) {
     let url = format!("https://{}:7443/v1/status", member.address());
@@ -148,7 +149,7 @@ fn strangers_get_nothing(member: &Host, outside: &Host) {
         assert!(answer.code != 0 && answer.out.is_empty(), "{answer}");
     }
     let begun = Instant::now();
-    // As many as one address may have, and more.
+    // More connections than one address may have.
     let silent = format!(
         "for n in $(seq 40); do (exec 3<>/dev/tcp/{}/7443 && timeout 60 cat <&3 >/dev/null) & done; wait",
         member.address()
@@ -159,7 +160,7 @@ fn strangers_get_nothing(member: &Host, outside: &Host) {
     assert!(took < Duration::from_secs(30), "cut after {took:?}");
 }
 
-/// Switches the port on.
+/// Enables the port.
 #[track_caller]
 fn open(host: &Host) {
     let _ = host
@@ -174,7 +175,7 @@ fn open(host: &Host) {
     });
 }
 
-/// Makes a user on a member and gives the configuration to a host elsewhere.
+/// Creates a user on a member and copies the configuration file to a host outside of the cluster.
 #[track_caller]
 fn user(member: &Host, outside: &Host, name: &str, role: &str) {
     let config = member

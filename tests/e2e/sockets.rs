@@ -1,4 +1,5 @@
-//! A socket that is missing, refuses or is misused: whoever needs it says so, waits, and goes on when it is back.
+//! A socket is missing, refuses or is misused: its client reports that, waits, and continues when the socket works
+//! again.
 
 use std::{
     io::{Read, Write},
@@ -13,7 +14,7 @@ use beemesh_protocol::{
 use harness::{Cluster, Host, pod, secs, wait_for};
 
 const AGENT: &str = "/run/beemesh/agent.sock";
-/// What the agent gives a connection to say what it is for, and a second for the way.
+/// The time limit of the agent for the first message of a connection, and a second for the way.
 const OPENING: Duration = Duration::from_secs(6);
 
 #[test]
@@ -128,7 +129,7 @@ fn without_the_agent(cluster: &Cluster) {
         .ok();
     is_well(cluster, host, "after-agent");
     assert_eq!(host.containers("web"), before);
-    // Units that the agent does not know yet are not units that are missing.
+    // Units that the agent has not been told about yet do not count as missing.
     let works = "journalctl -u beemesh-gateway -o cat --no-pager | grep -c 'work begins .*\"web\"'";
     assert_eq!(host.sh(works).out.trim(), "1");
 }
@@ -162,7 +163,7 @@ fn connect(init: u32) -> UnixStream {
     stream
 }
 
-/// How long until the other side closes the connection.
+/// The time until the other side closes the connection.
 fn closed_after(stream: &mut UnixStream) -> Duration {
     let begun = Instant::now();
     let mut bytes = [0; 4096];
@@ -187,7 +188,7 @@ fn slow_bytes_are_cut_off_and_others_served(cluster: &Cluster) {
         }
         .encode(),
     );
-    // As many as may be open, and more.
+    // More connections than may be open.
     let init = host.init();
     let half = || {
         let mut stream = connect(init);
@@ -199,7 +200,7 @@ fn slow_bytes_are_cut_off_and_others_served(cluster: &Cluster) {
     let begun = Instant::now();
     let answer = host.apply(&pod("meanwhile", "meanwhile"));
     assert_eq!(answer["settled"], true, "{answer}");
-    // The first are cut off after their time, the rest after theirs.
+    // The agent cuts off the first connections after their time, and the rest after theirs.
     for stream in &mut slow {
         let _ = closed_after(stream);
     }
@@ -213,7 +214,7 @@ fn too_long_a_frame_is_cut_off_at_once(cluster: &Cluster) {
     let host = cluster.host(1);
     let length = u32::try_from(CONTROL_MAX + 2).expect("a limit below 4 GiB");
     let mut stream = connect(host.init());
-    // At once: the agent closes when it has the length, and a later byte would meet nobody.
+    // In one write: the agent closes the connection when it has the length, so a later byte would fail.
     let head = [&length.to_le_bytes()[..], &[VERSION]].concat();
     stream.write_all(&head).expect("five bytes fit");
     let took = closed_after(&mut stream);
@@ -235,7 +236,8 @@ fn a_second_control_connection_takes_nothing_for_good(cluster: &Cluster) {
     second.read_exact(&mut message).expect("the whole message");
     let welcome = FromAgent::decode(&message[1..]).expect("a message");
     assert!(matches!(welcome, FromAgent::Welcome(_)), "{welcome:?}");
-    // It stalls in the middle of a frame; the gateway, which was put aside, comes back and puts it aside.
+    // The connection stalls in the middle of a frame. The gateway, which it had replaced, connects again and replaces
+    // it.
     let rest = frame(&opening);
     let _ = second.write_all(&rest[..rest.len() / 2]);
     let took = closed_after(&mut second);

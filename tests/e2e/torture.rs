@@ -1,4 +1,4 @@
-//! One short round of what `make torture` does for hours.
+//! One short round of `make torture`.
 
 use harness::torture::{Options, run};
 

@@ -40,7 +40,7 @@ fn workloads_boot_as_plain_quadlets_when_every_program_of_ours_is_gone() {
     assert_eq!(programs, "");
 }
 
-/// Restarts with growing pauses are the supervisor's. What `dnf remove` runs gives them back to Podman.
+/// The supervisor does the restarts with growing pauses. The scriptlet of `dnf remove` returns them to Podman.
 fn restarts_are_given_back(host: &Host) {
     let kill = || {
         let before = host.containers("web")["web-one"].pid;
@@ -74,7 +74,7 @@ fn restarts_are_given_back(host: &Host) {
         "{told}"
     );
     policy("always");
-    // Nobody but Podman is there to restart it.
+    // Only Podman can restart it.
     let _ = host
         .run(&[
             "systemctl",

@@ -1,8 +1,8 @@
-//! Files of ConfigMaps and Secrets: a workload can neither change them nor have Podman write elsewhere by way of them.
+//! Files of ConfigMaps and Secrets: a workload can neither change them nor make Podman write elsewhere through them.
 
 use harness::{Cluster, Host, IMAGE};
 
-/// What Podman writes when it plays: `marker` for the ConfigMap's one file, and a Secret.
+/// A manifest with the content that Podman writes at a play: `marker` for the ConfigMap's one file, and a Secret.
 fn manifest(name: &str, marker: &str) -> String {
     format!(
         "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: conf\ndata:\n  marker: {marker}\n---\n\
@@ -39,7 +39,7 @@ fn a_link_planted_in_a_volume_reaches_nothing_outside() {
     assert_eq!(answer["settled"], true, "{answer}");
     shows(host, "one");
 
-    // The workload itself cannot plant one: what is shown to it is read-only, as in Kubernetes.
+    // The workload itself cannot plant a link: its view of the files is read-only, as in Kubernetes.
     for folder in ["/conf", "/key"] {
         for line in [
             format!("busybox ln -s {victim} {folder}/planted"),
@@ -57,7 +57,7 @@ fn a_link_planted_in_a_volume_reaches_nothing_outside() {
     cluster.running("reader", 1, &[host]);
     shows(host, "one");
 
-    // One that is there all the same, under every name that is written: the next content goes to a volume that nobody had.
+    // A link is planted from outside, under every name that is written. The next content goes to a new volume.
     let before = volumes(host, "reader");
     assert_eq!(before.len(), 2, "{before:?}");
     for volume in &before {
@@ -78,7 +78,7 @@ fn a_link_planted_in_a_volume_reaches_nothing_outside() {
         "{before:?} and {after:?}"
     );
 
-    // Another workload with the same content has volumes of its own.
+    // Another workload with the same content has its own volumes.
     let other = manifest("other", "two").replace("name: conf\ndata", "name: other-conf\ndata");
     let other = other.replace("{name: conf}", "{name: other-conf}");
     let other = other.replace("name: key\nstringData", "name: other-key\nstringData");
@@ -92,7 +92,7 @@ fn a_link_planted_in_a_volume_reaches_nothing_outside() {
     names_reach_no_claim_of_another(host);
 }
 
-/// A Pod that may be in a namespace, whose container has what the volume says at `/x` and runs this first.
+/// A Pod, optionally with a namespace. Its container mounts the given volume at `/x` and runs this line first.
 fn holder(name: &str, volume: &str, line: &str) -> String {
     let (namespace, name) = name.split_once('/').unwrap_or(("default", name));
     format!(
@@ -122,7 +122,7 @@ fn names_reach_no_claim_of_another(host: &Host) {
         apply(&holder("pvc", "emptyDir: {}", "true"), "pvc");
         assert_eq!(see("pvc-main"), "", "an emptyDir of its own");
         if used {
-            // What is used cannot be removed, and so nobody goes on trying.
+            // Podman cannot remove a volume in use, so the host does not try again.
             let _ = host.beemesh(&["delete", "pvc", "--wait=60"]).ok();
             let _ = host.beemesh(&["delete", "e_owner", "--wait=60"]).ok();
         } else {
@@ -143,8 +143,9 @@ fn planted(name: &str, volume: &str) -> String {
     )
 }
 
-/// Both `items` had one view in release 0.2.0, which kept 32 bits of its hash: the first revision shows no file, so that
-/// Podman before 5.6.1 copied what the image has there into the volume, and the second one was written through the link.
+/// In release 0.2.0 both `items` had the same volume, because their hashes agree in the 32 bits that it kept. The first
+/// revision shows no file, so Podman before 5.6.1 copied the image's content into the volume. Podman then wrote the
+/// file of the second revision through the planted link.
 #[test]
 fn a_link_planted_by_an_image_reaches_nothing_outside() {
     let cluster = Cluster::formed("volumes-image", 1);

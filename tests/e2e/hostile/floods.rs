@@ -1,4 +1,4 @@
-//! What a member that means harm does to another, and what a stranger does. Each goes on until it is told to stop, and counts.
+//! Floods of a member and of a stranger. Each runs until it is told to stop, and counts its attempts.
 
 use std::{
     io,
@@ -24,14 +24,14 @@ use tokio::{
 
 use crate::wire::{self, ANSWER_MAX, Quic};
 
-/// After an attempt that failed: whoever is refused tries again.
+/// The pause after a failed attempt: a refused attacker tries again.
 const PAUSE: Duration = Duration::from_millis(50);
-/// Streams that one connection asks for.
+/// The number of streams that one connection requests.
 const STREAMS: u32 = 10_000;
-/// Connections that say nothing, at a time.
+/// The number of simultaneous silent connections.
 const SILENT: usize = 150;
 
-/// What was done.
+/// The number of attempts of each attack.
 #[derive(Debug, Default)]
 pub(crate) struct Done {
     pub(crate) stop: AtomicBool,
@@ -42,7 +42,7 @@ pub(crate) struct Done {
     pub(crate) strange_applications: AtomicU64,
     pub(crate) refused_protocols: AtomicU64,
     pub(crate) silent: AtomicU64,
-    /// How long the longest silent connection was kept, in milliseconds.
+    /// The longest life of a silent connection, in milliseconds.
     pub(crate) silent_ms: AtomicU64,
     pub(crate) half_handshakes: AtomicU64,
 }
@@ -57,7 +57,7 @@ fn count(of: &AtomicU64, more: u64) {
     of.fetch_add(more, Ordering::Relaxed);
 }
 
-/// Does something again and again, whether it fails or not.
+/// Repeats an attack, whether it fails or not.
 async fn again(done: &Done, act: impl AsyncFn() -> io::Result<()>) {
     while done.goes_on() {
         if act().await.is_err() {
@@ -66,7 +66,7 @@ async fn again(done: &Done, act: impl AsyncFn() -> io::Result<()>) {
     }
 }
 
-/// Everything that a member does to one other at once.
+/// All attacks of a member on another one, at the same time.
 pub(crate) async fn member(to: SocketAddr, key: &Keypair, leader: HostId, done: &Done) {
     tokio::join!(
         again(done, async || streams(to, key, done).await),
@@ -82,7 +82,7 @@ pub(crate) async fn member(to: SocketAddr, key: &Keypair, leader: HostId, done: 
     );
 }
 
-/// Ten thousand streams on one connection, without waiting for anything.
+/// Ten thousand streams on one connection, without waiting for an answer.
 async fn streams(to: SocketAddr, key: &Keypair, done: &Done) -> io::Result<()> {
     let mut connection = wire::secured(to, key).await?;
     for first in (0..STREAMS).step_by(100) {
@@ -94,14 +94,14 @@ async fn streams(to: SocketAddr, key: &Keypair, done: &Done) -> io::Result<()> {
     Ok(())
 }
 
-/// Streams that stop in the middle of something, and stay.
+/// Streams that stop in the middle of a frame and stay open.
 async fn half_frames(to: SocketAddr, key: &Keypair, done: &Done) -> io::Result<()> {
     let mut connection = Quic::connect(to, key).await?;
     let mut held = Vec::new();
     for class in [Class::Raft, Class::Peer, Class::Snapshot] {
         for _ in 0..4 {
             if let Ok(mut stream) = connection.taken(class).await {
-                // The longest that there may be, and a part of it.
+                // The longest valid frame, of which only a part is sent.
                 stream.write_all(&(4_u32 << 20).to_le_bytes()).await?;
                 stream.write_all(&[1]).await?;
                 let _ = timeout(ANSWER_MAX, stream.write_all(&vec![0; 2 << 20])).await;
@@ -120,7 +120,7 @@ async fn half_frames(to: SocketAddr, key: &Keypair, done: &Done) -> io::Result<(
     Ok(())
 }
 
-/// What is no message, and messages that nobody may send.
+/// Bytes that are no message, and messages that no host may send.
 async fn garbage(to: SocketAddr, key: &Keypair, leader: HostId, done: &Done) -> io::Result<()> {
     let mut connection = Quic::connect(to, key).await?;
     let me = key.public().to_peer_id().to_bytes();
@@ -153,11 +153,11 @@ async fn say(stream: &mut SubstreamBox, bytes: &[u8]) {
         stream.close().await?;
         stream.read_to_end(&mut Vec::new()).await
     };
-    // Whatever comes of it.
+    // The answer does not matter.
     let _ = timeout(Duration::from_secs(2), said).await;
 }
 
-/// A candidate's request in some host's name, for a term that is far away.
+/// A vote request in another host's name, for a far later term.
 fn request(node: HostId) -> Vec<u8> {
     let vote = Vote {
         term: 1 << 40,
@@ -173,7 +173,7 @@ fn request(node: HostId) -> Vec<u8> {
     Request { id: 1, body }.encode().to_vec()
 }
 
-/// The same as a later version might write it.
+/// The request as a later version might encode it.
 fn unknown(request: &[u8]) -> Vec<u8> {
     let changed = (8..request.len()).map(|at| {
         let mut bytes = request.to_vec();
@@ -185,7 +185,7 @@ fn unknown(request: &[u8]) -> Vec<u8> {
     found.next().expect("the kind of a request is one byte")
 }
 
-/// Applications with a token that nobody made.
+/// Join requests with a token that does not exist.
 async fn applications(
     to: SocketAddr,
     key: &Keypair,
@@ -213,7 +213,7 @@ async fn applications(
     Ok(())
 }
 
-/// Everything that a stranger does to one member at once.
+/// All attacks of a stranger on a member, at the same time.
 pub(crate) async fn stranger(to: SocketAddr, done: &Done) {
     tokio::join!(
         again(done, async || silent(to, done).await),
@@ -226,7 +226,7 @@ pub(crate) async fn stranger(to: SocketAddr, done: &Done) {
     );
 }
 
-/// Connections that are made and on which nothing is ever said.
+/// Connections that send nothing.
 async fn silent(to: SocketAddr, done: &Done) -> io::Result<()> {
     let all = (0..SILENT).map(|_| async {
         let begun = Instant::now();
@@ -234,7 +234,7 @@ async fn silent(to: SocketAddr, done: &Done) -> io::Result<()> {
             return;
         };
         count(&done.silent, 1);
-        // How it ends does not matter; that it does is looked at.
+        // How the connection ends does not matter, only that it does, which the test checks.
         let _ = timeout(3 * ANSWER_MAX, stream.read_to_end(&mut Vec::new())).await;
         let kept = u64::try_from(begun.elapsed().as_millis()).unwrap_or(u64::MAX);
         done.silent_ms.fetch_max(kept, Ordering::Relaxed);
@@ -243,7 +243,7 @@ async fn silent(to: SocketAddr, done: &Done) -> io::Result<()> {
     Ok(())
 }
 
-/// QUIC handshakes of which only what the client says first arrives, and nothing comes back.
+/// QUIC handshakes of which only the client's first packet arrives, without an answer.
 async fn half_handshakes(to: SocketAddr, done: &Done) -> io::Result<()> {
     let between = UdpSocket::bind("127.0.0.1:0").await?;
     let onward = UdpSocket::bind("0.0.0.0:0").await?;
@@ -267,7 +267,7 @@ async fn half_handshakes(to: SocketAddr, done: &Done) -> io::Result<()> {
     }
 }
 
-/// Asks for what only members may open.
+/// Requests for protocols that only members may use.
 async fn speaks_as_member(to: SocketAddr, done: &Done) -> io::Result<()> {
     let mut connection = Quic::connect(to, &Keypair::generate_ed25519()).await?;
     let mut stream = connection.stream().await?;

@@ -1,4 +1,4 @@
-//! What strangers send to a member to fill its memory and to have it compute. Each says what came of it.
+//! Attacks of strangers on the memory and CPU time of a member. Each returns its result.
 
 use std::{
     collections::HashSet,
@@ -17,14 +17,14 @@ use tokio::{
 
 use crate::wire::{self, ANSWER_MAX, Quic};
 
-/// How soon a connection ends that is to end at once.
+/// The time limit for a connection that must end at once.
 const AT_ONCE: Duration = Duration::from_secs(3);
-/// Connections that one address tries to have.
+/// The number of connections that one address attempts.
 const CONNECTIONS: usize = 8;
-/// Dials at a time of which the first datagram is recorded: no more than a socket holds.
+/// The number of simultaneous dials whose first datagram is recorded: no more than a socket's buffer holds.
 const RECORDED: usize = 48;
 
-/// Whether a connection ends at the second stream, one after the other, by TCP and by QUIC.
+/// Whether a connection ends at its second stream, opened after the first, over TCP and over QUIC.
 pub(crate) async fn second_stream_ends_it(to: SocketAddr) -> io::Result<[bool; 2]> {
     let key = Keypair::generate_ed25519();
     let mut connection = wire::secured(to, &key).await?;
@@ -52,7 +52,7 @@ pub(crate) async fn second_stream_ends_it(to: SocketAddr) -> io::Result<[bool; 2
     Ok([tcp, quic])
 }
 
-/// Streams with all that each may send before it is read, on connections from some addresses, for some time.
+/// Opens streams on connections from some addresses, each with all the data that may be sent before it is read.
 pub(crate) async fn hoard(from: &[IpAddr], to: SocketAddr, time: Duration) {
     let begun = Instant::now();
     let by_tcp = from
@@ -95,13 +95,13 @@ async fn hoard_once(from: IpAddr, to: SocketAddr) -> io::Result<()> {
             }
             connection.flush().await?;
         }
-        // They stay until the member ends them.
+        // The streams stay open until the member ends them.
         connection.read(&mut [0; 1]).await
     };
     timeout(2 * ANSWER_MAX, sent).await?.map(drop)
 }
 
-/// Streams with names that do not end, and others with all that they may send, as fast as they can.
+/// Opens streams with endless names and streams with all the data that may be sent, as fast as possible.
 async fn hoard_by_quic(from: IpAddr, to: SocketAddr) -> io::Result<()> {
     let mut connection = Quic::connect_from(from, to, &Keypair::generate_ed25519()).await?;
     let mut streams = Vec::new();
@@ -120,7 +120,7 @@ async fn hoard_by_quic(from: IpAddr, to: SocketAddr) -> io::Result<()> {
     Ok(())
 }
 
-/// What different clients say first over QUIC.
+/// The first datagrams of different clients over QUIC.
 pub(crate) async fn initials(count: usize) -> io::Result<Vec<Vec<u8>>> {
     let sink = UdpSocket::bind("127.0.0.1:0").await?;
     let here = sink.local_addr()?;
@@ -149,7 +149,7 @@ pub(crate) async fn initials(count: usize) -> io::Result<Vec<Vec<u8>>> {
     Ok(found)
 }
 
-/// Sends those from many addresses, so many in each second; returns how many were sent.
+/// Sends those datagrams from many addresses at this rate per second; returns the number sent.
 pub(crate) async fn send(
     initials: &[Vec<u8>],
     from: &[IpAddr],
@@ -165,7 +165,7 @@ pub(crate) async fn send(
     while begun.elapsed() < time {
         let due = begun.elapsed().as_secs_f64() * f64::from(rate);
         while (sent as f64) < due {
-            // What a full buffer loses is sent the next time.
+            // A datagram lost in a full buffer is sent the next time.
             let _ = sockets[sent % sockets.len()]
                 .send_to(&initials[sent % initials.len()], to)
                 .await;
@@ -176,7 +176,7 @@ pub(crate) async fn send(
     Ok(sent)
 }
 
-/// Connects over TCP and says nothing, again and again, with some connections of each address at a time; how many there were.
+/// Opens silent TCP connections repeatedly, some from each address at a time; returns their number.
 pub(crate) async fn ring(from: &[IpAddr], to: SocketAddr, time: Duration) -> usize {
     let begun = Instant::now();
     let all = from.iter().flat_map(|from| [*from; CONNECTIONS]);
@@ -185,7 +185,7 @@ pub(crate) async fn ring(from: &[IpAddr], to: SocketAddr, time: Duration) -> usi
         while begun.elapsed() < time {
             let dialled = timeout(Duration::from_millis(500), connect(Some(from), to)).await;
             if let Ok(Ok(stream)) = dialled {
-                // At once, and without a farewell that the address would remember.
+                // At once, and without a FIN that would leave the address in TIME_WAIT.
                 let _ = stream.set_zero_linger();
                 connected += 1;
             } else {
@@ -197,7 +197,8 @@ pub(crate) async fn ring(from: &[IpAddr], to: SocketAddr, time: Duration) -> usi
     join_all(all).await.into_iter().sum()
 }
 
-/// Begins TLS at the door for users again and again, from one address and all that are below the same /64; how many were answered.
+/// Begins TLS at the remote API repeatedly, from one address and all addresses in the same /64; returns the number of
+/// answers.
 pub(crate) async fn knock(from: &[IpAddr], to: SocketAddr, time: Duration) -> usize {
     let begun = Instant::now();
     let all = from.iter().map(async |from| {
@@ -213,7 +214,8 @@ pub(crate) async fn knock(from: &[IpAddr], to: SocketAddr, time: Duration) -> us
     join_all(all).await.into_iter().sum()
 }
 
-/// Connections that say nothing, one from each of these addresses, for some time; how many are there when it is over.
+/// Opens silent connections, one from each of these addresses, for some time; returns the number that are open at the
+/// end.
 pub(crate) async fn occupy(from: &[IpAddr], to: SocketAddr, time: Duration) -> usize {
     let all = from.iter().map(async |from| {
         let mut stream = connect(Some(*from), to).await.ok()?;
@@ -234,7 +236,7 @@ async fn connect(from: Option<IpAddr>, to: SocketAddr) -> io::Result<TcpStream> 
     timeout(AT_ONCE, socket.connect(to)).await?
 }
 
-/// One client's first words to the door for users, until they are answered.
+/// Sends a client's first TLS record to the remote API and waits for the answer.
 pub(crate) async fn hello(from: Option<IpAddr>, to: SocketAddr) -> io::Result<()> {
     let mut stream = connect(from, to).await?;
     stream.write_all(&client_hello()).await?;
@@ -245,7 +247,7 @@ pub(crate) async fn hello(from: Option<IpAddr>, to: SocketAddr) -> io::Result<()
     }
 }
 
-/// TLS 1.3 with X25519 and ECDSA over P-256.
+/// A client hello of TLS 1.3 with X25519 and ECDSA over P-256.
 fn client_hello() -> Vec<u8> {
     let extensions = [
         &b"\x00\x2b\x00\x03\x02\x03\x04"[..],

@@ -1,6 +1,6 @@
-//! The mesh's protocols by hand, so that they can be broken at every layer.
+//! The protocols of the mesh written by hand, so that a test can break them at every layer.
 //!
-//! Shell: TCP with Noise up to Yamux's bare frames, and QUIC with whole streams. What goes wrong is an [`io::Error`].
+//! Shell: TCP with Noise up to raw Yamux frames, and QUIC with whole streams. Failures are [`io::Error`]s.
 
 use std::{
     io,
@@ -32,7 +32,7 @@ use tokio_util::{
     compat::{Compat, TokioAsyncReadCompatExt},
 };
 
-/// Whoever is attacked may not answer at all.
+/// The time limit of an answer: an attacked member may not answer at all.
 pub(crate) const ANSWER_MAX: Duration = Duration::from_secs(6);
 
 const SELECT: &str = "/multistream/1.0.0";
@@ -41,18 +41,18 @@ pub(crate) const YAMUX: &str = "/yamux/1.0.0";
 
 pub(crate) type Secured = noise::Output<Compat<TcpStream>>;
 
-/// Answers that are not what was hoped for.
+/// An error for an unexpected answer.
 pub(crate) fn other(error: impl ToString) -> io::Error {
     io::Error::other(error.to_string())
 }
 
-/// As multistream-select writes a name.
+/// A name in the encoding of multistream-select.
 pub(crate) fn line(name: &str) -> Vec<u8> {
     let length = u8::try_from(name.len() + 1).expect("names are short");
     [&[length], name.as_bytes(), b"\n"].concat()
 }
 
-/// Both names at once: nobody needs the first answer.
+/// Both names at once: the sender does not wait for the first answer.
 pub(crate) fn proposal(name: &str) -> Vec<u8> {
     [line(SELECT), line(name)].concat()
 }
@@ -65,7 +65,7 @@ async fn read_line(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<String> 
     Ok(String::from_utf8_lossy(&name).trim_end().to_owned())
 }
 
-/// Proposes a protocol; what the other side says to that: its name, or `na`.
+/// Proposes a protocol and returns the answer of the other side: its name, or `na`.
 pub(crate) async fn propose(
     stream: &mut (impl AsyncRead + AsyncWrite + Unpin),
     name: &str,
@@ -76,13 +76,13 @@ pub(crate) async fn propose(
     read_line(stream).await
 }
 
-/// A connection over TCP with Noise, on which Yamux was agreed on and nothing of it was said.
+/// A connection over TCP with Noise, on which Yamux was negotiated and not used yet.
 pub(crate) async fn secured(to: SocketAddr, key: &Keypair) -> io::Result<Secured> {
     let stream = timeout(ANSWER_MAX, TcpStream::connect(to)).await??;
     secured_over(stream, key).await
 }
 
-/// The same over a connection that is there.
+/// Does the same over an existing connection.
 pub(crate) async fn secured_over(stream: TcpStream, key: &Keypair) -> io::Result<Secured> {
     let dialed = async {
         let mut stream = stream.compat();
@@ -95,7 +95,7 @@ pub(crate) async fn secured_over(stream: TcpStream, key: &Keypair) -> io::Result
     timeout(ANSWER_MAX, dialed).await?
 }
 
-/// The same from the other side, with whoever dials; then who that was, and whatever it says before it goes.
+/// Accepts a connection; returns the peer's identity and the bytes that it sends before it closes.
 pub(crate) async fn overheard(stream: TcpStream, key: &Keypair) -> io::Result<(PeerId, Vec<u8>)> {
     let heard = async {
         let mut stream = stream.compat();
@@ -110,14 +110,14 @@ pub(crate) async fn overheard(stream: TcpStream, key: &Keypair) -> io::Result<(P
         }
         stream.flush().await?;
         let mut said = Vec::new();
-        // However it goes, it goes.
+        // How the connection ends does not matter.
         let _ = stream.read_to_end(&mut said).await;
         Ok((peer, said))
     };
     timeout(ANSWER_MAX, heard).await?
 }
 
-/// Yamux's frame with bytes of a stream, which opens it or not.
+/// A Yamux frame with bytes of a stream, which may open the stream.
 pub(crate) fn yamux_data(stream: u32, opens: bool, bytes: &[u8]) -> Vec<u8> {
     let length = u32::try_from(bytes.len()).expect("a frame is short");
     let mut frame = vec![0, 0, 0, u8::from(opens)];
@@ -127,22 +127,22 @@ pub(crate) fn yamux_data(stream: u32, opens: bool, bytes: &[u8]) -> Vec<u8> {
     frame
 }
 
-/// Yamux's frames that open `count` streams and propose a protocol on each.
+/// Yamux frames that open `count` streams and propose a protocol on each.
 pub(crate) fn yamux_streams(first: u32, count: u32, name: &str) -> Vec<u8> {
     let proposal = proposal(name);
-    // Those of the side that dialled are odd.
+    // The streams of the dialling side have odd numbers.
     let frames = (0..count).map(|at| yamux_data(first + 2 * at, true, &proposal));
     frames.collect::<Vec<_>>().concat()
 }
 
-/// A connection over QUIC, which keeps itself alive.
+/// A connection over QUIC with keep-alive.
 pub(crate) struct Quic {
-    /// None once it has failed: it must not be asked again.
+    /// `None` after a failure: a failed muxer must not be polled again.
     muxer: Option<StreamMuxerBox>,
     _transport: quic::tokio::Transport,
 }
 
-/// Where QUIC is dialled.
+/// The multiaddress of a QUIC listener.
 pub(crate) fn multiaddr(to: SocketAddr) -> Multiaddr {
     let (ip, port) = (to.ip(), to.port());
     format!("/ip4/{ip}/udp/{port}/quic-v1")
@@ -150,7 +150,7 @@ pub(crate) fn multiaddr(to: SocketAddr) -> Multiaddr {
         .expect("an address of IPv4")
 }
 
-/// One attempt to connect by QUIC; it begins when it is polled.
+/// Starts one QUIC connection attempt when it is polled.
 pub(crate) fn dial(
     transport: &mut quic::tokio::Transport,
     to: SocketAddr,
@@ -173,14 +173,14 @@ impl Quic {
         })
     }
 
-    /// From one address of several.
+    /// Connects from one of several addresses.
     pub(crate) async fn connect_from(
         from: IpAddr,
         to: SocketAddr,
         key: &Keypair,
     ) -> io::Result<Self> {
         let mut transport = quic::tokio::Transport::new(quic::Config::new(key));
-        // What listens there is dialled from.
+        // The dial uses the address of a listener.
         let here = multiaddr((from, 0).into());
         transport
             .listen_on(ListenerId::next(), here)
@@ -197,7 +197,7 @@ impl Quic {
         })
     }
 
-    /// A stream of which nothing was said.
+    /// Opens a stream without negotiating a protocol.
     pub(crate) async fn stream(&mut self) -> io::Result<SubstreamBox> {
         let muxer = self.muxer.as_mut().ok_or(io::ErrorKind::NotConnected)?;
         let opened = poll_fn(|context| muxer.poll_outbound_unpin(context));
@@ -208,7 +208,7 @@ impl Quic {
         opened
     }
 
-    /// A stream on which a protocol was agreed on.
+    /// Opens a stream and negotiates a protocol.
     pub(crate) async fn agreed(&mut self, name: &str) -> io::Result<SubstreamBox> {
         let mut stream = self.stream().await?;
         let answer = timeout(ANSWER_MAX, propose(&mut stream, name)).await??;
@@ -219,7 +219,7 @@ impl Quic {
         }
     }
 
-    /// A stream that the other gateway has taken.
+    /// Opens a stream that the other gateway has accepted.
     pub(crate) async fn taken(&mut self, class: Class) -> io::Result<SubstreamBox> {
         let mut stream = self.agreed(STREAM_PROTOCOL).await?;
         stream

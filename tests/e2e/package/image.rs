@@ -1,10 +1,10 @@
-//! Packages in a root where no systemd runs, as where an image of a host is built.
+//! Packages in a root without a running systemd, as in the build of a host image.
 
 use harness::{Cluster, Host};
 
 use crate::{answers, started};
 
-/// Some of what the packages bring, from each of them.
+/// Some files of each package.
 const FILES: [&str; 5] = [
     "/usr/bin/beemesh",
     "/usr/libexec/beemesh/beemesh-agent",
@@ -13,7 +13,7 @@ const FILES: [&str; 5] = [
     "/usr/share/containers/systemd/beemesh-gateway.kube",
 ];
 
-/// Which of the files lie in the root.
+/// The files of this list that the root contains.
 fn present(host: &Host) -> Vec<&'static str> {
     let lie = |file: &&str| host.root().join(file.trim_start_matches('/')).exists();
     FILES.into_iter().filter(lie).collect()

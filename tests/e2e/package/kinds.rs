@@ -1,4 +1,4 @@
-//! Workloads of each kind that the release before this one has started, and what must be left of them.
+//! Workloads of each kind that the previous release has started, and their state after an upgrade.
 
 use std::{
     collections::BTreeMap,
@@ -7,22 +7,23 @@ use std::{
 
 use harness::{Cluster, Host, IMAGE, secs, wait_for};
 
-/// Those that run for ever.
+/// Workloads that run without end.
 const RUN: [&str; 5] = ["keeper", "scaled", "single", "each", "host-net"];
-/// The release before this one starts what has failed again each minute; with all that it takes, this is a round of that.
+/// The previous release restarts failed workloads each minute. This is the length of one such round, with all its
+/// delays.
 const AGAIN: Duration = Duration::from_secs(75);
 const STAYS: &str = "trap \"exit 0\" TERM; while :; do sleep 1 & wait $!; done";
 
-/// The containers of each workload, and the lines of all volumes but that of the Job which fails.
+/// For each host, the containers of each workload, and the lines in all volumes except that of the failing Job.
 type Left = Vec<(BTreeMap<&'static str, Vec<String>>, String)>;
 
-/// What was there on each host.
+/// The workloads on each host.
 pub(crate) struct Kinds<'a> {
     cluster: &'a Cluster,
     left: Left,
 }
 
-/// A container of a pod: what it does at its start, and what it has.
+/// A container with the command that it runs at its start, and further fields.
 fn container(begins: &str, more: &str) -> String {
     format!("{{name: main, image: {IMAGE}, command: [sh, -c, '{begins}; {STAYS}']{more}}}")
 }
@@ -51,7 +52,7 @@ fn job(name: &str, command: &str) -> String {
     )
 }
 
-/// Each start adds a line to what the workload keeps.
+/// The manifest. Each start of a container adds a line to the workload's volume.
 fn manifest() -> String {
     let began = "cat /proc/sys/kernel/random/uuid >>/data/began";
     let mount = ", volumeMounts: [{name: data, mountPath: /data}]";
@@ -123,7 +124,7 @@ fn manifest() -> String {
 }
 
 impl<'a> Kinds<'a> {
-    /// Starts them, and waits until all run but the Jobs, of which one is done and one has failed.
+    /// Applies the manifest and waits until all workloads run, one Job has succeeded and one has failed.
     #[track_caller]
     pub(crate) fn start(cluster: &'a Cluster) -> Self {
         let host = cluster.host(1);
@@ -157,7 +158,7 @@ impl<'a> Kinds<'a> {
         kinds
     }
 
-    /// The same containers run, of those that run for ever, and what volumes hold is what they held.
+    /// Asserts that the same containers of the running workloads run, and that the volumes are unchanged.
     #[track_caller]
     pub(crate) fn untouched(&self, when: &str) {
         for (host, (now, before)) in look(self.cluster).iter().zip(&self.left).enumerate() {
@@ -171,7 +172,7 @@ impl<'a> Kinds<'a> {
         for (port, who) in [(8081, "hostPort\n"), (8082, "hostNetwork\n")] {
             for host in &self.cluster.hosts {
                 let url = format!("http://{}:{port}/who", host.address());
-                // A server begins a moment after its container.
+                // A server starts a moment after its container.
                 wait_for(&format!("{who} of {}", host.name), secs(30), || {
                     let said = host.run(&["curl", "-sS", "-m", "5", &url]);
                     if said.out == who { Ok(()) } else { Err(said) }
@@ -180,7 +181,8 @@ impl<'a> Kinds<'a> {
         }
     }
 
-    /// This release's rules hold: each attempt of a Job is over for good, also for a host that shuts down and boots.
+    /// Asserts that the rules of this release apply: no attempt of a Job is repeated, not even after a shutdown and a
+    /// boot of a host.
     #[track_caller]
     pub(crate) fn jobs_are_over(&self, host: &Host) {
         self.ended("done", "succeeded");
@@ -200,7 +202,8 @@ impl<'a> Kinds<'a> {
         assert_eq!(ran(&now), ran(&self.left), "a Job that was done ran again");
     }
 
-    /// The same after a power cut of one host, where all begins anew, a Job that was done by the rules of before.
+    /// Asserts the state after a power cut of one host, when everything starts again. By the rules of the previous
+    /// release that includes a completed Job.
     #[track_caller]
     pub(crate) fn begun_anew(self, host: &Host) -> Self {
         let _ = self.back(host);
@@ -230,7 +233,8 @@ impl<'a> Kinds<'a> {
         });
     }
 
-    /// A host was off: what ran there runs again with the data that it had, and nothing has changed on the others.
+    /// Asserts that the workloads of a host that was off run again with their data, and that nothing has changed on the
+    /// other hosts.
     #[track_caller]
     fn back(&self, host: &Host) -> Left {
         for name in RUN {
@@ -243,7 +247,7 @@ impl<'a> Kinds<'a> {
         let left = look(self.cluster);
         for (one, (now, before)) in self.cluster.hosts.iter().zip(left.iter().zip(&self.left)) {
             if one.name == host.name {
-                // Each start adds a line behind those that are there.
+                // Each start adds a line after the existing ones.
                 let lost = before.1.lines().find(|line| !now.1.contains(line));
                 assert_eq!(lost, None, "{now:?}");
             } else {
@@ -261,7 +265,7 @@ impl<'a> Kinds<'a> {
     }
 }
 
-/// How often the Job that fails has begun there.
+/// The number of starts of the failing Job on the host.
 fn failures(host: &Host) -> usize {
     let line = "cat /var/lib/containers/storage/volumes/*fails*/_data/began";
     host.sh(line).out.lines().count()

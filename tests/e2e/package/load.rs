@@ -1,4 +1,4 @@
-//! Applies that never pause while something else happens to the cluster, and what must be left of them.
+//! Continuous applies during another operation on the cluster, and the check that none is lost.
 
 use std::{
     collections::BTreeMap,
@@ -10,20 +10,20 @@ use std::{
 use harness::{Cluster, Host, secs, wait_for};
 use serde_json::Value;
 
-/// A small host's users at work; more would only measure this machine.
+/// The pause between applies, as of the users of a small host; more load would only measure this machine.
 const PAUSE: Duration = Duration::from_millis(200);
 
-/// Manifests, each with the log index that it was committed at.
+/// Manifests with the log index of their commit.
 pub(crate) type Acknowledged = BTreeMap<String, u64>;
 
-/// Does something while every host applies one small manifest after the other, none of which may fail.
+/// Runs `act` while every host applies one small manifest after the other. No apply may fail.
 pub(crate) fn under_load(cluster: &Cluster, act: impl FnOnce()) -> Acknowledged {
     let done = &AtomicBool::new(false);
     thread::scope(|scope| {
         let apply = |host| scope.spawn(move || apply_until(host, done));
         let load: Vec<_> = cluster.hosts.iter().map(apply).collect();
         {
-            // Also when a check fails: the scope waits for the load.
+            // Even if a check fails: the scope waits for the load.
             let _ends = Ends(done);
             act();
         }
@@ -46,7 +46,7 @@ impl Drop for Ends<'_> {
     }
 }
 
-/// Every manifest has a name of its own, so that none hides the loss of one before it.
+/// Every manifest has its own name, so that none hides the loss of an earlier one.
 fn apply_until(host: &Host, done: &AtomicBool) -> Acknowledged {
     let mut acknowledged = Acknowledged::new();
     while !done.load(Ordering::Relaxed) {
@@ -64,7 +64,7 @@ fn apply_until(host: &Host, done: &AtomicBool) -> Acknowledged {
     acknowledged
 }
 
-/// What a host's own state holds of the load.
+/// The manifests of the load in a host's own state.
 fn held(host: &Host) -> Acknowledged {
     let (_, kept) = host.api("GET", "/v1/manifests?stale=true", b"");
     let kept = kept["manifests"].as_array().cloned().unwrap_or_default();
@@ -77,7 +77,7 @@ fn held(host: &Host) -> Acknowledged {
     kept.iter().filter_map(of_load).collect()
 }
 
-/// Every acknowledged manifest is in the state of every host, and that is the same on all.
+/// Asserts that every acknowledged manifest is in the state of every host, and that all states are equal.
 #[track_caller]
 pub(crate) fn all_kept(cluster: &Cluster, acknowledged: &Acknowledged) {
     let first = held(cluster.host(1));

@@ -1,4 +1,4 @@
-//! This release and the one before it in one cluster.
+//! This release and the previous one in one cluster.
 
 use std::{collections::BTreeSet, time::Instant};
 
@@ -11,9 +11,9 @@ use crate::{
 };
 
 const THIS: &str = env!("CARGO_PKG_VERSION");
-/// Makes an entry of the log, whether it changes anything or not.
+/// A manifest that adds an entry to the log, even if it changes nothing.
 const CHANGE: &str = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: missed\n";
-/// A gateway takes a snapshot of its state after 64 MiB of log.
+/// The size of entries that fills a gateway's log: it takes a snapshot after 64 MiB.
 const FILLING: u64 = 66;
 
 #[test]
@@ -75,7 +75,7 @@ fn three_hosts_go_from_one_release_to_the_next_under_load_and_one_goes_back() {
     all_kept(&cluster, &acknowledged);
 }
 
-/// Has the rules of this release hold at once, as they do ten minutes after the last host has come to it.
+/// Activates the rules of this release at once. Without this they apply ten minutes after the last host is upgraded.
 #[track_caller]
 fn raise_rules(cluster: &Cluster) {
     let given = "[\"/beemesh-gateway\", \"--raise-rules-after=1\"]";
@@ -97,7 +97,7 @@ fn raise_rules(cluster: &Cluster) {
     });
 }
 
-/// What the command line, the agent and the gateway of a host call their version.
+/// The versions that the command line, the agent and the gateway of a host report.
 fn versions(host: &Host) -> Vec<String> {
     let line = "beemesh --version; \
                 busctl get-property io.beemesh.Agent1 /io/beemesh/Agent1 io.beemesh.Agent1 Version";
@@ -138,7 +138,7 @@ fn has_one_new_image(host: &Host, old: &BTreeSet<String>) {
     );
 }
 
-/// Has the release before this one write a snapshot on every host, to start from later.
+/// Makes the previous release write a snapshot on every host, from which this release starts later.
 #[track_caller]
 fn write_snapshots(cluster: &Cluster) {
     let half = "x".repeat(500 << 10);
@@ -177,7 +177,7 @@ fn upgrade(cluster: &Cluster, host: &Host) {
     assert_eq!(versions(host), [THIS; 3]);
 }
 
-/// Whoever leads and whichever host is asked: a change is carried out by both releases.
+/// Asserts that both releases carry out a change, with a leader of either release and on a host of either.
 #[track_caller]
 fn works_together(cluster: &Cluster, new: &[&Host], old: &[&Host]) {
     for leaders in [old, new] {
@@ -198,7 +198,8 @@ fn applied_everywhere(cluster: &Cluster, host: &Host, name: &str) {
     cluster.running(name, revision, &all);
 }
 
-/// Has one of these hosts lead: the leader is stopped for an election, and whoever else could win it misses a change first.
+/// Makes one of these hosts the leader. The function stops the leader for an election. Each other host that could win
+/// it misses an entry first.
 #[track_caller]
 fn lead(cluster: &Cluster, wanted: &[&Host]) {
     cluster.ready();
@@ -236,7 +237,7 @@ fn gateway(host: &Host, verb: &str) {
         .ok();
 }
 
-/// A host is off while the others, one of which leads, make changes.
+/// A host is off while the others commit changes, with one of them as the leader.
 #[track_caller]
 fn catches_up(cluster: &Cluster, host: &Host, others: &[&Host]) {
     let before = host.containers("via-new");

@@ -1,4 +1,4 @@
-//! A pod stays with the data of its claims.
+//! A pod stays on the host with the data of its claims.
 
 use harness::{Cluster, Host, secs, wait_for};
 

@@ -1,11 +1,11 @@
-//! A Job runs once in the cluster, or once on each host that it asks for, and what is over stays over.
+//! A Job runs once in the cluster, or once on each selected host on request, and a completed Job stays completed.
 
 use harness::{Cluster, Host, secs, wait_for};
 
 use super::{claim, mounts, templated};
 
-/// The names of the hosts of which the API says that the workload's pod has done its work there, once it says so of so many and
-/// nothing of others.
+/// The hosts on which the workload's pod has succeeded according to the API. Waits until there are `count` of them and
+/// no other host reports a state.
 #[track_caller]
 fn succeeded_on(cluster: &Cluster, workload: &str, count: usize) -> Vec<String> {
     wait_for(&format!("{workload} completed"), secs(30), || {
@@ -43,7 +43,7 @@ pub(super) fn come_to_an_end(cluster: &Cluster) {
         );
         assert_eq!(host.beemesh(&["logs", "once"]).ok(), "done once\n");
     }
-    // One that asks for it runs on each host.
+    // A Job with the annotation runs on each host.
     let each = templated("Job", "all-once", "", "echo done").replace(
         "name: all-once",
         "name: all-once\n  annotations: {beemesh.io/every-host: \"true\"}",
@@ -60,7 +60,7 @@ pub(super) fn come_to_an_end(cluster: &Cluster) {
         "{table}"
     );
 
-    // One that fails says so.
+    // A failed Job is reported.
     let answer = cluster.host(1).try_apply(
         &templated("Job", "fails", "  backoffLimit: 0\n", "echo cannot; exit 3"),
         &["--wait=60"],
@@ -76,7 +76,7 @@ pub(super) fn come_to_an_end(cluster: &Cluster) {
         .ok();
 }
 
-/// A Job that leaves a line in its claim `NAME-log` for each start.
+/// A Job that adds a line to its claim `NAME-log` at each start.
 fn counted(name: &str, more: &str, restart: &str, command: &str) -> String {
     let line = format!("echo run >>/log/runs; sync; {command}");
     let job = templated("Job", name, more, &line);
@@ -85,7 +85,7 @@ fn counted(name: &str, more: &str, restart: &str, command: &str) -> String {
     claim(&log) + &job + &mounts(&log, "/log")
 }
 
-/// How often the Job was started, by host.
+/// The number of starts of the Job, by host.
 fn starts(cluster: &Cluster, name: &str) -> Vec<usize> {
     let of = |host: &Host| {
         let line = format!(
@@ -96,7 +96,7 @@ fn starts(cluster: &Cluster, name: &str) -> Vec<usize> {
     cluster.hosts.iter().map(of).collect()
 }
 
-/// The one line of `beemesh get workloads` for the Job, once it holds these words.
+/// The line of `beemesh get workloads` for the Job, once it contains these words.
 #[track_caller]
 fn told(cluster: &Cluster, name: &str, words: &str) -> String {
     wait_for(&format!("{name}: {words}"), secs(60), || {
@@ -112,8 +112,8 @@ fn told(cluster: &Cluster, name: &str, words: &str) -> String {
     })
 }
 
-/// Whatever is restarted, loses power, is shut down or drained: what is over is not started again, and what was interrupted is a
-/// failed attempt.
+/// A completed Job does not start again after a restart, a power cut, a shutdown or a drain. An interrupted attempt
+/// counts as failed.
 pub(super) fn that_are_over_stay_over(cluster: &Cluster) {
     let host = cluster.host(1);
     let migrate = counted("migrate", "  backoffLimit: 0\n", "Never", "sleep 1; exit 3");
@@ -122,7 +122,7 @@ pub(super) fn that_are_over_stay_over(cluster: &Cluster) {
         "  name: each-once\n",
         "  name: each-once\n  annotations: {beemesh.io/every-host: \"true\"}\n",
     );
-    // Its second attempt does well.
+    // Its second attempt succeeds.
     let second = "[ $(wc -l </log/runs) = 2 ] || sleep 600";
     let resumed = counted("resumed", "  backoffLimit: 1\n", "Never", second);
     let only = counted("only", "  backoffLimit: 0\n", "Never", "sleep 600");
@@ -168,7 +168,7 @@ pub(super) fn that_are_over_stay_over(cluster: &Cluster) {
         .unwrap();
     let _ = asked.beemesh(&["host", "drain", &home.name]).ok();
     let _ = asked.beemesh(&["host", "undrain", &home.name]).ok();
-    // An orderly end for the one, none for the other.
+    // One host shuts down cleanly, the other loses power.
     let (cut, shut) = (ran("resumed"), ran("migrate"));
     if shut.name != cut.name {
         shut.power_off();
@@ -180,12 +180,12 @@ pub(super) fn that_are_over_stay_over(cluster: &Cluster) {
     }
     cluster.ready();
     told(cluster, "resumed", "1/1     succeeded");
-    // Where it ran may have been on all the time.
+    // The host that ran it may not be one of those that were off.
     let interrupted = [cut, shut].iter().any(|host| host.name == ran("only").name);
     if interrupted {
         told(cluster, "only", "failed: interrupted");
     }
-    // The same again changes nothing.
+    // A repeated apply changes nothing.
     let answer = host.try_apply(&migrate, &["--name", "migrate", "--wait=60"]);
     assert!(
         answer.code == 1 && answer.err.contains(failed) && answer.out.contains("unchanged"),
