@@ -1,11 +1,11 @@
-//! Chance that comes from a seed, so that it happens again.
+//! Random choices from a seed, so that a run can be repeated.
 //!
 //! Pure.
 
 use std::time::Duration;
 
-/// The next state and a number of Steele, Lea and Flood's `SplitMix64` ("Fast Splittable Pseudorandom Number Generators",
-/// 2014).
+/// The next state and a number of `SplitMix64` by Steele, Lea and Flood ("Fast Splittable Pseudorandom Number
+/// Generators", 2014).
 #[must_use]
 pub fn split_mix(state: u64) -> (u64, u64) {
     let next = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -15,7 +15,7 @@ pub fn split_mix(state: u64) -> (u64, u64) {
     (next, z ^ (z >> 31))
 }
 
-/// One stream of chance.
+/// One stream of random numbers.
 #[derive(Debug, Clone)]
 pub struct Chance(u64);
 
@@ -33,17 +33,17 @@ impl Chance {
         drawn
     }
 
-    /// A number from 0 up to, not including, this one, which is not 0.
+    /// A number below `end`, which must not be 0.
     pub fn below(&mut self, end: u64) -> u64 {
         self.draw() % end
     }
 
-    /// A time between two in milliseconds; the second is the greater one and not included.
+    /// A time of at least `from` and less than `end` milliseconds.
     pub fn millis(&mut self, from: u64, end: u64) -> Duration {
         Duration::from_millis(from + self.below(end - from))
     }
 
-    /// One of these; nothing when there are none.
+    /// One of the elements; `None` if there are none.
     pub fn pick<'a, T>(&mut self, from: &'a [T]) -> Option<&'a T> {
         let count = u64::try_from(from.len()).ok().filter(|count| *count > 0)?;
         from.get(usize::try_from(self.below(count)).ok()?)

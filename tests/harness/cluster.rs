@@ -1,4 +1,4 @@
-//! Several hosts that are powered, cut and formed into one cluster.
+//! Several hosts: power, network faults, and the formation of a cluster.
 
 use std::{
     fs,
@@ -27,7 +27,7 @@ impl Cluster {
     /// Boots `count` hosts, installs Beemesh on each, and joins them into one cluster.
     ///
     /// # Panics
-    /// When that does not succeed within its bounds.
+    /// If that does not succeed in time.
     #[must_use]
     #[track_caller]
     pub fn formed(test: &str, count: usize) -> Self {
@@ -39,7 +39,7 @@ impl Cluster {
     /// Starts Beemesh on every host and joins them into one cluster.
     ///
     /// # Panics
-    /// When that does not succeed within its bounds.
+    /// If that does not succeed in time.
     #[track_caller]
     pub fn form(&self) {
         self.form_of(self.hosts.len());
@@ -48,7 +48,7 @@ impl Cluster {
     /// Starts Beemesh on the first `count` hosts and joins them into one cluster.
     ///
     /// # Panics
-    /// When that does not succeed within its bounds.
+    /// If that does not succeed in time.
     #[track_caller]
     pub fn form_of(&self, count: usize) {
         let members: Vec<&Host> = self.hosts[..count].iter().collect();
@@ -63,7 +63,7 @@ impl Cluster {
     /// Boots `count` hosts with Beemesh installed and not started.
     ///
     /// # Panics
-    /// When a host does not boot.
+    /// If a host does not boot.
     #[must_use]
     #[track_caller]
     pub fn booted(test: &str, count: usize) -> Self {
@@ -75,11 +75,11 @@ impl Cluster {
         cluster
     }
 
-    /// Boots `count` hosts without Beemesh, which find its packages by dnf: this release in the repository `repo`, the one
-    /// before it in `previous`.
+    /// Boots `count` hosts without Beemesh. dnf finds this release in the repository `repo` and the previous one in
+    /// `previous`.
     ///
     /// # Panics
-    /// When a host does not boot.
+    /// If a host does not boot.
     #[must_use]
     #[track_caller]
     pub fn bare(test: &str, count: usize) -> Self {
@@ -90,10 +90,10 @@ impl Cluster {
         cluster
     }
 
-    /// Puts Beemesh's packages where dnf finds them, on all hosts.
+    /// Puts Beemesh's packages into dnf's repositories, on all hosts.
     ///
     /// # Panics
-    /// When there are none.
+    /// If there are no packages.
     #[track_caller]
     pub fn offer(&self) {
         let offer = std::env::var("BEEMESH_OFFER");
@@ -112,10 +112,10 @@ impl Cluster {
         });
     }
 
-    /// Boots `count` hosts with `layer` over their root: folders with colons between them, the upper ones first.
+    /// Boots `count` hosts with `layer` over their root: folders separated by colons, the upper ones first.
     ///
     /// # Panics
-    /// When a host does not boot.
+    /// If a host does not boot.
     #[must_use]
     #[track_caller]
     pub fn layered(test: &str, count: usize, layer: &str) -> Self {
@@ -127,7 +127,7 @@ impl Cluster {
         let top = Path::new(env!("CARGO_MANIFEST_DIR"))
             .parent()
             .expect("tests/ lies in the project");
-        // An installed suite has its own.
+        // An installed suite has these paths in its environment.
         let path = |variable: &str, otherwise: &str| {
             std::env::var_os(variable).map_or_else(|| top.join(otherwise), PathBuf::from)
         };
@@ -151,7 +151,7 @@ impl Cluster {
         &self.hosts[n - 1]
     }
 
-    /// Waits until every host sees all others, knows one leader, and has a vote.
+    /// Waits until every host reaches all others, knows one leader, and is a voter.
     #[track_caller]
     pub fn ready(&self) {
         let hosts: Vec<&Host> = self.hosts.iter().collect();
@@ -164,7 +164,7 @@ impl Cluster {
         self.agree_on(hosts, reachable, self.hosts.len());
     }
 
-    /// The same in a cluster of `members` hosts.
+    /// Waits for the same in a cluster of `members` hosts.
     #[track_caller]
     pub fn agree_on(&self, hosts: &[&Host], reachable: usize, members: usize) {
         for host in hosts {
@@ -200,12 +200,12 @@ impl Cluster {
             .expect("the leader is one of the hosts")
     }
 
-    /// Cuts the power of some hosts at once: what they did not fsync is gone.
+    /// Cuts the power of some hosts at once: data that they did not fsync is lost.
     pub fn crash(&self, hosts: &[&Host]) {
         self.together(hosts, |host| self.testbed(&["crash", &host.name]));
     }
 
-    /// Gives some hosts power again.
+    /// Boots hosts that are off.
     pub fn boot(&self, hosts: &[&Host]) {
         self.together(hosts, |host| self.testbed(&["boot", &host.name]));
     }
@@ -230,13 +230,13 @@ impl Cluster {
         self.testbed(&["heal"]);
     }
 
-    /// Does something on every host at once.
+    /// Runs `act` on all hosts at the same time.
     pub fn each(&self, act: impl Fn(&Host) + Sync) {
         let all: Vec<&Host> = self.hosts.iter().collect();
         self.together(&all, act);
     }
 
-    /// Waits until a workload runs healthily on these hosts as both Beemesh and Podman see it.
+    /// Waits until a workload runs healthily on these hosts in the view of both Beemesh and Podman.
     #[track_caller]
     pub fn running(&self, workload: &str, revision: u64, hosts: &[&Host]) {
         for host in hosts {
@@ -281,7 +281,7 @@ impl Drop for Cluster {
     }
 }
 
-/// What is left to do where the layer is a copy of files and not the work of dnf, and the test image.
+/// Completes a layer that was copied as files instead of installed by dnf, and loads the test image.
 fn prepare(host: &Host) {
     let line = "systemd-sysusers && systemd-tmpfiles --create beemesh.conf \
                 && /usr/lib/systemd/systemd-sysctl 10-beemesh.conf && systemctl daemon-reload";
@@ -299,7 +299,7 @@ fn load_image(host: &Host) {
 /// Starts Beemesh on a host, which is a cluster of its own until it joins another.
 ///
 /// # Panics
-/// When it does not answer in time.
+/// If it does not answer in time.
 #[track_caller]
 pub fn start_agent(host: &Host) {
     let _ = host

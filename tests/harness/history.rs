@@ -1,6 +1,6 @@
-//! What clients asked and were told, and whether one register for each manifest could have told them that.
+//! The history of clients' requests and answers, and the check that one register for each manifest explains it.
 //!
-//! Pure. The checker is `todc-utils`': the algorithm of Wing and Gong with Lowe's cache, as in Porcupine.
+//! Pure. The checker is that of `todc-utils`: the algorithm of Wing and Gong with Lowe's cache, as in Porcupine.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -12,12 +12,13 @@ use todc_utils::{
     specifications::Specification,
 };
 
-/// What is done with a manifest, which has the content of a register; 0 is none, and any other is written once.
+/// An operation on a manifest, which is a register with a content. Content 0 means no manifest; any other content is
+/// written once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Op {
-    /// It had this content.
+    /// A read returned this content.
     Read(u64),
-    /// It got this content.
+    /// A write of this content.
     Write(u64),
 }
 
@@ -40,7 +41,7 @@ impl Specification for Register {
     }
 }
 
-/// One call. Gets an answer, fails without effect, or stays open for ever.
+/// One call. It is answered, fails without effect, or stays open without end.
 #[derive(Debug, Clone, Copy)]
 struct Call {
     manifest: usize,
@@ -50,7 +51,7 @@ struct Call {
     refused: bool,
 }
 
-/// Everything that clients did, in the order of a common clock that ticks with each event.
+/// All calls of clients, ordered by a common clock that ticks with each event.
 #[derive(Debug, Default)]
 pub struct History {
     calls: Vec<Call>,
@@ -63,7 +64,7 @@ impl History {
         self.clock
     }
 
-    /// A client asks; a read does not know yet what it reads. The number is the call's.
+    /// Records a call and returns its number. The content of a read is not known yet.
     pub fn call(&mut self, manifest: usize, op: Op) -> usize {
         let called = self.tick();
         self.calls.push(Call {
@@ -76,14 +77,14 @@ impl History {
         self.calls.len() - 1
     }
 
-    /// It was done.
+    /// Records the answer of a call.
     pub fn answer(&mut self, call: usize, op: Op) {
         let answered = self.tick();
         self.calls[call].op = op;
         self.calls[call].answered = Some(answered);
     }
 
-    /// It had no effect, and never will.
+    /// Records that a call had no effect and never will.
     pub fn refuse(&mut self, call: usize) {
         self.calls[call].refused = true;
     }
@@ -103,20 +104,20 @@ impl History {
         reads.max().map(|(_, content)| content)
     }
 
-    /// How many calls were answered.
+    /// The number of answered calls.
     #[must_use]
     pub fn answered(&self) -> usize {
         let answered = self.calls.iter().filter(|call| call.answered.is_some());
         answered.count()
     }
 
-    /// How many writes had no effect.
+    /// The number of writes without effect.
     #[must_use]
     pub fn refused(&self) -> usize {
         self.calls.iter().filter(|call| call.refused).count()
     }
 
-    /// How many writes may have had an effect, and nobody was told.
+    /// The number of writes with an unknown effect.
     #[must_use]
     pub fn open(&self) -> usize {
         let open = |call: &&Call| call.answered.is_none() && !call.refused;
@@ -151,7 +152,8 @@ impl History {
     }
 }
 
-/// A call without an answer may have taken effect at any time since, or never, which is the same as after everything.
+/// A call without an answer may have taken effect at any later time. If it never did, that is the same as an effect
+/// after all other calls.
 fn is_explained(calls: &[Call]) -> bool {
     let mut events = Vec::new();
     for (process, call) in settled(calls).iter().enumerate() {
@@ -166,8 +168,9 @@ fn is_explained(calls: &[Call]) -> bool {
     WGLChecker::<Register>::is_linearizable(Checked::from_actions(actions.collect()))
 }
 
-/// The same calls with fewer that are open, of which each doubles what the checker has to try. A content is written once. So
-/// what nobody has read explains nothing and can be left out, and what somebody has read was written before that.
+/// The calls, with fewer open ones, because each open call doubles the work of the checker. A content is written once.
+/// So an open write whose content no client has read explains nothing and is left out. An open write whose content was
+/// read took effect before the first such answer.
 fn settled(calls: &[Call]) -> Vec<Call> {
     let mut read: BTreeMap<u64, u64> = BTreeMap::new();
     for call in calls {
@@ -197,7 +200,7 @@ fn settled(calls: &[Call]) -> Vec<Call> {
 mod tests {
     use super::*;
 
-    /// The answered reads after writes of 1 and 2 that were answered and one of 3 that was not.
+    /// The answered reads after answered writes of 1 and 2 and an open write of 3.
     fn after_three(reads: &[u64]) -> History {
         let mut history = History::default();
         for value in [1, 2] {

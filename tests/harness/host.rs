@@ -1,4 +1,4 @@
-//! One booted host: commands, files, the API as `curl` sees it, and what Podman and systemd say.
+//! One booted host: commands, files, the API over `curl`, and the state of Podman and systemd.
 
 use std::{
     collections::BTreeMap,
@@ -20,10 +20,10 @@ pub struct Host {
     testbed: PathBuf,
 }
 
-/// What a command on a host gave back.
+/// The result of a command on a host.
 #[derive(Debug, Clone)]
 pub struct Answer {
-    /// The exit code; 128 + signal when it was killed.
+    /// The exit code; 128 + signal if a signal killed it.
     pub code: i32,
     /// Standard output.
     pub out: String,
@@ -35,7 +35,7 @@ impl Answer {
     /// Standard output of a command that must have succeeded.
     ///
     /// # Panics
-    /// When it did not.
+    /// If it did not.
     #[track_caller]
     #[must_use]
     pub fn ok(self) -> String {
@@ -43,10 +43,10 @@ impl Answer {
         self.out
     }
 
-    /// Standard output as JSON of a command that must have succeeded.
+    /// Standard output, as JSON, of a command that must have succeeded.
     ///
     /// # Panics
-    /// When it did not, or printed something else.
+    /// If it did not, or printed something else.
     #[track_caller]
     #[must_use]
     pub fn json(self) -> Value {
@@ -88,13 +88,14 @@ impl Host {
     /// Runs a command on the host with bytes on its standard input.
     ///
     /// # Panics
-    /// When the host cannot be entered at all.
+    /// If the host cannot be entered at all.
     #[must_use]
     pub fn run_with(&self, command: &[&str], input: &[u8]) -> Answer {
         self.enter("exec", command, input)
     }
 
-    /// Runs a command in the root of the host while it is off: without systemd and network, as where images are built.
+    /// Runs a command in the root of the host while the host is off: without systemd and network, as in the build of an
+    /// image.
     #[must_use]
     pub fn run_unbooted(&self, command: &[&str]) -> Answer {
         self.enter("chroot", command, b"")
@@ -111,7 +112,7 @@ impl Host {
             .expect("the testbed script runs");
         let mut stdin = child.stdin.take().expect("stdin is piped");
         let input = input.to_vec();
-        // A command that ends without reading its input is no failure of the test.
+        // If a command ends without reading its input, the test does not fail.
         let writer = std::thread::spawn(move || drop(stdin.write_all(&input)));
         let output = child.wait_with_output().expect("the command ends");
         writer.join().expect("the writer does not panic");
@@ -131,16 +132,16 @@ impl Host {
     /// Runs dnf on the host.
     ///
     /// # Panics
-    /// When the packages or one of their scriptlets failed.
+    /// If a package or a scriptlet failed.
     #[track_caller]
     pub fn dnf(&self, args: &[&str]) {
         dnf_did(args, &self.run(&[&["dnf", "-y"], args].concat()));
     }
 
-    /// Runs dnf in the root of the host while it is off.
+    /// Runs dnf in the root of the host while the host is off.
     ///
     /// # Panics
-    /// When the packages or one of their scriptlets failed.
+    /// If a package or a scriptlet failed.
     #[track_caller]
     pub fn dnf_unbooted(&self, args: &[&str]) {
         dnf_did(args, &self.run_unbooted(&[&["dnf", "-y"], args].concat()));
@@ -152,8 +153,8 @@ impl Host {
         self.run(&[&["beemesh"], args].concat())
     }
 
-    /// Applies a manifest on the host and waits until all of it is ready everywhere; the answer as JSON. Does not wait whether that
-    /// lasts: what a test does next shows that.
+    /// Applies a manifest on the host, waits until all of it is ready everywhere, and returns the answer as JSON. It
+    /// does not check that the state is stable: the next steps of a test show that.
     #[track_caller]
     #[must_use]
     pub fn apply(&self, yaml: &str) -> Value {
@@ -171,14 +172,14 @@ impl Host {
         self.run_with(&args, yaml.as_bytes()).json()
     }
 
-    /// Applies a manifest on the host without waiting; whatever the answer is.
+    /// Applies a manifest on the host without waiting and returns any answer.
     #[must_use]
     pub fn try_apply(&self, yaml: &str, more: &[&str]) -> Answer {
         let args = [&["beemesh", "apply", "-f", "-"], more].concat();
         self.run_with(&args, yaml.as_bytes())
     }
 
-    /// Asks the host's API: the HTTP status and the body.
+    /// Sends a request to the host's API; returns the HTTP status and the body.
     #[must_use]
     pub fn api(&self, method: &str, path: &str, body: &[u8]) -> (u16, Value) {
         let url = format!("http://beemesh{path}");
@@ -206,7 +207,7 @@ impl Host {
         (status.parse().unwrap_or(0), body)
     }
 
-    /// This host's own view of the cluster.
+    /// The host's own view of the cluster.
     #[must_use]
     pub fn status(&self) -> Value {
         self.api("GET", "/v1/status", b"").1
@@ -221,7 +222,7 @@ impl Host {
         out.trim_end().to_owned()
     }
 
-    /// Makes the program in the gateway's image a file that never reached the disk.
+    /// Replaces the program in the gateway's image by an empty file, as if the content never reached the disk.
     pub fn empty_gateway_image(&self) {
         let _ = self.sh(
             "for file in $(find /var/lib/containers/storage/overlay -maxdepth 4 -path '*/diff/*' -name beemesh-gateway -type f); do \
@@ -229,7 +230,7 @@ impl Host {
         );
     }
 
-    /// The containers of a workload without its infra container, by name.
+    /// The running containers of a workload without its infra container, by name.
     #[must_use]
     pub fn containers(&self, workload: &str) -> BTreeMap<String, Container> {
         let filter = format!("label=beemesh.io/workload={workload}");
@@ -259,7 +260,7 @@ impl Host {
             .collect()
     }
 
-    /// Everything on the host that carries the workload's name: pods, containers, volumes, secrets, files, units.
+    /// All objects on the host with the workload's name: pods, containers, volumes, secrets, files, units.
     #[must_use]
     pub fn leftovers(&self, workload: &str) -> String {
         self.sh(&format!(
@@ -273,22 +274,22 @@ impl Host {
         .out
     }
 
-    /// The host's root folder as seen from outside; also while it is off, if its disk is plugged.
+    /// The host's root folder as seen from outside. It also exists while the host is off, if its disk is attached.
     #[must_use]
     pub fn root(&self) -> PathBuf {
         PathBuf::from(self.testbed("path"))
     }
 
-    /// The PID of the host's init as this machine sees it: `/proc/PID/root` is the host's root folder while it is on.
+    /// The PID of the host's init on this machine: `/proc/PID/root` is the host's root folder while the host is on.
     ///
     /// # Panics
-    /// When the host is off.
+    /// If the host is off.
     #[must_use]
     pub fn init(&self) -> u32 {
         self.init_if_on().expect("the host is on")
     }
 
-    /// The same; nothing while the host is off.
+    /// The PID of the host's init; `None` while the host is off.
     #[must_use]
     pub fn init_if_on(&self) -> Option<u32> {
         self.testbed("pid").parse().ok()
@@ -326,8 +327,8 @@ impl Host {
     pub fn processes(&self) -> BTreeMap<String, Vec<u32>> {
         let mut found: BTreeMap<String, Vec<u32>> = BTreeMap::new();
         for pid in self.pids() {
-            // Not what the kernel calls it: a gateway that has joined a cluster has executed itself by another name. A
-            // process may end while it is looked at.
+            // Not the kernel's name of the process: a gateway that has joined a cluster has executed itself under
+            // another name. A process may end during the look.
             let file = fs::read_link(format!("/proc/{pid}/exe")).unwrap_or_default();
             if let Some(name) = file.file_name().and_then(|name| name.to_str()) {
                 found.entry(name.to_owned()).or_default().push(pid);
@@ -354,7 +355,7 @@ impl Host {
             "" => Ok(()),
             pid => Err(format!("its init has PID {pid}")),
         });
-        // The last thing that systemd does on a machine, and leaves to the host of a namespace.
+        // On a real machine systemd syncs as its last step; in a namespace it leaves that to the machine.
         let synced = Command::new("sync").arg("-f").arg(self.root()).status();
         assert!(
             synced.is_ok_and(|status| status.success()),
@@ -372,7 +373,7 @@ impl Host {
 
     /// Writes the host's journal and state to a folder.
     pub(crate) fn collect(&self, folder: &Path) {
-        // Each within its time: what went wrong may be that something does not answer.
+        // Each command has a time limit: the failure may be a program that does not answer.
         let state = self.sh(
             "journalctl -b --no-pager -o short-precise | tail -n 3000; echo; for line in \"systemctl list-units --all --no-pager 'beemesh*'\" \
              \"systemctl status --no-pager -n 0 'beemesh*'\" 'podman pod ps' 'podman ps -a' 'podman images' 'podman volume ls' \
@@ -386,7 +387,7 @@ impl Host {
     }
 }
 
-/// dnf's own success says nothing of scriptlets, so what it prints is looked at, too.
+/// Whether dnf succeeded. Its exit code ignores failed scriptlets, so its output is checked, too.
 #[track_caller]
 fn dnf_did(args: &[&str], answer: &Answer) {
     let said = answer.to_string();

@@ -1,4 +1,4 @@
-//! One kept-alive HTTP connection to a socket on a host, so that no process start is measured.
+//! One kept-alive HTTP connection to a socket on a host, so that figures include no process start.
 
 use std::path::Path;
 
@@ -9,7 +9,7 @@ use hyper::{Method, Request, StatusCode, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::net::UnixStream;
 
-/// The connection. It lives on the runtime that it was made on.
+/// The connection. It lives on the runtime that created it.
 #[derive(Debug)]
 pub struct Client(http1::SendRequest<Full<Bytes>>);
 
@@ -17,13 +17,13 @@ impl Client {
     /// Connects to a socket.
     ///
     /// # Errors
-    /// When nobody listens there.
+    /// If no process listens there.
     pub async fn connect(socket: &Path) -> Result<Self> {
         let stream = UnixStream::connect(socket)
             .await
             .with_context(|| format!("connect to {}", socket.display()))?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-        // A connection that breaks shows at the next request.
+        // A broken connection makes the next request fail.
         tokio::spawn(connection);
         Ok(Self(sender))
     }
@@ -31,7 +31,7 @@ impl Client {
     /// Sends a request and returns the status and the body of the answer.
     ///
     /// # Errors
-    /// When the connection broke: whether the request was received is not known.
+    /// If the connection broke: the server may or may not have received the request.
     pub async fn send(
         &mut self,
         method: Method,
@@ -53,7 +53,7 @@ impl Client {
     /// Sends a request and returns the body of the answer.
     ///
     /// # Errors
-    /// When the connection broke, and when the answer is no success.
+    /// If the connection broke, or the answer is no success.
     pub async fn ask(&mut self, method: Method, uri: &str, body: String) -> Result<Bytes> {
         let (status, body) = self.send(method, uri, body).await?;
         let words = String::from_utf8_lossy(&body);

@@ -1,8 +1,8 @@
-//! Ends the program that runs a test at each of its system calls in turn, or has each of them fail, by `strace --inject`.
+//! Kills the program of a test at each of its system calls in turn, or makes each of them fail, with `strace --inject`.
 //!
-//! The test runs itself again as a child, once for each call and [`FAULTS`], until one comes through. This is a kill at each
-//! moment and a disk that refuses at each moment; a power cut, which also loses what was not flushed, is for the tests that
-//! know what was.
+//! The test runs itself again as a child, once for each call and each of [`FAULTS`], until a child completes without a
+//! fault. This covers a kill at each moment and a disk that refuses at each moment. A power cut, which also loses
+//! unflushed data, is covered by tests that know the earlier state.
 
 use std::{
     collections::BTreeSet,
@@ -16,43 +16,44 @@ use std::{
     thread,
 };
 
-/// The folder that the child works on.
+/// The variable with the folder on which the child works.
 const FOLDER: &str = "BEEMESH_INTERRUPTED";
-/// What changes a disk, or opens what is changed.
+/// System calls that change a disk, or open a file to change it.
 const CALLS: &str = "openat,write,pwrite64,fsync,fdatasync,rename,renameat,renameat2,unlink,unlinkat,mkdir,mkdirat,rmdir,\
                      ftruncate,chmod,fchmod,fchmodat";
-/// Each is tried at each call: the process is killed before the call, or the call fails.
+/// The faults for each call: strace kills the process before the call, or makes the call fail.
 const FAULTS: [&str; 3] = ["signal=SIGKILL", "error=EIO", "error=ENOSPC"];
-/// SIGKILL.
 const KILLED: i32 = 9;
-/// What the main thread does, too.
+/// Calls that the main thread makes, too.
 const PADDED: [&str; 2] = ["openat", "write"];
-/// strace counts each kind of call of each thread by itself. The test's own thread begins with so many of those that the main
-/// thread makes, too, and more often than that; they change nothing, and what comes after them is the action's.
+/// strace counts each kind of call per thread. The test's thread begins with this many calls of the [`PADDED`] kinds,
+/// more than the main thread makes. They change nothing, and strace injects faults only into the calls after them,
+/// which belong to the action.
 const PADDING: u32 = 64;
-/// Calls of one kind, beyond which something never comes to an end.
+/// The largest number of calls of one kind; an action with more does not end.
 const CALLS_MAX: u32 = 1_000;
 /// The child's exit code for an action that failed.
 const FAILED: i32 = 3;
 
-/// What became of an action.
+/// The result of an action.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
     /// It was killed.
     Killed,
-    /// It failed, in its own words.
+    /// It failed, with its message.
     Failed(String),
-    /// It came through.
+    /// It completed.
     Done,
 }
 
-/// Prepares a new folder, acts on it with one fault, and checks what is left, for each fault and each call of `act`.
+/// For each fault and each call of `act`: prepares a new folder, runs `act` on it with that fault, and checks the
+/// result.
 ///
-/// `act` runs in another process. `check` also gets words that say which fault it was. To be called by a test, once.
+/// `act` runs in another process. `check` also gets a text that names the fault. A test may call this function once.
 ///
 /// # Panics
 ///
-/// Without strace, and when the action does something else than to end, be killed, or fail.
+/// Without strace, and if the action ends in another way than success, a kill or a failure.
 #[track_caller]
 pub fn at_each_call(
     prepare: impl Fn(&Path),
@@ -127,7 +128,7 @@ fn kinds(prepare: impl Fn(&Path)) -> BTreeSet<String> {
         .collect()
 }
 
-/// The outcome of the action under strace, and what that saw.
+/// The outcome of the action under strace, and strace's output.
 fn run(options: &[&str], folder: &Path) -> (Outcome, String) {
     let seen = tempfile::NamedTempFile::new().expect("a file");
     let current = thread::current();
@@ -145,7 +146,7 @@ fn run(options: &[&str], folder: &Path) -> (Outcome, String) {
     let outcome = match (output.status.code(), output.status.signal()) {
         (Some(0), _) => Outcome::Done,
         (Some(FAILED), _) => Outcome::Failed(said),
-        // strace ends like what it has traced.
+        // strace ends in the same way as its child.
         (_, Some(KILLED)) => Outcome::Killed,
         _ => panic!("{options:?}: {}: {said}", output.status),
     };

@@ -1,8 +1,8 @@
-//! Booted hosts for the end-to-end tests: real systemd, real Podman, a real network and a real disk each.
+//! Booted hosts for the end-to-end tests, each with a real systemd, Podman, network and disk.
 //!
-//! A test boots a [`Cluster`], acts as its user or as its bad luck (power cuts, kills, cut cables), waits for a state
-//! with [`wait_for`], and asserts effects: containers, units, files, answers. Nothing here stands in for a part of the
-//! system. When a test fails, every host's journal and state are written to `target/e2e/TEST/`.
+//! A test boots a [`Cluster`], acts as its user or causes faults (power cuts, kills, cut links), waits for a state with
+//! [`wait_for`], and asserts effects: containers, units, files, answers. No part of the system is replaced by a fake.
+//! When a test fails, the journal and the state of every host are written to `target/e2e/TEST/`.
 
 mod chance;
 mod cluster;
@@ -21,5 +21,5 @@ pub use host::{Answer, Host};
 pub use manifests::{broken_command, pod, pod_on, two_containers};
 pub use wait::{secs, wait_for};
 
-/// The image that every booted host has: a busybox, stored under this name without a registry.
+/// The image on every booted host: a busybox, stored under this name without a registry.
 pub const IMAGE: &str = "localhost/beemesh-demo:1";

@@ -2,7 +2,7 @@
 
 use crate::IMAGE;
 
-/// A Pod of one container that prints its marker and stays.
+/// A Pod with one container that prints its marker and keeps running.
 #[must_use]
 pub fn pod(name: &str, marker: &str) -> String {
     format!(
@@ -11,14 +11,14 @@ pub fn pod(name: &str, marker: &str) -> String {
     )
 }
 
-/// The same for one host only.
+/// The same Pod for one host only.
 #[must_use]
 pub fn pod_on(host: &str, name: &str, marker: &str) -> String {
     let selector = format!("spec:\n  nodeSelector: {{kubernetes.io/hostname: {host}}}\n");
     pod(name, marker).replace("spec:\n", &selector)
 }
 
-/// A Deployment of two containers, one with a health check, and the ConfigMap that they read.
+/// A Deployment with two containers, one of which has a health check, and the ConfigMap that they read.
 #[must_use]
 pub fn two_containers(name: &str, marker: &str) -> String {
     format!(

@@ -1,9 +1,9 @@
-//! `make torture`: whether booted hosts keep what they acknowledged, whatever befalls them.
+//! `make torture`: checks that booted hosts keep acknowledged changes under any faults.
 //!
-//! Each round boots hosts and forms a cluster; clients write, read and delete through all of them while faults strike that
-//! a seed has chosen. Then everything is mended, and what clients were told is held against one register for each manifest,
-//! and what hosts run against what was committed. A round that finds something ends the run; its seed does the same again,
-//! as far as hosts on a busy machine can.
+//! Each round boots hosts and forms a cluster. Clients write, read and delete through all hosts while faults strike,
+//! chosen by a seed. Then the round repairs everything and compares the history of the clients with one register for
+//! each manifest, and the pods of the hosts with the committed manifests. A round that finds a violation ends the run.
+//! Its seed repeats the round as far as timing on a busy machine allows.
 
 mod clients;
 mod faults;
@@ -24,38 +24,38 @@ use clap::Args;
 pub use self::faults::Kind;
 use self::report::Report;
 
-/// Strikes booted hosts with faults, and looks for what got lost.
+/// Strike booted hosts with faults and look for lost changes
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// The seed of the first round; each round has the next one.
+    /// Seed of the first round; each further round adds one
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How often hosts are booted.
+    /// Number of rounds; each boots new hosts
     #[arg(long, default_value_t = 25)]
     pub rounds: u64,
-    /// How many faults strike in a round.
+    /// Number of faults in a round
     #[arg(long, default_value_t = 40)]
     pub faults: usize,
-    /// How many hosts there are from the beginning of a round; one more joins while faults strike.
+    /// Number of hosts at the start of a round; one more joins while faults strike
     #[arg(long, default_value_t = 3)]
     pub hosts: usize,
-    /// Only faults of these kinds.
+    /// Only faults of these kinds
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<Kind>,
-    /// Where to write what was done and found, after each round.
+    /// File for the report, written after each round
     #[arg(long)]
     pub report: Option<PathBuf>,
 }
 
-/// Runs all rounds, or those before the first that finds something: the page about them, and whether that was all.
+/// Runs all rounds, or all up to the first with a violation. Writes the report and returns whether no round found one.
 ///
 /// # Errors
-/// When the page cannot be written.
+/// If the report cannot be written.
 pub fn run(options: &Options) -> io::Result<bool> {
     let mut report = Report::new(options);
     for seed in options.seed..options.seed + options.rounds {
         eprintln!("round of seed {seed}");
-        // Waits give up by panicking, as tests do; the hosts are taken down and their journals kept either way.
+        // A wait that gives up panics, as in tests. The hosts are removed and their journals kept in any case.
         let done = catch_unwind(AssertUnwindSafe(|| round::run(options, seed)));
         let Ok(round) = done else {
             eprintln!("seed {seed} FAILED");

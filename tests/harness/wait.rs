@@ -5,19 +5,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often a state is looked at. Each look runs commands on hosts, so a shorter pause would only load them.
+/// The pause between two looks at a state. Each look runs commands on hosts, so a shorter pause would only load them.
 const PAUSE: Duration = Duration::from_millis(100);
 
-/// Seconds, for readable bounds.
+/// Seconds, for readable time limits.
 #[must_use]
 pub fn secs(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Looks until `look` answers `Ok`, and returns that. The `Err` says what was seen instead.
+/// Calls `look` until it returns `Ok`, and returns that. The `Err` says what was seen instead.
 ///
 /// # Panics
-/// When `bound` has passed, with the last thing seen.
+/// If `bound` has passed; the message has the last `Err`.
 #[track_caller]
 pub fn wait_for<T, E: std::fmt::Display>(
     what: &str,

@@ -5,7 +5,7 @@ use std::{io, process::ExitCode};
 use clap::{Parser, Subcommand};
 use harness::torture::{Options, power, run, soak};
 
-/// Strikes booted hosts with faults, and looks for what got lost.
+/// Strike booted hosts with faults and look for lost changes
 #[derive(Debug, Parser)]
 #[command(args_conflicts_with_subcommands = true)]
 struct Arguments {
@@ -15,12 +15,12 @@ struct Arguments {
     options: Options,
 }
 
-/// What is no random fault.
+/// Other tests.
 #[derive(Debug, Subcommand)]
 enum Other {
-    /// Take the power of hosts at chosen moments, and of hosts of bare Podman.
+    /// Cut the power of hosts at chosen moments, and of hosts with bare Podman
     Power(power::Options),
-    /// Strike the same hosts for an hour, and look for what grows.
+    /// Strike the same hosts for an hour and look for growing resource use
     Soak(soak::Options),
 }
 

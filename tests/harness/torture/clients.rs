@@ -1,7 +1,7 @@
-//! Clients of all hosts: they write, read and delete, one thing after the other, and note what they were told.
+//! Clients of all hosts, which write, read and delete, one operation after the other, and record the answers.
 //!
-//! Shell. A manifest is a register: one pod that carries its content in its environment. Most are for a host that does not
-//! exist, so that they start nothing and can change often; some run on every host.
+//! Shell. A manifest is a register: one pod that carries its content in its environment. Most manifests select a host
+//! that does not exist, so that they start nothing and can change often; some run on every host.
 
 use std::{
     path::PathBuf,
@@ -22,26 +22,25 @@ use tokio::{
 
 use crate::{Chance, History, IMAGE, Op, http::Client};
 
-/// Manifests that start nothing.
+/// The number of manifests that start nothing.
 const REGISTERS: usize = 4;
-/// Manifests whose pods run on every host.
+/// The number of manifests whose pods run on every host.
 const PODS: usize = 2;
-/// The first of those.
+/// The first of the manifests with pods.
 pub(crate) const FIRST_POD: usize = REGISTERS;
-/// All manifests that change.
+/// The number of manifests that change.
 pub(crate) const MANIFESTS: usize = REGISTERS + PODS;
 /// The manifest that is applied before the first fault and never again.
 pub(crate) const CALM: usize = MANIFESTS;
-/// Its content.
 pub(crate) const CALM_CONTENT: u64 = u64::MAX;
-/// Clients of the manifests that start nothing; another one changes the pods.
+/// The number of clients of the manifests that start nothing; one more client changes the pods.
 const CLIENTS: u64 = 5;
-/// A client stops waiting for an answer after this: longer than any timeout it asks for.
+/// How long a client waits for an answer: longer than any timeout in its requests.
 const PATIENCE: Duration = Duration::from_secs(15);
-/// Everybody answers within this once all is mended.
+/// The time limit of every answer after all faults are repaired.
 const ANSWER_MAX: Duration = Duration::from_secs(60);
 
-/// What clients and faults have in common.
+/// The state that clients and faults share.
 #[derive(Debug)]
 pub(crate) struct Clients {
     runtime: Runtime,
@@ -52,7 +51,7 @@ pub(crate) struct Clients {
 #[derive(Debug, Default)]
 struct Shared {
     history: Mutex<History>,
-    /// The PID of each host's init; 0 while clients do not ask the host.
+    /// The PID of each host's init; 0 while clients must not use the host.
     inits: Vec<AtomicU32>,
     values: AtomicU64,
     over: AtomicBool,
@@ -67,7 +66,7 @@ enum Deed {
 }
 
 impl Clients {
-    /// Clients of so many hosts that ask none of them yet.
+    /// Clients of this many hosts that use none of them yet.
     pub(crate) fn new(seed: u64, hosts: usize) -> anyhow::Result<Self> {
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
@@ -89,12 +88,12 @@ impl Clients {
         })
     }
 
-    /// A host can be asked by its init with this PID, or not at all.
+    /// Lets clients use a host through the init with this PID, or stops them from using it.
     pub(crate) fn host(&self, number: usize, init: Option<u32>) {
         self.shared.inits[number].store(init.unwrap_or(0), Ordering::Relaxed);
     }
 
-    /// What they were told so far.
+    /// The history of the calls so far.
     pub(crate) fn history(&self) -> MutexGuard<'_, History> {
         locked(&self.shared.history)
     }
@@ -104,10 +103,10 @@ impl Clients {
         locked(&self.shared.strange).clone()
     }
 
-    /// Ends all clients. Then every manifest is read once through each host that can be asked.
+    /// Ends all clients and then reads every manifest once through each usable host.
     ///
     /// # Panics
-    /// When a host does not answer in time.
+    /// If a host does not answer in time.
     pub(crate) fn end(&mut self) {
         self.shared.over.store(true, Ordering::Relaxed);
         let tasks = std::mem::take(&mut self.tasks);
@@ -132,7 +131,7 @@ impl Clients {
 impl Shared {
     async fn client(&self, mut chance: Chance, of_pods: bool) {
         while !self.over.load(Ordering::Relaxed) {
-            // A pod takes its time to start; a client that changes it faster sees none running.
+            // A pod needs time to start: a client that changed it faster would never see it run.
             let (from, to) = if of_pods { (1000, 6000) } else { (20, 300) };
             sleep(chance.millis(from, to)).await;
             let hosts: Vec<usize> = (0..self.inits.len()).collect();
@@ -164,11 +163,11 @@ impl Shared {
         }
     }
 
-    /// Asks one thing of one host; whether there was an answer.
+    /// Makes one call to one host; returns whether there was an answer.
     async fn ask(&self, host: usize, manifest: usize, deed: Deed, seconds: u64) -> bool {
         let init = self.inits[host].load(Ordering::Relaxed);
         let socket = PathBuf::from(format!("/proc/{init}/root/run/beemesh/gateway.sock"));
-        // Who is not reached is asked nothing.
+        // Without a connection there is no call.
         let Ok(mut client) = Client::connect(&socket).await else {
             return false;
         };
@@ -202,13 +201,13 @@ impl Shared {
         match (status.as_u16(), op) {
             (200, Op::Read(_)) => history.answer(call, Op::Read(content(&body))),
             (200, Op::Write(_)) => history.answer(call, op),
-            // Also the answer to who deletes it.
+            // Also the answer to a deletion.
             (404, Op::Read(_) | Op::Write(0)) => history.answer(call, Op::Read(0)),
             (503, Op::Write(_)) => history.refuse(call),
-            // The host is about to be a member again.
+            // The host is about to become a member again.
             (409, Op::Write(_)) if says_removed(&body) => history.refuse(call),
             (409, Op::Read(_)) if says_removed(&body) => return false,
-            // What became of it is not known.
+            // The effect is unknown.
             (500 | 503 | 504, _) => return false,
             _ => {
                 let body = String::from_utf8_lossy(&body);
@@ -224,7 +223,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What a manifest and its pod are called.
+/// The name of a manifest and of its pod.
 pub(crate) fn name(manifest: usize) -> String {
     match manifest {
         CALM => "calm".to_owned(),
@@ -253,10 +252,10 @@ pub(crate) fn yaml(manifest: usize, content: u64) -> String {
     )
 }
 
-/// The variable that has the manifest and its content in the environment of its container.
+/// The environment variable of a container with its manifest and content.
 pub(crate) const VARIABLE: &str = "TORTURE";
 
-/// A manifest and its content, as its container's variable has them.
+/// The manifest and content in the value of a container's variable.
 pub(crate) fn carried(value: &str) -> Option<(usize, u64)> {
     let (manifest, content) = value.split_once('=')?;
     Some((manifest.parse().ok()?, content.parse().ok()?))
@@ -266,7 +265,7 @@ fn says_removed(body: &[u8]) -> bool {
     String::from_utf8_lossy(body).contains("this host was removed from its cluster")
 }
 
-/// The content of the workload that the API shows.
+/// The content of the workload in the API's answer.
 pub(crate) fn content(body: &[u8]) -> u64 {
     let shown: Value = serde_json::from_slice(body).unwrap_or_default();
     let value = shown.pointer("/object/spec/containers/0/env/0/value");

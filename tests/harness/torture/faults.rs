@@ -1,7 +1,7 @@
-//! What befalls hosts, and how it is mended.
+//! Faults of hosts, and their repair.
 //!
-//! Shell. Faults overlap: each lasts for a while, and the next one does not wait for its end. A host that is off, or about
-//! to be, is left alone until it is back, and the network has one fault at a time.
+//! Shell. Faults overlap: each lasts for a while, and the next one does not wait for its end. A host that is off, or
+//! about to be, gets no other fault until it is back, and the network has one fault at a time.
 
 use std::{
     collections::BTreeSet,
@@ -19,55 +19,55 @@ use nix::{
 use super::clients::{self, Clients, FIRST_POD, MANIFESTS};
 use crate::{Chance, Cluster, Host, start_agent, wait_for};
 
-/// What can happen.
+/// A kind of fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Kind {
-    /// A host loses power: what was not flushed is gone.
+    /// A host loses power: unflushed data is lost.
     PowerLoss,
-    /// All hosts do.
+    /// All hosts lose power.
     PowerLossOfAll,
     /// The agent of a host gets SIGKILL.
     AgentKilled,
-    /// So does a gateway.
+    /// The gateway of a host gets SIGKILL.
     GatewayKilled,
-    /// So do all supervisors of a host.
+    /// All supervisors of a host get SIGKILL.
     SupervisorsKilled,
-    /// So does everything of Podman on a host but the monitors of its containers.
+    /// All processes of Podman on a host get SIGKILL, except the monitors of its containers.
     PodmanKilled,
-    /// An agent gets SIGSTOP, and later SIGCONT.
+    /// The agent of a host gets SIGSTOP, and later SIGCONT.
     AgentPaused,
-    /// So does a gateway.
+    /// The gateway of a host gets SIGSTOP, and later SIGCONT.
     GatewayPaused,
     /// No packet reaches or leaves a host.
     CutOff,
-    /// Nor the leader.
+    /// No packet reaches or leaves the leader.
     LeaderCutOff,
-    /// One host does not hear another, which hears it.
+    /// One host does not receive the packets of another, which receives its packets.
     OneWay,
-    /// Two hosts do not hear each other, and the others hear both.
+    /// Two hosts do not receive each other's packets; the others receive those of both.
     Apart,
     /// The disk of a host is full.
     DiskFull,
-    /// The file system of a host takes no more writes until the host is booted again.
+    /// The file system of a host becomes read-only until the host boots again.
     DiskReadOnly,
-    /// The gateway's image loses its program, as unflushed files do, and then the host its power.
+    /// The program in the gateway's image becomes empty, like an unflushed file, and then the host loses power.
     ImageDamaged,
-    /// The monitors of containers get SIGKILL, but not that of the pod that nobody changes.
+    /// The monitors of containers get SIGKILL, except that of the pod that never changes.
     MonitorsKilled,
-    /// Agent and gateway of a host are restarted.
+    /// The agent and the gateway of a host are restarted.
     Restarted,
-    /// dnf installs Beemesh once more over itself, as an upgrade to the same version.
+    /// dnf reinstalls Beemesh, as in an upgrade to the same version.
     Upgraded,
     /// A host joins the cluster.
     Joins,
-    /// A host is removed, and joins again.
+    /// A host is removed and joins again.
     Leaves,
-    /// A host changes its key, whatever else befalls it meanwhile.
+    /// A host rotates its key, during any other fault.
     KeyChanged,
 }
 
 impl Kind {
-    /// In words, for the report.
+    /// The description in the report.
     pub(crate) fn words(self) -> &'static str {
         match self {
             Kind::PowerLoss => "power loss of a host",
@@ -94,7 +94,7 @@ impl Kind {
         }
     }
 
-    /// How often it is chosen, compared with others.
+    /// The relative frequency of the kind.
     fn weight(self) -> u64 {
         match self {
             Kind::PowerLoss | Kind::LeaderCutOff | Kind::GatewayKilled => 4,
@@ -104,11 +104,11 @@ impl Kind {
     }
 }
 
-/// One fault that lasts.
+/// One fault in effect.
 #[derive(Debug)]
 struct Active {
     until: Instant,
-    /// Hosts that nothing else may befall meanwhile, by number from 0.
+    /// Hosts that get no other fault meanwhile, by number from 0.
     hosts: Vec<usize>,
     mend: Mend,
 }
@@ -123,16 +123,16 @@ enum Mend {
     Empty,
 }
 
-/// The hosts, and what befalls them.
+/// The hosts and their faults.
 #[derive(Debug)]
 pub(crate) struct Faults<'a> {
     cluster: &'a Cluster,
     clients: &'a Clients,
     chance: Chance,
     active: Vec<Active>,
-    /// Hosts in the cluster: the first so many.
+    /// The number of hosts in the cluster; they are the first ones.
     pub(crate) members: usize,
-    /// What struck, in order.
+    /// The faults so far, in order.
     pub(crate) struck: Vec<Kind>,
     begun: Instant,
 }
@@ -168,7 +168,7 @@ impl<'a> Faults<'a> {
         hosts.copied().collect()
     }
 
-    /// Strikes once with one of these kinds, and waits a little. Mends what is due before.
+    /// Strikes once with one of these kinds and waits a little. Repairs first what is due.
     pub(crate) fn strike(&mut self, kinds: &[Kind]) {
         loop {
             self.mend_due(Instant::now());
@@ -181,7 +181,7 @@ impl<'a> Faults<'a> {
                 std::thread::sleep(pause);
                 return;
             }
-            // What cannot happen now can when something has ended.
+            // No fault is possible now; one may be when an active fault has ended.
             let next = self.active.iter().map(|active| active.until).min();
             if let Some(next) = next {
                 std::thread::sleep(next.saturating_duration_since(Instant::now()));
@@ -206,7 +206,7 @@ impl<'a> Faults<'a> {
         *self.chance.pick(&members).expect("there are members")
     }
 
-    /// Lets it happen; whether it could.
+    /// Starts a fault; returns whether it was possible.
     fn befall(&mut self, kind: Kind, victim: usize, long: Duration) -> bool {
         let busy = self.busy();
         let network = self
@@ -276,11 +276,11 @@ impl<'a> Faults<'a> {
             }
             Kind::MonitorsKilled => signal(&monitors(host), Signal::SIGKILL),
             Kind::Upgraded => {
-                // It fails where the disk is, and the next host's does not.
+                // The reinstallation fails on a full disk. The disks of other hosts are not full.
                 let _ = host.sh("timeout 120 dnf -y reinstall beemesh");
             }
             Kind::Restarted => {
-                // Podman may have been killed under it; systemd tries again.
+                // Podman may have been killed during the restart; systemd tries again.
                 let _ = host.sh("timeout 60 systemctl restart beemesh-agent beemesh-gateway");
             }
             Kind::Joins => self.join(),
@@ -318,7 +318,7 @@ impl<'a> Faults<'a> {
         }
     }
 
-    /// Mends what should have ended by then.
+    /// Repairs the faults that end by `now`.
     fn mend_due(&mut self, now: Instant) {
         let due: Vec<Active> = self
             .active
@@ -341,7 +341,7 @@ impl<'a> Faults<'a> {
             Mend::Heal => self.cluster.heal(),
             Mend::Empty => {
                 for host in &active.hosts {
-                    // Durably: else it is full again after a loss of power.
+                    // With a sync: otherwise the disk is full again after a loss of power.
                     let line = "rm -f /filler /filler2 && sync -f /";
                     let _ = self.host(*host).sh(line).ok();
                 }
@@ -355,7 +355,7 @@ impl<'a> Faults<'a> {
         self.say(&format!("mended: {}", hosts.join(", ")));
     }
 
-    /// Mends everything.
+    /// Repairs everything.
     pub(crate) fn end(&mut self) {
         for active in std::mem::take(&mut self.active) {
             self.mend(active);
@@ -363,7 +363,7 @@ impl<'a> Faults<'a> {
         self.say("all is mended");
     }
 
-    /// Makes the next host a member, through the first one.
+    /// Joins the next host to the cluster through the first one.
     fn join(&mut self) {
         let joining = self.host(self.members);
         start_agent(joining);
@@ -372,7 +372,7 @@ impl<'a> Faults<'a> {
         self.members += 1;
     }
 
-    /// Takes a member out, and makes it one again.
+    /// Removes a member and joins it again.
     fn leave(&self, victim: usize, via: &Host) {
         let leaving = self.host(victim);
         self.clients.host(victim, None);
@@ -396,7 +396,7 @@ impl<'a> Faults<'a> {
         self.clients.host(victim, leaving.init_if_on());
     }
 
-    /// Makes a host a member, by a token of another one.
+    /// Joins a host with a token of another host.
     fn admit(&self, joining: &Host, via: &Host) {
         for attempt in 1.. {
             let token = via.run(&["timeout", "30", "beemesh", "token", "create"]);
@@ -418,7 +418,7 @@ fn pids(host: &Host, program: &str) -> Vec<u32> {
     host.processes().remove(program).unwrap_or_default()
 }
 
-/// The monitors of containers of workloads that change.
+/// The monitors of the containers of workloads that change.
 fn monitors(host: &Host) -> Vec<u32> {
     let is_of_change = |pid: &u32| {
         let line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -434,7 +434,7 @@ fn monitors(host: &Host) -> Vec<u32> {
 
 fn signal(pids: &[u32], signal: Signal) {
     for pid in pids {
-        // It may have ended by itself.
+        // It may have ended already.
         let _ = kill(Pid::from_raw(pid.cast_signed()), signal);
     }
 }
@@ -445,7 +445,7 @@ fn fill(host: &Host) {
     );
 }
 
-/// The host's file system meets an error of its own, and is mounted read-only for it.
+/// Makes the host's file system meet an internal error, for which the kernel remounts it read-only.
 fn abort(host: &Host) {
     let disk = host.root().with_file_name("disk");
     let remounted = Command::new("mount")

@@ -1,6 +1,6 @@
-//! What hosts really run, seen from outside by their processes: Podman and Beemesh may be paused or dead meanwhile.
+//! The pods that hosts really run, from outside by their processes: Podman and Beemesh may be stopped or dead.
 //!
-//! Shell. A thread looks at all hosts again and again until it is told to stop.
+//! Shell. A thread looks at all hosts repeatedly until it is told to stop.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -16,33 +16,33 @@ use std::{
 use super::clients::{CALM, VARIABLE, carried};
 use crate::Host;
 
-/// Between two looks.
+/// The pause between two looks.
 const PAUSE: Duration = Duration::from_millis(300);
 
 /// A container's main process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Pod {
-    /// Whose.
+    /// The manifest of the container.
     pub(crate) manifest: usize,
-    /// With which content.
+    /// The content of the manifest.
     pub(crate) content: u64,
     pid: u32,
-    /// In the kernel's clock ticks since the machine's start.
+    /// The start time, in the kernel's clock ticks since the machine's boot.
     started: u64,
 }
 
-/// What was seen so far.
+/// The observations so far.
 #[derive(Debug, Default)]
 pub(crate) struct Seen {
-    /// Every content that a pod of a manifest ever had.
+    /// All contents that a pod of a manifest had.
     pub(crate) contents: BTreeSet<(usize, u64)>,
-    /// Pods that were started again on a host that had power and was told nothing.
+    /// Pods that restarted on a host with power and without a change of their manifest.
     pub(crate) restarted: Vec<String>,
-    /// The pod that nobody changes, by host and its init.
+    /// The pod that never changes, by host and init.
     calm: BTreeMap<(String, u32), Pod>,
 }
 
-/// The thread that looks.
+/// The thread that looks at the hosts.
 #[derive(Debug)]
 pub(crate) struct Watch {
     seen: Arc<Mutex<Seen>>,
@@ -51,7 +51,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// Begins to look.
+    /// Starts the thread.
     pub(crate) fn begin(hosts: &[Host]) -> Self {
         let (seen, over) = (Arc::<Mutex<Seen>>::default(), Arc::<AtomicBool>::default());
         let hosts = hosts.to_vec();
@@ -68,7 +68,7 @@ impl Watch {
         Self { seen, over, thread }
     }
 
-    /// What was seen so far.
+    /// The observations so far.
     pub(crate) fn seen(&self) -> MutexGuard<'_, Seen> {
         locked(&self.seen)
     }
@@ -78,7 +78,7 @@ impl Drop for Watch {
     fn drop(&mut self) {
         self.over.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
-            // What it has seen so far counts, even if it panicked.
+            // The observations count even if the thread panicked.
             let _ = thread.join();
         }
     }
@@ -122,7 +122,7 @@ fn pod(pid: u32) -> Option<Pod> {
         std::str::from_utf8(rest.strip_prefix(b"=")?).ok()
     })?;
     let (manifest, content) = carried(value)?;
-    // The first of its PID namespace; the others are its children. Before that it was Podman's runtime.
+    // The first process of its PID namespace; the others are its children. Before that it was Podman's runtime.
     let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
     let first = |line: &str| line.starts_with("NSpid:") && line.ends_with("\t1");
     status.lines().find(|line| first(line))?;

@@ -1,8 +1,8 @@
-//! Real losses of power at moments that matter, again and again, and bare Podman beside it.
+//! Real losses of power at critical moments, many times, beside the same with bare Podman.
 //!
-//! Shell. Something begins on a host, and after a while that chance chooses one host or all hosts lose power. They get it
-//! back, and then, without a human: what was acknowledged is there, and every host runs it. Bare Podman gets the same pod as
-//! a Quadlet of its own, started by systemd.
+//! Shell. An operation begins on a host, and after a random time one host or all hosts lose power. They boot again and
+//! must recover without a human: the acknowledged changes exist, and every host runs them. Bare Podman gets the same
+//! pod as a Quadlet that systemd starts.
 
 mod bare;
 mod page;
@@ -22,16 +22,16 @@ use super::{
 };
 use crate::{Chance, Cluster, Host, wait_for};
 
-/// Hosts that lose their power.
+/// The number of hosts that lose power.
 const HOSTS: usize = 3;
-/// How often hosts lose their power before new ones are booted: what one loss has damaged stays for the next.
+/// The number of power cuts before new hosts are booted: the damage of one cut stays for the next.
 const CUTS_OF_HOSTS: usize = 14;
-/// Everything runs again within this, or never: repairs read all of Podman's storage.
+/// The time limit of the recovery: a repair reads all of Podman's storage.
 const BACK_MAX: Duration = Duration::from_secs(240);
-/// Writes of one mebibyte that make a gateway take a snapshot.
+/// The number of 1 MiB writes after which a gateway takes a snapshot.
 const FILLING: u64 = 66;
 
-/// What is under way when the power goes.
+/// The operation in progress at the power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, ValueEnum)]
 pub enum Moment {
     /// A workload is applied for the first time.
@@ -46,51 +46,51 @@ pub enum Moment {
     Join,
     /// Gateways take snapshots.
     Snapshot,
-    /// dnf installs Beemesh once more over itself, as an upgrade to the same version.
+    /// dnf reinstalls Beemesh, as in an upgrade to the same version.
     Upgrade,
 }
 
-/// What is done.
+/// Options.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// All chance comes from it.
+    /// Seed of all random choices
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// How often the power goes.
+    /// Number of power cuts
     #[arg(long, default_value_t = 200)]
     pub cuts: usize,
-    /// How often it goes on hosts of bare Podman.
+    /// Number of power cuts on hosts of bare Podman
     #[arg(long, default_value_t = 50)]
     pub bare: usize,
-    /// Only at these moments.
+    /// Only power cuts at these moments
     #[arg(long, value_delimiter = ',')]
     pub only: Vec<Moment>,
-    /// Where to write what was done and found.
+    /// File for the report
     #[arg(long)]
     pub report: Option<PathBuf>,
 }
 
-/// One loss of power.
+/// One power cut.
 #[derive(Debug, Clone, Copy)]
 struct Cut {
     moment: Moment,
-    /// All hosts lost it.
+    /// Whether all hosts lost power.
     all: bool,
-    /// Whoever began it was told before that it was done.
+    /// Whether the operation was acknowledged before the cut.
     acknowledged: bool,
-    /// Hosts whose storage was repaired.
+    /// The number of hosts whose storage was repaired.
     repaired: usize,
-    /// From the boot until every host ran everything.
+    /// The time from the boot until every host ran everything.
     back: Duration,
 }
 
-/// Loses power as often as asked, and writes the page.
+/// Runs the power cuts and writes the report.
 ///
 /// # Errors
-/// When the page cannot be written.
+/// If the report cannot be written.
 ///
 /// # Panics
-/// When something does not come back.
+/// If something does not recover.
 pub fn run(options: &Options) -> io::Result<()> {
     let moments: &[Moment] = if options.only.is_empty() {
         Moment::value_variants()
@@ -108,7 +108,7 @@ pub fn run(options: &Options) -> io::Result<()> {
         let mut series = Series::begin(&mut chance);
         for _ in 0..CUTS_OF_HOSTS.min(options.cuts - cuts.len()) {
             let moment = moments[cuts.len() % moments.len()];
-            // A host joins once; others take its place here.
+            // A host can join only once; other moments take its place here.
             if moment == Moment::Join && moments.len() > 1 {
                 break;
             }
@@ -133,7 +133,7 @@ fn said(number: usize, cut: Cut) -> Cut {
 struct Series<'a> {
     cluster: Cluster,
     chance: &'a mut Chance,
-    /// What the two workloads are, and the content that was written last.
+    /// The last written contents of the two workloads.
     contents: [u64; 2],
     written: u64,
 }
@@ -156,7 +156,7 @@ impl<'a> Series<'a> {
         series
     }
 
-    /// Makes a workload be there or not.
+    /// Makes a workload exist or not.
     fn settle(&mut self, which: usize, there: bool) {
         if (self.contents[which] != 0) == there {
             return;
@@ -248,7 +248,7 @@ impl<'a> Series<'a> {
     }
 }
 
-/// Something that is begun on a host.
+/// An operation on a host.
 struct Act {
     moment: Moment,
     host: Host,
@@ -258,7 +258,7 @@ struct Act {
 }
 
 impl Act {
-    /// The power goes within so many milliseconds.
+    /// The latest moment of the power cut after the start, in milliseconds.
     fn longest(&self) -> u64 {
         match self.moment {
             Moment::Snapshot => 6000,
@@ -268,7 +268,7 @@ impl Act {
         }
     }
 
-    /// Whether it was told that it is done.
+    /// Runs the operation; returns whether it was acknowledged.
     fn go(&self) -> bool {
         let Self {
             moment,
@@ -310,7 +310,7 @@ fn fill(host: &Host, turn: u64) -> bool {
     host.api("POST", "/v1/apply", yaml.as_bytes()).0 == 200
 }
 
-/// Waits until a host runs this content of a manifest and nothing else of it.
+/// Waits until a host runs exactly one pod of a manifest, with this content.
 #[track_caller]
 fn back(host: &Host, manifest: usize, content: u64, since: Instant) {
     let what = format!("{} with content {content} on {}", name(manifest), host.name);
@@ -318,12 +318,12 @@ fn back(host: &Host, manifest: usize, content: u64, since: Instant) {
     wait_for(&what, left, || runs_only(host, manifest, content));
 }
 
-/// Whether its storage was repaired since the boot.
+/// Whether the host's storage was repaired since the boot.
 fn was_repaired(host: &Host) -> bool {
     host.unit("beemesh-repair.service", "ExecMainStartTimestampMonotonic") != "0"
 }
 
-/// A host loses power, or both do, while one joins the other. After it the join is done, or can be done.
+/// One host or both lose power while one joins the other. Afterwards the join is complete or can be completed.
 fn join(chance: &mut Chance) -> Cut {
     let cluster = Cluster::booted("power-join", 2);
     cluster.each(crate::start_agent);

@@ -1,4 +1,4 @@
-//! The page that says what was done and found.
+//! The report of a run.
 //!
 //! Pure but for the versions on it.
 
@@ -32,7 +32,6 @@ impl Report {
         self.rounds.push(round);
     }
 
-    /// The page.
     pub(crate) fn page(&self) -> String {
         let mut kinds: BTreeMap<Kind, usize> = BTreeMap::new();
         for (kind, times) in self.rounds.iter().flat_map(|round| &round.faults) {

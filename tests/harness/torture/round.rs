@@ -1,4 +1,4 @@
-//! One round: hosts are struck, mended, and compared with what clients were told.
+//! One round: it strikes hosts, repairs them, and compares them with the history of the clients.
 
 use std::{
     collections::BTreeMap,
@@ -16,22 +16,22 @@ use super::{
 };
 use crate::{Chance, Cluster, Host, wait_for};
 
-/// All hosts are well again this long after the last fault is mended: Podman that was killed stands still for up to 90 s.
+/// The time limit until all hosts are healthy after the last repair: a Podman that was killed stalls for up to 90 s.
 const WELL_MAX: Duration = Duration::from_secs(240);
 
-/// What came of it.
+/// The result of a round.
 #[derive(Debug)]
 pub(crate) struct Round {
     pub(crate) seed: u64,
     pub(crate) faults: BTreeMap<Kind, usize>,
     pub(crate) hosts: usize,
-    /// Calls that were answered.
+    /// The number of answered calls.
     pub(crate) answered: usize,
-    /// Writes that were refused, and had no effect.
+    /// The number of writes that were refused, without effect.
     pub(crate) refused: usize,
-    /// Writes of which nobody was told what became.
+    /// The number of writes with an unknown effect.
     pub(crate) open: usize,
-    /// From the end of all faults until every host agreed and ran what was committed.
+    /// The time from the end of all faults until every host agreed and ran what was committed.
     pub(crate) well: Duration,
     pub(crate) took: Duration,
 }
@@ -54,7 +54,7 @@ impl fmt::Display for Round {
 /// Boots hosts and strikes them.
 ///
 /// # Panics
-/// When something does not hold.
+/// If a check fails.
 pub(crate) fn run(options: &Options, seed: u64) -> Round {
     let cluster = boot("torture", options.hosts, 1);
     let kinds = if options.only.is_empty() {
@@ -65,7 +65,7 @@ pub(crate) fn run(options: &Options, seed: u64) -> Round {
     strike(&cluster, options.hosts, seed, kinds, options.faults)
 }
 
-/// Boots hosts, so many of them in a cluster, which runs the pod that nobody changes.
+/// Boots hosts and joins `members` of them into a cluster, which runs the pod that never changes.
 pub(crate) fn boot(test: &str, members: usize, others: usize) -> Cluster {
     let cluster = Cluster::booted(test, members + others);
     cluster.offer();
@@ -76,10 +76,10 @@ pub(crate) fn boot(test: &str, members: usize, others: usize) -> Cluster {
     cluster
 }
 
-/// Strikes a cluster of the first so many hosts that has none of the manifests that change.
+/// Strikes a cluster of the first `members` hosts, without any of the manifests that change.
 ///
 /// # Panics
-/// When something does not hold.
+/// If a check fails.
 pub(crate) fn strike(
     cluster: &Cluster,
     members: usize,
@@ -139,7 +139,7 @@ pub(crate) fn strike(
     }
 }
 
-/// A host runs one pod of the manifest with this content, or none where there is none.
+/// Checks that a host runs one pod of the manifest with this content, or none if there is no manifest.
 pub(crate) fn runs_only(host: &Host, manifest: usize, content: u64) -> Result<(), String> {
     let pods = running(host)
         .into_iter()
@@ -153,7 +153,7 @@ pub(crate) fn runs_only(host: &Host, manifest: usize, content: u64) -> Result<()
     }
 }
 
-/// Every host knows the same manifests, without asking another.
+/// Asserts that every host has the same manifests in its own state.
 fn same_everywhere(hosts: &[&Host]) {
     let know = |host: &Host| host.api("GET", "/v1/manifests?stale=true", b"").1;
     let first = know(hosts[0]);

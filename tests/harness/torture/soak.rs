@@ -1,7 +1,7 @@
-//! The same hosts under load and faults for long: nothing grows.
+//! The same hosts under load and faults for a long time: no resource use may grow.
 //!
-//! Shell. Agent and gateway are struck by nothing that ends them, so that what they leak stays. Between two rounds of faults, with
-//! all mended and no workload that changes, it is noted what each host takes.
+//! Shell. No fault kills the agent or the gateway, so that a leak in them accumulates. Between two rounds of faults,
+//! after all repairs and without workloads that change, the soak test samples the resources of each host.
 
 mod page;
 
@@ -21,7 +21,7 @@ use super::{
 };
 use crate::{Cluster, Host, secs, wait_for};
 
-/// What agent and gateway live through.
+/// Faults that the agent and the gateway survive.
 const KINDS: [Kind; 9] = [
     Kind::SupervisorsKilled,
     Kind::PodmanKilled,
@@ -33,34 +33,34 @@ const KINDS: [Kind; 9] = [
     Kind::OneWay,
     Kind::Apart,
 ];
-/// Faults between two samples.
+/// The number of faults between two samples.
 const FAULTS: usize = 10;
-/// What does not end with a host, in which disk use counts. The journal has its own bound.
+/// The persistent folders whose disk use counts. The journal has its own bound.
 const FOLDERS: [&str; 3] = ["var/lib/beemesh", "var/lib/containers", "etc/containers"];
 
-/// What is done.
+/// Options.
 #[derive(Debug, Clone, Args)]
 pub struct Options {
-    /// The seed of the first faults.
+    /// Seed of the first faults
     #[arg(long, default_value_t = 1)]
     pub seed: u64,
-    /// For how long.
+    /// Duration in minutes
     #[arg(long, default_value_t = 60)]
     pub minutes: u64,
-    /// How many hosts.
+    /// Number of hosts
     #[arg(long, default_value_t = 3)]
     pub hosts: usize,
-    /// Where to write what was found.
+    /// File for the report
     #[arg(long)]
     pub report: Option<PathBuf>,
 }
 
-/// What the hosts take, summed over all of them, some time after the beginning.
+/// The resources of all hosts together at one time.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Sample {
     at: Duration,
     faults: usize,
-    /// Calls of clients that were answered.
+    /// The number of answered calls of clients.
     answered: usize,
     /// Memory of agents and gateways, in bytes.
     memory: u64,
@@ -68,19 +68,19 @@ struct Sample {
     supervisors: u64,
     /// Open files of agents, gateways and supervisors.
     files: u64,
-    /// Their threads.
+    /// Threads of agents, gateways and supervisors.
     tasks: u64,
-    /// What [`FOLDERS`] have on the disk, in bytes.
+    /// Disk use of [`FOLDERS`], in bytes.
     disk: u64,
 }
 
-/// Strikes and looks until the time is over, and writes the page. Whether nothing grew.
+/// Strikes and samples until the time is over, and writes the report. Returns whether nothing grew.
 ///
 /// # Errors
-/// When the page cannot be written.
+/// If the report cannot be written.
 ///
 /// # Panics
-/// When something does not hold.
+/// If a check fails.
 pub fn run(options: &Options) -> io::Result<bool> {
     let begun = Instant::now();
     let cluster = round::boot("soak", options.hosts, 0);
@@ -116,7 +116,7 @@ pub fn run(options: &Options) -> io::Result<bool> {
     Ok(flat)
 }
 
-/// Deletes what clients have left, and waits until no host runs any of it.
+/// Deletes the manifests of clients, and waits until no host runs any of them.
 fn clear(cluster: &Cluster) {
     for manifest in 0..MANIFESTS {
         let path = format!("/v1/manifests/{}?wait=60", name(manifest));

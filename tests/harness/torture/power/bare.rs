@@ -11,21 +11,21 @@ use super::super::{
 };
 use crate::{Chance, Cluster, Host};
 
-/// Hosts that lose their power at the same time.
+/// The number of hosts that lose their power at the same time.
 const HOSTS: usize = 3;
-/// What does not run this long after the boot does not come back: systemd gives a unit up after five starts.
+/// The time limit of the recovery: systemd gives a unit up after five starts.
 const BACK_MAX: Duration = Duration::from_secs(60);
 
-/// What came of it on one host.
+/// The result on one host.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Bare {
-    /// `systemctl start` had returned before.
+    /// Whether `systemctl start` had returned before the cut.
     pub(super) acknowledged: bool,
-    /// The pod ran again after the boot, with the content that was started last.
+    /// Whether the pod ran again after the boot, with the last started content.
     pub(super) back: bool,
 }
 
-/// Loses power so often, on fresh hosts whenever one has not come back.
+/// Runs this many power cuts, on new hosts after each one without a full recovery.
 pub(super) fn run(cuts: usize, chance: &mut Chance) -> Vec<Bare> {
     let mut all = Vec::new();
     while all.len() < cuts {
@@ -43,7 +43,7 @@ pub(super) fn run(cuts: usize, chance: &mut Chance) -> Vec<Bare> {
     all
 }
 
-/// All hosts lose power some time after they began to start this content.
+/// Cuts the power of all hosts some time after they began to start this content.
 fn cut(cluster: &Cluster, content: u64, chance: &mut Chance) -> Vec<Bare> {
     let starts: Vec<_> = cluster
         .hosts
@@ -77,7 +77,7 @@ fn cut(cluster: &Cluster, content: u64, chance: &mut Chance) -> Vec<Bare> {
     .collect()
 }
 
-/// What a careful administrator does; whether systemd says that it runs.
+/// Starts the content as a careful administrator would; returns whether systemd reports that it runs.
 fn start(host: &Host, content: u64) -> bool {
     let kube =
         "[Kube]\nYaml=/etc/containers/systemd/bare.yaml\n\n[Install]\nWantedBy=multi-user.target\n";

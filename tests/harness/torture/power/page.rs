@@ -1,4 +1,4 @@
-//! The page about losses of power.
+//! The report of the power cuts.
 //!
 //! Pure.
 
@@ -6,7 +6,6 @@ use std::{collections::BTreeMap, fmt::Write as _, time::Duration};
 
 use super::{Cut, Moment, Options, bare::Bare};
 
-/// The page.
 pub(super) fn page(options: &Options, cuts: &[Cut], bare: &[Bare]) -> String {
     let Options { seed, .. } = options;
     let mut page = INTRODUCTION.to_owned();

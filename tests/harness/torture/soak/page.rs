@@ -1,4 +1,4 @@
-//! The page about what hosts take in an hour, and whether it grew.
+//! The report of the resources that hosts use in an hour, and whether they grew.
 //!
 //! Pure.
 
@@ -10,9 +10,9 @@ use super::{Options, Sample};
 struct Figure {
     what: &'static str,
     of: fn(&Sample) -> u64,
-    /// How much is one in the table.
+    /// The unit of the figure in the table.
     unit: u64,
-    /// What may come on top of the second quarter's median.
+    /// The allowed growth over the median of the second quarter.
     more: u64,
 }
 
@@ -51,8 +51,9 @@ const FIGURES: [Figure; 5] = [
     },
 ];
 
-/// The page, and whether nothing grew: the median of the last quarter is no larger than that of the second one, but for a little. In
-/// the first quarter pools and the log's cache fill. A largest would judge one moment, such as one in the middle of a snapshot.
+/// The report, and whether nothing grew: the median of the last quarter exceeds that of the second one by no more than
+/// the allowed growth. In the first quarter pools and the log's cache fill. A maximum would depend on one moment, such
+/// as one in the middle of a snapshot.
 pub(super) fn page(options: &Options, samples: &[Sample]) -> (String, bool) {
     let Options {
         seed,
