@@ -1,4 +1,4 @@
-//! Manual pages and completions as the build writes them.
+//! Checks the manual pages and completions that the build writes.
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
@@ -60,7 +60,7 @@ fn every_program_and_subcommand_has_a_page_and_every_shell_completes_them() {
             assert!(text.contains(name), "{completion} lacks {name}");
         }
     }
-    // Every command has an example, and global options stand on the page of the program alone.
+    // Every command has an example, and global options are on the page of the program alone.
     for name in &subcommands {
         let text = page(1, &format!("beemesh-{name}"));
         assert!(text.contains("\n.SH EXIT STATUS\n"), "{name}");
@@ -69,7 +69,7 @@ fn every_program_and_subcommand_has_a_page_and_every_shell_completes_them() {
         assert_eq!(text.contains("\n.SH EXAMPLES\n"), !group, "{name}");
     }
     assert!(main.contains("\\-\\-socket"));
-    // Sections that no command line has are there, once, and the version is filled in.
+    // Sections that no command line has exist once, and the version is filled in.
     for (section, name, words) in [
         (1, "beemesh", "gateway.sock"),
         (1, "beemesh-apply", "\\-\\-strict"),

@@ -1,4 +1,4 @@
-//! Rules about the source tree that no compiler checks.
+//! Rules for the source tree that no compiler checks.
 
 #![allow(
     clippy::unwrap_used,
@@ -10,10 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Longer files hide more than one idea.
+/// A longer file covers more than one idea.
 const LINES_MAX: usize = 600;
 
-/// What a module that calls itself pure must not name. An address is a value, and so is an exit code; a socket is neither.
+/// Names that a module with `//! Pure` must not use. An address or an exit code is a value; a socket is not.
 const IMPURE: [&str; 29] = [
     "std::fs",
     "std::process::Command",
@@ -46,8 +46,8 @@ const IMPURE: [&str; 29] = [
     "thread::sleep",
 ];
 
-/// The rooms of the gateway, each with those that it may import; the lowest come first. A room imports none that comes after it, so
-/// there is no circle. Tests of a room keep to the same.
+/// The rooms (top-level modules) of the gateway, each with the rooms that it may import; the lowest come first. A room
+/// imports none that comes after it, so there is no cycle. The same holds for a room's tests.
 const GATEWAY: [(&str, &[&str]); 14] = [
     ("clock", &[]),
     ("cluster", &[]),
@@ -131,7 +131,7 @@ const AGENT: [(&str, &[&str]); 14] = [
     ),
 ];
 
-/// The same for the supervisor and what it has in common with the gateway.
+/// The same for the supervisor and the code that it shares with the gateway.
 const QUADLET: [(&str, &[&str]); 12] = [
     ("adopt", &[]),
     ("belongings", &[]),
@@ -179,7 +179,7 @@ fn sources() -> Vec<(PathBuf, String)> {
 fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
-        // What flatc and cargo-fuzz write is not ours.
+        // flatc and cargo-fuzz generate these files.
         if path.is_dir() && !path.ends_with("generated") && !path.ends_with("target") {
             walk(&path, found);
         } else if path.extension().is_some_and(|extension| extension == "rs") {
@@ -189,13 +189,13 @@ fn walk(folder: &Path, found: &mut Vec<(PathBuf, String)>) {
     }
 }
 
-/// What a file names, with the modules inside of the file that it is named in.
+/// A path in a file, with the modules inside of the file that contain it.
 struct Named {
     within: Vec<String>,
     path: Vec<String>,
 }
 
-/// Words, `::` and single signs, without comments and without what strings and characters hold.
+/// Words, `::` and single characters, without comments and without the content of strings and characters.
 fn tokens(text: &str) -> Vec<String> {
     let text: Vec<char> = text.chars().collect();
     let at = |index: usize| text.get(index).copied().unwrap_or('\0');
@@ -259,7 +259,7 @@ fn is_word(token: &str) -> bool {
     token.starts_with(|c: char| c.is_alphabetic() || c == '_')
 }
 
-/// The index behind the brackets that open at `open`.
+/// The index after the bracket that closes the one at `open`.
 fn behind(tokens: &[String], open: usize) -> usize {
     let mut depth = 0_usize;
     for (at, token) in tokens.iter().enumerate().skip(open) {
@@ -275,7 +275,7 @@ fn behind(tokens: &[String], open: usize) -> usize {
     tokens.len()
 }
 
-/// The part of a file that ships: all but the modules of tests that are in it.
+/// The shipped part of a file: everything except its test modules.
 fn shipped(tokens: &[String]) -> Vec<String> {
     const TEST: [&str; 7] = ["#", "[", "cfg", "(", "test", ")", "]"];
     let (mut kept, mut at) = (Vec::new(), 0);
@@ -296,7 +296,7 @@ fn shipped(tokens: &[String]) -> Vec<String> {
     kept
 }
 
-/// The paths of a `use` tree that begins at `at`, behind `prefix`; and the index behind it.
+/// The paths of the `use` tree at `at`, with `prefix` before each; and the index after the tree.
 fn tree(
     tokens: &[String],
     mut at: usize,
@@ -319,7 +319,7 @@ fn tree(
             "," | "}" | ";" => break,
             "as" => at += 1,
             "::" => {}
-            // `self` behind a path is the path.
+            // `self` after a path is the path.
             "self" if !path.is_empty() => {}
             _ => path.push(token.clone()),
         }
@@ -329,7 +329,7 @@ fn tree(
     at
 }
 
-/// Every path of more than one segment, and all that is imported.
+/// All paths with more than one segment, and all imports.
 fn named(tokens: &[String]) -> Vec<Named> {
     let mut all = Vec::new();
     let (mut within, mut depth): (Vec<(String, usize)>, usize) = (Vec::new(), 0);
@@ -382,7 +382,7 @@ fn named(tokens: &[String]) -> Vec<Named> {
     all
 }
 
-/// The room of its crate that a path leads to from a file of this module; nothing when it does not say by itself.
+/// The room of its crate that a path leads to from a file of `module`; `None` if the path alone does not tell.
 fn room(module: &[String], named: &Named) -> Option<String> {
     let mut here = [module, &named.within].concat();
     let mut path = named.path.iter().peekable();
@@ -473,7 +473,7 @@ fn hold(folder: &str, rooms: &[(&str, &[&str])]) {
             .map(|part| part.to_string_lossy().into_owned());
         let mut module: Vec<String> = parts.collect();
         let own = module[0].clone();
-        // What wires all rooms together may import any, unless the table says otherwise.
+        // A root module connects all rooms and may import any, unless the table says otherwise.
         let is_root = ["main", "lib"].contains(&own.as_str());
         if is_root {
             module.clear();
