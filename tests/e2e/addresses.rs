@@ -118,7 +118,7 @@ fn hosts_that_have_all_moved_find_one_another_on_their_network_when_that_is_swit
             .run(&["journalctl", "-b", "--no-pager", "-u", "beemesh-agent"])
             .out;
         assert!(
-            !journal.contains("hosts of the local network are not listened to"),
+            !journal.contains("cannot listen for hosts on the local network"),
             "{journal}"
         );
     }

@@ -20,7 +20,7 @@ fn a_backup_brings_everything_into_a_new_cluster_and_nothing_over_an_old_one() {
     let _ = old.beemesh(&["delete", "db"]).ok();
 
     for (harm, words) in [
-        ("truncate -s -1 FILE", "it was cut"),
+        ("truncate -s -1 FILE", "it was truncated"),
         (
             "printf x | dd of=FILE conv=notrunc bs=1 seek=300",
             "damaged",

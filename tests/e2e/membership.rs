@@ -200,7 +200,7 @@ fn a_host_that_lost_its_disk_comes_back_in_its_old_place_and_the_old_disk_opens_
     let (_, token) = create(h1);
     for (args, words) in [
         (&["join", &token][..], "--replace h3"),
-        (&["join", &token, "--replace", "h9"], "no host `h9`"),
+        (&["join", &token, "--replace", "h9"], "host `h9` not found"),
         (&["join", &token, "--replace", "h2"], "h2 is reachable"),
     ] {
         let refused = h3.beemesh(args);

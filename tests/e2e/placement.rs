@@ -314,7 +314,7 @@ fn what_cannot_be_done_is_not_done(cluster: &Cluster) {
     let host = cluster.host(1);
     let five = templated("Deployment", "five", "  replicas: 5\n", STAYS);
     let answer = host.try_apply(&five, &["--wait=60"]);
-    let words = "five: 3/5 ready: 5 pods are asked for, and 3 hosts may run one each";
+    let words = "five: 3/5 ready: 5 replicas are requested, and 3 hosts can run one each";
     assert!(answer.code == 1 && answer.err.contains(words), "{answer}");
     let (_, told) = host.api("GET", "/v1/workloads/five", b"");
     assert_eq!(

@@ -27,6 +27,7 @@ fn every_program_and_subcommand_has_a_page_and_every_shell_completes_them() {
     assert_eq!(
         names(&folder.join("man8")),
         [
+            "beemesh-agent-check-config.8",
             "beemesh-agent-purge.8",
             "beemesh-agent-recover.8",
             "beemesh-agent.8",

@@ -27,7 +27,7 @@ pub(super) fn status(view: &View<'_>) -> String {
     match view.report {
         None => parts.push(waiting(view.gateway)),
         Some(report) if report.role == HostRole::Removed => {
-            parts.push("no member of the cluster any more".to_owned());
+            parts.push("no longer a member of the cluster".to_owned());
         }
         Some(report) => {
             parts.push(
@@ -64,7 +64,7 @@ pub(super) fn status(view: &View<'_>) -> String {
 fn waiting(gateway: &str) -> String {
     let hint = match gateway {
         "activating" | "deactivating" | "failed" => {
-            ", `journalctl -u beemesh-gateway -g ERROR` may say why"
+            ", see `journalctl -u beemesh-gateway -g ERROR`"
         }
         _ => "",
     };
@@ -116,7 +116,7 @@ mod tests {
                 None,
                 0,
                 "",
-                "waiting for the gateway: beemesh-gateway.service is activating, `journalctl -u beemesh-gateway -g ERROR` may say why",
+                "waiting for the gateway: beemesh-gateway.service is activating, see `journalctl -u beemesh-gateway -g ERROR`",
             ),
         ] {
             let view = View {

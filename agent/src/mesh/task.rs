@@ -409,7 +409,7 @@ impl Task {
                     tracing::debug!(%host, %error, "not dialled");
                     self.peers.dial_failed(host, Instant::now());
                     if let Some(reply) = self.applying.remove(&host) {
-                        refuse(reply, format!("{host} cannot be dialled: {error}"));
+                        refuse(reply, format!("{host} cannot be reached: {error}"));
                     }
                 }
             }

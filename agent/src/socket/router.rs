@@ -278,7 +278,7 @@ impl Router {
 
     fn accept(&mut self, stream: u64, caller: Caller) {
         let Some(Waiting { host, offer, .. }) = self.offers.remove(&stream) else {
-            let words = format!("stream {stream} is not there any more");
+            let words = format!("stream {stream} has ended");
             tokio::spawn(caller.refuse(NoStream::Other(words)));
             return;
         };

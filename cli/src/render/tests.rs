@@ -260,7 +260,7 @@ fn only_data_that_stays_behind_can_be_left_behind() {
         })
     };
     let full = drained(
-        "five stops, and waits for a host: each that fits has a pod of it already",
+        "five stops, and waits for a host: every host that matches runs a pod of it already",
         false,
     );
     assert!(!full.contains("--move-without-data"), "{full}");

@@ -169,7 +169,7 @@ impl ApiError {
                     None => format!("{heard}; {maybe}"),
                 };
                 Self::new(StatusCode::GATEWAY_TIMEOUT, Code::Unavailable, message)
-                    .hint("send it again when all is well: what is already so stays unchanged")
+                    .hint("send the change again later: a change that was committed before changes nothing")
             }
             ProposeError::TooLarge { size, limit } => Self::too_large(format!(
                 "the change takes {size} bytes in the log, at most {limit} fit into one entry"
@@ -185,7 +185,7 @@ impl ApiError {
             ReadError::Behind { applied, wanted } => Self::unavailable(format!(
                 "this host has caught up to log index {applied} of {wanted}"
             ))
-            .hint("ask again in a moment, or add `stale=true` for what this host knows now"),
+            .hint("try again in a moment, or add `stale=true` for the view of this host, which may be stale"),
             ReadError::Stopped(reason) => stopped(reason),
         }
     }
@@ -236,13 +236,13 @@ fn problems_of(refusals: Vec<Refusal>, places: &[Place]) -> Vec<Problem> {
 
 fn stopped(reason: &str) -> ApiError {
     ApiError::unavailable(format!("consensus has stopped on this host: {reason}"))
-        .hint("`journalctl -u beemesh-gateway` tells more; another host may still take the request")
+        .hint("see `journalctl -u beemesh-gateway`; another host may still accept the request")
 }
 
 fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
     if scene.removed {
         return ApiError::conflict("this host was removed from its cluster")
-            .hint("ask a member, or make this host one again: `beemesh join TOKEN`");
+            .hint("ask a member, or join again: `beemesh join TOKEN`");
     }
     if let Some(others) = &scene.joining {
         return still_joins(scene, others);
@@ -260,13 +260,13 @@ fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
     let reached = quorum_words(scene, &missing);
     if !has_quorum(scene, &missing) {
         return ApiError::unavailable(reached).hint(
-            "running workloads keep running; `beemesh get hosts --stale` shows which hosts are missing",
+            "running workloads keep running; `beemesh get hosts --stale` shows which hosts are unreachable",
         );
     }
     let quiet = quiet_words(scene, silent, &missing);
     let quiet = quiet.unwrap_or_else(|| "none leads yet".to_owned());
     ApiError::unavailable(format!("no leader: {reached}, {quiet}"))
-        .hint("the hosts may be choosing a leader: try again in a moment")
+        .hint("an election may be under way: try again in a moment")
 }
 
 /// Says which members a join reaches that is under way.
@@ -278,11 +278,10 @@ fn still_joins(scene: &Scene, others: &[(HostId, String)]) -> ApiError {
         let names: Vec<String> = hosts.into_iter().map(|(_, name)| name.clone()).collect();
         sentence(&names)
     };
-    let begun = "this host joins a cluster whose leader has not sent it anything yet";
+    let begun = "this host is joining a cluster and has not received the log from its leader yet";
     if reached.is_empty() {
         return ApiError::unavailable(format!("{begun}: it reaches none of {}", names(missing))).hint(
-            "port 4701 (UDP or TCP) of a member must be reachable from this host; if the cluster has removed this host \
-             meanwhile, `beemesh join` with a new token begins again",
+            "port 4701 (UDP or TCP) of a member must be reachable from this host; if the cluster has removed this host, join again with a new token",
         );
     }
     let unreached = match missing.is_empty() {
@@ -290,7 +289,7 @@ fn still_joins(scene: &Scene, others: &[(HostId, String)]) -> ApiError {
         false => format!(", and not {}", names(missing)),
     };
     ApiError::unavailable(format!("{begun}: it reaches {}{unreached}", names(reached)))
-        .hint("the join goes on by itself once a majority of the members has a leader: try again in a moment")
+        .hint("the join continues as soon as a majority of the members has a leader: try again in a moment")
 }
 
 /// Who is not missing and yet does not answer: the mesh may take some seconds to notice that a host has lost its power.
@@ -422,7 +421,7 @@ mod tests {
         );
         let (told, hint) = words(&[1, 2]);
         assert!(told.ends_with("it reaches h2, and not h3"), "{told}");
-        assert!(hint.contains("goes on by itself"), "{hint}");
+        assert!(hint.contains("the join continues"), "{hint}");
         let (told, _) = words(&[1, 2, 3]);
         assert!(told.ends_with("it reaches h2 and h3"), "{told}");
     }

@@ -66,7 +66,7 @@ pub(crate) struct Own {
 
 /// What a host that was removed says of itself.
 const REMOVED: &str =
-    "this host is no member of the cluster any more: what it runs stays as units of this host";
+    "this host was removed from the cluster: its workloads stay as units of this host";
 
 impl Scene {
     /// A workload on its hosts; `None` when there is none of that name.

@@ -294,10 +294,7 @@ async fn a_burst_of_streams_is_taken_whole_and_one_not_taken_is_refused() {
     let expected = other("its gateway did not take the stream in time");
     assert_eq!(refused.unwrap_err(), expected);
     let late = b.accept(stream).await.unwrap_err();
-    assert_eq!(
-        late,
-        other(&format!("stream {stream} is not there any more"))
-    );
+    assert_eq!(late, other(&format!("stream {stream} has ended")));
     drop(at_b);
     let reason = loop {
         // The agent notices the end of the control connection asynchronously.

@@ -52,7 +52,7 @@ fn not_joined(error: JoinError) -> ApiError {
             ApiError::conflict(words).hint("`beemesh status` shows the cluster")
         }
         JoinError::Advertise(_) => ApiError::conflict(words)
-            .hint("`man beemesh-agent.toml` tells which addresses a host may have"),
+            .hint("see `man beemesh-agent.toml` for the addresses that a host can have"),
         JoinError::TakesNoPlace(_) => ApiError::conflict(words),
         JoinError::Unnamed => ApiError::conflict(words).hint(
             "`hostnamectl hostname NAME` names the system, or `name` in /etc/beemesh/agent.toml.d this host in the cluster; then \
@@ -62,7 +62,7 @@ fn not_joined(error: JoinError) -> ApiError {
             ApiError::conflict(words).hint("`beemesh token create` on a member makes a new token")
         }
         JoinError::NoAgent(_) => {
-            ApiError::unavailable(words).hint("`systemctl status beemesh-agent` tells more")
+            ApiError::unavailable(words).hint("see `systemctl status beemesh-agent`")
         }
         JoinError::Unreachable(_) => ApiError::unavailable(words)
             .hint("port 4701 (UDP or TCP) of a member must be reachable from this host"),

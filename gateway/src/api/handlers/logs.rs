@@ -92,7 +92,7 @@ pub(in crate::api) async fn own_logs(
 
 fn unreachable(host: &str, reason: &dyn std::fmt::Display) -> ApiError {
     ApiError::unavailable(format!("host {host} does not answer: {reason}"))
-        .hint("`beemesh get hosts --stale` shows which hosts are missing")
+        .hint("`beemesh get hosts --stale` shows which hosts are unreachable")
 }
 
 async fn ask(
@@ -210,7 +210,7 @@ fn podman(error: PodmanError) -> ApiError {
     if error.is_not_found() {
         return ApiError::not_found(error.to_string());
     }
-    ApiError::unavailable(error.to_string()).hint("`systemctl status podman.socket` tells more")
+    ApiError::unavailable(error.to_string()).hint("see `systemctl status podman.socket`")
 }
 
 /// The output in whole lines, each with the name of its container.

@@ -48,7 +48,7 @@ impl State {
         if self.hosts.contains_key(&host.id) {
             if let Some(other) = replaces.and_then(|lost| self.hosts.get(&lost)) {
                 return Err(refused(format!(
-                    "{} is a member already and takes nobody's place: `beemesh host remove {}` takes the other one out",
+                    "{} is a member already, so it cannot replace another host: `beemesh host remove {}` removes that host",
                     host.name, other.name
                 )));
             }
@@ -88,8 +88,7 @@ impl State {
             other.name == host.name && other.id != host.id && Some(other.id) != replaces
         }) {
             return Err(refused(format!(
-                "a host named `{name}` is a member already ({}): set another `name` in /etc/beemesh/agent.toml.d, or join with \
-                 `--replace {name}` if that one is lost and this one takes its place",
+                "a host named `{name}` is a member already ({}): set another `name` in /etc/beemesh/agent.toml.d, or join with `--replace {name}` if this host replaces that one",
                 other.id,
                 name = host.name,
             )));
@@ -136,7 +135,7 @@ impl State {
         labels.extend(set.clone());
         if labels.len() > LABELS_MAX {
             return Err(refused(format!(
-                "{} labels, of which a host can have {LABELS_MAX}",
+                "{} labels: a host can have at most {LABELS_MAX}",
                 labels.len()
             )));
         }

@@ -65,7 +65,7 @@ impl State {
     fn check_room(&self, name: &str) -> Decision<()> {
         if self.manifests.size() >= MANIFESTS_MAX && !self.manifests.contains_key(name) {
             return Err(refused(format!(
-                "the cluster holds {MANIFESTS_MAX} manifests, which is the maximum: delete one first"
+                "the cluster has {MANIFESTS_MAX} manifests, which is the maximum: delete one first"
             )));
         }
         Ok(())
@@ -79,7 +79,7 @@ impl State {
                 missing: false,
                 object: Some(position),
                 message: format!(
-                    "{what} belongs to manifest `{owner}`: apply it under that name, or delete it there first"
+                    "{what} belongs to manifest `{owner}`: apply it with `--name {owner}`, or delete it there first"
                 ),
             };
             if let Some(owned) = self.objects.get(&Key::of(object))
@@ -117,8 +117,7 @@ impl State {
             .map(|object| title(object))
             .collect();
         Err(refused(format!(
-            "manifest `{name}` holds {} and nothing of this file: apply it under another name (`--name`), or delete \
-             that manifest first",
+            "manifest `{name}` contains {} and no object of this file: apply the file under another name (`--name`), or delete that manifest first",
             titles.join(", ")
         )))
     }

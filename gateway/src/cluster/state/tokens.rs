@@ -11,7 +11,7 @@ use super::{Decision, State, missing, refused};
 /// Join tokens that are kept; the oldest expired ones go first.
 pub(crate) const TOKENS_MAX: usize = 256;
 /// What a bearer of any other token is told.
-pub(crate) const NO_SUCH_TOKEN: &str = "the join token is unknown, used up, revoked or expired: make a new one with `beemesh token create`";
+pub(crate) const NO_SUCH_TOKEN: &str = "the join token is unknown, used up, revoked or expired: create a new token with `beemesh token create`";
 
 impl State {
     /// The join tokens that can be used at this time, in milliseconds since 1970.
@@ -33,7 +33,7 @@ impl State {
         tokens.retain(|_, token| can_be_used(token, at_ms));
         if tokens.len() >= TOKENS_MAX {
             return Err(refused(format!(
-                "{TOKENS_MAX} join tokens are waiting to be used, which is the most: wait until some expire, or revoke some"
+                "{TOKENS_MAX} join tokens are unused, which is the most: wait until some expire, or revoke some"
             )));
         }
         tokens.insert(token.id, token.clone());
@@ -44,7 +44,7 @@ impl State {
         match Arc::make_mut(&mut self.tokens).remove(token) {
             Some(_) => Ok(Outcome::Done),
             None => Err(missing(
-                "there is no such join token: it was used up, revoked or has expired",
+                "join token not found: it was used up or revoked, or it has expired",
             )),
         }
     }

@@ -32,7 +32,9 @@ impl State {
         replaced: Option<[u8; 32]>,
     ) -> Result {
         if self.authority.as_ref().map(|present| present.key) != replaced {
-            return Err(refused("another authority was made meanwhile"));
+            return Err(refused(
+                "another host created the certificate authority first",
+            ));
         }
         self.authority = Some(Arc::new(authority.clone()));
         self.users = Arc::default();
@@ -42,7 +44,7 @@ impl State {
     pub(super) fn put_user(&mut self, user: &UserRecord) -> Result {
         if self.users.len() >= USERS_MAX && !self.users.contains_key(&user.name) {
             return Err(refused(format!(
-                "the cluster has {USERS_MAX} users, which is the most: revoke one first"
+                "the cluster has {USERS_MAX} users, which is the maximum: revoke one first"
             )));
         }
         Arc::make_mut(&mut self.users).insert(user.name.clone(), user.clone());
@@ -52,7 +54,7 @@ impl State {
     pub(super) fn revoke_user(&mut self, name: &str) -> Result {
         match Arc::make_mut(&mut self.users).remove(name) {
             Some(_) => Ok(Outcome::Done),
-            None => Err(missing(format!("there is no user `{name}`"))),
+            None => Err(missing(format!("user `{name}` not found"))),
         }
     }
 }

@@ -205,12 +205,12 @@ impl<'a> Short<'a> {
                 format!("every host that matches nodeSelector {selector} is drained: {drained}")
             }
             (count, _) if count >= pods || count > hosts => {
-                format!("{hosts} of {pods} pods have a host yet")
+                format!("{hosts} of {pods} pods have a host so far")
             }
             (count, left) => {
                 let matches = match (selector.as_str(), count) {
-                    ("", 1) => "1 host may run one".to_owned(),
-                    ("", _) => format!("{count} hosts may run one each"),
+                    ("", 1) => "1 host can run one".to_owned(),
+                    ("", _) => format!("{count} hosts can run one each"),
                     (selector, 1) => format!("1 host matches nodeSelector {selector}"),
                     (selector, _) => {
                         format!("{count} hosts match nodeSelector {selector}, for one each")
@@ -221,7 +221,7 @@ impl<'a> Short<'a> {
                     1 => format!("; {drained} is drained"),
                     _ => format!("; {drained} are drained"),
                 };
-                format!("{pods} pods are asked for, and {matches}: {may}{drained}")
+                format!("{pods} replicas are requested, and {matches}: {may}{drained}")
             }
         }
     }

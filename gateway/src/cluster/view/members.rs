@@ -19,7 +19,7 @@ impl Scene {
         let report = self.reports.get(&host);
         let told = report.filter(|report| report.applied >= index);
         let Some(report) = told.filter(|_| self.reachable.contains(&host)) else {
-            return vec![format!("word from {}", self.name(host))];
+            return vec![format!("a report from {}", self.name(host))];
         };
         let on = |workload: &str, host| format!("{workload} on {}", self.name(host));
         // What the host is to keep, as a Job that has begun there, does not leave.
@@ -122,7 +122,7 @@ impl Scene {
         });
         if let Some(job) = job.filter(|_| self.reachable.contains(&host)) {
             return Err(format!(
-                "{} runs the job {job}, and would go on with it while another host begins it again: wait for its end, or delete it",
+                "{} runs the job {job} and would continue it while another host starts it again: wait for its end, or delete it",
                 self.name(host)
             ));
         }
@@ -137,7 +137,7 @@ impl Scene {
         let missing = names_of(&self.state, missing.iter());
         let be = if missing.len() == 1 { "is" } else { "are" };
         Err(format!(
-            "without {} too few would be left to agree: {} {be} not reachable; bring it back, or remove it first",
+            "without {} the cluster would have no quorum: {} {be} unreachable; bring it back, or remove it first",
             self.name(host),
             sentence(&missing),
         ))
@@ -158,13 +158,13 @@ mod tests {
             drained: true,
         };
         changed(&mut scene, 7, drain);
-        assert_eq!(scene.leaving(h(2), 7), ["word from h2"]);
+        assert_eq!(scene.leaving(h(2), 7), ["a report from h2"]);
         with(&mut scene, 2, 7, vec![report("web", 5, Phase::Removing, 0)]);
         assert_eq!(scene.leaving(h(2), 7), ["web on h2"]);
         with(&mut scene, 2, 7, vec![]);
         assert!(scene.leaving(h(2), 7).is_empty());
         scene.reachable.remove(&h(2));
-        assert_eq!(scene.leaving(h(2), 7), ["word from h2"]);
+        assert_eq!(scene.leaving(h(2), 7), ["a report from h2"]);
     }
 
     #[test]
@@ -205,7 +205,7 @@ mod tests {
         lost.reachable.remove(&h(3));
         assert!(lost.can_go(h(3)).is_ok(), "who is lost can go");
         let refused = lost.can_go(h(2)).unwrap_err();
-        assert!(refused.contains("h3 is not reachable"), "{refused}");
+        assert!(refused.contains("h3 is unreachable"), "{refused}");
         lost.metrics.voters.remove(&h(2));
         lost.metrics.voters.remove(&h(3));
         assert!(lost.can_go(h(2)).is_ok(), "a learner");

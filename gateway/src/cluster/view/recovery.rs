@@ -48,7 +48,7 @@ impl Scene {
         }
         if self.removed {
             return Some(format!(
-                "{name} was removed from its cluster: `beemesh join` makes it a member again"
+                "{name} was removed from its cluster: `beemesh join` admits it again"
             ));
         }
         if !self.state.hosts().contains_key(&self.host) {
@@ -57,23 +57,20 @@ impl Scene {
         let voters = &self.metrics.voters;
         if self.metrics.quorum {
             return Some(
-                "the cluster has a quorum: `beemesh host remove` takes out hosts that are lost"
-                    .to_owned(),
+                "the cluster has a quorum: `beemesh host remove` removes lost hosts".to_owned(),
             );
         }
         if let Some(leader) = self.heard_elsewhere() {
             let leader = self.name(leader);
             return Some(format!(
-                "the cluster works: {leader} leads it, as a member hears that {name} can reach; restore the connection between \
-                 {name} and {leader}"
+                "the cluster has the leader {leader}, which a member that {name} reaches can hear: restore the connection between {name} and {leader}"
             ));
         }
         let there = voters.intersection(&self.reachable);
         let there = names_of(&self.state, there);
         if there.len() > voters.len() / 2 {
             return Some(format!(
-                "{} of {} voters are reachable ({}), which is a majority: they will agree on a leader; if one of them never \
-                 will, stop its beemesh-agent first",
+                "{} of {} voters are reachable ({}), which is a majority: they can elect a leader; if one of them cannot take part, stop its beemesh-agent first",
                 there.len(),
                 voters.len(),
                 sentence(&there),

@@ -45,7 +45,10 @@ fn a_host_that_was_removed_says_so_and_claims_no_part_in_the_consensus() {
         ("h1", Role::Removed, &None)
     );
     assert!(!status.quorum && status.voters.is_empty(), "{status:?}");
-    assert!(status.trouble.contains("no member"), "{status:?}");
+    assert!(
+        status.trouble.contains("was removed from the cluster"),
+        "{status:?}"
+    );
 }
 
 /// The Job `job` of entry 8, in a cluster that has seats.

@@ -103,11 +103,11 @@ fn a_refused_command_names_every_reason_and_changes_nothing() {
         policy: None,
     };
     for (change, expected) in [
-        (delete("nope"), missing("there is no manifest `nope`")),
+        (delete("nope"), missing("manifest `nope` not found")),
         (delete("conf"), refused("ConfigMap conf is used by workload web of manifest `web`")),
         (
             Change::DeleteWorkload { workload: "nope".into() },
-            missing("there is no workload `nope`"),
+            missing("workload `nope` not found"),
         ),
         (
             apply(vec![
@@ -146,7 +146,7 @@ fn a_file_that_only_shares_the_name_of_a_manifest_removes_nothing() {
     );
     let before = state.clone();
     let outcome = put(&mut state, 2, "web", vec![object(Pod, "web", "b", &[])]);
-    let reason = "manifest `web` holds ConfigMap web and nothing of this file: apply it under another name (`--name`), \
+    let reason = "manifest `web` contains ConfigMap web and no object of this file: apply the file under another name (`--name`), \
                   or delete that manifest first";
     assert_eq!(
         (outcome, state),

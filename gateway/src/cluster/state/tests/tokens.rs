@@ -37,7 +37,7 @@ fn a_token_admits_as_often_as_it_says_and_members_need_none() {
         )
     };
     let unknown = Outcome::Refused(refused(
-        "the join token is unknown, used up, revoked or expired: make a new one with `beemesh token create`",
+        "the join token is unknown, used up, revoked or expired: create a new token with `beemesh token create`",
     ));
     assert_eq!(ask(50, 9, host(2, "h2")), unknown, "wrong secret");
     assert_eq!(ask(100, 8, host(2, "h2")), unknown, "expired");

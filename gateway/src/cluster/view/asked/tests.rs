@@ -52,21 +52,21 @@ fn what_runs_is_counted_against_what_was_asked_for() {
             &[],
             &[],
             (3, 5),
-            "5 pods are asked for, and 3 hosts may run one each: h1, h2 and h3",
+            "5 replicas are requested, and 3 hosts can run one each: h1, h2 and h3",
         ),
         (
             Some(3),
             &[],
             &[3],
             (2, 3),
-            "3 pods are asked for, and 2 hosts may run one each: h1 and h2; h3 is drained",
+            "3 replicas are requested, and 2 hosts can run one each: h1 and h2; h3 is drained",
         ),
         (
             Some(2),
             &second,
             &[],
             (1, 2),
-            "2 pods are asked for, and 1 host matches nodeSelector n=2: h2",
+            "2 replicas are requested, and 1 host matches nodeSelector n=2: h2",
         ),
         (
             None,
@@ -134,7 +134,7 @@ fn an_apply_says_what_the_cluster_lacks() {
     );
     assert_eq!(
         lacks(Deployment, Some(4), &[]),
-        "4 pods are asked for, and 3 hosts may run one each: h1, h2 and h3"
+        "4 replicas are requested, and 3 hosts can run one each: h1, h2 and h3"
     );
     assert_eq!(
         lacks(Pod, None, &[("n", "9")]),
@@ -257,7 +257,7 @@ fn told(scene: &Scene, name: &str) -> ((u32, u32), (bool, bool), String) {
 #[test]
 fn a_job_is_over_when_the_cluster_has_recorded_its_end() {
     let mut scene = seated(job(json!({})));
-    let none = "0 of 1 pods have a host yet".to_owned();
+    let none = "0 of 1 pods have a host so far".to_owned();
     assert_eq!(told(&scene, "job"), ((0, 1), (false, false), none));
     given(&mut scene, 9, ("job", 0), None, 2);
     let quiet = |counts, ends| (counts, ends, String::new());
