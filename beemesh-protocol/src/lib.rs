@@ -5,6 +5,7 @@
 //! field and every bound, and fails with a [`DecodeError`] that names the field.
 
 pub mod api;
+pub mod backoff;
 pub mod backup;
 pub mod frame;
 pub mod hex;

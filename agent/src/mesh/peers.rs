@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beemesh_protocol::HostId;
+use beemesh_protocol::{HostId, backoff::doubled};
 use libp2p::{Multiaddr, swarm::ConnectionId};
 
 use super::gate::Role;
@@ -378,9 +378,7 @@ impl Connection {
 }
 
 fn pause(attempts: u32) -> Duration {
-    PAUSE_MIN
-        .saturating_mul(1 << attempts.min(8))
-        .min(PAUSE_MAX)
+    doubled(PAUSE_MIN, PAUSE_MAX, attempts)
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ mod silence;
 
 use std::time::{Duration, Instant};
 
+use beemesh_protocol::backoff::doubled;
+
 pub(crate) use silence::Silence;
 
 const PAUSE_MIN: Duration = Duration::from_millis(250);
@@ -30,9 +32,7 @@ const REPAIR_PAUSE: Duration = Duration::from_secs(600);
 
 /// Returns the pause before another attempt after this number of failures in a row.
 pub(crate) fn pause(failures: u32) -> Duration {
-    PAUSE_MIN
-        .saturating_mul(1 << failures.saturating_sub(1).min(16))
-        .min(PAUSE_MAX)
+    doubled(PAUSE_MIN, PAUSE_MAX, failures.saturating_sub(1))
 }
 
 /// Schedules daemon-reloads. At most one runs, and it covers every change that was durable before it began. systemd

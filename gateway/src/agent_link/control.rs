@@ -10,6 +10,7 @@ use std::{
 
 use beemesh_protocol::{
     DecodeError,
+    backoff::doubled,
     frame::{CONTROL_MAX, FrameCodec, FrameError},
     ipc::{ACCEPT_SECONDS_MAX, Done, FromAgent, Opening, ToAgent, UnitState},
     mesh::JoinAnswer,
@@ -361,6 +362,5 @@ fn changed<T>(watched: &watch::Sender<T>) -> watch::Receiver<T> {
 
 /// Returns the pause after this many failed attempts; 0 means that an established connection ended.
 fn pause(attempt: u32) -> Duration {
-    let doublings = attempt.saturating_sub(1).min(5);
-    (PAUSE_MIN * 2_u32.pow(doublings)).min(PAUSE_MAX)
+    doubled(PAUSE_MIN, PAUSE_MAX, attempt.saturating_sub(1))
 }

@@ -6,7 +6,7 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use beemesh_protocol::state::Change;
+use beemesh_protocol::{backoff::doubled, state::Change};
 use tokio::time::Instant;
 
 /// The pause after the first proposal.
@@ -82,8 +82,7 @@ fn subject(change: &Change) -> Option<Subject> {
 }
 
 fn pause(times: u32) -> Duration {
-    let doublings = 2_u32.saturating_pow(times.saturating_sub(1));
-    PAUSE_MIN.saturating_mul(doublings).min(PAUSE_MAX)
+    doubled(PAUSE_MIN, PAUSE_MAX, times.saturating_sub(1))
 }
 
 #[cfg(test)]

@@ -17,7 +17,7 @@ use std::{
     time::Duration,
 };
 
-use beemesh_protocol::{ClusterId, HostId, ipc::UnitState, peer::WorkloadReport};
+use beemesh_protocol::{ClusterId, HostId, backoff::doubled, ipc::UnitState, peer::WorkloadReport};
 use beemesh_quadlet::render::{FORMAT, Quadlet, read_quadlet};
 use tokio::time::Instant;
 
@@ -453,8 +453,7 @@ impl Failures {
         } else {
             (PAUSE_MIN, PAUSE_MAX)
         };
-        let doublings = 2_u32.saturating_pow(self.count.saturating_sub(1));
-        self.last + min.saturating_mul(doublings).min(max)
+        self.last + doubled(min, max, self.count.saturating_sub(1))
     }
 }
 

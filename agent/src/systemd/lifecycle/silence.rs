@@ -5,7 +5,9 @@
 
 use std::time::{Duration, Instant};
 
-/// A gateway connects within a second of its start. This allows for a host that has just booted or has a slow disk.
+use beemesh_protocol::backoff::doubled;
+
+/// A gateway connects within a second of its start; a host that has just booted, or whose disk is slow, gets more.
 const SILENCE_MIN: Duration = Duration::from_secs(20);
 /// If restarts do not help, an administrator must look. Retries at this rate may still help.
 const SILENCE_MAX: Duration = Duration::from_secs(600);
@@ -34,8 +36,8 @@ impl Silence {
 
     /// The time at which to restart the unit.
     pub(crate) fn due(&self) -> Option<Instant> {
-        let wait = SILENCE_MIN.saturating_mul(1 << self.renewals.min(16));
-        self.since.map(|since| since + wait.min(SILENCE_MAX))
+        let wait = doubled(SILENCE_MIN, SILENCE_MAX, self.renewals);
+        self.since.map(|since| since + wait)
     }
 
     /// Records a restart. Returns true if it is a repeated one, because the last restart did not help.
