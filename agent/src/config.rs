@@ -5,8 +5,7 @@
 //! value wins. Out comes a [`Config`] that cannot be half-valid.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write},
+    fs, io,
     net::IpAddr,
     path::{Path, PathBuf},
 };
@@ -17,6 +16,8 @@ use beemesh_protocol::{
     naming::{Said, UNNAMED},
 };
 use serde::Deserialize;
+
+use crate::durable;
 
 /// Addresses of one host: more than a host has that others should dial.
 const ADVERTISE_MAX: usize = 8;
@@ -161,7 +162,7 @@ pub(crate) fn keep_advertised(
         "# Of `beemesh join`.\nadvertise = [{}]\n",
         quoted.join(", ")
     );
-    let written = write(&sources.joined, &text);
+    let written = durable::replace(&sources.joined, text.as_bytes(), 0o644);
     written.map_err(|error| format!("write {}: {error}", sources.joined.display()))?;
     let config = load(sources, host_name).map_err(told)?;
     if config.advertise == wanted {
@@ -172,18 +173,6 @@ pub(crate) fn keep_advertised(
         "`advertise` in {} differs: change it there",
         sources.drop_ins.display()
     ))
-}
-
-/// So that a power cut leaves what was there, or the whole of it.
-fn write(path: &Path, text: &str) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::create_dir_all(folder)?;
-    let partial = path.with_extension("partial");
-    let mut file = File::create(&partial)?;
-    file.write_all(text.as_bytes())?;
-    file.sync_all()?;
-    fs::rename(&partial, path)?;
-    File::open(folder)?.sync_all()
 }
 
 fn check(config: &Config) -> anyhow::Result<()> {

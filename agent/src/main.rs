@@ -6,6 +6,7 @@ mod args;
 mod commands;
 mod config;
 mod dbus;
+mod durable;
 mod mesh;
 mod notify;
 mod podman;

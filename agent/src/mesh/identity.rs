@@ -5,17 +5,21 @@
 //! host.
 
 use std::{
-    fs::{self, File, OpenOptions},
-    io::{self, Read, Write},
-    os::unix::fs::{MetadataExt, OpenOptionsExt},
+    fs::File,
+    io::{self, Read},
+    os::unix::fs::MetadataExt,
     path::{Path, PathBuf},
 };
 
 use beemesh_protocol::HostId;
 use libp2p::identity::{Keypair, ed25519};
 
+use crate::durable;
+
 /// Length of a secret key, in bytes.
 const SECRET: usize = 32;
+/// Nobody else reads it.
+const MODE: u32 = 0o600;
 
 /// The key pair of the host and the host id that is derived from it.
 #[derive(Debug, Clone)]
@@ -66,8 +70,8 @@ pub(crate) fn load_or_make(path: &Path) -> Result<Identity, IdentityError> {
             };
             let mut secret = [0; SECRET];
             getrandom::fill(&mut secret).map_err(|error| failed(error.into()))?;
-            make(path, &secret).map_err(failed)?;
-            tracing::info!(path = %path.display(), "created the host's key");
+            durable::replace(path, &secret, MODE).map_err(failed)?;
+            tracing::info!(path = %path.display(), "made the host's key");
             read(path, File::open(path).map_err(failed)?)
         }
         Err(error) => Err(failed(error)),
@@ -83,7 +87,7 @@ pub(crate) fn make_next(path: &Path) -> Result<HostId, IdentityError> {
     };
     let mut secret = [0; SECRET];
     getrandom::fill(&mut secret).map_err(|error| failed(error.into()))?;
-    make(&next, &secret).map_err(failed)?;
+    durable::replace(&next, &secret, MODE).map_err(failed)?;
     let made = read(&next, File::open(&next).map_err(failed)?)?;
     Ok(made.host)
 }
@@ -104,9 +108,7 @@ pub(crate) fn use_next(path: &Path, host: HostId) -> Result<(), IdentityError> {
     if found.host != host {
         return Err(IdentityError::NotNext { path: next, host });
     }
-    let folder = path.parent().unwrap_or(path);
-    let renamed = fs::rename(&next, path).and_then(|()| File::open(folder)?.sync_all());
-    renamed.map_err(|source| IdentityError::Make {
+    durable::rename(&next, path).map_err(|source| IdentityError::Make {
         path: path.to_owned(),
         source,
     })
@@ -144,30 +146,9 @@ fn read(path: &Path, file: File) -> Result<Identity, IdentityError> {
     })
 }
 
-/// Writes a new key, which is any 32 random bytes. A power cut leaves either the whole file or none.
-fn make(path: &Path, secret: &[u8]) -> io::Result<()> {
-    let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    fs::create_dir_all(folder)?;
-    let partial = path.with_extension("partial");
-    match fs::remove_file(&partial) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut options = OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&partial)?;
-    file.write_all(secret)?;
-    file.sync_all()?;
-    fs::rename(&partial, path)?;
-    File::open(folder)?.sync_all()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::PermissionsExt;
+    use std::{fs, os::unix::fs::PermissionsExt};
 
     use harness::interrupt::{Outcome, at_each_call};
 
@@ -191,7 +172,7 @@ mod tests {
 
         for length in [0, 31, 33] {
             fs::remove_file(&path).unwrap();
-            make(&path, &vec![7; length]).unwrap();
+            durable::replace(&path, &vec![7; length], MODE).unwrap();
             let error = load_or_make(&path).unwrap_err().to_string();
             assert!(error.contains("is damaged"), "{length}: {error}");
         }

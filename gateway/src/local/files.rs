@@ -5,14 +5,16 @@
 //! leaves either the old file or the new one.
 
 use std::{
-    fs::{self, File},
-    io::{self, Write as _},
+    fs, io,
     path::{Path, PathBuf},
 };
 
 use beemesh_protocol::HostId;
 
-use super::sealing_key::{SealingKey, hex, key_id};
+use super::{
+    durable,
+    sealing_key::{SealingKey, hex, key_id},
+};
 
 /// The gateway's folder.
 #[derive(Debug, Clone)]
@@ -164,23 +166,12 @@ fn read(path: &Path) -> Result<Option<Vec<u8>>, HomeError> {
     }
 }
 
-/// Writes a file. When this returns, the new bytes survive a power cut; if it fails, the old bytes do.
 fn replace(path: &Path, bytes: &[u8]) -> Result<(), HomeError> {
-    let partial = path.with_extension("partial");
-    let write = || {
-        let mut file = File::create(&partial)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
-        fs::rename(&partial, path)
-    };
-    write().map_err(io_error("write", path))?;
-    path.parent().map_or(Ok(()), sync_dir)
+    durable::replace(path, bytes).map_err(io_error("write", path))
 }
 
 fn sync_dir(dir: &Path) -> Result<(), HomeError> {
-    File::open(dir)
-        .and_then(|dir| dir.sync_all())
-        .map_err(io_error("write", dir))
+    durable::sync_folder(dir).map_err(io_error("write", dir))
 }
 
 #[cfg(test)]

@@ -6,11 +6,11 @@
 use std::{
     collections::BTreeMap,
     fs::{self, File},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
-use crate::workloads::plan::End;
+use crate::{local::durable, workloads::plan::End};
 
 const SUFFIX: &str = ".json";
 /// Maximum size of a file, which holds one reason from the status of a unit.
@@ -23,16 +23,9 @@ fn file(folder: &Path, workload: &str) -> PathBuf {
 /// Records an end. When this returns, it survives a power cut.
 pub(super) fn keep(folder: &Path, workload: &str, end: &End) -> io::Result<()> {
     fs::create_dir_all(folder)?;
-    let partial = folder.join(format!("{workload}.partial"));
-    let mut new = File::create(&partial)?;
-    new.write_all(&serde_json::to_vec(end)?)?;
-    new.sync_all()?;
-    fs::rename(&partial, file(folder, workload))?;
-    File::open(folder)?.sync_all()?;
+    durable::replace(&file(folder, workload), &serde_json::to_vec(end)?)?;
     // The folder itself may be new.
-    folder
-        .parent()
-        .map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+    folder.parent().map_or(Ok(()), durable::sync_folder)
 }
 
 /// Removes the record of a Job of which this host has nothing left.
