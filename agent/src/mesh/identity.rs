@@ -71,7 +71,7 @@ pub(crate) fn load_or_make(path: &Path) -> Result<Identity, IdentityError> {
             let mut secret = [0; SECRET];
             getrandom::fill(&mut secret).map_err(|error| failed(error.into()))?;
             durable::replace(path, &secret, MODE).map_err(failed)?;
-            tracing::info!(path = %path.display(), "made the host's key");
+            tracing::info!(path = %path.display(), "created the host's key");
             read(path, File::open(path).map_err(failed)?)
         }
         Err(error) => Err(failed(error)),
