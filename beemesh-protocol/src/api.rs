@@ -13,7 +13,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, HostId};
 
-pub use access::{Audit, Audited, ClientConfig, User, UserAnswer, UserRequest, UserRole, Users};
+pub use crate::state::UserRole;
+pub use access::{Audit, Audited, ClientConfig, User, UserAnswer, UserRequest, Users};
 pub use policy::{Policy, PolicySet};
 
 /// The answer to everything that failed.

@@ -4,6 +4,8 @@
 
 use std::collections::BTreeMap;
 
+use serde::{Deserialize, Serialize};
+
 use crate::{ClusterId, HostId};
 
 /// One change to the replicated state.
@@ -206,14 +208,27 @@ pub struct TokenRecord {
 }
 
 /// What a user of the remote API may do. Each role may do what those before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Role {
-    /// Look: workloads, their output, hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UserRole {
+    /// Look at workloads, their output and hosts.
     Viewer,
     /// Apply and delete.
     Deployer,
     /// Everything: hosts, tokens, users, backups.
     Admin,
+}
+
+impl UserRole {
+    /// As people write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Viewer => "viewer",
+            Self::Deployer => "deployer",
+            Self::Admin => "admin",
+        }
+    }
 }
 
 /// A user of the remote API.
@@ -222,7 +237,7 @@ pub struct UserRecord {
     /// Unique.
     pub name: String,
     /// What the user may do.
-    pub role: Role,
+    pub role: UserRole,
     /// SHA-256 of the one certificate, in DER, that is taken from this user.
     pub certificate: [u8; 32],
     /// When it was made, in milliseconds since 1970.

@@ -2,51 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::state;
-
-/// What a user may do. Each role may do what those before it may.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum UserRole {
-    /// Look at workloads, their output and hosts.
-    Viewer,
-    /// Apply and delete.
-    Deployer,
-    /// Everything.
-    Admin,
-}
-
-impl UserRole {
-    /// As people write it.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Viewer => "viewer",
-            Self::Deployer => "deployer",
-            Self::Admin => "admin",
-        }
-    }
-}
-
-impl From<UserRole> for state::Role {
-    fn from(role: UserRole) -> Self {
-        match role {
-            UserRole::Viewer => Self::Viewer,
-            UserRole::Deployer => Self::Deployer,
-            UserRole::Admin => Self::Admin,
-        }
-    }
-}
-
-impl From<state::Role> for UserRole {
-    fn from(role: state::Role) -> Self {
-        match role {
-            state::Role::Viewer => Self::Viewer,
-            state::Role::Deployer => Self::Deployer,
-            state::Role::Admin => Self::Admin,
-        }
-    }
-}
+use crate::state::UserRole;
 
 /// The body of `POST /v1/users`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

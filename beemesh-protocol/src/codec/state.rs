@@ -10,8 +10,8 @@ use super::{
 };
 use crate::state::{
     Access, Assignment, Assignments, AuditRecord, Authority, Change, ClaimRecord, Command, Host,
-    JobEnd, Kind, ManifestRecord, Object, Origin, PolicyRecord, Reference, Role, Snapshot,
-    TokenRecord, UserRecord, WorkloadRecord,
+    JobEnd, Kind, ManifestRecord, Object, Origin, PolicyRecord, Reference, Snapshot, TokenRecord,
+    UserRecord, UserRole, WorkloadRecord,
 };
 
 messages! {
@@ -63,7 +63,7 @@ table! { Object = Object(ObjectArgs) "object" {
     kind, namespace, name, body, hash, references, replicas, selector
 } }
 
-choice! { Role = Role { Viewer, Deployer, Admin } }
+choice! { UserRole = UserRole { Viewer, Deployer, Admin } }
 
 table! { UserRecord = UserRecord(UserRecordArgs) "user_record" { name, role, certificate, made_ms, expires_ms } }
 

@@ -1207,23 +1207,23 @@ impl<'a> ::flatbuffers::Verifiable for Kind {
 
 impl ::flatbuffers::SimpleToVerifyInSlice for Kind {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MIN_ROLE: u8 = 0;
+pub const ENUM_MIN_USER_ROLE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_ROLE: u8 = 3;
+pub const ENUM_MAX_USER_ROLE: u8 = 3;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_ROLE: [Role; 4] = [
-  Role::Unset,
-  Role::Viewer,
-  Role::Deployer,
-  Role::Admin,
+pub const ENUM_VALUES_USER_ROLE: [UserRole; 4] = [
+  UserRole::Unset,
+  UserRole::Viewer,
+  UserRole::Deployer,
+  UserRole::Admin,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 #[repr(transparent)]
-pub struct Role(pub u8);
+pub struct UserRole(pub u8);
 #[allow(non_upper_case_globals)]
-impl Role {
+impl UserRole {
   pub const Unset: Self = Self(0);
   pub const Viewer: Self = Self(1);
   pub const Deployer: Self = Self(2);
@@ -1248,7 +1248,7 @@ impl Role {
     }
   }
 }
-impl ::core::fmt::Debug for Role {
+impl ::core::fmt::Debug for UserRole {
   fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
     if let Some(name) = self.variant_name() {
       f.write_str(name)
@@ -1257,7 +1257,7 @@ impl ::core::fmt::Debug for Role {
     }
   }
 }
-impl<'a> ::flatbuffers::Follow<'a> for Role {
+impl<'a> ::flatbuffers::Follow<'a> for UserRole {
   type Inner = Self;
   #[inline]
   unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
@@ -1266,15 +1266,15 @@ impl<'a> ::flatbuffers::Follow<'a> for Role {
   }
 }
 
-impl ::flatbuffers::Push for Role {
-    type Output = Role;
+impl ::flatbuffers::Push for UserRole {
+    type Output = UserRole;
     #[inline]
     unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
         unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
     }
 }
 
-impl ::flatbuffers::EndianScalar for Role {
+impl ::flatbuffers::EndianScalar for UserRole {
   type Scalar = u8;
   #[inline]
   fn to_little_endian(self) -> u8 {
@@ -1288,7 +1288,7 @@ impl ::flatbuffers::EndianScalar for Role {
   }
 }
 
-impl<'a> ::flatbuffers::Verifiable for Role {
+impl<'a> ::flatbuffers::Verifiable for UserRole {
   #[inline]
   fn run_verifier(
     v: &mut ::flatbuffers::Verifier, pos: usize
@@ -1297,7 +1297,7 @@ impl<'a> ::flatbuffers::Verifiable for Role {
   }
 }
 
-impl ::flatbuffers::SimpleToVerifyInSlice for Role {}
+impl ::flatbuffers::SimpleToVerifyInSlice for UserRole {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_CHANGE_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
@@ -10022,11 +10022,11 @@ impl<'a> UserRecord<'a> {
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(UserRecord::VT_NAME, None)}
   }
   #[inline]
-  pub fn role(&self) -> Role {
+  pub fn role(&self) -> UserRole {
     // Safety:
     // Created from valid Table for this object
     // which contains a valid value in this slot
-    unsafe { self._tab.get::<Role>(UserRecord::VT_ROLE, Some(Role::Unset)).unwrap()}
+    unsafe { self._tab.get::<UserRole>(UserRecord::VT_ROLE, Some(UserRole::Unset)).unwrap()}
   }
   #[inline]
   pub fn certificate(&self) -> Option<&'a Bytes32> {
@@ -10058,7 +10058,7 @@ impl ::flatbuffers::Verifiable for UserRecord<'_> {
   ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
     v.visit_table(pos)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
-     .visit_field::<Role>("role", Self::VT_ROLE, false)?
+     .visit_field::<UserRole>("role", Self::VT_ROLE, false)?
      .visit_field::<Bytes32>("certificate", Self::VT_CERTIFICATE, false)?
      .visit_field::<u64>("made_ms", Self::VT_MADE_MS, false)?
      .visit_field::<u64>("expires_ms", Self::VT_EXPIRES_MS, false)?
@@ -10068,7 +10068,7 @@ impl ::flatbuffers::Verifiable for UserRecord<'_> {
 }
 pub struct UserRecordArgs<'a> {
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
-    pub role: Role,
+    pub role: UserRole,
     pub certificate: Option<&'a Bytes32>,
     pub made_ms: u64,
     pub expires_ms: u64,
@@ -10078,7 +10078,7 @@ impl<'a> Default for UserRecordArgs<'a> {
   fn default() -> Self {
     UserRecordArgs {
       name: None,
-      role: Role::Unset,
+      role: UserRole::Unset,
       certificate: None,
       made_ms: 0,
       expires_ms: 0,
@@ -10096,8 +10096,8 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> UserRecordBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(UserRecord::VT_NAME, name);
   }
   #[inline]
-  pub fn add_role(&mut self, role: Role) {
-    self.fbb_.push_slot::<Role>(UserRecord::VT_ROLE, role, Role::Unset);
+  pub fn add_role(&mut self, role: UserRole) {
+    self.fbb_.push_slot::<UserRole>(UserRecord::VT_ROLE, role, UserRole::Unset);
   }
   #[inline]
   pub fn add_certificate(&mut self, certificate: &Bytes32) {

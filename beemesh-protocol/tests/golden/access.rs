@@ -2,7 +2,7 @@
 
 use beemesh_protocol::{
     HostId,
-    state::{Access, AuditRecord, Authority, Change, Origin, Role, UserRecord},
+    state::{Access, AuditRecord, Authority, Change, Origin, UserRecord, UserRole},
 };
 
 pub(crate) fn origin() -> Origin {
@@ -57,7 +57,7 @@ fn authority() -> Authority {
 }
 
 fn users() -> [UserRecord; 3] {
-    [Role::Viewer, Role::Deployer, Role::Admin].map(|role| UserRecord {
+    [UserRole::Viewer, UserRole::Deployer, UserRole::Admin].map(|role| UserRecord {
         name: "alice".into(),
         role,
         certificate: [5; 32],

@@ -9,7 +9,7 @@ use axum::{
     middleware::Next,
     response::{IntoResponse, Response},
 };
-use beemesh_protocol::{api::UserRole, state::Role};
+use beemesh_protocol::state::UserRole;
 
 use super::{ApiError, Shared, remote::Remote, request::Caller};
 
@@ -17,7 +17,7 @@ use super::{ApiError, Shared, remote::Remote, request::Caller};
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
     /// Every user from this role on.
-    Role(Role),
+    Role(UserRole),
     /// Nobody: it is about the host itself.
     Local,
 }
@@ -28,7 +28,7 @@ pub(super) fn needs(method: &Method, route: &str) -> Needs {
     let role = match route {
         "/v1/join" | "/v1/recovery" | "/v1/key" => return Needs::Local,
         // The Secrets are in it, and a token is membership.
-        "/v1/backup" | "/v1/tokens" | "/v1/users" => Role::Admin,
+        "/v1/backup" | "/v1/tokens" | "/v1/users" => UserRole::Admin,
         "/healthz"
         | "/v1/workloads"
         | "/v1/workloads/{name}"
@@ -41,10 +41,10 @@ pub(super) fn needs(method: &Method, route: &str) -> Needs {
         | "/v1/events"
             if reads =>
         {
-            Role::Viewer
+            UserRole::Viewer
         }
-        "/v1/apply" | "/v1/workloads/{name}" | "/v1/manifests/{name}" => Role::Deployer,
-        _ => Role::Admin,
+        "/v1/apply" | "/v1/workloads/{name}" | "/v1/manifests/{name}" => UserRole::Deployer,
+        _ => UserRole::Admin,
     };
     Needs::Role(role)
 }
@@ -77,7 +77,7 @@ pub(super) async fn authorize(
 }
 
 /// `path` is what was asked for, by this route.
-fn check(role: Role, method: &Method, route: &str, path: &str) -> Result<(), ApiError> {
+fn check(role: UserRole, method: &Method, route: &str, path: &str) -> Result<(), ApiError> {
     let needed = match needs(method, route) {
         Needs::Role(needed) if needed <= role => return Ok(()),
         Needs::Role(needed) => needed,
@@ -87,7 +87,7 @@ fn check(role: Role, method: &Method, route: &str, path: &str) -> Result<(), Api
             )));
         }
     };
-    let name = |role: Role| UserRole::from(role).name();
+    let name = UserRole::name;
     Err(ApiError::forbidden(format!(
         "{method} {path} needs the role {}, and you have {}",
         name(needed),
@@ -113,14 +113,14 @@ mod tests {
             let method: Method = method.parse().unwrap();
             let route = path.replace("NAME", "{name}").replace("ID", "{id}");
             let expected = match cells[2] {
-                "viewer" => Needs::Role(Role::Viewer),
-                "deployer" => Needs::Role(Role::Deployer),
-                "admin" => Needs::Role(Role::Admin),
+                "viewer" => Needs::Role(UserRole::Viewer),
+                "deployer" => Needs::Role(UserRole::Deployer),
+                "admin" => Needs::Role(UserRole::Admin),
                 "the host" => Needs::Local,
                 other => panic!("{line}: {other}"),
             };
             assert_eq!(needs(&method, &route), expected, "{line}");
-            for role in [Role::Viewer, Role::Deployer, Role::Admin] {
+            for role in [UserRole::Viewer, UserRole::Deployer, UserRole::Admin] {
                 let may = matches!(expected, Needs::Role(needed) if needed <= role);
                 assert_eq!(
                     check(role, &method, &route, path).is_ok(),
@@ -141,7 +141,11 @@ mod tests {
             (Method::PUT, "/v1/hosts/{name}"),
             (Method::GET, ""),
         ] {
-            assert_eq!(needs(&method, route), Needs::Role(Role::Admin), "{route}");
+            assert_eq!(
+                needs(&method, route),
+                Needs::Role(UserRole::Admin),
+                "{route}"
+            );
         }
     }
 }

@@ -64,7 +64,7 @@ pub(in crate::api) async fn create(
     let expires_ms = made_ms.saturating_add(asked.ttl_seconds * 1000);
     let change = Change::PutUser(UserRecord {
         name: asked.name.clone(),
-        role: asked.role.into(),
+        role: asked.role,
         certificate: fingerprint(&issued.certificate),
         made_ms,
         expires_ms,
@@ -98,7 +98,7 @@ pub(in crate::api) async fn list(
     let scene = look(&shared.gateway, &query).await?;
     let users = scene.state.users().map(|user| User {
         name: user.name.clone(),
-        role: user.role.into(),
+        role: user.role,
         made_at_ms: user.made_ms,
         expires_at_ms: user.expires_ms,
     });

@@ -1,6 +1,6 @@
 use beemesh_protocol::{
     ClusterId,
-    state::{Authority, Kind, Origin, Reference, Role, TokenRecord, UserRecord},
+    state::{Authority, Kind, Origin, Reference, TokenRecord, UserRecord, UserRole},
 };
 
 use super::*;
@@ -100,7 +100,7 @@ fn after(change: &Change) -> Option<Change> {
         },
         Change::PutAuthority { .. } => Change::PutUser(UserRecord {
             name: "alice".into(),
-            role: Role::Viewer,
+            role: UserRole::Viewer,
             certificate: [1; 32],
             made_ms: 1,
             expires_ms: 2,

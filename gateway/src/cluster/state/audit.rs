@@ -58,7 +58,7 @@ pub(crate) fn changed(outcome: &Outcome) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use beemesh_protocol::state::{Change, Role};
+    use beemesh_protocol::state::{Change, UserRole};
 
     use super::{
         super::users::tests::{by, user},
@@ -75,8 +75,8 @@ mod tests {
     #[test]
     fn the_trail_has_what_was_changed_and_not_what_was_refused_or_done_by_a_host_itself() {
         let mut state = State::default();
-        state.apply(4, &by("root", user("alice", Role::Viewer)));
-        state.apply(5, &by("root", user("alice", Role::Admin)));
+        state.apply(4, &by("root", user("alice", UserRole::Viewer)));
+        state.apply(5, &by("root", user("alice", UserRole::Admin)));
         let bob = Change::RevokeUser {
             user: "bob".to_owned(),
         };
@@ -84,11 +84,11 @@ mod tests {
         assert!(matches!(refused, Outcome::Refused(_)), "{refused:?}");
         let unasked = Command {
             origin: None,
-            ..by("", user("carol", Role::Viewer))
+            ..by("", user("carol", UserRole::Viewer))
         };
         state.apply(7, &unasked);
         let roles: Vec<_> = state.users().map(|user| user.role).collect();
-        assert_eq!(roles, [Role::Admin, Role::Viewer]);
+        assert_eq!(roles, [UserRole::Admin, UserRole::Viewer]);
         assert_eq!(
             told(&state),
             ["4 root user created alice", "5 root user created alice"]
@@ -103,7 +103,7 @@ mod tests {
     fn the_trail_forgets_the_oldest() {
         let mut state = State::default();
         for index in 0..AUDIT_MAX as u64 + 2 {
-            state.apply(index, &by("root", user("alice", Role::Viewer)));
+            state.apply(index, &by("root", user("alice", UserRole::Viewer)));
         }
         let told = told(&state);
         assert_eq!((told.len(), &told[0][..2]), (AUDIT_MAX, "2 "));
@@ -118,7 +118,7 @@ mod tests {
         let mut index = 0;
         let mut change = |state: &mut State, who: &str| {
             index += 1;
-            state.apply(index, &by(who, user("alice", Role::Viewer)));
+            state.apply(index, &by(who, user("alice", UserRole::Viewer)));
         };
         for who in ["mallory", "root", "bob", "mallory", "root"] {
             change(&mut state, who);
@@ -136,7 +136,7 @@ mod tests {
         assert_eq!(other, state);
         for who in ["bob", "mallory", "carol", "mallory"] {
             for state in [&mut state, &mut other] {
-                state.apply(3000, &by(who, user("alice", Role::Admin)));
+                state.apply(3000, &by(who, user("alice", UserRole::Admin)));
             }
         }
         assert_eq!(other, state);

@@ -63,7 +63,7 @@ impl State {
 pub(super) mod tests {
     use beemesh_protocol::{
         HostId,
-        state::{Change, Command, Origin, Role},
+        state::{Change, Command, Origin, UserRole},
     };
 
     use super::*;
@@ -88,7 +88,7 @@ pub(super) mod tests {
         }
     }
 
-    pub(in super::super) fn user(name: &str, role: Role) -> Change {
+    pub(in super::super) fn user(name: &str, role: UserRole) -> Change {
         Change::PutUser(UserRecord {
             name: name.to_owned(),
             role,
@@ -109,7 +109,7 @@ pub(super) mod tests {
         let late = state.apply(2, &by("b", put(2, None)));
         assert!(matches!(late, Outcome::Refused(_)), "{late:?}");
         assert_eq!(state.authority().map(|one| one.key), Some([1; 32]));
-        state.apply(3, &by("a", user("alice", Role::Admin)));
+        state.apply(3, &by("a", user("alice", UserRole::Admin)));
         assert_eq!(state.apply(4, &by("a", put(2, Some(1)))), Outcome::Done);
         assert_eq!(state.users().len(), 0);
         assert_eq!(state.authority().map(|one| one.key), Some([2; 32]));
