@@ -17,6 +17,10 @@ pub use crate::state::UserRole;
 pub use access::{Audit, Audited, ClientConfig, User, UserAnswer, UserRequest, Users};
 pub use policy::{Policy, PolicySet};
 
+/// The header in which the command line tells the login and the unit of its caller, for the audit log. A gateway reads it from
+/// callers on its own host only, keeps the first 64 bytes, and relies on it for nothing.
+pub const SESSION_HEADER: &str = "beemesh-session";
+
 /// The answer to everything that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorAnswer {

@@ -354,6 +354,17 @@ pub struct AuditRecord {
     pub what: String,
     /// To what: `web`.
     pub name: String,
+    /// What else there is to say; `None` in records of releases before 0.3.0.
+    pub context: Option<AuditContext>,
+}
+
+/// What belongs to a change in the audit log and is in no other place of the state once time has passed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct AuditContext {
+    /// What was changed of the subject: `zone=a`. Empty where [`AuditRecord::what`] says all.
+    pub detail: String,
+    /// The name that the host of [`AuditRecord::origin`] had then: its name or its key may have changed since.
+    pub host_name: String,
 }
 
 /// Who may use the remote API, and who changed what.

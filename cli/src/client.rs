@@ -11,7 +11,7 @@ use std::{
 };
 
 use beemesh_protocol::{
-    api::{Code, ErrorAnswer, Failure},
+    api::{Code, ErrorAnswer, Failure, SESSION_HEADER},
     percent,
 };
 use bytes::Bytes;
@@ -28,6 +28,7 @@ use tokio::{
 use crate::{
     live::Live,
     remote::{self, Remote},
+    session,
     trouble::Trouble,
 };
 
@@ -281,11 +282,17 @@ impl Client {
         // The task ends with the connection. The request's future returns the same errors.
         tokio::spawn(connection);
         let remaining = deadline.saturating_duration_since(Instant::now());
+        // For the audit log. A remote gateway knows its caller by the certificate.
+        let session = match &self.way {
+            Way::Socket(_) => session::own(),
+            Way::Remote(_) => String::new(),
+        };
         let request = Request::builder()
             .method(ask.method.clone())
             .uri(ask.uri(remaining))
             .header("host", "beemesh")
             .header("content-length", ask.body.len())
+            .header(SESSION_HEADER, session)
             .body(Full::new(ask.body.clone()))
             .map_err(|error| Attempt::Final(Trouble::usage(error.to_string())))?;
         let answer = timeout_at(deadline + SLACK + ask.extra, sender.send_request(request));

@@ -10,6 +10,7 @@ mod follow;
 mod live;
 mod remote;
 mod render;
+mod session;
 mod trouble;
 
 use std::process::ExitCode;

@@ -95,10 +95,13 @@ pub struct Audited {
     pub action: String,
     /// To what: `web`.
     pub name: String,
+    /// What was changed of it: `zone=a`. Empty where `action` says all.
+    #[serde(default)]
+    pub detail: String,
     /// A user of the remote API, or of `host`: `alice`, `uid 0`.
     pub who: String,
-    /// The other end: `pid 4711`, `192.0.2.7:40112`.
+    /// The other end: `192.0.2.7:40112`, or what the command line says of the session: `alice, session-3.scope`.
     pub from: String,
-    /// The host that was asked.
+    /// The host that was asked, by the name that it had then.
     pub host: String,
 }

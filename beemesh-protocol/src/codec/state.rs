@@ -9,9 +9,9 @@ use super::{
     table_field, union,
 };
 use crate::state::{
-    Access, Assignment, Assignments, AuditRecord, Authority, Change, ClaimRecord, Command, Host,
-    JobEnd, Kind, ManifestRecord, Object, Origin, PolicyRecord, Reference, Snapshot, TokenRecord,
-    UserRecord, UserRole, WorkloadRecord,
+    Access, Assignment, Assignments, AuditContext, AuditRecord, Authority, Change, ClaimRecord,
+    Command, Host, JobEnd, Kind, ManifestRecord, Object, Origin, PolicyRecord, Reference, Snapshot,
+    TokenRecord, UserRecord, UserRole, WorkloadRecord,
 };
 
 messages! {
@@ -71,7 +71,8 @@ table! { Authority = Authority(AuthorityArgs) "authority" { certificate, key, se
 
 table! { Origin = Origin(OriginArgs) "origin" { host, who, from } }
 
-table! { AuditRecord = AuditRecord(AuditRecordArgs) "audit_record" { index, at_ms, origin, what, name } }
+table! { AuditRecord = AuditRecord(AuditRecordArgs) "audit_record" { index, at_ms, origin, what, name, context } }
+table! { AuditContext = AuditContext(AuditContextArgs) "audit_context" { detail, host_name } }
 
 table! { Access = Access(AccessArgs) "access" { authority, users, audit } }
 

@@ -12142,6 +12142,119 @@ impl ::core::fmt::Debug for ManifestRecord<'_> {
       ds.finish()
   }
 }
+pub enum AuditContextOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct AuditContext<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for AuditContext<'a> {
+  type Inner = AuditContext<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> AuditContext<'a> {
+  pub const VT_DETAIL: ::flatbuffers::VOffsetT = 4;
+  pub const VT_HOST_NAME: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    AuditContext { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AuditContextArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<AuditContext<'bldr>> {
+    let mut builder = AuditContextBuilder::new(_fbb);
+    if let Some(x) = args.host_name { builder.add_host_name(x); }
+    if let Some(x) = args.detail { builder.add_detail(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn detail(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(AuditContext::VT_DETAIL, None)}
+  }
+  #[inline]
+  pub fn host_name(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(AuditContext::VT_HOST_NAME, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for AuditContext<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("detail", Self::VT_DETAIL, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("host_name", Self::VT_HOST_NAME, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AuditContextArgs<'a> {
+    pub detail: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub host_name: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for AuditContextArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    AuditContextArgs {
+      detail: None,
+      host_name: None,
+    }
+  }
+}
+
+pub struct AuditContextBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AuditContextBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_detail(&mut self, detail: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(AuditContext::VT_DETAIL, detail);
+  }
+  #[inline]
+  pub fn add_host_name(&mut self, host_name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(AuditContext::VT_HOST_NAME, host_name);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AuditContextBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AuditContextBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<AuditContext<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for AuditContext<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("AuditContext");
+      ds.field("detail", &self.detail());
+      ds.field("host_name", &self.host_name());
+      ds.finish()
+  }
+}
 pub enum AuditRecordOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -12163,6 +12276,7 @@ impl<'a> AuditRecord<'a> {
   pub const VT_ORIGIN: ::flatbuffers::VOffsetT = 8;
   pub const VT_WHAT: ::flatbuffers::VOffsetT = 10;
   pub const VT_NAME: ::flatbuffers::VOffsetT = 12;
+  pub const VT_CONTEXT: ::flatbuffers::VOffsetT = 14;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -12176,6 +12290,7 @@ impl<'a> AuditRecord<'a> {
     let mut builder = AuditRecordBuilder::new(_fbb);
     builder.add_at_ms(args.at_ms);
     builder.add_index(args.index);
+    if let Some(x) = args.context { builder.add_context(x); }
     if let Some(x) = args.name { builder.add_name(x); }
     if let Some(x) = args.what { builder.add_what(x); }
     if let Some(x) = args.origin { builder.add_origin(x); }
@@ -12218,6 +12333,13 @@ impl<'a> AuditRecord<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(AuditRecord::VT_NAME, None)}
   }
+  #[inline]
+  pub fn context(&self) -> Option<AuditContext<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<AuditContext>>(AuditRecord::VT_CONTEXT, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for AuditRecord<'_> {
@@ -12231,6 +12353,7 @@ impl ::flatbuffers::Verifiable for AuditRecord<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<Origin>>("origin", Self::VT_ORIGIN, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("what", Self::VT_WHAT, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<AuditContext>>("context", Self::VT_CONTEXT, false)?
      .finish();
     Ok(())
   }
@@ -12241,6 +12364,7 @@ pub struct AuditRecordArgs<'a> {
     pub origin: Option<::flatbuffers::WIPOffset<Origin<'a>>>,
     pub what: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub context: Option<::flatbuffers::WIPOffset<AuditContext<'a>>>,
 }
 impl<'a> Default for AuditRecordArgs<'a> {
   #[inline]
@@ -12251,6 +12375,7 @@ impl<'a> Default for AuditRecordArgs<'a> {
       origin: None,
       what: None,
       name: None,
+      context: None,
     }
   }
 }
@@ -12281,6 +12406,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AuditRecordBuilder<'a, 'b, A>
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(AuditRecord::VT_NAME, name);
   }
   #[inline]
+  pub fn add_context(&mut self, context: ::flatbuffers::WIPOffset<AuditContext<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<AuditContext>>(AuditRecord::VT_CONTEXT, context);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AuditRecordBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     AuditRecordBuilder {
@@ -12303,6 +12432,7 @@ impl ::core::fmt::Debug for AuditRecord<'_> {
       ds.field("origin", &self.origin());
       ds.field("what", &self.what());
       ds.field("name", &self.name());
+      ds.field("context", &self.context());
       ds.finish()
   }
 }

@@ -2,7 +2,7 @@
 
 use beemesh_protocol::{
     HostId,
-    state::{Access, AuditRecord, Authority, Change, Origin, UserRecord, UserRole},
+    state::{Access, AuditContext, AuditRecord, Authority, Change, Origin, UserRecord, UserRole},
 };
 
 pub(crate) fn origin() -> Origin {
@@ -39,6 +39,7 @@ pub(crate) fn records() -> [Access; 2] {
         origin: origin(),
         what: "manifest applied".into(),
         name: "web".into(),
+        context: None,
     };
     let full = Access {
         authority: Some(authority()),
@@ -46,6 +47,22 @@ pub(crate) fn records() -> [Access; 2] {
         audit: vec![audit],
     };
     [Access::default(), full]
+}
+
+/// A record as 0.3.0 makes it.
+pub(crate) fn audited() -> Access {
+    let [_, full] = records();
+    let audit = full.audit.into_iter().map(|record| AuditRecord {
+        context: Some(AuditContext {
+            detail: "zone=a".into(),
+            host_name: "h1".into(),
+        }),
+        ..record
+    });
+    Access {
+        audit: audit.collect(),
+        ..Access::default()
+    }
 }
 
 fn authority() -> Authority {

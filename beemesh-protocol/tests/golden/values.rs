@@ -88,6 +88,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Command, "command": changes().map(|change| Command { at_ms: 1_800_000_000_000, change, origin: None });
         Command, "command_by": access::changes().map(|change| Command { change, origin: Some(access::origin()), ..command() });
         Snapshot, "snapshot_access": access::records().map(|access| Snapshot { access: Some(access), ..snapshot() });
+        Snapshot, "snapshot_audited": [Snapshot { access: Some(access::audited()), ..snapshot() }];
         Command, "command_admit_replacing": [Change::Admit {
             token: [6; 8], secret_hash: [5; 32], host: member_host(), replaces: Some(host(2)),
         }].map(|change| Command::unasked(1_800_000_000_000, change));

@@ -29,7 +29,9 @@ pub(crate) fn audit(changes: &[Audited], now: Duration) -> String {
     if changes.is_empty() {
         return "no changes\n".to_owned();
     }
-    let heads = ["INDEX", "AGE", "WHO", "FROM", "HOST", "ACTION", "TARGET"];
+    let heads = [
+        "INDEX", "AGE", "WHO", "FROM", "HOST", "ACTION", "TARGET", "DETAIL",
+    ];
     let mut rows = vec![heads.map(str::to_owned)];
     for change in changes {
         let age = now.saturating_sub(Duration::from_millis(change.at_ms));
@@ -41,6 +43,7 @@ pub(crate) fn audit(changes: &[Audited], now: Duration) -> String {
             change.host.clone(),
             change.action.clone(),
             change.name.clone(),
+            change.detail.clone(),
         ]);
     }
     table(&rows)
@@ -107,16 +110,17 @@ mod tests {
         let change = Audited {
             index: 9,
             at_ms: 1000,
-            action: "manifest applied".to_owned(),
-            name: "web".to_owned(),
+            action: "host labelled".to_owned(),
+            name: "h1".to_owned(),
+            detail: "zone=a".to_owned(),
             who: "alice".to_owned(),
             from: "192.0.2.7:40112".to_owned(),
             host: "h1".to_owned(),
         };
         assert_eq!(
             audit(&[change], Duration::from_secs(61)),
-            "INDEX   AGE    WHO     FROM              HOST   ACTION             TARGET\n\
-             9       1m0s   alice   192.0.2.7:40112   h1     manifest applied   web\n"
+            "INDEX   AGE    WHO     FROM              HOST   ACTION          TARGET   DETAIL\n\
+             9       1m0s   alice   192.0.2.7:40112   h1     host labelled   h1       zone=a\n"
         );
     }
 }

@@ -9,8 +9,10 @@ use axum::{
     body::Body,
     extract::{FromRequestParts, Query},
     http::{Request, header::CONTENT_LENGTH, request::Parts},
+    middleware::Next,
+    response::Response,
 };
-use beemesh_protocol::{HostId, state::Origin};
+use beemesh_protocol::{HostId, api::SESSION_HEADER, state::Origin};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde::{Deserialize, de::DeserializeOwned};
 
@@ -28,6 +30,9 @@ const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 /// The bodies of everything but manifests: the longest join token is 8 KiB.
 const SMALL_BODY_MAX: usize = 16 << 10;
 
+/// The longest [`SESSION_HEADER`] that is kept, in bytes.
+const SESSION_MAX: usize = 64;
+
 /// Who called.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Caller {
@@ -35,8 +40,10 @@ pub(super) enum Caller {
     Local {
         /// Its user.
         uid: u32,
-        /// Its process id; 0 when the kernel did not say.
+        /// Its process id; 0 when the kernel did not say, as for a process outside of the gateway's container.
         pid: i32,
+        /// What the command line says of its session: `alice, session-3.scope`. The caller may say anything here.
+        session: String,
     },
     /// Another member.
     Host(HostId),
@@ -53,7 +60,10 @@ impl Caller {
     /// Who that is, as a change tells it.
     pub(super) fn origin(&self, host: HostId) -> Origin {
         let (who, from) = match self {
-            Caller::Local { uid, pid } => (format!("uid {uid}"), format!("pid {pid}")),
+            Caller::Local { uid, pid, session } if session.is_empty() => {
+                (format!("uid {uid}"), format!("pid {pid}"))
+            }
+            Caller::Local { uid, session, .. } => (format!("uid {uid}"), session.clone()),
             Caller::Host(host) => (format!("host {host}"), String::new()),
             Caller::User { name, from } => (name.clone(), from.to_string()),
         };
@@ -64,11 +74,24 @@ impl Caller {
 impl std::fmt::Display for Caller {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Caller::Local { uid, pid } => write!(f, "uid {uid} pid {pid}"),
+            Caller::Local { uid, pid, session } => write!(f, "uid {uid} pid {pid} {session}"),
             Caller::Host(host) => write!(f, "host {host}"),
             Caller::User { name, from } => write!(f, "{name} from {from}"),
         }
     }
+}
+
+/// Adds to a local caller what the command line says of its session.
+pub(super) async fn with_session(mut request: Request<Body>, next: Next) -> Response {
+    let said = request.headers().get(SESSION_HEADER);
+    let said = said
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let said = said[..said.len().min(SESSION_MAX)].to_owned();
+    if let Some(Caller::Local { session, .. }) = request.extensions_mut().get_mut::<Caller>() {
+        *session = said;
+    }
+    next.run(request).await
 }
 
 /// The query of a route: keys it does not know are refused.

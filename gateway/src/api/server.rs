@@ -30,7 +30,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
-    request::Caller,
+    request::{Caller, with_session},
     routes::{peer_router, routes},
 };
 use crate::context::Gateway;
@@ -49,6 +49,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Answers local callers until `stop`; requests that are under way then have a moment to end.
 pub(crate) async fn serve(listener: UnixListener, shared: Shared, stop: CancellationToken) {
     let router = routes().with_state(shared);
+    let router = router.layer(axum::middleware::from_fn(with_session));
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let mut connections = JoinSet::new();
     loop {
@@ -99,11 +100,13 @@ fn caller(stream: &UnixStream) -> Caller {
         Ok(credentials) => Caller::Local {
             uid: credentials.uid(),
             pid: credentials.pid().unwrap_or(0),
+            session: String::new(),
         },
         // Only a socket that is closed already has none.
         Err(_) => Caller::Local {
             uid: u32::MAX,
             pid: 0,
+            session: String::new(),
         },
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 
 use beemesh_protocol::{
     HostId,
-    state::{Change, Command, Host, Object},
+    state::{Change, Command, Host, Object, Origin},
     version::Version,
 };
 use beemesh_quadlet::manifest::{is_workload, workload_name};
@@ -16,6 +16,9 @@ use beemesh_quadlet::manifest::{is_workload, workload_name};
 const REST: usize = 256;
 /// What a text in a list takes besides its bytes, or nearly.
 const PART_REST: usize = 32;
+
+/// Longest detail of a change in the audit log, which keeps a thousand.
+const DETAIL_MAX: usize = 128;
 
 /// What there is to say of a change.
 #[derive(Debug, Clone, Copy)]
@@ -127,6 +130,47 @@ pub(crate) fn about(change: &Change) -> About<'_> {
             .bytes(reason.len())
             .since(V0_2_1),
     }
+}
+
+/// What of its subject a change changes, for the audit log: `zone=a`, `replaces h3`. At most [`DETAIL_MAX`] bytes; empty where the verb
+/// says all.
+pub(crate) fn detail(change: &Change, origin: &Origin, hosts: &BTreeMap<HostId, Host>) -> String {
+    let text = match change {
+        Change::LabelHost { set, remove, .. } => {
+            let set = set.iter().map(|(key, value)| format!("{key}={value}"));
+            let removed = remove.iter().map(|key| format!("{key}-"));
+            set.chain(removed).collect::<Vec<_>>().join(" ")
+        }
+        // Only a host that changes its own key asks for another one in its place.
+        Change::Admit {
+            replaces: Some(old),
+            ..
+        } if *old == origin.host => "new key".to_owned(),
+        Change::Admit {
+            replaces: Some(old),
+            ..
+        } => format!("replaces {}", Subject::Host(*old).name(hosts)),
+        Change::PutUser(user) => format!("role {}", user.role.name()),
+        Change::PutToken(token) => format!("for {} hosts", token.uses),
+        Change::PutHost(host) => host.name.clone(),
+        Change::Found { .. }
+        | Change::Apply { .. }
+        | Change::DeleteWorkload { .. }
+        | Change::DeleteManifest { .. }
+        | Change::RevokeToken { .. }
+        | Change::Admit { replaces: None, .. }
+        | Change::RemoveHost { .. }
+        | Change::DrainHost { .. }
+        | Change::DemoteHost { .. }
+        | Change::PutAuthority { .. }
+        | Change::RevokeUser { .. }
+        | Change::SetPolicy { .. }
+        | Change::RaiseLevel { .. }
+        | Change::Assign { .. }
+        | Change::EndJob { .. } => String::new(),
+    };
+    let end = text.floor_char_boundary(DETAIL_MAX);
+    text[..end].to_owned()
 }
 
 impl<'a> About<'a> {

@@ -34,8 +34,6 @@ pub(crate) use hosts::{DEMOTED_MS, HOSTS_MAX};
 pub(crate) use tokens::NO_SUCH_TOKEN;
 use trail::Trail;
 
-use super::change::about;
-
 /// What there can be thousands of: a change costs as much as one path through the tree, and every published view of the
 /// state shares the rest.
 type Map<K, V> = RedBlackTreeMapSync<K, V>;
@@ -126,8 +124,7 @@ impl State {
     /// Applies one command that was committed at `index`.
     pub(crate) fn apply(&mut self, index: u64, command: &Command) -> Outcome {
         let at_ms = command.at_ms;
-        let asked = command.origin.is_some();
-        let subject = asked.then(|| about(&command.change).subject.name(&self.hosts));
+        let record = self.record(index, command);
         let result = match &command.change {
             Change::Found { cluster, host } => self.found(*cluster, host),
             Change::Apply {
@@ -192,8 +189,8 @@ impl State {
             }
         };
         let outcome = result.unwrap_or_else(Outcome::Refused);
-        if let Some(subject) = subject.filter(|_| changed(&outcome)) {
-            self.note(index, command, subject);
+        if let Some(record) = record.filter(|_| changed(&outcome)) {
+            self.note(record);
         }
         outcome
     }

@@ -146,9 +146,16 @@ pub(in crate::api) async fn audit(
         at_ms: record.at_ms,
         action: record.what.clone(),
         name: record.name.clone(),
+        detail: record
+            .context
+            .as_ref()
+            .map_or_else(String::new, |context| context.detail.clone()),
         who: record.origin.who.clone(),
         from: record.origin.from.clone(),
-        host: scene.name(record.origin.host),
+        host: match &record.context {
+            Some(context) if !context.host_name.is_empty() => context.host_name.clone(),
+            _ => scene.name(record.origin.host),
+        },
     });
     let changes = changes.collect();
     Ok(Json(Audit { changes }))

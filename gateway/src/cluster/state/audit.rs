@@ -6,11 +6,11 @@ use std::sync::Arc;
 
 use beemesh_protocol::{
     peer::{Action, Outcome},
-    state::{AuditRecord, Command},
+    state::{AuditContext, AuditRecord, Command},
 };
 
 use super::State;
-use crate::cluster::change::about;
+use crate::cluster::change::{about, detail};
 
 /// Changes that the audit trail tells; the journal of each host has those that were asked of it for as long as it keeps them.
 pub(crate) const AUDIT_MAX: usize = 1000;
@@ -21,19 +21,27 @@ impl State {
         self.audit.iter()
     }
 
-    /// Keeps in the trail what somebody asked for, when it made a difference.
-    pub(super) fn note(&mut self, index: u64, command: &Command, subject: String) {
-        let Some(origin) = command.origin.clone() else {
-            return;
-        };
-        let (noun, verb) = about(&command.change).verb;
-        let record = AuditRecord {
+    /// The record of a command that somebody asked for, before it is applied: hosts may have other names or be gone after it.
+    pub(super) fn record(&self, index: u64, command: &Command) -> Option<AuditRecord> {
+        let origin = command.origin.clone()?;
+        let about = about(&command.change);
+        let (noun, verb) = about.verb;
+        let host = self.hosts.get(&origin.host);
+        Some(AuditRecord {
             index,
             at_ms: command.at_ms,
-            origin,
             what: format!("{noun} {verb}"),
-            name: subject,
-        };
+            name: about.subject.name(&self.hosts),
+            context: Some(AuditContext {
+                detail: detail(&command.change, &origin, &self.hosts),
+                host_name: host.map_or_else(String::new, |host| host.name.clone()),
+            }),
+            origin,
+        })
+    }
+
+    /// Keeps in the trail what somebody asked for, when it made a difference.
+    pub(super) fn note(&mut self, record: AuditRecord) {
         self.audit.push(Arc::new(record));
         if self.audit.len() > AUDIT_MAX {
             // Gateways before this level know nothing but the oldest.
@@ -58,12 +66,66 @@ pub(crate) fn changed(outcome: &Outcome) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use beemesh_protocol::state::{Change, UserRole};
+    use std::collections::BTreeMap;
+
+    use beemesh_protocol::{
+        ClusterId, HostId,
+        state::{Change, Host, TokenRecord, UserRole},
+    };
 
     use super::{
         super::users::tests::{by, user},
         *,
     };
+
+    #[test]
+    fn a_record_keeps_the_label_the_rotation_and_the_name_that_the_host_had() {
+        let hosts = |state: &State| state.hosts().keys().copied().collect::<Vec<_>>();
+        let mut state = State::default();
+        let host = |id: u8, name: &str| Host {
+            id: HostId([id; 32]),
+            name: name.to_owned(),
+            addresses: Vec::new(),
+            labels: BTreeMap::new(),
+            drained: false,
+            claims_as: None,
+            votes_from_ms: 0,
+        };
+        let found = Change::Found {
+            cluster: ClusterId([7; 16]),
+            host: host(1, "h1"),
+        };
+        state.apply(1, &Command::unasked(7, found));
+        let label = Change::LabelHost {
+            host: HostId([1; 32]),
+            set: BTreeMap::from([("zone".to_owned(), "a".to_owned())]),
+            remove: vec!["disk".to_owned()],
+        };
+        state.apply(2, &by("uid 0", label));
+        let token = TokenRecord {
+            id: [8; 8],
+            secret_hash: [8; 32],
+            expires_ms: 99,
+            uses: 1,
+        };
+        state.apply(3, &Command::unasked(7, Change::PutToken(token)));
+        let rotate = Change::Admit {
+            token: [8; 8],
+            secret_hash: [8; 32],
+            host: host(2, "h1"),
+            replaces: Some(HostId([1; 32])),
+        };
+        state.apply(4, &by("uid 0", rotate));
+        assert_eq!(hosts(&state), [HostId([2; 32])]);
+        let contexts = |state: &State| -> Vec<_> {
+            let context = |one: &Arc<AuditRecord>| one.context.clone().unwrap();
+            let words = |one: AuditContext| format!("{}: {}", one.host_name, one.detail);
+            state.audit().map(context).map(words).collect()
+        };
+        assert_eq!(contexts(&state), ["h1: zone=a disk-", "h1: new key"]);
+        let again = State::from_snapshot(state.to_snapshot());
+        assert_eq!(contexts(&again), contexts(&state));
+    }
 
     fn told(state: &State) -> Vec<String> {
         let line = |one: &Arc<AuditRecord>| {

@@ -1,0 +1,80 @@
+//! Who runs this command, for the audit log: the login and the unit.
+//!
+//! [`session`] is pure; [`own`] reads `/proc` and `/etc/passwd`. The gateway runs in a container and sees of a caller only the user ID.
+
+use std::fs;
+
+/// What `/proc/self/loginuid` has when nobody logged in, as in a service.
+const NO_LOGIN: u32 = u32::MAX;
+
+/// The session of this process: `alice, session-3.scope`. Empty if nothing is known of it.
+pub(crate) fn own() -> String {
+    let read = |path| fs::read_to_string(path).unwrap_or_default();
+    session(
+        &read("/proc/self/loginuid"),
+        &read("/proc/self/cgroup"),
+        &read("/etc/passwd"),
+    )
+}
+
+/// The login and the unit, as far as these files tell them. The result has visible ASCII characters and spaces only.
+fn session(loginuid: &str, cgroup: &str, passwd: &str) -> String {
+    let uid: Option<u32> = loginuid.trim().parse().ok();
+    let login = uid.filter(|uid| *uid != NO_LOGIN);
+    let login = login.map(|uid| user_name(uid, passwd).unwrap_or_else(|| format!("uid {uid}")));
+    let parts: Vec<String> = login.into_iter().chain(unit(cgroup)).collect();
+    let visible = |character: &char| (' '..='~').contains(character);
+    parts.join(", ").chars().filter(visible).collect()
+}
+
+fn user_name(uid: u32, passwd: &str) -> Option<String> {
+    let uid = uid.to_string();
+    passwd.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        let name = fields.next()?;
+        (fields.nth(1)? == uid).then(|| name.to_owned())
+    })
+}
+
+/// The unit of a process, from its cgroup in systemd's hierarchy.
+fn unit(cgroup: &str) -> Option<String> {
+    let path = cgroup.lines().find_map(|line| {
+        let of_systemd = line.strip_prefix("0::");
+        of_systemd.or_else(|| line.split_once(":name=systemd:").map(|(_, path)| path))
+    })?;
+    let is_unit = |name: &&str| name.ends_with(".service") || name.ends_with(".scope");
+    path.rsplit('/').find(is_unit).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_session_has_a_login_and_a_unit_as_far_as_they_are_known() {
+        let passwd = "root:x:0:0:root:/root:/bin/bash\nalice:x:1000:1000::/home/alice:/bin/sh\n";
+        let scope = "0::/user.slice/user-1000.slice/session-3.scope\n";
+        for (loginuid, cgroup, expected) in [
+            ("1000\n", scope, "alice, session-3.scope"),
+            ("1001", scope, "uid 1001, session-3.scope"),
+            (
+                "4294967295",
+                "0::/system.slice/backup.service/inner",
+                "backup.service",
+            ),
+            (
+                "0",
+                "5:cpu:/a\n1:name=systemd:/system.slice/sshd.service\n",
+                "root, sshd.service",
+            ),
+            ("", "0::/\n", ""),
+            ("", "0::/a\u{7}\u{e9}b.service", "ab.service"),
+        ] {
+            assert_eq!(
+                session(loginuid, cgroup, passwd),
+                expected,
+                "{loginuid} {cgroup}"
+            );
+        }
+    }
+}
