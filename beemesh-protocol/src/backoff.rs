@@ -1,10 +1,10 @@
-//! Pauses that double.
+//! Pauses between retries that double.
 //!
 //! Pure: no I/O, no clock, no randomness.
 
 use std::time::Duration;
 
-/// The pause that begins with `first` and has doubled so many times, at most `most`.
+/// The pause after `times` doublings of `first`, at most `most`.
 #[must_use]
 pub fn doubled(first: Duration, most: Duration, times: u32) -> Duration {
     let factor = 2_u32.saturating_pow(times);

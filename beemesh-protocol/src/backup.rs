@@ -1,25 +1,25 @@
-//! The file that holds a backup: one line for people and tools, then the replicated state as it is in snapshots.
+//! The file format of a backup: one line of text, then the replicated state as in snapshots.
 //!
-//! Pure. The line is `beemesh-backup VERSION sha256=HEX bytes=COUNT`; checksum and count are of what follows it.
+//! Pure. The line is `beemesh-backup VERSION sha256=HEX bytes=COUNT`; checksum and count cover the bytes after it.
 
 use bytes::{Bytes, BytesMut};
 use sha2::{Digest, Sha256};
 
 use crate::{DecodeError, hex::Hex, state::Snapshot};
 
-/// The longest file, in bytes, its line included: whoever reads one holds it in memory.
+/// The longest file, in bytes, including its line. A reader holds the file in memory.
 pub const BYTES_MAX: usize = 256 << 20;
 
-/// The format that this release writes, and the latest that it reads.
+/// The format that this release writes, and the latest that it can read.
 const VERSION: u32 = 1;
 const NAME: &str = "beemesh-backup ";
 /// The longest first line, in bytes.
 const LINE_MAX: usize = 160;
 
-/// Why bytes are no backup that can be read.
+/// Why bytes are no readable backup.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BackupError {
-    /// They begin otherwise.
+    /// They do not begin with the line of a backup.
     #[error("this is not a backup of Beemesh")]
     Foreign,
     /// A later release wrote them.
@@ -27,25 +27,25 @@ pub enum BackupError {
         "the backup has format {0} of a later release of Beemesh: restore it with that release"
     )]
     Newer(u32),
-    /// They are not as many as were written.
+    /// Their number differs from the count in the line.
     #[error(
         "the backup has {found} bytes instead of {wanted}: it was truncated, or something was appended"
     )]
     Cut {
-        /// How many follow the first line.
+        /// The number of bytes after the first line.
         found: usize,
-        /// How many should.
+        /// The number in the first line.
         wanted: usize,
     },
-    /// They are not those that were written.
+    /// Their checksum differs from the one in the line.
     #[error("the backup is damaged: its checksum does not match")]
     Damaged,
-    /// They are those that were written, and make no sense.
+    /// Their checksum is right, but they do not decode.
     #[error("the backup cannot be decoded: {0}")]
     Content(#[from] DecodeError),
 }
 
-/// The file's bytes.
+/// Encodes a backup file.
 #[must_use]
 pub fn encode(state: &Snapshot) -> Bytes {
     let content = state.encode();
@@ -60,11 +60,11 @@ pub fn encode(state: &Snapshot) -> Bytes {
     file.freeze()
 }
 
-/// The state that the file holds.
+/// Decodes the state in a backup file.
 ///
 /// # Errors
 ///
-/// It is not what [`encode`] wrote, of this release or an earlier one.
+/// If [`encode`] of this release or an earlier one did not write the file.
 pub fn decode(file: &[u8]) -> Result<Snapshot, BackupError> {
     let head = &file[..file.len().min(LINE_MAX)];
     let end = head.iter().position(|byte| *byte == b'\n');

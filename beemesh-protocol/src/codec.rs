@@ -1,8 +1,8 @@
-//! Owned types to FlatBuffers and back. The codec of each message family is in a module of its own.
+//! Conversion between owned types and FlatBuffers. Each message family has its codec in a module below.
 //!
-//! Pure: no I/O, no clock, no randomness. `table!`, `union!` and `choice!` pair an owned type with its schema type
-//! by field names, so that a field that one of them lacks does not compile. Every string, list, key and hash that
-//! the owned type does not call optional is required.
+//! Pure: no I/O, no clock, no randomness. `table!`, `union!` and `choice!` pair an owned type with its schema type by
+//! field names, so a field that one of them lacks does not compile. Every string, list, key and hash that is not
+//! optional in the owned type is required.
 
 use bytes::Bytes;
 use flatbuffers::{FlatBufferBuilder, Follow, Verifiable, VerifierOptions, WIPOffset};
@@ -21,12 +21,12 @@ use field::{Field, Slot};
 /// Why bytes are not a message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DecodeError {
-    /// The bytes do not carry the mark of this kind of message.
+    /// The bytes do not have the mark of this kind of message.
     #[error("expected a message marked {expected}, found {found:?}")]
     Mark {
-        /// The mark of the kind that was asked for.
+        /// The mark of the expected kind.
         expected: &'static str,
-        /// What stands in its place.
+        /// The bytes in its place.
         found: String,
     },
     /// The bytes are not a well-formed FlatBuffers message.
@@ -43,7 +43,7 @@ pub enum DecodeError {
         /// The variant's number.
         value: u8,
     },
-    /// A map holds a name twice.
+    /// A map has the same name twice.
     #[error("{field} holds `{name}` twice")]
     Repeated {
         /// The map.
@@ -53,43 +53,44 @@ pub enum DecodeError {
     },
 }
 
-/// Nothing written here borrows from outside the buffer.
+/// The builder. No message borrows from outside the buffer.
 type Builder = FlatBufferBuilder<'static>;
 
-/// An owned type that is a table.
+/// An owned type with a table in the schema.
 trait Wire: Sized {
-    /// Its accessor.
+    /// The generated accessor.
     type Table<'a>: Follow<'a, Inner = Self::Table<'a>> + Verifiable + 'a;
     fn write(&self, to: &mut Builder) -> WIPOffset<Self::Table<'static>>;
     fn read(from: Self::Table<'_>) -> Result<Self, DecodeError>;
 }
 
-/// A table that is sent or stored by itself.
+/// A table that is sent or stored as a message.
 trait Message: Wire {
-    /// Four letters after the root offset, so that one kind of message is never read as another.
+    /// Four letters after the root offset. They prevent a decoder from reading another kind of message.
     const MARK: &'static str;
-    /// About how many bytes it becomes; saves copies while the buffer grows.
+    /// The approximate size of the encoded message in bytes. A good estimate saves copies while the buffer grows.
     fn size(&self) -> usize {
         SIZE_TYPICAL
     }
 }
 
-/// Most messages fit; a buffer that is too small doubles.
+/// Initial size of the buffer, enough for most messages. A buffer that is too small doubles.
 const SIZE_TYPICAL: usize = 512;
 
-/// The schema has no recursion; its deepest message nests 11 tables, from a Raft request down to the label of an object
-/// in its entries. The rest is room for tables to come.
+/// The schema has no recursion. Its deepest message nests 11 tables, from a Raft request to the label of an object in
+/// its entries. The other levels are a reserve for future tables.
 const DEPTH_MAX: usize = 16;
 
-/// What an honest message of `length` bytes stays below. Ours never refer twice to one object, which is how a small
+/// Limits of the verifier that every honest message of `length` bytes meets. An honest message never refers to one
+/// object twice; a small hostile buffer could do that and decode to a huge value.
 /// hostile buffer would grow into a huge value.
 fn bounds(length: usize) -> VerifierOptions {
     VerifierOptions {
         max_depth: DEPTH_MAX,
-        // A table has at least its own four bytes and the four that refer to it.
+        // A table takes at least its own four bytes and the four bytes of the reference to it.
         max_tables: length / 8,
-        // The verifier counts a vtable anew, twice, for every table that shares it. Long lists of the emptiest items
-        // come to three times their length.
+        // The verifier counts a vtable twice for every table that shares it. A long list of empty items counts as three
+        // times its length.
         max_apparent_size: length.saturating_mul(4),
         ignore_missing_null_terminator: false,
     }
@@ -116,7 +117,7 @@ fn decode<M: Message>(bytes: &[u8]) -> Result<M, DecodeError> {
     M::read(table)
 }
 
-/// Gives types that are [`Wire`] their public codec: type, mark, and the size when it can be large.
+/// Gives [`Wire`] types their public codec. Arguments: the type, the mark, and the size if it can be large.
 macro_rules! messages {
     ($( $type:ty, $mark:literal $(, $size:expr)?; )*) => { $(
         impl $crate::codec::Message for $type {
@@ -125,21 +126,22 @@ macro_rules! messages {
         }
 
         impl $type {
-            /// The message's bytes.
+            /// Encodes the message.
             ///
             /// # Panics
             ///
-            /// When the message exceeds 2 GiB, FlatBuffers' limit, far above those of [`crate::frame`].
+            /// If the message exceeds 2 GiB, the limit of FlatBuffers. This is far above the limits of
+            /// [`crate::frame`].
             #[must_use]
             pub fn encode(&self) -> bytes::Bytes {
                 $crate::codec::encode(self)
             }
 
-            /// Reads and checks what `encode` wrote.
+            /// Decodes and checks bytes that `encode` wrote.
             ///
             /// # Errors
             ///
-            /// When the bytes are not this message, whole and of a version this build knows.
+            /// If the bytes are not a complete message of this kind in a version that this build knows.
             pub fn decode(bytes: &[u8]) -> Result<Self, $crate::codec::DecodeError> {
                 $crate::codec::decode(bytes)
             }
@@ -147,7 +149,7 @@ macro_rules! messages {
     )* };
 }
 
-/// A type that is [`Wire`] can be a field.
+/// Makes a [`Wire`] type usable as a field.
 macro_rules! table_field {
     ($type:ty, $table:ident) => {
         impl Field for $type {
@@ -174,7 +176,7 @@ macro_rules! table_field {
     };
 }
 
-/// A struct and its table: fields of the same names.
+/// Implements [`Wire`] for a struct whose table has fields of the same names.
 macro_rules! table {
     ($type:ty = $table:ident($args:ident) $name:literal { $( $field:ident ),* }) => {
         impl Wire for $type {
@@ -194,9 +196,9 @@ macro_rules! table {
     };
 }
 
-/// An enum and the table that holds its union in the field `body`. Each variant is one of
-/// `record`: its fields in a table of its own, `value`: its one value in a table of its own,
-/// `table`: its one value is the table, `unit`: nothing.
+/// Implements [`Wire`] for an enum whose table has its union in the field `body`. Each variant is one of `record` (its
+/// fields in a table of their own), `value` (its one value in a table of its own), `table` (its one value is the table)
+/// and `unit` (no content).
 macro_rules! union {
     ($type:ty = $table:ident($args:ident, $union:ident) $name:literal
         $( record $record:ident { $( $field:ident ),* } = $rtable:ident($rargs:ident) $ras:ident; )*
@@ -254,7 +256,7 @@ macro_rules! union {
     };
 }
 
-/// An enum without content and its schema enum.
+/// Maps an enum without content to its schema enum.
 macro_rules! choice {
     ($type:ty = $choice:ident { $( $variant:ident ),* }) => {
         impl Slot for fb::$choice {

@@ -1,52 +1,52 @@
-//! The frame around every message: a length, a format version, and a limit.
+//! The frame around every message: a length and a format version, with a limit on the length.
 //!
-//! Pure: bytes in, frames out. On the wire: `length: u32 LE` of what follows the length field, `version: u8`,
-//! then the payload. A frame that is longer than the limit of its channel, shorter than its version byte or of an
-//! unknown version is an error, and the connection that carried it must be closed.
+//! Pure: bytes in, frames out. On the wire: `length: u32 LE` of the bytes after the length field, `version: u8`, then
+//! the payload. A frame is an error if it is longer than the limit of its channel, shorter than its version byte or of
+//! an unknown version. The receiver must then close the connection.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use tokio_util::codec::{Decoder, Encoder};
 
-/// The newest frame version this build writes, and the only one it reads.
+/// The frame version that this build writes, and the only one that it reads.
 pub const VERSION: u8 = 1;
-/// Limit of a control, join or peer message, in bytes: the largest manifest (1 MiB) with room for its envelope.
+/// Limit of a control, join or peer message, in bytes: the largest manifest (1 MiB) with space for its envelope.
 pub const CONTROL_MAX: usize = 4 << 20;
 /// Limit of a Raft message, in bytes: a full batch of the largest manifests.
 pub const RAFT_MAX: usize = 16 << 20;
 /// Limit of a message from a peer that is not a member, in bytes.
 pub const STRANGER_MAX: usize = 64 << 10;
 
-/// Why bytes are not a frame. The connection is lost: there is no way to find the next frame.
+/// Why bytes are not a frame. The connection is unusable, because the start of the next frame is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum FrameError {
     /// The announced length exceeds the channel's limit, both in bytes.
     #[error("frame of {length} bytes, at most {limit} are accepted here")]
     TooLong {
-        /// What the frame announced.
+        /// The announced length.
         length: usize,
-        /// What the channel accepts.
+        /// The channel's limit.
         limit: usize,
     },
     /// The frame has no version byte.
     #[error("frame without a version")]
     Empty,
-    /// The frame's version is not ours.
+    /// This build does not know the frame's version.
     #[error("frame version {0}, this build reads version {VERSION}")]
     Version(u8),
-    /// The connection ended inside a frame or failed.
+    /// The connection failed or ended inside a frame.
     #[error("read frame")]
     Io(#[from] std::io::Error),
 }
 
-/// Cuts a byte stream into payloads and back. One per connection and direction.
+/// Splits a byte stream into payloads, and frames payloads. Each direction of a connection has its own codec.
 #[derive(Debug, Clone, Copy)]
 pub struct FrameCodec {
-    /// The largest payload accepted and written, in bytes.
+    /// The largest payload to accept and to write, in bytes.
     pub limit: usize,
 }
 
 impl FrameCodec {
-    /// A codec that accepts payloads of up to `limit` bytes.
+    /// Creates a codec that accepts payloads of up to `limit` bytes.
     #[must_use]
     pub fn new(limit: usize) -> Self {
         Self { limit }

@@ -1,4 +1,4 @@
-//! What flatc 25.12.19 made of `schema/`. Not edited by hand; `build.rs` rewrites it when flatc is there.
+//! Code that flatc 25.12.19 generated from `schema/`. Do not edit it; `build.rs` regenerates it if flatc is available.
 
-// Included and not a module file, so that rustfmt leaves it as flatc wrote it.
+// Included instead of being a module file, so that rustfmt does not change it.
 include!("generated/beemesh_generated.rs");

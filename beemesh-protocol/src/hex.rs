@@ -1,6 +1,6 @@
 //! Bytes as hex digits.
 //!
-//! Pure: no I/O, no clock, no randomness. Ids, hashes and checksums stand so in file names, paths and texts.
+//! Pure: no I/O, no clock, no randomness. File names, paths and messages show ids, hashes and checksums in this form.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ impl fmt::Display for Hex<'_> {
     }
 }
 
-/// Reads exactly `N` bytes, in digits of either case; `None` when the text is anything else.
+/// Decodes exactly `N` bytes from digits of either case; `None` for any other text.
 #[must_use]
 pub fn decode<const N: usize>(text: &str) -> Option<[u8; N]> {
     let (pairs, rest) = text.as_bytes().as_chunks::<2>();

@@ -1,7 +1,7 @@
-//! The names of hosts and clusters.
+//! The ids of hosts and clusters.
 //!
-//! Pure: parsing and printing only. A host's id is its ed25519 public key; it prints as the libp2p PeerId of that key,
-//! so that one string names a host in the mesh, in Raft and to a person.
+//! Pure: parsing and printing only. A host's id is its ed25519 public key. It prints as the libp2p PeerId of that key,
+//! so one string identifies a host in the mesh, in Raft and in messages.
 
 use std::{fmt, str::FromStr};
 
@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::hex::{self, Hex};
 
-/// What comes before the key in the PeerId of an ed25519 key: identity multihash (0x00) of 36 bytes, which are the
+/// The bytes before the key in the PeerId of an ed25519 key: an identity multihash (0x00) of 36 bytes, which has the
 /// protobuf fields key type (1 = ed25519) and data (32 bytes). libp2p specification, `peer-ids/peer-ids.md`.
 const PEER_ID_PREFIX: [u8; 6] = [0x00, 0x24, 0x08, 0x01, 0x12, 0x20];
 
@@ -32,7 +32,7 @@ impl HostId {
         bytes
     }
 
-    /// Reads the bytes of a libp2p PeerId; `None` when they are not those of an ed25519 key.
+    /// Parses the bytes of a libp2p PeerId; `None` if they are not the PeerId of an ed25519 key.
     #[must_use]
     pub fn from_peer_id_bytes(bytes: &[u8]) -> Option<Self> {
         let key = bytes.strip_prefix(&PEER_ID_PREFIX)?;
@@ -78,7 +78,7 @@ impl<'de> Deserialize<'de> for HostId {
     }
 }
 
-/// A cluster: 16 random bytes, made once when its first host founds it. Prints as 32 hex digits.
+/// A cluster: 16 random bytes, generated when the first host founds it. Prints as 32 hex digits.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClusterId(pub [u8; 16]);
 

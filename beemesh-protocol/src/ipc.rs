@@ -1,17 +1,17 @@
 //! Messages between an agent and the gateway of its host, over `/run/beemesh/agent.sock`.
 //!
 //! Every connection begins with one [`Opening`] from the gateway. On a control connection the agent answers with
-//! [`FromAgent::Welcome`] and both sides then send [`ToAgent`] and [`FromAgent`] frames. On a stream connection the
-//! agent answers with one [`Opened`] frame; every byte after it belongs to the peer gateway.
+//! [`FromAgent::Welcome`], and then both sides send [`ToAgent`] and [`FromAgent`] frames. On a stream connection the
+//! agent answers with one [`Opened`] frame. All bytes after it belong to the peer gateway.
 
 use std::fmt;
 
 use crate::HostId;
 
-/// What a connection is for: its first frame.
+/// The first frame of a connection, with the purpose of the connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opening {
-    /// The one control connection; a second one closes the first.
+    /// The control connection. There is one; a second one closes the first.
     Control {
         /// The gateway's version.
         version: String,
@@ -20,12 +20,12 @@ pub enum Opening {
     Open {
         /// The member.
         host: HostId,
-        /// What the stream is for.
+        /// The purpose of the stream.
         class: Class,
     },
     /// Takes the stream that [`FromAgent::Incoming`] announced.
     Accept {
-        /// Its number.
+        /// The stream's number.
         stream: u64,
     },
 }
@@ -33,7 +33,7 @@ pub enum Opening {
 /// The agent's answer to [`Opening::Open`] and [`Opening::Accept`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Opened {
-    /// The next byte is the peer's.
+    /// All following bytes come from the peer.
     Ready,
     /// There is no such stream or peer; the agent closes the connection.
     Refused(NoStream),
@@ -42,14 +42,14 @@ pub enum Opened {
 /// Why there is no stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NoStream {
-    /// The other host is connected and does not regard this one as a member.
+    /// The other host is connected, but does not regard this host as a member.
     NotMember,
-    /// Anything else, in words for a person.
+    /// Any other reason, as a message.
     Other(String),
 }
 
 impl NoStream {
-    /// What 0.2, which sends words alone, means by them.
+    /// Parses a refusal of 0.2, which sends words alone.
     pub(crate) fn from_words(words: String) -> Self {
         match words.as_str() {
             NOT_MEMBER => Self::NotMember,
@@ -67,10 +67,10 @@ impl fmt::Display for NoStream {
     }
 }
 
-/// A gateway of 0.2 compares this text: it stays as it is.
+/// A gateway of 0.2 compares this text, so it must not change.
 const NOT_MEMBER: &str = "it does not regard this host as a member";
 
-/// What a mesh stream is for. Each has its own libp2p stream, so that none waits behind another.
+/// The purpose of a mesh stream. Each class has its own libp2p streams, so that one class never delays another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     /// Raft votes, appends and heartbeats ([`crate::raft`]).
@@ -83,30 +83,30 @@ pub enum Class {
     Api,
 }
 
-/// A member of the cluster as the agent needs to know it.
+/// A member of the cluster, with the data that the agent needs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Member {
     /// Its key.
     pub host: HostId,
-    /// Its name for people.
+    /// Its display name.
     pub name: String,
-    /// Multiaddrs it can be dialled at, without the peer id.
+    /// Multiaddrs to dial it, without the peer id.
     pub addresses: Vec<String>,
 }
 
 /// From the gateway to the agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ToAgent {
-    /// Do something and answer with [`FromAgent::Reply`] of the same id.
+    /// A request, which the agent answers with [`FromAgent::Reply`] of the same id.
     Request {
         /// Chosen by the gateway, unique on this connection.
         id: u64,
-        /// What.
+        /// The request.
         body: Request,
     },
-    /// The whole member list: everybody else is a stranger.
+    /// The complete member list. Any other host is a stranger.
     Members(Vec<Member>),
-    /// What this host shows on D-Bus and in `systemctl status beemesh-agent`.
+    /// The state that the agent shows on D-Bus and in `systemctl status beemesh-agent`.
     Report(Report),
     /// The answer to [`FromAgent::JoinRequest`] of the same id.
     JoinAnswer {
@@ -117,54 +117,55 @@ pub enum ToAgent {
     },
 }
 
-/// Something only the agent may do.
+/// An operation that only the agent may perform.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Request {
-    /// Writes the workload's Quadlet pair durably and queues one daemon-reload. Answered when the files are durable.
-    /// `StartUnit` waits for the reload.
+    /// Write the workload's Quadlet pair durably and queue one daemon-reload. The agent answers when the files are
+    /// durable. `StartUnit` waits for the reload.
     PutUnit(UnitFiles),
-    /// Removes the workload's Quadlet and every YAML file of it, durably, reloads and resets the unit's failed state.
+    /// Remove the workload's Quadlet and all its YAML files durably, reload systemd and reset the unit's failed state.
     RemoveUnit {
         /// The workload.
         workload: String,
     },
-    /// Removes the YAML files of the workload that its Quadlet does not name.
+    /// Remove those YAML files of the workload that its Quadlet does not name.
     TidyUnit {
         /// The workload.
         workload: String,
     },
-    /// Starts the workload's unit; answered when its job is done.
+    /// Start the workload's unit. The agent answers when systemd's job is done.
     StartUnit {
         /// The workload.
         workload: String,
     },
-    /// Stops the workload's unit; answered when its job is done.
+    /// Stop the workload's unit. The agent answers when systemd's job is done.
     StopUnit {
         /// The workload.
         workload: String,
     },
-    /// `syncfs` on the file system of Podman's storage.
+    /// Run `syncfs` on the file system of Podman's storage.
     SyncStorage,
-    /// Asks a member to admit this host; answered with [`Done::Joined`].
+    /// Ask a member to admit this host; answered with [`Done::Joined`].
     Join {
-        /// The member that is asked, pinned by its key.
+        /// The member to ask, pinned by its key.
         host: HostId,
         /// Multiaddrs to try.
         addresses: Vec<String>,
-        /// The application.
+        /// The join request.
         request: crate::mesh::JoinRequest,
     },
-    /// Keeps the IP addresses that this host tells others, instead of those of its interfaces. Answered when they are durable
-    /// and a [`FromAgent::Welcome`] with them was sent.
+    /// Store the IP addresses that this host advertises instead of the addresses of its interfaces. The agent answers
+    /// after they are durable and it has sent a [`FromAgent::Welcome`] with them.
     Advertise {
-        /// As text.
+        /// IP addresses as text.
         addresses: Vec<String>,
     },
-    /// Makes another key for this host, durably, beside the one it has; answered with [`Done::Key`].
+    /// Generate another key for this host durably and keep the current one; answered with [`Done::Key`].
     MakeKey,
-    /// Makes the key that was made last this host's own. The agent begins again with it, and the old one is gone.
+    /// Make the key that [`Request::MakeKey`] generated this host's key. The agent restarts with it and deletes the old
+    /// one.
     UseKey {
-        /// The key, for which there is nothing to do when it is this host's own already.
+        /// The key. If it is this host's key already, the agent does nothing.
         host: HostId,
     },
 }
@@ -174,68 +175,68 @@ pub enum Request {
 pub struct UnitFiles {
     /// The workload: `NAME` or `NAMESPACE_NAME`. The unit is `beemesh-pod-WORKLOAD.service`.
     pub workload: String,
-    /// The log index of its revision: names the YAML file `beemesh-pod-WORKLOAD.INDEX.yaml`.
+    /// The log index of its revision. It is part of the name of the YAML file, `beemesh-pod-WORKLOAD.INDEX.yaml`.
     pub index: u64,
     /// The text of `beemesh-pod-WORKLOAD.kube`.
     pub kube: String,
-    /// The bytes that are played.
+    /// The YAML that Podman plays.
     pub yaml: Vec<u8>,
 }
 
-/// What a successful request gives back.
+/// The result of a successful request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Done {
-    /// Nothing but success.
+    /// Success without a value.
     Done,
     /// The member's answer to [`Request::Join`].
     Joined(crate::mesh::JoinAnswer),
-    /// The key that [`Request::MakeKey`] made.
+    /// The key that [`Request::MakeKey`] generated.
     Key {
         /// Its public half.
         host: HostId,
     },
 }
 
-/// What the gateway wants shown on its host.
+/// The gateway's state, for display on its host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Its part in the cluster.
+    /// The host's role in the cluster.
     pub role: HostRole,
-    /// The leader's key, when one is known.
+    /// The leader's key, if a leader is known.
     pub leader: Option<HostId>,
-    /// The leader's name, empty when none is known.
+    /// The leader's name, empty if no leader is known.
     pub leader_name: String,
-    /// Members of the cluster, this host included.
+    /// Number of members of the cluster, this host included.
     pub hosts: u32,
-    /// Workloads this host should run.
+    /// Number of workloads that this host should run.
     pub workloads: u32,
-    /// Those of them that are healthy.
+    /// Number of these that are healthy.
     pub healthy: u32,
 }
 
-/// A host's part in its cluster.
+/// A host's role in its cluster.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum HostRole {
-    /// It has no state of a cluster yet.
+    /// It has no cluster state yet.
     Joining,
-    /// It leads.
+    /// It is the leader.
     Leader,
-    /// It votes and does not lead.
+    /// It is a voter and not the leader.
     Follower,
-    /// It asks for votes.
+    /// It is a candidate in an election.
     Candidate,
     /// It receives the log and does not vote.
     Learner,
-    /// Its consensus has ended.
+    /// Its Raft instance has stopped.
     Stopped,
-    /// It is not a member of the cluster any more.
+    /// The cluster has removed it.
     Removed,
-    /// What a later release calls a part that this one does not know; empty while the gateway has not said anything.
+    /// The word of a later release for a role that this release does not know; empty before the gateway's first report.
     Other(String),
 }
 
 impl HostRole {
-    /// The word for it, as on D-Bus.
+    /// The role as a word, as on D-Bus.
     #[must_use]
     pub fn word(&self) -> &str {
         match self {
@@ -250,7 +251,7 @@ impl HostRole {
         }
     }
 
-    /// What 0.2, which sends a word alone, means by it.
+    /// Parses the role from 0.2, which sends only a word.
     pub(crate) fn from_word(word: String) -> Self {
         const KNOWN: [HostRole; 7] = [
             HostRole::Joining,
@@ -281,15 +282,15 @@ pub enum FromAgent {
     Reply {
         /// The request's id.
         id: u64,
-        /// What came of it; an error is words for a person.
+        /// The result; an error is a message.
         result: Result<Done, String>,
     },
-    /// Workload units of this host. All of them are sent after `Welcome`, and again after the agent lost and regained
-    /// D-Bus, as [`FromAgent::units`] shares them out, with nothing in between.
+    /// Workload units of this host. The agent sends all of them after `Welcome`, and again after it lost and regained
+    /// D-Bus. [`FromAgent::units`] splits them into messages, and no other message comes between these.
     Units {
         /// The units.
         units: Vec<UnitState>,
-        /// Whether the next message has more of them.
+        /// Whether the next message continues the list.
         more: bool,
     },
     /// One workload unit is new or changed.
@@ -299,39 +300,39 @@ pub enum FromAgent {
         /// The workload.
         workload: String,
     },
-    /// A member was reached or lost.
+    /// A member connected or disconnected.
     Peer {
         /// The member.
         host: HostId,
         /// Whether it is connected now.
         connected: bool,
     },
-    /// A member opened a stream: take it with [`Opening::Accept`] within [`ACCEPT_SECONDS_MAX`].
+    /// A member opened a stream. The gateway must take it with [`Opening::Accept`] within [`ACCEPT_SECONDS_MAX`].
     Incoming {
         /// The stream's number.
         stream: u64,
         /// The member, as authenticated by the mesh.
         host: HostId,
-        /// What the stream is for.
+        /// The purpose of the stream.
         class: Class,
     },
-    /// A stranger applies for membership: answer with [`ToAgent::JoinAnswer`].
+    /// A stranger asks to join; the gateway answers with [`ToAgent::JoinAnswer`].
     JoinRequest {
         /// The request's id.
         id: u64,
         /// The stranger, as authenticated by the mesh.
         host: HostId,
-        /// What it sent.
+        /// Its join request.
         request: crate::mesh::JoinRequest,
     },
 }
 
-/// Bytes of units in one [`FromAgent::Units`]: far below a frame's limit, [`crate::frame::CONTROL_MAX`], and some hundred
-/// units all the same.
+/// Bytes of units in one [`FromAgent::Units`]. This is far below a frame's limit, [`crate::frame::CONTROL_MAX`], and
+/// still enough for some hundred units.
 pub const UNITS_BYTES_MAX: usize = 1 << 20;
 
 impl FromAgent {
-    /// All workload units of this host, in messages that fit into frames.
+    /// Splits all workload units of this host into messages that fit into frames.
     #[must_use]
     pub fn units(all: Vec<UnitState>) -> Vec<Self> {
         let (mut messages, mut units, mut bytes) = (Vec::new(), Vec::new(), 0);
@@ -350,34 +351,34 @@ impl FromAgent {
     }
 }
 
-/// An announced stream that is not taken within this many seconds is closed by the agent.
+/// Seconds after which the agent closes an announced stream that the gateway has not taken.
 pub const ACCEPT_SECONDS_MAX: u64 = 5;
 
-/// Who this host is.
+/// The identity of this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Welcome {
     /// Its key.
     pub host: HostId,
-    /// Its name: the configured one, else the host name.
+    /// Its name: the configured one, or else the host name.
     pub name: String,
-    /// Multiaddrs it can be dialled at, without the peer id.
+    /// Multiaddrs to dial it, without the peer id.
     pub addresses: Vec<String>,
     /// The agent's version.
     pub version: String,
     /// Members that are connected now.
     pub connected: Vec<HostId>,
-    /// Ports of this host that no workload may have: the mesh's and, where it is set, the API's.
+    /// Ports of this host that no workload may use: the port of the mesh and, if it is configured, the port of the API.
     pub reserved_ports: Vec<u16>,
-    /// Whether an administrator has configured `name`; otherwise it is the host name, which may change by itself.
+    /// Whether an administrator has configured `name`. Otherwise it is the host name, which the system may change.
     pub name_is_set: bool,
 }
 
-/// What systemd and the disk say about one workload's unit.
+/// The state of one workload's unit in systemd and on disk.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitState {
     /// The workload.
     pub workload: String,
-    /// The text of its `.kube` on disk; empty when there is none.
+    /// The text of its `.kube` file on disk; empty if there is no file.
     pub kube: String,
     /// `ActiveState`: `active`, `activating`, `deactivating`, `inactive`, `failed`, `reloading`.
     pub active: String,
@@ -385,16 +386,16 @@ pub struct UnitState {
     pub sub: String,
     /// `Result`: `success` or the cause of the last failure.
     pub result: String,
-    /// `StatusText`: what the supervisor says.
+    /// `StatusText`: the message of the supervisor.
     pub status: String,
     /// Whether the unit was active at any time since the host booted (`ActiveEnterTimestamp` is not 0).
     pub started: bool,
 }
 
 impl UnitState {
-    /// No fewer bytes than it takes in a message.
+    /// An upper bound of its size in a message, in bytes.
     fn size(&self) -> usize {
-        // Offsets, lengths, padding.
+        // Offsets, lengths and padding.
         const REST: usize = 128;
         let Self {
             workload,

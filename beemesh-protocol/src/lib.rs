@@ -1,8 +1,8 @@
-//! Every message that crosses a Beemesh process or host boundary, as owned types, and the frame around it.
+//! All messages that cross a Beemesh process or host boundary, as owned types, and the frame around them.
 //!
-//! Pure: no I/O, no clock, no randomness. FlatBuffers accessors never leave this crate: callers see the owned
-//! types below, and `decode` is the only way to them from bytes. It verifies the buffer, checks every required
-//! field and every bound, and fails with a [`DecodeError`] that names the field.
+//! Pure: no I/O, no clock, no randomness. FlatBuffers accessors never leave this crate. Callers see the owned types
+//! below, and only `decode` creates them from bytes. It verifies the buffer, checks every required field and every
+//! bound, and fails with a [`DecodeError`] that names the field.
 
 pub mod api;
 pub mod backoff;

@@ -1,7 +1,7 @@
 //! Messages between agents, over libp2p.
 //!
 //! `/beemesh/stream/1`, between members: one [`StreamOpening`], one [`crate::ipc::Opened`], then opaque bytes.
-//! `/beemesh/join/1`, from a stranger: one [`JoinRequest`], one [`JoinAnswer`]. Strangers may speak nothing else.
+//! `/beemesh/join/1`, from a stranger: one [`JoinRequest`], one [`JoinAnswer`]. A stranger may use no other protocol.
 
 use crate::{
     ClusterId, HostId,
@@ -10,9 +10,9 @@ use crate::{
 
 /// libp2p protocol name of gateway streams between members.
 pub const STREAM_PROTOCOL: &str = "/beemesh/stream/1";
-/// libp2p protocol name of applications for membership.
+/// libp2p protocol name of join requests.
 pub const JOIN_PROTOCOL: &str = "/beemesh/join/1";
-/// The id of no token: an application with it only asks whether the applicant is a member.
+/// The token id of a request without a token. Such a request only asks whether the applicant is a member.
 pub const NO_TOKEN: [u8; 8] = [0; 8];
 /// TCP and UDP port of the mesh.
 pub const PORT: u16 = 4701;
@@ -23,11 +23,11 @@ pub const API_PORT: u16 = 7443;
 /// The first frame on a stream between members.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamOpening {
-    /// What the stream is for.
+    /// The purpose of the stream.
     pub class: Class,
 }
 
-/// A stranger's application.
+/// A stranger's join request.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JoinRequest {
     /// The cluster that the token names.
@@ -38,15 +38,16 @@ pub struct JoinRequest {
     pub secret: [u8; 32],
     /// The applicant's name.
     pub name: String,
-    /// Multiaddrs the applicant can be dialled at.
+    /// Multiaddrs to dial the applicant.
     pub addresses: Vec<String>,
-    /// The member whose place the applicant takes. `token` is [`NO_TOKEN`] then, so that a member that does not know this field
-    /// only says that the applicant is a stranger, and does not admit it beside the one that it is to replace.
+    /// The member that the applicant replaces. `token` is [`NO_TOKEN`] then: a member of an older release, which
+    /// ignores this field, answers that the applicant is a stranger. It does not admit the applicant beside the host to
+    /// be replaced.
     pub replace: Option<Replace>,
 }
 
 impl JoinRequest {
-    /// The id of the token that its bearer shows, whatever it is shown for; [`NO_TOKEN`] when none is.
+    /// The id of the token that the request presents, for any purpose; [`NO_TOKEN`] without a token.
     #[must_use]
     pub fn shown(&self) -> [u8; 8] {
         let replace = self.replace.as_ref();
@@ -54,7 +55,7 @@ impl JoinRequest {
     }
 }
 
-/// Whose place an applicant takes, and by which right.
+/// The member that an applicant replaces, and the token that permits it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Replace {
     /// The member's name or key.
@@ -65,7 +66,7 @@ pub struct Replace {
 
 impl std::fmt::Debug for JoinRequest {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The secret stays out of every log.
+        // No log may contain the secret.
         f.debug_struct("JoinRequest")
             .field("cluster", &self.cluster)
             .field("name", &self.name)
@@ -84,19 +85,19 @@ pub enum JoinAnswer {
         /// All members, the applicant included.
         members: Vec<Member>,
     },
-    /// It is not.
+    /// The applicant is not in the member list.
     Refused {
-        /// In words for a person.
+        /// The reason, as a message.
         reason: String,
     },
-    /// Who asked with [`NO_TOKEN`] is no member. Nobody else is answered so.
+    /// The applicant asked with [`NO_TOKEN`] and is no member. No other request gets this answer.
     Stranger,
 }
 
 /// A member that a token names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Contact {
-    /// Its key: the joiner talks to nobody else.
+    /// Its key. The applicant sends its request only to a host with this key.
     pub host: HostId,
     /// Multiaddrs to try.
     pub addresses: Vec<String>,

@@ -1,26 +1,26 @@
-//! How a host is called.
+//! The name of a host.
 //!
-//! Pure: no I/O, no clock. Its key is what a host is; its name is for people, and for a `nodeSelector`. A member keeps its name
-//! until its administrator configures another one: the host name of the system comes and goes with a lease of DHCP. Input: what
-//! the system or the configuration says, and the members. Output: the name, and what is wrong with it in words. The gateway
-//! decides by it what to propose, and the agent what its status line says.
+//! Pure: no I/O, no clock. A host is identified by its key; its name is for users, and for a `nodeSelector`. A member
+//! keeps its name until its administrator configures another one, because a DHCP lease may change the host name of the
+//! system. Input: the name from the system or the configuration, and the members. Output: the name, and a message if
+//! there is a problem with it. The gateway uses it to decide what to propose, and the agent to write its status line.
 
 use crate::HostId;
 
-/// What a system is called that nobody has named.
+/// The host name of a system without a configured name.
 pub const UNNAMED: &str = "localhost";
 
-/// What a host says that it is called.
+/// The name that a host reports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Said<'a> {
-    /// Its configured name, or the host name of its system.
+    /// Its configured name, or else the host name of its system.
     pub name: &'a str,
-    /// Whether it is the configured one.
+    /// Whether `name` is configured.
     pub is_set: bool,
 }
 
-/// The name of the member `host` from now on, and what is wrong with what was said; empty when nothing is. `None` while it is no
-/// member.
+/// The name of the member `host`, and a message if there is a problem with the reported name; otherwise the message is
+/// empty. `None` if the host is no member.
 pub fn decide<'a>(
     host: HostId,
     said: Said<'a>,
@@ -45,7 +45,7 @@ pub fn decide<'a>(
                 "`name` is set to {name}, but {other} is a member of that name: this host stays {known}; set another `name` in /etc/beemesh/agent.toml.d and reload beemesh-agent"
             ),
         ),
-        // Nobody has named this member yet.
+        // The member has only the default name so far.
         (false, None) if known == UNNAMED => (name, String::new()),
         (false, other) => {
             let twice = match other {

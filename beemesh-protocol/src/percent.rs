@@ -1,10 +1,10 @@
-//! Percent-encoding, for names that stand in a URI.
+//! Percent-encoding of names in a URI.
 //!
 //! Pure: no I/O, no clock, no randomness.
 
 use std::fmt::Write as _;
 
-/// The text with every byte but RFC 3986's unreserved ones as `%XX`, so that none has a meaning in a path or a query.
+/// Encodes every byte as `%XX` except RFC 3986's unreserved ones, so that no byte has a meaning in a path or a query.
 #[must_use]
 pub fn encode(text: &str) -> String {
     let mut encoded = String::with_capacity(text.len());
@@ -12,7 +12,7 @@ pub fn encode(text: &str) -> String {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
             encoded.push(char::from(byte));
         } else {
-            // A string takes everything.
+            // Writing to a string cannot fail.
             let _ = write!(encoded, "%{byte:02X}");
         }
     }

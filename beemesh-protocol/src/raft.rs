@@ -1,10 +1,11 @@
-//! Raft messages between gateways, and the form in which entries lie in the log.
+//! Raft messages between gateways, and the encoding of entries in the log.
 //!
-//! The names are those of the Raft paper (Ongaro, Ousterhout 2014). An entry has one encoding, on disk and on the wire.
+//! The names are those of the Raft paper (Ongaro, Ousterhout 2014). An entry has the same encoding on disk and on the
+//! wire.
 
 use crate::{HostId, state::Command};
 
-/// A vote: the term, who it is for, and whether a quorum granted it.
+/// A vote: the term, the candidate, and whether a quorum granted it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Vote {
     /// The term.
@@ -15,27 +16,27 @@ pub struct Vote {
     pub committed: bool,
 }
 
-/// Names an entry.
+/// The identity of an entry.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogId {
     /// The term of the leader that proposed it.
     pub term: u64,
     /// That leader.
     pub node: HostId,
-    /// Its position.
+    /// Its log index.
     pub index: u64,
 }
 
 /// One log entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name.
+    /// Its identity.
     pub log_id: LogId,
-    /// What it holds.
+    /// Its content.
     pub payload: Payload,
 }
 
-/// What an entry holds.
+/// The content of an entry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Payload {
     /// A new leader's first entry.
@@ -46,7 +47,7 @@ pub enum Payload {
     Membership(Membership),
 }
 
-/// Who votes and who learns.
+/// The voters and learners of the cluster.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Membership {
     /// One set of voters, or two during joint consensus.
@@ -64,14 +65,14 @@ pub struct StoredMembership {
     pub membership: Membership,
 }
 
-/// What a snapshot covers; precedes its bytes.
+/// Describes a snapshot; precedes its bytes.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct SnapshotMeta {
     /// The last entry it includes.
     pub last_log_id: Option<LogId>,
     /// The membership at that entry.
     pub membership: StoredMembership,
-    /// Names the snapshot.
+    /// The snapshot's unique name.
     pub id: String,
 }
 
@@ -80,7 +81,7 @@ pub struct SnapshotMeta {
 pub struct Request {
     /// Chosen by the sender, unique on its stream.
     pub id: u64,
-    /// What.
+    /// The remote procedure call.
     pub body: RequestBody,
 }
 
@@ -95,7 +96,7 @@ pub enum RequestBody {
         prev: Option<LogId>,
         /// The leader's commit point.
         committed: Option<LogId>,
-        /// In order, without holes.
+        /// In order, without gaps.
         entries: Vec<Entry>,
     },
     /// RequestVote.
@@ -112,7 +113,7 @@ pub enum RequestBody {
 pub struct Reply {
     /// The request's id.
     pub id: u64,
-    /// What came of it.
+    /// The result.
     pub body: ReplyBody,
 }
 
@@ -121,9 +122,9 @@ pub struct Reply {
 pub enum ReplyBody {
     /// All entries are stored.
     AppendSuccess,
-    /// Entries up to this one are stored; send the rest again.
+    /// Entries up to this one are stored; the sender must send the rest again.
     AppendPartial(Option<LogId>),
-    /// The entry before the first one is missing or another.
+    /// The entry before the first one is missing, or the receiver has a different one.
     AppendConflict,
     /// The receiver knows a higher vote.
     AppendHigherVote(Vote),
@@ -140,13 +141,13 @@ pub enum ReplyBody {
     Failed(String),
 }
 
-/// The first frame on a [`crate::ipc::Class::Snapshot`] stream; `size` raw bytes follow, then a [`SnapshotReply`] comes
-/// back.
+/// The first frame on a [`crate::ipc::Class::Snapshot`] stream. `size` raw bytes follow, and the receiver answers with
+/// a [`SnapshotReply`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotHead {
     /// The sender's vote.
     pub vote: Vote,
-    /// What the snapshot covers.
+    /// The snapshot's description.
     pub meta: SnapshotMeta,
     /// Its size in bytes.
     pub size: u64,
@@ -157,17 +158,17 @@ pub struct SnapshotHead {
 /// The receiver's answer to a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SnapshotReply {
-    /// Installed; the receiver's vote.
+    /// The snapshot is installed. The content is the receiver's vote.
     Installed(Vote),
-    /// Not installed.
+    /// The snapshot is not installed, with the reason.
     Failed(String),
 }
 
-/// A snapshot file: what it covers and the state.
+/// A snapshot file: its description and the state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SnapshotFile {
-    /// What it covers.
+    /// The description.
     pub meta: SnapshotMeta,
-    /// The state, as [`crate::state::Snapshot`] encodes it.
+    /// The state, encoded by [`crate::state::Snapshot`].
     pub state: Vec<u8>,
 }

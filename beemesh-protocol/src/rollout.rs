@@ -1,8 +1,8 @@
-//! Whether applied workloads run, and have run for long enough.
+//! Decides whether a rollout has ended: the applied workloads run, and have run for long enough.
 //!
-//! Pure: no I/O, no clock. Input: the workloads as they are at one moment, and when that is. Output: whether whoever waits for
-//! them is done. The gateway decides by it for the API's `wait`, and the command line for `apply --wait`. A pod that is ready
-//! for a moment says nothing: a container that ends each second is ready in between.
+//! Pure: no I/O, no clock. Input: the workloads at one moment, and the time of that moment. Output: whether the wait
+//! for them is over. The gateway uses it for the API's `wait`, and the command line for `apply --wait`. One observation
+//! of a ready pod is not enough, because a container that ends every second is ready in between.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -11,20 +11,21 @@ use crate::{
     api::{Phase, Workload},
 };
 
-/// How long as many pods as were asked for must be ready, at least.
+/// The shortest time for which the requested number of pods must be ready.
 pub const STABLE: Duration = Duration::from_secs(2);
 
-/// What word of an end may take to whoever waits: a container that ends within [`STABLE`] is heard of before the wait is over.
+/// The longest delay of a report that a container ended. The wait includes it, so that the report of a container that
+/// ends within [`STABLE`] arrives before the wait is over.
 const WORD: Duration = Duration::from_millis(300);
 
-/// What the wait has come to.
+/// The state of the wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Verdict {
-    /// Not yet; unless something changes, at this time at the earliest.
+    /// The rollout is not over yet. If no workload changes, it may be over at this time.
     Wait(Option<Duration>),
-    /// All run as was asked for.
+    /// All workloads run as requested.
     Done,
-    /// They do not, and nothing will change that by itself.
+    /// Some workloads do not run as requested, and will not without a change from outside.
     Stuck,
 }
 
@@ -32,11 +33,11 @@ pub enum Verdict {
 #[derive(Debug, Clone, Default)]
 pub struct Rollout {
     stable: Option<Duration>,
-    /// Since when each workload that has come to an end is as it is.
+    /// For each workload whose rollout has ended: its last observed state, and since when that state has not changed.
     ended: BTreeMap<String, (Seen, Duration)>,
 }
 
-/// What must not change of a workload while it is watched.
+/// The properties of a workload that must not change during the wait.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Seen {
     index: u64,
@@ -45,7 +46,7 @@ struct Seen {
 }
 
 impl Rollout {
-    /// Begins to wait. `stable` takes the place of [`STABLE`] and of what the workloads' authors ask for.
+    /// Starts a wait. `stable` replaces [`STABLE`] and the `minReadySeconds` of the workloads.
     #[must_use]
     pub fn new(stable: Option<Duration>) -> Self {
         Self {
@@ -54,7 +55,7 @@ impl Rollout {
         }
     }
 
-    /// Looks at all workloads as they are `now`.
+    /// Processes the state of all workloads at `now`.
     pub fn look<'a>(
         &mut self,
         now: Duration,
@@ -82,7 +83,7 @@ impl Rollout {
         }
     }
 
-    /// How long the workload must be as it is. Only a pod that runs can still end.
+    /// How long the workload's state must not change. Only a pod that runs can still end.
     fn must_last(&self, workload: &Workload) -> Duration {
         let runs = workload.hosts.iter().any(|one| one.phase == Phase::Running);
         if workload.ready == 0 || !runs {
@@ -161,7 +162,7 @@ mod tests {
             (0, starting.clone(), Verdict::Wait(None)),
             (500, running(0), Verdict::Wait(Some(at(2800)))),
             (2799, running(0), Verdict::Wait(Some(at(2800)))),
-            // One lucky sample does not count: it was away in between, or was started again unseen.
+            // One ready observation does not count: between two, the workload was not ready or was restarted.
             (2800, starting, Verdict::Wait(None)),
             (3000, running(1), Verdict::Wait(Some(at(5300)))),
             (4000, running(2), Verdict::Wait(Some(at(6300)))),
@@ -209,7 +210,7 @@ mod tests {
             ),
             (stuck(&[]), Verdict::Stuck),
             (stuck(&[(Phase::Failed, 0)]), Verdict::Stuck),
-            // Those that run may still turn out to end all the time, which is the better reason.
+            // The running pods may still fail repeatedly, which would be a better reason to report.
             (
                 stuck(&[(Phase::Running, 0), (Phase::Failed, 0)]),
                 Verdict::Wait(Some(STABLE + WORD)),

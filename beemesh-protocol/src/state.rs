@@ -1,6 +1,6 @@
-//! The replicated state's vocabulary: commands, their responses' inputs, and the snapshot's parts.
+//! The types of the replicated state: commands, the input for their responses, and the parts of a snapshot.
 //!
-//! A log entry carries a vector of [`Command`]s. The state machine that applies them lives in the gateway.
+//! A log entry has a vector of [`Command`]s. The gateway has the state machine that applies them.
 
 use std::collections::BTreeMap;
 
@@ -11,16 +11,16 @@ use crate::{ClusterId, HostId};
 /// One change to the replicated state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
-    /// The proposer's clock in milliseconds since 1970: the only time the state machine knows.
+    /// The proposer's clock in milliseconds since 1970. The state machine knows no other time.
     pub at_ms: u64,
-    /// What to change.
+    /// The change.
     pub change: Change,
-    /// Who asked for it; nothing when a host does this by itself.
+    /// Who requested it; `None` if a host proposes it without a request.
     pub origin: Option<Origin>,
 }
 
 impl Command {
-    /// A change that a host makes by itself, at this time in milliseconds since 1970.
+    /// A change that a host proposes without a request, at this time in milliseconds since 1970.
     #[must_use]
     pub fn unasked(at_ms: u64, change: Change) -> Self {
         Self {
@@ -31,38 +31,38 @@ impl Command {
     }
 }
 
-/// Who asked for a change.
+/// Who requested a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Origin {
-    /// The host that was asked.
+    /// The host that received the request.
     pub host: HostId,
     /// A user of the remote API, or of that host: `alice`, `uid 0`.
     pub who: String,
-    /// What is known of the other end: `pid 4711`, `192.0.2.7:40112`.
+    /// The client's address or process: `pid 4711`, `192.0.2.7:40112`.
     pub from: String,
 }
 
-/// What a command changes.
+/// The change that a command makes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Change {
-    /// Makes a cluster of one: the first command of every log.
+    /// Founds a cluster of one host. This is the first command of every log.
     Found {
         /// The new cluster's id.
         cluster: ClusterId,
         /// Its first host.
         host: Host,
     },
-    /// Replaces the manifest's set of objects; all or nothing.
+    /// Replaces the manifest's set of objects atomically.
     Apply {
         /// The manifest's name.
         manifest: String,
         /// Its objects, in document order.
         objects: Vec<Object>,
-        /// The version of the policy that accepted them; it is refused once there is another. `None` was not checked, as in a
-        /// release without a policy.
+        /// The version of the policy that the objects were checked against. The state machine refuses the change if the
+        /// policy has another version. `None` means that no policy was checked, as in a release without one.
         policy: Option<u64>,
     },
-    /// Removes one workload, and its manifest with it when it was the last object.
+    /// Removes one workload. If it was the last object of its manifest, the manifest is removed, too.
     DeleteWorkload {
         /// `NAME` or `NAMESPACE_NAME`.
         workload: String,
@@ -74,7 +74,7 @@ pub enum Change {
     },
     /// Adds a join token.
     PutToken(TokenRecord),
-    /// Redeems a token and adds its bearer to the hosts. Repeating it for a host that is in is a success.
+    /// Uses a token and adds its bearer to the hosts. It also succeeds for a host that is a member already.
     Admit {
         /// The token's id.
         token: [u8; 8],
@@ -82,93 +82,96 @@ pub enum Change {
         secret_hash: [u8; 32],
         /// The new host.
         host: Host,
-        /// A member whose place it takes: that one goes, and its labels, its drain and its claim to workloads stay.
+        /// A member that the host replaces. That member is removed; the host keeps its labels, its drained state and
+        /// its claim to workloads.
         replaces: Option<HostId>,
     },
-    /// Updates a member's name and addresses; the rest of it stays as it is.
+    /// Updates a member's name and addresses; its other fields do not change.
     PutHost(Host),
     /// Removes a member.
     RemoveHost {
         /// The member.
         host: HostId,
     },
-    /// Takes a join token back.
+    /// Revokes a join token.
     RevokeToken {
         /// Its id.
         token: [u8; 8],
     },
-    /// Changes a member's labels; the others stay.
+    /// Changes a member's labels. Labels not named here do not change.
     LabelHost {
         /// The member.
         host: HostId,
-        /// New labels, and new values of those that it has.
+        /// Labels to add or to change.
         set: BTreeMap<String, String>,
-        /// Those that go.
+        /// Labels to remove.
         remove: Vec<String>,
     },
-    /// Takes all workloads from a member, or lets it have some again.
+    /// Evicts all workloads from a member, or lets it run workloads again.
     DrainHost {
         /// The member.
         host: HostId,
-        /// Whether it is to run nothing.
+        /// Whether the member must run no workloads.
         drained: bool,
     },
-    /// Has a member follow without a vote for a while, so that it can leave: what it is to leave by needs no word of it then.
+    /// Makes a voter a learner for a limited time before its removal, so that the removal does not need its vote.
     DemoteHost {
         /// The member.
         host: HostId,
     },
-    /// Makes the authority that issues certificates for the remote API. All certificates of the one before it are void.
+    /// Sets the certificate authority of the remote API. All certificates of the previous authority become invalid.
     PutAuthority {
-        /// The new one.
+        /// The new authority.
         authority: Authority,
-        /// The key of the one that it replaces, so that of two hosts that make one at once only one does.
+        /// The key of the authority that it replaces. If two hosts propose a new authority at the same time, only one
+        /// succeeds.
         replaced: Option<[u8; 32]>,
     },
-    /// Adds a user of the remote API, or gives one another role and certificate.
+    /// Adds a user of the remote API, or changes a user's role and certificate.
     PutUser(UserRecord),
-    /// Takes a user's certificate back.
+    /// Revokes a user's certificate.
     RevokeUser {
         /// The user's name.
         user: String,
     },
-    /// Replaces the policy that manifests are checked by. The same document again changes nothing.
+    /// Replaces the policy that manifests are checked against. The same document changes nothing.
     SetPolicy {
-        /// Every rule, as its reader writes it. The state machine does not look into it.
+        /// All rules, as the policy's module writes them. The state machine does not parse the document.
         document: String,
-        /// Only if the policy has this version.
+        /// If set, the change applies only to a policy with this version.
         if_version: Option<u64>,
     },
-    /// Raises the [level](Snapshot::level) of the state machine's rules, once every member runs a release that knows it. A level that
-    /// is not higher changes nothing.
+    /// Raises the [level](Snapshot::level) of the state machine's rules, after every member runs a release that knows
+    /// it. A level that is not higher changes nothing.
     RaiseLevel {
         /// The new level.
         level: u32,
     },
-    /// Gives one pod of a workload to a host, or to none. Refused when the workload or its assignment changed meanwhile.
+    /// Assigns one pod of a workload to a host or to no host. Refused if the workload or its assignment has changed
+    /// since the proposal.
     Assign {
         /// `NAME` or `NAMESPACE_NAME`.
         workload: String,
-        /// Which of its pods, from 0.
+        /// The number of the pod, from 0.
         ordinal: u32,
         /// The log index of the workload's revision that the proposer saw.
         index: u64,
-        /// The host that has it, as the proposer saw it.
+        /// The host that the proposer saw as its host.
         from: Option<HostId>,
-        /// The host that gets it.
+        /// The new host.
         host: Option<HostId>,
     },
-    /// Records how one attempt of a Job ended. Refused when the attempt is not the current one.
+    /// Records how one attempt of a Job ended. Refused if the attempt is not the current one.
     EndJob {
         /// `NAME` or `NAMESPACE_NAME`.
         workload: String,
-        /// Which of its pods, from 0.
+        /// The number of the pod, from 0.
         ordinal: u32,
-        /// The log index of the assignment that made the attempt.
+        /// The log index of the assignment that started the attempt.
         index: u64,
-        /// Whether it has done its work.
+        /// Whether the attempt succeeded.
         succeeded: bool,
-        /// Why not, in words for a person.
+        /// The reason of a failure, as a message.
         reason: String,
         /// Whether another attempt may follow a failed one.
         again: bool,
@@ -180,30 +183,31 @@ pub enum Change {
 pub struct Host {
     /// Its key.
     pub id: HostId,
-    /// Its name for people, unique in the cluster.
+    /// Its display name, unique in the cluster.
     pub name: String,
-    /// Multiaddrs it can be dialled at.
+    /// Multiaddrs to dial it.
     pub addresses: Vec<String>,
     /// Labels for `nodeSelector`.
     pub labels: BTreeMap<String, String>,
-    /// It is to run no workloads.
+    /// Whether it is drained and must run no workloads.
     pub drained: bool,
-    /// The key by which workloads are placed on it, when that is not its own: it took the place of the host with that key.
+    /// The key to use for the placement of workloads if it is not the host's own key: the host replaced the host with
+    /// that key.
     pub claims_as: Option<HostId>,
-    /// When it may have a vote again, in milliseconds since 1970 by the leader's clock; 0 is at any time.
+    /// When it may become a voter again, in milliseconds since 1970 by the leader's clock; 0 means at any time.
     pub votes_from_ms: u64,
 }
 
-/// A join token as it is replicated: without its secret.
+/// A join token in the replicated state: without its secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenRecord {
     /// Its id.
     pub id: [u8; 8],
     /// SHA-256 of its secret.
     pub secret_hash: [u8; 32],
-    /// When it stops working, in milliseconds since 1970.
+    /// When it expires, in milliseconds since 1970.
     pub expires_ms: u64,
-    /// How often it can still be used.
+    /// How many joins it still permits.
     pub uses: u32,
 }
 
@@ -213,9 +217,9 @@ pub struct TokenRecord {
 pub enum UserRole {
     /// Look at workloads, their output and hosts.
     Viewer,
-    /// Apply and delete.
+    /// May also apply and delete manifests.
     Deployer,
-    /// Everything: hosts, tokens, users, backups.
+    /// May do everything: hosts, tokens, users, backups.
     Admin,
 }
 
@@ -234,24 +238,24 @@ impl UserRole {
 /// A user of the remote API.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UserRecord {
-    /// Unique.
+    /// Unique name.
     pub name: String,
     /// What the user may do.
     pub role: UserRole,
     /// SHA-256 of the one certificate, in DER, that is taken from this user.
     pub certificate: [u8; 32],
-    /// When it was made, in milliseconds since 1970.
+    /// When it was issued, in milliseconds since 1970.
     pub made_ms: u64,
-    /// When it stops working, in milliseconds since 1970.
+    /// When it expires, in milliseconds since 1970.
     pub expires_ms: u64,
 }
 
-/// What issues the certificates of the remote API.
+/// The certificate authority of the remote API.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Authority {
     /// Its own certificate, in DER.
     pub certificate: Vec<u8>,
-    /// SHA-256 of the key that `sealed` is encrypted with, which members hand to each other and which is in no log.
+    /// SHA-256 of the key that encrypts `sealed`. Members send that key to each other, and no log contains it.
     pub key: [u8; 32],
     /// Its private key (PKCS #8), encrypted.
     pub sealed: Vec<u8>,
@@ -259,25 +263,25 @@ pub struct Authority {
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // Encrypted, and yet nothing for a log.
+        // The key is encrypted; even so, it does not belong in a log.
         f.debug_struct("Authority").finish_non_exhaustive()
     }
 }
 
-/// The kinds that Beemesh keeps.
+/// The kinds of objects that Beemesh supports.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
-    /// A workload.
+    /// A workload: one pod.
     Pod,
-    /// A workload.
+    /// A workload: a number of identical pods.
     Deployment,
-    /// A workload.
+    /// A workload: one pod on every host.
     DaemonSet,
-    /// A workload.
+    /// A workload: a pod that runs to completion.
     Job,
-    /// Data for workloads.
+    /// Configuration data for workloads.
     ConfigMap,
-    /// Data for workloads.
+    /// Confidential data for workloads.
     Secret,
     /// A volume for workloads.
     PersistentVolumeClaim,
@@ -286,9 +290,9 @@ pub enum Kind {
 /// One object of a manifest, checked and in canonical form.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Object {
-    /// What it is.
+    /// Its kind.
     pub kind: Kind,
-    /// `default` or another.
+    /// Its namespace; `default` if the manifest names none.
     pub namespace: String,
     /// Its `metadata.name`.
     pub name: String,
@@ -296,9 +300,9 @@ pub struct Object {
     pub body: Vec<u8>,
     /// SHA-256 of `body`.
     pub hash: [u8; 32],
-    /// The ConfigMaps, Secrets and claims that a workload uses, sorted, in its own namespace.
+    /// The ConfigMaps, Secrets and claims that a workload uses, sorted, from its namespace.
     pub references: Vec<Reference>,
-    /// `spec.replicas` of a Deployment: on how many hosts it runs. `None` is every host.
+    /// `spec.replicas` of a Deployment: the number of hosts that run it. `None` means every host.
     pub replicas: Option<u32>,
     /// `nodeSelector`: only hosts with all these labels run it.
     pub selector: BTreeMap<String, String>,
@@ -307,11 +311,11 @@ pub struct Object {
 /// A workload's use of another object.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
-    /// What is used.
+    /// The kind of the used object.
     pub kind: Kind,
     /// Its name.
     pub name: String,
-    /// Whether the workload can do without it.
+    /// Whether the workload can run without it.
     pub optional: bool,
 }
 
@@ -320,11 +324,11 @@ pub struct Reference {
 pub struct WorkloadRecord {
     /// `NAME` or `NAMESPACE_NAME`.
     pub workload: String,
-    /// Counts up with every change of the workload or of what it refers to.
+    /// The number of changes of the workload or of the objects that it refers to.
     pub revision: u64,
-    /// The log index that made this revision.
+    /// The log index of this revision.
     pub index: u64,
-    /// When, in milliseconds since 1970.
+    /// When the revision was made, in milliseconds since 1970.
     pub at_ms: u64,
 }
 
@@ -333,26 +337,26 @@ pub struct WorkloadRecord {
 pub struct ManifestRecord {
     /// Its name.
     pub manifest: String,
-    /// The log index that last changed it.
+    /// The log index of its latest change.
     pub index: u64,
-    /// When, in milliseconds since 1970.
+    /// When it was last changed, in milliseconds since 1970.
     pub at_ms: u64,
     /// Its objects, in document order.
     pub objects: Vec<Object>,
 }
 
-/// A change that somebody asked for and that was made.
+/// A change in the audit log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AuditRecord {
     /// The log index of the change.
     pub index: u64,
-    /// When it was asked for, in milliseconds since 1970.
+    /// When it was requested, in milliseconds since 1970.
     pub at_ms: u64,
-    /// Who asked for it.
+    /// Who requested it.
     pub origin: Origin,
-    /// What was done: `manifest applied`.
+    /// The action: `manifest applied`.
     pub what: String,
-    /// To what: `web`.
+    /// The object of the action: `web`.
     pub name: String,
     /// What else there is to say; `None` in records of releases before 0.3.0.
     pub context: Option<AuditContext>,
@@ -367,62 +371,62 @@ pub struct AuditContext {
     pub host_name: String,
 }
 
-/// Who may use the remote API, and who changed what.
+/// Users of the remote API, and the audit log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Access {
-    /// What issues certificates, once somebody needed one.
+    /// The certificate authority; `None` until it is first needed.
     pub authority: Option<Authority>,
-    /// By name.
+    /// Sorted by name.
     pub users: Vec<UserRecord>,
     /// The latest changes, the oldest first.
     pub audit: Vec<AuditRecord>,
 }
 
-/// The policy that manifests are checked by.
+/// The policy that manifests are checked against.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PolicyRecord {
-    /// Counts up with every change; the first that is set has 1.
+    /// The number of changes so far; the first policy that a user sets has 1.
     pub version: u64,
-    /// The log index that set it.
+    /// The log index of its latest change.
     pub index: u64,
-    /// When, in milliseconds since 1970.
+    /// When it was set, in milliseconds since 1970.
     pub at_ms: u64,
-    /// Every rule, as its reader writes it.
+    /// All rules, as the policy's module writes them.
     pub document: String,
 }
 
-/// How a Job ended, for good.
+/// The final result of a Job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobEnd {
-    /// Whether it has done its work.
+    /// Whether the Job succeeded.
     pub succeeded: bool,
-    /// Why not, in words for a person.
+    /// The reason of a failure, as a message.
     pub reason: String,
-    /// When that was recorded, in milliseconds since 1970.
+    /// When the result was recorded, in milliseconds since 1970.
     pub at_ms: u64,
 }
 
-/// Which host has one pod of a workload.
+/// The assignment of one pod of a workload to a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Assignment {
     /// `NAME` or `NAMESPACE_NAME`.
     pub workload: String,
-    /// Which of its pods, from 0.
+    /// The number of the pod, from 0.
     pub ordinal: u32,
-    /// The host; `None` while no host has it.
+    /// The host; `None` if the pod has no host.
     pub host: Option<HostId>,
-    /// The log index that gave it to the host. Of a Job it names the attempt, and is 0 between two of them; an attempt without a host
-    /// is one whose host is gone.
+    /// The log index of the assignment to the host. For a Job it identifies the attempt, and is 0 between two attempts.
+    /// An attempt without a host is one whose host was removed.
     pub index: u64,
-    /// Attempts of a Job that failed.
+    /// The number of failed attempts of a Job.
     pub failures: u32,
-    /// When the last of them failed, in milliseconds since 1970; 0 when none did.
+    /// When the last of them failed, in milliseconds since 1970; 0 if no attempt failed.
     pub failed_at_ms: u64,
-    /// How the Job ended.
+    /// The Job's result; `None` while it runs.
     pub end: Option<JobEnd>,
 }
 
-/// A host that has data of a claim.
+/// A host that has data of a PersistentVolumeClaim.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ClaimRecord {
     /// The claim's namespace.
@@ -433,36 +437,36 @@ pub struct ClaimRecord {
     pub host: HostId,
 }
 
-/// Who runs what is not run by every host.
+/// Assignments of the workloads that do not run on every host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Assignments {
-    /// By workload and ordinal.
+    /// Sorted by workload and ordinal.
     pub assigned: Vec<Assignment>,
-    /// By claim and host.
+    /// Sorted by claim and host.
     pub claims: Vec<ClaimRecord>,
 }
 
 /// The whole replicated state.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Snapshot {
-    /// The cluster, once founded.
+    /// The cluster; `None` before it is founded.
     pub cluster: Option<ClusterId>,
-    /// By id.
+    /// Sorted by id.
     pub hosts: Vec<Host>,
-    /// By name.
+    /// Sorted by name.
     pub manifests: Vec<ManifestRecord>,
-    /// By name.
+    /// Sorted by name.
     pub workloads: Vec<WorkloadRecord>,
-    /// By id.
+    /// Sorted by id.
     pub tokens: Vec<TokenRecord>,
-    /// What 0.1 does not write.
+    /// Users and the audit log; 0.1 does not write them.
     pub access: Option<Access>,
-    /// The policy; `None` while nobody has set one.
+    /// The policy; `None` if no user has set one.
     pub policy: Option<PolicyRecord>,
     /// The clusters that this one was recovered from, the latest last.
     pub former: Vec<ClusterId>,
-    /// Which rules the state machine applies changes by: 0 those of 0.2.0, 1 those that keep assignments.
+    /// The rules by which the state machine applies changes: 0 means those of 0.2.0, 1 those that keep assignments.
     pub level: u32,
-    /// `None` below level 1.
+    /// The assignments; `None` below level 1.
     pub assignments: Option<Assignments>,
 }

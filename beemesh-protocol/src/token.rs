@@ -1,20 +1,21 @@
-//! The join token: one copyable line.
+//! The join token: one line of text that a user can copy.
 //!
 //! Pure: text in, [`Token`] out and back. The line is `beemesh1-` and base58 of a FlatBuffers table followed by the
-//! first four bytes of its SHA-256, so that a truncated or altered token is refused before any network is used.
+//! first four bytes of its SHA-256. A host can therefore refuse a truncated or altered token without any network
+//! access.
 
 use sha2::{Digest, Sha256};
 
 use crate::{ClusterId, codec, mesh::Contact};
 
-/// What a new host needs to become a member.
+/// The data that a new host needs to join.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Token {
-    /// The cluster it admits to.
+    /// The cluster to join.
     pub cluster: ClusterId,
-    /// Names the token in the replicated state.
+    /// The token's id in the replicated state.
     pub id: [u8; 8],
-    /// Proves possession; only its hash is replicated.
+    /// Proves possession of the token; only its hash is replicated.
     pub secret: [u8; 32],
     /// Members to ask, at most [`CONTACTS_MAX`].
     pub contacts: Vec<Contact>,
@@ -25,12 +26,12 @@ pub const CONTACTS_MAX: usize = 5;
 /// A token names at most this many addresses of a member, so that it stays one line.
 pub const ADDRESSES_MAX: usize = 8;
 
-/// What every token begins with; the digit is the format's version.
+/// The start of every token; the digit is the format's version.
 const PREFIX: &str = "beemesh1-";
-/// Bytes of the SHA-256 at the end.
+/// Number of bytes of the SHA-256 at the end.
 const CHECKSUM: usize = 4;
-/// Longer lines are not looked at: base58 takes time by the square of its length. Five members with eight addresses
-/// of 100 bytes are 6,000 characters.
+/// Longer lines are refused unread, because the time of base58 grows with the square of the length. Five members with
+/// eight addresses of 100 bytes each make 6,000 characters.
 const LINE_MAX: usize = 8 << 10;
 
 /// Why a line is not a token.
@@ -39,14 +40,14 @@ pub enum TokenError {
     /// It does not begin with `beemesh1-`.
     #[error("a join token begins with `beemesh1-`")]
     Prefix,
-    /// It was cut or altered.
+    /// It was truncated or altered.
     #[error("the join token is damaged: copy the whole line again")]
     Damaged,
 }
 
 impl Token {
-    /// The line, without a line end. Contacts and addresses beyond [`CONTACTS_MAX`] and [`ADDRESSES_MAX`] are left
-    /// out.
+    /// Encodes the line, without a line end. It omits contacts and addresses beyond [`CONTACTS_MAX`] and
+    /// [`ADDRESSES_MAX`].
     #[must_use]
     pub fn to_line(&self) -> String {
         let mut short = self.clone();
@@ -60,11 +61,11 @@ impl Token {
         format!("{PREFIX}{}", bs58::encode(bytes).into_string())
     }
 
-    /// Reads a line; white space around it does not matter.
+    /// Parses a line and ignores white space around it.
     ///
     /// # Errors
     ///
-    /// When the line is not one that [`Token::to_line`] wrote, to the letter.
+    /// If the line differs in any character from what [`Token::to_line`] wrote.
     pub fn from_line(line: &str) -> Result<Self, TokenError> {
         let text = line.trim().strip_prefix(PREFIX).ok_or(TokenError::Prefix)?;
         if text.len() > LINE_MAX {
@@ -90,7 +91,7 @@ impl Token {
 
 impl std::fmt::Debug for Token {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The secret stays out of every log.
+        // No log may contain the secret.
         f.debug_struct("Token")
             .field("cluster", &self.cluster)
             .field("contacts", &self.contacts)
@@ -98,7 +99,7 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// SHA-256 of a token's secret: what is replicated of it, and what its bearer's request is compared with.
+/// SHA-256 of a token's secret. The replicated state has this hash, and a join request is compared with it.
 #[must_use]
 pub fn secret_hash(secret: &[u8; 32]) -> [u8; 32] {
     Sha256::digest(secret).into()
@@ -165,7 +166,8 @@ mod tests {
             refuse(format!("{head}{}{tail}", &tail[..1]));
             let same = line.as_bytes()[at];
             for other in (b' '..=b'~').filter(|other| *other != same) {
-                // White space at the end is not part of the line; then it is a truncation like those above.
+                // White space at the end is not part of the line; in this case the test repeats a truncation from
+                // above.
                 refuse(format!("{head}{}{}", char::from(other), &tail[1..]));
             }
             if let Some(next) = tail.as_bytes().get(1).filter(|next| **next != same) {

@@ -7,16 +7,16 @@ use std::fmt;
 /// `MAJOR.MINOR.PATCH`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Version {
-    /// What has this number alone is compatible.
+    /// Versions with the same number are compatible.
     pub major: u32,
-    /// Counts the releases with something new.
+    /// Increases with each release that adds a feature.
     pub minor: u32,
-    /// Counts the releases that only mend.
+    /// Increases with each release that only fixes bugs.
     pub patch: u32,
 }
 
 impl Version {
-    /// The version of these numbers.
+    /// Creates a version from its numbers.
     #[must_use]
     pub const fn new(major: u32, minor: u32, patch: u32) -> Self {
         Self {
@@ -26,7 +26,7 @@ impl Version {
         }
     }
 
-    /// Reads three numbers, whatever follows them: `5.4.2-dev`.
+    /// Parses three numbers and ignores the text after them: `5.4.2-dev`.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
         let mut parts = text.splitn(3, '.');

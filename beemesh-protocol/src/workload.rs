@@ -1,27 +1,28 @@
-//! What a workload is called, and what its unit and its files are called after it.
+//! The name of a workload, and the names of its unit and files.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: the name of a workload, or of a unit or file. Output: the other one; names that
-//! do not follow the grammar are nobody's.
+//! Pure: no I/O, no clock, no randomness. Input: the name of a workload, or of a unit or file. Output: the other one. A
+//! name that does not follow the grammar belongs to no workload.
 //!
 //! ```text
 //! WORKLOAD                           NAME, or NAMESPACE_NAME outside namespace `default`
 //! beemesh-pod-WORKLOAD.service       its unit
 //! beemesh-pod-WORKLOAD.kube          its Quadlet
-//! beemesh-pod-WORKLOAD.INDEX.yaml    what the Quadlet of the revision at this log index plays
+//! beemesh-pod-WORKLOAD.INDEX.yaml    the YAML of the revision at this log index
 //! ```
 //!
-//! A workload's name holds lower-case letters, digits, `-` and `.`, and one `_` at most. So it leaves no folder, systemd expands
-//! nothing in it, and the name of a unit or file says which workload it is of.
+//! A workload's name has only lower-case letters, digits, `-` and `.`, and at most one `_`. So a file of it stays in
+//! its folder, systemd expands nothing in it, and the name of a unit or file identifies its workload.
 
 /// The unit of the gateway.
 pub const GATEWAY_UNIT: &str = "beemesh-gateway.service";
 
-/// The units of all workloads, as systemd takes a pattern.
+/// The pattern by which systemd lists the units of all workloads.
 pub const UNIT_PATTERN: &str = "beemesh-pod-*.service";
 
-/// Bytes of a workload's name, `NAME` or `NAMESPACE_NAME`. Names of files and units (255 bytes) are made of it with a prefix,
-/// an index and suffixes, and Podman's (253) with the names of objects, two hashes and separators. Whoever admits, writes or
-/// reads workloads keeps to it.
+/// Maximum length of a workload's name, `NAME` or `NAMESPACE_NAME`, in bytes. Names of files and units (at most 255
+/// bytes) consist of a prefix, this name, an index and suffixes. Podman's names (at most 253 bytes) consist of this
+/// name, the names of objects, two hashes and separators. All code that admits, writes or reads workloads observes this
+/// limit.
 pub const WORKLOAD_BYTES_MAX: usize = 127;
 
 const PREFIX: &str = "beemesh-pod-";
@@ -29,7 +30,7 @@ const NAMESPACE_DEFAULT: &str = "default";
 
 /// The name of a workload in pod and unit names: `NAME`, or `NAMESPACE_NAME` outside namespace `default`.
 ///
-/// No Kubernetes name holds `_`, so two workloads never share one.
+/// No Kubernetes name contains `_`, so two workloads never have the same name.
 #[must_use]
 pub fn workload_name(namespace: &str, name: &str) -> String {
     if namespace == NAMESPACE_DEFAULT {
@@ -39,14 +40,14 @@ pub fn workload_name(namespace: &str, name: &str) -> String {
     }
 }
 
-/// Returns true if a workload may have this name, as [`workload_name`] makes it of a [label](is_label) and a [name](is_name).
+/// Returns true if [`workload_name`] can make this name from a [label](is_label) and a [name](is_name).
 #[must_use]
 pub fn is_workload_name(text: &str) -> bool {
     let (namespace, name) = text.split_once('_').unwrap_or((NAMESPACE_DEFAULT, text));
     text.len() <= WORKLOAD_BYTES_MAX && is_label(namespace) && is_name(name)
 }
 
-/// What DNS allows between two dots: a namespace, a container or a volume.
+/// Returns true for a DNS label, which is the grammar of a namespace, a container or a volume.
 #[must_use]
 pub fn is_label(text: &str) -> bool {
     let is_inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || *byte == b'-';
@@ -56,7 +57,8 @@ pub fn is_label(text: &str) -> bool {
         && !text.ends_with('-')
 }
 
-/// An object, or the DNS name before a label's key: labels of DNS with dots between them.
+/// Returns true for DNS labels joined by dots, which is the grammar of an object's name and of the DNS name before a
+/// label's key.
 #[must_use]
 pub fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
@@ -68,13 +70,13 @@ pub fn unit_name(workload: &str) -> String {
     format!("{PREFIX}{workload}.service")
 }
 
-/// The workload of a unit; `None` when it is not a workload's unit.
+/// The workload of a unit; `None` if it is not a workload's unit.
 #[must_use]
 pub fn unit_workload(unit: &str) -> Option<&str> {
     stem_workload(unit.strip_suffix(".service")?)
 }
 
-/// The workload of a unit by what its name begins with, which is systemd's `%N`.
+/// The workload of a unit without its suffix, which is systemd's `%N`.
 #[must_use]
 pub fn stem_workload(stem: &str) -> Option<&str> {
     let workload = stem.strip_prefix(PREFIX)?;
@@ -93,7 +95,7 @@ pub fn kube_workload(file: &str) -> Option<&str> {
     stem_workload(file.strip_suffix(".kube")?)
 }
 
-/// The YAML file of a revision.
+/// The YAML file of a revision of a workload.
 #[must_use]
 pub fn yaml_file(workload: &str, index: u64) -> String {
     format!("{PREFIX}{workload}.{index}.yaml")
@@ -104,7 +106,7 @@ pub fn yaml_file(workload: &str, index: u64) -> String {
 pub fn yaml_workload(file: &str) -> Option<&str> {
     let (stem, index) = file.strip_suffix(".yaml")?.rsplit_once('.')?;
     let workload = stem_workload(stem)?;
-    // `01` and `+1` are numbers, too.
+    // `01` and `+1` parse as numbers, too, but are no valid index.
     (file == yaml_file(workload, index.parse().ok()?)).then_some(workload)
 }
 

@@ -1,4 +1,4 @@
-//! Users of the remote API, and who changed what.
+//! Users of the remote API, and the audit log.
 
 use serde::{Deserialize, Serialize};
 
@@ -8,11 +8,12 @@ use crate::state::UserRole;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UserRequest {
-    /// The new user, or one who gets another role and certificate: 1 to 63 of a-z, 0-9, `-`, `.` and `_`.
+    /// The name of a new user, or of a user who gets another role and certificate: 1 to 63 of a-z, 0-9, `-`, `.` and
+    /// `_`.
     pub name: String,
-    /// What the user may do.
+    /// The user's role.
     pub role: UserRole,
-    /// How long the certificate is good for, in seconds: at most ten years.
+    /// How long the certificate is valid, in seconds: at most ten years.
     pub ttl_seconds: u64,
 }
 
@@ -22,21 +23,21 @@ pub struct UserRequest {
 pub struct UserAnswer {
     /// The log index of the change.
     pub index: u64,
-    /// What the user gives to `beemesh --config`. It holds a private key that is nowhere else.
+    /// The file that the user passes to `beemesh --config`. It has the only copy of the private key.
     pub config: ClientConfig,
-    /// When the certificate stops working, in milliseconds since 1970.
+    /// When the certificate expires, in milliseconds since 1970.
     pub expires_at_ms: u64,
 }
 
-/// How to reach a cluster from elsewhere, and as whom.
+/// The connection of a user to a remote cluster.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClientConfig {
     /// The user's name.
     pub user: String,
-    /// Hosts to ask, one after the other: `192.0.2.11:7443`.
+    /// Addresses of hosts, such as `192.0.2.11:7443`. A client tries one after the other.
     pub servers: Vec<String>,
-    /// The certificate of what issued those of the hosts, as PEM.
+    /// The certificate of the authority that issued the certificates of the hosts, as PEM.
     pub authority: String,
     /// The user's certificate, as PEM.
     pub certificate: String,
@@ -46,7 +47,7 @@ pub struct ClientConfig {
 
 impl std::fmt::Debug for ClientConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The key stays out of every log.
+        // No log may contain the key.
         f.debug_struct("ClientConfig")
             .field("user", &self.user)
             .finish_non_exhaustive()
@@ -57,7 +58,7 @@ impl std::fmt::Debug for ClientConfig {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Users {
-    /// By name.
+    /// Sorted by name.
     pub users: Vec<User>,
 }
 
@@ -65,13 +66,13 @@ pub struct Users {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
-    /// Unique.
+    /// Unique name.
     pub name: String,
-    /// What the user may do.
+    /// The user's role.
     pub role: UserRole,
-    /// When the certificate was made, in milliseconds since 1970.
+    /// When the certificate was issued, in milliseconds since 1970.
     pub made_at_ms: u64,
-    /// When it stops working, in milliseconds since 1970.
+    /// When the certificate expires, in milliseconds since 1970.
     pub expires_at_ms: u64,
 }
 
@@ -79,7 +80,7 @@ pub struct User {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Audit {
-    /// The latest changes that somebody asked for, the oldest first.
+    /// The latest changes that users requested, the oldest first.
     pub changes: Vec<Audited>,
 }
 
@@ -89,11 +90,11 @@ pub struct Audit {
 pub struct Audited {
     /// The log index of the change.
     pub index: u64,
-    /// When it was asked for, in milliseconds since 1970, by the clock of `host`.
+    /// When the user requested it, in milliseconds since 1970, by the clock of `host`.
     pub at_ms: u64,
-    /// What was done: `manifest applied`.
+    /// The action: `manifest applied`.
     pub action: String,
-    /// To what: `web`.
+    /// The object of the action: `web`.
     pub name: String,
     /// What was changed of it: `zone=a`. Empty where `action` says all.
     #[serde(default)]

@@ -1,4 +1,4 @@
-//! The policy that manifests are checked by, as the HTTP API shows and takes it.
+//! The policy that manifests are checked against, in the form of the HTTP API.
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
@@ -7,15 +7,15 @@ use serde_json::{Map, Value};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Policy {
-    /// Counts up with every change; 0 is the default, which nobody has set.
+    /// The number of changes so far; 0 is the default policy.
     pub version: u64,
-    /// The log index that set it; 0 for the default.
+    /// The log index of the latest change; 0 for the default.
     pub index: u64,
-    /// When that was, in milliseconds since 1970; 0 for the default.
+    /// When it was set, in milliseconds since 1970; 0 for the default.
     pub set_at_ms: u64,
     /// Each rule and its value.
     pub rules: Map<String, Value>,
-    /// The same as YAML with one rule on each line, as `PUT /v1/policy` takes it.
+    /// The same rules as YAML with one rule on each line, as `PUT /v1/policy` reads it.
     pub document: String,
 }
 
@@ -25,6 +25,6 @@ pub struct Policy {
 pub struct PolicySet {
     /// The log index of the change.
     pub index: u64,
-    /// The policy's version now; the one before when it had these rules already.
+    /// The policy's version after the request. It is unchanged if the policy already had these rules.
     pub version: u64,
 }

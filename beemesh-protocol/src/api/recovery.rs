@@ -1,4 +1,4 @@
-//! What `beemesh-agent recover` and the gateway of its host say to each other.
+//! Messages between `beemesh-agent recover` and the gateway of its host.
 //!
 //! Pure: shapes only.
 
@@ -6,34 +6,34 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, HostId};
 
-/// The answer to `GET /v1/recovery`: what a cluster of this one host would begin with, and what it may lack.
+/// The answer to `GET /v1/recovery`: the state with which a cluster of this one host would begin, and what it may lack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Recovery {
-    /// The cluster that would end on this host; absent while it is in none.
+    /// The cluster that the recovery would end on this host; absent if the host is in no cluster.
     pub cluster: Option<ClusterId>,
-    /// What `POST /v1/recovery` must repeat: the first digits of the cluster's id.
+    /// The text that `POST /v1/recovery` must repeat: the first digits of the cluster's id.
     pub confirm: String,
     /// The answering host's name.
     pub host: String,
-    /// Why there can be no recovery now, in words for a person; absent when there can be one.
+    /// Why recovery is impossible now, as a message; absent if it is possible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub obstacle: Option<String>,
-    /// The term in which the last entry of this host's log was written.
+    /// The term of the last entry in this host's log.
     pub last_term: u64,
-    /// Its index. Other hosts may have agreed on more.
+    /// The index of that entry. Other hosts may have committed later entries.
     pub last_index: u64,
     /// The last index that this host knows to be committed.
     pub committed: u64,
-    /// The last index it has applied.
+    /// The last index that this host has applied.
     pub applied: u64,
-    /// Names of the hosts that vote.
+    /// Names of the voters.
     pub voters: Vec<String>,
-    /// The members that would be none any more, by name.
+    /// The members that the recovery would remove, by name.
     pub cut_off: Vec<CutOff>,
 }
 
-/// A member that a recovery cuts off.
+/// A member that a recovery removes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutOff {
     /// Its name.
@@ -52,7 +52,7 @@ pub struct RecoveryBody {
     pub confirm: String,
 }
 
-/// The answer to `POST /v1/recovery`: it is decided, and the gateway begins again.
+/// The answer to `POST /v1/recovery`: the recovery is durable, and the gateway restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recovering {
     /// The new cluster.

@@ -1,4 +1,4 @@
-//! How each type of field is put into a table and taken out of it.
+//! How each type of field is written to a table and read from it.
 //!
 //! Pure: values to FlatBuffers and back.
 
@@ -14,15 +14,15 @@ use crate::{
 
 /// A type that can be a field.
 pub(super) trait Field: Sized {
-    /// What is kept of it until its table is made.
+    /// The intermediate value between the preparation of the field and the creation of its table.
     type Slot: Slot;
-    /// What the accessor gives.
+    /// The type that the accessor returns.
     type Got<'a>;
     fn put(&self, to: &mut Builder) -> Self::Slot;
     fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError>;
 }
 
-/// Turns what was kept into what the table's arguments take: structs go by reference.
+/// Converts the intermediate value into the argument of the table: structs are passed by reference.
 pub(super) trait Slot {
     type Arg<'x>
     where
@@ -37,7 +37,7 @@ impl<T: 'static> Slot for WIPOffset<T> {
     }
 }
 
-/// A table or vector that may be missing.
+/// A table or vector that may be absent.
 impl<T: 'static> Slot for Option<WIPOffset<T>> {
     type Arg<'x> = Self;
     fn arg(&self) -> Self {
@@ -45,7 +45,7 @@ impl<T: 'static> Slot for Option<WIPOffset<T>> {
     }
 }
 
-/// A FlatBuffers struct and the owned type that it holds.
+/// A FlatBuffers struct that stores an owned type.
 pub(super) trait Fixed: Sized {
     type Struct: 'static;
     fn to_struct(&self) -> Self::Struct;
@@ -167,7 +167,7 @@ impl Field for Vec<u8> {
     type Slot = WIPOffset<Vector<'static, u8>>;
     type Got<'a> = Option<Vector<'a, u8>>;
     fn put(&self, to: &mut Builder) -> Self::Slot {
-        // A byte string is a vector with a zero after it; unlike `create_vector`, it is copied at once.
+        // A byte string is a vector with a zero after it. Unlike `create_vector`, this call copies all bytes at once.
         WIPOffset::new(to.create_byte_string(self).value())
     }
     fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError> {
@@ -201,7 +201,7 @@ impl Field for Vec<HostId> {
     }
 }
 
-/// None are no list, which is what older versions write.
+/// An empty list is written as an absent one, as older versions do.
 impl Field for Vec<ClusterId> {
     type Slot = Option<WIPOffset<Vector<'static, fb::Bytes16>>>;
     type Got<'a> = Option<Vector<'a, fb::Bytes16>>;
@@ -215,7 +215,7 @@ impl Field for Vec<ClusterId> {
     }
 }
 
-/// Ports. None are no list, which is what older versions write.
+/// Ports. An empty list is written as an absent one, as older versions do.
 impl Field for Vec<u16> {
     type Slot = Option<WIPOffset<Vector<'static, u16>>>;
     type Got<'a> = Option<Vector<'a, u16>>;

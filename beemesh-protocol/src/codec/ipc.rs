@@ -91,7 +91,7 @@ union! { Result<Done, String> = AgentResult(AgentResultArgs, AgentResultBody) "a
     table Ok body_as_ok;
 }
 
-/// The role goes by its word, too, which is all that 0.2 knows.
+/// The role is also sent as a word, because 0.2 reads only the word.
 impl Wire for Report {
     type Table<'a> = fb::Report<'a>;
     fn write(&self, to: &mut Builder) -> WIPOffset<fb::Report<'static>> {
@@ -174,7 +174,7 @@ mod tests {
     use super::*;
     use crate::codec::Message;
 
-    /// A refusal as 0.2 writes it, or a later release.
+    /// Encodes and decodes a refusal as 0.2, or a later release, writes it.
     fn refused(words: &str, why: fb::NoStream) -> Result<Opened, DecodeError> {
         let mut to = Builder::new();
         let reason = Some(to.create_string(words));
@@ -201,13 +201,13 @@ mod tests {
         for (words, why, expected) in [
             (words.as_str(), fb::NoStream::Unset, NoStream::NotMember),
             ("busy", fb::NoStream::Unset, other("busy")),
-            // Whatever a member says in these words, its agent alone knows.
+            // From a later agent, `why` counts and not the words.
             (&words, fb::NoStream::Other, other(&words)),
             ("moved", fb::NoStream(200), other("moved")),
         ] {
             assert_eq!(refused(words, why), Ok(Opened::Refused(expected)));
         }
-        // 0.2 reads the words, which it compares, where they have always been.
+        // 0.2 reads the words from the field's original position and compares them.
         assert_eq!(words, "it does not regard this host as a member");
         assert_eq!(fb::OpenedRefused::VT_REASON, fb::Reason::VT_REASON);
     }
@@ -247,7 +247,7 @@ mod tests {
         ] {
             assert_eq!(read(word, part), expected, "{word} {part:?}");
         }
-        // 0.2 shows the word and compares this one.
+        // 0.2 shows the words of the other roles and compares this one.
         assert_eq!(HostRole::Removed.word(), "removed");
     }
 }

@@ -131,7 +131,7 @@ mod tests {
                 "{why:?}"
             );
         }
-        // 0.2 reads the words where they have always been.
+        // 0.2 reads the words from the field's original position.
         assert_eq!(fb::PeerFailed::VT_REASON, fb::Reason::VT_REASON);
     }
 }

@@ -47,7 +47,7 @@ fn request_size(request: &Request) -> usize {
     }
 }
 
-/// A struct is no message; as one it lies alone in a table.
+/// Makes a FlatBuffers struct a message: a table with the struct as its only field.
 macro_rules! record {
     ($type:ty = $table:ident($args:ident) $field:ident $name:literal) => {
         impl Wire for $type {

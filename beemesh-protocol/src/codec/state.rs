@@ -19,7 +19,7 @@ messages! {
     Snapshot, "BMst", snapshot_size;
 }
 
-/// About how many bytes a command becomes.
+/// The approximate size of an encoded command in bytes.
 pub(super) fn command_size(command: &Command) -> usize {
     match &command.change {
         Change::Apply { objects, .. } => SIZE_TYPICAL + objects_size(objects),

@@ -16,12 +16,12 @@ table! { Contact = Contact(ContactArgs) "contact" { host, addresses } }
 
 table! { Token = Token(TokenArgs) "token" { cluster, id, secret, contacts } }
 
-/// The table's bytes.
+/// Encodes the table.
 pub(crate) fn encode(token: &Token) -> Bytes {
     super::encode(token)
 }
 
-/// Reads what [`encode`] wrote.
+/// Decodes bytes that [`encode`] wrote.
 pub(crate) fn decode(bytes: &[u8]) -> Result<Token, DecodeError> {
     super::decode(bytes)
 }
