@@ -1,7 +1,8 @@
-//! The agent's loop: events in, effects out.
+//! The agent's main loop: events in, effects out.
 //!
-//! Wiring: it alone owns what the agent knows. It takes what the gateway, the mesh and systemd say, passes requests on
-//! in order per workload, and keeps what people see up to date. Nothing in it waits for anything but the next event.
+//! Wiring: the loop owns all state of the agent. It receives events from the gateway, the mesh and systemd, runs the
+//! requests of each workload in order, and updates the status line and the D-Bus properties. It never blocks on
+//! anything except the next event.
 
 mod jobs;
 mod requests;
@@ -48,43 +49,43 @@ use jobs::{Pushed, Queues};
 use requests::{carry_out, keyed};
 use status::View;
 
-/// Connections and messages of the gateway that wait for the loop.
+/// Length of the queue of connections and messages from the gateway.
 const IPC_EVENTS_MAX: usize = 256;
-/// How long streams that have an end may take to it when the agent stops. The unit's stop timeout is longer.
+/// How long the agent, when it stops, waits for finite streams to end. The unit's stop timeout is longer.
 const DRAIN_MAX: Duration = Duration::from_secs(5);
 
 /// The queue of [`Request::Advertise`].
 const ADVERTISE: &str = "/advertise";
-/// The queue of the host's keys, which is not the name of a workload: the key that is taken is the one that was looked at.
+/// The queue of requests that change the host's keys; no workload has this name. One queue ensures that `UseKey` takes
+/// the key that the agent compared with the request.
 const KEYS: &str = "/keys";
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What the agent starts with.
+/// The parameters of the agent.
 #[derive(Debug)]
 pub(crate) struct Settings {
     pub(crate) config: Config,
     pub(crate) sources: Sources,
     pub(crate) identity: Identity,
-    /// The file that the identity is in.
+    /// The file with the identity.
     pub(crate) key: PathBuf,
     pub(crate) mesh: mesh::Settings,
-    /// Who keeps the ports bound while no agent runs.
+    /// The service that keeps the ports bound while no agent runs.
     pub(crate) ports: Ports,
     pub(crate) api_port: api_port::Settings,
     pub(crate) places: Places,
-    /// Bound by the agent itself when systemd passed no socket.
+    /// The path of the socket to bind if systemd passes none.
     pub(crate) socket: Option<PathBuf>,
     /// Podman's socket.
     pub(crate) podman: PathBuf,
 }
 
-/// Beemesh cannot work on this host until its administrator has done something.
+/// Beemesh cannot work on this host until its administrator intervenes.
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 pub(crate) struct Unfit(String);
 
-/// See the module.
 struct Agent {
     config: Config,
     sources: Sources,
@@ -96,14 +97,14 @@ struct Agent {
     systemd: Systemd,
     router: Router,
     units: BTreeMap<String, UnitState>,
-    /// Whether `units` are all of them: systemd has been asked since the agent started.
+    /// Whether `units` is complete: systemd has listed the units since the agent started.
     listed: bool,
     report: Report,
     gateway: String,
-    /// Why systemd cannot be reached, and why the agent is not on the bus; empty when all is well.
+    /// Why systemd is unreachable, and why the agent is not on the bus; empty if there is no problem.
     systemd_trouble: String,
     bus_trouble: String,
-    /// Which ports another process has; empty when none is missing. Of the mesh, and of the API for users elsewhere.
+    /// The ports that another process occupies, of the mesh and of the remote API; empty if there are none.
     port_troubles: [watch::Receiver<String>; 2],
     queues: Queues<Job>,
     running: JoinSet<Finished>,
@@ -111,15 +112,16 @@ struct Agent {
     advertised: Vec<String>,
     shown: watch::Sender<Shown>,
     notify: Notify,
-    /// Whether the bus knows the agent, and whether Podman was asked for its version.
+    /// Whether the agent is published on the bus, and whether Podman has answered the query for its version or failed
+    /// to.
     on_bus: bool,
     podman_asked: bool,
     ready: bool,
-    /// The host has another key now, which the mesh only takes at a start.
+    /// Whether the host has another key now. The mesh reads the key only at a start.
     renamed: bool,
 }
 
-/// A request on its way.
+/// A request of the gateway that waits or runs.
 #[derive(Debug)]
 struct Job {
     control: u64,
@@ -127,14 +129,14 @@ struct Job {
     request: Request,
 }
 
-/// What came of a job.
+/// The result of a job.
 #[derive(Debug)]
 struct Finished {
     queue: String,
     control: u64,
     id: u64,
     result: Result<Done, String>,
-    /// The host has this key now, if all went well.
+    /// The key of a [`Request::UseKey`]: the host's key from now on, if the job succeeded.
     key: Option<HostId>,
 }
 
@@ -203,7 +205,7 @@ pub(crate) async fn run(settings: Settings) -> anyhow::Result<()> {
     agent.notify.stopping();
     tracing::info!("stopping");
     serving.abort();
-    // Tasks that still open streams end with it.
+    // Tasks that still open streams end when this channel closes.
     drop(ipc_events);
     agent.router.drain(DRAIN_MAX).await;
     Ok(())
@@ -275,7 +277,8 @@ impl Agent {
             Some(Asked::Everything) => {
                 self.report = Report::default();
                 self.welcome();
-                // Before that they come by themselves. Fewer would look like workloads that are gone.
+                // Before the first list, the gateway would take the missing units for removed workloads. It gets the
+                // list when systemd has sent it.
                 if self.listed {
                     self.tell_units(self.units.values().cloned().collect());
                 }
@@ -365,13 +368,14 @@ impl Agent {
         if let Err(reason) = &result {
             tracing::warn!(queue, reason, "request failed");
         } else if queue == ADVERTISE {
-            // The gateway hears of the addresses before it hears that they are kept.
+            // The gateway must learn the new addresses before the reply that they are stored.
             self.reload();
         }
         if let (Some(host), Ok(_)) = (key, &result) {
             self.renamed = host != self.identity.host;
         }
-        // The reply of a request that came on another connection would name another request on this one.
+        // Request ids are unique per connection only. A reply to a request of an earlier connection could match another
+        // request of this one.
         if self.router.control() == Some(control) {
             self.router.tell(FromAgent::Reply { id, result });
         }
@@ -412,7 +416,8 @@ impl Agent {
         }
     }
 
-    /// A unit that was started while Beemesh was not installed is a plain Quadlet, which says nothing of its health.
+    /// Starts the supervisor of a unit that runs without one. Such a unit is a plain Quadlet that was started while
+    /// Beemesh was not installed, and nothing reports its health.
     fn supervise(&self, unit: &UnitState) {
         if unit.active != "active" || !unit.status.is_empty() {
             return;
@@ -426,7 +431,8 @@ impl Agent {
         });
     }
 
-    /// Podman fsyncs nothing: without this a power cut soon after the first start takes the gateway's image with it.
+    /// Flushes Podman's storage, because Podman calls no fsync. Otherwise a power cut soon after the first start could
+    /// destroy the gateway's image.
     fn sync_storage(&self) {
         let systemd = self.systemd.clone();
         tokio::spawn(async move {
@@ -466,7 +472,7 @@ impl Agent {
                 self.notify.status(words.clone());
                 return Err(Unfit(words));
             }
-            // It may be on its way; whoever needs it waits for it and says so.
+            // Podman may still be starting. Every user of Podman waits for it and reports a failure.
             Err(error) => tracing::warn!("{error:#}"),
         }
         self.get_ready();
@@ -477,7 +483,7 @@ impl Agent {
         if self.ready || !self.on_bus || !self.podman_asked {
             return;
         }
-        // Identity, listeners and socket were there before the loop began.
+        // The agent opened its identity, listeners and socket before the loop began.
         self.ready = true;
         self.show();
         self.notify.ready();
@@ -517,7 +523,7 @@ impl Agent {
         self.notify.ready();
     }
 
-    /// Brings what people see up to date.
+    /// Updates the status line and the D-Bus properties.
     fn show(&mut self) {
         let connected = self.router.control().is_some();
         self.systemd.gateway_connected(connected);
@@ -555,7 +561,7 @@ impl Agent {
     }
 }
 
-/// The name of its queue: requests of one queue are carried out one after the other.
+/// The name of the request's queue. Requests of one queue run one after the other.
 fn queue(request: &Request) -> &str {
     match request {
         Request::PutUnit(files) => &files.workload,
@@ -563,7 +569,7 @@ fn queue(request: &Request) -> &str {
         | Request::TidyUnit { workload }
         | Request::StartUnit { workload }
         | Request::StopUnit { workload } => workload,
-        // Not the name of a workload.
+        // No workload has a name with a slash.
         Request::SyncStorage => "/storage",
         Request::Join { .. } => "/join",
         Request::Advertise { .. } => ADVERTISE,

@@ -1,4 +1,4 @@
-//! What can be written on the agent's command line.
+//! The agent's command line.
 
 use std::{net::IpAddr, path::PathBuf};
 

@@ -1,4 +1,4 @@
-//! What an administrator has `beemesh-agent` do to this host, once, without the agent: `purge` and `recover`.
+//! The one-shot commands of `beemesh-agent`, which work without a running agent: `purge` and `recover`.
 
 pub(crate) mod purge;
 pub(crate) mod recover;

@@ -1,8 +1,8 @@
 //! The agent's configuration, read once and strictly.
 //!
-//! Shell: reads files, and writes the one that says what this host was told when it joined. Defaults in
-//! `/usr/lib/beemesh/agent.toml`, then that file, then `/etc/beemesh/agent.toml.d/*.toml` in the order of their names; a later
-//! value wins. Out comes a [`Config`] that cannot be half-valid.
+//! Shell: reads files, and writes the file of addresses that `beemesh join` sets. It reads the defaults in
+//! `/usr/lib/beemesh/agent.toml`, then the file of the join, then `/etc/beemesh/agent.toml.d/*.toml` in the order of
+//! their names. A later value overrides an earlier one. The result is a [`Config`] whose values are all valid.
 
 use std::{
     fs, io,
@@ -19,24 +19,24 @@ use serde::Deserialize;
 
 use crate::durable;
 
-/// Addresses of one host: more than a host has that others should dial.
+/// Maximum number of advertised addresses, more than a host needs.
 const ADVERTISE_MAX: usize = 8;
-/// The longest name of a host that DNS and the kernel know.
+/// The longest host name that DNS and the kernel permit, in bytes.
 const NAME_MAX: usize = 63;
 
-/// Where the configuration is read from.
+/// The files of the configuration.
 #[derive(Debug, Clone)]
 pub(crate) struct Sources {
-    /// The defaults that come with the program.
+    /// The defaults of the package.
     pub(crate) defaults: PathBuf,
-    /// What was said when this host joined.
+    /// The addresses that were set when this host joined.
     pub(crate) joined: PathBuf,
     /// The administrator's drop-ins.
     pub(crate) drop_ins: PathBuf,
 }
 
 impl Sources {
-    /// The usual places, or all but the state in this folder.
+    /// The default paths; with `folder`, all files except the one of the state are in that folder.
     pub(crate) fn new(state: &Path, folder: Option<&Path>) -> Self {
         let joined = state.join("joined.toml");
         match folder {
@@ -54,25 +54,25 @@ impl Sources {
     }
 }
 
-/// What the administrator of the host has decided.
+/// The merged configuration.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Config {
-    /// The host's name for people, unique in the cluster.
+    /// The host's display name, unique in the cluster.
     pub(crate) name: String,
-    /// Whether `name` was configured, and is not the host name.
+    /// Whether `name` is configured; otherwise it is the host name.
     pub(crate) name_is_set: bool,
     /// UDP and TCP port of the mesh.
     pub(crate) port: u16,
-    /// What other hosts should dial; empty for what the listeners report.
+    /// The addresses that other hosts dial; if empty, the addresses of the listeners.
     pub(crate) advertise: Vec<IpAddr>,
-    /// TCP port of the API for users elsewhere; without one there is none.
+    /// TCP port of the remote API; `None` disables it.
     pub(crate) api_port: Option<u16>,
-    /// Whether the hosts of the local network say to each other where they are.
+    /// Whether the hosts of the local network announce their addresses to each other.
     pub(crate) mdns: bool,
 }
 
 impl Config {
-    /// What this host says that it is called.
+    /// The name that this host reports.
     pub(crate) fn said(&self) -> Said<'_> {
         Said {
             name: &self.name,
@@ -80,7 +80,7 @@ impl Config {
         }
     }
 
-    /// The ports of this host that no workload may have.
+    /// The ports of this host that no workload may use.
     pub(crate) fn reserved_ports(&self) -> Vec<u16> {
         [self.port].into_iter().chain(self.api_port).collect()
     }
@@ -96,11 +96,11 @@ struct Fragment {
     mdns: Option<bool>,
 }
 
-/// Reads the configuration. `host_name` is the name when none is configured.
+/// Reads the configuration. `host_name` is the name if none is configured.
 pub(crate) fn load(sources: &Sources, host_name: &str) -> anyhow::Result<Config> {
     let mut merged = Fragment::default();
     let mut config = configured(&merged, host_name);
-    // The file since which the configuration is invalid, and why.
+    // The file that made the configuration invalid, and the error.
     let mut wrong: Option<(PathBuf, anyhow::Error)> = None;
     for path in files(sources)? {
         let text = match fs::read_to_string(&path) {
@@ -133,19 +133,19 @@ fn configured(merged: &Fragment, host_name: &str) -> Config {
         name_is_set: merged.name.is_some(),
         name: match &merged.name {
             Some(name) => name.clone(),
-            // A system that lost its name is no reason not to start: the cluster knows this host by its key.
+            // A missing host name must not prevent the start: the cluster identifies this host by its key.
             None if is_name(host_name) => host_name.to_owned(),
             None => UNNAMED.to_owned(),
         },
         port: merged.port.unwrap_or(PORT),
         advertise: merged.advertise.clone().unwrap_or_default(),
-        // 0 switches off what an earlier file has switched on.
+        // 0 disables a port that an earlier file enabled.
         api_port: merged.api_port.filter(|port| *port > 0),
         mdns: merged.mdns.unwrap_or_default(),
     }
 }
 
-/// Keeps the addresses at which the other hosts reach this one, durably. An error is words for a person.
+/// Stores the advertised addresses of this host durably. The error is a message for the user.
 pub(crate) fn keep_advertised(
     sources: &Sources,
     host_name: &str,
@@ -239,7 +239,7 @@ fn files(sources: &Sources) -> anyhow::Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The kernel's name of this host, without its domain. Not read from `/proc/sys`, which the unit's sandbox hides.
+/// The kernel's host name without its domain. The unit's sandbox hides `/proc/sys`, so this calls `gethostname`.
 pub(crate) fn host_name() -> anyhow::Result<String> {
     let name = nix::unistd::gethostname().context("ask for the host name")?;
     let name = name.to_string_lossy();
@@ -382,7 +382,7 @@ mod tests {
     fn shipped_defaults_are_the_built_in_ones() {
         let shipped = include_str!("../../systemd/beemesh/agent.toml");
         assert_eq!(loaded(shipped, &[]), loaded("", &[]));
-        // Each line that is commented out is a setting, with its default.
+        // Each commented-out line is a setting with its default.
         let enabled = shipped.replace("\n#", "\n").replace("\n ", "\n# ");
         let enabled = loaded(&enabled, &[]).unwrap();
         assert_eq!(enabled.port, PORT);
@@ -390,7 +390,7 @@ mod tests {
 
     #[test]
     fn the_manual_page_has_every_key_and_no_other() {
-        // The parser's refusal lists what it takes.
+        // The parser's error lists all valid keys.
         let refusal = toml::from_str::<Fragment>("no-such-key = 1").unwrap_err();
         let message = refusal.message().to_owned();
         let keys = message.split('`').skip(3).step_by(2);

@@ -1,6 +1,6 @@
-//! Files that are replaced whole.
+//! Atomic and durable replacement of files.
 //!
-//! Shell: writes one file beside the other one and renames it.
+//! Shell: writes a temporary file beside the target and renames it.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -9,13 +9,13 @@ use std::{
     path::Path,
 };
 
-/// Makes the file of these bytes, with its folder. When this returns, they survive a power cut; when it fails, or is interrupted, the
-/// file is as it was, or there is none.
+/// Creates or replaces a file and its folder. When this function returns, the new bytes survive a power cut. If it
+/// fails or is interrupted, the old file remains, or no file if there was none.
 pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::create_dir_all(folder)?;
     let partial = path.with_extension("partial");
-    // One that is left may be open to others.
+    // A file from an earlier attempt may have other permissions, or be open in another process.
     match fs::remove_file(&partial) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
         _ => {}
@@ -31,7 +31,8 @@ pub(crate) fn replace(path: &Path, bytes: &[u8], mode: u32) -> io::Result<()> {
     rename(&partial, path)
 }
 
-/// Puts a durable file in the place of another of its folder. It is there after a power cut when this returns.
+/// Renames a durable file, replacing another file of the same folder. When this function returns, the rename survives a
+/// power cut.
 pub(crate) fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let folder = to.parent().ok_or(io::ErrorKind::InvalidInput)?;
     fs::rename(from, to)?;
@@ -56,7 +57,7 @@ mod tests {
         assert_eq!(fs::read(&path).unwrap(), b"two");
         assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
         assert!(!partial.exists());
-        // What stands in the way of the new file leaves the old one.
+        // An obstacle to the temporary file leaves the target unchanged.
         fs::create_dir(&partial).unwrap();
         assert!(replace(&path, b"three", 0o600).is_err());
         assert_eq!(fs::read(&path).unwrap(), b"two");

@@ -1,4 +1,4 @@
-//! The Beemesh host agent: reads the command line, and runs what it names.
+//! The Beemesh host agent: parses the command line and runs the command.
 
 mod agent;
 mod api_port;
@@ -32,9 +32,9 @@ use crate::{
     systemd::Places,
 };
 
-/// A configuration error, or a host that lacks what Beemesh needs: a restart would only repeat it.
+/// Exit code of a configuration error, or of a host that lacks a requirement. A restart would not help.
 const EXIT_CONFIG: u8 = 78;
-/// Threads for files; they are many only when a disk hangs.
+/// Threads for blocking file operations. More than a few are busy only if a disk hangs.
 const BLOCKING_THREADS_MAX: usize = 8;
 
 fn main() -> ExitCode {
@@ -71,7 +71,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// A reload whose command fails is told to the administrator who asked for it; what the agent itself logs is not.
+/// Checks the configuration before a reload. systemd shows the failure of this command to the administrator who
+/// requested the reload, but not the agent's log.
 fn check_config(arguments: &Arguments) -> ExitCode {
     let sources = Sources::new(&arguments.state, arguments.config.as_deref());
     let loaded = config::host_name().and_then(|name| config::load(&sources, &name));
@@ -117,7 +118,8 @@ fn settings(arguments: Arguments) -> anyhow::Result<Settings> {
     })
 }
 
-// One thread: it is faster than several for small messages on a small host, and smaller.
+// A single-threaded runtime: for small messages on a small host it is faster than several threads, and needs less
+// memory.
 fn run(settings: Settings) -> anyhow::Result<()> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -127,7 +129,7 @@ fn run(settings: Settings) -> anyhow::Result<()> {
         .block_on(agent::run(settings))
 }
 
-/// Logs to standard error: the journal adds the time by itself.
+/// Logs to standard error. The journal adds the time.
 fn log() {
     let filter = EnvFilter::try_from_env("BEEMESH_LOG")
         .unwrap_or_else(|_| EnvFilter::new("info,libp2p=warn,zbus=warn"));

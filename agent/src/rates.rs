@@ -1,4 +1,4 @@
-//! Rates: how much each of many may ask for in a time.
+//! Rate limits per key.
 //!
 //! Pure: no I/O, no clock, no randomness. The caller passes `now`.
 
@@ -9,21 +9,21 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// A table that has more keys is swept before it takes another.
+/// Before a new key is added, a table of this size drops the keys whose full budget has returned.
 pub(crate) const KEYS_SWEPT: usize = 256;
 
-/// So many at once, and one more after each time.
+/// A rate: `burst` uses at once, and one more after each `every`.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Rate {
     pub(crate) burst: u32,
     pub(crate) every: Duration,
 }
 
-/// Who has spent how much of a rate.
+/// The used part of the rate of each key.
 #[derive(Debug)]
 pub(crate) struct Spent<K> {
     rate: Rate,
-    /// When each will have regained all.
+    /// When the key's full budget returns.
     whole_at: HashMap<K, Instant>,
 }
 
@@ -35,7 +35,7 @@ impl<K: Hash + Eq> Spent<K> {
         }
     }
 
-    /// Whether there is one left, which is then spent.
+    /// Takes one use if one is available; returns whether it did.
     pub(crate) fn take(&mut self, key: K, now: Instant) -> bool {
         self.sweep(&key, now);
         let whole_at = self.whole_at.entry(key).or_insert(now);
@@ -47,7 +47,7 @@ impl<K: Hash + Eq> Spent<K> {
         true
     }
 
-    /// Takes one in any case, and says how long it is until it is there.
+    /// Takes one use unconditionally; returns the time until that use is permitted.
     pub(crate) fn reserve(&mut self, key: K, now: Instant) -> Duration {
         self.sweep(&key, now);
         let whole_at = self.whole_at.entry(key).or_insert(now);
@@ -61,14 +61,15 @@ impl<K: Hash + Eq> Spent<K> {
         }
     }
 
-    /// How many keys the table has.
+    /// Number of keys in the table.
     #[cfg(test)]
     pub(crate) fn keys(&self) -> usize {
         self.whole_at.len()
     }
 }
 
-/// What is counted as one address: with one address of IPv6 a host has as many as it likes below the same /64.
+/// The address or network that counts as one key. For IPv6 it is the /64, because a host with one address can use any
+/// number of addresses in it.
 pub(crate) fn network(ip: IpAddr) -> IpAddr {
     match ip.to_canonical() {
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() & (u128::MAX << 64)).into(),

@@ -1,13 +1,14 @@
-//! Which job runs and which waits: jobs of one queue run one after the other, those of different queues at the same time.
+//! Queues of jobs. The jobs of one queue run one after the other, those of different queues concurrently.
 //!
-//! Pure: no I/O, no clock. Each workload has a queue; the caller runs what it is given, and says when it is done.
+//! Pure: no I/O, no clock. Each workload has a queue. The caller runs the jobs that it receives and reports when they
+//! are done.
 
 use std::collections::{BTreeMap, VecDeque};
 
-/// Jobs that wait or run, in all queues: some for each of a few hundred workloads.
+/// Maximum number of jobs that wait or run, in all queues: some for each of a few hundred workloads.
 const JOBS_MAX: usize = 2048;
 
-/// The queues by name. One without jobs does not exist.
+/// The queues by name. A queue without jobs does not exist.
 #[derive(Debug)]
 pub(super) struct Queues<T> {
     waiting: BTreeMap<String, VecDeque<T>>,
@@ -17,11 +18,11 @@ pub(super) struct Queues<T> {
 /// What to do with a new job.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Pushed<T> {
-    /// Its queue was empty: run it, and call [`Queues::done`] after.
+    /// No job of its queue runs: the caller must run it, and call [`Queues::done`] after it.
     Run(T),
-    /// It waits for its turn.
+    /// It waits for the other jobs of its queue.
     Waits,
-    /// There are too many.
+    /// The limit of jobs is reached.
     Full(T),
 }
 
@@ -47,7 +48,7 @@ impl<T> Queues<T> {
         Pushed::Run(job)
     }
 
-    /// The running job of a queue is over; gives the next one to run.
+    /// Ends the running job of a queue; returns the next job to run.
     pub(super) fn done(&mut self, queue: &str) -> Option<T> {
         let waiting = self.waiting.get_mut(queue)?;
         self.jobs -= 1;

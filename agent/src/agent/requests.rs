@@ -1,6 +1,6 @@
-//! What the gateway asks for, once its turn has come.
+//! Carries out the requests of the gateway.
 //!
-//! Shell: each request is one order to systemd, to the mesh, or to the disk.
+//! Shell: each request becomes one order to systemd, to the mesh, or to the disk.
 
 use beemesh_protocol::ipc::{Done, Request};
 
@@ -10,7 +10,7 @@ use crate::{
     systemd::{Order, Systemd},
 };
 
-/// Changes the host's keys, which waits for the disk.
+/// Changes the host's keys on a blocking thread, because it waits for the disk.
 pub(super) async fn keyed<T: Send + 'static>(
     change: impl FnOnce() -> Result<T, IdentityError> + Send + 'static,
 ) -> Result<T, String> {

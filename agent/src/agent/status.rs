@@ -1,23 +1,23 @@
-//! What people see of the agent: the status line.
+//! The agent's status line.
 //!
-//! Pure: state in, words out.
+//! Pure: state in, text out.
 
 use beemesh_protocol::ipc::{HostRole, Report};
 
-/// What the status line is made from.
+/// The input of the status line.
 #[derive(Debug, Clone)]
 pub(super) struct View<'a> {
-    /// What the gateway reports; `None` while none is connected.
+    /// The gateway's report; `None` while no gateway is connected.
     pub(super) report: Option<&'a Report>,
     /// The `ActiveState` of the gateway's unit.
     pub(super) gateway: &'a str,
     /// Connected members, without this host.
     pub(super) connected: usize,
-    /// Why D-Bus cannot be used; empty when it can.
+    /// Why D-Bus is unusable; empty if it works.
     pub(super) trouble: &'a str,
-    /// Why the cluster does not use the host's name, in words; empty when it does.
+    /// Why the cluster does not use the host's name, as a message; empty if it does.
     pub(super) name: &'a str,
-    /// Which ports another process has, of the mesh and of the API; empty when none.
+    /// The ports that another process occupies, of the mesh and of the API; empty if there are none.
     pub(super) ports: [String; 2],
 }
 
@@ -60,7 +60,8 @@ pub(super) fn status(view: &View<'_>) -> String {
     parts.join(" · ")
 }
 
-/// A gateway that cannot start says why in its journal, among much that Podman says.
+/// The text while no gateway is connected. A gateway that cannot start logs the reason in its journal between many
+/// messages of Podman, so the hint filters by ERROR.
 fn waiting(gateway: &str) -> String {
     let hint = match gateway {
         "activating" | "deactivating" | "failed" => {

@@ -170,7 +170,7 @@ impl Gate {
     /// Opens a stream on one connection.
     pub(super) fn open(&mut self, connection: ConnectionId, purpose: Purpose, reply: OpenReply) {
         let Some(&Connection { peer: peer_id, .. }) = self.connections.get(&connection) else {
-            // The asker may be gone; then nobody needs the words.
+            // The sender of the request may have stopped waiting for the answer.
             let why = NoStream::Other("the connection was lost".to_owned());
             let _ = reply.send(Err(why));
             return;

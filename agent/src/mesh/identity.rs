@@ -18,7 +18,7 @@ use crate::durable;
 
 /// Length of a secret key, in bytes.
 const SECRET: usize = 32;
-/// Nobody else reads it.
+/// Mode of the key file: only root reads it.
 const MODE: u32 = 0o600;
 
 /// The key pair of the host and the host id that is derived from it.

@@ -433,7 +433,7 @@ impl Task {
     }
 }
 
-/// Says why there is no stream. Whoever asked may have given up.
+/// Sends the reason why there is no stream. The receiver may have given up.
 fn refuse(reply: OpenReply, words: String) {
     let _ = reply.send(Err(NoStream::Other(words)));
 }
