@@ -1,8 +1,9 @@
-//! The replicated state: every gateway applies the same commands in the same order and has the same state after each.
+//! The replicated state. All gateways apply the same commands in the same order, so they have the same state after
+//! each.
 //!
-//! Pure: no I/O, no clock, no randomness; time enters as a field of a command. Input: a log index and a [`Command`].
-//! Output: an [`Outcome`], and the state that the API reads and the reconciler works towards. A refused command changes
-//! nothing. Cloning is cheap: the parts are shared until one of them changes.
+//! Pure: no I/O, no clock, no randomness; the time is a field of a command. Input: a log index and a [`Command`].
+//! Output: an [`Outcome`], and the state that the API shows and the reconciler works towards. A refused command changes
+//! nothing. Cloning is cheap, because clones share all parts until one of them changes.
 
 mod assign;
 mod audit;
@@ -38,10 +39,10 @@ use trail::Trail;
 /// state shares the rest.
 type Map<K, V> = RedBlackTreeMapSync<K, V>;
 
-/// What comes of a command: an outcome, or why it is refused.
+/// The result of a command: an outcome, or the reasons of a refusal.
 type Decision<T = Outcome> = Result<T, Vec<Refusal>>;
 
-/// Names an object within the cluster.
+/// The identity of an object within the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) kind: Kind,
@@ -59,7 +60,7 @@ impl Key {
     }
 }
 
-/// An object and the manifest it came in.
+/// An object and its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Owned {
     manifest: String,
@@ -71,27 +72,27 @@ struct Owned {
 pub(crate) struct Workload {
     /// `NAME` or `NAMESPACE_NAME`.
     pub(crate) name: String,
-    /// The manifest it came in.
+    /// The name of its manifest.
     pub(crate) manifest: String,
-    /// Counts up with every change of the workload or of what it refers to.
+    /// The number of changes of the workload or of the objects that it refers to.
     pub(crate) revision: u64,
-    /// The log index that made this revision.
+    /// The log index of this revision.
     pub(crate) index: u64,
-    /// When, in milliseconds since 1970.
+    /// When the revision was made, in milliseconds since 1970.
     pub(crate) at_ms: u64,
     /// The object itself.
     pub(crate) object: Arc<Object>,
-    /// What it says about its runs, when it is a Job.
+    /// The settings of its runs if it is a Job.
     pub(crate) job: Option<assign::Job>,
 }
 
-/// A named set of objects that was applied together.
+/// A named set of objects that were applied together.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Manifest {
     pub(crate) name: String,
-    /// The log index that last changed it.
+    /// The log index of its latest change.
     pub(crate) index: u64,
-    /// When, in milliseconds since 1970.
+    /// When it was last changed, in milliseconds since 1970.
     pub(crate) at_ms: u64,
     /// In document order.
     pub(crate) objects: Vec<Arc<Object>>,
@@ -104,7 +105,7 @@ pub(crate) struct State {
     hosts: Arc<BTreeMap<HostId, Host>>,
     manifests: Map<String, Manifest>,
     objects: Map<Key, Owned>,
-    /// Bytes of all manifests; derived.
+    /// The size of all manifests in bytes, derived from them.
     used: u64,
     workloads: Map<String, Workload>,
     tokens: Arc<BTreeMap<[u8; 8], TokenRecord>>,
@@ -114,9 +115,9 @@ pub(crate) struct State {
     policy: Option<Arc<PolicyRecord>>,
     /// The clusters that this one was recovered from, the latest last.
     former: Arc<[ClusterId]>,
-    /// Which rules changes are applied by: see [`beemesh_protocol::state::Snapshot::level`].
+    /// The rules by which changes are applied: see [`beemesh_protocol::state::Snapshot::level`].
     level: u32,
-    /// Empty below level 1.
+    /// Assignments and claims; empty below level 1.
     book: assign::Book,
 }
 
@@ -143,7 +144,7 @@ impl State {
                 host,
                 replaces,
             } => {
-                // Only a host that changes its own key asks for another one in its place.
+                // A host that changes its own key requests the replacement of itself; only then is it the same machine.
                 let asker = command.origin.as_ref().map(|origin| origin.host);
                 let is_same = asker.is_some() && asker == *replaces;
                 self.admit(at_ms, (token, secret_hash), host, *replaces, is_same)
@@ -195,17 +196,17 @@ impl State {
         outcome
     }
 
-    /// What `apply` would answer, with nothing changed.
+    /// The outcome that `apply` would have, without a change.
     pub(crate) fn preview(&self, index: u64, command: &Command) -> Outcome {
         self.clone().apply(index, command)
     }
 
-    /// The cluster, once founded.
+    /// The cluster; `None` before it is founded.
     pub(crate) fn cluster(&self) -> Option<ClusterId> {
         self.cluster
     }
 
-    /// All workloads by name.
+    /// All workloads, sorted by name.
     pub(crate) fn workloads(&self) -> impl ExactSizeIterator<Item = &Workload> {
         self.workloads.values()
     }
@@ -215,12 +216,12 @@ impl State {
         self.workloads.get(name)
     }
 
-    /// All manifests by name.
+    /// All manifests, sorted by name.
     pub(crate) fn manifests(&self) -> impl ExactSizeIterator<Item = &Manifest> {
         self.manifests.values()
     }
 
-    /// The ConfigMaps, Secrets and claims that an object refers to and that exist.
+    /// The existing ConfigMaps, Secrets and claims that an object refers to.
     pub(crate) fn uses(&self, object: &Object) -> Vec<Arc<Object>> {
         self.references(object)
             .filter_map(|(key, _)| self.objects.get(&key))
@@ -228,7 +229,7 @@ impl State {
             .collect()
     }
 
-    /// An object and the manifest that it belongs to.
+    /// An object and the name of its manifest.
     pub(crate) fn object(
         &self,
         kind: Kind,
@@ -244,7 +245,7 @@ impl State {
         Some((&owned.manifest, &owned.object))
     }
 
-    /// What an object refers to, and whether it can do without.
+    /// The objects that an object refers to, and whether each is optional.
     fn references<'a>(&self, object: &'a Object) -> impl Iterator<Item = (Key, bool)> + 'a {
         object.references.iter().map(|reference| {
             let key = Key {
@@ -275,13 +276,13 @@ fn missing(message: impl Into<String>) -> Vec<Refusal> {
     }]
 }
 
-/// How an object is called in messages: `ConfigMap web-conf`.
+/// An object's kind and name for messages: `ConfigMap web-conf`.
 fn title(object: &Object) -> String {
     let kind = beemesh_quadlet::manifest::kind_name(object.kind);
     format!("{kind} {}", workload_name(&object.namespace, &object.name))
 }
 
-/// The workload's name when the object is one.
+/// The workload's name if the object is a workload.
 fn workload_of(object: &Object) -> Option<String> {
     is_workload(object.kind).then(|| workload_name(&object.namespace, &object.name))
 }

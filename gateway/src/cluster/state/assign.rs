@@ -1,12 +1,12 @@
-//! Which host has which pod, and where the data of claims lies.
+//! The assignment of pods to hosts, and the hosts that have the data of claims.
 //!
-//! Pure. From level 1 on a workload with `replicas`, and a Job, runs only where its seats say: one [`Assignment`] for each pod
-//! that was given to a host. The leader proposes who gets a seat; each gateway keeps what was agreed on. A seat stays when its
-//! workload changes, so that no change of a workload moves a pod.
+//! Pure. From level 1 on, a workload with `replicas`, or a Job, runs only on the hosts of its seats. A seat is one
+//! [`Assignment`]: one pod on one host. The leader proposes the host of a seat, and each gateway stores the committed
+//! ones. A seat stays when its workload changes, so no change of a workload moves a pod.
 //!
-//! Of a Job a seat tells the attempts: `index` is the entry that made the current one, and 0 between two of them, while the pod
-//! of the one that failed still lies on `host`. A seat with an `index` and no `host` is an attempt whose host is gone; it waits to
-//! be recorded as failed.
+//! The seat of a Job also tracks the attempts. `index` is the log index that started the current attempt. Between two
+//! attempts it is 0, while the pod of the failed attempt is still on `host`. A seat with an `index` and no `host` is an
+//! attempt whose host was removed; the leader has still to record it as failed.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -20,26 +20,26 @@ use serde_json::Value;
 use super::{Decision, Key, Map, State, Workload, missing, refused};
 use crate::cluster::placement;
 
-/// The level from which on assignments are kept.
+/// The level from which on the state has assignments.
 pub(crate) const ASSIGNED: u32 = 1;
-/// The annotation by which a Job runs once on every host instead of once in the cluster.
+/// The annotation that makes a Job run once on every host instead of once in the cluster.
 pub(crate) const EVERY_HOST: &str = "beemesh.io/every-host";
-/// What Kubernetes takes for a `backoffLimit` that is not given.
+/// Kubernetes' default for `backoffLimit`.
 const BACKOFF_LIMIT: u32 = 6;
 
-/// What a Job says about its runs.
+/// The settings of a Job's runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Job {
-    /// It runs once on every host that fits.
+    /// Whether it runs once on every host that its selector matches.
     pub(crate) every_host: bool,
-    /// So many attempts may fail before the Job has.
+    /// The number of failed attempts that the Job tolerates.
     pub(crate) backoff_limit: u32,
-    /// So many times containers are restarted within one attempt: none with `restartPolicy: Never`.
+    /// The number of container restarts within one attempt: 0 with `restartPolicy: Never`.
     pub(crate) restarts: u32,
 }
 
 impl Job {
-    /// Reads it from an object; `None` when that is no Job.
+    /// Reads the settings from an object; `None` if it is no Job.
     pub(super) fn of(object: &Object) -> Option<Self> {
         if object.kind != Kind::Job {
             return None;
@@ -64,9 +64,9 @@ impl Job {
 /// Seats by workload, and hosts by claim.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Book {
-    /// By ordinal: at most one for each host.
+    /// The seats of each workload by ordinal, at most one for each host.
     seats: Map<String, Arc<Vec<Assignment>>>,
-    /// By namespace and name.
+    /// The hosts with the data of each claim, by namespace and name.
     homes: Map<(String, String), Arc<BTreeSet<HostId>>>,
 }
 
@@ -117,7 +117,7 @@ impl Book {
         }
     }
 
-    /// The host has data of the claim from now on.
+    /// Records that the host has data of the claim.
     fn live(&mut self, namespace: String, name: String, host: HostId) {
         let key = (namespace, name);
         let mut hosts = self.homes.get(&key).cloned().unwrap_or_default();
@@ -126,14 +126,14 @@ impl Book {
         }
     }
 
-    /// The host has every claim of the workload's pods.
+    /// Records that the host has data of all claims of the workload's pods.
     fn settle(&mut self, object: &Object, host: HostId) {
         for claim in claims(object) {
             self.live(object.namespace.clone(), claim.to_owned(), host);
         }
     }
 
-    /// The names and seats of the workloads that the host has a seat of.
+    /// The names and seats of the workloads with a seat on the host.
     fn on(&self, host: HostId) -> Vec<(String, Vec<Assignment>)> {
         self.seats
             .iter()
@@ -142,7 +142,7 @@ impl Book {
             .collect()
     }
 
-    /// The host's data is another's, or gone.
+    /// Moves the host's data to `heir`, or forgets it if there is none.
     fn inherit(&mut self, host: HostId, heir: Option<HostId>) {
         let of = |(_, hosts): &(&(String, String), &Arc<BTreeSet<HostId>>)| hosts.contains(&host);
         let keys: Vec<_> = self
@@ -173,24 +173,24 @@ pub(crate) fn claims(object: &Object) -> impl Iterator<Item = &str> {
         .map(|reference| reference.name.as_str())
 }
 
-/// Whether a seat is one of a Job's attempt that is not over, as far as is known.
+/// Whether a seat has a current attempt of a Job whose end is not recorded.
 pub(crate) fn is_under_way(seat: &Assignment) -> bool {
     seat.index != 0 && seat.end.is_none()
 }
 
 impl State {
-    /// Which rules changes are applied by.
+    /// The level of the rules by which changes are applied.
     pub(crate) fn level(&self) -> u32 {
         self.level
     }
 
-    /// Whether the workload runs only where its seats say.
+    /// Whether the workload runs only on the hosts of its seats.
     pub(crate) fn is_seated(&self, workload: &Workload) -> bool {
         self.level >= ASSIGNED && (workload.job.is_some() || workload.object.replicas.is_some())
     }
 
-    /// Whether each seat of a Job belongs to its host: the Job asks for every host, or a release ran it on several that knew no
-    /// other way.
+    /// Whether each seat of a Job is bound to its host: the Job requests every host, or it already ran on several hosts
+    /// under a release without seats.
     pub(crate) fn is_on_each(&self, workload: &Workload) -> bool {
         workload
             .job
@@ -205,15 +205,15 @@ impl State {
             .map_or(&[], |seats| seats.as_slice())
     }
 
-    /// The hosts that have data of a claim.
+    /// The hosts with data of a claim.
     pub(crate) fn homes(&self, namespace: &str, claim: &str) -> impl Iterator<Item = HostId> {
         let key = (namespace.to_owned(), claim.to_owned());
         let hosts = self.book.homes.get(&key).into_iter();
         hosts.flat_map(|hosts| hosts.iter().copied())
     }
 
-    /// From level 1 on seats count. Those of the workloads that are there are given to the hosts that had them without seats, so
-    /// that nothing moves.
+    /// Raises the level. When level 1 is reached, each existing workload gets seats on the hosts that ran it without
+    /// seats, so that no pod moves.
     pub(super) fn raise_level(&mut self, level: u32) -> Decision {
         let begins = self.level < ASSIGNED && level >= ASSIGNED;
         self.level = self.level.max(level);
@@ -226,7 +226,7 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    /// Gives the workload's seats to the hosts that the rule without seats gives.
+    /// Gives the workload's seats to the hosts that the rule without seats selects.
     fn seed(&mut self, name: &str) {
         let Some(workload) = self.workloads.get(name).filter(|one| self.is_seated(one)) else {
             return;
@@ -288,7 +288,7 @@ impl State {
             end: None,
         });
         seat.host = host;
-        // An attempt that lost its host keeps its name until it is recorded as failed.
+        // An attempt that lost its host keeps its index until it is recorded as failed.
         seat.index = match host {
             Some(_) => index,
             None if runs => seat.index,
@@ -306,7 +306,7 @@ impl State {
         Ok(Outcome::Done)
     }
 
-    /// Whether a host can have this pod of the workload.
+    /// Checks whether a host may have this pod of the workload.
     fn check_seat(&self, workload: &Workload, ordinal: u32, host: HostId) -> Decision<()> {
         if !self.hosts.contains_key(&host) {
             return Err(missing(format!("host {host} is not a member")));
@@ -380,7 +380,7 @@ impl State {
         Ok(workload)
     }
 
-    /// Has the seats follow the workload, which is new, or changed itself, or is gone. `before` is what it was.
+    /// Updates the seats after the workload was added, changed or removed. `before` is its previous version.
     pub(super) fn reseat(&mut self, name: &str, before: Option<&Workload>) {
         let now = self.workloads.get(name).filter(|one| self.is_seated(one));
         let Some(workload) = now else {
@@ -392,7 +392,7 @@ impl State {
         };
         let mut seats = self.seats(name).to_vec();
         match (self.is_seated(before), before.job, workload.job) {
-            // What runs on every host stays on those that the rule without seats keeps.
+            // A workload that ran on every host keeps the hosts that the rule without seats selects.
             (false, _, None) => return self.seed(name),
             (true, None, None) => {
                 let replicas = workload.object.replicas.unwrap_or(u32::MAX);
@@ -415,8 +415,8 @@ impl State {
         self.book.put(name, seats);
     }
 
-    /// The seat of a Job that changed, which has no failures then. An attempt that is under way is replaced where it is, so that no
-    /// two run at a time.
+    /// The seat of a Job after a change of the Job, with no failures. A current attempt is replaced on its host, so
+    /// that two attempts never run at the same time.
     fn begin_anew(&self, workload: &Workload, job: Job, seat: Assignment) -> Option<Assignment> {
         let fits = |host: HostId| {
             let host = self.hosts.get(&host);
@@ -442,12 +442,12 @@ impl State {
         })
     }
 
-    /// No seat is left of the workload.
+    /// Removes all seats of the workload.
     pub(super) fn unseat(&mut self, workload: &str) {
         self.book.seats.remove_mut(workload);
     }
 
-    /// The objects are gone, and with claims their data.
+    /// Forgets the data of the claims among these removed objects.
     pub(super) fn forget_claims(&mut self, keys: &[Key]) {
         for key in keys {
             if key.kind == Kind::PersistentVolumeClaim {
@@ -457,7 +457,8 @@ impl State {
         }
     }
 
-    /// The host is no member any more. Attempts of Jobs that it had are without a host, until they are recorded as failed.
+    /// Removes a host from all seats. The host is no member. Its attempts of Jobs have no host until they are recorded
+    /// as failed.
     pub(super) fn vacate(&mut self, host: HostId) {
         for (name, mut seats) in self.book.on(host) {
             let own = self
@@ -478,8 +479,9 @@ impl State {
         self.book.inherit(host, None);
     }
 
-    /// A host takes the place of another. It is the same machine with another key, which goes on with all that it has; or another
-    /// machine, without the other's data, on which an attempt of a Job that was under way is lost.
+    /// Gives the seats of a replaced host to its successor. With `is_same` the successor is the same machine with
+    /// another key and keeps all data. Otherwise it is another machine without the data, and the current attempts of
+    /// Jobs are lost.
     pub(super) fn succeed(&mut self, lost: HostId, heir: HostId, is_same: bool) {
         for (name, mut seats) in self.book.on(lost) {
             let Some(workload) = self.workloads.get(&name) else {

@@ -1,4 +1,4 @@
-//! Who changed what: the audit log, a part of the state, so that each host can tell all of it, whichever host was asked.
+//! The audit log. It is a part of the state, so each host has the changes that were requested on any host.
 //!
 //! Pure.
 
@@ -12,11 +12,11 @@ use beemesh_protocol::{
 use super::State;
 use crate::cluster::change::{about, detail};
 
-/// Changes that the audit trail tells; the journal of each host has those that were asked of it for as long as it keeps them.
+/// Maximum length of the audit log in changes. The journal of each host has the changes requested on it for longer.
 pub(crate) const AUDIT_MAX: usize = 1000;
 
 impl State {
-    /// The latest changes that somebody asked for, the oldest first.
+    /// The latest changes that users requested, the oldest first.
     pub(crate) fn audit(&self) -> impl Iterator<Item = &Arc<AuditRecord>> {
         self.audit.iter()
     }
@@ -44,7 +44,8 @@ impl State {
     pub(super) fn note(&mut self, record: AuditRecord) {
         self.audit.push(Arc::new(record));
         if self.audit.len() > AUDIT_MAX {
-            // Gateways before this level know nothing but the oldest.
+            // Gateways of releases before level 1 always forget the oldest record, and all gateways must have the same
+            // state.
             match self.level {
                 0 => self.audit.forget_oldest(),
                 _ => self.audit.forget_fairly(),
@@ -53,7 +54,7 @@ impl State {
     }
 }
 
-/// Whether a change made a difference.
+/// Whether a command changed the state.
 pub(crate) fn changed(outcome: &Outcome) -> bool {
     match outcome {
         Outcome::Refused(_) => false,
@@ -160,7 +161,7 @@ mod tests {
         assert_eq!(again, state);
     }
 
-    /// Until all gateways know better.
+    /// At level 0, when gateways of older releases may be members.
     #[test]
     fn the_trail_forgets_the_oldest() {
         let mut state = State::default();
@@ -193,7 +194,7 @@ mod tests {
         let first: Vec<_> = told_now.iter().map(|line| &line[..6]).take(3).collect();
         assert_eq!(first, ["2 root", "3 bob ", "5 root"]);
         assert!(told_now.last().unwrap().starts_with("2005 mallory"));
-        // One that had a snapshot in between goes on as the others do.
+        // A gateway that installed a snapshot in between has the same log as the others.
         let mut other = State::from_snapshot(state.to_snapshot());
         assert_eq!(other, state);
         for who in ["bob", "mallory", "carol", "mallory"] {

@@ -1,6 +1,6 @@
-//! The members: admitted by a token, named, labelled, drained, demoted and removed.
+//! The members: they are admitted by a token, named, labelled, drained, demoted and removed.
 //!
-//! Pure. Each function checks everything before it changes anything, so that a refusal leaves the state as it was.
+//! Pure. Each function checks everything before it changes anything, so a refusal leaves the state unchanged.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -8,21 +8,22 @@ use beemesh_protocol::{ClusterId, HostId, ipc::Member, peer::Outcome, state::Hos
 
 use super::{Decision, State, missing, refused, tokens::NO_SUCH_TOKEN};
 
-/// Members of one cluster. Beyond it a single Raft group is the wrong tool.
+/// Maximum number of members. A single Raft group does not suit larger clusters.
 pub(crate) const HOSTS_MAX: usize = 256;
-/// How long a member that was demoted has no vote: what it was demoted for takes some elections and a read by a person.
+/// How long a demoted member has no vote, in milliseconds: enough for some elections and for a user who has to read a
+/// message before the removal.
 pub(crate) const DEMOTED_MS: u64 = 60_000;
-/// Labels of one host.
+/// Maximum number of labels of one host.
 pub(crate) const LABELS_MAX: usize = 64;
 
 impl State {
-    /// The members by id.
+    /// The members, by id.
     pub(crate) fn hosts(&self) -> &BTreeMap<HostId, Host> {
         &self.hosts
     }
 
-    /// Whether there is a cluster and this host is not in it. That is also so on a new host that has not applied its own
-    /// admission yet.
+    /// Whether there is a cluster without this host. This is also true on a new host that has not yet applied its own
+    /// admission.
     pub(crate) fn is_without(&self, host: HostId) -> bool {
         self.cluster.is_some() && !self.hosts.contains_key(&host)
     }
@@ -44,7 +45,7 @@ impl State {
         replaces: Option<HostId>,
         is_same: bool,
     ) -> Decision {
-        // The mesh has proved the applicant's key, so a member that asks again is let in without a second token.
+        // The mesh has verified the applicant's key, so a member that asks again needs no second token.
         if self.hosts.contains_key(&host.id) {
             if let Some(other) = replaces.and_then(|lost| self.hosts.get(&lost)) {
                 return Err(refused(format!(
@@ -81,7 +82,7 @@ impl State {
         Ok(Outcome::Admitted(self.members()))
     }
 
-    /// Whether there can be such a host beside the others, of which one may go for it.
+    /// Checks the host's name and the number of hosts. The host in `replaces` does not count.
     fn check_host(&self, host: &Host, replaces: Option<HostId>) -> Decision<()> {
         let mut others = self.hosts.values();
         if let Some(other) = others.find(|other| {
@@ -154,7 +155,7 @@ impl State {
             .ok_or_else(|| missing(format!("host {host} is not a member")))
     }
 
-    /// The members as the mesh needs to know them.
+    /// The members, with the data that the mesh needs.
     pub(crate) fn members(&self) -> Vec<Member> {
         self.hosts
             .values()

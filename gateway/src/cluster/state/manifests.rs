@@ -1,6 +1,6 @@
-//! Manifests and their workloads: applied whole, deleted whole or by one workload.
+//! Manifests and their workloads. A manifest is applied and deleted as a whole; a single workload can be deleted.
 //!
-//! Pure. Each function checks everything before it changes anything, so that a refusal leaves the state as it was.
+//! Pure. Each function checks everything before it changes anything, so a refusal leaves the state unchanged.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -14,7 +14,7 @@ use super::{
     Decision, Key, Manifest, Owned, State, Workload, assign, missing, refused, title, workload_of,
 };
 
-/// Manifests that are kept; [`room::ROOM`] bounds their bytes.
+/// Maximum number of manifests; [`room::ROOM`] limits their bytes.
 pub(crate) const MANIFESTS_MAX: usize = 4096;
 
 impl State {
@@ -30,7 +30,7 @@ impl State {
         self.check_same_manifest(name, objects)?;
         let dropped = self.dropped(name, objects);
         self.check_references(objects, &dropped)?;
-        // Gateways before this level do not know the bound.
+        // Gateways of releases before this level do not have the limit.
         if self.level >= 1 {
             self.check_bytes(name, objects)?;
         }
@@ -71,7 +71,8 @@ impl State {
         Ok(())
     }
 
-    /// An object belongs to one manifest, and a unit to one workload whatever its kind.
+    /// Checks that no object belongs to another manifest, and that no two workloads of different kinds have the same
+    /// unit.
     fn check_owners(&self, manifest: &str, objects: &[Object]) -> Decision<()> {
         let mut refusals = Vec::new();
         for (position, object) in (0..).zip(objects) {
@@ -100,8 +101,9 @@ impl State {
         }
     }
 
-    /// A file that has nothing in common with the manifest of its name is another file, most likely one whose first
-    /// object happens to have the same name. Replacing all would remove what its author never meant.
+    /// Checks that the manifest has an object in common with the present one of its name. Otherwise it is most likely
+    /// another file whose first object has the same name by accident, and to apply it would remove objects that its
+    /// author does not know of.
     fn check_same_manifest(&self, name: &str, objects: &[Object]) -> Decision<()> {
         let Some(manifest) = self.manifests.get(name) else {
             return Ok(());
@@ -122,7 +124,7 @@ impl State {
         )))
     }
 
-    /// The objects that the manifest has now and will not have any more.
+    /// The objects of the present manifest that are not in the new one.
     fn dropped(&self, manifest: &str, objects: &[Object]) -> Vec<Key> {
         let keep: BTreeSet<Key> = objects.iter().map(Key::of).collect();
         let before = self.manifests.get(manifest);
@@ -133,7 +135,7 @@ impl State {
             .collect()
     }
 
-    /// Every object that a workload needs exists after the change, also for workloads of other manifests.
+    /// Checks that every object that a workload needs exists after the change, also for workloads of other manifests.
     fn check_references(&self, objects: &[Object], dropped: &[Key]) -> Decision<()> {
         let new: BTreeSet<Key> = objects.iter().map(Key::of).collect();
         let mut refusals = Vec::new();
@@ -163,7 +165,7 @@ impl State {
         }
     }
 
-    /// Refusals for workloads that stay and would lose what they need.
+    /// Refusals for the remaining workloads that would lose an object that they need.
     fn orphaned(&self, dropped: &[Key], replaced: &BTreeSet<Key>) -> Vec<Refusal> {
         if dropped.is_empty() {
             return Vec::new();
@@ -238,8 +240,8 @@ impl State {
         self.forget_claims(keys);
     }
 
-    /// Gives a new revision to every workload that changed, or that refers to an object that did, and forgets those
-    /// whose object is gone. `effects` learns what changed along with `changed`.
+    /// Gives a new revision to every workload that is in `changed` or refers to an object in it, and forgets the
+    /// workloads whose object was removed. It adds the workloads that only refer to one to `effects`.
     fn bump(&mut self, index: u64, at_ms: u64, changed: &BTreeSet<Key>, effects: &mut Vec<Effect>) {
         let own = changed.iter().filter(|key| is_workload(key.kind));
         let (there, gone): (Vec<&Key>, Vec<&Key>) =
@@ -265,7 +267,7 @@ impl State {
         }
         for key in gone {
             let name = workload_name(&key.namespace, &key.name);
-            // One of another kind may have taken the name.
+            // A workload of another kind may have taken the name.
             if self
                 .workloads
                 .get(&name)
@@ -284,8 +286,8 @@ impl State {
         }
     }
 
-    /// The workloads that refer to one of these objects and are not among them. An attempt of a Job that is under way or over stays
-    /// as it is from the level on that tells attempts apart; the next one gets what there is then.
+    /// The workloads that refer to one of these objects and are not among them. It omits Jobs at the level that has
+    /// attempts: a current or ended attempt keeps its objects, and the next attempt uses the present ones.
     fn using(&self, changed: &BTreeSet<Key>) -> Vec<String> {
         if changed.iter().all(|key| is_workload(key.kind)) {
             return Vec::new();
@@ -353,7 +355,7 @@ impl State {
     }
 }
 
-/// Marks a workload as updated because of what it refers to, adding it when the manifest does not hold it.
+/// Marks a workload as updated because of its references, and adds it if the manifest does not contain it.
 fn note_update(effects: &mut Vec<Effect>, kind: Kind, name: &str) {
     match effects
         .iter_mut()

@@ -1,7 +1,8 @@
-//! The policy that manifests are checked by: which is in force, and what was checked by another.
+//! The policy that manifests are checked against: the current one, and the refusal of manifests that were checked
+//! against an earlier one.
 //!
-//! Pure. Its document is checked where it comes in, and read where manifests are checked; here it is text, so that releases
-//! that know other rules keep the same state.
+//! Pure. The API checks the document of a policy, and admission parses it. Here it is text, so gateways of releases
+//! with other rules have the same state.
 
 use std::sync::Arc;
 
@@ -13,18 +14,18 @@ use beemesh_protocol::{
 use super::{State, refused};
 
 impl State {
-    /// The policy that was set; `None` is the default.
+    /// The policy; `None` means the default.
     pub(crate) fn policy(&self) -> Option<&Arc<PolicyRecord>> {
         self.policy.as_ref()
     }
 
-    /// Counts the changes of the policy; 0 is the default.
+    /// The number of changes of the policy; 0 is the default.
     pub(crate) fn policy_version(&self) -> u64 {
         self.policy.as_ref().map_or(0, |policy| policy.version)
     }
 
-    /// What was checked by another policy than the one that is in force is not applied. What was not checked at all comes from
-    /// a release that has no policy.
+    /// Refuses a manifest that was checked against another version of the policy than the current one. A manifest
+    /// without a version was proposed by a release without a policy.
     pub(super) fn check_policy(&self, checked: Option<u64>) -> Result<(), Vec<Refusal>> {
         let version = self.policy_version();
         match checked {
@@ -43,7 +44,7 @@ impl State {
         if_version: Option<u64>,
     ) -> Result<Outcome, Vec<Refusal>> {
         let version = self.policy_version();
-        // Whoever did not hear the answer asks again.
+        // A client that did not receive the answer repeats its request.
         let is_set = self
             .policy
             .as_ref()

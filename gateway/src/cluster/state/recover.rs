@@ -1,7 +1,7 @@
-//! The state that one host goes on with when it is made a cluster of its own.
+//! The state with which one host continues when a recovery makes it a cluster of its own.
 //!
-//! Pure. What was applied stays, with its log indexes, so that what runs needs no new unit. Other members, and tokens that were
-//! made by the cluster that was, do not; what other members had is without a host.
+//! Pure. Manifests and workloads stay with their log indexes, so that the running workloads need no new units. The
+//! other members and all join tokens are removed, and seats of other members have no host.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -9,11 +9,12 @@ use beemesh_protocol::{ClusterId, state::Host};
 
 use super::State;
 
-/// Recoveries that are remembered. A host that was cut off by an earlier one is answered as a member of a foreign cluster.
+/// Number of recoveries to remember. A host that an earlier recovery removed is answered as a member of another
+/// cluster.
 const FORMER_MAX: usize = 16;
 
 impl State {
-    /// This state as that of a new cluster, whose one member is the survivor.
+    /// This state as the state of a new cluster with one member, the survivor.
     pub(crate) fn recovered(&self, cluster: ClusterId, survivor: Host) -> Self {
         let former = self.former.iter().copied().chain(self.cluster);
         let former: Vec<_> = former.collect();
@@ -33,7 +34,7 @@ impl State {
         state
     }
 
-    /// Whether this cluster was recovered from that one.
+    /// Whether this cluster is the result of a recovery from `cluster`.
     pub(crate) fn was(&self, cluster: ClusterId) -> bool {
         self.former.contains(&cluster)
     }

@@ -1,6 +1,6 @@
-//! How much the cluster keeps: bounded, so that every snapshot and every backup can carry it.
+//! The limit on the size of the state, which ensures that every snapshot and every backup can contain it.
 //!
-//! Pure. The total is kept with each change of an object, and is the same as that of all objects in a snapshot.
+//! Pure. Each change of an object updates the total. It equals the sum of all objects in a snapshot.
 
 use beemesh_protocol::{
     peer::Refusal,
@@ -9,19 +9,19 @@ use beemesh_protocol::{
 
 use super::{Key, Owned, State, refused};
 
-/// Bytes of all manifests. A backup has 256 MiB at most and a snapshot 1 GiB, and each gateway holds all of it in memory: this is
-/// half of the smaller, for what is not counted.
+/// Maximum size of all manifests in bytes. A backup has 256 MiB at most and a snapshot 1 GiB, and each gateway holds
+/// all of it in memory. The limit is half of the smaller one, because some parts of the state are not counted.
 pub(super) const ROOM: u64 = 128 << 20;
-/// What an object takes besides its texts, or nearly.
+/// Approximate size of an object without its texts, in bytes.
 const OBJECT_REST: u64 = 256;
-/// What a reference or a label takes besides its texts, or nearly.
+/// Approximate size of a reference or a label without its texts, in bytes.
 const PART_REST: u64 = 32;
-/// Manifests that a refusal names: the largest ones.
+/// Maximum number of manifests that a refusal names: the largest ones.
 const NAMED_MAX: usize = 3;
 
 type Result = std::result::Result<(), Vec<Refusal>>;
 
-/// Bytes of an object, with all that its aliases stood for.
+/// The size of an object in bytes, with its YAML aliases expanded.
 pub(super) fn size(object: &Object) -> u64 {
     let references = object.references.iter().map(|one| one.name.len());
     let selector = object
@@ -51,8 +51,8 @@ impl State {
         }
     }
 
-    /// Whether there is room for these objects in the place of what the manifest holds now. What takes no more than before always
-    /// has room.
+    /// Checks whether these objects fit in place of the manifest's present ones. Objects that take no more bytes than
+    /// before always fit.
     pub(crate) fn check_bytes(&self, manifest: &str, objects: &[Object]) -> Result {
         let after = objects.iter().map(size).sum();
         if self.has_room(self.bytes_of(manifest), after) {
@@ -65,7 +65,7 @@ impl State {
         Err(self.full(&what, manifest))
     }
 
-    /// Whether there is room for all these manifests.
+    /// Checks whether all these manifests fit.
     pub(crate) fn check_backup(&self, held: &[ManifestRecord]) -> Result {
         let before = held.iter().map(|one| self.bytes_of(&one.manifest)).sum();
         let objects = held.iter().flat_map(|one| &one.objects);
@@ -81,7 +81,7 @@ impl State {
         after <= before || self.used - before + after <= ROOM
     }
 
-    /// What does not fit, in words, and what else there is.
+    /// The refusal: `what` does not fit, and the largest other manifests.
     fn full(&self, what: &str, own: &str) -> Vec<Refusal> {
         let mut others: Vec<_> = self.manifests.keys().filter(|name| *name != own).collect();
         others.sort_by_key(|name| std::cmp::Reverse(self.bytes_of(name)));
@@ -107,7 +107,7 @@ impl State {
     }
 }
 
-/// `1.5 MiB`, rounded up, so that nothing is told as none.
+/// The size as `1.5 MiB`, rounded up, so that no size shows as zero.
 fn mebibytes(bytes: u64) -> String {
     let tenths = (bytes * 10).div_ceil(1 << 20);
     format!("{}.{} MiB", tenths / 10, tenths % 10)
@@ -191,7 +191,7 @@ mod tests {
             file.len()
         );
         assert_eq!(State::from_snapshot(state.to_snapshot()), state);
-        // What takes less has room, and what is deleted makes some.
+        // A smaller manifest fits, and the deletion of a manifest frees space.
         assert!(matches!(
             apply(&mut state, "late", big("late", 1)),
             Outcome::Applied(_)
@@ -224,7 +224,7 @@ mod tests {
             Outcome::Applied(_)
         ));
         assert!(state.used > ROOM);
-        // That is more than there may be: no more comes to it, and less is taken.
+        // The size is above the limit: more bytes are refused, fewer are accepted.
         assert!(state.check_bytes("more", &[config("more", 1)]).is_err());
         assert!(
             state

@@ -1,7 +1,7 @@
-//! The replicated state as a snapshot, and back.
+//! Conversion of the replicated state to a snapshot, and back.
 //!
-//! Pure: two conversions. What can be derived (which manifest owns an object, what a workload's object is) is not
-//! written twice.
+//! Pure: two conversions. A snapshot omits what can be derived: the manifest of an object, and the object of a
+//! workload.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,7 +10,7 @@ use beemesh_protocol::state::{Access, ManifestRecord, Snapshot, WorkloadRecord};
 use super::{ASSIGNED, Key, Manifest, Map, Owned, State, Workload, assign, room, workload_of};
 
 impl State {
-    /// The state in the form that is stored and sent.
+    /// The state in its stored and sent form.
     pub(crate) fn to_snapshot(&self) -> Snapshot {
         Snapshot {
             cluster: self.cluster,
@@ -48,8 +48,8 @@ impl State {
         }
     }
 
-    /// The state that a snapshot holds. A workload record without its object, or the reverse, cannot come from
-    /// [`State::to_snapshot`] and is left out.
+    /// The state of a snapshot. It omits a workload record without its object and the reverse, which
+    /// [`State::to_snapshot`] never writes.
     pub(crate) fn from_snapshot(snapshot: Snapshot) -> Self {
         let records: BTreeMap<_, _> = snapshot
             .workloads

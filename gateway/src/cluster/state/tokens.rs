@@ -1,6 +1,6 @@
 //! Join tokens, without their secrets.
 //!
-//! Pure. Each function checks everything before it changes anything, so that a refusal leaves the state as it was.
+//! Pure. Each function checks everything before it changes anything, so a refusal leaves the state unchanged.
 
 use std::sync::Arc;
 
@@ -8,20 +8,20 @@ use beemesh_protocol::{peer::Outcome, state::TokenRecord};
 
 use super::{Decision, State, missing, refused};
 
-/// Join tokens that are kept; the oldest expired ones go first.
+/// Maximum number of join tokens; the oldest expired ones are removed first.
 pub(crate) const TOKENS_MAX: usize = 256;
-/// What a bearer of any other token is told.
+/// The refusal of any other token.
 pub(crate) const NO_SUCH_TOKEN: &str = "the join token is unknown, used up, revoked or expired: create a new token with `beemesh token create`";
 
 impl State {
-    /// The join tokens that can be used at this time, in milliseconds since 1970.
+    /// The join tokens that are valid at `at_ms`, in milliseconds since 1970.
     pub(crate) fn tokens(&self, at_ms: u64) -> impl Iterator<Item = &TokenRecord> {
         self.tokens
             .values()
             .filter(move |token| can_be_used(token, at_ms))
     }
 
-    /// Whether a token that its bearer shows admits somebody at this time, in milliseconds since 1970.
+    /// Whether a token with this secret is valid at `at_ms`, in milliseconds since 1970.
     pub(crate) fn admits(&self, token: &[u8; 8], secret_hash: &[u8; 32], at_ms: u64) -> bool {
         let record = self.tokens.get(token);
         record

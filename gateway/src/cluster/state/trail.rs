@@ -1,19 +1,20 @@
-//! The latest changes that somebody asked for.
+//! The records of the audit log.
 //!
-//! Pure. Cloning is cheap, and forgetting costs one path through a tree, whoever is forgotten: this is in the way of each change.
+//! Pure. Cloning is cheap, and to remove any record costs one path through a tree, because every change pays for both.
 
 use std::sync::Arc;
 
 use beemesh_protocol::state::AuditRecord;
 use rpds::{QueueSync, RedBlackTreeMapSync};
 
-/// Records in the order of their changes, and which of them are whose.
+/// Records in the order of their changes, and the records of each user.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Trail {
     records: RedBlackTreeMapSync<u64, Arc<AuditRecord>>,
-    /// The number of the next record. Numbers are this host's own: others may have begun to count at another record.
+    /// The number of the next record. Numbers are local to this host: other hosts may have started to count at another
+    /// record.
     next: u64,
-    /// By who asked, the numbers of the records, the oldest first.
+    /// The numbers of each user's records, the oldest first.
     by: RedBlackTreeMapSync<String, QueueSync<u64>>,
 }
 
@@ -39,7 +40,7 @@ impl Trail {
         self.records.insert_mut(number, record);
     }
 
-    /// Forgets the oldest record.
+    /// Removes the oldest record.
     pub(super) fn forget_oldest(&mut self) {
         if let Some((_, record)) = self.records.first() {
             let who = record.origin.who.clone();
@@ -47,7 +48,7 @@ impl Trail {
         }
     }
 
-    /// Forgets the oldest record of whoever has most; of two who have as many, the older one.
+    /// Removes the oldest record of the user with the most records; among users with equally many, the oldest of all.
     pub(super) fn forget_fairly(&mut self) {
         let oldest = |own: &QueueSync<u64>| own.peek().copied().unwrap_or(u64::MAX);
         let most = self.by.iter().max_by_key(|(_, own)| {
@@ -85,7 +86,7 @@ impl FromIterator<Arc<AuditRecord>> for Trail {
     }
 }
 
-/// The numbers are nobody else's.
+/// Compares the records only, because numbers are local to a host.
 impl PartialEq for Trail {
     fn eq(&self, other: &Self) -> bool {
         self.len() == other.len() && self.iter().eq(other.iter())

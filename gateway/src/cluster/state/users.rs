@@ -1,4 +1,4 @@
-//! Users of the remote API, and what issues their certificates.
+//! Users of the remote API, and the certificate authority.
 //!
 //! Pure.
 
@@ -11,17 +11,17 @@ use beemesh_protocol::{
 
 use super::{State, missing, refused};
 
-/// Users of the remote API: people and pipelines, not hosts.
+/// Maximum number of users of the remote API: persons and pipelines, not hosts.
 pub(crate) const USERS_MAX: usize = 256;
 type Result<T = Outcome> = std::result::Result<T, Vec<beemesh_protocol::peer::Refusal>>;
 
 impl State {
-    /// What issues certificates, once somebody needed one.
+    /// The certificate authority; `None` until it is first needed.
     pub(crate) fn authority(&self) -> Option<&Arc<Authority>> {
         self.authority.as_ref()
     }
 
-    /// The users by name, those whose certificate has expired among them.
+    /// All users, sorted by name, including those with an expired certificate.
     pub(crate) fn users(&self) -> impl ExactSizeIterator<Item = &UserRecord> {
         self.users.values()
     }

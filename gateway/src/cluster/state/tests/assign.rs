@@ -1,4 +1,4 @@
-//! Seats, and where the data of claims lies.
+//! Tests of seats, and of the hosts with the data of claims.
 
 use beemesh_protocol::state::{Assignment, JobEnd, Origin};
 
@@ -48,7 +48,7 @@ fn did(state: &mut State, index: u64, change: Change) {
     assert_eq!(State::from_snapshot(state.to_snapshot()), *state);
 }
 
-/// The reason for a refusal, which changes nothing.
+/// Applies a change that must be refused, checks that the state is unchanged, and returns the reason.
 fn no(state: &mut State, index: u64, change: Change) -> String {
     let before = state.clone();
     match state.apply(index, &at(index * 1000, change)) {
@@ -100,7 +100,7 @@ fn end(index: u64, succeeded: bool, again: bool) -> Change {
     }
 }
 
-/// By ordinal: the host and the index.
+/// The ordinal, host and index of each seat.
 fn seats(state: &State, workload: &str) -> Vec<(u32, Option<u8>, u64)> {
     let seats = state.seats(workload).iter();
     seats
@@ -115,7 +115,7 @@ fn homes(state: &State) -> Vec<u8> {
         .collect()
 }
 
-/// The hosts that have something of a workload, the index, and whether it is over there.
+/// The hosts with a pod of a workload, the index, and whether the attempt has ended there.
 fn runs(state: &State, workload: &str) -> Vec<(u8, u64, bool)> {
     let Some(workload) = state.workload(workload) else {
         return Vec::new();
@@ -155,7 +155,7 @@ fn what_is_there_when_seats_begin_stays_where_it_is() {
     assert_eq!(homes(&state), db);
     let asked = |state: &State, name: &str| placement::asked(state, state.workload(name).unwrap());
     assert_eq!(names.map(|name| asked(&state, name)), [2, 3, 3]);
-    // A host more gets what runs everywhere, and nothing else.
+    // An additional host gets the workloads that run on every host, and no others.
     did(&mut state, 11, admit(4, None));
     assert_eq!(runs(&state, "job"), before[1]);
     assert_eq!(names.map(|name| asked(&state, name)), [2, 3, 4]);
@@ -210,7 +210,7 @@ fn seats_outlive_revisions_and_go_with_the_workload() {
         (seats(&state, "db").len(), runs(&state, "db").len()),
         (0, 3)
     );
-    // One that ran everywhere is nowhere missing between the change and what the leader makes of it.
+    // A workload that ran on every host keeps running between its change and the leader's assignments.
     put(&mut state, 10, "db", vec![claim(), counted(2, "ddddd")]);
     assert_eq!(
         (seats(&state, "db").len(), runs(&state, "db").len()),

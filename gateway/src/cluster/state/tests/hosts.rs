@@ -1,4 +1,4 @@
-//! Members.
+//! Tests of members.
 
 use super::*;
 use crate::cluster::state::hosts::LABELS_MAX;
@@ -48,7 +48,7 @@ fn a_new_host_takes_the_place_of_a_lost_one_in_one_change() {
         }
     }
     assert_eq!(state, before, "the token can still be used");
-    // The answer may be lost, so it is asked for twice.
+    // A client that lost the answer repeats its request.
     for _ in 0..2 {
         let admitted = state.apply(3, &at(0, admit(8, Some(lost))));
         assert!(matches!(admitted, Outcome::Admitted(members) if members.len() == 1));

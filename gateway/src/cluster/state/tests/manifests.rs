@@ -1,4 +1,4 @@
-//! Manifests and the revisions of their workloads.
+//! Tests of manifests and of the revisions of their workloads.
 
 use super::*;
 

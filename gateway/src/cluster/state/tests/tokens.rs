@@ -1,4 +1,4 @@
-//! Join tokens.
+//! Tests of join tokens.
 
 use super::*;
 
