@@ -1,6 +1,6 @@
 //! The handles that the tasks and handlers of this gateway share.
 //!
-//! No answers and no tasks are made here.
+//! This module starts no tasks and answers no requests.
 
 use std::{collections::BTreeSet, future::Future, io, path::Path, pin::Pin, sync::Arc};
 
@@ -15,37 +15,37 @@ use crate::{
     raft::{Dial, Node},
 };
 
-/// What every task and handler of this gateway may need.
+/// The shared handles of this gateway.
 #[derive(Clone)]
 pub(crate) struct Gateway {
     /// This host.
     pub(crate) host: HostId,
-    /// Consensus.
+    /// The Raft node.
     pub(crate) node: Node,
-    /// The way to the agent and to other hosts.
+    /// The link to the agent, and through it to other hosts.
     pub(crate) link: Link,
-    /// What every host said last, this one included.
+    /// The last report of every host, this one included.
     pub(crate) reports: watch::Receiver<Reports>,
     /// This host's Podman.
     pub(crate) podman: Podman,
-    /// This host's own files.
+    /// This host's own state files.
     pub(crate) home: Home,
-    /// What this host is to its cluster.
+    /// This host's membership in a cluster.
     pub(crate) life: Lifecycle,
     /// The leader that another member hears while this host hears none.
     pub(crate) elsewhere: watch::Receiver<Option<HostId>>,
-    /// The folder below `/run` that this host's programs share.
+    /// The directory under `/run` that the programs of this host share.
     pub(crate) run: Arc<Path>,
 }
 
 impl Gateway {
-    /// The hosts that the mesh reaches now, this one included.
+    /// The hosts that the mesh reaches now, including this host.
     pub(crate) fn reachable(&self) -> BTreeSet<HostId> {
         self.link.reachable(self.host)
     }
 }
 
-/// Consensus reaches other hosts by the agent.
+/// Raft connects to other hosts through the agent.
 impl Dial for Link {
     fn open(
         &self,

@@ -1,7 +1,8 @@
-//! What there is to say of each replicated change, in one place.
+//! The properties of each replicated change, in one place.
 //!
-//! Pure. Who adds a change answers here how it is called, what it is made to, how large it is and which release brought it, and in
-//! [`State::apply`](super::state::State::apply) what it does. The words are in the audit log and in the journal's fields: they stay.
+//! Pure. A new change gets its name, its subject, its size and the release that introduced it here, and its effect in
+//! [`State::apply`](super::state::State::apply). The names are in the audit log and in the journal's fields, so they
+//! must not change.
 
 use std::collections::BTreeMap;
 
@@ -12,9 +13,9 @@ use beemesh_protocol::{
 };
 use beemesh_quadlet::manifest::{is_workload, workload_name};
 
-/// What a change takes in an entry besides its texts, in bytes, or nearly.
+/// Approximate size of a change in a log entry without its texts, in bytes.
 const REST: usize = 256;
-/// What a text in a list takes besides its bytes, or nearly.
+/// Approximate size of a text in a list without the text itself, in bytes.
 const PART_REST: usize = 32;
 
 /// Longest detail of a change in the audit log, which keeps a thousand.
@@ -23,24 +24,25 @@ const DETAIL_MAX: usize = 128;
 /// What there is to say of a change.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct About<'a> {
-    /// What is changed and how, for people: `manifest`, `applied`.
+    /// The noun and the verb of the change for messages: `manifest`, `applied`.
     pub(crate) verb: (&'static str, &'static str),
-    /// What it is made to.
+    /// The subject of the change.
     pub(crate) subject: Subject<'a>,
-    /// The objects that it brings.
+    /// The objects in the change.
     objects: &'a [Object],
-    /// Bytes of whatever else is unbounded in it.
+    /// The size of its other parts without a fixed limit, in bytes.
     bytes: usize,
-    /// The first release whose gateways know it: one of an older release stops when it meets it. `None` when all do.
+    /// The first release whose gateways know the change; a gateway of an older release stops when it reads it. `None`
+    /// if the gateways of all releases know it.
     since: Option<Version>,
 }
 
-/// What a change is made to.
+/// The subject of a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Subject<'a> {
-    /// What has a name of its own.
+    /// A subject with this name.
     Named(&'a str),
-    /// A host, whose name is in the state.
+    /// A host, whose name the state has.
     Host(HostId),
     /// A join token.
     Token([u8; 8]),
@@ -49,7 +51,7 @@ pub(crate) enum Subject<'a> {
 }
 
 impl Subject<'_> {
-    /// As people call it: asked before the change, for it may be gone after it.
+    /// The subject's name for messages. Call this before the change, which may remove the subject.
     pub(crate) fn name(self, hosts: &BTreeMap<HostId, Host>) -> String {
         match self {
             Self::Named(name) => name.to_owned(),
@@ -63,12 +65,12 @@ impl Subject<'_> {
     }
 }
 
-/// A join token's id as people read it.
+/// A join token's id as text.
 pub(crate) fn token_id(id: &[u8; 8]) -> String {
     format!("{:016x}", u64::from_be_bytes(*id))
 }
 
-/// What there is to say of this change.
+/// The properties of this change.
 pub(crate) fn about(change: &Change) -> About<'_> {
     use Subject::{Level, Named, Token};
     const V0_2_0: Version = Version::new(0, 2, 0);
@@ -195,16 +197,16 @@ impl<'a> About<'a> {
         }
     }
 
-    /// The first release that does this change right, and what to call the change.
+    /// The first release that applies this change correctly, and a name of the change for messages.
     pub(crate) fn needs(&self) -> Option<(Version, &'static str)> {
-        // Release 0.2.0 removes with such a workload the volumes of all claims that no container uses.
+        // Release 0.2.0 removes such a workload together with the volumes of all claims that no container uses.
         if self.objects.iter().any(is_named_like_claims) {
             return Some((Version::new(0, 2, 1), "a workload named `pvc`"));
         }
         Some((self.since?, "this"))
     }
 
-    /// About what the change takes in an entry, in bytes.
+    /// Approximate size of the change in a log entry, in bytes.
     fn size(&self) -> usize {
         let name = match self.subject {
             Subject::Named(name) => name.len(),
@@ -215,7 +217,7 @@ impl<'a> About<'a> {
     }
 }
 
-/// About what a command takes in an entry, in bytes.
+/// Approximate size of a command in a log entry, in bytes.
 pub(crate) fn size_of(command: &Command) -> usize {
     let origin = command.origin.as_ref();
     let origin = origin.map_or(0, |origin| origin.who.len() + origin.from.len());

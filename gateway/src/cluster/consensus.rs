@@ -1,59 +1,58 @@
-//! How consensus is doing, as one host sees it.
+//! The state of Raft, as seen by one host.
 //!
-//! Pure: values that the room of consensus fills and everybody reads.
+//! Pure: the room of consensus writes these values, and all others read them.
 
 use std::collections::BTreeSet;
 
 use beemesh_protocol::HostId;
 
-/// What a node is to its cluster.
+/// The role of a host in its cluster.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Role {
-    /// It votes for nobody and is in no cluster, or follows without a vote.
+    /// It is in no cluster, or receives the log and does not vote.
     #[default]
     Learner,
-    /// It votes and follows.
+    /// It is a voter and follows the leader.
     Follower,
-    /// It asks for votes.
+    /// It is a candidate in an election.
     Candidate,
-    /// It leads.
+    /// It is the leader.
     Leader,
-    /// Consensus has ended on this host; the gateway must begin again.
+    /// Raft has stopped on this host, and the gateway must restart.
     Stopped,
 }
 
-/// How consensus is doing, as this host sees it.
+/// The state of Raft, as seen by this host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Metrics {
-    /// This host's part.
+    /// This host's role.
     pub(crate) role: Role,
     /// The term.
     pub(crate) term: u64,
-    /// Who leads.
+    /// The leader, if known.
     pub(crate) leader: Option<HostId>,
-    /// Who votes.
+    /// The voters.
     pub(crate) voters: BTreeSet<HostId>,
-    /// Who follows without a vote.
+    /// The learners.
     pub(crate) learners: BTreeSet<HostId>,
-    /// The last log index; 0 before the first.
+    /// The last log index; 0 if the log is empty.
     pub(crate) last_log: u64,
-    /// The last committed index this host knows.
+    /// The last index that this host knows to be committed.
     pub(crate) committed: u64,
     /// The last applied index.
     pub(crate) applied: u64,
-    /// On the leader: itself and who acknowledged an append lately.
+    /// On the leader: itself and the hosts that acknowledged an append recently.
     pub(crate) acknowledging: BTreeSet<HostId>,
-    /// On the leader: whether those are a majority. On a follower: whether its leader spoke
-    /// lately.
+    /// On the leader: whether those are a majority. On a follower: whether it heard the leader recently.
     pub(crate) quorum: bool,
-    /// On the leader: learners that have all but the last few entries on their disks.
+    /// On the leader: learners that have stored all but the last few entries.
     pub(crate) caught_up: BTreeSet<HostId>,
-    /// On the leader: voters that have not answered for the time after which a voter is replaced.
+    /// On the leader: voters that have not answered for so long that another host should replace them as voter.
     pub(crate) lost: BTreeSet<HostId>,
 }
 
 impl Metrics {
-    /// Whether Raft counts this host, as a voter or a learner.
+    /// Whether this host is a voter or a learner.
     pub(crate) fn counts(&self, host: HostId) -> bool {
         self.voters.contains(&host) || self.learners.contains(&host)
     }
@@ -64,6 +63,6 @@ impl Metrics {
 pub(crate) struct LastEntry {
     /// The term of the leader that wrote it.
     pub(crate) term: u64,
-    /// Its index; 0 before the first.
+    /// Its log index; 0 if the log is empty.
     pub(crate) index: u64,
 }

@@ -1,4 +1,4 @@
-//! What a host is called in the member list.
+//! The name of a host in the member list.
 //!
 //! Pure.
 
@@ -10,7 +10,8 @@ use beemesh_protocol::{
 
 use super::state::State;
 
-/// What the agent says of the host's name, with the members.
+/// The name that this member should have, and a message if there is a problem with the name that the agent reports.
+/// `None` if the host is no member.
 pub(crate) fn decided<'a>(
     host: HostId,
     welcome: &'a Welcome,
@@ -24,7 +25,7 @@ pub(crate) fn decided<'a>(
     naming::decide(host, said, members.map(|one| (one.id, one.name.as_str())))
 }
 
-/// What is wrong with this host's name, in words for a person; empty when nothing is.
+/// The problem with this host's name, as a message; empty if there is none.
 pub(crate) fn name_trouble(host: HostId, welcome: &Welcome, state: &State) -> String {
     decided(host, welcome, state).map_or_else(String::new, |(_, trouble)| trouble)
 }

@@ -1,7 +1,7 @@
-//! The labels that tell the kind of a host's machine, as Kubernetes' nodes have them.
+//! The labels for the operating system and the architecture of a host, as nodes in Kubernetes have them.
 //!
-//! Pure: no I/O, no clock. Charts ask for them by default. They are replicated like labels that people give, so that gateways of
-//! every release place by the same ones; each gateway gives them to its own host, and nobody else changes them.
+//! Pure: no I/O, no clock. Many charts select by them. They are replicated like labels from users, so that gateways of
+//! all releases use the same labels for placement. Each gateway sets them for its own host only.
 
 use std::collections::BTreeMap;
 
@@ -9,10 +9,10 @@ use beemesh_protocol::state::Host;
 
 /// The operating system.
 pub(crate) const OS: [&str; 2] = ["kubernetes.io/os", "beta.kubernetes.io/os"];
-/// The architecture, in Go's words.
+/// The architecture, with Go's names.
 pub(crate) const ARCH: [&str; 2] = ["kubernetes.io/arch", "beta.kubernetes.io/arch"];
 
-/// Rust's and Go's words for the same architectures, of machines that run Podman.
+/// The names of Rust and of Go for the architectures on which Podman runs.
 const ARCHITECTURES: [(&str, &str); 9] = [
     ("x86_64", "amd64"),
     ("aarch64", "arm64"),
@@ -25,18 +25,18 @@ const ARCHITECTURES: [(&str, &str); 9] = [
     ("mips64", "mips64le"),
 ];
 
-/// Whether a gateway gives its host this label.
+/// Whether gateways set this label automatically.
 pub(crate) fn is_automatic(label: &str) -> bool {
     OS.contains(&label) || ARCH.contains(&label)
 }
 
-/// Whether the gateway of this host has still to give it such a label.
+/// Whether this host lacks such a label, which its gateway must set.
 pub(crate) fn is_unlabelled(host: &Host) -> bool {
     let mut all = OS.iter().chain(&ARCH);
     all.any(|label| !host.labels.contains_key(*label))
 }
 
-/// What a machine with this architecture, in Rust's words, has.
+/// The labels of a machine with this architecture, which has Rust's name.
 pub(crate) fn of_machine(arch: &str) -> BTreeMap<String, String> {
     let known = ARCHITECTURES.iter().find(|(rust, _)| *rust == arch);
     let arch = known.map_or(arch, |(_, go)| go);
@@ -47,8 +47,8 @@ pub(crate) fn of_machine(arch: &str) -> BTreeMap<String, String> {
         .collect()
 }
 
-/// Those of a machine's labels that its host has not, or has of the machine whose place it took. What its administrator wrote
-/// before such labels came by themselves stays, because workloads may run by it.
+/// The labels of the machine that the host lacks, or has from the machine that it replaced. A value from an
+/// administrator, set before gateways set these labels, stays because workloads may select by it.
 pub(crate) fn to_set(host: &Host, machine: &BTreeMap<String, String>) -> BTreeMap<String, String> {
     let is_arch = |value: &String| ARCHITECTURES.iter().any(|(_, go)| go == value);
     let lacks = |(label, value): &(&String, &String)| match host.labels.get(*label) {
@@ -109,7 +109,7 @@ mod tests {
         assert!(to_set(&labelled, &machine).is_empty() && !is_unlabelled(&labelled));
         assert_eq!(set(&[("kubernetes.io/arch", "amd64")]), 3);
         assert_eq!(set(&[("kubernetes.io/arch", "x86_64")]), 3);
-        // A new machine took the place of one of another kind.
+        // The host replaced a machine of another architecture.
         labelled.labels = of_machine("aarch64");
         let corrected = to_set(&labelled, &machine);
         assert_eq!(corrected.keys().collect::<Vec<_>>(), [ARCH[1], ARCH[0]]);

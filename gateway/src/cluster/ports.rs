@@ -1,8 +1,9 @@
-//! Who has which port on this host: whether a revision may be written, or waits.
+//! Decides whether the Quadlet of a revision may be written on this host, or must wait for a host port.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: the ports of a revision, those of the Quadlets on the disk, and the state. Output:
-//! who is in the way. Two Quadlets that want one port are never both on the disk, so that a boot starts the one that had it. Who
-//! is written keeps its ports, also for its next revision; among those that are not, the one whose revision is older goes first.
+//! Pure: no I/O, no clock, no randomness. Input: the ports of a revision, those of the Quadlets on the disk, and the
+//! state. Output: the workload that holds a port. Two Quadlets with the same port are never on the disk at once, so a
+//! boot starts the workload that had the port. A workload on the disk keeps its ports for its next revision. Among the
+//! others, the workload with the older revision gets the port.
 
 use std::{collections::BTreeMap, fmt};
 
@@ -11,18 +12,18 @@ use beemesh_quadlet::manifest::{Demand, Port, demands};
 
 use crate::cluster::{placement, state::State};
 
-/// A revision that is to be written.
+/// A revision to write.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Own<'a> {
     pub(crate) workload: &'a str,
-    /// The log index that made it.
+    /// The log index of the revision.
     pub(crate) index: u64,
     /// This host.
     pub(crate) host: HostId,
     pub(crate) wanted: &'a [Port],
 }
 
-/// What is in the way.
+/// The port that is not available, and its holder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Held {
     port: Port,
@@ -43,7 +44,7 @@ impl fmt::Display for Held {
     }
 }
 
-/// Who is in the way of a revision.
+/// The holder of a port that a revision requests; `None` if all ports are available.
 pub(crate) fn held(
     own: &Own<'_>,
     reserved: &[u16],
@@ -117,7 +118,7 @@ mod tests {
         ports.next().unwrap()
     }
 
-    /// One host, and workloads of these names that want port 80, in the order of their indexes.
+    /// A state with one host and workloads of these names that request port 80, in the order of their indexes.
     fn state(names: &[&str]) -> State {
         let mut state = State::default();
         let host = Host {
@@ -216,7 +217,7 @@ mod tests {
             waits("zz", index("zz"), tcp, &[("aa", tcp)], &both).as_deref(),
             Some("port 80/tcp of workload aa")
         );
-        // Its next revision is younger than the one that waits for its port.
+        // Its next revision is younger than the revision that waits for its port.
         assert_eq!(
             waits("aa", index("aa"), tcp, &[("aa", tcp)], &both),
             None,

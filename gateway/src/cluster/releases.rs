@@ -1,8 +1,9 @@
-//! What every member must run before a change may be proposed.
+//! The release that every member must run before a change may be proposed.
 //!
-//! Pure. A gateway of an older release stops when it meets a change that it does not know, so none is proposed while a
-//! member is known to run one. One that is off is not asked: it stops when it is back, says so, and goes on when it is
-//! upgraded. The same holds for what such a gateway knows and does wrong.
+//! Pure. A gateway of an older release stops when it reads a change that it does not know. A gateway therefore proposes
+//! no such change while a member is known to run an older release. A host that is off is not considered: its gateway
+//! stops after the host's return, logs the reason, and continues after an upgrade. The same rule holds for changes that
+//! a release knows and applies incorrectly.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -10,7 +11,7 @@ use beemesh_protocol::{HostId, peer::HostReport, state::Change, version::Version
 
 use super::{change::about, reports::Reports, state::State};
 
-/// The hosts that said last that they run an older release, and which. One that has not said anything is not among them.
+/// The hosts that last reported an older release, with that release. A host without a report is not among them.
 fn older(
     reports: &BTreeMap<HostId, Arc<HostReport>>,
     since: Version,
@@ -27,11 +28,11 @@ fn older(
 pub(crate) struct TooOld {
     since: Version,
     what: &'static str,
-    /// Such as `h2 runs 0.1.0`.
+    /// For example `h2 runs 0.1.0`.
     hosts: Vec<String>,
 }
 
-/// Refuses a change that a member does not know.
+/// Refuses a change if a member runs a release that does not know it.
 pub(crate) fn check(change: &Change, state: &State, reports: &Reports) -> Result<(), TooOld> {
     match about(change).needs() {
         Some((since, what)) => everybody(since, what, state, reports),
@@ -39,7 +40,7 @@ pub(crate) fn check(change: &Change, state: &State, reports: &Reports) -> Result
     }
 }
 
-/// Refuses what needs a release that a member does not run yet.
+/// Refuses an operation if a member runs a release before `since`.
 pub(crate) fn everybody(
     since: Version,
     what: &'static str,

@@ -1,4 +1,4 @@
-//! What hosts say of themselves.
+//! The reports of hosts about themselves.
 //!
 //! Pure.
 
@@ -9,11 +9,11 @@ use beemesh_protocol::{
     peer::{HostReport, Phase, WorkloadReport},
 };
 
-/// The last reports of hosts.
+/// The last report of each host.
 pub(crate) type Reports = Arc<BTreeMap<HostId, Arc<HostReport>>>;
 
-/// Whether a container of a pod that runs is down, waits to be started again, is unhealthy, or has ended lately: then, and only
-/// then, its report has words.
+/// Whether a container of a running pod is down, waits for a restart, is unhealthy, or has ended recently. Only then
+/// does the report of a running pod have a message.
 pub(crate) fn is_in_trouble(report: &WorkloadReport) -> bool {
     report.phase == Phase::Running && !report.message.is_empty()
 }

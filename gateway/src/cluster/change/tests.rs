@@ -5,7 +5,7 @@ use beemesh_protocol::{
 
 use super::*;
 
-/// Bytes of each text without a bound in [`every`].
+/// Length in bytes of each text in [`every`] that has no fixed limit.
 const LONG: usize = 10_000;
 
 fn host() -> Host {
@@ -54,7 +54,8 @@ fn admit(replaces: Option<HostId>) -> Change {
     }
 }
 
-/// The next of all changes after this one. A new variant does not compile before it is among them.
+/// The change after this one in the list of all changes. The match has no wildcard, so a new variant must be added to
+/// compile.
 fn after(change: &Change) -> Option<Change> {
     let id = HostId([2; 32]);
     Some(match change {
@@ -141,7 +142,8 @@ fn every() -> impl Iterator<Item = Change> {
     std::iter::successors(Some(first), after)
 }
 
-/// What the audit log and the journal say of each, and which release brought it: what was written once, others have read.
+/// The names in the audit log and the journal, and the first release, of each change. They must not change, because
+/// users and tools read them.
 #[test]
 fn each_change_has_a_verb_a_subject_and_its_release() {
     let hosts = BTreeMap::from([(HostId([2; 32]), host())]);
