@@ -1,7 +1,7 @@
-//! Applies manifests: checks them, has the cluster agree on them, and waits for their effect if asked to.
+//! Applies manifests: checks them, commits them, and waits for their rollout if requested.
 //!
-//! Shell: what a refusal or an effect is called is decided by [`crate::api::error`] and [`crate::cluster::view`]. Every change is in
-//! the journal with who asked for it.
+//! Shell: [`crate::api::error`] decides the response to a refusal, and [`crate::cluster::view`] the words of an effect.
+//! The journal has every change with its user.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ use crate::{
     cluster::view::{Scene, applied_objects, lack},
 };
 
-/// How often a manifest is checked anew because the policy changed while it was on its way.
+/// How often a manifest is checked again because the policy changed before its commit.
 const POLICY_CHANGES_MAX: usize = 3;
 pub(in crate::api) async fn apply(
     State(shared): State<Shared>,
@@ -98,10 +98,10 @@ pub(in crate::api) async fn apply(
     Ok(Json(applied))
 }
 
-/// What became of a manifest that was read and checked.
+/// The result of one attempt to apply a manifest.
 struct Tried {
     name: String,
-    /// The version of the policy that accepted it.
+    /// The version of the policy that it was checked against.
     version: u64,
     index: u64,
     outcome: Outcome,
@@ -109,7 +109,7 @@ struct Tried {
     warnings: Vec<manifest::Problem>,
 }
 
-/// Reads, checks and proposes a manifest, or looks what that would do.
+/// Parses, checks and proposes a manifest, or with `dry_run` previews the result.
 async fn try_apply(
     shared: &Shared,
     caller: &Caller,
@@ -127,7 +127,7 @@ async fn try_apply(
     let name = named.unwrap_or_else(|| workload_name(&first.namespace, &first.name));
     let mut noted = Vec::new();
     if query.wait_for_references {
-        // What was applied a moment ago, at whichever host, is there.
+        // Objects that any host has committed before this request must be visible here.
         confirm(gateway, deadline).await?;
         let state = gateway.scene().state;
         noted = check::wait_for_references(&name, &mut manifest, &state);

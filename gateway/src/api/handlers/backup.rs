@@ -1,7 +1,7 @@
-//! Backups: everything that was applied, in one file, and back into a new cluster.
+//! Backup of all manifests in one file, and restore into a new cluster.
 //!
-//! Shell; [`missing`] is pure. What a backup holds is taken as if somebody applied it: it goes through the same checks, and what
-//! is there already stays as it is, so that a restore that broke off can be repeated.
+//! Shell; [`missing`] is pure. A restore applies the manifests of the backup with the checks of an apply. It keeps what
+//! is restored already, so that the user can repeat a restore that failed.
 
 use std::{sync::Arc, time::Duration};
 
@@ -35,7 +35,7 @@ use crate::{
     cluster::{state::State as Replicated, view::Scene},
 };
 
-/// The longest file, for people.
+/// The longest file, for messages.
 const BYTES_WORDS: &str = "256 MiB";
 
 pub(in crate::api) async fn backup(
@@ -52,7 +52,8 @@ pub(in crate::api) async fn backup(
             file.len()
         )));
     }
-    // It has every Secret in it. It changes nothing, so that the replicated trail has no entry for it; this host's journal has.
+    // The file contains every Secret. A backup is no change, so only this host's journal has it, not the replicated
+    // audit log.
     shared.trail.note(Done {
         verb: ("backup", "taken"),
         name: cluster.map_or_else(String::new, |cluster| cluster.to_string()),
@@ -110,7 +111,7 @@ pub(in crate::api) async fn restore(
     Ok(Json(restored))
 }
 
-/// Does what takes a while where it holds nobody up.
+/// Runs a slow function on a blocking thread.
 async fn aside<T: Send + 'static>(
     act: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
 ) -> Result<T, ApiError> {
@@ -122,8 +123,8 @@ fn decode(file: &Bytes) -> Result<Snapshot, ApiError> {
     backup::decode(file).map_err(|error| ApiError::bad_request(error.to_string()))
 }
 
-/// What the manifests of the backup are checked by: the policy of the cluster, or, while that is the default, the one in the
-/// backup, which accepted them.
+/// The rules for the manifests of the backup: the policy of the cluster, or, if that is the default, the policy in the
+/// backup.
 fn rules(shared: &Shared, snapshot: &Snapshot, state: &Replicated) -> Result<Arc<Rules>, ApiError> {
     match &snapshot.policy {
         Some(record) if state.policy().is_none() => {
@@ -136,7 +137,7 @@ fn rules(shared: &Shared, snapshot: &Snapshot, state: &Replicated) -> Result<Arc
     }
 }
 
-/// Sets the policy of a cluster that has the default; the log index of that, which this host has applied.
+/// Sets the policy of a cluster that has the default; returns its log index after this host has applied it.
 async fn set_policy(
     shared: &Shared,
     caller: &Caller,
@@ -160,7 +161,7 @@ async fn set_policy(
     }
 }
 
-/// The manifests of a file, each checked as one that is applied is.
+/// The manifests of a file, each checked like an apply.
 fn held(snapshot: Snapshot, rules: &Rules) -> Result<Vec<ManifestRecord>, ApiError> {
     let mut manifests = snapshot.manifests;
     for record in &mut manifests {
@@ -168,7 +169,7 @@ fn held(snapshot: Snapshot, rules: &Rules) -> Result<Vec<ManifestRecord>, ApiErr
         let bodies = record.objects.iter().map(|object| object.body.as_slice());
         let read = manifest::reread(&bodies.collect::<Vec<_>>(), Some(rules));
         let told = |mut found: manifest::Problem| {
-            // The file has no lines that a person could look at.
+            // Lines of the backup file mean nothing to a user.
             (found.document, found.line) = (0, 0);
             found.message = format!("{} (manifest `{}`)", found.message, record.manifest);
             found
@@ -184,7 +185,7 @@ fn held(snapshot: Snapshot, rules: &Rules) -> Result<Vec<ManifestRecord>, ApiErr
     Ok(manifests)
 }
 
-/// A workload that waited for what does not exist goes on waiting.
+/// Keeps the optional references of a workload that waits for missing objects.
 fn keep_waiting(object: &mut Object, held: &[Object]) {
     let id = |object: &Object| (object.kind, object.namespace.clone(), object.name.clone());
     let Some(before) = held.iter().find(|held| id(held) == id(object)) else {
@@ -198,8 +199,8 @@ fn keep_waiting(object: &mut Object, held: &[Object]) {
     }
 }
 
-/// What is to be applied, in this order, so that the state has it all: what workloads refer to comes before them, in whichever
-/// manifest it is. The error is words.
+/// The manifests to apply, in this order: first the ConfigMaps, Secrets and claims of all manifests, then the complete
+/// manifests, so that every reference exists. The error is a message.
 fn missing(
     held: &[ManifestRecord],
     state: &Replicated,
@@ -269,7 +270,7 @@ mod tests {
         assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");
     }
 
-    /// Two manifests, each of which needs what is in the other.
+    /// A state with two manifests that each need an object of the other.
     fn entangled() -> Replicated {
         let mut state = Replicated::default();
         put(&mut state, 1, "a", objects(&config("a")));

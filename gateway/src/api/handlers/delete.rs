@@ -1,4 +1,4 @@
-//! Takes workloads and manifests out of the cluster.
+//! Deletes workloads and manifests from the cluster.
 //!
 //! Shell.
 
@@ -39,7 +39,7 @@ pub(in crate::api) async fn delete_manifest(
     delete(&shared, caller, Change::DeleteManifest { manifest }, &query).await
 }
 
-/// Deletes, and waits for the effect if asked to.
+/// Deletes, and waits for the effect if requested.
 async fn delete(
     shared: &Shared,
     caller: Caller,

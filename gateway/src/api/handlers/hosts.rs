@@ -1,6 +1,6 @@
-//! Members: shown, labelled, drained and removed.
+//! Shows, labels, drains and removes hosts.
 //!
-//! Shell: whether a host can go, and what a drain waits for, is decided by [`crate::cluster::view`].
+//! Shell: [`crate::cluster::view`] decides whether a host can be removed, and what a drain waits for.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ use crate::{
     },
 };
 
-/// How long this host may take to apply what was committed, where nobody waits for more than that.
+/// How long a request without `wait` waits until this host has applied the change.
 const KNOWN_MAX: Duration = Duration::from_secs(2);
 
 pub(in crate::api) async fn show(
@@ -75,7 +75,8 @@ pub(in crate::api) async fn label(
     Ok(Json(answer))
 }
 
-/// Takes from a host what can run elsewhere. What has data there stays with it, unless the caller wants it moved without.
+/// Drains a host: evicts the workloads that other hosts can run. Workloads with data on the host stay, unless the
+/// caller wants to move them without their data.
 pub(in crate::api) async fn drain(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -108,8 +109,8 @@ pub(in crate::api) async fn drain(
     Ok(Json(answer))
 }
 
-/// Gives the pods that a drained host holds stopped, because their data is there, to other hosts. One that no other host can have
-/// stays, and the answer says so.
+/// Assigns pods that are stopped on a drained host because of their data to other hosts. A pod that no other host can
+/// run stays, and the answer lists it.
 async fn move_without_data(
     shared: &Shared,
     caller: &Caller,
@@ -147,8 +148,8 @@ pub(in crate::api) async fn undrain(
     Ok(Json(answer))
 }
 
-/// Takes a host out of the member list, and waits until it is out of Raft, too. Where its vote is needed for that, it gives up
-/// its vote first.
+/// Removes a host from the members, and waits until Raft has removed it, too. If the removal needs its vote, the host
+/// first gives up its vote.
 pub(in crate::api) async fn remove(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -179,7 +180,7 @@ pub(in crate::api) async fn remove(
     Ok(Json(answer))
 }
 
-/// Gives this host another key.
+/// Rotates this host's key.
 pub(in crate::api) async fn rotate(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -217,7 +218,7 @@ fn not_demoted(error: DemoteError, gateway: &Gateway, timeout: Duration) -> ApiE
     }
 }
 
-/// A change of one host that somebody asked for.
+/// A request to change one host.
 struct Asking {
     name: String,
     timeout: Option<u64>,
@@ -233,7 +234,7 @@ impl Asking {
         }
     }
 
-    /// Has it made, if it may be, and notes it.
+    /// Checks and proposes the change.
     async fn make(
         self,
         shared: &Shared,
@@ -267,7 +268,7 @@ fn find(scene: &Scene, name: &str) -> Result<HostId, ApiError> {
     scene.host_named(name).ok_or_else(|| no_host(name))
 }
 
-/// Kubernetes' rule for labels: a name with, if at all, a DNS name and `/` before it.
+/// Kubernetes' rule for label keys: a name, optionally after a DNS name and `/`.
 /// <https://kubernetes.io/docs/concepts/overview/working-with-objects/labels/#syntax-and-character-set>
 fn check_label(key: &str, value: Option<&str>) -> Result<(), ApiError> {
     if key == LABEL_HOSTNAME {

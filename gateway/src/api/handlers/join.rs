@@ -1,4 +1,4 @@
-//! Makes this host a member of another cluster.
+//! Joins this host to another cluster.
 //!
 //! Shell over [`crate::membership::join`].
 

@@ -1,7 +1,8 @@
-//! The output of a workload's containers, on this host or another.
+//! The logs of a workload's containers, on this host or another.
 //!
-//! Shell: this host's comes from Podman, another's by asking its gateway the same question over the mesh. Podman's
-//! bytes are passed on as they come; only where several containers speak, lines are gathered and named.
+//! Shell: the logs of this host come from Podman, and those of another host from its gateway over the mesh. The handler
+//! passes Podman's bytes on unchanged for a single container. For several containers it collects lines and adds the
+//! container's name.
 
 mod follow;
 
@@ -37,12 +38,12 @@ use crate::{
     context::Gateway,
 };
 
-/// How long another host may take to begin its answer.
+/// Time limit for another host to begin its response.
 const PEER_TIME_MAX: Duration = Duration::from_secs(10);
-/// A longer line is cut: nobody reads it, and it would be held in memory.
+/// Longer lines are cut, because they would be held in memory.
 const LINE_MAX: usize = 64 << 10;
 
-/// The output of a workload on the host that the caller named, or on one that runs it.
+/// The logs of a workload on the host that the caller named, or on one that runs it.
 pub(in crate::api) async fn logs(
     State(shared): State<Shared>,
     Path(workload): Path<String>,
@@ -79,7 +80,7 @@ pub(in crate::api) async fn logs(
     }
 }
 
-/// The output of a workload on this host, for another member.
+/// The logs of a workload on this host, for another member.
 pub(in crate::api) async fn own_logs(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
@@ -107,7 +108,7 @@ async fn ask(
     let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
         .await
         .map_err(|error| words(&error))?;
-    // Ends with the answer's body: the sender is dropped when this function returns.
+    // The connection ends with the body of the response: the sender is dropped when this function returns.
     tokio::spawn(connection);
     let tail = query.tail.map(|tail| format!("&tail={tail}"));
     let uri = format!(
@@ -136,7 +137,7 @@ async fn local(gateway: &Gateway, workload: &str, query: &LogsQuery) -> Result<R
     let pods = gateway.podman.pods(&[&label]).await.map_err(podman)?;
     let here = gateway.scene().name(gateway.host);
     let Some(pod) = pods.first() else {
-        // A play that failed leaves no pod, and is what its administrator asks about.
+        // A failed start leaves no pod; its output explains the failure.
         if let Some(said) = last_output::read(&gateway.run, workload) {
             return Ok(text(Body::from(last_lines(said, query.tail))));
         }
@@ -168,7 +169,7 @@ fn text(body: Body) -> Response {
     (headers, body).into_response()
 }
 
-/// The last `tail` lines, or all.
+/// The last `tail` lines, or all lines.
 fn last_lines(mut said: Vec<u8>, tail: Option<u32>) -> Vec<u8> {
     let Some(tail) = tail else {
         return said;
@@ -181,7 +182,7 @@ fn last_lines(mut said: Vec<u8>, tail: Option<u32>) -> Vec<u8> {
     said.split_off(begin.copied().unwrap_or(0))
 }
 
-/// A container's output as the caller gets it.
+/// The logs of a container in the form for the caller.
 fn told(
     name: Option<String>,
     output: impl Stream<Item = Result<Bytes, PodmanError>> + Send + 'static,
@@ -192,7 +193,7 @@ fn told(
     }
 }
 
-/// The containers of the manifest, each with the name it has there, where there are several.
+/// The containers of the manifest. If there are several, each has its name in the manifest.
 fn members(pod: &Pod) -> Vec<(&Container, Option<String>)> {
     let prefix = format!("{}-", pod.name);
     let named = |container: &'_ Container| {
@@ -213,7 +214,7 @@ fn podman(error: PodmanError) -> ApiError {
     ApiError::unavailable(error.to_string()).hint("see `systemctl status podman.socket`")
 }
 
-/// The output in whole lines, each with the name of its container.
+/// The logs in whole lines, each with the name of its container.
 fn named(
     name: String,
     output: impl Stream<Item = Result<Bytes, PodmanError>> + Send + 'static,
@@ -235,10 +236,10 @@ fn named(
     })
 }
 
-/// Cuts one container's output into lines and names them.
+/// Splits the logs of one container into lines and adds its name.
 struct Lines {
     prefix: String,
-    /// The beginning of a line whose end has not come.
+    /// The start of an incomplete line.
     partial: BytesMut,
 }
 
@@ -250,7 +251,7 @@ impl Lines {
         }
     }
 
-    /// The lines that `bytes` completes, as one piece.
+    /// The lines that `bytes` completes, in one piece.
     fn push(&mut self, bytes: &[u8]) -> Option<Bytes> {
         let mut piece = BytesMut::new();
         for part in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -262,7 +263,7 @@ impl Lines {
         (!piece.is_empty()).then(|| piece.freeze())
     }
 
-    /// The line that was never ended.
+    /// The last line, if it has no line end.
     fn end(&mut self) -> Option<Bytes> {
         let mut piece = BytesMut::new();
         if !self.partial.is_empty() {

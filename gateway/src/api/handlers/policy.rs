@@ -1,6 +1,7 @@
-//! The policy: shown and set.
+//! Shows and sets the policy.
 //!
-//! Shell; the rules are those of [`beemesh_quadlet::manifest::policy`], and [`crate::api::admission`] holds manifests against them.
+//! Shell; [`beemesh_quadlet::manifest::policy`] has the rules, and [`crate::api::admission`] checks manifests against
+//! them.
 
 use axum::{Extension, Json, body::Body, extract::State, http::Request};
 use beemesh_protocol::{
@@ -22,12 +23,12 @@ use crate::{
     cluster::{releases, view::Scene},
 };
 
-/// The release that brought the rules on host ports and on the time that a pod may take to end.
+/// The release that added the rules on host ports and on the termination time of pods.
 const NEWER_SINCE: Version = Version::new(0, 2, 1);
-/// The longest document, for people.
+/// The longest document, for messages.
 const DOCUMENT_BYTES_WORDS: &str = "64 KiB";
 
-/// `PUT /v1/policy`.
+/// The query of `PUT /v1/policy`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(in crate::api) struct SetQuery {

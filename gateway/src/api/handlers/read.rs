@@ -1,7 +1,7 @@
-//! Answers questions about the cluster.
+//! Answers queries about the cluster.
 //!
-//! Shell over [`crate::cluster::view`]: confirms with the leader that this host has seen everything that was committed, unless
-//! the caller takes what this host knows now, and looks.
+//! Shell over [`crate::cluster::view`]: confirms with the leader that this host has applied all committed changes,
+//! unless the caller accepts a stale view.
 
 use axum::{
     Json,
@@ -68,7 +68,7 @@ pub(in crate::api) async fn hosts(
     }))
 }
 
-/// What this host knows: never asks another, so that it answers when nothing else does.
+/// This host's view. The handler asks no other host, so it also answers without a quorum.
 pub(in crate::api) async fn status(
     State(shared): State<Shared>,
     _: Asked<NoQuery>,

@@ -1,6 +1,7 @@
-//! Making this host a cluster of its own: what that would lose, and the decision.
+//! The recovery of this host as a cluster of one: shows what it would lose, and starts it.
 //!
-//! Shell: whether it may be, and what is told about it, is decided by [`crate::cluster::view`]. Only callers on this host come here.
+//! Shell: [`crate::cluster::view`] decides whether a recovery is possible, and what to show. Only local callers may use
+//! these routes.
 
 use axum::{
     Extension, Json,
@@ -19,7 +20,7 @@ use crate::{
     membership::recover::{self, DecideError},
 };
 
-/// Never asks another host.
+/// Shows the recovery without a request to other hosts.
 pub(in crate::api) async fn show(
     State(shared): State<Shared>,
     _: Asked<NoQuery>,

@@ -1,6 +1,6 @@
-//! Join tokens: made, listed, taken back.
+//! Creates, lists and revokes join tokens.
 //!
-//! Shell. A token's secret is in the one answer that makes it and nowhere else: only its hash is replicated.
+//! Shell. A token's secret is only in the response that creates it, because the replicated state has its hash alone.
 
 use axum::{
     Extension, Json,
@@ -29,9 +29,9 @@ use crate::{
     pki::authority::random,
 };
 
-/// A token that is needed later can be made later.
+/// The longest lifetime of a token. A user can create another one later.
 const TTL_MAX_SECONDS: u64 = 7 * 24 * 3600;
-/// More hosts than there can be need no token.
+/// The largest number of joins of a token: the maximum number of hosts.
 const USES_MAX: u32 = HOSTS_MAX as u32;
 
 pub(in crate::api) async fn create(
@@ -135,7 +135,7 @@ fn read(text: &str) -> Option<[u8; 8]> {
     Some(number.to_be_bytes())
 }
 
-/// The members a new host should ask: this one first, then others, those that can be reached before those that cannot.
+/// The members that a new host should contact: this host first, then reachable hosts, then the others.
 fn contacts(scene: &Scene) -> Vec<Contact> {
     let mut hosts: Vec<_> = scene.state.hosts().values().collect();
     hosts.retain(|host| !host.addresses.is_empty());

@@ -1,7 +1,7 @@
-//! Users of the remote API: made, listed, taken back. And the trail of who changed what.
+//! Creates, lists and revokes users of the remote API, and shows the audit log.
 //!
-//! Shell. A user's private key is in the one answer that makes it and nowhere else: the state holds the hash of the certificate,
-//! and nobody is let in by another one.
+//! Shell. A user's private key is only in the response that creates the user. The state has the hash of the user's
+//! certificate, and no other certificate is accepted.
 
 use std::{net::IpAddr, time::Duration};
 
@@ -36,11 +36,11 @@ use crate::{
     },
 };
 
-/// Whoever is needed longer can be made anew.
+/// The longest lifetime of a certificate. A user who is needed longer can be created again.
 const TTL_MAX_SECONDS: u64 = 10 * 365 * 24 * 3600;
-/// Servers in a client's configuration; each of them can reach all.
+/// Maximum number of servers in a client's configuration. Each of them can reach all hosts.
 const SERVERS_MAX: usize = 16;
-/// Bytes of a user's name.
+/// Maximum length of a user's name, in bytes.
 const NAME_MAX: usize = 63;
 
 pub(in crate::api) async fn create(
@@ -122,7 +122,7 @@ pub(in crate::api) async fn revoke(
     }
 }
 
-/// Makes a new authority. No certificate that the one before it issued is taken any more.
+/// Replaces the certificate authority. All certificates of the previous one become invalid.
 pub(in crate::api) async fn reset(
     State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
@@ -161,7 +161,7 @@ pub(in crate::api) async fn audit(
     Ok(Json(Audit { changes }))
 }
 
-/// A key that another member asks for.
+/// Sends the key of the certificate authority to another member.
 pub(in crate::api) async fn sealing_key(
     State(gateway): State<Gateway>,
     Extension(caller): Extension<Caller>,
@@ -176,7 +176,7 @@ pub(in crate::api) async fn sealing_key(
     Ok(key.to_vec())
 }
 
-/// The cluster's authority and its key. The first one who needs it makes it.
+/// The cluster's certificate authority and its key. The first request that needs them creates them.
 async fn opened(
     shared: &Shared,
     caller: &Caller,
@@ -199,8 +199,8 @@ async fn opened(
     Ok(((*authority).clone(), sealing))
 }
 
-/// Makes an authority in the place of this one, or the first. That another host has done so meanwhile is no failure when there was
-/// none before.
+/// Creates a certificate authority that replaces the one with the key `replaced`, or the first one. For the first one
+/// it is no failure if another host has created one in the meantime.
 async fn make(
     shared: &Shared,
     caller: &Caller,
@@ -264,7 +264,7 @@ fn check(asked: &UserRequest) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// Where a user can ask: this host first, then others, those that can be reached before those that cannot.
+/// The servers in a user's configuration: this host first, then reachable hosts, then the others.
 fn servers(scene: &Scene) -> Vec<String> {
     let mut hosts: Vec<_> = scene.state.hosts().values().collect();
     hosts.sort_by_key(|host| {

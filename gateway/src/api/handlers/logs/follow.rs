@@ -1,7 +1,8 @@
-//! The output of a workload on this host as it comes, for as long as the workload is here.
+//! Follows the logs of a workload on this host for as long as the workload is here.
 //!
-//! Shell; [`since`] and [`goes_on`] are pure. Podman ends a container's output with the container. A workload goes on: its container
-//! is restarted, or its pod replaced by that of another revision. Whenever an output has ended, this looks for the next.
+//! Shell; [`since`] and [`goes_on`] are pure. Podman ends a container's log stream with the container, but a workload
+//! continues: its container is restarted, or another revision replaces its pod. Whenever a stream has ended, this
+//! module looks for the next one.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -21,19 +22,19 @@ use tokio::{
 use super::{members, told};
 use crate::{clock::now_ms, context::Gateway};
 
-/// Pieces that wait for the caller; the containers' outputs wait in the journal.
+/// Maximum number of pieces that wait for the caller. Further output waits in the journal.
 const PIECES_MAX: usize = 16;
-/// Before the first look for what comes after an output that has ended; the pause doubles with each further one.
+/// Pause before the first look for another stream; it doubles with each further look.
 const LOOK_PAUSE: Duration = Duration::from_millis(250);
 /// The longest pause between two looks.
 const LOOK_PAUSE_MAX: Duration = Duration::from_secs(2);
-/// For so long a workload that does not run counts as about to go on, whatever its report says: the report comes later than the end of
-/// a container.
+/// How long a workload without running containers may still continue, regardless of its report. The report of an ended
+/// container arrives later than the end of its log.
 const END_AFTER: Duration = Duration::from_secs(3);
 
 type Piece = Result<Bytes, PodmanError>;
 
-/// Follows a workload whose pod this is now. The last `tail` lines of it come first.
+/// Follows a workload with this pod, beginning with the last `tail` lines.
 pub(super) async fn open(
     gateway: Gateway,
     workload: String,
@@ -58,24 +59,25 @@ struct Following {
     gateway: Gateway,
     workload: String,
     pieces: mpsc::Sender<Piece>,
-    /// By container, the output that was begun last.
+    /// The stream that was opened last, by container.
     begun: BTreeMap<String, Begun>,
     outputs: JoinSet<Ended>,
 }
 
-/// An output that was begun.
+/// An opened log stream.
 #[derive(Debug)]
 struct Begun {
-    /// When the container had been started, in seconds since 1970.
+    /// When its container was started, in seconds since 1970.
     started_at: i64,
-    /// When it broke off, without an end of the container.
+    /// When the stream failed while the container existed, in seconds since 1970.
     broken: Option<i64>,
 }
 
-/// An output that has ended.
+/// A log stream that has ended.
 struct Ended {
     container: String,
-    /// When it broke off: Podman's service was restarted, or the container removed while it was read.
+    /// When it failed, in seconds since 1970: Podman's service was restarted, or the container was removed during the
+    /// read.
     broken: Option<i64>,
 }
 
@@ -83,7 +85,7 @@ impl Following {
     async fn run(mut self) {
         let pieces = self.pieces.clone();
         tokio::select! {
-            // The caller has gone.
+            // The caller has closed the connection.
             () = pieces.closed() => {}
             () = self.follow() => {}
         }
@@ -92,7 +94,7 @@ impl Following {
     async fn follow(&mut self) {
         while let Some(ended) = self.outputs.join_next().await {
             self.note(ended);
-            // Others of its pod may go on; what comes after this one is looked for until it is there.
+            // Streams of other containers may continue. Look until a stream replaces the ended one.
             let (since, mut pause) = (Instant::now(), LOOK_PAUSE);
             loop {
                 sleep(pause).await;
@@ -115,7 +117,7 @@ impl Following {
         }
     }
 
-    /// Takes note of an output that has ended.
+    /// Records a stream that failed.
     fn note(&mut self, ended: Result<Ended, tokio::task::JoinError>) {
         if let Ok(Ended {
             container,
@@ -127,7 +129,7 @@ impl Following {
         }
     }
 
-    /// Begins with outputs that are new; whether there are any.
+    /// Opens new streams; returns whether there are any.
     async fn look(&mut self) -> Result<bool, PodmanError> {
         let label = format!("{LABEL_WORKLOAD}={}", self.workload);
         let pods = self.gateway.podman.pods(&[&label]).await?;
@@ -174,7 +176,7 @@ impl Following {
         Ok(any)
     }
 
-    /// What this host says of the workload; nothing when it has nothing of it.
+    /// The phase of the workload in this host's report; `None` if the report does not have it.
     fn phase(&self) -> Option<Phase> {
         let reports = self.gateway.reports.borrow();
         let own = reports.get(&self.gateway.host)?;
@@ -186,18 +188,19 @@ impl Following {
     }
 }
 
-/// Since when the output of this container is new, in seconds since 1970; the inner `None` means all of it, the outer that nothing is.
+/// The start of the output of this container that was not sent yet, in seconds since 1970. The inner `None` means all
+/// output, the outer one no output.
 fn since(container: &Container, begun: Option<&Begun>) -> Option<Option<i64>> {
     let Some(begun) = begun else {
         return Some(None);
     };
     let runs_again = container.run == Run::Running && container.started_at > begun.started_at;
-    // The output of an earlier run was told.
+    // The output of the earlier run was sent already.
     let again = runs_again.then_some(container.started_at);
     begun.broken.or(again).map(Some)
 }
 
-/// Whether there may be more to come of a workload none of whose containers runs.
+/// Whether a workload without running containers may produce more output.
 fn goes_on(phase: Option<Phase>) -> bool {
     match phase {
         Some(Phase::Pending | Phase::Starting | Phase::Running | Phase::Removing) => true,
