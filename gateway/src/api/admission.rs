@@ -1,8 +1,8 @@
-//! Decides whether a manifest is accepted: it is read, and held against the policy and against what the cluster runs.
+//! Admission: parses a manifest, and checks it against the policy and against the workloads of the cluster.
 //!
-//! Shell over [`check`] and the rules of [`beemesh_quadlet::manifest::policy`]. All of this is done on the host that
-//! takes the manifest, before anything is proposed; the state machine refuses what another version of the policy has
-//! accepted.
+//! Shell over [`check`] and the rules of [`beemesh_quadlet::manifest::policy`]. The host that receives the manifest
+//! does all of this before it proposes anything. The state machine refuses a manifest that was checked against another
+//! version of the policy.
 
 pub(super) mod check;
 
@@ -25,15 +25,15 @@ use super::{
 };
 use crate::cluster::{state::State, view::Scene};
 
-/// A manifest up to this size, in bytes, is parsed where it arrives: that takes a tenth of a millisecond.
+/// A manifest of up to this size, in bytes, is parsed on the thread that received it, in a tenth of a millisecond.
 const SMALL_MANIFEST_MAX: usize = 4 << 10;
 
-/// The rules that were read last: reading them costs more than a small change does.
+/// A cache of the rules that were parsed last: to parse them takes longer than a small change.
 #[derive(Debug, Default)]
 pub(super) struct Known(Mutex<Arc<Rules>>);
 
 impl Known {
-    /// The rules that are in force in this state.
+    /// The rules of the policy in this state.
     pub(super) fn rules(&self, state: &State) -> Result<Arc<Rules>, ApiError> {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.version != state.policy_version() {
@@ -54,14 +54,14 @@ impl Known {
     }
 }
 
-/// Reads a manifest under these rules; without any, whatever it asks for is accepted.
+/// Parses a manifest and checks it against these rules; `None` means no policy.
 pub(super) async fn parse(
     shared: &Shared,
     yaml: Bytes,
     strict: bool,
     rules: Option<Arc<Rules>>,
 ) -> Result<Manifest, ApiError> {
-    // Another thread costs more than a text this small, which no alias makes longer.
+    // A small text without aliases cannot expand, and to pass it to another thread would take longer.
     if yaml.len() <= SMALL_MANIFEST_MAX && !yaml.contains(&b'*') {
         return manifest::parse_under(&yaml, strict, rules.as_deref())
             .map_err(|found| ApiError::manifest(problems(found)));
@@ -80,7 +80,7 @@ pub(super) async fn parse(
     }
 }
 
-/// Reads a manifest and checks it; with it the version of the policy that accepts it.
+/// Parses a manifest and checks it against the policy; also returns the version of the policy.
 pub(super) async fn admit(
     shared: &Shared,
     yaml: &Bytes,
@@ -94,7 +94,7 @@ pub(super) async fn admit(
         Ok(manifest) => return Ok((manifest, version)),
         Err(refused) => refused,
     };
-    // Where only the policy is against it, it is the latest that decides: this host may not have heard of it.
+    // If only the policy forbids it, the latest policy decides, which this host may not have applied yet.
     if parse(shared, yaml.clone(), strict, None).await.is_err()
         || confirm(gateway, deadline).await.is_err()
     {
@@ -106,7 +106,7 @@ pub(super) async fn admit(
     Ok((manifest, version))
 }
 
-/// Returns true if the cluster refused a change at this index because another policy is in force than the one that accepted it.
+/// Returns true if the cluster refused the change at this index because the policy has changed since the check.
 pub(super) async fn is_outdated(
     shared: &Shared,
     outcome: &Outcome,
@@ -123,7 +123,7 @@ pub(super) async fn is_outdated(
     scene.state.policy_version() != version
 }
 
-/// Holds a manifest against what the cluster runs; what is to be said of one that is accepted.
+/// Checks a manifest against the workloads of the cluster; returns the warnings if it is admitted.
 pub(super) async fn fits(
     shared: &Shared,
     name: &str,
@@ -148,7 +148,7 @@ pub(super) async fn fits(
     };
     let mut verdict = look();
     let refuses = |verdict: &check::Verdict| !verdict.wrong.is_empty() || !verdict.held.is_empty();
-    // The conflict may be over already in the log of the leader, which this host has not applied yet.
+    // A change that this host has not applied yet may have ended the conflict.
     if refuses(&verdict) && confirm(gateway, deadline).await.is_ok() {
         verdict = look();
     }

@@ -1,9 +1,9 @@
-//! The trail of changes in the journal: what was changed, at which log index, and who asked for it.
+//! The audit log in the journal: the change, its log index, and the user.
 //!
-//! [`lines`] is pure; the rest is a shell. Each change is in the journal, but not each on a line of its own: a line costs
-//! more than a small commit does, and the changes of one log entry are answered in one go, so they share lines. Each line has
-//! fields of its own (`BEEMESH_ACTION=`, `BEEMESH_NAME=`, `BEEMESH_INDEX=`, `BEEMESH_WHO=`, `BEEMESH_FROM=`), the second and third as often
-//! as there are changes on it, so that `journalctl BEEMESH_NAME=web` finds them all.
+//! [`lines`] is pure; the rest is a shell. All changes are in the journal, but changes can share a line: a line takes
+//! longer than a small commit, and the changes of one log entry are answered at once. Each line has the fields
+//! `BEEMESH_ACTION=`, `BEEMESH_NAME=`, `BEEMESH_INDEX=`, `BEEMESH_WHO=` and `BEEMESH_FROM=`. The second and the third
+//! are repeated for each change of the line, so that `journalctl BEEMESH_NAME=web` finds all changes of `web`.
 
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
@@ -11,27 +11,28 @@ use beemesh_protocol::state::Origin;
 use libsystemd::logging::{Priority, journal_send};
 use tokio::sync::Notify;
 
-/// Names on one line.
+/// Maximum number of changes on one line.
 const NAMES_MAX: usize = 64;
 
-/// One change that was committed.
+/// A committed change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Done {
-    /// A noun and a verb.
+    /// The noun and the verb of the change.
     pub(super) verb: (&'static str, &'static str),
     pub(super) name: String,
     pub(super) index: u64,
     pub(super) origin: Origin,
 }
 
-/// The way into the journal. Clones share it; the last one writes what is left, so that only a kill or a power cut loses
-/// a line.
+/// The writer of the journal. Clones share it, and the last one writes the remaining changes when it is dropped. So
+/// only a kill or a power cut can lose a line.
 #[derive(Debug, Clone)]
 pub(super) struct Trail {
     waiting: Arc<Waiting>,
 }
 
-/// Changes that no line tells of yet: as many as handlers have answered since the runtime last came by.
+/// Changes that are not in the journal yet. Their number is limited by the requests that handlers answer before the
+/// writing task runs again.
 #[derive(Debug, Default)]
 struct Waiting {
     changes: Mutex<Vec<Done>>,
@@ -39,14 +40,14 @@ struct Waiting {
 }
 
 impl Trail {
-    /// Begins to write, for as long as there is a clone.
+    /// Starts the writing task, which ends when the last clone is dropped.
     pub(super) fn start() -> Self {
         let waiting = Arc::<Waiting>::default();
         tokio::spawn(write(Arc::downgrade(&waiting), Arc::clone(&waiting.more)));
         Self { waiting }
     }
 
-    /// Notes a change.
+    /// Adds a change.
     pub(super) fn note(&self, done: Done) {
         self.waiting.changes().push(done);
         self.waiting.more.notify_one();
@@ -71,7 +72,7 @@ impl Waiting {
     fn write(&self) {
         let changes = std::mem::take(&mut *self.changes());
         for line in lines(&changes) {
-            // Where there is no journal, standard error goes wherever it goes, without fields.
+            // Without a journal the line goes to standard error, without fields.
             let fields = line.fields.iter().map(|(key, value)| (*key, value));
             if journal_send(Priority::Info, &line.text, fields).is_err() {
                 tracing::info!("{}", line.text);
@@ -87,14 +88,14 @@ impl Drop for Waiting {
     }
 }
 
-/// What the journal gets at once.
+/// One entry of the journal.
 #[derive(Debug, PartialEq, Eq)]
 struct Line {
     text: String,
     fields: Vec<(&'static str, String)>,
 }
 
-/// The changes in their order, those that follow each other with the same verb and from the same caller on one line.
+/// The lines for these changes, in order. Consecutive changes with the same verb and the same caller share a line.
 fn lines(changes: &[Done]) -> Vec<Line> {
     let alike = |a: &Done, b: &Done| a.verb == b.verb && a.origin == b.origin;
     changes
@@ -123,7 +124,8 @@ fn line(changes: &[Done]) -> Option<Line> {
         }
     };
     let once = [
-        // The gateway's process is in its container's scope: by this `journalctl -u beemesh-gateway` has the line.
+        // The gateway's process is in the scope of its container. This field makes `journalctl -u beemesh-gateway` show
+        // the line.
         ("OBJECT_SYSTEMD_UNIT", "beemesh-gateway.service".to_owned()),
         ("SYSLOG_IDENTIFIER", "beemesh-gateway".to_owned()),
         ("BEEMESH_ACTION", format!("{noun} {verb}")),

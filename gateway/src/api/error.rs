@@ -1,6 +1,6 @@
-//! What a request that failed is answered with.
+//! The responses to failed requests.
 //!
-//! Pure: from typed failures to a status and JSON.
+//! Pure: typed failures in, a status and JSON out.
 
 use std::{collections::BTreeSet, time::Duration};
 
@@ -24,7 +24,7 @@ use crate::{
     raft::{ProposeError, ReadError},
 };
 
-/// An answer to a request that failed.
+/// The response to a failed request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ApiError {
     status: StatusCode,
@@ -80,7 +80,7 @@ impl ApiError {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, Code::Internal, message)
     }
 
-    /// An event that this host's state does not allow, or a state that cannot be written.
+    /// A lifecycle event that this host's state forbids, or a failure to write the state.
     pub(super) fn life(error: LifeError) -> Self {
         match error {
             LifeError::Forbidden(forbidden) => Self::conflict(forbidden.to_string()),
@@ -91,13 +91,13 @@ impl ApiError {
         }
     }
 
-    /// What to do about it.
+    /// Sets the hint, which says what the user can do.
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.failure.hint = hint.into();
         self
     }
 
-    /// A manifest that was refused before anybody was asked.
+    /// A manifest with problems of its own, found without the cluster.
     pub(super) fn manifest(problems: Vec<Problem>) -> Self {
         let message = match problems.len() {
             1 => "the manifest has a problem; nothing was applied".to_owned(),
@@ -108,14 +108,14 @@ impl ApiError {
         error
     }
 
-    /// A manifest that was refused because of what the cluster runs.
+    /// A manifest that conflicts with workloads of the cluster.
     pub(super) fn held(problems: Vec<Problem>) -> Self {
         let mut error = Self::manifest(problems);
         (error.status, error.failure.code) = (StatusCode::CONFLICT, Code::Conflict);
         error
     }
 
-    /// A policy that was refused before anybody was asked.
+    /// A policy with problems, found without the cluster.
     pub(super) fn policy(problems: Vec<Problem>) -> Self {
         let mut error = Self::manifest(problems);
         let count = match error.failure.problems.len() {
@@ -126,7 +126,7 @@ impl ApiError {
         error
     }
 
-    /// A command that the state machine refused. `places` tells where the objects of an apply stand in their file.
+    /// A command that the state machine refused. `places` has the position of each object of an apply in its file.
     pub(super) fn refused(refusals: Vec<Refusal>, places: &[Place]) -> Self {
         if !refusals.is_empty() && refusals.iter().all(|refusal| refusal.object.is_some()) {
             return Self::manifest(problems_of(refusals, places));
@@ -178,7 +178,7 @@ impl ApiError {
         }
     }
 
-    /// A read that could not be made linearizable.
+    /// A linearizable read that failed.
     pub(super) fn read(error: &ReadError, scene: &Scene) -> Self {
         match error {
             ReadError::NoQuorum { silent, .. } => no_quorum(scene, silent),
@@ -209,7 +209,7 @@ impl From<TooOld> for ApiError {
     }
 }
 
-/// The problems of a manifest as the API tells them.
+/// The problems of a manifest in the form of the API.
 pub(super) fn problems(found: Vec<manifest::Problem>) -> Vec<Problem> {
     let told = |one: manifest::Problem| Problem {
         document: one.document,
@@ -269,7 +269,7 @@ fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
         .hint("an election may be under way: try again in a moment")
 }
 
-/// Says which members a join reaches that is under way.
+/// The error while this host joins: it names the members that the host reaches.
 fn still_joins(scene: &Scene, others: &[(HostId, String)]) -> ApiError {
     let (reached, missing): (Vec<_>, Vec<_>) = others
         .iter()
@@ -292,7 +292,8 @@ fn still_joins(scene: &Scene, others: &[(HostId, String)]) -> ApiError {
         .hint("the join continues as soon as a majority of the members has a leader: try again in a moment")
 }
 
-/// Who is not missing and yet does not answer: the mesh may take some seconds to notice that a host has lost its power.
+/// Names the voters that are not in `missing` and yet do not answer. The mesh may take some seconds to notice that a
+/// host has lost power.
 fn quiet_words(scene: &Scene, silent: &[HostId], missing: &BTreeSet<HostId>) -> Option<String> {
     let quiet = silent.iter().filter(|host| !missing.contains(host));
     match names_of(&scene.state, quiet) {
@@ -302,7 +303,7 @@ fn quiet_words(scene: &Scene, silent: &[HostId], missing: &BTreeSet<HostId>) -> 
     }
 }
 
-/// The voters that the mesh does not reach or that do not acknowledge what this host, as leader, sends them.
+/// The voters that the mesh does not reach. On the leader, also those that do not acknowledge its appends.
 fn missing_voters(scene: &Scene) -> BTreeSet<HostId> {
     let leads = scene.metrics.leader == Some(scene.host);
     let unheard = |host: &&HostId| {
@@ -325,7 +326,8 @@ fn has_quorum(scene: &Scene, missing: &BTreeSet<HostId>) -> bool {
     voters - missing.len() > voters / 2
 }
 
-/// How many voters can be heard and who cannot, without a verdict when those are a majority.
+/// The number of reachable voters and the names of the others. It begins with `no quorum` if the reachable voters are
+/// no majority.
 fn quorum_words(scene: &Scene, missing: &BTreeSet<HostId>) -> String {
     let voters = scene.metrics.voters.len();
     if voters == 0 {

@@ -1,8 +1,9 @@
-//! The API for users elsewhere: TLS 1.3 with a certificate at both ends.
+//! The remote API: TLS 1.3 with a certificate on both sides.
 //!
-//! Shell. The agent listens on the network and passes each connection on as it is, with one line before it that says where it comes
-//! from (the PROXY protocol, version 1: <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>). Everything else is
-//! decided here: without the private key of a user that the replicated state knows, nothing is read but the handshake.
+//! Shell. The agent listens on the network and passes each connection to this socket unchanged, preceded by one line
+//! with the client's address (the PROXY protocol, version 1:
+//! <https://www.haproxy.org/download/2.9/doc/proxy-protocol.txt>). The gateway makes all decisions: it reads nothing
+//! but the handshake from a client without the private key of a user in the replicated state.
 
 use std::{
     io,
@@ -42,32 +43,32 @@ use crate::{
     },
 };
 
-/// Connections at once, with those whose handshake is under way.
+/// Maximum number of concurrent connections, including those in the handshake.
 const CONNECTIONS_MAX: usize = 256;
-/// The agent says at once where a connection comes from.
+/// Time limit of the line with the client's address, which the agent sends at once.
 const PREAMBLE_TIME_MAX: Duration = Duration::from_secs(2);
 /// The longest line of the PROXY protocol, version 1, with its end.
 const PREAMBLE_MAX: usize = 107;
-/// A handshake takes two round trips.
+/// Time limit of a handshake, which takes two round trips.
 const HANDSHAKE_TIME_MAX: Duration = Duration::from_secs(10);
-/// A host's certificate is good for thirty times as long.
+/// Age after which a host's certificate is replaced. It is valid for thirty times as long.
 const CERTIFICATE_AGE_MAX: Duration = Duration::from_secs(24 * 3600);
-/// How late at most the end of a certificate ends its connections.
+/// The longest delay between the expiry of a certificate and the end of its connections.
 const EXPIRY_LOOK_MAX: Duration = Duration::from_secs(5);
-/// After a failed accept: too many open files pass when connections end.
+/// Pause after a failed accept. The limit of open files may be reached until other connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Who is at the other end, as the handshake has shown.
+/// A client that has completed the handshake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Remote {
-    /// Of the certificate.
+    /// SHA-256 of its certificate.
     fingerprint: [u8; 32],
-    /// The other end.
+    /// The client's address.
     pub(super) from: SocketAddr,
 }
 
 impl Remote {
-    /// The user whose certificate this is now.
+    /// The user that has this certificate now; `None` if it is revoked or expired.
     pub(super) fn user(&self, gateway: &Gateway) -> Option<UserRecord> {
         let view = gateway.node.state().borrow().clone();
         let mut users = view.state.users();
@@ -75,7 +76,7 @@ impl Remote {
         (user.expires_ms > now_ms()).then(|| user.clone())
     }
 
-    /// Returns when that is nobody any more: revoked, or expired.
+    /// Returns when the certificate is revoked or expired.
     async fn revoked(&self, gateway: &Gateway) {
         let mut view = gateway.node.state();
         while let Some(user) = self.user(gateway) {
@@ -87,13 +88,14 @@ impl Remote {
     }
 }
 
-/// How long until a certificate that expires then is looked at again, as the clock may be set meanwhile.
+/// The time until the next check of a certificate that expires at `expires_ms`. It is short because the clock may be
+/// set in between.
 fn until_look(expires_ms: u64, now_ms: u64) -> Duration {
     let left = Duration::from_millis(expires_ms.saturating_sub(now_ms));
     left.clamp(Duration::from_millis(1), EXPIRY_LOOK_MAX)
 }
 
-/// The agent's way in. Only root may use it.
+/// Creates the socket that the agent connects to. Only root may use it.
 pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     match std::fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -104,7 +106,7 @@ pub(crate) fn listen(path: &Path) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-/// Answers users until `stop`.
+/// Serves remote users until `stop`.
 pub(crate) async fn serve(listener: UnixListener, shared: Shared, stop: CancellationToken) {
     let slots = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let door = Arc::new(Door {
@@ -135,7 +137,7 @@ pub(crate) async fn serve(listener: UnixListener, shared: Shared, stop: Cancella
     }
 }
 
-/// The routes for local callers, behind the roles.
+/// The routes of local callers, with a check of the user's role before them.
 fn router(shared: Shared) -> Router {
     routes::routes()
         .layer(middleware::from_fn_with_state(
@@ -151,21 +153,21 @@ struct Door {
     made: Mutex<Option<Made>>,
 }
 
-/// What connections are taken with.
+/// A cached TLS configuration.
 #[derive(Clone)]
 struct Made {
-    /// Of this authority.
+    /// The key of the authority that issued its certificate.
     key: [u8; 32],
-    /// For a host of these addresses.
+    /// The addresses of the host in its certificate.
     addresses: Vec<String>,
-    /// When, in milliseconds since 1970.
+    /// When it was issued, in milliseconds since 1970.
     at_ms: u64,
     config: Arc<ServerConfig>,
 }
 
 impl Door {
     async fn take(&self, mut stream: UnixStream, stop: CancellationToken) -> io::Result<()> {
-        // The socket's mode says so too; this holds whatever becomes of the folder.
+        // The socket's mode has the same rule; this check also holds if the permissions of the folder are wrong.
         if stream.peer_cred()?.uid() != 0 {
             return Err(io::ErrorKind::PermissionDenied.into());
         }
@@ -181,7 +183,7 @@ impl Door {
             from,
         };
         let router = self.router.clone().layer(Extension(remote));
-        // The first request of a user who is none is answered, so that the reason is known.
+        // A client without a valid user gets a response to its first request, so that it learns the reason.
         let known = remote.user(&self.gateway).is_some();
         let connection = server::connection(stream, router, stop);
         if !known {
@@ -195,7 +197,7 @@ impl Door {
         Ok(())
     }
 
-    /// With a certificate of this host that is fresh and of the authority that the cluster has now.
+    /// A TLS configuration with a recent certificate of this host from the cluster's present authority.
     async fn config(&self) -> io::Result<Arc<ServerConfig>> {
         let view = self.gateway.node.state().borrow().clone();
         let authority = view.state.authority();
@@ -215,8 +217,8 @@ impl Door {
         if let Some(one) = self.made().as_ref().filter(|one| is_good(one)) {
             return Ok(Arc::clone(&one.config));
         }
-        // Members that do not answer hold up this connection and no other. Of two connections that make a certificate at
-        // the same time, the last one's stays.
+        // If members do not answer, only this connection waits. If two connections issue a certificate at the same
+        // time, the later one is kept.
         let sealing = sealing_keys::obtain(&self.gateway, authority.key).await;
         let sealing = sealing.map_err(io::Error::other)?;
         let issuer = Issuer::open(authority, &sealing, Duration::from_millis(now));
@@ -238,7 +240,7 @@ impl Door {
     }
 }
 
-/// TLS 1.3 and nothing older; no connection without a certificate of the authority.
+/// The TLS configuration: only TLS 1.3, and only clients with a certificate of the authority.
 fn tls(authority: &Authority, issued: Issued) -> Result<ServerConfig, rustls::Error> {
     let own = CertificateDer::from(authority.certificate.clone());
     let mut roots = RootCertStore::empty();
@@ -255,7 +257,7 @@ fn tls(authority: &Authority, issued: Issued) -> Result<ServerConfig, rustls::Er
     Ok(config)
 }
 
-/// Reads where a connection comes from: `PROXY TCP4 192.0.2.7 192.0.2.1 40112 7443`.
+/// Reads the line with the client's address: `PROXY TCP4 192.0.2.7 192.0.2.1 40112 7443`.
 async fn preamble(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<SocketAddr> {
     let mut line = Vec::with_capacity(PREAMBLE_MAX);
     while !line.ends_with(b"\r\n") {
@@ -292,7 +294,7 @@ mod tests {
 
     const NOW: Duration = Duration::from_secs(1_800_000_000);
 
-    /// Whether a host of this authority takes a client with this certificate, or without one.
+    /// Whether a host with this authority accepts a client with this certificate, or without one.
     async fn takes(own: &(Authority, SealingKey), user: Option<Issued>) -> bool {
         let now = Duration::from_millis(now_ms());
         let host = Issuer::open(&own.0, &own.1, now).unwrap();

@@ -1,7 +1,7 @@
-//! What a caller may say in a query, and how long the answer may take.
+//! The parameters of requests, and the time limits of responses.
 //!
-//! Parses at the border: an unknown key, a value out of its bounds or a body that is too long or too slow is an error
-//! in the caller's words; behind it every request is in bounds.
+//! Parses at the border: an unknown key, a value outside its limits, or a body that is too long or too slow is an error
+//! that names the parameter. The code behind it only gets requests within all limits.
 
 use std::{net::SocketAddr, time::Duration};
 
@@ -18,16 +18,16 @@ use serde::{Deserialize, de::DeserializeOwned};
 
 use super::ApiError;
 
-/// How long a change or a linearizable read may take when the caller does not say.
+/// Default time limit of a change or a linearizable read.
 const TIMEOUT_DEFAULT: Duration = Duration::from_secs(5);
-/// An election, with all its retries, is over long before.
+/// The largest `timeout`, in seconds. An election with all its retries is over long before.
 const TIMEOUT_MAX_SECONDS: u64 = 60;
-/// The longest `wait`: an image of some gigabytes over a slow line.
+/// The largest `wait`, in seconds: enough to pull an image of some gigabytes over a slow link.
 const WAIT_MAX_SECONDS: u64 = 3600;
-/// A body that is not here by then is not coming; callers are on this host.
+/// Time limit of a request body. Local callers send theirs in much less.
 const BODY_TIME_MAX: Duration = Duration::from_secs(30);
 
-/// The bodies of everything but manifests: the longest join token is 8 KiB.
+/// Maximum size of a body that is no manifest, in bytes. The longest join token has 8 KiB.
 const SMALL_BODY_MAX: usize = 16 << 10;
 
 /// The longest [`SESSION_HEADER`] that is kept, in bytes.
@@ -38,7 +38,7 @@ const SESSION_MAX: usize = 64;
 pub(super) enum Caller {
     /// A process of this host.
     Local {
-        /// Its user.
+        /// Its user id.
         uid: u32,
         /// Its process id; 0 when the kernel did not say, as for a process outside of the gateway's container.
         pid: i32,
@@ -49,15 +49,15 @@ pub(super) enum Caller {
     Host(HostId),
     /// A user of the remote API.
     User {
-        /// Who.
+        /// The user's name.
         name: String,
-        /// The other end of the connection.
+        /// The remote address of the connection.
         from: SocketAddr,
     },
 }
 
 impl Caller {
-    /// Who that is, as a change tells it.
+    /// The origin of the caller's changes, for the audit log.
     pub(super) fn origin(&self, host: HostId) -> Origin {
         let (who, from) = match self {
             Caller::Local { uid, pid, session } if session.is_empty() => {
@@ -114,7 +114,7 @@ impl<S: Sync, T: DeserializeOwned> FromRequestParts<S> for Asked<T> {
     }
 }
 
-/// `POST /v1/apply`.
+/// The query of `POST /v1/apply`.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ApplyQuery {
@@ -130,7 +130,7 @@ pub(super) struct ApplyQuery {
     pub(super) timeout: Option<u64>,
 }
 
-/// Deletions.
+/// The query of deletions.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeleteQuery {
@@ -138,7 +138,7 @@ pub(super) struct DeleteQuery {
     pub(super) timeout: Option<u64>,
 }
 
-/// A drain.
+/// The query of a drain.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub(super) struct DrainQuery {
@@ -148,7 +148,7 @@ pub(super) struct DrainQuery {
     pub(super) move_without_data: bool,
 }
 
-/// Reads of the whole cluster.
+/// The query of reads of the whole cluster.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ReadQuery {
@@ -157,7 +157,7 @@ pub(super) struct ReadQuery {
     pub(super) timeout: Option<u64>,
 }
 
-/// A workload's output.
+/// The query of a workload's logs.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct LogsQuery {
@@ -167,19 +167,19 @@ pub(super) struct LogsQuery {
     pub(super) tail: Option<u32>,
 }
 
-/// Changes that take nothing but their deadline.
+/// The query of changes that have only a time limit.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct TimeoutQuery {
     pub(super) timeout: Option<u64>,
 }
 
-/// Routes that take no query.
+/// The query of routes without parameters.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct NoQuery {}
 
-/// The time for a change or a linearizable read.
+/// The time limit of a change or a linearizable read.
 pub(super) fn timeout(seconds: Option<u64>) -> Result<Duration, ApiError> {
     match seconds {
         None => Ok(TIMEOUT_DEFAULT),
@@ -190,7 +190,7 @@ pub(super) fn timeout(seconds: Option<u64>) -> Result<Duration, ApiError> {
     }
 }
 
-/// The time to wait for the effect of a change.
+/// How long to wait for the effect of a change.
 pub(super) fn wait(seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
     match seconds {
         Some(seconds) if seconds > WAIT_MAX_SECONDS => Err(ApiError::bad_request(format!(
@@ -200,7 +200,7 @@ pub(super) fn wait(seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
     }
 }
 
-/// How long pods must be ready at the end of the wait, when the caller says so.
+/// How long pods must be ready at the end of the wait, if the caller sets it.
 pub(super) fn stable(seconds: Option<u64>) -> Result<Option<Duration>, ApiError> {
     match seconds {
         Some(seconds) if seconds > WAIT_MAX_SECONDS => Err(ApiError::bad_request(format!(
@@ -210,9 +210,9 @@ pub(super) fn stable(seconds: Option<u64>) -> Result<Option<Duration>, ApiError>
     }
 }
 
-/// The name that the caller gave a manifest.
+/// Checks the name that the caller gave a manifest.
 pub(super) fn manifest_name(name: &str) -> Result<(), ApiError> {
-    // What a Kubernetes name may hold, and `_`, which joins a namespace to a name.
+    // The characters of a Kubernetes name, and `_`, which joins a namespace to a name.
     let plain =
         |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-._".contains(&byte);
     let ends = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_alphanumeric);
@@ -229,7 +229,7 @@ pub(super) fn manifest_name(name: &str) -> Result<(), ApiError> {
     )))
 }
 
-/// The whole body, if it is no longer than `limit` bytes (`limit_words` to a person) and comes in time.
+/// Reads the whole body, if it has at most `limit` bytes (`limit_words` in messages) and arrives in time.
 pub(super) async fn body(
     parts: &Parts,
     body: Body,

@@ -1,7 +1,8 @@
-//! What each role may do, route by route.
+//! The role that each route requires.
 //!
-//! Pure, but for [`authorize`], which looks at who called. Local callers may do everything; a user of the remote API may do what the
-//! role that the replicated state gives now allows, so that a change of it counts from the next request on.
+//! Pure, except for [`authorize`], which reads the caller's user. A local caller may use every route. A remote user may
+//! use the routes of the role in the present replicated state, so a change of the role takes effect at the next
+//! request.
 
 use axum::{
     extract::{MatchedPath, Request, State},
@@ -13,7 +14,7 @@ use beemesh_protocol::state::UserRole;
 
 use super::{ApiError, Shared, remote::Remote, request::Caller};
 
-/// Who may use a route over the remote API.
+/// Which remote users may use a route.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Needs {
     /// Every user from this role on.
@@ -22,7 +23,7 @@ pub(super) enum Needs {
     Local,
 }
 
-/// What a route needs. One that is not known needs the highest role.
+/// The requirement of a route. An unknown route requires the highest role.
 pub(super) fn needs(method: &Method, route: &str) -> Needs {
     let reads = method == Method::GET || method == Method::HEAD;
     let role = match route {
@@ -49,7 +50,7 @@ pub(super) fn needs(method: &Method, route: &str) -> Needs {
     Needs::Role(role)
 }
 
-/// Lets a request of the remote API pass, with its [`Caller`], or refuses it.
+/// Adds the [`Caller`] to a request of the remote API, or refuses it.
 pub(super) async fn authorize(
     State(shared): State<Shared>,
     mut request: Request,
@@ -100,7 +101,7 @@ fn check(role: UserRole, method: &Method, route: &str, path: &str) -> Result<(),
 mod tests {
     use super::*;
 
-    /// The documentation lists every route; each of them is tried with each role.
+    /// The documentation lists every route. The test tries each of them with each role.
     #[test]
     fn each_route_of_the_documentation_is_for_whom_it_says() {
         let page = include_str!("../../../docs/api.md");

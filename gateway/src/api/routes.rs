@@ -1,4 +1,4 @@
-//! Which handler answers which route.
+//! The routes and their handlers.
 
 use axum::{
     Router,
@@ -14,7 +14,7 @@ use super::{
 };
 use crate::context::Gateway;
 
-/// All routes; who may use which from elsewhere, [`super::roles`] says.
+/// All routes. [`super::roles`] decides which of them a remote user may use.
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
         .route("/healthz", get(read::healthz))
@@ -52,7 +52,7 @@ pub(super) fn routes() -> Router<Shared> {
         .method_not_allowed_fallback(no_method)
 }
 
-/// The routes for other members: what only this host can tell, and what no log holds.
+/// The routes for other members: data that only this host has.
 pub(super) fn peer_router(gateway: Gateway) -> Router {
     Router::new()
         .route("/v1/workloads/{name}/logs", get(logs::own_logs))

@@ -1,7 +1,7 @@
 //! Serves HTTP/1.1 connections.
 //!
-//! Shell: accepts, bounds and ends connections. A caller that does not send its headers in time, or does not read what
-//! it is sent, loses its connection; nobody waits behind it.
+//! Shell: accepts, limits and ends connections. The gateway closes the connection of a client that does not send its
+//! headers or does not read its response in time, so that it blocks no other client.
 
 use std::{
     future::Future,
@@ -35,18 +35,20 @@ use super::{
 };
 use crate::context::Gateway;
 
-/// Connections at once; further callers wait in the kernel's queue. Each costs some tens of KiB.
+/// Maximum number of concurrent connections; further clients wait in the kernel's queue. A connection needs some tens
+/// of KiB.
 const CONNECTIONS_MAX: usize = 256;
-/// From the start of a connection, or the end of an answer, to the end of the next request's headers.
+/// Time limit from the start of a connection, or the end of a response, to the end of the next request's headers.
 const HEADERS_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long a caller may leave what it is sent unread.
+/// How long a client may leave a response unread.
 const UNREAD_TIME_MAX: Duration = Duration::from_secs(30);
-/// How long requests may take to end once the gateway stops. A socket is given up, `beemesh` asks again.
+/// How long requests may take to end after the gateway begins to stop. A client whose connection is closed then, such
+/// as `beemesh`, can retry.
 const DRAIN_TIME_MAX: Duration = Duration::from_secs(2);
-/// After a failed accept: too many open files pass when connections end.
+/// Pause after a failed accept. The limit of open files may be reached until other connections end.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Answers local callers until `stop`; requests that are under way then have a moment to end.
+/// Serves local callers until `stop`. Requests in progress then have a limited time to end.
 pub(crate) async fn serve(listener: UnixListener, shared: Shared, stop: CancellationToken) {
     let router = routes().with_state(shared);
     let router = router.layer(axum::middleware::from_fn(with_session));
@@ -79,7 +81,7 @@ pub(crate) async fn serve(listener: UnixListener, shared: Shared, stop: Cancella
     }
 }
 
-/// Answers one member's requests on a stream of the mesh: only what nobody but this host can tell.
+/// Serves the requests of one member on a stream of the mesh, on the routes for members only.
 pub(crate) async fn serve_stream(gateway: Gateway, host: HostId, stream: UnixStream) {
     let router = peer_router(gateway).layer(Extension(Caller::Host(host)));
     connection(stream, router, CancellationToken::new()).await;
@@ -102,7 +104,7 @@ fn caller(stream: &UnixStream) -> Caller {
             pid: credentials.pid().unwrap_or(0),
             session: String::new(),
         },
-        // Only a socket that is closed already has none.
+        // Only a closed socket has no credentials.
         Err(_) => Caller::Local {
             uid: u32::MAX,
             pid: 0,
@@ -111,7 +113,7 @@ fn caller(stream: &UnixStream) -> Caller {
     }
 }
 
-/// Serves one connection to its end, or until `stop` and the end of the request that is under way.
+/// Serves one connection until it ends, or until `stop` and the end of its request in progress.
 pub(super) async fn connection(
     stream: impl AsyncRead + AsyncWrite + Unpin,
     router: Router,
@@ -135,11 +137,11 @@ pub(super) async fn connection(
     }
 }
 
-/// A stream whose writes fail once the other side has read nothing for some time.
+/// A stream whose writes fail if the other side has read nothing for a given time.
 struct Impatient<S> {
     stream: S,
     patience: Duration,
-    /// Runs while a write waits.
+    /// The timer of a write that waits.
     waiting: Option<Pin<Box<Sleep>>>,
 }
 

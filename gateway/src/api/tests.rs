@@ -1,4 +1,4 @@
-//! The API as a caller sees it: a real socket, a real cluster of one, no agent and no Podman.
+//! Tests of the API with a real socket and a real cluster of one host, without an agent and Podman.
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
@@ -30,7 +30,7 @@ use crate::{
 const ME: HostId = HostId([1; 32]);
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: web}\nspec:\n  containers:\n  - name: main\n    image: localhost/x:1\n";
 
-/// A gateway that serves its API until the test ends.
+/// A gateway that serves its API until it is dropped.
 struct Serving {
     dir: tempfile::TempDir,
     reports: watch::Sender<Reports>,
@@ -90,7 +90,7 @@ impl Serving {
         self.dir.path().join("api.sock")
     }
 
-    /// Sends bytes as they are; everything that comes back until the connection is closed.
+    /// Sends raw bytes; returns the whole response until the connection is closed.
     async fn raw(&self, request: &[u8]) -> String {
         raw(&self.socket(), request).await
     }
@@ -130,7 +130,7 @@ impl Serving {
 async fn raw(socket: &Path, request: &[u8]) -> String {
     let mut stream = UnixStream::connect(socket).await.unwrap();
     let mut answer = Vec::new();
-    // A request that is refused early may not be read to its end.
+    // The gateway may refuse a request before it has read all of it.
     let _ = stream.write_all(request).await;
     let read = stream.read_to_end(&mut answer);
     let _ = timeout(Duration::from_secs(20), read)
@@ -163,7 +163,7 @@ async fn a_manifest_is_applied_followed_and_deleted() {
     let expected = json!({"manifest": "mine", "index": index, "dryRun": false, "objects": objects, "warnings": []});
     assert_eq!((status, applied), (200, expected));
 
-    // The host reports while the caller waits: once that all is well, before it is not.
+    // The host reports while the caller waits: the pod is not ready, ready, not ready after a second, and ready again.
     let begun = std::time::Instant::now();
     let wait = serving.ask("POST /v1/apply?name=mine&wait=20", POD);
     let later = async {
@@ -394,7 +394,7 @@ async fn tokens_are_made_and_bad_requests_are_refused_in_words() {
         );
         assert!(answer.to_string().contains(words), "{line}: {answer}");
     }
-    // Whoever is a member already is told so, and nobody is asked.
+    // A join on a host that is a member already reports success without a request to other hosts.
     let (found, answer) = serving.ask("POST /v1/join", &join).await;
     assert_eq!((found, &answer["members"]), (202, &json!(["h1"])));
     assert!(
@@ -414,7 +414,7 @@ async fn tokens_are_made_and_bad_requests_are_refused_in_words() {
 
 mod policy;
 
-/// Reads a stream of events until it has told of `what`.
+/// Reads a stream of events until `what` appears in it.
 async fn told(stream: &mut UnixStream, what: &str) {
     let (mut said, mut bytes) = (String::new(), [0; 4096]);
     while !said.contains(what) {
@@ -451,7 +451,7 @@ async fn what_changes_is_rendered_once_for_all_streams_and_never_for_none() {
     for stream in &mut streams {
         told(stream, "event: gone").await;
     }
-    // A commit is seen in the state and in the metrics; far fewer than streams.
+    // A commit changes the state and the metrics, so there are a few renderings, far fewer than streams.
     assert!(drawn() - before <= 8, "{} renderings", drawn() - before);
     drop(streams);
     let mut last = UnixStream::connect(serving.socket()).await.unwrap();

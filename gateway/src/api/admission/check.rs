@@ -1,9 +1,10 @@
-//! Which manifests the rest of the cluster leaves room for: names and ports that others hold, keys that are there, ports of the hosts.
+//! Checks a manifest against the rest of the cluster: names and ports that other workloads use, keys of ConfigMaps and
+//! Secrets, and reserved ports of the hosts.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: a manifest that was read, the applied state and what hosts report. Output:
-//! problems with their places. The host that takes an apply asks this before anything is replicated; the state machine
-//! does not, so that all releases keep the same state, and what gets past it in a race waits on its host
-//! ([`crate::cluster::ports`]).
+//! Pure: no I/O, no clock, no randomness. Input: a parsed manifest, the applied state and the reports of the hosts.
+//! Output: problems with their places. The host that receives an apply runs these checks before it proposes anything.
+//! The state machine does not run them, so that gateways of all releases keep the same state. If two manifests pass the
+//! checks at the same time and conflict, one of them waits on its host ([`crate::cluster::ports`]).
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -26,14 +27,14 @@ use crate::cluster::{
     state::{State, Workload},
 };
 
-/// The mesh's port, unless a host has another one.
+/// The port of the mesh, unless a host has another one configured.
 const MESH_PORT: u16 = 4701;
-/// Before it, Podman does not know a pod's own stop signal.
+/// Older versions of Podman do not know the stop signal of a pod.
 const STOP_SIGNAL_SINCE: Version = Version::new(5, 6, 0);
-/// Objects whose demands are remembered beyond twice those that there are.
+/// The ledger is trimmed when it has more than twice the number of workloads, and this many more.
 const KNOWN_MORE: usize = 256;
 
-/// What the workloads of the state need, by the hash of their object: to read one takes longer than to look it up.
+/// A cache of the demands of workloads, by the hash of their object: to read an object takes longer than a lookup.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger(HashMap<[u8; 32], Arc<[Demand]>>);
 
@@ -43,7 +44,7 @@ impl Ledger {
         Arc::clone(known.or_insert_with(|| demands(object).into()))
     }
 
-    /// Forgets what the state does not have any more, once that is much.
+    /// Removes objects that are not in the state when the ledger has become large.
     fn tidy(&mut self, state: &State) {
         let workloads = state.workloads();
         if self.0.len() > 2 * workloads.len() + KNOWN_MORE {
@@ -53,30 +54,30 @@ impl Ledger {
     }
 }
 
-/// What is said of a manifest.
+/// The result of the check.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Verdict {
-    /// Why it is refused, whatever the cluster runs.
+    /// Problems of the manifest itself.
     pub(crate) wrong: Vec<Problem>,
-    /// Why it is refused while the cluster runs what it does.
+    /// Conflicts with other workloads of the cluster.
     pub(crate) held: Vec<Problem>,
-    /// What not every host will do.
+    /// Problems on some hosts, which do not prevent the apply.
     pub(crate) warnings: Vec<Problem>,
-    /// What is not there, and is waited for because the user asked for that.
+    /// Missing keys and objects for which the workloads wait, because the user requested that.
     pub(crate) awaited: Vec<Problem>,
 }
 
-/// What a manifest is held against.
+/// The data against which a manifest is checked.
 #[derive(Clone, Copy)]
 pub(crate) struct Around<'a> {
     pub(crate) state: &'a State,
     pub(crate) reports: &'a BTreeMap<HostId, Arc<HostReport>>,
-    /// The user wants workloads to wait for keys and objects that are not there.
+    /// Whether workloads wait for missing keys and objects instead of being refused.
     pub(crate) waits: bool,
 }
 
-/// Has the workloads of the manifest of this name do without objects that are neither in it nor in the state, until there are such:
-/// a host that has to start one waits for them. What is waited for, with its place.
+/// Makes a reference optional if its object is neither in the manifest nor in another manifest of the cluster. A host
+/// that starts such a workload waits for the object. Returns the missing objects with their places.
 pub(crate) fn wait_for_references(
     name: &str,
     manifest: &mut Manifest,
@@ -113,7 +114,7 @@ pub(crate) fn wait_for_references(
     awaited
 }
 
-/// Checks the manifest of this name.
+/// Checks the manifest `name`.
 pub(crate) fn check(
     name: &str,
     manifest: &Manifest,
@@ -144,12 +145,12 @@ struct Check<'a> {
     verdict: Verdict,
 }
 
-/// Who holds something.
+/// The workload that holds a name or a port.
 #[derive(Clone)]
 struct Holder {
-    /// In words: `Deployment shop-cart`.
+    /// Its kind and name: `Deployment shop-cart`.
     title: String,
-    /// Where it stands in the file; `None` when it is in the state.
+    /// Its place in the manifest; `None` if it is in the state.
     place: Option<(u32, u32)>,
 }
 
@@ -177,21 +178,22 @@ fn title(object: &Object) -> String {
 }
 
 impl<'a> Check<'a> {
-    /// The manifest's workloads with their demands.
+    /// The workloads of the manifest with their demands.
     fn workloads(&self) -> impl Iterator<Item = (&'a Object, &'a [Demanded])> + use<'a> {
         let demands = self.manifest.demands.iter().map(Vec::as_slice);
         let all = self.manifest.objects.iter().zip(demands);
         all.filter(|(object, _)| is_workload(object.kind))
     }
 
-    /// The workloads that stay beside the manifest: all but those that it replaces or drops.
+    /// The workloads of other manifests.
     fn others(&self) -> impl Iterator<Item = &'a Workload> + use<'a> {
         let name = self.name;
         let all = self.around.state.workloads();
         all.filter(move |workload| workload.manifest != name)
     }
 
-    /// One that is there already is told as held by it, one of the file as the file's own fault.
+    /// Adds a problem: a conflict within the manifest is a fault of the manifest, one with a workload in the state is a
+    /// conflict.
     fn refuse(&mut self, holder: &Holder, problem: Problem) {
         match holder.place {
             Some(_) => self.verdict.wrong.push(problem),
@@ -199,7 +201,8 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Podman has one space of names for the pods and containers of a host, and calls a container by its pod's name and its own.
+    /// Checks the names of pods and containers. On a host they share one name space in Podman, and a container is named
+    /// POD-CONTAINER.
     fn names(&mut self) {
         let mut taken: HashMap<String, (Holder, String)> = HashMap::new();
         for workload in self.others() {
@@ -270,13 +273,14 @@ impl<'a> Check<'a> {
                 }
                 let held = taken.entry(port.port).or_default();
                 let meets = |(other, _, holder): &&(Port, Holder, &Object)| {
-                    // Two of one pod are another check's.
+                    // Another check covers two equal ports of one pod.
                     !std::ptr::eq(*holder, object)
                         && other.meets(port)
                         && both_run(object, holder, hosts)
                 };
                 let other = held.iter().find(meets).map(|(_, holder, _)| holder.clone());
-                // Of two that want it already, as labels of hosts can bring about, each may change otherwise.
+                // A change of labels can bring two workloads with one port onto a host. Each may still change in other
+                // respects.
                 let other = other.filter(|other| other.place.is_some() || !self.had(object, port));
                 if let Some(other) = other {
                     let message = format!("port {port} of the host is held by {}", other.words());
@@ -292,7 +296,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Whether the workload has wanted the port of the same hosts before.
+    /// Whether the workload requested this port before, on hosts with the same selector.
     fn had(&mut self, object: &Object, port: &Port) -> bool {
         let name = workload_name(&object.namespace, &object.name);
         let before = self.around.state.workload(&name);
@@ -303,7 +307,7 @@ impl<'a> Check<'a> {
         })
     }
 
-    /// Why no workload of these hosts can have the port.
+    /// Why no workload may use the port on the hosts that can run this one.
     fn reserved(&self, port: &Port, object: &Object) -> Option<String> {
         let members = self.around.state.hosts().values();
         let reserves = |host: &&Host| {
@@ -324,7 +328,7 @@ impl<'a> Check<'a> {
         ))
     }
 
-    /// The object of the manifest, or of the state if the manifest does not drop it.
+    /// The object of the manifest, or of the state if it belongs to another manifest.
     fn object(&self, kind: Kind, namespace: &str, name: &str) -> Option<&'a Object> {
         let is = |object: &&Object| {
             object.kind == kind && object.namespace == namespace && object.name == name
@@ -343,7 +347,7 @@ impl<'a> Check<'a> {
                 let Demand::Key(needed) = &at.demand else {
                     continue;
                 };
-                // One that is missing as a whole is the state machine's to refuse.
+                // The state machine refuses a reference to a missing object.
                 let Some(used) = self.object(needed.kind, &object.namespace, &needed.name) else {
                     continue;
                 };
@@ -365,7 +369,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// A ConfigMap or Secret may lose no key that a workload of another manifest needs.
+    /// Checks that no ConfigMap or Secret loses a key that a workload of another manifest needs.
     fn taken_away(&mut self) {
         let mut changed: BTreeMap<(Kind, &str, &str), (usize, Keys, Keys)> = BTreeMap::new();
         for (position, object) in self.manifest.objects.iter().enumerate() {
@@ -413,7 +417,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// Hosts whose Podman ends a container whose probe fails with SIGTERM whatever its pod says.
+    /// Warns of hosts whose Podman ignores the pod's stop signal and sends SIGTERM to a container whose probe fails.
     fn signals(&mut self) {
         for (object, demands) in self.workloads() {
             for at in demands.iter().filter(|at| at.demand == Demand::StopSignal) {
@@ -447,7 +451,7 @@ fn lacks(needed: &KeyOf, used: &Object) -> String {
     )
 }
 
-/// A container or, without one, the whole.
+/// A container of `whole`; without a container, `whole` itself.
 fn part(whole: &str, container: &str) -> String {
     match container {
         "" => whole.to_owned(),
@@ -455,7 +459,7 @@ fn part(whole: &str, container: &str) -> String {
     }
 }
 
-/// Infra and service containers, whose names Podman makes of an id or a hash.
+/// Whether this is the name of an infra or service container, which Podman makes of an id or a hash.
 fn is_podmans(name: &str) -> bool {
     let id = name
         .strip_suffix("-infra")
@@ -468,7 +472,7 @@ fn is_podmans(name: &str) -> bool {
     })
 }
 
-/// Whether any host can run both, drained as it may be now.
+/// Whether any host can run both workloads. Whether it is drained does not count.
 fn both_run(one: &Object, two: &Object, hosts: &BTreeMap<HostId, Host>) -> bool {
     let none = |object: &Object| object.replicas == Some(0);
     let both = |host: &Host| placement::can_run(host, one) && placement::can_run(host, two);

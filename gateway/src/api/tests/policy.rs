@@ -1,4 +1,4 @@
-//! The policy as a caller sees it.
+//! Tests of the policy through the API.
 
 use super::*;
 
@@ -69,7 +69,7 @@ async fn a_policy_refuses_before_anything_is_proposed_and_is_set_and_shown() {
     assert_eq!(running["revision"], 1, "{running}");
 }
 
-/// While the policy goes back and forth, every manifest that was applied was allowed by the one before it in the log.
+/// While the policy changes back and forth, the policy before each applied manifest in the log allows it.
 #[tokio::test(flavor = "multi_thread")]
 async fn no_manifest_slips_in_between_two_policies() {
     let serving = Serving::start().await;
@@ -91,7 +91,7 @@ async fn no_manifest_slips_in_between_two_policies() {
             let (status, answer) = serving.ask("POST /v1/apply", &pod).await;
             match status {
                 200 => applied.push(answer["index"].as_u64().unwrap()),
-                // Checked three times, and each time the policy was another one by then.
+                // Every check was followed by a change of the policy before the commit.
                 409 => assert!(answer.to_string().contains("apply it again"), "{answer}"),
                 _ => assert_eq!(status, 422, "{answer}"),
             }

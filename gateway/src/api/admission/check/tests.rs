@@ -6,7 +6,7 @@ use beemesh_quadlet::manifest::parse;
 
 use super::*;
 
-/// Hosts h1 (disk: ssd) and h2.
+/// A state with the hosts h1 (disk: ssd) and h2.
 fn state() -> State {
     let mut state = State::default();
     let host = |n: u8, disk: &str| Host {
@@ -80,7 +80,7 @@ fn reports() -> BTreeMap<HostId, Arc<HostReport>> {
     .into()
 }
 
-/// `wrong`, `held` and `warnings`, each as `DOCUMENT:LINE FIELD: MESSAGE`.
+/// The `wrong`, `held` and `warnings` of a manifest, each as `DOCUMENT:LINE FIELD: MESSAGE`.
 fn verdict(state: &State, yaml: &str) -> [Vec<String>; 3] {
     let manifest = parse(yaml.as_bytes(), false).expect(yaml);
     let name = manifest.objects[0].name.clone();
@@ -114,7 +114,7 @@ fn shown(problems: &[Problem]) -> Vec<String> {
     problems.iter().map(shown).collect()
 }
 
-/// A pod with these containers, each with fields, and fields of its own.
+/// A pod with these containers and fields of each, and more fields of the pod.
 fn pod(name: &str, containers: &[(&str, &str)], more: &str) -> String {
     let containers: String = containers
         .iter()
@@ -351,7 +351,7 @@ fn keys_that_are_not_there_are_refused() {
             fine,
             "2:13 spec.containers[0].env[0].valueFrom.configMapKeyRef.key: ConfigMap conf has no key `MOOD`: it has MODE, logo",
         ),
-        // A variable holds text.
+        // A variable needs text, and this value is binary.
         (
             "key: logo",
             fine,
@@ -370,7 +370,7 @@ fn keys_that_are_not_there_are_refused() {
             "{variable} {item}"
         );
     }
-    // The map is in the state, or the secret.
+    // The state has the ConfigMap, or the Secret.
     let mut known = state();
     applied(&mut known, 3, MAP);
     assert_eq!(verdict(&known, &uses("key: MODE", fine)), none());
@@ -430,7 +430,7 @@ fn what_is_not_there_is_waited_for_where_the_user_says_so() {
     assert_eq!((wrong, held), (Vec::new(), Vec::new()));
     let expected = "1:7 spec.containers[0].env[0].valueFrom.configMapKeyRef.key: ConfigMap conf has no key `MOOD`: the workload waits for it";
     assert_eq!(shown(&awaited), [expected]);
-    // What the manifest itself drops is not there.
+    // An object that this apply removes from the manifest counts as missing.
     let awaited = wait_for_references(
         "gone",
         &mut parse(uses.replace("conf,", "gone,").as_bytes(), false).unwrap(),
@@ -490,7 +490,7 @@ fn hosts_that_ignore_a_stop_signal_are_named() {
             "1:6 spec.containers[0].lifecycle.stopSignal: Podman before 5.6 sends SIGTERM to a container whose probe fails: h1 has 5.4.2"
         ]
     );
-    // Beemesh sends it before it takes the pod down.
+    // Without a probe the signal works with every Podman: Beemesh sends it before it removes the pod.
     assert!(with("SIGUSR1", "", "").is_empty());
     assert!(with("SIGTERM", PROBE, "").is_empty());
     assert!(
