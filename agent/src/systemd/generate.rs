@@ -3,7 +3,7 @@
 //! Shell. A reload runs all generators of the host and blocks systemd meanwhile, and with it every container that is
 //! starting, for a third of a second or more. But if a folder of its search path has changed, systemd looks on disk for
 //! a unit that it has not loaded. So this module runs Podman's generator on the folder of Quadlets, and puts the units
-//! of new Quadlets where a reload would put them. The next reload, whatever causes it, writes the same files again.
+//! of new Quadlets where a reload would put them. Every later reload writes the same files again.
 //!
 //! Input: the folder of Quadlets. Output: files in `/run/systemd/generator`. The module does not change a file that
 //! exists: systemd may have loaded it, and reads a changed file only in a reload.
