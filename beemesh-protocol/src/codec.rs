@@ -11,6 +11,7 @@ mod field;
 mod ipc;
 mod mesh;
 mod peer;
+mod pod;
 mod raft;
 mod state;
 pub(crate) mod token;

@@ -15,6 +15,7 @@ pub mod mesh;
 pub mod naming;
 pub mod peer;
 pub mod percent;
+pub mod pod;
 pub mod raft;
 pub mod rollout;
 pub mod state;

@@ -3,9 +3,9 @@
 //! On a [`crate::ipc::Class::Peer`] stream the opener sends [`Request`]s and the other side answers with [`Reply`]s of
 //! the same id, in any order.
 
-use std::fmt;
-
-use crate::{HostId, ipc::Member, raft::LogId, state::Command};
+#[cfg(doc)]
+use crate::pod::{CONTAINERS_TOLD_MAX, ContainerReport};
+use crate::{HostId, ipc::Member, pod::Told, raft::LogId, state::Command};
 
 /// To another gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -208,6 +208,9 @@ pub struct WorkloadReport {
     pub message: String,
     /// The pod of a Job has ended for good on this host: well when `phase` is `Succeeded`, else as a failed attempt.
     pub ended: bool,
+    /// Its containers that have [something to tell](ContainerReport::is_telling), at most [`CONTAINERS_TOLD_MAX`]; none from
+    /// releases before 0.3.
+    pub containers: Told,
 }
 
 /// What a workload does on a host.

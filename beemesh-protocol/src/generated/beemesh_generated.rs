@@ -1457,6 +1457,306 @@ impl ::flatbuffers::SimpleToVerifyInSlice for ChangeBody {}
 pub struct ChangeBodyUnionTableOffset {}
 
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_POD_PHASE: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_POD_PHASE: u8 = 8;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_POD_PHASE: [PodPhase; 9] = [
+  PodPhase::Unset,
+  PodPhase::Running,
+  PodPhase::Completed,
+  PodPhase::Updating,
+  PodPhase::Starting,
+  PodPhase::Waiting,
+  PodPhase::Ended,
+  PodPhase::Failed,
+  PodPhase::Stopping,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct PodPhase(pub u8);
+#[allow(non_upper_case_globals)]
+impl PodPhase {
+  pub const Unset: Self = Self(0);
+  pub const Running: Self = Self(1);
+  pub const Completed: Self = Self(2);
+  pub const Updating: Self = Self(3);
+  pub const Starting: Self = Self(4);
+  pub const Waiting: Self = Self(5);
+  pub const Ended: Self = Self(6);
+  pub const Failed: Self = Self(7);
+  pub const Stopping: Self = Self(8);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 8;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Running,
+    Self::Completed,
+    Self::Updating,
+    Self::Starting,
+    Self::Waiting,
+    Self::Ended,
+    Self::Failed,
+    Self::Stopping,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Running => Some("Running"),
+      Self::Completed => Some("Completed"),
+      Self::Updating => Some("Updating"),
+      Self::Starting => Some("Starting"),
+      Self::Waiting => Some("Waiting"),
+      Self::Ended => Some("Ended"),
+      Self::Failed => Some("Failed"),
+      Self::Stopping => Some("Stopping"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for PodPhase {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for PodPhase {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for PodPhase {
+    type Output = PodPhase;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for PodPhase {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for PodPhase {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for PodPhase {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_CONTAINER_STATE: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_CONTAINER_STATE: u8 = 5;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_CONTAINER_STATE: [ContainerState; 6] = [
+  ContainerState::Unset,
+  ContainerState::Created,
+  ContainerState::Running,
+  ContainerState::Paused,
+  ContainerState::Stopping,
+  ContainerState::Exited,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct ContainerState(pub u8);
+#[allow(non_upper_case_globals)]
+impl ContainerState {
+  pub const Unset: Self = Self(0);
+  pub const Created: Self = Self(1);
+  pub const Running: Self = Self(2);
+  pub const Paused: Self = Self(3);
+  pub const Stopping: Self = Self(4);
+  pub const Exited: Self = Self(5);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 5;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Created,
+    Self::Running,
+    Self::Paused,
+    Self::Stopping,
+    Self::Exited,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Created => Some("Created"),
+      Self::Running => Some("Running"),
+      Self::Paused => Some("Paused"),
+      Self::Stopping => Some("Stopping"),
+      Self::Exited => Some("Exited"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for ContainerState {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for ContainerState {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for ContainerState {
+    type Output = ContainerState;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for ContainerState {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for ContainerState {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for ContainerState {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_PROBE_KIND: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_PROBE_KIND: u8 = 2;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_PROBE_KIND: [ProbeKind; 3] = [
+  ProbeKind::Unset,
+  ProbeKind::Startup,
+  ProbeKind::Liveness,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct ProbeKind(pub u8);
+#[allow(non_upper_case_globals)]
+impl ProbeKind {
+  pub const Unset: Self = Self(0);
+  pub const Startup: Self = Self(1);
+  pub const Liveness: Self = Self(2);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 2;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Startup,
+    Self::Liveness,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Startup => Some("Startup"),
+      Self::Liveness => Some("Liveness"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for ProbeKind {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for ProbeKind {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for ProbeKind {
+    type Output = ProbeKind;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for ProbeKind {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for ProbeKind {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for ProbeKind {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_PAYLOAD_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MAX_PAYLOAD_BODY: u8 = 3;
@@ -13533,6 +13833,832 @@ impl ::core::fmt::Debug for Snapshot<'_> {
       ds.finish()
   }
 }
+pub enum LastExitOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct LastExit<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for LastExit<'a> {
+  type Inner = LastExit<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> LastExit<'a> {
+  pub const VT_CODE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_OUT_OF_MEMORY: ::flatbuffers::VOffsetT = 6;
+  pub const VT_BY_PROBE: ::flatbuffers::VOffsetT = 8;
+  pub const VT_IN_START: ::flatbuffers::VOffsetT = 10;
+  pub const VT_AT: ::flatbuffers::VOffsetT = 12;
+  pub const VT_OUTPUT: ::flatbuffers::VOffsetT = 14;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    LastExit { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args LastExitArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<LastExit<'bldr>> {
+    let mut builder = LastExitBuilder::new(_fbb);
+    builder.add_at(args.at);
+    if let Some(x) = args.output { builder.add_output(x); }
+    if let Some(x) = args.code { builder.add_code(x); }
+    builder.add_in_start(args.in_start);
+    builder.add_by_probe(args.by_probe);
+    builder.add_out_of_memory(args.out_of_memory);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn code(&self) -> Option<u32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(LastExit::VT_CODE, None)}
+  }
+  #[inline]
+  pub fn out_of_memory(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(LastExit::VT_OUT_OF_MEMORY, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn by_probe(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(LastExit::VT_BY_PROBE, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn in_start(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(LastExit::VT_IN_START, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn at(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(LastExit::VT_AT, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn output(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(LastExit::VT_OUTPUT, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for LastExit<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("code", Self::VT_CODE, false)?
+     .visit_field::<bool>("out_of_memory", Self::VT_OUT_OF_MEMORY, false)?
+     .visit_field::<bool>("by_probe", Self::VT_BY_PROBE, false)?
+     .visit_field::<bool>("in_start", Self::VT_IN_START, false)?
+     .visit_field::<u64>("at", Self::VT_AT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("output", Self::VT_OUTPUT, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct LastExitArgs<'a> {
+    pub code: Option<u32>,
+    pub out_of_memory: bool,
+    pub by_probe: bool,
+    pub in_start: bool,
+    pub at: u64,
+    pub output: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for LastExitArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    LastExitArgs {
+      code: None,
+      out_of_memory: false,
+      by_probe: false,
+      in_start: false,
+      at: 0,
+      output: None,
+    }
+  }
+}
+
+pub struct LastExitBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> LastExitBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_code(&mut self, code: u32) {
+    self.fbb_.push_slot_always::<u32>(LastExit::VT_CODE, code);
+  }
+  #[inline]
+  pub fn add_out_of_memory(&mut self, out_of_memory: bool) {
+    self.fbb_.push_slot::<bool>(LastExit::VT_OUT_OF_MEMORY, out_of_memory, false);
+  }
+  #[inline]
+  pub fn add_by_probe(&mut self, by_probe: bool) {
+    self.fbb_.push_slot::<bool>(LastExit::VT_BY_PROBE, by_probe, false);
+  }
+  #[inline]
+  pub fn add_in_start(&mut self, in_start: bool) {
+    self.fbb_.push_slot::<bool>(LastExit::VT_IN_START, in_start, false);
+  }
+  #[inline]
+  pub fn add_at(&mut self, at: u64) {
+    self.fbb_.push_slot::<u64>(LastExit::VT_AT, at, 0);
+  }
+  #[inline]
+  pub fn add_output(&mut self, output: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(LastExit::VT_OUTPUT, output);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> LastExitBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    LastExitBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<LastExit<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for LastExit<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("LastExit");
+      ds.field("code", &self.code());
+      ds.field("out_of_memory", &self.out_of_memory());
+      ds.field("by_probe", &self.by_probe());
+      ds.field("in_start", &self.in_start());
+      ds.field("at", &self.at());
+      ds.field("output", &self.output());
+      ds.finish()
+  }
+}
+pub enum FailedProbeOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct FailedProbe<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for FailedProbe<'a> {
+  type Inner = FailedProbe<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> FailedProbe<'a> {
+  pub const VT_KIND: ::flatbuffers::VOffsetT = 4;
+  pub const VT_FAILURES: ::flatbuffers::VOffsetT = 6;
+  pub const VT_THRESHOLD: ::flatbuffers::VOffsetT = 8;
+  pub const VT_EXIT: ::flatbuffers::VOffsetT = 10;
+  pub const VT_TIMED_OUT: ::flatbuffers::VOffsetT = 12;
+  pub const VT_OUTPUT: ::flatbuffers::VOffsetT = 14;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    FailedProbe { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args FailedProbeArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<FailedProbe<'bldr>> {
+    let mut builder = FailedProbeBuilder::new(_fbb);
+    if let Some(x) = args.output { builder.add_output(x); }
+    if let Some(x) = args.exit { builder.add_exit(x); }
+    builder.add_threshold(args.threshold);
+    builder.add_failures(args.failures);
+    builder.add_timed_out(args.timed_out);
+    builder.add_kind(args.kind);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn kind(&self) -> ProbeKind {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<ProbeKind>(FailedProbe::VT_KIND, Some(ProbeKind::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn failures(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(FailedProbe::VT_FAILURES, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn threshold(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(FailedProbe::VT_THRESHOLD, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn exit(&self) -> Option<u32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(FailedProbe::VT_EXIT, None)}
+  }
+  #[inline]
+  pub fn timed_out(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(FailedProbe::VT_TIMED_OUT, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn output(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(FailedProbe::VT_OUTPUT, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for FailedProbe<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<ProbeKind>("kind", Self::VT_KIND, false)?
+     .visit_field::<u32>("failures", Self::VT_FAILURES, false)?
+     .visit_field::<u32>("threshold", Self::VT_THRESHOLD, false)?
+     .visit_field::<u32>("exit", Self::VT_EXIT, false)?
+     .visit_field::<bool>("timed_out", Self::VT_TIMED_OUT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("output", Self::VT_OUTPUT, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct FailedProbeArgs<'a> {
+    pub kind: ProbeKind,
+    pub failures: u32,
+    pub threshold: u32,
+    pub exit: Option<u32>,
+    pub timed_out: bool,
+    pub output: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for FailedProbeArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    FailedProbeArgs {
+      kind: ProbeKind::Unset,
+      failures: 0,
+      threshold: 0,
+      exit: None,
+      timed_out: false,
+      output: None,
+    }
+  }
+}
+
+pub struct FailedProbeBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> FailedProbeBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_kind(&mut self, kind: ProbeKind) {
+    self.fbb_.push_slot::<ProbeKind>(FailedProbe::VT_KIND, kind, ProbeKind::Unset);
+  }
+  #[inline]
+  pub fn add_failures(&mut self, failures: u32) {
+    self.fbb_.push_slot::<u32>(FailedProbe::VT_FAILURES, failures, 0);
+  }
+  #[inline]
+  pub fn add_threshold(&mut self, threshold: u32) {
+    self.fbb_.push_slot::<u32>(FailedProbe::VT_THRESHOLD, threshold, 0);
+  }
+  #[inline]
+  pub fn add_exit(&mut self, exit: u32) {
+    self.fbb_.push_slot_always::<u32>(FailedProbe::VT_EXIT, exit);
+  }
+  #[inline]
+  pub fn add_timed_out(&mut self, timed_out: bool) {
+    self.fbb_.push_slot::<bool>(FailedProbe::VT_TIMED_OUT, timed_out, false);
+  }
+  #[inline]
+  pub fn add_output(&mut self, output: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(FailedProbe::VT_OUTPUT, output);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> FailedProbeBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    FailedProbeBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<FailedProbe<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for FailedProbe<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("FailedProbe");
+      ds.field("kind", &self.kind());
+      ds.field("failures", &self.failures());
+      ds.field("threshold", &self.threshold());
+      ds.field("exit", &self.exit());
+      ds.field("timed_out", &self.timed_out());
+      ds.field("output", &self.output());
+      ds.finish()
+  }
+}
+pub enum ContainerReportOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ContainerReport<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ContainerReport<'a> {
+  type Inner = ContainerReport<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ContainerReport<'a> {
+  pub const VT_NAME: ::flatbuffers::VOffsetT = 4;
+  pub const VT_STATE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_READY: ::flatbuffers::VOffsetT = 8;
+  pub const VT_HEALTHY: ::flatbuffers::VOffsetT = 10;
+  pub const VT_RESTARTS: ::flatbuffers::VOffsetT = 12;
+  pub const VT_ENDS: ::flatbuffers::VOffsetT = 14;
+  pub const VT_EXIT: ::flatbuffers::VOffsetT = 16;
+  pub const VT_PROBE: ::flatbuffers::VOffsetT = 18;
+  pub const VT_START_ERROR: ::flatbuffers::VOffsetT = 20;
+  pub const VT_NEXT_TRY_AT: ::flatbuffers::VOffsetT = 22;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ContainerReport { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ContainerReportArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ContainerReport<'bldr>> {
+    let mut builder = ContainerReportBuilder::new(_fbb);
+    if let Some(x) = args.next_try_at { builder.add_next_try_at(x); }
+    if let Some(x) = args.start_error { builder.add_start_error(x); }
+    if let Some(x) = args.probe { builder.add_probe(x); }
+    if let Some(x) = args.exit { builder.add_exit(x); }
+    builder.add_ends(args.ends);
+    builder.add_restarts(args.restarts);
+    if let Some(x) = args.name { builder.add_name(x); }
+    builder.add_healthy(args.healthy);
+    builder.add_ready(args.ready);
+    builder.add_state(args.state);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn name(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ContainerReport::VT_NAME, None)}
+  }
+  #[inline]
+  pub fn state(&self) -> ContainerState {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<ContainerState>(ContainerReport::VT_STATE, Some(ContainerState::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn ready(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(ContainerReport::VT_READY, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn healthy(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(ContainerReport::VT_HEALTHY, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn restarts(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(ContainerReport::VT_RESTARTS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn ends(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(ContainerReport::VT_ENDS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn exit(&self) -> Option<LastExit<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<LastExit>>(ContainerReport::VT_EXIT, None)}
+  }
+  #[inline]
+  pub fn probe(&self) -> Option<FailedProbe<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<FailedProbe>>(ContainerReport::VT_PROBE, None)}
+  }
+  #[inline]
+  pub fn start_error(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ContainerReport::VT_START_ERROR, None)}
+  }
+  #[inline]
+  pub fn next_try_at(&self) -> Option<u64> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ContainerReport::VT_NEXT_TRY_AT, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ContainerReport<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("name", Self::VT_NAME, false)?
+     .visit_field::<ContainerState>("state", Self::VT_STATE, false)?
+     .visit_field::<bool>("ready", Self::VT_READY, false)?
+     .visit_field::<bool>("healthy", Self::VT_HEALTHY, false)?
+     .visit_field::<u32>("restarts", Self::VT_RESTARTS, false)?
+     .visit_field::<u32>("ends", Self::VT_ENDS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<LastExit>>("exit", Self::VT_EXIT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<FailedProbe>>("probe", Self::VT_PROBE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("start_error", Self::VT_START_ERROR, false)?
+     .visit_field::<u64>("next_try_at", Self::VT_NEXT_TRY_AT, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ContainerReportArgs<'a> {
+    pub name: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub state: ContainerState,
+    pub ready: bool,
+    pub healthy: bool,
+    pub restarts: u32,
+    pub ends: u32,
+    pub exit: Option<::flatbuffers::WIPOffset<LastExit<'a>>>,
+    pub probe: Option<::flatbuffers::WIPOffset<FailedProbe<'a>>>,
+    pub start_error: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub next_try_at: Option<u64>,
+}
+impl<'a> Default for ContainerReportArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ContainerReportArgs {
+      name: None,
+      state: ContainerState::Unset,
+      ready: false,
+      healthy: false,
+      restarts: 0,
+      ends: 0,
+      exit: None,
+      probe: None,
+      start_error: None,
+      next_try_at: None,
+    }
+  }
+}
+
+pub struct ContainerReportBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ContainerReportBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_name(&mut self, name: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ContainerReport::VT_NAME, name);
+  }
+  #[inline]
+  pub fn add_state(&mut self, state: ContainerState) {
+    self.fbb_.push_slot::<ContainerState>(ContainerReport::VT_STATE, state, ContainerState::Unset);
+  }
+  #[inline]
+  pub fn add_ready(&mut self, ready: bool) {
+    self.fbb_.push_slot::<bool>(ContainerReport::VT_READY, ready, false);
+  }
+  #[inline]
+  pub fn add_healthy(&mut self, healthy: bool) {
+    self.fbb_.push_slot::<bool>(ContainerReport::VT_HEALTHY, healthy, false);
+  }
+  #[inline]
+  pub fn add_restarts(&mut self, restarts: u32) {
+    self.fbb_.push_slot::<u32>(ContainerReport::VT_RESTARTS, restarts, 0);
+  }
+  #[inline]
+  pub fn add_ends(&mut self, ends: u32) {
+    self.fbb_.push_slot::<u32>(ContainerReport::VT_ENDS, ends, 0);
+  }
+  #[inline]
+  pub fn add_exit(&mut self, exit: ::flatbuffers::WIPOffset<LastExit<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<LastExit>>(ContainerReport::VT_EXIT, exit);
+  }
+  #[inline]
+  pub fn add_probe(&mut self, probe: ::flatbuffers::WIPOffset<FailedProbe<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<FailedProbe>>(ContainerReport::VT_PROBE, probe);
+  }
+  #[inline]
+  pub fn add_start_error(&mut self, start_error: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ContainerReport::VT_START_ERROR, start_error);
+  }
+  #[inline]
+  pub fn add_next_try_at(&mut self, next_try_at: u64) {
+    self.fbb_.push_slot_always::<u64>(ContainerReport::VT_NEXT_TRY_AT, next_try_at);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ContainerReportBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ContainerReportBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ContainerReport<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ContainerReport<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ContainerReport");
+      ds.field("name", &self.name());
+      ds.field("state", &self.state());
+      ds.field("ready", &self.ready());
+      ds.field("healthy", &self.healthy());
+      ds.field("restarts", &self.restarts());
+      ds.field("ends", &self.ends());
+      ds.field("exit", &self.exit());
+      ds.field("probe", &self.probe());
+      ds.field("start_error", &self.start_error());
+      ds.field("next_try_at", &self.next_try_at());
+      ds.finish()
+  }
+}
+pub enum PodReportOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct PodReport<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for PodReport<'a> {
+  type Inner = PodReport<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> PodReport<'a> {
+  pub const VT_PHASE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_REVISION: ::flatbuffers::VOffsetT = 6;
+  pub const VT_FROM: ::flatbuffers::VOffsetT = 8;
+  pub const VT_REASON: ::flatbuffers::VOffsetT = 10;
+  pub const VT_HEALTHY: ::flatbuffers::VOffsetT = 12;
+  pub const VT_TOTAL: ::flatbuffers::VOffsetT = 14;
+  pub const VT_RESTARTS: ::flatbuffers::VOffsetT = 16;
+  pub const VT_CONTAINERS: ::flatbuffers::VOffsetT = 18;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    PodReport { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PodReportArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<PodReport<'bldr>> {
+    let mut builder = PodReportBuilder::new(_fbb);
+    builder.add_from(args.from);
+    builder.add_revision(args.revision);
+    if let Some(x) = args.containers { builder.add_containers(x); }
+    builder.add_restarts(args.restarts);
+    builder.add_total(args.total);
+    builder.add_healthy(args.healthy);
+    if let Some(x) = args.reason { builder.add_reason(x); }
+    builder.add_phase(args.phase);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn phase(&self) -> PodPhase {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<PodPhase>(PodReport::VT_PHASE, Some(PodPhase::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn revision(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(PodReport::VT_REVISION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn from(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(PodReport::VT_FROM, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn reason(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(PodReport::VT_REASON, None)}
+  }
+  #[inline]
+  pub fn healthy(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(PodReport::VT_HEALTHY, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn total(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(PodReport::VT_TOTAL, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn restarts(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(PodReport::VT_RESTARTS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn containers(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ContainerReport<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ContainerReport>>>>(PodReport::VT_CONTAINERS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for PodReport<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<PodPhase>("phase", Self::VT_PHASE, false)?
+     .visit_field::<u64>("revision", Self::VT_REVISION, false)?
+     .visit_field::<u64>("from", Self::VT_FROM, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("reason", Self::VT_REASON, false)?
+     .visit_field::<u32>("healthy", Self::VT_HEALTHY, false)?
+     .visit_field::<u32>("total", Self::VT_TOTAL, false)?
+     .visit_field::<u32>("restarts", Self::VT_RESTARTS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ContainerReport>>>>("containers", Self::VT_CONTAINERS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PodReportArgs<'a> {
+    pub phase: PodPhase,
+    pub revision: u64,
+    pub from: u64,
+    pub reason: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub healthy: u32,
+    pub total: u32,
+    pub restarts: u32,
+    pub containers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ContainerReport<'a>>>>>,
+}
+impl<'a> Default for PodReportArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    PodReportArgs {
+      phase: PodPhase::Unset,
+      revision: 0,
+      from: 0,
+      reason: None,
+      healthy: 0,
+      total: 0,
+      restarts: 0,
+      containers: None,
+    }
+  }
+}
+
+pub struct PodReportBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PodReportBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_phase(&mut self, phase: PodPhase) {
+    self.fbb_.push_slot::<PodPhase>(PodReport::VT_PHASE, phase, PodPhase::Unset);
+  }
+  #[inline]
+  pub fn add_revision(&mut self, revision: u64) {
+    self.fbb_.push_slot::<u64>(PodReport::VT_REVISION, revision, 0);
+  }
+  #[inline]
+  pub fn add_from(&mut self, from: u64) {
+    self.fbb_.push_slot::<u64>(PodReport::VT_FROM, from, 0);
+  }
+  #[inline]
+  pub fn add_reason(&mut self, reason: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PodReport::VT_REASON, reason);
+  }
+  #[inline]
+  pub fn add_healthy(&mut self, healthy: u32) {
+    self.fbb_.push_slot::<u32>(PodReport::VT_HEALTHY, healthy, 0);
+  }
+  #[inline]
+  pub fn add_total(&mut self, total: u32) {
+    self.fbb_.push_slot::<u32>(PodReport::VT_TOTAL, total, 0);
+  }
+  #[inline]
+  pub fn add_restarts(&mut self, restarts: u32) {
+    self.fbb_.push_slot::<u32>(PodReport::VT_RESTARTS, restarts, 0);
+  }
+  #[inline]
+  pub fn add_containers(&mut self, containers: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<ContainerReport<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PodReport::VT_CONTAINERS, containers);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PodReportBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PodReportBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<PodReport<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for PodReport<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("PodReport");
+      ds.field("phase", &self.phase());
+      ds.field("revision", &self.revision());
+      ds.field("from", &self.from());
+      ds.field("reason", &self.reason());
+      ds.field("healthy", &self.healthy());
+      ds.field("total", &self.total());
+      ds.field("restarts", &self.restarts());
+      ds.field("containers", &self.containers());
+      ds.finish()
+  }
+}
 pub enum VotersOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -16262,6 +17388,7 @@ impl<'a> WorkloadReport<'a> {
   pub const VT_RESTARTS: ::flatbuffers::VOffsetT = 16;
   pub const VT_MESSAGE: ::flatbuffers::VOffsetT = 18;
   pub const VT_ENDED: ::flatbuffers::VOffsetT = 20;
+  pub const VT_CONTAINERS: ::flatbuffers::VOffsetT = 22;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -16275,6 +17402,7 @@ impl<'a> WorkloadReport<'a> {
     let mut builder = WorkloadReportBuilder::new(_fbb);
     builder.add_index(args.index);
     builder.add_revision(args.revision);
+    if let Some(x) = args.containers { builder.add_containers(x); }
     if let Some(x) = args.message { builder.add_message(x); }
     builder.add_restarts(args.restarts);
     builder.add_total(args.total);
@@ -16349,6 +17477,13 @@ impl<'a> WorkloadReport<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<bool>(WorkloadReport::VT_ENDED, Some(false)).unwrap()}
   }
+  #[inline]
+  pub fn containers(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ContainerReport<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ContainerReport>>>>(WorkloadReport::VT_CONTAINERS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for WorkloadReport<'_> {
@@ -16366,6 +17501,7 @@ impl ::flatbuffers::Verifiable for WorkloadReport<'_> {
      .visit_field::<u32>("restarts", Self::VT_RESTARTS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("message", Self::VT_MESSAGE, false)?
      .visit_field::<bool>("ended", Self::VT_ENDED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ContainerReport>>>>("containers", Self::VT_CONTAINERS, false)?
      .finish();
     Ok(())
   }
@@ -16380,6 +17516,7 @@ pub struct WorkloadReportArgs<'a> {
     pub restarts: u32,
     pub message: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub ended: bool,
+    pub containers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ContainerReport<'a>>>>>,
 }
 impl<'a> Default for WorkloadReportArgs<'a> {
   #[inline]
@@ -16394,6 +17531,7 @@ impl<'a> Default for WorkloadReportArgs<'a> {
       restarts: 0,
       message: None,
       ended: false,
+      containers: None,
     }
   }
 }
@@ -16440,6 +17578,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> WorkloadReportBuilder<'a, 'b,
     self.fbb_.push_slot::<bool>(WorkloadReport::VT_ENDED, ended, false);
   }
   #[inline]
+  pub fn add_containers(&mut self, containers: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<ContainerReport<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(WorkloadReport::VT_CONTAINERS, containers);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> WorkloadReportBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     WorkloadReportBuilder {
@@ -16466,6 +17608,7 @@ impl ::core::fmt::Debug for WorkloadReport<'_> {
       ds.field("restarts", &self.restarts());
       ds.field("message", &self.message());
       ds.field("ended", &self.ended());
+      ds.field("containers", &self.containers());
       ds.finish()
   }
 }

@@ -18,6 +18,10 @@ use beemesh_protocol::{
     },
     mesh::{Contact, JoinAnswer, JoinRequest, NO_TOKEN, Replace, StreamOpening},
     peer::{self, Action, Committed, Effect, HostReport, Outcome, Phase, Refusal, WorkloadReport},
+    pod::{
+        ContainerReport, ContainerState, FailedProbe, LastExit, PodPhase, PodReport, ProbeKind,
+        Told,
+    },
     raft::{
         self, Entry, LogId, Membership, Payload, SnapshotFile, SnapshotHead, SnapshotMeta,
         SnapshotReply, StoredMembership, Vote,
@@ -110,6 +114,11 @@ pub(crate) fn cases() -> Vec<Case> {
             workloads: vec![WorkloadReport { ended: true, phase: Phase::Failed, ..WorkloadReport::default() }],
             ..report()
         }) }];
+        peer::Request, "peer_request_told": [peer::Request { id: 3, body: peer::RequestBody::Observe(HostReport {
+            workloads: vec![WorkloadReport { containers: Told(containers()), ..WorkloadReport::default() }],
+            ..report()
+        }) }];
+        PodReport, "pod_report": pod_reports();
         Snapshot, "policy_snapshot": [Snapshot { policy: Some(policy::record()), ..snapshot() }];
         peer::Request, "peer_request": [
             peer::RequestBody::Propose { commands: vec![command()], term: 0 },
@@ -185,7 +194,12 @@ pub(crate) fn lists() -> Vec<Case> {
         log_id: log_id(1),
         payload: Payload::Blank,
     };
+    let pod = PodReport {
+        containers: vec![ContainerReport::default(); 5_000],
+        ..PodReport::default()
+    };
     cases! {
+        PodReport, "pod": [pod];
         peer::Request, "reports":
             [peer::Request { id: 0, body: peer::RequestBody::Observe(HostReport { workloads, ..report() }) }];
         FromAgent, "units": [FromAgent::Units { units: vec![UnitState::default(); 5_000], more: true }];
@@ -531,6 +545,7 @@ fn report() -> HostReport {
         restarts: 3,
         message: "pulling".into(),
         ended: false,
+        containers: Told::default(),
     });
     HostReport {
         sequence: 12,
@@ -542,6 +557,62 @@ fn report() -> HostReport {
         takes_reports: false,
         reserved_ports: vec![],
     }
+}
+
+fn containers() -> Vec<ContainerReport> {
+    use ContainerState::{Created, Exited, Paused, Running, Stopping};
+    let states = [Created, Running, Paused, Stopping, Exited];
+    let containers = states.map(|state| ContainerReport {
+        name: "app".into(),
+        state,
+        ready: true,
+        healthy: true,
+        restarts: 3,
+        ends: 2,
+        exit: Some(LastExit {
+            code: Some(137),
+            out_of_memory: true,
+            by_probe: true,
+            in_start: true,
+            at: 1_800_000_000,
+            output: "no such metric".into(),
+        }),
+        probe: Some(FailedProbe {
+            kind: if state == Running {
+                ProbeKind::Startup
+            } else {
+                ProbeKind::Liveness
+            },
+            failures: 7,
+            threshold: 10,
+            exit: Some(1),
+            timed_out: true,
+            output: "404 Not Found".into(),
+        }),
+        start_error: "no such file".into(),
+        next_try_at: Some(1_800_000_010),
+    });
+    containers
+        .into_iter()
+        .chain([ContainerReport::default()])
+        .collect()
+}
+
+fn pod_reports() -> [PodReport; 8] {
+    use PodPhase::{Completed, Ended, Failed, Running, Starting, Stopping, Updating, Waiting};
+    [
+        Running, Completed, Updating, Starting, Waiting, Ended, Failed, Stopping,
+    ]
+    .map(|phase| PodReport {
+        phase,
+        revision: 2,
+        from: 1,
+        reason: "pulling".into(),
+        healthy: 1,
+        total: 2,
+        restarts: 3,
+        containers: containers(),
+    })
 }
 
 fn peer_replies() -> [peer::Reply; 9] {

@@ -142,6 +142,7 @@ fn by_unit(present: Revision, unit: &UnitState) -> WorkloadReport {
         restarts,
         message,
         ended: false,
+        containers: beemesh_protocol::pod::Told::default(),
     }
 }
 

@@ -93,6 +93,7 @@ fn a_workload_goes_its_way_from_apply_to_delete() {
         restarts: 0,
         message: String::new(),
         ended: false,
+        containers: beemesh_protocol::pod::Told::default(),
     };
     let idle = Plan {
         reports: vec![expected],
