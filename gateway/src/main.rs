@@ -192,7 +192,6 @@ async fn open(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         link: link.clone(),
         podman: podman.clone(),
-        run: run.clone(),
         view: node.state(),
         metrics: node.metrics(),
         standing,

@@ -1,12 +1,11 @@
 //! Pure: what the containers of a workload say together, and the one line in which a unit says it.
 //!
 //! Input: the containers of one pod as [`crate::podman`] lists them. Output: a [`Verdict`] for the supervisor and a
-//! [`Status`] for people. The line is written by the supervisor (`STATUS=`) and read back by the gateway from systemd,
-//! so [`format`] and [`parse`] are each other's inverse.
+//! [`Report`] for the gateway, of which one line is shown to people (`STATUS=`).
 
 mod status;
 
-pub use status::{LINE_BYTES_MAX, Status, format, parse};
+pub use status::{LINE_BYTES_MAX, Report, Status, heard, parse};
 
 /// A container as Podman lists it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -117,7 +116,7 @@ pub enum Verdict {
     /// Every container ended with code 0 and none will be started again.
     Completed(Health),
     /// Every container ended, one of them in failure, and its policy does not start it again.
-    Broken(String),
+    Broken,
     /// Nothing runs that should: the pod was stopped, or the host booted since.
     Stopped,
 }
@@ -151,13 +150,9 @@ pub fn judge(containers: &[Container], restart: Restart) -> Verdict {
     };
     if restart == Restart::Never
         && members().all(has_ended)
-        && let Some(container) = members().find(|container| container.exit_code != 0)
+        && members().any(|container| container.exit_code != 0)
     {
-        return Verdict::Broken(format!(
-            "container {} ended with {} and its restart policy is Never",
-            container.name,
-            code_in_words(container.exit_code)
-        ));
+        return Verdict::Broken;
     }
     if health.total > 0 && members().all(|container| is_done(container, restart)) {
         return Verdict::Completed(health);
@@ -173,30 +168,9 @@ pub fn judge(containers: &[Container], restart: Restart) -> Verdict {
     Verdict::Stopped
 }
 
-/// An exit code, and the signal that it stands for.
+/// Whether a container does what it should, or has done so.
 #[must_use]
-pub fn code_in_words(code: i32) -> String {
-    let name = match code - 128 {
-        1 => "SIGHUP",
-        2 => "SIGINT",
-        3 => "SIGQUIT",
-        4 => "SIGILL",
-        6 => "SIGABRT",
-        7 => "SIGBUS",
-        8 => "SIGFPE",
-        9 => "SIGKILL",
-        10 => "SIGUSR1",
-        11 => "SIGSEGV",
-        12 => "SIGUSR2",
-        13 => "SIGPIPE",
-        14 => "SIGALRM",
-        15 => "SIGTERM",
-        _ => return format!("code {code}"),
-    };
-    format!("code {code} ({name})")
-}
-
-fn is_well(container: &Container, restart: Restart) -> bool {
+pub fn is_well(container: &Container, restart: Restart) -> bool {
     match container.run {
         Run::Running => matches!(
             container.probe,
@@ -220,6 +194,21 @@ pub fn has_ended(container: &Container) -> bool {
     container.run == Run::Exited
         && container.exited_at >= container.started_at
         && container.exited_at >= 0
+}
+
+/// The init container for which the play of a workload's pod failed; `init` are the names that they have in the manifest.
+#[must_use]
+pub fn failed_init<'a>(
+    workload: &str,
+    containers: &'a [Container],
+    init: &[String],
+) -> Option<&'a Container> {
+    let is_init = |container: &Container| {
+        let mut names = init.iter().map(|name| format!("{workload}-{name}"));
+        names.any(|name| name == container.name)
+    };
+    let mut containers = containers.iter();
+    containers.find(|one| is_init(one) && has_ended(one) && one.exit_code != 0)
 }
 
 #[cfg(test)]
@@ -315,10 +304,7 @@ mod tests {
                     member(Exited, Absent, 0, 137),
                 ],
                 Never,
-                Verdict::Broken(
-                    "container web-app ended with code 137 (SIGKILL) and its restart policy is Never"
-                        .into(),
-                ),
+                Verdict::Broken,
             ),
             (
                 vec![infra(Running), member(Exited, Absent, 4, 137)],
@@ -348,9 +334,7 @@ mod tests {
             (
                 vec![infra(Exited), member(Exited, Absent, 0, 3)],
                 Never,
-                Verdict::Broken(
-                    "container web-app ended with code 3 and its restart policy is Never".into(),
-                ),
+                Verdict::Broken,
             ),
             (
                 vec![infra(Created), member(Created, Absent, 0, 0)],

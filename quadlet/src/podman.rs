@@ -11,7 +11,7 @@ use std::future::Future;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use beemesh_protocol::{hex::Hex, percent};
+use beemesh_protocol::{hex::Hex, percent, pod::FailedProbe};
 use podman_api::opts::{PodListFilter, PodListOpts};
 use podman_api::{ApiVersion, Podman as Client};
 use sha2::{Digest as _, Sha256};
@@ -107,6 +107,12 @@ pub struct Details {
     pub image: String,
     /// The schedule of the probe that Podman runs in it now.
     pub schedule: Option<Schedule>,
+    /// That probe, if it has failed in this run of the container, and has not succeeded since.
+    pub failing: Option<FailedProbe>,
+    /// The last run of its probe, if that failed, whenever it was.
+    pub failed: Option<FailedProbe>,
+    /// Whether it last ended because it had no memory left.
+    pub out_of_memory: bool,
 }
 
 /// The timing of a probe.

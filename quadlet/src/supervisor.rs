@@ -15,7 +15,9 @@
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
-use crate::health::{Role, Run, Status, Verdict, judge};
+use beemesh_protocol::pod::ContainerReport;
+
+use crate::health::{Report, Role, Run, Status, Verdict, judge};
 
 mod acts;
 mod burst;
@@ -23,9 +25,10 @@ pub mod failure;
 mod hung;
 pub mod last_output;
 mod ledger;
-pub mod memory;
+mod memory;
 mod messages;
 pub mod release;
+pub mod report_file;
 mod restart;
 mod seen;
 pub mod shell;
@@ -77,7 +80,11 @@ pub struct Supervisor {
     phase: Phase,
     persisted: Option<Persisted>,
     ready: bool,
-    said: Option<Status>,
+    said: Option<Report>,
+    /// What is said once these answers are there: the words of containers that have just ended.
+    unsaid: Option<(Status, usize)>,
+    /// The container for which the last play failed.
+    blamed: Vec<ContainerReport>,
     attached: BTreeSet<u32>,
     look_at: Option<Instant>,
     looked_at: Option<Instant>,
@@ -114,6 +121,8 @@ impl Supervisor {
             persisted: None,
             ready: false,
             said: None,
+            unsaid: None,
+            blamed: Vec::new(),
             attached: BTreeSet::new(),
             look_at: Some(now),
             looked_at: None,
@@ -153,7 +162,7 @@ impl Supervisor {
             return Vec::new();
         }
         match event {
-            Event::Looked(sight) => self.looked(sight, now),
+            Event::Looked(sight) => self.looked(*sight, now),
             Event::Blind { persisted, failure } => {
                 self.persisted = persisted.or(self.persisted);
                 self.blind(failure, now)
@@ -176,13 +185,15 @@ impl Supervisor {
                 self.probes.running(&id, sessions, now);
                 Vec::new()
             }
-            Event::ProbeSaid {
-                container,
-                late,
-                output,
-            } => {
-                self.ledger.probe_said(&container, late, &output);
-                self.keep().into_iter().collect()
+            Event::ProbeSaid { container, probe } => {
+                if let Some(probe) = probe {
+                    self.ledger.probe_said(&container, probe);
+                }
+                self.answered()
+            }
+            Event::Heard { container, output } => {
+                self.ledger.heard(&container, output);
+                self.answered()
             }
             Event::NotStarted { id, failure } => self.not_started(&id, failure, now),
             Event::Played => {
@@ -190,6 +201,10 @@ impl Supervisor {
                 self.look()
             }
             Event::Failed(failure) => self.failed(failure, now),
+            Event::FailedFor(failure, container) => {
+                self.blamed = vec![*container];
+                self.failed(failure, now)
+            }
             Event::Repaired(outcome) => self.after_repair(outcome, now),
             Event::Attached(conmons) => {
                 self.attached.extend(conmons);
@@ -198,7 +213,11 @@ impl Supervisor {
             Event::Woken => self.woken(now),
             Event::Terminated => {
                 self.phase = Phase::Ended;
-                vec![Effect::Say(Status::Stopping), Effect::Down, Effect::Exit(0)]
+                vec![
+                    Effect::Say(Status::Stopping.into()),
+                    Effect::Down,
+                    Effect::Exit(0),
+                ]
             }
         }
     }
@@ -275,12 +294,16 @@ impl Supervisor {
         let verdict = judge(&pod.containers, pod.restart);
         let orders = self.ledger.look(&pod, self.seconds(), self.released);
         match verdict {
-            Verdict::Broken(reason) => self.ended(reason),
+            Verdict::Broken => self.ended(&pod, String::new(), orders),
             Verdict::Completed(_) => {
                 let restarts = self.ledger.restarts();
                 let revision = labels.revision;
-                let mut effects =
-                    self.up(&pod, labels, Status::Completed { revision, restarts }, now);
+                let report = Report {
+                    containers: self.ledger.reports(&pod, &self.workload),
+                    ..Status::Completed { revision, restarts }.into()
+                };
+                let say = self.say(report);
+                let mut effects = self.up(&pod, labels, say, now);
                 effects.extend(pod.is_kept().then_some(Effect::Rest));
                 effects
             }
@@ -330,7 +353,7 @@ impl Supervisor {
         }
         let is_new = !matches!(self.phase, Phase::Updating { .. });
         self.phase = Phase::Updating { from, since };
-        let mut effects = self.say(Status::Updating {
+        let mut effects = self.say_status(Status::Updating {
             from: from.revision,
             to: to.revision,
         });
@@ -367,13 +390,14 @@ impl Supervisor {
         &mut self,
         pod: &SeenPod,
         labels: Persisted,
-        status: Status,
+        say: Vec<Effect>,
         now: Instant,
     ) -> Vec<Effect> {
         self.phase = Phase::Watching { runs: labels };
         self.trouble_since = None;
         self.unstarted_since = None;
         self.revived = None;
+        self.blamed.clear();
         self.refusals = 0;
         self.pause = PAUSE_MIN;
         self.own_debris = false;
@@ -388,7 +412,7 @@ impl Supervisor {
         if !strangers.is_empty() {
             effects.push(Effect::Attach(strangers));
         }
-        effects.extend(self.say(status));
+        effects.extend(say);
         if !self.ready {
             self.ready = true;
             effects.push(Effect::Ready);
@@ -412,7 +436,7 @@ impl Supervisor {
             return self.leave_to_systemd(wait);
         }
         let revision = self.persisted.map_or(0, |persisted| persisted.revision);
-        self.say(Status::Waiting { revision, wait })
+        self.say_status(Status::Waiting { revision, wait })
     }
 
     fn failed(&mut self, failure: Failure, now: Instant) -> Vec<Effect> {
@@ -444,7 +468,7 @@ impl Supervisor {
                 self.say_starting(revision, &format!("{reason}; trying again"))
             }
             Failure::Passing(reason) if too_long => self.leave_to_systemd(reason),
-            Failure::Passing(reason) => self.say(Status::Waiting {
+            Failure::Passing(reason) => self.say_status(Status::Waiting {
                 revision,
                 wait: reason,
             }),
@@ -469,31 +493,44 @@ impl Supervisor {
 
     fn say_starting(&mut self, revision: u64, doing: &str) -> Vec<Effect> {
         let doing = doing.to_owned();
-        self.say(Status::Starting { revision, doing })
+        self.say_status(Status::Starting { revision, doing })
     }
 
-    fn say(&mut self, status: Status) -> Vec<Effect> {
-        if self.said.as_ref() == Some(&status) {
+    /// Says what holds for no container, or for the one to blame.
+    fn say_status(&mut self, status: Status) -> Vec<Effect> {
+        let report = self.of_pod(status);
+        self.say(report)
+    }
+
+    fn of_pod(&self, status: Status) -> Report {
+        Report {
+            containers: self.blamed.clone(),
+            ..status.into()
+        }
+    }
+
+    fn say(&mut self, report: Report) -> Vec<Effect> {
+        self.unsaid = None;
+        let report = report.cleaned();
+        if self.said.as_ref() == Some(&report) {
             return Vec::new();
         }
-        self.said = Some(status.clone());
-        vec![Effect::Say(status)]
+        self.said = Some(report.clone());
+        vec![Effect::Say(report)]
     }
 
     fn end(&mut self, reason: String) -> Vec<Effect> {
-        self.phase = Phase::Ended;
-        vec![
-            Effect::Say(Status::Failed { reason }),
-            Effect::Exit(EXIT_BEYOND_REPAIR),
-        ]
+        self.give_up(reason, EXIT_BEYOND_REPAIR)
     }
 
     fn leave_to_systemd(&mut self, reason: String) -> Vec<Effect> {
+        self.give_up(reason, EXIT_TRY_AGAIN)
+    }
+
+    fn give_up(&mut self, reason: String, code: i32) -> Vec<Effect> {
         self.phase = Phase::Ended;
-        vec![
-            Effect::Say(Status::Failed { reason }),
-            Effect::Exit(EXIT_TRY_AGAIN),
-        ]
+        let report = self.of_pod(Status::Failed { reason });
+        vec![Effect::Say(report.cleaned()), Effect::Exit(code)]
     }
 }
 

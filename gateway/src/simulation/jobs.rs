@@ -10,7 +10,7 @@ use std::{
 
 use beemesh_protocol::{HostId, ipc::UnitState, peer::WorkloadReport};
 use beemesh_quadlet::{
-    health::{Status, format},
+    health::{Report, Status},
     render::{is_installed, read_quadlet},
 };
 use tokio::time::sleep;
@@ -136,11 +136,11 @@ impl Rig {
             let revision = quadlet.revision;
             if well {
                 let restarts = 0;
-                unit.status = format(&Status::Completed { revision, restarts });
+                unit.status = Report::from(Status::Completed { revision, restarts }).line();
             } else {
                 let reason = "code 3".into();
                 (unit.active, unit.result) = ("failed".into(), "exit-code".into());
-                unit.status = format(&Status::Ended { reason });
+                unit.status = Report::from(Status::Ended { reason }).line();
             }
         });
     }

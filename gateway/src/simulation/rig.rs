@@ -15,7 +15,7 @@ use std::{
 
 use beemesh_protocol::{HostId, ipc::UnitState};
 use beemesh_quadlet::{
-    health::{Health, Status, format},
+    health::{Health, Report, Status, parse},
     render::{Revision, read_quadlet, render},
 };
 use harness::Chance;
@@ -123,7 +123,7 @@ impl Rig {
             .map(|workload| (workload.name.clone(), workload.revision))
             .collect();
         let units = self.units.borrow();
-        let runs = |unit: &UnitState| match beemesh_quadlet::health::parse(&unit.status) {
+        let runs = |unit: &UnitState| match parse(&unit.status).map(|report| report.status) {
             Some(Status::Running { revision, .. }) if unit.active == "active" => revision,
             _ => 0,
         };
@@ -229,11 +229,7 @@ fn start(unit: &mut UnitState) {
         restarts: 0,
     };
     let revision = quadlet.revision;
-    unit.status = format(&Status::Running {
-        health,
-        revision,
-        trouble: String::new(),
-    });
+    unit.status = Report::from(Status::Running { health, revision }).line();
 }
 
 /// Carries out the reconciler's decisions until this life of the host's gateway ends.

@@ -11,17 +11,14 @@ mod pods;
 mod source;
 pub(crate) mod tell;
 
-use std::{
-    path::{Path, PathBuf},
-    sync::Arc,
-};
+use std::sync::Arc;
 
 use beemesh_protocol::{
     HostId,
     ipc::Welcome,
     peer::{HostReport, Reported},
 };
-use beemesh_quadlet::{podman::Podman, supervisor::memory};
+use beemesh_quadlet::podman::Podman;
 use tokio::{
     sync::watch,
     time::{Instant, sleep_until},
@@ -29,11 +26,7 @@ use tokio::{
 
 use crate::{
     agent_link::Link,
-    cluster::{
-        consensus::Metrics,
-        host_name::name_trouble,
-        reports::{Reports, is_in_trouble},
-    },
+    cluster::{consensus::Metrics, host_name::name_trouble, reports::Reports},
     raft::View,
     workloads::run::Standing,
 };
@@ -53,8 +46,6 @@ pub(crate) struct Settings {
     pub(crate) link: Link,
     /// The host's Podman.
     pub(crate) podman: Podman,
-    /// The folder in which supervisors keep what is for the API alone.
-    pub(crate) run: PathBuf,
     /// The replicated state.
     pub(crate) view: watch::Receiver<Arc<View>>,
     /// Who leads.
@@ -150,7 +141,6 @@ async fn observe(
             &pods.borrow_and_update(),
             &trouble.borrow_and_update(),
         );
-        let report = with_probes(report, &settings.run);
         let report = with_welcome(
             report,
             settings.host,
@@ -198,19 +188,6 @@ async fn observe(
             return;
         }
     }
-}
-
-/// Adds what probes said to the trouble that they are the reason of.
-fn with_probes(mut report: HostReport, run: &Path) -> HostReport {
-    for one in &mut report.workloads {
-        if is_in_trouble(one) && one.message.contains("probe") {
-            let said = memory::probes_said(run, &one.workload);
-            if !said.is_empty() {
-                one.message = format!("{}; {said}", one.message);
-            }
-        }
-    }
-    report
 }
 
 /// Adds what the agent says of itself.

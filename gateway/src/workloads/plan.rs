@@ -14,11 +14,15 @@ mod work;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Duration,
 };
 
-use beemesh_protocol::{ClusterId, HostId, backoff::doubled, ipc::UnitState, peer::WorkloadReport};
-use beemesh_quadlet::render::{FORMAT, Quadlet, read_quadlet};
+use beemesh_protocol::{ClusterId, HostId, ipc::UnitState, peer::WorkloadReport, pod::PodReport};
+use beemesh_quadlet::{
+    health,
+    render::{FORMAT, Quadlet, read_quadlet},
+};
 use tokio::time::Instant;
 
 pub(crate) use job::End;
@@ -179,7 +183,12 @@ struct Failures {
 #[derive(Debug, Default)]
 pub(crate) struct Reconciler {
     memory: BTreeMap<String, Memory>,
+    /// What supervisors say: of each unit the line by which that is known, and the report.
+    heard: BTreeMap<String, (String, Heard)>,
 }
+
+/// What a supervisor says; nothing when its unit's line is none of a supervisor's.
+type Heard = Option<Arc<health::Report>>;
 
 impl Reconciler {
     /// Goes on where another one ended that had stopped the units of these workloads, and had seen these ends.
@@ -193,7 +202,37 @@ impl Reconciler {
             (memory.concluded, memory.recorded) = (end.index, end.index);
             memory.end = Some(end);
         }
-        Self { memory }
+        Self {
+            memory,
+            ..Self::default()
+        }
+    }
+
+    /// Hears the supervisors of units whose line has changed: `read` gives the report that one has written last. Units that are not heard
+    /// say what their line says.
+    pub(crate) fn hear(
+        &mut self,
+        units: &BTreeMap<String, UnitState>,
+        read: impl Fn(&str) -> Option<PodReport>,
+    ) {
+        self.heard.retain(|name, _| units.contains_key(name));
+        for (name, unit) in units {
+            let known = self.heard.get(name);
+            if unit.status.is_empty() || known.is_some_and(|(line, _)| *line == unit.status) {
+                continue;
+            }
+            let report = health::heard(&unit.status, read(name)).map(Arc::new);
+            self.heard
+                .insert(name.clone(), (unit.status.clone(), report));
+        }
+    }
+
+    fn heard_of(&self, name: &str, unit: Option<&UnitState>) -> Heard {
+        let line = &unit?.status;
+        match self.heard.get(name) {
+            Some((known, report)) if known == line => report.clone(),
+            _ => health::parse(line).map(Arc::new),
+        }
     }
 
     /// Looks at everything once. What the plan begins counts as under way from now on.
@@ -258,6 +297,7 @@ impl Reconciler {
                 cluster: state.cluster(),
                 disk,
                 unit,
+                heard: self.heard_of(name, unit),
             };
             let memory = self.memory.entry(name.to_owned()).or_default();
             memory.look(&case);
@@ -371,14 +411,14 @@ impl Reconciler {
 impl Memory {
     /// Takes note of what the unit does by itself.
     fn look(&mut self, case: &decide::Case<'_>) {
-        let (Disk::Ours(revision), Some(unit), None) = (&case.disk, case.unit, &self.flight) else {
+        let (Disk::Ours(revision), Some(_), None) = (&case.disk, case.unit, &self.flight) else {
             return;
         };
         let known = self
             .failures
             .as_ref()
             .is_some_and(|failures| failures.index == revision.index);
-        match decide::doing(Some(unit)) {
+        match case.doing() {
             decide::Doing::Failed if !known => {
                 self.fail(case.now, revision.index, None, String::new())
             }
@@ -417,7 +457,7 @@ impl Memory {
     /// Whether what our own work has stopped is seen up for the first time since.
     fn runs_again(&mut self, case: &decide::Case<'_>) -> bool {
         let up = matches!(
-            decide::doing(case.unit),
+            case.doing(),
             decide::Doing::Up(_) | decide::Doing::Completed | decide::Doing::Ended
         );
         up && self.flight.is_none() && std::mem::take(&mut self.stopped)

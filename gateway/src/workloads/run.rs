@@ -15,7 +15,7 @@ use std::{
 };
 
 use beemesh_protocol::{HostId, peer::WorkloadReport};
-use beemesh_quadlet::podman::Podman;
+use beemesh_quadlet::{podman::Podman, supervisor::report_file};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot, watch},
     task::{Id, JoinSet},
@@ -59,7 +59,7 @@ pub(crate) struct Settings {
     pub(crate) podman: Podman,
     /// The folder of the workloads' Quadlets, which the executor only reads.
     pub(crate) units: PathBuf,
-    /// The folder of the sockets, for locks that are shared with the supervisors.
+    /// The folder of the sockets, for locks that the supervisors see, and of what they report.
     pub(crate) run: PathBuf,
     /// The folder that records how attempts of Jobs ended.
     pub(crate) ended: PathBuf,
@@ -168,6 +168,9 @@ impl Executor {
                     view: &view,
                     units: &units,
                 };
+                let run = &self.settings.run;
+                self.reconciler
+                    .hear(&units, |workload| report_file::read(run, workload));
                 let plan = self.reconciler.look(&seen);
                 self.carry_out(plan, &view)
             } else {

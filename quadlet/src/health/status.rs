@@ -1,17 +1,38 @@
-//! Pure: the one line in which a unit says what its workload does. The supervisor writes it (`STATUS=`) and the gateway reads it back from
-//! systemd, so [`format`] and [`parse`] are each other's inverse.
+//! Pure: what a supervisor reports of its pod, and the one line that its unit shows.
+//!
+//! The supervisor writes a [`Report`] for the gateway of its host ([`Report::to_message`]) and its [line](Report::line) for people (`STATUS=`).
+//! The gateway believes a report whose line is the unit's. Otherwise, as for a supervisor of 0.2, it reads the line ([`parse`]).
 
 use std::fmt::Write as _;
+
+use beemesh_protocol::pod::{
+    ContainerReport, PodPhase, PodReport, REASON_CHARS_MAX, clean, reasons,
+};
 
 use super::Health;
 
 /// Longest status line. systemd takes 4 KiB per datagram at least; a line longer than this is cut.
 pub const LINE_BYTES_MAX: usize = 1024;
+/// Of it, what the reasons may take: the counts and the revision stand around them.
+const REASONS_BYTES_MAX: usize = 850;
+/// Longest reason with the output of containers, for the API.
+const MESSAGE_BYTES_MAX: usize = 1024;
 
 /// What stands between two parts of a line.
 const BETWEEN: &str = " · ";
 
-/// What a workload's unit says about itself.
+/// A pod as its supervisor reports it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// What the supervisor does.
+    pub status: Status,
+    /// The pod's containers; none when they are not known.
+    pub containers: Vec<ContainerReport>,
+    /// What a line says about containers, where only the line is known.
+    pub trouble: String,
+}
+
+/// What a supervisor does with its pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
     /// The pod is up.
@@ -20,8 +41,6 @@ pub enum Status {
         health: Health,
         /// The revision that runs.
         revision: u64,
-        /// Which containers are down, unhealthy, or ended a while ago, and when they are started again. Empty when all is well.
-        trouble: String,
     },
     /// Every container ended with code 0 and stays so.
     Completed {
@@ -53,7 +72,7 @@ pub enum Status {
     },
     /// Every container ended, one of them in failure, and none is started again.
     Ended {
-        /// Which one, in words for a person.
+        /// What is to be said beside the containers' reasons, in words for a person.
         reason: String,
     },
     /// Beyond repair on this host.
@@ -65,105 +84,297 @@ pub enum Status {
     Stopping,
 }
 
-/// The status as one line.
-pub fn format(status: &Status) -> String {
-    let line = match status {
-        Status::Running {
-            health,
-            revision,
-            trouble,
-        } => {
-            let Health {
-                healthy,
-                total,
-                restarts,
-            } = health;
-            let restarts = restarts_in_words(*restarts);
-            let trouble = match trouble.as_str() {
-                "" => String::new(),
-                trouble => format!("{BETWEEN}{trouble}"),
-            };
-            format!("{healthy}/{total} healthy · rev {revision} · {restarts}{trouble}")
+impl From<Status> for Report {
+    fn from(status: Status) -> Self {
+        Self {
+            status,
+            containers: Vec::new(),
+            trouble: String::new(),
         }
-        Status::Completed { revision, restarts } => {
-            format!(
-                "completed · rev {revision} · {}",
-                restarts_in_words(*restarts)
-            )
-        }
-        Status::Updating { from, to } => format!("updating to rev {to} from rev {from}"),
-        Status::Starting { revision, doing } => format!("starting rev {revision}: {doing}"),
-        Status::Waiting { revision, wait } => format!("waiting with rev {revision}: {wait}"),
-        Status::Ended { reason } => format!("ended: {reason}"),
-        Status::Failed { reason } => format!("failed: {reason}"),
-        Status::Stopping => "stopping".to_owned(),
-    };
-    one_line(&line)
+    }
 }
 
-/// Reads what [`format`] wrote; `None` for any other text.
-pub fn parse(line: &str) -> Option<Status> {
-    if line == "stopping" {
-        return Some(Status::Stopping);
+impl Report {
+    /// The line for every local user: it has no output of containers and probes.
+    #[must_use]
+    pub fn line(&self) -> String {
+        let reasons = |own: &str| {
+            let mut all = reasons(&self.containers, false);
+            all.extend(
+                [self.trouble.as_str(), own]
+                    .iter()
+                    .filter(|one| !one.is_empty())
+                    .map(ToString::to_string),
+            );
+            all
+        };
+        let line = match &self.status {
+            Status::Running { health, revision } => {
+                let Health {
+                    healthy,
+                    total,
+                    restarts,
+                } = health;
+                let reasons = reasons("").join(BETWEEN);
+                let reasons = match reasons.as_str() {
+                    "" => String::new(),
+                    reasons => format!("{BETWEEN}{}", cut(reasons, REASONS_BYTES_MAX)),
+                };
+                let restarts = restarts_in_words(*restarts);
+                format!(
+                    "{healthy}/{total} healthy{reasons}{BETWEEN}rev {revision}{BETWEEN}{restarts}"
+                )
+            }
+            Status::Completed { revision, restarts } => {
+                format!(
+                    "completed{BETWEEN}rev {revision}{BETWEEN}{}",
+                    restarts_in_words(*restarts)
+                )
+            }
+            Status::Updating { from, to } => format!("updating to rev {to} from rev {from}"),
+            Status::Starting { revision, doing } => format!("starting rev {revision}: {doing}"),
+            Status::Waiting { revision, wait } => format!("waiting with rev {revision}: {wait}"),
+            Status::Ended { reason } => format!("ended: {}", reasons(reason).join("; ")),
+            Status::Failed { reason } => format!("failed: {reason}"),
+            Status::Stopping => "stopping".to_owned(),
+        };
+        one_line(&line)
     }
-    if let Some(reason) = line.strip_prefix("ended: ") {
-        return Some(Status::Ended {
-            reason: reason.to_owned(),
-        });
+
+    /// Why the pod is not as it should be, for the API: with what containers and probes said last. Empty while all is well, and while
+    /// a probe has failed less often than it may.
+    #[must_use]
+    pub fn message(&self) -> String {
+        let own = match &self.status {
+            Status::Running { .. } => "",
+            Status::Completed { .. } | Status::Updating { .. } | Status::Stopping => {
+                return String::new();
+            }
+            Status::Starting { doing: words, .. }
+            | Status::Waiting { wait: words, .. }
+            | Status::Failed { reason: words } => {
+                return cut(&self.with_output(words), MESSAGE_BYTES_MAX);
+            }
+            Status::Ended { reason } => reason.as_str(),
+        };
+        let troubled = self.containers.iter().filter(|one| !one.is_calm());
+        let mut all = reasons(troubled, true);
+        all.extend(
+            [self.trouble.as_str(), own]
+                .iter()
+                .filter(|one| !one.is_empty())
+                .map(ToString::to_string),
+        );
+        cut(&all.join("; "), MESSAGE_BYTES_MAX)
     }
-    if let Some(reason) = line.strip_prefix("failed: ") {
-        return Some(Status::Failed {
-            reason: reason.to_owned(),
-        });
+
+    /// A play failed for these containers, which the words name.
+    fn with_output(&self, words: &str) -> String {
+        let outputs = self.containers.iter().filter_map(|one| one.exit.as_ref());
+        let outputs = outputs.map(|exit| exit.output.as_str());
+        let all = [words]
+            .into_iter()
+            .chain(outputs.filter(|output| !output.is_empty()));
+        all.collect::<Vec<_>>().join(": ")
     }
-    if let Some(rest) = line.strip_prefix("starting rev ") {
+
+    /// The same with texts that the report's file may have.
+    #[must_use]
+    pub fn cleaned(mut self) -> Self {
+        match &mut self.status {
+            Status::Starting { doing: words, .. }
+            | Status::Waiting { wait: words, .. }
+            | Status::Ended { reason: words }
+            | Status::Failed { reason: words } => *words = clean(words, REASON_CHARS_MAX),
+            Status::Running { .. }
+            | Status::Completed { .. }
+            | Status::Updating { .. }
+            | Status::Stopping => {}
+        }
+        self
+    }
+
+    /// As it is written for the gateway.
+    #[must_use]
+    pub fn to_message(&self) -> PodReport {
+        let containers = self.containers.clone();
+        let to = PodReport {
+            containers,
+            ..PodReport::default()
+        };
+        match self.status.clone() {
+            Status::Running { health, revision } => PodReport {
+                phase: PodPhase::Running,
+                revision,
+                healthy: health.healthy,
+                total: health.total,
+                restarts: health.restarts,
+                ..to
+            },
+            Status::Completed { revision, restarts } => PodReport {
+                phase: PodPhase::Completed,
+                revision,
+                restarts,
+                ..to
+            },
+            Status::Updating { from, to: revision } => PodReport {
+                phase: PodPhase::Updating,
+                revision,
+                from,
+                ..to
+            },
+            Status::Starting {
+                revision,
+                doing: reason,
+            } => PodReport {
+                phase: PodPhase::Starting,
+                revision,
+                reason,
+                ..to
+            },
+            Status::Waiting {
+                revision,
+                wait: reason,
+            } => PodReport {
+                phase: PodPhase::Waiting,
+                revision,
+                reason,
+                ..to
+            },
+            Status::Ended { reason } => PodReport {
+                phase: PodPhase::Ended,
+                reason,
+                ..to
+            },
+            Status::Failed { reason } => PodReport {
+                phase: PodPhase::Failed,
+                reason,
+                ..to
+            },
+            Status::Stopping => PodReport {
+                phase: PodPhase::Stopping,
+                ..to
+            },
+        }
+    }
+}
+
+impl From<PodReport> for Report {
+    fn from(message: PodReport) -> Self {
+        let PodReport {
+            phase,
+            revision,
+            from,
+            reason,
+            healthy,
+            total,
+            restarts,
+            containers,
+        } = message;
+        let health = Health {
+            healthy,
+            total,
+            restarts,
+        };
+        let status = match phase {
+            PodPhase::Running => Status::Running { health, revision },
+            PodPhase::Completed => Status::Completed { revision, restarts },
+            PodPhase::Updating => Status::Updating { from, to: revision },
+            PodPhase::Starting => Status::Starting {
+                revision,
+                doing: reason,
+            },
+            PodPhase::Waiting => Status::Waiting {
+                revision,
+                wait: reason,
+            },
+            PodPhase::Ended => Status::Ended { reason },
+            PodPhase::Failed => Status::Failed { reason },
+            PodPhase::Stopping => Status::Stopping,
+        };
+        Self {
+            containers,
+            ..status.into()
+        }
+    }
+}
+
+/// What the unit with this line reports: the report that its supervisor wrote, if that is of the same moment, or what the line
+/// says; nothing for a line that no supervisor writes.
+#[must_use]
+pub fn heard(line: &str, written: Option<PodReport>) -> Option<Report> {
+    let written = written.map(Report::from);
+    let written = written.filter(|report| report.line() == line);
+    written.or_else(|| parse(line))
+}
+
+/// Reads a line that [`Report::line`], or a supervisor of 0.2, has made; `None` for any other text.
+#[must_use]
+pub fn parse(line: &str) -> Option<Report> {
+    let status = if line == "stopping" {
+        Status::Stopping
+    } else if let Some(reason) = line.strip_prefix("ended: ") {
+        let reason = reason.to_owned();
+        Status::Ended { reason }
+    } else if let Some(reason) = line.strip_prefix("failed: ") {
+        let reason = reason.to_owned();
+        Status::Failed { reason }
+    } else if let Some(rest) = line.strip_prefix("starting rev ") {
         let (revision, doing) = rest.split_once(": ")?;
-        return Some(Status::Starting {
-            revision: revision.parse().ok()?,
-            doing: doing.to_owned(),
-        });
-    }
-    if let Some(rest) = line.strip_prefix("waiting with rev ") {
+        let (revision, doing) = (revision.parse().ok()?, doing.to_owned());
+        Status::Starting { revision, doing }
+    } else if let Some(rest) = line.strip_prefix("waiting with rev ") {
         let (revision, wait) = rest.split_once(": ")?;
-        return Some(Status::Waiting {
-            revision: revision.parse().ok()?,
-            wait: wait.to_owned(),
-        });
-    }
-    if let Some(rest) = line.strip_prefix("updating to rev ") {
+        let (revision, wait) = (revision.parse().ok()?, wait.to_owned());
+        Status::Waiting { revision, wait }
+    } else if let Some(rest) = line.strip_prefix("updating to rev ") {
         let (to, from) = rest.split_once(" from rev ")?;
-        return Some(Status::Updating {
-            from: from.parse().ok()?,
-            to: to.parse().ok()?,
-        });
+        let (to, from) = (to.parse().ok()?, from.parse().ok()?);
+        Status::Updating { from, to }
+    } else {
+        return parse_counts(line);
+    };
+    Some(status.into())
+}
+
+/// `1/2 healthy · REASONS · rev 3 · 4 restarts`; a supervisor of 0.2 has the reasons behind the restarts.
+fn parse_counts(line: &str) -> Option<Report> {
+    let parts: Vec<&str> = line.split(BETWEEN).collect();
+    let (what, rest) = parts.split_first()?;
+    let at = |index: usize| Some((revision(rest.get(index)?)?, restarts(rest.get(index + 1)?)?));
+    let last = rest.len().checked_sub(2)?;
+    let ((revision, restarts), reasons) = match (at(0), at(last)) {
+        (Some(counts), _) => (counts, &rest[2..]),
+        (None, Some(counts)) => (counts, &rest[..last]),
+        (None, None) => return None,
+    };
+    let trouble = reasons.join(BETWEEN);
+    if *what == "completed" {
+        let status = Status::Completed { revision, restarts };
+        return trouble.is_empty().then(|| status.into());
     }
-    let mut parts = line.splitn(4, BETWEEN);
-    let (what, revision, restarts) = (parts.next()?, parts.next()?, parts.next()?);
-    // A supervisor of 0.2.0 writes three parts.
-    let trouble = parts.next();
-    let revision = revision.strip_prefix("rev ")?.parse().ok()?;
-    let (count, noun) = restarts.split_once(' ')?;
-    let restarts: u32 = count.parse().ok()?;
-    if noun != if restarts == 1 { "restart" } else { "restarts" } {
-        return None;
-    }
-    if what == "completed" {
-        return trouble
-            .is_none()
-            .then_some(Status::Completed { revision, restarts });
-    }
-    let trouble = trouble.unwrap_or_default().to_owned();
     let (healthy, total) = what.strip_suffix(" healthy")?.split_once('/')?;
     let health = Health {
         healthy: healthy.parse().ok()?,
         total: total.parse().ok()?,
         restarts,
     };
-    Some(Status::Running {
-        health,
-        revision,
+    let status = Status::Running { health, revision };
+    Some(Report {
         trouble,
+        ..status.into()
     })
+}
+
+fn revision(part: &str) -> Option<u64> {
+    part.strip_prefix("rev ")?.parse().ok()
+}
+
+fn restarts(part: &str) -> Option<u32> {
+    let (count, noun) = part.split_once(' ')?;
+    let restarts: u32 = count.parse().ok()?;
+    let expected = if restarts == 1 { "restart" } else { "restarts" };
+    (noun == expected).then_some(restarts)
 }
 
 fn restarts_in_words(restarts: u32) -> String {
@@ -171,6 +382,15 @@ fn restarts_in_words(restarts: u32) -> String {
         "{restarts} {}",
         if restarts == 1 { "restart" } else { "restarts" }
     )
+}
+
+/// At most so many bytes, and a sign that there were more.
+fn cut(text: &str, bytes: usize) -> String {
+    if text.len() <= bytes {
+        return text.to_owned();
+    }
+    let end = text.floor_char_boundary(bytes.saturating_sub('…'.len_utf8()));
+    format!("{}…", text[..end].trim_end())
 }
 
 /// Words from Podman and the OCI runtime may hold line breaks, which would end a `STATUS=` assignment.
@@ -190,123 +410,4 @@ fn one_line(text: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn status_line_reads_well_and_comes_back_as_it_was() {
-        let health = Health {
-            healthy: 2,
-            total: 2,
-            restarts: 0,
-        };
-        for (status, line) in [
-            (
-                Status::Running {
-                    health,
-                    revision: 1,
-                    trouble: String::new(),
-                },
-                "2/2 healthy · rev 1 · 0 restarts",
-            ),
-            (
-                Status::Running {
-                    health: Health {
-                        healthy: 1,
-                        total: 2,
-                        restarts: 1,
-                    },
-                    revision: 12,
-                    trouble: String::new(),
-                },
-                "1/2 healthy · rev 12 · 1 restart",
-            ),
-            (
-                Status::Running {
-                    health: Health {
-                        healthy: 1,
-                        total: 2,
-                        restarts: 27,
-                    },
-                    revision: 3,
-                    trouble: "container web-app cannot start: a · b".into(),
-                },
-                "1/2 healthy · rev 3 · 27 restarts · container web-app cannot start: a · b",
-            ),
-            (
-                Status::Ended {
-                    reason: "container web-app ended with code 1".into(),
-                },
-                "ended: container web-app ended with code 1",
-            ),
-            (
-                Status::Completed {
-                    revision: 3,
-                    restarts: 2,
-                },
-                "completed · rev 3 · 2 restarts",
-            ),
-            (
-                Status::Updating { from: 7, to: 8 },
-                "updating to rev 8 from rev 7",
-            ),
-            (
-                Status::Starting {
-                    revision: 1,
-                    doing: "playing the pod".into(),
-                },
-                "starting rev 1: playing the pod",
-            ),
-            (
-                Status::Waiting {
-                    revision: 1,
-                    wait: "/run/podman/podman.sock: connection refused".into(),
-                },
-                "waiting with rev 1: /run/podman/podman.sock: connection refused",
-            ),
-            (
-                Status::Failed {
-                    reason: "container web-app cannot start: no such file".into(),
-                },
-                "failed: container web-app cannot start: no such file",
-            ),
-            (Status::Stopping, "stopping"),
-        ] {
-            assert_eq!(format(&status), line);
-            assert_eq!(parse(line), Some(status));
-        }
-    }
-
-    #[test]
-    fn foreign_lines_are_no_status() {
-        for line in [
-            "",
-            "running",
-            "2/2 healthy",
-            "2/2 healthy · rev 1",
-            "2/2 healthy · rev 1 · 1 restarts",
-            "completed · rev 1 · 0 restarts · more",
-            "x/2 healthy · rev 1 · 0 restarts",
-            "updating to rev 8",
-            "starting rev x: y",
-        ] {
-            assert_eq!(parse(line), None, "{line:?}");
-        }
-    }
-
-    #[test]
-    fn line_is_one_line_and_bounded() {
-        let line = format(&Status::Failed {
-            reason: "a\nSTATUS=b \u{7}c\t d ".to_owned() + &"word ".repeat(1000),
-        });
-        assert!(
-            line.starts_with("failed: a STATUS=b c d word word"),
-            "{line}"
-        );
-        assert!(
-            line.ends_with("word…") && line.len() <= LINE_BYTES_MAX,
-            "{} bytes",
-            line.len()
-        );
-    }
-}
+mod tests;

@@ -3,6 +3,10 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use beemesh_protocol::pod::signal_name;
+
+use crate::health::{Container, failed_init};
+
 /// A call to Podman that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PodmanError {
@@ -62,7 +66,15 @@ pub enum PodmanError {
         /// Podman's messages, one for each container.
         errors: Vec<String>,
     },
-    /// Podman accepted the YAML and made no pod from it.
+    /// An init container ended in failure, so the pod was not played.
+    #[error("init container {container}: {}", exit_in_words(*code))]
+    Init {
+        /// Its name in the manifest.
+        container: String,
+        /// Its exit code.
+        code: i32,
+    },
+    /// Podman accepted the YAML and made no pod of it.
     #[error("play the pod: Podman made no pod of it")]
     Unplayed,
     /// A pod could not be taken down.
@@ -74,7 +86,36 @@ pub enum PodmanError {
 }
 
 impl PodmanError {
-    /// Whether Podman reports that there is no such object.
+    /// The same for a failed play of this workload, whose pod has these containers, with those names in the manifest that init
+    /// containers have: Podman tells containers by their ids, people by their names.
+    #[must_use]
+    pub fn explained(self, workload: &str, containers: &[Container], init: &[String]) -> Self {
+        let Self::Refused {
+            operation,
+            status,
+            message,
+        } = self
+        else {
+            return self;
+        };
+        if let Some(failed) = failed_init(workload, containers, init) {
+            let name = failed.name.strip_prefix(workload);
+            let name = name.and_then(|name| name.strip_prefix('-'));
+            return Self::Init {
+                container: name.unwrap_or(&failed.name).to_owned(),
+                code: failed.exit_code,
+            };
+        }
+        let known = containers.iter().filter(|one| !one.id.is_empty());
+        let message = known.fold(message, |words, one| words.replace(&one.id, &one.name));
+        Self::Refused {
+            operation,
+            status,
+            message,
+        }
+    }
+
+    /// Whether Podman says that there is no such object.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Refused { status: 404, .. })
     }
@@ -133,4 +174,11 @@ fn innermost(error: &dyn std::error::Error) -> String {
         innermost = source;
     }
     innermost.to_string()
+}
+
+fn exit_in_words(code: i32) -> String {
+    match u32::try_from(code).ok().and_then(signal_name) {
+        Some(signal) => format!("exit {code} ({signal})"),
+        None => format!("exit {code}"),
+    }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use beemesh_protocol::pod::{FailedProbe, ProbeKind, TEXT_CHARS_MAX, last_line};
 use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 
@@ -76,6 +77,8 @@ struct InspectedState {
     finished_at: Option<Timestamp>,
     #[serde(default)]
     conmon_pid: u32,
+    #[serde(default, rename = "OOMKilled")]
+    out_of_memory: bool,
     #[serde(default)]
     health: Option<InspectedHealth>,
 }
@@ -85,6 +88,63 @@ struct InspectedState {
 struct InspectedHealth {
     #[serde(default)]
     status: String,
+    #[serde(default)]
+    failing_streak: i64,
+    #[serde(default, deserialize_with = "null_is_empty")]
+    log: Vec<ProbeRun>,
+}
+
+/// One run of a probe.
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub(super) struct ProbeRun {
+    #[serde(default)]
+    start: Option<Timestamp>,
+    #[serde(default)]
+    end: Option<Timestamp>,
+    #[serde(default)]
+    exit_code: i32,
+    #[serde(default)]
+    output: String,
+}
+
+impl ProbeRun {
+    /// Whether it took what it may, in nanoseconds: Podman's own exit code for that is another one with each version.
+    fn is_late(&self, timeout: u64) -> bool {
+        let took = self.start.zip(self.end);
+        let took = took.map(|(start, end)| end.as_nanosecond() - start.as_nanosecond());
+        timeout > 0 && took.is_some_and(|took| took >= i128::from(timeout))
+    }
+}
+
+impl InspectedHealth {
+    /// Whether its last run was in a container that has not been started since. Podman keeps the runs over a restart.
+    fn is_since(&self, started_at: Option<Timestamp>) -> bool {
+        let last = self.log.last().and_then(|run| run.start);
+        last.zip(started_at)
+            .is_none_or(|(last, started_at)| last >= started_at)
+    }
+
+    /// The probe, if its last run failed.
+    fn failed(&self, kind: ProbeKind, check: &Healthcheck) -> Option<FailedProbe> {
+        let last = self.log.last().filter(|run| run.exit_code != 0)?;
+        let timed_out = last.is_late(check.timeout);
+        let exit = u32::try_from(last.exit_code).ok();
+        let failures = u32::try_from(self.failing_streak).unwrap_or_default();
+        let threshold = check.retries;
+        Some(FailedProbe {
+            kind,
+            failures: if threshold > 0 {
+                failures.min(threshold)
+            } else {
+                failures
+            },
+            threshold,
+            exit: exit.filter(|_| !timed_out),
+            timed_out,
+            output: last_line(&last.output, TEXT_CHARS_MAX),
+        })
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -110,6 +170,8 @@ struct Healthcheck {
     interval: u64,
     #[serde(default)]
     timeout: u64,
+    #[serde(default)]
+    retries: u32,
 }
 
 impl Healthcheck {
@@ -144,6 +206,7 @@ impl From<InspectedContainer> for Details {
             started_at,
             finished_at,
             conmon_pid,
+            out_of_memory,
             health,
         } = inspected.state;
         let InspectedConfig {
@@ -152,14 +215,20 @@ impl From<InspectedContainer> for Details {
             healthcheck,
             startup_health_check: startup,
         } = inspected.config;
-        let probe = match (probe(&health.unwrap_or_default().status), &startup) {
+        let health = health.unwrap_or_default();
+        let probe = match (probe(&health.status), &startup) {
             (Probe::Starting, None) => Probe::Silent,
             (probe, _) => probe,
         };
-        let runs = match (probe, startup) {
-            (Probe::Starting, startup @ Some(_)) => startup,
-            _ => healthcheck,
+        let (kind, runs) = match (probe, startup) {
+            (Probe::Starting, startup @ Some(_)) => (ProbeKind::Startup, startup),
+            _ => (ProbeKind::Liveness, healthcheck),
         };
+        let failed = runs.as_ref().and_then(|check| health.failed(kind, check));
+        let is_of_this_run = health.is_since(started_at);
+        let failing = failed
+            .clone()
+            .filter(|probe| is_of_this_run && probe.failures > 0);
         let container = Container {
             id: inspected.id,
             role: role(inspected.is_infra, &inspected.name),
@@ -183,6 +252,9 @@ impl From<InspectedContainer> for Details {
             terminal: tty,
             image: inspected.image,
             schedule: runs.and_then(|check| check.schedule()),
+            failing,
+            failed,
+            out_of_memory,
         }
     }
 }
@@ -214,6 +286,49 @@ mod tests {
         assert_eq!(details.container, Container::from(listed));
         assert_eq!((details.conmon, details.terminal), (None, true));
         assert_eq!(details.restart, Restart::OnFailure);
+    }
+
+    #[test]
+    fn a_probe_fails_while_its_last_run_in_this_run_of_the_container_failed() {
+        let failing = |started: &str, streak: u32, end: &str, code: i32| {
+            let text = format!(
+                r#"{{"Id":"a","Name":"web-app","Config":{{"Healthcheck":{{"Test":["CMD","wget"],"Interval":5000000000,
+                    "Timeout":2000000000,"Retries":3}}}},"State":{{"Status":"running","OOMKilled":true,
+                    "StartedAt":"2026-11-29T16:01:{started}Z","Health":{{"Status":"healthy","FailingStreak":{streak},
+                    "Log":[{{"Start":"2026-11-29T16:01:28.1Z","End":"2026-11-29T16:01:{end}Z","ExitCode":{code},
+                    "Output":"Connecting\nwget: server returned error: HTTP/1.1 404 Not Found\n"}}]}}}}}}"#
+            );
+            let details = Details::from(serde_json::from_str::<InspectedContainer>(&text).unwrap());
+            assert!(details.out_of_memory);
+            details.failing
+        };
+        let probe = FailedProbe {
+            kind: ProbeKind::Liveness,
+            failures: 2,
+            threshold: 3,
+            exit: Some(1),
+            timed_out: false,
+            output: "wget: server returned error: HTTP/1.1 404 Not Found".into(),
+        };
+        let late = FailedProbe {
+            failures: 3,
+            exit: None,
+            timed_out: true,
+            ..probe.clone()
+        };
+        for (started, streak, end, code, expected) in [
+            ("20", 2, "29.1", 1, Some(probe)),
+            // Podman 5.4 counts on.
+            ("20", 4, "30.2", 125, Some(late)),
+            ("20", 0, "29.1", 0, None),
+            ("30", 2, "29.1", 1, None),
+        ] {
+            assert_eq!(
+                failing(started, streak, end, code),
+                expected,
+                "{started} {streak}"
+            );
+        }
     }
 
     #[test]

@@ -12,7 +12,6 @@
 //! Podman 5.4 lets a probe run without a time limit.
 
 use beemesh_protocol::percent;
-use k8s_openapi::jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -36,8 +35,6 @@ pub struct Probing {
     pub name: String,
     /// The running probes.
     pub sessions: Vec<Session>,
-    /// Whether the last finished run took longer than its limit, and its output.
-    pub last: Option<(bool, String)>,
 }
 
 /// Answer of `GET /libpod/containers/NAME/json`.
@@ -49,7 +46,6 @@ struct Inspected {
     #[serde(default, rename = "ExecIDs", deserialize_with = "null_is_empty")]
     sessions: Vec<String>,
     config: Config,
-    state: State,
 }
 
 #[derive(Deserialize)]
@@ -66,34 +62,6 @@ struct Config {
 struct Check {
     #[serde(default, deserialize_with = "null_is_empty")]
     test: Vec<String>,
-    /// The time limit in nanoseconds.
-    #[serde(default)]
-    timeout: i128,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct State {
-    #[serde(default)]
-    health: Option<Health>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Health {
-    #[serde(default, deserialize_with = "null_is_empty")]
-    log: Vec<Run>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Run {
-    #[serde(default)]
-    start: Option<Timestamp>,
-    #[serde(default)]
-    end: Option<Timestamp>,
-    #[serde(default)]
-    output: String,
 }
 
 /// Answer of `GET /libpod/exec/ID/json`.
@@ -113,18 +81,6 @@ struct Process {
     entrypoint: String,
     #[serde(default, deserialize_with = "null_is_empty")]
     arguments: Vec<String>,
-}
-
-impl Run {
-    /// Whether the run took as long as its limit. Podman's exit code for that differs between versions.
-    fn is_late(&self, timeout: Option<i128>) -> bool {
-        match (self.start, self.end, timeout) {
-            (Some(start), Some(end), Some(timeout)) => {
-                timeout > 0 && end.as_nanosecond() - start.as_nanosecond() >= timeout
-            }
-            _ => false,
-        }
-    }
 }
 
 impl Check {
@@ -273,8 +229,6 @@ impl Podman {
             startup_health_check: startup,
         } = inspected.config;
         let checks: Vec<Check> = healthcheck.into_iter().chain(startup).collect();
-        // The longer limit, if there are two.
-        let timeout = checks.iter().map(|check| check.timeout).max();
         let mut sessions = Vec::new();
         for id in inspected.sessions {
             let path = format!("/libpod/exec/{}/json", percent::encode(&id));
@@ -295,15 +249,9 @@ impl Podman {
                 });
             }
         }
-        let log = inspected
-            .state
-            .health
-            .map_or_else(Vec::new, |health| health.log);
-        let last = log.into_iter().last();
         Ok(Probing {
             name: inspected.name,
             sessions,
-            last: last.map(|run| (run.is_late(timeout), run.output)),
         })
     }
 }
@@ -337,19 +285,5 @@ mod tests {
         ] {
             assert_eq!(check(test).is_run_by(process), expected, "{test}");
         }
-    }
-
-    #[test]
-    fn a_probe_that_took_what_it_may_is_late() {
-        let run = |end: &str| {
-            let text = format!(
-                r#"{{"Start":"2026-11-29T16:01:28.193357958Z","End":"{end}","ExitCode":125,"Output":""}}"#
-            );
-            serde_json::from_str::<Run>(&text).unwrap()
-        };
-        let timeout = Some(2_000_000_000);
-        assert!(run("2026-11-29T16:01:30.264849183Z").is_late(timeout));
-        assert!(!run("2026-11-29T16:01:29.264849183Z").is_late(timeout));
-        assert!(!run("2026-11-29T16:01:30.264849183Z").is_late(None));
     }
 }

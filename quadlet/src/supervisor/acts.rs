@@ -6,7 +6,9 @@ use std::fs;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{Effect, Event};
+use beemesh_protocol::pod::FailedProbe;
+
+use super::{Effect, Event, last_output};
 use crate::podman::{Podman, PodmanError, Probing, Session};
 
 /// Processes of one probe that are ended with it.
@@ -78,15 +80,24 @@ pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Opti
             None
         }
         Effect::TellProbe { id, container } => {
-            let Probing { last, .. } = probing(podman, &id).await;
-            let (late, output) = last?;
-            let output = output.trim().to_owned();
-            tracing::warn!(container, late, output, "its probe has failed too often");
-            Some(Event::ProbeSaid {
-                container,
-                late,
-                output,
-            })
+            let details = podman.inspect(&id).await;
+            let probe = details.ok().flatten().and_then(|details| details.failed);
+            if let Some(FailedProbe {
+                timed_out, output, ..
+            }) = &probe
+            {
+                tracing::warn!(
+                    container,
+                    timed_out,
+                    output,
+                    "its probe has failed too often"
+                );
+            }
+            Some(Event::ProbeSaid { container, probe })
+        }
+        Effect::Hear { id, container } => {
+            let output = last_output::last_line(podman, &id).await;
+            Some(Event::Heard { container, output })
         }
         _ => None,
     }

@@ -1,6 +1,6 @@
 //! Pure: what a failed call to Podman means for the workload.
 
-use crate::health::{Container, Restart};
+use crate::health::Restart;
 use crate::podman::PodmanError;
 
 /// What can be done about a failure.
@@ -63,6 +63,7 @@ pub fn classify(error: &PodmanError) -> Failure {
         }
         PodmanError::Unplayed => Failure::Hopeless(reason),
         PodmanError::Start { .. }
+        | PodmanError::Init { .. }
         | PodmanError::Refused { .. }
         | PodmanError::Unreadable { .. }
         | PodmanError::Down { .. }
@@ -72,56 +73,48 @@ pub fn classify(error: &PodmanError) -> Failure {
     }
 }
 
-/// What a failed play means for a pod of which these containers were made. Podman tells them by their ids, people by their names.
-pub fn classify_play(error: &PodmanError, containers: &[Container], restart: Restart) -> Failure {
-    let named = |words: String| {
-        let named = containers
-            .iter()
-            .filter(|container| !container.id.is_empty());
-        named.fold(words, |words, container| {
-            words.replace(&container.id, &container.name)
-        })
-    };
-    match classify(error) {
-        Failure::Refused(words) => {
-            let words = named(words);
-            let init_failed =
-                words.contains("init container") && words.contains("exited with code");
-            if restart == Restart::Never && init_failed {
-                return Failure::Hopeless(format!("{words}, and its restart policy is Never"));
-            }
-            Failure::Refused(words)
+/// What a failed play means for a pod with this restart policy.
+pub fn classify_play(error: &PodmanError, restart: Restart) -> Failure {
+    match (error, restart) {
+        (PodmanError::Init { .. }, Restart::Never) => {
+            Failure::Hopeless(format!("{error}, and its restart policy is Never"))
         }
-        Failure::Hopeless(words) => Failure::Hopeless(named(words)),
-        other @ (Failure::Passing(_) | Failure::Damaged(_)) => other,
+        _ => classify(error),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::health::{Probe, Role, Run};
+    use crate::health::{Container, Probe, Role, Run};
 
     use super::*;
 
     #[test]
     fn an_init_container_is_named_and_not_tried_again_against_its_policy() {
-        let zero = Container {
-            id: "d50e".into(),
-            name: "web-zero".into(),
+        let container = |id: &str, name: &str, exit_code| Container {
+            id: id.into(),
+            name: name.into(),
             role: Role::Member,
             run: Run::Exited,
             probe: Probe::Absent,
             restarts: 0,
-            exit_code: 3,
+            exit_code,
             started_at: 1,
             exited_at: 2,
         };
-        let error = PodmanError::Refused {
+        let containers = [
+            container("d50f", "web-first", 0),
+            container("d50e", "web-zero", 3),
+            container("d50a", "web-app", 4),
+        ];
+        let refused = |message: &str| PodmanError::Refused {
             operation: "play the pod".into(),
             status: 500,
-            message: "init container d50e exited with code 3".into(),
+            message: message.into(),
         };
-        let words = "play the pod: init container web-zero exited with code 3";
+        let init = ["first".to_owned(), "zero".to_owned()];
+        let error = refused("anything").explained("web", &containers, &init);
+        let words = "init container zero: exit 3";
         for (restart, expected) in [
             (Restart::Always, Failure::Refused(words.into())),
             (
@@ -129,11 +122,13 @@ mod tests {
                 Failure::Hopeless(format!("{words}, and its restart policy is Never")),
             ),
         ] {
-            assert_eq!(
-                classify_play(&error, std::slice::from_ref(&zero), restart),
-                expected
-            );
+            assert_eq!(classify_play(&error, restart), expected);
         }
+        let named = refused("starting container d50a: no").explained("web", &containers, &[]);
+        assert_eq!(
+            named.to_string(),
+            "play the pod: starting container web-app: no"
+        );
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
+use beemesh_protocol::pod;
 use bytes::Bytes;
 use futures::StreamExt as _;
 use tokio::time::Instant;
@@ -23,6 +24,8 @@ const BYTES_MAX: usize = 64 << 10;
 const CONTAINERS_MAX: usize = 32;
 /// Lines that Podman is asked for. Shorter ones than half a line of a terminal are not all kept.
 const LINES_MAX: u32 = 2000;
+/// Of them for the last line that is not empty.
+const LAST_LINES_MAX: u32 = 4;
 /// Reading takes milliseconds; the unit's failure waits no longer for all of it.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
@@ -62,7 +65,7 @@ pub(super) async fn keep(podman: &Podman, settings: &Settings, all: &[Container]
     let deadline = Instant::now() + TIME_MAX;
     for one in said.take(CONTAINERS_MAX) {
         let name = one.name.strip_prefix(&prefix).unwrap_or(&one.name);
-        match tokio::time::timeout_at(deadline, tail(podman, &one.id)).await {
+        match tokio::time::timeout_at(deadline, tail(podman, &one.id, LINES_MAX)).await {
             Ok(Ok(bytes)) => kept.extend(named(name, &bytes)),
             Ok(Err(error)) => {
                 tracing::warn!(container = one.name, %error, "its output is not kept");
@@ -85,8 +88,19 @@ pub(super) async fn keep(podman: &Podman, settings: &Settings, all: &[Container]
     }
 }
 
-async fn tail(podman: &Podman, container: &str) -> Result<Vec<u8>, PodmanError> {
-    let output = podman.logs(container, false, Some(LINES_MAX), None).await?;
+/// The last line that a container wrote; nothing when Podman does not tell in time.
+pub(super) async fn last_line(podman: &Podman, container: &str) -> String {
+    let tail = tokio::time::timeout(TIME_MAX, tail(podman, container, LAST_LINES_MAX)).await;
+    let bytes = tail.map_or(Ok(Vec::new()), |tail| tail);
+    let bytes = bytes.unwrap_or_else(|error| {
+        tracing::warn!(%error, "the last line of a container is not known");
+        Vec::new()
+    });
+    pod::last_line(&String::from_utf8_lossy(&bytes), pod::TEXT_CHARS_MAX)
+}
+
+async fn tail(podman: &Podman, container: &str, lines: u32) -> Result<Vec<u8>, PodmanError> {
+    let output = podman.logs(container, false, Some(lines), None).await?;
     let mut output = std::pin::pin!(output);
     let mut last = Vec::new();
     while let Some(piece) = output.next().await {

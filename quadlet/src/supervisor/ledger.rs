@@ -4,15 +4,19 @@
 //! for this container off and starts it itself, each time after a longer pause, as Kubernetes does. A container that runs
 //! for [`CALM`] is Podman's again. The ledger outlives the supervisor in a file below `/run`; a new pod has a new one.
 //!
-//! Input: the pod as it is seen and the host's clock. Output: [`Order`]s, the trouble in words, and when to look again. Times are
+//! Input: the pod as it is seen and the host's clock. Output: [`Order`]s, a report of each container, and when to look again. Times are
 //! seconds since 1970, for they are compared with Podman's and shown to people.
 
 use std::collections::BTreeMap;
 
+use beemesh_protocol::pod::{
+    CONTAINERS_MAX, ContainerReport, ContainerState, FailedProbe, LastExit, ProbeKind,
+    TEXT_CHARS_MAX, clean,
+};
 use serde::{Deserialize, Serialize};
 
 use super::SeenPod;
-use crate::health::{Container, Probe, Restart, Role, Run, code_in_words, is_done};
+use crate::health::{Container, Probe, Restart, Role, Run, is_done, is_well};
 
 /// The pause before the second restart; it doubles with each further one. The first has none.
 const PAUSE_MIN: i64 = 10;
@@ -22,10 +26,6 @@ const PAUSE_MAX: i64 = 300;
 const CALM: i64 = 600;
 /// Podman restarts a container within a tenth of a second; one that is down for longer was stopped by hand.
 const PODMAN_PATIENCE: i64 = 1;
-/// Containers whose trouble is told one by one.
-const TOLD_MAX: usize = 3;
-/// Bytes that are kept of the words in which a start failed.
-const WORDS_MAX: usize = 256;
 
 /// What is remembered of one pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -69,6 +69,15 @@ pub(super) struct Record {
     said: String,
     /// Why its last start failed.
     words: String,
+    /// The last exit code of that probe, how often it had failed in a row, and how often it may.
+    #[serde(default)]
+    probe: (Option<u32>, u32, u32),
+    /// It last ended because it had no memory left.
+    #[serde(default)]
+    out_of_memory: bool,
+    /// The last line that it wrote before it ended.
+    #[serde(default)]
+    output: String,
 }
 
 /// Something to do for one container.
@@ -82,6 +91,8 @@ pub(super) enum Order {
     Start(String),
     /// Ask what the probe of a container, by id and name, said.
     Ask(String, String),
+    /// Ask what a container, by id and name, wrote last.
+    Hear(String, String),
 }
 
 impl Ledger {
@@ -105,8 +116,18 @@ impl Ledger {
                 .or_insert_with(|| Record::new(container, at));
             let ends = record.ends;
             record.note(container, pod.restart, at);
-            if record.ends > ends && record.in_start {
-                orders.push(Order::Ask(container.id.clone(), container.name.clone()));
+            if record.ends > ends {
+                record.out_of_memory = pod.out_of_memory.contains(&container.id);
+                record.output.clear();
+                let names = || (container.id.clone(), container.name.clone());
+                if record.in_start {
+                    let (id, name) = names();
+                    orders.push(Order::Ask(id, name));
+                }
+                if !record.by_probe {
+                    let (id, name) = names();
+                    orders.push(Order::Hear(id, name));
+                }
             }
             let is_held = pod.held.contains(&container.id);
             let is_left_alone = pod.restart == Restart::Never || is_done(container, pod.restart);
@@ -151,22 +172,28 @@ impl Ledger {
         }
     }
 
-    /// The probe of a container had failed too often, and said this.
-    pub(super) fn probe_said(&mut self, container: &str, late: bool, output: &str) {
+    /// The probe of a container had failed too often.
+    pub(super) fn probe_said(&mut self, container: &str, probe: FailedProbe) {
         if let Some(record) = self.containers.get_mut(container) {
-            record.late = late;
-            record.said = output.chars().take(WORDS_MAX).collect();
+            let FailedProbe {
+                failures,
+                threshold,
+                exit,
+                timed_out,
+                output,
+                ..
+            } = probe;
+            record.late = timed_out;
+            record.said = output;
+            record.probe = (exit, failures, threshold);
         }
     }
 
-    /// What the probes said for which containers were ended, in words for the API: not for `STATUS=`, which every local user may read.
-    pub(super) fn outputs(&self) -> String {
-        let told = self.containers.iter().filter(|(_, record)| {
-            let by_probe = record.by_probe || record.in_start || record.probe_failed;
-            by_probe && !record.said.is_empty()
-        });
-        let words = told.map(|(name, record)| format!("the probe of {name} said: {}", record.said));
-        words.take(TOLD_MAX).collect::<Vec<_>>().join("; ")
+    /// This is the last line that a container wrote before it ended.
+    pub(super) fn heard(&mut self, container: &str, output: String) {
+        if let Some(record) = self.containers.get_mut(container) {
+            record.output = output;
+        }
     }
 
     /// A container could not be started: that counts as an end.
@@ -179,7 +206,7 @@ impl Ledger {
             record.failures = record.failures.saturating_add(1);
             record.last = at;
             record.due = at + pause(record.ends);
-            record.words = words.chars().take(WORDS_MAX).collect();
+            record.words = clean(words, TEXT_CHARS_MAX);
         }
     }
 
@@ -195,25 +222,20 @@ impl Ledger {
         records.fold(0, |sum, record| sum.saturating_add(record.failures))
     }
 
-    /// Which containers are down, unhealthy, or ended within the last ten minutes, in words. Holds no time that changes by itself.
-    pub(super) fn trouble(&self, pod: &SeenPod) -> String {
+    /// A report of each container. Holds no time that changes by itself.
+    pub(super) fn reports(&self, pod: &SeenPod, workload: &str) -> Vec<ContainerReport> {
         let is_given_up = pod.failures_max.is_some_and(|max| self.failures() > max);
-        let all: Vec<String> = members(pod)
-            .filter_map(|container| {
-                let record = self.containers.get(&container.name)?;
-                record.trouble(container, pod.restart, is_given_up)
-            })
-            .collect();
-        let mut told = all
-            .iter()
-            .take(TOLD_MAX)
-            .cloned()
-            .collect::<Vec<_>>()
-            .join("; ");
-        if all.len() > TOLD_MAX {
-            told.push_str(&format!("; and {} more", all.len() - TOLD_MAX));
+        let fresh = Record::default();
+        let all = members(pod).map(|container| {
+            let record = self.containers.get(&container.name).unwrap_or(&fresh);
+            record.report(container, pod, workload, is_given_up)
+        });
+        let mut all: Vec<ContainerReport> = all.collect();
+        if all.len() > CONTAINERS_MAX {
+            all.sort_by_key(|one| !one.is_telling());
+            all.truncate(CONTAINERS_MAX);
         }
-        told
+        all
     }
 }
 
@@ -297,56 +319,78 @@ impl Record {
         self.due.max(self.last + patience)
     }
 
-    fn trouble(
+    fn report(
         &self,
         container: &Container,
-        restart: Restart,
+        pod: &SeenPod,
+        workload: &str,
         is_given_up: bool,
-    ) -> Option<String> {
-        let name = &container.name;
-        if is_done(container, restart) {
-            return None;
+    ) -> ContainerReport {
+        let healthy = is_well(container, pod.restart);
+        let is_done = is_done(container, pod.restart);
+        let waits = self.down.is_some() && !is_done && !is_given_up;
+        let waits = waits && pod.restart != Restart::Never;
+        ContainerReport {
+            name: clean(short_name(&container.name, workload), TEXT_CHARS_MAX),
+            state: match container.run {
+                Run::Created => ContainerState::Created,
+                Run::Running => ContainerState::Running,
+                Run::Paused => ContainerState::Paused,
+                Run::Stopping => ContainerState::Stopping,
+                Run::Exited => ContainerState::Exited,
+            },
+            ready: healthy && container.run == Run::Running,
+            healthy,
+            restarts: self.restarts,
+            ends: if is_done { 0 } else { self.ends },
+            exit: (self.ends > 0 || self.restarts > 0 || self.down.is_some()).then(|| self.exit()),
+            probe: self.failed_probe(container, pod),
+            start_error: self.words.clone(),
+            next_try_at: waits.then(|| u64::try_from(self.due).unwrap_or_default()),
         }
-        if container.run == Run::Paused {
-            return Some(format!("container {name} is paused"));
-        }
-        let is_unhealthy = container.run == Run::Running && container.probe == Probe::Unhealthy;
-        if self.ends == 0 && self.down.is_none() {
-            return is_unhealthy
-                .then(|| format!("container {name} is unhealthy: its liveness probe fails"));
-        }
-        let probe = if self.late {
-            "did not answer in time"
-        } else {
-            "failed"
-        };
-        let when = if self.in_start {
-            " before its startup probe succeeded"
-        } else {
-            ""
-        };
-        let what = match (self.words.as_str(), self.by_probe, self.code) {
-            ("", true, _) => format!("was ended because its liveness probe {probe}"),
-            ("", false, Some(code)) => format!("ended with {}{when}", code_in_words(code)),
-            ("", false, None) => format!("ended{when}"),
-            (words, _, _) => format!("cannot start: {words}"),
-        };
-        let times = match self.ends {
-            0 | 1 => String::new(),
-            ends => format!(" ({ends} times)"),
-        };
-        let next = match self.down {
-            Some(_) if restart == Restart::Never => " and its restart policy is Never".to_owned(),
-            Some(_) if is_given_up => String::new(),
-            Some(_) if self.due > self.last => {
-                format!(", next try at {} UTC", time_of_day(self.due))
-            }
-            Some(_) => ", next try at once".to_owned(),
-            None if is_unhealthy => ", and its liveness probe fails again".to_owned(),
-            None => String::new(),
-        };
-        Some(format!("container {name} {what}{times}{next}"))
     }
+
+    fn exit(&self) -> LastExit {
+        LastExit {
+            code: self.code.and_then(|code| u32::try_from(code).ok()),
+            out_of_memory: self.out_of_memory,
+            by_probe: self.by_probe,
+            in_start: self.in_start,
+            at: u64::try_from(self.last).unwrap_or_default(),
+            output: self.output.clone(),
+        }
+    }
+
+    /// The probe that fails now, or the one for which the container ended within the last ten minutes.
+    fn failed_probe(&self, container: &Container, pod: &SeenPod) -> Option<FailedProbe> {
+        let is_up = container.run == Run::Running;
+        if let Some(probe) = pod.failing.get(&container.id).filter(|_| is_up) {
+            return Some(probe.clone());
+        }
+        if is_up && container.probe == Probe::Unhealthy {
+            return Some(FailedProbe::default());
+        }
+        let (exit, failures, threshold) = self.probe;
+        let probe = |kind| FailedProbe {
+            kind,
+            failures,
+            threshold,
+            exit,
+            timed_out: self.late,
+            output: self.said.clone(),
+        };
+        if self.ends > 0 && self.by_probe {
+            return Some(probe(ProbeKind::Liveness));
+        }
+        let in_start = self.ends > 0 && self.in_start && !self.said.is_empty();
+        in_start.then(|| probe(ProbeKind::Startup))
+    }
+}
+
+/// A container's name in its manifest.
+pub(super) fn short_name<'a>(name: &'a str, workload: &str) -> &'a str {
+    let rest = name.strip_prefix(workload);
+    rest.and_then(|rest| rest.strip_prefix('-')).unwrap_or(name)
 }
 
 fn members(pod: &SeenPod) -> impl Iterator<Item = &Container> {
@@ -363,12 +407,6 @@ fn pause(ends: u32) -> i64 {
         0 | 1 => 0,
         ends => (PAUSE_MIN << (ends - 2).min(8)).min(PAUSE_MAX),
     }
-}
-
-fn time_of_day(at: i64) -> String {
-    let seconds = at.rem_euclid(86_400);
-    let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
-    format!("{hours:02}:{minutes:02}:{seconds:02}")
 }
 
 #[cfg(test)]

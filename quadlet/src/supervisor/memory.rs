@@ -15,12 +15,6 @@ fn file(run: &Path, workload: &str) -> PathBuf {
     run.join(format!("restarts-{workload}.json"))
 }
 
-/// What the probes of a workload said for which its containers were ended, in words; nothing when that is not known.
-#[must_use]
-pub fn probes_said(run: &Path, workload: &str) -> String {
-    read(run, workload).map_or_else(|_| String::new(), |ledger| ledger.outputs())
-}
-
 /// What the last supervisor kept.
 pub(super) fn recall(settings: &Settings) -> Ledger {
     match read(&settings.run, &settings.workload) {

@@ -1,16 +1,18 @@
 //! Pure: what the shell reports to a supervisor, and what a supervisor has it do.
 
+use beemesh_protocol::pod::{ContainerReport, FailedProbe};
+
 #[cfg(doc)]
 use super::Supervisor;
 use super::failure::Failure;
 use super::{Ledger, Persisted, Sight};
-use crate::health::{Restart, Status};
+use crate::health::{Report, Restart};
 
 /// What the shell reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The answer to [`Effect::Look`].
-    Looked(Sight),
+    Looked(Box<Sight>),
     /// [`Effect::Look`] failed: Podman cannot be asked about the pod.
     Blind {
         /// What the Quadlet says all the same.
@@ -47,15 +49,22 @@ pub enum Event {
     ProbeSaid {
         /// The container's name.
         container: String,
-        /// Whether the probe was ended because it took too long.
-        late: bool,
-        /// Its output.
+        /// Its last run; nothing when that is not known, or was fine.
+        probe: Option<FailedProbe>,
+    },
+    /// The answer to [`Effect::Hear`].
+    Heard {
+        /// The container's name.
+        container: String,
+        /// The last line that it wrote; empty when that is not known.
         output: String,
     },
     /// [`Effect::Play`] succeeded.
     Played,
     /// [`Effect::Play`] failed.
     Failed(Failure),
+    /// [`Effect::Play`] failed because of this container.
+    FailedFor(Failure, Box<ContainerReport>),
     /// [`Effect::Start`] failed.
     NotStarted {
         /// The container's id.
@@ -73,8 +82,8 @@ pub enum Event {
     Terminated,
 }
 
-/// What the shell carries out. [`Effect::Look`], [`Effect::Play`], [`Effect::Repair`], [`Effect::Attach`], [`Effect::Probing`] and
-/// [`Effect::TellProbe`] are answered with an [`Event`], and [`Effect::Start`] is.
+/// What the shell carries out. [`Effect::Look`], [`Effect::Play`], [`Effect::Repair`], [`Effect::Attach`], [`Effect::Probing`],
+/// [`Effect::TellProbe`], [`Effect::Hear`] and [`Effect::Start`] are answered with an [`Event`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Wait while the gateway plays the pod.
@@ -123,6 +132,13 @@ pub enum Effect {
         /// The runs.
         sessions: Vec<String>,
     },
+    /// Ask what a container wrote last.
+    Hear {
+        /// The container's id.
+        id: String,
+        /// Its name.
+        container: String,
+    },
     /// Ask what the probe of a container said last, and log it.
     TellProbe {
         /// The container's id.
@@ -140,8 +156,8 @@ pub enum Effect {
     Down,
     /// Tell systemd that the unit is up.
     Ready,
-    /// Show the status.
-    Say(Status),
+    /// Write the report for the gateway, and show its line.
+    Say(Report),
     /// End the process.
     Exit(i32),
 }

@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::hung::Probe;
 use super::ledger::Order;
 use super::{Effect, LOOK_DELAY, Persisted, SeenPod, Supervisor};
-use crate::health::{Health, Restart, Role, Status, has_ended, is_done};
+use crate::health::{Health, Report, Restart, Role, Status, has_ended, is_done};
 
 impl Supervisor {
     /// The pod runs: which of its containers are to be restarted, and by whom?
@@ -21,13 +21,12 @@ impl Supervisor {
         if let Some(max) = pod.failures_max
             && self.ledger.failures() > max
         {
-            let trouble = self.ledger.trouble(&pod);
             let failures = self.ledger.failures();
-            let mut effects = vec![Effect::Rest];
-            effects.extend(self.ended(format!(
-                "{trouble}; {failures} failures exceed the backoffLimit of {max}"
-            )));
-            return effects;
+            let reason =
+                format!("{failures} failures are more than the {max} that backoffLimit allows");
+            let ended = self.ended(&pod, reason, orders);
+            let rest = (self.phase == super::Phase::Ended).then_some(Effect::Rest);
+            return rest.into_iter().chain(ended).collect();
         }
         let health = Health {
             restarts: self.ledger.restarts(),
@@ -36,9 +35,23 @@ impl Supervisor {
         let status = Status::Running {
             health,
             revision: labels.revision,
-            trouble: self.ledger.trouble(&pod),
         };
-        let mut effects = self.up(&pod, labels, status, now);
+        let (questions, orders) = questions(orders);
+        let say = match questions.len() {
+            0 => {
+                let containers = self.ledger.reports(&pod, &self.workload);
+                self.say(Report {
+                    containers,
+                    ..status.into()
+                })
+            }
+            // With what they have to say.
+            count => {
+                self.unsaid = Some((status, count));
+                questions
+            }
+        };
+        let mut effects = self.up(&pod, labels, say, now);
         self.probes.watch(&pod.schedules, now);
         effects.extend(carry_out(orders, &pod));
         effects.extend(self.keep());
@@ -98,7 +111,11 @@ impl Supervisor {
         self.ledger.probed(&container, healthy);
         let is_known = self.pod.as_ref().is_some_and(|pod| {
             let mut containers = pod.containers.iter();
-            containers.any(|one| one.id == id && one.probe == crate::health::Probe::Healthy)
+            // One that fails less often than it may is followed: Podman tells that of no event.
+            let is_fine = |one: &crate::health::Container| {
+                one.probe == crate::health::Probe::Healthy && !pod.failing.contains_key(&id)
+            };
+            containers.any(|one| one.id == id && is_fine(one))
         });
         if healthy && is_known {
             return Vec::new();
@@ -127,14 +144,48 @@ impl Supervisor {
         effects
     }
 
-    /// All containers have ended, one in failure: the unit fails, and the pod stays for its logs.
-    pub(super) fn ended(&mut self, reason: String) -> Vec<Effect> {
+    /// A question was answered: what waited for the answers is said with the last of them.
+    pub(super) fn answered(&mut self) -> Vec<Effect> {
+        let keep = self.keep();
+        let say = match (self.unsaid.take(), &self.pod) {
+            (Some((status, 0 | 1)), Some(pod)) => {
+                let containers = self.ledger.reports(pod, &self.workload);
+                self.say(Report {
+                    containers,
+                    ..status.into()
+                })
+            }
+            (Some((status, more)), _) => {
+                self.unsaid = Some((status, more.saturating_sub(1)));
+                Vec::new()
+            }
+            (None, _) => Vec::new(),
+        };
+        keep.into_iter().chain(say).collect()
+    }
+
+    /// All containers have ended, one in failure: the unit fails, and the pod stays for its logs. Those that have just ended are asked
+    /// for their words first, and looked at again.
+    pub(super) fn ended(
+        &mut self,
+        pod: &SeenPod,
+        reason: String,
+        orders: Vec<Order>,
+    ) -> Vec<Effect> {
+        let (questions, _) = questions(orders);
+        if !questions.is_empty() {
+            return questions.into_iter().chain([Effect::Look]).collect();
+        }
         self.ledger.over = true;
         let keep = self.keep();
         self.phase = super::Phase::Ended;
         // The unit did start: its containers were started and have ended since.
         let ready = (!self.ready).then_some(Effect::Ready);
-        let say = Effect::Say(Status::Ended { reason });
+        let report = Report {
+            containers: self.ledger.reports(pod, &self.workload),
+            ..Status::Ended { reason }.into()
+        };
+        let say = Effect::Say(report.cleaned());
         keep.into_iter()
             .chain(ready)
             .chain([say, Effect::Exit(super::EXIT_BEYOND_REPAIR)])
@@ -165,6 +216,19 @@ impl Supervisor {
     }
 }
 
+/// What is to be asked, and the other orders.
+fn questions(orders: Vec<Order>) -> (Vec<Effect>, Vec<Order>) {
+    let (questions, orders): (Vec<_>, Vec<_>) = orders
+        .into_iter()
+        .partition(|order| matches!(order, Order::Ask(..) | Order::Hear(..)));
+    let questions = questions.into_iter().filter_map(|order| match order {
+        Order::Ask(id, container) => Some(Effect::TellProbe { id, container }),
+        Order::Hear(id, container) => Some(Effect::Hear { id, container }),
+        Order::Hold(_) | Order::Release(_) | Order::Start(_) => None,
+    });
+    (questions.collect(), orders)
+}
+
 fn carry_out(orders: Vec<Order>, pod: &SeenPod) -> Vec<Effect> {
     let mut held = pod.held.clone();
     let effects = orders.into_iter().map(|order| match order {
@@ -186,6 +250,7 @@ fn carry_out(orders: Vec<Order>, pod: &SeenPod) -> Vec<Effect> {
         }
         Order::Start(container) => Effect::Start { container },
         Order::Ask(id, container) => Effect::TellProbe { id, container },
+        Order::Hear(id, container) => Effect::Hear { id, container },
     });
     effects.collect()
 }

@@ -3,6 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use beemesh_protocol::pod::FailedProbe;
+
 use crate::health::{Container, Restart, Role, Run};
 use crate::podman::Schedule;
 
@@ -52,6 +54,10 @@ pub struct SeenPod {
     pub image: String,
     /// When Podman runs the probes of the containers that run, by id.
     pub schedules: BTreeMap<String, Schedule>,
+    /// The probes that fail in the containers that run, by id.
+    pub failing: BTreeMap<String, FailedProbe>,
+    /// The containers that last ended because they had no memory left, by id.
+    pub out_of_memory: BTreeSet<String>,
     /// Whether it has init containers, which may run for long before the others are started.
     pub has_init: bool,
     /// A container of the revision that should run here which the pod lacks: its play was cut short, or somebody removed it.

@@ -6,15 +6,17 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
+use beemesh_protocol::pod::{self, ContainerReport, ContainerState, LastExit};
 use beemesh_protocol::workload::unit_name;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use super::failure::{Failure, classify, classify_play};
+use super::ledger::short_name;
 use super::sight::Eye;
 use super::{Effect, Event, Supervisor};
-use super::{acts, last_output, memory};
-use crate::health::{self, Status};
+use super::{acts, last_output, memory, report_file};
+use crate::health::{Container, Report, Status, failed_init};
 use crate::journal_backfill::Backfill;
 use crate::podman::{self, Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
 use crate::render::{self, Pull};
@@ -87,6 +89,9 @@ pub async fn after_stop(
     }
     end(&Eye::new(settings), settings).await?;
     memory::forget(settings);
+    if result != "exit-code" {
+        report_file::forget(&settings.run, &settings.workload);
+    }
     Ok(())
 }
 
@@ -286,7 +291,7 @@ async fn carry_out(
                 if eye.may_have_lost_lines() {
                     backfill.begin(unit_name(&settings.workload), eye.sources());
                 }
-                Event::Looked(sight)
+                Event::Looked(Box::new(sight))
             }
             Err(error) => {
                 let persisted = eye.persisted().map(|(persisted, _)| persisted);
@@ -299,7 +304,8 @@ async fn carry_out(
         Effect::Play { revision } => Some(
             match play(podman, eye, backfill, settings, revision).await {
                 Ok(()) => Event::Played,
-                Err(failure) => Event::Failed(failure),
+                Err((failure, None)) => Event::Failed(failure),
+                Err((failure, Some(container))) => Event::FailedFor(failure, container),
             },
         ),
         Effect::Start { container } => match podman.start(&container).await {
@@ -321,6 +327,7 @@ async fn carry_out(
         | Effect::Rest
         | Effect::Probing { .. }
         | Effect::EndProbe { .. }
+        | Effect::Hear { .. }
         | Effect::TellProbe { .. } => acts::act(podman, &settings.workload, effect).await,
         Effect::Keep(ledger) => {
             memory::keep(settings, &ledger);
@@ -337,7 +344,10 @@ async fn carry_out(
         }
         Effect::Down => {
             match end(eye, settings).await {
-                Ok(()) => memory::forget(settings),
+                Ok(()) => {
+                    memory::forget(settings);
+                    report_file::forget(&settings.run, &settings.workload);
+                }
                 Err(error) => tracing::error!(%error, "the pod was not taken down"),
             }
             None
@@ -346,19 +356,22 @@ async fn carry_out(
             notify(&[NotifyState::Ready]);
             None
         }
-        Effect::Say(status) => {
-            if matches!(status, Status::Failed { .. } | Status::Ended { .. }) {
+        Effect::Say(report) => {
+            if matches!(report.status, Status::Failed { .. } | Status::Ended { .. }) {
                 // What a container said before it was given up is what its administrator looks for.
                 backfill
                     .finish(&unit_name(&settings.workload), &eye.sources())
                     .await;
             }
-            say(&status);
+            say(settings, &report);
             None
         }
         Effect::Exit(_) => None,
     }
 }
+
+/// A failed play, and the container that is to blame, if one is.
+type Unplayed = (Failure, Option<Box<ContainerReport>>);
 
 async fn play(
     podman: &Podman,
@@ -366,15 +379,65 @@ async fn play(
     backfill: &mut Backfill,
     settings: &Settings,
     revision: u64,
-) -> Result<(), Failure> {
+) -> Result<(), Unplayed> {
     let missing = || {
-        Failure::Refused(format!(
-            "the Quadlet of workload {} is missing",
-            settings.workload
-        ))
+        let workload = &settings.workload;
+        Failure::Refused(format!("the Quadlet of workload {workload} is missing"))
     };
-    let (_, yaml) = eye.persisted().ok_or_else(missing)?;
-    for image in render::images(&yaml) {
+    let (_, yaml) = eye.persisted().ok_or_else(|| (missing(), None))?;
+    let pulled = pull(podman, settings, revision, &yaml).await;
+    pulled.map_err(|failure| (failure, None))?;
+    let lock = play_lock::hold(&settings.run, &settings.workload).await;
+    let lock = lock.map_err(|error| {
+        let words = "the pod is being played by the gateway, or cannot be locked";
+        (Failure::Passing(format!("{words}: {error}")), None)
+    })?;
+    if lock.has_waited() {
+        // The gateway has played what is to be seen now.
+        return Ok(());
+    }
+    let down_first = down(eye, settings).await;
+    down_first.map_err(|error| (classify(&error), None))?;
+    let Err(error) = podman.play(&yaml).await else {
+        last_output::forget(&settings.run, &settings.workload);
+        return Ok(());
+    };
+    // What a container said before it failed the play is what its administrator looks for, and nobody adopted it.
+    let mut containers = Vec::new();
+    if let Ok(sight) = eye.look().await {
+        let unit = unit_name(&settings.workload);
+        backfill.finish(&unit, &eye.sources()).await;
+        containers = sight.pod.map_or(containers, |pod| pod.containers);
+        last_output::keep(podman, settings, &containers).await;
+    }
+    let init = render::init_containers(&yaml);
+    let error = error.explained(&settings.workload, &containers, &init);
+    let blamed = match failed_init(&settings.workload, &containers, &init) {
+        Some(container) => {
+            let output = last_output::last_line(podman, &container.id).await;
+            Some(Box::new(blame(container, &settings.workload, output)))
+        }
+        None => None,
+    };
+    // Podman rolls nothing back, and what is left holds on to damaged layers.
+    let clear = async {
+        down(eye, settings).await?;
+        podman.remove_strays(&yaml).await
+    };
+    if let Err(error) = clear.await {
+        tracing::warn!(%error, "what is left of a failed play was not removed");
+    }
+    Err((classify_play(&error, render::rules(&yaml).restart), blamed))
+}
+
+/// Fetches the images that the host lacks.
+async fn pull(
+    podman: &Podman,
+    settings: &Settings,
+    revision: u64,
+    yaml: &[u8],
+) -> Result<(), Failure> {
+    for image in render::images(yaml) {
         let reference = &image.reference;
         let is_there = podman
             .image_exists(reference)
@@ -393,10 +456,8 @@ async fn play(
         if !pull {
             continue;
         }
-        say(&Status::Starting {
-            revision,
-            doing: format!("pulling image {reference}"),
-        });
+        let doing = format!("pulling image {reference}");
+        say(settings, &Status::Starting { revision, doing }.into());
         match podman.pull(reference).await {
             // The registry is asked for something newer; what is here is played when it cannot be.
             Err(error) if is_there => {
@@ -405,41 +466,23 @@ async fn play(
             outcome => outcome.map_err(|error| classify(&error))?,
         }
     }
-    let lock = play_lock::hold(&settings.run, &settings.workload).await;
-    let lock = lock.map_err(|error| {
-        Failure::Passing(format!(
-            "the pod is being played by the gateway, or cannot be locked: {error}"
-        ))
-    })?;
-    if lock.has_waited() {
-        // The gateway has played what is to be seen now.
-        return Ok(());
+    Ok(())
+}
+
+/// The report of an init container that failed the play of its pod.
+fn blame(container: &Container, workload: &str, output: String) -> ContainerReport {
+    ContainerReport {
+        name: pod::clean(short_name(&container.name, workload), pod::TEXT_CHARS_MAX),
+        state: ContainerState::Exited,
+        ends: 1,
+        exit: Some(LastExit {
+            code: u32::try_from(container.exit_code).ok(),
+            at: u64::try_from(container.exited_at).unwrap_or_default(),
+            output,
+            ..LastExit::default()
+        }),
+        ..ContainerReport::default()
     }
-    down(eye, settings)
-        .await
-        .map_err(|error| classify(&error))?;
-    let Err(error) = podman.play(&yaml).await else {
-        last_output::forget(&settings.run, &settings.workload);
-        return Ok(());
-    };
-    // What a container said before it failed the play is what its administrator looks for, and nobody adopted it.
-    let mut containers = Vec::new();
-    if let Ok(sight) = eye.look().await {
-        let unit = unit_name(&settings.workload);
-        backfill.finish(&unit, &eye.sources()).await;
-        containers = sight.pod.map_or(containers, |pod| pod.containers);
-        last_output::keep(podman, settings, &containers).await;
-    }
-    // Podman rolls nothing back, and what is left holds on to damaged layers.
-    let clear = async {
-        down(eye, settings).await?;
-        podman.remove_strays(&yaml).await
-    };
-    if let Err(error) = clear.await {
-        tracing::warn!(%error, "the rest of a failed play was not removed");
-    }
-    let restart = render::rules(&yaml).restart;
-    Err(classify_play(&error, &containers, restart))
 }
 
 /// Takes the workload's pod down if it is there; mostly somebody else has done so before.
@@ -501,11 +544,14 @@ fn live(extend_start: bool) {
     }
 }
 
-fn say(status: &Status) {
-    let line = health::format(status);
-    match status {
+/// Writes the report first: whoever sees the line finds the report that belongs to it.
+fn say(settings: &Settings, report: &Report) {
+    report_file::write(&settings.run, &settings.workload, report);
+    let line = report.line();
+    let is_calm = report.containers.iter().all(ContainerReport::is_calm);
+    match &report.status {
         Status::Failed { .. } | Status::Ended { .. } => tracing::error!("{line}"),
-        Status::Running { trouble, .. } if !trouble.is_empty() => tracing::warn!("{line}"),
+        Status::Running { .. } if !is_calm => tracing::warn!("{line}"),
         Status::Waiting { .. } => tracing::warn!("{line}"),
         Status::Running { .. }
         | Status::Completed { .. }
@@ -514,7 +560,7 @@ fn say(status: &Status) {
         | Status::Stopping => tracing::info!("{line}"),
     }
     let mut states = vec![NotifyState::Status(&line)];
-    if *status == Status::Stopping {
+    if report.status == Status::Stopping {
         states.push(NotifyState::Stopping);
     }
     notify(&states);

@@ -162,6 +162,12 @@ impl Eye {
         let schedules = schedules
             .filter_map(|details| Some((details.container.id.clone(), details.schedule?)))
             .collect();
+        let failing = members()
+            .filter_map(|details| Some((details.container.id.clone(), details.failing.clone()?)));
+        let failing = failing.collect();
+        let out_of_memory = members().filter(|details| details.out_of_memory);
+        let out_of_memory = out_of_memory.map(|details| details.container.id.clone());
+        let out_of_memory = out_of_memory.collect();
         let has_init = yaml.is_some_and(|yaml| contains(yaml, b"\"initContainers\""));
         let wanted = yaml.map(render::member_names).unwrap_or_default();
         let is_there = |name: &String| pod.containers.iter().any(|one| one.name == *name);
@@ -179,6 +185,8 @@ impl Eye {
             failures_max,
             image: image.unwrap_or_default(),
             schedules,
+            failing,
+            out_of_memory,
             has_init,
             missing,
             conmons,

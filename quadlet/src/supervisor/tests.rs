@@ -43,6 +43,8 @@ fn pod(labels: Option<Persisted>, infra: Run, member: Run, restarts: u32) -> Opt
         failures_max: None,
         image: "image".into(),
         schedules: BTreeMap::new(),
+        failing: BTreeMap::new(),
+        out_of_memory: BTreeSet::new(),
         has_init: false,
         missing: None,
         conmons: if infra == Run::Running {
@@ -62,35 +64,44 @@ fn saw(persisted: Persisted, pod: Option<SeenPod>) -> Event {
 }
 
 fn saw_at(second: u64, persisted: Persisted, pod: Option<SeenPod>) -> Event {
-    Event::Looked(Sight {
+    Event::Looked(Box::new(Sight {
         persisted: Some(persisted),
         pod,
         clock: Duration::from_secs(CLOCK + second),
         released: false,
-    })
+    }))
 }
 
 fn running(revision: u64, healthy: u32, restarts: u32) -> Effect {
-    Effect::Say(Status::Running {
-        health: Health {
-            healthy,
-            total: 1,
-            restarts,
-        },
-        revision,
-        trouble: String::new(),
+    troubled(revision, (healthy, 1), restarts, "")
+}
+
+/// What is said of a pod of which so many containers of so many are healthy.
+fn troubled(revision: u64, (healthy, total): (u32, u32), restarts: u32, words: &str) -> Effect {
+    let health = Health {
+        healthy,
+        total,
+        restarts,
+    };
+    Effect::Say(Report {
+        trouble: words.into(),
+        ..Status::Running { health, revision }.into()
     })
 }
 
+fn says(status: Status) -> Effect {
+    Effect::Say(status.into())
+}
+
 fn starting(revision: u64, doing: &str) -> Effect {
-    Effect::Say(Status::Starting {
+    says(Status::Starting {
         revision,
         doing: doing.into(),
     })
 }
 
 fn failed(reason: &str) -> Effect {
-    Effect::Say(Status::Failed {
+    says(Status::Failed {
         reason: reason.into(),
     })
 }
@@ -102,19 +113,47 @@ fn play(revision: u64) -> Vec<Effect> {
     ]
 }
 
-/// Each event with the second at which it comes and the effects it must have.
+/// What each container that is asked for its last line says.
+const LAST_LINE: &str = "a secret of the lock";
+
+/// Each event with the second at which it comes and the effects it must have. Of what is said the line counts.
 fn tell(story: Vec<(u64, Event, Vec<Effect>)>) {
     let began = Instant::now();
     let mut supervisor = Supervisor::new("web", Ledger::default(), began);
     for (second, event, expected) in story {
         let words = format!("second {second}: {event:?}");
-        let effects = supervisor.step(event, began + Duration::from_secs(second));
-        // What is kept is the matter of the ledger's tests.
+        let effects = step(&mut supervisor, event, began + Duration::from_secs(second));
         let effects: Vec<_> = effects
             .into_iter()
+            // What is kept is the matter of the ledger's tests.
             .filter(|effect| !matches!(effect, Effect::Keep(_)))
+            .map(shown)
             .collect();
         assert_eq!(effects, expected, "{words}");
+    }
+}
+
+/// A step in which every container that is asked for its last line answers at once.
+fn step(supervisor: &mut Supervisor, event: Event, now: Instant) -> Vec<Effect> {
+    let effects = supervisor.step(event, now);
+    let answered = effects.into_iter().flat_map(|effect| match effect {
+        Effect::Hear { container, .. } => {
+            let output = LAST_LINE.to_owned();
+            supervisor.step(Event::Heard { container, output }, now)
+        }
+        effect => vec![effect],
+    });
+    answered.collect()
+}
+
+fn shown(effect: Effect) -> Effect {
+    match effect {
+        Effect::Say(report) => {
+            let line = report.line();
+            assert!(!line.contains("secret"), "for every local user: {line}");
+            Effect::Say(crate::health::parse(&line).unwrap())
+        }
+        effect => effect,
     }
 }
 
@@ -159,7 +198,7 @@ fn after_a_boot_the_persisted_revision_is_played() {
 
 #[test]
 fn an_update_is_waited_for() {
-    let updating = Effect::Say(Status::Updating { from: 7, to: 8 });
+    let updating = says(Status::Updating { from: 7, to: 8 });
     tell(vec![
         adopted(OLD),
         (
@@ -262,7 +301,7 @@ fn trouble_is_waited_out_and_then_left_to_systemd() {
         persisted: Some(OLD),
         failure: passing(),
     };
-    let waiting = Effect::Say(Status::Waiting {
+    let waiting = says(Status::Waiting {
         revision: 7,
         wait: "/run/podman/podman.sock: Connection refused".into(),
     });
@@ -333,12 +372,12 @@ fn what_is_not_beemeshs_is_left_alone() {
         "a pod named web exists that does not belong to Beemesh; `podman pod rm -f web` removes it";
     let foreign = saw(OLD, pod(None, Run::Running, Run::Running, 0));
     tell(vec![(0, foreign, vec![failed(reason), Effect::Exit(70)])]);
-    let nothing = Event::Looked(Sight {
+    let nothing = Event::Looked(Box::new(Sight {
         persisted: None,
         pod: None,
         clock: Duration::ZERO,
         released: false,
-    });
+    }));
     tell(vec![(
         0,
         nothing,
@@ -351,7 +390,7 @@ fn what_is_not_beemeshs_is_left_alone() {
 
 #[test]
 fn a_stop_takes_the_pod_down() {
-    let effects = vec![Effect::Say(Status::Stopping), Effect::Down, Effect::Exit(0)];
+    let effects = vec![says(Status::Stopping), Effect::Down, Effect::Exit(0)];
     tell(vec![
         adopted(OLD),
         (1, Event::Terminated, effects),

@@ -167,7 +167,11 @@ fn size(report: &HostReport) -> usize {
     const REST: usize = 128;
     let texts = [&report.version, &report.podman, &report.trouble];
     let workloads = report.workloads.iter();
-    let workloads = workloads.map(|one| REST + one.workload.len() + one.message.len());
+    let workloads = workloads.map(|one| {
+        let containers = one.containers.0.iter();
+        let containers = containers.map(|one| REST + one.text_bytes());
+        REST + one.workload.len() + one.message.len() + containers.sum::<usize>()
+    });
     REST + texts.map(String::len).iter().sum::<usize>() + workloads.sum::<usize>()
 }
 

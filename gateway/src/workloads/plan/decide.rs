@@ -2,8 +2,10 @@
 //!
 //! Pure: no I/O, no clock, no randomness.
 
+use std::sync::Arc;
+
 use beemesh_protocol::{ClusterId, ipc::UnitState};
-use beemesh_quadlet::health::{self, Status};
+use beemesh_quadlet::health::{Report, Status};
 use tokio::time::Instant;
 
 use super::{
@@ -24,6 +26,18 @@ pub(super) struct Case<'a> {
     pub(super) cluster: Option<ClusterId>,
     pub(super) disk: Disk,
     pub(super) unit: Option<&'a UnitState>,
+    /// What the unit's supervisor says.
+    pub(super) heard: Option<Arc<Report>>,
+}
+
+impl Case<'_> {
+    /// What the unit does.
+    pub(super) fn doing(&self) -> Doing {
+        doing(
+            self.unit,
+            self.heard.as_deref().map(|report| &report.status),
+        )
+    }
 }
 
 /// What to do, and when to decide again.
@@ -53,14 +67,13 @@ pub(super) enum Doing {
 }
 
 /// Reads a unit's state; one that is not there was never started.
-pub(super) fn doing(unit: Option<&UnitState>) -> Doing {
+fn doing(unit: Option<&UnitState>, status: Option<&Status>) -> Doing {
     let Some(unit) = unit else {
         return Doing::Fresh;
     };
-    let status = health::parse(&unit.status);
     match unit.active.as_str() {
         "active" if matches!(status, Some(Status::Completed { .. })) => Doing::Completed,
-        "active" => Doing::Up(status),
+        "active" => Doing::Up(status.cloned()),
         "failed" if matches!(status, Some(Status::Ended { .. })) => Doing::Ended,
         "failed" => Doing::Failed,
         "inactive" if !unit.started => Doing::Fresh,
@@ -80,7 +93,7 @@ pub(super) fn decide(case: &Case<'_>, memory: &Memory) -> Decision {
             due: job::news_by(case, memory),
         };
     };
-    let unit_failed = matches!(work, Work::Start(_)) && doing(case.unit) == Doing::Failed;
+    let unit_failed = matches!(work, Work::Start(_)) && case.doing() == Doing::Failed;
     let failures = memory
         .failures
         .as_ref()
@@ -155,7 +168,7 @@ fn keep(wanted: Revision, case: &Case<'_>, memory: &Memory) -> Option<Work> {
 
 /// What the unit does. What our own work has stopped, and then did not start again, is as good as never started.
 pub(super) fn left(case: &Case<'_>, memory: &Memory) -> Doing {
-    match doing(case.unit) {
+    match case.doing() {
         Doing::Stopped if memory.stopped => Doing::Fresh,
         other => other,
     }

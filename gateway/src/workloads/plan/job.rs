@@ -9,16 +9,13 @@ use beemesh_protocol::{
     ClusterId,
     peer::{Phase, WorkloadReport},
 };
-use beemesh_quadlet::{
-    health::{self, Status},
-    render::is_installed,
-};
+use beemesh_quadlet::{health::Status, render::is_installed};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
 use super::{
     Disk, Memory, NEWS_MAX, Revision, Work,
-    decide::{Case, Doing, doing, left, stuck},
+    decide::{Case, Doing, left, stuck},
 };
 
 /// What the state says about a Job on this host.
@@ -110,23 +107,22 @@ pub(super) fn end(case: &Case<'_>, memory: &Memory) -> Option<End> {
         reason,
     };
     let unit = case.unit?;
-    let status = health::parse(&unit.status);
+    let heard = case.heard.as_deref();
+    let message = || heard.map_or_else(String::new, |report| report.message());
     let is_news = news_by(case, memory).is_none();
     // What an earlier attempt left may be all that is known of the unit yet.
     if memory.end.is_some() && !is_news {
         return None;
     }
     let is_down = !attempt.over && is_news;
-    match (doing(Some(unit)), status) {
+    match (case.doing(), heard.map(|report| &report.status)) {
         (Doing::Completed, Some(Status::Completed { revision, restarts }))
-            if revision == present.revision =>
+            if *revision == present.revision =>
         {
-            Some(end(true, restarts, String::new()))
+            Some(end(true, *restarts, String::new()))
         }
-        (Doing::Ended, Some(Status::Ended { reason })) => {
-            Some(end(false, attempt.restarts, reason))
-        }
-        (Doing::Failed, Some(Status::Failed { reason })) => Some(end(false, 0, reason)),
+        (Doing::Ended, Some(Status::Ended { .. })) => Some(end(false, attempt.restarts, message())),
+        (Doing::Failed, Some(Status::Failed { .. })) => Some(end(false, 0, message())),
         (Doing::Failed, _) => Some(end(false, 0, format!("its unit failed: {}", unit.result))),
         (Doing::Stopped, _) if is_down && !memory.stopped => {
             let reason = "stopped by the administrator of this host";

@@ -9,9 +9,10 @@ use std::fmt::Write as _;
 use beemesh_protocol::{
     ipc::UnitState,
     peer::{Phase, WorkloadReport},
+    pod::Told,
     workload::kube_file,
 };
-use beemesh_quadlet::health::{self, Health, Status};
+use beemesh_quadlet::health::{Health, Report, Status};
 
 use super::{Disk, Failures, Flight, Image, Memory, Revision, Step, Work, decide::Case, job};
 
@@ -24,7 +25,7 @@ pub(super) fn report(name: &str, case: &Case<'_>, memory: &Memory) -> Option<Wor
         return None;
     }
     let mut report = match (&case.disk, case.unit) {
-        (Disk::Ours(present), Some(unit)) => by_unit(*present, unit),
+        (Disk::Ours(present), Some(unit)) => by_unit(*present, unit, case.heard.as_deref()),
         _ => WorkloadReport::default(),
     };
     report.workload = name.to_owned();
@@ -81,17 +82,16 @@ pub(super) fn old(workloads: &[&str]) -> Option<String> {
     ))
 }
 
-fn by_unit(present: Revision, unit: &UnitState) -> WorkloadReport {
+fn by_unit(present: Revision, unit: &UnitState, heard: Option<&Report>) -> WorkloadReport {
     let Revision { revision, index } = present;
-    let status = health::parse(&unit.status);
+    let said = || heard.map_or_else(String::new, Report::message);
     let mut health = Health::default();
+    let status = heard.map(|report| &report.status);
     let (phase, message) = match (unit.active.as_str(), status) {
-        ("failed", Some(Status::Failed { reason } | Status::Ended { reason })) => {
-            (Phase::Failed, reason)
-        }
+        ("failed", Some(Status::Failed { .. } | Status::Ended { .. })) => (Phase::Failed, said()),
         ("failed", _) => (Phase::Failed, format!("its unit failed: {}", unit.result)),
         ("active" | "inactive", Some(Status::Completed { restarts, .. })) => {
-            health.restarts = restarts;
+            health.restarts = *restarts;
             (Phase::Succeeded, String::new())
         }
         ("inactive", _) if unit.started && unit.result == "success" => (
@@ -104,12 +104,11 @@ fn by_unit(present: Revision, unit: &UnitState) -> WorkloadReport {
             Some(Status::Running {
                 health: of,
                 revision: runs,
-                trouble,
             }),
         ) => {
-            health = of;
-            if runs == revision {
-                (Phase::Running, trouble)
+            health = *of;
+            if *runs == revision {
+                (Phase::Running, said())
             } else {
                 (
                     Phase::Starting,
@@ -117,13 +116,13 @@ fn by_unit(present: Revision, unit: &UnitState) -> WorkloadReport {
                 )
             }
         }
-        ("active", Some(Status::Waiting { wait, .. })) => {
-            (Phase::Running, format!("waiting: {wait}"))
+        ("active", Some(Status::Waiting { .. })) => {
+            (Phase::Running, format!("waiting: {}", said()))
         }
         ("deactivating", _) => (Phase::Starting, "stopping".to_owned()),
-        (_, Some(Status::Starting { doing, .. })) => (Phase::Starting, doing),
-        (_, Some(Status::Failed { reason } | Status::Ended { reason })) => {
-            (Phase::Starting, format!("trying again after: {reason}"))
+        (_, Some(Status::Starting { .. })) => (Phase::Starting, said()),
+        (_, Some(Status::Failed { .. } | Status::Ended { .. })) => {
+            (Phase::Starting, format!("trying again after: {}", said()))
         }
         (_, _) => (Phase::Starting, unit.status.clone()),
     };
@@ -142,7 +141,10 @@ fn by_unit(present: Revision, unit: &UnitState) -> WorkloadReport {
         restarts,
         message,
         ended: false,
-        containers: beemesh_protocol::pod::Told::default(),
+        containers: match unit.active.as_str() {
+            "inactive" => Told::default(),
+            _ => heard.map_or_else(Told::default, |report| Told::of(&report.containers)),
+        },
     }
 }
 
@@ -215,7 +217,10 @@ fn explain(
     if report.index == wanted.index {
         if report.phase != Phase::Failed {
             report.phase = Phase::Starting;
-            report.message = format!("trying again after: {message}");
+            // The unit has tried the same, and knows for which container it failed.
+            if report.containers.0.is_empty() {
+                report.message = format!("trying again after: {message}");
+            }
         } else if report.message.is_empty() {
             message.clone_into(&mut report.message);
         }

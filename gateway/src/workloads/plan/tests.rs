@@ -446,6 +446,10 @@ fn every_situation_has_one_decision_and_one_report() {
             cluster: None,
             disk,
             unit: unit.as_ref(),
+            heard: unit
+                .as_ref()
+                .and_then(|unit| health::parse(&unit.status))
+                .map(Arc::new),
         };
         let decision = decide::decide(&situation, &memory);
         let due = due.map(|seconds| now + Duration::from_secs(seconds));

@@ -26,7 +26,7 @@ use beemesh_quadlet::{
     play_lock,
     podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
     render::{self, Image, Pull, RenderError, Rendered, render, uninstalled},
-    supervisor::last_output,
+    supervisor::{last_output, report_file},
 };
 use futures::future::try_join_all;
 use tokio::{
@@ -188,6 +188,7 @@ impl Flight {
                 Step::Clear => self.collect(&[]).await?,
                 Step::Forget => {
                     last_output::forget(&self.run, &self.workload);
+                    report_file::forget(&self.run, &self.workload);
                     self.ask(Request::RemoveUnit {
                         workload: self.workload.clone(),
                     })
@@ -415,11 +416,23 @@ impl Flight {
             last_output::forget(&self.run, &self.workload);
             return Ok(());
         };
+        let error = self.explained(error, yaml).await;
         let undone = turn.lend(DOWN_TURN_MAX, self.undo(yaml), told).await;
         undone.and(Err(error.into()))
     }
 
-    /// Takes down the pods that must go before the new pod can be played. Returns true if it must be played.
+    /// Names the containers that a play failed for.
+    async fn explained(&self, error: PodmanError, yaml: &[u8]) -> PodmanError {
+        match self.podman.pod(&self.workload).await {
+            Ok(Some(pod)) if pod.workload() == Some(&self.workload) => {
+                let init = render::init_containers(yaml);
+                error.explained(&self.workload, &pod.containers, &init)
+            }
+            _ => error,
+        }
+    }
+
+    /// Takes down what must go before the pod can be played; whether it must be played.
     async fn make_way(&self) -> Result<bool, StepError> {
         let pods = self.pods().await?;
         let replacement = replacement(&pods, self.work.index());

@@ -1,19 +1,13 @@
 //! Single containers end, and are started again.
 
+use beemesh_protocol::pod::{FailedProbe, LastExit};
+
 use super::*;
 
 const MEMBER: &str = "Member";
 
 fn trouble(healthy: u32, restarts: u32, words: &str) -> Effect {
-    Effect::Say(Status::Running {
-        health: Health {
-            healthy,
-            total: 1,
-            restarts,
-        },
-        revision: 7,
-        trouble: words.into(),
-    })
+    troubled(7, (healthy, 1), restarts, words)
 }
 
 fn hold() -> Effect {
@@ -67,11 +61,9 @@ fn podman_restarts_once_and_then_the_pauses_grow() {
         container: "web-app".into(),
         code: 3,
     };
-    let down = |times: u32, at: &str| {
-        format!("container web-app ended with code 3 ({times} times), next try at {at} UTC")
-    };
-    let once = "container web-app ended with code 3";
-    let twice = "container web-app ended with code 3 (2 times)";
+    let down = |times: u32, at: &str| format!("app: exit 3, {times} times, next try at {at} UTC");
+    let once = "app: exit 3";
+    let twice = "app: exit 3, 2 times";
     tell(vec![
         adopted(OLD),
         attached(),
@@ -106,11 +98,7 @@ fn podman_restarts_once_and_then_the_pauses_grow() {
         (
             61,
             sees(61, member(60, None, 0, true)),
-            vec![trouble(
-                1,
-                3,
-                "container web-app ended with code 3 (3 times)",
-            )],
+            vec![trouble(1, 3, "app: exit 3, 3 times")],
         ),
         (659, sees(659, member(60, None, 0, true)), vec![]),
         (
@@ -131,7 +119,7 @@ fn podman_restarts_once_and_then_the_pauses_grow() {
 
 #[test]
 fn a_container_that_was_stopped_by_hand_is_started_soon() {
-    let at_once = "container web-app ended with code 3, next try at once";
+    let at_once = "app: exit 3, next try at once";
     tell(vec![
         adopted(OLD),
         attached(),
@@ -144,7 +132,7 @@ fn a_container_that_was_stopped_by_hand_is_started_soon() {
         (
             6,
             sees(6, member(6, None, 0, true)),
-            vec![trouble(1, 1, "container web-app ended with code 3")],
+            vec![trouble(1, 1, "app: exit 3")],
         ),
     ]);
 }
@@ -171,14 +159,7 @@ fn a_container_that_does_not_start_is_tried_again_and_the_others_go_on() {
         (
             5,
             sees(5, member(0, Some(4), 0, true)),
-            vec![
-                trouble(
-                    0,
-                    0,
-                    "container web-app ended with code 3, next try at once",
-                ),
-                start(),
-            ],
+            vec![trouble(0, 0, "app: exit 3, next try at once"), start()],
         ),
         (5, not(), vec![]),
         (
@@ -187,7 +168,7 @@ fn a_container_that_does_not_start_is_tried_again_and_the_others_go_on() {
             vec![trouble(
                 0,
                 0,
-                "container web-app cannot start: no such file (2 times), next try at 13:46:55 UTC",
+                "app: cannot start: no such file, 2 times, next try at 13:46:55 UTC",
             )],
         ),
     ]);
@@ -208,22 +189,12 @@ fn a_helper_that_fails_does_not_end_the_others() {
         pod.restart = Restart::Never;
         Some(pod)
     };
-    let running = |healthy, words: &str| {
-        Effect::Say(Status::Running {
-            health: Health {
-                healthy,
-                total: 2,
-                restarts: 0,
-            },
-            revision: 7,
-            trouble: words.into(),
-        })
-    };
+    let running = |healthy, words: &str| troubled(7, (healthy, 2), 0, words);
     let up = (Run::Running, 0);
     let failed = (Run::Exited, 1);
-    let words = "container web-app ended with code 1 and its restart policy is Never";
+    let words = "app: exit 1, not started again";
     let ended = || {
-        Effect::Say(Status::Ended {
+        says(Status::Ended {
             reason: words.into(),
         })
     };
@@ -242,12 +213,20 @@ fn a_helper_that_fails_does_not_end_the_others() {
             vec![ended(), Effect::Exit(70)],
         ),
     ]);
-    // One that failed before it was adopted did start.
-    tell(vec![(
-        0,
-        saw(OLD, two(failed, failed)),
-        vec![Effect::Ready, ended(), Effect::Exit(70)],
-    )]);
+    // One that failed before it was adopted did start. Both are asked for their last lines first.
+    let both = || {
+        says(Status::Ended {
+            reason: format!("{words}; main: exit 1, not started again"),
+        })
+    };
+    tell(vec![
+        (0, saw(OLD, two(failed, failed)), vec![Effect::Look]),
+        (
+            0,
+            saw(OLD, two(failed, failed)),
+            vec![Effect::Ready, both(), Effect::Exit(70)],
+        ),
+    ]);
 }
 
 #[test]
@@ -257,15 +236,9 @@ fn a_job_that_failed_too_often_is_given_up() {
         (pod.restart, pod.failures_max) = (Restart::OnFailure, Some(1));
         Some(pod)
     };
-    let first = || {
-        trouble(
-            0,
-            0,
-            "container web-app ended with code 3, next try at once",
-        )
-    };
-    let given_up = "container web-app ended with code 3 (2 times); \
-                    2 failures exceed the backoffLimit of 1";
+    let first = || trouble(0, 0, "app: exit 3, next try at once");
+    let given_up = "app: exit 3, 2 times, not started again; \
+                    2 failures are more than the 1 that backoffLimit allows";
     tell(vec![
         (
             9,
@@ -278,12 +251,14 @@ fn a_job_that_failed_too_often_is_given_up() {
             ],
         ),
         attached(),
+        // What it wrote last is asked for first.
+        (9, sees(9, job(1)), vec![Effect::Look]),
         (
             9,
             sees(9, job(1)),
             vec![
                 Effect::Rest,
-                Effect::Say(Status::Ended {
+                says(Status::Ended {
                     reason: given_up.into(),
                 }),
                 Effect::Exit(70),
@@ -320,9 +295,10 @@ fn a_supervisor_that_was_killed_goes_on_counting() {
     let kept = serde_json::to_vec(&kept.unwrap()).unwrap();
     let kept = serde_json::from_slice(&kept).unwrap();
     let mut second = Supervisor::new("web", kept, now);
-    let effects = second.step(sees(10, member(9, None, 0, true)), now);
+    let effects = step(&mut second, sees(10, member(9, None, 0, true)), now);
+    let effects: Vec<_> = effects.into_iter().map(shown).collect();
     assert!(
-        effects.contains(&trouble(1, 1, "container web-app ended with code 3")),
+        effects.contains(&trouble(1, 1, "app: exit 3")),
         "{effects:?}"
     );
 }
@@ -338,7 +314,7 @@ fn a_probe_that_fails_is_the_reason_and_its_kill_is_no_exit_code() {
         id: MEMBER.into(),
         container: "web-app".into(),
     };
-    let words = "container web-app was ended because its liveness probe failed";
+    let words = "app: liveness probe failed";
     tell(vec![
         adopted(OLD),
         attached(),
@@ -400,11 +376,27 @@ fn a_probe_of_which_nothing_is_heard_is_looked_for() {
     ]);
 }
 
+/// The last report of these effects.
+fn said(effects: &[Effect]) -> Report {
+    let said = effects.iter().filter_map(|effect| match effect {
+        Effect::Say(report) => Some(report.clone()),
+        _ => None,
+    });
+    said.last().expect("something is said")
+}
+
 #[test]
 fn what_a_probe_said_is_told_to_the_api_and_not_to_everybody() {
     let now = Instant::now();
     let mut supervisor = Supervisor::new("web", Ledger::default(), now);
     let _ = supervisor.step(sees(0, member(0, None, 0, false)), now);
+    let probe = FailedProbe {
+        failures: 3,
+        threshold: 3,
+        timed_out: true,
+        output: "secret".into(),
+        ..FailedProbe::default()
+    };
     for event in [
         Event::Probed {
             id: MEMBER.into(),
@@ -413,18 +405,105 @@ fn what_a_probe_said_is_told_to_the_api_and_not_to_everybody() {
         },
         Event::ProbeSaid {
             container: "web-app".into(),
-            late: true,
-            output: "secret".into(),
+            probe: Some(probe),
         },
     ] {
         let _ = supervisor.step(event, now);
     }
     let effects = supervisor.step(sees(20, member(20, None, 1, false)), now);
-    let words = "container web-app was ended because its liveness probe did not answer in time";
-    assert!(effects.contains(&trouble(1, 1, words)), "{effects:?}");
+    let report = said(&effects);
+    let words = "app: liveness probe failed 3 of 3, timed out";
+    let line = format!("1/1 healthy · {words} · rev 7 · 1 restart");
+    assert_eq!(report.line(), line);
+    assert_eq!(report.message(), format!("{words}: secret"));
+}
+
+#[test]
+fn a_crash_has_the_last_line_that_the_container_wrote_and_what_ended_it() {
+    let now = Instant::now();
+    let mut supervisor = Supervisor::new("web", Ledger::default(), now);
+    let _ = supervisor.step(sees(0, member(0, None, 0, false)), now);
+    let mut pod = member(0, Some(5), 0, true).unwrap();
+    pod.out_of_memory.insert(MEMBER.into());
+    let asked = supervisor.step(sees(5, Some(pod)), now);
+    assert!(
+        !asked.iter().any(|effect| matches!(effect, Effect::Say(_))),
+        "whoever reads the line finds the output: {asked:?}"
+    );
+    let heard = Event::Heard {
+        container: "web-app".into(),
+        output: "no such metric".into(),
+    };
+    let report = said(&supervisor.step(heard, now));
+    let words = "app: out of memory, exit 3, next try at once";
     assert_eq!(
-        supervisor.ledger.outputs(),
-        "the probe of web-app said: secret"
+        report.line(),
+        format!("0/1 healthy · {words} · rev 7 · 0 restarts")
+    );
+    assert_eq!(report.message(), format!("{words}: no such metric"));
+}
+
+#[test]
+fn a_probe_that_fails_less_often_than_it_may_is_followed() {
+    let probed = |second, failures: Option<u32>| {
+        let mut pod = member(0, None, 0, false).unwrap();
+        pod.containers[1].probe = Probe::Healthy;
+        let probe = |failures| FailedProbe {
+            failures,
+            threshold: 10,
+            exit: Some(1),
+            ..FailedProbe::default()
+        };
+        pod.failing = failures
+            .map(|n| (MEMBER.into(), probe(n)))
+            .into_iter()
+            .collect();
+        sees(second, Some(pod))
+    };
+    let run = || Event::Probed {
+        id: MEMBER.into(),
+        container: "web-app".into(),
+        healthy: true,
+    };
+    let now = Instant::now();
+    let at = |second| now + Duration::from_secs(second);
+    let mut supervisor = Supervisor::new("web", Ledger::default(), now);
+    let _ = supervisor.step(probed(0, None), at(0));
+    let _ = supervisor.step(run(), at(5));
+    assert_eq!(
+        supervisor.wake_at(),
+        Some(at(45)),
+        "while all is well nobody looks"
+    );
+    let report = said(&supervisor.step(probed(45, Some(4)), at(45)));
+    let line = "1/1 healthy · app: liveness probe failed 4 of 10, exit 1 · rev 7 · 0 restarts";
+    assert_eq!(report.line(), line);
+    assert_eq!(report.message(), "", "it counts as healthy");
+    let _ = supervisor.step(run(), at(50));
+    assert_eq!(supervisor.wake_at(), Some(at(50) + LOOK_DELAY));
+    let report = said(&supervisor.step(probed(50, None), at(50)));
+    assert_eq!(report.line(), "1/1 healthy · rev 7 · 0 restarts");
+}
+
+#[test]
+fn a_failed_play_names_the_init_container_and_has_its_output() {
+    let now = Instant::now();
+    let mut supervisor = Supervisor::new("web", Ledger::default(), now);
+    let _ = supervisor.step(saw(OLD, None), now);
+    let zero = ContainerReport {
+        name: "zero".into(),
+        exit: Some(LastExit {
+            output: "no route to db".into(),
+            ..LastExit::default()
+        }),
+        ..ContainerReport::default()
+    };
+    let failure = Failure::Hopeless("init container zero: exit 3".into());
+    let report = said(&supervisor.step(Event::FailedFor(failure, Box::new(zero)), now));
+    assert_eq!(report.line(), "failed: init container zero: exit 3");
+    assert_eq!(
+        report.message(),
+        "init container zero: exit 3: no route to db"
     );
 }
 
@@ -435,8 +514,7 @@ fn an_end_before_the_startup_probe_succeeded_is_told_as_one() {
         pod.containers[1].probe = Probe::Starting;
         Some(pod)
     };
-    let words =
-        "container web-app ended with code 3 before its startup probe succeeded, next try at once";
+    let words = "app: exit 3 before its startup probe succeeded, next try at once";
     let ask = Effect::TellProbe {
         id: MEMBER.into(),
         container: "web-app".into(),
@@ -452,10 +530,14 @@ fn an_end_before_the_startup_probe_succeeded_is_told_as_one() {
             ],
         ),
         attached(),
+        (5, sees(5, starting(Some(5))), vec![ask, hold()]),
         (
             5,
-            sees(5, starting(Some(5))),
-            vec![trouble(0, 0, words), ask, hold()],
+            Event::ProbeSaid {
+                container: "web-app".into(),
+                probe: None,
+            },
+            vec![trouble(0, 0, words)],
         ),
     ]);
 }
@@ -463,13 +545,13 @@ fn an_end_before_the_startup_probe_succeeded_is_told_as_one() {
 #[test]
 fn restarts_are_podmans_again_when_beemesh_is_removed() {
     let removed = |second, held| match sees(second, member(20, None, 1, held)) {
-        Event::Looked(sight) => Event::Looked(Sight {
+        Event::Looked(sight) => Event::Looked(Box::new(Sight {
             released: true,
-            ..sight
-        }),
+            ..*sight
+        })),
         other => other,
     };
-    let once = "container web-app ended with code 3";
+    let once = "app: exit 3";
     let died = Event::Died {
         container: "web-app".into(),
         code: 3,

@@ -1,5 +1,7 @@
 //! One workload from its apply to its removal, look by look.
 
+use beemesh_protocol::pod::{ContainerReport, LastExit, Told};
+
 use super::*;
 
 #[test]
@@ -93,7 +95,7 @@ fn a_workload_goes_its_way_from_apply_to_delete() {
         restarts: 0,
         message: String::new(),
         ended: false,
-        containers: beemesh_protocol::pod::Told::default(),
+        containers: Told::default(),
     };
     let idle = Plan {
         reports: vec![expected],
@@ -140,4 +142,93 @@ fn a_workload_goes_its_way_from_apply_to_delete() {
     units.clear();
     reconciler.ended(now, "web", Ending::Done);
     assert_eq!(look!(&gone), Plan::default());
+}
+
+#[test]
+fn a_supervisor_is_heard_when_its_line_changes_and_believed_when_it_matches() {
+    let host = me();
+    let mut state = State::default();
+    let cluster = CLUSTER;
+    view(&mut state, 2, Change::Found { cluster, host });
+    let change = Change::Apply {
+        manifest: "web".into(),
+        objects: vec![object("{1}")],
+        policy: None,
+    };
+    let view = view(&mut state, 9, change);
+    let app = ContainerReport {
+        name: "app".into(),
+        ends: 3,
+        restarts: 2,
+        exit: Some(LastExit {
+            code: Some(3),
+            output: "no such metric".into(),
+            ..LastExit::default()
+        }),
+        ..ContainerReport::default()
+    };
+    let health = health::Health {
+        healthy: 1,
+        total: 2,
+        restarts: 2,
+    };
+    let calm = ContainerReport {
+        name: "good".into(),
+        healthy: true,
+        ..ContainerReport::default()
+    };
+    let report = health::Report {
+        containers: vec![calm, app.clone()],
+        ..health::Status::Running {
+            health,
+            revision: 1,
+        }
+        .into()
+    };
+    let line = report.line();
+    let units = |status: &str| {
+        let unit = UnitState {
+            kube: web_at_9(),
+            ..unit("active", true, status)
+        };
+        BTreeMap::from([("web".to_owned(), unit)])
+    };
+    let mut reconciler = Reconciler::default();
+    reconciler.memory.insert("web".to_owned(), settled(9));
+    let said = |reconciler: &mut Reconciler, units: &BTreeMap<String, UnitState>| {
+        let mut plan = reconciler.look(&Seen {
+            now: Instant::now(),
+            host: HOST,
+            view: &view,
+            units,
+        });
+        plan.reports.remove(0)
+    };
+    let reads = std::cell::Cell::new(0);
+    let read = |written: PodReport| {
+        let reads = &reads;
+        move |workload: &str| {
+            assert_eq!(workload, "web");
+            reads.set(reads.get() + 1);
+            Some(written.clone())
+        }
+    };
+    // The file is of a later moment than the line that came: the line counts.
+    let later = health::Report::from(health::Status::Updating { from: 1, to: 2 });
+    reconciler.hear(&units(&line), read(later.to_message()));
+    let told = said(&mut reconciler, &units(&line));
+    assert_eq!(told.message, "app: exit 3, 3 times");
+    assert_eq!((told.healthy, told.containers), (1, Told::default()));
+    // It is read when the line changes, and not before.
+    let up = units(UP);
+    reconciler.hear(&up, |_| None);
+    assert_eq!(said(&mut reconciler, &up).message, "");
+    for _ in 0..3 {
+        reconciler.hear(&units(&line), read(report.to_message()));
+        let told = said(&mut reconciler, &units(&line));
+        assert_eq!(told.phase, Phase::Running);
+        assert_eq!(told.message, "app: exit 3, 3 times: no such metric");
+        assert_eq!(told.containers.0, std::slice::from_ref(&app));
+    }
+    assert_eq!(reads.get(), 2);
 }
