@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, HostId};
+use crate::{ClusterId, HostId, pod::ContainerReport};
 
 pub use crate::state::UserRole;
 pub use access::{Audit, Audited, ClientConfig, User, UserAnswer, UserRequest, Users};
@@ -214,6 +214,10 @@ pub struct WorkloadHost {
     pub message: String,
     /// Whether the host can be reached; when not, the rest is what it said last.
     pub reachable: bool,
+    /// Its containers that have more to tell than that they run: those that are down, were restarted, or have a probe that fails.
+    /// At most [eight](crate::pod::CONTAINERS_TOLD_MAX).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub containers: Vec<ContainerReport>,
 }
 
 /// What a workload does on a host.

@@ -125,6 +125,7 @@ mod tests {
             restarts: *restarts,
             message: String::new(),
             reachable: true,
+            containers: Vec::new(),
         };
         let counts = |one: &&(Phase, u32)| matches!(one.0, Phase::Running | Phase::Succeeded);
         Workload {

@@ -11,6 +11,7 @@ use beemesh_protocol::{
         Action, Applied, AppliedObject, Deleted, Host, HostChanged, Manifest, Phase, Restored,
         Role, Status, Workload, WorkloadHost,
     },
+    pod::reasons,
     rollout::STABLE,
 };
 
@@ -295,7 +296,11 @@ pub(crate) fn workload(workload: &Workload) -> String {
             one.revision.to_string(),
             format!("{}/{}", one.healthy, one.total),
             one.restarts.to_string(),
-            one.message.clone(),
+            match one.message.as_str() {
+                // A probe that fails less often than it may keeps nothing from being ready.
+                "" => reasons(&one.containers, true).join("; "),
+                message => message.to_owned(),
+            },
         ]);
     }
     text.push_str(&table(&rows));

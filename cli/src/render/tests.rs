@@ -14,6 +14,7 @@ fn on(host: &str, phase: Phase, healthy: u32, message: &str) -> WorkloadHost {
         restarts: 0,
         message: message.into(),
         reachable: true,
+        containers: Vec::new(),
     }
 }
 

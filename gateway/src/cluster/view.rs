@@ -129,6 +129,7 @@ impl Scene {
             restarts: report.restarts,
             message: report.message.clone(),
             reachable: self.reachable.contains(&host),
+            containers: report.containers.0.clone(),
         };
         self.lay_attempts_over(&mut shown, workload);
         shown
