@@ -106,7 +106,7 @@ fn a_killed_container_is_restarted_by_its_policy_and_counted() {
             (status == wanted).then_some(()).ok_or(status)
         });
     };
-    says("2/2 healthy · rev 1 · 1 restart · container web-one ended with code 137 (SIGKILL)");
+    says("2/2 healthy · one: exit 137 (SIGKILL) · rev 1 · 1 restart");
     let after = host.containers("web");
     assert_ne!(after["web-one"].pid, victim.pid);
     assert_eq!(after["web-two"], before["web-two"]);
@@ -328,9 +328,9 @@ fn a_container_in_trouble_is_restarted_alone_with_growing_pauses_and_says_why() 
     status(
         "side",
         &[
-            "1/2 healthy · rev 1 · ",
-            " restarts · container side-crashes ended with code 3 (3 times), next try at ",
-            " UTC",
+            "1/2 healthy · crashes: exit 3, 3 times, next try at ",
+            " UTC · rev 1 · ",
+            " restarts",
         ],
     );
     assert_eq!(host.containers("side").get("side-good"), Some(&before));
@@ -341,24 +341,101 @@ fn a_container_in_trouble_is_restarted_alone_with_growing_pauses_and_says_why() 
     );
     status(
         "hangs",
-        &[
-            "container hangs-app was ended because its liveness probe did not answer in time (2 times), next try at ",
-        ],
+        &["app: liveness probe failed 1 of 1, timed out, 2 times, next try at "],
     );
     status(
         "ill",
-        &["container ill-app was ended because its liveness probe failed (2 times), next try at "],
+        &["app: liveness probe failed 2 of 2, exit 1, 2 times, next try at "],
     );
-    let shown = host.unit("beemesh-pod-ill.service", "StatusText");
-    assert!(!shown.contains("secret"), "for every local user: {shown}");
-    wait_for("what the probe said, in the API", secs(10), || {
-        let shown = host.beemesh(&["get", "workloads", "ill"]).out;
-        let told = shown.contains("the probe of ill-app said: a secret of the lock");
-        told.then_some(()).ok_or(shown)
-    });
-    // A deletion does not wait for the next attempt.
+    for (workload, reason, output) in [
+        (
+            "ill",
+            "app: liveness probe failed 2 of 2, exit 1",
+            "a secret of the lock",
+        ),
+        ("side", "crashes: exit 3", "no such metric"),
+    ] {
+        let unit = format!("beemesh-pod-{workload}.service");
+        let status = format!("systemctl status --no-pager --lines=0 {unit}");
+        let shown = host.sh(&status).out;
+        assert!(
+            shown.contains(reason) && !shown.contains(output),
+            "for every local user: {shown}"
+        );
+        says_everywhere(host, workload, reason, output);
+    }
+    // Whoever takes them away need not wait for the next try.
     for workload in ["side", "hangs", "ill"] {
         let _ = host.beemesh(&["delete", workload, "--wait=30"]).ok();
         assert!(host.containers(workload).is_empty());
+    }
+}
+
+/// The reason and the output are in the table, in JSON, and in the stream of events.
+#[track_caller]
+fn says_everywhere(host: &Host, workload: &str, reason: &str, output: &str) {
+    let has = |shown: &str| shown.contains(reason) && shown.contains(output);
+    wait_for(&format!("{output:?} in the table"), secs(10), || {
+        let shown = host.beemesh(&["get", "workloads", workload]).out;
+        has(&shown).then_some(()).ok_or(shown)
+    });
+    let (_, json) = host.api("GET", &format!("/v1/workloads/{workload}"), b"");
+    let one = &json["hosts"][0];
+    assert!(has(one["message"].as_str().unwrap_or_default()), "{one}");
+    let containers = one["containers"].as_array().cloned().unwrap_or_default();
+    let outputs = containers.iter().map(|container| {
+        let of = |part: &str| container[part]["output"].as_str().unwrap_or_default();
+        format!("{}{}", of("probe"), of("exit"))
+    });
+    assert!(
+        outputs.into_iter().any(|one| one.contains(output)),
+        "{containers:?}"
+    );
+    let stream =
+        "timeout 2 curl -sN --unix-socket /run/beemesh/gateway.sock http://beemesh/v1/events";
+    let events = host.sh(stream).out;
+    assert!(has(&events), "{events}");
+}
+
+/// What keeps a pod from being made is said with the name of the container or image, and with what a container wrote last.
+#[test]
+fn a_pod_that_cannot_be_made_names_the_container_the_image_or_the_port() {
+    let cluster = Cluster::formed("unmade", 1);
+    let host = cluster.host(1);
+    let container = |rest: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: NAME}}\nspec:\n  containers:\n  - {{name: app, {rest}}}\n"
+        )
+    };
+    let stays = format!("image: \"{IMAGE}\", command: [sh, -c, 'while :; do sleep 1; done']");
+    let zero = format!(
+        "  initContainers:\n  - {{name: zero, image: \"{IMAGE}\", command: [sh, -c, 'echo no route to db; exit 3']}}\n"
+    );
+    let init = container(&stays) + &zero;
+    let image = container("image: \"localhost/nobody/has:1\"");
+    let port = container(&format!(
+        "{stays}, ports: [{{containerPort: 80, hostPort: 8099}}]"
+    ));
+    let _ = host
+        .run(&["systemd-run", "--unit=foreign", "nc", "-l", "-p", "8099"])
+        .ok();
+    for (name, yaml, words) in [
+        (
+            "init",
+            init,
+            &["init container zero: exit 3", "no route to db"][..],
+        ),
+        ("lacks", image, &["localhost/nobody/has:1"]),
+        ("ports", port, &["8099"]),
+    ] {
+        let answer = host.try_apply(&yaml.replace("NAME", name), &["--wait=15"]);
+        assert_eq!(answer.code, 1, "{answer}");
+        eprintln!("{}", answer.err);
+        wait_for(&format!("{words:?} of {name}"), secs(60), || {
+            let shown = host.beemesh(&["get", "workloads", name]).out;
+            let all = words.iter().all(|word| shown.contains(word));
+            all.then_some(()).ok_or(shown)
+        });
+        let _ = host.beemesh(&["delete", name, "--wait=60"]).ok();
     }
 }

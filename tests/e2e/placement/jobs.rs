@@ -67,7 +67,9 @@ pub(super) fn come_to_an_end(cluster: &Cluster) {
     );
     assert_eq!(answer.code, 1, "{answer}");
     assert!(
-        answer.err.contains("fails on h") && answer.err.contains("ended with code 3"),
+        answer.err.contains("fails on h")
+            && answer.err.contains("main: exit 3")
+            && answer.err.contains("cannot"),
         "{answer}"
     );
     let _ = cluster
@@ -135,7 +137,7 @@ pub(super) fn that_are_over_stay_over(cluster: &Cluster) {
     ] {
         let _ = host.try_apply(yaml, &["--name", name]).ok();
     }
-    let failed = "failed: container migrate-main ended with code 3";
+    let failed = "failed: main: exit 3";
     told(cluster, "migrate", failed);
     told(cluster, "import", "1/1     succeeded");
     told(cluster, "each-once", "3/3     succeeded");
