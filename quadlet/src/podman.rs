@@ -339,11 +339,7 @@ impl Podman {
             return Err(PodmanError::Unplayed);
         };
         let containers = self.inside("look at the played pod", &pod.id).await?;
-        let mut errors: Vec<String> = pod
-            .container_errors
-            .iter()
-            .map(|words| wire::start_error(words, &containers))
-            .collect();
+        let mut errors = wire::start_errors(&pod.container_errors, &containers, &pod.id);
         if errors.is_empty() {
             let unstarted = containers
                 .iter()

@@ -27,6 +27,7 @@ pub mod last_output;
 mod ledger;
 mod memory;
 mod messages;
+mod play;
 pub mod release;
 pub mod report_file;
 mod restart;
@@ -83,8 +84,9 @@ pub struct Supervisor {
     said: Option<Report>,
     /// What is said once these answers are there: the words of containers that have just ended.
     unsaid: Option<(Status, usize)>,
-    /// The container for which the last play failed.
+    /// The container for which the last play failed, and why.
     blamed: Vec<ContainerReport>,
+    unplayed: Option<String>,
     attached: BTreeSet<u32>,
     look_at: Option<Instant>,
     looked_at: Option<Instant>,
@@ -123,6 +125,7 @@ impl Supervisor {
             said: None,
             unsaid: None,
             blamed: Vec::new(),
+            unplayed: None,
             attached: BTreeSet::new(),
             look_at: Some(now),
             looked_at: None,
@@ -203,6 +206,7 @@ impl Supervisor {
             Event::Failed(failure) => self.failed(failure, now),
             Event::FailedFor(failure, container) => {
                 self.blamed = vec![*container];
+                self.unplayed = Some(failure.reason().to_owned());
                 self.failed(failure, now)
             }
             Event::Repaired(outcome) => self.after_repair(outcome, now),
@@ -379,7 +383,11 @@ impl Supervisor {
         self.plays.push(now);
         self.own_debris = true;
         self.look_at = None;
-        let mut effects = self.say_starting(persisted.revision, "playing the pod");
+        let doing = match &self.unplayed {
+            None => "playing the pod".to_owned(),
+            Some(reason) => format!("playing the pod again after: {reason}"),
+        };
+        let mut effects = self.say_starting(persisted.revision, &doing);
         effects.push(Effect::Play {
             revision: persisted.revision,
         });
@@ -398,6 +406,7 @@ impl Supervisor {
         self.unstarted_since = None;
         self.revived = None;
         self.blamed.clear();
+        self.unplayed = None;
         self.refusals = 0;
         self.pause = PAUSE_MIN;
         self.own_debris = false;

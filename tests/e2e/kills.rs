@@ -417,7 +417,15 @@ fn a_pod_that_cannot_be_made_names_the_container_the_image_or_the_port() {
         "{stays}, ports: [{{containerPort: 80, hostPort: 8099}}]"
     ));
     let _ = host
-        .run(&["systemd-run", "--unit=foreign", "nc", "-l", "-p", "8099"])
+        .run(&[
+            "systemd-run",
+            "--unit=foreign",
+            "busybox",
+            "nc",
+            "-l",
+            "-p",
+            "8099",
+        ])
         .ok();
     for (name, yaml, words) in [
         (

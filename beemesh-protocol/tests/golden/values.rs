@@ -4,6 +4,8 @@
 mod access;
 #[path = "assignments.rs"]
 mod assignments;
+#[path = "pod.rs"]
+mod pod_values;
 mod policy;
 #[path = "raft.rs"]
 mod raft_values;
@@ -18,10 +20,7 @@ use beemesh_protocol::{
     },
     mesh::{Contact, JoinAnswer, JoinRequest, NO_TOKEN, Replace, StreamOpening},
     peer::{self, Action, Committed, Effect, HostReport, Outcome, Phase, Refusal, WorkloadReport},
-    pod::{
-        ContainerReport, ContainerState, FailedProbe, LastExit, PodPhase, PodReport, ProbeKind,
-        Told,
-    },
+    pod::{ContainerReport, PodReport, Told},
     raft::{
         self, Entry, LogId, Membership, Payload, SnapshotFile, SnapshotHead, SnapshotMeta,
         SnapshotReply, StoredMembership, Vote,
@@ -33,6 +32,7 @@ use beemesh_protocol::{
     token::Token,
 };
 
+use pod_values::{containers, pod_reports};
 use raft_values::{entries, log_id, meta, vote};
 
 type Read = Box<dyn Fn(&[u8]) -> Result<bool, DecodeError>>;
@@ -557,62 +557,6 @@ fn report() -> HostReport {
         takes_reports: false,
         reserved_ports: vec![],
     }
-}
-
-fn containers() -> Vec<ContainerReport> {
-    use ContainerState::{Created, Exited, Paused, Running, Stopping};
-    let states = [Created, Running, Paused, Stopping, Exited];
-    let containers = states.map(|state| ContainerReport {
-        name: "app".into(),
-        state,
-        ready: true,
-        healthy: true,
-        restarts: 3,
-        ends: 2,
-        exit: Some(LastExit {
-            code: Some(137),
-            out_of_memory: true,
-            by_probe: true,
-            in_start: true,
-            at: 1_800_000_000,
-            output: "no such metric".into(),
-        }),
-        probe: Some(FailedProbe {
-            kind: if state == Running {
-                ProbeKind::Startup
-            } else {
-                ProbeKind::Liveness
-            },
-            failures: 7,
-            threshold: 10,
-            exit: Some(1),
-            timed_out: true,
-            output: "404 Not Found".into(),
-        }),
-        start_error: "no such file".into(),
-        next_try_at: Some(1_800_000_010),
-    });
-    containers
-        .into_iter()
-        .chain([ContainerReport::default()])
-        .collect()
-}
-
-fn pod_reports() -> [PodReport; 8] {
-    use PodPhase::{Completed, Ended, Failed, Running, Starting, Stopping, Updating, Waiting};
-    [
-        Running, Completed, Updating, Starting, Waiting, Ended, Failed, Stopping,
-    ]
-    .map(|phase| PodReport {
-        phase,
-        revision: 2,
-        from: 1,
-        reason: "pulling".into(),
-        healthy: 1,
-        total: 2,
-        restarts: 3,
-        containers: containers(),
-    })
 }
 
 fn peer_replies() -> [peer::Reply; 9] {

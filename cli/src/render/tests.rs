@@ -1,4 +1,8 @@
-use beemesh_protocol::{HostId, api::JoinToken};
+use beemesh_protocol::{
+    HostId,
+    api::JoinToken,
+    pod::{ContainerReport, FailedProbe},
+};
 use serde_json::json;
 
 use super::*;
@@ -323,6 +327,27 @@ fn hosts_manifests_and_the_status_fit_on_a_screen() {
          podman      5.4.2\n\
          problem     waiting for the agent\n"
     );
+}
+
+#[test]
+fn a_probe_that_fails_less_often_than_it_may_is_shown_where_one_workload_is() {
+    let mut host = on("h1", Phase::Running, 2, "");
+    host.containers = vec![ContainerReport {
+        name: "app".into(),
+        healthy: true,
+        probe: Some(FailedProbe {
+            failures: 2,
+            threshold: 10,
+            exit: Some(1),
+            output: "404 Not Found".into(),
+            ..FailedProbe::default()
+        }),
+        ..ContainerReport::default()
+    }];
+    let told = web(true, vec![host]);
+    let words = "app: liveness probe failed 2 of 10, exit 1: 404 Not Found";
+    assert!(workload(&told).contains(words), "{}", workload(&told));
+    assert_eq!(not_running(&[told]), "", "it is ready");
 }
 
 #[test]

@@ -272,13 +272,28 @@ pub(super) fn pull_outcome(answer: &[u8]) -> Result<(), String> {
     }
 }
 
-/// Replaces the id in `starting container ID: MESSAGE` by the container's name.
-pub(super) fn start_error(words: &str, containers: &[PodContainer]) -> String {
+/// What kept containers from being started, each `starting container ID: WORDS`, with the names that people know. Where the container
+/// that has the pod's addresses is among them, the others only followed from it.
+pub(super) fn start_errors(all: &[String], containers: &[PodContainer], pod: &str) -> Vec<String> {
+    let infra = format!("{}-infra", pod.get(..12).unwrap_or(pod));
+    let told = all
+        .iter()
+        .map(|words| start_error(words, containers, &infra));
+    let (of_pod, of_containers): (Vec<_>, Vec<_>) = told.partition(|(is_infra, _)| *is_infra);
+    let told = if of_pod.is_empty() {
+        of_containers
+    } else {
+        of_pod
+    };
+    told.into_iter().map(|(_, words)| words).collect()
+}
+
+fn start_error(words: &str, containers: &[PodContainer], infra: &str) -> (bool, String) {
     let Some((id, words)) = words
         .strip_prefix("starting container ")
         .and_then(|rest| rest.split_once(": "))
     else {
-        return words.to_owned();
+        return (false, words.to_owned());
     };
     let name = containers
         .iter()
@@ -288,7 +303,10 @@ pub(super) fn start_error(words: &str, containers: &[PodContainer]) -> String {
     let words = words
         .strip_suffix(": OCI runtime attempted to invoke a command that was not found")
         .unwrap_or(words);
-    format!("container {name} cannot start: {words}")
+    match name == infra {
+        true => (true, format!("the pod cannot start: {words}")),
+        false => (false, format!("container {name} cannot start: {words}")),
+    }
 }
 
 pub(super) fn run(state: &str) -> Run {
@@ -484,8 +502,27 @@ mod tests {
             ),
             ("some other words", "some other words"),
         ] {
-            assert_eq!(start_error(words, std::slice::from_ref(&inside)), expected);
+            let all = [words.to_owned()];
+            assert_eq!(
+                start_errors(&all, std::slice::from_ref(&inside), "p"),
+                [expected]
+            );
         }
+    }
+
+    #[test]
+    fn where_the_pod_has_no_addresses_that_is_told_and_not_what_follows() {
+        let containers = r#"[{"Id":"742c","Name":"c59e33d7806b-infra","State":"created"},
+            {"Id":"07c1","Name":"ports-app","State":"created"}]"#;
+        let containers: Vec<PodContainer> = serde_json::from_str(containers).unwrap();
+        let taken =
+            "cannot listen on the TCP port: listen tcp4 :8099: bind: address already in use";
+        let all = [
+            format!("starting container 742c: {taken}"),
+            "starting container 07c1: a dependency of container 07c1 failed to start".to_owned(),
+        ];
+        let told = start_errors(&all, &containers, "c59e33d7806bffff");
+        assert_eq!(told, [format!("the pod cannot start: {taken}")]);
     }
 
     #[test]

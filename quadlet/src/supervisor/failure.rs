@@ -16,6 +16,18 @@ pub enum Failure {
     Hopeless(String),
 }
 
+impl Failure {
+    /// Why, in words for a person.
+    pub(super) fn reason(&self) -> &str {
+        match self {
+            Self::Passing(reason)
+            | Self::Refused(reason)
+            | Self::Damaged(reason)
+            | Self::Hopeless(reason) => reason,
+        }
+    }
+}
+
 /// What Podman and the OCI runtime say when the files of a container's image or network are not what they were.
 const DAMAGE: &[&[&str]] = &[
     &["readlink", "/overlay"],

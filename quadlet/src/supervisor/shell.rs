@@ -6,20 +6,19 @@ use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::time::{Duration, Instant, SystemTime};
 
-use beemesh_protocol::pod::{self, ContainerReport, ContainerState, LastExit};
+use beemesh_protocol::pod::ContainerReport;
 use beemesh_protocol::workload::unit_name;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-use super::failure::{Failure, classify, classify_play};
-use super::ledger::short_name;
+use super::failure::classify;
+use super::play::play;
 use super::sight::Eye;
 use super::{Effect, Event, Supervisor};
-use super::{acts, last_output, memory, report_file};
-use crate::health::{Container, Report, Status, failed_init};
+use super::{acts, memory, report_file};
+use crate::health::{Report, Status};
 use crate::journal_backfill::Backfill;
 use crate::podman::{self, Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
-use crate::render::{self, Pull};
 use crate::{adopt, play_lock, repair};
 
 /// Without `WATCHDOG_USEC` this often: the start-up is given more time with each beat.
@@ -370,121 +369,6 @@ async fn carry_out(
     }
 }
 
-/// A failed play, and the container that is to blame, if one is.
-type Unplayed = (Failure, Option<Box<ContainerReport>>);
-
-async fn play(
-    podman: &Podman,
-    eye: &mut Eye,
-    backfill: &mut Backfill,
-    settings: &Settings,
-    revision: u64,
-) -> Result<(), Unplayed> {
-    let missing = || {
-        let workload = &settings.workload;
-        Failure::Refused(format!("the Quadlet of workload {workload} is missing"))
-    };
-    let (_, yaml) = eye.persisted().ok_or_else(|| (missing(), None))?;
-    let pulled = pull(podman, settings, revision, &yaml).await;
-    pulled.map_err(|failure| (failure, None))?;
-    let lock = play_lock::hold(&settings.run, &settings.workload).await;
-    let lock = lock.map_err(|error| {
-        let words = "the pod is being played by the gateway, or cannot be locked";
-        (Failure::Passing(format!("{words}: {error}")), None)
-    })?;
-    if lock.has_waited() {
-        // The gateway has played what is to be seen now.
-        return Ok(());
-    }
-    let down_first = down(eye, settings).await;
-    down_first.map_err(|error| (classify(&error), None))?;
-    let Err(error) = podman.play(&yaml).await else {
-        last_output::forget(&settings.run, &settings.workload);
-        return Ok(());
-    };
-    // What a container said before it failed the play is what its administrator looks for, and nobody adopted it.
-    let mut containers = Vec::new();
-    if let Ok(sight) = eye.look().await {
-        let unit = unit_name(&settings.workload);
-        backfill.finish(&unit, &eye.sources()).await;
-        containers = sight.pod.map_or(containers, |pod| pod.containers);
-        last_output::keep(podman, settings, &containers).await;
-    }
-    let init = render::init_containers(&yaml);
-    let error = error.explained(&settings.workload, &containers, &init);
-    let blamed = match failed_init(&settings.workload, &containers, &init) {
-        Some(container) => {
-            let output = last_output::last_line(podman, &container.id).await;
-            Some(Box::new(blame(container, &settings.workload, output)))
-        }
-        None => None,
-    };
-    // Podman rolls nothing back, and what is left holds on to damaged layers.
-    let clear = async {
-        down(eye, settings).await?;
-        podman.remove_strays(&yaml).await
-    };
-    if let Err(error) = clear.await {
-        tracing::warn!(%error, "what is left of a failed play was not removed");
-    }
-    Err((classify_play(&error, render::rules(&yaml).restart), blamed))
-}
-
-/// Fetches the images that the host lacks.
-async fn pull(
-    podman: &Podman,
-    settings: &Settings,
-    revision: u64,
-    yaml: &[u8],
-) -> Result<(), Failure> {
-    for image in render::images(yaml) {
-        let reference = &image.reference;
-        let is_there = podman
-            .image_exists(reference)
-            .await
-            .map_err(|error| classify(&error))?;
-        let pull = match image.pull {
-            Pull::Never if !is_there => {
-                let reason =
-                    format!("image {reference} is not on this host and its pull policy is Never");
-                return Err(Failure::Hopeless(reason));
-            }
-            Pull::Never => false,
-            Pull::IfNotPresent => !is_there,
-            Pull::Always => true,
-        };
-        if !pull {
-            continue;
-        }
-        let doing = format!("pulling image {reference}");
-        say(settings, &Status::Starting { revision, doing }.into());
-        match podman.pull(reference).await {
-            // The registry is asked for something newer; what is here is played when it cannot be.
-            Err(error) if is_there => {
-                tracing::warn!(%error, "using the image that is on this host")
-            }
-            outcome => outcome.map_err(|error| classify(&error))?,
-        }
-    }
-    Ok(())
-}
-
-/// The report of an init container that failed the play of its pod.
-fn blame(container: &Container, workload: &str, output: String) -> ContainerReport {
-    ContainerReport {
-        name: pod::clean(short_name(&container.name, workload), pod::TEXT_CHARS_MAX),
-        state: ContainerState::Exited,
-        ends: 1,
-        exit: Some(LastExit {
-            code: u32::try_from(container.exit_code).ok(),
-            at: u64::try_from(container.exited_at).unwrap_or_default(),
-            output,
-            ..LastExit::default()
-        }),
-        ..ContainerReport::default()
-    }
-}
-
 /// Takes the workload's pod down if it is there; mostly somebody else has done so before.
 async fn end(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
     let podman = Podman::new(&settings.socket);
@@ -508,7 +392,7 @@ async fn end(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
 }
 
 /// Takes the workload's pod down, whichever of its revisions it is, and what a play of it would meet even without a pod.
-async fn down(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
+pub(super) async fn down(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
     let pod = Podman::new(&settings.socket)
         .pod(&settings.workload)
         .await?;
@@ -545,7 +429,7 @@ fn live(extend_start: bool) {
 }
 
 /// Writes the report first: whoever sees the line finds the report that belongs to it.
-fn say(settings: &Settings, report: &Report) {
+pub(super) fn say(settings: &Settings, report: &Report) {
     report_file::write(&settings.run, &settings.workload, report);
     let line = report.line();
     let is_calm = report.containers.iter().all(ContainerReport::is_calm);

@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use beemesh_protocol::{
     ClusterId,
+    pod::{ContainerReport, Told},
     state::{Change, Command, Kind, Object},
 };
 use serde_json::{Value, json};
@@ -229,8 +230,19 @@ fn a_workload_shows_the_hosts_that_should_run_it_and_those_that_still_do() {
         "appliedAtMs": 5, "settled": false, "stuck": false, "asked": 1, "ready": 0, "hosts": [on(2, "pending", 0, 0), on(3, "removing", 1, 2)],
     });
     assert_eq!(told, expected);
-    let goal = report("lone", 6, peer::Phase::Running, 2);
+    let app = ContainerReport {
+        name: "app".into(),
+        restarts: 1,
+        ..ContainerReport::default()
+    };
+    let goal = WorkloadReport {
+        containers: Told(vec![app]),
+        ..report("lone", 6, peer::Phase::Running, 2)
+    };
     with(&mut scene, 2, 6, vec![goal]);
+    let told = serde_json::to_value(scene.workload("lone").unwrap()).unwrap();
+    let app = json!({"name": "app", "state": "created", "ready": false, "healthy": false, "restarts": 1, "ends": 0});
+    assert_eq!(told["hosts"][0]["containers"], json!([app]));
     assert!(!scene.workload("lone").unwrap().settled, "h3 still has it");
     with(&mut scene, 3, 6, vec![]);
     assert!(scene.workload("lone").unwrap().settled);

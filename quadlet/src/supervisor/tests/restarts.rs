@@ -498,8 +498,20 @@ fn a_failed_play_names_the_init_container_and_has_its_output() {
         }),
         ..ContainerReport::default()
     };
-    let failure = Failure::Hopeless("init container zero: exit 3".into());
-    let report = said(&supervisor.step(Event::FailedFor(failure, Box::new(zero)), now));
+    let words = || "init container zero: exit 3".to_owned();
+    let mut fail = |failure| {
+        let zero = Box::new(zero.clone());
+        let failed = said(&supervisor.step(Event::FailedFor(failure, zero), now));
+        (failed, supervisor.step(saw(OLD, None), now))
+    };
+    let (report, again) = fail(Failure::Refused(words()));
+    let line = "starting rev 7: init container zero: exit 3; trying again";
+    assert_eq!(report.line(), line);
+    let report = said(&again);
+    let doing = "playing the pod again after: init container zero: exit 3";
+    assert_eq!(report.line(), format!("starting rev 7: {doing}"));
+    assert_eq!(report.message(), format!("{doing}: no route to db"));
+    let (report, _) = fail(Failure::Hopeless(words()));
     assert_eq!(report.line(), "failed: init container zero: exit 3");
     assert_eq!(
         report.message(),
