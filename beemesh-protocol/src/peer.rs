@@ -3,6 +3,8 @@
 //! On a [`crate::ipc::Class::Peer`] stream the opener sends [`Request`]s and the other side answers with [`Reply`]s of
 //! the same id, in any order.
 
+use std::fmt;
+
 #[cfg(doc)]
 use crate::pod::{CONTAINERS_TOLD_MAX, ContainerReport};
 use crate::{HostId, ipc::Member, pod::Told, raft::LogId, state::Command};

@@ -18,7 +18,9 @@ use std::{
     time::Duration,
 };
 
-use beemesh_protocol::{ClusterId, HostId, ipc::UnitState, peer::WorkloadReport, pod::PodReport};
+use beemesh_protocol::{
+    ClusterId, HostId, backoff::doubled, ipc::UnitState, peer::WorkloadReport, pod::PodReport,
+};
 use beemesh_quadlet::{
     health,
     render::{FORMAT, Quadlet, read_quadlet},

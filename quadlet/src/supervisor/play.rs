@@ -70,7 +70,7 @@ pub(super) async fn play(
         podman.remove_strays(&yaml).await
     };
     if let Err(error) = clear.await {
-        tracing::warn!(%error, "what is left of a failed play was not removed");
+        tracing::warn!(%error, "the rest of a failed play was not removed");
     }
     Err((classify_play(&error, render::rules(&yaml).restart), blamed))
 }
@@ -105,7 +105,9 @@ async fn pull(
         say(settings, &Status::Starting { revision, doing }.into());
         match podman.pull(reference).await {
             // The registry is asked for something newer; what is here is played when it cannot be.
-            Err(error) if is_there => tracing::warn!(%error, "the image on this host is played"),
+            Err(error) if is_there => {
+                tracing::warn!(%error, "using the image that is on this host")
+            }
             outcome => outcome.map_err(|error| classify(&error))?,
         }
     }
