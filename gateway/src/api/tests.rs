@@ -413,9 +413,10 @@ async fn tokens_are_made_and_bad_requests_are_refused_in_words() {
 }
 
 mod policy;
+mod streams;
 
-/// Reads a stream of events until `what` appears in it.
-async fn told(stream: &mut UnixStream, what: &str) {
+/// Reads a stream of events until it has told of `what`; how many bytes it sent.
+async fn told(stream: &mut UnixStream, what: &str) -> usize {
     let (mut said, mut bytes) = (String::new(), [0; 4096]);
     while !said.contains(what) {
         let read = timeout(Duration::from_secs(20), stream.read(&mut bytes)).await;
@@ -423,6 +424,7 @@ async fn told(stream: &mut UnixStream, what: &str) {
         assert!(count > 0, "the stream ended: {said}");
         said.push_str(std::str::from_utf8(&bytes[..count]).unwrap());
     }
+    said.len()
 }
 
 #[tokio::test(flavor = "multi_thread")]
