@@ -8,6 +8,7 @@
 mod admission;
 mod audit_journal;
 mod error;
+mod feed;
 mod handlers;
 mod remote;
 mod request;

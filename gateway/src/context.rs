@@ -1,6 +1,8 @@
 //! The handles that the tasks and handlers of this gateway share.
 //!
-//! This module starts no tasks and answers no requests.
+//! No answers are made here, and no tasks but the one that keeps the picture that readers share ([`views`]).
+
+pub(crate) mod views;
 
 use std::{collections::BTreeSet, future::Future, io, path::Path, pin::Pin, sync::Arc};
 
@@ -8,9 +10,10 @@ use beemesh_protocol::{HostId, ipc::Class};
 use beemesh_quadlet::podman::Podman;
 use tokio::{net::UnixStream, sync::watch};
 
+use self::views::Views;
 use crate::{
-    agent_link::{Link, LinkError},
-    cluster::reports::Reports,
+    agent_link::Link,
+    cluster::{reports::Reports, view::Scene},
     local::{files::Home, lifecycle::store::Lifecycle},
     raft::{Dial, Node},
 };
@@ -32,14 +35,19 @@ pub(crate) struct Gateway {
     pub(crate) home: Home,
     /// This host's membership in a cluster.
     pub(crate) life: Lifecycle,
-    /// The leader that another member hears while this host hears none.
-    pub(crate) elsewhere: watch::Receiver<Option<HostId>>,
-    /// The directory under `/run` that the programs of this host share.
+    /// The picture of the cluster that readers share.
+    pub(crate) views: Views,
+    /// The folder below `/run` that this host's programs share.
     pub(crate) run: Arc<Path>,
 }
 
 impl Gateway {
-    /// The hosts that the mesh reaches now, including this host.
+    /// What is known now.
+    pub(crate) fn scene(&self) -> Scene {
+        self.views.scene()
+    }
+
+    /// The hosts that the mesh reaches now, this one included.
     pub(crate) fn reachable(&self) -> BTreeSet<HostId> {
         self.link.reachable(self.host)
     }

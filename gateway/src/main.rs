@@ -42,7 +42,10 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     agent_link::{Inbound, Link, inbound},
     config::Config,
-    context::Gateway,
+    context::{
+        Gateway,
+        views::{Sources, Views},
+    },
     controllers::voters,
     local::{files::Home, lifecycle::store::Lifecycle},
     membership::{
@@ -198,6 +201,14 @@ async fn open(
         cluster: cluster.clone(),
     });
     let (elsewhere_in, elsewhere) = watch::channel(None);
+    let views = Views::new(Sources {
+        host,
+        node: node.clone(),
+        link: link.clone(),
+        reports: cluster.all(),
+        life: life.clone(),
+        elsewhere,
+    });
     let gateway = Gateway {
         host,
         node,
@@ -206,7 +217,7 @@ async fn open(
         podman,
         home: home.clone(),
         life: life.clone(),
-        elsewhere,
+        views,
         run: run.into(),
     };
     tokio::spawn(elsewhere::keep(gateway.clone(), elsewhere_in));

@@ -1,16 +1,15 @@
-//! What the handlers share, and the picture of the cluster that their answers are made of.
+//! What the handlers share.
 
 use std::sync::{Arc, Mutex};
 
-use beemesh_protocol::ipc::Member;
 use tokio::sync::Semaphore;
 
 use super::{
     admission::{Known, check::Ledger},
     audit_journal::Trail,
-    handlers::events::Feed,
+    feed::Feed,
 };
-use crate::{cluster::view::Scene, context::Gateway};
+use crate::context::Gateway;
 
 /// Manifests that are parsed at once: a file of 1 MiB costs some tens of MiB and up to a second of one core.
 const PARSING_MAX: usize = 2;
@@ -26,35 +25,12 @@ pub(crate) struct Shared {
     pub(super) ledger: Arc<Mutex<Ledger>>,
 }
 
-impl Gateway {
-    /// Everything answers are made of, as it is now.
-    pub(super) fn scene(&self) -> Scene {
-        let view = self.node.state().borrow().clone();
-        let life = self.life.now();
-        Scene {
-            host: self.host,
-            applied: view.applied,
-            state: view.state.clone(),
-            metrics: self.node.metrics().borrow().clone(),
-            reports: self.reports.borrow().clone(),
-            reachable: self.reachable(),
-            elsewhere: *self.elsewhere.borrow(),
-            removed: life.is_removed(),
-            joining: life.joining().map(|joining| {
-                let members = joining.members.iter().cloned().map(Member::from);
-                let others = members.filter(|member| member.host != self.host);
-                others.map(|member| (member.host, member.name)).collect()
-            }),
-        }
-    }
-}
-
 impl Shared {
     /// What all connections of this gateway use: it is made once, so that its bounds are those of the whole API.
     pub(crate) fn new(gateway: Gateway) -> Self {
         Self {
+            feed: Feed::new(gateway.views.clone()),
             gateway,
-            feed: Feed::default(),
             parsing: Arc::new(Semaphore::new(PARSING_MAX)),
             trail: Trail::start(),
             policy: Arc::default(),

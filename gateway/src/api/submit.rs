@@ -2,7 +2,7 @@
 //!
 //! Shell.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use beemesh_protocol::{
     peer::{Committed, Outcome},
@@ -19,7 +19,11 @@ use super::{
 };
 use crate::{
     clock::now_ms,
-    cluster::{change::about, releases, state::changed, view::Scene},
+    cluster::{
+        releases,
+        state::{changed, verb},
+        view::{Scene, View},
+    },
     context::Gateway,
 };
 
@@ -96,48 +100,37 @@ pub(super) async fn settle(
     wait: Duration,
     there: impl Fn(&Scene) -> bool,
 ) -> (bool, Scene) {
-    let look = |_: Duration, scene: &Scene| match there(scene) {
+    let look = |_: Duration, view: &View| match there(&view.scene) {
         true => Verdict::Done,
         false => Verdict::Wait(None),
     };
-    let (verdict, scene) = follow(gateway, wait, look).await;
-    (verdict == Verdict::Done, scene)
+    let (verdict, view) = follow(gateway, wait, look).await;
+    (verdict == Verdict::Done, view.scene.clone())
 }
 
-/// Looks at every scene until there is a verdict or the time is over; the verdict and the last scene. `look` hears how long the wait
+/// Looks at every view until there is a verdict or the time is over; the verdict and the last view. `look` hears how long the wait
 /// has taken.
 pub(super) async fn follow(
     gateway: &Gateway,
     wait: Duration,
-    mut look: impl FnMut(Duration, &Scene) -> Verdict,
-) -> (Verdict, Scene) {
+    mut look: impl FnMut(Duration, &View) -> Verdict,
+) -> (Verdict, Arc<View>) {
     let begun = Instant::now();
     let deadline = begun + wait;
-    let mut views = gateway.node.state();
-    let mut reports = gateway.reports.clone();
-    let mut connected = gateway.link.connected();
-    let mut metrics = gateway.node.metrics();
+    let mut views = gateway.views.follow();
     loop {
-        // Marked as seen before it is looked at, so that no change between the two is missed.
-        views.mark_unchanged();
-        reports.mark_unchanged();
-        connected.mark_unchanged();
-        metrics.mark_unchanged();
-        let scene = gateway.scene();
+        let view = views.now();
         let now = Instant::now();
-        let verdict = look(now - begun, &scene);
+        let verdict = look(now - begun, &view);
         let again = match verdict {
             Verdict::Wait(again) => again.map_or(deadline, |again| deadline.min(begun + again)),
-            Verdict::Done | Verdict::Stuck => return (verdict, scene),
+            Verdict::Done | Verdict::Stuck => return (verdict, view),
         };
         if now >= deadline {
-            return (verdict, scene);
+            return (verdict, view);
         }
         tokio::select! {
-            Ok(()) = views.changed() => {}
-            Ok(()) = reports.changed() => {}
-            Ok(()) = connected.changed() => {}
-            Ok(()) = metrics.changed() => {}
+            () = views.changed() => {}
             () = tokio::time::sleep_until(again) => {}
         }
     }
@@ -145,11 +138,22 @@ pub(super) async fn follow(
 
 /// What this host knows once the leader has confirmed that it is all, or at once for who takes what may be old.
 pub(super) async fn look(gateway: &Gateway, query: &ReadQuery) -> Result<Scene, ApiError> {
+    up_to_date(gateway, query).await?;
+    Ok(gateway.scene())
+}
+
+/// The same as a view, for who shows it.
+pub(super) async fn view(gateway: &Gateway, query: &ReadQuery) -> Result<Arc<View>, ApiError> {
+    up_to_date(gateway, query).await?;
+    Ok(gateway.views.now())
+}
+
+async fn up_to_date(gateway: &Gateway, query: &ReadQuery) -> Result<(), ApiError> {
     let timeout = timeout(query.timeout)?;
     if !query.stale {
         confirm(gateway, Instant::now() + timeout).await?;
     }
-    Ok(gateway.scene())
+    Ok(())
 }
 
 /// When this returns, this host has applied everything that was committed before the call.

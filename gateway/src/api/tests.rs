@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeMap, path::Path, sync::Arc, time::Duration};
 
+use axum::body::Bytes;
 use beemesh_protocol::{
     ClusterId, HostId,
     peer::{HostReport, Phase, WorkloadReport},
@@ -18,11 +19,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{handlers::events::Feed, *};
+use super::{
+    feed::{Feed, Follower},
+    *,
+};
 use crate::{
     agent_link::Link,
     cluster::reports::Reports,
-    context::Gateway,
+    context::{
+        Gateway,
+        views::{Sources, Views},
+    },
     local::{files::Home, lifecycle::store::Lifecycle},
     raft::{Nobody, Node, Settings},
 };
@@ -68,15 +75,25 @@ impl Serving {
         let (link, _) = Link::start(&dir.path().join("agent.sock"), "0");
         let (reports, reported) = watch::channel(Arc::default());
         let home = Home::open(&dir.path().join("home")).unwrap();
+        let life = Lifecycle::open(&home).unwrap();
+        let elsewhere = watch::channel(None).1;
+        let views = Views::new(Sources {
+            host: ME,
+            node: node.clone(),
+            link: link.clone(),
+            reports: reported.clone(),
+            life: life.clone(),
+            elsewhere,
+        });
         let gateway = Gateway {
             host: ME,
             node,
             link,
             reports: reported,
             podman: Podman::new(&dir.path().join("podman.sock")),
-            life: Lifecycle::open(&home).unwrap(),
+            life,
             home,
-            elsewhere: watch::channel(None).1,
+            views,
             run: dir.path().into(),
         };
         let shared = Shared::new(gateway);
@@ -431,14 +448,14 @@ async fn told(stream: &mut UnixStream, what: &str) -> usize {
 async fn what_changes_is_rendered_once_for_all_streams_and_never_for_none() {
     const STREAMS: usize = 128;
     let serving = Serving::start().await;
-    let drawn = || {
+    let written = || {
         serving
             .feed
-            .drawn
+            .written
             .load(std::sync::atomic::Ordering::Relaxed)
     };
     let (status, applied) = serving.ask("POST /v1/apply", POD).await;
-    assert_eq!((status, drawn()), (200, 0), "{applied}");
+    assert_eq!((status, written()), (200, 0), "{applied}");
     let mut streams = Vec::new();
     for _ in 0..STREAMS {
         let mut stream = UnixStream::connect(serving.socket()).await.unwrap();
@@ -447,18 +464,69 @@ async fn what_changes_is_rendered_once_for_all_streams_and_never_for_none() {
         told(&mut stream, "event: state").await;
         streams.push(stream);
     }
-    let before = drawn();
+    let before = written();
     let (status, deleted) = serving.ask("DELETE /v1/workloads/web", "").await;
     assert_eq!(status, 200, "{deleted}");
     for stream in &mut streams {
         told(stream, "event: gone").await;
     }
-    // A commit changes the state and the metrics, so there are a few renderings, far fewer than streams.
-    assert!(drawn() - before <= 8, "{} renderings", drawn() - before);
+    // A commit is seen in the state and in the metrics; far fewer than streams.
+    assert!(written() - before <= 8, "{} pages", written() - before);
     drop(streams);
     let mut last = UnixStream::connect(serving.socket()).await.unwrap();
     last.write_all(b"GET /v1/events HTTP/1.1\r\nhost: x\r\n\r\n")
         .await
         .unwrap();
     told(&mut last, "event: state").await;
+}
+
+/// The piece of a stream that tells of so many restarts.
+async fn heard(follower: &mut Follower, restarts: u32) -> Bytes {
+    let what = format!("\"restarts\":{restarts},");
+    loop {
+        let piece = timeout(Duration::from_secs(20), follower.next()).await;
+        let piece = piece.expect("news in time").unwrap();
+        if String::from_utf8_lossy(&piece).contains(&what) {
+            return piece;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_lags_is_told_of_the_last_step_alone() {
+    const LAST: u32 = 20;
+    let serving = Serving::start().await;
+    let (status, applied) = serving.ask("POST /v1/apply", POD).await;
+    assert_eq!(status, 200, "{applied}");
+    let restarted = |restarts| {
+        let web = WorkloadReport {
+            workload: "web".into(),
+            restarts,
+            ..WorkloadReport::default()
+        };
+        let report = HostReport {
+            workloads: vec![web],
+            ..HostReport::default()
+        };
+        let reports = [(ME, Arc::new(report))].into();
+        serving.reports.send_replace(Arc::new(reports));
+    };
+    let (mut prompt, mut slow) = (serving.feed.join(), serving.feed.join());
+    let whole = [prompt.next().await, slow.next().await].map(Result::unwrap);
+    assert_eq!(whole[0].as_ptr(), whole[1].as_ptr(), "made once for both");
+    for restarts in 1..=LAST {
+        restarted(restarts);
+        heard(&mut prompt, restarts).await;
+    }
+    let missed = slow.next().await.unwrap();
+    let missed = String::from_utf8_lossy(&missed);
+    assert_eq!(missed.matches("event: workload").count(), 1, "{missed}");
+    assert!(missed.contains("\"restarts\":20,"), "{missed}");
+    // From here on they are told the same.
+    restarted(LAST + 1);
+    let (one, other) = (
+        heard(&mut prompt, LAST + 1).await,
+        heard(&mut slow, LAST + 1).await,
+    );
+    assert_eq!(one.as_ptr(), other.as_ptr(), "made once for both");
 }

@@ -12,12 +12,16 @@ mod manifests;
 mod policy;
 mod recover;
 mod room;
+mod since;
 mod snapshot;
 mod tokens;
 mod trail;
 mod users;
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use beemesh_protocol::{
     ClusterId, HostId,
@@ -221,7 +225,14 @@ impl State {
         self.manifests.values()
     }
 
-    /// The existing ConfigMaps, Secrets and claims that an object refers to.
+    /// The names of the workloads that came in a manifest, sorted.
+    pub(crate) fn workloads_of(&self, manifest: &str) -> BTreeSet<String> {
+        let manifest = self.manifests.get(manifest).into_iter();
+        let objects = manifest.flat_map(|manifest| &manifest.objects);
+        objects.filter_map(|object| workload_of(object)).collect()
+    }
+
+    /// The ConfigMaps, Secrets and claims that an object refers to and that exist.
     pub(crate) fn uses(&self, object: &Object) -> Vec<Arc<Object>> {
         self.references(object)
             .filter_map(|(key, _)| self.objects.get(&key))

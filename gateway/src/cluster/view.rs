@@ -2,13 +2,22 @@
 //!
 //! Pure: no I/O, no clock, no randomness. Input: a [`Scene`], everything that is known at one moment. Output: the
 //! shapes of [`beemesh_protocol::api`], and whether a change has arrived wherever it should.
+//!
+//! Whoever asks once has a scene draw what it asks for. Those who follow share a [`View`], which draws anew only what is touched by
+//! what changed.
 
 mod asked;
+mod drawn;
+mod index;
 mod jobs;
 mod members;
 mod recovery;
+mod table;
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, OnceLock},
+};
 
 use beemesh_protocol::{
     HostId,
@@ -22,6 +31,8 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::kind_name;
 
 pub(crate) use asked::lack;
+pub(crate) use drawn::View;
+pub(crate) use table::{Row, Table};
 
 use crate::cluster::{
     consensus::{self, Metrics},
@@ -29,6 +40,7 @@ use crate::cluster::{
     reports::Reports,
     state::State,
 };
+use index::Index;
 
 /// Everything that is known at one moment.
 #[derive(Clone)]
@@ -51,6 +63,8 @@ pub(crate) struct Scene {
     pub(crate) removed: bool,
     /// The other members of the cluster that admitted the answering host, by id and name, while it has no log of that cluster yet.
     pub(crate) joining: Option<Vec<(HostId, String)>>,
+    /// The index of `reports`, once somebody needs it. One of other reports is not used.
+    pub(crate) index: OnceLock<Index>,
 }
 
 /// What the answering host says about itself beyond the scene.
@@ -76,6 +90,7 @@ impl Scene {
 
     /// All workloads by name.
     pub(crate) fn workloads(&self) -> Vec<Workload> {
+        self.make_index();
         let all = self.state.workloads();
         all.map(|workload| self.render(workload)).collect()
     }
@@ -83,9 +98,7 @@ impl Scene {
     fn render(&self, workload: &crate::cluster::state::Workload) -> Workload {
         let object = &workload.object;
         let asked = self.asked(workload);
-        let has = |host: &&HostId| asked.hosts.contains(*host) || self.has(**host, &workload.name);
-        let mut hosts: Vec<_> = self.state.hosts().keys().filter(has).collect();
-        hosts.sort_by_key(|host| self.name(**host));
+        let hosts = self.shown_hosts(&workload.name, &asked.hosts);
         let ready = self.ready(workload, &asked);
         let settled = asked.is_met(ready)
             && hosts.len() == asked.hosts.len()
@@ -105,11 +118,38 @@ impl Scene {
             min_ready_seconds: asked::min_ready_seconds(object),
             hosts: hosts
                 .into_iter()
-                .map(|host| self.workload_host(*host, workload))
+                .map(|host| self.workload_host(host, workload))
                 .collect(),
             reason: asked.reason,
             object: None,
         }
+    }
+
+    /// The members that are to run the workload, or that say that they have something of it, by name.
+    fn shown_hosts(&self, workload: &str, asked: &BTreeSet<HostId>) -> Vec<HostId> {
+        let mut hosts = asked.clone();
+        match self.index() {
+            Some(index) => hosts.extend(index.hosts(workload)),
+            None => {
+                let all = self.reports.keys().copied();
+                hosts.extend(all.filter(|host| self.has(*host, workload)));
+            }
+        }
+        hosts.retain(|host| self.state.hosts().contains_key(host));
+        let mut hosts: Vec<_> = hosts.into_iter().collect();
+        hosts.sort_by_cached_key(|host| self.name(*host));
+        hosts
+    }
+
+    /// Has what is drawn from here on find reports by their workloads: worth it for whoever draws many.
+    fn make_index(&self) -> &Index {
+        let make = || Index::default().next(&self.reports).0;
+        self.index.get_or_init(make)
+    }
+
+    fn index(&self) -> Option<&Index> {
+        let index = self.index.get();
+        index.filter(|index| index.is_of(&self.reports))
     }
 
     fn workload_host(
@@ -152,6 +192,9 @@ impl Scene {
     }
 
     fn report(&self, host: HostId, workload: &str) -> Option<&WorkloadReport> {
+        if let Some(index) = self.index() {
+            return index.report(host, workload);
+        }
         let all = &self.reports.get(&host)?.workloads;
         all.iter().find(|report| report.workload == workload)
     }
@@ -205,30 +248,42 @@ impl Scene {
 
     /// All members by name.
     pub(crate) fn hosts(&self) -> Vec<Host> {
-        let shown = |host: &state::Host| {
-            let unsaid = Arc::new(HostReport::default());
-            let report = self.reports.get(&host.id).unwrap_or(&unsaid);
-            Host {
-                name: host.name.clone(),
-                id: host.id,
-                addresses: host.addresses.clone(),
-                role: self.role(host.id),
-                reachable: self.reachable.contains(&host.id),
-                labels: host.labels.clone(),
-                drained: host.drained,
-                applied: report.applied,
-                version: report.version.clone(),
-                podman: report.podman.clone(),
-                trouble: report.trouble.clone(),
-            }
-        };
-        let mut hosts: Vec<_> = self.state.hosts().values().map(shown).collect();
+        let all = self.state.hosts().values();
+        let mut hosts: Vec<_> = all.map(|host| self.shown_host(host)).collect();
         hosts.sort_by(|a, b| a.name.cmp(&b.name));
         hosts
     }
 
-    /// What the answering host knows.
-    pub(crate) fn status(&self, own: Own) -> Status {
+    fn shown_host(&self, host: &state::Host) -> Host {
+        let unsaid = Arc::new(HostReport::default());
+        let report = self.reports.get(&host.id).unwrap_or(&unsaid);
+        Host {
+            name: host.name.clone(),
+            id: host.id,
+            addresses: host.addresses.clone(),
+            role: self.role(host.id),
+            reachable: self.reachable.contains(&host.id),
+            labels: host.labels.clone(),
+            drained: host.drained,
+            applied: report.applied,
+            version: report.version.clone(),
+            podman: report.podman.clone(),
+            trouble: report.trouble.clone(),
+        }
+    }
+
+    /// How many workloads have as many ready pods as were asked for.
+    fn healthy(&self) -> usize {
+        self.make_index();
+        let healthy = |workload: &&crate::cluster::state::Workload| {
+            let asked = self.asked(workload);
+            asked.is_met(self.ready(workload, &asked))
+        };
+        self.state.workloads().filter(healthy).count()
+    }
+
+    /// What the answering host knows; `healthy` is how many workloads are.
+    fn status(&self, own: Own, healthy: usize) -> Status {
         let members = self.state.hosts();
         // What a host that was removed remembers of the others' consensus is none of its own.
         let outside = Metrics {
@@ -244,10 +299,6 @@ impl Scene {
             .keys()
             .filter(|host| !self.reachable.contains(*host));
         let missing = names_of(&self.state, missing);
-        let healthy = |workload: &&crate::cluster::state::Workload| {
-            let asked = self.asked(workload);
-            asked.is_met(self.ready(workload, &asked))
-        };
         let report = self.reports.get(&self.host);
         let troubles = [
             if self.removed { REMOVED } else { "" },
@@ -282,7 +333,7 @@ impl Scene {
             },
             workloads: WorkloadCounts {
                 total: self.state.workloads().len(),
-                healthy: self.state.workloads().filter(healthy).count(),
+                healthy,
             },
             version: own.version,
             podman: report.map_or_else(String::new, |report| report.podman.clone()),

@@ -29,7 +29,7 @@ use crate::{
         submit::{check_room, confirm, follow, propose, unapplied},
     },
     clock::now_ms,
-    cluster::view::{Scene, applied_objects, lack},
+    cluster::view::{View, applied_objects, lack},
 };
 
 /// How often a manifest is checked again because the policy changed before its commit.
@@ -80,18 +80,14 @@ pub(in crate::api) async fn apply(
         workloads: None,
     };
     if let Some(wait) = wait.filter(|_| !query.dry_run) {
-        let mine = |scene: &Scene| {
-            let mut workloads = scene.workloads();
-            workloads.retain(|workload| workload.manifest == applied.manifest);
-            workloads
-        };
+        let mine = |view: &View| view.workloads_of(&applied.manifest);
         let mut rollout = Rollout::new(stable);
-        let look = |elapsed: Duration, scene: &Scene| match scene.applied < index {
+        let look = |elapsed: Duration, view: &View| match view.scene.applied < index {
             true => Verdict::Wait(None),
-            false => rollout.look(elapsed, &mine(scene)),
+            false => rollout.look(elapsed, &mine(view)),
         };
-        let (verdict, scene) = follow(gateway, wait, look).await;
-        let workloads = mine(&scene);
+        let (verdict, view) = follow(gateway, wait, look).await;
+        let workloads = mine(&view);
         applied.settled = Some(verdict == Verdict::Done);
         applied.workloads = Some(workloads);
     }

@@ -13,7 +13,7 @@ use crate::{
     api::{
         ApiError, Shared,
         request::{Asked, NoQuery, ReadQuery},
-        submit::look,
+        submit::{look, view},
     },
     cluster::view::Own,
 };
@@ -26,9 +26,9 @@ pub(in crate::api) async fn workloads(
     State(shared): State<Shared>,
     Asked(query): Asked<ReadQuery>,
 ) -> Result<Json<Workloads>, ApiError> {
-    let scene = look(&shared.gateway, &query).await?;
+    let view = view(&shared.gateway, &query).await?;
     Ok(Json(Workloads {
-        workloads: scene.workloads(),
+        workloads: view.workloads(),
     }))
 }
 
@@ -37,8 +37,9 @@ pub(in crate::api) async fn workload(
     Path(name): Path<String>,
     Asked(query): Asked<ReadQuery>,
 ) -> Result<Json<Workload>, ApiError> {
-    let scene = look(&shared.gateway, &query).await?;
-    let found = scene.state.workload(&name).zip(scene.workload(&name));
+    let view = view(&shared.gateway, &query).await?;
+    let state = &view.scene.state;
+    let found = state.workload(&name).zip(view.workload(&name));
     let (workload, mut shown) = found.ok_or_else(|| no_workload(&name))?;
     let object = serde_json::from_slice(&workload.object.body);
     let object = object.map_err(|error| {
@@ -62,9 +63,9 @@ pub(in crate::api) async fn hosts(
     State(shared): State<Shared>,
     Asked(query): Asked<ReadQuery>,
 ) -> Result<Json<Hosts>, ApiError> {
-    let scene = look(&shared.gateway, &query).await?;
+    let view = view(&shared.gateway, &query).await?;
     Ok(Json(Hosts {
-        hosts: scene.hosts(),
+        hosts: view.hosts(),
     }))
 }
 
@@ -80,7 +81,7 @@ pub(in crate::api) async fn status(
         version: env!("CARGO_PKG_VERSION").to_owned(),
         trouble: gateway.link.trouble().borrow().clone(),
     };
-    Json(gateway.scene().status(own))
+    Json(gateway.views.now().status(own))
 }
 
 pub(in crate::api) fn no_host(name: &str) -> ApiError {

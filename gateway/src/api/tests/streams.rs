@@ -1,7 +1,7 @@
-//! What an event stream costs: the API as it is served, on a thread of its own as in the gateway, and callers on real sockets.
+//! What an event stream costs: the API as it is served, on a thread of its own as in the gateway, and callers on real
+//! sockets.
 //!
-//! A measurement, so it is run by hand and prints what `docs/benchmarks.md` has of it:
-//! `cargo test --release --workspace --locked --bin beemesh-gateway -- --ignored --nocapture streams`.
+//! A measurement, so it is run by hand, with `make streams`, and prints what `docs/benchmarks.md` has of it.
 
 use std::{fs, sync::mpsc, thread};
 

@@ -64,10 +64,10 @@ impl Job {
 /// Seats by workload, and hosts by claim.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Book {
-    /// The seats of each workload by ordinal, at most one for each host.
-    seats: Map<String, Arc<Vec<Assignment>>>,
-    /// The hosts with the data of each claim, by namespace and name.
-    homes: Map<(String, String), Arc<BTreeSet<HostId>>>,
+    /// By ordinal: at most one for each host.
+    pub(super) seats: Map<String, Arc<Vec<Assignment>>>,
+    /// By namespace and name.
+    pub(super) homes: Map<(String, String), Arc<BTreeSet<HostId>>>,
 }
 
 impl Book {

@@ -37,7 +37,7 @@ fn a_host_that_was_removed_says_so_and_claims_no_part_in_the_consensus() {
         ..scene()
     };
     changed(&mut scene, 7, Change::RemoveHost { host: h(1) });
-    let status = scene.status(Own {
+    let status = View::of(scene).status(Own {
         name: "h1".into(),
         ..Own::default()
     });
@@ -134,6 +134,7 @@ pub(crate) fn scene() -> Scene {
         elsewhere: None,
         removed: false,
         joining: None,
+        index: OnceLock::new(),
     }
 }
 
@@ -304,7 +305,10 @@ fn the_status_says_what_this_host_knows() {
         "hosts": {"total": 3, "reachable": 2, "missing": ["h3"]}, "workloads": {"total": 2, "healthy": 1},
         "version": "0.1.0", "podman": "5.4.2", "trouble": "waiting for the agent",
     });
-    assert_eq!(serde_json::to_value(scene.status(own)).unwrap(), expected);
+    assert_eq!(
+        serde_json::to_value(View::of(scene.clone()).status(own)).unwrap(),
+        expected
+    );
     let hosts: Vec<_> = scene
         .hosts()
         .into_iter()
@@ -330,7 +334,7 @@ fn a_host_that_is_in_no_cluster_yet_answers_too() {
         applied: 0,
         ..scene()
     };
-    let status = scene.status(Own {
+    let status = View::of(scene).status(Own {
         name: "h1".into(),
         ..Own::default()
     });
@@ -353,7 +357,7 @@ fn a_host_that_alone_hears_no_leader_names_the_one_that_others_hear() {
         ..scene()
     };
     let heard = |scene: &Scene| {
-        let status = scene.status(Own::default());
+        let status = View::of(scene.clone()).status(Own::default());
         status.elsewhere.map(|leader| leader.name)
     };
     assert_eq!(heard(&scene), None, "it leads itself");
