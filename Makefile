@@ -22,7 +22,7 @@ PAGES := $(BUILT)/described
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
 
-.PHONY: help build image pages install install-files check fuzz corpus layer test e2e idle rpm repo demo planted torture power soak bench clean generate-check
+.PHONY: help build image pages install install-files check fuzz corpus layer test e2e idle rpm repo demo planted torture power soak bench streams clean generate-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -151,6 +151,9 @@ bench: ## measure on booted hosts, beside etcd, Swarm and Podman (ONLY=commit,â€
 	  BEEMESH_LAYER=$(LAYER) BEEMESH_PEERS=$(abspath $(TARGET_DIR)/bench/peers) SUITE=$(SUITE) \
 	  BEEMESH_GATEWAY=$(TARGET_DIR)/$(HOST_TUPLE)/release/beemesh-gateway \
 	  $(TARGET_DIR)/$(HOST_TUPLE)/release/bench $(if $(ONLY),--only $(ONLY)) $(if $(QUICK),--quick) $(ARGS)
+
+streams: ## measure what an event stream costs, without booted hosts
+	$(CARGO) test --release --locked -p beemesh-gateway -- --ignored --nocapture streams
 
 clean: ## remove what was built
 	$(CARGO) clean
