@@ -251,7 +251,7 @@ impl HostRole {
         }
     }
 
-    /// Parses the role from 0.2, which sends only a word.
+    /// What 0.2, which sends a word alone, means by it, or a later release by a part that is not known here.
     pub(crate) fn from_word(word: String) -> Self {
         const KNOWN: [HostRole; 7] = [
             HostRole::Joining,

@@ -129,8 +129,8 @@ impl Wire for Report {
             fb::HostRole::Learner => HostRole::Learner,
             fb::HostRole::Stopped => HostRole::Stopped,
             fb::HostRole::Removed => HostRole::Removed,
-            fb::HostRole::Unset => HostRole::from_word(word),
-            _ => HostRole::Other(word),
+            // None of 0.2, or one of a later release.
+            _ => HostRole::from_word(word),
         };
         Ok(Self {
             role,
@@ -239,13 +239,21 @@ mod tests {
             ("follower", fb::HostRole::Unset, HostRole::Follower),
             ("", fb::HostRole::Unset, HostRole::default()),
             ("follower", fb::HostRole::Learner, HostRole::Learner),
+            ("removed", fb::HostRole(200), HostRole::Removed),
             (
                 "witness",
                 fb::HostRole(200),
                 HostRole::Other("witness".to_owned()),
             ),
         ] {
-            assert_eq!(read(word, part), expected, "{word} {part:?}");
+            let role = read(word, part);
+            assert_eq!(role, expected, "{word} {part:?}");
+            let report = Report {
+                role,
+                ..Report::default()
+            };
+            let report = ToAgent::Report(report);
+            assert_eq!(ToAgent::decode(&report.encode()), Ok(report));
         }
         // 0.2 shows the words of the other roles and compares this one.
         assert_eq!(HostRole::Removed.word(), "removed");
