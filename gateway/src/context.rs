@@ -12,7 +12,7 @@ use tokio::{net::UnixStream, sync::watch};
 
 use self::views::Views;
 use crate::{
-    agent_link::Link,
+    agent_link::{Link, LinkError},
     cluster::{reports::Reports, view::Scene},
     local::{files::Home, lifecycle::store::Lifecycle},
     raft::{Dial, Node},

@@ -20,8 +20,9 @@ use super::{
 use crate::{
     clock::now_ms,
     cluster::{
+        change::about,
         releases,
-        state::{changed, verb},
+        state::changed,
         view::{Scene, View},
     },
     context::Gateway,
