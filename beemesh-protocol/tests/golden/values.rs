@@ -9,6 +9,8 @@ mod pod_values;
 mod policy;
 #[path = "raft.rs"]
 mod raft_values;
+#[path = "replies.rs"]
+mod replies;
 
 use std::collections::BTreeMap;
 
@@ -34,6 +36,7 @@ use beemesh_protocol::{
 
 use pod_values::{containers, pod_reports};
 use raft_values::{entries, log_id, meta, vote};
+use replies::peer_replies;
 
 type Read = Box<dyn Fn(&[u8]) -> Result<bool, DecodeError>>;
 
@@ -557,50 +560,4 @@ fn report() -> HostReport {
         takes_reports: false,
         reserved_ports: vec![],
     }
-}
-
-fn peer_replies() -> [peer::Reply; 9] {
-    let actions = [
-        Action::Created,
-        Action::Updated,
-        Action::Unchanged,
-        Action::Removed,
-    ];
-    let effects = actions.map(|action| Effect {
-        kind: Kind::Job,
-        name: "web".into(),
-        revision: 2,
-        action,
-    });
-    let outcomes = [
-        Outcome::Done,
-        Outcome::Applied(effects.into()),
-        Outcome::Deleted(vec!["web".into(), "shop_web".into()]),
-        Outcome::Admitted(vec![member()]),
-        Outcome::Refused(vec![
-            Refusal {
-                missing: true,
-                object: Some(0),
-                message: "no workload `web`".into(),
-            },
-            Refusal {
-                missing: false,
-                object: None,
-                message: "".into(),
-            },
-        ]),
-    ];
-    let committed = outcomes.map(|outcome| Committed { index: 9, outcome });
-    [
-        peer::ReplyBody::Committed(committed.into()),
-        peer::ReplyBody::ReadIndex(Some(log_id(9))),
-        peer::ReplyBody::ReadIndex(None),
-        peer::ReplyBody::NotLeader(Some(host(2))),
-        peer::ReplyBody::NotLeader(None),
-        peer::ReplyBody::Noted,
-        peer::ReplyBody::Failed(peer::Failure::Other("stopping".into())),
-        peer::ReplyBody::PreVoted(true),
-        peer::ReplyBody::PreVoted(false),
-    ]
-    .map(|body| peer::Reply { id: 3, body })
 }

@@ -24,7 +24,7 @@ const LEADERLESS: Duration = Duration::from_secs(2);
 /// Initial and maximum pause between two rounds of questions.
 const PAUSE: Duration = Duration::from_secs(2);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
-/// A host answers at once, or waits in vain for a majority.
+/// A host answers at once, or waits for a majority that it does not reach.
 const ANSWER_MAX: Duration = Duration::from_secs(4);
 /// Maximum number of hosts that are asked at the same time.
 const ASKED_MAX: usize = 8;

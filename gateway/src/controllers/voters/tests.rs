@@ -79,7 +79,7 @@ async fn a_lost_voter_is_replaced_by_a_learner_and_learns_when_it_is_back() {
     let last = put(&mesh.node(1), 1, 1).await;
     mesh.start(lost.0[0]).await;
     mesh.same(lost.0[0], last).await;
-    assert!(swapped(&metrics.borrow()), "nobody is lost any more");
+    assert!(swapped(&metrics.borrow()), "no host is lost now");
     duties.shutdown().await;
     mesh.close().await;
 }

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 
 /// Short against what a person notices.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-/// Whoever waits for an entry to be applied notices no more than this.
+/// A caller that waits for an entry to be applied waits at most this much longer.
 const APPLIED_PAUSE_MAX: Duration = Duration::from_millis(320);
 
 /// When the last message went, and how long the next one waits.

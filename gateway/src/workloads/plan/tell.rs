@@ -193,8 +193,8 @@ fn lay_work_over(report: &mut WorkloadReport, case: &Case<'_>, memory: &Memory) 
     }
 }
 
-/// Nothing is being done now, because it failed. A revision that could not come is answered for by its index, so that
-/// whoever waits for it learns that the wait is over.
+/// Explains why no work is under way: it failed. The report has the index of a revision that failed, so that a caller
+/// that waits for this revision learns that the wait is over.
 fn explain(
     report: &mut WorkloadReport,
     wanted: Revision,

@@ -117,7 +117,7 @@ fn a_refused_command_names_every_reason_and_changes_nothing() {
             vec![Refusal {
                 missing: false,
                 object: Some(0),
-                message: "Pod web belongs to manifest `web`: apply it under that name, or delete it there first".into(),
+                message: "Pod web belongs to manifest `web`: apply it with `--name web`, or delete it there first".into(),
             }],
         ),
         (

@@ -128,7 +128,7 @@ impl Rig {
     fn done(&mut self) {
         self.reconciler.reached("web", Step::Tidy);
         self.reconciler.ended(self.now, "web", Ending::Done);
-        // No news are on their way any more.
+        // No report is on its way now.
         self.now += NEWS_MAX + Duration::from_secs(1);
     }
 

@@ -1,4 +1,4 @@
-//! A host that is no member any more leaves everything as it is.
+//! A host that was removed leaves everything as it is.
 
 use super::*;
 
