@@ -330,7 +330,7 @@ mod tests {
             ..calm.clone()
         };
         let told = Told::of(&[calm, restarted.clone(), starting]);
-        assert_eq!(told.0, [restarted.clone()]);
+        assert_eq!(told.0, std::slice::from_ref(&restarted));
         assert_eq!(Told::of(&vec![restarted; 20]).0.len(), CONTAINERS_TOLD_MAX);
     }
 }

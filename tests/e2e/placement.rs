@@ -330,7 +330,7 @@ fn what_cannot_be_done_is_not_done(cluster: &Cluster) {
     );
     let loops = templated("Deployment", "loops", "  replicas: 1\n", STAYS) + &side;
     let answer = host.try_apply(&loops, &["--wait=8"]);
-    let named = answer.err.contains("side") && answer.err.contains("code 7");
+    let named = answer.err.contains("side") && answer.err.contains("side: exit 7");
     assert!(answer.code == 1 && named, "{answer}");
     let _ = host.beemesh(&["delete", "loops"]).ok();
 }

@@ -378,11 +378,11 @@ fn a_probe_of_which_nothing_is_heard_is_looked_for() {
 
 /// The last report of these effects.
 fn said(effects: &[Effect]) -> Report {
-    let said = effects.iter().filter_map(|effect| match effect {
+    let mut said = effects.iter().filter_map(|effect| match effect {
         Effect::Say(report) => Some(report.clone()),
         _ => None,
     });
-    said.last().expect("something is said")
+    said.next_back().expect("something is said")
 }
 
 #[test]
