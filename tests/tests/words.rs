@@ -11,14 +11,13 @@ use std::{
 };
 
 /// What was said before, and what to say now. Case does not count.
-const REPLACED: [(&str, &str); 22] = [
+const REPLACED: [(&str, &str); 21] = [
     ("goes on with what comes", "follow the log output"),
     ("is it misspelt", "did you mean"),
     ("makes no sense", "cannot be decoded, usage error"),
-    ("made anew", "created again"),
     ("in vain", "without an answer, without success"),
     ("any more", "no longer"),
-    ("rid of", "removed from"),
+    (" rid of", "removed from"),
     ("whoever", "the user, host or process that"),
     ("takes nobody", "cannot replace another host"),
     ("takes back", "revokes"),

@@ -142,7 +142,7 @@ mod tests {
             status(&called),
             "follower of h1 · 3/3 hosts · 1 workload, 1 healthy · the host name of the system is localhost"
         );
-        let taken = "TCP port 4701 is taken by nc (process 812): stop that, the agent tries on";
+        let taken = "TCP port 4701 is taken by nc (process 812): stop it, the agent will retry";
         let view = View {
             report: Some(&report(HostRole::Follower, "h1", 3, 1)),
             gateway: "active",

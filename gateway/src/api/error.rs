@@ -264,7 +264,7 @@ fn no_quorum(scene: &Scene, silent: &[HostId]) -> ApiError {
         );
     }
     let quiet = quiet_words(scene, silent, &missing);
-    let quiet = quiet.unwrap_or_else(|| "none leads yet".to_owned());
+    let quiet = quiet.unwrap_or_else(|| "no voter leads".to_owned());
     ApiError::unavailable(format!("no leader: {reached}, {quiet}"))
         .hint("an election may be under way: try again in a moment")
 }
@@ -450,7 +450,7 @@ mod tests {
         );
         assert_eq!(
             error(&[1, 2, 3], &[1, 2, 3], &[]),
-            "no leader: 3 of 3 voters reachable, none leads yet"
+            "no leader: 3 of 3 voters reachable, no voter leads"
         );
         let late = |reachable: &[u8], silent: &[u8]| {
             let mut scene = scene();
