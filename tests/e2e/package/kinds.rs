@@ -1,17 +1,11 @@
 //! Workloads of each kind that the previous release has started, and their state after an upgrade.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 
 use harness::{Cluster, Host, IMAGE, secs, wait_for};
 
 /// Workloads that run without end.
 const RUN: [&str; 5] = ["keeper", "scaled", "single", "each", "host-net"];
-/// The previous release restarts failed workloads each minute. This is the length of one such round, with all its
-/// delays.
-const AGAIN: Duration = Duration::from_secs(75);
 const STAYS: &str = "trap \"exit 0\" TERM; while :; do sleep 1 & wait $!; done";
 
 /// For each host, the containers of each workload, and the lines in all volumes except that of the failing Job.
@@ -136,16 +130,8 @@ impl<'a> Kinds<'a> {
         let fails = fails.trim_end_matches("---\n");
         let answer = host.try_apply(fails, &[]);
         assert_eq!(answer.code, 0, "{answer}");
-        cluster.each(|host| {
-            wait_for(
-                &format!("a failure on {}", host.name),
-                secs(60),
-                || match failures(host) {
-                    0 => Err("none"),
-                    _ => Ok(()),
-                },
-            );
-        });
+        ended(cluster, "done", "succeeded");
+        ended(cluster, "fails", "failed");
         let kinds = Self {
             cluster,
             left: look(cluster),
@@ -181,56 +167,31 @@ impl<'a> Kinds<'a> {
         }
     }
 
-    /// Asserts that the rules of this release apply: no attempt of a Job is repeated, not even after a shutdown and a
-    /// boot of a host.
+    /// Asserts that no attempt of a Job is repeated on this release, not even after a shutdown and a boot of a host.
     #[track_caller]
-    pub(crate) fn jobs_are_over(&self, host: &Host) {
-        self.ended("done", "succeeded");
-        self.ended("fails", "failed");
-        let count = || -> Vec<usize> { self.cluster.hosts.iter().map(failures).collect() };
-        let ran = |left: &Left| left[self.position(host)].1.matches(":ran\n").count();
-        let (before, since) = (count(), Instant::now());
+    pub(crate) fn jobs_are_over(self, host: &Host) {
         host.power_off();
         self.cluster.boot(&[host]);
         self.cluster.ready();
-        let now = self.back(host);
-        wait_for("a round of release 0.2.0", AGAIN + secs(5), || {
-            let passed = since.elapsed();
-            (passed >= AGAIN).then_some(()).ok_or(format!("{passed:?}"))
-        });
-        assert_eq!(count(), before, "a failed Job ran again");
-        assert_eq!(ran(&now), ran(&self.left), "a Job that was done ran again");
+        let _ = self.started_again(host);
     }
 
-    /// Asserts the state after a power cut of one host, when everything starts again. By the rules of the previous
-    /// release that includes a completed Job.
+    /// Asserts the state after a power cut or a boot of one host: its workloads start again, but no Job that has ended does.
     #[track_caller]
-    pub(crate) fn begun_anew(self, host: &Host) -> Self {
-        let _ = self.back(host);
-        wait_for("the Job to be done again", secs(60), || {
-            let said = host.unit("beemesh-pod-done.service", "StatusText");
-            if said.starts_with("completed") {
-                Ok(())
-            } else {
-                Err(said)
-            }
-        });
-        let left = look(self.cluster);
+    pub(crate) fn started_again(self, host: &Host) -> Self {
+        let left = self.back(host);
+        ended(self.cluster, "done", "succeeded");
+        ended(self.cluster, "fails", "failed");
+        let ran = |left: &Left| -> usize {
+            let lines = left
+                .iter()
+                .map(|(_, lines)| lines.matches(":ran\n").count());
+            lines.sum()
+        };
+        assert_eq!(ran(&left), ran(&self.left), "a Job that was done ran again");
+        let failed: usize = self.cluster.hosts.iter().map(failures).sum();
+        assert_eq!(failed, 1, "a Job that failed ran again");
         Self { left, ..self }
-    }
-
-    #[track_caller]
-    fn ended(&self, job: &str, phase: &str) {
-        wait_for(&format!("{job} to have {phase}"), secs(90), || {
-            let path = format!("/v1/workloads/{job}");
-            let (_, found) = self.cluster.host(1).api("GET", &path, b"");
-            let hosts = found["hosts"].as_array().cloned().unwrap_or_default();
-            if hosts.len() == 3 && hosts.iter().all(|one| one["phase"] == phase) {
-                Ok(())
-            } else {
-                Err(found)
-            }
-        });
     }
 
     /// Asserts that the workloads of a host that was off run again with their data, and that nothing has changed on the
@@ -263,6 +224,21 @@ impl<'a> Kinds<'a> {
         let found = all.position(|one| one.name == host.name);
         found.expect("it is one of them")
     }
+}
+
+/// Waits until the Job has ended, on the one host that ran it.
+#[track_caller]
+fn ended(cluster: &Cluster, job: &str, phase: &str) {
+    wait_for(&format!("{job} to have {phase}"), secs(90), || {
+        let path = format!("/v1/workloads/{job}");
+        let (_, found) = cluster.host(1).api("GET", &path, b"");
+        let hosts = found["hosts"].as_array().cloned().unwrap_or_default();
+        if hosts.len() == 1 && hosts[0]["phase"] == phase {
+            Ok(())
+        } else {
+            Err(found)
+        }
+    });
 }
 
 /// The number of starts of the failing Job on the host.

@@ -64,37 +64,13 @@ fn three_hosts_go_from_one_release_to_the_next_under_load_and_one_goes_back() {
     all_kept(&cluster, &acknowledged);
     lead(&cluster, &[h2, h3]);
     catches_up(&cluster, h1, &[h2, h3]);
-    let kinds = kinds.begun_anew(h1);
+    let kinds = kinds.started_again(h1);
     all_kept(&cluster, &acknowledged);
     upgrade(&cluster, h1);
     kinds.untouched("with h1 upgraded again");
 
-    raise_rules(&cluster);
-    kinds.untouched("by the rules of this release");
     kinds.jobs_are_over(h2);
     all_kept(&cluster, &acknowledged);
-}
-
-/// Activates the rules of this release at once. Without this they apply ten minutes after the last host is upgraded.
-#[track_caller]
-fn raise_rules(cluster: &Cluster) {
-    let given = "[\"/beemesh-gateway\", \"--raise-rules-after=1\"]";
-    let line = format!(
-        "sed -i 's|\\[\"/beemesh-gateway\"\\]|{given}|' /usr/share/beemesh/gateway.yaml && \
-         grep -F '{given}' /usr/share/beemesh/gateway.yaml && systemctl restart beemesh-gateway.service"
-    );
-    cluster.each(|host| drop(host.sh(&line).ok()));
-    cluster.ready();
-    let raised = "journalctl -b -o cat | grep 'all members keep assignments from now on'";
-    wait_for("the rules to be raised", secs(30), || {
-        let all = cluster.hosts.iter();
-        let said: Vec<_> = all.map(|host| host.sh(raised).out).collect();
-        if said.iter().any(|said| !said.is_empty()) {
-            Ok(())
-        } else {
-            Err("nobody did")
-        }
-    });
 }
 
 /// The versions that the command line, the agent and the gateway of a host report.
