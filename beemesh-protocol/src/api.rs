@@ -292,6 +292,10 @@ pub struct Host {
     pub role: Role,
     /// Whether the answering host is connected to it.
     pub reachable: bool,
+    /// When the answering host lost its connection to it, in milliseconds since 1970. Absent while it is reachable, and
+    /// if the gateway of the answering host started after that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost_at_ms: Option<u64>,
     /// What a `nodeSelector` can ask for.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,

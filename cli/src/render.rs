@@ -307,7 +307,8 @@ pub(crate) fn workload(workload: &Workload) -> String {
     text
 }
 
-pub(crate) fn hosts(hosts: &[Host]) -> String {
+/// All hosts; `now` is the time since 1970.
+pub(crate) fn hosts(hosts: &[Host], now: Duration) -> String {
     let mut rows = vec![
         [
             "HOST",
@@ -324,7 +325,7 @@ pub(crate) fn hosts(hosts: &[Host]) -> String {
         rows.push([
             host.name.clone(),
             part(host),
-            if host.reachable { "yes" } else { "no" }.to_owned(),
+            reachable(host, now),
             host.applied.to_string(),
             known(&host.version),
             known(&host.podman),
@@ -339,8 +340,20 @@ fn part(host: &Host) -> String {
     format!("{}{drained}", host.role.name())
 }
 
-/// One host.
-pub(crate) fn host(host: &Host) -> String {
+/// `yes`, or for how long the host has been unreachable: `no, for 3m12s`.
+fn reachable(host: &Host, now: Duration) -> String {
+    match (host.reachable, host.lost_at_ms) {
+        (true, _) => "yes".to_owned(),
+        (false, None) => "no".to_owned(),
+        (false, Some(lost)) => {
+            let time = now.saturating_sub(Duration::from_millis(lost));
+            format!("no, for {}", rough(time))
+        }
+    }
+}
+
+/// One host; `now` is the time since 1970.
+pub(crate) fn host(host: &Host, now: Duration) -> String {
     // Each host has these labels only for old manifests, next to the same ones of kubernetes.io.
     let plain = |label: &&String| !label.starts_with("beta.kubernetes.io/");
     let labels = host
@@ -353,10 +366,7 @@ pub(crate) fn host(host: &Host) -> String {
         ["host".into(), host.name.clone()],
         ["id".into(), host.id.to_string()],
         ["role".into(), part(host)],
-        [
-            "reachable".into(),
-            if host.reachable { "yes" } else { "no" }.into(),
-        ],
+        ["reachable".into(), reachable(host, now)],
         ["labels".into(), known(&labels.join(", "))],
         ["addresses".into(), known(&host.addresses.join(", "))],
         ["applied".into(), format!("log index {}", host.applied)],

@@ -13,7 +13,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     path::{Path, PathBuf},
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
@@ -119,6 +119,8 @@ struct Seen {
     /// Whether the agent has sent `units` on the current connection.
     synced: watch::Sender<bool>,
     connected: watch::Sender<Arc<BTreeSet<HostId>>>,
+    /// When the mesh lost its last connection to a host, in milliseconds since 1970, while there is none.
+    lost: Mutex<BTreeMap<HostId, u64>>,
     estranged: watch::Sender<BTreeSet<HostId>>,
     trouble: watch::Sender<String>,
 }
@@ -244,6 +246,12 @@ impl Link {
     /// Watches the members that the mesh is connected to.
     pub(crate) fn connected(&self) -> watch::Receiver<Arc<BTreeSet<HostId>>> {
         self.seen.connected.subscribe()
+    }
+
+    /// Returns when the mesh lost its connection to each host that it reached before, in milliseconds since 1970.
+    pub(crate) fn lost(&self) -> BTreeMap<HostId, u64> {
+        let lost = self.seen.lost.lock();
+        lost.unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Returns the hosts that the mesh reaches, including this `host`.

@@ -52,7 +52,7 @@ const GATEWAY: [(&str, &[&str]); 14] = [
     ("cluster", &[]),
     ("local", &[]),
     ("config", &[]),
-    ("agent_link", &[]),
+    ("agent_link", &["clock"]),
     ("raft", &["cluster"]),
     ("controllers", &["agent_link", "clock", "cluster", "raft"]),
     (

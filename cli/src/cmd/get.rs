@@ -97,6 +97,12 @@ fn names(what: What) -> (&'static str, &'static str) {
     }
 }
 
+/// The time since 1970.
+fn now() -> Duration {
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    now.unwrap_or_default()
+}
+
 fn show(args: &Get, what: &str, list: &str, mut answer: Value) -> Result<(), Trouble> {
     if let (What::Manifests, Some(name)) = (args.what, &args.name) {
         let mut all = answer[list].as_array().cloned().unwrap_or_default();
@@ -121,13 +127,10 @@ fn show(args: &Get, what: &str, list: &str, mut answer: Value) -> Result<(), Tro
     let text = match (args.what, &args.name) {
         (What::Workloads, Some(_)) => render::workload(&typed::<Workload>(answer)?),
         (What::Workloads, None) => render::workloads(&typed::<Workloads>(answer)?.workloads),
-        (What::Hosts, Some(_)) => render::host(&typed::<Host>(answer)?),
-        (What::Hosts, None) => render::hosts(&typed::<Hosts>(answer)?.hosts),
+        (What::Hosts, Some(_)) => render::host(&typed::<Host>(answer)?, now()),
+        (What::Hosts, None) => render::hosts(&typed::<Hosts>(answer)?.hosts, now()),
         (What::Manifests, _) => render::manifests(&typed::<Manifests>(answer)?.manifests),
-        (What::Audit, _) => {
-            let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-            render::audit(&typed::<Audit>(answer)?.changes, now.unwrap_or_default())
-        }
+        (What::Audit, _) => render::audit(&typed::<Audit>(answer)?.changes, now()),
     };
     print(text)
 }

@@ -290,13 +290,21 @@ fn hosts_manifests_and_the_status_fit_on_a_screen() {
         .unwrap()
     };
     assert_eq!(
-        hosts(&[
-            host("h1", "leader", true, "5.4.2"),
-            host("h2", "follower", false, "")
-        ]),
-        "HOST   ROLE       REACHABLE   APPLIED   BEEMESH   PODMAN   PROBLEM\n\
-         h1     leader     yes         9         0.1.0     5.4.2\n\
-         h2     follower   no          9         0.1.0     -\n"
+        hosts(
+            &[
+                host("h1", "leader", true, "5.4.2"),
+                host("h2", "follower", false, ""),
+                Host {
+                    lost_at_ms: Some(8_000),
+                    ..host("h3", "follower", false, "")
+                }
+            ],
+            Duration::from_secs(200)
+        ),
+        "HOST   ROLE       REACHABLE       APPLIED   BEEMESH   PODMAN   PROBLEM\n\
+         h1     leader     yes             9         0.1.0     5.4.2\n\
+         h2     follower   no              9         0.1.0     -\n\
+         h3     follower   no, for 3m12s   9         0.1.0     -\n"
     );
     let manifest = serde_json::from_value(json!({"name": "web", "index": 9, "appliedAtMs": 0, "objects": [
         {"kind": "ConfigMap", "namespace": "default", "name": "conf"}, {"kind": "Pod", "namespace": "shop", "name": "web"}]}))

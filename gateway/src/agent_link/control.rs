@@ -4,12 +4,12 @@ use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     io,
     path::Path,
-    sync::Arc,
+    sync::{Arc, PoisonError},
     time::Duration,
 };
 
 use beemesh_protocol::{
-    DecodeError,
+    DecodeError, HostId,
     backoff::doubled,
     frame::{CONTROL_MAX, FrameCodec, FrameError},
     ipc::{ACCEPT_SECONDS_MAX, Done, FromAgent, Opening, ToAgent, UnitState},
@@ -29,6 +29,7 @@ use tokio::{
 use tokio_util::codec::{Encoder, FramedRead};
 
 use super::{Command, Inbound, LinkError, Seen, Told, replace, stream};
+use crate::clock::now_ms;
 
 /// The pause after the first failure; it doubles with each further failure.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
@@ -101,7 +102,7 @@ impl Control {
                     let began = Instant::now();
                     let ended = self.pump(&mut connection, &accepting).await;
                     replace(&self.seen.synced, false);
-                    replace(&self.seen.connected, Arc::default());
+                    self.reaches(BTreeSet::new());
                     if began.elapsed() > SETTLED_MIN {
                         attempt = 0;
                     }
@@ -171,10 +172,7 @@ impl Control {
             return Err(Ended::NoWelcome);
         };
         tracing::info!(host = %welcome.host, name = welcome.name, agent = welcome.version, "connected to the agent");
-        replace(
-            &self.seen.connected,
-            Arc::new(welcome.connected.iter().copied().collect()),
-        );
+        self.reaches(welcome.connected.iter().copied().collect());
         replace(&self.seen.welcome, Some(welcome));
         replace(&self.seen.trouble, String::new());
         Ok(connection)
@@ -227,14 +225,27 @@ impl Control {
         }
     }
 
+    /// Notes which hosts the mesh reaches, and when it lost the others.
+    fn reaches(&self, peers: BTreeSet<HostId>) {
+        let mut lost = self
+            .seen
+            .lost
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        lost.retain(|host, _| !peers.contains(host));
+        let before = Arc::clone(&self.seen.connected.borrow());
+        let gone = before.difference(&peers);
+        lost.extend(gone.map(|host| (*host, now_ms())));
+        // The time is known before anybody sees that the host is gone.
+        drop(lost);
+        replace(&self.seen.connected, Arc::new(peers));
+    }
+
     /// Handles one message from the agent.
     fn take(&self, connection: &mut Connection, message: FromAgent, accepting: &Arc<Semaphore>) {
         match message {
             FromAgent::Welcome(welcome) => {
-                replace(
-                    &self.seen.connected,
-                    Arc::new(welcome.connected.iter().copied().collect()),
-                );
+                self.reaches(welcome.connected.iter().copied().collect());
                 replace(&self.seen.welcome, Some(welcome));
             }
             FromAgent::Reply { id, result } => {
@@ -263,14 +274,13 @@ impl Control {
                     .send_if_modified(|units| Arc::make_mut(units).remove(&workload).is_some());
             }
             FromAgent::Peer { host, connected } => {
-                self.seen.connected.send_if_modified(|peers| {
-                    let peers: &mut BTreeSet<_> = Arc::make_mut(peers);
-                    if connected {
-                        peers.insert(host)
-                    } else {
-                        peers.remove(&host)
-                    }
-                });
+                let mut peers = BTreeSet::clone(&self.seen.connected.borrow());
+                if connected {
+                    peers.insert(host);
+                } else {
+                    peers.remove(&host);
+                }
+                self.reaches(peers);
             }
             FromAgent::Incoming {
                 stream,

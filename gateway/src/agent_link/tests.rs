@@ -206,6 +206,8 @@ async fn what_the_agent_says_is_seen_and_what_it_must_know_is_said_again() {
         soon(connected.wait_for(|peers| **peers == BTreeSet::from([HostId([3; 32])])))
             .await
             .unwrap();
+        let lost: Vec<_> = link.lost().into_keys().collect();
+        assert_eq!(lost, [HostId([2; 32])], "since when it is unreachable");
 
         connection.get_mut().write_all(garbage).await.unwrap();
         drop(connection);

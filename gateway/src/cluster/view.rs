@@ -15,7 +15,7 @@ mod recovery;
 mod table;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, OnceLock},
 };
 
@@ -57,6 +57,8 @@ pub(crate) struct Scene {
     pub(crate) reports: Reports,
     /// The hosts that the mesh reaches, the answering one included.
     pub(crate) reachable: BTreeSet<HostId>,
+    /// When the mesh lost its connection to each host that it reached before, in milliseconds since 1970.
+    pub(crate) lost: BTreeMap<HostId, u64>,
     /// The leader that a reachable member hears while this host hears none.
     pub(crate) elsewhere: Option<HostId>,
     /// The answering host was removed from the cluster.
@@ -263,6 +265,7 @@ impl Scene {
             addresses: host.addresses.clone(),
             role: self.role(host.id),
             reachable: self.reachable.contains(&host.id),
+            lost_at_ms: self.lost_at(host.id),
             labels: host.labels.clone(),
             drained: host.drained,
             applied: report.applied,
@@ -313,7 +316,7 @@ impl Scene {
                 .map_or(own.name, |host| host.name.clone()),
             id: self.host,
             role: self.role(self.host),
-            leader: metrics.leader.map(|id| Leader {
+            leader: self.heard_leader(metrics).map(|id| Leader {
                 name: self.name(id),
                 id,
             }),
@@ -363,10 +366,22 @@ impl Scene {
         }
     }
 
+    /// The leader, unless this host has not heard from it lately.
+    fn heard_leader(&self, metrics: &Metrics) -> Option<HostId> {
+        let heard = |leader: &HostId| metrics.quorum || *leader == self.host;
+        metrics.leader.filter(heard)
+    }
+
     /// The leader that this host does not hear, while it is a member without one.
     pub(crate) fn heard_elsewhere(&self) -> Option<HostId> {
         let without = !self.removed && !self.metrics.quorum;
         self.elsewhere.filter(|_| without)
+    }
+
+    /// When the mesh lost the host, in milliseconds since 1970. `None` for a host that it reaches, or has not reached yet.
+    fn lost_at(&self, host: HostId) -> Option<u64> {
+        let lost = self.lost.get(&host).copied();
+        lost.filter(|_| !self.reachable.contains(&host))
     }
 
     /// What people call the host.

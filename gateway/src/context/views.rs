@@ -69,6 +69,7 @@ impl Sources {
             metrics: self.node.metrics().borrow().clone(),
             reports: self.reports.borrow().clone(),
             reachable: self.link.reachable(self.host),
+            lost: self.link.lost(),
             elsewhere: *self.elsewhere.borrow(),
             removed: life.is_removed(),
             joining: life.joining().map(|joining| {

@@ -191,7 +191,8 @@ impl View {
             let is_same = same_roles
                 && same_report
                 && (same_hosts || had.get(id) == Some(host))
-                && was.reachable.contains(id) == scene.reachable.contains(id);
+                && was.reachable.contains(id) == scene.reachable.contains(id)
+                && was.lost_at(*id) == scene.lost_at(*id);
             if !is_same {
                 table.put(*id, scene.shown_host(host), keeps_up);
             }
@@ -207,6 +208,7 @@ impl Scene {
             && self.applied == other.applied
             && Arc::ptr_eq(&self.reports, &other.reports)
             && self.reachable == other.reachable
+            && self.lost == other.lost
             && self.metrics == other.metrics
             && self.elsewhere == other.elsewhere
             && self.removed == other.removed

@@ -131,6 +131,7 @@ pub(crate) fn scene() -> Scene {
         },
         reports: Arc::default(),
         reachable: [h(1), h(2), h(3)].into(),
+        lost: BTreeMap::new(),
         elsewhere: None,
         removed: false,
         joining: None,
@@ -361,8 +362,17 @@ fn a_host_that_alone_hears_no_leader_names_the_one_that_others_hear() {
         status.elsewhere.map(|leader| leader.name)
     };
     assert_eq!(heard(&scene), None, "it leads itself");
+    let named = |scene: &Scene| {
+        View::of(scene.clone())
+            .status(Own::default())
+            .leader
+            .is_some()
+    };
+    scene.metrics.leader = Some(h(3));
+    assert!(named(&scene), "a leader that it hears");
     scene.metrics.quorum = false;
     assert_eq!(heard(&scene).as_deref(), Some("h2"));
+    assert!(!named(&scene), "the last leader that it knew");
     scene.removed = true;
     assert_eq!(heard(&scene), None);
 }

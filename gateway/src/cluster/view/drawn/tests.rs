@@ -60,7 +60,10 @@ impl World {
             4..=6 => self.report(),
             7 => {
                 let host = self.dice.host();
-                if !self.scene.reachable.remove(&host) {
+                if self.scene.reachable.remove(&host) {
+                    self.scene.lost.insert(host, self.dice.roll(1000) as u64);
+                } else {
+                    self.scene.lost.remove(&host);
                     self.scene.reachable.insert(host);
                 }
             }
