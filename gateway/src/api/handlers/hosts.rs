@@ -39,6 +39,8 @@ use crate::{
 
 /// How long a request without `wait` waits until this host has applied the change.
 const KNOWN_MAX: Duration = Duration::from_secs(2);
+/// How long a removal waits for the mesh to reach the voters that would be left: a host that has just joined is connected within a second.
+const MEETING_MAX: Duration = Duration::from_secs(2);
 
 pub(in crate::api) async fn show(
     State(shared): State<Shared>,
@@ -165,8 +167,9 @@ pub(in crate::api) async fn remove(
         scene.can_go(host).map_err(refused)
     };
     confirm(gateway, deadline).await?;
-    let scene = gateway.scene();
-    let host = find(&scene, &name)?;
+    let host = find(&gateway.scene(), &name)?;
+    // The log knows a host that has just joined before the mesh is connected to it.
+    let (_, scene) = settle(gateway, MEETING_MAX, |scene| scene.has_quorum_without(host)).await;
     can_go(&scene, host)?;
     let demoted = give_up_vote(gateway, host, deadline).await;
     demoted.map_err(|error| not_demoted(error, gateway, timeout))?;

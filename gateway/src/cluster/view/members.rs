@@ -106,6 +106,20 @@ impl Scene {
         late.filter_map(|seat| seat.host).collect()
     }
 
+    /// The unreachable voters among those that are left without the host, and whether the others are a quorum.
+    fn missing_without(&self, host: HostId) -> (Vec<HostId>, bool) {
+        let left = self.metrics.voters.iter().filter(|one| **one != host);
+        let voters: BTreeSet<HostId> = left.copied().collect();
+        let missing: Vec<_> = voters.difference(&self.reachable).copied().collect();
+        let has_quorum = 2 * missing.len() < voters.len();
+        (missing, has_quorum)
+    }
+
+    /// Whether the voters that are left without the host, and that are reachable, are a quorum.
+    pub(crate) fn has_quorum_without(&self, host: HostId) -> bool {
+        self.missing_without(host).1
+    }
+
     /// Whether the cluster can work without the host, and the host without it; the error is words. What counts are the voters that are left: without a
     /// majority of them nothing could be changed any more, not even that.
     pub(crate) fn can_go(&self, host: HostId) -> Result<(), String> {
@@ -126,12 +140,8 @@ impl Scene {
                 self.name(host)
             ));
         }
-        let left = |hosts: &BTreeSet<HostId>| -> BTreeSet<HostId> {
-            hosts.iter().filter(|one| **one != host).copied().collect()
-        };
-        let voters = left(&self.metrics.voters);
-        let missing: Vec<_> = voters.difference(&self.reachable).copied().collect();
-        if 2 * missing.len() < voters.len() {
+        let (missing, has_quorum) = self.missing_without(host);
+        if has_quorum {
             return Ok(());
         }
         let missing = names_of(&self.state, missing.iter());
