@@ -1,9 +1,10 @@
-//! What event streams say: everything there is, then what became different.
+//! Event streams: the whole state first, then each change.
 //!
-//! Shell over [`Page`]. One task writes a page of news for all streams, for as long as there is one. A stream holds no
-//! queue: what it says is what lies between the last page that it told of and the newest, so that a slow caller misses
-//! steps in between but never the last one. What a stream costs does not depend on what did not change: most are given
-//! the same bytes, and one that has missed pages looks for the rows that are news for it alone.
+//! Shell over [`Page`]. One task writes a page with the changes for all streams, and runs while there is a stream. A
+//! stream has no queue: it sends the difference between the last page that it sent and the newest page. A slow client
+//! therefore misses intermediate states, but never the last one. The cost of a stream does not depend on the rows that
+//! did not change. Most streams send the same bytes; a stream that has missed pages looks up the rows that changed for
+//! it.
 
 mod page;
 
@@ -19,12 +20,12 @@ use tokio::{sync::watch, task::AbortHandle};
 use self::page::Page;
 use crate::context::views::{Following, Views};
 
-/// Without news the caller hears this often that the stream is alive.
+/// Interval of the messages that tell the client that the stream is alive, while nothing changes.
 const QUIET_MAX: Duration = Duration::from_secs(15);
-/// Changes within this time travel together: a host that starts ten workloads reports some hundred times a second.
+/// Changes within this time are sent together: a host that starts ten workloads reports about a hundred times a second.
 const GATHER: Duration = Duration::from_millis(10);
 
-/// What all streams of this host share.
+/// The state that all streams of this host share.
 #[derive(Clone)]
 pub(super) struct Feed {
     views: Views,
@@ -33,7 +34,7 @@ pub(super) struct Feed {
     pub(super) written: Arc<std::sync::atomic::AtomicU64>,
 }
 
-/// Goes on until the last stream drops it.
+/// The task that writes pages. It runs until the last stream drops it.
 struct Writing {
     pages: watch::Receiver<Arc<Page>>,
     task: AbortHandle,
@@ -46,7 +47,7 @@ impl Drop for Writing {
 }
 
 impl Feed {
-    /// Of these views. Nothing runs yet.
+    /// Creates a feed of these views. No task runs yet.
     pub(super) fn new(views: Views) -> Self {
         Self {
             views,
@@ -56,7 +57,7 @@ impl Feed {
         }
     }
 
-    /// One more stream.
+    /// Adds a stream.
     pub(super) fn join(&self) -> Follower {
         let mut writing = self.writing.lock().unwrap_or_else(PoisonError::into_inner);
         let writing = writing.upgrade().unwrap_or_else(|| {
@@ -81,7 +82,7 @@ impl Feed {
         }
     }
 
-    /// Writes a page at each change.
+    /// Writes a page after each change.
     async fn write(self, mut views: Following, pages: watch::Sender<Arc<Page>>) {
         loop {
             views.changed().await;
@@ -104,12 +105,12 @@ impl Feed {
 pub(super) struct Follower {
     pages: watch::Receiver<Arc<Page>>,
     _writing: Arc<Writing>,
-    /// What the caller was told last.
+    /// The page that the stream sent last.
     told: Option<Arc<Page>>,
 }
 
 impl Follower {
-    /// The next piece of the stream.
+    /// The next bytes of the stream.
     pub(super) async fn next(&mut self) -> io::Result<Bytes> {
         loop {
             let newest = Arc::clone(&self.pages.borrow_and_update());

@@ -1,4 +1,4 @@
-//! What the handlers share.
+//! The state that all handlers share.
 
 use std::sync::{Arc, Mutex};
 
@@ -11,10 +11,11 @@ use super::{
 };
 use crate::context::Gateway;
 
-/// Manifests that are parsed at once: a file of 1 MiB costs some tens of MiB and up to a second of one core.
+/// Maximum number of manifests that are parsed at the same time: a file of 1 MiB needs some tens of MiB of memory and
+/// up to a second of one core.
 const PARSING_MAX: usize = 2;
 
-/// What the handlers share.
+/// The state that all handlers share.
 #[derive(Clone)]
 pub(crate) struct Shared {
     pub(super) gateway: Gateway,
@@ -26,7 +27,8 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    /// What all connections of this gateway use: it is made once, so that its bounds are those of the whole API.
+    /// Creates the state for all connections of this gateway. It is created once, so that its limits apply to the whole
+    /// API.
     pub(crate) fn new(gateway: Gateway) -> Self {
         Self {
             feed: Feed::new(gateway.views.clone()),

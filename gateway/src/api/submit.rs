@@ -1,4 +1,4 @@
-//! Has the cluster agree on changes, and waits for what was agreed on to be here.
+//! Proposes changes to the cluster, and waits until this host has applied them.
 //!
 //! Shell.
 
@@ -28,7 +28,7 @@ use crate::{
     context::Gateway,
 };
 
-/// Has the cluster agree on a change. It is in the trail before this returns, if it made a difference.
+/// Proposes a change to the cluster. If the change has an effect, it is in the audit log before this returns.
 pub(super) async fn propose(
     shared: &Shared,
     caller: Caller,
@@ -69,7 +69,8 @@ pub(super) async fn propose(
     Ok(committed)
 }
 
-/// Refuses what the cluster has no room for. While older gateways are members, the state machine accepts it all the same.
+/// Refuses a change that exceeds a limit of the cluster. While gateways of older versions are members, the state
+/// machine accepts such a change.
 pub(super) fn check_room(scene: &Scene, change: &Change) -> Result<(), ApiError> {
     let Change::Apply {
         manifest, objects, ..
@@ -85,7 +86,7 @@ pub(super) fn check_room(scene: &Scene, change: &Change) -> Result<(), ApiError>
     })
 }
 
-/// The outcome of a change that is not the one it should have.
+/// The error for a change with an unexpected outcome.
 pub(super) fn unapplied(outcome: Outcome, places: &[Place]) -> ApiError {
     match outcome {
         Outcome::Refused(refusals) => ApiError::refused(refusals, places),
@@ -95,7 +96,7 @@ pub(super) fn unapplied(outcome: Outcome, places: &[Place]) -> ApiError {
     }
 }
 
-/// Waits until `there` or until the time is over; whether it came to be, and the last scene.
+/// Waits until `there` returns true or the time is over. Returns whether it did, and the last scene.
 pub(super) async fn settle(
     gateway: &Gateway,
     wait: Duration,
@@ -109,8 +110,8 @@ pub(super) async fn settle(
     (verdict == Verdict::Done, view.scene.clone())
 }
 
-/// Looks at every view until there is a verdict or the time is over; the verdict and the last view. `look` hears how long the wait
-/// has taken.
+/// Calls `look` for every view until it returns a verdict or the time is over. Returns the verdict and the last view.
+/// `look` gets the time since the wait began.
 pub(super) async fn follow(
     gateway: &Gateway,
     wait: Duration,
@@ -137,13 +138,14 @@ pub(super) async fn follow(
     }
 }
 
-/// What this host knows once the leader has confirmed that it is all, or at once for who takes what may be old.
+/// The scene of this host: after the leader has confirmed that it is up to date, or at once if the caller accepts a
+/// stale one.
 pub(super) async fn look(gateway: &Gateway, query: &ReadQuery) -> Result<Scene, ApiError> {
     up_to_date(gateway, query).await?;
     Ok(gateway.scene())
 }
 
-/// The same as a view, for who shows it.
+/// Like [`look`], but returns a view.
 pub(super) async fn view(gateway: &Gateway, query: &ReadQuery) -> Result<Arc<View>, ApiError> {
     up_to_date(gateway, query).await?;
     Ok(gateway.views.now())
@@ -157,7 +159,7 @@ async fn up_to_date(gateway: &Gateway, query: &ReadQuery) -> Result<(), ApiError
     Ok(())
 }
 
-/// When this returns, this host has applied everything that was committed before the call.
+/// Waits until this host has applied everything that was committed before the call.
 pub(super) async fn confirm(gateway: &Gateway, deadline: Instant) -> Result<(), ApiError> {
     let confirmed = gateway.node.read_index(deadline).await;
     confirmed.map_err(|error| ApiError::read(&error, &gateway.scene()))

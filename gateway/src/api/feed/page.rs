@@ -1,6 +1,7 @@
-//! What events tell of at one moment, and what is new in it.
+//! The events of the cluster at one moment, and those that are new in it.
 //!
-//! Pure. The event of a row is made once, and the news of a page once for all who were told of the page before.
+//! Pure. The event of a row is written once. The changes of a page are written once for all streams that sent the page
+//! before.
 
 use std::sync::{Arc, OnceLock};
 
@@ -10,19 +11,19 @@ use serde::Serialize;
 
 use crate::cluster::view::{Row, View};
 
-/// Everything at one moment.
+/// All events at one moment.
 pub(super) struct Page {
-    /// Counts the pages with news.
+    /// The number of pages with changes so far.
     number: u64,
     view: Arc<View>,
-    /// What is new since the page of the number before.
+    /// The events since the page with the previous number.
     news: Bytes,
-    /// All that there is, for those who have just come.
+    /// All events, for new streams.
     whole: OnceLock<Bytes>,
 }
 
 impl Page {
-    /// The first page. What is in it is drawn at once, so that the view after this one follows from it.
+    /// Creates the first page. It draws all rows at once, so that the next view can be computed from this one.
     pub(super) fn first(view: Arc<View>) -> Self {
         Self {
             number: 0,
@@ -32,7 +33,7 @@ impl Page {
         }
     }
 
-    /// The page of a view that came after that of this one. It has the same number when nothing in it is news.
+    /// Creates the page of a later view. It has the same number if it contains no new events.
     pub(super) fn next(&self, view: Arc<View>) -> Self {
         let news = changes(&view, &self.view);
         let (number, news) = if news.is_empty() {
@@ -52,7 +53,7 @@ impl Page {
         self.number != before.number
     }
 
-    /// The events that lead from an earlier page, or from none, to this one.
+    /// The events that lead from an earlier page, or from none, to this page.
     pub(super) fn since(&self, told: Option<&Self>) -> Bytes {
         let Some(told) = told else {
             return self.whole.get_or_init(|| whole(&self.view)).clone();
@@ -73,7 +74,7 @@ fn whole(view: &View) -> Bytes {
     all.into()
 }
 
-/// The events that lead from a view to one that came after it.
+/// The events that lead from one view to a later one.
 fn changes(view: &View, told: &View) -> Bytes {
     let mut news = Vec::new();
     let (workloads, known) = (view.workload_rows(), told.workload_rows());
@@ -131,7 +132,7 @@ mod tests {
         kinds.map(str::to_owned).collect()
     }
 
-    /// The page after this one, of the scene as it is now.
+    /// The page after this one, of the present scene.
     fn next(page: &Page, scene: &Scene) -> Page {
         let view = page.view.next(scene.clone()).map(Arc::new);
         page.next(view.unwrap_or_else(|| Arc::clone(&page.view)))
@@ -143,7 +144,7 @@ mod tests {
         let first = Page::first(Arc::new(View::of(scene.clone())));
         let all = ["workload", "workload", "host", "host", "host", "state"];
         assert_eq!(kinds(&first.since(None)), all);
-        // Nothing new: what it tells is nothing, also to those who come later.
+        // Nothing has changed, so the page has no events for present and for later streams.
         let same = next(&first, &scene);
         assert!(!same.has_news(&first));
         assert!(same.since(Some(&first)).is_empty());
@@ -165,19 +166,19 @@ mod tests {
         let told = kinds(&third.since(Some(&second)));
         assert!(told.contains(&"host".to_owned()), "{told:?}");
         assert!(!told.contains(&"gone".to_owned()), "{told:?}");
-        // One that missed the page between.
+        // This stream missed the page between.
         let told = kinds(&third.since(Some(&first)));
         assert!(
             told.contains(&"gone".to_owned()) && told.contains(&"host".to_owned()),
             "{told:?}"
         );
-        // One that has just come knows of nothing that is gone.
+        // A new stream knows no rows that could be gone.
         assert_eq!(
             kinds(&third.since(None)),
             ["workload", "host", "host", "host", "state"]
         );
 
-        // A host that keeps up is no news, but whoever comes now is told how far it is.
+        // A host that only applies entries causes no event, but a new stream is told its log index.
         let report = Arc::new(HostReport {
             applied: 4711,
             ..HostReport::default()

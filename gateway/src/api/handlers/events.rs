@@ -1,4 +1,4 @@
-//! Server-sent events: what changes in the cluster, as this host sees it.
+//! Server-sent events: the changes of the cluster, as this host sees them.
 //!
 //! Shell over [`crate::api::feed`].
 
