@@ -1,17 +1,17 @@
-//! The picture of the cluster that all readers share, as of now.
+//! The present view of the cluster, which all readers share.
 //!
-//! Shell over [`crate::cluster::view`]. What is promised:
+//! Shell over [`crate::cluster::view`]. It guarantees:
 //!
-//! - **Nothing is older than the call.** [`Views::scene`], [`Views::now`] and [`Following::now`] look at the state, the
-//!   reports and all else when they are called. What [`Node::read_index`] waited for is in each of them, and so is what
-//!   a caller was told before.
-//! - **No change is missed.** [`Following::changed`] returns when anything is different from what [`Following::now`]
-//!   returned last, however many changes there were; the last one is always seen.
-//! - **Once for all.** While somebody follows, a view is made of the one before it, at the cost of what is different,
-//!   by whoever needs it first: all others get the same one.
-//! - **Nothing for nobody.** The task that makes views at each change begins with the first who follows and ends with
-//!   the last, and the last view goes with it. A single reader draws what it asks for. Nothing of this is in the way of
-//!   a commit.
+//! - **Nothing is older than the call.** [`Views::scene`], [`Views::now`] and [`Following::now`] read the state, the
+//!   reports and all other sources when they are called. The result includes everything that [`Node::read_index`]
+//!   waited for, and everything that the caller was told before.
+//! - **No change is missed.** [`Following::changed`] returns when anything differs from the last result of
+//!   [`Following::now`]. Several changes may be combined, but the last one is always seen.
+//! - **Each view is drawn once.** While there are followers, a view is computed from the one before it, at the cost of
+//!   the differences. The first reader that needs it computes it, and all others get the same one.
+//! - **Without followers there is no work.** The task that makes a view at each change begins with the first follower
+//!   and ends with the last, which also drops the last view. A single reader draws only the rows that it needs. None of
+//!   this delays a commit.
 
 use std::{
     future::pending,
@@ -36,23 +36,20 @@ use crate::{
     raft::Node,
 };
 
-/// After the work of making views the task rests this many times as long, so that it leaves the processor to others
-/// whatever happens how often, and however large the cluster is.
+/// After it has made views, the task rests for this multiple of the time that took. It thus leaves the processor to
+/// other tasks, however often the state changes and however large the cluster is.
 const REST: u32 = 4;
-/// A shorter rest is put off: timers are no finer.
+/// Shorter rests are added up until they reach this time, because timers are not more precise.
 const REST_MIN: Duration = Duration::from_millis(1);
 
-/// What a view is made of.
+/// The sources of a view.
 pub(crate) struct Sources {
-    /// This host.
     pub(crate) host: HostId,
-    /// Consensus.
     pub(crate) node: Node,
-    /// The way to the agent.
     pub(crate) link: Link,
-    /// What every host said last.
+    /// The last report of every host.
     pub(crate) reports: watch::Receiver<Reports>,
-    /// What this host is to its cluster.
+    /// The membership of this host.
     pub(crate) life: Lifecycle,
     /// The leader that another member hears.
     pub(crate) elsewhere: watch::Receiver<Option<HostId>>,
@@ -82,7 +79,7 @@ impl Sources {
     }
 }
 
-/// A handle on the picture of the cluster.
+/// A handle on the views of the cluster.
 #[derive(Clone)]
 pub(crate) struct Views {
     sources: Arc<Sources>,
@@ -90,7 +87,7 @@ pub(crate) struct Views {
 }
 
 impl Views {
-    /// Of these sources. Nothing runs yet.
+    /// Creates a handle on these sources. No task runs yet.
     pub(crate) fn new(sources: Sources) -> Self {
         Self {
             sources: Arc::new(sources),
@@ -98,12 +95,12 @@ impl Views {
         }
     }
 
-    /// What is known now.
+    /// The present scene.
     pub(crate) fn scene(&self) -> Scene {
         self.sources.scene()
     }
 
-    /// The view as of now.
+    /// The present view.
     pub(crate) fn now(&self) -> Arc<View> {
         let making = self.lock().upgrade();
         match making {
@@ -112,7 +109,7 @@ impl Views {
         }
     }
 
-    /// Follows from now on.
+    /// Begins to follow changes.
     pub(crate) fn follow(&self) -> Following {
         let mut making = self.lock();
         let making = making.upgrade().unwrap_or_else(|| {
@@ -132,7 +129,7 @@ impl Views {
     }
 }
 
-/// Who follows.
+/// A follower of changes.
 pub(crate) struct Following {
     sources: Arc<Sources>,
     views: watch::Receiver<Arc<View>>,
@@ -140,22 +137,22 @@ pub(crate) struct Following {
 }
 
 impl Following {
-    /// The view as of now.
+    /// The present view.
     pub(crate) fn now(&mut self) -> Arc<View> {
         self.making.newest.refresh(&self.sources);
         Arc::clone(&self.views.borrow_and_update())
     }
 
-    /// Waits until there is another view than the last that this one was given.
+    /// Waits for a view that differs from the last one returned by [`Following::now`].
     pub(crate) async fn changed(&mut self) {
         if self.views.changed().await.is_err() {
-            // It cannot be: what sends is held here.
+            // Unreachable: `self` holds the sender.
             pending::<()>().await;
         }
     }
 }
 
-/// Goes on until the last who follows drops it.
+/// The task that makes views. It runs until the last follower drops it.
 struct Making {
     newest: Arc<Newest>,
     task: AbortHandle,
@@ -180,7 +177,7 @@ impl Drop for Making {
 
 struct Newest {
     view: watch::Sender<Arc<View>>,
-    /// Held from the look at the sources until the view is there, so that no older one follows a newer one.
+    /// Held while the sources are read and the view is made, so that an older view never replaces a newer one.
     one_at_a_time: Mutex<()>,
 }
 
@@ -198,7 +195,7 @@ impl Newest {
     }
 }
 
-/// Makes a view whenever anything changes.
+/// Makes a view whenever a source changes.
 async fn keep(sources: Arc<Sources>, newest: Arc<Newest>) {
     let mut states = sources.node.state();
     let mut metrics = sources.node.metrics();
@@ -208,7 +205,7 @@ async fn keep(sources: Arc<Sources>, newest: Arc<Newest>) {
     let mut elsewhere = sources.elsewhere.clone();
     let mut rest = Duration::ZERO;
     loop {
-        // Everything up to here counts as seen and is looked at now.
+        // The scene that is read next includes all changes up to here.
         states.mark_unchanged();
         metrics.mark_unchanged();
         reports.mark_unchanged();

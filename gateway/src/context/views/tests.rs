@@ -16,7 +16,7 @@ use crate::{
 const ME: HostId = HostId([1; 32]);
 const SOON: Duration = Duration::from_secs(20);
 
-/// A cluster of one.
+/// A cluster of one host.
 struct Alone {
     _dir: tempfile::TempDir,
     node: Node,
@@ -62,7 +62,7 @@ impl Alone {
         }
     }
 
-    /// The host is called otherwise from now on.
+    /// Changes the name of the host.
     async fn name(&self, name: &str) {
         let soon = Instant::now() + SOON;
         let change = Command::unasked(2, Change::PutHost(named(name)));
@@ -106,7 +106,7 @@ async fn what_was_confirmed_is_in_what_is_read_next() {
     let alone = Alone::start().await;
     let mut following: Option<Following> = None;
     for n in 0..40 {
-        // Without anybody who follows, and with one, who may have seen the change before or not.
+        // Without a follower, and with one that may or may not have seen the change.
         if n == 20 {
             following = Some(alone.views.follow());
         }
