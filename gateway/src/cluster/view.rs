@@ -1,10 +1,10 @@
-//! What the API says about the cluster.
+//! The cluster as the API shows it.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: a [`Scene`], everything that is known at one moment. Output: the
-//! shapes of [`beemesh_protocol::api`], and whether a change has arrived wherever it should.
+//! Pure: no I/O, no clock, no randomness. Input: a [`Scene`], which is all that this host knows at one moment. Output:
+//! the types of [`beemesh_protocol::api`], and whether a change has taken effect on all hosts.
 //!
-//! Whoever asks once has a scene draw what it asks for. Those who follow share a [`View`], which draws anew only what is touched by
-//! what changed.
+//! A single request draws its response from a scene. Event streams and requests that wait share a [`View`], which draws
+//! only the rows that a change affects.
 
 mod asked;
 mod drawn;
@@ -42,20 +42,20 @@ use crate::cluster::{
 };
 use index::Index;
 
-/// Everything that is known at one moment.
+/// All that this host knows at one moment.
 #[derive(Clone)]
 pub(crate) struct Scene {
     /// The answering host.
     pub(crate) host: HostId,
     /// The log index of `state`.
     pub(crate) applied: u64,
-    /// What was agreed on.
+    /// The replicated state.
     pub(crate) state: Arc<State>,
-    /// How consensus is doing.
+    /// The state of consensus.
     pub(crate) metrics: Metrics,
-    /// What every host said last.
+    /// The last report of every host.
     pub(crate) reports: Reports,
-    /// The hosts that the mesh reaches, the answering one included.
+    /// The hosts that the mesh reaches, including the answering host.
     pub(crate) reachable: BTreeSet<HostId>,
     /// When the mesh lost its connection to each host that it reached before, in milliseconds since 1970.
     pub(crate) lost: BTreeMap<HostId, u64>,
@@ -63,34 +63,35 @@ pub(crate) struct Scene {
     pub(crate) elsewhere: Option<HostId>,
     /// The answering host was removed from the cluster.
     pub(crate) removed: bool,
-    /// The other members of the cluster that admitted the answering host, by id and name, while it has no log of that cluster yet.
+    /// The other members of the cluster that admitted the answering host, by id and name, until it has received the log
+    /// of that cluster.
     pub(crate) joining: Option<Vec<(HostId, String)>>,
-    /// The index of `reports`, once somebody needs it. One of other reports is not used.
+    /// The index of `reports`, built on first use. An index of other reports is not used.
     pub(crate) index: OnceLock<Index>,
 }
 
-/// What the answering host says about itself beyond the scene.
+/// Data of the answering host that is not in the scene.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Own {
-    /// Its name, for when the cluster does not know it yet.
+    /// Its name, used until the cluster knows it.
     pub(crate) name: String,
     /// Its Beemesh version.
     pub(crate) version: String,
-    /// What it waits for, besides what its report says.
+    /// The condition that it waits for, in addition to that in its report.
     pub(crate) trouble: String,
 }
 
-/// What a host that was removed says of itself.
+/// The message of a host that was removed.
 const REMOVED: &str =
     "this host was removed from the cluster: its workloads stay as units of this host";
 
 impl Scene {
-    /// A workload on its hosts; `None` when there is none of that name.
+    /// A workload with its hosts; `None` if there is no workload of that name.
     pub(crate) fn workload(&self, name: &str) -> Option<Workload> {
         Some(self.render(self.state.workload(name)?))
     }
 
-    /// All workloads by name.
+    /// All workloads, sorted by name.
     pub(crate) fn workloads(&self) -> Vec<Workload> {
         self.make_index();
         let all = self.state.workloads();
@@ -127,7 +128,7 @@ impl Scene {
         }
     }
 
-    /// The members that are to run the workload, or that say that they have something of it, by name.
+    /// The members that must run the workload or report a part of it, sorted by name.
     fn shown_hosts(&self, workload: &str, asked: &BTreeSet<HostId>) -> Vec<HostId> {
         let mut hosts = asked.clone();
         match self.index() {
@@ -143,7 +144,8 @@ impl Scene {
         hosts
     }
 
-    /// Has what is drawn from here on find reports by their workloads: worth it for whoever draws many.
+    /// Builds the index, with which later lookups find reports by their workload. This pays off for a caller that draws
+    /// many workloads.
     fn make_index(&self) -> &Index {
         let make = || Index::default().next(&self.reports).0;
         self.index.get_or_init(make)
@@ -177,7 +179,7 @@ impl Scene {
         shown
     }
 
-    /// What pods of the workload wait for that no host runs, in words.
+    /// The reasons, as messages, for which pods of the workload have no host.
     fn waits(&self, workload: &crate::cluster::state::Workload) -> Vec<String> {
         seats::waits(&self.there(), workload)
     }
@@ -201,12 +203,12 @@ impl Scene {
         all.iter().find(|report| report.workload == workload)
     }
 
-    /// Whether the host has something of the workload, as it said last.
+    /// Whether the last report of the host contains the workload.
     fn has(&self, host: HostId, workload: &str) -> bool {
         self.report(host, workload).is_some()
     }
 
-    /// Whether the host has this revision and is done with it, whatever came of it.
+    /// Whether the host has finished the rollout of this revision, with success or without.
     fn arrived(&self, host: HostId, workload: &crate::cluster::state::Workload) -> bool {
         let Some(report) = self.report(host, &workload.name) else {
             return false;
@@ -219,8 +221,8 @@ impl Scene {
         done && report.index >= workload.index && self.reachable.contains(&host)
     }
 
-    /// The names of the hosts that may still have something of removed workloads: they say so, have not come to the
-    /// removal at log index `index`, or cannot be reached to tell.
+    /// The names of the hosts that may still have a part of removed workloads: they report one, have not applied log
+    /// index `index` of the removal, or are unreachable.
     pub(crate) fn holding(&self, index: u64, removed: &[String]) -> Vec<String> {
         let again = |name: &&String| self.state.workload(name).is_none();
         let gone: Vec<_> = removed.iter().filter(again).collect();
@@ -233,7 +235,7 @@ impl Scene {
         names_of(&self.state, self.state.hosts().keys().filter(holds))
     }
 
-    /// All manifests by name.
+    /// All manifests, sorted by name.
     pub(crate) fn manifests(&self) -> Vec<Manifest> {
         let shown = |manifest: &crate::cluster::state::Manifest| Manifest {
             name: manifest.name.clone(),
@@ -248,7 +250,7 @@ impl Scene {
         self.state.manifests().map(shown).collect()
     }
 
-    /// All members by name.
+    /// All members, sorted by name.
     pub(crate) fn hosts(&self) -> Vec<Host> {
         let all = self.state.hosts().values();
         let mut hosts: Vec<_> = all.map(|host| self.shown_host(host)).collect();
@@ -275,7 +277,7 @@ impl Scene {
         }
     }
 
-    /// How many workloads have as many ready pods as were asked for.
+    /// The number of workloads that have all requested pods ready.
     fn healthy(&self) -> usize {
         self.make_index();
         let healthy = |workload: &&crate::cluster::state::Workload| {
@@ -285,10 +287,10 @@ impl Scene {
         self.state.workloads().filter(healthy).count()
     }
 
-    /// What the answering host knows; `healthy` is how many workloads are.
+    /// The status of the answering host; `healthy` is the number of healthy workloads.
     fn status(&self, own: Own, healthy: usize) -> Status {
         let members = self.state.hosts();
-        // What a host that was removed remembers of the others' consensus is none of its own.
+        // A host that was removed still has data of the other hosts' consensus, which no longer applies to it.
         let outside = Metrics {
             term: self.metrics.term,
             ..Metrics::default()
@@ -389,14 +391,14 @@ impl Scene {
         name_of(&self.state, host)
     }
 
-    /// The member of that name or key.
+    /// The member with that name or key.
     pub(crate) fn host_named(&self, name: &str) -> Option<HostId> {
         let named = |host: &&state::Host| host.name == name || host.id.to_string() == name;
         self.state.hosts().values().find(named).map(|host| host.id)
     }
 
-    /// The host to ask for a workload's output when the user named none: this one if it has it, else the first by name
-    /// that can be reached.
+    /// The host to ask for a workload's logs if the user named none: this host if it runs the workload, or else the
+    /// first reachable host by name.
     pub(crate) fn host_with(&self, workload: &str) -> Option<HostId> {
         let found = self.state.workload(workload)?;
         let wanted = self.wanted(found);
@@ -408,7 +410,7 @@ impl Scene {
     }
 }
 
-/// What an apply did, in the API's words.
+/// The effects of an apply, as types of the API.
 pub(crate) fn applied_objects(effects: Vec<Effect>) -> Vec<AppliedObject> {
     let told = |effect: Effect| AppliedObject {
         kind: kind_name(effect.kind).to_owned(),
@@ -440,7 +442,7 @@ pub(crate) fn sentence(names: &[String]) -> String {
     }
 }
 
-/// A host that is no member, or not yet, has no name but its key.
+/// The name of a host; for a host that is no member, its key.
 fn name_of(state: &State, host: HostId) -> String {
     let known = state.hosts().get(&host);
     known.map_or_else(|| host.to_string(), |host| host.name.clone())

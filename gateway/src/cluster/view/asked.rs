@@ -1,6 +1,7 @@
-//! How many pods of a workload are asked for, how many are ready, and why no more run.
+//! The number of requested pods of a workload, the number of ready pods, and the reason if fewer pods run.
 //!
-//! Pure, like its parent. Who runs what is decided by [`crate::cluster::placement`]; this tells it in words.
+//! Pure, like its parent. [`crate::cluster::placement`] decides which host runs a workload; this module explains the
+//! decision.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -20,23 +21,23 @@ use crate::cluster::{
     state::{State, Workload},
 };
 
-/// More names than these make no sentence.
+/// Maximum number of names in a message.
 const NAMES_MAX: usize = 5;
 
-/// What is asked for.
+/// The pods that a workload requests.
 pub(super) struct Asked {
-    /// How many pods.
+    /// The number of pods.
     pub(super) pods: usize,
-    /// The hosts that are to run them.
+    /// The hosts that must run them.
     pub(super) hosts: BTreeSet<HostId>,
-    /// Why those are fewer, in words for a person; empty when they are as many.
+    /// The reason for which fewer hosts than pods run the workload, as a message; empty if there are enough hosts.
     pub(super) reason: String,
-    /// More hosts may come by themselves.
+    /// Whether more hosts may become available without a change by a user.
     may_change: bool,
 }
 
 impl Asked {
-    /// Whether so many pods that are ready are what is asked for.
+    /// Whether this number of ready pods is the requested one.
     pub(super) fn is_met(&self, ready: usize) -> bool {
         self.reason.is_empty() && ready == self.pods
     }
@@ -80,29 +81,29 @@ impl Scene {
         }
     }
 
-    /// How many pods are ready.
+    /// The number of ready pods.
     pub(super) fn ready(&self, workload: &Workload, asked: &Asked) -> usize {
         let ready = |host: &&HostId| self.is_ready(**host, workload);
         let ended = self.ends_of_hosts_that_left(workload);
         asked.hosts.iter().filter(ready).count() + ended.filter(|end| end.succeeded).count()
     }
 
-    /// The ends of a Job's pods whose host is no member any more.
+    /// The ends of a Job's pods on hosts that are no longer members.
     fn ends_of_hosts_that_left(&self, workload: &Workload) -> impl Iterator<Item = &JobEnd> {
         let seats = self.state.seats(&workload.name).iter();
         let left = seats.filter(|seat| seat.host.is_none());
         left.filter_map(|seat| seat.end.as_ref())
     }
 
-    /// Whether it is not as it should be, and will not be by itself.
+    /// Whether the workload is not as requested and stays so without a change by a user.
     pub(super) fn is_stuck(&self, workload: &Workload, asked: &Asked, ready: usize) -> bool {
         let concluded = |host: &HostId| self.is_concluded(*host, workload);
         let lacks = !asked.reason.is_empty() || ready < asked.hosts.len();
         lacks && !asked.may_change && asked.hosts.iter().all(concluded)
     }
 
-    /// Whether the host runs this revision as it should, or has done its work. What the cluster has recorded of a Job holds, whatever
-    /// became of its host.
+    /// Whether the host runs this revision as requested, or has completed it. The end of a Job that the cluster has
+    /// recorded holds even if its host is lost.
     fn is_ready(&self, host: HostId, workload: &Workload) -> bool {
         if let Some(end) = self.job_end(host, workload) {
             return end.succeeded;
@@ -116,7 +117,8 @@ impl Scene {
         })
     }
 
-    /// Whether no container has ended lately on any of these hosts. One that was started again is ready, and yet nobody may count on it.
+    /// Whether no container has ended lately on any of these hosts. A container that was restarted is ready, but may
+    /// fail again.
     pub(super) fn is_calm(&self, workload: &Workload, hosts: &BTreeSet<HostId>) -> bool {
         let calm = |host: &HostId| {
             let report = self.report(*host, &workload.name);
@@ -125,8 +127,8 @@ impl Scene {
         hosts.iter().all(calm)
     }
 
-    /// Whether the host runs this revision as it should, or has given it up. An attempt of a Job that has failed is followed by another
-    /// one unless the cluster has recorded the end.
+    /// Whether the host runs this revision as requested, or has given it up. A failed attempt of a Job is followed by
+    /// another one unless the cluster has recorded the end of the Job.
     fn is_concluded(&self, host: HostId, workload: &Workload) -> bool {
         let more = workload.job.is_some() && self.state.is_seated(workload);
         let given_up = |report: &WorkloadReport| match report.phase {
@@ -139,7 +141,7 @@ impl Scene {
             || self.says(host, workload, given_up)
     }
 
-    /// Whether what a host that can be reached says of what it is to run is so.
+    /// Whether the host is reachable, and its report is of this revision or a later one and satisfies the condition.
     fn says(
         &self,
         host: HostId,
@@ -154,7 +156,8 @@ impl Scene {
     }
 }
 
-/// What a cluster lacks to run an object as it asks, in words; empty when it can be run, or soon may.
+/// What the cluster lacks to run an object as requested, as a message; empty if it can run the object now or may be
+/// able to soon.
 pub(crate) fn lack(object: &Object, members: &BTreeMap<HostId, Host>) -> String {
     let short = Short::of(object, members);
     let may = short.may.len();
@@ -167,17 +170,17 @@ pub(crate) fn lack(object: &Object, members: &BTreeMap<HostId, Host>) -> String 
     short.words(object, pods, may)
 }
 
-/// Whether a Job has failed, and is tried again after a pause.
+/// Whether a Job has failed and will be retried after a pause.
 fn is_between_attempts(state: &State, workload: &Workload) -> bool {
     let mut seats = state.seats(&workload.name).iter();
     workload.job.is_some() && seats.any(|seat| seat.end.is_none() && seat.index == 0)
 }
 
-/// The hosts that a `nodeSelector` matches.
+/// The data for a message about hosts that match a `nodeSelector`.
 struct Short<'a> {
     may: Vec<&'a Host>,
     drained: Vec<&'a Host>,
-    /// Some host has not told its kind yet, by which the object asks.
+    /// A host has not set its automatic labels yet, and the object selects by such a label.
     may_change: bool,
 }
 
@@ -194,7 +197,7 @@ impl<'a> Short<'a> {
         }
     }
 
-    /// Why only so many hosts run one.
+    /// The message that explains why only this number of hosts run the object.
     fn words(&self, object: &Object, pods: usize, hosts: usize) -> String {
         let selector = selector(&object.selector);
         let (may, drained) = (named(&self.may), named(&self.drained));

@@ -1,9 +1,14 @@
-//! The picture of the cluster that readers share.
+//! The view of the cluster that all readers share.
 //!
-//! Pure, like its parent. A view is a scene and what was drawn of it. The one that comes after it shares all rows but
-//! those that something touched: a workload that changed, or of which a host says something else; all that a host has
-//! to do with when it can be reached or not any more, and what waits for any host then; and every workload when the
-//! list of hosts changes by which they are placed. Nothing is drawn before somebody asks for it.
+//! Pure, like its parent. A view is a scene and the rows that were drawn from it. The next view shares all rows except
+//! those that a change affects:
+//!
+//! - a workload that changed, or for which a host reports something else;
+//! - if a host becomes reachable or unreachable, all rows that concern this host, and the workloads that wait for a
+//!   host;
+//! - if the list of hosts changes in a way that affects placement, every workload.
+//!
+//! Rows are drawn on first use.
 
 use std::{
     collections::BTreeSet,
@@ -17,9 +22,8 @@ use beemesh_protocol::{
 
 use super::{Own, Scene, Table};
 
-/// A scene, and what was drawn of it.
+/// A scene, and the rows drawn from it.
 pub(crate) struct View {
-    /// What is known.
     pub(crate) scene: Scene,
     workloads: OnceLock<Table<String, Workload>>,
     hosts: OnceLock<Table<HostId, Host>>,
@@ -35,7 +39,7 @@ impl View {
         }
     }
 
-    /// The view of what came after this one; `None` when nothing is different.
+    /// The view of a later scene; `None` if nothing is different.
     pub(crate) fn next(&self, scene: Scene) -> Option<Self> {
         if self.scene.is_same(&scene) {
             return None;
@@ -55,7 +59,7 @@ impl View {
         })
     }
 
-    /// Every workload by its name, for those who follow.
+    /// Every workload by its name, for event streams.
     pub(crate) fn workload_rows(&self) -> &Table<String, Workload> {
         self.workloads.get_or_init(|| {
             let mut table = Table::default();
@@ -66,7 +70,7 @@ impl View {
         })
     }
 
-    /// Every host by its id, for those who follow. That a host keeps up with the log is no news.
+    /// Every host by its id, for event streams. A report that only has a new log index is no change.
     pub(crate) fn host_rows(&self) -> &Table<HostId, Host> {
         self.hosts.get_or_init(|| {
             let mut table = Table::default();
@@ -77,7 +81,7 @@ impl View {
         })
     }
 
-    /// A workload on its hosts; `None` when there is none of that name.
+    /// A workload with its hosts; `None` if there is no workload of that name.
     pub(crate) fn workload(&self, name: &str) -> Option<Workload> {
         match self.workloads.get() {
             Some(table) => table.get(name).map(|row| row.shown.clone()),
@@ -85,7 +89,7 @@ impl View {
         }
     }
 
-    /// All workloads by name.
+    /// All workloads, sorted by name.
     pub(crate) fn workloads(&self) -> Vec<Workload> {
         match self.workloads.get() {
             Some(table) => table.rows().map(|row| row.shown.clone()).collect(),
@@ -93,7 +97,7 @@ impl View {
         }
     }
 
-    /// The workloads of a manifest by name, for those who follow.
+    /// The workloads of a manifest by name, for requests that wait.
     pub(crate) fn workloads_of(&self, manifest: &str) -> Vec<Workload> {
         let names = self.scene.state.workloads_of(manifest);
         let rows = names
@@ -102,7 +106,7 @@ impl View {
         rows.map(|row| row.shown.clone()).collect()
     }
 
-    /// All members by name.
+    /// All members, sorted by name.
     pub(crate) fn hosts(&self) -> Vec<Host> {
         let Some(table) = self.hosts.get() else {
             return self.scene.hosts();
@@ -112,7 +116,7 @@ impl View {
         hosts
     }
 
-    /// What the answering host knows.
+    /// The status of the answering host.
     pub(crate) fn status(&self, own: Own) -> Status {
         let healthy = match self.workloads.get() {
             Some(table) => table.rows().filter(|row| is_met(&row.shown)).count(),
@@ -153,8 +157,8 @@ impl View {
         table
     }
 
-    /// The workloads to which it matters that hosts can be reached, or not any more: those that they have, and those
-    /// without a host for each pod, which may be given to them.
+    /// The workloads that are affected if hosts become reachable or unreachable: those of these hosts, and those that
+    /// lack a host for a pod, which may be assigned to them.
     fn touched_by_reach(&self, before: &Table<String, Workload>, scene: &Scene) -> Vec<String> {
         let moved = self.scene.reachable.symmetric_difference(&scene.reachable);
         let moved: BTreeSet<&HostId> = moved.collect();
@@ -202,7 +206,7 @@ impl View {
 }
 
 impl Scene {
-    /// Whether nothing is known that was not known then. What is the same by accident may count as different.
+    /// Whether both views come from the same data. Equal data from different sources may count as different.
     fn is_same(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.state, &other.state)
             && self.applied == other.applied
@@ -216,12 +220,12 @@ impl Scene {
     }
 }
 
-/// Whether as many pods are ready as were asked for.
+/// Whether as many pods are ready as requested.
 fn is_met(workload: &Workload) -> bool {
     workload.reason.is_empty() && workload.ready == workload.asked
 }
 
-/// Whether what is different about a host is at most how far it has come in the log.
+/// Whether the host's rows differ in the applied log index only.
 fn keeps_up(before: &Host, now: &Host) -> bool {
     let before = Host {
         applied: now.applied,

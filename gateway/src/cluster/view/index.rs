@@ -1,8 +1,8 @@
-//! Reports by workload.
+//! An index of reports by workload.
 //!
-//! Pure, like its parent. A report has its workloads in any order, and says nothing of the others; the index finds what
-//! a host says of one, and the hosts that say something of it. It follows from the index of the reports before at the
-//! cost of the hosts that have said something new, and says of which workloads.
+//! Pure, like its parent. A report lists its workloads in any order. The index finds the report of a workload on a
+//! host, and the hosts that report a workload. It is computed from the index of the previous reports, at the cost of
+//! the hosts that have sent a new report. The result includes the names of the workloads whose report changed.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -17,23 +17,23 @@ use rpds::RedBlackTreeMapSync as Map;
 
 use crate::cluster::reports::Reports;
 
-/// What is found fast in the reports that it was made of.
+/// The index of a set of reports.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
     of: Reports,
-    /// Of each host's report, the positions of its workloads, sorted by their names.
+    /// For each host's report, the positions of its workloads, sorted by name.
     sorted: Map<HostId, Arc<[usize]>>,
-    /// The hosts that say something of a workload.
+    /// The hosts that report each workload.
     hosts: Map<String, Arc<BTreeSet<HostId>>>,
 }
 
 impl Index {
-    /// Whether it is the index of these very reports.
+    /// Whether this is the index of exactly these reports.
     pub(super) fn is_of(&self, reports: &Reports) -> bool {
         Arc::ptr_eq(&self.of, reports)
     }
 
-    /// What the host says of the workload.
+    /// The host's report of the workload.
     pub(super) fn report(&self, host: HostId, workload: &str) -> Option<&WorkloadReport> {
         let all = &self.of.get(&host)?.workloads;
         let sorted = self.sorted.get(&host)?;
@@ -42,14 +42,13 @@ impl Index {
         (found.workload == workload).then_some(found)
     }
 
-    /// The hosts that say something of the workload.
+    /// The hosts that report the workload.
     pub(super) fn hosts(&self, workload: &str) -> impl Iterator<Item = HostId> {
         let hosts = self.hosts.get(workload).into_iter();
         hosts.flat_map(|hosts| hosts.iter().copied())
     }
 
-    /// The index of these reports, which came after those of this one, and the names of the workloads of which
-    /// something else is said.
+    /// The index of later reports, and the names of the workloads whose report is different.
     pub(super) fn next(&self, reports: &Reports) -> (Self, BTreeSet<String>) {
         let mut next = Self {
             of: Arc::clone(reports),
@@ -86,7 +85,7 @@ impl Index {
         let same =
             old.len() == new.len() && old.iter().zip(new).all(|(a, b)| a.workload == b.workload);
         if same {
-            // The usual case: of what it has, something is different.
+            // The usual case: the same workloads, some with another report.
             let pairs = old.iter().zip(new).filter(|(a, b)| a != b);
             touched.extend(pairs.map(|(_, now)| now.workload.clone()));
             return;
@@ -131,7 +130,7 @@ impl Index {
     }
 }
 
-/// Should a host name a workload twice, its first word counts.
+/// The reports by workload. If a host reports a workload twice, the first report counts.
 fn named(all: &[WorkloadReport]) -> BTreeMap<&str, &WorkloadReport> {
     let named = all.iter().rev();
     named.map(|one| (one.workload.as_str(), one)).collect()
@@ -139,7 +138,7 @@ fn named(all: &[WorkloadReport]) -> BTreeMap<&str, &WorkloadReport> {
 
 fn sorted(all: &[WorkloadReport]) -> Arc<[usize]> {
     let mut sorted: Vec<usize> = (0..all.len()).collect();
-    // A stable sort keeps the first of two that are named alike before the other.
+    // A stable sort keeps the first of two reports with the same name before the other.
     sorted.sort_by(|a, b| all[*a].workload.cmp(&all[*b].workload));
     sorted.into()
 }

@@ -1,6 +1,7 @@
-//! What the API says of a Job's attempts.
+//! Attempts of Jobs as the API shows them.
 //!
-//! Pure, like its parent. How an attempt ended is agreed on, so it is told also while its host is away.
+//! Pure, like its parent. The end of an attempt is in the replicated state, so the API shows it even if the host is
+//! unreachable.
 
 use beemesh_protocol::{
     HostId,
@@ -15,7 +16,7 @@ use crate::cluster::{
 };
 
 impl Scene {
-    /// Puts what was agreed on about a Job's attempts in the place of what the host says of its pod.
+    /// Replaces the host's report of the pod by the replicated state of the Job's attempts.
     pub(super) fn lay_attempts_over(&self, shown: &mut WorkloadHost, workload: &Workload) {
         let Some(seat) = self.seat(shown.id, workload) else {
             return;
@@ -36,7 +37,7 @@ impl Scene {
         self.seat(host, workload)?.end.as_ref()
     }
 
-    /// The words for a Job that failed on a host that does not have it any more.
+    /// The message for a Job that failed on a host that no longer has it.
     pub(super) fn failed_elsewhere(&self, workload: &Workload) -> Vec<String> {
         let seats = self.state.seats(&workload.name).iter();
         let left = seats.filter(|seat| seat.host.is_none());
@@ -45,7 +46,7 @@ impl Scene {
             .collect()
     }
 
-    /// The seat of a Job that this host has.
+    /// The assignment of a Job to this host.
     fn seat(&self, host: HostId, workload: &Workload) -> Option<&Assignment> {
         let of_job = workload.job.is_some() && self.state.is_seated(workload);
         let mut seats = self.state.seats(&workload.name).iter();
@@ -64,7 +65,7 @@ mod tests {
     use super::super::tests::{changed, h, report, with, with_job};
     use super::*;
 
-    /// An attempt of this entry begins on h2.
+    /// An attempt begins on h2 at this log index.
     fn begin(scene: &mut Scene, index: u64, from: Option<HostId>) {
         let assign = Change::Assign {
             workload: "job".into(),
@@ -96,7 +97,7 @@ mod tests {
         }
     }
 
-    /// The state of its one host, its words, and whether nothing will change by itself.
+    /// The phase on its only host, the message, and whether the Job is stuck.
     fn told(scene: &Scene) -> (api::Phase, String, bool) {
         let job = scene.workload("job").unwrap();
         assert_eq!(job.hosts.len(), 1, "{job:?}");
@@ -124,7 +125,7 @@ mod tests {
         end(&mut scene, 12, 11, Err("code 4"), false);
         let last = "2 attempts failed, the last: code 4";
         assert_eq!(told(&scene), (api::Phase::Failed, words(last), true));
-        // Also while its host is away, and when it has left.
+        // The same while its host is unreachable, and after it has left.
         scene.reachable.remove(&h(2));
         assert_eq!(told(&scene), (api::Phase::Failed, words(last), true));
         changed(&mut scene, 13, Change::RemoveHost { host: h(2) });

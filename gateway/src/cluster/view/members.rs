@@ -1,4 +1,4 @@
-//! Whether a member can go, and what it still has.
+//! Whether a member can leave the cluster, and the workloads that it still has.
 //!
 //! Pure, like its parent.
 
@@ -13,8 +13,8 @@ use crate::cluster::{
 };
 
 impl Scene {
-    /// What a drain at log index `index` still waits for: workloads that the host has, and those placed by count that have
-    /// not arrived where they are to run instead. Words such as `web on h1`.
+    /// The workloads for which a drain at log index `index` still waits: workloads that the host has, and replicas that
+    /// are not yet rolled out on another host. Messages such as `web on h1`.
     pub(crate) fn leaving(&self, host: HostId, index: u64) -> Vec<String> {
         let report = self.reports.get(&host);
         let told = report.filter(|report| report.applied >= index);
@@ -22,7 +22,7 @@ impl Scene {
             return vec![format!("a report from {}", self.name(host))];
         };
         let on = |workload: &str, host| format!("{workload} on {}", self.name(host));
-        // What the host is to keep, as a Job that has begun there, does not leave.
+        // A workload that stays on the host, such as a Job that has begun there, does not move.
         let keeps = |workload: &str| {
             let found = self.state.workload(workload);
             found.is_some_and(|found| placement::runs(&self.state, found, host).is_some())
@@ -41,7 +41,7 @@ impl Scene {
         waiting
     }
 
-    /// What a drained host has that does not leave it, such as `ledger stops, and waits for h2, which has its claim data`.
+    /// The workloads that stay on a drained host, such as `ledger stops, and waits for h2, which has its claim data`.
     pub(crate) fn leaves(&self, host: HostId) -> Vec<String> {
         let name = self.name(host);
         let (state, there) = (&self.state, self.there());
@@ -60,7 +60,7 @@ impl Scene {
         held.chain(jobs).filter(|_| drained).collect()
     }
 
-    /// Whether a pod stays on a drained host, stopped, because its data is there.
+    /// Whether a pod stays on a drained host, stopped, because the host has its data.
     pub(crate) fn leaves_data(&self, host: HostId) -> bool {
         let hosts = self.state.hosts();
         let drained = hosts.get(&host).is_some_and(|host| host.drained);
@@ -68,7 +68,7 @@ impl Scene {
         drained && held.any(|(workload, _)| claims(&workload.object).next().is_some())
     }
 
-    /// The names of the Jobs of which the host has an attempt that is not over.
+    /// The names of the Jobs with an attempt on this host that has not ended.
     fn attempts(&self, host: HostId) -> impl Iterator<Item = &str> {
         let jobs = self.state.workloads().filter(|one| one.job.is_some());
         let under_way = jobs.filter(move |job| {
@@ -78,8 +78,8 @@ impl Scene {
         under_way.map(|job| job.name.as_str())
     }
 
-    /// Where pods of a workload that is placed by count run, or are to run, since the host was drained at log index `index`; the host
-    /// itself while it has one that can move.
+    /// The hosts to which replicas of a workload were assigned since the host was drained at log index `index`.
+    /// Includes the host itself while it has a replica that can move.
     fn moved(&self, workload: &Workload, host: HostId, index: u64) -> BTreeSet<HostId> {
         let object = &workload.object;
         if object.replicas.is_none() {
@@ -129,7 +129,7 @@ impl Scene {
                 self.name(host)
             ));
         }
-        // A host that was removed goes on with what it runs, while another one would begin the Job again.
+        // A host that was removed keeps its containers running, and another host would start the Job again.
         let job = self.attempts(host).find(|job| {
             let mut seats = self.state.seats(job).iter();
             seats.any(|seat| seat.host == Some(host))

@@ -1,4 +1,4 @@
-//! What a cluster of the answering host alone would be, and whether there can be one.
+//! Whether recovery is possible, and which cluster the answering host would form.
 //!
 //! Pure, like its parent.
 
@@ -7,11 +7,11 @@ use beemesh_protocol::api::recovery::{CutOff, Recovery};
 use super::{Scene, names_of, sentence};
 use crate::cluster::consensus::LastEntry;
 
-/// Digits of the cluster's id that are typed as a confirmation.
+/// Number of digits of the cluster's id that the user types as a confirmation.
 const CONFIRMED_DIGITS: usize = 8;
 
 impl Scene {
-    /// What is known of a recovery; `last` is the last entry of this host's log.
+    /// The data for a recovery; `last` is the last entry of this host's log.
     pub(crate) fn recovery(&self, last: LastEntry) -> Recovery {
         let cluster = self.state.cluster();
         let whole = cluster.map(|cluster| cluster.to_string());
@@ -40,7 +40,7 @@ impl Scene {
         }
     }
 
-    /// Why there can be no recovery now.
+    /// The reason for which recovery is impossible now.
     fn obstacle(&self) -> Option<String> {
         let name = self.name(self.host);
         if self.state.cluster().is_none() {

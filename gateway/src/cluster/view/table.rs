@@ -1,8 +1,8 @@
-//! Rows by key, in the order in which they became what they are.
+//! Rows by key, in the order of their last changes.
 //!
-//! Pure. A table is a value: a copy costs nothing, shares all rows with the original and keeps what it is when that one
-//! changes. Every change of a row has a place in one order, so that a reader who has an older copy of the table finds
-//! the rows that are news for it by its last place, and never meets the others.
+//! Pure. A table is a value. A copy is cheap, shares all rows with the original, and does not change with it. Every
+//! change of a row gets the next place in one order. A reader with an older copy of the table finds the changed rows by
+//! the last place of its copy, and does not visit the others.
 
 use std::{
     collections::BTreeSet,
@@ -13,21 +13,20 @@ use std::{
 use bytes::Bytes;
 use rpds::RedBlackTreeMapSync as Map;
 
-/// Removals that a table remembers. A reader who has missed more of them compares all keys.
+/// Number of removals that a table remembers. A reader that has missed more compares all keys.
 const REMOVALS_MAX: usize = 1024;
 
-/// One row, which never changes: another one takes its place.
+/// An immutable row. A change replaces it.
 #[derive(Debug)]
 pub(crate) struct Row<T> {
-    /// What it shows.
     pub(crate) shown: T,
-    /// The place of the change that made it news.
+    /// The place of the last change that readers are told of.
     place: u64,
     text: OnceLock<Bytes>,
 }
 
 impl<T> Row<T> {
-    /// The row in the form in which readers pass it on, which the first of them makes for all.
+    /// The serialized row. The first reader serializes it for all.
     pub(crate) fn text(&self, make: impl FnOnce(&T) -> Bytes) -> &Bytes {
         self.text.get_or_init(|| make(&self.shown))
     }
@@ -37,15 +36,15 @@ impl<T> Row<T> {
 #[derive(Debug, Clone)]
 pub(crate) struct Table<K: Ord, T> {
     rows: Map<K, Arc<Row<T>>>,
-    /// The same rows by their places.
+    /// The same rows, by place.
     by_place: Map<u64, Arc<Row<T>>>,
-    /// The keys of rows that were removed, by the places of the removals.
+    /// The keys of removed rows, by the places of the removals.
     removed: Map<u64, K>,
-    /// Removals up to this place are forgotten.
+    /// The table has forgotten the removals up to this place.
     forgotten: u64,
     /// The place of the last change; 0 before the first.
     last: u64,
-    /// The same for all tables that became of one: places of others say nothing.
+    /// Identifies a table and its copies. Places of tables with different origins cannot be compared.
     origin: Arc<()>,
 }
 
@@ -63,8 +62,8 @@ impl<K: Ord, T> Default for Table<K, T> {
 }
 
 impl<K: Ord + Clone, T: PartialEq> Table<K, T> {
-    /// Puts what is shown under the key, unless it is there already. It takes the place of what was there before,
-    /// unless that one and this one are `alike` for readers who hear of news only.
+    /// Sets the row of the key, unless it is equal already. If the old and the new row are `alike`, readers of changes
+    /// are not told of it.
     pub(super) fn put(&mut self, key: K, shown: T, alike: impl FnOnce(&T, &T) -> bool) {
         let before = self.rows.get(&key);
         if before.is_some_and(|before| before.shown == shown) {
@@ -118,13 +117,13 @@ impl<K: Ord + Clone, T: PartialEq> Table<K, T> {
         self.rows.keys()
     }
 
-    /// All rows by key.
+    /// All rows, sorted by key.
     pub(crate) fn rows(&self) -> impl Iterator<Item = &Arc<Row<T>>> {
         self.rows.values()
     }
 
-    /// The rows that are news for a reader of `told`, an older table. Of a copy of this one those are found by their
-    /// places, the oldest news first; of another one they are all that are different.
+    /// The rows that are new for a reader of `told`, an older table. If both have the same origin, the rows are found
+    /// by place, the oldest change first. Otherwise all rows that differ are returned.
     pub(crate) fn news(&self, told: &Self) -> Vec<&Arc<Row<T>>> {
         if !Arc::ptr_eq(&self.origin, &told.origin) {
             let is_news = |(key, row): &(&K, &Arc<Row<T>>)| {
@@ -138,7 +137,7 @@ impl<K: Ord + Clone, T: PartialEq> Table<K, T> {
         self.by_place.range(later).map(|(_, row)| row).collect()
     }
 
-    /// The keys of the rows that a reader of `told`, an older table, has and that are gone.
+    /// The keys of the rows that `told`, an older table, has and this one lacks.
     pub(crate) fn gone<'a>(&'a self, told: &'a Self) -> BTreeSet<&'a K> {
         let is_gone = |key: &&K| told.rows.contains_key(*key) && !self.rows.contains_key(*key);
         if told.last < self.forgotten || !Arc::ptr_eq(&self.origin, &told.origin) {
@@ -155,7 +154,7 @@ mod tests {
     use super::*;
 
     fn put(table: &mut Table<u32, u32>, key: u32, shown: u32) {
-        // Numbers of the same ten are no news.
+        // Numbers with the same tens digit are alike.
         table.put(key, shown, |a, b| a / 10 == b / 10);
     }
 

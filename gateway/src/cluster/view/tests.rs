@@ -52,7 +52,7 @@ fn a_host_that_was_removed_says_so_and_claims_no_part_in_the_consensus() {
     );
 }
 
-/// The Job `job` of entry 8, in a cluster that has seats.
+/// The Job `job`, applied at log index 8, in a cluster that assigns replicas to hosts.
 pub(super) fn with_job() -> Scene {
     let mut scene = scene();
     changed(&mut scene, 7, Change::RaiseLevel { level: 1 });
@@ -69,7 +69,7 @@ pub(super) fn with_job() -> Scene {
     scene
 }
 
-/// Three hosts, h1 the answering leader; `web` everywhere, `lone` on h2 only; nobody has said anything.
+/// Three hosts, h1 the answering leader; `web` everywhere, `lone` on h2 only; no host has reported.
 pub(crate) fn scene() -> Scene {
     let host = |n: u8| state::Host {
         id: h(n),
@@ -139,7 +139,7 @@ pub(crate) fn scene() -> Scene {
     }
 }
 
-/// One more change at this log index.
+/// Applies one more change at this log index.
 pub(crate) fn changed(scene: &mut Scene, index: u64, change: Change) {
     agree(Arc::make_mut(&mut scene.state), index, change);
     scene.applied = index;

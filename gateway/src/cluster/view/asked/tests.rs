@@ -4,7 +4,8 @@ use serde_json::json;
 use super::super::tests::{changed, h, pod, report, scene, with};
 use super::*;
 
-/// Of the scene's three hosts, with `drained` ones: a Deployment's shown form once each host that is to run it does.
+/// The API's form of a Deployment in the scene of three hosts, of which `drained` are drained, after each host that
+/// must run it does.
 fn shown(replicas: Option<u32>, selector: &[(&str, &str)], drained: &[u8]) -> api::Workload {
     let mut scene = scene();
     for host in drained {
@@ -214,7 +215,7 @@ fn job(annotations: serde_json::Value) -> Object {
     }
 }
 
-/// At this index, the pod of this ordinal, or the next attempt of the Job, goes to a host.
+/// At this log index, the leader assigns the pod of this ordinal, or the next attempt of the Job, to a host.
 fn given(scene: &mut Scene, index: u64, (name, ordinal): (&str, u32), from: Option<u8>, to: u8) {
     let assign = Change::Assign {
         workload: name.into(),
@@ -226,7 +227,7 @@ fn given(scene: &mut Scene, index: u64, (name, ordinal): (&str, u32), from: Opti
     changed(scene, index, assign);
 }
 
-/// The attempt that began at `attempt` is over.
+/// The attempt that began at log index `attempt` ends.
 fn over(scene: &mut Scene, index: u64, ordinal: u32, attempt: u64, ended: Result<(), bool>) {
     let end = Change::EndJob {
         workload: "job".into(),
@@ -239,7 +240,7 @@ fn over(scene: &mut Scene, index: u64, ordinal: u32, attempt: u64, ended: Result
     changed(scene, index, end);
 }
 
-/// What the host says of its attempt, which has ended or not.
+/// The host reports its attempt, with its end if `ended`.
 fn says(scene: &mut Scene, host: u8, index: u64, phase: Phase, healthy: u32, ended: bool) {
     let report = WorkloadReport {
         ended,
@@ -248,7 +249,7 @@ fn says(scene: &mut Scene, host: u8, index: u64, phase: Phase, healthy: u32, end
     with(scene, host, index, vec![report]);
 }
 
-/// Ready and asked for; settled and stuck; why.
+/// Requested and ready pods; whether it is settled and stuck; the reason.
 fn told(scene: &Scene, name: &str) -> ((u32, u32), (bool, bool), String) {
     let one = scene.workload(name).unwrap();
     ((one.ready, one.asked), (one.settled, one.stuck), one.reason)
@@ -265,12 +266,12 @@ fn a_job_is_over_when_the_cluster_has_recorded_its_end() {
     assert_eq!(told(&scene, "job"), waits);
     says(&mut scene, 2, 9, Phase::Running, 2, false);
     assert_eq!(told(&scene, "job"), quiet((1, 1), (true, false)));
-    // It has failed, and whether it is tried again is not known yet.
+    // The attempt has failed, and the leader has not decided yet whether to retry.
     says(&mut scene, 2, 9, Phase::Failed, 0, true);
     assert_eq!(told(&scene, "job"), waits);
     over(&mut scene, 10, 0, 9, Err(true));
     assert_eq!(told(&scene, "job"), waits);
-    // The host still tells how the last attempt ended.
+    // The host still reports the end of the last attempt.
     given(&mut scene, 11, ("job", 0), Some(2), 2);
     assert_eq!(told(&scene, "job"), waits);
     says(&mut scene, 2, 11, Phase::Failed, 0, true);
@@ -379,7 +380,7 @@ fn hosts_that_cannot_be_reached_are_waited_for() {
     let (counts, ends, reason) = told(&scene, "five");
     assert_eq!((counts, ends), ((2, 3), (false, false)));
     assert_eq!(reason, "waits for a host: h3 is not reachable");
-    // It has got its pod, and went away after that.
+    // Host 3 is assigned its pod, and becomes unreachable after that.
     given(&mut scene, 11, ("five", 2), None, 3);
     assert_eq!(
         told(&scene, "five"),

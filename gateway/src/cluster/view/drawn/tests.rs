@@ -10,11 +10,11 @@ use super::{
     *,
 };
 
-/// A sequence of numbers that depends on its seed alone.
+/// A sequence of pseudo-random numbers that depends on the seed only.
 struct Dice(u64);
 
 impl Dice {
-    /// Below `n`.
+    /// A number below `n`.
     fn roll(&mut self, n: usize) -> usize {
         self.0 = self
             .0
@@ -32,7 +32,7 @@ impl Dice {
     }
 }
 
-/// A cluster to which anything happens.
+/// A cluster that changes at random.
 struct World {
     dice: Dice,
     scene: Scene,
@@ -82,7 +82,7 @@ impl World {
         }
     }
 
-    /// One change of the state, which may refuse it.
+    /// Applies one change to the state, which may refuse it.
     fn agree(&mut self) {
         let change = self.change();
         self.scene.applied += 1;
@@ -149,7 +149,7 @@ impl World {
         }
     }
 
-    /// A manifest of one workload of any kind, and of a claim that it and others may have.
+    /// A manifest with one workload of any kind, and a claim that it may share with others.
     fn apply(&mut self, workload: String) -> Change {
         let selector = match self.dice.roll(3) {
             0 => vec![("n", "2")],
@@ -185,7 +185,7 @@ impl World {
         }
     }
 
-    /// A host says something else of some workloads.
+    /// A host sends another report of some workloads.
     fn report(&mut self) {
         let host = self.dice.host();
         let before = self.scene.reports.get(&host);
@@ -234,7 +234,7 @@ impl World {
     }
 }
 
-/// Who was told of the cluster, and hears of news.
+/// A reader that received the state of the cluster, and receives its changes.
 #[derive(Default)]
 struct Reader {
     workloads: Table<String, Workload>,
@@ -244,7 +244,7 @@ struct Reader {
 }
 
 impl Reader {
-    /// Hears what is new; whether all of it is.
+    /// Reads the changes; returns whether its rows then equal those of the view.
     fn hear(&mut self, view: &View) -> bool {
         let mut is_new = true;
         let (workloads, hosts) = (view.workload_rows(), view.host_rows());
@@ -357,7 +357,7 @@ fn what_nothing_touched_is_shared() {
     }
     assert_eq!(after.host_rows().news(&hosts).len(), 0);
 
-    // Neither a new address nor another leader is drawn into workloads.
+    // Rows of workloads contain neither addresses nor the leader.
     let mut host = scene.state.hosts()[&h(3)].clone();
     host.addresses = vec!["/ip4/10.9.9.9/tcp/1".into()];
     changed(&mut scene, 7, Change::PutHost(host));
@@ -383,7 +383,7 @@ fn nothing_is_drawn_before_somebody_asks() {
     );
     let next = view.next(scene).unwrap();
     assert!(view.workloads.get().is_none() && next.workloads.get().is_none());
-    // Drawn each by itself, they tell of what is different all the same.
+    // Two tables drawn independently still show their differences.
     let (rows, told) = (next.workload_rows(), view.workload_rows());
     assert_eq!((rows.news(told).len(), rows.gone(told).len()), (0, 1));
     let names: Vec<_> = next
