@@ -1,4 +1,4 @@
-//! The workloads of this host: what is to be done about them, doing it, and what they look like.
+//! The workloads of this host: deciding what to do about them, doing it, and reporting their state.
 
 pub(crate) mod observe;
 pub(crate) mod plan;

@@ -1,8 +1,9 @@
-//! What this host looks like, and what the other hosts say they look like.
+//! The report of this host, and the reports of the other hosts.
 //!
 //! Shell: owns the watch on Podman, this host's [`HostReport`] and the table of all hosts' last reports. Input: the
 //! executor's [`Standing`], the replicated state, the link, Podman's pods and events. Output: [`Observer::reports`],
-//! [`Cluster::all`], and the same reports on streams to other members ([`peers`]). Nothing is sent while nothing changes.
+//! [`Cluster::all`], and the same reports on streams to other members ([`peers`]). Nothing is sent while nothing
+//! changes.
 
 mod fan_out;
 mod pace;
@@ -35,28 +36,27 @@ use peers::Telling;
 use pods::Pods;
 use source::is_only_applied;
 
-/// What an observer works with.
+/// The inputs of an observer.
 #[derive(Clone)]
 pub(crate) struct Settings {
-    /// This host.
     pub(crate) host: HostId,
-    /// This program's version.
+    /// The version of this program.
     pub(crate) version: String,
-    /// The way to the agent and the peers.
+    /// The connection to the agent and the other members.
     pub(crate) link: Link,
     /// The host's Podman.
     pub(crate) podman: Podman,
     /// The replicated state.
     pub(crate) view: watch::Receiver<Arc<View>>,
-    /// Who leads.
+    /// The leader and the term.
     pub(crate) metrics: watch::Receiver<Metrics>,
-    /// What the executor says.
+    /// The results of the executor.
     pub(crate) standing: watch::Receiver<Arc<Standing>>,
-    /// Where all hosts' reports go, this host's included.
+    /// The table of all hosts' reports, including this host's.
     pub(crate) cluster: Cluster,
 }
 
-/// A handle on what this host reports.
+/// A handle on the report of this host.
 #[derive(Debug, Clone)]
 pub(crate) struct Observer {
     reports: watch::Receiver<Arc<HostReport>>,
@@ -69,7 +69,7 @@ pub(crate) struct Cluster {
 }
 
 impl Cluster {
-    /// Takes what hosts said, which replaces what they said before.
+    /// Adds reports of hosts, which replace their previous reports.
     pub(crate) fn note(&self, said: Vec<Reported>) {
         self.reports.send_if_modified(|reports| {
             let mut changed = false;
@@ -88,7 +88,7 @@ impl Cluster {
         self.reports.subscribe()
     }
 
-    /// Forgets hosts that are no members.
+    /// Removes the reports of hosts that are no members.
     fn keep(&self, is_member: impl Fn(&HostId) -> bool) {
         self.reports.send_if_modified(|reports| {
             let changed = !reports.keys().all(&is_member);
@@ -101,7 +101,7 @@ impl Cluster {
 }
 
 impl Observer {
-    /// Begins to observe, for as long as the runtime lives.
+    /// Starts to observe. The task runs as long as the runtime.
     pub(crate) fn start(settings: Settings) -> Self {
         let pods = pods::watch(settings.podman.clone(), settings.link.units());
         let (sender, reports) = watch::channel(Arc::default());
@@ -117,7 +117,7 @@ impl Observer {
         Self { reports }
     }
 
-    /// What this host says about itself.
+    /// The report of this host.
     pub(crate) fn reports(&self) -> watch::Receiver<Arc<HostReport>> {
         self.reports.clone()
     }
@@ -159,7 +159,7 @@ async fn observe(
             let only_applied = is_only_applied(Some(&before), &report);
             let now = Instant::now();
             if let Some(due) = pace.due(only_applied).filter(|due| *due > now) {
-                // A change of anything else does not wait for the end of a burst of commits.
+                // A burst of commits does not delay other changes.
                 tokio::select! {
                     () = sleep_until(due) => {}
                     Ok(()) = settings.standing.changed() => {}
@@ -190,7 +190,7 @@ async fn observe(
     }
 }
 
-/// Adds what the agent says of itself.
+/// Adds the agent's own data to the report.
 fn with_welcome(
     report: HostReport,
     host: HostId,
@@ -210,7 +210,7 @@ fn with_welcome(
     }
 }
 
-/// Puts a report together; its sequence is left to the sender.
+/// Composes a report; the sender sets its sequence number.
 fn compose(
     version: &str,
     applied: u64,

@@ -1,11 +1,13 @@
-//! Decides what this host must do next for each workload, and what it says about them.
+//! Decides the next operation for each workload on this host, and composes the reports on the workloads.
 //!
-//! Pure: no I/O, no clock, no randomness; the caller passes `now`. Input: the replicated state ([`View`]), what systemd
-//! and the disk say ([`UnitState`]), and what became of earlier [`Work`]. Output: the work to begin, the reports, and
-//! when to look again. The rules are in [`decide`] and, for Jobs, in [`job`], the steps of each work in [`work`], the words in [`tell`].
+//! Pure: no I/O, no clock, no randomness; the caller passes `now`. Input: the replicated state ([`View`]), the state of
+//! systemd and the disk ([`UnitState`]), and the results of earlier operations ([`Work`]). Output: the operations to
+//! start, the reports, and the time of the next look. [`decide`] has the rules, [`job`] those for Jobs, [`work`] the
+//! steps of each operation, and [`tell`] the messages.
 //!
-//! A workload has at most one work under way. Over a restart of the gateway nothing is remembered but which units our own
-//! works have stopped, and how attempts of Jobs ended: else what a work left half done shows in the units, and the next decision finishes it.
+//! At most one operation is in progress for a workload. Two things are kept over a restart of the gateway: which units
+//! its own operations have stopped, and how attempts of Jobs ended. Everything else that an unfinished operation left
+//! is visible in the units, and the next decision finishes it.
 
 mod decide;
 mod job;
@@ -36,84 +38,85 @@ use crate::{
 };
 use job::Attempt;
 
-/// The pause after the first failure of a work; it doubles with each further one. What fails here is an image that
-/// cannot be pulled, a full disk, a Podman or an agent that is away: short enough that nobody waits for us after the
-/// repair, long enough not to be a burden meanwhile.
+/// The pause after the first failure of an operation; it doubles with each further one. Typical causes are an image
+/// that cannot be pulled, a full disk, or a Podman or an agent that does not respond. The pause is short enough that
+/// the retry soon follows the repair, and long enough not to load the host.
 const PAUSE_MIN: Duration = Duration::from_secs(2);
 /// The longest pause after failures.
 const PAUSE_MAX: Duration = Duration::from_secs(300);
-/// The same for a unit that is `failed`: its supervisor gave the pod up as beyond repair, so only something outside of
-/// the workload can help (a port or a volume that becomes free, an image that appears), and the unit should stay
-/// visibly failed in between.
+/// The same for a unit that is `failed`. Its supervisor gave up the pod, so only a change outside of the workload can
+/// help, such as a port or a volume that becomes free or an image that becomes available. The pause is longer so that
+/// the unit stays visibly failed in between.
 const FAILED_PAUSE_MIN: Duration = Duration::from_secs(60);
 /// The longest pause between two starts of a failed unit.
 const FAILED_PAUSE_MAX: Duration = Duration::from_secs(900);
 
-/// The longest pause between two looks whether what another workload has is free by now: a look costs little, and who waits
-/// should be there soon.
+/// The longest pause between two checks whether another workload has released what this one needs. A check is cheap,
+/// and the waiting workload should start soon after.
 const WAIT_MAX: Duration = Duration::from_secs(8);
 
-/// How long the news of what a work has just done may take from systemd to us. The same work is not begun again before.
+/// Time that systemd may need to report the effect of a finished operation. Until then the same operation is not
+/// started again.
 const NEWS_MAX: Duration = Duration::from_secs(2);
 
-/// All that is seen at one moment.
+/// The input of a decision.
 #[derive(Clone, Copy)]
 pub(crate) struct Seen<'a> {
-    /// The moment.
+    /// The present time.
     pub(crate) now: Instant,
-    /// This host.
     pub(crate) host: HostId,
-    /// What the cluster wants.
+    /// The replicated state.
     pub(crate) view: &'a View,
-    /// What the host has.
+    /// The units of the host.
     pub(crate) units: &'a BTreeMap<String, UnitState>,
 }
 
-/// What comes of a look.
+/// The output of a decision.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Work to begin, by workload.
+    /// Operations to start, by workload.
     pub(crate) begin: Vec<(String, Work)>,
-    /// Workloads whose work is to be broken off: it still pulls images for a revision that nobody wants any more.
+    /// Workloads whose operation must be cancelled, because it still pulls images for an outdated revision.
     pub(crate) cancel: Vec<String>,
-    /// What the host says about its workloads, by name.
+    /// The reports on the workloads, sorted by name.
     pub(crate) reports: Vec<WorkloadReport>,
-    /// Workloads whose unit is no longer stopped by our own work.
+    /// Workloads whose unit is no longer stopped by an operation of the gateway.
     pub(crate) unmark: Vec<String>,
-    /// What the host should not have, or not as it is, in words for a person.
+    /// Files and units that should not be on the host or differ from the expected ones, as messages.
     pub(crate) strange: Vec<String>,
-    /// How attempts of Jobs ended: to be kept before it is reported, as [`Reconciler::recorded`] learns.
+    /// The ends of Jobs' attempts. The caller stores them and then calls [`Reconciler::recorded`]; only then are they
+    /// reported.
     pub(crate) record: Vec<(String, End)>,
-    /// Jobs of which nothing is left here.
+    /// Jobs of which the host has nothing left.
     pub(crate) forget: Vec<String>,
-    /// When to look again, if nothing happens before.
+    /// The time of the next look if no event comes before.
     pub(crate) due: Option<Instant>,
 }
 
-/// What became of a work.
+/// The result of an operation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Ending {
-    /// All steps were done.
+    /// All steps are done.
     Done,
-    /// It cannot be done while another workload has what this one wants, or while that does not exist, in words for a person; nothing
-    /// was changed.
+    /// The operation waits, for the reason in this message: another workload uses what this one needs, or an object
+    /// that it refers to does not exist. Nothing was changed.
     Waits(String),
-    /// A step failed, in words for a person.
+    /// A step failed, for the reason in this message.
     Failed(String),
-    /// It was broken off as asked.
+    /// It was cancelled as requested.
     Cancelled,
 }
 
-/// A revision, as far as ordering goes.
+/// The number of a revision and its place in the order of revisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Revision {
-    /// Its number, for people.
+    /// Its number, for users.
     pub(crate) revision: u64,
-    /// The log index that made it.
+    /// The log index that created it.
     pub(crate) index: u64,
 }
 
-/// What the disk has for a workload.
+/// The Quadlet of a workload on the disk.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Disk {
     /// No Quadlet.
@@ -126,40 +129,41 @@ enum Disk {
     Foreign,
 }
 
-/// What is remembered of a workload.
+/// The state that is kept for a workload.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Memory {
     flight: Option<Flight>,
     failures: Option<Failures>,
     /// The log index of the revision whose storage is known to be durable.
     settled: u64,
-    /// The last work that was done, and when.
+    /// The last operation that succeeded, and when.
     done: Option<(Work, Instant)>,
-    /// Our own work has stopped the unit, and it was not seen up since.
+    /// An operation of the gateway has stopped the unit, and the unit has not been up since.
     stopped: bool,
-    /// How the last attempt of a Job ended that has.
+    /// The end of the last attempt of a Job that has ended.
     end: Option<End>,
-    /// The log index of the attempt whose work is known to be durable.
+    /// The log index of the attempt whose data is known to be durable.
     concluded: u64,
-    /// The log index of the attempt whose end is kept.
+    /// The log index of the attempt whose end is stored.
     recorded: u64,
-    /// What the last failure lacked was an image.
+    /// Set if the last failure was caused by a missing image.
     image: Option<Image>,
 }
 
-/// An image that a work could not do without.
+/// The state of an image that an operation needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Image {
-    /// It is looked for on this host all the time, and asked for elsewhere at this time, in seconds since 1970.
+    /// The host lacks the image. The gateway looks for it on this host all the time, and asks the registry again at
+    /// this time.
     Missing {
-        /// The time.
+        /// The time of the next request, in seconds since 1970.
         again: u64,
     },
     /// It is on this host now.
     Arrived,
 }
 
-/// A work under way.
+/// An operation in progress.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Flight {
     work: Work,
@@ -167,33 +171,34 @@ struct Flight {
     cancelled: bool,
 }
 
-/// What went wrong with one revision.
+/// The failures of one revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Failures {
-    /// The revision's log index; failures of another one do not count.
+    /// The log index of the revision; failures of other revisions do not count.
     index: u64,
     count: u32,
     last: Instant,
-    /// Where our work failed; `None` when the unit failed by itself.
+    /// The step at which the operation failed; `None` if the unit failed by itself.
     step: Option<Step>,
-    /// Nothing failed: another workload is in the way.
+    /// Not a failure: another workload uses what this one needs.
     waits: bool,
     message: String,
 }
 
-/// Remembers what is under way and what failed.
+/// The operations in progress, and the failures.
 #[derive(Debug, Default)]
 pub(crate) struct Reconciler {
     memory: BTreeMap<String, Memory>,
-    /// What supervisors say: of each unit the line by which that is known, and the report.
+    /// The last report of each unit's supervisor, with the unit's status line that belongs to it.
     heard: BTreeMap<String, (String, Heard)>,
 }
 
-/// What a supervisor says; nothing when its unit's line is none of a supervisor's.
+/// The report of a supervisor; `None` if the status line of the unit does not come from a supervisor.
 type Heard = Option<Arc<health::Report>>;
 
 impl Reconciler {
-    /// Goes on where another one ended that had stopped the units of these workloads, and had seen these ends.
+    /// Creates a reconciler after a restart of the gateway: the previous one had stopped the units of these workloads,
+    /// and had stored these ends.
     pub(crate) fn after(stopped: BTreeSet<String>, ends: BTreeMap<String, End>) -> Self {
         let mut memory: BTreeMap<String, Memory> = BTreeMap::new();
         for workload in stopped {
@@ -210,8 +215,8 @@ impl Reconciler {
         }
     }
 
-    /// Hears the supervisors of units whose line has changed: `read` gives the report that one has written last. Units that are not heard
-    /// say what their line says.
+    /// Reads the reports of supervisors whose status line has changed; `read` returns the last report. For a unit
+    /// without a report, its status line is used.
     pub(crate) fn hear(
         &mut self,
         units: &BTreeMap<String, UnitState>,
@@ -237,13 +242,13 @@ impl Reconciler {
         }
     }
 
-    /// Looks at everything once. What the plan begins counts as under way from now on.
+    /// Makes the decisions of one look. The operations that the plan starts count as in progress from now on.
     pub(crate) fn look(&mut self, seen: &Seen<'_>) -> Plan {
         let mut plan = Plan::default();
         if seen.view.state.cluster().is_none() {
             return plan;
         }
-        // A host that was removed keeps what it runs: its units are its administrator's now.
+        // A host that was removed keeps its workloads, and its administrator manages the units.
         if seen.view.state.is_without(seen.host) {
             return plan;
         }
@@ -291,7 +296,7 @@ impl Reconciler {
                 now: seen.now,
                 applied: seen.view.applied,
                 wanted: match (&disk, job) {
-                    // Of no other attempt there will be anything here.
+                    // The host gets no other attempt of this Job.
                     (Disk::Ours(present), Some(Attempt { over: true, .. })) => Some(*present),
                     _ => wanted,
                 },
@@ -339,7 +344,7 @@ impl Reconciler {
         plan
     }
 
-    /// A work has come to this step.
+    /// Records that an operation has reached this step.
     pub(crate) fn reached(&mut self, workload: &str, step: Step) {
         let memory = self.memory.entry(workload.to_owned()).or_default();
         if let Some(flight) = &mut memory.flight {
@@ -355,14 +360,14 @@ impl Reconciler {
         }
     }
 
-    /// The end of an attempt of a Job is kept, and may be reported.
+    /// Records that the end of an attempt of a Job is stored, and may be reported.
     pub(crate) fn recorded(&mut self, workload: &str, index: u64) {
         if let Some(memory) = self.memory.get_mut(workload) {
             memory.recorded = index;
         }
     }
 
-    /// A work has ended.
+    /// Records that an operation has ended.
     pub(crate) fn ended(&mut self, now: Instant, workload: &str, ending: Ending) {
         let memory = self.memory.entry(workload.to_owned()).or_default();
         let Some(flight) = memory.flight.take() else {
@@ -387,7 +392,7 @@ impl Reconciler {
 }
 
 impl Reconciler {
-    /// The work that has just failed did so for want of an image, at `at_ms`, in milliseconds since 1970.
+    /// Records that the last operation failed because an image is missing, at `at_ms`, in milliseconds since 1970.
     pub(crate) fn lacks_image(&mut self, now: Instant, at_ms: u64, workload: &str) {
         if let Some(memory) = self.memory.get_mut(workload)
             && let Some(failures) = &memory.failures
@@ -400,7 +405,7 @@ impl Reconciler {
         }
     }
 
-    /// That image is on this host now.
+    /// Records that this image is on the host now.
     pub(crate) fn arrived(&mut self, workload: &str) {
         if let Some(memory) = self.memory.get_mut(workload)
             && memory.image.is_some()
@@ -411,7 +416,7 @@ impl Reconciler {
 }
 
 impl Memory {
-    /// Takes note of what the unit does by itself.
+    /// Records changes of the unit that no operation has caused.
     fn look(&mut self, case: &decide::Case<'_>) {
         let (Disk::Ours(revision), Some(_), None) = (&case.disk, case.unit, &self.flight) else {
             return;
@@ -424,7 +429,7 @@ impl Memory {
             decide::Doing::Failed if !known => {
                 self.fail(case.now, revision.index, None, String::new())
             }
-            // Whatever failed, somebody repaired it.
+            // The unit is up, so the cause of the failures is gone.
             decide::Doing::Up(_) | decide::Doing::Completed | decide::Doing::Ended
                 if known && self.settled == revision.index =>
             {
@@ -434,7 +439,7 @@ impl Memory {
         }
     }
 
-    /// Takes note of how an attempt of a Job ended. What was noted for another cluster says nothing about this one.
+    /// Records the end of an attempt of a Job. The memory of ends that belong to another cluster is ignored.
     fn look_for_end(&mut self, case: &decide::Case<'_>, state: &State) {
         let of = |end: &End| state.cluster() == Some(end.cluster) || state.was(end.cluster);
         if self.end.as_ref().is_some_and(|end| !of(end)) {
@@ -445,18 +450,18 @@ impl Memory {
         }
     }
 
-    /// How the attempt of this log index ended, if it has.
+    /// The end of the attempt with this log index, if it has ended.
     fn ended(&self, index: u64) -> Option<&End> {
         self.end.as_ref().filter(|end| end.index == index)
     }
 
-    /// An end that is durable and not yet kept.
+    /// An end whose data is durable, and which is not stored yet.
     fn unrecorded(&self) -> Option<End> {
         let new = |end: &&End| self.concluded == end.index && self.recorded != end.index;
         self.end.as_ref().filter(new).cloned()
     }
 
-    /// Whether what our own work has stopped is seen up for the first time since.
+    /// Whether a unit that an operation has stopped is up for the first time since.
     fn runs_again(&mut self, case: &decide::Case<'_>) -> bool {
         let up = matches!(
             case.doing(),
@@ -486,7 +491,7 @@ impl Memory {
 }
 
 impl Failures {
-    /// When to try again.
+    /// The time of the next try.
     fn retry_at(&self, unit_failed: bool) -> Instant {
         let (min, max) = if self.waits {
             (PAUSE_MIN, WAIT_MAX)
@@ -499,13 +504,13 @@ impl Failures {
     }
 }
 
-/// Whether an earlier release has rendered what lies on the disk in a way that is not as safe as today's.
+/// Whether the Quadlet on the disk is from an earlier release whose format is less safe than the present one.
 fn is_old(disk: &Disk, unit: Option<&UnitState>) -> bool {
     let quadlet = unit.and_then(|unit| read_quadlet(&unit.kube));
     matches!(disk, Disk::Ours(_)) && quadlet.is_some_and(|quadlet| quadlet.format < FORMAT)
 }
 
-/// What lies on the disk. A unit that was made before a recovery is this cluster's.
+/// The Quadlet on the disk. A unit from before a recovery belongs to this cluster.
 fn disk(name: &str, state: &State, unit: Option<&UnitState>) -> Disk {
     let Some(unit) = unit.filter(|unit| !unit.kube.is_empty()) else {
         return Disk::Nothing;

@@ -1,27 +1,27 @@
-//! Whom a host tells what.
+//! Decides which reports a host sends to which members.
 //!
-//! Pure. Hosts tell the leader, and the leader tells each of them what all the others look like: for a hundred hosts that
-//! makes two hundred streams and not ten thousand. Gateways of older versions do not take part in that: each of them tells
-//! everybody, and is told by everybody.
+//! Pure. Hosts send their report to the leader, and the leader sends each of them the reports of all others. For a
+//! hundred hosts that needs two hundred streams instead of ten thousand. Gateways of older versions do not support
+//! this: each of them exchanges reports with every other member.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use beemesh_protocol::HostId;
 
-/// What a member is told.
+/// The reports that a member is sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Told {
-    /// What this host looks like.
+    /// The report of this host.
     Mine,
-    /// What all hosts but itself look like, by the leader of this term.
+    /// The reports of all hosts except the receiver, from the leader of this term.
     All {
-        /// The term.
+        /// The term of the leader.
         term: u64,
     },
 }
 
-/// What the connected members are told by `host`. `leader` is who leads in which term, and `takes` whether a host's gateway
-/// takes the leader's reports, as far as it said.
+/// The reports that `host` sends to each connected member. `leader` is the leader and its term. `takes` returns whether
+/// a host's gateway accepts reports from the leader, or `None` if it has not said so yet.
 pub(super) fn audience(
     host: HostId,
     leader: Option<(HostId, u64)>,
@@ -50,7 +50,7 @@ mod tests {
         let h = |number: u8| HostId([number; 32]);
         let me = h(1);
         let all = Told::All { term: 7 };
-        // The leader, the hosts whose gateways are old, and who is told what.
+        // The leader, the hosts with old gateways, and the reports that each host is sent.
         type Case<'a> = (Option<u8>, &'a [u8], &'a [(u8, Told)]);
         let cases: [Case<'_>; 7] = [
             (Some(1), &[], &[(2, all), (3, all), (4, all)]),
@@ -67,7 +67,7 @@ mod tests {
         ];
         for (leader, old, expected) in cases {
             let connected = [2, 3, 4].map(h).into();
-            // Host 4 has not said anything unless it is old.
+            // Host 4 has sent no report yet, unless it is old.
             let takes = |host: &HostId| match old.iter().any(|old| h(*old) == *host) {
                 true => Some(false),
                 false => (*host != h(4)).then_some(true),

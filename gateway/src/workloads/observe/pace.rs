@@ -1,19 +1,19 @@
-//! How often reports are sent.
+//! Decides how often reports are sent.
 //!
-//! Pure: the time comes in. The first news after a quiet time goes at once, and then at most one message in
-//! [`PAUSE_MIN`]. While nothing but `applied` changes, which each commit of a burst does, the pauses grow up to
+//! Pure: the caller passes the time. After a quiet time the first report is sent at once, and then at most one message
+//! in [`PAUSE_MIN`]. While only `applied` changes, as it does with each commit of a burst, the pauses grow up to
 //! [`APPLIED_PAUSE_MAX`].
 
 use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Short against what a person notices.
+/// The minimum time between two messages: shorter than a user notices.
 const PAUSE_MIN: Duration = Duration::from_millis(20);
-/// A caller that waits for an entry to be applied waits at most this much longer.
+/// The longest time that this adds for a caller that waits until an entry is applied.
 const APPLIED_PAUSE_MAX: Duration = Duration::from_millis(320);
 
-/// When the last message went, and how long the next one waits.
+/// When the last message was sent, and how long the next one waits.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
     last: Option<Instant>,
@@ -21,7 +21,7 @@ pub(super) struct Pace {
 }
 
 impl Pace {
-    /// Nothing was sent yet.
+    /// Creates the state before the first message.
     pub(super) fn new() -> Self {
         Self {
             last: None,
@@ -29,13 +29,14 @@ impl Pace {
         }
     }
 
-    /// From when on the next message may go; none when at once. `only_applied` says that nothing else is new in it.
+    /// The earliest time of the next message; `None` means at once. `only_applied`: only the applied log index has
+    /// changed.
     pub(super) fn due(&self, only_applied: bool) -> Option<Instant> {
         let pause = if only_applied { self.pause } else { PAUSE_MIN };
         self.last.map(|last| last + pause)
     }
 
-    /// A message goes.
+    /// Records that a message is sent.
     pub(super) fn sent(&mut self, only_applied: bool, now: Instant) {
         let burst = only_applied
             && self

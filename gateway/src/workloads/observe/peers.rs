@@ -1,8 +1,8 @@
-//! Tells connected members what hosts look like, as [`fan_out`] says: one stream each, the latest at once and then what
-//! is new.
+//! Sends reports to connected members, as [`fan_out`] decides. Each member has one stream, on which the latest reports
+//! are sent at once and then every change.
 //!
-//! Shell. A member that does not take a message in time loses its stream and gets a new one; it then hears the latest
-//! reports, not those in between.
+//! Shell. If a member does not acknowledge a message in time, its stream is closed and a new one is opened. The member
+//! then receives the latest reports, but not those in between.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -33,13 +33,14 @@ use crate::{
     cluster::{consensus::Metrics, reports::Reports},
 };
 
-/// A member that does not acknowledge a message within this time is not there.
+/// Time limit for the acknowledgement of a message.
 const ACKNOWLEDGE_MAX: Duration = Duration::from_secs(10);
 /// The pause after the first failure; it doubles with each further one.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
-/// The longest pause: the mesh says when a member is gone, so this is a member whose gateway is away.
+/// The longest pause. The mesh reports when a member disconnects, so a member that fails for so long is connected but
+/// its gateway is not running.
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Between two looks at who is told what.
+/// The pause between two computations of which member is sent which reports.
 const AUDIENCE_PAUSE: Duration = Duration::from_millis(20);
 
 /// Why a stream to a member ended.
@@ -59,23 +60,22 @@ enum Ended {
     Late,
 }
 
-/// What a host's messages are made of.
+/// The sources of this host's messages.
 #[derive(Clone)]
 pub(super) struct Telling {
-    /// This host.
     pub(super) host: HostId,
-    /// The way to the members.
+    /// The connection to the members.
     pub(super) link: Link,
-    /// Who leads.
+    /// The leader and the term.
     pub(super) metrics: watch::Receiver<Metrics>,
-    /// What this host looks like.
+    /// The report of this host.
     pub(super) mine: watch::Receiver<Arc<HostReport>>,
-    /// What all hosts look like.
+    /// The reports of all hosts.
     pub(super) all: watch::Receiver<Reports>,
 }
 
 impl Telling {
-    /// Keeps one task for each member that is told something, until the link or the reports end.
+    /// Runs one task for each member that is sent reports, until the link or the reports end.
     pub(super) async fn run(mut self) {
         let mut connected = self.link.connected();
         let mut members: BTreeMap<HostId, (Told, JoinHandle<()>)> = BTreeMap::new();
@@ -93,7 +93,7 @@ impl Telling {
                     .entry(host)
                     .or_insert_with(|| (told, tokio::spawn(self.clone().tell(host, told))));
             }
-            // Commits and reports come by the hundred, and seldom change who is told.
+            // Commits and reports arrive by the hundred, and seldom change which members are sent reports.
             sleep(AUDIENCE_PAUSE).await;
             let changed = tokio::select! {
                 changed = connected.changed() => changed,
@@ -134,7 +134,7 @@ impl Telling {
     }
 }
 
-/// Ends with `Ok` when there is nothing more to tell.
+/// Sends reports on one stream. Returns `Ok` when there are no more reports to send.
 async fn stream(
     link: &Link,
     host: HostId,
@@ -151,7 +151,7 @@ async fn stream(
                 Some(body) => body,
                 None => return Ok(()),
             },
-            // Between two messages the member has nothing to say but that it is gone.
+            // Between two messages the only event that the member can cause is the end of the stream.
             frame = stream.next() => return match frame {
                 Some(frame) => Err(Ended::Answer(Reply::decode(&frame?)?.body)),
                 None => Err(Ended::Closed),

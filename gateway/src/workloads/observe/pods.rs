@@ -1,7 +1,7 @@
-//! A watch on this host's Podman: whether it answers, its version, and pods of Beemesh that no unit stands for.
+//! A watch on this host's Podman: whether it responds, its version, and pods of Beemesh without a unit.
 //!
-//! Shell. The health of workloads comes from their units; pods are looked at only to notice what the units cannot
-//! show. Holding Podman's event stream also keeps its service running, which spares the next play its start.
+//! Shell. The health of workloads comes from their units. The pods are listed only to find those that no unit shows. An
+//! open event stream also keeps Podman's service running, so that the next play need not start it.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -12,23 +12,24 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-/// Events are hints, and some get lost: look this often without any.
+/// Interval of the listing without events. Events are hints, and some are lost.
 const RESYNC: Duration = Duration::from_secs(60);
-/// Making a pod sends many events; look when the dust has settled, and out of the way of the play.
+/// Delay of the listing after an event. Podman sends many events for a new pod, and the listing must not slow down its
+/// play.
 const SETTLE: Duration = Duration::from_secs(2);
 
-/// What Podman says.
+/// The state of Podman.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Pods {
     /// Podman's version; empty while unknown.
     pub(super) version: String,
-    /// Why Podman does not answer; empty when it does.
+    /// Why Podman does not respond, as a message; empty if it does.
     pub(super) trouble: String,
-    /// Pods without a unit, in words for a person.
+    /// Pods without a unit, as messages.
     pub(super) stray: Vec<String>,
 }
 
-/// Watches Podman for as long as somebody receives.
+/// Watches Podman until all receivers are dropped.
 pub(super) fn watch(
     podman: Podman,
     units: watch::Receiver<Arc<BTreeMap<String, UnitState>>>,
@@ -59,7 +60,7 @@ async fn follow(
                 next = Instant::now() + RESYNC;
             }
             change = events.next() => match change {
-                // Health checks and restarts make and remove no pod.
+                // Healthchecks and restarts neither create nor remove pods.
                 Change::Event(event) if !matches!(event.action.as_str(), "create" | "remove") => {}
                 Change::Connected | Change::Event(_) => next = next.min(Instant::now() + SETTLE),
                 Change::Lost(error) => {
@@ -90,7 +91,7 @@ async fn look(
             trouble: String::new(),
             stray: stray(&pods, &units.borrow()),
         },
-        // It may come back as another version.
+        // Podman may have another version when it responds again.
         Err(error) => Pods {
             version: String::new(),
             trouble: error.to_string(),
@@ -99,7 +100,7 @@ async fn look(
     }
 }
 
-/// Pods that carry our labels although their workload has no Quadlet here.
+/// Pods with the labels of Beemesh whose workload has no Quadlet on this host.
 fn stray(pods: &BTreeMap<String, String>, units: &BTreeMap<String, UnitState>) -> Vec<String> {
     pods.iter()
         .filter(|(_, workload)| {

@@ -1,7 +1,7 @@
-//! What goes to one member next.
+//! Composes the next message to one member.
 //!
-//! Shell over [`Pace`]: waits for news and the time to send them. What was handed out counts as sent: a stream that breaks
-//! gets a new source.
+//! Shell over [`Pace`]: waits for changes and for the time to send them. A message that was returned counts as sent. If
+//! its stream ends, the next stream gets a new source.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -17,18 +17,18 @@ use tokio::{
 use super::{fan_out::Told, pace::Pace};
 use crate::cluster::reports::Reports;
 
-/// Bytes of reports in one message: far below a frame's limit.
+/// Maximum size of the reports in one message, in bytes: far below the limit of a frame.
 const BYTES_MAX: usize = 1 << 20;
 
-/// The news for one member.
+/// The messages to one member.
 pub(super) enum Source {
-    /// Of this host.
+    /// With the report of this host.
     Mine(watch::Receiver<Arc<HostReport>>),
-    /// Of all hosts.
+    /// With the reports of all hosts.
     All(Gathered),
 }
 
-/// What the leader has gathered and what of it the member has.
+/// The reports that the leader has gathered, and those of them that the member has.
 pub(super) struct Gathered {
     term: u64,
     to: HostId,
@@ -59,11 +59,11 @@ impl Source {
         }
     }
 
-    /// Waits for the next message; none when there will be no more.
+    /// Waits for the next message; `None` if there will be no more.
     pub(super) async fn next(&mut self) -> Option<RequestBody> {
         match self {
             Source::Mine(mine) => {
-                // Before the first observation there is nothing to say.
+                // There is no report before the first observation.
                 mine.changed().await.ok()?;
                 let seen = mine.wait_for(|report| report.sequence > 0).await.ok()?;
                 Some(RequestBody::Observe(HostReport::clone(&seen)))
@@ -94,7 +94,7 @@ impl Gathered {
                 continue;
             }
             let (message, whole) = self.message(news);
-            // What did not fit follows at once.
+            // If reports did not fit into this message, the next one is sent at once.
             if whole {
                 self.pace.sent(only_applied, now);
             }
@@ -102,7 +102,7 @@ impl Gathered {
         }
     }
 
-    /// As many of the news as fit into a message, and whether those are all.
+    /// Puts as many of the new reports into a message as fit. Also returns whether all of them fit.
     fn message(&mut self, news: Vec<(HostId, Arc<HostReport>)>) -> (RequestBody, bool) {
         let (mut reports, mut bytes, mut whole) = (Vec::new(), 0, true);
         for (host, report) in news {
@@ -123,7 +123,7 @@ impl Gathered {
     }
 }
 
-/// What `to` does not have yet.
+/// The reports that `to` does not have yet.
 fn news(
     all: &BTreeMap<HostId, Arc<HostReport>>,
     sent: &BTreeMap<HostId, Arc<HostReport>>,
@@ -141,7 +141,7 @@ fn news(
         .collect()
 }
 
-/// Whether a host's report differs from the one before by nothing but what it has applied.
+/// Whether the report differs from the one before only in the applied log index.
 pub(super) fn is_only_applied(before: Option<&Arc<HostReport>>, report: &HostReport) -> bool {
     let Some(before) = before else { return false };
     let HostReport {
@@ -162,7 +162,7 @@ pub(super) fn is_only_applied(before: Option<&Arc<HostReport>>, report: &HostRep
         && *reserved_ports == before.reserved_ports
 }
 
-/// No fewer bytes than a report takes in a message, or nearly.
+/// The size of a report in a message, in bytes: an estimate that is hardly ever too low.
 fn size(report: &HostReport) -> usize {
     const REST: usize = 128;
     let texts = [&report.version, &report.podman, &report.trouble];

@@ -1,6 +1,6 @@
-//! Tells the agent what to show of this host.
+//! Sends the agent the status of this host.
 //!
-//! Shell: a loop that waits for a change. The one decision here, [`report_of`], is pure.
+//! Shell: a loop that waits for changes. Its only decision, [`report_of`], is pure.
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
@@ -23,12 +23,13 @@ use crate::{
     raft::Node,
 };
 
-/// At most one look in this time at a state and metrics that every commit changes; the first after a quiet time is at once.
+/// Minimum time between two reads of the state and the metrics, which every commit changes. After a quiet time the
+/// first read is at once.
 const PACE: Duration = Duration::from_millis(50);
 
-/// Tells the agent what to show on D-Bus and in `systemctl status beemesh-agent`.
+/// Sends the agent the status that it shows on D-Bus and in `systemctl status beemesh-agent`.
 ///
-/// `mine` is what this host says of itself, and `life` what it is to its cluster.
+/// `mine` is the report of this host, and `life` its membership.
 pub(crate) async fn tell_report(
     node: Node,
     link: Link,
@@ -66,7 +67,7 @@ pub(crate) async fn tell_report(
     }
 }
 
-/// What the agent should show.
+/// The report for the agent.
 fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) -> Report {
     let wanted = state
         .workloads()
@@ -99,7 +100,7 @@ fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) 
     }
 }
 
-/// This host's part in its cluster.
+/// The role of this host in its cluster.
 fn role_of(state: &State, metrics: &Metrics) -> HostRole {
     match metrics.role {
         _ if state.cluster().is_none() => HostRole::Joining,

@@ -1,4 +1,4 @@
-//! The rules by which one workload's next work is chosen.
+//! The rules that choose the next operation for a workload.
 //!
 //! Pure: no I/O, no clock, no randomness.
 
@@ -13,25 +13,24 @@ use super::{
     job::{self, Attempt},
 };
 
-/// One workload at one moment.
+/// The state of one workload at one moment.
 #[derive(Debug, Clone)]
 pub(super) struct Case<'a> {
     pub(super) now: Instant,
-    /// The last log index our state includes.
+    /// The last log index that the state includes.
     pub(super) applied: u64,
-    /// What this host should run.
+    /// The revision that this host should run.
     pub(super) wanted: Option<Revision>,
-    /// What is different about it, when it is a Job.
+    /// Its attempt, if it is a Job.
     pub(super) job: Option<Attempt>,
     pub(super) cluster: Option<ClusterId>,
     pub(super) disk: Disk,
     pub(super) unit: Option<&'a UnitState>,
-    /// What the unit's supervisor says.
+    /// The report of the unit's supervisor.
     pub(super) heard: Option<Arc<Report>>,
 }
 
 impl Case<'_> {
-    /// What the unit does.
     pub(super) fn doing(&self) -> Doing {
         doing(
             self.unit,
@@ -40,33 +39,33 @@ impl Case<'_> {
     }
 }
 
-/// What to do, and when to decide again.
+/// The next operation, and the time of the next decision.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Decision {
     pub(super) work: Option<Work>,
     pub(super) due: Option<Instant>,
 }
 
-/// What a unit does, as far as decisions go.
+/// The state of a unit, as far as decisions depend on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Doing {
     /// It was never started since the host booted.
     Fresh,
-    /// It was stopped by somebody on this host.
+    /// It was stopped on this host.
     Stopped,
-    /// Its pod has done its work and ended well.
+    /// All containers of its pod ended with code 0.
     Completed,
     /// Its supervisor gave up.
     Failed,
-    /// Its containers ended, one of them in failure, and the manifest has none started again.
+    /// All its containers ended, one of them with a failure, and the manifest does not request a restart.
     Ended,
-    /// It is up, and says this about itself.
+    /// It is up, with this status.
     Up(Option<Status>),
-    /// systemd or the supervisor is changing that now.
+    /// systemd or the supervisor is changing it now.
     Changing,
 }
 
-/// Reads a unit's state; one that is not there was never started.
+/// Reads the state of a unit; a missing unit counts as never started.
 fn doing(unit: Option<&UnitState>, status: Option<&Status>) -> Doing {
     let Some(unit) = unit else {
         return Doing::Fresh;
@@ -79,13 +78,13 @@ fn doing(unit: Option<&UnitState>, status: Option<&Status>) -> Doing {
         "inactive" if !unit.started => Doing::Fresh,
         "inactive" if matches!(status, Some(Status::Completed { .. })) => Doing::Completed,
         "inactive" if unit.result == "success" => Doing::Stopped,
-        // Ended badly, but systemd was told to forget that: as good as never started.
+        // The unit failed, but `systemctl reset-failed` cleared that: it counts as never started.
         "inactive" => Doing::Fresh,
         _ => Doing::Changing,
     }
 }
 
-/// Decides as if nothing were under way; the caller compares it with what is.
+/// Decides as if no operation were in progress; the caller compares the result with the one in progress.
 pub(super) fn decide(case: &Case<'_>, memory: &Memory) -> Decision {
     let Some(work) = choose(case, memory) else {
         return Decision {
@@ -118,9 +117,9 @@ pub(super) fn decide(case: &Case<'_>, memory: &Memory) -> Decision {
 
 fn choose(case: &Case<'_>, memory: &Memory) -> Option<Work> {
     let present = match &case.disk {
-        // Not ours to touch.
+        // The gateway does not touch the file.
         Disk::Other(_) | Disk::Foreign => return None,
-        // The host has accepted something that our state does not know yet: our state is old.
+        // The host has a revision that the state does not include yet, so the state is old.
         Disk::Ours(present) if present.index > case.applied => return None,
         Disk::Ours(present) => Some(present),
         Disk::Nothing => None,
@@ -135,7 +134,7 @@ fn choose(case: &Case<'_>, memory: &Memory) -> Option<Work> {
         (Some(wanted), Some(present)) if wanted.index != present.index => {
             match left(case, memory) {
                 Doing::Stopped => Some(Work::Persist(wanted.index)),
-                // It ends as one of the others.
+                // Another state follows.
                 Doing::Changing => stuck(case).then_some(Work::Bring(wanted.index)),
                 Doing::Fresh | Doing::Completed | Doing::Failed | Doing::Ended | Doing::Up(_) => {
                     Some(Work::Bring(wanted.index))
@@ -146,13 +145,13 @@ fn choose(case: &Case<'_>, memory: &Memory) -> Option<Work> {
     }
 }
 
-/// The right revision is persisted: what is missing?
+/// The operation that is missing after the right revision was persisted.
 fn keep(wanted: Revision, case: &Case<'_>, memory: &Memory) -> Option<Work> {
     let settled = memory.settled == wanted.index;
     match left(case, memory) {
         Doing::Fresh | Doing::Failed => Some(Work::Start(wanted.index)),
         Doing::Stopped | Doing::Changing => None,
-        // From here on the supervisor looks after the pod, once it has been told of the revision.
+        // From here on the supervisor manages the pod, once it knows the revision.
         Doing::Completed | Doing::Ended | Doing::Up(_) if settled => None,
         Doing::Completed | Doing::Ended => Some(Work::Settle(wanted.index)),
         Doing::Up(Some(Status::Running { revision, .. })) if revision == wanted.revision => {
@@ -161,12 +160,12 @@ fn keep(wanted: Revision, case: &Case<'_>, memory: &Memory) -> Option<Work> {
         Doing::Up(Some(Status::Running { .. } | Status::Updating { .. })) => {
             Some(Work::Finish(wanted.index))
         }
-        // It is about to say something else.
+        // A new status is about to follow.
         Doing::Up(_) => None,
     }
 }
 
-/// What the unit does. What our own work has stopped, and then did not start again, is as good as never started.
+/// The state of the unit. A unit that an operation has stopped and not started again counts as never started.
 pub(super) fn left(case: &Case<'_>, memory: &Memory) -> Doing {
     match case.doing() {
         Doing::Stopped if memory.stopped => Doing::Fresh,
@@ -174,7 +173,8 @@ pub(super) fn left(case: &Case<'_>, memory: &Memory) -> Doing {
     }
 }
 
-/// A unit that systemd restarts over and over is always changing, and a new revision is what could end that.
+/// Whether the unit is being started, for which systemd may have restarted it again and again. A new revision can end
+/// that.
 pub(super) fn stuck(case: &Case<'_>) -> bool {
     case.unit.is_some_and(|unit| unit.active == "activating")
 }

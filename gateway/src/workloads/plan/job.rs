@@ -1,9 +1,10 @@
-//! What is different about Jobs: an attempt is started at most once on a host, and how it ended is remembered.
+//! The rules for Jobs: a host starts an attempt at most once, and stores how it ended.
 //!
-//! Pure: no I/O, no clock, no randomness. The log index of an attempt names it. Its Quadlet is written before its pod is
-//! played, and has no `[Install]` section: a Quadlet whose unit does not run, and of which no end is known, is an attempt that
-//! a reboot, a power cut or a crash has interrupted. Nothing starts it again here; the leader decides whether another attempt
-//! follows. An end is made durable before it is reported, and is reported again after each restart until it is in the state.
+//! Pure: no I/O, no clock, no randomness. The log index of an attempt identifies it. Its Quadlet is written before its
+//! pod is played, and has no `[Install]` section. A Quadlet whose unit does not run, and for which no end is known, is
+//! therefore an attempt that a reboot, a power cut or a crash has interrupted. This host does not start it again; the
+//! leader decides whether another attempt follows. An end is made durable before it is reported, and is reported again
+//! after each restart until the replicated state has it.
 
 use beemesh_protocol::{
     ClusterId,
@@ -18,32 +19,32 @@ use super::{
     decide::{Case, Doing, left, stuck},
 };
 
-/// What the state says about a Job on this host.
+/// The replicated state of a Job on this host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Attempt {
-    /// It is over: nothing is started.
+    /// The attempt is over, so nothing is started.
     pub(super) over: bool,
-    /// Failures that its containers are restarted after within one attempt; 0 when they are not restarted.
+    /// Maximum number of failures in one attempt after which its containers are restarted; 0 if they are not restarted.
     pub(super) restarts: u32,
 }
 
-/// How an attempt ended here.
+/// The end of an attempt on this host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct End {
-    /// The cluster whose log index that is.
+    /// The cluster to which the log index belongs.
     pub(crate) cluster: ClusterId,
-    /// The log index that names the attempt.
+    /// The log index that identifies the attempt.
     pub(crate) index: u64,
-    /// Whether it has done its work.
+    /// Whether it completed.
     pub(crate) succeeded: bool,
     /// Restarts of its containers, which count as failures.
     pub(crate) restarts: u32,
-    /// Why not, in words for a person.
+    /// Why it failed, as a message.
     pub(crate) reason: String,
 }
 
-/// The work for a Job that this host should have.
+/// The operation for a Job that this host should have.
 pub(super) fn choose(
     case: &Case<'_>,
     attempt: Attempt,
@@ -54,7 +55,7 @@ pub(super) fn choose(
     let Some(present) = present else {
         return (!attempt.over).then_some(Work::Bring(wanted.index));
     };
-    // Release 0.2.0 had every boot start it.
+    // Release 0.2.0 let every boot start it.
     if case.unit.is_some_and(|unit| is_installed(&unit.kube)) {
         return Some(Work::Disarm(present.index));
     }
@@ -73,7 +74,7 @@ pub(super) fn choose(
         Doing::Up(Some(Status::Running { revision, .. })) if revision == wanted.revision => {
             (memory.settled != wanted.index).then_some(Work::Settle(wanted.index))
         }
-        // The Quadlet was written while the pod of the revision before still ran.
+        // The Quadlet was written while the pod of the previous revision still ran.
         Doing::Up(Some(Status::Running { .. } | Status::Updating { .. })) => {
             Some(Work::Finish(wanted.index))
         }
@@ -81,13 +82,13 @@ pub(super) fn choose(
     }
 }
 
-/// Until when a unit that looks down may have news that are on their way.
+/// Until when systemd may still have to report that a unit is up which seems to be down.
 pub(super) fn news_by(case: &Case<'_>, memory: &Memory) -> Option<Instant> {
     let (_, at) = memory.done.filter(|_| case.job.is_some())?;
     Some(at + NEWS_MAX).filter(|by| *by > case.now)
 }
 
-/// The end of the attempt that lies on the disk, when it has just come to be known.
+/// The end of the attempt on the disk, if it was not known before.
 pub(super) fn end(case: &Case<'_>, memory: &Memory) -> Option<End> {
     let (attempt, cluster) = case.job.zip(case.cluster)?;
     let (Disk::Ours(present), None) = (&case.disk, &memory.flight) else {
@@ -110,7 +111,7 @@ pub(super) fn end(case: &Case<'_>, memory: &Memory) -> Option<End> {
     let heard = case.heard.as_deref();
     let message = || heard.map_or_else(String::new, |report| report.message());
     let is_news = news_by(case, memory).is_none();
-    // What an earlier attempt left may be all that is known of the unit yet.
+    // The known state of the unit may still be that of an earlier attempt.
     if memory.end.is_some() && !is_news {
         return None;
     }
@@ -142,7 +143,7 @@ pub(super) fn end(case: &Case<'_>, memory: &Memory) -> Option<End> {
     }
 }
 
-/// Puts what is known of an attempt's end in the place of what its unit says.
+/// Replaces the unit's status by the end of the attempt, if that is known.
 pub(super) fn lay_end_over(report: &mut WorkloadReport, case: &Case<'_>, memory: &Memory) {
     let (Some(_), Disk::Ours(present)) = (case.job, &case.disk) else {
         return;
@@ -153,7 +154,7 @@ pub(super) fn lay_end_over(report: &mut WorkloadReport, case: &Case<'_>, memory:
     let Some(end) = memory.ended(present.index).filter(|_| current) else {
         return;
     };
-    // While it is made durable and cleaned up.
+    // While the end is made durable and the attempt is cleaned up.
     if matches!(&memory.flight, Some(flight) if !matches!(flight.work, Work::Conclude(_) | Work::Disarm(_)))
     {
         return;

@@ -1,8 +1,8 @@
-//! What the host says about a workload.
+//! Composes the report on a workload.
 //!
-//! Pure: no I/O, no clock, no randomness. The health is the unit's own word; over it lies what is being done about the
-//! workload, and why that failed. Words hold no count of attempts, and of times only that of the next one, so that nothing is sent
-//! while nothing changes.
+//! Pure: no I/O, no clock, no randomness. The health comes from the unit. The operation in progress and the reason of
+//! the last failure take precedence over it. Messages contain no number of tries, and no time except that of the next
+//! try, so that nothing is sent while nothing changes.
 
 use std::fmt::Write as _;
 
@@ -16,7 +16,7 @@ use beemesh_quadlet::health::{Health, Report, Status};
 
 use super::{Disk, Failures, Flight, Image, Memory, Revision, Step, Work, decide::Case, job};
 
-/// The report on a workload; `None` when there is nothing of it here.
+/// The report on a workload; `None` if the host has nothing of it.
 pub(super) fn report(name: &str, case: &Case<'_>, memory: &Memory) -> Option<WorkloadReport> {
     if case.wanted.is_none() && case.disk == Disk::Nothing && memory.flight.is_none() {
         return None;
@@ -34,12 +34,12 @@ pub(super) fn report(name: &str, case: &Case<'_>, memory: &Memory) -> Option<Wor
     }
     match &case.disk {
         Disk::Other(_) | Disk::Foreign => {
-            // Only a workload that should run here suffers from it.
+            // Only a workload that should run here is affected.
             case.wanted?;
             report.phase = Phase::Failed;
             report.message = strange(name, &case.disk)?;
         }
-        // What the host runs is newer than what we know: it is as it is.
+        // The host runs a revision that the state does not include yet, so the report stays as it is.
         Disk::Ours(present) if present.index > case.applied => {}
         Disk::Nothing | Disk::Ours(_) => {
             lay_work_over(&mut report, case, memory);
@@ -49,7 +49,7 @@ pub(super) fn report(name: &str, case: &Case<'_>, memory: &Memory) -> Option<Wor
     Some(report)
 }
 
-/// What the host should not have under this name, in words.
+/// The file of this name that should not be on the host, as a message.
 pub(super) fn strange(name: &str, disk: &Disk) -> Option<String> {
     let file = kube_file(name);
     match disk {
@@ -63,10 +63,10 @@ pub(super) fn strange(name: &str, disk: &Disk) -> Option<String> {
     }
 }
 
-/// Workloads that are named where an earlier release has rendered them.
+/// Maximum number of workloads that the message about old Quadlets names.
 const OLD_SHOWN: usize = 8;
 
-/// Which workloads still run what an earlier release has rendered, and what that leaves open, in words.
+/// The message about workloads whose Quadlet is from an earlier release, and about the risks of that.
 pub(super) fn old(workloads: &[&str]) -> Option<String> {
     if workloads.is_empty() {
         return None;
@@ -193,8 +193,8 @@ fn lay_work_over(report: &mut WorkloadReport, case: &Case<'_>, memory: &Memory) 
     }
 }
 
-/// Explains why no work is under way: it failed. The report has the index of a revision that failed, so that a caller
-/// that waits for this revision learns that the wait is over.
+/// Adds the failure for which no operation is in progress. The report gets the log index of the failed revision, so
+/// that a caller that waits for this revision ends its wait.
 fn explain(
     report: &mut WorkloadReport,
     wanted: Revision,
@@ -203,7 +203,7 @@ fn explain(
 ) {
     let message = &reason(failures, image);
     if failures.waits {
-        // Nothing is over: it comes once it can.
+        // The workload has not failed; it is started later.
         (report.phase, report.message) = match report.phase {
             Phase::Running => {
                 let (new, old) = (wanted.revision, report.revision);
@@ -217,7 +217,7 @@ fn explain(
     if report.index == wanted.index {
         if report.phase != Phase::Failed {
             report.phase = Phase::Starting;
-            // The unit has tried the same, and knows for which container it failed.
+            // The supervisor has tried the same, and its report names the container that failed.
             if report.containers.0.is_empty() {
                 report.message = format!("trying again after: {message}");
             }
@@ -237,7 +237,7 @@ fn explain(
     report.index = wanted.index;
 }
 
-/// Why our work failed, and what ends the wait for the next one, if that is known.
+/// Why an operation failed, and what ends the pause before the next one, if that is known.
 fn reason(failures: &Failures, image: Option<Image>) -> String {
     let message = &failures.message;
     match image {

@@ -57,7 +57,7 @@ fn settled(index: u64) -> Memory {
     }
 }
 
-/// Revision 1 was made by entry 9, revision 2 by entry 12; the state includes entry 20.
+/// Log index 9 created revision 1, log index 12 revision 2; the state includes log index 20.
 #[test]
 fn every_situation_has_one_decision_and_one_report() {
     use Phase::{Failed, Pending, Removing, Running, Starting, Stopped, Succeeded};
@@ -82,7 +82,7 @@ fn every_situation_has_one_decision_and_one_report() {
     let broken = "failed: container web-app cannot start: no such file";
     let reason = "container web-app cannot start: no such file";
     let pull = "image a/b:1 cannot be pulled: no route";
-    // what is wanted, on disk, in systemd, remembered → the work, seconds until the next look, phase and message
+    // what is wanted, on disk, in systemd, remembered → the operation, seconds until the next look, phase and message
     for (case, wanted, disk, unit, memory, work, due, said) in [
         (
             "new",

@@ -1,60 +1,61 @@
-//! What can be done for a workload, and of which steps it consists.
+//! The operations on a workload, and their steps.
 //!
 //! Pure: no I/O, no clock, no randomness. Order on a host is persist, then act, then report.
 
 use beemesh_quadlet::{health, podman::Pod};
 
-/// Something to do for one workload, for the revision of this log index.
+/// An operation on one workload, for the revision of this log index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// Make this revision the one that runs.
+    /// Replace the running revision by this one.
     Bring(u64),
-    /// The revision is persisted, but the pod is still, or was, another one's: finish what was begun.
+    /// Finish an interrupted replacement: the revision is persisted, but the pod is, or was, that of another revision.
     Finish(u64),
-    /// Make this revision the one that will run when the administrator starts the unit again.
+    /// Persist this revision. It runs when the administrator starts the unit again.
     Persist(u64),
     /// Start the unit, which plays the pod itself.
     Start(u64),
-    /// All runs: make it durable and clean up.
+    /// Make a running revision durable, and clean up.
     Settle(u64),
-    /// Take from a Quadlet of a Job that every boot starts it. Its pod is left as it is.
+    /// Change the Quadlet of a Job so that a boot does not start it. Its pod is left as it is.
     Disarm(u64),
-    /// The attempt of a Job has ended: make what it wrote durable before that is reported.
+    /// Make the data of an ended attempt of a Job durable, before the end is reported.
     Conclude(u64),
-    /// Leave nothing of the workload, whose last revision here is this one.
+    /// Remove everything of the workload, whose last revision here is this one.
     Remove(u64),
 }
 
-/// One step of a work. Each may be repeated.
+/// One step of an operation. Each may be repeated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// Fetch the images that are not there. Until this is done the revision leaves no trace on the host.
+    /// Pull the missing images. Before the end of this step the revision leaves no trace on the host.
     Pull,
-    /// Have the agent write the Quadlet pair.
+    /// Let the agent write the Quadlet and its YAML file.
     Put,
-    /// Take pods of other revisions down and play this one's, as [`replacement`] says; meanwhile have the agent start the
-    /// unit, whose supervisor adopts the pod.
+    /// Take down the pods of other revisions and play this one's, as [`replacement`] decides. At the same time, let the
+    /// agent start the unit, whose supervisor adopts the pod.
     Replace,
-    /// Have the agent start the unit, whose supervisor plays the pod.
+    /// Let the agent start the unit, whose supervisor plays the pod.
     Start,
-    /// Have the agent stop the unit.
+    /// Let the agent stop the unit.
     Stop,
     /// Take down every pod of the workload.
     Down,
     /// Make Podman's storage durable.
     Sync,
-    /// Have the agent remove YAML files that the Quadlet does not name.
+    /// Let the agent remove YAML files that the Quadlet does not name.
     Tidy,
     /// Remove the workload's private volumes and secrets that its YAML does not name.
     Collect,
     /// Remove all of the workload's private volumes and secrets.
     Clear,
-    /// Have the agent remove the Quadlet and its YAML files. Comes last: until then the unit shows what is left to do.
+    /// Let the agent remove the Quadlet and its YAML files. This step is the last, because until then the unit shows
+    /// what is left to do.
     Forget,
 }
 
 impl Work {
-    /// The log index of the revision it is about.
+    /// The log index of its revision.
     pub(crate) fn index(self) -> u64 {
         match self {
             Self::Bring(index)
@@ -68,7 +69,7 @@ impl Work {
         }
     }
 
-    /// Its steps, in order; a failed step ends it.
+    /// Its steps, in order; a failed step ends the operation.
     pub(crate) fn steps(self) -> &'static [Step] {
         use Step::{Clear, Collect, Down, Forget, Pull, Put, Replace, Start, Stop, Sync, Tidy};
         match self {
@@ -90,22 +91,22 @@ impl Work {
 }
 
 impl Step {
-    /// Whether only cleaning up is left.
+    /// Whether only the clean-up is left.
     pub(crate) fn is_after_sync(self) -> bool {
         matches!(self, Self::Tidy | Self::Collect)
     }
 }
 
-/// What must go before a revision's pod can be played, and whether it must be played.
+/// The pods to take down before a revision's pod can be played, and whether it must be played.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Replacement<'a> {
     /// Pods to take down.
     pub(crate) down: Vec<&'a Pod>,
-    /// Whether to play; otherwise the pod is there already.
+    /// Whether to play the pod; `false` if it exists already.
     pub(crate) play: bool,
 }
 
-/// Compares the workload's pods with the revision that should be there.
+/// Compares the workload's pods with the revision that should run.
 pub(crate) fn replacement(pods: &[Pod], index: u64) -> Replacement<'_> {
     let (there, down): (Vec<_>, Vec<_>) = pods
         .iter()
@@ -116,7 +117,8 @@ pub(crate) fn replacement(pods: &[Pod], index: u64) -> Replacement<'_> {
     }
 }
 
-/// A pod whose members are all between two runs has a holder, and its infra container is up.
+/// Whether a pod runs. While all members of a pod wait for their restart, it has a holder, and its infra container is
+/// up.
 fn runs(pod: &Pod) -> bool {
     let has = |role, run| {
         let mut containers = pod.containers.iter();
@@ -127,10 +129,10 @@ fn runs(pod: &Pod) -> bool {
     has(health::Role::Member, health::Run::Running) || is_held
 }
 
-/// Of the names that belong to a workload alone, those that its YAML does not mention.
+/// The names of the workload's private objects that its YAML does not mention.
 pub(crate) fn unnamed(names: Vec<String>, yaml: &[u8]) -> Vec<String> {
     let named = |name: &String| {
-        // The YAML is JSON, so a name stands there in quotes, and is never a part of another one.
+        // The YAML is JSON, so a name stands in quotes and is never a part of another name.
         let quoted = format!("\"{name}\"");
         yaml.windows(quoted.len())
             .any(|window| window == quoted.as_bytes())

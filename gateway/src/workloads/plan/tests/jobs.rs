@@ -1,10 +1,10 @@
-//! An attempt of a Job is started at most once here, and how it ended is told until the state has it.
+//! An attempt of a Job is started at most once on a host, and its end is reported until the state has it.
 
 use beemesh_protocol::state::Object;
 
 use super::*;
 
-/// The Job `web`, whose attempt entry 10 began on this host.
+/// The Job `web`, whose attempt began on this host at log index 10.
 struct Rig {
     state: State,
     index: u64,
@@ -70,7 +70,7 @@ impl Rig {
         });
     }
 
-    /// The leader records how this attempt ended.
+    /// The leader records the end of this attempt.
     fn end(&mut self, attempt: u64, succeeded: bool, again: bool) {
         self.apply(Change::EndJob {
             workload: "web".into(),
@@ -95,7 +95,7 @@ impl Rig {
         })
     }
 
-    /// What the host begins; `[]` is nothing.
+    /// The operations that the host starts; `[]` is none.
     fn begins(&mut self) -> Vec<Work> {
         self.look()
             .begin
@@ -104,7 +104,7 @@ impl Rig {
             .collect()
     }
 
-    /// The phase, the words, and whether the end is told.
+    /// The phase, the message, and whether the report contains the end.
     fn says(&mut self) -> (Phase, String, bool) {
         let mut plan = self.look();
         assert_eq!(plan.reports.len(), 1, "{plan:?}");
@@ -112,7 +112,7 @@ impl Rig {
         (report.phase, report.message, report.ended)
     }
 
-    /// The disk has the attempt of this log index, and its unit is so.
+    /// The disk has the attempt of this log index, and its unit has this state.
     fn unit(&mut self, index: u64, active: &str, started: bool, status: &str) {
         let unit = UnitState {
             kube: format!(
@@ -124,15 +124,15 @@ impl Rig {
         self.units.insert("web".into(), unit);
     }
 
-    /// The work that is under way is done.
+    /// The operation in progress succeeds.
     fn done(&mut self) {
         self.reconciler.reached("web", Step::Tidy);
         self.reconciler.ended(self.now, "web", Ending::Done);
-        // No report is on its way now.
+        // systemd has reported everything by now.
         self.now += NEWS_MAX + Duration::from_secs(1);
     }
 
-    /// Brings the attempt of entry 10.
+    /// Starts the attempt of log index 10.
     fn bring(&mut self) {
         assert_eq!(self.begins(), [Work::Bring(10)]);
         self.unit(10, "active", true, RUNS);
@@ -140,13 +140,13 @@ impl Rig {
         assert_eq!((self.begins(), self.says().0), (vec![], Phase::Running));
     }
 
-    /// The gateway begins again, with the ends that it kept.
+    /// The gateway restarts, with the stored ends.
     fn restart(&mut self, ends: &[End]) {
         let ends = ends.iter().map(|end| ("web".to_owned(), end.clone()));
         self.reconciler = Reconciler::after(BTreeSet::new(), ends.collect());
     }
 
-    /// The end is made durable, kept and told.
+    /// The end is made durable, stored and reported.
     fn conclude(&mut self) -> End {
         let plan = self.look();
         assert_eq!(plan.begin, [("web".to_owned(), Work::Conclude(10))]);
@@ -187,7 +187,8 @@ fn an_attempt_that_has_ended_is_not_started_again_by_anything() {
         let end = rig.conclude();
         assert_eq!((end.succeeded, end.reason.as_str()), (succeeded, words));
         let told = (phase, words.to_owned(), true);
-        // A boot knows of no unit that ran, a restart of the agent of none at all, and one of the gateway of what it kept.
+        // After a boot no unit has run; after a restart of the agent there is no unit; after a restart of the gateway
+        // there are only the stored ends.
         for recorded in [false, true] {
             if recorded {
                 rig.end(10, succeeded, false);
@@ -200,7 +201,7 @@ fn an_attempt_that_has_ended_is_not_started_again_by_anything() {
                 assert_eq!(rig.says(), told, "{active} {started} {recorded}");
             }
         }
-        // The host is drained and back, and the manifest is applied again as it is.
+        // The host is drained and undrained, and the same manifest is applied again.
         for drained in [true, false] {
             rig.apply(Change::DrainHost {
                 host: HOST,
@@ -210,7 +211,7 @@ fn an_attempt_that_has_ended_is_not_started_again_by_anything() {
         }
         rig.put("{}");
         assert_eq!((rig.begins(), rig.says()), (vec![], told));
-        // What has changed is another Job.
+        // A change makes it another Job.
         rig.put("{ }");
         rig.assign(None);
         assert_eq!(rig.begins(), [Work::Bring(rig.index)]);
@@ -228,7 +229,7 @@ fn an_attempt_that_was_interrupted_has_failed() {
         !end.succeeded && end.reason.contains("interrupted"),
         "{end:?}"
     );
-    // Its successor is another attempt.
+    // The next attempt is a new one.
     rig.end(10, false, true);
     assert_eq!(rig.begins(), []);
     rig.assign(Some(HOST));
@@ -243,7 +244,7 @@ fn an_attempt_that_the_cluster_has_given_up_is_not_started() {
 
     let mut rig = Rig::new("{}");
     rig.bring();
-    // It ran on here, cut off, after its time had run out.
+    // The attempt ran on here, without a connection, after its time had run out.
     rig.apply(Change::Assign {
         workload: "web".into(),
         ordinal: 0,
@@ -268,7 +269,7 @@ fn what_0_2_0_had_every_boot_start_is_disarmed_and_not_started_again() {
     assert_eq!(rig.begins(), []);
 }
 
-/// The gateway was killed between the Quadlet of the new revision and its pod.
+/// The gateway was killed between writing the Quadlet of the new revision and replacing its pod.
 #[test]
 fn what_was_done_before_a_change_says_nothing_about_the_change() {
     let mut rig = Rig::new("{}");
@@ -293,7 +294,7 @@ fn what_was_done_before_a_change_says_nothing_about_the_change() {
     );
 }
 
-/// systemd's word of the new attempt comes a little after the attempt.
+/// systemd reports the state of the new attempt a little after its start.
 #[test]
 fn what_an_attempt_left_is_not_the_end_of_the_next_one() {
     let mut rig = Rig::new("{}");

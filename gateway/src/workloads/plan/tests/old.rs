@@ -1,4 +1,4 @@
-//! What an earlier release has rendered keeps running, and is told.
+//! The Quadlet of an earlier release keeps running, and is reported.
 
 use super::*;
 

@@ -1,4 +1,4 @@
-//! A host that was removed leaves everything as it is.
+//! A host that was removed leaves all workloads as they are.
 
 use super::*;
 
@@ -23,7 +23,7 @@ fn a_removed_host_touches_nothing_that_it_runs() {
             units: &units,
         })
     };
-    // The cluster does not want it: a member removes it.
+    // The cluster does not want the workload, so a member removes it.
     assert_eq!(look(&member).begin, [("web".into(), Work::Remove(9))]);
     assert_eq!(look(&removed), Plan::default());
 }

@@ -1,4 +1,4 @@
-//! How often something that fails is tried.
+//! How often a failed operation is retried.
 
 use super::*;
 
@@ -96,7 +96,7 @@ fn an_image_that_arrives_ends_the_wait_and_the_wait_says_when_it_ends() {
         }
         reconciler.arrived("web");
     }
-    // Nothing else that fails is tried at once.
+    // Other failures are not retried at once.
     fail(&mut reconciler);
     reconciler.arrived("web");
     assert_eq!(reconciler.look(&seen(now)).begin, []);

@@ -1,8 +1,9 @@
-//! What our own work has stopped is not left alone, whatever became of the work and of the gateway.
+//! A unit that an operation has stopped is started again, whether or not the operation succeeded or the gateway
+//! restarted.
 
 use super::*;
 
-/// A workload was removed half, and is wanted again.
+/// The removal of a workload was interrupted, and the workload is wanted again.
 #[test]
 fn a_removal_that_was_not_finished_does_not_keep_the_unit_stopped() {
     let mut state = State::default();
@@ -40,7 +41,7 @@ fn a_removal_that_was_not_finished_does_not_keep_the_unit_stopped() {
     assert_eq!(plan.begin, [("web".into(), Work::Remove(9))]);
     first.reached("web", Step::Stop);
     first.ended(now, "web", Ending::Failed("no Podman".into()));
-    // What a gateway that starts then reads of the marks.
+    // The marks that a starting gateway reads.
     let second = Reconciler::after(BTreeSet::from(["web".to_owned()]), BTreeMap::new());
     for mut reconciler in [first, second] {
         let stopped = of("inactive", "");
@@ -53,7 +54,7 @@ fn a_removal_that_was_not_finished_does_not_keep_the_unit_stopped() {
         reconciler.ended(now, "web", Ending::Done);
         let plan = look(&mut reconciler, &again, &of("active", UP));
         assert_eq!(plan.unmark, ["web"], "it runs");
-        // Now it is the administrator.
+        // This time the administrator stopped the unit.
         let plan = look(&mut reconciler, &again, &stopped);
         assert_eq!(plan.begin, [("web".into(), Work::Persist(20))]);
         assert_eq!(plan.unmark, [""; 0]);

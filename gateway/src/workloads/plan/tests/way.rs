@@ -1,4 +1,4 @@
-//! One workload from its apply to its removal, look by look.
+//! The life of one workload from its apply to its removal, in single looks.
 
 use beemesh_protocol::pod::{ContainerReport, LastExit, Told};
 
@@ -213,13 +213,13 @@ fn a_supervisor_is_heard_when_its_line_changes_and_believed_when_it_matches() {
             Some(written.clone())
         }
     };
-    // The file is of a later moment than the line that came: the line counts.
+    // The report is newer than the status line that was received: the line counts.
     let later = health::Report::from(health::Status::Updating { from: 1, to: 2 });
     reconciler.hear(&units(&line), read(later.to_message()));
     let told = said(&mut reconciler, &units(&line));
     assert_eq!(told.message, "app: exit 3, 3 times");
     assert_eq!((told.healthy, told.containers), (1, Told::default()));
-    // It is read when the line changes, and not before.
+    // The report is read only when the line changes.
     let up = units(UP);
     reconciler.hear(&up, |_| None);
     assert_eq!(said(&mut reconciler, &up).message, "");
