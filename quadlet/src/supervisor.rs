@@ -1,8 +1,8 @@
 //! Pure: decides what a workload's supervisor does next.
 //!
 //! Input: [`Event`]s from the shell ([`shell`]) and the time. Output: [`Effect`]s for the shell to carry out in order,
-//! and the time at which it must be woken ([`Supervisor::wake_at`]). What the shell sees of the host is a [`Sight`];
-//! every decision is made on a fresh one, for Podman's events are hints.
+//! and the time at which it must be woken ([`Supervisor::wake_at`]). A look of the shell returns a [`Sight`]. Every
+//! decision uses a new one, because Podman's events are only hints.
 //!
 //! ```text
 //! Looking ── pod of the persisted revision runs ──────────────▶ Watching ── pod gone, newer revision ──▶ Updating
@@ -41,27 +41,28 @@ pub use ledger::Ledger;
 pub use messages::{Effect, Event};
 pub use seen::{Persisted, SeenPod, Sight};
 
-/// Exit code of a workload that no restart will help: its unit's `RestartPreventExitStatus=`.
+/// Exit code if no restart will help the workload: its unit's `RestartPreventExitStatus=`.
 pub const EXIT_BEYOND_REPAIR: i32 = 70;
-/// Exit code of a host that is in trouble: systemd tries again after a pause.
+/// Exit code if the host has a problem: systemd tries again after a pause.
 pub const EXIT_TRY_AGAIN: i32 = 75;
 
-/// The gateway plays the new revision within a second of taking the old one down; when it does not come, it died.
+/// Time limit for the gateway to play the new revision. It needs less than a second after it has taken the old pod
+/// down, so a gateway that takes longer has died.
 const UPDATE_TIME_MAX: Duration = Duration::from_secs(60);
-/// How long the supervisor tries to bring a pod up before it leaves the next try to systemd. Longer than a registry or
-/// Podman needs to come back after a restart, short enough that a boot is not held up for ever.
+/// How long the supervisor tries to start a pod before it leaves the next try to systemd. Longer than a registry or
+/// Podman needs for a restart, and short enough not to delay a boot much.
 const TROUBLE_TIME_MAX: Duration = Duration::from_secs(300);
-/// Refusals in a row before the next try is left to systemd, which pauses longer.
+/// Number of consecutive refusals before the next try is left to systemd, which makes longer pauses.
 const REFUSALS_MAX: u32 = 3;
-/// Plays within [`REPLAY_WINDOW`] before a pod that keeps going away counts as beyond repair.
+/// Number of plays within [`REPLAY_WINDOW`] after which a pod that repeatedly disappears is given up.
 const REPLAYS_MAX: usize = 5;
 const REPLAY_WINDOW: Duration = Duration::from_secs(600);
-/// Without any event, look this often.
+/// Interval of looks without an event.
 const RESYNC: Duration = Duration::from_secs(45);
-/// Events come in bursts: looks they cause are this far apart.
+/// Minimum time between two looks that are caused by events. Events come in bursts.
 const LOOK_SPACING: Duration = Duration::from_millis(500);
 const LOOK_DELAY: Duration = Duration::from_millis(30);
-/// Looks while something is expected to happen.
+/// Interval of looks while the supervisor expects a change.
 const WAIT_STEP: Duration = Duration::from_secs(1);
 const PAUSE_MIN: Duration = Duration::from_millis(500);
 const PAUSE_MAX: Duration = Duration::from_secs(30);
@@ -82,40 +83,40 @@ pub struct Supervisor {
     persisted: Option<Persisted>,
     ready: bool,
     said: Option<Report>,
-    /// What is said once these answers are there: the words of containers that have just ended.
+    /// The status to report after this number of answers, which have the last output of containers that just ended.
     unsaid: Option<(Status, usize)>,
-    /// The container for which the last play failed, and why.
+    /// The container that failed the last play, with the reason.
     blamed: Vec<ContainerReport>,
     unplayed: Option<String>,
     attached: BTreeSet<u32>,
     look_at: Option<Instant>,
     looked_at: Option<Instant>,
-    /// Since when the pod is not up although it should be.
+    /// Since when the pod has been down although it should be up.
     trouble_since: Option<Instant>,
-    /// Since when somebody else seems to be playing the pod.
+    /// Since when another process seems to be playing the pod.
     unstarted_since: Option<Instant>,
     ledger: Ledger,
-    /// The ledger as the file has it.
+    /// The ledger in its file.
     kept: Ledger,
     probes: Probes,
     /// The pod at the last look, if it is the one that should run.
     pod: Option<SeenPod>,
-    /// The host's clock at the last look.
+    /// The time of the last look, by the host's clock.
     clock: Duration,
-    /// Whether Beemesh is being removed: restarts are Podman's.
+    /// Whether Beemesh is being removed, so that Podman does all restarts.
     released: bool,
-    /// The pod whose containers were all started again, and was not seen up since.
+    /// The pod whose containers were all started again, and which has not been up since.
     revived: Option<String>,
     plays: Vec<Instant>,
     refusals: u32,
     pause: Duration,
-    /// What is left of a pod is of our own play.
+    /// The remains of a pod come from a play of this supervisor.
     own_debris: bool,
     repaired: bool,
 }
 
 impl Supervisor {
-    /// A supervisor that has seen nothing yet; its first effect is a look. The ledger is the last supervisor's.
+    /// Creates a supervisor with the ledger of the previous one. Its first effect is a look.
     pub fn new(workload: &str, ledger: Ledger, now: Instant) -> Self {
         Self {
             workload: workload.to_owned(),
@@ -154,12 +155,12 @@ impl Supervisor {
         }
     }
 
-    /// Whether systemd was told that the unit is up.
+    /// Whether systemd has been told that the unit is up.
     pub fn is_ready(&self) -> bool {
         self.ready
     }
 
-    /// The next effects. Total: an event that does not matter in this phase has none.
+    /// Returns the next effects. It accepts every event in every phase; an event that does not matter has no effects.
     pub fn step(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         if self.phase == Phase::Ended {
             return Vec::new();
@@ -228,7 +229,8 @@ impl Supervisor {
 
     fn look(&mut self) -> Vec<Effect> {
         self.look_at = None;
-        // The unit is started, or its pod replaced, while the gateway plays: there is nothing to see before it is done.
+        // The unit is started, or its pod replaced, while the gateway plays the pod. A look before the end of the play
+        // would show nothing.
         let played = self.looked_at.is_none() || matches!(self.phase, Phase::Updating { .. });
         let wait = played.then_some(Effect::Await);
         wait.into_iter().chain([Effect::Look]).collect()
@@ -272,13 +274,14 @@ impl Supervisor {
         }
     }
 
-    /// The pod of the persisted revision is there.
+    /// Handles a look that shows the pod of the persisted revision.
     fn present(&mut self, pod: SeenPod, labels: Persisted, now: Instant) -> Vec<Effect> {
         let unstarted = pod
             .containers
             .iter()
             .any(|container| container.run == Run::Created && container.role != Role::Holder);
-        // A play that a power cut ended leaves a part of the pod, which Podman starts at the next boot all the same.
+        // A play that was interrupted by a power cut leaves an incomplete pod, which Podman still starts at the next
+        // boot.
         let unfinished = unstarted || pod.missing.is_some();
         if unfinished && !self.own_debris {
             let since = *self.unstarted_since.get_or_insert(now);
@@ -320,13 +323,13 @@ impl Supervisor {
         }
     }
 
-    /// The pod is there and is another revision's.
+    /// Handles a look that shows the pod of another revision.
     fn outdated(&mut self, pod: SeenPod, labels: Persisted, now: Instant) -> Vec<Effect> {
         let to = self.persisted.unwrap_or(labels);
         let dead = judge(&pod.containers, pod.restart) == Verdict::Stopped;
         let since = match self.phase {
             Phase::Updating { since, .. } => since,
-            // After a boot nobody is at work on it.
+            // After a boot no process is replacing it.
             Phase::Looking if dead => return self.play(to, now),
             Phase::Looking | Phase::Watching { .. } | Phase::Ended => now,
         };
@@ -364,7 +367,7 @@ impl Supervisor {
         if is_new {
             effects.extend(self.look());
         }
-        // The gateway may not have begun.
+        // The gateway may not have started to replace it yet.
         self.look_at = Some(now + WAIT_STEP);
         effects
     }
@@ -432,7 +435,7 @@ impl Supervisor {
     fn blind(&mut self, failure: Failure, now: Instant) -> Vec<Effect> {
         self.looked_at = Some(now);
         let wait = match failure {
-            // A pod that ran a moment ago goes on running.
+            // A pod that ran at the last look continues to run.
             Failure::Damaged(_) if !self.ready => return self.failed(failure, now),
             Failure::Damaged(wait)
             | Failure::Passing(wait)
@@ -505,7 +508,7 @@ impl Supervisor {
         self.say_status(Status::Starting { revision, doing })
     }
 
-    /// Says what holds for no container, or for the one to blame.
+    /// Reports a status that concerns no container, or the container that failed the play.
     fn say_status(&mut self, status: Status) -> Vec<Effect> {
         let report = self.of_pod(status);
         self.say(report)

@@ -1,5 +1,5 @@
-//! Carries out what is decided about single containers and their probes. Shell: decides nothing. What fails is told, and is
-//! decided again at the next look.
+//! Carries out decisions about single containers and their probes. Shell: decides nothing. A failure is reported, and
+//! the next look decides again.
 
 use std::fs;
 
@@ -11,7 +11,7 @@ use beemesh_protocol::pod::FailedProbe;
 use super::{Effect, Event, last_output};
 use crate::podman::{Podman, PodmanError, Probing, Session};
 
-/// Processes of one probe that are ended with it.
+/// Maximum number of processes of one probe that are killed with it.
 const PROCESSES_MAX: usize = 1000;
 
 pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Option<Event> {
@@ -21,7 +21,8 @@ pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Opti
             image,
             restart,
         } => {
-            // The holder first: else a pod of one container is stopped when that ends in between.
+            // The holder is created first. Otherwise the pod of a single container would stop if that container ended
+            // in between.
             let held = async {
                 podman.make_holder(workload, &image).await?;
                 podman.hold(&container, restart).await
@@ -117,7 +118,7 @@ fn tell(outcome: Result<(), PodmanError>) {
     }
 }
 
-/// Ends a process and all that it started: in the container nobody else would end those.
+/// Kills a process and all its descendants. Inside the container no other process would kill those.
 fn end_all(pid: i32) {
     let mut pids = vec![pid];
     let mut at = 0;
@@ -134,7 +135,7 @@ fn end_all(pid: i32) {
         at += 1;
     }
     for pid in pids {
-        // It may have just ended.
+        // The process may just have ended.
         if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL)
             && error != nix::errno::Errno::ESRCH
         {

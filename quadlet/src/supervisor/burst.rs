@@ -1,21 +1,21 @@
-//! Pure: when a workload's unit may have lost lines.
+//! Pure: detects that journald may have dropped lines of a workload's unit.
 //!
-//! journald drops lines of a unit that has too many, and says so in its own name once the unit says something after that. Nobody
-//! tells the supervisor; but the processes that pass the containers' lines on take processor time for each.
+//! journald drops lines of a unit that logs too many, and logs a message about this after the unit's next line. The
+//! supervisor gets no event. But the processes that forward the containers' lines use processor time for each line.
 //!
-//! Input: the processor time of those processes at each look. Output: whether to look for what journald has said.
+//! Input: the processor time of those processes at each look. Output: whether to search the journal for that message.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-/// In hundredths of a second between two looks: some ten thousand lines.
+/// Processor time between two looks, in hundredths of a second, that some ten thousand lines need.
 const TICKS: u64 = 20;
-/// journald counts for thirty seconds, and the unit may be silent for a while after that.
+/// How long to search: journald counts lines over thirty seconds, and the unit may be silent for some time after that.
 const WATCHED: Duration = Duration::from_secs(300);
-/// Between two times: each runs journalctl.
+/// Minimum time between two searches, each of which runs journalctl.
 const SPACING: Duration = Duration::from_secs(40);
 
-/// What was seen.
+/// The processor times at the last look, and when to search.
 #[derive(Debug, Default)]
 pub(super) struct Burst {
     ticks: BTreeMap<u32, u64>,
@@ -24,7 +24,7 @@ pub(super) struct Burst {
 }
 
 impl Burst {
-    /// Takes the processor time of each process; whether to ask journald now.
+    /// Takes the processor time of each process; returns whether to search the journal now.
     pub(super) fn seen(&mut self, ticks: BTreeMap<u32, u64>, now: Instant) -> bool {
         let before = |pid: &u32| self.ticks.get(pid).copied().unwrap_or_default();
         let is_burst = ticks
@@ -45,7 +45,7 @@ impl Burst {
 
 /// The processor time in a process's `stat`, in hundredths of a second.
 pub(super) fn ticks(stat: &str) -> Option<u64> {
-    // The name in parentheses may hold anything.
+    // The name in parentheses may contain any characters.
     let (_, rest) = stat.rsplit_once(')')?;
     let mut fields = rest.split_ascii_whitespace().skip(11);
     let user: u64 = fields.next()?.parse().ok()?;

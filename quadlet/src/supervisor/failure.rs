@@ -1,23 +1,23 @@
-//! Pure: what a failed call to Podman means for the workload.
+//! Pure: classifies failed calls to Podman.
 
 use crate::health::Restart;
 use crate::podman::PodmanError;
 
-/// What can be done about a failure.
+/// The kinds of failure, by what can be done about them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// Asking again may help: Podman or a registry could not be reached.
+    /// A retry may help: Podman or a registry was unreachable.
     Passing(String),
-    /// Podman refused, and may not the next time.
+    /// Podman refused the request, and may accept a retry.
     Refused(String),
-    /// Podman's storage did not survive a power cut.
+    /// Podman's storage was damaged by a power cut.
     Damaged(String),
-    /// Asking again gives the same.
+    /// A retry fails in the same way.
     Hopeless(String),
 }
 
 impl Failure {
-    /// Why, in words for a person.
+    /// The reason, as a message.
     pub(super) fn reason(&self) -> &str {
         match self {
             Self::Passing(reason)
@@ -28,7 +28,7 @@ impl Failure {
     }
 }
 
-/// What Podman and the OCI runtime say when the files of a container's image or network are not what they were.
+/// Messages of Podman and the OCI runtime when the files of a container's image or network are damaged.
 const DAMAGE: &[&[&str]] = &[
     &["readlink", "/overlay"],
     &["mounting storage", "overlay"],
@@ -46,7 +46,7 @@ const DAMAGE: &[&[&str]] = &[
     &["network", "eof"],
 ];
 
-/// What the OCI runtime says about a command that will never start from this image.
+/// Messages of the OCI runtime about a command that can never start from this image.
 const HOPELESS: &[&str] = &[
     "not found",
     "no such file or directory",
@@ -55,7 +55,7 @@ const HOPELESS: &[&str] = &[
     "is a directory",
 ];
 
-/// What a failed play or start means.
+/// Classifies a failed play or start.
 pub fn classify(error: &PodmanError) -> Failure {
     let reason = error.to_string();
     let words = reason.to_lowercase();
@@ -85,7 +85,7 @@ pub fn classify(error: &PodmanError) -> Failure {
     }
 }
 
-/// What a failed play means for a pod with this restart policy.
+/// Classifies a failed play of a pod with this restart policy.
 pub fn classify_play(error: &PodmanError, restart: Restart) -> Failure {
     match (error, restart) {
         (PodmanError::Init { .. }, Restart::Never) => {

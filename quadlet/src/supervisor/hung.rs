@@ -1,32 +1,32 @@
-//! Pure: notices probes that hang.
+//! Pure: detects probes that hang.
 //!
-//! Podman 5.4 lets a probe run for ever, and a container whose probe hangs stays what it was. Podman says something whenever a
-//! probe has run, so a probe that hangs is one of which nothing is heard: the supervisor then looks whether one runs, and
-//! ends it if it still runs after the time that it may take. Podman counts that as a failure, and does what follows from it.
-//! While probes come back nothing is asked.
+//! Podman 5.4 sets no time limit for a probe, and a container whose probe hangs keeps its health. Podman sends an event
+//! after each run of a probe, so a probe without events may hang. The supervisor then asks whether a run is in
+//! progress, and kills it if it exceeds its time limit. Podman counts that as a failure and acts on it. While events
+//! arrive, the supervisor asks nothing.
 //!
-//! Input: containers, what is heard of their probes, the time. Output: [`Probe`]s to carry out, and when.
+//! Input: containers, the events of their probes, the time. Output: the [`Probe`] requests to carry out, and when.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::podman::Schedule;
 
-/// systemd starts a probe up to a second late, and Podman takes a moment to run it.
+/// Extra time for a probe: systemd starts it up to a second late, and Podman needs a moment to run it.
 const SLACK: Duration = Duration::from_millis(1500);
-/// No probe of which nothing is heard is looked for more often.
+/// Minimum time between two requests for the runs of a probe without events.
 const LOOK_SPACING: Duration = Duration::from_secs(10);
 
-/// What to do about the probe of one container.
+/// A request about the probe of one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Probe {
-    /// Look which runs of it have not ended.
+    /// List the runs of it that have not ended.
     Look(String),
-    /// End these runs, if they have not ended.
+    /// Kill these runs if they have not ended.
     End(String, Vec<String>),
 }
 
-/// The probes of a pod's containers, by the containers' ids.
+/// The probes of a pod's containers, by container id.
 #[derive(Debug, Default)]
 pub(super) struct Probes {
     watched: BTreeMap<String, Watched>,
@@ -36,12 +36,12 @@ pub(super) struct Probes {
 struct Watched {
     schedule: Schedule,
     due: Instant,
-    /// Runs that had not ended when that was looked for.
+    /// The runs that had not ended at the last request.
     running: Vec<String>,
 }
 
 impl Probes {
-    /// These containers run and have probes.
+    /// Sets the containers that run and have probes.
     pub(super) fn watch(&mut self, schedules: &BTreeMap<String, Schedule>, now: Instant) {
         self.watched.retain(|id, _| schedules.contains_key(id));
         for (id, schedule) in schedules {
@@ -54,7 +54,7 @@ impl Probes {
         }
     }
 
-    /// A probe of this container has run.
+    /// Records an event of the container's probe.
     pub(super) fn heard(&mut self, id: &str, now: Instant) {
         if let Some(watched) = self.watched.get_mut(id) {
             watched.due = now + watched.schedule.interval + SLACK;
@@ -62,7 +62,7 @@ impl Probes {
         }
     }
 
-    /// These runs have not ended.
+    /// Records the runs that have not ended.
     pub(super) fn running(&mut self, id: &str, sessions: Vec<String>, now: Instant) {
         let Some(watched) = self.watched.get_mut(id) else {
             return;
@@ -79,7 +79,7 @@ impl Probes {
         self.watched.values().map(|watched| watched.due).min()
     }
 
-    /// What is due.
+    /// The requests that are due.
     pub(super) fn due(&mut self, now: Instant) -> Vec<Probe> {
         let mut probes = Vec::new();
         for (id, watched) in &mut self.watched {
@@ -119,20 +119,20 @@ mod tests {
         probes.heard("a", at(5000));
         probes.watch(&all, at(6000));
         assert_eq!(probes.due(at(6500)), []);
-        // Nothing is heard, and one runs.
+        // There is no event, and a run is in progress.
         assert_eq!(probes.due(at(11_500)), look());
         probes.running("a", vec!["s".into()], at(11_600));
         assert_eq!(probes.due(at(13_500)), []);
         let end = Probe::End("a".into(), vec!["s".into()]);
         assert_eq!(probes.due(at(13_600)), [end]);
         assert_eq!(probes.due(at(13_700)), []);
-        // It ended in time.
+        // The run ended in time.
         probes.heard("a", at(14_000));
         assert_eq!(probes.due(at(20_500)), look());
         probes.running("a", vec!["t".into()], at(20_500));
         probes.heard("a", at(21_000));
         assert_eq!(probes.due(at(22_500)), []);
-        // None runs: its first is not due yet.
+        // No run is in progress: the first one is not due yet.
         assert_eq!(probes.due(at(27_500)), look());
         probes.running("a", vec![], at(27_500));
         assert_eq!(probes.wake_at(), Some(at(37_500)));

@@ -1,8 +1,8 @@
-//! Keeps what the containers of a pod said whose play failed, in a file below `/run/beemesh`: the pod is taken down, and Podman's copy of
-//! its output goes with it.
+//! Keeps the output of the containers of a pod whose play failed, in a file below `/run/beemesh`. The pod is taken
+//! down, and Podman's copy of the output is deleted with it.
 //!
-//! Shell. Input: the containers, as Podman still has them. Output: the file, for whoever asks for the workload's output while it has no pod.
-//! Without the file that question has no answer here, and the journal has one.
+//! Shell. Input: the containers that Podman still has. Output: the file, from which the gateway answers requests for
+//! the workload's logs while it has no pod. Without the file only the journal has the output.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -18,24 +18,27 @@ use super::shell::Settings;
 use crate::health::{Container, Role};
 use crate::podman::{Podman, PodmanError};
 
-/// The last bytes of each container: some hundred lines, by which a failed init container is understood.
+/// Bytes that are kept of each container, from the end: some hundred lines, which are enough to diagnose a failed init
+/// container.
 const BYTES_MAX: usize = 64 << 10;
-/// Containers of a pod whose output is kept.
+/// Maximum number of a pod's containers whose output is kept.
 const CONTAINERS_MAX: usize = 32;
-/// Lines that Podman is asked for. Shorter ones than half a line of a terminal are not all kept.
+/// Number of lines to request from Podman. If lines are shorter than about half the width of a terminal, fewer bytes
+/// are kept.
 const LINES_MAX: u32 = 2000;
-/// Of them for the last line that is not empty.
+/// Number of lines to request for the last line that is not empty.
 const LAST_LINES_MAX: u32 = 4;
-/// Reading takes milliseconds; the unit's failure waits no longer for all of it.
+/// Time limit. Reading takes milliseconds, and must not delay the failure of the unit by more.
 const TIME_MAX: Duration = Duration::from_secs(5);
 
 fn file(run: &Path, workload: &str) -> PathBuf {
-    // A workload's name may have dots: no name that ends in `.log` is one that is being written.
+    // A workload's name may contain dots. The file that is being written has a name without the suffix `.log`, so it
+    // cannot be the file of another workload.
     run.join(format!("last-output-{workload}.log"))
 }
 
-/// Reads what the containers of a workload said before its last play failed. Returns nothing if no play has failed since the boot, or if
-/// Podman has played the pod since.
+/// Reads the output of a workload's containers before its last play failed. Returns `None` if no play has failed since
+/// the boot, or if Podman has played the pod since.
 #[must_use]
 pub fn read(run: &Path, workload: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
@@ -45,7 +48,7 @@ pub fn read(run: &Path, workload: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-/// Removes what is kept: the workload is gone, or Podman has played its pod.
+/// Removes the file after the workload was removed or Podman has played its pod.
 pub fn forget(run: &Path, workload: &str) {
     match fs::remove_file(file(run, workload)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -55,7 +58,7 @@ pub fn forget(run: &Path, workload: &str) {
     }
 }
 
-/// Keeps what the containers of a failed play said, in the place of what those of an earlier one said.
+/// Stores the output of the containers of a failed play, and replaces that of an earlier one.
 pub(super) async fn keep(podman: &Podman, settings: &Settings, all: &[Container]) {
     let said = all
         .iter()
@@ -88,7 +91,7 @@ pub(super) async fn keep(podman: &Podman, settings: &Settings, all: &[Container]
     }
 }
 
-/// The last line that a container wrote; nothing when Podman does not tell in time.
+/// The last line that a container wrote; empty if Podman does not answer in time.
 pub(super) async fn last_line(podman: &Podman, container: &str) -> String {
     let tail = tokio::time::timeout(TIME_MAX, tail(podman, container, LAST_LINES_MAX)).await;
     let bytes = tail.map_or(Ok(Vec::new()), |tail| tail);
@@ -112,7 +115,7 @@ async fn tail(podman: &Podman, container: &str, lines: u32) -> Result<Vec<u8>, P
     Ok(last)
 }
 
-/// Puts the name of the container before each line.
+/// Adds the name of the container to each line.
 fn named(name: &str, output: &[u8]) -> Vec<u8> {
     let lines = output.split(|byte| *byte == b'\n');
     let lines = lines.filter(|line| !line.is_empty());

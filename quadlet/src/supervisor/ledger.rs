@@ -1,11 +1,12 @@
-//! Pure: counts how often each container of a pod ended, and says when it is started again.
+//! Pure: counts how often each container of a pod ended, and decides when it is restarted.
 //!
-//! Podman restarts a container that ends for the first time, at once. From then on the supervisor has Podman's restart policy
-//! for this container off and starts it itself, each time after a longer pause, as Kubernetes does. A container that runs
-//! for [`CALM`] is Podman's again. The ledger outlives the supervisor in a file below `/run`; a new pod has a new one.
+//! Podman restarts a container that ends for the first time, at once. After that, the supervisor disables Podman's
+//! restart policy for this container and restarts it itself, each time after a longer pause, as Kubernetes does. When a
+//! container has run for [`CALM`], the supervisor returns its restarts to Podman. The ledger outlives the supervisor in
+//! a file below `/run`; a new pod gets a new ledger.
 //!
-//! Input: the pod as it is seen and the host's clock. Output: [`Order`]s, a report of each container, and when to look again. Times are
-//! seconds since 1970, for they are compared with Podman's and shown to people.
+//! Input: the pod at a look, and the host's clock. Output: [`Order`]s, a report of each container, and the time of the
+//! next look. Times are seconds since 1970, because they are compared with Podman's and shown to users.
 
 use std::collections::BTreeMap;
 
@@ -18,61 +19,63 @@ use serde::{Deserialize, Serialize};
 use super::SeenPod;
 use crate::health::{Container, Probe, Restart, Role, Run, is_done, is_well};
 
-/// The pause before the second restart; it doubles with each further one. The first has none.
+/// The pause before the second restart; it doubles with each further one. The first restart has no pause.
 const PAUSE_MIN: i64 = 10;
 /// The longest pause.
 const PAUSE_MAX: i64 = 300;
-/// A container that runs for so long has no past.
+/// After a container has run for this time, its earlier ends do not count.
 const CALM: i64 = 600;
-/// Podman restarts a container within a tenth of a second; one that is down for longer was stopped by hand.
+/// How long the supervisor waits for a restart by Podman, which takes a tenth of a second. A container that is down for
+/// longer was stopped by hand.
 const PODMAN_PATIENCE: i64 = 1;
 
-/// What is remembered of one pod.
+/// The state that is kept for one pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Ledger {
     /// The pod's id.
     pub(super) pod: String,
-    /// All of its containers ended and the unit failed for it: the next start of the unit plays the pod again.
+    /// All of its containers ended, and the unit failed because of that. The next start of the unit plays the pod
+    /// again.
     pub(super) over: bool,
     pub(super) containers: BTreeMap<String, Record>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Record {
-    /// Since the pod was made, whoever restarted it.
+    /// Restarts since the pod was created, by Podman, the supervisor or a user.
     restarts: u32,
-    /// Podman's own count when it was last seen.
+    /// Podman's restart count at the last look.
     seen: u32,
-    /// How often it ended since it last ran for [`CALM`].
+    /// Number of ends since it last ran for [`CALM`].
     ends: u32,
-    /// How often it ended in failure since the pod was made.
+    /// Number of ends with a failure since the pod was created.
     failures: u32,
     /// When it last ended.
     last: i64,
-    /// While it is down: when that run began and ended.
+    /// While it is down: when its last run began and ended.
     down: Option<(i64, i64)>,
-    /// While it is down: when it is started again.
+    /// While it is down: when it is restarted.
     due: i64,
-    /// Why it last ended, as far as Podman says.
+    /// Its last exit code, if Podman has reported it.
     code: Option<i32>,
-    /// Its probe has failed too often, and Podman ends it for that.
+    /// Its probe has failed too often, and Podman is stopping it.
     probe_failed: bool,
-    /// It last ended for that.
+    /// Podman stopped it last because its probe had failed too often.
     by_probe: bool,
-    /// The run that was seen last waits for its startup probe.
+    /// In its last run it waits for its startup probe.
     starting: bool,
-    /// It last ended before its startup probe had succeeded.
+    /// It last ended before its startup probe succeeded.
     in_start: bool,
-    /// Its probe was ended because it took too long.
+    /// Its probe was killed because it exceeded its time limit.
     late: bool,
-    /// What its probe said when it had failed too often.
+    /// The output of its probe when it had failed too often.
     said: String,
-    /// Why its last start failed.
+    /// Why its last start failed, as a message.
     words: String,
-    /// The last exit code of that probe, how often it had failed in a row, and how often it may.
+    /// The last exit code of that probe, its number of consecutive failures, and its threshold.
     #[serde(default)]
     probe: (Option<u32>, u32, u32),
-    /// It last ended because it had no memory left.
+    /// It last ended because it was out of memory.
     #[serde(default)]
     out_of_memory: bool,
     /// The last line that it wrote before it ended.
@@ -80,24 +83,24 @@ pub(super) struct Record {
     output: String,
 }
 
-/// Something to do for one container.
+/// A request about one container.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Order {
-    /// Take its restarts out of Podman's hands.
+    /// Disable its restarts by Podman.
     Hold(String),
-    /// Give them back.
+    /// Enable its restarts by Podman.
     Release(String),
     /// Start it.
     Start(String),
-    /// Ask what the probe of a container, by id and name, said.
+    /// Request the last output of the probe of a container, by id and name.
     Ask(String, String),
-    /// Ask what a container, by id and name, wrote last.
+    /// Request the last line of a container, by id and name.
     Hear(String, String),
 }
 
 impl Ledger {
-    /// Takes note of a pod, and says what is to be done about its containers. `released`: Beemesh is being removed, and restarts are
-    /// Podman's.
+    /// Updates the ledger with a pod, and returns the orders for its containers. `released`: Beemesh is being removed,
+    /// and Podman does all restarts.
     pub(super) fn look(&mut self, pod: &SeenPod, at: i64, released: bool) -> Vec<Order> {
         if self.pod != pod.id {
             *self = Self {
@@ -131,7 +134,7 @@ impl Ledger {
             }
             let is_held = pod.held.contains(&container.id);
             let is_left_alone = pod.restart == Restart::Never || is_done(container, pod.restart);
-            // A job that may fail a certain number of times is counted from its first failure on.
+            // A Job with a limited number of failures is counted from its first failure on.
             let holds = !released && (record.ends > 0 || pod.failures_max.is_some());
             let id = || container.id.clone();
             match (is_left_alone, holds, is_held) {
@@ -146,7 +149,7 @@ impl Ledger {
         orders
     }
 
-    /// When to look again, at the latest: a container that is down is due then.
+    /// The latest time of the next look, when a container that is down is due.
     pub(super) fn due(&self, pod: &SeenPod) -> Option<i64> {
         let waits = members(pod)
             .filter(|container| pod.restart != Restart::Never && !is_done(container, pod.restart));
@@ -158,21 +161,21 @@ impl Ledger {
         records.min()
     }
 
-    /// A container ended with this code.
+    /// Records that a container ended with this code.
     pub(super) fn died(&mut self, container: &str, code: i32) {
         if let Some(record) = self.containers.get_mut(container) {
             record.code = Some(code);
         }
     }
 
-    /// The probe of a container said something.
+    /// Records a result of a container's probe.
     pub(super) fn probed(&mut self, container: &str, healthy: bool) {
         if let Some(record) = self.containers.get_mut(container) {
             record.probe_failed = !healthy;
         }
     }
 
-    /// The probe of a container had failed too often.
+    /// Records the details of a container's probe that had failed too often.
     pub(super) fn probe_said(&mut self, container: &str, probe: FailedProbe) {
         if let Some(record) = self.containers.get_mut(container) {
             let FailedProbe {
@@ -189,14 +192,14 @@ impl Ledger {
         }
     }
 
-    /// This is the last line that a container wrote before it ended.
+    /// Records the last line that a container wrote before it ended.
     pub(super) fn heard(&mut self, container: &str, output: String) {
         if let Some(record) = self.containers.get_mut(container) {
             record.output = output;
         }
     }
 
-    /// A container could not be started: that counts as an end.
+    /// Records that a container could not be started, which counts as an end.
     pub(super) fn not_started(&mut self, pod: &SeenPod, id: &str, words: &str, at: i64) {
         let Some(container) = members(pod).find(|container| container.id == id) else {
             return;
@@ -210,19 +213,19 @@ impl Ledger {
         }
     }
 
-    /// Restarts since the pod was made.
+    /// Restarts since the pod was created.
     pub(super) fn restarts(&self) -> u32 {
         let records = self.containers.values();
         records.fold(0, |sum, record| sum.saturating_add(record.restarts))
     }
 
-    /// Failures since the pod was made.
+    /// Failures since the pod was created.
     pub(super) fn failures(&self) -> u32 {
         let records = self.containers.values();
         records.fold(0, |sum, record| sum.saturating_add(record.failures))
     }
 
-    /// A report of each container. Holds no time that changes by itself.
+    /// A report of each container. It contains no time that changes without an event.
     pub(super) fn reports(&self, pod: &SeenPod, workload: &str) -> Vec<ContainerReport> {
         let is_given_up = pod.failures_max.is_some_and(|max| self.failures() > max);
         let fresh = Record::default();
@@ -240,7 +243,7 @@ impl Ledger {
 }
 
 impl Record {
-    /// What happened before the first look is known from Podman's count, and from when the container last ended.
+    /// The history before the first look comes from Podman's restart count and the time of the container's last end.
     fn new(container: &Container, at: i64) -> Self {
         let Container {
             restarts,
@@ -279,13 +282,13 @@ impl Record {
             .down
             .is_some_and(|down| is_up(container) || down != run)
         {
-            // Started by the supervisor, or by a person.
+            // The supervisor or a user started it, which resets Podman's count.
             let since = if restarts < self.seen { restarts } else { 0 };
             self.restarts = self.restarts.saturating_add(1).saturating_add(since);
             self.down = None;
         }
         self.seen = restarts;
-        // Also one that a power cut ended, and that podman-restart.service left alone.
+        // This includes a container that a power cut ended and podman-restart.service did not start.
         if container.run == Run::Exited && !is_done(container, restart) && self.down.is_none() {
             self.down = Some(run);
             self.code = Some(exit_code);
@@ -313,7 +316,7 @@ impl Record {
         }
     }
 
-    /// Podman is let do it first where its policy is on.
+    /// If Podman's policy is enabled, Podman gets time to restart the container first.
     fn start_at(&self, is_held: bool) -> i64 {
         let patience = if is_held { 0 } else { PODMAN_PATIENCE };
         self.due.max(self.last + patience)
@@ -361,7 +364,7 @@ impl Record {
         }
     }
 
-    /// The probe that fails now, or the one for which the container ended within the last ten minutes.
+    /// The probe that fails now, or the one for which the container was stopped in the last ten minutes.
     fn failed_probe(&self, container: &Container, pod: &SeenPod) -> Option<FailedProbe> {
         let is_up = container.run == Run::Running;
         if let Some(probe) = pod.failing.get(&container.id).filter(|_| is_up) {
@@ -387,7 +390,7 @@ impl Record {
     }
 }
 
-/// A container's name in its manifest.
+/// The name of a container in its manifest.
 pub(super) fn short_name<'a>(name: &'a str, workload: &str) -> &'a str {
     let rest = name.strip_prefix(workload);
     rest.and_then(|rest| rest.strip_prefix('-')).unwrap_or(name)

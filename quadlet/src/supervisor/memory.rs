@@ -1,5 +1,5 @@
-//! Keeps a workload's [`Ledger`] in a file below `/run/beemesh`, where it outlives the supervisor and not the boot. Shell: without the
-//! file, or with a damaged one, restarts are counted from Podman's own count on.
+//! Stores a workload's [`Ledger`] in a file below `/run/beemesh`, where it outlives the supervisor but not the boot.
+//! Shell: if the file is missing or damaged, the count continues from Podman's own count.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,14 +8,14 @@ use std::{fs, io};
 use super::Ledger;
 use super::shell::Settings;
 
-/// A pod with five hundred containers has less.
+/// Maximum size of the file, in bytes. A pod with five hundred containers needs less.
 const BYTES_MAX: u64 = 256 << 10;
 
 fn file(run: &Path, workload: &str) -> PathBuf {
     run.join(format!("restarts-{workload}.json"))
 }
 
-/// What the last supervisor kept.
+/// Reads the ledger of the previous supervisor.
 pub(super) fn recall(settings: &Settings) -> Ledger {
     match read(&settings.run, &settings.workload) {
         Ok(ledger) => ledger,
@@ -34,7 +34,7 @@ fn read(run: &Path, workload: &str) -> io::Result<Ledger> {
     Ok(serde_json::from_slice(&bytes)?)
 }
 
-/// Keeps it; a reader sees the old one or the new one.
+/// Stores the ledger. A reader gets the old one or the new one.
 pub(super) fn keep(settings: &Settings, ledger: &Ledger) {
     let path = file(&settings.run, &settings.workload);
     let new = path.with_extension("json.new");
@@ -47,7 +47,7 @@ pub(super) fn keep(settings: &Settings, ledger: &Ledger) {
     }
 }
 
-/// The pod is gone.
+/// Removes the file, because the pod is gone.
 pub(super) fn forget(settings: &Settings) {
     drop(fs::remove_file(file(&settings.run, &settings.workload)));
 }

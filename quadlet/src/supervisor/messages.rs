@@ -1,4 +1,4 @@
-//! Pure: what the shell reports to a supervisor, and what a supervisor has it do.
+//! Pure: the events that the shell reports to a supervisor, and the effects that it carries out.
 
 use beemesh_protocol::pod::{ContainerReport, FailedProbe};
 
@@ -8,28 +8,28 @@ use super::failure::Failure;
 use super::{Ledger, Persisted, Sight};
 use crate::health::{Report, Restart};
 
-/// What the shell reports.
+/// An event that the shell reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Event {
     /// The answer to [`Effect::Look`].
     Looked(Box<Sight>),
-    /// [`Effect::Look`] failed: Podman cannot be asked about the pod.
+    /// [`Effect::Look`] failed, because Podman did not answer.
     Blind {
-        /// What the Quadlet says all the same.
+        /// The content of the Quadlet, which is known without Podman.
         persisted: Option<Persisted>,
-        /// Why not.
+        /// The failure.
         failure: Failure,
     },
-    /// Podman's event stream says that something happened.
+    /// Podman's event stream reports a change.
     Hint,
-    /// Podman's event stream says that a container ended.
+    /// Podman's event stream reports that a container ended.
     Died {
         /// Its name.
         container: String,
         /// Its exit code.
         code: i32,
     },
-    /// Podman says that a probe has run.
+    /// Podman reports that a probe has run.
     Probed {
         /// The container's id.
         id: String,
@@ -49,14 +49,14 @@ pub enum Event {
     ProbeSaid {
         /// The container's name.
         container: String,
-        /// Its last run; nothing when that is not known, or was fine.
+        /// Its last run; `None` if that is unknown or succeeded.
         probe: Option<FailedProbe>,
     },
     /// The answer to [`Effect::Hear`].
     Heard {
         /// The container's name.
         container: String,
-        /// The last line that it wrote; empty when that is not known.
+        /// The last line that it wrote; empty if that is unknown.
         output: String,
     },
     /// [`Effect::Play`] succeeded.
@@ -69,48 +69,49 @@ pub enum Event {
     NotStarted {
         /// The container's id.
         id: String,
-        /// Why.
+        /// The failure.
         failure: Failure,
     },
-    /// [`Effect::Repair`] is done, or failed in words.
+    /// [`Effect::Repair`] has succeeded, or failed with this message.
     Repaired(Result<(), String>),
-    /// These processes are in the unit's control group now.
+    /// These processes are now in the unit's control group.
     Attached(Vec<u32>),
-    /// [`Supervisor::wake_at`] has come.
+    /// The time [`Supervisor::wake_at`] has come.
     Woken,
-    /// SIGTERM.
+    /// The process received SIGTERM.
     Terminated,
 }
 
-/// What the shell carries out. [`Effect::Look`], [`Effect::Play`], [`Effect::Repair`], [`Effect::Attach`], [`Effect::Probing`],
-/// [`Effect::TellProbe`], [`Effect::Hear`] and [`Effect::Start`] are answered with an [`Event`].
+/// An effect that the shell carries out. It answers [`Effect::Look`], [`Effect::Play`], [`Effect::Repair`],
+/// [`Effect::Attach`], [`Effect::Probing`], [`Effect::TellProbe`], [`Effect::Hear`] and [`Effect::Start`] with an
+/// [`Event`].
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Effect {
     /// Wait while the gateway plays the pod.
     Await,
-    /// Read the Quadlet, look at the pod.
+    /// Read the Quadlet, and inspect the pod.
     Look,
-    /// Take down what is there of the workload, then play the persisted YAML.
+    /// Take down the remains of the workload's pod, then play the persisted YAML.
     Play {
-        /// Of the persisted revision, for the status line while images are pulled.
+        /// The persisted revision, for the status line while images are pulled.
         revision: u64,
     },
-    /// Take the restarts of a container out of Podman's hands, and see to it that the pod stays while none of its members runs.
+    /// Disable a container's restarts by Podman, and keep the pod while none of its members runs.
     Hold {
         /// The container's id.
         container: String,
         /// The id of an image that the host has.
         image: String,
-        /// As the manifest has it.
+        /// Its restart policy in the manifest.
         restart: Restart,
     },
-    /// Have Podman restart a container again.
+    /// Enable a container's restarts by Podman.
     Release {
         /// The container's id.
         container: String,
-        /// As the manifest has it.
+        /// Its restart policy in the manifest.
         restart: Restart,
-        /// No container is held any more: the pod needs no holder.
+        /// No other container is held, so the pod needs no holder.
         last: bool,
     },
     /// Start one ended container.
@@ -118,37 +119,37 @@ pub enum Effect {
         /// Its id.
         container: String,
     },
-    /// All members have ended for good: stop what keeps the pod.
+    /// All members have ended for good: stop the containers that keep the pod.
     Rest,
-    /// Look which runs of a container's probe have not ended.
+    /// List the runs of a container's probe that have not ended.
     Probing {
         /// The container's id.
         container: String,
     },
-    /// End those runs of a container's probe that have not ended.
+    /// Kill those runs of a container's probe that have not ended.
     EndProbe {
         /// The container's id.
         container: String,
         /// The runs.
         sessions: Vec<String>,
     },
-    /// Ask what a container wrote last.
+    /// Request the last line of a container.
     Hear {
         /// The container's id.
         id: String,
         /// Its name.
         container: String,
     },
-    /// Ask what the probe of a container said last, and log it.
+    /// Request the last output of a container's probe, and log it.
     TellProbe {
         /// The container's id.
         id: String,
         /// Its name.
         container: String,
     },
-    /// Keep the ledger where the next supervisor finds it.
+    /// Store the ledger for the next supervisor.
     Keep(Ledger),
-    /// Have Podman's storage checked and repaired.
+    /// Check and repair Podman's storage.
     Repair,
     /// Move processes into the unit's control group.
     Attach(Vec<u32>),

@@ -1,5 +1,5 @@
-//! Plays the pod of a workload: fetches its images, takes down what is there, and keeps what the containers of a failed play say.
-//! Shell: decides nothing.
+//! Plays the pod of a workload: pulls its images, takes down the remains of an earlier pod, and keeps the output of the
+//! containers of a failed play. Shell: decides nothing.
 
 use beemesh_protocol::pod::{self, ContainerReport, ContainerState, LastExit};
 use beemesh_protocol::workload::unit_name;
@@ -15,7 +15,7 @@ use crate::play_lock;
 use crate::podman::Podman;
 use crate::render::{self, Pull};
 
-/// A failed play, and the container that is to blame, if one is.
+/// A failed play, and the container that failed it, if it was one.
 pub(super) type Unplayed = (Failure, Option<Box<ContainerReport>>);
 
 pub(super) async fn play(
@@ -38,7 +38,7 @@ pub(super) async fn play(
         (Failure::Passing(format!("{words}: {error}")), None)
     })?;
     if lock.has_waited() {
-        // The gateway has played what is to be seen now.
+        // The gateway has played the pod in the meantime.
         return Ok(());
     }
     let down_first = down(eye, settings).await;
@@ -47,7 +47,8 @@ pub(super) async fn play(
         last_output::forget(&settings.run, &settings.workload);
         return Ok(());
     };
-    // What a container said before it failed the play is what its administrator looks for, and nobody adopted it.
+    // The output of a container that failed the play helps its administrator, and no supervisor has adopted the
+    // container.
     let mut containers = Vec::new();
     if let Ok(sight) = eye.look().await {
         let unit = unit_name(&settings.workload);
@@ -64,7 +65,7 @@ pub(super) async fn play(
         }
         None => None,
     };
-    // Podman rolls nothing back, and what is left holds on to damaged layers.
+    // Podman does not roll back a failed play, and the remains use damaged layers.
     let clear = async {
         down(eye, settings).await?;
         podman.remove_strays(&yaml).await
@@ -75,7 +76,7 @@ pub(super) async fn play(
     Err((classify_play(&error, render::rules(&yaml).restart), blamed))
 }
 
-/// Fetches the images that the host lacks.
+/// Pulls the images that the host lacks.
 async fn pull(
     podman: &Podman,
     settings: &Settings,
@@ -104,7 +105,7 @@ async fn pull(
         let doing = format!("pulling image {reference}");
         say(settings, &Status::Starting { revision, doing }.into());
         match podman.pull(reference).await {
-            // The registry is asked for something newer; what is here is played when it cannot be.
+            // The image exists, and the pull is for a newer one. If the pull fails, the existing image is played.
             Err(error) if is_there => {
                 tracing::warn!(%error, "using the image that is on this host")
             }

@@ -1,6 +1,7 @@
-//! Gives the restarts of all containers back to Podman, before Beemesh is removed from a host.
+//! Returns the restarts of all containers to Podman, before Beemesh is removed from a host.
 //!
-//! Shell. A mark below `/run/beemesh` has supervisors that still run hold nothing any more; it ends with the boot, as they do.
+//! Shell. While a mark below `/run/beemesh` exists, running supervisors hold no container. The mark ends with the boot,
+//! and so do the supervisors.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
@@ -11,14 +12,14 @@ use crate::health::{Restart, Role};
 use crate::podman::{LABEL_WORKLOAD, Podman, PodmanError};
 use crate::render;
 
-/// What was given back.
+/// The result of the release.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Released {
     /// The containers that Podman restarts again, by name.
     pub containers: Vec<String>,
-    /// The containers with probes. Podman goes on to run those, but without a limit to their time before its version 5.5.
+    /// The containers with probes. Podman continues to run those, but before version 5.5 without a time limit.
     pub probed: Vec<String>,
-    /// What could not be done, in words.
+    /// The failures, as messages.
     pub failures: Vec<String>,
 }
 
@@ -29,7 +30,8 @@ pub(super) fn mark(run: &Path) -> PathBuf {
 /// Releases every container of the workloads on this host.
 ///
 /// # Errors
-/// When the mark cannot be written or Podman lists no pods. What fails for one container alone is among the failures.
+///
+/// The mark cannot be written, or Podman cannot list its pods. A failure of a single container is among the failures.
 pub async fn release(socket: &Path, folder: &Path, run: &Path) -> anyhow::Result<Released> {
     let podman = Podman::new(socket);
     let mut members = Vec::new();
@@ -55,10 +57,10 @@ pub async fn release(socket: &Path, folder: &Path, run: &Path) -> anyhow::Result
     }
     let mut released = Released::default();
     if members.is_empty() {
-        // After a purge nothing is to be left behind, not even the mark.
+        // A purge leaves no file behind, not even the mark.
         return Ok(released);
     }
-    // From here on a supervisor that looks gives back by itself what it held.
+    // From here on every supervisor releases its containers at its next look.
     write_mark(run)?;
     for (id, name, restart, held) in members {
         match one(&podman, &id, restart).await {
@@ -73,7 +75,8 @@ pub async fn release(socket: &Path, folder: &Path, run: &Path) -> anyhow::Result
     Ok(released)
 }
 
-/// Whether Podman does not restart the container as its manifest says. What cannot be told is told by [`one`].
+/// Whether Podman's policy for the container differs from its manifest. [`one`] reports the failure if this cannot be
+/// read.
 async fn is_held(podman: &Podman, container: &str, restart: Restart) -> bool {
     let details = podman.inspect(container).await;
     details.is_ok_and(|details| details.is_some_and(|details| details.restart != restart))
@@ -84,7 +87,7 @@ fn write_mark(run: &Path) -> io::Result<()> {
     fs::write(mark(run), "")
 }
 
-/// Whether the container was given back, and whether it has a probe.
+/// Releases a container. Returns whether it was held, and whether it has a probe.
 async fn one(
     podman: &Podman,
     container: &str,

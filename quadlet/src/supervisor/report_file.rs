@@ -1,8 +1,8 @@
-//! Keeps the report of a workload's pod in a file below `/run/beemesh`, where the gateway of the host reads it when the line of the unit
-//! changes.
+//! Stores the report of a workload's pod in a file below `/run/beemesh`. The gateway of the host reads it when the
+//! status line of the unit changes.
 //!
-//! Shell. A reader sees the old report or the new one. Without the file the gateway knows what the line says. It is for root alone: it
-//! has what containers wrote.
+//! Shell. A reader gets the old report or the new one. Without the file the gateway uses the status line. Only root may
+//! read the file, because it contains output of containers.
 
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -13,11 +13,12 @@ use beemesh_protocol::pod::{PodReport, REPORT_BYTES_MAX};
 use crate::health::Report;
 
 fn file(run: &Path, workload: &str) -> PathBuf {
-    // A workload's name may have dots: no name that ends in `.bin` is one that is being written.
+    // A workload's name may contain dots. The file that is being written has a name without the suffix `.bin`, so it
+    // cannot be the file of another workload.
     run.join(format!("report-{workload}.bin"))
 }
 
-/// Reads what the supervisor of a workload has written last; nothing when there is nothing, or when it is damaged.
+/// Reads the last report of a workload's supervisor; returns `None` if there is none or if it is damaged.
 #[must_use]
 pub fn read(run: &Path, workload: &str) -> Option<PodReport> {
     let file = fs::File::open(file(run, workload)).ok()?;
@@ -30,7 +31,7 @@ pub fn read(run: &Path, workload: &str) -> Option<PodReport> {
         .ok()
 }
 
-/// Removes what is kept: the workload's pod is gone.
+/// Removes the file, because the workload's pod is gone.
 pub fn forget(run: &Path, workload: &str) {
     match fs::remove_file(file(run, workload)) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => {

@@ -1,4 +1,4 @@
-//! Pure: the part of the supervisor that restarts single containers and ends probes that hang.
+//! Pure: the part of the supervisor that restarts single containers and kills probes that hang.
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use super::{Effect, LOOK_DELAY, Persisted, SeenPod, Supervisor};
 use crate::health::{Health, Report, Restart, Role, Status, has_ended, is_done};
 
 impl Supervisor {
-    /// The pod runs: which of its containers are to be restarted, and by whom?
+    /// Handles a look that shows a running pod: decides which of its containers to restart.
     pub(super) fn runs(
         &mut self,
         pod: SeenPod,
@@ -45,7 +45,7 @@ impl Supervisor {
                     ..status.into()
                 })
             }
-            // With what they have to say.
+            // Their last output is requested first.
             count => {
                 self.unsaid = Some((status, count));
                 questions
@@ -60,8 +60,8 @@ impl Supervisor {
         effects
     }
 
-    /// Whether a pod that is down as a whole need not be made again: its containers ended while we watched, or it has only been
-    /// stopped, and starting them was not tried yet.
+    /// Whether starting the containers may bring back a pod that is down as a whole, without another play. This is so
+    /// if its containers ended while the supervisor watched or it was only stopped, and if it was not tried yet.
     pub(super) fn may_revive(&self, pod: &SeenPod) -> bool {
         let mut members = pod.containers.iter();
         let all_ended =
@@ -82,10 +82,10 @@ impl Supervisor {
         self.keep().into_iter().chain(starts).collect()
     }
 
-    /// A container did not start. The others go on.
+    /// Handles a container that did not start. The others continue.
     pub(super) fn not_started(&mut self, id: &str, failure: Failure, now: Instant) -> Vec<Effect> {
         let Some(pod) = self.pod.take() else {
-            // The whole pod was to be revived: a look shows whether it has to be played.
+            // The start was to bring back the whole pod. The next look shows whether it must be played.
             self.look_at = Some(now + LOOK_DELAY);
             return Vec::new();
         };
@@ -111,7 +111,7 @@ impl Supervisor {
         self.ledger.probed(&container, healthy);
         let is_known = self.pod.as_ref().is_some_and(|pod| {
             let mut containers = pod.containers.iter();
-            // One that fails less often than it may is followed: Podman tells that of no event.
+            // A probe that has failed less often than its threshold needs looks, because Podman sends no event for it.
             let is_fine = |one: &crate::health::Container| {
                 one.probe == crate::health::Probe::Healthy && !pod.failing.contains_key(&id)
             };
@@ -128,7 +128,7 @@ impl Supervisor {
         [tell].into_iter().chain(self.keep()).collect()
     }
 
-    /// What is due: a look, or a probe of which nothing is heard.
+    /// What is due: a look, or a request about a probe without events.
     pub(super) fn woken(&mut self, now: Instant) -> Vec<Effect> {
         let probes = self.probes.due(now).into_iter().map(|probe| match probe {
             Probe::Look(container) => Effect::Probing { container },
@@ -144,7 +144,7 @@ impl Supervisor {
         effects
     }
 
-    /// A question was answered: what waited for the answers is said with the last of them.
+    /// Handles the answer to a question. The last answer releases the status that waited for it.
     pub(super) fn answered(&mut self) -> Vec<Effect> {
         let keep = self.keep();
         let say = match (self.unsaid.take(), &self.pod) {
@@ -164,8 +164,8 @@ impl Supervisor {
         keep.into_iter().chain(say).collect()
     }
 
-    /// All containers have ended, one in failure: the unit fails, and the pod stays for its logs. Those that have just ended are asked
-    /// for their words first, and looked at again.
+    /// Handles the end of all containers, one of them with a failure: the unit fails, and the pod stays for its logs.
+    /// The supervisor first requests the last output of those that have just ended, and looks again.
     pub(super) fn ended(
         &mut self,
         pod: &SeenPod,
@@ -179,7 +179,7 @@ impl Supervisor {
         self.ledger.over = true;
         let keep = self.keep();
         self.phase = super::Phase::Ended;
-        // The unit did start: its containers were started and have ended since.
+        // The unit was up: its containers were started, and have ended since.
         let ready = (!self.ready).then_some(Effect::Ready);
         let report = Report {
             containers: self.ledger.reports(pod, &self.workload),
@@ -202,7 +202,7 @@ impl Supervisor {
             return;
         };
         let due = Duration::from_secs(u64::try_from(due).unwrap_or_default());
-        // What is due already was ordered, and is seen to when it is answered.
+        // An order that is already due was given, and its answer causes the next look.
         let wait = due.saturating_sub(self.clock).max(LOOK_DELAY);
         self.look_at = self.look_at.map(|at| at.min(now + wait));
     }
@@ -216,7 +216,7 @@ impl Supervisor {
     }
 }
 
-/// What is to be asked, and the other orders.
+/// Splits orders into questions and the rest.
 fn questions(orders: Vec<Order>) -> (Vec<Effect>, Vec<Order>) {
     let (questions, orders): (Vec<_>, Vec<_>) = orders
         .into_iter()

@@ -1,4 +1,4 @@
-//! Pure: what a supervisor can see of its workload on this host, and for how long it believes what it sees half done.
+//! Pure: the state of a workload on this host at one look, and how long a supervisor waits for an unfinished play.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -8,17 +8,18 @@ use beemesh_protocol::pod::FailedProbe;
 use crate::health::{Container, Restart, Role, Run};
 use crate::podman::Schedule;
 
-/// A pod whose containers are made but not started is being played by someone: for how long that is believed.
+/// How long a pod whose containers are created but not started counts as being played by another process.
 const PLAY_PATIENCE: Duration = Duration::from_secs(20);
-/// Podman starts all of a pod's containers at once: one that is not started a moment after the first cannot be.
+/// Podman starts all containers of a pod at once. One that has not started within this time after the first cannot be
+/// started.
 const START_PATIENCE: Duration = Duration::from_secs(3);
 
-/// What can be seen of the workload on this host.
+/// The state of the workload on this host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sight {
-    /// What its Quadlet says; `None` if there is none.
+    /// The content of its Quadlet; `None` if there is none.
     pub persisted: Option<Persisted>,
-    /// The pod of its name.
+    /// The pod with its name.
     pub pod: Option<SeenPod>,
     /// The host's clock, since 1970.
     pub clock: Duration,
@@ -29,40 +30,41 @@ pub struct Sight {
 /// The revision that should run here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Persisted {
-    /// Its number, for people.
+    /// Its number, for users.
     pub revision: u64,
-    /// Orders revisions.
+    /// The log index that created it, which orders revisions.
     pub index: u64,
 }
 
-/// The pod of the workload's name.
+/// The pod with the workload's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SeenPod {
     /// Its id.
     pub id: String,
-    /// Whether its labels say that it is the workload's, and of which revision.
+    /// The revision in its labels; `None` if they do not name the workload.
     pub labels: Option<Persisted>,
     /// Its containers.
     pub containers: Vec<Container>,
-    /// Its restart policy, as its manifest has it.
+    /// Its restart policy in its manifest.
     pub restart: Restart,
-    /// The containers that Podman would not restart although the manifest says so, by id.
+    /// The containers that Podman does not restart although the manifest requests it, by id.
     pub held: BTreeSet<String>,
-    /// More failures of its containers than this end the workload.
+    /// The workload ends after more failures of its containers than this.
     pub failures_max: Option<u32>,
     /// The id of the image of one of its members.
     pub image: String,
-    /// When Podman runs the probes of the containers that run, by id.
+    /// The schedules of the probes of running containers, by id.
     pub schedules: BTreeMap<String, Schedule>,
-    /// The probes that fail in the containers that run, by id.
+    /// The failing probes of running containers, by id.
     pub failing: BTreeMap<String, FailedProbe>,
-    /// The containers that last ended because they had no memory left, by id.
+    /// The containers that last ended because they were out of memory, by id.
     pub out_of_memory: BTreeSet<String>,
     /// Whether it has init containers, which may run for long before the others are started.
     pub has_init: bool,
-    /// A container of the revision that should run here which the pod lacks: its play was cut short, or somebody removed it.
+    /// A container of the persisted revision that the pod lacks: its play was interrupted, or a user removed the
+    /// container.
     pub missing: Option<String>,
-    /// The processes that watch its containers.
+    /// The processes that monitor its containers.
     pub conmons: Vec<u32>,
 }
 
@@ -73,7 +75,8 @@ impl SeenPod {
         containers.any(|container| container.role == Role::Holder)
     }
 
-    /// For how long containers that are not made or not started are somebody's work. Init containers may take `init_time_max`.
+    /// How long missing or unstarted containers count as being worked on by another process. Init containers may take
+    /// `init_time_max`.
     pub(super) fn patience(&self, init_time_max: Duration) -> Duration {
         let is_starting = self
             .containers

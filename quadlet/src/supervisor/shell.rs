@@ -1,6 +1,6 @@
-//! Carries out what [`super::Supervisor`] decides: Podman, D-Bus, systemd's notify socket. Decides nothing.
+//! Carries out the decisions of [`super::Supervisor`] with Podman, D-Bus and systemd's notify socket. Decides nothing.
 //!
-//! One effect at a time; meanwhile the watchdog is fed, and SIGTERM is heard.
+//! It carries out one effect at a time. Meanwhile it feeds the watchdog and handles SIGTERM.
 
 use std::collections::VecDeque;
 use std::path::PathBuf;
@@ -21,33 +21,35 @@ use crate::journal_backfill::Backfill;
 use crate::podman::{self, Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
 use crate::{adopt, play_lock, repair};
 
-/// Without `WATCHDOG_USEC` this often: the start-up is given more time with each beat.
+/// Interval of the keep-alive messages if `WATCHDOG_USEC` is not set. Each of them extends the time limit of the start.
 const BEAT: Duration = Duration::from_secs(10);
-/// What each beat gives: a supervisor that hangs in its start-up is killed after this.
+/// The extension by each keep-alive message. A supervisor that hangs in its start is killed after this time.
 const START_EXTENSION: Duration = Duration::from_secs(60);
-/// A play that is under way when the unit is stopped is let finish for so long, for Podman does not stop half way.
+/// How long a stop of the unit waits for the end of a play in progress, which Podman cannot interrupt.
 const STOP_PATIENCE: Duration = Duration::from_secs(20);
-/// A stop that takes longer is left to the unit's `TimeoutStopSec=`: no Podman that answers nobody holds up a shutdown for ever.
+/// Time limit of a stop. A longer stop is left to the unit's `TimeoutStopSec=`, so that a Podman that does not respond
+/// cannot block a shutdown for ever.
 const STOP_TIME_MAX: Duration = Duration::from_secs(300);
-/// Between two looks at whether Podman waits for systemd in a shutdown. Most stops are done by the first.
+/// Interval of the checks whether Podman waits for systemd in a shutdown. Most stops end before the first check.
 const FREE_STEP: Duration = Duration::from_secs(3);
-/// Longer than the gateway lets one play and one take-down of it take, with some before it in the queue.
+/// Time limit of a play: longer than the gateway's limit for one play and one take-down, with some before it in the
+/// queue.
 const PLAY_TIME_MAX: Duration = Duration::from_secs(1800);
 
-/// Where the parts are.
+/// The workload and the paths that its supervisor uses.
 #[derive(Debug, Clone)]
 pub struct Settings {
     /// The workload.
     pub workload: String,
-    /// Podman's socket.
+    /// The path of Podman's socket.
     pub socket: PathBuf,
-    /// The folder of the Quadlets.
+    /// The directory of the Quadlets.
     pub folder: PathBuf,
-    /// The folder of the locks that say that a pod is being played, or Podman's storage repaired.
+    /// The directory of the locks that are held while a pod is played or Podman's storage is repaired.
     pub run: PathBuf,
 }
 
-/// Supervises a workload until its unit is stopped or it is beyond repair. Gives the exit code.
+/// Supervises a workload until its unit is stopped or it is given up. Returns the exit code.
 pub async fn run(settings: Settings) -> std::io::Result<i32> {
     let mut shell = Shell::open(settings)?;
     let ledger = memory::recall(&shell.settings);
@@ -67,7 +69,7 @@ pub async fn run(settings: Settings) -> std::io::Result<i32> {
     }
 }
 
-/// After the main process: takes the pod down if nobody comes back to supervise it.
+/// Runs after the main process: takes the pod down if systemd does not restart the supervisor.
 pub async fn after_stop(
     settings: &Settings,
     result: &str,
@@ -81,7 +83,7 @@ pub async fn after_stop(
         let pod = Podman::new(&settings.socket)
             .pod(&settings.workload)
             .await?;
-        // What its containers wrote is there to be read until the workload is started again, changed or removed.
+        // The output of its containers can be read until the workload is started again, changed or removed.
         if pod.is_some_and(|pod| pod.id == ledger.pod) {
             return Ok(());
         }
@@ -94,7 +96,7 @@ pub async fn after_stop(
     Ok(())
 }
 
-/// Whether systemd will not start the supervisor again by itself. A killed one is started again, and finds its pod.
+/// Whether systemd will not restart the supervisor. A supervisor that was killed is restarted, and finds its pod.
 fn is_over(result: &str, status: &str) -> bool {
     match result {
         "success" | "timeout" => true,
@@ -109,9 +111,9 @@ struct Shell {
     eye: Eye,
     backfill: Backfill,
     events: Events,
-    /// What counts although it was heard of before a look.
+    /// Events that count even if they came before a look.
     facts: VecDeque<Event>,
-    /// When the last look began: what happened before was seen.
+    /// When the last look began. It has seen earlier changes.
     look_began: SystemTime,
     terminate: Signal,
     beat: tokio::time::Interval,
@@ -169,7 +171,8 @@ impl Shell {
         }
     }
 
-    /// A look begins: it sees whatever was heard of up to now. Deaths and probes count all the same.
+    /// Begins a look. It sees all changes up to now, so earlier hints are dropped. Deaths and results of probes still
+    /// count.
     fn begin_look(&mut self) {
         self.look_began = SystemTime::now();
         while let Some(change) = self.events.waiting() {
@@ -181,7 +184,7 @@ impl Shell {
         }
     }
 
-    /// Carries one effect out, while the process shows signs of life.
+    /// Carries out one effect, while the process sends keep-alive messages.
     async fn perform(&mut self, effect: Effect) -> Option<Event> {
         if effect == Effect::Look {
             self.begin_look();
@@ -232,8 +235,8 @@ impl Shell {
     }
 }
 
-/// Whether a look that began then has seen what an event is a hint of. After the clock was set back this is wrong until the
-/// next look, which comes without any event too.
+/// Whether a look that began at this time has seen the change that an event hints at. If the clock was set back, the
+/// result is wrong until the next look, which also comes without an event.
 fn is_seen(event: &podman::Event, look_began: SystemTime) -> bool {
     !is_fact(event) && event.at.is_some_and(|at| at < look_began)
 }
@@ -246,7 +249,7 @@ fn is_death(event: &podman::Event) -> bool {
     event.action == "died" || event.action == "die"
 }
 
-/// What Podman calls that a probe has run.
+/// The action of Podman's event after a probe has run.
 const PROBED: &str = "health_status";
 
 fn hint(event: podman::Event) -> Event {
@@ -357,7 +360,7 @@ async fn carry_out(
         }
         Effect::Say(report) => {
             if matches!(report.status, Status::Failed { .. } | Status::Ended { .. }) {
-                // What a container said before it was given up is what its administrator looks for.
+                // The last output of the containers helps the administrator.
                 backfill
                     .finish(&unit_name(&settings.workload), &eye.sources())
                     .await;
@@ -369,7 +372,7 @@ async fn carry_out(
     }
 }
 
-/// Takes the workload's pod down if it is there; mostly somebody else has done so before.
+/// Takes the workload's pod down if it exists. Usually another process has done so before.
 async fn end(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
     let podman = Podman::new(&settings.socket);
     let wait = play_lock::wait(&settings.run, &settings.workload);
@@ -378,7 +381,8 @@ async fn end(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
     }
     if let Some(pod) = podman.pod(&settings.workload).await? {
         if play_lock::is_unstarted(&pod) && adopt::is_shutting_down().await {
-            // systemd lets no container start any more, so the play fails by itself, and nothing runs that should end gently.
+            // systemd starts no container during a shutdown, so the play fails by itself, and no process runs that
+            // should end gracefully.
             tracing::info!("the pod was not started yet: it will be played again after the boot");
             return Ok(());
         }
@@ -391,7 +395,7 @@ async fn end(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
     }
 }
 
-/// Takes the workload's pod down, whichever of its revisions it is, and what a play of it would meet even without a pod.
+/// Takes down the workload's pod of any revision, and any remains that would block a play.
 pub(super) async fn down(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
     let pod = Podman::new(&settings.socket)
         .pod(&settings.workload)
@@ -399,7 +403,7 @@ pub(super) async fn down(eye: &Eye, settings: &Settings) -> Result<(), PodmanErr
     down_pod(eye, settings, pod.as_ref()).await
 }
 
-/// A pod that is not Beemesh's stays.
+/// Takes a pod down, except one that does not belong to Beemesh.
 async fn down_pod(eye: &Eye, settings: &Settings, pod: Option<&Pod>) -> Result<(), PodmanError> {
     let podman = Podman::new(&settings.socket);
     let workload = settings.workload.as_str();
@@ -428,7 +432,7 @@ fn live(extend_start: bool) {
     }
 }
 
-/// Writes the report first: whoever sees the line finds the report that belongs to it.
+/// Writes the report first, so that a process that reads the line finds the report that belongs to it.
 pub(super) fn say(settings: &Settings, report: &Report) {
     report_file::write(&settings.run, &settings.workload, report);
     let line = report.line();

@@ -1,4 +1,4 @@
-//! Looks at one workload on this host: its Quadlet on disk and its pod in Podman. Does I/O, decides nothing.
+//! Reads the state of one workload on this host: its Quadlet on disk and its pod in Podman. Does I/O, decides nothing.
 
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
@@ -13,18 +13,18 @@ use crate::journal_backfill::Source;
 use crate::podman::{Details, Pod, Podman, PodmanError, service_container};
 use crate::render::{self, Rules};
 
-/// Looks, and remembers what cannot change while the pod lives.
+/// Reads the state, and caches data that cannot change while the pod exists.
 #[derive(Debug)]
 pub(super) struct Eye {
     podman: Podman,
     folder: PathBuf,
-    /// There while Beemesh is being removed.
+    /// The path of the mark that exists while Beemesh is being removed.
     released: PathBuf,
     workload: String,
     service: Option<(String, u32)>,
     /// The ids of the workload's containers at the last look.
     members: Vec<String>,
-    /// The processes that watch them.
+    /// The processes that monitor them.
     conmons: Vec<u32>,
     burst: Burst,
 }
@@ -43,7 +43,7 @@ impl Eye {
         }
     }
 
-    /// What the Quadlet says, and the bytes that are played; `None` if either file is missing or damaged.
+    /// The content of the Quadlet, and the bytes that are played; `None` if either file is missing or damaged.
     pub(super) fn persisted(&self) -> Option<(Persisted, Vec<u8>)> {
         let kube = std::fs::read_to_string(self.folder.join(kube_file(&self.workload))).ok()?;
         let quadlet = render::read_quadlet(&kube)?;
@@ -57,7 +57,7 @@ impl Eye {
         ))
     }
 
-    /// Whose output the unit's journal should have: the workload's containers that were there at the last look.
+    /// The sources of output for the unit's journal: the workload's containers at the last look.
     pub(super) fn sources(&self) -> Vec<Source> {
         if self.members.is_empty() {
             return Vec::new();
@@ -75,7 +75,7 @@ impl Eye {
         init.chain(members).chain(lost).collect()
     }
 
-    /// Whether there may be word of lines that journald has dropped.
+    /// Whether journald may have logged that it dropped lines.
     pub(super) fn may_have_lost_lines(&mut self) -> bool {
         let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
         let ticks = |pid: &u32| Some((*pid, burst::ticks(&stat(pid)?)?));
@@ -84,7 +84,7 @@ impl Eye {
     }
 
     pub(super) async fn look(&mut self) -> Result<Sight, PodmanError> {
-        // The pod first: whoever takes it down has persisted the next revision before.
+        // The pod is read first. A process that takes the pod down has persisted the next revision before.
         let pod = match self.podman.inspect_pod(&self.workload).await? {
             None => self.list().await?,
             inspected => inspected,
@@ -110,7 +110,7 @@ impl Eye {
         })
     }
 
-    /// The pod as lists tell, and the details of those of its containers that can be inspected.
+    /// The pod as listed, and the details of those of its containers that can be inspected.
     async fn list(&self) -> Result<Option<(Pod, Vec<Details>)>, PodmanError> {
         let Some(pod) = self.podman.pod(&self.workload).await? else {
             return Ok(None);
@@ -119,9 +119,9 @@ impl Eye {
         for container in &pod.containers {
             match self.podman.inspect(&container.id).await {
                 Ok(Some(found)) => details.push(found),
-                // It may be gone again; then it is not there at the next look either.
+                // The container was removed meanwhile. The next look will not list it either.
                 Ok(None) => {}
-                // After a power cut a layer may be half written. That it does not run is known all the same.
+                // After a power cut a layer may be incomplete. The list still shows that the container does not run.
                 Err(PodmanError::Refused { .. }) if container.run != Run::Running => {}
                 Err(error) => return Err(error),
             }
@@ -193,7 +193,7 @@ impl Eye {
         })
     }
 
-    /// The service container is outside the pod, and lives as long as it.
+    /// The process that monitors the service container, which is outside the pod and lives as long as the pod.
     async fn service_conmon(
         &mut self,
         pod: &Pod,

@@ -4,7 +4,7 @@ use super::*;
 use crate::health::{Container, Health, Probe, Restart};
 use crate::podman::Schedule;
 
-/// The host's clock when a story begins.
+/// The time at the start of each test, by the host's clock.
 const CLOCK: u64 = 1_000_000;
 
 const OLD: Persisted = Persisted {
@@ -76,7 +76,7 @@ fn running(revision: u64, healthy: u32, restarts: u32) -> Effect {
     troubled(revision, (healthy, 1), restarts, "")
 }
 
-/// What is said of a pod of which so many containers of so many are healthy.
+/// The report of a pod with this number of healthy containers.
 fn troubled(revision: u64, (healthy, total): (u32, u32), restarts: u32, words: &str) -> Effect {
     let health = Health {
         healthy,
@@ -113,10 +113,10 @@ fn play(revision: u64) -> Vec<Effect> {
     ]
 }
 
-/// What each container that is asked for its last line says.
+/// The last line of every container that is asked for it.
 const LAST_LINE: &str = "a secret of the lock";
 
-/// Each event with the second at which it comes and the effects it must have. Of what is said the line counts.
+/// Events with their time in seconds, and the effects that each must have. Only the line of a report is compared.
 fn tell(story: Vec<(u64, Event, Vec<Effect>)>) {
     let began = Instant::now();
     let mut supervisor = Supervisor::new("web", Ledger::default(), began);
@@ -125,7 +125,7 @@ fn tell(story: Vec<(u64, Event, Vec<Effect>)>) {
         let effects = step(&mut supervisor, event, began + Duration::from_secs(second));
         let effects: Vec<_> = effects
             .into_iter()
-            // What is kept is the matter of the ledger's tests.
+            // The tests of the ledger check what is stored.
             .filter(|effect| !matches!(effect, Effect::Keep(_)))
             .map(shown)
             .collect();
@@ -221,7 +221,7 @@ fn an_update_is_waited_for() {
         ),
         (5, Event::Woken, vec![Effect::Look]),
     ]);
-    // The gateway died in the middle of it.
+    // The gateway died during the replacement.
     for left in [up(OLD), None] {
         tell(vec![
             adopted(OLD),
@@ -288,7 +288,7 @@ fn a_pod_that_lacks_a_container_is_played_again() {
         (3, part(), play(7)),
         (4, Event::Played, vec![Effect::Look]),
         (4, whole, adopted),
-        // Somebody removes it by hand.
+        // A user removes it by hand.
         (9, part(), vec![missing()]),
         (12, part(), play(7)),
     ]);
@@ -314,7 +314,7 @@ fn trouble_is_waited_out_and_then_left_to_systemd() {
         (299, blind(), vec![]),
         (300, blind(), ended),
     ]);
-    // A pod that runs needs nobody to see it.
+    // The supervisor of a running pod keeps running while Podman does not answer.
     tell(vec![
         adopted(OLD),
         (1, blind(), vec![waiting]),

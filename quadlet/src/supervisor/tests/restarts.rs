@@ -1,4 +1,4 @@
-//! Single containers end, and are started again.
+//! Single containers end, and are restarted.
 
 use beemesh_protocol::pod::{FailedProbe, LastExit};
 
@@ -24,7 +24,8 @@ fn start() -> Effect {
     }
 }
 
-/// The pod of revision 7 whose container began at `started` and, if it does not run, ended at `exited` with code 3.
+/// The pod of revision 7. Its container was started at `started` and, if it does not run, ended at `exited` with code
+/// 3.
 fn member(started: u64, exited: Option<u64>, podmans: u32, held: bool) -> Option<SeenPod> {
     let run = if exited.is_some() {
         Run::Exited
@@ -74,7 +75,7 @@ fn podman_restarts_once_and_then_the_pauses_grow() {
             vec![trouble(1, 1, once), hold()],
         ),
         (21, sees(21, member(20, None, 1, true)), vec![]),
-        // It is down for ten seconds, and the clock says 13:46:40 at the beginning.
+        // It is down for ten seconds, and the clock starts at 13:46:40.
         (
             25,
             sees(25, member(20, Some(25), 1, true)),
@@ -82,7 +83,7 @@ fn podman_restarts_once_and_then_the_pauses_grow() {
         ),
         (34, sees(34, member(20, Some(25), 1, true)), vec![]),
         (35, sees(35, member(20, Some(25), 1, true)), vec![start()]),
-        // An API start sets Podman's count to 0.
+        // A start by the API resets Podman's count to 0.
         (
             35,
             sees(35, member(35, None, 0, true)),
@@ -94,7 +95,7 @@ fn podman_restarts_once_and_then_the_pauses_grow() {
             vec![trouble(0, 2, &down(3, "13:47:40"))],
         ),
         (60, sees(60, member(35, Some(40), 0, true)), vec![start()]),
-        // It runs for ten minutes: all is forgotten but the count.
+        // It runs for ten minutes, after which only its count is kept.
         (
             61,
             sees(61, member(60, None, 0, true)),
@@ -213,7 +214,7 @@ fn a_helper_that_fails_does_not_end_the_others() {
             vec![ended(), Effect::Exit(70)],
         ),
     ]);
-    // One that failed before it was adopted did start. Both are asked for their last lines first.
+    // A container that failed before the pod was adopted was started. Both are asked for their last lines first.
     let both = || {
         says(Status::Ended {
             reason: format!("{words}; main: exit 1, not started again"),
@@ -251,7 +252,7 @@ fn a_job_that_failed_too_often_is_given_up() {
             ],
         ),
         attached(),
-        // What it wrote last is asked for first.
+        // Its last line is requested first.
         (9, sees(9, job(1)), vec![Effect::Look]),
         (
             9,
