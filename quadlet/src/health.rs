@@ -1,7 +1,7 @@
-//! Pure: what the containers of a workload say together, and the one line in which a unit says it.
+//! Pure: the health of a workload's containers together.
 //!
 //! Input: the containers of one pod as [`crate::podman`] lists them. Output: a [`Verdict`] for the supervisor and a
-//! [`Report`] for the gateway, of which one line is shown to people (`STATUS=`).
+//! [`Report`] for the gateway, of which one line is shown to users (`STATUS=`).
 
 mod status;
 
@@ -14,13 +14,13 @@ pub struct Container {
     pub id: String,
     /// Its name on the host, `POD-CONTAINER`.
     pub name: String,
-    /// What it is in its pod.
+    /// Its role in its pod.
     pub role: Role,
-    /// What its process does.
+    /// The state of its process.
     pub run: Run,
-    /// What its healthcheck says.
+    /// The state of its healthcheck.
     pub probe: Probe,
-    /// How often its restart policy restarted it.
+    /// Number of restarts by its restart policy.
     pub restarts: u32,
     /// Its last exit code; 0 until it has exited.
     pub exit_code: i32,
@@ -30,18 +30,18 @@ pub struct Container {
     pub exited_at: i64,
 }
 
-/// What a container is in its pod.
+/// The role of a container in its pod.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// Holds the pod's namespaces.
     Infra,
     /// One of `containers` or `initContainers`.
     Member,
-    /// Keeps the pod's addresses while every member is down. It is never started.
+    /// Keeps the pod and its addresses while no member runs. It is never started.
     Holder,
 }
 
-/// What the name of a pod's holder ends with. No container of a manifest has an underscore in its name.
+/// The suffix of the name of a pod's holder. No container of a manifest has an underscore in its name.
 const HOLDER: &str = "-_holder";
 
 /// The name of the holder of a pod.
@@ -56,7 +56,7 @@ pub fn is_holder(name: &str) -> bool {
     name.ends_with(HOLDER)
 }
 
-/// What a container's process does.
+/// The state of a container's process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Run {
     /// It was never started since the host booted.
@@ -71,18 +71,18 @@ pub enum Run {
     Exited,
 }
 
-/// What a container's healthcheck says.
+/// The state of a container's healthcheck.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Probe {
-    /// It has none.
+    /// It has no healthcheck.
     Absent,
-    /// Its startup probe has not succeeded yet, nor failed too often.
+    /// Its startup probe has neither succeeded nor failed too often yet.
     Starting,
-    /// It has a liveness probe alone, which has not said anything yet.
+    /// It has only a liveness probe, which has not run yet.
     Silent,
-    /// It succeeds.
+    /// The probe succeeds.
     Healthy,
-    /// It failed too often.
+    /// The probe has failed too often.
     Unhealthy,
 }
 
@@ -97,31 +97,31 @@ pub enum Restart {
     Never,
 }
 
-/// How many containers do what they should. Infra containers do not count.
+/// The number of healthy containers. Infra containers do not count.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Health {
-    /// Containers that run with a probe that does not object, or that are done.
+    /// Containers that run without a failing probe, or that are done.
     pub healthy: u32,
-    /// All of them.
+    /// All containers.
     pub total: u32,
-    /// Restarts by policy, summed.
+    /// Restarts by the restart policy, of all containers.
     pub restarts: u32,
 }
 
-/// What a pod's containers amount to.
+/// The state of a pod, derived from its containers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
-    /// At least one container runs, or will be started again by its policy.
+    /// At least one container runs, or its policy will restart it.
     Running(Health),
-    /// Every container ended with code 0 and none will be started again.
+    /// Every container ended with code 0, and none will be restarted.
     Completed(Health),
-    /// Every container ended, one of them in failure, and its policy does not start it again.
+    /// Every container ended, one of them with a failure, and its policy does not restart it.
     Broken,
-    /// Nothing runs that should: the pod was stopped, or the host booted since.
+    /// No container runs although one should: the pod was stopped, or the host has booted since.
     Stopped,
 }
 
-/// Counts containers.
+/// Counts the containers and the healthy ones.
 pub fn health(containers: &[Container], restart: Restart) -> Health {
     let members = || {
         containers
@@ -140,7 +140,7 @@ pub fn health(containers: &[Container], restart: Restart) -> Health {
     }
 }
 
-/// What a pod's containers amount to under its restart policy.
+/// Derives the state of a pod from its containers and its restart policy.
 pub fn judge(containers: &[Container], restart: Restart) -> Verdict {
     let health = health(containers, restart);
     let members = || {
@@ -161,14 +161,14 @@ pub fn judge(containers: &[Container], restart: Restart) -> Verdict {
     if members().any(runs) {
         return Verdict::Running(health);
     }
-    // Between two runs of a container that its policy restarts, only the infra container is up.
+    // While a container waits for its restart by policy, only the infra container is up.
     if health.total > 0 && containers.iter().any(runs) {
         return Verdict::Running(health);
     }
     Verdict::Stopped
 }
 
-/// Whether a container does what it should, or has done so.
+/// Whether a container runs and is healthy, or is done.
 #[must_use]
 pub fn is_well(container: &Container, restart: Restart) -> bool {
     match container.run {
@@ -181,14 +181,14 @@ pub fn is_well(container: &Container, restart: Restart) -> bool {
     }
 }
 
-/// Whether a container ended well and is not started again.
+/// Whether a container ended with code 0 and is not restarted.
 #[must_use]
 pub fn is_done(container: &Container, restart: Restart) -> bool {
     restart != Restart::Always && has_ended(container) && container.exit_code == 0
 }
 
-/// Whether a container ended since the host booted. After a boot Podman shows what ran at the power cut as exited with code 0
-/// as well, but without a time of exit after its start.
+/// Whether a container ended since the host booted. After a boot, Podman also lists a container that ran at a power cut
+/// as exited with code 0, but its time of exit is not later than its start.
 #[must_use]
 pub fn has_ended(container: &Container) -> bool {
     container.run == Run::Exited
@@ -196,7 +196,8 @@ pub fn has_ended(container: &Container) -> bool {
         && container.exited_at >= 0
 }
 
-/// The init container for which the play of a workload's pod failed; `init` are the names that they have in the manifest.
+/// The init container that failed the play of a workload's pod; `init` are the names of the init containers in the
+/// manifest.
 #[must_use]
 pub fn failed_init<'a>(
     workload: &str,

@@ -39,7 +39,7 @@ const HOLD_TIME_MAX: Duration = Duration::from_secs(300);
 const WAIT_STACK: usize = 64 << 10;
 /// How long a pod that is to be taken down may still start. The remains of a failed play never start.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(20);
-/// The pause between two looks at the pod.
+/// The pause between two checks of the pod.
 const SETTLE_STEP: Duration = Duration::from_millis(200);
 
 /// The lock, held until it is dropped.
@@ -51,7 +51,8 @@ pub struct PlayLock {
 }
 
 impl PlayLock {
-    /// Whether another process held the lock while this one waited, so that an earlier look may be outdated.
+    /// Whether this process waited for another one that held the lock. Data that was read before the wait may then be
+    /// outdated.
     #[must_use]
     pub fn has_waited(&self) -> bool {
         self.waited
@@ -74,7 +75,7 @@ fn file(folder: &Path, workload: &str) -> PathBuf {
 ///
 /// # Errors
 ///
-/// The file cannot be made, or another process holds the lock for more than five minutes.
+/// The file cannot be created, or another process holds the lock for more than five minutes.
 pub async fn hold(folder: &Path, workload: &str) -> io::Result<PlayLock> {
     let held = hold_patiently(folder, workload);
     let held = tokio::time::timeout(HOLD_TIME_MAX, held).await;
@@ -110,7 +111,7 @@ async fn hold_patiently(folder: &Path, workload: &str) -> io::Result<PlayLock> {
     }
 }
 
-/// Whether this open file is still the one at the path.
+/// Whether the path still refers to this open file.
 fn is_at(file: &fs::File, path: &Path) -> bool {
     let (ours, theirs) = (file.metadata(), fs::metadata(path));
     ours.is_ok_and(|ours| theirs.is_ok_and(|theirs| ours.ino() == theirs.ino()))

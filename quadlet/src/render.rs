@@ -1,4 +1,4 @@
-//! Writes one revision of a workload as a Quadlet: the text of its `.kube` file and the YAML that is played.
+//! Renders one revision of a workload as a Quadlet: the text of its `.kube` file and the YAML that is played.
 //!
 //! Pure: no I/O, no clock, no randomness. The same revision gives the same bytes on every host, and the file on disk,
 //! the play and the removal use those bytes.
@@ -21,18 +21,18 @@ use crate::{
     manifest::{Port, ports_of},
 };
 
-/// One revision of a workload with what it uses.
+/// One revision of a workload, with the objects that it uses.
 #[derive(Debug, Clone, Copy)]
 pub struct Revision<'a> {
     /// The cluster it belongs to.
     pub cluster: ClusterId,
-    /// Its number, for people.
+    /// Its number, for users.
     pub revision: u64,
-    /// The log index that made it: orders revisions.
+    /// The log index that created it, which orders revisions.
     pub index: u64,
     /// The workload.
     pub object: &'a Object,
-    /// The ConfigMaps, Secrets and claims it refers to, as far as they exist.
+    /// The ConfigMaps, Secrets and claims that it refers to, as far as they exist.
     pub uses: &'a [&'a Object],
 }
 
@@ -43,93 +43,94 @@ pub struct Rendered {
     pub kube: String,
     /// The file it names: JSON documents, which are YAML.
     pub yaml: Vec<u8>,
-    /// What must be there before it is played, without repetition.
+    /// The images that must exist before the play, without duplicates.
     pub images: Vec<Image>,
 }
 
-/// An image that a workload runs.
+/// An image of a workload.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Image {
-    /// As the manifest writes it.
+    /// Its reference in the manifest.
     pub reference: String,
-    /// When to ask its registry.
+    /// When to pull it.
     pub pull: Pull,
 }
 
-/// When a registry is asked for an image.
+/// When an image is pulled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Pull {
     /// Before each start.
     Always,
-    /// When the host lacks it.
+    /// If the host lacks it.
     IfNotPresent,
-    /// Not at all: the image must be there.
+    /// Never: the host must have the image.
     Never,
 }
 
 /// Why a revision cannot be rendered.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RenderError {
-    /// A ConfigMap or Secret or claim that it must have is not in `uses`.
+    /// A required ConfigMap, Secret or claim is not in `uses`.
     #[error("{kind} `{name}` does not exist")]
     Missing {
-        /// As YAML writes it.
+        /// Its kind, as in YAML.
         kind: &'static str,
         /// Its name.
         name: String,
     },
-    /// A ConfigMap or Secret lacks a key that it must have.
+    /// A ConfigMap or Secret lacks a required key.
     #[error("{kind} `{name}` has no key `{key}`")]
     MissingKey {
-        /// As YAML writes it.
+        /// Its kind, as in YAML.
         kind: &'static str,
         /// Its name.
         name: String,
         /// The key.
         key: String,
     },
-    /// The stored object is not what `manifest::parse` makes.
+    /// The stored object does not have the form that `manifest::parse` gives it.
     #[error("{kind} `{name}` is stored in a form that cannot be played: {reason}")]
     Malformed {
-        /// As YAML writes it.
+        /// Its kind, as in YAML.
         kind: &'static str,
         /// Its name.
         name: String,
-        /// What is wrong with it.
+        /// What is wrong with it, as a message.
         reason: String,
     },
 }
 
-/// What a `.kube` file of Beemesh says about itself in `[X-Beemesh]` and `Yaml=`.
+/// The data of a `.kube` file of Beemesh, from `[X-Beemesh]` and `Yaml=`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quadlet {
     /// The workload's name.
     pub workload: String,
-    /// Its revision, for people.
+    /// Its revision, for users.
     pub revision: u64,
-    /// Orders revisions.
+    /// The log index of its revision, which orders revisions.
     pub index: u64,
-    /// Whose workload it is.
+    /// The cluster of the workload.
     pub cluster: ClusterId,
     /// The file name of its YAML, beside the `.kube` file.
     pub yaml: String,
-    /// How it was rendered: 1 by release 0.2.0 and before, else [`FORMAT`].
+    /// The format in which it was rendered: 1 by release 0.2.0 and before, else [`FORMAT`].
     pub format: u32,
 }
 
-/// How [`render`] renders. It grows when what a running workload has is not as safe as what its next revision gets.
+/// The format of [`render`]. It is raised when a new revision gets something that is safer than what a running workload
+/// has.
 ///
-/// 2: private volumes and secrets have names that nothing else can have, and files of ConfigMaps and Secrets do not mix
-/// with those of an image.
+/// 2: names of private volumes and secrets are unique, and files of ConfigMaps and Secrets do not mix with those of an
+/// image.
 pub const FORMAT: u32 = 2;
 
-/// Seconds in which a workload must start when systemd plays it: its images may have to be pulled first.
+/// Time limit, in seconds, for a start by systemd, which may have to pull images first.
 const START_SECONDS: u32 = 900;
 
-/// Seconds that Podman has beyond the containers' own for taking a pod down.
+/// Time, in seconds, that Podman has to take a pod down, in addition to that of its containers.
 const STOP_SECONDS: i64 = 60;
 
-/// Seconds that a container has to end where its pod does not say.
+/// Time, in seconds, that a container has to end if its pod does not set one.
 const GRACE_SECONDS: i64 = 30;
 
 /// Renders one revision.
@@ -150,7 +151,7 @@ pub fn render(revision: &Revision<'_>) -> Result<Rendered, RenderError> {
     })
 }
 
-/// Has every boot start a unit.
+/// The section by which every boot starts a unit.
 const INSTALL: &str = "[Install]\nWantedBy=multi-user.target default.target\n\n";
 
 impl Quadlet {
@@ -166,7 +167,8 @@ impl Quadlet {
         }
     }
 
-    /// Every value here is a number or a name of letters, digits, `-`, `_` and `.`: nothing that systemd would expand.
+    /// The text of the `.kube` file. Every value in it is a number or a name of letters, digits, `-`, `_` and `.`, so
+    /// systemd expands none of it.
     fn text(&self, stop_seconds: i64, is_job: bool) -> String {
         let Self {
             workload,
@@ -176,7 +178,7 @@ impl Quadlet {
             yaml,
             format,
         } = self;
-        // A boot never starts a Job: what has run must not run again.
+        // A boot never starts a Job, because a Job that has run must not run again.
         let install = if is_job { "" } else { INSTALL };
         format!(
             "\
@@ -214,7 +216,7 @@ pub fn is_installed(kube: &str) -> bool {
     kube.lines().any(|line| line.trim() == "[Install]")
 }
 
-/// The same `.kube` file for a unit that no boot starts.
+/// The `.kube` file without the section by which a boot starts the unit.
 #[must_use]
 pub fn uninstalled(kube: &str) -> String {
     let mut text = String::with_capacity(kube.len());
@@ -231,7 +233,7 @@ pub fn uninstalled(kube: &str) -> String {
     text
 }
 
-/// Reads back what [`render`] wrote; `None` when the file is not such a one.
+/// Parses a `.kube` file of [`render`]; returns `None` for any other file.
 #[must_use]
 pub fn read_quadlet(kube: &str) -> Option<Quadlet> {
     let value = |section: &str, key: &str| {
@@ -257,14 +259,15 @@ pub fn read_quadlet(kube: &str) -> Option<Quadlet> {
     is_ours.then_some(quadlet)
 }
 
-/// JSON documents with `---` between them, in a form that a YAML 1.1 reader takes for the same.
+/// Writes JSON documents with `---` between them, in a form that a YAML 1.1 parser reads as the same data.
 fn yaml_text(documents: &[Value]) -> String {
     let mut text = String::new();
     for document in documents {
         if !text.is_empty() {
             text.push_str("---\n");
         }
-        // In JSON these stand in strings only. YAML refuses some of them as they are, and folds the line separators.
+        // In JSON these characters occur in strings only. YAML does not allow some of them unescaped, and folds the
+        // line separators.
         for char in format!("{document:#}\n").chars() {
             match char {
                 '\u{7f}'..='\u{9f}'
@@ -282,34 +285,35 @@ fn yaml_text(documents: &[Value]) -> String {
     text
 }
 
-/// What stands between two documents of a YAML that [`render`] wrote, and nowhere else in it.
+/// The separator between two documents in a YAML of [`render`]. It occurs nowhere else in it.
 const BETWEEN: &str = "\n---\n";
 
-/// The documents of a YAML that [`render`] wrote; empty when it is not such a one.
+/// The documents of a YAML of [`render`]; empty for any other file.
 fn documents(yaml: &[u8]) -> Vec<Value> {
     let text = str::from_utf8(yaml).unwrap_or_default();
     let documents = text.split(BETWEEN).map(serde_json::from_str);
     documents.collect::<Result<_, _>>().unwrap_or_default()
 }
 
-/// The images of a YAML that [`render`] wrote, sorted; empty when it is not such a one.
+/// The images of a YAML of [`render`], sorted; empty for any other file.
 #[must_use]
 pub fn images(yaml: &[u8]) -> Vec<Image> {
     images_of(&documents(yaml))
 }
 
-/// The ports of its host that a YAML of [`render`] has.
+/// The host ports of a YAML of [`render`].
 #[must_use]
 pub fn ports(yaml: &[u8]) -> Vec<Port> {
     let text = str::from_utf8(yaml).unwrap_or_default();
-    // Most have none, and a host has thousands of them.
+    // Most workloads have no host port, and a host has thousands of workloads.
     if !text.contains("\"hostPort\"") && !text.contains("\"hostNetwork\"") {
         return Vec::new();
     }
     text.split(BETWEEN).flat_map(ports_of).collect()
 }
 
-/// What is read back of a pod. Keeps nothing else of it: the supervisor reads it, whose memory is small.
+/// The fields that are read back from a pod. The other fields are dropped, because the supervisor reads it and has
+/// little memory.
 #[derive(Deserialize)]
 struct Document {
     metadata: Metadata,
@@ -356,17 +360,17 @@ fn pods(yaml: &[u8]) -> impl Iterator<Item = (Metadata, Spec)> {
     })
 }
 
-/// By which rules the containers of a pod are restarted.
+/// The rules by which the containers of a pod are restarted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
     /// `spec.restartPolicy`.
     pub restart: Restart,
-    /// More failures than this end the pod; none if it may fail for ever.
+    /// The pod ends after more failures than this; `None` if their number is not limited.
     pub failures_max: Option<u32>,
 }
 
 impl Default for Rules {
-    /// What Kubernetes takes when a manifest does not say.
+    /// The default of Kubernetes.
     fn default() -> Self {
         Self {
             restart: Restart::Always,
@@ -375,10 +379,10 @@ impl Default for Rules {
     }
 }
 
-/// The label or annotation of a pod that has a Job's `backoffLimit`.
+/// The label or annotation of a pod with the `backoffLimit` of its Job.
 pub const BACKOFF_LIMIT: &str = "beemesh.io/backoff-limit";
 
-/// The rules of the pod of a YAML that [`render`] wrote.
+/// The rules of the pod in a YAML of [`render`].
 #[must_use]
 pub fn rules(yaml: &[u8]) -> Rules {
     let pod = pods(yaml).find(|(_, spec)| !spec.containers.is_empty());
@@ -397,26 +401,27 @@ pub fn rules(yaml: &[u8]) -> Rules {
     }
 }
 
-/// The names of the init containers of a YAML that [`render`] wrote, as the manifest has them.
+/// The names of the init containers in a YAML of [`render`], as in the manifest.
 #[must_use]
 pub fn init_containers(yaml: &[u8]) -> Vec<String> {
     let init = pods(yaml).flat_map(|(_, spec)| spec.init);
     init.map(|init| init.name).collect()
 }
 
-/// The names of all containers of a YAML that [`render`] wrote, as Podman makes them of the pod's and theirs.
+/// The names of all containers in a YAML of [`render`], as Podman composes them from the name of the pod and of the
+/// container.
 #[must_use]
 pub fn container_names(yaml: &[u8]) -> Vec<String> {
     names(yaml, |spec| spec.init.into_iter().chain(spec.containers))
 }
 
-/// The same without the init containers, which Podman removes when they are done.
+/// The same without the init containers, which Podman removes after they have ended.
 #[must_use]
 pub fn member_names(yaml: &[u8]) -> Vec<String> {
     names(yaml, |spec| spec.containers.into_iter())
 }
 
-/// The containers that end by a signal of their own choice, with it.
+/// The containers with a stop signal of their own, and that signal.
 #[must_use]
 pub fn stop_signals(yaml: &[u8]) -> BTreeMap<String, String> {
     let signals = pods(yaml).flat_map(|(pod, spec)| {
@@ -428,7 +433,7 @@ pub fn stop_signals(yaml: &[u8]) -> BTreeMap<String, String> {
     signals.collect()
 }
 
-/// The names of the pods of a YAML that [`render`] wrote.
+/// The names of the pods in a YAML of [`render`].
 #[cfg(feature = "host")]
 pub(crate) fn pod_names(yaml: &[u8]) -> Vec<String> {
     pods(yaml).map(|(pod, _)| pod.name).collect()
@@ -476,8 +481,8 @@ fn images_of(documents: &[Value]) -> Vec<Image> {
     images.into_iter().collect()
 }
 
-/// The names of the Podman volumes and secrets that a YAML of [`render`] uses: what else
-/// [belongs to](crate::belongings::belongs_to) the workload is left over from another revision.
+/// The names of the Podman volumes and secrets that a YAML of [`render`] uses. Others that [belong
+/// to](crate::belongings::belongs_to) the workload are left from another revision.
 #[must_use]
 pub fn volumes(yaml: &[u8]) -> BTreeSet<String> {
     let documents = documents(yaml);

@@ -1,7 +1,8 @@
-//! Pure: what a supervisor reports of its pod, and the one line that its unit shows.
+//! Pure: the report of a supervisor on its pod, and the status line of its unit.
 //!
-//! The supervisor writes a [`Report`] for the gateway of its host ([`Report::to_message`]) and its [line](Report::line) for people (`STATUS=`).
-//! The gateway believes a report whose line is the unit's. Otherwise, as for a supervisor of 0.2, it reads the line ([`parse`]).
+//! The supervisor writes a [`Report`] for the gateway of its host ([`Report::to_message`]), and a [line](Report::line)
+//! for users (`STATUS=`). The gateway uses a report only if its line equals the one of the unit. Otherwise, as for a
+//! supervisor of 0.2, it parses the line ([`parse`]).
 
 use std::fmt::Write as _;
 
@@ -11,73 +12,73 @@ use beemesh_protocol::pod::{
 
 use super::Health;
 
-/// Longest status line. systemd takes 4 KiB per datagram at least; a line longer than this is cut.
+/// Maximum size of a status line, in bytes. systemd accepts at least 4 KiB per datagram; a longer line is cut.
 pub const LINE_BYTES_MAX: usize = 1024;
-/// Of it, what the reasons may take: the counts and the revision stand around them.
+/// Maximum size of the reasons in a line, in bytes. The rest is for the counts and the revision.
 const REASONS_BYTES_MAX: usize = 850;
-/// Longest reason with the output of containers, for the API.
+/// Maximum size of a reason with the output of containers, for the API, in bytes.
 const MESSAGE_BYTES_MAX: usize = 1024;
 
-/// What stands between two parts of a line.
+/// The separator between two parts of a line.
 const BETWEEN: &str = " · ";
 
-/// A pod as its supervisor reports it.
+/// The report of a supervisor on its pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Report {
-    /// What the supervisor does.
+    /// The status of the pod.
     pub status: Status,
-    /// The pod's containers; none when they are not known.
+    /// The pod's containers; empty if they are unknown.
     pub containers: Vec<ContainerReport>,
-    /// What a line says about containers, where only the line is known.
+    /// The part of a status line about containers, if only the line is known.
     pub trouble: String,
 }
 
-/// What a supervisor does with its pod.
+/// The status of a pod.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Status {
     /// The pod is up.
     Running {
-        /// How well.
+        /// The health of its containers.
         health: Health,
         /// The revision that runs.
         revision: u64,
     },
-    /// Every container ended with code 0 and stays so.
+    /// Every container ended with code 0, and none will be restarted.
     Completed {
         /// The revision that ran.
         revision: u64,
-        /// Restarts by policy on the way.
+        /// Restarts by the restart policy before that.
         restarts: u32,
     },
-    /// The old revision's pod is gone and the new one's is not there yet.
+    /// The pod of the old revision is gone, and that of the new one does not exist yet.
     Updating {
         /// The revision that ran.
         from: u64,
-        /// The revision that is coming.
+        /// The new revision.
         to: u64,
     },
-    /// The supervisor is bringing the pod up.
+    /// The supervisor is starting the pod.
     Starting {
-        /// The revision that is coming.
+        /// The revision that is being started.
         revision: u64,
-        /// What it is doing, in words.
+        /// The present step, as a message.
         doing: String,
     },
-    /// The supervisor cannot see the pod: it may be fine.
+    /// The supervisor cannot query the pod, which may be healthy.
     Waiting {
         /// The revision that should run.
         revision: u64,
-        /// What the supervisor waits for, in words.
+        /// The condition that the supervisor waits for, as a message.
         wait: String,
     },
-    /// Every container ended, one of them in failure, and none is started again.
+    /// Every container ended, one of them with a failure, and none is restarted.
     Ended {
-        /// What is to be said beside the containers' reasons, in words for a person.
+        /// A message in addition to the containers' reasons.
         reason: String,
     },
-    /// Beyond repair on this host.
+    /// The supervisor has given up the pod on this host.
     Failed {
-        /// Why, in words for a person.
+        /// Why, as a message.
         reason: String,
     },
     /// The unit is being stopped.
@@ -95,7 +96,7 @@ impl From<Status> for Report {
 }
 
 impl Report {
-    /// The line for every local user: it has no output of containers and probes.
+    /// The status line, which every local user can read. It contains no output of containers and probes.
     #[must_use]
     pub fn line(&self) -> String {
         let reasons = |own: &str| {
@@ -141,8 +142,8 @@ impl Report {
         one_line(&line)
     }
 
-    /// Why the pod is not as it should be, for the API: with what containers and probes said last. Empty while all is well, and while
-    /// a probe has failed less often than it may.
+    /// Why the pod is not healthy, for the API. Contains the last output of containers and probes. Empty if the pod is
+    /// healthy, and while a probe has failed less often than its threshold.
     #[must_use]
     pub fn message(&self) -> String {
         let own = match &self.status {
@@ -168,7 +169,7 @@ impl Report {
         cut(&all.join("; "), MESSAGE_BYTES_MAX)
     }
 
-    /// A play failed for these containers, which the words name.
+    /// Adds the last output of the containers that failed a play, which the message names.
     fn with_output(&self, words: &str) -> String {
         let outputs = self.containers.iter().filter_map(|one| one.exit.as_ref());
         let outputs = outputs.map(|exit| exit.output.as_str());
@@ -178,7 +179,7 @@ impl Report {
         all.collect::<Vec<_>>().join(": ")
     }
 
-    /// The same with texts that the report's file may have.
+    /// The same report with its texts in the form that the report's file may contain.
     #[must_use]
     pub fn cleaned(mut self) -> Self {
         match &mut self.status {
@@ -194,7 +195,7 @@ impl Report {
         self
     }
 
-    /// As it is written for the gateway.
+    /// The report as the message that is written for the gateway.
     #[must_use]
     pub fn to_message(&self) -> PodReport {
         let containers = self.containers.clone();
@@ -299,8 +300,8 @@ impl From<PodReport> for Report {
     }
 }
 
-/// What the unit with this line reports: the report that its supervisor wrote, if that is of the same moment, or what the line
-/// says; nothing for a line that no supervisor writes.
+/// The report of the unit with this line: the written report if it has the same line, or else the parsed line. Returns
+/// `None` for a line that no supervisor writes.
 #[must_use]
 pub fn heard(line: &str, written: Option<PodReport>) -> Option<Report> {
     let written = written.map(Report::from);
@@ -308,7 +309,7 @@ pub fn heard(line: &str, written: Option<PodReport>) -> Option<Report> {
     written.or_else(|| parse(line))
 }
 
-/// Reads a line that [`Report::line`], or a supervisor of 0.2, has made; `None` for any other text.
+/// Parses a line of [`Report::line`] or of a supervisor of 0.2; returns `None` for any other text.
 #[must_use]
 pub fn parse(line: &str) -> Option<Report> {
     let status = if line == "stopping" {
@@ -337,7 +338,7 @@ pub fn parse(line: &str) -> Option<Report> {
     Some(status.into())
 }
 
-/// `1/2 healthy · REASONS · rev 3 · 4 restarts`; a supervisor of 0.2 has the reasons behind the restarts.
+/// Parses `1/2 healthy · REASONS · rev 3 · 4 restarts`. A supervisor of 0.2 writes the reasons after the restarts.
 fn parse_counts(line: &str) -> Option<Report> {
     let parts: Vec<&str> = line.split(BETWEEN).collect();
     let (what, rest) = parts.split_first()?;
@@ -384,7 +385,7 @@ fn restarts_in_words(restarts: u32) -> String {
     )
 }
 
-/// At most so many bytes, and a sign that there were more.
+/// Cuts text to at most this number of bytes, and marks the cut.
 fn cut(text: &str, bytes: usize) -> String {
     if text.len() <= bytes {
         return text.to_owned();
@@ -393,7 +394,8 @@ fn cut(text: &str, bytes: usize) -> String {
     format!("{}…", text[..end].trim_end())
 }
 
-/// Words from Podman and the OCI runtime may hold line breaks, which would end a `STATUS=` assignment.
+/// Replaces line breaks. Messages from Podman and the OCI runtime may contain some, which would end a `STATUS=`
+/// assignment.
 fn one_line(text: &str) -> String {
     let mut line = String::with_capacity(text.len().min(LINE_BYTES_MAX));
     for word in text.split_ascii_whitespace() {

@@ -1,13 +1,15 @@
-//! Normalises one workload with what it uses into documents that share nothing by accident with another workload.
+//! Normalises a workload and the objects that it uses into documents that share no object by accident with another
+//! workload.
 //!
-//! Pure: no I/O, no clock, no randomness. Input: a [`Revision`]. Output: the ConfigMaps, Secrets and claims it uses, then
-//! one Pod, each as JSON.
+//! Pure: no I/O, no clock, no randomness. Input: a [`Revision`]. Output: the ConfigMaps, Secrets and claims it uses,
+//! then one Pod, each as JSON.
 //!
-//! Podman has no namespaces: a ConfigMap, a Secret, a claim and an `emptyDir` are volumes of the host, named like the
-//! object or, for an `emptyDir`, like the volume in the pod. Two workloads with an `emptyDir` called `cache` would share
-//! its files. So each gets a name that no other workload has, and a ConfigMap or Secret one that holds its content's
-//! hash ([`crate::belongings`]), because Podman leaves the files of removed keys in a volume that it finds. Every kind
-//! becomes a Pod, because Podman names a Deployment's pod otherwise and cannot play a DaemonSet or Job as a unit.
+//! Podman has no namespaces. A ConfigMap, a Secret, a claim and an `emptyDir` are volumes of the host. Their name is
+//! that of the object or, for an `emptyDir`, that of the volume in the pod. Two workloads with an `emptyDir` called
+//! `cache` would share its files. So each volume gets a name that no other workload has. The name of a ConfigMap or
+//! Secret also contains the hash of its content ([`crate::belongings`]), because Podman does not delete the files of
+//! removed keys from an existing volume. Every kind becomes a Pod, because Podman uses another name for the pod of a
+//! Deployment, and cannot play a DaemonSet or Job as a unit.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -35,10 +37,10 @@ use crate::{
     manifest::{Demand, Keys, demands, kind_name, names, resources},
 };
 
-/// What Kubernetes takes for a `backoffLimit` that is not given.
+/// The default of `backoffLimit` in Kubernetes.
 const BACKOFF_LIMIT_DEFAULT: i32 = 6;
 
-/// The longest host name that Linux takes.
+/// Maximum length of a host name in Linux.
 const HOSTNAME_MAX: usize = 63;
 
 /// Normalises a revision.
@@ -91,8 +93,8 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
     Ok(documents)
 }
 
-/// Podman does not start a container for which a variable's key is missing, and leaves a file out without a word: so such a
-/// revision does not take the place of one that runs.
+/// Checks that all required keys exist. Podman does not start a container with a variable whose key is missing, and
+/// silently omits a file. Such a revision must therefore not replace one that runs.
 fn needed_keys(revision: &Revision<'_>) -> Result<(), RenderError> {
     let namespace = &revision.object.namespace;
     let mut keys: BTreeMap<(Kind, String), Keys> = BTreeMap::new();
@@ -103,7 +105,7 @@ fn needed_keys(revision: &Revision<'_>) -> Result<(), RenderError> {
         let has = |used: &&&Object| {
             used.kind == needed.kind && used.name == needed.name && used.namespace == *namespace
         };
-        // An object that is missing as a whole is told where it is used.
+        // A reference to a missing object is reported at its use.
         let Some(used) = revision.uses.iter().find(has) else {
             continue;
         };
@@ -119,7 +121,7 @@ fn needed_keys(revision: &Revision<'_>) -> Result<(), RenderError> {
     Ok(())
 }
 
-/// The pod of a workload, whatever its kind: with the labels of the template and the annotations of both.
+/// The pod of a workload of any kind, with the labels of the template and the annotations of both.
 fn pod(object: &Object) -> Result<(ObjectMeta, PodSpec), RenderError> {
     let (outer, template) = match object.kind {
         Kind::Pod => {
@@ -170,11 +172,11 @@ fn pod(object: &Object) -> Result<(ObjectMeta, PodSpec), RenderError> {
     Ok((metadata, spec))
 }
 
-/// Writes out what Kubernetes would assume and Podman would assume otherwise.
+/// Sets the defaults of Kubernetes that differ from those of Podman.
 fn defaults(object: &Object, spec: &mut PodSpec) {
     spec.restart_policy
         .get_or_insert_with(|| "Always".to_owned());
-    // Podman would call the host like the pod: with the namespace in front, in a form that host names do not have.
+    // Podman would use the name of the pod as host name. With a namespace in front it is no valid host name.
     let unfit = object.namespace != "default" || object.name.len() > HOSTNAME_MAX;
     if unfit && spec.hostname.is_none() && spec.host_network != Some(true) {
         let name: String = object.name.chars().take(HOSTNAME_MAX).collect();
@@ -197,7 +199,7 @@ fn defaults(object: &Object, spec: &mut PodSpec) {
     }
 }
 
-/// What Kubernetes assumes.
+/// The default of Kubernetes.
 fn pull_policy(reference: &str) -> &'static str {
     match names::image(reference) {
         Ok(name) if name.floats() => "Always",
@@ -212,7 +214,7 @@ fn containers(spec: &mut PodSpec) -> impl Iterator<Item = &mut Container> {
         .chain(&mut spec.containers)
 }
 
-/// What a workload uses, under the names that it gets.
+/// The objects that a workload uses, with their private names.
 struct Uses<'a> {
     revision: &'a Revision<'a>,
     workload: &'a str,
@@ -247,7 +249,8 @@ impl Uses<'_> {
         Ok(())
     }
 
-    /// Renames what a volume refers to. One whose optional source does not exist is empty, as is one without a source.
+    /// Replaces the name in a volume's source. A volume without a source, or whose optional source does not exist, is
+    /// empty.
     fn volume(&mut self, volume: &mut Volume) -> Result<(), RenderError> {
         if let Some(source) = &mut volume.config_map {
             let optional = source.optional == Some(true);
@@ -279,7 +282,7 @@ impl Uses<'_> {
         Ok(())
     }
 
-    /// Renames what variables refer to, and leaves out those whose optional source does not exist.
+    /// Replaces the names in variables' sources, and omits variables whose optional source does not exist.
     fn environment(&mut self, container: &mut Container) -> Result<(), RenderError> {
         let mut kept = Vec::new();
         for mut from in container.env_from.take().unwrap_or_default() {
@@ -344,7 +347,7 @@ impl Uses<'_> {
                 None => return Ok(None),
             }
         }
-        // Podman does not know namespaces, so it cannot tell the pod's.
+        // Podman has no namespaces, so it does not know that of the pod.
         if from
             .field_ref
             .as_ref()
@@ -356,7 +359,7 @@ impl Uses<'_> {
         Ok(Some(var))
     }
 
-    /// The private name of a ConfigMap or Secret; `None` when it does not exist and need not.
+    /// The private name of a ConfigMap or Secret; `None` if it is optional and does not exist.
     fn private(
         &mut self,
         kind: Kind,
@@ -404,7 +407,7 @@ impl<'a> Uses<'a> {
     }
 }
 
-/// Tells apart the volumes that show one ConfigMap or Secret in different ways: Podman would write both into one.
+/// Distinguishes volumes that show one ConfigMap or Secret in different ways. Podman would write both into one volume.
 #[derive(Serialize)]
 struct View {
     items: Option<Vec<KeyToPath>>,
@@ -413,7 +416,7 @@ struct View {
 }
 
 impl View {
-    /// `None` for all keys as they are.
+    /// `None` if the volume shows all keys unchanged.
     fn of(items: &Option<Vec<KeyToPath>>, mode: Option<i32>, optional: bool) -> Option<Self> {
         (items.is_some() || mode.is_some()).then(|| Self {
             items: items.clone(),
@@ -423,10 +426,10 @@ impl View {
     }
 }
 
-/// Mounts what a ConfigMap or Secret shows: to be read only, as in Kubernetes, and without the files that the image has
-/// there. Podman writes the files again with each play, as root and, before 5.6.1, through whatever symbolic link it finds
-/// in their place (CVE-2025-9566): neither a container nor an image may put one there. `kube play` takes options behind
-/// the path.
+/// Makes the mount of a ConfigMap or Secret read-only, as in Kubernetes, and hides the files that the image has there.
+/// Podman writes the files again with each play, as root. Before 5.6.1 it follows any symbolic link that it finds in
+/// their place (CVE-2025-9566), so neither a container nor an image may put one there. `kube play` takes mount options
+/// after the path.
 fn show(mount: &mut VolumeMount) {
     mount.read_only = Some(true);
     let (path, options) = match mount.mount_path.split_once(':') {
@@ -439,7 +442,7 @@ fn show(mount: &mut VolumeMount) {
     mount.mount_path = format!("{path}:{}", options.join(","));
 }
 
-/// An object that a workload uses, under the name that it has there.
+/// An object that a workload uses, with its private name.
 fn renamed(object: &Object, name: &str) -> Result<Value, RenderError> {
     let mut json: Value = from_body(object)?;
     let metadata = json.get_mut("metadata").and_then(Value::as_object_mut);

@@ -39,7 +39,7 @@ fn crashed(output: &str) -> ContainerReport {
     }
 }
 
-/// As the issue that asked for it has it.
+/// The container of the issue that requested these reports.
 fn failing() -> ContainerReport {
     ContainerReport {
         probe: Some(FailedProbe {
@@ -216,7 +216,7 @@ fn line_is_one_line_and_bounded() {
     );
     let cleaned = failed.cleaned();
     assert!(PodReport::from_bytes(&cleaned.to_message().encode()).is_ok());
-    // Whatever the containers say, the counts and the revision are there.
+    // However long the reasons are, the line contains the counts and the revision.
     let long = ContainerReport {
         start_error: "äöü ".repeat(60),
         ..crashed("")
