@@ -1,7 +1,7 @@
-//! The JSON of the HTTP API, as both of its ends read and write it.
+//! The JSON of the HTTP API, for the client and the server.
 //!
-//! Pure: shapes only. Names are camelCase on the wire; a reader ignores fields that it does not know, so that a newer
-//! gateway can say more.
+//! Pure: types only. Names are camelCase in JSON. A reader ignores fields that it does not know, so that a newer
+//! gateway can add fields.
 
 mod access;
 mod policy;
@@ -21,24 +21,24 @@ pub use policy::{Policy, PolicySet};
 /// callers on its own host only, keeps the first 64 bytes, and relies on it for nothing.
 pub const SESSION_HEADER: &str = "beemesh-session";
 
-/// The answer to everything that failed.
+/// The response to a failed request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ErrorAnswer {
-    /// What failed.
+    /// The failure.
     pub error: Failure,
 }
 
 /// What failed, why, and what to do about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
-    /// For programs.
+    /// The kind of failure, for programs.
     pub code: Code,
-    /// In words for a person: what failed, on what.
+    /// What failed and on what, as a message.
     pub message: String,
-    /// In words for a person: what to do. Empty when there is nothing to advise.
+    /// What to do, as a message. Empty if there is no advice.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub hint: String,
-    /// Every problem of a manifest.
+    /// Every problem of the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
 }
@@ -47,148 +47,150 @@ pub struct Failure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Code {
-    /// The request or the manifest in it is wrong: repeating it will not help.
+    /// The request or its manifest is wrong. A retry fails in the same way.
     Invalid,
-    /// It contradicts what the cluster holds.
+    /// The request contradicts the state of the cluster.
     Conflict,
-    /// What it names does not exist.
+    /// The request names an object that does not exist.
     NotFound,
-    /// No quorum, no leader or no connection: the same request may succeed later.
+    /// No quorum, no leader or no connection. A retry may succeed later.
     Unavailable,
-    /// The caller may not do that.
+    /// The caller has no permission.
     Forbidden,
     /// The body exceeds its limit.
     TooLarge,
-    /// The gateway or something it depends on failed.
+    /// The gateway or a program that it uses failed.
     Internal,
 }
 
-/// One thing that is wrong with a manifest, or worth a warning.
+/// An error in a manifest, or a warning about it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Problem {
-    /// Which document of the file, from 1; 0 is the whole file.
+    /// The number of the document in the manifest, from 1; 0 for the whole manifest.
     pub document: u32,
-    /// The line of the file, from 1; 0 when unknown.
+    /// The line of the manifest, from 1; 0 if unknown.
     pub line: u32,
     /// The path of the field, such as `spec.containers[0].image`; empty for the whole document.
     pub field: String,
-    /// In words for a person.
+    /// What is wrong, as a message.
     pub message: String,
 }
 
-/// The answer to `POST /v1/apply`.
+/// The response to `POST /v1/apply`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Applied {
     /// The manifest's name.
     pub manifest: String,
-    /// The log index it was committed at; with `dryRun`, the index of the state it was tried on.
+    /// The log index at which it was committed; with `dryRun`, the index of the state that was used.
     pub index: u64,
-    /// Nothing was changed: this is what would happen.
+    /// Nothing was changed: the response shows what an apply would change.
     pub dry_run: bool,
-    /// With `wait`: as many pods of every workload as were asked for were ready, for as long as [`crate::rollout`] asks.
+    /// With `wait`: whether all requested pods of every workload were ready, for the time that [`crate::rollout`]
+    /// requires.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<bool>,
-    /// In document order, then what the manifest no longer has.
+    /// The objects in document order, then those that the manifest no longer has.
     pub objects: Vec<AppliedObject>,
-    /// What is odd about the file but no error.
+    /// Warnings about the manifest.
     pub warnings: Vec<Problem>,
-    /// With `wait`: the manifest's workloads as they are now.
+    /// With `wait`: the present state of the manifest's workloads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub workloads: Option<Vec<Workload>>,
 }
 
-/// What an apply did to one object.
+/// The effect of an apply on one object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AppliedObject {
-    /// `Pod`, `ConfigMap`, ...
+    /// Its kind, such as `Pod` or `ConfigMap`.
     pub kind: String,
     /// `NAME` or `NAMESPACE_NAME`.
     pub name: String,
-    /// What happened.
+    /// The effect.
     pub action: Action,
-    /// A workload's revision now; 0 for other kinds and for removed workloads.
+    /// The new revision of a workload; 0 for other kinds and for removed workloads.
     pub revision: u64,
 }
 
-/// What happened to an object.
+/// The effect of a change on an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Action {
-    /// It is new.
+    /// The object is new.
     Created,
     /// Its content changed, or that of an object it refers to.
     Updated,
-    /// It was already like this.
+    /// The object was the same before.
     Unchanged,
     /// The manifest no longer has it.
     Removed,
 }
 
-/// The answer to a deletion.
+/// The response to a deletion.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Deleted {
-    /// The log index it was committed at.
+    /// The log index at which it was committed.
     pub index: u64,
-    /// The workloads that are gone.
+    /// The removed workloads.
     pub removed: Vec<String>,
-    /// With `wait`: no host has anything of them any more.
+    /// With `wait`: whether all hosts have removed the workloads completely.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<bool>,
-    /// With `wait`: hosts that still have something of them, or cannot be reached to tell.
+    /// With `wait`: hosts that still have a part of them, or are unreachable.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_for: Vec<String>,
 }
 
-/// The answer to `GET /v1/workloads`.
+/// The response to `GET /v1/workloads`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workloads {
-    /// By name.
+    /// The workloads, sorted by name.
     pub workloads: Vec<Workload>,
 }
 
-/// A workload and what it does on its hosts.
+/// A workload and its state on its hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Workload {
-    /// `NAME` or `NAMESPACE_NAME`: also the pod's name and part of the unit's.
+    /// `NAME` or `NAMESPACE_NAME`: the name of the pod and a part of the unit's name.
     pub name: String,
     /// Its namespace.
     pub namespace: String,
-    /// `Pod`, `Deployment`, ...
+    /// Its kind, such as `Pod` or `Deployment`.
     pub kind: String,
-    /// The manifest that it came with.
+    /// The manifest that contains it.
     pub manifest: String,
-    /// Counts up with every change.
+    /// The number of its version, which increases with every change.
     pub revision: u64,
     /// The log index of this revision.
     pub index: u64,
     /// When this revision was applied, in milliseconds since 1970.
     pub applied_at_ms: u64,
-    /// As many pods as were asked for are ready now, and no other host has one. [`crate::rollout`] says how long that must last.
+    /// All requested pods are ready now, and no other host has one. [`crate::rollout`] defines how long that must last.
     pub settled: bool,
-    /// It is not settled and will not be by itself: where it should run it is ready, failed or stopped, or no further host may
-    /// run it.
+    /// The workload is not settled and stays so without a change by a user. Each of its hosts reports it as ready,
+    /// failed or stopped, or no other host may run it.
     #[serde(default)]
     pub stuck: bool,
-    /// How many pods were asked for: `replicas`, or one for each host that may run it.
+    /// The number of requested pods: `replicas`, or one for each host that may run it.
     #[serde(default)]
     pub asked: u32,
-    /// How many of them are ready: this revision, every container healthy and none in trouble, or its work is done.
+    /// The number of ready pods. A pod is ready if it has this revision and every container is healthy and none has
+    /// ended lately, or if it has completed.
     #[serde(default)]
     pub ready: u32,
-    /// Why fewer hosts run it than were asked for, in words for a person; empty when as many do. What a host itself suffers from
-    /// is in its `message`.
+    /// Why fewer hosts run it than requested, as a message; empty if as many do. A problem of a host is in its
+    /// `message`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
-    /// How long a pod must be ready until it counts, as its author asks.
+    /// How long a pod must be ready before it counts, from the manifest.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub min_ready_seconds: u32,
-    /// The hosts that should run it, and those that still have it; by name.
+    /// The hosts that should run it and those that still have it, sorted by name.
     pub hosts: Vec<WorkloadHost>,
-    /// The object as it was applied, in canonical form; only when one workload is asked for.
+    /// The applied object in canonical form; only in the response for one workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<serde_json::Value>,
 }
@@ -198,73 +200,73 @@ pub struct Workload {
 pub struct WorkloadHost {
     /// The host's name.
     pub host: String,
-    /// The host's key.
+    /// The identity key of the host.
     pub id: HostId,
-    /// What the workload does there.
+    /// The phase of the workload on this host.
     pub phase: Phase,
-    /// The revision that is there; 0 when none is.
+    /// The revision on the host; 0 if there is none.
     pub revision: u64,
-    /// Containers that are healthy.
+    /// The number of healthy containers.
     pub healthy: u32,
-    /// Containers it has.
+    /// The number of containers.
     pub total: u32,
-    /// Restarts of its containers since the pod was made.
+    /// Restarts of its containers since the pod was created.
     pub restarts: u32,
-    /// Why it is not running, or what is going on.
+    /// Why it does not run, or the present step.
     pub message: String,
-    /// Whether the host can be reached; when not, the rest is what it said last.
+    /// Whether the host is reachable; if not, the other fields are from its last report.
     pub reachable: bool,
-    /// Its containers that have more to tell than that they run: those that are down, were restarted, or have a probe that fails.
-    /// At most [eight](crate::pod::CONTAINERS_TOLD_MAX).
+    /// The containers that are not simply running: those that are down, were restarted, or have a failing probe. At
+    /// most [eight](crate::pod::CONTAINERS_TOLD_MAX).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<ContainerReport>,
 }
 
-/// What a workload does on a host.
+/// The phase of a workload on a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Phase {
-    /// Work on it has not begun.
+    /// The host has not started to work on it.
     Pending,
-    /// Its images are being pulled, its pod is being made or replaced.
+    /// Its images are being pulled, or its pod is being created or replaced.
     Starting,
     /// Its pod runs.
     Running,
-    /// Its pod has done its job and exited.
+    /// All its containers ended with code 0.
     Succeeded,
     /// The administrator of the host stopped the unit.
     Stopped,
-    /// It could not be started or was given up.
+    /// It could not be started, or its supervisor gave it up.
     Failed,
     /// It is being removed.
     Removing,
 }
 
-/// The answer to `GET /v1/manifests`.
+/// The response to `GET /v1/manifests`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifests {
-    /// By name.
+    /// The manifests, sorted by name.
     pub manifests: Vec<Manifest>,
 }
 
-/// A manifest and what it holds.
+/// A manifest and the names of its objects.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Manifest {
     /// Its name.
     pub name: String,
-    /// The log index that last changed it.
+    /// The log index of its last change.
     pub index: u64,
-    /// When that was, in milliseconds since 1970.
+    /// When it was last changed, in milliseconds since 1970.
     pub applied_at_ms: u64,
-    /// In document order.
+    /// Its objects, in document order.
     pub objects: Vec<ObjectName>,
 }
 
-/// Names an object.
+/// The name of an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ObjectName {
-    /// `Pod`, `ConfigMap`, ...
+    /// Its kind, such as `Pod` or `ConfigMap`.
     pub kind: String,
     /// Its namespace.
     pub namespace: String,
@@ -272,10 +274,10 @@ pub struct ObjectName {
     pub name: String,
 }
 
-/// The answer to `GET /v1/hosts`.
+/// The response to `GET /v1/hosts`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Hosts {
-    /// By name.
+    /// The hosts, sorted by name.
     pub hosts: Vec<Host>,
 }
 
@@ -284,11 +286,11 @@ pub struct Hosts {
 pub struct Host {
     /// Its name.
     pub name: String,
-    /// Its key.
+    /// Its identity key.
     pub id: HostId,
-    /// Multiaddrs it can be dialled at.
+    /// The multiaddrs at which other hosts reach it.
     pub addresses: Vec<String>,
-    /// Its part in the consensus.
+    /// Its role in the consensus.
     pub role: Role,
     /// Whether the answering host is connected to it.
     pub reachable: bool,
@@ -299,37 +301,37 @@ pub struct Host {
     /// What a `nodeSelector` can ask for.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
-    /// It is to run no workloads.
+    /// Whether the host is drained and runs no workloads.
     #[serde(default)]
     pub drained: bool,
-    /// The last log index it has applied, as it said last.
+    /// The last log index that it has applied, from its last report.
     pub applied: u64,
-    /// Its Beemesh version; empty while unknown.
+    /// Its Beemesh version; empty if unknown.
     pub version: String,
-    /// Its Podman version; empty while unknown.
+    /// Its Podman version; empty if unknown.
     pub podman: String,
-    /// What it waits for or suffers from; empty when all is well.
+    /// What it waits for, or its problem, as a message; empty if there is none.
     pub trouble: String,
 }
 
-/// A host's part in the consensus.
+/// The role of a host in the consensus.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Role {
-    /// It proposes what all others follow.
+    /// It orders the changes.
     Leader,
-    /// It votes.
+    /// It votes and is not the leader.
     Follower,
-    /// It is asking to become leader.
+    /// It is standing for election.
     Candidate,
-    /// It follows without a vote.
+    /// It receives the log and does not vote.
     Learner,
-    /// It is no member of its cluster any more.
+    /// It is no longer a member of its cluster.
     Removed,
 }
 
 impl Role {
-    /// As it is on the wire.
+    /// The name of the role in JSON.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -342,77 +344,77 @@ impl Role {
     }
 }
 
-/// The answer to `GET /v1/status`: what the answering host knows, without asking others.
+/// The response to `GET /v1/status`: the data of the answering host, which asks no other host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
-    /// The cluster; absent while none is founded or joined.
+    /// The id of the cluster; absent until the host founds or joins one.
     pub cluster: Option<ClusterId>,
     /// The answering host's name.
     pub host: String,
-    /// Its key.
+    /// Its identity key.
     pub id: HostId,
-    /// Its part in the consensus.
+    /// Its role in the consensus.
     pub role: Role,
-    /// The leader it knows of.
+    /// The leader that it hears.
     pub leader: Option<Leader>,
-    /// The leader that a reachable member hears, while this host hears none.
+    /// The leader that a reachable member hears, if this host hears none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub elsewhere: Option<Leader>,
     /// The Raft term.
     pub term: u64,
-    /// The last log index it has applied.
+    /// The last log index that it has applied.
     pub applied: u64,
-    /// Whether changes can be committed, as far as this host can tell.
+    /// Whether the cluster can commit changes, as far as this host knows.
     pub quorum: bool,
-    /// Names of the hosts that vote.
+    /// Names of the voters.
     pub voters: Vec<String>,
-    /// Names of the hosts that follow without a vote.
+    /// Names of the learners.
     pub learners: Vec<String>,
-    /// Counts of hosts.
+    /// The numbers of hosts.
     pub hosts: HostCounts,
-    /// Counts of workloads.
+    /// The numbers of workloads.
     pub workloads: WorkloadCounts,
     /// Its Beemesh version.
     pub version: String,
-    /// Its Podman version; empty while unknown.
+    /// Its Podman version; empty if unknown.
     pub podman: String,
-    /// What it waits for or suffers from; empty when all is well.
+    /// What it waits for, or its problem, as a message; empty if there is none.
     pub trouble: String,
 }
 
-/// The leader.
+/// The leader of the cluster.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Leader {
     /// Its name.
     pub name: String,
-    /// Its key.
+    /// Its identity key.
     pub id: HostId,
 }
 
-/// How many hosts there are.
+/// The numbers of hosts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HostCounts {
     /// Members of the cluster.
     pub total: usize,
-    /// Those the answering host can reach, itself included.
+    /// The hosts that the answering host reaches, including itself.
     pub reachable: usize,
-    /// Names of the others.
+    /// Names of the unreachable hosts.
     pub missing: Vec<String>,
 }
 
-/// How many workloads there are.
+/// The numbers of workloads.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkloadCounts {
-    /// All.
+    /// All workloads.
     pub total: usize,
-    /// Those of which as many pods as were asked for are ready.
+    /// The workloads with all requested pods ready.
     pub healthy: usize,
 }
 
 /// The data of `event: state`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StateEvent {
-    /// Everything up to this log index is in the events before this one.
+    /// The events before this one include all changes up to this log index.
     pub index: u64,
 }
 
@@ -427,9 +429,9 @@ pub struct GoneEvent {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct TokenRequest {
-    /// How long it can be used, in seconds.
+    /// How long it is valid, in seconds.
     pub ttl_seconds: u64,
-    /// How many hosts can join with it. Not written when it is one, which a gateway of 0.1 takes for granted.
+    /// The number of hosts that can join with it. Omitted if it is one, which a gateway of 0.1 assumes.
     #[serde(default = "one", skip_serializing_if = "is_one")]
     pub uses: u32,
 }
@@ -448,24 +450,24 @@ fn is_one(uses: &u32) -> bool {
     *uses == 1
 }
 
-/// The answer to `POST /v1/tokens`.
+/// The response to `POST /v1/tokens`.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TokenAnswer {
-    /// One line for `beemesh join`. It holds a secret.
+    /// The token for `beemesh join`, on one line. It contains a secret.
     pub token: String,
-    /// What it is called in `GET /v1/tokens`.
+    /// Its id in `GET /v1/tokens`.
     #[serde(default)]
     pub id: String,
-    /// When it stops working, in milliseconds since 1970.
+    /// When it expires, in milliseconds since 1970.
     pub expires_at_ms: u64,
 }
 
-/// The answer to `GET /v1/tokens`.
+/// The response to `GET /v1/tokens`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Tokens {
-    /// Those that can be used still; the first to expire first.
+    /// The valid tokens, sorted by expiry.
     pub tokens: Vec<JoinToken>,
 }
 
@@ -473,15 +475,15 @@ pub struct Tokens {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct JoinToken {
-    /// Sixteen hexadecimal digits.
+    /// Its id: sixteen hexadecimal digits.
     pub id: String,
-    /// How many hosts can still join with it.
+    /// The number of hosts that can still join with it.
     pub uses: u32,
-    /// When it stops working, in milliseconds since 1970.
+    /// When it expires, in milliseconds since 1970.
     pub expires_at_ms: u64,
 }
 
-/// The answer to `DELETE /v1/tokens/ID`.
+/// The response to `DELETE /v1/tokens/ID`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Revoked {
@@ -491,47 +493,47 @@ pub struct Revoked {
 
 impl std::fmt::Debug for TokenAnswer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The token holds a secret, which stays out of every log.
+        // The token contains a secret, which must not be logged.
         f.debug_struct("TokenAnswer")
             .field("expires_at_ms", &self.expires_at_ms)
             .finish_non_exhaustive()
     }
 }
 
-/// The body of `PATCH /v1/hosts/NAME/labels`: new values, and `null` for labels that go (RFC 7396).
+/// The body of `PATCH /v1/hosts/NAME/labels`: new values, and `null` for labels to remove (RFC 7396).
 pub type LabelsPatch = BTreeMap<String, Option<String>>;
 
-/// The answer to a change of a host.
+/// The response to a change of a host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HostChanged {
-    /// The log index it was committed at.
+    /// The log index at which it was committed.
     pub index: u64,
     /// The host's name.
     pub host: String,
-    /// With `wait`, and where the host is removed: what was asked for is so everywhere.
+    /// With `wait`, and if the host is removed: whether all hosts have carried out the change.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<bool>,
-    /// What is not so yet, such as `web on h1`.
+    /// What is not carried out yet, such as `web on h1`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub waiting_for: Vec<String>,
-    /// What a drained host keeps, such as `ledger stops, and waits for h2, which has its claim data`.
+    /// The workloads that stay on a drained host, such as `ledger stops, and waits for h2, which has its claim data`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub leaves: Vec<String>,
-    /// A pod stays for data that it has on the drained host. 0.2 does not say so.
+    /// Whether a pod stays because its data is on the drained host. 0.2 does not send this field.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaves_data: bool,
 }
 
-/// The answer to `POST /v1/restore`.
+/// The response to `POST /v1/restore`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Restored {
-    /// The log index of the last change, or of the state that was found when there was nothing to change.
+    /// The log index of the last change; if there was nothing to change, that of the state.
     pub index: u64,
-    /// The manifests in the backup.
+    /// The number of manifests in the backup.
     pub manifests: usize,
-    /// Those of them that the cluster had already.
+    /// The number of those that the cluster had already.
     pub unchanged: usize,
 }
 
@@ -539,13 +541,13 @@ pub struct Restored {
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct JoinBody {
-    /// The line that `POST /v1/tokens` gave.
+    /// The token from `POST /v1/tokens`.
     pub token: String,
-    /// IP addresses at which the other hosts reach this one; none for those of its interfaces, or those that were given
-    /// before.
+    /// IP addresses at which the other hosts reach this one. If empty, the previous ones are used, or else those of its
+    /// interfaces.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub advertise: Vec<core::net::IpAddr>,
-    /// The member that is lost and whose place this host takes.
+    /// The lost member that this host replaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replace: Option<String>,
 }
@@ -556,21 +558,21 @@ impl std::fmt::Debug for JoinBody {
     }
 }
 
-/// The answer to `POST /v1/join`: a member admitted this host, which now catches up.
+/// The response to `POST /v1/join`: a member has admitted this host, which now catches up.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Joining {
-    /// The cluster.
+    /// The id of the cluster.
     pub cluster: ClusterId,
     /// Names of its members.
     pub members: Vec<String>,
 }
 
-/// The answer to `POST /v1/key`: the host has another key, and its gateway begins again with it.
+/// The response to `POST /v1/key`: the host has a new key, with which its gateway restarts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct KeyChanged {
-    /// The new one.
+    /// The new key.
     pub id: HostId,
-    /// The one that opens nothing any more.
+    /// The old key, which is no longer valid.
     pub old: HostId,
 }
 

@@ -1,7 +1,7 @@
-//! Messages between gateways that are not Raft's: proposals for the leader, read indexes, and what hosts observe.
+//! Messages between gateways, except those of Raft: proposals for the leader, read indexes, and reports of hosts.
 //!
-//! On a [`crate::ipc::Class::Peer`] stream the opener sends [`Request`]s and the other side answers with [`Reply`]s of
-//! the same id, in any order.
+//! On a [`crate::ipc::Class::Peer`] stream the opener sends [`Request`]s. The other side answers each with a [`Reply`]
+//! of the same id, in any order.
 
 use std::fmt;
 
@@ -9,42 +9,44 @@ use std::fmt;
 use crate::pod::{CONTAINERS_TOLD_MAX, ContainerReport};
 use crate::{HostId, ipc::Member, pod::Told, raft::LogId, state::Command};
 
-/// To another gateway.
+/// A message to another gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Request {
     /// Chosen by the sender, unique on its stream.
     pub id: u64,
-    /// What.
+    /// The request.
     pub body: RequestBody,
 }
 
-/// What one gateway asks of another.
+/// A request of one gateway to another.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RequestBody {
-    /// Commit these commands, in one entry or several, each answered in order. Only the leader does.
+    /// Commit these commands, in one or more entries, and answer each in order. Only the leader does so.
     Propose {
-        /// Which.
+        /// The commands.
         commands: Vec<Command>,
-        /// The term that the receiver leads as far as the sender knows: in another one they must not be committed, for the
-        /// sender may have proposed them again by then. 0 from a sender that does not say.
+        /// The term in which the receiver leads, as far as the sender knows. In another term the receiver must not
+        /// commit the commands, because the sender may have proposed them again by then. 0 if the sender does not set
+        /// it.
         term: u64,
     },
-    /// Confirm leadership and tell the commit point, for a linearizable read. Only the leader does.
+    /// Confirm leadership and return the commit index, for a linearizable read. Only the leader does so.
     ReadIndex,
-    /// What the sender's host looks like now. Replaces what it said before.
+    /// The present report of the sender's host, which replaces the previous one.
     Observe(HostReport),
-    /// Whether the receiver would vote for the sender, whose log ends with this entry. It commits nobody to anything.
+    /// Whether the receiver would vote for the sender, whose log ends with this entry. The answer binds no host.
     PreVote(Option<LogId>),
-    /// What the leader of this term was told by hosts. Only to a host that [takes reports](HostReport::takes_reports).
+    /// The reports that hosts sent to the leader of this term. Sent only to a host that [takes
+    /// reports](HostReport::takes_reports).
     Reports {
         /// The term that the sender leads.
         term: u64,
-        /// Those that are new to the receiver.
+        /// The reports that are new for the receiver.
         reports: Vec<Reported>,
     },
 }
 
-/// A host and what it observes of itself.
+/// A host and its report on itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reported {
     /// The host.
@@ -53,27 +55,27 @@ pub struct Reported {
     pub report: HostReport,
 }
 
-/// From another gateway.
+/// A message from another gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Reply {
-    /// The request's id.
+    /// The id of the request.
     pub id: u64,
-    /// What came of it.
+    /// The result.
     pub body: ReplyBody,
 }
 
-/// What came of a request.
+/// The result of a request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ReplyBody {
     /// One outcome for each command, in order.
     Committed(Vec<Committed>),
     /// A read is linearizable once the reader has applied this entry.
     ReadIndex(Option<LogId>),
-    /// The receiver is not the leader; who it thinks is.
+    /// The receiver is not the leader. Contains the leader that it hears.
     NotLeader(Option<HostId>),
-    /// The observation is noted.
+    /// The report is stored.
     Noted,
-    /// It failed.
+    /// The request failed.
     Failed(Failure),
     /// Whether the receiver would vote for the sender.
     PreVoted(bool),
@@ -82,15 +84,15 @@ pub enum ReplyBody {
 /// Why a request failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Failure {
-    /// The receiver leads without a quorum, and has not begun the request.
+    /// The receiver leads without a quorum, and has not started the request.
     NoQuorum,
-    /// It lost its leadership during the request.
+    /// The receiver lost its leadership during the request.
     LeadershipLost,
-    /// Its consensus has ended.
+    /// The consensus of the receiver has ended.
     Stopped,
-    /// It did not finish the request in time.
+    /// The receiver did not finish the request in time.
     Late,
-    /// In the words of a release that has no variant for it here.
+    /// A message from a release that has no variant for it.
     Other(String),
 }
 
@@ -106,19 +108,19 @@ impl fmt::Display for Failure {
     }
 }
 
-/// A committed command and what the state machine answered.
+/// A committed command and the answer of the state machine.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Committed {
-    /// The entry that carried it.
+    /// The log index of its entry.
     pub index: u64,
     /// The state machine's answer.
     pub outcome: Outcome,
 }
 
-/// What the state machine answers to a command: the same on every gateway.
+/// The answer of the state machine to a command, which is the same on every gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Outcome {
-    /// The command took effect and has nothing to tell.
+    /// The command took effect and returns no data.
     Done,
     /// The answer to an apply.
     Applied(Vec<Effect>),
@@ -126,110 +128,112 @@ pub enum Outcome {
     Deleted(Vec<String>),
     /// The answer to an admission: all members.
     Admitted(Vec<Member>),
-    /// Nothing was changed; every reason, in words for a person.
+    /// Nothing was changed. Contains every reason.
     Refused(Vec<Refusal>),
 }
 
-/// Why the state machine refused.
+/// A reason for which the state machine refuses a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// `true` when the thing that was named does not exist.
+    /// Whether the refusal is about an object that does not exist.
     pub missing: bool,
-    /// The position of the object in the command, from 0, when one object is to blame.
+    /// The position of the refused object in the command, from 0, if it is a single object.
     pub object: Option<u32>,
-    /// In words for a person.
+    /// The reason, as a message.
     pub message: String,
 }
 
-/// What an apply did to one object.
+/// The effect of an apply on one object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Effect {
-    /// What it is.
+    /// Its kind.
     pub kind: crate::state::Kind,
     /// `NAME` or `NAMESPACE_NAME`.
     pub name: String,
-    /// The workload's revision now; 0 for other kinds and for removed workloads.
+    /// The new revision of a workload; 0 for other kinds and for removed workloads.
     pub revision: u64,
-    /// What happened.
+    /// The effect.
     pub action: Action,
 }
 
-/// What happened to an object.
+/// The effect of an apply on an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {
-    /// It is new.
+    /// The object is new.
     Created,
     /// Its content changed, or that of an object it refers to.
     Updated,
-    /// It was already like this.
+    /// The object was the same before.
     Unchanged,
     /// The manifest no longer has it.
     Removed,
 }
 
-/// What a host observes of itself.
+/// The report of a host on itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct HostReport {
-    /// Counts up with every report of one run of the gateway.
+    /// The number of the report in one run of the gateway, which increases with every report.
     pub sequence: u64,
-    /// The last log index its state includes.
+    /// The last log index that its state includes.
     pub applied: u64,
     /// Its Beemesh version.
     pub version: String,
-    /// Its Podman version; empty while unknown.
+    /// Its Podman version; empty if unknown.
     pub podman: String,
-    /// What the host waits for or suffers from, in words for a person; empty when all is well.
+    /// What the host waits for, or its problem, as a message; empty if there is none.
     pub trouble: String,
-    /// By name.
+    /// Its workloads, sorted by name.
     pub workloads: Vec<WorkloadReport>,
-    /// Whether its gateway takes [`RequestBody::Reports`], and as the leader sends them. Others tell everybody themselves
-    /// and must be told by everybody.
+    /// Whether its gateway accepts [`RequestBody::Reports`], and sends them while it leads. Gateways that do not accept
+    /// them exchange reports with every other member.
     pub takes_reports: bool,
-    /// Ports of the host that no workload may have: the mesh's and, where it is set, the API's.
+    /// Ports of the host that no workload may use: that of the mesh and, if it is set, that of the API.
     pub reserved_ports: Vec<u16>,
 }
 
-/// One workload on one host.
+/// The report on one workload of a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkloadReport {
     /// `NAME` or `NAMESPACE_NAME`.
     pub workload: String,
-    /// The revision that is on the host; 0 when none is.
+    /// The revision on the host; 0 if there is none.
     pub revision: u64,
-    /// The log index of that revision; of the revision that should have come when that one failed before it replaced it.
+    /// The log index of that revision. If a new revision failed before it replaced the old one, the log index of the
+    /// new one.
     pub index: u64,
-    /// What it does.
+    /// The phase of the workload.
     pub phase: Phase,
-    /// Containers that are healthy.
+    /// The number of healthy containers.
     pub healthy: u32,
-    /// Containers it has.
+    /// The number of containers.
     pub total: u32,
-    /// Restarts of its containers since the pod was made.
+    /// Restarts of its containers since the pod was created.
     pub restarts: u32,
-    /// Why it is not running, or what is going on, in words for a person.
+    /// Why it does not run, or the present step, as a message.
     pub message: String,
-    /// The pod of a Job has ended for good on this host: well when `phase` is `Succeeded`, else as a failed attempt.
+    /// Whether the pod of a Job has ended for good on this host. It completed if `phase` is `Succeeded`; otherwise the
+    /// attempt failed.
     pub ended: bool,
-    /// Its containers that have [something to tell](ContainerReport::is_telling), at most [`CONTAINERS_TOLD_MAX`]; none from
-    /// releases before 0.3.
+    /// The containers that are [not simply running](ContainerReport::is_telling), at most [`CONTAINERS_TOLD_MAX`];
+    /// empty from releases before 0.3.
     pub containers: Told,
 }
 
-/// What a workload does on a host.
+/// The phase of a workload on a host.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Phase {
-    /// Work on it has not begun.
+    /// The host has not started to work on it.
     #[default]
     Pending,
-    /// Its images are being pulled, its pod is being made or replaced.
+    /// Its images are being pulled, or its pod is being created or replaced.
     Starting,
-    /// Its pod runs, as the unit says; see `healthy`.
+    /// Its pod runs, according to the unit; see `healthy`.
     Running,
-    /// Its pod has done its job and exited.
+    /// All its containers ended with code 0.
     Succeeded,
     /// The administrator of the host stopped the unit.
     Stopped,
-    /// It could not be started or was given up; see `message`.
+    /// It could not be started, or its supervisor gave it up; see `message`.
     Failed,
     /// It is being removed.
     Removing,

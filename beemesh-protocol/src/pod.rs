@@ -1,8 +1,8 @@
-//! What a supervisor reports of its pod: the file that the gateway of the same host reads, and, of each container that has something
-//! to tell, what gateways tell each other and the API shows.
+//! The report of a supervisor on its pod. The gateway of the same host reads it from a file. Gateways exchange the part
+//! about containers that are not simply running, and the API shows that part.
 //!
-//! Pure. The text in a report comes from containers. [`clean`] makes one bounded line of it, and [`PodReport::from_bytes`] takes nothing
-//! else.
+//! Pure. The text in a report comes from containers. [`clean`] makes one line of limited length from it, and
+//! [`PodReport::from_bytes`] accepts no other text.
 
 use serde::{Deserialize, Serialize};
 
@@ -12,91 +12,92 @@ mod words;
 
 pub use words::{clean, last_line, reasons, signal_name, time_of_day};
 
-/// Containers of one pod in a report. Of a pod with more, those that have something to tell come first.
+/// Maximum number of a pod's containers in a report. If a pod has more, those that are not simply running come first.
 pub const CONTAINERS_MAX: usize = 32;
-/// Containers of one workload that a gateway tells the others about.
+/// Maximum number of a workload's containers that a gateway reports to other gateways.
 pub const CONTAINERS_TOLD_MAX: usize = 8;
-/// Characters of one text in a report: a line of a log by which its reader knows what is wrong.
+/// Maximum length of one text in a report, in characters: enough for the line of a log that shows the problem.
 pub const TEXT_CHARS_MAX: usize = 256;
-/// Bytes of a whole report: each container has four texts, of four bytes a character at most.
+/// Maximum size of a report, in bytes: each container has four texts with at most four bytes for each character.
 pub const REPORT_BYTES_MAX: usize = 160 << 10;
-/// Characters of the reason for a whole pod, such as Podman's words.
+/// Maximum length of the reason for a whole pod, such as a message from Podman, in characters.
 pub const REASON_CHARS_MAX: usize = 1024;
 
-/// A pod as its supervisor sees it.
+/// The report of a supervisor on its pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PodReport {
-    /// What the supervisor does with it.
+    /// The phase of the pod.
     pub phase: PodPhase,
-    /// The revision that runs, or that is coming; 0 while it is unknown.
+    /// The revision that runs or is being started; 0 if unknown.
     pub revision: u64,
-    /// While it is updated: the revision that ran before.
+    /// While the pod is updated: the previous revision.
     pub from: u64,
-    /// What the supervisor does, waits for, or gave up for, in words for a person.
+    /// The present step, the condition that the supervisor waits for, or the reason for which it gave up, as a message.
     pub reason: String,
-    /// Containers that are healthy.
+    /// The number of healthy containers.
     pub healthy: u32,
-    /// Containers that the pod has.
+    /// The number of containers.
     pub total: u32,
-    /// Restarts of its containers since the pod was made.
+    /// Restarts of its containers since the pod was created.
     pub restarts: u32,
-    /// Its containers, in the order of the pod.
+    /// Its containers, in their order in the pod.
     pub containers: Vec<ContainerReport>,
 }
 
-/// What a supervisor does.
+/// The phase of a pod, as its supervisor sees it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum PodPhase {
     /// The pod is up.
     Running,
-    /// Every container ended with code 0 and stays so.
+    /// Every container ended with code 0, and none will be restarted.
     Completed,
     /// The gateway replaces the pod.
     Updating,
-    /// The supervisor brings the pod up.
+    /// The supervisor is starting the pod.
     #[default]
     Starting,
-    /// The supervisor cannot see the pod.
+    /// The supervisor cannot query the pod.
     Waiting,
-    /// Every container ended, one of them in failure, and none is started again.
+    /// Every container ended, one of them with a failure, and none is restarted.
     Ended,
-    /// Beyond repair on this host.
+    /// The supervisor has given up the pod on this host.
     Failed,
     /// The unit is being stopped.
     Stopping,
 }
 
-/// One container of a pod.
+/// The report on one container of a pod.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerReport {
     /// Its name in the manifest.
     pub name: String,
-    /// What its process does.
+    /// The state of its process.
     pub state: ContainerState,
-    /// It runs, and no probe objects.
+    /// Whether it runs without a failing probe.
     pub ready: bool,
-    /// It is ready, or has done its work.
+    /// Whether it is ready or has completed.
     pub healthy: bool,
-    /// Its restarts since the pod was made.
+    /// Restarts since the pod was created.
     pub restarts: u32,
-    /// How often it ended since it last ran for ten minutes. While that is not 0, the workload is not rolled out.
+    /// The number of times that it ended since it last ran for ten minutes. While that is not 0, the workload is not
+    /// rolled out.
     pub ends: u32,
-    /// How it ended last, as far as that counts still.
+    /// Its last end, if it still counts.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<LastExit>,
-    /// The probe that fails now, or for which it ended.
+    /// The probe that fails now, or the failed probe for which Podman ended the container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<FailedProbe>,
-    /// Why its last start failed, in Podman's words.
+    /// Why its last start failed, as a message from Podman.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub start_error: String,
-    /// While it is down and is to be started again: when, in seconds since 1970.
+    /// While it is down and will be restarted: the time of the restart, in seconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub next_try_at: Option<u64>,
 }
 
-/// What a container's process does.
+/// The state of a container's process.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ContainerState {
@@ -113,39 +114,39 @@ pub enum ContainerState {
     Exited,
 }
 
-/// How a container ended.
+/// The end of a container's process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct LastExit {
-    /// Its exit code, which is 128 and the number of the signal that ended it; nothing when Podman does not say.
+    /// Its exit code: 128 plus the number of the signal if a signal ended it. `None` if Podman does not report it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<u32>,
-    /// The kernel ended it because it had no memory left.
+    /// Whether the kernel killed it because it was out of memory.
     pub out_of_memory: bool,
-    /// Podman ended it because its liveness probe had failed too often.
+    /// Whether Podman ended it because its liveness probe had failed too often.
     pub by_probe: bool,
-    /// It ended before its startup probe had succeeded.
+    /// Whether it ended before its startup probe succeeded.
     pub in_start: bool,
-    /// When, in seconds since 1970.
+    /// The time of the end, in seconds since 1970.
     pub at: u64,
     /// The last line that it wrote.
     pub output: String,
 }
 
-/// A probe that fails.
+/// A failing probe.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct FailedProbe {
-    /// Which.
+    /// The kind of the probe.
     pub kind: ProbeKind,
-    /// How often in a row.
+    /// The number of consecutive failures.
     pub failures: u32,
-    /// At how many failures Podman ends the container (`failureThreshold`).
+    /// The number of failures at which Podman ends the container (`failureThreshold`).
     pub threshold: u32,
-    /// Its last exit code, as Podman tells it: Podman says 1 for whatever code a command fails with.
+    /// Its last exit code from Podman, which reports 1 for every code with which a command fails.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit: Option<u32>,
-    /// It took longer than it may.
+    /// Whether it exceeded its time limit.
     pub timed_out: bool,
     /// The last line that it wrote.
     pub output: String,
@@ -162,24 +163,26 @@ pub enum ProbeKind {
     Liveness,
 }
 
-/// The containers of a workload that have something to tell; none is no list on the wire, which is what older releases send.
+/// The containers of a workload that are not simply running. An empty list is absent on the wire, as in messages of
+/// older releases.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Told(pub Vec<ContainerReport>);
 
 impl ContainerReport {
-    /// Whether it does what it should, and has not ended within the last ten minutes.
+    /// Whether the container is healthy and has not ended within the last ten minutes.
     #[must_use]
     pub fn is_calm(&self) -> bool {
         self.healthy && self.ends == 0
     }
 
-    /// Whether it has more to tell than that it runs, or is being started.
+    /// Whether the container has a restart, an end, a failing probe or another reason to report it, and is not simply
+    /// running or being started.
     #[must_use]
     pub fn is_telling(&self) -> bool {
         self.restarts > 0 || self.exit.is_some() || self.probe.is_some() || self.reason().is_some()
     }
 
-    /// The bytes of its texts.
+    /// The size of its texts, in bytes.
     #[must_use]
     pub fn text_bytes(&self) -> usize {
         let exit = self.exit.as_ref().map_or(0, |exit| exit.output.len());
@@ -189,7 +192,7 @@ impl ContainerReport {
 }
 
 impl Told {
-    /// Those of these containers that have something to tell.
+    /// Selects the containers that are not simply running.
     #[must_use]
     pub fn of(containers: &[ContainerReport]) -> Self {
         let telling = containers.iter().filter(|one| one.is_telling());
@@ -197,29 +200,29 @@ impl Told {
     }
 }
 
-/// Why bytes are not the report of a pod.
+/// Why bytes are no valid report.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReportError {
-    /// More than anybody writes.
+    /// The report is longer than the limit.
     #[error("a report of more than {REPORT_BYTES_MAX} bytes")]
     TooLong,
-    /// More containers than anybody reports.
+    /// The report has more containers than the limit.
     #[error("a report of more than {CONTAINERS_MAX} containers")]
     TooMany,
-    /// A text that [`clean`] would have changed.
+    /// The report has a text that [`clean`] would change.
     #[error("a report with a text that is not one bounded line")]
     Text,
-    /// Not a report.
+    /// The bytes are no report.
     #[error("{0}")]
     Decode(#[from] DecodeError),
 }
 
 impl PodReport {
-    /// Reads what a supervisor wrote. Fields that a later release added are passed over.
+    /// Decodes the report of a supervisor. Fields from a later release are ignored.
     ///
     /// # Errors
     ///
-    /// When the bytes are not a report, or one that exceeds a bound.
+    /// The bytes are no report, or the report exceeds a limit.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, ReportError> {
         if bytes.len() > REPORT_BYTES_MAX {
             return Err(ReportError::TooLong);

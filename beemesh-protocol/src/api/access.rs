@@ -17,7 +17,7 @@ pub struct UserRequest {
     pub ttl_seconds: u64,
 }
 
-/// The answer to `POST /v1/users`.
+/// The response to `POST /v1/users`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct UserAnswer {
@@ -54,11 +54,11 @@ impl std::fmt::Debug for ClientConfig {
     }
 }
 
-/// The answer to `GET /v1/users`.
+/// The response to `GET /v1/users`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Users {
-    /// Sorted by name.
+    /// The users, sorted by name.
     pub users: Vec<User>,
 }
 
@@ -66,7 +66,7 @@ pub struct Users {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct User {
-    /// Unique name.
+    /// The unique name of the user.
     pub name: String,
     /// The user's role.
     pub role: UserRole,
@@ -76,7 +76,7 @@ pub struct User {
     pub expires_at_ms: u64,
 }
 
-/// The answer to `GET /v1/audit`.
+/// The response to `GET /v1/audit`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Audit {
@@ -92,17 +92,18 @@ pub struct Audited {
     pub index: u64,
     /// When the user requested it, in milliseconds since 1970, by the clock of `host`.
     pub at_ms: u64,
-    /// The action: `manifest applied`.
+    /// The action, such as `manifest applied`.
     pub action: String,
-    /// The object of the action: `web`.
+    /// The object of the action, such as `web`.
     pub name: String,
-    /// What was changed of it: `zone=a`. Empty where `action` says all.
+    /// What was changed of the object, such as `zone=a`. Empty if `action` says all.
     #[serde(default)]
     pub detail: String,
-    /// A user of the remote API, or of `host`: `alice`, `uid 0`.
+    /// A user of the remote API or of `host`, such as `alice` or `uid 0`.
     pub who: String,
-    /// The other end: `192.0.2.7:40112`, or what the command line says of the session: `alice, session-3.scope`.
+    /// The remote address, such as `192.0.2.7:40112`, or the session as the command line reports it, such as `alice,
+    /// session-3.scope`.
     pub from: String,
-    /// The host that was asked, by the name that it had then.
+    /// The host that received the request, by its name at that time.
     pub host: String,
 }

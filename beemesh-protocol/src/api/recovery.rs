@@ -1,12 +1,13 @@
 //! Messages between `beemesh-agent recover` and the gateway of its host.
 //!
-//! Pure: shapes only.
+//! Pure: types only.
 
 use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, HostId};
 
-/// The answer to `GET /v1/recovery`: the state with which a cluster of this one host would begin, and what it may lack.
+/// The response to `GET /v1/recovery`: the state with which a cluster of this one host would begin, and the data that
+/// it may lack.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Recovery {
@@ -36,7 +37,7 @@ pub struct Recovery {
 /// A member that a recovery removes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CutOff {
-    /// Its name.
+    /// Its identity key.
     pub name: String,
     /// Its key.
     pub id: HostId,

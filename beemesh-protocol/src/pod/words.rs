@@ -1,12 +1,13 @@
-//! Pure: the words for what is wrong with a container, and how text of containers becomes one bounded line.
+//! Pure: the messages about problems of a container, and the conversion of container output into one line of limited
+//! length.
 
 use super::{ContainerReport, ContainerState, FailedProbe, LastExit, ProbeKind};
 
-/// Containers whose reasons are told one by one.
+/// Maximum number of containers whose reasons are listed.
 const TOLD_MAX: usize = 3;
 
 impl ContainerReport {
-    /// What is wrong with it, in words without any output; nothing when all is well, or when it is being started.
+    /// The problem of the container as a message without output; `None` if it has none or is being started.
     #[must_use]
     pub fn reason(&self) -> Option<String> {
         if self.state == ContainerState::Paused {
@@ -20,7 +21,7 @@ impl ContainerReport {
         Some(format!("{cause}{times}{}", self.next()))
     }
 
-    /// The same with the last output of what it is about.
+    /// The same message with the last output of the container or its probe.
     #[must_use]
     pub fn reason_with_output(&self) -> Option<String> {
         let reason = self.reason()?;
@@ -108,7 +109,8 @@ impl FailedProbe {
     }
 }
 
-/// `app: exit 3, 3 times`, for each container that has a reason; at most three, and how many more there are.
+/// `app: exit 3, 3 times` for each container that has a reason, for at most three of them, and the number of further
+/// ones.
 #[must_use]
 pub fn reasons<'a>(
     containers: impl IntoIterator<Item = &'a ContainerReport>,
@@ -133,7 +135,7 @@ pub fn reasons<'a>(
     told
 }
 
-/// The signal that an exit code stands for.
+/// The name of the signal in an exit code.
 #[must_use]
 pub fn signal_name(code: u32) -> Option<&'static str> {
     Some(match code.checked_sub(128)? {
@@ -155,15 +157,15 @@ pub fn signal_name(code: u32) -> Option<&'static str> {
     })
 }
 
-/// `13:46:40` of seconds since 1970.
+/// Formats the time of day as `13:46:40`, from seconds since 1970.
 #[must_use]
 pub fn time_of_day(at: u64) -> String {
     let (hours, minutes, seconds) = (at / 3600 % 24, at / 60 % 60, at % 60);
     format!("{hours:02}:{minutes:02}:{seconds:02}")
 }
 
-/// Text as one line of at most `chars` characters: words with one space between them, without control characters and those that
-/// change the direction or the lines of text.
+/// Converts text into one line of at most `chars` characters: words with one space between them, without control
+/// characters and characters that change the direction of text or start a new line.
 #[must_use]
 pub fn clean(text: &str, chars: usize) -> String {
     let is_hidden = |c: char| {
@@ -192,7 +194,7 @@ pub fn clean(text: &str, chars: usize) -> String {
     line
 }
 
-/// The last line of an output that has anything to read, as [`clean`] has it.
+/// The last line of an output that is not empty after [`clean`].
 #[must_use]
 pub fn last_line(output: &str, chars: usize) -> String {
     let lines = output.split(['\n', '\r']).rev();
