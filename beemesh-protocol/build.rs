@@ -1,7 +1,7 @@
-//! Rewrites `src/generated/` from `schema/` when the flatc that the `flatbuffers` crate needs is at hand.
+//! Generates `src/generated/` from `schema/` if the machine has the version of flatc that the `flatbuffers` crate needs.
 //!
-//! `FLATC` names the program, else `flatc` is looked for in PATH. Without it, or with another version of it, the
-//! committed file is used as it is, so that nobody needs flatc to build Beemesh.
+//! The program is `FLATC`, or else `flatc` in PATH. Without it, or with another version, the build uses the committed
+//! file, so that Beemesh builds without flatc.
 
 use std::{
     env, fs, io,

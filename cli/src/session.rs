@@ -4,7 +4,7 @@
 
 use std::fs;
 
-/// What `/proc/self/loginuid` has when nobody logged in, as in a service.
+/// The value of `/proc/self/loginuid` in a process without a login, such as a service.
 const NO_LOGIN: u32 = u32::MAX;
 
 /// The session of this process: `alice, session-3.scope`. Empty if nothing is known of it.

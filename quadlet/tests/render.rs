@@ -1,4 +1,4 @@
-//! What is rendered: whole files, compared with those under `tests/golden`. `BLESS=1` writes them anew.
+//! Compares rendered files with those under `tests/golden`. `BLESS=1` writes the golden files again.
 
 use std::{collections::BTreeSet, fs, path::Path};
 

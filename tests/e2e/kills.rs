@@ -364,7 +364,7 @@ fn a_container_in_trouble_is_restarted_alone_with_growing_pauses_and_says_why() 
         );
         says_everywhere(host, workload, reason, output);
     }
-    // Whoever takes them away need not wait for the next try.
+    // A deletion does not wait for the next try.
     for workload in ["side", "hangs", "ill"] {
         let _ = host.beemesh(&["delete", workload, "--wait=30"]).ok();
         assert!(host.containers(workload).is_empty());

@@ -19,7 +19,7 @@ use super::{ApiError, Shared, remote::Remote, request::Caller};
 pub(super) enum Needs {
     /// Every user from this role on.
     Role(UserRole),
-    /// Nobody: it is about the host itself.
+    /// No remote user, because the route concerns only the host itself.
     Local,
 }
 
