@@ -84,7 +84,6 @@ const DEPTH_MAX: usize = 16;
 
 /// Limits of the verifier that every honest message of `length` bytes meets. An honest message never refers to one
 /// object twice; a small hostile buffer could do that and decode to a huge value.
-/// hostile buffer would grow into a huge value.
 fn bounds(length: usize) -> VerifierOptions {
     VerifierOptions {
         max_depth: DEPTH_MAX,

@@ -215,7 +215,7 @@ pub struct TokenRecord {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum UserRole {
-    /// Look at workloads, their output and hosts.
+    /// May read workloads, their logs and hosts.
     Viewer,
     /// May also apply and delete manifests.
     Deployer,
@@ -224,7 +224,7 @@ pub enum UserRole {
 }
 
 impl UserRole {
-    /// As people write it.
+    /// The role's name in messages and on the command line.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
@@ -242,7 +242,7 @@ pub struct UserRecord {
     pub name: String,
     /// What the user may do.
     pub role: UserRole,
-    /// SHA-256 of the one certificate, in DER, that is taken from this user.
+    /// SHA-256 of the user's only valid certificate, in DER.
     pub certificate: [u8; 32],
     /// When it was issued, in milliseconds since 1970.
     pub made_ms: u64,
@@ -263,7 +263,7 @@ pub struct Authority {
 
 impl std::fmt::Debug for Authority {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        // The key is encrypted; even so, it does not belong in a log.
+        // The key is encrypted, but must still not be logged.
         f.debug_struct("Authority").finish_non_exhaustive()
     }
 }
@@ -358,16 +358,16 @@ pub struct AuditRecord {
     pub what: String,
     /// The object of the action: `web`.
     pub name: String,
-    /// What else there is to say; `None` in records of releases before 0.3.0.
+    /// Further data; `None` in records of releases before 0.3.0.
     pub context: Option<AuditContext>,
 }
 
-/// What belongs to a change in the audit log and is in no other place of the state once time has passed.
+/// Data of a change in the audit log that the state does not keep in another place.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct AuditContext {
-    /// What was changed of the subject: `zone=a`. Empty where [`AuditRecord::what`] says all.
+    /// What was changed of the subject: `zone=a`. Empty if [`AuditRecord::what`] says all.
     pub detail: String,
-    /// The name that the host of [`AuditRecord::origin`] had then: its name or its key may have changed since.
+    /// The name of the host of [`AuditRecord::origin`] at that time. The host's name or key may have changed since.
     pub host_name: String,
 }
 

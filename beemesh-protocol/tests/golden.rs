@@ -1,7 +1,7 @@
-//! Old bytes stay readable, and hostile bytes are refused.
+//! Decodes old bytes, and refuses hostile bytes.
 //!
-//! `tests/golden/` holds each message as it was first written. `BLESS=1` writes files for new messages; an existing
-//! file is only replaced when it is deleted first, which is a break of compatibility.
+//! `tests/golden/` holds each message as it was first written. `BLESS=1` writes files for new messages. It replaces an
+//! existing file only after the file was deleted, which is a break of compatibility.
 
 #[path = "golden/values.rs"]
 mod values;
@@ -92,7 +92,7 @@ fn truncated_and_altered_bytes_never_panic_and_never_pass_for_the_whole() {
     for case in cases() {
         let bytes = golden(&format!("{}.bin", case.name));
         for length in 0..bytes.len() {
-            // The padding after the last object may go; whatever else is missing must be noticed.
+            // The padding after the last object may be missing. A message that lacks anything else must be refused.
             let read = (case.read)(&bytes[..length]);
             assert!(
                 read.is_err() || bytes.len() - length < 4 && read == Ok(true),
@@ -104,7 +104,7 @@ fn truncated_and_altered_bytes_never_panic_and_never_pass_for_the_whole() {
         for at in 0..bytes.len() {
             for flip in [0x01, 0x10, 0x80, 0xff] {
                 altered[at] ^= flip;
-                // Some alterations give another valid message; none may do harm.
+                // Some alterations give another valid message; none may cause a panic.
                 let _ = (case.read)(&altered);
                 altered[at] ^= flip;
             }
@@ -112,7 +112,7 @@ fn truncated_and_altered_bytes_never_panic_and_never_pass_for_the_whole() {
     }
 }
 
-/// What decoding says when `patch` is put over each place in turn.
+/// The errors of decoding when `patch` overwrites each position in turn.
 fn errors<T>(
     bytes: &[u8],
     patch: &[u8],

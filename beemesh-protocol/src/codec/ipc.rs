@@ -129,7 +129,7 @@ impl Wire for Report {
             fb::HostRole::Learner => HostRole::Learner,
             fb::HostRole::Stopped => HostRole::Stopped,
             fb::HostRole::Removed => HostRole::Removed,
-            // None of 0.2, or one of a later release.
+            // 0.2 does not write this field, and a later release may write a role that this build does not know.
             _ => HostRole::from_word(word),
         };
         Ok(Self {

@@ -35,7 +35,7 @@ table! { PodReport = PodReport(PodReportArgs) "pod_report" {
     phase, revision, from, reason, healthy, total, restarts, containers
 } }
 
-/// None are no list, which is what older versions write.
+/// An empty list is written as an absent one, as older versions do.
 impl Field for Told {
     type Slot = Option<WIPOffset<Vector<'static, ForwardsUOffset<fb::ContainerReport<'static>>>>>;
     type Got<'a> = Option<Vector<'a, ForwardsUOffset<fb::ContainerReport<'a>>>>;

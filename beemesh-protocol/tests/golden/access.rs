@@ -1,4 +1,4 @@
-//! The values of who may do what, and who did.
+//! Values for users, roles and the audit log.
 
 use beemesh_protocol::{
     HostId,
@@ -49,7 +49,7 @@ pub(crate) fn records() -> [Access; 2] {
     [Access::default(), full]
 }
 
-/// A record as 0.3.0 makes it.
+/// An audit record in the form of 0.3.0.
 pub(crate) fn audited() -> Access {
     let [_, full] = records();
     let audit = full.audit.into_iter().map(|record| AuditRecord {

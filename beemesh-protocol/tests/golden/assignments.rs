@@ -1,4 +1,4 @@
-//! What came with assignments.
+//! Values of messages that were added with assignments.
 
 use beemesh_protocol::{
     HostId,

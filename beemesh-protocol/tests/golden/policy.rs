@@ -1,4 +1,4 @@
-//! Values of what concerns the policy.
+//! Values of messages about the policy.
 
 use beemesh_protocol::state::{Change, PolicyRecord};
 

@@ -1,4 +1,4 @@
-//! The values of Raft's messages and files.
+//! Values of Raft's messages and files.
 
 use beemesh_protocol::{
     raft::{Entry, LogId, Membership, Payload, SnapshotMeta, StoredMembership, Vote},

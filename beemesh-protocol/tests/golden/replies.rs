@@ -1,4 +1,4 @@
-//! The values of what gateways answer each other.
+//! Values of the replies between gateways.
 
 use beemesh_protocol::{
     peer::{self, Action, Committed, Effect, Outcome, Refusal},

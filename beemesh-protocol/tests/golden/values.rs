@@ -40,11 +40,11 @@ use replies::peer_replies;
 
 type Read = Box<dyn Fn(&[u8]) -> Result<bool, DecodeError>>;
 
-/// A value, as bytes and as what they must decode to.
+/// A value, its bytes, and the value that they must decode to.
 pub(crate) struct Case {
     pub(crate) name: String,
     pub(crate) bytes: Vec<u8>,
-    /// Decodes; whether that gave the value.
+    /// Decodes bytes, and returns whether the result is the value.
     pub(crate) read: Read,
 }
 
@@ -171,7 +171,7 @@ pub(crate) fn cases() -> Vec<Case> {
     }
 }
 
-/// Long lists of the smallest items: what comes nearest to the verifier's bounds.
+/// Long lists of the smallest items, which come closest to the verifier's limits.
 pub(crate) fn lists() -> Vec<Case> {
     let workloads = vec![WorkloadReport::default(); 5_000];
     let refusal = Refusal {
