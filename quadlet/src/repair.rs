@@ -1,4 +1,4 @@
-//! Has Podman's storage repaired after a power cut.
+//! Repairs Podman's storage after a power cut.
 //!
 //! `beemesh-repair.service` does the work ([`storage`]), because a supervisor lacks the rights that it needs. This
 //! module orders the repairs: one supervisor at a time starts the unit, and the others wait and find the storage

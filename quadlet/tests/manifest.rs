@@ -1,4 +1,4 @@
-//! What is accepted, and what is said of the rest: whole findings, with their places.
+//! Manifests that are admitted, and all findings about the others, with their places.
 
 use std::{
     collections::BTreeMap,
@@ -15,7 +15,8 @@ use beemesh_quadlet::manifest::{
     BYTES_MAX, DOCUMENTS_MAX, Manifest, Place, Problem, parse, parse_under, policy::Rules,
 };
 
-/// Ten times what the worst of them takes on an idle machine; a bomb that goes off takes minutes.
+/// Ten times the time of the slowest manifest on an idle machine. A manifest whose expansion is not limited takes
+/// minutes.
 const TOOK_MAX: Duration = Duration::from_secs(10);
 
 /// `DOCUMENT:LINE FIELD: MESSAGE` for each finding.
@@ -204,7 +205,7 @@ fn each_fault_is_told_with_its_place() {
 #[test]
 fn a_workloads_name_is_no_longer_than_units_can_have_it() {
     let pod = |namespace: &str, bytes: usize| {
-        // Labels end at 63 bytes.
+        // A label has at most 63 bytes.
         let name = format!(
             "{}.{}.b",
             "a".repeat(63),
@@ -349,7 +350,7 @@ status: {replicas: 9}
             warnings: vec![]
         }
     );
-    // Another way to write it, and its own canonical form, are the same object.
+    // Another notation of the object, and its canonical form, give the same object.
     let again = parse(body.as_bytes(), true).unwrap();
     assert_eq!(again.objects, manifest.objects);
 }
@@ -428,7 +429,7 @@ fn hostile_input_costs_neither_time_nor_memory() {
         );
         assert!(took < TOOK_MAX, "{name}: {took:?}");
     }
-    // As much as is accepted, and as many problems as there can be.
+    // The largest valid manifests, and those with the most problems.
     for yaml in [
         format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: a}}\nspec: {{containers: [{}]}}",
@@ -453,7 +454,7 @@ fn hostile_input_costs_neither_time_nor_memory() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// A manifest with a piece of it replaced is accepted or refused, in a file's own words, and never more.
+    /// A manifest in which a part is replaced is admitted, or refused with problems whose lines and lengths are valid.
     #[test]
     fn a_damaged_manifest_is_read_or_refused(at in 0..3000usize, cut in 0..40usize, piece in "[a-z0-9:{}\\[\\],&*!|>'\" \n\t-]{0,12}") {
         let mut yaml = concat!(include_str!("golden/everything.in.yaml"), "---\n", include_str!("golden/job.in.yaml")).as_bytes().to_vec();

@@ -178,7 +178,7 @@ fn what_is_missing_is_named_unless_it_is_optional() {
     assert_eq!(without(Kind::PersistentVolumeClaim, "data"), Ok(()));
 }
 
-/// Podman starts no container without a variable's key, and says nothing about a file's.
+/// Podman does not start a container without a variable's key, and silently omits a file without its key.
 #[test]
 fn a_key_that_is_missing_is_named_unless_it_is_optional() {
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: x}\nbinaryData: {b: AAAA}\n---\n";
@@ -211,7 +211,7 @@ fn a_key_that_is_missing_is_named_unless_it_is_optional() {
     }
 }
 
-/// Podman takes the digits of `1.5Gi` or `100m` of memory and forgets the point.
+/// Podman reads the digits of `1.5Gi` or `100m` of memory and ignores the point.
 #[test]
 fn quantities_are_written_as_podman_reads_them_right() {
     let yaml = "{apiVersion: v1, kind: Pod, metadata: {name: a}, spec: {volumes: [{name: v, emptyDir: {medium: Memory, sizeLimit: 1.5Mi}}],
@@ -278,7 +278,7 @@ fn text_that_yaml_would_change_is_escaped() {
     assert_eq!(images(&rendered.yaml).len(), 1);
 }
 
-/// Anything that a name may be, and much that it may not.
+/// Valid and invalid names.
 fn any_name() -> impl Strategy<Value = String> {
     prop_oneof![
         "[a-z0-9.-]{1,20}",
@@ -304,7 +304,7 @@ fn containers_are_named_after_their_pod() {
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
 
-    /// Whatever a replicated object is called, its Quadlet is refused or holds the fixed lines and nothing else.
+    /// For every name of a replicated object, the Quadlet is refused or contains the fixed lines only.
     #[test]
     fn no_name_gets_a_line_or_a_specifier_into_a_unit(namespace in any_name(), name in any_name()) {
         let uses = parse(include_str!("golden/everything.in.yaml"));
@@ -318,7 +318,7 @@ proptest! {
         prop_assert_eq!(&rendered.kube, &plain);
         prop_assert!(workload.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)));
         prop_assert_eq!(yaml_file(&workload, 9).contains('/'), false);
-        // The same revision gives the same bytes, and every private name in them is this workload's.
+        // The same revision gives the same bytes, and every private name in them belongs to this workload.
         prop_assert_eq!(&render(&revision).unwrap(), &rendered);
         let text = String::from_utf8(rendered.yaml).unwrap();
         let words: BTreeSet<&str> = text.split('"').filter(|word| word.starts_with("beemesh__")).collect();

@@ -1,4 +1,5 @@
-//! Values that are checked before anything is replicated: Podman, or the kernel, would find them wrong when the pod of before is gone.
+//! Values that are checked before a manifest is committed. Podman or the kernel would refuse them only after the
+//! previous pod is gone.
 
 use beemesh_quadlet::manifest::{Problem, parse};
 
@@ -19,7 +20,7 @@ fn pod(container: &str, more: &str) -> String {
     )
 }
 
-/// Fields that are no quantity, one at a time, with what is said of them.
+/// Invalid quantities, one at a time, with the message about each.
 #[test]
 fn every_quantity_is_one_of_kubernetes() {
     let resources = |what: &str| pod(&format!(", resources: {{{what}}}"), "");

@@ -1,6 +1,10 @@
-//! The supervisor of one workload's unit: `beemesh-pod beemesh-pod-WORKLOAD`, and as its `ExecStopPost=`
-//! `beemesh-pod --stop-post beemesh-pod-WORKLOAD`; as `beemesh-repair.service`, `beemesh-pod --repair`; and, when the package is removed,
-//! `beemesh-pod --release`.
+//! The supervisor of one workload's unit, `beemesh-pod beemesh-pod-WORKLOAD`.
+//!
+//! The same program has three other calls:
+//!
+//! - `beemesh-pod --stop-post beemesh-pod-WORKLOAD` is the `ExecStopPost=` of that unit;
+//! - `beemesh-pod --repair` is `beemesh-repair.service`;
+//! - `beemesh-pod --release` runs when the package is removed.
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -75,7 +79,7 @@ fn run() -> anyhow::Result<ExitCode> {
     })
 }
 
-/// One thread: a supervisor waits, and there is one for each workload.
+/// A runtime with one thread: a supervisor mostly waits, and there is one for each workload.
 fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()

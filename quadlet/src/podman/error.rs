@@ -1,4 +1,4 @@
-//! Errors of calls to Podman, in words for a person.
+//! Errors of calls to Podman, as messages.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -86,8 +86,8 @@ pub enum PodmanError {
 }
 
 impl PodmanError {
-    /// The same for a failed play of this workload, whose pod has these containers, with those names in the manifest that init
-    /// containers have: Podman tells containers by their ids, people by their names.
+    /// Explains the failed play of this workload, whose pod has these containers. `init` are the names of the init
+    /// containers in the manifest. Podman identifies containers by id, and the message names them.
     #[must_use]
     pub fn explained(self, workload: &str, containers: &[Container], init: &[String]) -> Self {
         let Self::Refused {

@@ -109,7 +109,8 @@ pub(super) struct ProbeRun {
 }
 
 impl ProbeRun {
-    /// Whether it took what it may, in nanoseconds: Podman's own exit code for that is another one with each version.
+    /// Whether the run reached its time limit, which is in nanoseconds. Podman's exit code for that differs between
+    /// versions.
     fn is_late(&self, timeout: u64) -> bool {
         let took = self.start.zip(self.end);
         let took = took.map(|(start, end)| end.as_nanosecond() - start.as_nanosecond());
@@ -318,7 +319,7 @@ mod tests {
         };
         for (started, streak, end, code, expected) in [
             ("20", 2, "29.1", 1, Some(probe)),
-            // Podman 5.4 counts on.
+            // Podman 5.4 keeps counting.
             ("20", 4, "30.2", 125, Some(late)),
             ("20", 0, "29.1", 0, None),
             ("30", 2, "29.1", 1, None),

@@ -272,8 +272,8 @@ pub(super) fn pull_outcome(answer: &[u8]) -> Result<(), String> {
     }
 }
 
-/// What kept containers from being started, each `starting container ID: WORDS`, with the names that people know. Where the container
-/// that has the pod's addresses is among them, the others only followed from it.
+/// The reasons for which containers could not be started, each `starting container ID: WORDS`, with the containers'
+/// names. If the infra container is among them, only its reason is returned, because the other failures follow from it.
 pub(super) fn start_errors(all: &[String], containers: &[PodContainer], pod: &str) -> Vec<String> {
     let infra = format!("{}-infra", pod.get(..12).unwrap_or(pod));
     let told = all
