@@ -1,13 +1,14 @@
-//! Who runs this command, for the audit log: the login and the unit.
+//! The login and the unit of the process that runs this command, for the audit log.
 //!
-//! [`session`] is pure; [`own`] reads `/proc` and `/etc/passwd`. The gateway runs in a container and sees of a caller only the user ID.
+//! [`session`] is pure; [`own`] reads `/proc` and `/etc/passwd`. The gateway runs in a container, and knows only the
+//! user ID of a caller.
 
 use std::fs;
 
 /// The value of `/proc/self/loginuid` in a process without a login, such as a service.
 const NO_LOGIN: u32 = u32::MAX;
 
-/// The session of this process: `alice, session-3.scope`. Empty if nothing is known of it.
+/// The session of this process, such as `alice, session-3.scope`. Empty if it is unknown.
 pub(crate) fn own() -> String {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     session(
@@ -17,7 +18,7 @@ pub(crate) fn own() -> String {
     )
 }
 
-/// The login and the unit, as far as these files tell them. The result has visible ASCII characters and spaces only.
+/// The login and the unit, if these files contain them. The result contains only visible ASCII characters and spaces.
 fn session(loginuid: &str, cgroup: &str, passwd: &str) -> String {
     let uid: Option<u32> = loginuid.trim().parse().ok();
     let login = uid.filter(|uid| *uid != NO_LOGIN);

@@ -20,7 +20,7 @@ libfuzzer_sys::fuzz_target!(|yaml: &[u8]| {
         assert_eq!(strict, manifest, "what is accepted strictly is all done");
     }
     assert_eq!(manifest.places.len(), manifest.objects.len());
-    // As a restore reads the objects of a backup.
+    // In the way in which a restore reads the objects of a backup.
     let bodies: Vec<&[u8]> = manifest
         .objects
         .iter()

@@ -1,4 +1,5 @@
-//! What a supervisor writes of its pod for the gateway, and the line that its unit shows. The file has what containers wrote.
+//! The report that a supervisor writes for the gateway, and the status line of its unit. The file contains output of
+//! containers.
 
 #![no_main]
 

@@ -1,9 +1,9 @@
-//! The user's way in: HTTP/1.1 with JSON on a unix socket, and the part of it that other hosts may use.
+//! The API: HTTP/1.1 with JSON on a unix socket, the remote API, and the routes for other members.
 //!
-//! Wiring. [`serve`] answers local callers, [`serve_remote`] users elsewhere, [`serve_stream`] a peer's request over the mesh. What an answer says is
-//! decided by the pure [`crate::cluster::view`]; [`handlers`] fetch what it is made of and carry out
-//! what was asked. A request ends within the time it names, its body and its bytes in flight are bounded, and every
-//! failure is JSON with words for a person.
+//! Wiring. [`serve`] serves local callers, [`serve_remote`] remote users, and [`serve_stream`] a member's request over
+//! the mesh. The pure [`crate::cluster::view`] decides the content of a response. [`handlers`] gather its data and
+//! carry out requests. A request ends within its time limit, and the sizes of its body and of its unsent response are
+//! limited. Every failure is JSON with a message.
 
 mod admission;
 mod audit_journal;

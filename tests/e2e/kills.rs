@@ -397,7 +397,7 @@ fn says_everywhere(host: &Host, workload: &str, reason: &str, output: &str) {
     assert!(has(&events), "{events}");
 }
 
-/// What keeps a pod from being made is said with the name of the container or image, and with what a container wrote last.
+/// The reason for which a pod cannot be created names the container or the image, and has the container's last output.
 #[test]
 fn a_pod_that_cannot_be_made_names_the_container_the_image_or_the_port() {
     let cluster = Cluster::formed("unmade", 1);

@@ -21,7 +21,7 @@ const PART_REST: usize = 32;
 /// Longest detail of a change in the audit log, which keeps a thousand.
 const DETAIL_MAX: usize = 128;
 
-/// What there is to say of a change.
+/// The properties of a change.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct About<'a> {
     /// The noun and the verb of the change for messages: `manifest`, `applied`.
@@ -134,8 +134,8 @@ pub(crate) fn about(change: &Change) -> About<'_> {
     }
 }
 
-/// What of its subject a change changes, for the audit log: `zone=a`, `replaces h3`. At most [`DETAIL_MAX`] bytes; empty where the verb
-/// says all.
+/// The detail of a change for the audit log, such as `zone=a` or `replaces h3`. At most [`DETAIL_MAX`] bytes; empty if
+/// the verb says all.
 pub(crate) fn detail(change: &Change, origin: &Origin, hosts: &BTreeMap<HostId, Host>) -> String {
     let text = match change {
         Change::LabelHost { set, remove, .. } => {
@@ -143,7 +143,7 @@ pub(crate) fn detail(change: &Change, origin: &Origin, hosts: &BTreeMap<HostId, 
             let removed = remove.iter().map(|key| format!("{key}-"));
             set.chain(removed).collect::<Vec<_>>().join(" ")
         }
-        // Only a host that changes its own key asks for another one in its place.
+        // A host requests its own replacement only if it changes its key.
         Change::Admit {
             replaces: Some(old),
             ..

@@ -1,6 +1,6 @@
-//! Files that are replaced whole.
+//! Atomic replacement of files.
 //!
-//! Shell: writes one file beside the other one and renames it.
+//! Shell: writes a new file beside the old one and renames it.
 
 use std::{
     fs::{self, File},
@@ -8,7 +8,8 @@ use std::{
     path::Path,
 };
 
-/// When this returns, the new bytes survive a power cut; when it fails, or is interrupted, the file is as it was, or has them.
+/// Replaces the content of a file. When this returns, the new bytes survive a power cut. If it fails or is interrupted,
+/// the file has the old bytes or the new ones.
 pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
     let partial = path.with_extension("partial");
@@ -19,7 +20,7 @@ pub(crate) fn replace(path: &Path, bytes: &[u8]) -> io::Result<()> {
     sync_folder(folder)
 }
 
-/// When this returns, the names in the folder survive a power cut.
+/// When this returns, the names in the directory survive a power cut.
 pub(crate) fn sync_folder(folder: &Path) -> io::Result<()> {
     File::open(folder)?.sync_all()
 }

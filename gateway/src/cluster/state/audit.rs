@@ -21,7 +21,8 @@ impl State {
         self.audit.iter()
     }
 
-    /// The record of a command that somebody asked for, before it is applied: hosts may have other names or be gone after it.
+    /// The record of a command that a user requested. Call this before the command is applied, which may rename or
+    /// remove hosts.
     pub(super) fn record(&self, index: u64, command: &Command) -> Option<AuditRecord> {
         let origin = command.origin.clone()?;
         let about = about(&command.change);
@@ -40,7 +41,7 @@ impl State {
         })
     }
 
-    /// Keeps in the trail what somebody asked for, when it made a difference.
+    /// Adds a record to the audit log. Call this only for a command that changed the state.
     pub(super) fn note(&mut self, record: AuditRecord) {
         self.audit.push(Arc::new(record));
         if self.audit.len() > AUDIT_MAX {
@@ -161,7 +162,7 @@ mod tests {
         assert_eq!(again, state);
     }
 
-    /// At level 0, when gateways of older releases may be members.
+    /// At level 0, which the cluster has while gateways of older releases may be members.
     #[test]
     fn the_trail_forgets_the_oldest() {
         let mut state = State::default();
