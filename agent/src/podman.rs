@@ -45,7 +45,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn a_socket_that_nobody_serves_is_named() {
+    async fn a_socket_without_a_server_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("podman.sock");
         let error = format!("{:#}", ask(&socket).await.unwrap_err());

@@ -103,7 +103,7 @@ mod tests {
     }
 
     #[test]
-    fn a_member_that_nobody_has_named_takes_its_first_name() {
+    fn a_member_without_a_name_takes_its_first_name() {
         let took =
             |name: &str, others: &[(u8, &str)]| decided(name, false, others).map(|(name, _)| name);
         let unnamed = (2, "localhost");

@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[tokio::test]
-    async fn whoever_waits_goes_on_when_the_lock_is_let_go() {
+    async fn a_waiting_process_proceeds_when_the_lock_is_released() {
         let folder = tempfile::tempdir().expect("a folder");
         let wait_shortly =
             || tokio::time::timeout(Duration::from_millis(50), wait(folder.path(), "web"));
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_lock_file_that_a_dead_gateway_left_holds_nobody_up() {
+    async fn a_lock_file_of_a_dead_gateway_delays_no_process() {
         let folder = tempfile::tempdir().expect("a folder");
         fs::write(file(folder.path(), "web"), "").expect("written");
         wait(folder.path(), "web").await;

@@ -143,7 +143,7 @@ fn every_quantity_is_one_of_kubernetes() {
 }
 
 #[test]
-fn what_no_host_has_is_refused_and_what_nobody_counts_is_told_beside_it() {
+fn unavailable_resources_are_refused_and_unaccounted_ones_reported() {
     let limits = |limits: &str| pod(&format!(", resources: {{limits: {{{limits}}}}}"), "");
     let scratch = "1:7 spec.containers[0].resources.limits.ephemeral-storage: it is not limited: the container can write as much as its host has";
     let counted = parse(limits("ephemeral-storage: 1Gi").as_bytes(), false).unwrap();

@@ -247,7 +247,7 @@ fn a_full_disk_loses_nothing_and_writes_nothing_by_halves() {
 }
 
 #[test]
-fn garbage_on_the_doors_harms_nobody() {
+fn garbage_on_the_sockets_and_ports_harms_no_host() {
     let cluster = Cluster::formed("garbage", 2);
     let host = cluster.host(1);
     let _ = host.apply(&pod("web", "first"));

@@ -68,7 +68,7 @@ fn is_member(cluster: &Cluster, host: &Host) {
 }
 
 #[test]
-fn nobody_gets_the_agents_ports_while_it_restarts_crashes_is_stopped_or_boots() {
+fn no_process_gets_the_agents_ports_while_it_restarts_crashes_is_stopped_or_boots() {
     let cluster = Cluster::formed("ports", 2);
     let host = cluster.host(1);
     let _ = host

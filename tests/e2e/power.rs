@@ -229,7 +229,7 @@ fn a_gateway_image_that_a_power_cut_damaged_is_repaired_without_a_human() {
 
 /// Podman's cleanup stops the pod of a gateway that has ended. If the cleanup does not run, systemd does not notice.
 #[test]
-fn a_gateway_that_is_gone_while_its_unit_is_active_is_started_anew() {
+fn a_gateway_that_is_gone_while_its_unit_is_active_is_restarted() {
     let cluster = Cluster::formed("power-silent", 1);
     let host = cluster.host(1);
     for damaged in [false, true] {

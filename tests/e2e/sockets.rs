@@ -18,7 +18,7 @@ const AGENT: &str = "/run/beemesh/agent.sock";
 const OPENING: Duration = Duration::from_secs(6);
 
 #[test]
-fn sockets_that_fail_are_waited_for_and_misuse_harms_nobody() {
+fn sockets_that_fail_are_waited_for_and_misuse_harms_no_host() {
     let cluster = Cluster::formed("sockets", 2);
     let answer = cluster.host(1).apply(&pod("web", "first"));
     assert_eq!(answer["settled"], true, "{answer}");

@@ -565,7 +565,7 @@ fn pure_modules_do_no_io_and_read_no_clock() {
 }
 
 #[test]
-fn nobody_promises_work_instead_of_doing_it() {
+fn no_comment_promises_work_instead_of_doing_it() {
     let words = ["TODO", "FIXME", "XXX", "for now", "not yet implemented"];
     let me = Path::new(file!()).file_name().unwrap().to_owned();
     let offenders = sources()

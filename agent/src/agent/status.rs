@@ -77,7 +77,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whoever_stopped_the_gateway_knows_why_it_is_not_there() {
+    fn the_status_line_names_a_stopped_gateway() {
         assert_eq!(
             waiting("inactive"),
             "waiting for the gateway: beemesh-gateway.service is inactive"

@@ -388,7 +388,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_waits_for_is_read_when_it_is_quiet() {
+    fn a_reload_without_waiters_runs_when_it_is_quiet() {
         let mut reloads = Reloads::default();
         let zero = Instant::now();
         let at = |seconds: u64| zero + Duration::from_secs(seconds);

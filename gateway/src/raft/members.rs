@@ -263,7 +263,7 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_ran_ahead_takes_nobodys_vote() {
+    fn a_clock_that_ran_ahead_takes_no_vote_away() {
         let now = 1_000_000_000;
         let demoted = |at_ms| {
             let found = StateChange::Found {

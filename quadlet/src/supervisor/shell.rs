@@ -503,7 +503,7 @@ mod tests {
     }
 
     #[test]
-    fn pod_is_taken_down_only_when_nobody_comes_back() {
+    fn a_pod_is_taken_down_only_if_its_supervisor_is_not_restarted() {
         for (result, status, expected) in [
             ("success", "0", true),
             ("timeout", "KILL", true),

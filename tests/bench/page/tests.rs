@@ -87,7 +87,7 @@ fn figures_aims_and_circumstances_are_on_the_page() {
 }
 
 #[test]
-fn what_people_wrote_is_kept_and_the_rest_made_anew() {
+fn hand_written_text_is_kept_and_the_rest_is_generated() {
     let first = render(&All::default(), "");
     let written = first.replace(UNWRITTEN, "\n## Changes\n\nBy hand.\n\n");
     let second = render(&all(), &written);

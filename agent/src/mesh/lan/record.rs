@@ -58,7 +58,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_packet_reads_back_and_every_other_one_is_nobodys() {
+    fn a_packet_reads_back_and_every_other_one_is_ignored() {
         let host = HostId([7; 32]);
         let packet = write(host, 4701);
         assert_eq!(read(&packet), Some((host, 4701)));

@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_silent_gateway_is_started_anew_after_growing_pauses() {
+    fn a_silent_gateway_is_restarted_after_growing_pauses() {
         let zero = Instant::now();
         let at = |seconds: u64| zero + Duration::from_secs(seconds);
         let mut silence = Silence::default();

@@ -139,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_was_told_of_any_page_learns_what_is_new_since() {
+    fn a_stream_is_sent_the_changes_since_its_last_page() {
         let mut scene = scene();
         let first = Page::first(Arc::new(View::of(scene.clone())));
         let all = ["workload", "workload", "host", "host", "host", "state"];

@@ -165,7 +165,7 @@ async fn who_follows_sees_the_last_change_however_many_there_are() {
 }
 
 #[tokio::test]
-async fn views_are_made_for_those_who_follow_and_for_nobody_else() {
+async fn views_are_made_only_while_there_are_followers() {
     let alone = Alone::start().await;
     assert_eq!(name(&alone.views.now()), "h1");
     assert!(!alone.is_making(), "a single reader starts nothing");

@@ -310,7 +310,7 @@ fn ordinal(world: &World, _gone: u8) -> u32 {
 }
 
 #[test]
-fn a_selector_that_changes_moves_the_pods_that_do_not_fit_any_more() {
+fn a_selector_that_changes_moves_the_pods_that_no_longer_fit() {
     let mut world = World::of(3);
     world.put(vec![selecting(1, web(1))]);
     assert_eq!(world.settle(), ["web.0 to 1"]);
@@ -400,7 +400,7 @@ fn workloads_that_share_a_claim_share_the_host_of_its_data() {
 }
 
 #[test]
-fn a_lost_home_binds_nobody() {
+fn a_lost_home_binds_no_replica() {
     let mut world = World::of(2);
     world.put(with_claim(web(1)));
     world.settle();

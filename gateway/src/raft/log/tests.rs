@@ -213,7 +213,7 @@ async fn told(log: &mut Log, entry: Entry) {
 }
 
 #[tokio::test]
-async fn a_leader_goes_on_before_its_disk_and_nobody_is_deceived() {
+async fn a_leader_proceeds_before_its_disk_and_reports_no_false_commit() {
     let dir = tempfile::tempdir().unwrap();
     let disk = Held::new();
     let mut open = Open::on(Arc::new(disk.clone()), dir.path()).unwrap();

@@ -287,7 +287,7 @@ fn two_that_meet_by_labels_of_hosts_can_each_be_changed() {
 }
 
 #[test]
-fn ports_of_the_hosts_are_nobodys() {
+fn no_workload_may_use_the_ports_of_the_hosts() {
     let reserved = |number: u16, more: &str| {
         let [wrong, held, _] = verdict(
             &state(),

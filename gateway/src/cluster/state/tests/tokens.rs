@@ -54,7 +54,7 @@ fn a_token_admits_as_often_as_it_says_and_members_need_none() {
 }
 
 #[test]
-fn a_revoked_token_admits_nobody() {
+fn a_revoked_token_admits_no_host() {
     let mut state = State::default();
     let token = TokenRecord {
         id: [7; 8],

@@ -326,7 +326,7 @@ fn a_job_for_every_host_is_counted_by_hosts() {
 }
 
 #[test]
-fn a_replica_whose_data_is_on_a_drained_host_is_missed_and_waited_for_by_nobody() {
+fn a_replica_whose_data_is_on_a_drained_host_makes_its_workload_stuck() {
     let claim = beemesh_protocol::state::Reference {
         kind: Kind::PersistentVolumeClaim,
         name: "ledger".into(),

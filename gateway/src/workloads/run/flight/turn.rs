@@ -61,7 +61,7 @@ mod tests {
     const AT_MOST: Duration = Duration::from_secs(1);
 
     #[tokio::test(start_paused = true)]
-    async fn slow_ends_hold_nobody_up_and_quick_ones_keep_their_turn() {
+    async fn slow_ends_delay_no_other_and_quick_ones_keep_their_turn() {
         const GRACE: Duration = Duration::from_secs(3600);
         let plays = Arc::new(Semaphore::new(2));
         let begun = tokio::time::Instant::now();
