@@ -31,7 +31,7 @@ use crate::cluster::{
 const MESH_PORT: u16 = 4701;
 /// Older versions of Podman do not know the stop signal of a pod.
 const STOP_SIGNAL_SINCE: Version = Version::new(5, 6, 0);
-/// The ledger is trimmed when it has more than twice the number of workloads, and this many more.
+/// The ledger is trimmed when its size exceeds twice the number of workloads by more than this.
 const KNOWN_MORE: usize = 256;
 
 /// A cache of the demands of workloads, by the hash of their object: to read an object takes longer than a lookup.
