@@ -252,7 +252,7 @@ pub(crate) enum Host {
     /// Evict all workloads from a host and keep new ones off it, until `undrain`
     ///
     /// Replicas of Deployments move to other hosts. A replica with a PersistentVolumeClaim stops and waits for this host, which
-    /// holds its data. A running Job runs to completion. The host is drained when it runs no workload any more and the
+    /// holds its data. A running Job runs to completion. The host is drained when it runs no workload and the
     /// moved replicas run elsewhere.
     #[command(after_help = examples::HOST_DRAIN)]
     Drain {

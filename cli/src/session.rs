@@ -37,14 +37,16 @@ fn user_name(uid: u32, passwd: &str) -> Option<String> {
     })
 }
 
-/// The unit of a process, from its cgroup in systemd's hierarchy.
+/// The unit of a process, from its cgroup in systemd's hierarchy: that of version 2, or the named one of version 1. A host
+/// can have both and use one.
 fn unit(cgroup: &str) -> Option<String> {
-    let path = cgroup.lines().find_map(|line| {
-        let of_systemd = line.strip_prefix("0::");
-        of_systemd.or_else(|| line.split_once(":name=systemd:").map(|(_, path)| path))
-    })?;
+    let paths = cgroup.lines().filter_map(|line| {
+        let unified = line.strip_prefix("0::");
+        unified.or_else(|| line.split_once(":name=systemd:").map(|(_, path)| path))
+    });
     let is_unit = |name: &&str| name.ends_with(".service") || name.ends_with(".scope");
-    path.rsplit('/').find(is_unit).map(str::to_owned)
+    let mut units = paths.filter_map(|path| path.rsplit('/').find(is_unit));
+    units.next().map(str::to_owned)
 }
 
 #[cfg(test)]
@@ -67,6 +69,11 @@ mod tests {
                 "0",
                 "5:cpu:/a\n1:name=systemd:/system.slice/sshd.service\n",
                 "root, sshd.service",
+            ),
+            (
+                "0",
+                "9:name=systemd:/\n0::/system.slice/run-p604.service\n",
+                "root, run-p604.service",
             ),
             ("", "0::/\n", ""),
             ("", "0::/a\u{7}\u{e9}b.service", "ab.service"),

@@ -60,10 +60,14 @@ impl Caller {
     /// The origin of the caller's changes, for the audit log.
     pub(super) fn origin(&self, host: HostId) -> Origin {
         let (who, from) = match self {
-            Caller::Local { uid, pid, session } if session.is_empty() => {
-                (format!("uid {uid}"), format!("pid {pid}"))
+            Caller::Local { uid, pid, session } => {
+                let from = match (session.as_str(), pid) {
+                    ("", 0) => String::new(),
+                    ("", pid) => format!("pid {pid}"),
+                    (session, _) => session.to_owned(),
+                };
+                (format!("uid {uid}"), from)
             }
-            Caller::Local { uid, session, .. } => (format!("uid {uid}"), session.clone()),
             Caller::Host(host) => (format!("host {host}"), String::new()),
             Caller::User { name, from } => (name.clone(), from.to_string()),
         };

@@ -153,7 +153,10 @@ pub(crate) fn detail(change: &Change, origin: &Origin, hosts: &BTreeMap<HostId, 
             ..
         } => format!("replaces {}", Subject::Host(*old).name(hosts)),
         Change::PutUser(user) => format!("role {}", user.role.name()),
-        Change::PutToken(token) => format!("for {} hosts", token.uses),
+        Change::PutToken(token) => match token.uses {
+            1 => "for 1 host".to_owned(),
+            uses => format!("for {uses} hosts"),
+        },
         Change::PutHost(host) => host.name.clone(),
         Change::Found { .. }
         | Change::Apply { .. }

@@ -33,8 +33,8 @@ pub(crate) fn render(saved: &Saved<Scale>, before: &str) -> String {
     page += &resting(&saved.data);
     page += "## Commits\n\nConfigMaps of 1 KiB by `POST /v1/apply`. A follower is the host that joined last.\n\n";
     page += &loads(&saved.data);
-    page += "## A leader fails\n\nThe leader's process is killed, or nothing from and to it is carried any more. Until the end of the first \
-             write that was accepted through another host, of those that began after the blow; one begins every 2 ms for each gateway.\n\n";
+    page += "## A leader fails\n\nThe leader's process is killed, or its network drops every packet. The time ends with the first \
+             write that another host accepts, of those that began after the failure; one begins every 2 ms for each gateway.\n\n";
     page += &outages(&saved.data);
     page += &circumstances(&saved.run);
     page

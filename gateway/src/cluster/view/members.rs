@@ -120,8 +120,8 @@ impl Scene {
         self.missing_without(host).1
     }
 
-    /// Whether the cluster can work without the host, and the host without it; the error is words. What counts are the voters that are left: without a
-    /// majority of them nothing could be changed any more, not even that.
+    /// Checks whether the cluster can work without the host, and the host without the cluster; the error is a message. The voters that
+    /// are left must be a quorum: otherwise no change could be committed, not even the removal.
     pub(crate) fn can_go(&self, host: HostId) -> Result<(), String> {
         if host == self.host {
             return Err(format!(

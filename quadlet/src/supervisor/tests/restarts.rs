@@ -429,7 +429,7 @@ fn a_crash_has_the_last_line_that_the_container_wrote_and_what_ended_it() {
     let asked = supervisor.step(sees(5, Some(pod)), now);
     assert!(
         !asked.iter().any(|effect| matches!(effect, Effect::Say(_))),
-        "whoever reads the line finds the output: {asked:?}"
+        "a reader of the line finds the output: {asked:?}"
     );
     let heard = Event::Heard {
         container: "web-app".into(),
