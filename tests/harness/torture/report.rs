@@ -54,7 +54,7 @@ impl Report {
         );
         let _ = write!(
             page,
-            "{} calls were answered, {} writes refused, and of {} writes nobody was told what became of them. After the last fault of a round \
+            "{} calls were answered, {} writes were refused, and {} writes got no answer. After the last fault of a round \
              was mended, all hosts agreed and ran what was committed within {:.1} s at most.\n\n| fault | times |\n| --- | ---: |\n",
             sum(|round| round.answered),
             sum(|round| round.refused),
@@ -102,6 +102,6 @@ After each round everything is mended. Then must hold:
   ever happened.
 - Every host knows the same, and runs one pod of each workload, of the revision that was committed last, or none where it was deleted.
 - No host ever ran a pod of a revision that was never committed, seen by the processes of all hosts three times a second.
-- The pod that nobody changes is started again by no fault but its own host's loss of power.
+- A pod that no client changes restarts only when its own host loses power.
 
 ";
