@@ -27,7 +27,7 @@ use crate::{
     agent_link::Link,
     clock::now_ms,
     cluster::{
-        consensus::{Metrics, Role},
+        consensus::{Consensus, Role},
         reports::Reports,
         state::ASSIGNED,
     },
@@ -68,14 +68,14 @@ pub(crate) struct Handles {
 /// Does the leader's work whenever this host leads.
 pub(crate) async fn lead(handles: Handles, times: Times) {
     let mut view = handles.node.state();
-    let mut metrics = handles.node.metrics();
+    let mut consensus = handles.node.consensus();
     let mut reports = handles.reports.clone();
     let mut connected = handles.link.connected();
     let mut term = None;
     let mut leader = Leader::default();
     loop {
         let (now, seen) = (
-            metrics.borrow_and_update().clone(),
+            consensus.borrow_and_update().clone(),
             view.borrow_and_update().clone(),
         );
         reports.mark_unchanged();
@@ -93,7 +93,7 @@ pub(crate) async fn lead(handles: Handles, times: Times) {
         sleep(LOOK).await;
         let changed = tokio::select! {
             changed = view.changed() => changed,
-            changed = metrics.changed() => changed,
+            changed = consensus.changed() => changed,
             changed = reports.changed() => changed,
             changed = connected.changed() => changed,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Ok(()),
@@ -130,7 +130,7 @@ impl Leader {
         handles: &Handles,
         times: &Times,
         view: &View,
-        metrics: &Metrics,
+        consensus: &Consensus,
     ) -> Option<Instant> {
         let now = Instant::now();
         if let Some((_, until)) = self.failed.filter(|(_, until)| *until > now) {
@@ -139,7 +139,7 @@ impl Leader {
         let (changes, due) = if view.state.level() < ASSIGNED {
             self.raise(handles, times, view, now)
         } else {
-            self.seats(handles, times, view, metrics, now)
+            self.seats(handles, times, view, consensus, now)
         };
         if changes.is_empty() {
             return due;
@@ -170,12 +170,12 @@ impl Leader {
         handles: &Handles,
         times: &Times,
         view: &View,
-        metrics: &Metrics,
+        consensus: &Consensus,
         now: Instant,
     ) -> (Vec<Change>, Option<Instant>) {
         let mut reachable = handles.link.reachable(handles.node.host());
         // A connection outlives its host for a while; the host's answers to the leader do not.
-        reachable.retain(|host| metrics.acknowledging.contains(host));
+        reachable.retain(|host| consensus.acknowledging.contains(host));
         let members = view.state.hosts().keys().copied();
         let (lost, next) = self.away.look(now, members, &reachable, times.lost_after);
         let reports = handles.reports.borrow().clone();

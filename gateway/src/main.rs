@@ -188,7 +188,7 @@ async fn open(
         run: run.clone(),
         ended: home.ended(),
         view: node.state(),
-        metrics: node.metrics(),
+        consensus: node.consensus(),
     });
     let observer = Observer::start(observe::Settings {
         host,
@@ -196,7 +196,7 @@ async fn open(
         link: link.clone(),
         podman: podman.clone(),
         view: node.state(),
-        metrics: node.metrics(),
+        consensus: node.consensus(),
         standing,
         cluster: cluster.clone(),
     });

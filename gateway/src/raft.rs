@@ -1,7 +1,7 @@
 //! Consensus: what the cluster has agreed on, and the way to change it.
 //!
 //! This module owns the log, the snapshots and openraft; no openraft type leaves it. Input: commands to propose, and
-//! streams from other gateways. Output: [`View`]s of the replicated state and [`Metrics`]. The parts: [`log`] and
+//! streams from other gateways. Output: [`View`]s of the replicated state and [`Consensus`]. The parts: [`log`] and
 //! [`machine`] store durably, [`batch`] gathers proposals, [`pending_proposals`] learns their outcomes, [`network`] and
 //! [`serve`] exchange messages with other gateways, [`ask`] finds the leader, [`members`] decides who votes, and
 //! [`elect`] decides when to start an election.
@@ -70,7 +70,7 @@ pub(crate) use self::{
     members::VOTERS_MAX,
     os::SIMULATED,
 };
-use crate::cluster::{consensus::Metrics, state::State};
+use crate::cluster::{consensus::Consensus, state::State};
 
 /// How long openraft waits for the answer to an append. An idle leader sends an append only every one and a half
 /// heartbeats, because openraft does not check its clock more often.
@@ -202,7 +202,7 @@ struct Inner {
     pending_proposals: Arc<PendingProposals>,
     observe: Observe,
     view: watch::Receiver<Arc<View>>,
-    metrics: watch::Receiver<Metrics>,
+    consensus: watch::Receiver<Consensus>,
     failed: watch::Sender<Option<String>>,
     pristine: bool,
     /// Held during a membership change.
@@ -250,7 +250,7 @@ impl Node {
         )
         .await
         .map_err(|error| OpenError::Start(error.to_string()))?;
-        let (metrics_in, metrics) = watch::channel(Metrics::default());
+        let (metrics_in, consensus) = watch::channel(Consensus::default());
         let node = Self {
             inner: Arc::new(Inner {
                 host,
@@ -265,7 +265,7 @@ impl Node {
                 stream_limits: stream_limits::StreamLimits::default(),
                 observe,
                 view,
-                metrics,
+                consensus,
                 failed,
                 pristine,
                 changing: tokio::sync::Mutex::default(),
@@ -292,8 +292,8 @@ impl Node {
     }
 
     /// Returns the state of consensus on this host.
-    pub(crate) fn metrics(&self) -> watch::Receiver<Metrics> {
-        self.inner.metrics.clone()
+    pub(crate) fn consensus(&self) -> watch::Receiver<Consensus> {
+        self.inner.consensus.clone()
     }
 
     /// Waits until consensus has ended on this host for good, and returns the reason. The process must exit; a restart

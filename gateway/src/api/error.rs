@@ -305,14 +305,14 @@ fn quiet_words(scene: &Scene, silent: &[HostId], missing: &BTreeSet<HostId>) -> 
 
 /// The voters that the mesh does not reach. On the leader, also those that do not acknowledge its appends.
 fn missing_voters(scene: &Scene) -> BTreeSet<HostId> {
-    let leads = scene.metrics.leader == Some(scene.host);
+    let leads = scene.consensus.leader == Some(scene.host);
     let unheard = |host: &&HostId| {
         **host != scene.host
             && (!scene.reachable.contains(host)
-                || (leads && !scene.metrics.acknowledging.contains(host)))
+                || (leads && !scene.consensus.acknowledging.contains(host)))
     };
     scene
-        .metrics
+        .consensus
         .voters
         .iter()
         .filter(unheard)
@@ -322,14 +322,14 @@ fn missing_voters(scene: &Scene) -> BTreeSet<HostId> {
 
 /// Whether the voters that are not missing are a majority.
 fn has_quorum(scene: &Scene, missing: &BTreeSet<HostId>) -> bool {
-    let voters = scene.metrics.voters.len();
+    let voters = scene.consensus.voters.len();
     voters - missing.len() > voters / 2
 }
 
 /// The number of reachable voters and the names of the others. It begins with `no quorum` if the reachable voters are
 /// no majority.
 fn quorum_words(scene: &Scene, missing: &BTreeSet<HostId>) -> String {
-    let voters = scene.metrics.voters.len();
+    let voters = scene.consensus.voters.len();
     if voters == 0 {
         return "no quorum: this host is not a member of a cluster yet".to_owned();
     }
@@ -434,7 +434,7 @@ mod tests {
         let error = |reachable: &[u8], acknowledging: &[u8], silent: &[u8]| {
             let mut scene = scene();
             scene.reachable = reachable.iter().copied().map(h).collect();
-            scene.metrics.acknowledging = acknowledging.iter().copied().map(h).collect();
+            scene.consensus.acknowledging = acknowledging.iter().copied().map(h).collect();
             let silent = silent.iter().copied().map(h).collect();
             let error = ProposeError::NoQuorum { voters: 3, silent };
             ApiError::propose(&error, &scene, Duration::from_secs(5))
@@ -455,7 +455,7 @@ mod tests {
         let late = |reachable: &[u8], silent: &[u8]| {
             let mut scene = scene();
             scene.reachable = reachable.iter().copied().map(h).collect();
-            scene.metrics.acknowledging = [1, 2, 3].map(h).into();
+            scene.consensus.acknowledging = [1, 2, 3].map(h).into();
             let silent = silent.iter().copied().map(h).collect();
             let error = ProposeError::Deadline { silent };
             let told = ApiError::propose(&error, &scene, Duration::from_secs(5));

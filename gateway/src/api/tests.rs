@@ -470,7 +470,7 @@ async fn what_changes_is_rendered_once_for_all_streams_and_never_for_none() {
     for stream in &mut streams {
         told(stream, "event: gone").await;
     }
-    // A commit is seen in the state and in the metrics; far fewer than streams.
+    // A commit changes the replicated state and the state of Raft; far fewer than streams.
     assert!(written() - before <= 8, "{} pages", written() - before);
     drop(streams);
     let mut last = UnixStream::connect(serving.socket()).await.unwrap();

@@ -24,7 +24,7 @@ pub(crate) enum Role {
 
 /// The state of Raft, as seen by this host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Metrics {
+pub(crate) struct Consensus {
     /// This host's role.
     pub(crate) role: Role,
     /// The term.
@@ -51,7 +51,7 @@ pub(crate) struct Metrics {
     pub(crate) lost: BTreeSet<HostId>,
 }
 
-impl Metrics {
+impl Consensus {
     /// Whether this host is a voter or a learner.
     pub(crate) fn counts(&self, host: HostId) -> bool {
         self.voters.contains(&host) || self.learners.contains(&host)

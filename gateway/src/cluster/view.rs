@@ -35,7 +35,7 @@ pub(crate) use drawn::View;
 pub(crate) use table::{Row, Table};
 
 use crate::cluster::{
-    consensus::{self, Metrics},
+    consensus::{self, Consensus},
     placement::{self, choose::There, seats},
     reports::Reports,
     state::State,
@@ -52,7 +52,7 @@ pub(crate) struct Scene {
     /// The replicated state.
     pub(crate) state: Arc<State>,
     /// The state of consensus.
-    pub(crate) metrics: Metrics,
+    pub(crate) consensus: Consensus,
     /// The last report of every host.
     pub(crate) reports: Reports,
     /// The hosts that the mesh reaches, including the answering host.
@@ -291,14 +291,14 @@ impl Scene {
     fn status(&self, own: Own, healthy: usize) -> Status {
         let members = self.state.hosts();
         // A host that was removed still has data of the other hosts' consensus, which no longer applies to it.
-        let outside = Metrics {
-            term: self.metrics.term,
-            ..Metrics::default()
+        let outside = Consensus {
+            term: self.consensus.term,
+            ..Consensus::default()
         };
-        let metrics = if self.removed {
+        let consensus = if self.removed {
             &outside
         } else {
-            &self.metrics
+            &self.consensus
         };
         let missing = members
             .keys()
@@ -318,7 +318,7 @@ impl Scene {
                 .map_or(own.name, |host| host.name.clone()),
             id: self.host,
             role: self.role(self.host),
-            leader: self.heard_leader(metrics).map(|id| Leader {
+            leader: self.heard_leader(consensus).map(|id| Leader {
                 name: self.name(id),
                 id,
             }),
@@ -326,11 +326,11 @@ impl Scene {
                 name: self.name(id),
                 id,
             }),
-            term: metrics.term,
+            term: consensus.term,
             applied: self.applied,
-            quorum: metrics.quorum,
-            voters: names_of(&self.state, metrics.voters.iter()),
-            learners: names_of(&self.state, metrics.learners.iter()),
+            quorum: consensus.quorum,
+            voters: names_of(&self.state, consensus.voters.iter()),
+            learners: names_of(&self.state, consensus.learners.iter()),
             hosts: HostCounts {
                 total: members.len(),
                 reachable: members.len() - missing.len(),
@@ -350,17 +350,17 @@ impl Scene {
         if host == self.host && self.removed {
             return Role::Removed;
         }
-        if self.metrics.leader == Some(host) {
+        if self.consensus.leader == Some(host) {
             return Role::Leader;
         }
         if host != self.host {
-            return if self.metrics.voters.contains(&host) {
+            return if self.consensus.voters.contains(&host) {
                 Role::Follower
             } else {
                 Role::Learner
             };
         }
-        match self.metrics.role {
+        match self.consensus.role {
             consensus::Role::Leader => Role::Leader,
             consensus::Role::Candidate => Role::Candidate,
             consensus::Role::Follower => Role::Follower,
@@ -369,14 +369,14 @@ impl Scene {
     }
 
     /// The leader, unless this host has not heard from it lately.
-    fn heard_leader(&self, metrics: &Metrics) -> Option<HostId> {
-        let heard = |leader: &HostId| metrics.quorum || *leader == self.host;
-        metrics.leader.filter(heard)
+    fn heard_leader(&self, consensus: &Consensus) -> Option<HostId> {
+        let heard = |leader: &HostId| consensus.quorum || *leader == self.host;
+        consensus.leader.filter(heard)
     }
 
     /// The leader that this host does not hear, while it is a member without one.
     pub(crate) fn heard_elsewhere(&self) -> Option<HostId> {
-        let without = !self.removed && !self.metrics.quorum;
+        let without = !self.removed && !self.consensus.quorum;
         self.elsewhere.filter(|_| without)
     }
 

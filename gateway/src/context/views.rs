@@ -63,7 +63,7 @@ impl Sources {
             host: self.host,
             applied: view.applied,
             state: view.state.clone(),
-            metrics: self.node.metrics().borrow().clone(),
+            consensus: self.node.consensus().borrow().clone(),
             reports: self.reports.borrow().clone(),
             reachable: self.link.reachable(self.host),
             lost: self.link.lost(),
@@ -198,7 +198,7 @@ impl Newest {
 /// Makes a view whenever a source changes.
 async fn keep(sources: Arc<Sources>, newest: Arc<Newest>) {
     let mut states = sources.node.state();
-    let mut metrics = sources.node.metrics();
+    let mut consensus = sources.node.consensus();
     let mut reports = sources.reports.clone();
     let mut connected = sources.link.connected();
     let mut life = sources.life.watch();
@@ -207,7 +207,7 @@ async fn keep(sources: Arc<Sources>, newest: Arc<Newest>) {
     loop {
         // The scene that is read next includes all changes up to here.
         states.mark_unchanged();
-        metrics.mark_unchanged();
+        consensus.mark_unchanged();
         reports.mark_unchanged();
         connected.mark_unchanged();
         life.mark_unchanged();
@@ -221,7 +221,7 @@ async fn keep(sources: Arc<Sources>, newest: Arc<Newest>) {
         }
         tokio::select! {
             Ok(()) = states.changed() => {}
-            Ok(()) = metrics.changed() => {}
+            Ok(()) = consensus.changed() => {}
             Ok(()) = reports.changed() => {}
             Ok(()) = connected.changed() => {}
             Ok(()) = life.changed() => {}

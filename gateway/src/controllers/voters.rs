@@ -18,18 +18,18 @@ const DEMOTED_PAUSE: Duration = Duration::from_secs(1);
 const MEMBERSHIP_PAUSE: Duration = Duration::from_millis(200);
 /// The longest pause. An attempt may cost a log entry, and a host that has returned should not wait long.
 const MEMBERSHIP_PAUSE_MAX: Duration = Duration::from_secs(5);
-/// Minimum time between two rounds, because every commit changes the state and the metrics. The first round after a
+/// Minimum time between two rounds, because every commit changes the replicated state and the state of Raft. The first round after a
 /// quiet time starts at once.
 const PACE: Duration = Duration::from_millis(50);
 
 /// While this host leads, changes Raft's membership to match the member list, one change at a time.
 pub(crate) async fn keep_membership(node: Node) {
     let mut view = node.state();
-    let mut metrics = node.metrics();
+    let mut consensus = node.consensus();
     let mut backoff = Backoff::new(MEMBERSHIP_PAUSE, MEMBERSHIP_PAUSE_MAX);
     let (mut wanted, mut failed) = (Wanted::default(), false);
     loop {
-        let leads = metrics.borrow_and_update().role == Role::Leader;
+        let leads = consensus.borrow_and_update().role == Role::Leader;
         let now = Wanted::of(&view.borrow_and_update().state, now_ms());
         // The backoff paces retries of a failed change; another change is made at once.
         failed &= wanted == now;
@@ -50,7 +50,7 @@ pub(crate) async fn keep_membership(node: Node) {
         sleep(PACE).await;
         let changed = tokio::select! {
             changed = view.changed() => changed,
-            changed = metrics.changed() => changed,
+            changed = consensus.changed() => changed,
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => Ok(()),
         };
         if changed.is_err() {

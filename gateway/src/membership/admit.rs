@@ -69,7 +69,7 @@ pub(crate) async fn admit(
         }
         // The host loses its log when it joins. While Raft still counts it as the former host, the acknowledgements of
         // that host count, so it must not return yet.
-        (_, false) if node.metrics().borrow().counts(host) => {
+        (_, false) if node.consensus().borrow().counts(host) => {
             return refuse("this host is still being removed: try again in a moment".into());
         }
         _ => {}

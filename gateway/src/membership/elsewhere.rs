@@ -15,7 +15,7 @@ use tokio::{
 
 use crate::{
     clock::backoff::Backoff,
-    cluster::consensus::{Metrics, Role},
+    cluster::consensus::{Consensus, Role},
     context::Gateway,
 };
 
@@ -31,12 +31,12 @@ const ASKED_MAX: usize = 8;
 
 /// Keeps `found` up to date: the leader that a reachable member hears while this host hears none.
 pub(crate) async fn keep(gateway: Gateway, found: watch::Sender<Option<HostId>>) {
-    let mut metrics = gateway.node.metrics();
-    while metrics.wait_for(is_leaderless).await.is_ok() {
-        let led = |metrics: &Metrics| !is_leaderless(metrics);
+    let mut consensus = gateway.node.consensus();
+    while consensus.wait_for(is_leaderless).await.is_ok() {
+        let led = |consensus: &Consensus| !is_leaderless(consensus);
         let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
         let mut pause = LEADERLESS;
-        while timeout(pause, metrics.wait_for(led)).await.is_err() {
+        while timeout(pause, consensus.wait_for(led)).await.is_err() {
             let leader = ask(&gateway).await;
             found.send_if_modified(|found| std::mem::replace(found, leader) != leader);
             pause = backoff.tried(Instant::now());
@@ -45,10 +45,10 @@ pub(crate) async fn keep(gateway: Gateway, found: watch::Sender<Option<HostId>>)
     }
 }
 
-fn is_leaderless(metrics: &Metrics) -> bool {
-    match metrics.role {
+fn is_leaderless(consensus: &Consensus) -> bool {
+    match consensus.role {
         Role::Leader | Role::Stopped => false,
-        Role::Candidate | Role::Follower | Role::Learner => !metrics.quorum,
+        Role::Candidate | Role::Follower | Role::Learner => !consensus.quorum,
     }
 }
 

@@ -16,7 +16,7 @@ use crate::{
     agent_link::Link,
     clock::{backoff::Backoff, now_ms},
     cluster::{
-        consensus::{Metrics, Role},
+        consensus::{Consensus, Role},
         labels,
     },
     controllers,
@@ -32,13 +32,13 @@ const FOUND_MAX: Duration = Duration::from_secs(30);
 /// without finding a cluster, was stopped between Raft's first entry and the first command.
 pub(crate) async fn found(node: Node, link: Link, host: HostId) {
     let alone = BTreeSet::from([host]);
-    let mut metrics = node.metrics();
-    let in_no_cluster = |metrics: &Metrics| {
-        metrics.role == Role::Leader
-            && metrics.voters == alone
-            && metrics.applied == metrics.last_log
+    let mut consensus = node.consensus();
+    let in_no_cluster = |consensus: &Consensus| {
+        consensus.role == Role::Leader
+            && consensus.voters == alone
+            && consensus.applied == consensus.last_log
     };
-    if !node.is_pristine() && metrics.wait_for(in_no_cluster).await.is_err() {
+    if !node.is_pristine() && consensus.wait_for(in_no_cluster).await.is_err() {
         return;
     }
     let Some(welcome) = link.welcomed().await else {

@@ -36,8 +36,8 @@ pub(crate) async fn give_up_vote(
     host: HostId,
     deadline: Instant,
 ) -> Result<(), DemoteError> {
-    let mut metrics = gateway.node.metrics();
-    let voters = metrics.borrow_and_update().voters.clone();
+    let mut consensus = gateway.node.consensus();
+    let voters = consensus.borrow_and_update().voters.clone();
     if !is_needed(&voters, &gateway.reachable(), host) {
         return Ok(());
     }
@@ -45,7 +45,7 @@ pub(crate) async fn give_up_vote(
     known::check(gateway, &change).map_err(DemoteError::Unknown)?;
     let command = Command::unasked(now_ms(), change);
     gateway.node.propose(vec![command], deadline).await?;
-    let follows = metrics.wait_for(|metrics| !metrics.voters.contains(&host));
+    let follows = consensus.wait_for(|consensus| !consensus.voters.contains(&host));
     match timeout_at(deadline, follows).await {
         Ok(Ok(_)) => Ok(()),
         Ok(Err(_)) | Err(_) => Err(DemoteError::Votes),

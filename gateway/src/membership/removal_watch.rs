@@ -17,7 +17,7 @@ use tokio::{
 };
 
 use crate::{
-    cluster::consensus::Metrics,
+    cluster::consensus::Consensus,
     context::Gateway,
     local::lifecycle::{Event, store::LifeError},
     membership::join::is_member,
@@ -39,7 +39,7 @@ pub(crate) async fn notice_removal(gateway: Gateway) {
     if member.await.is_err() {
         return;
     }
-    let mut metrics = gateway.node.metrics();
+    let mut consensus = gateway.node.consensus();
     let mut estranged = gateway.link.estranged();
     while !gateway.life.now().is_removed() {
         let estranged: Option<BTreeSet<HostId>> = tokio::select! {
@@ -47,7 +47,7 @@ pub(crate) async fn notice_removal(gateway: Gateway) {
                 Ok(hosts) => Some(hosts.clone()),
                 Err(_) => return,
             },
-            true = leaderless(&mut metrics) => None,
+            true = leaderless(&mut consensus) => None,
             else => return,
         };
         if let Some(cluster) = is_stranger(&gateway, &estranged.unwrap_or_default()).await {
@@ -66,10 +66,14 @@ pub(crate) async fn notice_removal(gateway: Gateway) {
 }
 
 /// Waits until this host has had no leader for long; returns `false` when consensus has ended.
-async fn leaderless(metrics: &mut watch::Receiver<Metrics>) -> bool {
-    let led = |metrics: &Metrics| metrics.leader.is_some() && metrics.quorum;
-    while metrics.wait_for(|metrics| !led(metrics)).await.is_ok() {
-        if timeout(LEADERLESS_MAX, metrics.wait_for(led))
+async fn leaderless(consensus: &mut watch::Receiver<Consensus>) -> bool {
+    let led = |consensus: &Consensus| consensus.leader.is_some() && consensus.quorum;
+    while consensus
+        .wait_for(|consensus| !led(consensus))
+        .await
+        .is_ok()
+    {
+        if timeout(LEADERLESS_MAX, consensus.wait_for(led))
             .await
             .is_err()
         {

@@ -168,7 +168,7 @@ fn can_leave(gateway: &Gateway) -> Result<(), String> {
     if !state.hosts().contains_key(&gateway.host) {
         return Err("this host is not a member of a cluster".to_owned());
     }
-    let voters = gateway.node.metrics().borrow().voters.clone();
+    let voters = gateway.node.consensus().borrow().voters.clone();
     enough(&voters, &gateway.link.connected().borrow(), gateway.host)
 }
 

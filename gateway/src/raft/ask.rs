@@ -25,7 +25,7 @@ use super::{
 };
 use crate::cluster::{
     change::size_of,
-    consensus::{Metrics, Role},
+    consensus::{Consensus, Role},
 };
 
 /// The pause between attempts grows from the first to the second value: an election takes up to two seconds.
@@ -186,7 +186,7 @@ impl Node {
     }
 
     async fn try_propose(&self, commands: &[Command]) -> Attempt<Vec<Committed>> {
-        let term = self.inner.metrics.borrow().term;
+        let term = self.inner.consensus.borrow().term;
         match self.leader() {
             None => Attempt::Refused,
             Some(leader) if leader == self.inner.host => {
@@ -267,11 +267,11 @@ impl Node {
 
     /// Returns the leader that this host knows. This host does not count as the leader while no majority answers it.
     fn leader(&self) -> Option<HostId> {
-        let metrics = self.inner.metrics.borrow();
-        match metrics.role {
-            Role::Leader => metrics.quorum.then_some(self.inner.host),
+        let consensus = self.inner.consensus.borrow();
+        match consensus.role {
+            Role::Leader => consensus.quorum.then_some(self.inner.host),
             Role::Follower | Role::Learner => {
-                metrics.leader.filter(|leader| *leader != self.inner.host)
+                consensus.leader.filter(|leader| *leader != self.inner.host)
             }
             Role::Candidate | Role::Stopped => None,
         }
@@ -283,13 +283,13 @@ impl Node {
 
     /// Waits for a short time or until the metrics change. Returns `false` when the deadline has passed.
     async fn rest(&self, pause: &mut Duration, deadline: Instant) -> bool {
-        let mut metrics = self.inner.metrics.clone();
-        metrics.mark_unchanged();
+        let mut consensus = self.inner.consensus.clone();
+        consensus.mark_unchanged();
         let now = *pause;
         let news = async {
             tokio::select! {
                 () = sleep(now) => {}
-                Ok(()) = metrics.changed() => {}
+                Ok(()) = consensus.changed() => {}
             }
         };
         *pause = (*pause * 2).min(PAUSE_MAX);
@@ -297,17 +297,17 @@ impl Node {
     }
 
     fn silent(&self) -> (usize, Vec<HostId>) {
-        let metrics: Metrics = self.inner.metrics.borrow().clone();
-        let silent = match (metrics.role, metrics.leader) {
-            (Role::Leader | Role::Candidate, _) | (_, None) => metrics
+        let consensus: Consensus = self.inner.consensus.borrow().clone();
+        let silent = match (consensus.role, consensus.leader) {
+            (Role::Leader | Role::Candidate, _) | (_, None) => consensus
                 .voters
-                .difference(&metrics.acknowledging)
+                .difference(&consensus.acknowledging)
                 .filter(|host| **host != self.inner.host)
                 .copied()
                 .collect(),
             // This host follows the leader, so only the leader can be the voter that does not answer.
             (Role::Follower | Role::Learner | Role::Stopped, Some(leader)) => vec![leader],
         };
-        (metrics.voters.len(), silent)
+        (consensus.voters.len(), silent)
     }
 }

@@ -189,7 +189,7 @@ mod tests {
     async fn what_was_meant_for_another_leader_stays_out() {
         let mesh = Mesh::of(1).await;
         let node = mesh.node(1);
-        let leads = node.metrics().borrow().term;
+        let leads = node.consensus().borrow().term;
         let state = || node.state().borrow().state.to_snapshot().encode();
         for (term, content) in [(leads - 1, 1), (leads, 2), (leads + 1, 3)] {
             let before = state();

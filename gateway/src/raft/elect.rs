@@ -172,10 +172,10 @@ impl Node {
             inner: Arc::clone(&self.inner),
         };
         tokio::spawn(async move {
-            let mut metrics = node.inner.raft.server_metrics();
+            let mut consensus = node.inner.raft.server_metrics();
             let mut attempts = Attempts::new(Instant::now());
             loop {
-                let now = metrics.borrow_and_update().clone();
+                let now = consensus.borrow_and_update().clone();
                 let leader = now.current_leader.map(|node| node.0);
                 if attempts.note_leader(leader, Instant::now()) && leader.is_some() {
                     node.inner.hearing.heard().doubted = None;
@@ -197,7 +197,7 @@ impl Node {
                     }
                 };
                 tokio::select! {
-                    changed = metrics.changed() => if changed.is_err() {
+                    changed = consensus.changed() => if changed.is_err() {
                         return;
                     },
                     () = node.inner.hearing.ended.notified() => {}
@@ -208,20 +208,20 @@ impl Node {
     }
 
     /// Returns what this host knows of its leader, without its own attempts.
-    fn facts(&self, metrics: &ServerMetrics) -> Facts {
+    fn facts(&self, consensus: &ServerMetrics) -> Facts {
         let me = NodeId(self.inner.host);
-        let membership = metrics.membership_config.membership();
+        let membership = consensus.membership_config.membership();
         let heard = self.inner.hearing.heard();
-        let leader = metrics.current_leader.filter(|leader| *leader != me);
+        let leader = consensus.current_leader.filter(|leader| *leader != me);
         let spoke = heard
             .leader
             .filter(|(host, _)| Some(NodeId(*host)) == leader);
         Facts {
             now: Instant::now(),
-            role: role_in(metrics.state),
+            role: role_in(consensus.state),
             voter: membership.voter_ids().any(|node| node == me),
             alone: membership.voter_ids().all(|node| node == me),
-            quorum: self.inner.metrics.borrow().quorum,
+            quorum: self.inner.consensus.borrow().quorum,
             leader: spoke.map(|(host, at)| Leader {
                 heard: at,
                 gone: match heard.streams.get(&host) {
@@ -239,22 +239,22 @@ impl Node {
 
     /// Returns true if this host has a leader, so that no candidate needs its vote.
     pub(super) fn led(&self) -> bool {
-        let metrics = self.inner.raft.server_metrics().borrow().clone();
-        decide::led(&self.facts(&metrics))
+        let consensus = self.inner.raft.server_metrics().borrow().clone();
+        decide::led(&self.facts(&consensus))
     }
 
     /// Returns true if this host would vote for a candidate whose log ends with this entry.
     pub(super) fn would_vote(&self, theirs: Option<LogId>) -> bool {
-        let metrics = self.inner.raft.server_metrics().borrow().clone();
-        decide::would_vote(&self.facts(&metrics), self.inner.log.last(), theirs)
+        let consensus = self.inner.raft.server_metrics().borrow().clone();
+        decide::would_vote(&self.facts(&consensus), self.inner.log.last(), theirs)
     }
 
     /// Asks whether a majority would vote for this host, and if so, starts openraft's election. Returns when the
     /// election is decided or has timed out.
-    async fn attempt(&self, metrics: &ServerMetrics, facts: &Facts) {
+    async fn attempt(&self, consensus: &ServerMetrics, facts: &Facts) {
         let silence = facts.now - facts.leader.map_or(facts.since, |leader| leader.heard);
         let old_peers = silence > OLD_PEER_PATIENCE;
-        if !facts.alone && !self.majority_agrees(metrics, old_peers).await {
+        if !facts.alone && !self.majority_agrees(consensus, old_peers).await {
             return;
         }
         tracing::info!(?silence, "ask for votes");
@@ -272,10 +272,10 @@ impl Node {
     /// Returns true if a majority would vote for this host and no host answers that it is not a member. If this host
     /// misses its leader, the first majority decides. A host that has just started, or has had no leader for long,
     /// waits for the answers of all reachable voters.
-    async fn majority_agrees(&self, metrics: &ServerMetrics, old_peers: bool) -> bool {
+    async fn majority_agrees(&self, consensus: &ServerMetrics, old_peers: bool) -> bool {
         let all = old_peers || self.inner.hearing.is_new();
         let last = self.inner.log.last().as_ref().map(log_id_out);
-        let membership = metrics.membership_config.membership();
+        let membership = consensus.membership_config.membership();
         let mut agree = BTreeSet::from([NodeId(self.inner.host)]);
         let others = membership.voter_ids().filter(|node| !agree.contains(node));
         let mut answers: FuturesUnordered<_> = others

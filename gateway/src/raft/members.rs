@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use super::{MembersError, Node, serve::ANSWER_MAX, types::NodeId};
 use crate::cluster::{
-    consensus::{Metrics, Role},
+    consensus::{Consensus, Role},
     state::{DEMOTED_MS, State},
 };
 
@@ -60,10 +60,10 @@ impl Wanted {
 
 /// Returns the next change, if any. Hosts that left the cluster are removed first, because an unreachable voter weakens
 /// every majority.
-fn next_change(metrics: &Metrics, wanted: &Wanted) -> Option<Change> {
+fn next_change(consensus: &Consensus, wanted: &Wanted) -> Option<Change> {
     let Wanted { hosts, demoted } = wanted;
-    let voters = &metrics.voters;
-    let learners = &metrics.learners;
+    let voters = &consensus.voters;
+    let learners = &consensus.learners;
     let gone = |members: &BTreeSet<HostId>| members.difference(hosts).next().copied();
     if let Some(host) = gone(learners) {
         return Some(Change::RemoveLearner(host));
@@ -81,20 +81,19 @@ fn next_change(metrics: &Metrics, wanted: &Wanted) -> Option<Change> {
         let left = voters.iter().filter(|one| *one != host);
         let there = left
             .clone()
-            .filter(|one| metrics.acknowledging.contains(one));
+            .filter(|one| consensus.acknowledging.contains(one));
         2 * there.count() > left.count()
     };
     if let Some(host) = voters.intersection(demoted).find(|host| without(host)) {
         return Some(Change::Demote(*host));
     }
-    let by = learners
-        .difference(demoted)
-        .copied()
-        .find(|host| metrics.acknowledging.contains(host) && metrics.caught_up.contains(host))?;
+    let by = learners.difference(demoted).copied().find(|host| {
+        consensus.acknowledging.contains(host) && consensus.caught_up.contains(host)
+    })?;
     if voters.len() < VOTERS_MAX {
         return Some(Change::Promote(by));
     }
-    let lost = metrics.lost.intersection(voters).next().copied();
+    let lost = consensus.lost.intersection(voters).next().copied();
     lost.map(|lost| Change::Replace { lost, by })
 }
 
@@ -110,13 +109,13 @@ impl Node {
         let _one_at_a_time = self.inner.changing.lock().await;
         let raft = &self.inner.raft;
         loop {
-            let metrics = self.summary(&raft.metrics().borrow().clone());
-            if metrics.role != Role::Leader || !metrics.quorum {
+            let consensus = self.summary(&raft.metrics().borrow().clone());
+            if consensus.role != Role::Leader || !consensus.quorum {
                 return Ok(());
             }
-            let Some(change) = next_change(&metrics, wanted) else {
+            let Some(change) = next_change(&consensus, wanted) else {
                 let mut known = wanted.hosts.clone();
-                known.extend(metrics.voters.iter().chain(&metrics.learners));
+                known.extend(consensus.voters.iter().chain(&consensus.learners));
                 self.inner.peers.retain(&known);
                 self.inner.hearing.retain(&known);
                 return Ok(());
@@ -128,7 +127,7 @@ impl Node {
                 Change::Learn(host) => (ChangeMembers::AddNodes(node(host)), true),
                 Change::Promote(host) => (ChangeMembers::AddVoterIds(one(host)), true),
                 Change::Replace { lost, by } => {
-                    let stay = metrics.voters.iter().filter(|host| **host != lost);
+                    let stay = consensus.voters.iter().filter(|host| **host != lost);
                     let voters = stay.chain([&by]).copied().map(NodeId).collect();
                     (ChangeMembers::ReplaceAllVoters(voters), true)
                 }
@@ -195,24 +194,24 @@ mod tests {
             (&[1], &[], &[1], &[2], Some(Learn(host(2)))),
         ];
         for (voters, learners, acknowledging, hosts, expected) in cases {
-            let metrics = Metrics {
+            let consensus = Consensus {
                 voters: set(voters),
                 learners: set(learners),
                 acknowledging: set(acknowledging),
                 caught_up: set(learners),
-                ..Metrics::default()
+                ..Consensus::default()
             };
-            let found = next_change(&metrics, &wanted(hosts, &[]));
+            let found = next_change(&consensus, &wanted(hosts, &[]));
             assert_eq!(found, expected, "{voters:?} {learners:?} -> {hosts:?}");
         }
         // Of five voters the second is lost. The sixth host is reachable, the seventh is not.
-        let mut lost = Metrics {
+        let mut lost = Consensus {
             voters: set(&[1, 2, 3, 4, 5]),
             learners: set(&[6, 7]),
             acknowledging: set(&[1, 3, 4, 5, 7]),
             caught_up: set(&[6, 7]),
             lost: set(&[2]),
-            ..Metrics::default()
+            ..Consensus::default()
         };
         let all = wanted(&[1, 2, 3, 4, 5, 6, 7], &[]);
         let replaced = Change::Replace {
@@ -222,11 +221,11 @@ mod tests {
         assert_eq!(next_change(&lost, &all), Some(replaced));
         lost.acknowledging.remove(&host(7));
         assert_eq!(next_change(&lost, &all), None, "nobody is there");
-        let lagging = Metrics {
+        let lagging = Consensus {
             voters: set(&[1]),
             learners: set(&[2]),
             acknowledging: set(&[1, 2]),
-            ..Metrics::default()
+            ..Consensus::default()
         };
         assert_eq!(next_change(&lagging, &wanted(&[1, 2], &[])), None);
     }
@@ -249,14 +248,14 @@ mod tests {
         for (voters, acknowledging, demoted, does) in cases {
             let all = set(&[1, 2, 3, 4]);
             let learners: BTreeSet<HostId> = all.difference(&set(voters)).copied().collect();
-            let metrics = Metrics {
+            let consensus = Consensus {
                 voters: set(voters),
                 acknowledging: set(acknowledging),
                 caught_up: learners.clone(),
                 learners,
-                ..Metrics::default()
+                ..Consensus::default()
             };
-            let change = next_change(&metrics, &wanted(&[1, 2, 3, 4], &[demoted]));
+            let change = next_change(&consensus, &wanted(&[1, 2, 3, 4], &[demoted]));
             let expected = does.then_some(Change::Demote(host(demoted)));
             assert_eq!(change, expected, "{voters:?} {acknowledging:?} {demoted}");
         }

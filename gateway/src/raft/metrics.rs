@@ -1,4 +1,4 @@
-//! Translates openraft's metrics into Beemesh's own [`Metrics`].
+//! Translates openraft's metrics into Beemesh's own [`Consensus`].
 //!
 //! Shell: one task converts the metrics and publishes them. It requests a snapshot when the log has grown by many
 //! bytes, purges entries behind the snapshot when they take too much of the disk, and detects that openraft has ended.
@@ -15,7 +15,7 @@ use super::{
     LATELY, LOG_BYTES, Node, SNAPSHOT_BYTES,
     types::{NodeId, RaftMetrics, is_majority, role_in},
 };
-use crate::cluster::consensus::{Metrics, Role};
+use crate::cluster::consensus::{Consensus, Role};
 
 /// Which hosts acknowledge the leader, and whether the leader is heard, changes with time alone.
 const REFRESH: Duration = Duration::from_millis(500);
@@ -24,7 +24,7 @@ const LAG_MAX: u64 = 100;
 
 impl Node {
     /// Publishes the metrics until openraft ends.
-    pub(super) fn watch(&self, publish: watch::Sender<Metrics>) {
+    pub(super) fn watch(&self, publish: watch::Sender<Consensus>) {
         let node = Self {
             inner: Arc::clone(&self.inner),
         };
@@ -33,11 +33,11 @@ impl Node {
             let (mut snapshot, mut written) = (None, 0);
             loop {
                 let now = raw.borrow_and_update().clone();
-                let metrics = node.summary(&now);
-                let stopped = metrics.role == Role::Stopped;
+                let consensus = node.summary(&now);
+                let stopped = consensus.role == Role::Stopped;
                 publish.send_if_modified(|before| {
-                    let changed = *before != metrics;
-                    *before = metrics;
+                    let changed = *before != consensus;
+                    *before = consensus;
                     changed
                 });
                 if let Err(fatal) = &now.running_state {
@@ -90,7 +90,7 @@ impl Node {
         leading.map(|(_, since)| since)
     }
 
-    pub(super) fn summary(&self, raw: &RaftMetrics) -> Metrics {
+    pub(super) fn summary(&self, raw: &RaftMetrics) -> Consensus {
         let host = self.inner.host;
         let role = match &raw.running_state {
             Err(_) => Role::Stopped,
@@ -116,7 +116,7 @@ impl Node {
             *voter != host && since.is_some_and(silent)
         };
         let majority = is_majority(membership, |node| acknowledging.contains(&node.0));
-        Metrics {
+        Consensus {
             role,
             term: raw.current_term,
             leader: raw.current_leader.map(|node| node.0),
@@ -154,20 +154,20 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_follower_whose_leader_is_gone_does_not_count_on_a_quorum() {
         let mesh = Mesh::of(2).await;
-        let leader = mesh.node(1).metrics().borrow().leader;
+        let leader = mesh.node(1).consensus().borrow().leader;
         let (lost, left) = if leader == Some(host(1)) {
             (1, 2)
         } else {
             (2, 1)
         };
-        let mut metrics = mesh.node(left).metrics();
-        let led = metrics.wait_for(|metrics| metrics.quorum);
+        let mut consensus = mesh.node(left).consensus();
+        let led = consensus.wait_for(|consensus| consensus.quorum);
         drop(tokio::time::timeout(PATIENCE, led).await.unwrap());
         mesh.stop(lost).await;
-        let alone = metrics.wait_for(|metrics| !metrics.quorum);
+        let alone = consensus.wait_for(|consensus| !consensus.quorum);
         drop(tokio::time::timeout(PATIENCE, alone).await.unwrap());
         mesh.start(lost).await;
-        let led = metrics.wait_for(|metrics| metrics.quorum);
+        let led = consensus.wait_for(|consensus| consensus.quorum);
         drop(tokio::time::timeout(PATIENCE, led).await.unwrap());
         mesh.close().await;
     }

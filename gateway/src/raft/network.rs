@@ -401,7 +401,7 @@ pub(crate) async fn answer(node: &Node, from: HostId, request: raft::Request) ->
                 leader_commit: committed.map(log_id_in),
                 entries: entries.into_iter().map(entry_in).collect(),
             };
-            if inner.metrics.borrow().leader == Some(from) {
+            if inner.consensus.borrow().leader == Some(from) {
                 inner.hearing.leader_spoke(from);
             }
             let body = appended(inner.raft.append_entries(rpc).await, &inner.log).await;

@@ -194,7 +194,7 @@ mod tests {
         },
         *,
     };
-    use crate::cluster::consensus::Metrics;
+    use crate::cluster::consensus::Consensus;
 
     const NEW: ClusterId = ClusterId([9; 16]);
 
@@ -207,8 +207,8 @@ mod tests {
 
     async fn survivor() -> Survivor {
         let mut mesh = Mesh::of(3).await;
-        let mut metrics = mesh.node(1).metrics();
-        let led = metrics.wait_for(|metrics| metrics.leader.is_some() && metrics.quorum);
+        let mut consensus = mesh.node(1).consensus();
+        let led = consensus.wait_for(|consensus| consensus.leader.is_some() && consensus.quorum);
         let leader = led.await.unwrap().leader.unwrap();
         let number = leader.0[0];
         let node = mesh.node(number);
@@ -249,9 +249,9 @@ mod tests {
         });
         let node = node.await.unwrap();
         assert!(!node.is_pristine());
-        let leads = |metrics: &Metrics| metrics.leader == Some(me) && metrics.quorum;
-        let mut metrics = node.metrics();
-        let led = tokio::time::timeout(PATIENCE, metrics.wait_for(leads)).await;
+        let leads = |consensus: &Consensus| consensus.leader == Some(me) && consensus.quorum;
+        let mut consensus = node.consensus();
+        let led = tokio::time::timeout(PATIENCE, consensus.wait_for(leads)).await;
         assert_eq!(led.unwrap().unwrap().voters, [me].into());
         let committed = put(&node, 3, 3).await;
         assert!(committed > LEAP && committed > last, "{committed}");

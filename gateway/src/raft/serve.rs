@@ -76,7 +76,7 @@ impl Node {
     /// not skip it, so consensus stops. From any other host it is a violation of the protocol, which only ends the
     /// stream.
     fn newer(&self, host: HostId, error: &DecodeError) {
-        let leads = self.inner.metrics.borrow().leader == Some(host);
+        let leads = self.inner.consensus.borrow().leader == Some(host);
         if let DecodeError::Unknown { .. } = error
             && leads
         {
@@ -139,9 +139,9 @@ impl Node {
     /// report has replaced what a former leader says. A new leader may be heard before its first entry arrives; its
     /// reports are accepted from then on.
     async fn is_led_by(&self, host: HostId, term: u64, deadline: Instant) -> bool {
-        let mut metrics = self.inner.metrics.clone();
+        let mut consensus = self.inner.consensus.clone();
         let known =
-            metrics.wait_for(|now| now.term > term || (now.term == term && now.leader.is_some()));
+            consensus.wait_for(|now| now.term > term || (now.term == term && now.leader.is_some()));
         match timeout_at(deadline, known).await {
             Ok(Ok(now)) => now.term == term && now.leader == Some(host),
             _ => false,
@@ -149,21 +149,21 @@ impl Node {
     }
 
     fn leading(&self) -> Result<(), ReplyBody> {
-        let metrics = self.inner.metrics.borrow();
-        if metrics.role != Role::Leader {
+        let consensus = self.inner.consensus.borrow();
+        if consensus.role != Role::Leader {
             // A leader that is no longer heard is not named to other hosts.
             return Err(ReplyBody::NotLeader(
-                metrics.leader.filter(|_| metrics.quorum),
+                consensus.leader.filter(|_| consensus.quorum),
             ));
         }
-        if !metrics.quorum {
+        if !consensus.quorum {
             return Err(ReplyBody::Failed(Failure::NoQuorum));
         }
         Ok(())
     }
 
     fn not_leader(&self) -> ReplyBody {
-        let leader = self.inner.metrics.borrow().leader;
+        let leader = self.inner.consensus.borrow().leader;
         ReplyBody::NotLeader(leader.filter(|leader| *leader != self.inner.host))
     }
 }
@@ -186,8 +186,8 @@ mod tests {
         for other in (1..=3).filter(|other| *other != number) {
             mesh.stop(other).await;
         }
-        let mut metrics = leader.metrics();
-        let alone = metrics.wait_for(|now| now.role == Role::Leader && !now.quorum);
+        let mut consensus = leader.consensus();
+        let alone = consensus.wait_for(|now| now.role == Role::Leader && !now.quorum);
         drop(timeout(PATIENCE, alone).await.unwrap().unwrap());
         let term = 0;
         let commands = Vec::new();
@@ -205,8 +205,8 @@ mod tests {
     async fn a_host_speaks_in_no_others_name_and_only_a_leader_is_taken_for_newer() {
         let mesh = Mesh::of(3).await;
         let follower = mesh.node(2);
-        let mut metrics = follower.metrics();
-        let led = metrics.wait_for(|metrics| metrics.leader == Some(host(1)));
+        let mut consensus = follower.consensus();
+        let led = consensus.wait_for(|consensus| consensus.leader == Some(host(1)));
         let term = timeout(PATIENCE, led).await.unwrap().unwrap().term;
 
         let vote = Vote {
@@ -227,7 +227,7 @@ mod tests {
             let refused = raft::ReplyBody::Failed("each host speaks for itself".to_owned());
             assert_eq!((reply.id, reply.body), (7, refused));
         }
-        assert_eq!(metrics.borrow_and_update().term, term);
+        assert_eq!(consensus.borrow_and_update().term, term);
 
         let newer = DecodeError::Unknown {
             field: "change",

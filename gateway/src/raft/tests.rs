@@ -171,8 +171,8 @@ impl Mesh {
 
     pub(super) async fn leader(&self) -> u8 {
         self.until("a leader with quorum", |node| {
-            let metrics = node.metrics().borrow().clone();
-            (metrics.role == Role::Leader && metrics.quorum).then_some(metrics.leader)
+            let consensus = node.consensus().borrow().clone();
+            (consensus.role == Role::Leader && consensus.quorum).then_some(consensus.leader)
         })
         .await
         .unwrap()
@@ -201,7 +201,7 @@ impl Mesh {
             for node in self.nodes() {
                 node.reconcile_members(&wanted).await.unwrap();
             }
-            let there = |node: &Node| node.metrics().borrow().voters == wanted.hosts;
+            let there = |node: &Node| node.consensus().borrow().voters == wanted.hosts;
             if self.nodes().iter().all(there) {
                 return;
             }
@@ -307,7 +307,7 @@ async fn a_host_that_was_cut_off_comes_back_without_an_election() {
     let mesh = Mesh::of(3).await;
     let leader = mesh.leader().await;
     put(&mesh.node(leader), 1, 1).await;
-    let before = mesh.node(leader).metrics().borrow().term;
+    let before = mesh.node(leader).consensus().borrow().term;
     let lost = leader % 3 + 1;
     mesh.wires.cut(host(lost));
     // It misses its leader, and asks the hosts that it knows.
@@ -322,8 +322,8 @@ async fn a_host_that_was_cut_off_comes_back_without_an_election() {
     mesh.same(lost, last).await;
     put(&mesh.node(lost), 1, 3).await;
     for node in mesh.nodes() {
-        let metrics = node.metrics().borrow().clone();
-        let now = (metrics.leader, metrics.term);
+        let consensus = node.consensus().borrow().clone();
+        let now = (consensus.leader, consensus.term);
         assert_eq!(now, (Some(host(leader)), before));
     }
     mesh.close().await;
@@ -337,7 +337,7 @@ async fn a_leader_that_is_cut_off_is_replaced_and_follows_when_it_is_back() {
     mesh.wires.cut(host(first));
     let other = mesh.node(first % 3 + 1);
     let last = put(&other, 1, 2).await;
-    assert_ne!(other.metrics().borrow().leader, Some(host(first)));
+    assert_ne!(other.consensus().borrow().leader, Some(host(first)));
     mesh.wires.mend(host(first));
     mesh.same(first, last).await;
     mesh.close().await;
@@ -433,8 +433,8 @@ async fn without_a_majority_proposals_are_refused_and_name_who_is_silent() {
     mesh.stop(3).await;
     let left = mesh.node(1);
     // It takes a moment until the last answers of the others no longer count.
-    let mut metrics = left.metrics();
-    let alone = metrics.wait_for(|m| !m.quorum && m.acknowledging.len() == 1);
+    let mut consensus = left.consensus();
+    let alone = consensus.wait_for(|m| !m.quorum && m.acknowledging.len() == 1);
     drop(
         tokio::time::timeout(PATIENCE, alone)
             .await
@@ -582,7 +582,7 @@ async fn only_the_leader_of_the_present_term_says_what_others_look_like() {
     let mesh = Mesh::of(3).await;
     let leader = mesh.leader().await;
     let (one, other) = (leader % 3 + 1, (leader + 1) % 3 + 1);
-    let term = mesh.node(leader).metrics().borrow().term;
+    let term = mesh.node(leader).consensus().borrow().term;
     let said = |from: u8, term: u64| {
         let peers = Arc::clone(&mesh.node(from).inner.peers);
         let reports = Vec::new();

@@ -29,9 +29,9 @@ const AGAIN: Duration = Duration::from_millis(500);
 
 /// Proposes the leader's changes until this life of the host's gateway ends.
 pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64) {
-    let (mut view, mut metrics) = (node.state(), node.metrics());
+    let (mut view, mut consensus) = (node.state(), node.consensus());
     while world.lives(host, life) {
-        let now = metrics.borrow_and_update().clone();
+        let now = consensus.borrow_and_update().clone();
         let seen = Arc::clone(&view.borrow_and_update());
         let leads = now.role == Role::Leader && now.quorum && seen.applied >= now.committed;
         let mut due = None;
@@ -52,7 +52,7 @@ pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64)
         sleep(LOOK).await;
         let changed = tokio::select! {
             changed = view.changed() => changed.is_ok(),
-            changed = metrics.changed() => changed.is_ok(),
+            changed = consensus.changed() => changed.is_ok(),
             () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => true,
         };
         if !changed {

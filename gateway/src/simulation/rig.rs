@@ -241,8 +241,8 @@ pub(super) async fn execute(
     mut chance: Chance,
 ) {
     let rig = world.rig(host);
-    let (mut view, mut metrics) = (node.state(), node.metrics());
-    caught_up(&mut view, &mut metrics).await;
+    let (mut view, mut consensus) = (node.state(), node.consensus());
+    caught_up(&mut view, &mut consensus).await;
     let mut units = rig.units.subscribe();
     let stopped = rig.stopped.lock().unwrap().clone();
     let mut reconciler = Reconciler::after(stopped, rig.jobs.ends());

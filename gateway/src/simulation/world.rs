@@ -269,11 +269,11 @@ impl World {
 
     /// Compares the state of a node with that of the others.
     async fn watch(self: Arc<Self>, host: HostId, node: Node, life: u64) {
-        let (mut view, mut metrics) = (node.state(), node.metrics());
+        let (mut view, mut consensus) = (node.state(), node.consensus());
         let (mut applied, mut led) = (0, None);
         loop {
             let now = Arc::clone(&view.borrow_and_update());
-            let said = metrics.borrow_and_update().clone();
+            let said = consensus.borrow_and_update().clone();
             if !self.net.lives(host, life) {
                 return;
             }
@@ -288,7 +288,7 @@ impl World {
             }
             let changed = tokio::select! {
                 changed = view.changed() => changed,
-                changed = metrics.changed() => changed,
+                changed = consensus.changed() => changed,
             };
             if changed.is_err() {
                 return;
@@ -366,8 +366,8 @@ impl World {
     fn leader(&self) -> Option<HostId> {
         let up = self.net.up();
         let mut leading = up.iter().filter(|(_, node, _)| {
-            let metrics = node.metrics();
-            metrics.borrow().role == Role::Leader
+            let consensus = node.consensus();
+            consensus.borrow().role == Role::Leader
         });
         leading.next().map(|(host, ..)| *host)
     }
@@ -488,7 +488,7 @@ impl World {
             let up = self.net.up();
             let said = up
                 .iter()
-                .map(|(host, node, _)| (name(*host), node.metrics().borrow().clone()));
+                .map(|(host, node, _)| (name(*host), node.consensus().borrow().clone()));
             let said: Vec<_> = said.collect();
             let wrong = self.last.lock().unwrap().clone();
             self.violated(format!(
@@ -544,7 +544,7 @@ impl World {
                 level.or(misplaced(&view.state)).or(wanted.err())
             });
             let voters = self.machines.len().min(VOTERS_MAX);
-            let voting = |node: &Node| node.metrics().borrow().voters.len() == voters;
+            let voting = |node: &Node| node.consensus().borrow().voters.len() == voters;
             let voted = up.iter().all(|(_, node, _)| voting(node));
             if applied.len() == 1 && voted && wrong.is_none() {
                 return;

@@ -27,7 +27,7 @@ use tokio::{
 
 use crate::{
     agent_link::Link,
-    cluster::{consensus::Metrics, host_name::name_trouble, reports::Reports},
+    cluster::{consensus::Consensus, host_name::name_trouble, reports::Reports},
     raft::View,
     workloads::run::Standing,
 };
@@ -49,7 +49,7 @@ pub(crate) struct Settings {
     /// The replicated state.
     pub(crate) view: watch::Receiver<Arc<View>>,
     /// The leader and the term.
-    pub(crate) metrics: watch::Receiver<Metrics>,
+    pub(crate) consensus: watch::Receiver<Consensus>,
     /// The results of the executor.
     pub(crate) standing: watch::Receiver<Arc<Standing>>,
     /// The table of all hosts' reports, including this host's.
@@ -108,7 +108,7 @@ impl Observer {
         let telling = Telling {
             host: settings.host,
             link: settings.link.clone(),
-            metrics: settings.metrics.clone(),
+            consensus: settings.consensus.clone(),
             mine: reports.clone(),
             all: settings.cluster.all(),
         };

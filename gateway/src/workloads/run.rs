@@ -25,7 +25,7 @@ use tokio::{
 use crate::{
     agent_link::Link,
     clock::now_ms,
-    cluster::consensus::Metrics,
+    cluster::consensus::Consensus,
     raft::View,
     workloads::plan::{Ending, Plan, Reconciler, Seen, Step, Work},
 };
@@ -66,7 +66,7 @@ pub(crate) struct Settings {
     /// The replicated state.
     pub(crate) view: watch::Receiver<Arc<View>>,
     /// The state of consensus, which shows when the replicated state has caught up after a start.
-    pub(crate) metrics: watch::Receiver<Metrics>,
+    pub(crate) consensus: watch::Receiver<Consensus>,
 }
 
 /// The state of this host's workloads.
@@ -132,12 +132,12 @@ pub(crate) fn start(settings: Settings) -> watch::Receiver<Arc<Standing>> {
 /// be applied soon, or will be removed by a new leader, which shortens the log.
 pub(crate) async fn caught_up(
     view: &mut watch::Receiver<Arc<View>>,
-    metrics: &mut watch::Receiver<Metrics>,
+    consensus: &mut watch::Receiver<Consensus>,
 ) {
     let mut floor = 0;
     loop {
         let applied = view.borrow_and_update().applied;
-        let last = metrics.borrow_and_update().last_log;
+        let last = consensus.borrow_and_update().last_log;
         if floor == 0 {
             floor = last;
         }
@@ -146,7 +146,7 @@ pub(crate) async fn caught_up(
         }
         tokio::select! {
             Ok(()) = view.changed() => {}
-            Ok(()) = metrics.changed() => {}
+            Ok(()) = consensus.changed() => {}
             else => return,
         }
     }
@@ -155,7 +155,7 @@ pub(crate) async fn caught_up(
 impl Executor {
     async fn run(mut self, mut progress: mpsc::Receiver<Progress>) {
         let (mut units, mut synced) = (self.settings.link.units(), self.settings.link.synced());
-        caught_up(&mut self.settings.view, &mut self.settings.metrics).await;
+        caught_up(&mut self.settings.view, &mut self.settings.consensus).await;
         loop {
             let due = if *synced.borrow_and_update() {
                 let (view, units) = {

@@ -176,7 +176,7 @@ pub(in crate::api) async fn remove(
     let change = |host| Change::RemoveHost { host };
     let asked = Asking::new(name, query.timeout, caller);
     let (host, mut answer) = asked.make(&shared, change, can_go).await?;
-    let there = |scene: &Scene| !scene.metrics.counts(host);
+    let there = |scene: &Scene| !scene.consensus.counts(host);
     let left = deadline.saturating_duration_since(Instant::now());
     let (settled, _) = settle(gateway, left, there).await;
     answer.settled = Some(settled);

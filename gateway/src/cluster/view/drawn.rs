@@ -182,9 +182,9 @@ impl View {
             }
         }
         let same_roles = was.removed == scene.removed
-            && was.metrics.role == scene.metrics.role
-            && was.metrics.leader == scene.metrics.leader
-            && was.metrics.voters == scene.metrics.voters;
+            && was.consensus.role == scene.consensus.role
+            && was.consensus.leader == scene.consensus.leader
+            && was.consensus.voters == scene.consensus.voters;
         let (had, has) = (was.state.hosts(), scene.state.hosts());
         let same_hosts = std::ptr::eq(had, has);
         for (id, host) in has {
@@ -213,7 +213,7 @@ impl Scene {
             && Arc::ptr_eq(&self.reports, &other.reports)
             && self.reachable == other.reachable
             && self.lost == other.lost
-            && self.metrics == other.metrics
+            && self.consensus == other.consensus
             && self.elsewhere == other.elsewhere
             && self.removed == other.removed
             && self.joining == other.joining

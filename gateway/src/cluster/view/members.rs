@@ -108,7 +108,7 @@ impl Scene {
 
     /// The unreachable voters among those that are left without the host, and whether the others are a quorum.
     fn missing_without(&self, host: HostId) -> (Vec<HostId>, bool) {
-        let left = self.metrics.voters.iter().filter(|one| **one != host);
+        let left = self.consensus.voters.iter().filter(|one| **one != host);
         let voters: BTreeSet<HostId> = left.copied().collect();
         let missing: Vec<_> = voters.difference(&self.reachable).copied().collect();
         let has_quorum = 2 * missing.len() < voters.len();
@@ -216,8 +216,8 @@ mod tests {
         assert!(lost.can_go(h(3)).is_ok(), "who is lost can go");
         let refused = lost.can_go(h(2)).unwrap_err();
         assert!(refused.contains("h3 is unreachable"), "{refused}");
-        lost.metrics.voters.remove(&h(2));
-        lost.metrics.voters.remove(&h(3));
+        lost.consensus.voters.remove(&h(2));
+        lost.consensus.voters.remove(&h(3));
         assert!(lost.can_go(h(2)).is_ok(), "a learner");
     }
 }

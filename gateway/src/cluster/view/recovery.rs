@@ -33,9 +33,9 @@ impl Scene {
             obstacle: self.obstacle(),
             last_term: last.term,
             last_index: last.index,
-            committed: self.metrics.committed.max(self.metrics.applied),
+            committed: self.consensus.committed.max(self.consensus.applied),
             applied: self.applied,
-            voters: names_of(&self.state, self.metrics.voters.iter()),
+            voters: names_of(&self.state, self.consensus.voters.iter()),
             cut_off,
         }
     }
@@ -54,8 +54,8 @@ impl Scene {
         if !self.state.hosts().contains_key(&self.host) {
             return Some("this host is still joining its cluster".to_owned());
         }
-        let voters = &self.metrics.voters;
-        if self.metrics.quorum {
+        let voters = &self.consensus.voters;
+        if self.consensus.quorum {
             return Some(
                 "the cluster has a quorum: `beemesh host remove` removes lost hosts".to_owned(),
             );
@@ -92,7 +92,7 @@ mod tests {
         let last = LastEntry { term: 3, index: 9 };
         let lost = || {
             let mut scene = scene();
-            scene.metrics.quorum = false;
+            scene.consensus.quorum = false;
             scene.reachable = [h(1)].into();
             scene
         };
@@ -104,7 +104,7 @@ mod tests {
         assert_eq!((recovery.last_term, recovery.last_index), (3, 9));
 
         let mut quorum = lost();
-        quorum.metrics.quorum = true;
+        quorum.consensus.quorum = true;
         let mut soon = lost();
         soon.reachable = [h(1), h(3)].into();
         let mut cut = lost();

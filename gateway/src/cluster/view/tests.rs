@@ -119,7 +119,7 @@ pub(crate) fn scene() -> Scene {
         host: h(1),
         applied: 6,
         state: Arc::new(agreed),
-        metrics: Metrics {
+        consensus: Consensus {
             role: consensus::Role::Leader,
             term: 2,
             leader: Some(h(1)),
@@ -127,7 +127,7 @@ pub(crate) fn scene() -> Scene {
             acknowledging: [h(1), h(2), h(3)].into(),
             quorum: true,
             applied: 6,
-            ..Metrics::default()
+            ..Consensus::default()
         },
         reports: Arc::default(),
         reachable: [h(1), h(2), h(3)].into(),
@@ -330,7 +330,7 @@ fn the_status_says_what_this_host_knows() {
 fn a_host_that_is_in_no_cluster_yet_answers_too() {
     let scene = Scene {
         state: Arc::default(),
-        metrics: Metrics::default(),
+        consensus: Consensus::default(),
         reachable: [h(1)].into(),
         applied: 0,
         ..scene()
@@ -368,9 +368,9 @@ fn a_host_that_alone_hears_no_leader_names_the_one_that_others_hear() {
             .leader
             .is_some()
     };
-    scene.metrics.leader = Some(h(3));
+    scene.consensus.leader = Some(h(3));
     assert!(named(&scene), "a leader that it hears");
-    scene.metrics.quorum = false;
+    scene.consensus.quorum = false;
     assert_eq!(heard(&scene).as_deref(), Some("h2"));
     assert!(!named(&scene), "the last leader that it knew");
     scene.removed = true;

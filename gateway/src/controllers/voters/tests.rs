@@ -7,7 +7,7 @@ use tokio::task::JoinSet;
 
 use super::*;
 use crate::{
-    cluster::{consensus::Metrics, state::DEMOTED_MS},
+    cluster::{consensus::Consensus, state::DEMOTED_MS},
     raft::{
         Access, HEARTBEAT, VOTERS_MAX,
         tests::{Mesh, PATIENCE, commands, deadline, host, put},
@@ -24,16 +24,16 @@ async fn a_learner_votes_when_it_has_caught_up_and_not_before() {
     let duty = tokio::spawn(keep_membership(leader.clone()));
     let join = vec![commands::admit(host(2))];
     leader.propose(join, deadline()).await.unwrap();
-    let mut metrics = leader.metrics();
-    let learns = metrics.wait_for(|metrics| metrics.learners.contains(&host(2)));
+    let mut consensus = leader.consensus();
+    let learns = consensus.wait_for(|consensus| consensus.learners.contains(&host(2)));
     drop(tokio::time::timeout(PATIENCE, learns).await.unwrap());
-    let early = metrics.wait_for(|metrics| {
-        metrics.caught_up.contains(&host(2)) || metrics.voters.contains(&host(2))
+    let early = consensus.wait_for(|consensus| {
+        consensus.caught_up.contains(&host(2)) || consensus.voters.contains(&host(2))
     });
     let early = tokio::time::timeout(4 * HEARTBEAT, early).await.is_ok();
     assert!(!early, "it has nothing on its disk");
     mesh.disk(2).set(Access::Pass);
-    let votes = metrics.wait_for(|metrics| metrics.voters.contains(&host(2)));
+    let votes = consensus.wait_for(|consensus| consensus.voters.contains(&host(2)));
     drop(tokio::time::timeout(PATIENCE, votes).await.unwrap());
     duty.abort();
     mesh.close().await;
@@ -59,9 +59,9 @@ pub(crate) async fn grown(count: u8) -> (Mesh, JoinSet<()>) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_lost_voter_is_replaced_by_a_learner_and_learns_when_it_is_back() {
     let (mesh, mut duties) = grown(6).await;
-    let full = |metrics: &Metrics| metrics.voters.len() == VOTERS_MAX;
-    let mut metrics = mesh.node(1).metrics();
-    let grown = metrics.wait_for(|metrics| full(metrics) && metrics.learners.len() == 1);
+    let full = |consensus: &Consensus| consensus.voters.len() == VOTERS_MAX;
+    let mut consensus = mesh.node(1).consensus();
+    let grown = consensus.wait_for(|consensus| full(consensus) && consensus.learners.len() == 1);
     let before = tokio::time::timeout(PATIENCE, grown).await.unwrap();
     let before = before.unwrap().clone();
     let spare = *before.learners.first().unwrap();
@@ -69,17 +69,17 @@ async fn a_lost_voter_is_replaced_by_a_learner_and_learns_when_it_is_back() {
     let lost = voters.find(|host| Some(*host) != before.leader && *host != self::host(1));
     let lost = lost.unwrap();
     mesh.stop(lost.0[0]).await;
-    let swapped = |metrics: &Metrics| {
-        full(metrics)
-            && metrics.voters.contains(&spare)
-            && metrics.learners == BTreeSet::from([lost])
+    let swapped = |consensus: &Consensus| {
+        full(consensus)
+            && consensus.voters.contains(&spare)
+            && consensus.learners == BTreeSet::from([lost])
     };
-    let replaced = metrics.wait_for(swapped);
+    let replaced = consensus.wait_for(swapped);
     drop(tokio::time::timeout(PATIENCE, replaced).await.unwrap());
     let last = put(&mesh.node(1), 1, 1).await;
     mesh.start(lost.0[0]).await;
     mesh.same(lost.0[0], last).await;
-    assert!(swapped(&metrics.borrow()), "no host is lost now");
+    assert!(swapped(&consensus.borrow()), "no host is lost now");
     duties.shutdown().await;
     mesh.close().await;
 }
@@ -87,9 +87,9 @@ async fn a_lost_voter_is_replaced_by_a_learner_and_learns_when_it_is_back() {
 #[tokio::test(flavor = "multi_thread")]
 async fn of_two_hosts_one_goes_on_alone_once_the_other_is_demoted() {
     let (mesh, mut duties) = grown(2).await;
-    let votes = |count| move |metrics: &Metrics| metrics.voters.len() == count;
-    let mut metrics = mesh.node(2).metrics();
-    let both = metrics.wait_for(votes(2));
+    let votes = |count| move |consensus: &Consensus| consensus.voters.len() == count;
+    let mut consensus = mesh.node(2).consensus();
+    let both = consensus.wait_for(votes(2));
     drop(tokio::time::timeout(PATIENCE, both).await.unwrap());
     let demote = |left_ms| {
         let change = Change::DemoteHost { host: host(1) };
@@ -99,18 +99,18 @@ async fn of_two_hosts_one_goes_on_alone_once_the_other_is_demoted() {
     // The host is not removed, so it votes again after some seconds.
     node.propose(demote(2_000), deadline()).await.unwrap();
     for count in [1, 2] {
-        let change = metrics.wait_for(votes(count));
+        let change = consensus.wait_for(votes(count));
         drop(tokio::time::timeout(PATIENCE, change).await.unwrap());
     }
     // This host founded the cluster, and still leads unless it lost the leadership in the first part.
     node.propose(demote(DEMOTED_MS), deadline()).await.unwrap();
-    let alone = metrics.wait_for(|metrics| metrics.voters == BTreeSet::from([host(2)]));
+    let alone = consensus.wait_for(|consensus| consensus.voters == BTreeSet::from([host(2)]));
     drop(tokio::time::timeout(PATIENCE, alone).await.unwrap());
     mesh.stop(1).await;
     let gone = Change::RemoveHost { host: host(1) };
     let gone = vec![Command::unasked(now_ms(), gone)];
     node.propose(gone, deadline()).await.unwrap();
-    let forgotten = metrics.wait_for(|metrics| !metrics.counts(host(1)));
+    let forgotten = consensus.wait_for(|consensus| !consensus.counts(host(1)));
     drop(tokio::time::timeout(PATIENCE, forgotten).await.unwrap());
     let _ = put(&node, 1, 1).await;
     duties.shutdown().await;

@@ -16,8 +16,8 @@ use crate::{
 #[tokio::test(flavor = "multi_thread")]
 async fn a_removed_host_comes_back_when_raft_has_let_it_go_and_not_before() {
     let (mesh, mut duties) = grown(2).await;
-    let mut metrics = mesh.node(1).metrics();
-    let both = metrics.wait_for(|metrics| metrics.voters.len() == 2);
+    let mut consensus = mesh.node(1).consensus();
+    let both = consensus.wait_for(|consensus| consensus.voters.len() == 2);
     drop(tokio::time::timeout(PATIENCE, both).await.unwrap());
     // From now on no task updates Raft's members.
     duties.shutdown().await;
@@ -59,7 +59,7 @@ async fn a_removed_host_comes_back_when_raft_has_let_it_go_and_not_before() {
         demoted: BTreeSet::new(),
     };
     node.reconcile_members(&wanted).await.unwrap();
-    let alone = metrics.wait_for(|metrics| !metrics.counts(host(2)));
+    let alone = consensus.wait_for(|consensus| !consensus.counts(host(2)));
     drop(tokio::time::timeout(PATIENCE, alone).await.unwrap());
     for token in [[9; 8], NO_TOKEN] {
         let late = ask(token).await;

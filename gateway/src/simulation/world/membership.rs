@@ -45,7 +45,7 @@ impl World {
         let refused = |one: &&Committed| matches!(one.outcome, Outcome::Refused(_));
         assert_eq!(joined.iter().find(refused), None);
         let wanted: BTreeSet<HostId> = hosts.iter().copied().collect();
-        let there = |node: &Node| node.metrics().borrow().voters == wanted;
+        let there = |node: &Node| node.consensus().borrow().voters == wanted;
         while !up[..hosts.len()].iter().all(|(_, node, _)| there(node)) {
             assert!(self.begun.elapsed() < AGREE_MAX, "not all hosts vote");
             sleep(Duration::from_millis(20)).await;

@@ -30,7 +30,7 @@ use super::{
 };
 use crate::{
     agent_link::{Link, LinkError},
-    cluster::{consensus::Metrics, reports::Reports},
+    cluster::{consensus::Consensus, reports::Reports},
 };
 
 /// Time limit for the acknowledgement of a message.
@@ -67,7 +67,7 @@ pub(super) struct Telling {
     /// The connection to the members.
     pub(super) link: Link,
     /// The leader and the term.
-    pub(super) metrics: watch::Receiver<Metrics>,
+    pub(super) consensus: watch::Receiver<Consensus>,
     /// The report of this host.
     pub(super) mine: watch::Receiver<Arc<HostReport>>,
     /// The reports of all hosts.
@@ -97,7 +97,7 @@ impl Telling {
             sleep(AUDIENCE_PAUSE).await;
             let changed = tokio::select! {
                 changed = connected.changed() => changed,
-                changed = self.metrics.changed() => changed,
+                changed = self.consensus.changed() => changed,
                 changed = self.all.changed() => changed,
             };
             if changed.is_err() {
@@ -108,8 +108,8 @@ impl Telling {
 
     fn audience(&mut self, connected: &BTreeSet<HostId>) -> BTreeMap<HostId, Told> {
         let leader = {
-            let metrics = self.metrics.borrow_and_update();
-            metrics.leader.map(|leader| (leader, metrics.term))
+            let consensus = self.consensus.borrow_and_update();
+            consensus.leader.map(|leader| (leader, consensus.term))
         };
         let all = self.all.borrow_and_update().clone();
         let takes = |host: &HostId| Some(all.get(host)?.takes_reports);

@@ -14,7 +14,7 @@ use tokio::{sync::watch, time::sleep};
 use crate::{
     agent_link::Link,
     cluster::{
-        consensus::{Metrics, Role},
+        consensus::{Consensus, Role},
         placement,
         reports::is_in_trouble,
         state::State,
@@ -23,7 +23,7 @@ use crate::{
     raft::Node,
 };
 
-/// Minimum time between two reads of the state and the metrics, which every commit changes. After a quiet time the
+/// Minimum time between two reads of the replicated state and the state of Raft, which every commit changes. After a quiet time the
 /// first read is at once.
 const PACE: Duration = Duration::from_millis(50);
 
@@ -38,13 +38,13 @@ pub(crate) async fn tell_report(
 ) {
     let host = node.host();
     let mut view = node.state();
-    let mut metrics = node.metrics();
+    let mut consensus = node.consensus();
     let mut told = None;
     loop {
         let report = {
             let view = view.borrow_and_update();
-            let metrics = metrics.borrow_and_update();
-            let mut report = report_of(host, &view.state, &metrics, &mine.borrow_and_update());
+            let consensus = consensus.borrow_and_update();
+            let mut report = report_of(host, &view.state, &consensus, &mine.borrow_and_update());
             if life.borrow_and_update().is_removed() {
                 report.role = HostRole::Removed;
             }
@@ -57,7 +57,7 @@ pub(crate) async fn tell_report(
         sleep(PACE).await;
         let changed = tokio::select! {
             changed = view.changed() => changed,
-            changed = metrics.changed() => changed,
+            changed = consensus.changed() => changed,
             changed = mine.changed() => changed,
             changed = life.changed() => changed,
         };
@@ -68,7 +68,7 @@ pub(crate) async fn tell_report(
 }
 
 /// The report for the agent.
-fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) -> Report {
+fn report_of(host: HostId, state: &State, consensus: &Consensus, mine: &HostReport) -> Report {
     let wanted = state
         .workloads()
         .filter(|workload| placement::runs(state, workload, host).is_some());
@@ -86,9 +86,9 @@ fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) 
         workloads += 1;
         healthy += u32::from(phases.get(workload.name.as_str()) == Some(&true));
     }
-    let leader = metrics.leader.filter(|_| metrics.quorum);
+    let leader = consensus.leader.filter(|_| consensus.quorum);
     Report {
-        role: role_of(state, metrics),
+        role: role_of(state, consensus),
         leader,
         leader_name: leader
             .and_then(|leader| state.hosts().get(&leader))
@@ -101,8 +101,8 @@ fn report_of(host: HostId, state: &State, metrics: &Metrics, mine: &HostReport) 
 }
 
 /// The role of this host in its cluster.
-fn role_of(state: &State, metrics: &Metrics) -> HostRole {
-    match metrics.role {
+fn role_of(state: &State, consensus: &Consensus) -> HostRole {
+    match consensus.role {
         _ if state.cluster().is_none() => HostRole::Joining,
         Role::Leader => HostRole::Leader,
         Role::Follower => HostRole::Follower,

@@ -69,13 +69,13 @@ impl World {
             }
             8 => {
                 let leader = self.dice.host();
-                self.scene.metrics.leader = Some(leader).filter(|_| self.dice.roll(4) > 0);
-                self.scene.metrics.term += 1;
-                self.scene.metrics.voters.insert(leader);
+                self.scene.consensus.leader = Some(leader).filter(|_| self.dice.roll(4) > 0);
+                self.scene.consensus.term += 1;
+                self.scene.consensus.voters.insert(leader);
             }
             _ => {
                 let host = self.dice.host();
-                self.scene.metrics.voters.remove(&host);
+                self.scene.consensus.voters.remove(&host);
                 self.scene.removed = self.dice.roll(8) == 0;
                 Arc::make_mut(&mut self.scene.reports).remove(&host);
             }
@@ -361,7 +361,7 @@ fn what_nothing_touched_is_shared() {
     let mut host = scene.state.hosts()[&h(3)].clone();
     host.addresses = vec!["/ip4/10.9.9.9/tcp/1".into()];
     changed(&mut scene, 7, Change::PutHost(host));
-    scene.metrics.leader = Some(h(2));
+    scene.consensus.leader = Some(h(2));
     let last = after.next(scene).unwrap();
     let rows = last.workload_rows();
     assert_eq!(rows.news(after.workload_rows()).len(), 0);
