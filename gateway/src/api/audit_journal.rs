@@ -109,9 +109,11 @@ fn line(changes: &[Done]) -> Option<Line> {
     let (first, last) = (changes.first()?, changes.last()?);
     let (noun, verb) = first.verb;
     let Origin { who, from, .. } = &first.origin;
+    let caller = format!("{who} {from}");
+    let caller = caller.trim_end();
     let text = match changes.len() {
         1 => format!(
-            "{noun} {} {verb} index={} caller={who} {from}",
+            "{noun} {} {verb} index={} caller={caller}",
             first.name, first.index
         ),
         count => {
@@ -119,7 +121,7 @@ fn line(changes: &[Done]) -> Option<Line> {
             let names = names.join(" ");
             let (from_index, to) = (first.index, last.index);
             format!(
-                "{count} {noun}s {verb} names={names} index={from_index}..{to} caller={who} {from}"
+                "{count} {noun}s {verb} names={names} index={from_index}..{to} caller={caller}"
             )
         }
     };
