@@ -162,7 +162,9 @@ fn the_sockets_and_files_are_closed_to_ordinary_users() {
     assert_eq!(label.code, 1, "no such host: {label}");
     let _ = as_user(member, "beemesh host label h1 a=b").ok();
     wait_for("the trail", secs(10), || {
-        let said = host.sh("journalctl -b -u beemesh-gateway -g 'host h1 labelled index=[0-9]* caller=uid 65534'");
+        let said = host.sh(
+            "journalctl -b -u beemesh-gateway -g 'host h1 labelled index=[0-9]* caller=uid 65534'",
+        );
         if said.code == 0 { Ok(()) } else { Err(said) }
     });
 

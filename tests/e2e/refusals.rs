@@ -166,9 +166,10 @@ fn a_podman_that_is_too_old_is_refused_until_it_is_updated() {
     assert!(texts.iter().all(|text| text.contains(words)), "{texts:?}");
     assert!(host.unit(agent, "StatusText").contains(words), "{texts:?}");
 
+    // In this order: the gateway's call may start the agent at any moment, and the agent then starts Podman's own socket.
     let _ = host
         .sh(&format!(
-            "rm {PODMAN} && systemctl unmask --runtime podman.socket podman.service"
+            "systemctl unmask --runtime podman.socket podman.service && rm {PODMAN}"
         ))
         .ok();
     cluster.form();

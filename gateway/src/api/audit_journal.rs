@@ -120,9 +120,7 @@ fn line(changes: &[Done]) -> Option<Line> {
             let names: Vec<&str> = changes.iter().map(|done| done.name.as_str()).collect();
             let names = names.join(" ");
             let (from_index, to) = (first.index, last.index);
-            format!(
-                "{count} {noun}s {verb} names={names} index={from_index}..{to} caller={caller}"
-            )
+            format!("{count} {noun}s {verb} names={names} index={from_index}..{to} caller={caller}")
         }
     };
     let once = [
