@@ -25,7 +25,7 @@ fn a_backup_brings_everything_into_a_new_cluster_and_nothing_over_an_old_one() {
             "printf x | dd of=FILE conv=notrunc bs=1 seek=300",
             "damaged",
         ),
-        ("printf PK >FILE", "no backup"),
+        ("printf PK >FILE", "not a backup"),
     ] {
         copy(old, new, "/root/harmed");
         let _ = new.sh(&harm.replace("FILE", "/root/harmed")).ok();

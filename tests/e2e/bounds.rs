@@ -165,7 +165,7 @@ fn what_is_kept_fits_into_a_backup(host: &Host) {
     assert!((25..40).contains(&kept), "{kept} files are kept");
     for words in [
         "128.0 MiB",
-        "delete what is not needed",
+        "delete manifests",
         "the largest are `g",
     ] {
         assert!(refused.contains(words), "{words}: {refused}");

@@ -118,7 +118,7 @@ fn a_host_that_is_removed_while_it_is_off_hears_of_it_and_comes_back_with_a_toke
     cluster.agree_on(&[h1, h2], 2, 3);
     let refused = h1.beemesh(&["host", "remove", "h2"]);
     assert!(
-        refused.code == 1 && refused.err.contains("h3 is not reachable"),
+        refused.code == 1 && refused.err.contains("h3 is unreachable"),
         "{refused}"
     );
     let _ = h1.beemesh(&["host", "remove", "h3"]).ok();
@@ -280,7 +280,7 @@ fn a_host_gets_another_key_and_nothing_else_changes() {
         refused.code == 1
             && refused
                 .err
-                .contains("1 of the 2 other voters can be reached"),
+                .contains("1 of the 2 other voters are reachable"),
         "{refused}"
     );
 }

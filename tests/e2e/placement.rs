@@ -231,7 +231,7 @@ fn labels_choose_hosts(cluster: &Cluster) {
     runs_only_on(cluster, "fast", 1, &[]);
     let unknown = cluster.host(1).beemesh(&["host", "show", "h9"]);
     assert!(
-        unknown.code == 1 && unknown.err.contains("no host `h9`"),
+        unknown.code == 1 && unknown.err.contains("host `h9` not found"),
         "{unknown}"
     );
 }

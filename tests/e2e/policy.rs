@@ -181,7 +181,7 @@ fn a_policy_that_makes_no_sense_changes_nothing(host: &Host) {
         refused.code == 1
             && refused
                 .err
-                .contains("<stdin>:2: hostPath: is no rule: there are privileged,"),
+                .contains("<stdin>:2: hostPath: is not a rule; the rules are privileged,"),
         "{refused}"
     );
     let late = set(host, LOOSE, &["--if-version=7"]);

@@ -53,7 +53,7 @@ fn users_elsewhere_do_what_their_role_allows_and_the_audit_trail_says_so() {
     let token = ask(outside, "ann", &["token", "create"]).ok();
     let refused = ask(outside, "ann", &["join", token.trim()]);
     assert!(
-        refused.code == 1 && refused.err.contains("only possible on the host itself"),
+        refused.code == 1 && refused.err.contains("possible only on the host itself"),
         "{refused}"
     );
 

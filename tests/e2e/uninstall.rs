@@ -66,11 +66,11 @@ fn restarts_are_given_back(host: &Host) {
         .run(&["/usr/libexec/beemesh/beemesh-pod", "--release"])
         .ok();
     assert!(
-        told.contains("by itself again, without growing pauses: web-one\n"),
+        told.contains("itself again, without back-off: web-one\n"),
         "{told}"
     );
     assert!(
-        told.contains("ends one that hangs: probed-ready\n"),
+        told.contains("nothing ends a probe that hangs: probed-ready\n"),
         "{told}"
     );
     policy("always");

@@ -63,7 +63,7 @@ impl Scene {
         if let Some(leader) = self.heard_elsewhere() {
             let leader = self.name(leader);
             return Some(format!(
-                "the cluster has the leader {leader}, which a member that {name} reaches can hear: restore the connection between {name} and {leader}"
+                "the cluster works: {leader} leads it, and other members hear {leader}; restore the connection between {name} and {leader}"
             ));
         }
         let there = voters.intersection(&self.reachable);
