@@ -163,11 +163,7 @@ fn what_is_kept_fits_into_a_backup(host: &Host) {
         })
         .expect("there is a bound");
     assert!((25..40).contains(&kept), "{kept} files are kept");
-    for words in [
-        "128.0 MiB",
-        "delete manifests",
-        "the largest are `g",
-    ] {
+    for words in ["128.0 MiB", "delete manifests", "the largest are `g"] {
         assert!(refused.contains(words), "{words}: {refused}");
     }
     let _ = host.sh("beemesh backup >/root/backup").ok();
