@@ -11,6 +11,7 @@
 //! removed keys from an existing volume. Every kind becomes a Pod, because Podman uses another name for the pod of a
 //! Deployment, and cannot play a DaemonSet or Job as a unit.
 
+mod environment;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -23,7 +24,7 @@ use k8s_openapi::{
     api::{
         apps::v1::{DaemonSet, Deployment},
         batch::v1::Job,
-        core::v1::{Container, EnvVar, Pod, PodSpec, PodTemplateSpec},
+        core::v1::{Container, Pod, PodSpec, PodTemplateSpec},
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -229,83 +230,6 @@ impl Uses<'_> {
             self.environment(container)?;
         }
         Ok(())
-    }
-
-    /// Replaces the names in variables' sources, and omits variables whose optional source does not exist.
-    fn environment(&mut self, container: &mut Container) -> Result<(), RenderError> {
-        let mut kept = Vec::new();
-        for mut from in container.env_from.take().unwrap_or_default() {
-            if let Some(source) = &mut from.config_map_ref {
-                match self.private(
-                    Kind::ConfigMap,
-                    &source.name,
-                    source.optional == Some(true),
-                    None,
-                )? {
-                    Some(name) => source.name = name,
-                    None => from.config_map_ref = None,
-                }
-            }
-            if let Some(source) = &mut from.secret_ref {
-                match self.private(
-                    Kind::Secret,
-                    &source.name,
-                    source.optional == Some(true),
-                    None,
-                )? {
-                    Some(name) => source.name = name,
-                    None => from.secret_ref = None,
-                }
-            }
-            if from.config_map_ref.is_some() || from.secret_ref.is_some() {
-                kept.push(from);
-            }
-        }
-        container.env_from = (!kept.is_empty()).then_some(kept);
-        let mut kept = Vec::new();
-        for var in container.env.take().unwrap_or_default() {
-            kept.extend(self.variable(var)?);
-        }
-        container.env = (!kept.is_empty()).then_some(kept);
-        Ok(())
-    }
-
-    fn variable(&mut self, mut var: EnvVar) -> Result<Option<EnvVar>, RenderError> {
-        let Some(from) = &mut var.value_from else {
-            return Ok(Some(var));
-        };
-        if let Some(source) = &mut from.config_map_key_ref {
-            match self.private(
-                Kind::ConfigMap,
-                &source.name,
-                source.optional == Some(true),
-                None,
-            )? {
-                Some(name) => source.name = name,
-                None => return Ok(None),
-            }
-        }
-        if let Some(source) = &mut from.secret_key_ref {
-            match self.private(
-                Kind::Secret,
-                &source.name,
-                source.optional == Some(true),
-                None,
-            )? {
-                Some(name) => source.name = name,
-                None => return Ok(None),
-            }
-        }
-        // Podman has no namespaces, so it does not know that of the pod.
-        if from
-            .field_ref
-            .as_ref()
-            .is_some_and(|field| field.field_path == "metadata.namespace")
-        {
-            var.value = Some(self.revision.object.namespace.clone());
-            var.value_from = None;
-        }
-        Ok(Some(var))
     }
 
     /// The private name of a ConfigMap or Secret; `None` if it is optional and does not exist.
