@@ -8,6 +8,8 @@ mod demands;
 pub(crate) use demands::ports_of;
 pub use demands::{Demand, Demanded, KeyOf, Keys, Port, Protocol, demands};
 mod documents;
+pub(crate) mod environment;
+pub(crate) mod expansion;
 mod field;
 mod findings;
 mod ignored;

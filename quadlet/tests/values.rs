@@ -111,8 +111,8 @@ fn every_quantity_is_one_of_kubernetes() {
             "1:7 spec.containers[0].env[0].valueFrom.resourceFieldRef.divisor: `2Mi` is not one of 1, 1k",
         ),
         (
-            divisor("limits.hugepages-2Mi", "1"),
-            "1:7 spec.containers[0].env[0].valueFrom.resourceFieldRef.resource: `limits.hugepages-2Mi` is not one of",
+            divisor("limits.pids", "1"),
+            "1:7 spec.containers[0].env[0].valueFrom.resourceFieldRef.resource: `limits.pids` is not one of",
         ),
         (
             pod("", "  overhead: {cpu: a}\n"),

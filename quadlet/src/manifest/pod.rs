@@ -6,11 +6,12 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use beemesh_protocol::workload::{is_label, is_name};
 use k8s_openapi::{
-    api::core::v1::{Container, EnvVarSource, KeyToPath, PodSpec, Probe, Volume},
+    api::core::v1::{Container, KeyToPath, PodSpec, Probe, Volume},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
 use super::{
+    environment,
     field::{Field, cut},
     findings::Scope,
     mounts,
@@ -92,42 +93,7 @@ fn container(container: &Container, spec: &PodSpec, at: &Field, scope: &mut Scop
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         mounts::check(mount, spec, &at.key("volumeMounts").index(index), scope);
     }
-    for (index, var) in container.env.iter().flatten().enumerate() {
-        let at = at.key("env").index(index);
-        if var.name.is_empty() || var.name.contains(['=', '\0']) {
-            scope.wrong(
-                &at.key("name"),
-                format!("`{}` cannot name a variable", cut(&var.name)),
-            );
-        }
-        if let Some(from) = &var.value_from {
-            value_from(from, &at.key("valueFrom"), scope);
-        }
-    }
-    for (index, from) in container.env_from.iter().flatten().enumerate() {
-        let at = at.key("envFrom").index(index);
-        if let Some(source) = &from.config_map_ref {
-            refers(
-                &source.name,
-                "ConfigMap",
-                &at.then("configMapRef.name"),
-                scope,
-            );
-        }
-        if let Some(source) = &from.secret_ref {
-            refers(&source.name, "Secret", &at.then("secretRef.name"), scope);
-        }
-        if from
-            .prefix
-            .as_deref()
-            .is_some_and(|prefix| !prefix.is_empty())
-        {
-            scope.not_done(
-                &at.key("prefix"),
-                "Podman ignores it: the variables have no prefix",
-            );
-        }
-    }
+    environment::check(container, spec, at, scope);
 }
 
 /// Checks an image and its pull policy, a sibling field.
@@ -168,44 +134,13 @@ fn image(reference: &str, pull: Option<&str>, policy: &str, at: &Field, scope: &
     }
 }
 
-fn refers(name: &str, kind: &str, at: &Field, scope: &mut Scope<'_>) {
+/// Checks a reference to an object.
+pub(super) fn refers(name: &str, kind: &str, at: &Field, scope: &mut Scope<'_>) {
     if !is_name(name) {
         scope.wrong(
             at,
             format!("`{}` is not the name of a {kind}: {NAME_RULE}", cut(name)),
         );
-    }
-}
-
-fn value_from(from: &EnvVarSource, at: &Field, scope: &mut Scope<'_>) {
-    if let Some(source) = &from.config_map_key_ref {
-        refers(
-            &source.name,
-            "ConfigMap",
-            &at.then("configMapKeyRef.name"),
-            scope,
-        );
-    }
-    if let Some(source) = &from.secret_key_ref {
-        refers(&source.name, "Secret", &at.then("secretKeyRef.name"), scope);
-    }
-    if let Some(source) = &from.field_ref {
-        let path = source.field_path.as_str();
-        let is_entry = ["metadata.labels['", "metadata.annotations['"]
-            .iter()
-            .any(|start| path.starts_with(start) && path.ends_with("']"));
-        if !is_entry
-            && !matches!(
-                path,
-                "metadata.name" | "metadata.namespace" | "metadata.uid"
-            )
-        {
-            let message = format!(
-                "Podman does not know `{}`: use metadata.name, .namespace, .uid, .labels['KEY'] or .annotations['KEY']",
-                cut(path)
-            );
-            scope.wrong(&at.then("fieldRef.fieldPath"), message);
-        }
     }
 }
 

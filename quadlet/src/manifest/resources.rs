@@ -30,12 +30,16 @@ const CPU_MAX: i128 = 1_000_000_000;
 pub(crate) const CPU_MIN: i128 = 10;
 
 /// The resources that a `resourceFieldRef` may name, and their divisors.
-const FIELDS: [(&str, &[&str]); 4] = [
+const FIELDS: [(&str, &[&str]); 6] = [
     ("limits.cpu", &["1", "1m"]),
     ("limits.memory", MEMORY_DIVISORS),
+    ("limits.ephemeral-storage", MEMORY_DIVISORS),
     ("requests.cpu", &["1", "1m"]),
     ("requests.memory", MEMORY_DIVISORS),
+    ("requests.ephemeral-storage", MEMORY_DIVISORS),
 ];
+/// The beginnings of the other resources that a `resourceFieldRef` may name.
+const PAGES: [&str; 2] = ["limits.hugepages-", "requests.hugepages-"];
 const MEMORY_DIVISORS: &[&str] = &[
     "1", "1k", "1M", "1G", "1T", "1P", "1E", "1Ki", "1Mi", "1Gi", "1Ti", "1Pi", "1Ei",
 ];
@@ -186,7 +190,9 @@ fn variables(env: Option<&[EnvVar]>, at: &Field, scope: &mut Scope<'_>) {
 
 fn resource_field(from: &ResourceFieldSelector, at: &Field, scope: &mut Scope<'_>) {
     let known = FIELDS.iter().find(|(name, _)| *name == from.resource);
-    let Some((_, divisors)) = known else {
+    let pages = PAGES.iter().any(|start| from.resource.starts_with(start));
+    let divisors = known.map(|(_, divisors)| *divisors);
+    let Some(divisors) = divisors.or(pages.then_some(MEMORY_DIVISORS)) else {
         let names: Vec<_> = FIELDS.iter().map(|(name, _)| *name).collect();
         let message = format!(
             "`{}` is not one of {}",
@@ -247,7 +253,8 @@ fn settle_container(container: &mut Container) {
         for (key, value) in list.iter_mut().flatten() {
             match key.as_str() {
                 "cpu" => value.0 = quantity::millis(&value.0, least),
-                "memory" => value.0 = quantity::bytes(&value.0),
+                "memory" | "ephemeral-storage" => value.0 = quantity::bytes(&value.0),
+                _ if key.starts_with("hugepages-") => value.0 = quantity::bytes(&value.0),
                 _ => {}
             }
         }

@@ -11,7 +11,10 @@
 //! removed keys from an existing volume. Every kind becomes a Pod, because Podman uses another name for the pod of a
 //! Deployment, and cannot play a DaemonSet or Job as a unit.
 
+mod defaults;
+mod downward;
 mod environment;
+mod variables;
 mod volumes;
 
 use std::collections::BTreeMap;
@@ -31,19 +34,17 @@ use k8s_openapi::{
 use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
+use downward::Downward;
 use volumes::View;
 
 use super::{BACKOFF_LIMIT, RenderError, Revision};
 use crate::{
-    belongings::{self, Content},
-    manifest::{Demand, Keys, demands, kind_name, names, resources},
+    belongings::Content,
+    manifest::{Demand, Keys, demands, kind_name, resources},
 };
 
 /// The default of `backoffLimit` in Kubernetes.
 const BACKOFF_LIMIT_DEFAULT: i32 = 6;
-
-/// Maximum length of a host name in Linux.
-const HOSTNAME_MAX: usize = 63;
 
 /// Normalises a revision.
 pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderError> {
@@ -56,15 +57,25 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
         return Err(malformed(object, "its name is too long"));
     }
     needed_keys(revision)?;
-    let (mut metadata, mut spec) = pod(object)?;
-    resources::settle(&mut spec);
+    let template = template(object)?;
+    let downward = Downward::of(revision, &template);
+    let Template {
+        mut metadata,
+        mut spec,
+        annotations,
+    } = template;
+    metadata.annotations = Some(annotations);
     let mut uses = Uses {
         revision,
         workload: &workload,
         documents: BTreeMap::new(),
+        made: BTreeMap::new(),
     };
-    uses.rename(&mut spec)?;
-    defaults(object, &mut spec);
+    environment::resolve(&mut uses, &downward, &mut spec)?;
+    resources::settle(&mut spec);
+    uses.volumes(&mut spec)?;
+    defaults::fill(object, &mut spec);
+    metadata.annotations = metadata.annotations.filter(|all| !all.is_empty());
 
     let labels = metadata.labels.get_or_insert_default();
     labels.extend([
@@ -83,6 +94,7 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
     for (name, used) in &uses.documents {
         documents.push(renamed(used, name)?);
     }
+    documents.extend(uses.made.into_values());
     let pod = Pod {
         metadata,
         spec: Some(spec),
@@ -123,8 +135,17 @@ fn needed_keys(revision: &Revision<'_>) -> Result<(), RenderError> {
     Ok(())
 }
 
-/// The pod of a workload of any kind, with the labels of the template and the annotations of both.
-fn pod(object: &Object) -> Result<(ObjectMeta, PodSpec), RenderError> {
+/// The pod of a workload of any kind.
+struct Template {
+    /// The labels and annotations of the pod itself.
+    metadata: ObjectMeta,
+    spec: PodSpec,
+    /// The annotations for Podman: those of the workload and of the pod, which win.
+    annotations: BTreeMap<String, String>,
+}
+
+fn template(object: &Object) -> Result<Template, RenderError> {
+    let mut failures_max = None;
     let (outer, template) = match object.kind {
         Kind::Pod => {
             let pod: Pod = from_body(object)?;
@@ -149,11 +170,8 @@ fn pod(object: &Object) -> Result<(ObjectMeta, PodSpec), RenderError> {
             let job: Job = from_body(object)?;
             let spec = job.spec.unwrap_or_default();
             let limit = spec.backoff_limit.unwrap_or(BACKOFF_LIMIT_DEFAULT);
-            let mut template = spec.template;
-            let metadata = template.metadata.get_or_insert_default();
-            let annotations = metadata.annotations.get_or_insert_default();
-            annotations.insert(BACKOFF_LIMIT.to_owned(), limit.max(0).to_string());
-            (job.metadata, Some(template))
+            failures_max = Some((BACKOFF_LIMIT.to_owned(), limit.max(0).to_string()));
+            (job.metadata, Some(spec.template))
         }
         Kind::ConfigMap | Kind::Secret | Kind::PersistentVolumeClaim => {
             return Err(malformed(object, "it is not a workload"));
@@ -165,48 +183,17 @@ fn pod(object: &Object) -> Result<(ObjectMeta, PodSpec), RenderError> {
         .ok_or_else(|| malformed(object, "it has no pod"))?;
     let inner = template.metadata.unwrap_or_default();
     let mut annotations = outer.annotations.unwrap_or_default();
-    annotations.extend(inner.annotations.unwrap_or_default());
-    let metadata = ObjectMeta {
-        labels: inner.labels,
-        annotations: (!annotations.is_empty()).then_some(annotations),
-        ..ObjectMeta::default()
-    };
-    Ok((metadata, spec))
-}
-
-/// Sets the defaults of Kubernetes that differ from those of Podman.
-fn defaults(object: &Object, spec: &mut PodSpec) {
-    spec.restart_policy
-        .get_or_insert_with(|| "Always".to_owned());
-    // Podman would use the name of the pod as host name. With a namespace in front it is no valid host name.
-    let unfit = object.namespace != "default" || object.name.len() > HOSTNAME_MAX;
-    if unfit && spec.hostname.is_none() && spec.host_network != Some(true) {
-        let name: String = object.name.chars().take(HOSTNAME_MAX).collect();
-        spec.hostname = Some(name.trim_end_matches(['-', '.']).to_owned());
-    }
-    for container in containers(spec) {
-        let policy = pull_policy(container.image.as_deref().unwrap_or_default());
-        container
-            .image_pull_policy
-            .get_or_insert_with(|| policy.to_owned());
-    }
-    for image in spec
-        .volumes
-        .iter_mut()
-        .flatten()
-        .filter_map(|volume| volume.image.as_mut())
-    {
-        let policy = pull_policy(image.reference.as_deref().unwrap_or_default());
-        image.pull_policy.get_or_insert_with(|| policy.to_owned());
-    }
-}
-
-/// The default of Kubernetes.
-fn pull_policy(reference: &str) -> &'static str {
-    match names::image(reference) {
-        Ok(name) if name.floats() => "Always",
-        Ok(_) | Err(_) => "IfNotPresent",
-    }
+    annotations.extend(inner.annotations.clone().unwrap_or_default());
+    annotations.extend(failures_max);
+    Ok(Template {
+        metadata: ObjectMeta {
+            labels: inner.labels,
+            annotations: inner.annotations,
+            ..ObjectMeta::default()
+        },
+        spec,
+        annotations,
+    })
 }
 
 fn containers(spec: &mut PodSpec) -> impl Iterator<Item = &mut Container> {
@@ -221,17 +208,11 @@ struct Uses<'a> {
     revision: &'a Revision<'a>,
     workload: &'a str,
     documents: BTreeMap<String, &'a Object>,
+    /// Documents that Beemesh makes, by their private names.
+    made: BTreeMap<String, Value>,
 }
 
 impl Uses<'_> {
-    fn rename(&mut self, spec: &mut PodSpec) -> Result<(), RenderError> {
-        self.volumes(spec)?;
-        for container in containers(spec) {
-            self.environment(container)?;
-        }
-        Ok(())
-    }
-
     /// The private name of a ConfigMap or Secret; `None` if it is optional and does not exist.
     fn private(
         &mut self,
