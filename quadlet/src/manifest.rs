@@ -12,6 +12,8 @@ pub(crate) mod environment;
 pub(crate) mod expansion;
 mod field;
 mod findings;
+mod identity;
+pub(crate) use identity::{RunAs, fully_qualified, sysctl_name};
 mod ignored;
 mod known_fields;
 mod mounts;

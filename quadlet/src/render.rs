@@ -382,6 +382,36 @@ impl Default for Rules {
 /// The label or annotation of a pod with the `backoffLimit` of its Job.
 pub const BACKOFF_LIMIT: &str = "beemesh.io/backoff-limit";
 
+/// The annotation of a pod with the containers whose image must name a user other than root, separated by commas.
+pub const NON_ROOT: &str = "beemesh.io/non-root";
+
+/// The annotation of a pod with the containers whose image must not name a user other than root, separated by commas:
+/// they set `runAsGroup` alone, with which Podman runs them as root.
+pub const ROOT_IMAGE: &str = "beemesh.io/root-image";
+
+/// The containers with `runAsNonRoot` and without `runAsUser` in a YAML of [`render`], as the manifest names them. None
+/// of them may start if its image runs as root, or names its user by a word, of which nothing tells that it is not root.
+#[must_use]
+pub fn non_root(yaml: &[u8]) -> Vec<String> {
+    listed(yaml, NON_ROOT)
+}
+
+/// The containers with `runAsGroup` and without `runAsUser` in a YAML of [`render`], as the manifest names them. None of
+/// them may start if its image runs as a user other than root, because Podman would run it as root.
+#[must_use]
+pub fn root_image(yaml: &[u8]) -> Vec<String> {
+    listed(yaml, ROOT_IMAGE)
+}
+
+/// The names in an annotation of a pod.
+fn listed(yaml: &[u8], annotation: &str) -> Vec<String> {
+    let lists = pods(yaml).filter_map(|(metadata, _)| {
+        let list = metadata.annotations.get(annotation)?;
+        Some(list.split(',').map(str::to_owned).collect::<Vec<_>>())
+    });
+    lists.flatten().filter(|name| !name.is_empty()).collect()
+}
+
 /// The rules of the pod in a YAML of [`render`].
 #[must_use]
 pub fn rules(yaml: &[u8]) -> Rules {

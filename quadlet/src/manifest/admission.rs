@@ -25,7 +25,7 @@ use sha2::{Digest, Sha256};
 use super::{
     field::{Field, cut},
     findings::Scope,
-    ignored, is_workload, kind_name,
+    identity, ignored, is_workload, kind_name,
     names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
     pod, policy,
     ranges::Controlled,
@@ -203,6 +203,7 @@ where
         scope.wrong(&Field::default().then("spec.replicas"), message);
     }
     let object = object(kind, &typed, scope)?;
+    identity::full_name(&object, &controller.spec, &at, scope);
     Some(Object {
         references: references::of(&controller.spec),
         replicas: controller

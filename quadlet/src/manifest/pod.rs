@@ -14,7 +14,7 @@ use super::{
     environment,
     field::{Field, cut},
     findings::Scope,
-    mounts,
+    identity, mounts,
     names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
     ranges, resources,
 };
@@ -26,6 +26,7 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     }
     ranges::pod(spec, at, scope);
     resources::pod(spec, at, scope);
+    identity::check(spec, at, scope);
     if let Some(hostname) = spec.hostname.as_deref().filter(|name| !is_label(name)) {
         let message = format!("`{}` is not a host name: {LABEL_RULE}", cut(hostname));
         scope.wrong(&at.key("hostname"), message);

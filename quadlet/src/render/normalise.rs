@@ -12,8 +12,10 @@
 //! Deployment, and cannot play a DaemonSet or Job as a unit.
 
 mod defaults;
+mod dns;
 mod downward;
 mod environment;
+mod identity;
 mod variables;
 mod volumes;
 
@@ -75,6 +77,7 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
     resources::settle(&mut spec);
     uses.volumes(&mut spec)?;
     defaults::fill(object, &mut spec);
+    identity::settle(&mut uses, &mut metadata, &mut spec)?;
     metadata.annotations = metadata.annotations.filter(|all| !all.is_empty());
 
     let labels = metadata.labels.get_or_insert_default();

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 mod defaults;
 mod environment;
+mod identity;
 
 const CLUSTER: ClusterId = ClusterId([0xbe; 16]);
 
