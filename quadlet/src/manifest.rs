@@ -4,6 +4,7 @@
 //! which Beemesh replicates, hashes and plays them. Time and memory are bounded for any input.
 
 mod admission;
+pub(crate) mod annotations;
 mod demands;
 pub(crate) use demands::ports_of;
 pub use demands::{Demand, Demanded, KeyOf, Keys, Port, Protocol, demands};
@@ -21,6 +22,7 @@ pub(crate) mod names;
 pub use beemesh_protocol::workload::{is_name, workload_name};
 mod outline;
 mod pod;
+pub(crate) use pod::is_sidecar;
 pub mod policy;
 pub(crate) mod quantity;
 mod ranges;

@@ -4,6 +4,11 @@
 //! the play and the removal use those bytes.
 
 mod normalise;
+pub(crate) mod staged;
+
+pub use staged::{
+    INIT_ORDER, PreparedVolume, SIDECARS, START, SUPERVISOR, Staged, VOLUMES, staged,
+};
 
 use std::collections::{BTreeMap, BTreeSet};
 

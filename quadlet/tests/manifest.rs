@@ -154,7 +154,7 @@ fn each_fault_is_told_with_its_place() {
         (
             "an init container with a probe",
             pod("", "  initContainers:\n  - {name: b, image: quay.io/a:1, livenessProbe: {exec: {command: [a]}}}\n"),
-            &["1:9 spec.initContainers[0].livenessProbe: an init container runs to its end: it cannot have one"],
+            &["1:9 spec.initContainers[0].livenessProbe: an init container runs to its end: only a sidecar, with `restartPolicy: Always`, can have one"],
         ),
         (
             "a play that would not return",

@@ -23,6 +23,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
+    annotations,
     field::{Field, cut},
     findings::Scope,
     identity, ignored, is_workload, kind_name,
@@ -263,6 +264,10 @@ fn metadata(metadata: &ObjectMeta, at: &Field, scope: &mut Scope<'_>) {
     }
     policy::annotations(metadata.annotations.as_ref(), &at.key("annotations"), scope);
     for (key, value) in metadata.annotations.iter().flatten() {
+        if annotations::OURS.contains(&key.as_str()) {
+            let message = format!("`{}` is set by Beemesh", cut(key));
+            scope.wrong(&at.key("annotations").key(key), message);
+        }
         let is_notify = key
             .strip_prefix(SDNOTIFY)
             .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));

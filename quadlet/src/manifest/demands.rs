@@ -223,6 +223,7 @@ struct Container {
     ports: Vec<ContainerPort>,
     env: Vec<Variable>,
     lifecycle: Lifecycle,
+    restart_policy: String,
     liveness_probe: Option<serde::de::IgnoredAny>,
     startup_probe: Option<serde::de::IgnoredAny>,
 }
@@ -329,14 +330,17 @@ pub(super) fn with_fields(object: &Object) -> Vec<(Field, Demand)> {
         }
     }
     for (index, container) in pod.init_containers.iter().enumerate() {
-        found.container(container, &at.key("initContainers").index(index));
+        let at = at.key("initContainers").index(index);
+        found.container(container, &at);
+        // Only a sidecar runs when the pod does.
+        if container.restart_policy == "Always" {
+            found.ports(container, pod.host_network, &at);
+        }
     }
     for (index, container) in pod.containers.iter().enumerate() {
         let at = at.key("containers").index(index);
         found.container(container, &at);
-        for (index, port) in container.ports.iter().enumerate() {
-            found.port(port, pod.host_network, &at.key("ports").index(index));
-        }
+        found.ports(container, pod.host_network, &at);
     }
     found.all
 }
@@ -425,6 +429,12 @@ impl Found {
         if is_probed && signal.is_some_and(|signal| signal != "SIGTERM") {
             self.all
                 .push((at.then("lifecycle.stopSignal"), Demand::StopSignal));
+        }
+    }
+
+    fn ports(&mut self, container: &Container, of_host: bool, at: &Field) {
+        for (index, port) in container.ports.iter().enumerate() {
+            self.port(port, of_host, &at.key("ports").index(index));
         }
     }
 

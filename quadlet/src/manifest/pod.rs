@@ -55,9 +55,10 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
             scope,
         );
         match list {
-            "initContainers" => init_only(one, &at, scope),
+            "initContainers" if !is_sidecar(one) => init_only(one, &at, scope),
             _ => probes(one, &at, scope),
         }
+        restart_policy(one, list, &at, scope);
     }
 }
 
@@ -202,14 +203,31 @@ fn init_only(container: &Container, at: &Field, scope: &mut Scope<'_>) {
         if is_set {
             scope.unreadable(
                 at.key(name),
-                "an init container runs to its end: it cannot have one",
+                "an init container runs to its end: only a sidecar, with `restartPolicy: Always`, can have one",
             );
         }
     }
-    if container.restart_policy.is_some() {
-        let message =
-            "Podman waits for each init container to end: list a sidecar under containers";
-        scope.wrong(&at.key("restartPolicy"), message);
+}
+
+/// Whether the init container is a sidecar, which goes on running beside the containers.
+pub(crate) fn is_sidecar(container: &Container) -> bool {
+    container.restart_policy.as_deref() == Some("Always")
+}
+
+fn restart_policy(container: &Container, list: &str, at: &Field, scope: &mut Scope<'_>) {
+    let Some(policy) = &container.restart_policy else {
+        return;
+    };
+    let at = at.key("restartPolicy");
+    if list != "initContainers" {
+        let message = "is for init containers only: the pod's restartPolicy holds for this one";
+        scope.wrong(&at, message);
+    } else if !is_sidecar(container) {
+        let message = format!(
+            "`{}` is not `Always`, which makes a sidecar: an init container has no other",
+            cut(policy)
+        );
+        scope.wrong(&at, message);
     }
 }
 

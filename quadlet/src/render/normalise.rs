@@ -16,6 +16,7 @@ mod dns;
 mod downward;
 mod environment;
 mod identity;
+mod stages;
 mod variables;
 mod volumes;
 
@@ -39,7 +40,7 @@ use serde_json::Value;
 use downward::Downward;
 use volumes::View;
 
-use super::{BACKOFF_LIMIT, RenderError, Revision};
+use super::{BACKOFF_LIMIT, RenderError, Revision, staged::PreparedVolume};
 use crate::{
     belongings::Content,
     manifest::{Demand, Keys, demands, kind_name, resources},
@@ -72,12 +73,14 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
         workload: &workload,
         documents: BTreeMap::new(),
         made: BTreeMap::new(),
+        prepared: Vec::new(),
     };
     environment::resolve(&mut uses, &downward, &mut spec)?;
     resources::settle(&mut spec);
     uses.volumes(&mut spec)?;
     defaults::fill(object, &mut spec);
     identity::settle(&mut uses, &mut metadata, &mut spec)?;
+    stages::stage(&mut metadata, &mut spec, &uses.prepared);
     metadata.annotations = metadata.annotations.filter(|all| !all.is_empty());
 
     let labels = metadata.labels.get_or_insert_default();
@@ -213,6 +216,8 @@ struct Uses<'a> {
     documents: BTreeMap<String, &'a Object>,
     /// Documents that Beemesh makes, by their private names.
     made: BTreeMap<String, Value>,
+    /// The volumes that the supervisor prepares.
+    prepared: Vec<PreparedVolume>,
 }
 
 impl Uses<'_> {

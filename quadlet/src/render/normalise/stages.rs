@@ -1,0 +1,58 @@
+//! Decides whether the supervisor of a workload must start its containers, and writes down what it needs for that.
+//!
+//! Pure: no I/O, no clock, no randomness. Podman runs init containers to their end, has no sidecars, and knows only a
+//! part of the probes and hooks. So a sidecar becomes an ordinary container in front of the others: without Beemesh,
+//! Podman starts it after the init containers. The annotations of [`crate::render::staged`] keep the rest.
+
+use k8s_openapi::{
+    api::core::v1::{Container, PodSpec},
+    apimachinery::pkg::apis::meta::v1::ObjectMeta,
+};
+
+use super::containers;
+use crate::{
+    manifest::{
+        annotations::{INIT_ORDER, OURS, SIDECARS, START, SUPERVISOR, VOLUMES},
+        is_sidecar,
+    },
+    render::staged::PreparedVolume,
+};
+
+/// Turns sidecars into containers, and sets the annotations that the supervisor reads.
+pub(super) fn stage(metadata: &mut ObjectMeta, spec: &mut PodSpec, volumes: &[PreparedVolume]) {
+    let annotations = metadata.annotations.get_or_insert_default();
+    annotations.retain(|key, _| !OURS.contains(&key.as_str()));
+    let is_staged = !volumes.is_empty() || containers(spec).any(|one| needs_supervisor(one));
+    if is_staged {
+        annotations.insert(START.to_owned(), SUPERVISOR.to_owned());
+    }
+    if !volumes.is_empty() {
+        let list = serde_json::to_string(volumes).unwrap_or_default();
+        annotations.insert(VOLUMES.to_owned(), list);
+    }
+    let init = spec.init_containers.take().unwrap_or_default();
+    let order: Vec<String> = init.iter().map(|one| one.name.clone()).collect();
+    let (sidecars, init): (Vec<_>, Vec<_>) = init.into_iter().partition(is_sidecar);
+    spec.init_containers = (!init.is_empty()).then_some(init);
+    if !sidecars.is_empty() {
+        let names: Vec<&str> = sidecars.iter().map(|one| one.name.as_str()).collect();
+        annotations.insert(SIDECARS.to_owned(), names.join(","));
+        annotations.insert(INIT_ORDER.to_owned(), order.join(","));
+        spec.containers.splice(..0, sidecars);
+    }
+    if annotations.is_empty() {
+        metadata.annotations = None;
+    }
+}
+
+/// Whether Podman alone would run the container in another way than its manifest says.
+fn needs_supervisor(container: &Container) -> bool {
+    let hooks = container.lifecycle.as_ref();
+    is_sidecar(container)
+        || container.liveness_probe.is_some()
+        || container.readiness_probe.is_some()
+        || container.startup_probe.is_some()
+        || hooks.is_some_and(|hooks| {
+            hooks.post_start.is_some() || hooks.pre_stop.is_some() || hooks.stop_signal.is_some()
+        })
+}
