@@ -4,6 +4,7 @@
 //! the play and the removal use those bytes.
 
 mod normalise;
+pub mod probes;
 pub(crate) mod staged;
 
 pub use staged::{

@@ -28,6 +28,7 @@ mod ledger;
 mod memory;
 mod messages;
 mod play;
+pub mod probes;
 pub mod release;
 pub mod report_file;
 mod restart;
