@@ -19,10 +19,12 @@ use sha2::{Digest as _, Sha256};
 use crate::health::{Container, Restart, Run};
 use crate::render;
 
+mod address;
 mod debris;
 mod end;
 mod error;
 mod events;
+mod exec;
 mod inspect;
 mod logs;
 mod restarts;
@@ -30,6 +32,7 @@ mod wire;
 
 pub use error::PodmanError;
 pub use events::{Change, Event, Events};
+pub use exec::ExecState;
 use inspect::{InspectedContainer, InspectedPod, PodContainer};
 pub use restarts::{Probing, Session};
 use wire::{Call, Wire};

@@ -22,6 +22,7 @@ use crate::health::{Report, Role, Run, Status, Verdict, judge};
 mod acts;
 mod burst;
 pub mod failure;
+pub mod hooks;
 mod hung;
 pub mod last_output;
 mod ledger;

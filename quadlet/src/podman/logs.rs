@@ -119,12 +119,12 @@ impl Output {
 /// Parses the frames in which Podman sends the two streams: one byte for the stream, three zero bytes, four bytes of
 /// length.
 #[derive(Debug, Default)]
-struct Frames {
-    pending: BytesMut,
+pub(super) struct Frames {
+    pub(super) pending: BytesMut,
 }
 
 impl Frames {
-    fn take(&mut self) -> Result<Option<Bytes>, String> {
+    pub(super) fn take(&mut self) -> Result<Option<Bytes>, String> {
         let Some(&[stream, _, _, _, a, b, c, d]) = self.pending.first_chunk::<8>() else {
             return Ok(None);
         };

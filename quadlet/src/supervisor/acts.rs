@@ -119,7 +119,7 @@ fn tell(outcome: Result<(), PodmanError>) {
 }
 
 /// Kills a process and all its descendants. Inside the container no other process would kill those.
-fn end_all(pid: i32) {
+pub(super) fn end_all(pid: i32) {
     let mut pids = vec![pid];
     let mut at = 0;
     while let Some(pid) = pids.get(at).copied()

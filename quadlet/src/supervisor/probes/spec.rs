@@ -12,7 +12,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::render::probes::{Probed, probed};
 
-mod path;
+pub(super) mod path;
 
 /// `terminationGracePeriodSeconds` if the pod does not set it.
 const GRACE: Duration = Duration::from_secs(30);

@@ -3,7 +3,7 @@
 /// Encodes a path with its query for a request line, as kubelet does: a path without a leading slash gets one, a
 /// fragment is dropped, and a character that is not allowed in a request is percent-encoded. A path with an invalid
 /// escape is taken literally.
-pub(super) fn encoded(path: &str) -> String {
+pub(in super::super) fn encoded(path: &str) -> String {
     let (path, is_literal) = match has_valid_escapes(path) {
         true => (path.split('#').next().unwrap_or_default(), false),
         false => (path, true),
