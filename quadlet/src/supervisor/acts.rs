@@ -118,8 +118,13 @@ fn tell(outcome: Result<(), PodmanError>) {
     }
 }
 
-/// Kills a process and all its descendants. Inside the container no other process would kill those.
+/// Kills a process, its process group if it leads one, and all its descendants. Inside the container no other process
+/// would kill those. The sandbox of the supervisor may hide the descendants, and then only the group is known.
 pub(super) fn end_all(pid: i32) {
+    // As a group, 1 would stand for every process.
+    if pid <= 1 {
+        return;
+    }
     let mut pids = vec![pid];
     let mut at = 0;
     while let Some(pid) = pids.get(at).copied()
@@ -134,12 +139,39 @@ pub(super) fn end_all(pid: i32) {
         );
         at += 1;
     }
-    for pid in pids {
-        // The process may just have ended.
-        if let Err(error) = kill(Pid::from_raw(pid), Signal::SIGKILL)
+    let group = [Pid::from_raw(-pid)];
+    let all = pids.into_iter().map(Pid::from_raw).chain(group);
+    for pid in all {
+        // The process may just have ended, or lead no group.
+        if let Err(error) = kill(pid, Signal::SIGKILL)
             && error != nix::errno::Errno::ESRCH
         {
-            tracing::warn!(pid, %error, "a process of a probe was not ended");
+            tracing::warn!(%pid, %error, "a process of a probe was not ended");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_command_is_ended_with_its_descendants() {
+        let script = "sleep 60 & (sleep 60; true) & echo begun; wait";
+        let mut child = Command::new("sh")
+            .args(["-c", script])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut output = child.stdout.take().unwrap();
+        let mut begun = [0; 6];
+        output.read_exact(&mut begun).unwrap();
+        end_all(i32::try_from(child.id()).unwrap());
+        // The output ends when the last of them has.
+        assert_eq!(output.read_to_end(&mut Vec::new()).unwrap(), 0);
+        assert!(!child.wait().unwrap().success());
     }
 }

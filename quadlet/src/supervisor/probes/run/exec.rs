@@ -39,22 +39,26 @@ async fn attend(podman: &Podman, session: &str, limit: Duration) -> Outcome {
     let mut timed_out = false;
     let output = loop {
         let step = if timed_out { PODMAN_TIME_MAX } else { limit };
-        match tokio::time::timeout(step, &mut output).await {
-            Ok(output) => break output,
-            Err(_) if timed_out || began.elapsed() >= limit + PODMAN_TIME_MAX => {
-                return Outcome::Unknown("Podman does not report the end of the command".into());
+        if let Ok(output) = tokio::time::timeout(step, &mut output).await {
+            break output;
+        }
+        if timed_out {
+            // A descendant that was not found keeps the output open.
+            break Ok(Vec::new());
+        }
+        if began.elapsed() >= limit + PODMAN_TIME_MAX {
+            return Outcome::Unknown("Podman does not report the end of the command".to_owned());
+        }
+        match podman.exec_state(session).await {
+            Ok(Some(ExecState {
+                running: true, pid, ..
+            })) if pid > 0 => {
+                timed_out = true;
+                end_all(pid);
             }
-            Err(_) => match podman.exec_state(session).await {
-                Ok(Some(ExecState {
-                    running: true, pid, ..
-                })) if pid > 0 => {
-                    timed_out = true;
-                    end_all(pid);
-                }
-                // It has not begun yet, or has just ended.
-                Ok(_) => {}
-                Err(error) => return Outcome::Unknown(error.to_string()),
-            },
+            // It has not begun yet, or has just ended.
+            Ok(_) => {}
+            Err(error) => return Outcome::Unknown(error.to_string()),
         }
     };
     if timed_out {
