@@ -161,6 +161,8 @@ pub enum ProbeKind {
     /// `livenessProbe`.
     #[default]
     Liveness,
+    /// `readinessProbe`.
+    Readiness,
 }
 
 /// The containers of a workload that are not simply running. An empty list is absent on the wire, as in messages of

@@ -35,10 +35,36 @@ pub struct Container {
 pub enum Role {
     /// Holds the pod's namespaces.
     Infra,
-    /// One of `containers` or `initContainers`.
+    /// One of `containers`. In a pod that Podman starts as a whole, `initContainers` are such, too.
     Member,
+    /// One of `initContainers` in a pod whose supervisor starts the containers. It is removed when it has done its work.
+    Init,
+    /// An init container with the restart policy `Always`, in a pod whose supervisor starts the containers: it runs
+    /// beside the others, and the pod does not wait for its end.
+    Sidecar,
     /// Keeps the pod and its addresses while no member runs. It is never started.
     Holder,
+}
+
+impl Role {
+    /// Whether the container is in the manifest.
+    #[must_use]
+    pub fn is_in_manifest(self) -> bool {
+        match self {
+            Self::Member | Self::Init | Self::Sidecar => true,
+            Self::Infra | Self::Holder => false,
+        }
+    }
+
+    /// The restart policy of a container with this role in a pod with this policy.
+    #[must_use]
+    pub fn restart(self, of_pod: Restart) -> Restart {
+        match (self, of_pod) {
+            (Self::Sidecar, _) => Restart::Always,
+            (Self::Init, Restart::Always) => Restart::OnFailure,
+            _ => of_pod,
+        }
+    }
 }
 
 /// The suffix of the name of a pod's holder. No container of a manifest has an underscore in its name.
@@ -126,7 +152,7 @@ pub fn health(containers: &[Container], restart: Restart) -> Health {
     let members = || {
         containers
             .iter()
-            .filter(|container| container.role == Role::Member)
+            .filter(|container| matches!(container.role, Role::Member | Role::Sidecar))
     };
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     Health {
@@ -168,7 +194,7 @@ pub fn judge(containers: &[Container], restart: Restart) -> Verdict {
     Verdict::Stopped
 }
 
-/// Whether a container runs and is healthy, or is done.
+/// Whether a container runs and is healthy, or is done. `restart` is the policy of its pod.
 #[must_use]
 pub fn is_well(container: &Container, restart: Restart) -> bool {
     match container.run {
@@ -181,9 +207,10 @@ pub fn is_well(container: &Container, restart: Restart) -> bool {
     }
 }
 
-/// Whether a container ended with code 0 and is not restarted.
+/// Whether a container ended with code 0 and is not restarted. `restart` is the policy of its pod.
 #[must_use]
 pub fn is_done(container: &Container, restart: Restart) -> bool {
+    let restart = container.role.restart(restart);
     restart != Restart::Always && has_ended(container) && container.exit_code == 0
 }
 

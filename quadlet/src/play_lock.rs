@@ -28,6 +28,7 @@ use tokio::sync::oneshot;
 use crate::{
     health::{Role, Run},
     podman::{Pod, Podman},
+    render,
 };
 
 /// The pause between two attempts to take the lock. Supervisors that have waited for it hold it for microseconds.
@@ -168,9 +169,13 @@ pub async fn settle(podman: &Podman, pod: &Pod) {
     }
 }
 
-/// Whether a container of the pod was created and never started, although it should run.
+/// Whether a container of the pod was created and never started, although Podman should start it.
 #[must_use]
 pub fn is_unstarted(pod: &Pod) -> bool {
+    // The supervisor starts the containers, each when it is due.
+    if pod.labels.contains_key(render::START) {
+        return false;
+    }
     let mut containers = pod.containers.iter();
     containers.any(|container| container.run == Run::Created && container.role != Role::Holder)
 }

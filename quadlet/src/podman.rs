@@ -20,6 +20,7 @@ use crate::health::{Container, Restart, Run};
 use crate::render;
 
 mod address;
+mod create;
 mod debris;
 mod end;
 mod error;
@@ -110,6 +111,8 @@ pub struct Details {
     pub image: String,
     /// The schedule of the probe that Podman runs in it now.
     pub schedule: Option<Schedule>,
+    /// Whether it has a probe that Podman does not run.
+    pub is_unprobed: bool,
     /// That probe, if it has failed in this run of the container, and has not succeeded since.
     pub failing: Option<FailedProbe>,
     /// The last run of its probe, if that failed, whenever it was.
@@ -327,11 +330,15 @@ impl Podman {
         }
     }
 
-    /// Plays one workload's YAML with a service container. Success means that every container was started.
+    /// Plays one workload's YAML. Success means that every container was started, or, if the supervisor starts the
+    /// containers, that they were created. Podman's own starts come with a service container.
     ///
     /// Podman does not roll back a failed play: after an error call [`Podman::down`] and [`Podman::remove_strays`] with
     /// the same bytes.
     pub async fn play(&self, yaml: &[u8]) -> Result<Played, PodmanError> {
+        if let Some(staged) = render::staged(yaml) {
+            return self.create(yaml, &staged).await;
+        }
         let query = wire::query(&[("serviceContainer", "true")]);
         let call = Call::post("play the pod", format!("/libpod/play/kube{query}"));
         let report: wire::PlayReport = self

@@ -12,7 +12,7 @@
 //! any ── beyond repair, or ended for good ──▶ Ended (70)      any ── host in trouble for too long ──▶ Ended (75)      SIGTERM ──▶ Ended (0)
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use beemesh_protocol::pod::ContainerReport;
@@ -30,17 +30,22 @@ mod memory;
 mod messages;
 mod play;
 pub mod probes;
+mod probing;
 pub mod release;
 pub mod report_file;
 mod restart;
 mod seen;
 pub mod shell;
 mod sight;
+mod stages;
+mod start;
+pub mod stop;
 
 use failure::Failure;
 use hung::Probes;
 pub use ledger::Ledger;
 pub use messages::{Effect, Event};
+use probes::{Prober, RunId};
 pub use seen::{Persisted, SeenPod, Sight};
 
 /// Exit code if no restart will help the workload: its unit's `RestartPreventExitStatus=`.
@@ -101,6 +106,10 @@ pub struct Supervisor {
     /// The ledger in its file.
     kept: Ledger,
     probes: Probes,
+    /// The probes of the pod with this id, if the supervisor runs them.
+    prober: Option<(String, Prober)>,
+    /// The `postStart` hooks that run, by the container's name.
+    posting: BTreeMap<String, RunId>,
     /// The pod at the last look, if it is the one that should run.
     pod: Option<SeenPod>,
     /// The time of the last look, by the host's clock.
@@ -137,6 +146,8 @@ impl Supervisor {
             kept: ledger.clone(),
             ledger,
             probes: Probes::default(),
+            prober: None,
+            posting: BTreeMap::new(),
             pod: None,
             clock: Duration::ZERO,
             released: false,
@@ -152,8 +163,13 @@ impl Supervisor {
     /// When to send [`Event::Woken`].
     pub fn wake_at(&self) -> Option<Instant> {
         match self.phase {
-            Phase::Watching { .. } => self.look_at.into_iter().chain(self.probes.wake_at()).min(),
-            Phase::Looking | Phase::Updating { .. } | Phase::Ended => self.look_at,
+            Phase::Watching { .. } | Phase::Looking => {
+                let prober = self.prober.as_ref();
+                let probe = prober.and_then(|(_, prober)| prober.wake_at());
+                let times = [self.look_at, self.probes.wake_at(), probe];
+                times.into_iter().flatten().min()
+            }
+            Phase::Updating { .. } | Phase::Ended => self.look_at,
         }
     }
 
@@ -201,6 +217,13 @@ impl Supervisor {
                 self.ledger.heard(&container, output);
                 self.answered()
             }
+            Event::ProbeRan { ticket, outcome } => self.probe_ran(&ticket, &outcome, now),
+            Event::Posted {
+                container,
+                run,
+                outcome,
+            } => self.posted(container, run, outcome, now),
+            Event::Started => self.started(now),
             Event::NotStarted { id, failure } => self.not_started(&id, failure, now),
             Event::Played => {
                 self.own_debris = false;
@@ -270,7 +293,10 @@ impl Supervisor {
         };
         self.attached.retain(|pid| pod.conmons.contains(pid));
         if labels.index == persisted.index {
-            self.present(pod, labels, now)
+            let mut pod = pod;
+            let hooks = self.watch_probes(&mut pod, now);
+            let effects = self.present(pod, labels, now);
+            hooks.into_iter().chain(effects).collect()
         } else {
             self.outdated(pod, labels, now)
         }
@@ -278,6 +304,13 @@ impl Supervisor {
 
     /// Handles a look that shows the pod of the persisted revision.
     fn present(&mut self, pod: SeenPod, labels: Persisted, now: Instant) -> Vec<Effect> {
+        // The unit was started again after it had failed.
+        if self.ledger.over && self.ledger.pod == pod.id && !self.ready {
+            return self.play(labels, now);
+        }
+        if let Some(stage) = self.stage(&pod) {
+            return self.starts_by(stage, pod, labels, now);
+        }
         let unstarted = pod
             .containers
             .iter()
@@ -285,6 +318,10 @@ impl Supervisor {
         // A play that was interrupted by a power cut leaves an incomplete pod, which Podman still starts at the next
         // boot.
         let unfinished = unstarted || pod.missing.is_some();
+        if unstarted && pod.staged.is_some() {
+            // The pod is of an earlier boot: otherwise its start would continue.
+            return self.play(labels, now);
+        }
         if unfinished && !self.own_debris {
             let since = *self.unstarted_since.get_or_insert(now);
             if now < since + pod.patience(UPDATE_TIME_MAX) {
@@ -295,10 +332,6 @@ impl Supervisor {
                 };
                 return self.say_starting(labels.revision, &doing);
             }
-        }
-        // The unit was started again after it had failed.
-        if self.ledger.over && self.ledger.pod == pod.id && !self.ready {
-            return self.play(labels, now);
         }
         let verdict = judge(&pod.containers, pod.restart);
         let orders = self.ledger.look(&pod, self.seconds(), self.released);
@@ -313,7 +346,8 @@ impl Supervisor {
                 };
                 let say = self.say(report);
                 let mut effects = self.up(&pod, labels, say, now);
-                effects.extend(pod.is_kept().then_some(Effect::Rest));
+                let rests = pod.is_kept() || pod.has_sidecars();
+                effects.extend(rests.then_some(Effect::Rest));
                 effects
             }
             Verdict::Running(health) if !unfinished => self.runs(pod, labels, health, orders, now),
@@ -416,22 +450,20 @@ impl Supervisor {
         self.pause = PAUSE_MIN;
         self.own_debris = false;
         self.plays.retain(|at| now < *at + REPLAY_WINDOW);
-        let mut effects = Vec::new();
-        let strangers: Vec<u32> = pod
-            .conmons
-            .iter()
-            .copied()
-            .filter(|pid| !self.attached.contains(pid))
-            .collect();
-        if !strangers.is_empty() {
-            effects.push(Effect::Attach(strangers));
-        }
+        let mut effects: Vec<Effect> = self.attach(pod).into_iter().collect();
         effects.extend(say);
         if !self.ready {
             self.ready = true;
             effects.push(Effect::Ready);
         }
         effects
+    }
+
+    /// Moves the processes that monitor the pod's containers into the unit, unless they are there.
+    fn attach(&self, pod: &SeenPod) -> Option<Effect> {
+        let all = pod.conmons.iter().copied();
+        let strangers: Vec<u32> = all.filter(|pid| !self.attached.contains(pid)).collect();
+        (!strangers.is_empty()).then_some(Effect::Attach(strangers))
     }
 
     fn blind(&mut self, failure: Failure, now: Instant) -> Vec<Effect> {

@@ -19,7 +19,7 @@ fn report_size(report: &PodReport) -> usize {
 
 choice! { PodPhase = PodPhase { Running, Completed, Updating, Starting, Waiting, Ended, Failed, Stopping } }
 choice! { ContainerState = ContainerState { Created, Running, Paused, Stopping, Exited } }
-choice! { ProbeKind = ProbeKind { Startup, Liveness } }
+choice! { ProbeKind = ProbeKind { Startup, Liveness, Readiness } }
 
 table! { LastExit = LastExit(LastExitArgs) "last_exit" { code, out_of_memory, by_probe, in_start, at, output } }
 

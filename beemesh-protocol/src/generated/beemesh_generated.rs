@@ -1671,13 +1671,14 @@ impl ::flatbuffers::SimpleToVerifyInSlice for ContainerState {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_PROBE_KIND: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_PROBE_KIND: u8 = 2;
+pub const ENUM_MAX_PROBE_KIND: u8 = 3;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_PROBE_KIND: [ProbeKind; 3] = [
+pub const ENUM_VALUES_PROBE_KIND: [ProbeKind; 4] = [
   ProbeKind::Unset,
   ProbeKind::Startup,
   ProbeKind::Liveness,
+  ProbeKind::Readiness,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -1688,13 +1689,15 @@ impl ProbeKind {
   pub const Unset: Self = Self(0);
   pub const Startup: Self = Self(1);
   pub const Liveness: Self = Self(2);
+  pub const Readiness: Self = Self(3);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 2;
+  pub const ENUM_MAX: u8 = 3;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Unset,
     Self::Startup,
     Self::Liveness,
+    Self::Readiness,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -1702,6 +1705,7 @@ impl ProbeKind {
       Self::Unset => Some("Unset"),
       Self::Startup => Some("Startup"),
       Self::Liveness => Some("Liveness"),
+      Self::Readiness => Some("Readiness"),
       _ => None,
     }
   }

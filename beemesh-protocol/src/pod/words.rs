@@ -94,6 +94,7 @@ impl FailedProbe {
         let kind = match self.kind {
             ProbeKind::Startup => "startup",
             ProbeKind::Liveness => "liveness",
+            ProbeKind::Readiness => "readiness",
         };
         let count = match (self.failures, self.threshold) {
             (0, _) => String::new(),

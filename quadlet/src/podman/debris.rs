@@ -53,7 +53,7 @@ impl Podman {
 
     /// Removes a container, running or not, even if only the storage knows it. If there is no such container, the call
     /// succeeds.
-    async fn remove_container(&self, name: &str) -> Result<(), PodmanError> {
+    pub async fn remove_container(&self, name: &str) -> Result<(), PodmanError> {
         let path = format!(
             "/libpod/containers/{}?force=true&ignore=true",
             percent::encode(name)

@@ -93,14 +93,32 @@ impl Podman {
         let mut endings = Vec::new();
         for container in inspected.containers {
             let signal = signals.get(&container.name).cloned();
-            endings.extend(self.tell_to_end(container.id, signal).await);
+            endings.extend(self.tell_to_end(container.id, signal, None).await);
         }
+        let what = format!("the containers of pod {pod}");
+        self.until_ended(endings, &what).await
+    }
+
+    /// Sends a container a signal, or its own stop signal, and waits until it has ended. It is killed after `grace`, or
+    /// its own grace period. A container that cannot be inspected or signalled is left as it is.
+    pub(crate) async fn end_container(
+        &self,
+        id: &str,
+        signal: Option<String>,
+        grace: Option<Duration>,
+    ) -> Result<(), PodmanError> {
+        let ending = self.tell_to_end(id.to_owned(), signal, grace).await;
+        let what = format!("container {id}");
+        self.until_ended(ending.into_iter().collect(), &what).await
+    }
+
+    async fn until_ended(&self, mut endings: Vec<Ending>, what: &str) -> Result<(), PodmanError> {
         let begun = Instant::now();
         while !endings.is_empty() {
             sleep(pause(&endings, begun.elapsed())).await;
             if begun.elapsed() > DOWN_TIME_MAX {
                 return Err(PodmanError::Late {
-                    operation: format!("wait for the containers of pod {pod} to end"),
+                    operation: format!("wait for {what} to end"),
                     after: DOWN_TIME_MAX,
                 });
             }
@@ -124,7 +142,12 @@ impl Podman {
         Ok(())
     }
 
-    async fn tell_to_end(&self, id: String, signal: Option<String>) -> Option<Ending> {
+    async fn tell_to_end(
+        &self,
+        id: String,
+        signal: Option<String>,
+        grace: Option<Duration>,
+    ) -> Option<Ending> {
         let Inspected {
             is_infra,
             state,
@@ -140,7 +163,7 @@ impl Podman {
         Some(Ending {
             id,
             pid: state.pid,
-            grace: Duration::from_secs(config.stop_timeout),
+            grace: grace.unwrap_or(Duration::from_secs(config.stop_timeout)),
             killed: false,
         })
     }

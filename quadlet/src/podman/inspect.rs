@@ -225,6 +225,9 @@ impl From<InspectedContainer> for Details {
             (Probe::Starting, startup @ Some(_)) => (ProbeKind::Startup, startup),
             _ => (ProbeKind::Liveness, healthcheck),
         };
+        let is_unprobed = runs
+            .as_ref()
+            .is_some_and(|check| check.test.first().is_some_and(|word| word == "NONE"));
         let failed = runs.as_ref().and_then(|check| health.failed(kind, check));
         let is_of_this_run = health.is_since(started_at);
         let failing = failed
@@ -253,6 +256,7 @@ impl From<InspectedContainer> for Details {
             terminal: tty,
             image: inspected.image,
             schedule: runs.and_then(|check| check.schedule()),
+            is_unprobed,
             failing,
             failed,
             out_of_memory,

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::wire::{self, Call, null_is_empty};
-use super::{DOWN_TIME_MAX, LOOK_TIME_MAX, Podman, PodmanError, absent_is_gone};
+use super::{DOWN_TIME_MAX, Details, LOOK_TIME_MAX, Podman, PodmanError, absent_is_gone};
 use crate::health::{Restart, holder_name};
 
 /// A running probe.
@@ -129,7 +129,10 @@ impl Podman {
         to: &str,
     ) -> Result<(), PodmanError> {
         let details = self.inspect(container).await?;
-        if details.is_none_or(|details| details.on_unhealthy != from) {
+        // Podman refuses to change a probe that is disabled.
+        let is_as_wanted =
+            |details: Details| details.on_unhealthy != from || details.schedule.is_none();
+        if details.is_none_or(is_as_wanted) {
             return Ok(());
         }
         let path = format!("/libpod/containers/{}/update", percent::encode(container));
@@ -140,7 +143,17 @@ impl Podman {
     }
 
     /// Sets what Podman does when a container ends. The container keeps running.
-    async fn set_restart(&self, container: &str, restart: Restart) -> Result<(), PodmanError> {
+    pub(super) async fn set_restart(
+        &self,
+        container: &str,
+        restart: Restart,
+    ) -> Result<(), PodmanError> {
+        // Podman 5.4 refuses any change of a container whose probe is disabled, unless the change disables it again.
+        let details = self.inspect(container).await?;
+        let body = match details.is_some_and(|details| details.is_unprobed) {
+            true => json!({ "no_healthcheck": true }),
+            false => json!({}),
+        };
         let policy = match restart {
             Restart::Always => "always",
             Restart::OnFailure => "on-failure",
@@ -155,7 +168,7 @@ impl Podman {
             path,
         );
         self.wire
-            .empty(call.body(&json!({})).within(LOOK_TIME_MAX))
+            .empty(call.body(&body).within(LOOK_TIME_MAX))
             .await
     }
 

@@ -56,6 +56,14 @@ impl<'a> Call<'a> {
         Self::new(Method::POST, operation.into(), path)
     }
 
+    pub(super) fn head(operation: impl Into<String>, path: String) -> Self {
+        Self::new(Method::HEAD, operation.into(), path)
+    }
+
+    pub(super) fn put(operation: impl Into<String>, path: String) -> Self {
+        Self::new(Method::PUT, operation.into(), path)
+    }
+
     pub(super) fn delete(operation: impl Into<String>, path: String) -> Self {
         Self::new(Method::DELETE, operation.into(), path)
     }
@@ -74,6 +82,13 @@ impl<'a> Call<'a> {
         Self {
             // Podman compares this as an exact string.
             body: Some(("application/yaml", Cow::Borrowed(yaml))),
+            ..self
+        }
+    }
+
+    pub(super) fn archive(self, archive: Vec<u8>) -> Self {
+        Self {
+            body: Some(("application/x-tar", Cow::Owned(archive))),
             ..self
         }
     }

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::{BETWEEN, pods};
+use crate::health::{Container, Role};
 pub use crate::manifest::annotations::{INIT_ORDER, SIDECARS, START, SUPERVISOR, VOLUMES};
 
 /// The annotation of a claim with the mount options of its volume, as Podman names it.
@@ -33,6 +34,32 @@ pub struct Staged {
     pub sidecars: BTreeSet<String>,
     /// The other containers, in the manifest's order.
     pub containers: Vec<String>,
+}
+
+impl Staged {
+    /// Tells the init containers and sidecars of a workload's pod from its other containers.
+    pub fn give_roles(&self, workload: &str, containers: &mut [Container]) {
+        for container in containers {
+            let name = container.name.strip_prefix(workload);
+            let Some(name) = name.and_then(|name| name.strip_prefix('-')) else {
+                continue;
+            };
+            if container.role != Role::Member {
+                continue;
+            }
+            if self.sidecars.contains(name) {
+                container.role = Role::Sidecar;
+            } else if self.init.iter().any(|one| one == name) {
+                container.role = Role::Init;
+            }
+        }
+    }
+
+    /// Whether a volume is lost when no container has it mounted.
+    #[must_use]
+    pub fn is_in_memory(&self) -> bool {
+        self.volumes.iter().any(|volume| volume.tmpfs.is_some())
+    }
 }
 
 /// What a volume must have before the first container starts.

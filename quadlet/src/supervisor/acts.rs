@@ -2,15 +2,20 @@
 //! the next look decides again.
 
 use std::fs;
+use std::net::IpAddr;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use beemesh_protocol::pod::FailedProbe;
 
-use super::{Effect, Event, last_output};
+use super::{Effect, Event, last_output, stop};
 use crate::podman::{Podman, PodmanError, Probing, Session};
 
+/// Attempts to end a container whose probe or hook has failed, and the first pause between them, which doubles.
+const CONDEMN_TRIES_MAX: u32 = 8;
+const CONDEMN_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// Maximum number of processes of one probe that are killed with it.
 const PROCESSES_MAX: usize = 1000;
 
@@ -44,6 +49,10 @@ pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Opti
             };
             tell(released.await);
             None
+        }
+        Effect::Remove { container } => {
+            tell(podman.remove_container(&container).await);
+            Some(Event::Started)
         }
         Effect::Rest => {
             let rested = async {
@@ -101,6 +110,44 @@ pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Opti
             Some(Event::Heard { container, output })
         }
         _ => None,
+    }
+}
+
+/// Ends a container whose probe or hook has failed. Its end is an event of Podman.
+pub(super) async fn condemn(
+    podman: &Podman,
+    workload: &str,
+    address: Option<IpAddr>,
+    effect: Effect,
+) {
+    let Effect::Condemn {
+        container,
+        reason,
+        spec,
+        grace,
+        holder,
+        restart,
+    } = effect
+    else {
+        return;
+    };
+    tracing::warn!(container = spec.name, reason, "the container is ended");
+    let mut pause = CONDEMN_PAUSE_MIN;
+    for _ in 0..CONDEMN_TRIES_MAX {
+        let ended = async {
+            // Otherwise the pod of a single container would stop with it.
+            if let Some(image) = &holder {
+                podman.make_holder(workload, image).await?;
+                podman.hold(&container, restart).await?;
+            }
+            stop::end_container(podman, &container, &spec, address, grace).await
+        };
+        let Err(error) = ended.await else {
+            return;
+        };
+        tracing::warn!(%error, "will retry");
+        tokio::time::sleep(pause).await;
+        pause *= 2;
     }
 }
 

@@ -1,6 +1,6 @@
 //! Pure: classifies failed calls to Podman.
 
-use crate::health::Restart;
+use crate::health::{Container, Restart};
 use crate::podman::PodmanError;
 
 /// The kinds of failure, by what can be done about them.
@@ -85,6 +85,24 @@ pub fn classify(error: &PodmanError) -> Failure {
     }
 }
 
+/// Classifies the failed first start of a container. Such a failure is one of the play of its pod.
+pub(super) fn first_start(failure: Failure, container: &Container) -> Failure {
+    let named = |reason: String| reason.replace(&container.id, &container.name);
+    match failure {
+        Failure::Passing(reason) => Failure::Passing(named(reason)),
+        Failure::Damaged(reason) => Failure::Damaged(named(reason)),
+        Failure::Hopeless(reason) => Failure::Hopeless(named(reason)),
+        Failure::Refused(reason) => {
+            let words = reason.to_lowercase();
+            let never = HOPELESS.iter().any(|sign| words.contains(sign));
+            match never {
+                true => Failure::Hopeless(named(reason)),
+                false => Failure::Refused(named(reason)),
+            }
+        }
+    }
+}
+
 /// Classifies a failed play of a pod with this restart policy.
 pub fn classify_play(error: &PodmanError, restart: Restart) -> Failure {
     match (error, restart) {
@@ -97,7 +115,7 @@ pub fn classify_play(error: &PodmanError, restart: Restart) -> Failure {
 
 #[cfg(test)]
 mod tests {
-    use crate::health::{Container, Probe, Role, Run};
+    use crate::health::{Probe, Role, Run};
 
     use super::*;
 

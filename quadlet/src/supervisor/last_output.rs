@@ -15,7 +15,7 @@ use futures::StreamExt as _;
 use tokio::time::Instant;
 
 use super::shell::Settings;
-use crate::health::{Container, Role};
+use crate::health::Container;
 use crate::podman::{Podman, PodmanError};
 
 /// Bytes that are kept of each container, from the end: some hundred lines, which are enough to diagnose a failed init
@@ -62,7 +62,7 @@ pub fn forget(run: &Path, workload: &str) {
 pub(super) async fn keep(podman: &Podman, settings: &Settings, all: &[Container]) {
     let said = all
         .iter()
-        .filter(|one| one.role == Role::Member && one.started_at >= 0);
+        .filter(|one| one.role.is_in_manifest() && one.started_at >= 0);
     let prefix = format!("{}-", settings.workload);
     let mut kept = Vec::new();
     let deadline = Instant::now() + TIME_MAX;

@@ -17,6 +17,7 @@ use beemesh_protocol::pod::{
 use serde::{Deserialize, Serialize};
 
 use super::SeenPod;
+use super::probes::{Memory, RunId};
 use crate::health::{Container, Probe, Restart, Role, Run, is_done, is_well};
 
 /// The pause before the second restart; it doubles with each further one. The first restart has no pause.
@@ -38,6 +39,12 @@ pub struct Ledger {
     /// again.
     pub(super) over: bool,
     pub(super) containers: BTreeMap<String, Record>,
+    /// What the probes found out.
+    #[serde(default)]
+    pub(super) probes: Memory,
+    /// The last run of each container whose `postStart` hook has run.
+    #[serde(default)]
+    pub(super) posted: BTreeMap<String, RunId>,
 }
 
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -81,6 +88,9 @@ pub(super) struct Record {
     /// The last line that it wrote before it ended.
     #[serde(default)]
     output: String,
+    /// How its last `postStart` hook failed, as a message.
+    #[serde(default)]
+    hook: String,
 }
 
 /// A request about one container.
@@ -102,12 +112,7 @@ impl Ledger {
     /// Updates the ledger with a pod, and returns the orders for its containers. `released`: Beemesh is being removed,
     /// and Podman does all restarts.
     pub(super) fn look(&mut self, pod: &SeenPod, at: i64, released: bool) -> Vec<Order> {
-        if self.pod != pod.id {
-            *self = Self {
-                pod: pod.id.clone(),
-                ..Self::default()
-            };
-        }
+        self.begin(&pod.id);
         let names: Vec<&str> = members(pod).map(|one| one.name.as_str()).collect();
         self.containers
             .retain(|name, _| names.contains(&name.as_str()));
@@ -132,12 +137,15 @@ impl Ledger {
                     orders.push(Order::Hear(id, name));
                 }
             }
-            let is_held = pod.held.contains(&container.id);
-            let is_left_alone = pod.restart == Restart::Never || is_done(container, pod.restart);
+            let is_held = is_held(pod, container);
+            let restart = container.role.restart(pod.restart);
+            let is_left_alone = restart == Restart::Never || is_done(container, pod.restart);
             // A Job with a limited number of failures is counted from its first failure on.
             let holds = !released && (record.ends > 0 || pod.failures_max.is_some());
             let id = || container.id.clone();
             match (is_left_alone, holds, is_held) {
+                // Podman never restarts it, and the containers that wait for it keep the pod.
+                _ if container.role == Role::Init => {}
                 (false, true, false) => orders.push(Order::Hold(id())),
                 (_, false, true) => orders.push(Order::Release(id())),
                 _ => {}
@@ -149,14 +157,33 @@ impl Ledger {
         orders
     }
 
+    /// Starts a new ledger unless this is the one of the pod.
+    pub(super) fn begin(&mut self, pod: &str) {
+        if self.pod != pod {
+            *self = Self {
+                pod: pod.to_owned(),
+                ..Self::default()
+            };
+        }
+    }
+
+    /// Records that a container is ended because its `postStart` hook failed.
+    pub(super) fn hook_failed(&mut self, container: &str, reason: &str) {
+        if let Some(record) = self.containers.get_mut(container) {
+            record.hook = clean(&format!("postStart hook: {reason}"), TEXT_CHARS_MAX);
+        }
+    }
+
     /// The latest time of the next look, when a container that is down is due.
     pub(super) fn due(&self, pod: &SeenPod) -> Option<i64> {
-        let waits = members(pod)
-            .filter(|container| pod.restart != Restart::Never && !is_done(container, pod.restart));
+        let waits = members(pod).filter(|container| {
+            let is_left_alone = container.role.restart(pod.restart) == Restart::Never;
+            !is_left_alone && !is_done(container, pod.restart)
+        });
         let records = waits.filter_map(|container| {
             let record = self.containers.get(&container.name)?;
             record.down?;
-            Some(record.start_at(pod.held.contains(&container.id)))
+            Some(record.start_at(is_held(pod, container)))
         });
         records.min()
     }
@@ -302,6 +329,7 @@ impl Record {
         if is_up(container) {
             self.words.clear();
             if at >= started_at + CALM && at >= self.last + CALM {
+                self.hook.clear();
                 self.ends = 0;
             }
         }
@@ -332,7 +360,7 @@ impl Record {
         let healthy = is_well(container, pod.restart);
         let is_done = is_done(container, pod.restart);
         let waits = self.down.is_some() && !is_done && !is_given_up;
-        let waits = waits && pod.restart != Restart::Never;
+        let waits = waits && container.role.restart(pod.restart) != Restart::Never;
         ContainerReport {
             name: clean(short_name(&container.name, workload), TEXT_CHARS_MAX),
             state: match container.run {
@@ -348,7 +376,10 @@ impl Record {
             ends: if is_done { 0 } else { self.ends },
             exit: (self.ends > 0 || self.restarts > 0 || self.down.is_some()).then(|| self.exit()),
             probe: self.failed_probe(container, pod),
-            start_error: self.words.clone(),
+            start_error: match self.words.is_empty() {
+                true => self.hook.clone(),
+                false => self.words.clone(),
+            },
             next_try_at: waits.then(|| u64::try_from(self.due).unwrap_or_default()),
         }
     }
@@ -398,7 +429,12 @@ pub(super) fn short_name<'a>(name: &'a str, workload: &str) -> &'a str {
 
 fn members(pod: &SeenPod) -> impl Iterator<Item = &Container> {
     let containers = pod.containers.iter();
-    containers.filter(|container| container.role == Role::Member)
+    containers.filter(|container| container.role.is_in_manifest())
+}
+
+/// Whether Podman does not restart a container although its manifest requests it.
+fn is_held(pod: &SeenPod, container: &Container) -> bool {
+    container.role == Role::Init || pod.held.contains(&container.id)
 }
 
 fn is_up(container: &Container) -> bool {

@@ -1,10 +1,14 @@
 //! Pure: the events that the shell reports to a supervisor, and the effects that it carries out.
 
+use std::time::Duration;
+
 use beemesh_protocol::pod::{ContainerReport, FailedProbe};
 
 #[cfg(doc)]
 use super::Supervisor;
 use super::failure::Failure;
+use super::probes::spec::{ContainerSpec, Handler};
+use super::probes::{Due, Outcome, RunId, Ticket};
 use super::{Ledger, Persisted, Sight};
 use crate::health::{Report, Restart};
 
@@ -65,6 +69,24 @@ pub enum Event {
     Failed(Failure),
     /// [`Effect::Play`] failed because of this container.
     FailedFor(Failure, Box<ContainerReport>),
+    /// A run of a probe has ended.
+    ProbeRan {
+        /// The run.
+        ticket: Ticket,
+        /// Its result.
+        outcome: Outcome,
+    },
+    /// A `postStart` hook has ended.
+    Posted {
+        /// The container's name.
+        container: String,
+        /// The run of the container.
+        run: RunId,
+        /// Why it failed, as a message.
+        outcome: Result<(), String>,
+    },
+    /// [`Effect::Start`] or [`Effect::Remove`] succeeded.
+    Started,
     /// [`Effect::Start`] failed.
     NotStarted {
         /// The container's id.
@@ -114,10 +136,41 @@ pub enum Effect {
         /// No other container is held, so the pod needs no holder.
         last: bool,
     },
-    /// Start one ended container.
+    /// Start one container.
     Start {
         /// Its id.
         container: String,
+    },
+    /// Remove an init container that has done its work.
+    Remove {
+        /// Its id.
+        container: String,
+    },
+    /// Start a run of a probe. [`Event::ProbeRan`] answers it later.
+    Probe(Due),
+    /// Start a `postStart` hook. [`Event::Posted`] answers it later.
+    Post {
+        /// The container's name.
+        container: String,
+        /// The run of the container.
+        run: RunId,
+        /// The hook.
+        hook: Handler,
+    },
+    /// Begin to end a container whose probe or hook has failed.
+    Condemn {
+        /// The container's id.
+        container: String,
+        /// Why, for the log. It may contain output of the container.
+        reason: String,
+        /// Its probes and hooks.
+        spec: Box<ContainerSpec>,
+        /// The time that it has to end.
+        grace: Duration,
+        /// The image of the holder that keeps the pod meanwhile; `None` if the container is not started again.
+        holder: Option<String>,
+        /// Its restart policy in the manifest.
+        restart: Restart,
     },
     /// All members have ended for good: stop the containers that keep the pod.
     Rest,

@@ -2,11 +2,11 @@
 
 use std::time::{Duration, Instant};
 
-use super::failure::Failure;
+use super::failure::{self, Failure};
 use super::hung::Probe;
 use super::ledger::Order;
 use super::{Effect, LOOK_DELAY, Persisted, SeenPod, Supervisor};
-use crate::health::{Health, Report, Restart, Role, Status, has_ended, is_done};
+use crate::health::{Health, Report, Status, has_ended, is_done};
 
 impl Supervisor {
     /// Handles a look that shows a running pod: decides which of its containers to restart.
@@ -65,7 +65,7 @@ impl Supervisor {
     pub(super) fn may_revive(&self, pod: &SeenPod) -> bool {
         let mut members = pod.containers.iter();
         let all_ended =
-            members.all(|container| container.role != Role::Member || has_ended(container));
+            members.all(|container| !container.role.is_in_manifest() || has_ended(container));
         self.ready && all_ended && self.revived.as_ref() != Some(&pod.id)
     }
 
@@ -73,8 +73,9 @@ impl Supervisor {
     pub(super) fn starts(&mut self, pod: &SeenPod, now: Instant) -> Vec<Effect> {
         self.look_at = Some(now + LOOK_DELAY);
         let members = pod.containers.iter();
-        let members = members
-            .filter(|container| container.role == Role::Member && !is_done(container, pod.restart));
+        let members = members.filter(|container| {
+            container.role.is_in_manifest() && !is_done(container, pod.restart)
+        });
         let starts = members.map(|container| Effect::Start {
             container: container.id.clone(),
         });
@@ -89,6 +90,10 @@ impl Supervisor {
             self.look_at = Some(now + LOOK_DELAY);
             return Vec::new();
         };
+        if let Some(first) = pod.first_start(id) {
+            let reason = failure::first_start(failure, first);
+            return self.failed(reason, now);
+        }
         match failure {
             // The next look tries again.
             Failure::Passing(_) => {}
@@ -138,6 +143,7 @@ impl Supervisor {
             },
         });
         let mut effects: Vec<Effect> = probes.collect();
+        effects.extend(self.probes_due(now));
         if effects.is_empty() || self.look_at.is_some_and(|at| at <= now) {
             effects.extend(self.look());
         }
@@ -197,7 +203,7 @@ impl Supervisor {
         i64::try_from(self.clock.as_secs()).unwrap_or(i64::MAX)
     }
 
-    fn look_when_due(&mut self, pod: &SeenPod, now: Instant) {
+    pub(super) fn look_when_due(&mut self, pod: &SeenPod, now: Instant) {
         let Some(due) = self.ledger.due(pod) else {
             return;
         };
@@ -217,7 +223,7 @@ impl Supervisor {
 }
 
 /// Splits orders into questions and the rest.
-fn questions(orders: Vec<Order>) -> (Vec<Effect>, Vec<Order>) {
+pub(super) fn questions(orders: Vec<Order>) -> (Vec<Effect>, Vec<Order>) {
     let (questions, orders): (Vec<_>, Vec<_>) = orders
         .into_iter()
         .partition(|order| matches!(order, Order::Ask(..) | Order::Hear(..)));
@@ -229,7 +235,7 @@ fn questions(orders: Vec<Order>) -> (Vec<Effect>, Vec<Order>) {
     (questions.collect(), orders)
 }
 
-fn carry_out(orders: Vec<Order>, pod: &SeenPod) -> Vec<Effect> {
+pub(super) fn carry_out(orders: Vec<Order>, pod: &SeenPod) -> Vec<Effect> {
     let mut held = pod.held.clone();
     let effects = orders.into_iter().map(|order| match order {
         Order::Hold(container) => {
@@ -245,7 +251,7 @@ fn carry_out(orders: Vec<Order>, pod: &SeenPod) -> Vec<Effect> {
             Effect::Release {
                 container,
                 restart: pod.restart,
-                last: held.is_empty() && pod.restart != Restart::Never,
+                last: held.is_empty() && !pod.needs_holder(),
             }
         }
         Order::Start(container) => Effect::Start { container },

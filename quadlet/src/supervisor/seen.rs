@@ -1,12 +1,15 @@
 //! Pure: the state of a workload on this host at one look, and how long a supervisor waits for an unfinished play.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use beemesh_protocol::pod::FailedProbe;
 
+use super::probes::spec::ContainerSpec;
 use crate::health::{Container, Restart, Role, Run};
 use crate::podman::Schedule;
+use crate::render::Staged;
 
 /// How long a pod whose containers are created but not started counts as being played by another process.
 const PLAY_PATIENCE: Duration = Duration::from_secs(20);
@@ -66,6 +69,10 @@ pub struct SeenPod {
     pub missing: Option<String>,
     /// The processes that monitor its containers.
     pub conmons: Vec<u32>,
+    /// How the supervisor starts its containers; `None` if Podman starts them together.
+    pub staged: Option<Staged>,
+    /// The probes and hooks of its containers, if the supervisor runs them.
+    pub specs: Arc<Vec<ContainerSpec>>,
 }
 
 impl SeenPod {
@@ -73,6 +80,25 @@ impl SeenPod {
     pub(super) fn is_kept(&self) -> bool {
         let mut containers = self.containers.iter();
         containers.any(|container| container.role == Role::Holder)
+    }
+
+    /// Whether a sidecar runs.
+    pub(super) fn has_sidecars(&self) -> bool {
+        let mut containers = self.containers.iter();
+        containers.any(|one| one.role == Role::Sidecar && one.run == Run::Running)
+    }
+
+    /// Whether the pod needs its holder also while no container waits for its restart.
+    pub(super) fn needs_holder(&self) -> bool {
+        let keeps_memory = self.staged.as_ref().is_some_and(Staged::is_in_memory);
+        keeps_memory || self.restart == Restart::Never
+    }
+
+    /// The container of this id, if the supervisor starts it for the first time.
+    pub(super) fn first_start(&self, id: &str) -> Option<&Container> {
+        self.staged.as_ref()?;
+        let mut containers = self.containers.iter();
+        containers.find(|container| container.id == id && container.run == Run::Created)
     }
 
     /// How long missing or unstarted containers count as being worked on by another process. Init containers may take

@@ -10,12 +10,15 @@ use beemesh_protocol::pod::ContainerReport;
 use beemesh_protocol::workload::unit_name;
 use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::mpsc;
 
 use super::failure::classify;
+use super::hooks::Place;
 use super::play::play;
+use super::probes::run::{Finished, Runner};
 use super::sight::Eye;
 use super::{Effect, Event, Supervisor};
-use super::{acts, memory, report_file};
+use super::{acts, memory, report_file, stop};
 use crate::health::{Report, Status};
 use crate::journal_backfill::Backfill;
 use crate::podman::{self, Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
@@ -32,6 +35,10 @@ const STOP_PATIENCE: Duration = Duration::from_secs(20);
 const STOP_TIME_MAX: Duration = Duration::from_secs(300);
 /// Interval of the checks whether Podman waits for systemd in a shutdown. Most stops end before the first check.
 const FREE_STEP: Duration = Duration::from_secs(3);
+/// Time limit of a `postStart` hook. Kubernetes has none.
+const POST_TIME_MAX: Duration = Duration::from_secs(3600);
+/// Results of hooks that wait for the supervisor.
+const HOOKS_MAX: usize = 16;
 /// Time limit of a play: longer than the gateway's limit for one play and one take-down, with some before it in the
 /// queue.
 const PLAY_TIME_MAX: Duration = Duration::from_secs(1800);
@@ -111,6 +118,12 @@ struct Shell {
     eye: Eye,
     backfill: Backfill,
     events: Events,
+    runner: Runner,
+    /// The ended runs of probes.
+    probed: mpsc::Receiver<Finished>,
+    /// The ended `postStart` hooks.
+    posted: mpsc::Receiver<Event>,
+    post: mpsc::Sender<Event>,
     /// Events that count even if they came before a look.
     facts: VecDeque<Event>,
     /// When the last look began. It has seen earlier changes.
@@ -125,6 +138,8 @@ impl Shell {
     fn open(settings: Settings) -> std::io::Result<Self> {
         let podman = Podman::new(&settings.socket);
         let events = podman.events(&format!("{LABEL_WORKLOAD}={}", settings.workload));
+        let (runner, probed) = Runner::new(podman.clone());
+        let (post, posted) = mpsc::channel(HOOKS_MAX);
         let period = sd_notify::watchdog_enabled().map_or(BEAT, |watchdog| watchdog / 3);
         let mut beat = tokio::time::interval(period);
         beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -133,6 +148,10 @@ impl Shell {
             backfill: Backfill::default(),
             podman,
             events,
+            runner,
+            probed,
+            posted,
+            post,
             facts: VecDeque::new(),
             look_began: SystemTime::UNIX_EPOCH,
             terminate: signal(SignalKind::terminate())?,
@@ -166,9 +185,52 @@ impl Shell {
                     Change::Event(event) if is_seen(&event, self.look_began) => {}
                     Change::Event(event) => return hint(event),
                 },
+                Some(Finished { ticket, outcome }) = self.probed.recv() => {
+                    return Event::ProbeRan { ticket, outcome };
+                }
+                Some(posted) = self.posted.recv() => return posted,
                 () = wake => return Event::Woken,
             }
         }
+    }
+
+    /// Starts what takes its time and must not delay the supervisor, or gives the effect back.
+    fn begin(&mut self, effect: Effect) -> Option<Effect> {
+        let address = self.eye.address();
+        let podman = self.podman.clone();
+        match effect {
+            Effect::Probe(due) => self.runner.start(due, address),
+            Effect::Post {
+                container,
+                run,
+                hook,
+            } => {
+                let post = self.post.clone();
+                tokio::spawn(async move {
+                    let place = Place {
+                        podman: &podman,
+                        container: &run.id,
+                        address,
+                    };
+                    let outcome = place.post_start(&hook, POST_TIME_MAX).await;
+                    let posted = Event::Posted {
+                        container,
+                        run,
+                        outcome,
+                    };
+                    // The supervisor is ending if nobody receives it.
+                    let _ = post.send(posted).await;
+                });
+            }
+            effect @ Effect::Condemn { .. } => {
+                let workload = self.settings.workload.clone();
+                tokio::spawn(async move {
+                    acts::condemn(&podman, &workload, address, effect).await;
+                });
+            }
+            effect => return Some(effect),
+        }
+        None
     }
 
     /// Begins a look. It sees all changes up to now, so earlier hints are dropped. Deaths and results of probes still
@@ -186,6 +248,7 @@ impl Shell {
 
     /// Carries out one effect, while the process sends keep-alive messages.
     async fn perform(&mut self, effect: Effect) -> Option<Event> {
+        let effect = self.begin(effect)?;
         if effect == Effect::Look {
             self.begin_look();
         }
@@ -313,7 +376,7 @@ async fn carry_out(
         Effect::Start { container } => match podman.start(&container).await {
             Ok(()) => {
                 backfill.begin(unit_name(&settings.workload), eye.sources());
-                Some(Event::Hint)
+                Some(Event::Started)
             }
             Err(error) => Some(Event::NotStarted {
                 id: container,
@@ -326,6 +389,7 @@ async fn carry_out(
             acts::act(podman, &settings.workload, effect).await
         }
         Effect::Release { .. }
+        | Effect::Remove { .. }
         | Effect::Rest
         | Effect::Probing { .. }
         | Effect::EndProbe { .. }
@@ -368,6 +432,8 @@ async fn carry_out(
             say(settings, &report);
             None
         }
+        // The shell has begun them.
+        Effect::Probe(_) | Effect::Post { .. } | Effect::Condemn { .. } => None,
         Effect::Exit(_) => None,
     }
 }
@@ -411,6 +477,11 @@ async fn down_pod(eye: &Eye, settings: &Settings, pod: Option<&Pod>) -> Result<(
         return Ok(());
     }
     if let Some((_, yaml)) = eye.persisted() {
+        if let Some(pod) = pod
+            && let Err(error) = stop::end_pod(&podman, pod, &yaml).await
+        {
+            tracing::warn!(%error, "the containers are ended without their preStop hooks");
+        }
         match podman.down(&yaml).await {
             Ok(()) => {}
             Err(error) if error.is_passing() => return Err(error),

@@ -1,11 +1,14 @@
 //! Reads the state of one workload on this host: its Quadlet on disk and its pod in Podman. Does I/O, decides nothing.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use beemesh_protocol::workload::{kube_file, unit_name};
 
 use super::burst::{self, Burst};
+use super::probes::spec::{self, ContainerSpec};
 use super::shell::Settings;
 use super::{Persisted, SeenPod, Sight, release};
 use crate::health::{Container, Role, Run};
@@ -27,6 +30,10 @@ pub(super) struct Eye {
     /// The processes that monitor them.
     conmons: Vec<u32>,
     burst: Burst,
+    /// The probes and hooks of the pod with this id.
+    specs: (String, Arc<Vec<ContainerSpec>>),
+    /// The address of the pod at the last look.
+    address: Option<IpAddr>,
 }
 
 impl Eye {
@@ -40,6 +47,8 @@ impl Eye {
             members: Vec::new(),
             conmons: Vec::new(),
             burst: Burst::default(),
+            specs: Default::default(),
+            address: None,
         }
     }
 
@@ -75,6 +84,33 @@ impl Eye {
         init.chain(members).chain(lost).collect()
     }
 
+    /// The address of the pod at the last look, to which its probes and hooks connect.
+    pub(super) fn address(&self) -> Option<IpAddr> {
+        self.address
+    }
+
+    /// Reads the probes and hooks of a pod that the supervisor starts, and finds the pod's address.
+    async fn specs(
+        &mut self,
+        pod: &Pod,
+        yaml: Option<&[u8]>,
+    ) -> Result<Arc<Vec<ContainerSpec>>, PodmanError> {
+        if self.specs.0 != pod.id {
+            let specs = yaml.map(spec::read).unwrap_or_default();
+            self.specs = (pod.id.clone(), Arc::new(specs));
+        }
+        let specs = Arc::clone(&self.specs.1);
+        let connects = specs
+            .iter()
+            .any(|one| one.has_probes() || one.post_start.is_some());
+        self.address = None;
+        let infra = pod.containers.iter().find(|one| one.role == Role::Infra);
+        if let Some(infra) = infra.filter(|infra| connects && infra.run == Run::Running) {
+            self.address = self.podman.pod_address(&infra.id).await?;
+        }
+        Ok(specs)
+    }
+
     /// Whether journald may have logged that it dropped lines.
     pub(super) fn may_have_lost_lines(&mut self) -> bool {
         let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
@@ -93,7 +129,7 @@ impl Eye {
         let pod = match pod {
             Some((pod, details)) => {
                 let yaml = persisted.as_ref().map(|(_, yaml)| yaml.as_slice());
-                Some(self.seen(pod, &details, yaml).await?)
+                Some(self.seen(pod, details, yaml).await?)
             }
             None => {
                 self.members.clear();
@@ -131,17 +167,35 @@ impl Eye {
 
     async fn seen(
         &mut self,
-        pod: Pod,
-        details: &[Details],
+        mut pod: Pod,
+        mut details: Vec<Details>,
         yaml: Option<&[u8]>,
     ) -> Result<SeenPod, PodmanError> {
         let ours = pod.workload() == Some(&self.workload);
-        let is_member = |container: &Container| container.role == Role::Member;
+        let staged = yaml.and_then(render::staged);
+        if let Some(staged) = &staged {
+            staged.give_roles(&self.workload, &mut pod.containers);
+            for details in &mut details {
+                let container = std::slice::from_mut(&mut details.container);
+                staged.give_roles(&self.workload, container);
+            }
+        }
+        let specs = match staged {
+            Some(_) => self.specs(&pod, yaml).await?,
+            None => Arc::default(),
+        };
+        let details = details.as_slice();
+        let is_member = |container: &Container| container.role.is_in_manifest();
         let members = pod.containers.iter();
         let members = members.filter(|container| ours && is_member(container));
         self.members = members.map(|container| container.id.clone()).collect();
         let runs = |run| matches!(run, Run::Running | Run::Paused);
-        let running = details.iter().filter(|details| runs(details.container.run));
+        // A holder that keeps volumes in memory has such a process, too.
+        let has_process =
+            |container: &Container| runs(container.run) || container.role == Role::Holder;
+        let running = details
+            .iter()
+            .filter(|details| has_process(&details.container));
         let mut conmons: Vec<u32> = running.filter_map(|details| details.conmon).collect();
         if !conmons.is_empty() {
             conmons.extend(self.service_conmon(&pod, yaml).await?);
@@ -155,7 +209,9 @@ impl Eye {
             restart,
             failures_max,
         } = yaml.map(render::rules).unwrap_or_default();
-        let held = members().filter(|details| details.restart != restart);
+        let is_held =
+            |details: &&Details| details.restart != details.container.role.restart(restart);
+        let held = members().filter(is_held);
         let held = held.map(|details| details.container.id.clone()).collect();
         let image = members().next().map(|details| details.image.clone());
         let schedules = members().filter(|details| details.container.run == Run::Running);
@@ -190,6 +246,8 @@ impl Eye {
             has_init,
             missing,
             conmons,
+            specs,
+            staged,
         })
     }
 

@@ -47,6 +47,8 @@ fn pod(labels: Option<Persisted>, infra: Run, member: Run, restarts: u32) -> Opt
         out_of_memory: BTreeSet::new(),
         has_init: false,
         missing: None,
+        staged: None,
+        specs: std::sync::Arc::default(),
         conmons: if infra == Run::Running {
             vec![11, 12]
         } else {
@@ -399,3 +401,4 @@ fn a_stop_takes_the_pod_down() {
 }
 
 mod restarts;
+mod starts;

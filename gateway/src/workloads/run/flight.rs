@@ -26,7 +26,7 @@ use beemesh_quadlet::{
     play_lock,
     podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
     render::{self, Image, Pull, RenderError, Rendered, render, uninstalled},
-    supervisor::{last_output, report_file},
+    supervisor::{last_output, report_file, stop},
 };
 use futures::future::try_join_all;
 use tokio::{
@@ -493,11 +493,15 @@ impl Flight {
             Some(index) => self.read(index).await?,
             None => None,
         };
-        match yaml {
-            Some(yaml) => self.podman.down(&yaml).await?,
-            None => self.podman.remove_pod(&pod.name).await?,
+        let Some(yaml) = yaml else {
+            return Ok(self.podman.remove_pod(&pod.name).await?);
+        };
+        if stop::needs_supervisor(&yaml) {
+            // The gateway has no network. The supervisor ends the containers and takes the pod down.
+            self.stop().await?;
         }
-        Ok(())
+        stop::end_pod(&self.podman, pod, &yaml).await?;
+        Ok(self.podman.down(&yaml).await?)
     }
 
     async fn pods(&self) -> Result<Vec<Pod>, StepError> {

@@ -23,8 +23,12 @@ pub(super) fn stage(metadata: &mut ObjectMeta, spec: &mut PodSpec, volumes: &[Pr
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.retain(|key, _| !OURS.contains(&key.as_str()));
     let is_staged = !volumes.is_empty() || containers(spec).any(|one| needs_supervisor(one));
+    // A list of pods shows labels only.
+    let labels = metadata.labels.get_or_insert_default();
+    labels.remove(START);
     if is_staged {
         annotations.insert(START.to_owned(), SUPERVISOR.to_owned());
+        labels.insert(START.to_owned(), SUPERVISOR.to_owned());
     }
     if !volumes.is_empty() {
         let list = serde_json::to_string(volumes).unwrap_or_default();
