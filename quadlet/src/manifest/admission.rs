@@ -25,8 +25,9 @@ use sha2::{Digest, Sha256};
 use super::{
     annotations,
     field::{Field, cut},
+    fields,
     findings::Scope,
-    identity, ignored, is_workload, kind_name,
+    identity, is_workload,
     names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
     pod, policy,
     ranges::Controlled,
@@ -97,7 +98,7 @@ pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<O
             })
         }),
         Kind::ConfigMap => {
-            let map: ConfigMap = typed::read(json, scope)?;
+            let map: ConfigMap = read(kind, json, scope)?;
             let data = map
                 .data
                 .iter()
@@ -112,7 +113,7 @@ pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<O
             object(kind, &map, scope)
         }
         Kind::Secret => {
-            let secret: Secret = typed::read(json, scope)?;
+            let secret: Secret = read(kind, json, scope)?;
             let data = secret
                 .data
                 .iter()
@@ -127,8 +128,7 @@ pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<O
             object(kind, &secret, scope)
         }
         Kind::PersistentVolumeClaim => {
-            ignored::in_spec(kind_name(kind), &json["spec"], scope);
-            let claim: PersistentVolumeClaim = typed::read(json, scope)?;
+            let claim: PersistentVolumeClaim = read(kind, json, scope)?;
             resources::claim(&claim, scope);
             let annotations = Field::default().then("metadata.annotations");
             policy::annotations(claim.metadata.annotations.as_ref(), &annotations, scope);
@@ -148,6 +148,30 @@ pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<O
     }
 }
 
+/// Reads an object, and reports its fields that are refused or have no effect.
+fn read<T>(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<T>
+where
+    T: DeserializeOwned + Serialize + Metadata<Ty = ObjectMeta>,
+{
+    let written = json.clone();
+    let typed = typed::read(json, scope)?;
+    fields::check(kind, &written, scope);
+    Some(typed)
+}
+
+/// The path of the first mapping around a pod, or of the pod itself, that is not there.
+fn missing(kind: Kind, json: &Value) -> Option<&'static str> {
+    let paths: &[_] = match kind {
+        Kind::Pod => &["spec"],
+        _ => &["spec", "spec.template", "spec.template.spec"],
+    };
+    let is_missing = |path: &&&str| {
+        let found = path.split('.').fold(json, |value, key| &value[key]);
+        !found.is_object()
+    };
+    paths.iter().find(is_missing).copied()
+}
+
 /// Reads and checks a workload. `controller` is `None` where the pod is missing.
 fn workload<T>(
     kind: Kind,
@@ -158,25 +182,12 @@ fn workload<T>(
 where
     T: DeserializeOwned + Serialize + Metadata<Ty = ObjectMeta> + Controlled,
 {
-    let pod_at = match kind {
-        Kind::Pod => "spec",
-        _ => "spec.template.spec",
-    };
-    let raw = json.clone();
-    let typed: T = typed::read(json, scope)?;
+    let missing = missing(kind, &json);
+    let typed: T = read(kind, json, scope)?;
     typed.check(&Field::default().key("spec"), scope);
-    ignored::in_spec(kind_name(kind), &raw["spec"], scope);
-    let pod_json = pod_at.split('.').fold(&raw, |value, key| &value[key]);
-    ignored::in_pod(pod_json, &Field::default().then(pod_at), scope);
-
-    let Some(controller) = controller(&typed).filter(|_| pod_json.is_object()) else {
-        let missing = match (raw["spec"].is_object(), raw["spec"]["template"].is_object()) {
-            (true, true) => "spec.template.spec",
-            (true, false) => "spec.template",
-            (false, _) => "spec",
-        };
+    let Some(controller) = controller(&typed).filter(|_| missing.is_none()) else {
         scope.wrong(
-            &Field::default().then(missing),
+            &Field::default().then(missing.unwrap_or("spec")),
             "is missing: it says which containers run",
         );
         return object(kind, &typed, scope);

@@ -1,0 +1,229 @@
+//! Pods as objects, and the controllers of pods: Deployment, DaemonSet and Job.
+//!
+//! Pure: constants.
+
+use super::{
+    Area, Row, idle,
+    metadata::{OBJECT, SELECTOR, TEMPLATE},
+    ours,
+    pods::SPEC,
+    refused_but, right, warned, warned_but,
+};
+
+pub(super) const API_VERSION: Row = right("apiVersion", "");
+pub(super) const KIND: Row = right("kind", "");
+pub(super) const METADATA: Row = right("metadata", "").of(&OBJECT);
+pub(super) const STATUS: Row = idle("status", "written by Kubernetes; removed");
+
+pub(super) static POD: Area = Area {
+    api: "Pod",
+    title: Some("Pod"),
+    rows: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        ours(
+            "spec",
+            "the pod runs on every host that `nodeSelector` allows",
+        )
+        .of(&SPEC),
+        STATUS,
+    ],
+    base: None,
+};
+
+pub(super) static DEPLOYMENT: Area = Area {
+    api: "Deployment",
+    title: Some("Deployment"),
+    rows: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        right("spec", "").of(&DEPLOYMENT_SPEC),
+        STATUS,
+    ],
+    base: None,
+};
+
+const SELECTED: Row = right("selector", "").of(&SELECTOR);
+const TEMPLATED: Row = right("template", "").of(&POD_TEMPLATE);
+const MIN_READY: Row = ours("minReadySeconds", "`beemesh apply --wait` waits for it");
+const HISTORY: Row = warned_but(
+    "revisionHistoryLimit",
+    "old revisions are not kept: apply the old manifest again",
+    &["10"],
+);
+const STRATEGY_TYPE: Row = warned_but(
+    "type",
+    "Podman ignores it: each host replaces its pod",
+    &["RollingUpdate"],
+);
+
+static DEPLOYMENT_SPEC: Area = Area {
+    api: "DeploymentSpec",
+    title: None,
+    rows: &[
+        ours(
+            "replicas",
+            "that many of the hosts that match run a pod; without it every host that matches does",
+        ),
+        SELECTED,
+        TEMPLATED,
+        MIN_READY,
+        warned_but(
+            "paused",
+            "Podman ignores it: the workload is rolled out",
+            &["false"],
+        ),
+        warned_but(
+            "progressDeadlineSeconds",
+            "a rollout has no deadline of its own: `beemesh apply --wait=5m` limits the wait for it",
+            &["600"],
+        ),
+        HISTORY,
+        right("strategy", "").of(&STRATEGY),
+    ],
+    base: None,
+};
+
+static STRATEGY: Area = Area {
+    api: "DeploymentStrategy",
+    title: None,
+    rows: &[STRATEGY_TYPE, right("rollingUpdate", "").of(&ROLLING)],
+    base: None,
+};
+
+const AT_ONCE: &str = "hosts do not wait for each other: each one replaces its pod at once";
+
+static ROLLING: Area = Area {
+    api: "RollingUpdateDeployment",
+    title: None,
+    rows: &[
+        warned_but("maxSurge", AT_ONCE, &["25%"]),
+        warned_but("maxUnavailable", AT_ONCE, &["25%"]),
+    ],
+    base: None,
+};
+
+pub(super) static DAEMON_SET: Area = Area {
+    api: "DaemonSet",
+    title: Some("DaemonSet"),
+    rows: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        right("spec", "").of(&DAEMON_SET_SPEC),
+        STATUS,
+    ],
+    base: None,
+};
+
+static DAEMON_SET_SPEC: Area = Area {
+    api: "DaemonSetSpec",
+    title: None,
+    rows: &[
+        SELECTED,
+        TEMPLATED,
+        MIN_READY,
+        HISTORY,
+        right("updateStrategy", "").of(&UPDATE),
+    ],
+    base: None,
+};
+
+static UPDATE: Area = Area {
+    api: "DaemonSetUpdateStrategy",
+    title: None,
+    rows: &[
+        STRATEGY_TYPE,
+        right("rollingUpdate", "").of(&DAEMON_ROLLING),
+    ],
+    base: None,
+};
+
+static DAEMON_ROLLING: Area = Area {
+    api: "RollingUpdateDaemonSet",
+    title: None,
+    rows: &[
+        warned_but("maxSurge", AT_ONCE, &["0"]),
+        warned_but("maxUnavailable", AT_ONCE, &["1"]),
+    ],
+    base: None,
+};
+
+static POD_TEMPLATE: Area = Area {
+    api: "PodTemplateSpec",
+    title: None,
+    rows: &[
+        right("metadata", "").of(&TEMPLATE),
+        right("spec", "").of(&SPEC),
+    ],
+    base: None,
+};
+
+pub(super) static JOB: Area = Area {
+    api: "Job",
+    title: Some("Job"),
+    rows: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        ours(
+            "spec",
+            "one run in the cluster; with the annotation `beemesh.io/every-host: \"true\"` one on each host",
+        )
+        .of(&JOB_SPEC),
+        STATUS,
+    ],
+    base: None,
+};
+
+const ONCE: &str = "Podman ignores it: one host runs it once";
+const NO_INDEX: &str = "Podman ignores it: a run has no index";
+
+static JOB_SPEC: Area = Area {
+    api: "JobSpec",
+    title: None,
+    rows: &[
+        right("template", "`restartPolicy` is `Never` or `OnFailure`").of(&POD_TEMPLATE),
+        ours("backoffLimit", ""),
+        warned(
+            "activeDeadlineSeconds",
+            "Podman ignores it: the Job is not ended",
+        ),
+        warned("backoffLimitPerIndex", NO_INDEX),
+        warned_but("completionMode", NO_INDEX, &["NonIndexed"]),
+        warned_but("completions", ONCE, &["1"]),
+        warned("maxFailedIndexes", NO_INDEX),
+        warned_but("parallelism", ONCE, &["1"]),
+        warned(
+            "podFailurePolicy",
+            "Podman ignores it: backoffLimit alone counts failures",
+        ),
+        right(
+            "podReplacementPolicy",
+            "the next attempt starts when the pod before it has ended",
+        ),
+        warned(
+            "successPolicy",
+            "Podman ignores it: the Job succeeds when all its containers do",
+        ),
+        refused_but(
+            "suspend",
+            "Podman ignores it, so the Job would run: apply it when it is to run",
+            &["false"],
+        ),
+        warned(
+            "ttlSecondsAfterFinished",
+            "Podman ignores it: delete it by name",
+        ),
+        refused_but(
+            "managedBy",
+            "no other controller runs here, so the Job would run: remove the field",
+            &["kubernetes.io/job-controller"],
+        ),
+        idle("manualSelector", "a Job needs no selector"),
+        SELECTED,
+    ],
+    base: None,
+};

@@ -1,0 +1,100 @@
+//! The security contexts of pods and containers.
+//!
+//! Pure: constants.
+
+use super::{Area, ours, refused_but, right, warned, warned_but};
+
+const NOT_ROOT: &str = "Podman ignores it: set runAsUser";
+const SECCOMP: &str = "Podman ignores it: Podman's own profile is used";
+const NO_PROFILE: &str =
+    "Podman ignores it: Podman's own profile is used where the host has AppArmor";
+const WINDOWS: &str = "Podman ignores it: every host runs Linux";
+const RULE: &str = "needs a rule of the policy";
+
+pub(super) static POD_SECURITY: Area = Area {
+    api: "PodSecurityContext",
+    title: Some("Security context of pods: `securityContext`"),
+    rows: &[
+        right("runAsUser", ""),
+        right("runAsGroup", ""),
+        warned_but("runAsNonRoot", NOT_ROOT, &["false"]),
+        ours("supplementalGroups", ""),
+        refused_but(
+            "supplementalGroupsPolicy",
+            "the groups that the image gives its user would stay: only `Merge` is supported",
+            &["Merge"],
+        ),
+        warned("fsGroup", "Podman ignores it: set runAsUser or runAsGroup"),
+        warned(
+            "fsGroupChangePolicy",
+            "a volume gets its group when it is made: files that are in it keep theirs",
+        ),
+        right("seLinuxOptions", RULE).of(&SE_LINUX),
+        warned_but(
+            "seLinuxChangePolicy",
+            "Podman ignores it: it labels the files of a volume one by one",
+            &["Recursive"],
+        ),
+        right(
+            "sysctls",
+            "those that Kubernetes calls safe; others need a rule of the policy",
+        )
+        .each(&SYSCTL),
+        warned_but("seccompProfile", SECCOMP, &["RuntimeDefault"]),
+        warned_but("appArmorProfile", NO_PROFILE, &["RuntimeDefault"]),
+        warned("windowsOptions", WINDOWS),
+    ],
+    base: None,
+};
+
+static SE_LINUX: Area = Area {
+    api: "SELinuxOptions",
+    title: None,
+    rows: &[
+        right("level", RULE),
+        right("role", RULE),
+        right("type", RULE),
+        right("user", RULE),
+    ],
+    base: None,
+};
+
+static SYSCTL: Area = Area {
+    api: "Sysctl",
+    title: None,
+    rows: &[right("name", ""), right("value", "")],
+    base: None,
+};
+
+pub(super) static CONTAINER_SECURITY: Area = Area {
+    api: "SecurityContext",
+    title: Some("Security context of containers: `securityContext`"),
+    rows: &[
+        right("runAsUser", ""),
+        right("runAsGroup", ""),
+        warned_but("runAsNonRoot", NOT_ROOT, &["false"]),
+        ours("readOnlyRootFilesystem", ""),
+        right("allowPrivilegeEscalation", ""),
+        right("privileged", RULE),
+        right("procMount", RULE),
+        right("capabilities", "").of(&CAPABILITIES),
+        right("seLinuxOptions", RULE).of(&SE_LINUX),
+        warned_but("seccompProfile", SECCOMP, &["RuntimeDefault"]),
+        warned_but("appArmorProfile", NO_PROFILE, &["RuntimeDefault"]),
+        warned("windowsOptions", WINDOWS),
+    ],
+    base: None,
+};
+
+static CAPABILITIES: Area = Area {
+    api: "Capabilities",
+    title: None,
+    rows: &[
+        right(
+            "add",
+            "those that Podman gives to every container; others need a rule of the policy",
+        ),
+        right("drop", ""),
+    ],
+    base: None,
+};
