@@ -10,6 +10,8 @@ mod path;
 
 pub(super) use check::{annotations, pod};
 
+use beemesh_protocol::version::Version;
+
 /// The longest document in bytes. A longer one is refused unread: the policy is replicated as one log entry and is part
 /// of each snapshot.
 pub const DOCUMENT_BYTES_MAX: usize = 64 << 10;
@@ -60,10 +62,11 @@ enum List {
     Annotations,
     MountOptions,
     HostPorts,
+    ProbeHosts,
 }
 
 impl List {
-    const ALL: [Self; 7] = [
+    const ALL: [Self; 8] = [
         Self::HostPaths,
         Self::Devices,
         Self::Capabilities,
@@ -71,6 +74,7 @@ impl List {
         Self::Annotations,
         Self::MountOptions,
         Self::HostPorts,
+        Self::ProbeHosts,
     ];
 
     fn name(self) -> &'static str {
@@ -82,13 +86,29 @@ impl List {
             Self::Annotations => "annotations",
             Self::MountOptions => "mountOptions",
             Self::HostPorts => "hostPorts",
+            Self::ProbeHosts => "probeHosts",
+        }
+    }
+
+    /// The release that added the rule, if 0.2.0 does not know it.
+    fn since(self) -> Option<Version> {
+        match self {
+            Self::HostPorts => Some(Version::new(0, 2, 1)),
+            Self::ProbeHosts => Some(Version::new(0, 3, 0)),
+            Self::HostPaths
+            | Self::Devices
+            | Self::Capabilities
+            | Self::Sysctls
+            | Self::Annotations
+            | Self::MountOptions => None,
         }
     }
 
     /// The values that the default policy allows.
     fn safe(self) -> &'static [&'static str] {
         match self {
-            Self::HostPaths | Self::Devices => &[],
+            // A probe reaches what the host itself reaches.
+            Self::HostPaths | Self::Devices | Self::ProbeHosts => &[],
             // The capabilities that Podman gives to every container: a request for them changes nothing.
             Self::Capabilities => &[
                 "CHOWN",
@@ -138,6 +158,9 @@ pub struct Policy {
 /// The rule on the longest grace period of a pod.
 const GRACE: &str = "terminationGracePeriodSeconds";
 
+/// The release that added it.
+const GRACE_SINCE: Version = Version::new(0, 2, 1);
+
 /// The longest grace period in the default policy: an hour.
 const GRACE_SECONDS: i64 = 3600;
 
@@ -163,12 +186,14 @@ impl Policy {
         self.switches[switch as usize]
     }
 
-    /// Whether Beemesh 0.2.0 cannot read this policy. If so, every host of the cluster must run a later release.
+    /// The release that every host of the cluster must run to read this policy; `None` if release 0.2.0 can.
     #[must_use]
-    pub fn is_newer(&self) -> bool {
+    pub fn since(&self) -> Option<Version> {
         let safe = Self::default();
-        self.grace_seconds != safe.grace_seconds
-            || self.list(List::HostPorts) != safe.list(List::HostPorts)
+        let grace = (self.grace_seconds != safe.grace_seconds).then_some(GRACE_SINCE);
+        let is_set = |list: &List| self.list(*list) != safe.list(*list);
+        let lists = List::ALL.into_iter().filter(is_set);
+        lists.filter_map(List::since).chain(grace).max()
     }
 
     fn list(&self, list: List) -> &[String] {

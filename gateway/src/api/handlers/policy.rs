@@ -8,7 +8,6 @@ use beemesh_protocol::{
     api::{Policy as Shown, PolicySet},
     peer::Outcome,
     state::Change,
-    version::Version,
 };
 use beemesh_quadlet::manifest::policy::{DOCUMENT_BYTES_MAX, Policy};
 use serde::Deserialize;
@@ -23,8 +22,6 @@ use crate::{
     cluster::{releases, view::Scene},
 };
 
-/// The release that added the rules on host ports and on the termination time of pods.
-const NEWER_SINCE: Version = Version::new(0, 2, 1);
 /// The longest document, for messages.
 const DOCUMENT_BYTES_WORDS: &str = "64 KiB";
 
@@ -65,10 +62,10 @@ pub(in crate::api) async fn set(
     let text = std::str::from_utf8(&text)
         .map_err(|error| ApiError::bad_request(format!("the policy is not UTF-8 text: {error}")))?;
     let policy = Policy::read(text).map_err(|found| ApiError::policy(problems(found)))?;
-    if policy.is_newer() {
+    if let Some(since) = policy.since() {
         let scene = gateway.scene();
         let what = "a policy with these rules";
-        releases::everybody(NEWER_SINCE, what, &scene.state, &scene.reports)?;
+        releases::everybody(since, what, &scene.state, &scene.reports)?;
     }
     let document = policy.stored();
     let change = Change::SetPolicy {

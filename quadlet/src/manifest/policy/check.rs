@@ -152,6 +152,47 @@ pub(crate) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
                 .and_then(|probe| probe.termination_grace_period_seconds);
             refusals.grace(grace, &at.key(name).key(super::GRACE));
         }
+        probe_hosts(one, &at, &mut refusals);
+    }
+}
+
+/// Checks the addresses other than the pod's own to which the host would connect for a container.
+fn probe_hosts(container: &Container, at: &Field, refusals: &mut Refusals<'_, '_, '_>) {
+    let probes = [
+        ("livenessProbe", &container.liveness_probe),
+        ("readinessProbe", &container.readiness_probe),
+        ("startupProbe", &container.startup_probe),
+    ];
+    for (name, probe) in probes {
+        let Some(probe) = probe else { continue };
+        let at = at.key(name);
+        let get = probe.http_get.as_ref().and_then(|get| get.host.as_deref());
+        let socket = probe.tcp_socket.as_ref();
+        let socket = socket.and_then(|socket| socket.host.as_deref());
+        probe_host(get, &at.then("httpGet.host"), refusals);
+        probe_host(socket, &at.then("tcpSocket.host"), refusals);
+    }
+    let Some(lifecycle) = &container.lifecycle else {
+        return;
+    };
+    for (name, hook) in [
+        ("postStart", &lifecycle.post_start),
+        ("preStop", &lifecycle.pre_stop),
+    ] {
+        let get = hook.as_ref().and_then(|hook| hook.http_get.as_ref());
+        let host = get.and_then(|get| get.host.as_deref());
+        let at = at.key("lifecycle").key(name).then("httpGet.host");
+        probe_host(host, &at, refusals);
+    }
+}
+
+fn probe_host(host: Option<&str>, at: &Field, refusals: &mut Refusals<'_, '_, '_>) {
+    let Some(host) = host.filter(|host| !host.is_empty()) else {
+        return;
+    };
+    let is_same = |one: &String| one.eq_ignore_ascii_case(host);
+    if !refusals.list(List::ProbeHosts).iter().any(is_same) {
+        refusals.listed(List::ProbeHosts, at, host);
     }
 }
 

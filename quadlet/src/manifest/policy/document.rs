@@ -197,7 +197,7 @@ impl Policy {
         let switches = Switch::ALL.map(|switch| self.switch_line(switch));
         let lists = List::ALL
             .into_iter()
-            .filter(|list| *list != List::HostPorts || self.list(*list) != safe.list(*list));
+            .filter(|list| list.since().is_none() || self.list(*list) != safe.list(*list));
         let lists = lists.map(|list| self.list_line(list));
         let grace = (self.grace_seconds != safe.grace_seconds).then(|| self.grace_line());
         let lines = switches.into_iter().chain(lists).chain(grace);
@@ -294,6 +294,7 @@ fn normal(list: List, text: &str) -> Result<String, &'static str> {
         List::Annotations => super::check::is_governed(text.trim_end_matches('*')),
         List::Sysctls | List::MountOptions => is_name(text),
         List::HostPorts => super::check::ports(text).is_some(),
+        List::ProbeHosts => is_name(text) && !text.contains('/'),
     };
     let expected = match list {
         List::HostPaths => "is not a path such as /srv or /srv/data:ro, absolute and without `..`",
@@ -302,6 +303,7 @@ fn normal(list: List, text: &str) -> Result<String, &'static str> {
         }
         List::Annotations => "is not an annotation that a policy can refuse",
         List::HostPorts => "is neither a port such as 443 nor a range such as 8000-8999",
+        List::ProbeHosts => "is neither an IP address nor a name of a host such as db.example.org",
         List::Capabilities | List::Sysctls | List::MountOptions => "is not a name",
     };
     match accepted {

@@ -1,3 +1,5 @@
+mod probes;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -407,6 +409,11 @@ fn what_is_stored_has_newer_rules_only_where_they_are_set() {
             Some("hostPorts: [\"80\", \"443\", \"8000-8999\"]\n"),
         ),
         ("hostPorts: []", Some("hostPorts: []\n")),
+        ("probeHosts: []", None),
+        (
+            "probeHosts: [db.example.org, '::1']",
+            Some("probeHosts: [db.example.org, \"::1\"]\n"),
+        ),
         (
             "terminationGracePeriodSeconds: 7200",
             Some("terminationGracePeriodSeconds: 7200\n"),
@@ -414,10 +421,12 @@ fn what_is_stored_has_newer_rules_only_where_they_are_set() {
     ] {
         let policy = Policy::read(document).expect(document);
         let stored = policy.stored();
-        assert_eq!(policy.is_newer(), newer.is_some(), "{document}");
+        assert_eq!(policy.since().is_some(), newer.is_some(), "{document}");
         assert!(newer.is_none_or(|newer| stored.contains(newer)), "{stored}");
         assert_eq!(
-            stored.contains("hostPorts") || stored.contains("Grace"),
+            ["hostPorts", "probeHosts", "Grace"]
+                .iter()
+                .any(|rule| stored.contains(rule)),
             newer.is_some(),
             "{stored}"
         );
@@ -430,6 +439,8 @@ fn what_is_stored_has_newer_rules_only_where_they_are_set() {
         "hostPorts: [a]",
         "hostPorts: ['080']",
         "hostPorts: 80",
+        "probeHosts: [http://a]",
+        "probeHosts: ['']",
         "terminationGracePeriodSeconds: -1",
         "terminationGracePeriodSeconds: 1h",
         "terminationGracePeriodSeconds: 99999999",
