@@ -5,6 +5,7 @@
 
 mod admission;
 pub(crate) mod annotations;
+mod combined;
 mod demands;
 pub(crate) use demands::ports_of;
 pub use demands::{Demand, Demanded, KeyOf, Keys, Port, Protocol, demands};
@@ -28,10 +29,13 @@ pub(crate) mod quantity;
 mod ranges;
 mod references;
 pub(crate) mod resources;
+mod secrets;
+mod selectors;
 mod typed;
 mod values;
 
 use beemesh_protocol::state::{Kind, Object};
+use findings::Findings;
 use policy::Rules;
 use serde::{Deserialize, Serialize};
 
@@ -106,7 +110,7 @@ pub fn parse_under(
         );
         return Err(of_file(0, message));
     }
-    read(yaml, strict, rules)
+    read(yaml, Findings::new(strict), rules)
 }
 
 fn of_file(line: u32, message: String) -> Vec<Problem> {
@@ -118,7 +122,7 @@ fn of_file(line: u32, message: String) -> Vec<Problem> {
     }]
 }
 
-fn read(yaml: &[u8], strict: bool, rules: Option<&Rules>) -> Result<Manifest, Vec<Problem>> {
+fn read(yaml: &[u8], findings: Findings, rules: Option<&Rules>) -> Result<Manifest, Vec<Problem>> {
     let text = match std::str::from_utf8(yaml) {
         Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
         Err(error) => {
@@ -130,10 +134,13 @@ fn read(yaml: &[u8], strict: bool, rules: Option<&Rules>) -> Result<Manifest, Ve
             ));
         }
     };
-    documents::read(text, strict, rules)
+    documents::read(text, findings, rules)
 }
 
 /// Parses objects again from the canonical JSON of an earlier parse: all objects of one manifest, or all problems.
+///
+/// That parse may be of an earlier release. Fields that mean something else here than in Kubernetes are therefore no
+/// problems.
 ///
 /// # Errors
 ///
@@ -142,7 +149,7 @@ pub fn reread(bodies: &[&[u8]], rules: Option<&Rules>) -> Result<Manifest, Vec<P
     let mut list = br#"{"apiVersion":"v1","kind":"List","items":["#.to_vec();
     list.extend(bodies.join(&b","[..]));
     list.extend(b"]}");
-    read(&list, false, rules)
+    read(&list, Findings::of_admitted(), rules)
 }
 
 /// Whether objects of this kind run containers.

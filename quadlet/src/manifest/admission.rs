@@ -24,6 +24,7 @@ use sha2::{Digest, Sha256};
 
 use super::{
     annotations,
+    combined,
     field::{Field, cut},
     fields,
     findings::Scope,
@@ -31,7 +32,7 @@ use super::{
     names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
     pod, policy,
     ranges::Controlled,
-    references, resources, typed,
+    references, resources, secrets, typed,
 };
 
 /// The longest name of a ConfigMap, Secret or claim, in bytes. With a workload's name, two hashes and separators it
@@ -125,6 +126,7 @@ pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<O
                 .flatten()
                 .map(|(key, _)| ("stringData", key.as_str()));
             keys(data.chain(text), scope);
+            secrets::check(&secret, scope);
             object(kind, &secret, scope)
         }
         Kind::PersistentVolumeClaim => {
@@ -194,6 +196,7 @@ where
     };
     let at = Field::default().then(controller.at);
     pod::check(&controller.spec, &at, scope);
+    combined::pod(&controller.spec, &at, scope);
     policy::pod(&controller.spec, &at, scope);
     restart_policy(kind, controller.spec.restart_policy.as_deref(), &at, scope);
     metadata(typed.metadata(), &Field::default().key("metadata"), scope);

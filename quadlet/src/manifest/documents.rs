@@ -38,10 +38,9 @@ struct Found {
 
 pub(super) fn read(
     text: &str,
-    strict: bool,
+    mut findings: Findings,
     rules: Option<&Rules>,
 ) -> Result<Manifest, Vec<Problem>> {
-    let mut findings = Findings::new(strict);
     let mut found = Found::default();
     let outline = outline::read(text);
     // serde_yaml reads one document at a time, so it loads no document after a fault.

@@ -197,7 +197,8 @@ fn fields(area: &Area, value: &Value, at: &Field, scope: &mut Scope<'_>) {
         match row.state {
             State::Right | State::Ours(_) | State::Idle => {}
             State::Refused(said) if said.is_about(value) => {
-                scope.unreadable(at.clone(), said.words)
+                scope.differs(&at, said.words);
+                scope.unread.push(at.clone());
             }
             State::Warned(said) if said.is_about(value) => scope.not_done(&at, said.words),
             State::Advised(said) if said.is_about(value) => scope.advise(&at, said.words),

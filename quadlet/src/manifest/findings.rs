@@ -25,12 +25,22 @@ pub(super) struct Findings {
     uncounted: Vec<Problem>,
     /// With `strict`, a part without effect is a problem.
     strict: bool,
+    /// The objects were admitted before, maybe by an earlier release with fewer checks of what a field means.
+    admitted: bool,
 }
 
 impl Findings {
     pub(super) fn new(strict: bool) -> Self {
         Self {
             strict,
+            ..Self::default()
+        }
+    }
+
+    /// For objects that were admitted before.
+    pub(super) fn of_admitted() -> Self {
+        Self {
+            admitted: true,
             ..Self::default()
         }
     }
@@ -93,6 +103,15 @@ impl Scope<'_> {
         let kept = self.findings.problems.len();
         let problem = self.problem(kept, field, message);
         self.findings.problems.extend(problem);
+    }
+
+    /// Adds a problem with what a part means here. It is only a warning if the object was admitted before: a backup
+    /// of a cluster has to fit into a new one.
+    pub(super) fn differs(&mut self, field: &Field, message: impl Into<String>) {
+        match self.findings.admitted {
+            true => self.advise(field, message),
+            false => self.wrong(field, message),
+        }
     }
 
     /// Adds a finding about a part that the user asked for and that has no effect.

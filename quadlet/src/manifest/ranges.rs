@@ -17,6 +17,7 @@ use k8s_openapi::{
 use super::{
     field::{Field, cut},
     findings::Scope,
+    selectors,
 };
 
 /// The largest user or group ID of Linux; the value above it means "none".
@@ -283,6 +284,7 @@ impl Controlled for k8s_openapi::api::core::v1::Pod {
 impl Controlled for Deployment {
     fn check(&self, at: &Field, scope: &mut Scope<'_>) {
         let Some(spec) = &self.spec else { return };
+        selectors::check(&spec.selector, &spec.template, &at.key("selector"), scope);
         for (key, value) in [
             ("minReadySeconds", spec.min_ready_seconds),
             ("progressDeadlineSeconds", spec.progress_deadline_seconds),
@@ -309,6 +311,7 @@ impl Controlled for Deployment {
 impl Controlled for DaemonSet {
     fn check(&self, at: &Field, scope: &mut Scope<'_>) {
         let Some(spec) = &self.spec else { return };
+        selectors::check(&spec.selector, &spec.template, &at.key("selector"), scope);
         for (key, value) in [
             ("minReadySeconds", spec.min_ready_seconds),
             ("revisionHistoryLimit", spec.revision_history_limit),
@@ -334,6 +337,9 @@ impl Controlled for DaemonSet {
 impl Controlled for Job {
     fn check(&self, at: &Field, scope: &mut Scope<'_>) {
         let Some(spec) = &self.spec else { return };
+        if let Some(selector) = &spec.selector {
+            selectors::check(selector, &spec.template, &at.key("selector"), scope);
+        }
         for (key, value) in [
             ("backoffLimit", spec.backoff_limit),
             ("backoffLimitPerIndex", spec.backoff_limit_per_index),

@@ -59,7 +59,14 @@ pub(super) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
             .and_then(|dir| dir.size_limit.as_ref());
         if let Some(limit) = limit {
             let at = at.key("volumes").index(index).then("emptyDir.sizeLimit");
-            read(limit, &at, scope);
+            let medium = volume
+                .empty_dir
+                .as_ref()
+                .and_then(|dir| dir.medium.as_deref());
+            if read(limit, &at, scope).is_some() && medium.unwrap_or_default().is_empty() {
+                let message = "it is not limited: the volume can take as much as its host has; `medium: Memory` is limited";
+                scope.not_counted(&at, message);
+            }
         }
     }
     let init = spec.init_containers.iter().flatten().enumerate();
@@ -156,9 +163,9 @@ fn one(list: &str, key: &str, value: Quantity, at: &Field, scope: &mut Scope<'_>
             );
         }
         _ if key.starts_with("hugepages-") => {
-            scope.not_counted(
+            scope.differs(
                 at,
-                "they are not limited: the container can take as many as its host has",
+                "Podman does not set huge pages aside, so the container might find none: use memory",
             );
         }
         _ if key.contains('/') => {
@@ -167,7 +174,7 @@ fn one(list: &str, key: &str, value: Quantity, at: &Field, scope: &mut Scope<'_>
         }
         _ => scope.wrong(
             at,
-            "is not a resource: use cpu, memory, ephemeral-storage or hugepages-SIZE",
+            "is not a resource: use cpu, memory or ephemeral-storage",
         ),
     }
 }

@@ -1,0 +1,138 @@
+//! Checks fields of a pod that exclude or need each other.
+//!
+//! Pure: no I/O, no clock, no randomness.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, PodSpec};
+
+use super::{
+    field::{Field, cut},
+    findings::Scope,
+};
+
+/// The longest name of a port: that of a service of IANA.
+const PORT_NAME_MAX: usize = 15;
+
+/// Checks the `spec` of a pod at the path `at`.
+pub(super) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
+    let mut ports = BTreeMap::new();
+    for (index, one) in spec.init_containers.iter().flatten().enumerate() {
+        let at = at.key("initContainers").index(index);
+        container(one, &at, scope);
+        match one.restart_policy.as_deref() {
+            Some("Always") => port_names(one, &mut ports, &at, scope),
+            Some(_) | None => {
+                port_names(one, &mut BTreeMap::new(), &at, scope);
+                unpublished(one, &at, scope);
+            }
+        }
+    }
+    for (index, one) in spec.containers.iter().enumerate() {
+        let at = at.key("containers").index(index);
+        container(one, &at, scope);
+        port_names(one, &mut ports, &at, scope);
+    }
+}
+
+fn container(container: &Container, at: &Field, scope: &mut Scope<'_>) {
+    for (index, var) in container.env.iter().flatten().enumerate() {
+        variable(var, &at.key("env").index(index), scope);
+    }
+    for (index, from) in container.env_from.iter().flatten().enumerate() {
+        if from.config_map_ref.is_some() == from.secret_ref.is_some() {
+            let at = at.key("envFrom").index(index);
+            scope.differs(&at, "needs one of configMapRef, secretRef");
+        }
+    }
+    let context = container.security_context.as_ref();
+    let privileged = context.is_some_and(|context| context.privileged == Some(true));
+    let mut paths = BTreeSet::new();
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let at = at.key("volumeMounts").index(index);
+        if mount.mount_propagation.as_deref() == Some("Bidirectional") && !privileged {
+            let message = "`Bidirectional` is only for privileged containers: what they mount appears on the host";
+            scope.differs(&at.key("mountPropagation"), message);
+        }
+        let path = mount.mount_path.split(':').next().unwrap_or_default();
+        if !paths.insert(path) {
+            let message = format!("another volume is mounted at `{}`", cut(path));
+            scope.differs(&at.key("mountPath"), message);
+        }
+    }
+}
+
+fn variable(var: &EnvVar, at: &Field, scope: &mut Scope<'_>) {
+    let Some(from) = &var.value_from else { return };
+    let at = at.key("valueFrom");
+    if var.value.as_deref().is_some_and(|value| !value.is_empty()) {
+        scope.differs(&at, "the variable has a value, too: keep one of the two");
+    }
+    let sources = [
+        from.config_map_key_ref.is_some(),
+        from.field_ref.is_some(),
+        from.resource_field_ref.is_some(),
+        from.secret_key_ref.is_some(),
+    ];
+    if sources.iter().filter(|is_set| **is_set).count() != 1 {
+        scope.differs(
+            &at,
+            "needs one of configMapKeyRef, fieldRef, resourceFieldRef, secretKeyRef",
+        );
+    }
+}
+
+/// Checks the names of a container's ports, and adds them to those of the containers that run with it.
+fn port_names<'a>(
+    container: &'a Container,
+    others: &mut BTreeMap<&'a str, &'a str>,
+    at: &Field,
+    scope: &mut Scope<'_>,
+) {
+    let mut own = BTreeSet::new();
+    for (index, port) in container.ports.iter().flatten().enumerate() {
+        let Some(name) = port.name.as_deref().filter(|name| !name.is_empty()) else {
+            continue;
+        };
+        let at = at.key("ports").index(index).key("name");
+        if !is_port_name(name) {
+            let message = format!(
+                "`{}` is not the name of a port: use at most {PORT_NAME_MAX} lower-case letters, digits and single `-`, at least one letter, and no `-` at an end",
+                cut(name)
+            );
+            scope.differs(&at, message);
+        } else if !own.insert(name) {
+            let message = format!("another port of this container is named `{name}`");
+            scope.differs(&at, message);
+        } else if let Some(other) = others.insert(name, &container.name) {
+            let message = format!(
+                "a port of container `{}` is named `{name}`, too: what refers to the name means one of them",
+                cut(other)
+            );
+            scope.advise(&at, message);
+        }
+    }
+}
+
+fn is_port_name(name: &str) -> bool {
+    name.len() <= PORT_NAME_MAX
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && name.bytes().any(|b| b.is_ascii_lowercase())
+        && !name.starts_with('-')
+        && !name.ends_with('-')
+        && !name.contains("--")
+}
+
+/// Reports the host ports of an init container, which has ended when the pod runs.
+fn unpublished(container: &Container, at: &Field, scope: &mut Scope<'_>) {
+    let is_published = |port: &ContainerPort| port.host_port.is_some_and(|port| port != 0);
+    for (index, port) in container.ports.iter().flatten().enumerate() {
+        if is_published(port) {
+            let at = at.key("ports").index(index).key("hostPort");
+            let message = "it is not published: an init container has ended when the pod runs";
+            scope.not_done(&at, message);
+        }
+    }
+}
