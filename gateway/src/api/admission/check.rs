@@ -6,6 +6,8 @@
 //! The state machine does not run them, so that gateways of all releases keep the same state. If two manifests pass the
 //! checks at the same time and conflict, one of them waits on its host ([`crate::cluster::ports`]).
 
+mod immutable;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -133,6 +135,7 @@ pub(crate) fn check(
     check.ports();
     check.keys();
     check.taken_away();
+    check.immutable();
     check.signals();
     check.verdict
 }

@@ -7,7 +7,7 @@ use beemesh_quadlet::manifest::parse;
 use super::*;
 
 /// A state with the hosts h1 (disk: ssd) and h2.
-fn state() -> State {
+pub(super) fn state() -> State {
     let mut state = State::default();
     let host = |n: u8, disk: &str| Host {
         id: HostId([n; 32]),
@@ -52,7 +52,7 @@ fn state() -> State {
     state
 }
 
-fn applied(state: &mut State, index: u64, yaml: &str) {
+pub(super) fn applied(state: &mut State, index: u64, yaml: &str) {
     let objects = parse(yaml.as_bytes(), false).expect(yaml).objects;
     let manifest = objects[0].name.clone();
     let change = Change::Apply {
@@ -81,7 +81,7 @@ fn reports() -> BTreeMap<HostId, Arc<HostReport>> {
 }
 
 /// The `wrong`, `held` and `warnings` of a manifest, each as `DOCUMENT:LINE FIELD: MESSAGE`.
-fn verdict(state: &State, yaml: &str) -> [Vec<String>; 3] {
+pub(super) fn verdict(state: &State, yaml: &str) -> [Vec<String>; 3] {
     let manifest = parse(yaml.as_bytes(), false).expect(yaml);
     let name = manifest.objects[0].name.clone();
     let Verdict {
