@@ -18,13 +18,14 @@ use beemesh_protocol::{
     state::{Kind, Object},
     workload::{is_workload_name, workload_name, yaml_file},
 };
+use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
 use serde_json::Value;
 
 use crate::{
     belongings::OURS,
     health::Restart,
-    manifest::{Port, ports_of},
+    manifest::{Port, Room, ports_of, requests_of},
 };
 
 /// One revision of a workload, with the objects that it uses.
@@ -316,6 +317,18 @@ pub fn ports(yaml: &[u8]) -> Vec<Port> {
         return Vec::new();
     }
     text.split(BETWEEN).flat_map(ports_of).collect()
+}
+
+/// What the pod of a YAML of [`render`] requests of its host.
+#[must_use]
+pub fn requests(yaml: &[u8]) -> Room {
+    let text = str::from_utf8(yaml).unwrap_or_default();
+    let pod = text.rsplit(BETWEEN).next().unwrap_or_default();
+    if !pod.contains("\"resources\"") {
+        return Room::default();
+    }
+    let pod = serde_json::from_str::<Pod>(pod).unwrap_or_default();
+    pod.spec.as_ref().map(requests_of).unwrap_or_default()
 }
 
 /// The fields that are read back from a pod. The other fields are dropped, because the supervisor reads it and has

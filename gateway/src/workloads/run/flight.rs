@@ -4,6 +4,7 @@
 //! play a pod, it hands the pod to its unit, whose supervisor tries once more and then shows the reason in
 //! `systemctl status`.
 
+mod capacity;
 mod ports;
 mod turn;
 
@@ -23,6 +24,7 @@ use beemesh_protocol::{
 };
 use beemesh_quadlet::{
     belongings::{self, belongs_to},
+    manifest::Beyond,
     play_lock,
     podman::{LABEL_WORKLOAD, Pod, Podman, PodmanError},
     render::{self, Image, Pull, RenderError, Rendered, render, uninstalled},
@@ -114,6 +116,8 @@ enum StepError {
     Held(Held),
     #[error("waits: {0}")]
     Lacks(RenderError),
+    #[error("waits: {0}")]
+    Beyond(Beyond),
     #[error("mark the unit below {path}: {source}")]
     Mark { path: PathBuf, source: io::Error },
 }
@@ -142,10 +146,12 @@ impl Flight {
                 ending,
                 lacks: None,
             },
-            Err(error @ (StepError::Held(_) | StepError::Lacks(_))) => Landing {
-                ending: Ending::Waits(error.to_string()),
-                lacks: None,
-            },
+            Err(error @ (StepError::Held(_) | StepError::Lacks(_) | StepError::Beyond(_))) => {
+                Landing {
+                    ending: Ending::Waits(error.to_string()),
+                    lacks: None,
+                }
+            }
             Err(error) => Landing {
                 ending: Ending::Failed(error.to_string()),
                 lacks: error.lacks(),
@@ -155,6 +161,9 @@ impl Flight {
 
     async fn go(&self, mut cancelled: oneshot::Receiver<()>) -> Result<Ending, StepError> {
         let files = self.files().await?;
+        if let Work::Bring(_) = self.work {
+            self.capacity(&files.yaml)?;
+        }
         if files.kube.is_some() {
             // The ports are checked first, so that a revision without free ports does not pull its images on every
             // retry.
