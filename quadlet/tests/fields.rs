@@ -1,6 +1,11 @@
-//! Fields that are refused or have no effect, each by its name.
+//! Fields that are refused or have no effect, each by its name; and the tables of the documentation.
 
-use beemesh_quadlet::manifest::{Problem, parse, reread};
+use std::{fs, path::Path};
+
+use beemesh_quadlet::{
+    manifest::{Problem, Room, fields, parse, reread},
+    render,
+};
 
 /// `DOCUMENT:LINE FIELD: MESSAGE` for each finding.
 fn shown(problems: &[Problem]) -> Vec<String> {
@@ -456,6 +461,39 @@ fn what_has_no_effect_is_a_warning_by_its_name() {
             "{name: a, uid: b, managedFields: [{manager: kubectl}], resourceVersion: '1'}",
         ),
     ]);
+}
+
+#[test]
+fn requests_are_those_of_the_rendered_pod() {
+    let pod = r#"{"apiVersion":"v1","kind":"Pod","metadata":{"name":"a"},"spec":{"containers":[
+        {"name":"a","resources":{"requests":{"cpu":"250m","memory":"67108864"}}},{"name":"b","resources":{"limits":{"cpu":"1000m"}}}]}}"#;
+    let yaml = format!("{{\"kind\":\"ConfigMap\"}}\n---\n{pod}");
+    let room = Room {
+        millis: 1250,
+        bytes: 64 << 20,
+    };
+    assert_eq!(render::requests(yaml.as_bytes()), room);
+    assert_eq!(render::requests(b"{}"), Room::default());
+}
+
+/// `BLESS=1` writes the tables again.
+#[test]
+fn the_documentation_has_the_tables_of_all_fields() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/kubernetes.md");
+    let text = fs::read_to_string(&path).unwrap();
+    let (begin, end) = ("<!-- fields -->\n", "<!-- /fields -->\n");
+    let (before, rest) = text.split_once(begin).expect("the mark before the tables");
+    let (now, after) = rest.split_once(end).expect("the mark after the tables");
+    let tables = fields::tables();
+    if std::env::var_os("BLESS").is_some() {
+        fs::write(&path, format!("{before}{begin}{tables}{end}{after}")).unwrap();
+    } else {
+        assert!(
+            now == tables,
+            "{} is old: BLESS=1 writes its tables again",
+            path.display()
+        );
+    }
 }
 
 /// A backup holds what an earlier release has admitted.

@@ -50,7 +50,7 @@ pub(super) static OBJECT: Area = Area {
 /// The metadata of a template.
 pub(super) static TEMPLATE: Area = Area {
     api: "ObjectMeta",
-    title: None,
+    title: Some("Metadata of pods: `spec.template.metadata`"),
     rows: &[
         right("labels", ""),
         right(

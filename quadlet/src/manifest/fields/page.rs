@@ -67,12 +67,11 @@ fn chapter(area: &Area) -> String {
             .iter()
             .map(|field| format!("`{field}`"))
             .collect();
-        format!(
-            "| {} | {} | {} |\n",
-            fields.join(", "),
-            line.state,
-            line.words
-        )
+        let words = match line.words.as_str() {
+            "" => String::new(),
+            words => format!(" {words}"),
+        };
+        format!("| {} | {} |{words} |\n", fields.join(", "), line.state)
     });
     format!(
         "\n### {}\n\nThe fields of `{}`:\n\n| field | state | |\n|---|---|---|\n{}",

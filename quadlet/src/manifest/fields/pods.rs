@@ -350,7 +350,7 @@ static RESOURCES: Area = Area {
         ),
         right(
             "requests",
-            "`memory` is kept back; no host is chosen or refused by requests, so that a pod can run on a host that has less",
+            "a limit without a request is one; a pod that requests more than the whole host does not start there, and says so; no host is chosen by requests",
         ),
         refused("claims", NO_DEVICE),
     ],
