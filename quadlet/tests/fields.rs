@@ -476,6 +476,41 @@ fn requests_are_those_of_the_rendered_pod() {
     assert_eq!(render::requests(b"{}"), Room::default());
 }
 
+#[test]
+fn every_probe_is_checked_and_taken() {
+    let c = |fields: &str| {
+        pod(
+            &format!(", ports: [{{containerPort: 80, name: http}}], {fields}"),
+            "",
+        )
+    };
+    let at = "1:7 spec.containers[0]";
+    let none = format!("{at}.readinessProbe: needs one of exec, httpGet, tcpSocket, grpc");
+    let port = format!("{at}.livenessProbe.grpc.port: is not a port");
+    let name = format!("{at}.readinessProbe.tcpSocket.port: is neither 1 to 65535 nor the name");
+    let grace = format!(
+        "{at}.readinessProbe.terminationGracePeriodSeconds: a readiness probe ends no container"
+    );
+    are_refused(&[
+        (c("readinessProbe: {periodSeconds: 1}"), &none),
+        (
+            c("readinessProbe: {httpGet: {port: 1}, grpc: {port: 1}}"),
+            &none,
+        ),
+        (c("livenessProbe: {grpc: {port: 0}}"), &port),
+        (c("readinessProbe: {tcpSocket: {port: web}}"), &name),
+        (
+            c("readinessProbe: {tcpSocket: {port: http}, terminationGracePeriodSeconds: 5}"),
+            &grace,
+        ),
+    ]);
+    are_taken(&[
+        c("readinessProbe: {httpGet: {port: http, path: /ready}}"),
+        c("livenessProbe: {grpc: {port: 80, service: a}, terminationGracePeriodSeconds: 5}"),
+        c("startupProbe: {tcpSocket: {port: 80}}, readinessProbe: {exec: {command: [a]}}"),
+    ]);
+}
+
 /// `BLESS=1` writes the tables again.
 #[test]
 fn the_documentation_has_the_tables_of_all_fields() {

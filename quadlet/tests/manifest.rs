@@ -237,18 +237,17 @@ fn what_will_not_be_done_is_a_warning_and_strictly_a_problem() {
     let yaml = format!(
         "{}---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\n---\napiVersion: example.org/v1\nkind: Job\nmetadata: {{name: x}}\n",
         pod(
-            ", readinessProbe: {httpGet: {port: 1}}, livenessProbe: {tcpSocket: {port: 80}}",
+            ", stdin: true, readinessProbe: {httpGet: {port: 1}}, livenessProbe: {tcpSocket: {port: 80}}",
             "  - {name: short, image: 'nginx:1'}\n  affinity: {nodeAffinity: {}}\n  dnsPolicy: ClusterFirst\n"
         )
     );
     let ignored = [
-        "1:7 spec.containers[0].readinessProbe: Podman ignores it: the workload counts as ready when it runs; a livenessProbe is checked",
+        "1:7 spec.containers[0].stdin: Podman ignores it: nothing can be typed into a container",
         "1:9 spec.affinity: Podman ignores it: nodeSelector picks hosts",
         "2:13 kind: Service `web` (v1) is not supported: it gives no address to the pods; give a container a hostPort",
         "3:17 kind: Job `x` (example.org/v1) is not supported: it is ignored",
     ];
     let advice = [
-        "1:7 spec.containers[0].livenessProbe.tcpSocket: Podman runs `nc` in a shell inside of the container: its image needs both",
         "1:8 spec.containers[1].image: each host looks up `nginx:1` in its own registries.conf: name the registry",
     ];
     let mut all = [ignored.as_slice(), advice.as_slice()].concat();

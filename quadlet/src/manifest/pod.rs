@@ -234,6 +234,7 @@ fn restart_policy(container: &Container, list: &str, at: &Field, scope: &mut Sco
 fn probes(container: &Container, at: &Field, scope: &mut Scope<'_>) {
     for (name, probe) in [
         ("livenessProbe", &container.liveness_probe),
+        ("readinessProbe", &container.readiness_probe),
         ("startupProbe", &container.startup_probe),
     ] {
         if let Some(one) = probe {
@@ -250,39 +251,29 @@ fn handler(probe: &Probe, container: &Container, at: &Field, scope: &mut Scope<'
         probe.grpc.is_some(),
     ];
     if handlers.iter().filter(|is_set| **is_set).count() != 1 {
-        scope.wrong(at, "needs one of exec, httpGet, tcpSocket");
+        scope.wrong(at, "needs one of exec, httpGet, tcpSocket, grpc");
         return;
     }
-    if probe.grpc.is_some() {
-        scope.wrong(
-            &at.key("grpc"),
-            "Podman has no gRPC probe: use exec, httpGet or tcpSocket",
-        );
+    if let Some(grpc) = &probe.grpc
+        && !(1..=65535).contains(&grpc.port)
+    {
+        scope.wrong(&at.then("grpc.port"), "is not a port: use 1 to 65535");
     }
     if let Some(exec) = &probe.exec
         && exec.command.as_ref().is_none_or(Vec::is_empty)
     {
         scope.wrong(&at.then("exec.command"), "has no command");
     }
-    let tools = [
-        (
-            "httpGet",
-            "curl",
-            probe.http_get.as_ref().map(|get| &get.port),
-        ),
+    let ports = [
+        ("httpGet", probe.http_get.as_ref().map(|get| &get.port)),
         (
             "tcpSocket",
-            "nc",
             probe.tcp_socket.as_ref().map(|socket| &socket.port),
         ),
     ];
-    for (name, tool, port) in tools {
+    for (name, port) in ports {
         let Some(port) = port else { continue };
         let at = at.key(name);
-        let message = format!(
-            "Podman runs `{tool}` in a shell inside of the container: its image needs both"
-        );
-        scope.advise(&at, message);
         let is_known = match port {
             IntOrString::Int(number) => (1..=65535).contains(number),
             IntOrString::String(name) => {

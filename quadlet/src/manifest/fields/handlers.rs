@@ -2,7 +2,7 @@
 //!
 //! Pure: constants.
 
-use super::{Area, ours, ours_until, warned};
+use super::{Area, ours, ours_until, refused, warned};
 
 const ADDRESS: &str =
     "the address of the pod by default; another one needs the rule `probeHosts` of the policy";
@@ -79,4 +79,15 @@ pub(super) static LIVENESS: Area = Area {
         ours("terminationGracePeriodSeconds", "the policy limits it"),
     ],
     base: None,
+};
+
+/// A readiness probe.
+pub(super) static READINESS: Area = Area {
+    api: "Probe",
+    title: Some("Readiness probes: `readinessProbe`, the other fields as of the other probes"),
+    rows: &[refused(
+        "terminationGracePeriodSeconds",
+        "a readiness probe ends no container: remove the field",
+    )],
+    base: Some(&LIVENESS),
 };

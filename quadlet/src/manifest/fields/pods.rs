@@ -4,7 +4,7 @@
 
 use super::{
     Area,
-    handlers::{LIFECYCLE, LIVENESS},
+    handlers::{LIFECYCLE, LIVENESS, READINESS},
     idle, ours, refused, right,
     security::{CONTAINER_SECURITY, POD_SECURITY},
     volumes::{MOUNT, VOLUME},
@@ -178,10 +178,7 @@ pub(super) static CONTAINER: Area = Area {
         ours("lifecycle", "").of(&LIFECYCLE),
         ours("livenessProbe", "").of(&LIVENESS),
         ours("startupProbe", "as `livenessProbe`").of(&LIVENESS),
-        warned(
-            "readinessProbe",
-            "Podman ignores it: the workload counts as ready when it runs; a livenessProbe is checked",
-        ),
+        ours("readinessProbe", "the workload is ready when it succeeds").of(&READINESS),
         ours("terminationMessagePath", ""),
         ours("terminationMessagePolicy", ""),
         right("tty", ""),
@@ -213,6 +210,7 @@ static INIT: Area = Area {
         ours("lifecycle", "only of a sidecar").of(&LIFECYCLE),
         ours("livenessProbe", "only of a sidecar").of(&LIVENESS),
         ours("startupProbe", "only of a sidecar").of(&LIVENESS),
+        ours("readinessProbe", "only of a sidecar").of(&READINESS),
     ],
     base: Some(&CONTAINER),
 };
