@@ -511,6 +511,34 @@ fn every_probe_is_checked_and_taken() {
     ]);
 }
 
+#[test]
+fn every_hook_is_checked_and_taken() {
+    let c = |hook: &str| pod(&format!(", lifecycle: {{preStop: {{{hook}}}}}"), "");
+    let at = "1:7 spec.containers[0].lifecycle.preStop";
+    let none = format!("{at}: needs one of exec, httpGet, sleep");
+    let port = format!("{at}.httpGet.port: is neither");
+    are_refused(&[
+        (c(""), &none),
+        (c("exec: {command: [a]}, sleep: {seconds: 1}"), &none),
+        (c("exec: {}"), &format!("{at}.exec.command: has no command")),
+        (
+            c("sleep: {seconds: -1}"),
+            &format!("{at}.sleep.seconds: is negative"),
+        ),
+        (c("httpGet: {port: web}"), &port),
+        (
+            c("tcpSocket: {port: 1}"),
+            &format!("{at}.tcpSocket: Kubernetes has no such hook"),
+        ),
+    ]);
+    are_taken(&[
+        c("exec: {command: [a]}"),
+        c("httpGet: {port: 80}"),
+        c("sleep: {seconds: 0}"),
+        pod(", lifecycle: {postStart: {exec: {command: [a]}}}", ""),
+    ]);
+}
+
 /// `BLESS=1` writes the tables again.
 #[test]
 fn the_documentation_has_the_tables_of_all_fields() {

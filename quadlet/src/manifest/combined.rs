@@ -4,7 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Container, ContainerPort, EnvVar, PodSpec};
+use k8s_openapi::{
+    api::core::v1::{Container, ContainerPort, EnvVar, PodSpec},
+    apimachinery::pkg::util::intstr::IntOrString,
+};
 
 use super::{
     field::{Field, cut},
@@ -45,6 +48,7 @@ fn container(container: &Container, at: &Field, scope: &mut Scope<'_>) {
             scope.differs(&at, "needs one of configMapRef, secretRef");
         }
     }
+    hooks(container, at, scope);
     let context = container.security_context.as_ref();
     let privileged = context.is_some_and(|context| context.privileged == Some(true));
     let mut paths = BTreeSet::new();
@@ -58,6 +62,53 @@ fn container(container: &Container, at: &Field, scope: &mut Scope<'_>) {
         if !paths.insert(path) {
             let message = format!("another volume is mounted at `{}`", cut(path));
             scope.differs(&at.key("mountPath"), message);
+        }
+    }
+}
+
+/// Checks that each hook says one thing to do.
+fn hooks(container: &Container, at: &Field, scope: &mut Scope<'_>) {
+    let Some(lifecycle) = &container.lifecycle else {
+        return;
+    };
+    for (name, hook) in [
+        ("postStart", &lifecycle.post_start),
+        ("preStop", &lifecycle.pre_stop),
+    ] {
+        let Some(hook) = hook else { continue };
+        let at = at.key("lifecycle").key(name);
+        let handlers = [
+            hook.exec.is_some(),
+            hook.http_get.is_some(),
+            hook.sleep.is_some(),
+            // Another check refuses it.
+            hook.tcp_socket.is_some(),
+        ];
+        if handlers.iter().filter(|is_set| **is_set).count() != 1 {
+            scope.differs(&at, "needs one of exec, httpGet, sleep");
+        }
+        let command = hook.exec.as_ref().map(|exec| exec.command.as_deref());
+        if command.is_some_and(|command| command.is_none_or(<[String]>::is_empty)) {
+            scope.differs(&at.then("exec.command"), "has no command");
+        }
+        if hook.sleep.as_ref().is_some_and(|sleep| sleep.seconds < 0) {
+            scope.differs(&at.then("sleep.seconds"), "is negative");
+        }
+        let port = hook.http_get.as_ref().map(|get| &get.port);
+        if port.is_some_and(|port| !is_port_of(port, container)) {
+            let message = "is neither 1 to 65535 nor the name of a port of this container";
+            scope.differs(&at.then("httpGet.port"), message);
+        }
+    }
+}
+
+fn is_port_of(port: &IntOrString, container: &Container) -> bool {
+    match port {
+        IntOrString::Int(number) => (1..=65535).contains(number),
+        IntOrString::String(name) => {
+            let mut ports = container.ports.iter().flatten();
+            name.parse::<u16>().is_ok_and(|port| port > 0)
+                || ports.any(|port| port.name.as_ref() == Some(name))
         }
     }
 }

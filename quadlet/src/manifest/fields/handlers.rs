@@ -2,7 +2,7 @@
 //!
 //! Pure: constants.
 
-use super::{Area, ours, ours_until, refused, warned};
+use super::{Area, ours, ours_until, refused};
 
 const ADDRESS: &str =
     "the address of the pod by default; another one needs the rule `probeHosts` of the policy";
@@ -11,10 +11,32 @@ pub(super) static LIFECYCLE: Area = Area {
     api: "Lifecycle",
     title: None,
     rows: &[
-        warned("postStart", "Podman ignores it: it does not run"),
-        warned("preStop", "Podman ignores it: it does not run"),
+        ours("postStart", "").of(&HOOK),
+        ours("preStop", "its time is a part of the grace period").of(&HOOK),
         ours_until("stopSignal", "5.6", "also without `os`"),
     ],
+    base: None,
+};
+
+static HOOK: Area = Area {
+    api: "LifecycleHandler",
+    title: None,
+    rows: &[
+        ours("exec", "").of(&EXEC),
+        ours("httpGet", "").of(&HTTP_GET),
+        ours("sleep", "").of(&SLEEP),
+        refused(
+            "tcpSocket",
+            "Kubernetes has no such hook, either: use exec, httpGet or sleep",
+        ),
+    ],
+    base: None,
+};
+
+static SLEEP: Area = Area {
+    api: "SleepAction",
+    title: None,
+    rows: &[ours("seconds", "")],
     base: None,
 };
 
