@@ -24,7 +24,10 @@ pub(super) static POD_SECURITY: Area = Area {
             "the groups that the image gives its user would stay: only `Merge` is supported",
             &["Merge"],
         ),
-        warned("fsGroup", "Podman ignores it: set runAsUser or runAsGroup"),
+        ours(
+            "fsGroup",
+            "the group of new volumes; files that a claim already has keep theirs",
+        ),
         warned(
             "fsGroupChangePolicy",
             "a volume gets its group when it is made: files that are in it keep theirs",
