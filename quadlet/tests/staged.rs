@@ -136,7 +136,7 @@ fn restart_policies_of_containers_are_those_of_kubernetes() {
         (
             "",
             ", restartPolicy: Always",
-            "spec.containers[0].restartPolicy: is for init containers only",
+            "spec.containers[0].restartPolicy: only an init container may have one",
         ),
     ] {
         let found = problems(init, main);

@@ -23,8 +23,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    annotations,
-    combined,
+    annotations, combined,
     field::{Field, cut},
     fields,
     findings::Scope,

@@ -96,9 +96,8 @@ fn all_of(from: &EnvFromSource, at: &Field, scope: &mut Scope<'_>) {
         (None, Some(source)) => {
             refers(&source.name, "Secret", &at.then("secretRef.name"), scope);
         }
-        (None, None) | (Some(_), Some(_)) => {
-            scope.wrong(at, "needs one of configMapRef, secretRef");
-        }
+        // Another check tells it.
+        (None, None) | (Some(_), Some(_)) => {}
     }
     let prefix = from.prefix.as_deref().unwrap_or_default();
     if !prefix.is_empty() && !expansion::is_variable(prefix) {
@@ -123,9 +122,6 @@ fn variable(
         return if secret { Known::Secret } else { Known::Plain };
     };
     let at = at.key("valueFrom");
-    if !text.is_empty() {
-        scope.wrong(&at, "is not allowed beside a value");
-    }
     value_from(from, container, spec, &at, scope)
 }
 
@@ -143,8 +139,6 @@ fn value_from(
         from.resource_field_ref.is_some(),
     ];
     if sources.iter().filter(|is_set| **is_set).count() != 1 {
-        let message = "needs one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef";
-        scope.wrong(at, message);
         return Known::Plain;
     }
     if let Some(source) = &from.config_map_key_ref {

@@ -219,10 +219,7 @@ fn restart_policy(container: &Container, list: &str, at: &Field, scope: &mut Sco
         return;
     };
     let at = at.key("restartPolicy");
-    if list != "initContainers" {
-        let message = "is for init containers only: the pod's restartPolicy holds for this one";
-        scope.wrong(&at, message);
-    } else if !is_sidecar(container) {
+    if list == "initContainers" && !is_sidecar(container) {
         let message = format!(
             "`{}` is not `Always`, which makes a sidecar: an init container has no other",
             cut(policy)

@@ -83,14 +83,14 @@ fn quantities_are_whole_numbers() {
     ] {
         let yaml = pod(
             &format!(
-                ", resources: {{limits: {{memory: {written}, ephemeral-storage: {written}, hugepages-2Mi: {written}}}, requests: {{memory: {written}}}}}"
+                ", resources: {{limits: {{memory: {written}, ephemeral-storage: {written}}}, requests: {{memory: {written}}}}}"
             ),
             &format!(", volumes: [{{name: v, emptyDir: {{sizeLimit: {written}}}}}]"),
         );
         let documents = documents(&yaml);
         let spec = &documents.last().expect("a pod")["spec"];
         let resources = &spec["containers"][0]["resources"];
-        for name in ["memory", "ephemeral-storage", "hugepages-2Mi"] {
+        for name in ["memory", "ephemeral-storage"] {
             assert_eq!(resources["limits"][name], bytes, "{written}");
         }
         assert_eq!(resources["requests"]["memory"], bytes, "{written}");

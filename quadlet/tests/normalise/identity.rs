@@ -120,13 +120,13 @@ fn root_by_number_is_refused_where_root_is_forbidden() {
         &warned,
         &format!("{at}.runAsGroup: with a group alone Podman runs the container as root")
     ));
-    let strict = warnings(&pod(
+    let strict = problems(&pod(
         "",
         "securityContext: {supplementalGroups: [5], supplementalGroupsPolicy: Strict}",
     ));
     assert!(found(
         &strict,
-        "spec.securityContext.supplementalGroupsPolicy: Podman ignores it"
+        "spec.securityContext.supplementalGroupsPolicy: the groups that the image gives"
     ));
     let refused = problems(&pod("", "shareProcessNamespace: true, hostPID: true"));
     assert!(found(
