@@ -1,0 +1,146 @@
+//! Pods whose containers the supervisor starts one by one: they survive the death of the supervisor, a power cut and
+//! the removal of Beemesh like all others, and their probes and hooks run.
+
+use harness::{Cluster, Host, IMAGE, secs, wait_for};
+
+const UNIT: &str = "beemesh-pod-web.service";
+
+/// An init container that runs until /go exists on the volume, a sidecar, and two containers that share the volume.
+fn web() -> String {
+    let mount = "volumeMounts: [{name: v, mountPath: /v}]";
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  terminationGracePeriodSeconds: 2\n  initContainers:\n  \
+         - {{name: first, image: {IMAGE}, command: [sh, -c, 'echo first >>/v/order; while ! [ -e /v/go ]; do sleep 1; done'], {mount}}}\n  \
+         - {{name: side, image: {IMAGE}, restartPolicy: Always, command: [sh, -c, 'echo side >>/v/order; while :; do sleep 1; done'], {mount}}}\n  \
+         - {{name: second, image: {IMAGE}, command: [sh, -c, 'echo second >>/v/order'], {mount}}}\n  containers:\n  \
+         - {{name: one, image: {IMAGE}, command: [sh, -c, 'echo app >>/v/order; while :; do sleep 1; done'], {mount}}}\n  \
+         - {{name: two, image: {IMAGE}, command: [sh, -c, 'while :; do sleep 1; done']}}\n  volumes:\n  - {{name: v, emptyDir: {{}}}}\n"
+    )
+}
+
+fn status(host: &Host, unit: &str) -> String {
+    host.unit(unit, "StatusText")
+}
+
+#[track_caller]
+fn says(host: &Host, unit: &str, part: &str) {
+    wait_for(&format!("{part} of {unit}"), secs(60), || {
+        let found = status(host, unit);
+        match found.contains(part) {
+            true => Ok(()),
+            false => Err(found),
+        }
+    });
+}
+
+#[track_caller]
+fn removes(host: &Host, workload: &str) {
+    let _ = host.beemesh(&["delete", workload]).ok();
+    wait_for(&format!("the end of {workload}"), secs(60), || {
+        let left = host.leftovers(workload);
+        match left.is_empty() {
+            true => Ok(()),
+            false => Err(left),
+        }
+    });
+}
+
+/// Lets the first init container end.
+fn go(host: &Host) {
+    let _ = host.run(&["podman", "exec", "web-first", "sh", "-c", "echo >/v/go"]).ok();
+}
+
+#[track_caller]
+fn order(host: &Host) -> String {
+    host.run(&["podman", "exec", "web-one", "cat", "/v/order"]).ok()
+}
+
+#[test]
+fn a_start_continues_whoever_dies_and_a_boot_begins_anew() {
+    let cluster = Cluster::formed("starts", 1);
+    let host = cluster.host(1);
+    let _ = host.try_apply(&web(), &[]);
+    let first = "waiting until init container first has ended";
+    says(host, UNIT, first);
+    let before = host.run(&["podman", "inspect", "-f", "{{.State.StartedAt}}", "web-first"]).ok();
+
+    for line in [
+        format!("systemctl kill --kill-whom=main -s KILL {UNIT}"),
+        "kill -9 $(pgrep -x beemesh-gateway)".to_owned(),
+    ] {
+        let _ = host.sh(&line).ok();
+        cluster.ready();
+        says(host, UNIT, first);
+    }
+    let after = host.run(&["podman", "inspect", "-f", "{{.State.StartedAt}}", "web-first"]).ok();
+    assert_eq!(after, before, "the init container was left alone");
+
+    cluster.crash(&[host]);
+    cluster.boot(&[host]);
+    cluster.ready();
+    says(host, UNIT, first);
+    go(host);
+    says(host, UNIT, "3/3 healthy");
+    let names = host.run(&["podman", "ps", "-a", "--format", "{{.Names}}"]).ok();
+    for name in ["web-first", "web-second"] {
+        assert!(!names.contains(name), "it has done its work: {names}");
+    }
+    assert!(order(host).ends_with("first\nside\nsecond\napp\n"), "{}", order(host));
+    // Every user may write to an emptyDir.
+    let mode = host.run(&["podman", "exec", "web-one", "busybox", "stat", "-c", "%a", "/v"]).ok();
+    assert_eq!(mode.trim(), "777");
+
+    // A container that runs is adopted, whoever dies.
+    let before = host.containers("web");
+    let _ = host.sh(&format!("systemctl kill --kill-whom=main -s KILL {UNIT}")).ok();
+    says(host, UNIT, "3/3 healthy");
+    assert_eq!(host.containers("web"), before);
+
+    removes(host, "web");
+}
+
+/// A container with a liveness probe that hangs after /tmp/hang exists, a readiness probe, and hooks.
+fn probed() -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: probed}}\nspec:\n  terminationGracePeriodSeconds: 4\n  containers:\n  \
+         - name: main\n    image: {IMAGE}\n    command: [sh, -c, 'mkdir /w; httpd -p 8080 -h /w; trap \"echo told; exit 0\" TERM; while :; do sleep 1 & wait $!; done']\n    \
+         ports: [{{name: http, containerPort: 8080}}]\n    \
+         readinessProbe: {{httpGet: {{path: /ready, port: http}}, periodSeconds: 1, failureThreshold: 1}}\n    \
+         livenessProbe: {{exec: {{command: [sh, -c, 'if [ -e /tmp/hang ]; then sleep 600; fi']}}, periodSeconds: 1, timeoutSeconds: 1, failureThreshold: 2}}\n    \
+         lifecycle:\n      postStart: {{exec: {{command: [sh, -c, 'echo posted >/tmp/posted']}}}}\n      \
+         preStop: {{exec: {{command: [sh, -c, 'echo hook >/proc/1/fd/1']}}}}\n"
+    )
+}
+
+#[test]
+fn probes_and_hooks_run_as_in_kubernetes() {
+    let cluster = Cluster::formed("starts-probes", 1);
+    let host = cluster.host(1);
+    let unit = "beemesh-pod-probed.service";
+    let _ = host.try_apply(&probed(), &[]);
+    says(host, unit, "readiness probe failed");
+    says(host, unit, "0/1 healthy");
+    let inside = |line: &str| host.run(&["podman", "exec", "probed-main", "sh", "-c", line]);
+    assert_eq!(inside("cat /tmp/posted").ok().trim(), "posted");
+    let _ = inside("echo yes >/w/ready").ok();
+    says(host, unit, "1/1 healthy");
+    let before = host.containers("probed");
+
+    // A supervisor that is killed does not make the container unready.
+    let _ = host.sh(&format!("systemctl kill --kill-whom=main -s KILL {unit}")).ok();
+    says(host, unit, "1/1 healthy");
+    assert_eq!(host.containers("probed"), before);
+
+    let _ = inside("echo >/tmp/hang").ok();
+    says(host, unit, "liveness probe failed 2 of 2, timed out");
+    says(host, unit, "1 restart");
+    let pods = host.run(&["podman", "ps", "--format", "{{.Names}}"]).ok();
+    assert!(pods.contains("probed-main"), "{pods}");
+    let left = host.sh("pgrep -xfc 'sleep 600'; true").ok();
+    assert_eq!(left.trim(), "0", "the hanging probes are gone");
+
+    removes(host, "probed");
+    let log = host.sh(&format!("journalctl -u {unit} -o cat")).ok();
+    let end: Vec<&str> = log.lines().filter(|line| ["hook", "told"].contains(line)).collect();
+    assert!(end.ends_with(&["hook", "told"]), "the hook before the signal: {end:?}");
+}
