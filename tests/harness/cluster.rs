@@ -124,14 +124,7 @@ impl Cluster {
 
     #[track_caller]
     fn boot_all(test: &str, count: usize, layer: &str) -> Self {
-        let top = Path::new(env!("CARGO_MANIFEST_DIR"))
-            .parent()
-            .expect("tests/ lies in the project");
-        // An installed suite has these paths in its environment.
-        let path = |variable: &str, otherwise: &str| {
-            std::env::var_os(variable).map_or_else(|| top.join(otherwise), PathBuf::from)
-        };
-        let testbed = path("BEEMESH_TESTBED", "tests/testbed");
+        let testbed = testbed();
         let suite = std::env::var("SUITE").unwrap_or_else(|_| "trixie".into());
         let names = (1..=count).map(|n| Host::new(format!("h{n}"), testbed.clone()));
         let logs = path("BEEMESH_FAILED", "target/e2e").join(test);
@@ -279,6 +272,19 @@ impl Drop for Cluster {
         }
         let _ = Command::new(&self.testbed).arg("down").output();
     }
+}
+
+/// The script that boots hosts.
+pub(crate) fn testbed() -> PathBuf {
+    path("BEEMESH_TESTBED", "tests/testbed")
+}
+
+/// A path of the project, or the one in the environment: an installed suite has its paths there.
+fn path(variable: &str, otherwise: &str) -> PathBuf {
+    let top = Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("tests/ lies in the project");
+    std::env::var_os(variable).map_or_else(|| top.join(otherwise), PathBuf::from)
 }
 
 /// Completes a layer that was copied as files instead of installed by dnf, and loads the test image.

@@ -75,6 +75,12 @@ pub struct Container {
 }
 
 impl Host {
+    /// A host that something else has booted and takes down: `name` of the set of hosts that `TESTBED_NAME` names.
+    #[must_use]
+    pub fn booted(name: &str) -> Self {
+        Self::new(name.to_owned(), crate::cluster::testbed())
+    }
+
     pub(crate) fn new(name: String, testbed: PathBuf) -> Self {
         Self { name, testbed }
     }

@@ -6,6 +6,7 @@
 
 mod chance;
 mod cluster;
+pub mod conformance;
 mod history;
 mod host;
 pub mod http;

@@ -1,0 +1,192 @@
+//! The outcomes of a run as a table, and the figure that `docs/kubernetes.md` shows of them.
+//!
+//! Pure: outcomes in, text out.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+use super::{bed::Side, outcome::Outcome};
+
+const BEGIN: &str = "<!-- figure -->";
+const END: &str = "<!-- /figure -->";
+
+/// The outcome of one case on one host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Result {
+    /// The case.
+    pub case: String,
+    /// Podman's version, such as `5.4.2`.
+    pub podman: String,
+    /// What applied it.
+    pub side: Side,
+    /// What it showed.
+    pub outcome: Outcome,
+}
+
+/// The results as lines of case, version, side and outcome.
+#[must_use]
+pub fn write(results: &[Result]) -> String {
+    let line = |one: &Result| {
+        let Result {
+            case,
+            podman,
+            side,
+            outcome,
+        } = one;
+        format!("{case}\t{podman}\t{}\t{outcome}\n", side.word())
+    };
+    results.iter().map(line).collect()
+}
+
+/// Reads what [`write`] wrote.
+#[must_use]
+pub fn read(text: &str) -> Vec<Result> {
+    let read = |line: &str| {
+        let columns: Vec<&str> = line.split('\t').collect();
+        let [case, podman, side, outcome] = columns[..] else {
+            return None;
+        };
+        let sides = [Side::Beemesh, Side::Podman];
+        Some(Result {
+            case: case.to_owned(),
+            podman: podman.to_owned(),
+            side: sides.into_iter().find(|one| one.word() == side)?,
+            outcome: Outcome::of(outcome)?,
+        })
+    };
+    text.lines().filter_map(read).collect()
+}
+
+/// Puts the figure and the table of outcomes between the markers of a page.
+///
+/// # Errors
+/// If the page does not have both markers.
+pub fn into_page(page: &str, results: &[Result]) -> std::result::Result<String, String> {
+    let wrong = || format!("the page has no `{BEGIN}` … `{END}`");
+    let (before, rest) = page.split_once(BEGIN).ok_or_else(wrong)?;
+    let (_, after) = rest.split_once(END).ok_or_else(wrong)?;
+    Ok(format!(
+        "{before}{BEGIN}\n{}\n{}{END}{after}",
+        figure(results),
+        table(results)
+    ))
+}
+
+/// One line for each version of Podman.
+#[must_use]
+pub fn figure(results: &[Result]) -> String {
+    let mut figure = String::new();
+    for podman in versions(results) {
+        let count = |side: Side, wanted: &[Outcome]| {
+            let mine = results
+                .iter()
+                .filter(|one| one.podman == podman && one.side == side);
+            mine.filter(|one| wanted.is_empty() || wanted.contains(&one.outcome))
+                .count()
+        };
+        let of = |outcome| count(Side::Beemesh, &[outcome]);
+        let _ = write!(
+            figure,
+            "- Podman {podman}: **{} of {} cases as Kubernetes**, {} refused in words, {} warned, {} silent",
+            of(Outcome::Right),
+            count(Side::Beemesh, &[]),
+            of(Outcome::Refused),
+            of(Outcome::Warned),
+            count(Side::Beemesh, &[Outcome::Silent, Outcome::Failed]),
+        );
+        let bare = count(Side::Podman, &[]);
+        let right = count(Side::Podman, &[Outcome::Right]);
+        match bare {
+            0 => figure.push_str(".\n"),
+            _ => {
+                let _ = writeln!(figure, "; bare Podman: {right} of {bare} as Kubernetes.");
+            }
+        }
+    }
+    figure
+}
+
+fn table(results: &[Result]) -> String {
+    let columns: BTreeSet<(&str, Side)> = results
+        .iter()
+        .map(|one| (one.podman.as_str(), one.side))
+        .collect();
+    let mut cells: BTreeMap<&str, BTreeMap<(&str, Side), Outcome>> = BTreeMap::new();
+    for one in results {
+        let row = cells.entry(&one.case).or_default();
+        row.insert((&one.podman, one.side), one.outcome);
+    }
+    let mut table = "| case |".to_owned();
+    for (podman, side) in &columns {
+        let _ = match side {
+            Side::Beemesh => write!(table, " Podman {podman} |"),
+            Side::Podman => write!(table, " bare Podman {podman} |"),
+        };
+    }
+    let _ = writeln!(table, "\n| --- |{}", " --- |".repeat(columns.len()));
+    for (case, row) in cells {
+        let _ = write!(table, "| {case} |");
+        for column in &columns {
+            let shown = row.get(column).map(|outcome| match (column.1, outcome) {
+                // Bare Podman says of no field that it does not know it.
+                (Side::Podman, Outcome::Warned | Outcome::Failed) => Outcome::Silent.to_string(),
+                _ => outcome.to_string(),
+            });
+            let _ = write!(table, " {} |", shown.unwrap_or_default());
+        }
+        table.push('\n');
+    }
+    table
+}
+
+fn versions(results: &[Result]) -> BTreeSet<&str> {
+    results.iter().map(|one| one.podman.as_str()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(case: &str, podman: &str, side: Side, outcome: Outcome) -> Result {
+        Result {
+            case: case.into(),
+            podman: podman.into(),
+            side,
+            outcome,
+        }
+    }
+
+    fn some() -> Vec<Result> {
+        vec![
+            result("env-a", "5.4.2", Side::Beemesh, Outcome::Right),
+            result("env-a", "5.4.2", Side::Podman, Outcome::Silent),
+            result("env-b", "5.4.2", Side::Beemesh, Outcome::Refused),
+            result("env-b", "5.4.2", Side::Podman, Outcome::Failed),
+            result("env-a", "5.8.6", Side::Beemesh, Outcome::Warned),
+        ]
+    }
+
+    #[test]
+    fn results_are_read_as_they_are_written() {
+        assert_eq!(read(&write(&some())), some());
+    }
+
+    #[test]
+    fn the_page_has_a_line_for_each_version_and_a_row_for_each_case() {
+        let page = into_page(
+            "# A\n\n<!-- figure -->\nold\n<!-- /figure -->\n\nrest\n",
+            &some(),
+        );
+        assert_eq!(
+            page.unwrap(),
+            "# A\n\n<!-- figure -->\n\
+             - Podman 5.4.2: **1 of 2 cases as Kubernetes**, 1 refused in words, 0 warned, 0 silent; bare Podman: 0 of 2 as Kubernetes.\n\
+             - Podman 5.8.6: **0 of 1 cases as Kubernetes**, 0 refused in words, 1 warned, 0 silent.\n\n\
+             | case | Podman 5.4.2 | bare Podman 5.4.2 | Podman 5.8.6 |\n| --- | --- | --- | --- |\n\
+             | env-a | right | silent | warned |\n| env-b | refused | silent |  |\n<!-- /figure -->\n\nrest\n"
+        );
+        assert!(into_page("# A\n<!-- figure -->\n", &some()).is_err());
+    }
+}
