@@ -22,7 +22,7 @@ PAGES := $(BUILT)/described
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
 
-.PHONY: help build image pages install install-files check fuzz corpus layer test e2e idle rpm repo demo planted torture power soak bench streams clean generate-check
+.PHONY: help build image pages install install-files check fuzz corpus layer test e2e idle rpm repo demo planted conformance conformance-on torture power soak bench streams clean generate-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -125,6 +125,18 @@ demo: ## boot three hosts, form a cluster, apply examples/web.yaml, and leave it
 	rm -rf $(LAYER)
 	$(MAKE) DESTDIR=$(LAYER) install
 	BEEMESH_LAYER=$(LAYER) tests/demo
+
+conformance: ## compare manifests with what Kubernetes makes of them, on both Podmans (ONLY=env,probes-http for some, QUICK=1 for a third on one)
+	tests/prepare
+	rm -rf $(TARGET_DIR)/conformance
+	code=0; for suite in trixie $(if $(QUICK),,forky); do \
+	  $(MAKE) --no-print-directory PROFILE=dev conformance-on SUITE=$$suite || code=1; done; exit $$code
+
+# Called with the profile, so that it runs what the layer has built.
+conformance-on: layer
+	trap 'tests/testbed down' EXIT; trap 'exit 1' INT TERM; $(ON_HOSTS) $(BUILT)/conformance \
+	  $(if $(QUICK),--part 1/3 --side beemesh) $(if $(ONLY),--only $(ONLY)) --results $(TARGET_DIR)/conformance \
+	  $(if $(QUICK)$(ONLY),,--report docs/kubernetes.md) $(ARGS)
 
 torture: TORTURE := $(if $(QUICK),--rounds 1 --faults 15,--report docs/torture.md)
 torture: ## strike booted hosts with a thousand faults and look for what got lost (QUICK=1 for one short round, ARGS=--help)
