@@ -86,7 +86,7 @@ async fn judge(podman: &Podman, session: &str, output: Result<Vec<u8>, PodmanErr
     let code = ended.map(|state| state.exit_code);
     match (output, code) {
         (Ok(_), Some(0)) => Outcome::Success,
-        (Ok(output), Some(code)) => failed(code, last_words(&output)),
+        (Ok(output), Some(code)) => failed(code, told(code, &output)),
         // A command that cannot be started, such as one that the image does not have.
         (Err(error), Some(code)) if code != 0 && !error.is_passing() => {
             failed(code, clean(&error.to_string(), TEXT_CHARS_MAX))
@@ -96,10 +96,44 @@ async fn judge(podman: &Podman, session: &str, output: Result<Vec<u8>, PodmanErr
     }
 }
 
+/// The last line of the output. If the command could not be started, Podman writes about its own sockets instead.
+fn told(code: i32, output: &[u8]) -> String {
+    let line = last_words(output);
+    match code {
+        126 if is_podmans(&line) => "the command cannot be executed".to_owned(),
+        127 if is_podmans(&line) => "the command was not found".to_owned(),
+        _ => line,
+    }
+}
+
+fn is_podmans(line: &str) -> bool {
+    line.starts_with("Error: read unixpacket") && line.contains("/attach:")
+}
+
 fn failed(code: i32, output: String) -> Outcome {
     Outcome::Failure(Fault {
         exit: u32::try_from(code).ok(),
         timed_out: false,
         output,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_cannot_be_started_is_told_in_words() {
+        let podmans =
+            "Error: read unixpacket @->/proc/self/fd/13/attach: read: connection reset by peer\n";
+        for (code, output, expected) in [
+            (127, podmans, "the command was not found"),
+            (126, podmans, "the command cannot be executed"),
+            (127, "sh: nope: not found\n", "sh: nope: not found"),
+            (3, "one\ntwo\n\n", "two"),
+            (1, "", ""),
+        ] {
+            assert_eq!(told(code, output.as_bytes()), expected, "{code} {output}");
+        }
+    }
 }
