@@ -7,6 +7,7 @@
 //!
 //! ```text
 //! beemesh__OWN__WORKLOAD__e__VOLUME            an emptyDir of a workload
+//! beemesh__OWN__WORKLOAD__m__VOLUME__OPTIONS   an emptyDir in memory, with its size and group
 //! beemesh__OWN__WORKLOAD__c__CONFIGMAP__HASH   a ConfigMap as a workload sees it
 //! beemesh__OWN__WORKLOAD__s__SECRET__HASH      a Secret as a workload sees it
 //! beemesh__pvc__NAMESPACE__CLAIM               a claim of a namespace, in every release
@@ -41,9 +42,30 @@ pub(crate) fn empty_dir(workload: &str, volume: &str) -> String {
     format!("{}e__{volume}", private_prefix(workload))
 }
 
+/// The volume of a workload's `emptyDir` in memory. Podman keeps the options of a volume that exists, so a volume with
+/// other options has another name. Both are at most 20 digits, so the name is never too long.
+pub(crate) fn memory(
+    workload: &str,
+    volume: &str,
+    size: Option<u64>,
+    group: Option<u32>,
+) -> String {
+    let size = size.map_or_else(|| "max".to_owned(), |size| size.to_string());
+    let group = group.map_or_else(String::new, |group| format!("-{group}"));
+    format!("{}m__{volume}__{size}{group}", private_prefix(workload))
+}
+
+/// The prefix of the names of all volumes of claims.
+const CLAIMS: &str = "beemesh__pvc__";
+
 /// The volume of a claim.
 pub(crate) fn claim(namespace: &str, name: &str) -> String {
-    format!("{OURS}pvc__{namespace}__{name}")
+    format!("{CLAIMS}{namespace}__{name}")
+}
+
+/// Whether a volume of Beemesh is that of a claim.
+pub(crate) fn is_claim(volume: &str) -> bool {
+    volume.starts_with(CLAIMS)
 }
 
 /// Content that Podman turns into files or variables of a container.

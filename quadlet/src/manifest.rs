@@ -36,6 +36,8 @@ mod secrets;
 mod selectors;
 mod typed;
 mod values;
+mod volumes;
+pub(crate) use volumes::{clean_path, is_below};
 
 use beemesh_protocol::state::{Kind, Object};
 use findings::Findings;

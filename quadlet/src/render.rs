@@ -6,10 +6,12 @@
 mod normalise;
 pub mod probes;
 pub(crate) mod staged;
+pub(crate) mod termination;
 
 pub use staged::{
-    INIT_ORDER, PreparedVolume, SIDECARS, START, SUPERVISOR, Staged, VOLUMES, staged,
+    INIT_ORDER, LateFolder, PreparedVolume, SIDECARS, START, SUPERVISOR, Staged, VOLUMES, staged,
 };
+pub use termination::termination_messages;
 
 use std::collections::{BTreeMap, BTreeSet};
 

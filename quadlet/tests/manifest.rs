@@ -146,9 +146,8 @@ fn each_fault_is_told_with_its_place() {
             "volumes that Podman lacks, and files outside of theirs",
             pod("", "  volumes:\n  - {name: a, nfs: {server: s, path: /p}}\n  - name: b\n    configMap: {name: c, items: [{key: k, path: ../k}, {key: k, path: a/b}]}\n"),
             &[
-                "1:9 spec.volumes[0].nfs: Podman has no such volume: use configMap, emptyDir, hostPath, image, persistentVolumeClaim or secret",
-                "1:11 spec.volumes[1].configMap.items[0].path: `../k` is not a file name: Podman makes no folders in the volume",
-                "1:11 spec.volumes[1].configMap.items[1].path: `a/b` is not a file name: Podman makes no folders in the volume",
+                "1:9 spec.volumes[0].nfs: no host has such a volume: use one of configMap, downwardAPI, emptyDir, hostPath, image, persistentVolumeClaim, projected, secret",
+                "1:11 spec.volumes[1].configMap.items[0].path: `../k` is not a file of the volume: use a relative path that has no `..` and does not begin with it",
             ],
         ),
         (

@@ -340,7 +340,7 @@ fn what_podman_would_find_wrong_when_the_old_pod_is_gone_is_refused() {
         (
             "",
             "  volumes: [{name: v, configMap: {name: c, items: [{key: a, path: ..x}]}}]\n",
-            "1:8 spec.volumes[0].configMap.items[0].path: `..x` is not a file name",
+            "1:8 spec.volumes[0].configMap.items[0].path: `..x` is not a file of the volume",
         ),
     ] {
         let found = problems(pod(container, spec).as_bytes());

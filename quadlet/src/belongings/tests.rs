@@ -44,6 +44,7 @@ fn workload() -> impl Strategy<Value = String> {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 enum Thing {
     EmptyDir(String),
+    Memory(String, Option<u64>, Option<u32>),
     Content(bool, String, Vec<u8>, Option<String>),
 }
 
@@ -56,6 +57,18 @@ fn thing() -> impl Strategy<Value = Thing> {
     );
     prop_oneof![
         label().prop_map(Thing::EmptyDir),
+        (
+            label(),
+            proptest::option::of(any::<u64>()),
+            proptest::option::of(any::<u32>())
+        )
+            .prop_map(|(volume, size, group)| Thing::Memory(volume, size, group)),
+        (
+            label(),
+            proptest::option::of(0_u64..2),
+            proptest::option::of(0_u32..2)
+        )
+            .prop_map(|(volume, size, group)| Thing::Memory(volume, size, group)),
         content.prop_map(|(secret, name, body, view)| Thing::Content(secret, name, body, view)),
     ]
 }
@@ -63,6 +76,7 @@ fn thing() -> impl Strategy<Value = Thing> {
 fn named(workload: &str, thing: &Thing) -> String {
     match thing {
         Thing::EmptyDir(volume) => empty_dir(workload, volume),
+        Thing::Memory(volume, size, group) => memory(workload, volume, *size, *group),
         Thing::Content(secret, name, body, view) => Content {
             letter: if *secret { 's' } else { 'c' },
             name,
@@ -75,7 +89,9 @@ fn named(workload: &str, thing: &Thing) -> String {
 /// The name that release 0.2.0 gave it.
 fn named_before(workload: &str, thing: &Thing) -> String {
     match thing {
-        Thing::EmptyDir(volume) => format!("beemesh__{workload}__e__{volume}"),
+        Thing::EmptyDir(volume) | Thing::Memory(volume, ..) => {
+            format!("beemesh__{workload}__e__{volume}")
+        }
         Thing::Content(secret, name, body, view) => {
             let letter = if *secret { 's' } else { 'c' };
             let hash =
@@ -119,7 +135,7 @@ proptest! {
                 prop_assert!(!removed_before(&name, other), "{} by {}", name, other);
             }
             let before = named_before(workload, thing);
-            let could_be_a_claim = workload == "pvc" && matches!(thing, Thing::EmptyDir(_));
+            let could_be_a_claim = workload == "pvc" && matches!(thing, Thing::EmptyDir(_) | Thing::Memory(..));
             for other in &workloads {
                 let its_own = other == workload && !could_be_a_claim;
                 prop_assert_eq!(belongs_to(&before, other), its_own, "{} of {}", before, other);

@@ -270,6 +270,20 @@ struct KeyRef {
 struct Volume {
     config_map: Option<Files>,
     secret: Option<Files>,
+    projected: Projected,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Projected {
+    sources: Vec<Projection>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Projection {
+    config_map: Option<Files>,
+    secret: Option<Files>,
 }
 
 #[derive(Default, Deserialize)]
@@ -326,6 +340,17 @@ pub(super) fn with_fields(object: &Object) -> Vec<(Field, Demand)> {
         ] {
             if let Some(files) = files {
                 found.files(kind, files, &at.key(name));
+            }
+        }
+        for (index, source) in volume.projected.sources.iter().enumerate() {
+            let at = at.then("projected.sources").index(index);
+            for (kind, name, files) in [
+                (Kind::ConfigMap, "configMap", &source.config_map),
+                (Kind::Secret, "secret", &source.secret),
+            ] {
+                if let Some(files) = files {
+                    found.files(kind, files, &at.key(name));
+                }
             }
         }
     }

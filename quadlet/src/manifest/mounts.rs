@@ -1,60 +1,127 @@
-//! Checks mounts: their paths, and the options that Podman reads after a path.
+//! Checks the mounts of a container: their paths, and the options that Podman reads after a path.
 //!
 //! Pure: no I/O, no clock, no randomness.
 
-use k8s_openapi::api::core::v1::{PodSpec, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, PodSpec, Volume, VolumeMount};
 
 use super::{
+    clean_path,
     field::{Field, cut},
     findings::Scope,
 };
 
-/// Checks a mount of a container at the path `at`.
-pub(super) fn check(mount: &VolumeMount, spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
-    let volume = spec
-        .volumes
-        .iter()
-        .flatten()
-        .find(|volume| volume.name == mount.name);
-    if volume.is_none() {
-        let message = format!("no volume of this pod is named `{}`", cut(&mount.name));
-        scope.wrong(&at.key("name"), message);
+/// Where Podman mounts a tmpfs in each container.
+const OF_PODMAN: [&str; 3] = ["/run", "/tmp", "/var/tmp"];
+
+/// With this many further mounts, Podman may mount its own tmpfs over a volume. It sorts the mounts of a container, and
+/// equal paths get into any order if there are many.
+const FURTHER_MAX: usize = 4;
+
+/// Checks the mounts of a container at the path `at`.
+pub(super) fn check(container: &Container, spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
+    let mounts = container.volume_mounts.iter().flatten();
+    for (index, mount) in mounts.clone().enumerate() {
+        let at = at.key("volumeMounts").index(index);
+        let mut volumes = spec.volumes.iter().flatten();
+        let volume = volumes.find(|volume| volume.name == mount.name);
+        if volume.is_none() {
+            let message = format!("no volume of this pod is named `{}`", cut(&mount.name));
+            scope.wrong(&at.key("name"), message);
+        }
+        path(mount, volume, &at, scope);
+        sub_path(mount, volume, &at, scope);
+        let path = clean_path(&mount.mount_path);
+        let is_bound = volume.is_none_or(|volume| volume.host_path.is_some());
+        if OF_PODMAN.contains(&path.as_str())
+            && !is_bound
+            && mounts.clone().count() > FURTHER_MAX + 1
+        {
+            let message = format!(
+                "with more than {FURTHER_MAX} further mounts of the container, Podman may hide the volume behind a tmpfs \
+                 of its own: mount it at a folder in `{path}`, or mount fewer volumes"
+            );
+            scope.not_done(&at.key("mountPath"), message);
+        }
     }
+    termination(container, at, scope);
+}
+
+fn path(mount: &VolumeMount, volume: Option<&Volume>, at: &Field, scope: &mut Scope<'_>) {
     let (path, options) = match mount.mount_path.split_once(':') {
         Some((path, options)) => (path, Some(options)),
         None => (mount.mount_path.as_str(), None),
     };
-    let at_path = at.key("mountPath");
+    let at = at.key("mountPath");
     if !path.starts_with('/') {
-        scope.wrong(&at_path, "is not an absolute path");
+        scope.wrong(&at, "is not an absolute path");
     }
     if options.is_some_and(|options| options.contains(':')) {
         let message = "has more than one `:`: use PATH, or PATH:OPTION,OPTION for Podman's options of a mount";
-        scope.wrong(&at_path, message);
+        scope.wrong(&at, message);
     }
-    let shown = volume.is_some_and(|volume| volume.config_map.is_some() || volume.secret.is_some());
+    let shown = volume.is_some_and(|volume| {
+        volume.config_map.is_some()
+            || volume.secret.is_some()
+            || volume.downward_api.is_some()
+            || volume.projected.is_some()
+    });
     for option in options.into_iter().flat_map(|options| options.split(',')) {
         if shown && matches!(option, "rw" | "copy") {
             let message = format!(
                 "`{option}` is not for files of a ConfigMap or Secret: they are read-only and hide what the image has there"
             );
-            scope.wrong(&at_path, message);
+            scope.wrong(&at, message);
         }
     }
-    if mount.sub_path.as_deref().is_some_and(leaves_folder) {
-        scope.wrong(
-            &at.key("subPath"),
-            "leaves the volume: use a relative path without `..`",
-        );
+}
+
+fn sub_path(mount: &VolumeMount, volume: Option<&Volume>, at: &Field, scope: &mut Scope<'_>) {
+    for (key, path) in [
+        ("subPath", &mount.sub_path),
+        ("subPathExpr", &mount.sub_path_expr),
+    ] {
+        let Some(path) = path else { continue };
+        if leaves_folder(path) {
+            let message = "leaves the volume: use a relative path without `..`";
+            scope.wrong(&at.key(key), message);
+        }
+        let is_bound = volume.is_some_and(|volume| volume.host_path.is_some());
+        if is_bound && path.contains(['=', ',']) {
+            let message =
+                "has a `=` or a `,`, at which Podman ends the path in a folder of the host";
+            scope.wrong(&at.key(key), message);
+        }
     }
-    if mount.sub_path_expr.is_some() {
+    let is_set = |path: &Option<String>| path.as_ref().is_some_and(|path| !path.is_empty());
+    if is_set(&mount.sub_path) && is_set(&mount.sub_path_expr) {
         scope.wrong(
             &at.key("subPathExpr"),
-            "Podman does not expand it: use subPath",
+            "cannot be set together with subPath",
         );
     }
 }
 
-fn leaves_folder(path: &str) -> bool {
+fn termination(container: &Container, at: &Field, scope: &mut Scope<'_>) {
+    let policy = container.termination_message_policy.as_deref();
+    if let Some(policy) =
+        policy.filter(|policy| !matches!(*policy, "File" | "FallbackToLogsOnError"))
+    {
+        let message = format!(
+            "`{}` is not one of File, FallbackToLogsOnError",
+            cut(policy)
+        );
+        scope.wrong(&at.key("terminationMessagePolicy"), message);
+    }
+    let path = container.termination_message_path.as_deref();
+    if path.is_some_and(|path| {
+        !path.is_empty() && (!path.starts_with('/') || path.contains([':', '\0']))
+    }) {
+        let message = "is not an absolute path without `:`";
+        scope.wrong(&at.key("terminationMessagePath"), message);
+    }
+}
+
+/// Whether a path leads out of the folder that it is relative to.
+pub(super) fn leaves_folder(path: &str) -> bool {
     path.starts_with('/') || path.contains('\0') || path.split('/').any(|part| part == "..")
 }

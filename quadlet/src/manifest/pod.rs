@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, net::IpAddr};
 
 use beemesh_protocol::workload::{is_label, is_name};
 use k8s_openapi::{
-    api::core::v1::{Container, KeyToPath, PodSpec, Probe, Volume},
+    api::core::v1::{Container, PodSpec, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
@@ -15,8 +15,8 @@ use super::{
     field::{Field, cut},
     findings::Scope,
     identity, mounts,
-    names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
-    ranges, resources,
+    names::{self, LABEL_RULE, NAME_RULE},
+    ranges, resources, volumes,
 };
 
 /// Checks the `spec` of a pod at the path `at`.
@@ -35,7 +35,7 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     for (index, volume) in spec.volumes.iter().flatten().enumerate() {
         let at = at.key("volumes").index(index);
         named(&volume.name, "volume", &mut volumes, &at, scope);
-        source(volume, &at, scope);
+        volumes::source(volume, spec, &at, scope);
     }
     let mut names = BTreeSet::new();
     let mut host_ports = Vec::new();
@@ -92,14 +92,18 @@ fn container(container: &Container, spec: &PodSpec, at: &Field, scope: &mut Scop
         &at.key("image"),
         scope,
     );
-    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        mounts::check(mount, spec, &at.key("volumeMounts").index(index), scope);
-    }
+    mounts::check(container, spec, at, scope);
     environment::check(container, spec, at, scope);
 }
 
 /// Checks an image and its pull policy, a sibling field.
-fn image(reference: &str, pull: Option<&str>, policy: &str, at: &Field, scope: &mut Scope<'_>) {
+pub(super) fn image(
+    reference: &str,
+    pull: Option<&str>,
+    policy: &str,
+    at: &Field,
+    scope: &mut Scope<'_>,
+) {
     if !matches!(pull, None | Some("Always" | "IfNotPresent" | "Never")) {
         let message = format!(
             "`{}` is not one of Always, IfNotPresent, Never",
@@ -283,117 +287,6 @@ fn handler(probe: &Probe, container: &Container, at: &Field, scope: &mut Scope<'
             scope.wrong(
                 &at.key("port"),
                 "is neither 1 to 65535 nor the name of a port of this container",
-            );
-        }
-    }
-}
-
-fn source(volume: &Volume, at: &Field, scope: &mut Scope<'_>) {
-    let supported = [
-        volume.config_map.is_some(),
-        volume.empty_dir.is_some(),
-        volume.host_path.is_some(),
-        volume.image.is_some(),
-        volume.persistent_volume_claim.is_some(),
-        volume.secret.is_some(),
-    ];
-    let supported = supported.iter().filter(|is_set| **is_set).count();
-    let written = serde_json::to_value(volume).unwrap_or_default();
-    let sources = written
-        .as_object()
-        .map_or(0, |entries| entries.len().saturating_sub(1));
-    if sources > supported {
-        let names = written
-            .as_object()
-            .into_iter()
-            .flat_map(|entries| entries.keys());
-        let known = [
-            "name",
-            "configMap",
-            "emptyDir",
-            "hostPath",
-            "image",
-            "persistentVolumeClaim",
-            "secret",
-        ];
-        for name in names.filter(|name| !known.contains(&name.as_str())) {
-            let message = "Podman has no such volume: use configMap, emptyDir, hostPath, image, \
-                           persistentVolumeClaim or secret";
-            scope.wrong(&at.key(name), message);
-        }
-    } else if supported > 1 {
-        scope.wrong(at, "has more than one source");
-    }
-    if let Some(source) = &volume.config_map {
-        let at = at.key("configMap");
-        refers(&source.name, "ConfigMap", &at.key("name"), scope);
-        files(source.items.as_deref(), source.default_mode, &at, scope);
-    }
-    if let Some(source) = &volume.secret {
-        let at = at.key("secret");
-        refers(
-            source.secret_name.as_deref().unwrap_or_default(),
-            "Secret",
-            &at.key("secretName"),
-            scope,
-        );
-        files(source.items.as_deref(), source.default_mode, &at, scope);
-    }
-    if let Some(source) = &volume.persistent_volume_claim {
-        let at = at.then("persistentVolumeClaim.claimName");
-        refers(&source.claim_name, "PersistentVolumeClaim", &at, scope);
-    }
-    if let Some(source) = &volume.host_path
-        && !source.path.starts_with('/')
-    {
-        scope.wrong(&at.then("hostPath.path"), "is not an absolute path");
-    }
-    if let Some(source) = &volume.image {
-        let reference = source.reference.as_deref().unwrap_or_default();
-        image(
-            reference,
-            source.pull_policy.as_deref(),
-            "pullPolicy",
-            &at.then("image.reference"),
-            scope,
-        );
-    }
-}
-
-/// Checks the mapping of keys of a ConfigMap or Secret to files.
-fn files(items: Option<&[KeyToPath]>, mode: Option<i32>, at: &Field, scope: &mut Scope<'_>) {
-    if mode.is_some_and(|mode| !(0..=0o777).contains(&mode)) {
-        scope.wrong(&at.key("defaultMode"), "is not a file mode: use 0 to 0777");
-    }
-    let mut paths = BTreeSet::new();
-    for (index, item) in items.unwrap_or_default().iter().enumerate() {
-        let at = at.key("items").index(index);
-        if !names::is_key(&item.key) {
-            scope.wrong(
-                &at.key("key"),
-                format!("`{}` is not a key: {KEY_RULE}", cut(&item.key)),
-            );
-        }
-        if matches!(item.path.as_str(), "" | ".")
-            || item.path.starts_with("..")
-            || item.path.contains(['/', '\0'])
-        {
-            let message = format!(
-                "`{}` is not a file name: Podman makes no folders in the volume",
-                cut(&item.path)
-            );
-            scope.wrong(&at.key("path"), message);
-        } else if !paths.insert(item.path.as_str()) {
-            let message = format!(
-                "another item of this volume is the file `{}`",
-                cut(&item.path)
-            );
-            scope.wrong(&at.key("path"), message);
-        }
-        if item.mode.is_some() {
-            scope.not_done(
-                &at.key("mode"),
-                "Podman ignores it: defaultMode is for all files of the volume",
             );
         }
     }

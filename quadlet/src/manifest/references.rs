@@ -31,6 +31,21 @@ pub(super) fn of(spec: &PodSpec) -> Vec<Reference> {
             let name = source.secret_name.as_deref().unwrap_or_default();
             uses(Kind::Secret, name, Some(source.optional == Some(true)));
         }
+        let projected = volume.projected.as_ref();
+        for source in projected
+            .and_then(|all| all.sources.as_ref())
+            .into_iter()
+            .flatten()
+        {
+            if let Some(from) = &source.config_map {
+                let optional = Some(from.optional == Some(true));
+                uses(Kind::ConfigMap, from.name.as_str(), optional);
+            }
+            if let Some(from) = &source.secret {
+                let optional = Some(from.optional == Some(true));
+                uses(Kind::Secret, from.name.as_str(), optional);
+            }
+        }
         if let Some(source) = &volume.persistent_volume_claim {
             uses(
                 Kind::PersistentVolumeClaim,

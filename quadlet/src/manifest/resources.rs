@@ -195,7 +195,8 @@ fn variables(env: Option<&[EnvVar]>, at: &Field, scope: &mut Scope<'_>) {
     }
 }
 
-fn resource_field(from: &ResourceFieldSelector, at: &Field, scope: &mut Scope<'_>) {
+/// Checks the reference to a resource.
+pub(super) fn resource_field(from: &ResourceFieldSelector, at: &Field, scope: &mut Scope<'_>) {
     let known = FIELDS.iter().find(|(name, _)| *name == from.resource);
     let pages = PAGES.iter().any(|start| from.resource.starts_with(start));
     let divisors = known.map(|(_, divisors)| *divisors);

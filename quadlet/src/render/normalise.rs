@@ -15,8 +15,13 @@ mod defaults;
 mod dns;
 mod downward;
 mod environment;
+mod files;
 mod identity;
+mod memory;
+mod mounts;
+mod read_only;
 mod stages;
+mod termination;
 mod variables;
 mod volumes;
 
@@ -73,11 +78,11 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
         workload: &workload,
         documents: BTreeMap::new(),
         made: BTreeMap::new(),
-        prepared: Vec::new(),
+        prepared: BTreeMap::new(),
     };
     environment::resolve(&mut uses, &downward, &mut spec)?;
     resources::settle(&mut spec);
-    uses.volumes(&mut spec)?;
+    uses.volumes(&mut spec, &downward)?;
     defaults::fill(object, &mut spec);
     identity::settle(&mut uses, &mut metadata, &mut spec)?;
     stages::stage(&mut metadata, &mut spec, &uses.prepared);
@@ -216,8 +221,8 @@ struct Uses<'a> {
     documents: BTreeMap<String, &'a Object>,
     /// Documents that Beemesh makes, by their private names.
     made: BTreeMap<String, Value>,
-    /// The volumes that the supervisor prepares.
-    prepared: Vec<PreparedVolume>,
+    /// The volumes that the supervisor prepares, by their names in Podman.
+    prepared: BTreeMap<String, PreparedVolume>,
 }
 
 impl Uses<'_> {

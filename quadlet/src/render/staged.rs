@@ -20,6 +20,9 @@ pub(crate) const CLAIM_OPTIONS: &str = "volume.podman.io/mount-options";
 /// The annotation of a claim with the type of its volume, as Podman names it.
 pub(crate) const CLAIM_TYPE: &str = "volume.podman.io/type";
 
+/// The annotation of a claim with the device of its volume, as Podman names it.
+pub(crate) const CLAIM_DEVICE: &str = "volume.podman.io/device";
+
 /// The type of a volume in memory.
 pub(crate) const TMPFS: &str = "tmpfs";
 
@@ -80,9 +83,22 @@ pub struct PreparedVolume {
     /// it, and missing folders above it with 0755.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub folders: Vec<String>,
+    /// Folders that must exist when a container starts. Other containers start before it and may make them, or files of
+    /// their names. One that is missing is made like `folders`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub late: Vec<LateFolder>,
     /// The mount options if the volume is in memory. It is lost when no container has it mounted.
     #[serde(skip)]
     pub tmpfs: Option<String>,
+}
+
+/// A folder of a volume that a container needs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LateFolder {
+    /// The container, as in the manifest.
+    pub container: String,
+    /// The folder, relative to the volume's root.
+    pub folder: String,
 }
 
 /// How the containers of the pod in a YAML of [`render`](super::render()) are to be started; `None` if Podman starts

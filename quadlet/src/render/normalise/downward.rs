@@ -64,6 +64,14 @@ impl Downward {
         }
     }
 
+    pub(super) fn labels(&self) -> &BTreeMap<String, String> {
+        &self.labels
+    }
+
+    pub(super) fn annotations(&self) -> &BTreeMap<String, String> {
+        &self.annotations
+    }
+
     /// The value of a field; `None` for one that is not known when the pod is rendered. A label or annotation that the
     /// pod lacks is empty, as in Kubernetes.
     pub(super) fn field(&self, path: &str) -> Option<String> {

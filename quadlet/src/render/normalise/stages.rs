@@ -4,6 +4,8 @@
 //! part of the probes and hooks. So a sidecar becomes an ordinary container in front of the others: without Beemesh,
 //! Podman starts it after the init containers. The annotations of [`crate::render::staged`] keep the rest.
 
+use std::collections::BTreeMap;
+
 use k8s_openapi::{
     api::core::v1::{Container, PodSpec},
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -19,7 +21,11 @@ use crate::{
 };
 
 /// Turns sidecars into containers, and sets the annotations that the supervisor reads.
-pub(super) fn stage(metadata: &mut ObjectMeta, spec: &mut PodSpec, volumes: &[PreparedVolume]) {
+pub(super) fn stage(
+    metadata: &mut ObjectMeta,
+    spec: &mut PodSpec,
+    volumes: &BTreeMap<String, PreparedVolume>,
+) {
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.retain(|key, _| !OURS.contains(&key.as_str()));
     let is_staged = !volumes.is_empty() || containers(spec).any(|one| needs_supervisor(one));
@@ -31,7 +37,8 @@ pub(super) fn stage(metadata: &mut ObjectMeta, spec: &mut PodSpec, volumes: &[Pr
         labels.insert(START.to_owned(), SUPERVISOR.to_owned());
     }
     if !volumes.is_empty() {
-        let list = serde_json::to_string(volumes).unwrap_or_default();
+        let list: Vec<&PreparedVolume> = volumes.values().collect();
+        let list = serde_json::to_string(&list).unwrap_or_default();
         annotations.insert(VOLUMES.to_owned(), list);
     }
     let init = spec.init_containers.take().unwrap_or_default();
