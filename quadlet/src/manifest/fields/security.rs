@@ -4,7 +4,6 @@
 
 use super::{Area, ours, refused_but, right, warned, warned_but};
 
-const NOT_ROOT: &str = "Podman ignores it: set runAsUser";
 const SECCOMP: &str = "Podman ignores it: Podman's own profile is used";
 const NO_PROFILE: &str =
     "Podman ignores it: Podman's own profile is used where the host has AppArmor";
@@ -17,7 +16,10 @@ pub(super) static POD_SECURITY: Area = Area {
     rows: &[
         right("runAsUser", ""),
         right("runAsGroup", ""),
-        warned_but("runAsNonRoot", NOT_ROOT, &["false"]),
+        ours(
+            "runAsNonRoot",
+            "a container that would run as root does not start",
+        ),
         ours("supplementalGroups", ""),
         refused_but(
             "supplementalGroupsPolicy",
@@ -75,7 +77,10 @@ pub(super) static CONTAINER_SECURITY: Area = Area {
     rows: &[
         right("runAsUser", ""),
         right("runAsGroup", ""),
-        warned_but("runAsNonRoot", NOT_ROOT, &["false"]),
+        ours(
+            "runAsNonRoot",
+            "a container that would run as root does not start",
+        ),
         ours("readOnlyRootFilesystem", ""),
         right("allowPrivilegeEscalation", ""),
         right("privileged", RULE),
