@@ -539,6 +539,25 @@ fn every_hook_is_checked_and_taken() {
     ]);
 }
 
+#[test]
+fn a_dns_policy_is_one_of_kubernetes() {
+    let p = |fields: &str| pod("", &format!("  {fields}\n"));
+    are_refused(&[
+        (
+            p("dnsPolicy: Local"),
+            "1:8 spec.dnsPolicy: `Local` is not one of",
+        ),
+        (
+            p("dnsPolicy: None"),
+            "1:8 spec.dnsPolicy: `None` needs dnsConfig.nameservers",
+        ),
+    ]);
+    are_taken(&[
+        p("dnsPolicy: Default"),
+        p("dnsPolicy: None\n  dnsConfig: {nameservers: [1.1.1.1]}"),
+    ]);
+}
+
 /// `BLESS=1` writes the tables again.
 #[test]
 fn the_documentation_has_the_tables_of_all_fields() {

@@ -19,6 +19,12 @@ const PORT_NAME_MAX: usize = 15;
 
 /// Checks the `spec` of a pod at the path `at`.
 pub(super) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
+    let config = spec.dns_config.as_ref();
+    let servers = config.and_then(|config| config.nameservers.as_ref());
+    if spec.dns_policy.as_deref() == Some("None") && servers.is_none_or(Vec::is_empty) {
+        let message = "`None` needs dnsConfig.nameservers: without them no name is resolved";
+        scope.differs(&at.key("dnsPolicy"), message);
+    }
     let mut ports = BTreeMap::new();
     for (index, one) in spec.init_containers.iter().flatten().enumerate() {
         let at = at.key("initContainers").index(index);

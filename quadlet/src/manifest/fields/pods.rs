@@ -50,10 +50,9 @@ pub(super) static SPEC: Area = Area {
         right("os", "").of(&OS),
         right("securityContext", "").of(&POD_SECURITY),
         ours("dnsConfig", "").of(&DNS),
-        warned_but(
+        ours(
             "dnsPolicy",
-            "Podman ignores it: dnsConfig is used",
-            &["ClusterFirst"],
+            "the names of pods on the same host are those of the cluster",
         ),
         refused(
             "runtimeClassName",
