@@ -197,8 +197,7 @@ fn fields(area: &Area, value: &Value, at: &Field, scope: &mut Scope<'_>) {
         match row.state {
             State::Right | State::Ours(_) | State::Idle => {}
             State::Refused(said) if said.is_about(value) => {
-                scope.differs(&at, said.words);
-                scope.unread.push(at.clone());
+                scope.refuse(at.clone(), said.words);
             }
             State::Warned(said) if said.is_about(value) => scope.not_done(&at, said.words),
             State::Advised(said) if said.is_about(value) => scope.advise(&at, said.words),

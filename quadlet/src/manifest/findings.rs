@@ -144,6 +144,14 @@ impl Scope<'_> {
         self.unread.push(field);
     }
 
+    /// Adds a problem with a whole field, as [`Self::differs`]. There are no further findings about a refused field.
+    pub(super) fn refuse(&mut self, field: Field, message: impl Into<String>) {
+        match self.findings.admitted {
+            true => self.advise(&field, message),
+            false => self.unreadable(field, message),
+        }
+    }
+
     pub(super) fn line(&self, field: &Field) -> u32 {
         self.outline.line(self.document, &self.object.join(field))
     }
