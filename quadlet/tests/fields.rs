@@ -74,7 +74,7 @@ fn what_would_do_something_wrong_without_a_field_is_refused() {
     are_refused(&[
         (
             c("restartPolicy: Never"),
-            "1:7 spec.containers[0].restartPolicy: only an init container may have one",
+            "1:7 spec.containers[0].restartPolicy: is for init containers only",
         ),
         (
             c("volumeDevices: [{name: v, devicePath: /dev/a}]"),
@@ -146,9 +146,7 @@ fn fields_that_exclude_or_need_each_other_are_refused() {
             "  volumes: [{name: v, emptyDir: {}}]\n",
         )
     };
-    let env = |fields: &str| c(&format!("env: [{{name: A, {fields}}}]"));
     let named = |name: &str| c(&format!("ports: [{{containerPort: 1, name: '{name}'}}]"));
-    let field = "fieldRef: {fieldPath: metadata.name}";
     let port = "is not the name of a port: use at most 15";
     let not = |name: &str| format!("1:7 spec.containers[0].ports[0].name: `{name}` {port}");
     let names = [
@@ -164,24 +162,6 @@ fn fields_that_exclude_or_need_each_other_are_refused() {
         are_refused(&[(named(name), &not(name))]);
     }
     are_refused(&[
-        (
-            env(&format!("value: x, valueFrom: {{{field}}}")),
-            "1:7 spec.containers[0].env[0].valueFrom: the variable has a value, too",
-        ),
-        (
-            env("valueFrom: {}"),
-            "1:7 spec.containers[0].env[0].valueFrom: needs one of configMapKeyRef",
-        ),
-        (
-            env(&format!(
-                "valueFrom: {{{field}, resourceFieldRef: {{resource: limits.cpu}}}}"
-            )),
-            "1:7 spec.containers[0].env[0].valueFrom: needs one of configMapKeyRef",
-        ),
-        (
-            c("envFrom: [{}]"),
-            "1:7 spec.containers[0].envFrom[0]: needs one of configMapRef, secretRef",
-        ),
         (
             c("ports: [{containerPort: 1, name: a}, {containerPort: 2, name: a}]"),
             "1:7 spec.containers[0].ports[1].name: another port of this container is named `a`",
@@ -200,7 +180,6 @@ fn fields_that_exclude_or_need_each_other_are_refused() {
         ),
     ]);
     are_taken(&[
-        env(&format!("value: '', valueFrom: {{{field}}}")),
         named("http"),
         named("a-1-b"),
         named(""),
@@ -536,25 +515,6 @@ fn every_hook_is_checked_and_taken() {
         c("httpGet: {port: 80}"),
         c("sleep: {seconds: 0}"),
         pod(", lifecycle: {postStart: {exec: {command: [a]}}}", ""),
-    ]);
-}
-
-#[test]
-fn a_dns_policy_is_one_of_kubernetes() {
-    let p = |fields: &str| pod("", &format!("  {fields}\n"));
-    are_refused(&[
-        (
-            p("dnsPolicy: Local"),
-            "1:8 spec.dnsPolicy: `Local` is not one of",
-        ),
-        (
-            p("dnsPolicy: None"),
-            "1:8 spec.dnsPolicy: `None` needs dnsConfig.nameservers",
-        ),
-    ]);
-    are_taken(&[
-        p("dnsPolicy: Default"),
-        p("dnsPolicy: None\n  dnsConfig: {nameservers: [1.1.1.1]}"),
     ]);
 }
 

@@ -5,7 +5,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::{
-    api::core::v1::{Container, ContainerPort, EnvVar, PodSpec},
+    api::core::v1::{Container, ContainerPort, PodSpec},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
@@ -19,12 +19,6 @@ const PORT_NAME_MAX: usize = 15;
 
 /// Checks the `spec` of a pod at the path `at`.
 pub(super) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
-    let config = spec.dns_config.as_ref();
-    let servers = config.and_then(|config| config.nameservers.as_ref());
-    if spec.dns_policy.as_deref() == Some("None") && servers.is_none_or(Vec::is_empty) {
-        let message = "`None` needs dnsConfig.nameservers: without them no name is resolved";
-        scope.differs(&at.key("dnsPolicy"), message);
-    }
     let mut ports = BTreeMap::new();
     for (index, one) in spec.init_containers.iter().flatten().enumerate() {
         let at = at.key("initContainers").index(index);
@@ -45,15 +39,6 @@ pub(super) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
 }
 
 fn container(container: &Container, at: &Field, scope: &mut Scope<'_>) {
-    for (index, var) in container.env.iter().flatten().enumerate() {
-        variable(var, &at.key("env").index(index), scope);
-    }
-    for (index, from) in container.env_from.iter().flatten().enumerate() {
-        if from.config_map_ref.is_some() == from.secret_ref.is_some() {
-            let at = at.key("envFrom").index(index);
-            scope.differs(&at, "needs one of configMapRef, secretRef");
-        }
-    }
     hooks(container, at, scope);
     let context = container.security_context.as_ref();
     let privileged = context.is_some_and(|context| context.privileged == Some(true));
@@ -116,26 +101,6 @@ fn is_port_of(port: &IntOrString, container: &Container) -> bool {
             name.parse::<u16>().is_ok_and(|port| port > 0)
                 || ports.any(|port| port.name.as_ref() == Some(name))
         }
-    }
-}
-
-fn variable(var: &EnvVar, at: &Field, scope: &mut Scope<'_>) {
-    let Some(from) = &var.value_from else { return };
-    let at = at.key("valueFrom");
-    if var.value.as_deref().is_some_and(|value| !value.is_empty()) {
-        scope.differs(&at, "the variable has a value, too: keep one of the two");
-    }
-    let sources = [
-        from.config_map_key_ref.is_some(),
-        from.field_ref.is_some(),
-        from.resource_field_ref.is_some(),
-        from.secret_key_ref.is_some(),
-    ];
-    if sources.iter().filter(|is_set| **is_set).count() != 1 {
-        scope.differs(
-            &at,
-            "needs one of configMapKeyRef, fieldRef, resourceFieldRef, secretKeyRef",
-        );
     }
 }
 

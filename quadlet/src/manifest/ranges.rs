@@ -88,19 +88,6 @@ pub(super) fn pod(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
             scope,
         );
     }
-    let policies = [
-        "",
-        "ClusterFirst",
-        "ClusterFirstWithHostNet",
-        "Default",
-        "None",
-    ];
-    word(
-        spec.dns_policy.as_deref(),
-        &policies,
-        &at.key("dnsPolicy"),
-        scope,
-    );
     let servers = spec
         .dns_config
         .as_ref()

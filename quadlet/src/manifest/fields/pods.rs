@@ -183,7 +183,7 @@ pub(super) static CONTAINER: Area = Area {
         right("tty", ""),
         refused(
             "restartPolicy",
-            "only an init container may have one, `Always`: all containers of a pod have the pod's",
+            "is for init containers only: the pod's restartPolicy holds for this one",
         ),
         refused(
             "volumeDevices",
@@ -293,7 +293,7 @@ pub(super) static FIELD_REF: Area = Area {
     rows: &[
         ours(
             "fieldPath",
-            "the name, namespace, UID, labels and annotations of the pod, its address and that of its host, and the host's name",
+            "name, namespace, UID, labels and annotations of the pod, and its service account; what only the host knows is refused",
         ),
         right("apiVersion", "`v1`"),
     ],
@@ -305,7 +305,10 @@ pub(super) static RESOURCE_REF: Area = Area {
     api: "ResourceFieldSelector",
     title: None,
     rows: &[
-        ours("resource", "limits and requests of `cpu` and `memory`"),
+        ours(
+            "resource",
+            "limits and requests of `cpu`, `memory` and `ephemeral-storage`",
+        ),
         ours("divisor", ""),
         ours("containerName", ""),
     ],

@@ -5,7 +5,7 @@
 use super::{
     Area, ours,
     pods::{FIELD_REF, RESOURCE_REF},
-    refused, refused_but, refused_elsewhere, right,
+    refused_but, refused_elsewhere, right,
 };
 
 const NO_SUCH: &str = "no host has a driver for it";
@@ -108,11 +108,11 @@ static PROJECTION: Area = Area {
         ours("configMap", "").of(&CONFIG_MAP_PROJECTION),
         ours("secret", "").of(&SECRET_PROJECTION),
         ours("downwardAPI", "").of(&DOWNWARD_PROJECTION),
-        refused(
+        refused_elsewhere(
             "serviceAccountToken",
             "there is no API server that makes tokens",
         ),
-        refused(
+        refused_elsewhere(
             "clusterTrustBundle",
             "there is no API server that keeps bundles: use a configMap",
         ),
