@@ -361,7 +361,6 @@ fn what_has_no_effect_is_a_warning_by_its_name() {
         (p("overhead: {memory: 1Mi}"), "1:8 spec.overhead: "),
         (p("nodeName: h1"), "1:8 spec.nodeName: "),
         (p("schedulerName: mine"), "1:8 spec.schedulerName: "),
-        (p("setHostnameAsFQDN: true"), "1:8 spec.setHostnameAsFQDN: "),
         (
             p("readinessGates: [{conditionType: a}]"),
             "1:8 spec.readinessGates: ",

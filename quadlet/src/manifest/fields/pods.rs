@@ -93,12 +93,11 @@ pub(super) static SPEC: Area = Area {
         ),
         warned_but("serviceAccount", NO_SERVER, &["default"]),
         warned_but("serviceAccountName", NO_SERVER, &["default"]),
-        warned_but(
-            "setHostnameAsFQDN",
-            "Podman ignores it: the host name of the pod has no domain",
-            &["false"],
+        ours("setHostnameAsFQDN", "with `subdomain`"),
+        ours(
+            "subdomain",
+            "with `setHostnameAsFQDN`; a warning without it, because no name in DNS is made of it",
         ),
-        warned("subdomain", "Podman ignores it: the pod has no domain"),
         warned("tolerations", "Podman ignores it: hosts have no taints"),
         warned(
             "topologySpreadConstraints",
@@ -130,12 +129,14 @@ static OS: Area = Area {
     base: None,
 };
 
+const IN_PLACE: &str = "exact with `dnsPolicy: None`; with another policy a warning, because Podman uses them in place of those of the host";
+
 static DNS: Area = Area {
     api: "PodDNSConfig",
     title: None,
     rows: &[
-        ours("nameservers", ""),
-        ours("searches", ""),
+        ours("nameservers", IN_PLACE),
+        ours("searches", IN_PLACE),
         ours("options", "").each(&DNS_OPTION),
     ],
     base: None,

@@ -2,9 +2,8 @@
 //!
 //! Pure: constants.
 
-use super::{Area, ours, refused_but, right, warned, warned_but};
+use super::{Area, ours, refused_but, refused_elsewhere, right, warned, warned_but};
 
-const SECCOMP: &str = "Podman ignores it: Podman's own profile is used";
 const NO_PROFILE: &str =
     "Podman ignores it: Podman's own profile is used where the host has AppArmor";
 const WINDOWS: &str = "Podman ignores it: every host runs Linux";
@@ -45,9 +44,22 @@ pub(super) static POD_SECURITY: Area = Area {
             "those that Kubernetes calls safe; others need a rule of the policy",
         )
         .each(&SYSCTL),
-        warned_but("seccompProfile", SECCOMP, &["RuntimeDefault"]),
+        ours("seccompProfile", "").of(&SECCOMP),
         warned_but("appArmorProfile", NO_PROFILE, &["RuntimeDefault"]),
         warned("windowsOptions", WINDOWS),
+    ],
+    base: None,
+};
+
+static SECCOMP: Area = Area {
+    api: "SeccompProfile",
+    title: None,
+    rows: &[
+        ours(
+            "type",
+            "`RuntimeDefault`, and `Unconfined` under a rule of the policy; `Localhost` is refused",
+        ),
+        refused_elsewhere("localhostProfile", "Podman takes no file for it"),
     ],
     base: None,
 };
@@ -87,7 +99,7 @@ pub(super) static CONTAINER_SECURITY: Area = Area {
         right("procMount", RULE),
         right("capabilities", "").of(&CAPABILITIES),
         right("seLinuxOptions", RULE).of(&SE_LINUX),
-        warned_but("seccompProfile", SECCOMP, &["RuntimeDefault"]),
+        ours("seccompProfile", "").of(&SECCOMP),
         warned_but("appArmorProfile", NO_PROFILE, &["RuntimeDefault"]),
         warned("windowsOptions", WINDOWS),
     ],
