@@ -136,7 +136,7 @@ fn restart_policies_of_containers_are_those_of_kubernetes() {
         (
             "",
             ", restartPolicy: Always",
-            "spec.containers[0].restartPolicy: only an init container may have one",
+            "spec.containers[0].restartPolicy: is for init containers only",
         ),
     ] {
         let found = problems(init, main);

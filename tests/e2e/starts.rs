@@ -47,12 +47,15 @@ fn removes(host: &Host, workload: &str) {
 
 /// Lets the first init container end.
 fn go(host: &Host) {
-    let _ = host.run(&["podman", "exec", "web-first", "sh", "-c", "echo >/v/go"]).ok();
+    let _ = host
+        .run(&["podman", "exec", "web-first", "sh", "-c", "echo >/v/go"])
+        .ok();
 }
 
 #[track_caller]
 fn order(host: &Host) -> String {
-    host.run(&["podman", "exec", "web-one", "cat", "/v/order"]).ok()
+    host.run(&["podman", "exec", "web-one", "cat", "/v/order"])
+        .ok()
 }
 
 #[test]
@@ -62,7 +65,15 @@ fn a_start_continues_whoever_dies_and_a_boot_begins_anew() {
     let _ = host.try_apply(&web(), &[]);
     let first = "waiting until init container first has ended";
     says(host, UNIT, first);
-    let before = host.run(&["podman", "inspect", "-f", "{{.State.StartedAt}}", "web-first"]).ok();
+    let before = host
+        .run(&[
+            "podman",
+            "inspect",
+            "-f",
+            "{{.State.StartedAt}}",
+            "web-first",
+        ])
+        .ok();
 
     for line in [
         format!("systemctl kill --kill-whom=main -s KILL {UNIT}"),
@@ -72,7 +83,15 @@ fn a_start_continues_whoever_dies_and_a_boot_begins_anew() {
         cluster.ready();
         says(host, UNIT, first);
     }
-    let after = host.run(&["podman", "inspect", "-f", "{{.State.StartedAt}}", "web-first"]).ok();
+    let after = host
+        .run(&[
+            "podman",
+            "inspect",
+            "-f",
+            "{{.State.StartedAt}}",
+            "web-first",
+        ])
+        .ok();
     assert_eq!(after, before, "the init container was left alone");
 
     cluster.crash(&[host]);
@@ -81,18 +100,30 @@ fn a_start_continues_whoever_dies_and_a_boot_begins_anew() {
     says(host, UNIT, first);
     go(host);
     says(host, UNIT, "3/3 healthy");
-    let names = host.run(&["podman", "ps", "-a", "--format", "{{.Names}}"]).ok();
+    let names = host
+        .run(&["podman", "ps", "-a", "--format", "{{.Names}}"])
+        .ok();
     for name in ["web-first", "web-second"] {
         assert!(!names.contains(name), "it has done its work: {names}");
     }
-    assert!(order(host).ends_with("first\nside\nsecond\napp\n"), "{}", order(host));
+    assert!(
+        order(host).ends_with("first\nside\nsecond\napp\n"),
+        "{}",
+        order(host)
+    );
     // Every user may write to an emptyDir.
-    let mode = host.run(&["podman", "exec", "web-one", "busybox", "stat", "-c", "%a", "/v"]).ok();
+    let mode = host
+        .run(&[
+            "podman", "exec", "web-one", "busybox", "stat", "-c", "%a", "/v",
+        ])
+        .ok();
     assert_eq!(mode.trim(), "777");
 
     // A container that runs is adopted, whoever dies.
     let before = host.containers("web");
-    let _ = host.sh(&format!("systemctl kill --kill-whom=main -s KILL {UNIT}")).ok();
+    let _ = host
+        .sh(&format!("systemctl kill --kill-whom=main -s KILL {UNIT}"))
+        .ok();
     says(host, UNIT, "3/3 healthy");
     assert_eq!(host.containers("web"), before);
 
@@ -127,7 +158,9 @@ fn probes_and_hooks_run_as_in_kubernetes() {
     let before = host.containers("probed");
 
     // A supervisor that is killed does not make the container unready.
-    let _ = host.sh(&format!("systemctl kill --kill-whom=main -s KILL {unit}")).ok();
+    let _ = host
+        .sh(&format!("systemctl kill --kill-whom=main -s KILL {unit}"))
+        .ok();
     says(host, unit, "1/1 healthy");
     assert_eq!(host.containers("probed"), before);
 
@@ -141,6 +174,12 @@ fn probes_and_hooks_run_as_in_kubernetes() {
 
     removes(host, "probed");
     let log = host.sh(&format!("journalctl -u {unit} -o cat")).ok();
-    let end: Vec<&str> = log.lines().filter(|line| ["hook", "told"].contains(line)).collect();
-    assert!(end.ends_with(&["hook", "told"]), "the hook before the signal: {end:?}");
+    let end: Vec<&str> = log
+        .lines()
+        .filter(|line| ["hook", "told"].contains(line))
+        .collect();
+    assert!(
+        end.ends_with(&["hook", "told"]),
+        "the hook before the signal: {end:?}"
+    );
 }

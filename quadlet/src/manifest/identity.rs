@@ -92,7 +92,7 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     dns(spec, at, scope);
     if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
         let message = "is not allowed with hostPID, whose processes all containers see";
-        scope.wrong(&at.key("shareProcessNamespace"), message);
+        scope.differs(&at.key("shareProcessNamespace"), message);
     }
     let context = at.key("securityContext");
     sysctls(spec, &context.key("sysctls"), scope);
@@ -116,7 +116,7 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
         seccomp(security.seccomp_profile.as_ref(), &at, scope);
         if security.allow_privilege_escalation == Some(false) && security.privileged == Some(true) {
             let message = "must not be false for a privileged container";
-            scope.wrong(&at.key("allowPrivilegeEscalation"), message);
+            scope.differs(&at.key("allowPrivilegeEscalation"), message);
         }
     }
 }
@@ -130,7 +130,7 @@ pub(super) fn full_name(object: &Object, spec: &PodSpec, at: &Field, scope: &mut
             cut(&name),
             name.len()
         );
-        scope.wrong(&at.key("setHostnameAsFQDN"), message);
+        scope.differs(&at.key("setHostnameAsFQDN"), message);
     }
 }
 
@@ -139,7 +139,7 @@ fn names(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
         let at = at.key("subdomain");
         if !is_label(name) {
             let message = format!("`{}` is not a subdomain: {LABEL_RULE}", cut(name));
-            scope.wrong(&at, message);
+            scope.differs(&at, message);
         } else if spec.set_hostname_as_fqdn != Some(true) {
             let message = "no name in DNS is made of it, and `hostname -f` gives the host name alone: with setHostnameAsFQDN it is a part of the host name";
             scope.not_done(&at, message);
@@ -150,7 +150,7 @@ fn names(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
         for (index, name) in alias.hostnames.iter().flatten().enumerate() {
             if !is_name(name) {
                 let message = format!("`{}` is not a host name: {NAME_RULE}", cut(name));
-                scope.wrong(&at.index(index), message);
+                scope.differs(&at.index(index), message);
             }
         }
     }
@@ -161,7 +161,7 @@ fn dns(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     let policies = ["Default", "ClusterFirst", "ClusterFirstWithHostNet", "None"];
     if !policy.is_empty() && !policies.contains(&policy) {
         let message = format!("`{}` is not one of {}", cut(policy), policies.join(", "));
-        scope.wrong(&at.key("dnsPolicy"), message);
+        scope.differs(&at.key("dnsPolicy"), message);
     }
     let none = PodDNSConfig::default();
     let config = spec.dns_config.as_ref().unwrap_or(&none);
@@ -169,25 +169,25 @@ fn dns(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     let servers = config.nameservers.as_deref().unwrap_or_default();
     if policy == "None" && servers.is_empty() {
         let message = "is missing: with `dnsPolicy: None` the pod has no other name server";
-        scope.wrong(&at.key("nameservers"), message);
+        scope.differs(&at.key("nameservers"), message);
     }
     if servers.len() > NAMESERVERS_MAX {
         let message = format!("has more than {NAMESERVERS_MAX} name servers");
-        scope.wrong(&at.key("nameservers"), message);
+        scope.differs(&at.key("nameservers"), message);
     }
     let searches = config.searches.as_deref().unwrap_or_default();
     let bytes = searches.join(" ").len();
     if searches.len() > SEARCHES_MAX || bytes > SEARCHES_BYTES_MAX {
         let message =
             format!("has more than {SEARCHES_MAX} domains or {SEARCHES_BYTES_MAX} characters");
-        scope.wrong(&at.key("searches"), message);
+        scope.differs(&at.key("searches"), message);
     }
     for (index, domain) in searches.iter().enumerate() {
         // Kubernetes takes a lone dot, and a dot at the end.
         let name = domain.strip_suffix('.').unwrap_or(domain);
         if !is_name(name) && domain != "." {
             let message = format!("`{}` is not a domain: {NAME_RULE}", cut(domain));
-            scope.wrong(&at.key("searches").index(index), message);
+            scope.differs(&at.key("searches").index(index), message);
         }
     }
     for (index, option) in config.options.iter().flatten().enumerate() {
@@ -195,11 +195,11 @@ fn dns(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
         let name = option.name.as_deref().unwrap_or_default();
         let value = option.value.as_deref().unwrap_or_default();
         if name.is_empty() {
-            scope.wrong(&at.key("name"), "is missing");
+            scope.differs(&at.key("name"), "is missing");
         }
         for (key, text) in [("name", name), ("value", value)] {
             if text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-                scope.wrong(&at.key(key), "has a space or a line break");
+                scope.differs(&at.key(key), "has a space or a line break");
             }
         }
     }
@@ -249,11 +249,11 @@ fn sysctls(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
                     "`{}` is not accepted by Podman: use a value without `=` and without spaces at its ends",
                     cut(value)
                 );
-                scope.wrong(&at.key("value"), message);
+                scope.differs(&at.key("value"), message);
             }
             continue;
         };
-        scope.wrong(
+        scope.differs(
             &at.key("name"),
             format!("`{}` {message}", cut(&sysctl.name)),
         );
@@ -267,14 +267,14 @@ fn seccomp(profile: Option<&SeccompProfile>, at: &Field, scope: &mut Scope<'_>) 
         "RuntimeDefault" | "Unconfined" => {}
         "Localhost" => {
             let message = "Podman takes no file of the host for it over its API: use RuntimeDefault or Unconfined";
-            scope.wrong(&at, message);
+            scope.differs(&at, message);
         }
         other => {
             let message = format!(
                 "`{}` is not one of RuntimeDefault, Unconfined, Localhost",
                 cut(other)
             );
-            scope.wrong(&at, message);
+            scope.differs(&at, message);
         }
     }
 }
@@ -289,11 +289,11 @@ fn user(container: &Container, spec: &PodSpec, at: &Field, scope: &mut Scope<'_>
     match (user, group) {
         (Some(0), _) if non_root => {
             let message = "is 0, which is root, and runAsNonRoot forbids it: set another number";
-            scope.wrong(&at.key("runAsUser"), message);
+            scope.differs(&at.key("runAsUser"), message);
         }
         (None, Some(_)) if non_root => {
             let message = "is missing: with a runAsGroup alone Podman runs the container as root, which runAsNonRoot forbids";
-            scope.wrong(&at.key("runAsUser"), message);
+            scope.differs(&at.key("runAsUser"), message);
         }
         (None, Some(_)) => {
             let message = "with a group alone Podman runs the container as root, whatever user its image names: set runAsUser, too";

@@ -70,7 +70,7 @@ fn path(mount: &VolumeMount, volume: Option<&Volume>, at: &Field, scope: &mut Sc
             let message = format!(
                 "`{option}` is not for files of a ConfigMap or Secret: they are read-only and hide what the image has there"
             );
-            scope.wrong(&at, message);
+            scope.differs(&at, message);
         }
     }
 }
@@ -83,18 +83,18 @@ fn sub_path(mount: &VolumeMount, volume: Option<&Volume>, at: &Field, scope: &mu
         let Some(path) = path else { continue };
         if leaves_folder(path) {
             let message = "leaves the volume: use a relative path without `..`";
-            scope.wrong(&at.key(key), message);
+            scope.differs(&at.key(key), message);
         }
         let is_bound = volume.is_some_and(|volume| volume.host_path.is_some());
         if is_bound && path.contains(['=', ',']) {
             let message =
                 "has a `=` or a `,`, at which Podman ends the path in a folder of the host";
-            scope.wrong(&at.key(key), message);
+            scope.differs(&at.key(key), message);
         }
     }
     let is_set = |path: &Option<String>| path.as_ref().is_some_and(|path| !path.is_empty());
     if is_set(&mount.sub_path) && is_set(&mount.sub_path_expr) {
-        scope.wrong(
+        scope.differs(
             &at.key("subPathExpr"),
             "cannot be set together with subPath",
         );
@@ -110,14 +110,14 @@ fn termination(container: &Container, at: &Field, scope: &mut Scope<'_>) {
             "`{}` is not one of File, FallbackToLogsOnError",
             cut(policy)
         );
-        scope.wrong(&at.key("terminationMessagePolicy"), message);
+        scope.differs(&at.key("terminationMessagePolicy"), message);
     }
     let path = container.termination_message_path.as_deref();
     if path.is_some_and(|path| {
         !path.is_empty() && (!path.starts_with('/') || path.contains([':', '\0']))
     }) {
         let message = "is not an absolute path without `:`";
-        scope.wrong(&at.key("terminationMessagePath"), message);
+        scope.differs(&at.key("terminationMessagePath"), message);
     }
 }
 

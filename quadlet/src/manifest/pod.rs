@@ -223,12 +223,15 @@ fn restart_policy(container: &Container, list: &str, at: &Field, scope: &mut Sco
         return;
     };
     let at = at.key("restartPolicy");
-    if list == "initContainers" && !is_sidecar(container) {
+    if list != "initContainers" {
+        let message = "is for init containers only: the pod's restartPolicy holds for this one";
+        scope.differs(&at, message);
+    } else if !is_sidecar(container) {
         let message = format!(
             "`{}` is not `Always`, which makes a sidecar: an init container has no other",
             cut(policy)
         );
-        scope.wrong(&at, message);
+        scope.differs(&at, message);
     }
 }
 

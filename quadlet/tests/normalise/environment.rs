@@ -458,7 +458,7 @@ fn a_variable_has_a_name_and_one_source() {
         ),
         (
             "env: [{name: A, value: x, valueFrom: {configMapKeyRef: {name: one, key: A}}}]",
-            "env[0].valueFrom: the variable has a value, too",
+            "env[0].valueFrom: is not allowed beside a value",
         ),
         (
             "env: [{name: A, valueFrom: {configMapKeyRef: {name: one, key: A}, secretKeyRef: {name: login, key: user}}}]",
