@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{
     case::{Case, on_one_line},
     manifest::Manifest,
-    outcome::Seen,
+    outcome::{COMMITTED, Seen},
 };
 use crate::{Answer, Host, secs};
 
@@ -21,6 +21,8 @@ const FUNCTIONS: &str = include_str!("../../conformance/functions.sh");
 const FOLDER: &str = "root/conformance";
 /// From an apply to the check: what a container prints first is in its log by then.
 const REST: Duration = Duration::from_secs(1);
+/// The longest wait for the first container of a case.
+const STARTED: Duration = Duration::from_secs(20);
 /// The longest check, such as one that waits for the end of a back-off.
 const CHECK_SECS: u32 = 240;
 
@@ -142,6 +144,9 @@ impl Bed {
                 "check.sh",
                 &format!(". /{FOLDER}/functions.sh\n{}\n", check.script),
             );
+            if self.side == Side::Beemesh && seen.err.contains(COMMITTED) {
+                self.until_started(case);
+            }
             thread::sleep(REST);
             seen.printed = self.check(case);
         }
@@ -162,6 +167,28 @@ impl Bed {
             }
         };
         self.host.sh(&line)
+    }
+
+    /// Waits until a container of the case has been started: on a busy machine, not even that happens within the wait of an
+    /// apply. Some cases never start one, so that this has no end but a bound.
+    fn until_started(&self, case: &Case) {
+        let begun = Instant::now();
+        let line = r#"curl -sS -m 60 --unix-socket /run/podman/podman.sock "http://podman/v5.0.0/libpod/containers/json?all=true""#;
+        while begun.elapsed() < STARTED {
+            let listed: Vec<Value> =
+                serde_json::from_str(&self.host.sh(line).out).unwrap_or_default();
+            let is_started = |one: &Value| {
+                let workload = one["Labels"]["beemesh.io/workload"].as_str();
+                let is_mine = workload
+                    .is_some_and(|name| case.first.workloads().iter().any(|mine| mine == name));
+                let is_own = one["IsInfra"] != true;
+                is_mine && is_own && (one["State"] == "running" || one["State"] == "exited")
+            };
+            if listed.iter().any(is_started) {
+                return;
+            }
+            thread::sleep(REST / 4);
+        }
     }
 
     fn check(&self, case: &Case) -> String {

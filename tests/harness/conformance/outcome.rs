@@ -7,7 +7,7 @@ use std::fmt;
 use super::case::{Case, on_one_line};
 
 /// What `beemesh apply` says of a change that it could not wait for: it was not refused.
-const COMMITTED: &str = "the change is committed";
+pub(super) const COMMITTED: &str = "the change is committed";
 
 /// What was seen in a run of a case.
 #[derive(Debug, Clone, Default)]
