@@ -23,7 +23,7 @@ use crate::{Cluster, Host};
 use bed::{Bed, Side};
 use case::{Case, on_one_line};
 use outcome::judge;
-use results::Result as Shown;
+use results::Shown;
 use rows::Open;
 use schedule::Job;
 
@@ -229,18 +229,18 @@ fn chosen(options: &Options) -> Result<Vec<Case>, String> {
             .collect::<Result<_, _>>()?,
     };
     cases.retain(|case| options.chooses(case));
-    if let Some((one, of)) = options.part {
-        // Neighbours, which are alike, go to different parts.
-        let mut number = 0;
-        cases.retain(|_| {
-            number += 1;
-            (number - one) % of == 0
-        });
+    if let Some(part) = options.part {
+        cases = of_part(cases, part);
     }
     match cases.is_empty() {
         true => Err("no case of that name".into()),
         false => Ok(cases),
     }
+}
+
+/// Every N-th, so that neighbours, which are alike, are in different parts.
+fn of_part<T>(all: Vec<T>, (one, of): (usize, usize)) -> Vec<T> {
+    all.into_iter().skip(one - 1).step_by(of).collect()
 }
 
 fn suite() -> String {
@@ -329,6 +329,9 @@ mod tests {
         for wrong in ["0/3", "4/3", "3", "a/b", "1/0"] {
             assert_eq!(part(wrong), Err(format!("{wrong}: not a part such as 2/3")));
         }
+        let all = vec![1, 2, 3, 4, 5, 6, 7];
+        assert_eq!(of_part(all.clone(), (1, 3)), [1, 4, 7]);
+        assert_eq!(of_part(all, (3, 3)), [3, 6]);
     }
 
     #[test]

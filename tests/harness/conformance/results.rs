@@ -14,7 +14,7 @@ const END: &str = "<!-- /figure -->";
 
 /// The outcome of one case on one host.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Result {
+pub struct Shown {
     /// The case.
     pub case: String,
     /// Podman's version, such as `5.4.2`.
@@ -27,9 +27,9 @@ pub struct Result {
 
 /// The results as lines of case, version, side and outcome.
 #[must_use]
-pub fn write(results: &[Result]) -> String {
-    let line = |one: &Result| {
-        let Result {
+pub fn write(results: &[Shown]) -> String {
+    let line = |one: &Shown| {
+        let Shown {
             case,
             podman,
             side,
@@ -42,14 +42,14 @@ pub fn write(results: &[Result]) -> String {
 
 /// Reads what [`write`] wrote.
 #[must_use]
-pub fn read(text: &str) -> Vec<Result> {
+pub fn read(text: &str) -> Vec<Shown> {
     let read = |line: &str| {
         let columns: Vec<&str> = line.split('\t').collect();
         let [case, podman, side, outcome] = columns[..] else {
             return None;
         };
         let sides = [Side::Beemesh, Side::Podman];
-        Some(Result {
+        Some(Shown {
             case: case.to_owned(),
             podman: podman.to_owned(),
             side: sides.into_iter().find(|one| one.word() == side)?,
@@ -63,7 +63,7 @@ pub fn read(text: &str) -> Vec<Result> {
 ///
 /// # Errors
 /// If the page does not have both markers.
-pub fn into_page(page: &str, results: &[Result]) -> std::result::Result<String, String> {
+pub fn into_page(page: &str, results: &[Shown]) -> Result<String, String> {
     let wrong = || format!("the page has no `{BEGIN}` … `{END}`");
     let (before, rest) = page.split_once(BEGIN).ok_or_else(wrong)?;
     let (_, after) = rest.split_once(END).ok_or_else(wrong)?;
@@ -76,7 +76,7 @@ pub fn into_page(page: &str, results: &[Result]) -> std::result::Result<String, 
 
 /// One line for each version of Podman.
 #[must_use]
-pub fn figure(results: &[Result]) -> String {
+pub fn figure(results: &[Shown]) -> String {
     let mut figure = String::new();
     for podman in versions(results) {
         let count = |side: Side, wanted: &[Outcome]| {
@@ -108,7 +108,7 @@ pub fn figure(results: &[Result]) -> String {
     figure
 }
 
-fn table(results: &[Result]) -> String {
+fn table(results: &[Shown]) -> String {
     let columns: BTreeSet<(&str, Side)> = results
         .iter()
         .map(|one| (one.podman.as_str(), one.side))
@@ -141,7 +141,7 @@ fn table(results: &[Result]) -> String {
     table
 }
 
-fn versions(results: &[Result]) -> BTreeSet<&str> {
+fn versions(results: &[Shown]) -> BTreeSet<&str> {
     results.iter().map(|one| one.podman.as_str()).collect()
 }
 
@@ -149,8 +149,8 @@ fn versions(results: &[Result]) -> BTreeSet<&str> {
 mod tests {
     use super::*;
 
-    fn result(case: &str, podman: &str, side: Side, outcome: Outcome) -> Result {
-        Result {
+    fn shown(case: &str, podman: &str, side: Side, outcome: Outcome) -> Shown {
+        Shown {
             case: case.into(),
             podman: podman.into(),
             side,
@@ -158,13 +158,13 @@ mod tests {
         }
     }
 
-    fn some() -> Vec<Result> {
+    fn some() -> Vec<Shown> {
         vec![
-            result("env-a", "5.4.2", Side::Beemesh, Outcome::Right),
-            result("env-a", "5.4.2", Side::Podman, Outcome::Silent),
-            result("env-b", "5.4.2", Side::Beemesh, Outcome::Refused),
-            result("env-b", "5.4.2", Side::Podman, Outcome::Failed),
-            result("env-a", "5.8.6", Side::Beemesh, Outcome::Warned),
+            shown("env-a", "5.4.2", Side::Beemesh, Outcome::Right),
+            shown("env-a", "5.4.2", Side::Podman, Outcome::Silent),
+            shown("env-b", "5.4.2", Side::Beemesh, Outcome::Refused),
+            shown("env-b", "5.4.2", Side::Podman, Outcome::Failed),
+            shown("env-a", "5.8.6", Side::Beemesh, Outcome::Warned),
         ]
     }
 
