@@ -54,7 +54,7 @@ pub(super) fn check(container: &Container, spec: &PodSpec, at: &Field, scope: &m
         let at = at.key("env").index(index);
         if !expansion::is_variable(&var.name) {
             let message = format!("`{}` cannot name a variable: {NAME}", cut(&var.name));
-            scope.differs(&at.key("name"), message);
+            scope.wrong(&at.key("name"), message);
         }
         let of = variable(var, container, spec, &known, &at, scope);
         known.insert(var.name.as_str(), of);
@@ -86,24 +86,17 @@ pub(super) fn check(container: &Container, spec: &PodSpec, at: &Field, scope: &m
 }
 
 fn all_of(from: &EnvFromSource, at: &Field, scope: &mut Scope<'_>) {
-    match (&from.config_map_ref, &from.secret_ref) {
-        (Some(source), None) => refers(
-            &source.name,
-            "ConfigMap",
-            &at.then("configMapRef.name"),
-            scope,
-        ),
-        (None, Some(source)) => {
-            refers(&source.name, "Secret", &at.then("secretRef.name"), scope);
-        }
-        (None, None) | (Some(_), Some(_)) => {
-            scope.differs(at, "needs one of configMapRef, secretRef");
-        }
+    if let Some(source) = &from.config_map_ref {
+        let at = at.then("configMapRef.name");
+        refers(&source.name, "ConfigMap", &at, scope);
+    }
+    if let Some(source) = &from.secret_ref {
+        refers(&source.name, "Secret", &at.then("secretRef.name"), scope);
     }
     let prefix = from.prefix.as_deref().unwrap_or_default();
     if !prefix.is_empty() && !expansion::is_variable(prefix) {
         let message = format!("`{}` cannot begin a variable: {NAME}", cut(prefix));
-        scope.differs(&at.key("prefix"), message);
+        scope.wrong(&at.key("prefix"), message);
     }
 }
 
@@ -123,9 +116,6 @@ fn variable(
         return if secret { Known::Secret } else { Known::Plain };
     };
     let at = at.key("valueFrom");
-    if !text.is_empty() {
-        scope.differs(&at, "is not allowed beside a value");
-    }
     value_from(from, container, spec, &at, scope)
 }
 
@@ -136,17 +126,6 @@ fn value_from(
     at: &Field,
     scope: &mut Scope<'_>,
 ) -> Known {
-    let sources = [
-        from.config_map_key_ref.is_some(),
-        from.secret_key_ref.is_some(),
-        from.field_ref.is_some(),
-        from.resource_field_ref.is_some(),
-    ];
-    if sources.iter().filter(|is_set| **is_set).count() != 1 {
-        let message = "needs one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef";
-        scope.differs(at, message);
-        return Known::Plain;
-    }
     if let Some(source) = &from.config_map_key_ref {
         let at = at.then("configMapKeyRef.name");
         refers(&source.name, "ConfigMap", &at, scope);
@@ -186,13 +165,13 @@ fn field(path: &str, at: &Field, scope: &mut Scope<'_>) {
         "status.podIP" | "status.podIPs" => "`hostname -i` in the container tells it",
         _ => {
             let message = format!("Podman does not know `{}`: use {FIELDS}", cut(path));
-            return scope.differs(at, message);
+            return scope.wrong(at, message);
         }
     };
     let message = format!(
         "only the host that runs the pod knows `{path}`, and Podman puts it into no variable: {instead}"
     );
-    scope.differs(at, message);
+    scope.wrong(at, message);
 }
 
 fn resource(
@@ -217,7 +196,7 @@ fn resource(
             "no container of this pod is named `{}`",
             cut(named.unwrap_or_default())
         );
-        scope.differs(&at.key("containerName"), message);
+        scope.wrong(&at.key("containerName"), message);
         return Known::Plain;
     };
     let Some(name) = asked.resource.strip_prefix("limits.") else {
@@ -228,13 +207,13 @@ fn resource(
     }
     if name == "ephemeral-storage" {
         let message = "the container has no such limit, and Podman does not know how much its host has: set resources.limits.ephemeral-storage";
-        scope.differs(&at.key("resource"), message);
+        scope.wrong(&at.key("resource"), message);
     } else if limits(container, name) {
         let message = format!(
             "container `{}` has no such limit, and Podman would give this container's own: set resources.limits.{name} there",
             cut(&of.name)
         );
-        scope.differs(&at.key("resource"), message);
+        scope.wrong(&at.key("resource"), message);
     }
     Known::OfHost
 }
@@ -254,6 +233,6 @@ fn of_host(text: &str, known: &BTreeMap<&str, Known>, at: &Field, scope: &mut Sc
             "`$({})` is a resource of the host that runs the pod, so no other value can contain it: give the container that limit",
             cut(name)
         );
-        scope.differs(at, message);
+        scope.wrong(at, message);
     }
 }

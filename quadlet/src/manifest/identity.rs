@@ -11,13 +11,14 @@ use beemesh_protocol::{
     workload::{is_label, is_name},
 };
 use k8s_openapi::api::core::v1::{
-    Container, PodDNSConfig, PodSecurityContext, PodSpec, SeccompProfile,
+    Capabilities, Container, PodDNSConfig, PodSecurityContext, PodSpec, SeccompProfile,
 };
 
 use super::{
     field::{Field, cut},
     findings::Scope,
     names::{LABEL_RULE, NAME_RULE},
+    policy::capability,
 };
 
 /// Limits of Kubernetes for `resolv.conf`.
@@ -40,6 +41,51 @@ const SYSCTLS: [&str; 8] = [
     "kernel.shmmni",
 ];
 const SYSCTL_PREFIXES: [&str; 2] = ["fs.mqueue.", "net."];
+
+/// The capabilities of Linux 5.9 and later.
+const CAPABILITIES: [&str; 41] = [
+    "AUDIT_CONTROL",
+    "AUDIT_READ",
+    "AUDIT_WRITE",
+    "BLOCK_SUSPEND",
+    "BPF",
+    "CHECKPOINT_RESTORE",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "KILL",
+    "LEASE",
+    "LINUX_IMMUTABLE",
+    "MAC_ADMIN",
+    "MAC_OVERRIDE",
+    "MKNOD",
+    "NET_ADMIN",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_RAW",
+    "PERFMON",
+    "SETFCAP",
+    "SETGID",
+    "SETPCAP",
+    "SETUID",
+    "SYSLOG",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_CHROOT",
+    "SYS_MODULE",
+    "SYS_NICE",
+    "SYS_PACCT",
+    "SYS_PTRACE",
+    "SYS_RAWIO",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "WAKE_ALARM",
+];
 
 /// The name of a kernel parameter with dots. Kubernetes takes slashes, too, and then a dot is a part of a name.
 pub(crate) fn sysctl_name(name: &str) -> String {
@@ -98,10 +144,6 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
     sysctls(spec, &context.key("sysctls"), scope);
     if let Some(security) = &spec.security_context {
         seccomp(security.seccomp_profile.as_ref(), &context, scope);
-        if security.supplemental_groups_policy.as_deref() == Some("Strict") {
-            let message = "Podman ignores it: the groups that the image gives its user stay";
-            scope.not_done(&context.key("supplementalGroupsPolicy"), message);
-        }
     }
     let init = spec.init_containers.iter().flatten().enumerate();
     let init = init.map(|(index, one)| ("initContainers", index, one));
@@ -117,6 +159,9 @@ pub(super) fn check(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
         if security.allow_privilege_escalation == Some(false) && security.privileged == Some(true) {
             let message = "must not be false for a privileged container";
             scope.differs(&at.key("allowPrivilegeEscalation"), message);
+        }
+        if let Some(lists) = &security.capabilities {
+            capabilities(lists, &at.key("capabilities"), scope);
         }
     }
 }
@@ -257,6 +302,28 @@ fn sysctls(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
             &at.key("name"),
             format!("`{}` {message}", cut(&sysctl.name)),
         );
+    }
+}
+
+fn capabilities(lists: &Capabilities, at: &Field, scope: &mut Scope<'_>) {
+    let mut added = BTreeSet::new();
+    for (key, list) in [("add", &lists.add), ("drop", &lists.drop)] {
+        for (index, written) in list.iter().flatten().enumerate() {
+            let at = at.key(key).index(index);
+            let name = capability(written);
+            if name != "ALL" && !CAPABILITIES.contains(&name.as_str()) {
+                let message = format!("`{}` is not a capability of Linux", cut(written));
+                scope.wrong(&at, message);
+            } else if key == "drop" && added.contains(&name) {
+                let message = format!(
+                    "`{}` is both added and dropped: keep it in one of the lists",
+                    cut(written)
+                );
+                scope.wrong(&at, message);
+            } else if key == "add" {
+                added.insert(name);
+            }
+        }
     }
 }
 

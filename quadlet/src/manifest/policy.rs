@@ -9,6 +9,7 @@ mod document;
 mod path;
 
 pub(super) use check::{annotations, pod};
+pub(super) use document::capability;
 
 use beemesh_protocol::version::Version;
 

@@ -120,19 +120,51 @@ fn root_by_number_is_refused_where_root_is_forbidden() {
         &warned,
         &format!("{at}.runAsGroup: with a group alone Podman runs the container as root")
     ));
-    let strict = problems(&pod(
-        "",
-        "securityContext: {supplementalGroups: [5], supplementalGroupsPolicy: Strict}",
-    ));
-    assert!(found(
-        &strict,
-        "spec.securityContext.supplementalGroupsPolicy: the groups that the image gives"
-    ));
     let refused = problems(&pod("", "shareProcessNamespace: true, hostPID: true"));
     assert!(found(
         &refused,
         "spec.shareProcessNamespace: is not allowed"
     ));
+}
+
+/// Podman would find these faults only after the old pod is removed.
+#[test]
+fn capabilities_exist_and_are_in_one_list() {
+    let at = "spec.containers[0].securityContext.capabilities";
+    let of = |lists: &str| {
+        pod(
+            &format!(", securityContext: {{capabilities: {{{lists}}}}}"),
+            "",
+        )
+    };
+    for (lists, expected) in [
+        (
+            "add: [SYS_ADMINISTRATOR]",
+            "add[0]: `SYS_ADMINISTRATOR` is not a capability",
+        ),
+        (
+            "drop: [CAP_NETRAW]",
+            "drop[0]: `CAP_NETRAW` is not a capability",
+        ),
+        (
+            "add: [KILL, CHOWN], drop: [ALL, cap_chown]",
+            "drop[1]: `cap_chown` is both added and dropped",
+        ),
+        ("add: [ALL], drop: [ALL]", "drop[0]: `ALL` is both"),
+    ] {
+        let problems = problems(&of(lists));
+        assert!(
+            problems.len() == 1 && found(&problems, &format!("{at}.{expected}")),
+            "{problems:?}"
+        );
+    }
+    let lists = "add: [NET_BIND_SERVICE, cap_bpf], drop: [ALL]";
+    let rendered = rendered(&of(lists));
+    let capabilities = &rendered["spec"]["containers"][0]["securityContext"]["capabilities"];
+    assert_eq!(
+        *capabilities,
+        json!({"add": ["NET_BIND_SERVICE", "cap_bpf"], "drop": ["ALL"]})
+    );
 }
 
 #[test]

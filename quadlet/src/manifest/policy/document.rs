@@ -313,7 +313,7 @@ fn normal(list: List, text: &str) -> Result<String, &'static str> {
 }
 
 /// The normalized name of a capability: Podman accepts it in any case, with or without `CAP_`.
-pub(super) fn capability(text: &str) -> String {
+pub(in crate::manifest) fn capability(text: &str) -> String {
     let upper = text.to_ascii_uppercase();
     upper
         .strip_prefix("CAP_")

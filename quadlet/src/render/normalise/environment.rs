@@ -277,6 +277,7 @@ impl Environment<'_, '_> {
         };
         let object = self.uses.revision.object;
         String::from_utf8(bytes).map_err(|_| {
+            let text = shown(text);
             let reason = format!(
                 "`{text}` refers to a Secret's value that is no UTF-8 text, so it cannot be an argument: mount the Secret as a file"
             );
@@ -289,6 +290,7 @@ impl Environment<'_, '_> {
         let object = self.uses.revision.object;
         let mut names = expansion::names(text);
         if let Some(name) = names.find(|name| !variables.has(name)) {
+            let (name, text) = (shown(name), shown(text));
             let reason = format!(
                 "its subPathExpr `{text}` refers to the variable `{name}`, which the container does not have"
             );
@@ -297,6 +299,7 @@ impl Environment<'_, '_> {
         let path = self.word(text, variables)?;
         let leaves = path.starts_with('/') || path.split('/').any(|part| part == "..");
         if leaves || path.contains('\0') {
+            let text = shown(text);
             let reason = format!(
                 "its subPathExpr `{text}` leads out of the volume: its variables must make a relative path without `..`"
             );
@@ -379,6 +382,7 @@ impl Environment<'_, '_> {
     }
 
     fn unknown(&self, var: &str, what: &str) -> RenderError {
+        let (var, what) = (shown(var), shown(what));
         let reason = format!(
             "its variable `{var}` asks for `{what}`, which Podman does not tell a container"
         );
@@ -391,9 +395,9 @@ impl Environment<'_, '_> {
                 "`$({name})` is a resource of the host that runs the pod, so no other value can contain it: give the container that limit"
             ),
             Fault::TooLong => {
-                let shown: String = text.chars().take(SHOWN_MAX).collect();
+                let text = shown(text);
                 format!(
-                    "with its variables, `{shown}` is longer than the {TEXT_MAX} bytes that the kernel passes to a program: use a file"
+                    "with its variables, `{text}` is longer than the {TEXT_MAX} bytes that the kernel passes to a program: use a file"
                 )
             }
         };
@@ -412,6 +416,12 @@ impl Environment<'_, '_> {
         self.room = room;
         Ok(())
     }
+}
+
+/// A piece of the manifest, for a message.
+fn shown(text: &str) -> String {
+    let piece = text.chars().take(SHOWN_MAX);
+    piece.flat_map(char::escape_debug).collect()
 }
 
 fn of_key(kind: Kind, name: &str, key: &str, bytes: &[u8]) -> Value {
