@@ -86,12 +86,19 @@ pub(super) fn check(container: &Container, spec: &PodSpec, at: &Field, scope: &m
 }
 
 fn all_of(from: &EnvFromSource, at: &Field, scope: &mut Scope<'_>) {
-    if let Some(source) = &from.config_map_ref {
-        let at = at.then("configMapRef.name");
-        refers(&source.name, "ConfigMap", &at, scope);
-    }
-    if let Some(source) = &from.secret_ref {
-        refers(&source.name, "Secret", &at.then("secretRef.name"), scope);
+    match (&from.config_map_ref, &from.secret_ref) {
+        (Some(source), None) => refers(
+            &source.name,
+            "ConfigMap",
+            &at.then("configMapRef.name"),
+            scope,
+        ),
+        (None, Some(source)) => {
+            refers(&source.name, "Secret", &at.then("secretRef.name"), scope);
+        }
+        (None, None) | (Some(_), Some(_)) => {
+            scope.wrong(at, "needs one of configMapRef, secretRef");
+        }
     }
     let prefix = from.prefix.as_deref().unwrap_or_default();
     if !prefix.is_empty() && !expansion::is_variable(prefix) {
@@ -116,6 +123,9 @@ fn variable(
         return if secret { Known::Secret } else { Known::Plain };
     };
     let at = at.key("valueFrom");
+    if !text.is_empty() {
+        scope.wrong(&at, "is not allowed beside a value");
+    }
     value_from(from, container, spec, &at, scope)
 }
 
@@ -126,6 +136,17 @@ fn value_from(
     at: &Field,
     scope: &mut Scope<'_>,
 ) -> Known {
+    let sources = [
+        from.config_map_key_ref.is_some(),
+        from.secret_key_ref.is_some(),
+        from.field_ref.is_some(),
+        from.resource_field_ref.is_some(),
+    ];
+    if sources.iter().filter(|is_set| **is_set).count() != 1 {
+        let message = "needs one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef";
+        scope.wrong(at, message);
+        return Known::Plain;
+    }
     if let Some(source) = &from.config_map_key_ref {
         let at = at.then("configMapKeyRef.name");
         refers(&source.name, "ConfigMap", &at, scope);

@@ -446,7 +446,7 @@ fn what_only_a_running_pod_knows_is_refused() {
 }
 
 #[test]
-fn a_variable_has_a_name() {
+fn a_variable_has_a_name_and_one_source() {
     for (env, message) in [
         (
             "env: [{name: É, value: x}]",
@@ -456,6 +456,15 @@ fn a_variable_has_a_name() {
             "env: [{name: A=B, value: x}]",
             "env[0].name: `A=B` cannot name a variable",
         ),
+        (
+            "env: [{name: A, value: x, valueFrom: {configMapKeyRef: {name: one, key: A}}}]",
+            "env[0].valueFrom: is not allowed beside a value",
+        ),
+        (
+            "env: [{name: A, valueFrom: {configMapKeyRef: {name: one, key: A}, secretKeyRef: {name: login, key: user}}}]",
+            "env[0].valueFrom: needs one of",
+        ),
+        ("envFrom: [{prefix: A}]", "envFrom[0]: needs one of"),
     ] {
         let found = problems(&pod(&format!(", {env}"), ""));
         let expected = format!("spec.containers[0].{message}");
