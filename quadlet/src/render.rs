@@ -122,7 +122,7 @@ pub struct Quadlet {
     pub cluster: ClusterId,
     /// The file name of its YAML, beside the `.kube` file.
     pub yaml: String,
-    /// The format in which it was rendered: 1 by release 0.2.0 and before, else [`FORMAT`].
+    /// The format in which it was rendered: 1 by release 0.2.0 and before, 2 by 0.2.1, else [`FORMAT`].
     pub format: u32,
 }
 
@@ -131,7 +131,8 @@ pub struct Quadlet {
 ///
 /// 2: names of private volumes and secrets are unique, and files of ConfigMaps and Secrets do not mix with those of an
 /// image.
-pub const FORMAT: u32 = 2;
+/// 3: what Podman does in another way than Kubernetes is resolved in the YAML or left to the supervisor.
+pub const FORMAT: u32 = 3;
 
 /// Time limit, in seconds, for a start by systemd, which may have to pull images first.
 const START_SECONDS: u32 = 900;

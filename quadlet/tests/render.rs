@@ -91,20 +91,20 @@ fn a_quadlet_says_what_it_runs() {
         index: 17,
         cluster: CLUSTER,
         yaml: "beemesh-pod-shop_everything.17.yaml".to_owned(),
-        format: 2,
+        format: 3,
     };
     assert_eq!(read_quadlet(&rendered.kube), Some(expected.clone()));
     let before = Quadlet {
         format: 1,
         ..expected
     };
-    let kube = rendered.kube.replace("Format=2\n", "");
+    let kube = rendered.kube.replace("Format=3\n", "");
     assert_eq!(read_quadlet(&kube), Some(before), "as 0.2.0 wrote it");
     for (from, to) in [
         ("Workload=shop_everything", "Workload=../everything"),
         ("Yaml=beemesh", "Yaml=/etc/beemesh"),
         ("Index=17", "Index=18"),
-        ("Format=2", "Format=two"),
+        ("Format=3", "Format=two"),
         ("[X-Beemesh]", "[X-Other]"),
     ] {
         assert_eq!(read_quadlet(&rendered.kube.replace(from, to)), None, "{to}");

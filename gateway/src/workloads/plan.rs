@@ -336,8 +336,9 @@ impl Reconciler {
             plan.reports.extend(tell::report(name, &case, memory));
             plan.strange.extend(tell::strange(name, &case.disk));
             let is_over = memory.end.is_some();
-            if case.wanted.is_some() && !is_over && is_old(&case.disk, unit) {
-                old.push(name);
+            let format = old_format(&case.disk, unit);
+            if let Some(format) = format.filter(|_| case.wanted.is_some() && !is_over) {
+                old.push((name, format));
             }
         }
         plan.strange.extend(tell::old(&old));
@@ -504,10 +505,11 @@ impl Failures {
     }
 }
 
-/// Whether the Quadlet on the disk is from an earlier release whose format is less safe than the present one.
-fn is_old(disk: &Disk, unit: Option<&UnitState>) -> bool {
-    let quadlet = unit.and_then(|unit| read_quadlet(&unit.kube));
-    matches!(disk, Disk::Ours(_)) && quadlet.is_some_and(|quadlet| quadlet.format < FORMAT)
+/// The format of the Quadlet on the disk, if it is from an earlier release with another one.
+fn old_format(disk: &Disk, unit: Option<&UnitState>) -> Option<u32> {
+    let quadlet = read_quadlet(&unit?.kube)?;
+    let is_old = matches!(disk, Disk::Ours(_)) && quadlet.format < FORMAT;
+    is_old.then_some(quadlet.format)
 }
 
 /// The Quadlet on the disk. A unit from before a recovery belongs to this cluster.

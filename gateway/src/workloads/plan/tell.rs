@@ -63,23 +63,45 @@ pub(super) fn strange(name: &str, disk: &Disk) -> Option<String> {
     }
 }
 
-/// Maximum number of workloads that the message about old Quadlets names.
+/// The first format with unique names of private volumes.
+const UNIQUE_NAMES: u32 = 2;
+
+/// Maximum number of workloads that a message about old Quadlets names.
 const OLD_SHOWN: usize = 8;
 
-/// The message about workloads whose Quadlet is from an earlier release, and about the risks of that.
-pub(super) fn old(workloads: &[&str]) -> Option<String> {
-    if workloads.is_empty() {
+/// The messages about workloads whose Quadlet is from an earlier release, each with its format, and about what that
+/// leaves open.
+pub(super) fn old(workloads: &[(&str, u32)]) -> Vec<String> {
+    let unsafe_names = listed(workloads, |format| format < UNIQUE_NAMES);
+    let unsafe_names = unsafe_names.map(|names| {
+        format!(
+            "written by Beemesh 0.2.0 or before: {names}; the names of their private volumes can be met by others, and on \
+             Podman before 5.6.1 an image can plant links in their ConfigMaps and Secrets, until their manifests are \
+             applied again with a change, such as a new annotation of the pod"
+        )
+    });
+    let unfaithful = listed(workloads, |format| format >= UNIQUE_NAMES);
+    let unfaithful = unfaithful.map(|names| {
+        format!(
+            "written by an earlier release: {names}; they run as before, and get what Beemesh does beyond Podman, such as \
+             readiness probes and hooks, when their manifests are applied again with a change"
+        )
+    });
+    unsafe_names.into_iter().chain(unfaithful).collect()
+}
+
+/// The names of the workloads with such a format; `None` if there are none.
+fn listed(workloads: &[(&str, u32)], has: impl Fn(u32) -> bool) -> Option<String> {
+    let all = workloads.iter().filter(|(_, format)| has(*format));
+    let all: Vec<&str> = all.map(|(name, _)| *name).collect();
+    if all.is_empty() {
         return None;
     }
-    let mut names = workloads[..workloads.len().min(OLD_SHOWN)].join(", ");
-    if workloads.len() > OLD_SHOWN {
-        let _ = write!(names, " and {} more", workloads.len() - OLD_SHOWN);
+    let mut names = all[..all.len().min(OLD_SHOWN)].join(", ");
+    if all.len() > OLD_SHOWN {
+        let _ = write!(names, " and {} more", all.len() - OLD_SHOWN);
     }
-    Some(format!(
-        "written by Beemesh 0.2.0 or before: {names}; the names of their private volumes can be met by others, and on Podman \
-         before 5.6.1 an image can plant links in their ConfigMaps and Secrets, until their manifests are applied again \
-         with a change, such as a new annotation of the pod"
-    ))
+    Some(names)
 }
 
 fn by_unit(present: Revision, unit: &UnitState, heard: Option<&Report>) -> WorkloadReport {

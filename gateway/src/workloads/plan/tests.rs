@@ -490,7 +490,7 @@ fn me() -> Host {
 /// The Quadlet of `web` as of log index 9.
 fn web_at_9() -> String {
     format!(
-        "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex=9\nCluster={CLUSTER}\nFormat=2\n\n[Kube]\nYaml=beemesh-pod-web.9.yaml\n"
+        "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex=9\nCluster={CLUSTER}\nFormat=3\n\n[Kube]\nYaml=beemesh-pod-web.9.yaml\n"
     )
 }
 

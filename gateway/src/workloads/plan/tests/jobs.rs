@@ -116,7 +116,7 @@ impl Rig {
     fn unit(&mut self, index: u64, active: &str, started: bool, status: &str) {
         let unit = UnitState {
             kube: format!(
-                "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex={index}\nCluster={CLUSTER}\nFormat=2\n\n[Kube]\n\
+                "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex={index}\nCluster={CLUSTER}\nFormat=3\n\n[Kube]\n\
                  Yaml=beemesh-pod-web.{index}.yaml\n"
             ),
             ..unit(active, started, status)

@@ -16,7 +16,14 @@ fn an_old_rendering_is_left_running_and_listed() {
         policy: None,
     };
     let view = view(&mut state, 9, apply);
-    for (format, listed) in [("", true), ("Format=1\n", true), ("Format=2\n", false)] {
+    let unsafe_names = Some("written by Beemesh 0.2.0 or before: web;");
+    let unfaithful = Some("written by an earlier release: web;");
+    for (format, message) in [
+        ("", unsafe_names),
+        ("Format=1\n", unsafe_names),
+        ("Format=2\n", unfaithful),
+        ("Format=3\n", None),
+    ] {
         let kube = format!(
             "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex=9\nCluster={CLUSTER}\n{format}\n[Kube]\nYaml=beemesh-pod-web.9.yaml\n"
         );
@@ -36,14 +43,21 @@ fn an_old_rendering_is_left_running_and_listed() {
             [("web".to_owned(), Work::Settle(9))],
             "{format}"
         );
-        let told = plan
+        let told: Vec<&str> = plan
             .strange
             .iter()
-            .any(|line| line.contains("0.2.0 or before: web;"));
-        assert_eq!(told, listed, "{:?}", plan.strange);
+            .filter(|line| line.starts_with("written by"))
+            .map(String::as_str)
+            .collect();
+        assert_eq!(told.len(), usize::from(message.is_some()), "{told:?}");
+        assert!(
+            told.iter()
+                .all(|line| message.is_some_and(|begin| line.starts_with(begin))),
+            "{told:?}"
+        );
     }
     let many: Vec<String> = (0..20).map(|n| format!("w{n}")).collect();
-    let many: Vec<&str> = many.iter().map(String::as_str).collect();
-    let line = tell::old(&many).unwrap();
-    assert!(line.contains("w7 and 12 more;"), "{line}");
+    let many: Vec<(&str, u32)> = many.iter().map(|name| (name.as_str(), 1)).collect();
+    let lines = tell::old(&many);
+    assert!(lines[0].contains("w7 and 12 more;"), "{lines:?}");
 }

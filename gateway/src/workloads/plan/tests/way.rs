@@ -70,7 +70,7 @@ fn a_workload_goes_its_way_from_apply_to_delete() {
 
     reconciler.reached("web", Step::Put);
     let kube = format!(
-        "[X-Beemesh]\nWorkload=web\nRevision=2\nIndex=10\nCluster={CLUSTER}\nFormat=2\n\n[Kube]\nYaml=beemesh-pod-web.10.yaml\n"
+        "[X-Beemesh]\nWorkload=web\nRevision=2\nIndex=10\nCluster={CLUSTER}\nFormat=3\n\n[Kube]\nYaml=beemesh-pod-web.10.yaml\n"
     );
     let status = "1/1 healthy · rev 2 · 0 restarts";
     let running = UnitState {
