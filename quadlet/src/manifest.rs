@@ -37,7 +37,7 @@ mod selectors;
 mod typed;
 mod values;
 mod volumes;
-pub(crate) use volumes::{clean_path, is_below};
+pub(crate) use volumes::{below, clean_path};
 
 use beemesh_protocol::state::{Kind, Object};
 use findings::Findings;

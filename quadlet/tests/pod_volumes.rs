@@ -356,6 +356,22 @@ fn a_projected_volume_has_the_files_of_all_its_sources() {
     assert!(refused.to_string().contains("`a` and `a/b`"), "{refused}");
 }
 
+/// Each mount repeats the files of its volume.
+#[test]
+fn mounts_do_not_multiply_files_without_bound() {
+    let items: String = (0..300)
+        .map(|n| format!("{{key: a, path: p/{n}}},"))
+        .collect();
+    let mounts: String = (0..300)
+        .map(|n| format!("{{name: v, mountPath: /m/{n}}},"))
+        .collect();
+    let refused = try_render(&format!(
+        "containers: [{{name: a, image: 'quay.io/a:1', volumeMounts: [{mounts}]}}], volumes: [{{name: v, configMap: {{name: c, items: [{items}]}}}}]"
+    ));
+    let refused = refused.expect_err("90,000 mounts").to_string();
+    assert!(refused.contains("more than 16 MiB"), "{refused}");
+}
+
 #[test]
 fn a_pod_sees_itself_in_files() {
     let yaml = rendered(

@@ -19,8 +19,9 @@ const FURTHER_MAX: usize = 4;
 
 /// Checks the mounts of a container at the path `at`.
 pub(super) fn check(container: &Container, spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
-    let mounts = container.volume_mounts.iter().flatten();
-    for (index, mount) in mounts.clone().enumerate() {
+    let mounts = container.volume_mounts.as_deref().unwrap_or_default();
+    let are_many = mounts.len() > FURTHER_MAX + 1;
+    for (index, mount) in mounts.iter().enumerate() {
         let at = at.key("volumeMounts").index(index);
         let mut volumes = spec.volumes.iter().flatten();
         let volume = volumes.find(|volume| volume.name == mount.name);
@@ -32,10 +33,7 @@ pub(super) fn check(container: &Container, spec: &PodSpec, at: &Field, scope: &m
         sub_path(mount, volume, &at, scope);
         let path = clean_path(&mount.mount_path);
         let is_bound = volume.is_none_or(|volume| volume.host_path.is_some());
-        if OF_PODMAN.contains(&path.as_str())
-            && !is_bound
-            && mounts.clone().count() > FURTHER_MAX + 1
-        {
+        if OF_PODMAN.contains(&path.as_str()) && !is_bound && are_many {
             let message = format!(
                 "with more than {FURTHER_MAX} further mounts of the container, Podman may hide the volume behind a tmpfs \
                  of its own: mount it at a folder in `{path}`, or mount fewer volumes"

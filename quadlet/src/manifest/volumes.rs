@@ -259,11 +259,10 @@ impl Paths {
             scope.wrong(&at, message);
             return;
         }
-        let meets = |other: &&String| is_below(&path, other) || is_below(other, &path);
         if self.0.contains(&path) {
             let message = format!("another item of this volume is the file `{}`", cut(written));
             scope.wrong(&at, message);
-        } else if let Some(other) = self.0.iter().find(meets) {
+        } else if let Some(other) = self.related(&path) {
             let message = format!(
                 "`{}` and `{}` cannot be both: one is a folder of the other",
                 cut(written),
@@ -273,12 +272,20 @@ impl Paths {
         }
         self.0.insert(path);
     }
+
+    /// A file that is below this path or a folder above it.
+    fn related(&self, path: &str) -> Option<&String> {
+        let mut ends = path.match_indices('/');
+        let above = ends.find_map(|(end, _)| self.0.get(&path[..end]));
+        above.or_else(|| below(path, &self.0))
+    }
 }
 
-/// Whether a path is below another.
-pub(crate) fn is_below(path: &str, folder: &str) -> bool {
-    path.strip_prefix(folder)
-        .is_some_and(|rest| rest.starts_with('/'))
+/// The first of some paths, in their order, that is below a folder.
+pub(crate) fn below<'a>(folder: &str, paths: &'a BTreeSet<String>) -> Option<&'a String> {
+    let begin = format!("{folder}/");
+    let next = paths.range(begin.clone()..).next();
+    next.filter(|path| path.starts_with(&begin))
 }
 
 /// A path without parts that mean nothing, such as `//`, `.` and a `/` at the end, and without Podman's options of a

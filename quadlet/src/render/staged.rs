@@ -93,7 +93,7 @@ pub struct PreparedVolume {
 }
 
 /// A folder of a volume that a container needs.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct LateFolder {
     /// The container, as in the manifest.
     pub container: String,

@@ -6,7 +6,7 @@
 //! mode, and one for each mode with the others. The first is mounted at the place of the volume, and each file of the
 //! others at its own path.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use beemesh_protocol::state::Kind;
 use k8s_openapi::{
@@ -28,11 +28,26 @@ use super::{
 };
 use crate::{
     belongings::Content,
-    manifest::{clean_path, is_below, kind_name},
+    manifest::{below, clean_path, kind_name},
 };
 
 /// The mode of a file whose volume names none.
 const MODE: u32 = 0o644;
+
+/// The most bytes in the files and mounts of one pod. Mounts multiply what a manifest says.
+const POD_MAX: usize = 16 << 20;
+
+/// What a mount of a file adds to the YAML, in bytes.
+const MOUNT_BYTES: usize = 512;
+
+/// What the files of a pod add to it.
+#[derive(Default)]
+pub(super) struct Made {
+    /// The volumes, by their names in the pod.
+    pub(super) volumes: BTreeMap<String, Volume>,
+    /// The bytes that are spent.
+    bytes: usize,
+}
 
 /// The files of a volume.
 pub(super) struct Files {
@@ -243,9 +258,9 @@ impl Uses<'_> {
 
     /// Checks that no file is a folder of another.
     fn paths(&self, files: &Files) -> Result<(), RenderError> {
-        for path in files.files.keys() {
-            let mut others = files.files.keys();
-            if let Some(other) = others.find(|other| is_below(other, path)) {
+        let all: BTreeSet<String> = files.files.keys().cloned().collect();
+        for path in &all {
+            if let Some(other) = below(path, &all) {
                 let reason = format!(
                     "volume `{}` cannot have both files `{path}` and `{other}`: one is a folder of the other",
                     files.volume
@@ -261,12 +276,12 @@ impl Uses<'_> {
         &mut self,
         files: &Files,
         mount: &VolumeMount,
-        volumes: &mut BTreeMap<String, Volume>,
+        made: &mut Made,
     ) -> Result<Vec<VolumeMount>, RenderError> {
         let folder = folder(mount).unwrap_or_default();
         if let Some(file) = files.files.get(&folder) {
             let content = [("0".to_owned(), &file.bytes)].into();
-            let name = self.part(files, file.mode, content, volumes)?;
+            let name = self.part(files, file.mode, content, made)?;
             return Ok(vec![at(mount, &name, "", Some("0".to_owned()))]);
         }
         let begin = match folder.as_str() {
@@ -288,12 +303,12 @@ impl Uses<'_> {
                     .push((path, &file.bytes));
             }
         }
-        let name = self.part(files, files.mode, first, volumes)?;
+        let name = self.part(files, files.mode, first, made)?;
         let mut mounts = vec![at(mount, &name, "", None)];
         for (mode, others) in others {
             let numbered = others.iter().enumerate();
             let content = numbered.map(|(number, (_, bytes))| (number.to_string(), *bytes));
-            let name = self.part(files, mode, content.collect(), volumes)?;
+            let name = self.part(files, mode, content.collect(), made)?;
             for (number, (path, _)) in others.iter().enumerate() {
                 mounts.push(at(mount, &name, path, Some(number.to_string())));
             }
@@ -307,9 +322,18 @@ impl Uses<'_> {
         files: &Files,
         mode: u32,
         content: BTreeMap<String, &Vec<u8>>,
-        volumes: &mut BTreeMap<String, Volume>,
+        made: &mut Made,
     ) -> Result<String, RenderError> {
         let object = self.revision.object;
+        let sizes = content.values().map(|bytes| bytes.len() + MOUNT_BYTES);
+        made.bytes = made.bytes.saturating_add(sizes.sum());
+        if made.bytes > POD_MAX {
+            let reason = format!(
+                "the files of its volumes have more than {} MiB, all mounts together: mount fewer of them",
+                POD_MAX >> 20
+            );
+            return Err(malformed(object, &reason));
+        }
         let body = serde_json::to_vec(&content).unwrap_or_default();
         let named = Content {
             letter: if files.secret { 's' } else { 'c' },
@@ -364,7 +388,7 @@ impl Uses<'_> {
             to_json(object, &map)?
         };
         self.made.insert(name.clone(), document);
-        volumes.insert(name.clone(), volume);
+        made.volumes.insert(name.clone(), volume);
         Ok(name)
     }
 }

@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use k8s_openapi::api::core::v1::{Container, Volume, VolumeMount};
+use k8s_openapi::api::core::v1::{Container, VolumeMount};
 
-use super::{RenderError, Uses, volumes::Plan};
+use super::{RenderError, Uses, files::Made, volumes::Plan};
 use crate::{belongings, render::staged::LateFolder};
 
 /// The names of the volumes that a container mounts.
@@ -23,7 +23,7 @@ impl Uses<'_> {
         container: &mut Container,
         plans: &BTreeMap<String, Plan>,
         written: &BTreeSet<String>,
-        made: &mut BTreeMap<String, Volume>,
+        made: &mut Made,
     ) -> Result<(), RenderError> {
         let name = container.name.clone();
         let mut mounts = Vec::new();
@@ -75,18 +75,22 @@ impl Uses<'_> {
             (prepared.mode, prepared.fresh) = (Some(0o777), true);
         }
         match late {
-            None if !prepared.folders.contains(&folder) => prepared.folders.push(folder),
-            None => {}
+            None => insert(&mut prepared.folders, folder),
             Some(container) => {
                 let late = LateFolder {
                     container: container.clone(),
                     folder,
                 };
-                if !prepared.late.contains(&late) {
-                    prepared.late.push(late);
-                }
+                insert(&mut prepared.late, late);
             }
         }
+    }
+}
+
+/// Adds an entry to a sorted list that lacks it.
+fn insert<T: Ord>(list: &mut Vec<T>, entry: T) {
+    if let Err(place) = list.binary_search(&entry) {
+        list.insert(place, entry);
     }
 }
 

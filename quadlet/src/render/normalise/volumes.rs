@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::{
     RenderError, Uses, containers,
     downward::Downward,
-    files::{Files, readable},
+    files::{Files, Made, readable},
     memory, mounts, read_only, to_json,
 };
 use crate::{
@@ -103,7 +103,7 @@ impl Uses<'_> {
             plans.insert(name, self.plan(&mut volume, &pod)?);
             volumes.push(volume);
         }
-        let mut made = BTreeMap::new();
+        let mut made = Made::default();
         // What containers that start earlier may have put into a volume.
         let mut written = BTreeSet::new();
         for container in spec.init_containers.iter_mut().flatten() {
@@ -114,7 +114,7 @@ impl Uses<'_> {
         for container in &mut spec.containers {
             self.mounts(container, &plans, &written, &mut made)?;
         }
-        volumes.extend(made.into_values());
+        volumes.extend(made.volumes.into_values());
         for container in containers(spec) {
             volumes.extend(self.termination(container)?);
         }
