@@ -107,7 +107,8 @@ fn line(field: String, row: &Row) -> Line {
             format!("by Podman alone from {podman} on"),
         ),
         State::Refused(said) => ("refused", shown(said)),
-        State::Warned(said) | State::Advised(said) => ("warning", shown(said)),
+        State::Warned(said) => ("warning", shown(said)),
+        State::Advised(said) => ("warning", format!("{}; `--strict` accepts it", shown(said))),
         State::Idle => ("no effect", String::new()),
     };
     let words = [said.as_str(), row.note];
