@@ -99,7 +99,8 @@ fn headers(get: &HttpGet, agent: &str) -> Result<HeaderMap, String> {
     for (name, value) in &get.headers {
         let invalid = || format!("header {} is not valid", clean(name, TEXT_CHARS_MAX / 2));
         let key = HeaderName::try_from(name.as_str()).map_err(|_| invalid())?;
-        let value = HeaderValue::from_str(value.trim()).map_err(|_| invalid())?;
+        let value = HeaderValue::from_bytes(value.trim_matches([' ', '\t']).as_bytes())
+            .map_err(|_| invalid())?;
         headers.append(key, value);
     }
     for (name, value) in [("user-agent", agent), ("accept", "*/*")] {

@@ -8,9 +8,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::TcpListener;
 use tokio::sync::Mutex;
 use tokio_rustls::TlsAcceptor;
-use tokio_rustls::rustls::ServerConfig;
 use tokio_rustls::rustls::crypto::ring::default_provider;
 use tokio_rustls::rustls::pki_types::PrivateKeyDer;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ServerConfig, SupportedProtocolVersion};
 
 use super::super::spec::Probe;
 use super::super::{ContainerSpec, Memory, Prober, RunId};
@@ -152,10 +153,11 @@ async fn headers_of_the_manifest_are_sent() {
     let (port, heads) = serve(&[("/", "HTTP/1.1 200 OK\r\n\r\n")]).await;
     let headers = [
         ("host", "example.org"),
-        ("x-a", "1"),
+        ("x-a", " 1"),
         ("X-A", "2"),
         ("Accept", ""),
         ("user-agent", "me"),
+        ("X-Name", "ü"),
     ];
     assert_eq!(
         probe(&http(port, "/", false, &headers)).await,
@@ -170,6 +172,7 @@ async fn headers_of_the_manifest_are_sent() {
         "User-Agent: me",
         "X-A: 1",
         "X-A: 2",
+        "X-Name: ü",
     ];
     assert_eq!(lines, expected);
     let outcome = probe(&http(port, "/", false, &[("a", "b\nc")])).await;
@@ -310,11 +313,11 @@ async fn nothing_connects_to_another_host() {
 }
 
 /// A server with a certificate that no authority has signed.
-async fn serve_tls(text: &'static str) -> u16 {
+async fn serve_tls(text: &'static str, version: &'static SupportedProtocolVersion) -> u16 {
     let certified = rcgen::generate_simple_self_signed(["elsewhere.example".into()]).unwrap();
     let key = PrivateKeyDer::Pkcs8(certified.key_pair.serialize_der().into());
     let config = ServerConfig::builder_with_provider(Arc::new(default_provider()))
-        .with_safe_default_protocol_versions()
+        .with_protocol_versions(&[version])
         .unwrap()
         .with_no_client_auth()
         .with_single_cert(vec![certified.cert.der().clone()], key)
@@ -333,9 +336,12 @@ async fn serve_tls(text: &'static str) -> u16 {
 
 #[tokio::test]
 async fn certificates_are_not_verified() {
-    let port = serve_tls("HTTP/1.1 200 OK\r\n\r\nok").await;
-    assert_eq!(probe(&http(port, "/", true, &[])).await, Outcome::Success);
-    let port = serve_tls("HTTP/1.1 503 No\r\n\r\n").await;
+    for version in [&TLS12, &TLS13] {
+        let port = serve_tls("HTTP/1.1 200 OK\r\n\r\nok", version).await;
+        let outcome = probe(&http(port, "/", true, &[])).await;
+        assert_eq!(outcome, Outcome::Success, "{version:?}");
+    }
+    let port = serve_tls("HTTP/1.1 503 No\r\n\r\n", &TLS13).await;
     let outcome = probe(&http(port, "/", true, &[])).await;
     assert_eq!(outcome, failure("HTTP probe failed with statuscode: 503"));
 }
