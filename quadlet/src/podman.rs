@@ -336,6 +336,7 @@ impl Podman {
     /// Podman does not roll back a failed play: after an error call [`Podman::down`] and [`Podman::remove_strays`] with
     /// the same bytes.
     pub async fn play(&self, yaml: &[u8]) -> Result<Played, PodmanError> {
+        self.check_users(yaml).await?;
         if let Some(staged) = render::staged(yaml) {
             return self.create(yaml, &staged).await;
         }

@@ -364,6 +364,8 @@ struct Spec {
 #[derive(Deserialize)]
 struct Named {
     name: String,
+    #[serde(default)]
+    image: String,
     lifecycle: Option<Lifecycle>,
 }
 
@@ -423,6 +425,14 @@ pub fn non_root(yaml: &[u8]) -> Vec<String> {
 #[must_use]
 pub fn root_image(yaml: &[u8]) -> Vec<String> {
     listed(yaml, ROOT_IMAGE)
+}
+
+/// The containers of a YAML of [`render`], init containers included, as the manifest names them, each with its image.
+#[must_use]
+pub fn container_images(yaml: &[u8]) -> Vec<(String, String)> {
+    let all = pods(yaml).flat_map(|(_, spec)| spec.init.into_iter().chain(spec.containers));
+    all.map(|container| (container.name, container.image))
+        .collect()
 }
 
 /// The names in an annotation of a pod.

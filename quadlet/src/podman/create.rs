@@ -16,6 +16,7 @@
 use std::collections::BTreeMap;
 
 use beemesh_protocol::percent;
+use serde::Deserialize;
 use serde_json::json;
 
 use super::wire::{self, Call};
@@ -96,6 +97,35 @@ impl Podman {
         Ok(())
     }
 
+    /// Checks the users of images: Kubernetes refuses to run as root where `runAsNonRoot` is set, and Podman would run a
+    /// container with a group alone as root.
+    pub(super) async fn check_users(&self, yaml: &[u8]) -> Result<(), PodmanError> {
+        let (non_root, root) = (render::non_root(yaml), render::root_image(yaml));
+        let mut errors = Vec::new();
+        for (name, image) in render::container_images(yaml) {
+            let must_not = non_root.contains(&name);
+            if !must_not && !root.contains(&name) {
+                continue;
+            }
+            let user = self.image_user(&image).await?;
+            errors.extend(match user_fault(&user, must_not) {
+                Some(fault) => Some(format!("container {name} cannot start: {fault}")),
+                None => None,
+            });
+        }
+        match errors.is_empty() {
+            true => Ok(()),
+            false => Err(PodmanError::Start { errors }),
+        }
+    }
+
+    async fn image_user(&self, image: &str) -> Result<String, PodmanError> {
+        let path = format!("/libpod/images/{}/json", percent::encode(image));
+        let call = Call::get(format!("look for the user of image {image}"), path);
+        let found: ImageUser = self.wire.json(call.within(LOOK_TIME_MAX)).await?;
+        Ok(found.user)
+    }
+
     /// Makes a volume that needs a group, and says whether it is new. A private volume of an earlier pod is replaced by
     /// an empty one.
     async fn make_volume(&self, volume: &PreparedVolume) -> Result<bool, PodmanError> {
@@ -112,9 +142,8 @@ impl Podman {
         );
         let owner = format!("uid=0,gid={group}");
         let options = match &volume.tmpfs {
-            Some(options) => {
-                json!({ "type": "tmpfs", "device": "tmpfs", "o": format!("{options},{owner}") })
-            }
+            // The options name the owner.
+            Some(options) => json!({ "type": "tmpfs", "device": "tmpfs", "o": options }),
             None => json!({ "o": owner }),
         };
         let body = json!({ "Name": name, "Options": options });
@@ -178,10 +207,11 @@ impl Podman {
             return Ok(());
         }
         let operation = format!("prepare volume {}", volume.name);
-        let archive = archive(mode, &folders).map_err(|error| PodmanError::Unreadable {
-            operation: operation.clone(),
-            reason: error.to_string(),
-        })?;
+        let archive =
+            archive(mode, volume.gid, &folders).map_err(|error| PodmanError::Unreadable {
+                operation: operation.clone(),
+                reason: error.to_string(),
+            })?;
         let path = archive_path(holder, &mount_point(at));
         let call = Call::put(operation, path).archive(archive);
         self.wire.empty(call.within(LOOK_TIME_MAX)).await
@@ -245,6 +275,32 @@ impl Podman {
     }
 }
 
+/// Answer of `GET /libpod/images/NAME/json`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ImageUser {
+    #[serde(default)]
+    user: String,
+}
+
+/// Why a container may not run as the user of its image: `runAsNonRoot` is set (`must_not`), or `runAsGroup` alone.
+fn user_fault(user: &str, must_not: bool) -> Option<String> {
+    let user = user.split(':').next().unwrap_or_default();
+    let is_root = user.is_empty() || user == "root" || user.parse() == Ok(0_u32);
+    match (must_not, is_root, user.parse::<u32>()) {
+        (true, true, _) => {
+            Some("runAsNonRoot is set, and its image runs as root: set runAsUser".to_owned())
+        }
+        (true, false, Err(_)) => Some(format!(
+            "runAsNonRoot is set, and its image has the user `{user}`, of whom the number is not known: set runAsUser"
+        )),
+        (false, false, _) => Some(format!(
+            "runAsGroup is set alone, with which Podman runs it as root and not as the user `{user}` of its image: set runAsUser"
+        )),
+        _ => None,
+    }
+}
+
 fn mount_point(at: usize) -> String {
     format!("/v/{at}")
 }
@@ -275,10 +331,14 @@ fn folders_of(volume: &PreparedVolume) -> Vec<(String, u32)> {
 }
 
 /// An archive that sets the mode of a volume's root and makes folders in it.
-fn archive(mode: Option<u32>, folders: &[(String, u32)]) -> std::io::Result<Vec<u8>> {
+fn archive(
+    mode: Option<u32>,
+    group: Option<u32>,
+    folders: &[(String, u32)],
+) -> std::io::Result<Vec<u8>> {
     let mut archive = tar::Builder::new(Vec::new());
     if let Some(mode) = mode {
-        let mut root = folder(mode);
+        let mut root = folder(mode, group);
         // The library writes no path that names its own folder.
         if let Some((first, _)) = root.as_old_mut().name.split_first_mut() {
             *first = b'.';
@@ -287,13 +347,15 @@ fn archive(mode: Option<u32>, folders: &[(String, u32)]) -> std::io::Result<Vec<
         archive.append(&root, std::io::empty())?;
     }
     for (path, mode) in folders {
-        archive.append_data(&mut folder(*mode), path, std::io::empty())?;
+        archive.append_data(&mut folder(*mode, group), path, std::io::empty())?;
     }
     archive.into_inner()
 }
 
-fn folder(mode: u32) -> tar::Header {
+fn folder(mode: u32, group: Option<u32>) -> tar::Header {
     let mut header = tar::Header::new_gnu();
+    header.set_uid(0);
+    header.set_gid(group.unwrap_or_default().into());
     header.set_entry_type(tar::EntryType::Directory);
     header.set_mode(mode & MODE_BITS);
     header.set_size(0);
@@ -305,18 +367,40 @@ mod tests {
     use super::*;
 
     #[test]
+    fn an_image_may_not_decide_that_a_container_is_root() {
+        for (user, must_not, is_fault) in [
+            ("", true, true),
+            ("0", true, true),
+            ("root:wheel", true, true),
+            ("app", true, true),
+            ("1001:0", true, false),
+            ("", false, false),
+            ("0:0", false, false),
+            ("1001", false, true),
+            ("app", false, true),
+        ] {
+            assert_eq!(
+                user_fault(user, must_not).is_some(),
+                is_fault,
+                "{user} {must_not}"
+            );
+        }
+    }
+
+    #[test]
     fn an_archive_sets_the_mode_of_the_root_and_of_each_folder() {
         let volume = PreparedVolume {
             mode: Some(0o2777),
             folders: vec!["a/b".into()],
             ..PreparedVolume::default()
         };
-        let bytes = archive(volume.mode, &folders_of(&volume)).unwrap();
+        let bytes = archive(volume.mode, Some(2000), &folders_of(&volume)).unwrap();
         let mut read = tar::Archive::new(bytes.as_slice());
         let entries = read.entries().unwrap().map(|entry| {
             let entry = entry.unwrap();
             let header = entry.header();
             assert!(header.entry_type().is_dir());
+            assert_eq!(header.gid().unwrap(), 2000);
             let path = String::from_utf8(entry.path_bytes().into_owned()).unwrap();
             (path, header.mode().unwrap())
         });
