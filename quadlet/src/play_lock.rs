@@ -28,7 +28,6 @@ use tokio::sync::oneshot;
 use crate::{
     health::{Role, Run},
     podman::{Pod, Podman},
-    render,
 };
 
 /// The pause between two attempts to take the lock. Supervisors that have waited for it hold it for microseconds.
@@ -173,7 +172,7 @@ pub async fn settle(podman: &Podman, pod: &Pod) {
 #[must_use]
 pub fn is_unstarted(pod: &Pod) -> bool {
     // The supervisor starts the containers, each when it is due.
-    if pod.labels.contains_key(render::START) {
+    if pod.is_started_by_supervisor() {
         return false;
     }
     let mut containers = pod.containers.iter();

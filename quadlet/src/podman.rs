@@ -83,6 +83,11 @@ impl Pod {
         self.labels.get(LABEL_WORKLOAD).map(String::as_str)
     }
 
+    /// Whether the supervisor of its workload starts its containers.
+    pub fn is_started_by_supervisor(&self) -> bool {
+        self.labels.contains_key(render::START)
+    }
+
     /// The revision it runs.
     pub fn revision(&self) -> Option<u64> {
         self.labels.get(LABEL_REVISION)?.parse().ok()

@@ -59,7 +59,7 @@ fn order(host: &Host) -> String {
 }
 
 #[test]
-fn a_start_continues_whoever_dies_and_a_boot_begins_anew() {
+fn a_start_continues_when_processes_die_and_a_boot_begins_anew() {
     let cluster = Cluster::formed("starts", 1);
     let host = cluster.host(1);
     let _ = host.try_apply(&web(), &[]);
@@ -119,7 +119,7 @@ fn a_start_continues_whoever_dies_and_a_boot_begins_anew() {
         .ok();
     assert_eq!(mode.trim(), "777");
 
-    // A container that runs is adopted, whoever dies.
+    // A container that runs is adopted when its supervisor dies.
     let before = host.containers("web");
     let _ = host
         .sh(&format!("systemctl kill --kill-whom=main -s KILL {UNIT}"))

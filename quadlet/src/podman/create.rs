@@ -22,8 +22,8 @@ use serde_json::json;
 use super::wire::{self, Call};
 use super::{LOOK_TIME_MAX, PLAY_TIME_MAX, Played, Podman, PodmanError};
 use crate::health::{Restart, holder_name};
+use crate::render::probes::probed;
 use crate::render::{self, PreparedVolume, Staged};
-use crate::supervisor::probes::spec;
 
 /// The mode of a folder of a volume that has no mode of its own.
 const FOLDER_MODE: u32 = 0o777;
@@ -81,7 +81,7 @@ impl Podman {
                     .await?;
             }
         }
-        for container in spec::read(yaml) {
+        for container in probed(yaml) {
             if container.liveness.is_none() && container.startup.is_none() {
                 continue;
             }
