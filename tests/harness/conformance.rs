@@ -275,12 +275,12 @@ fn on_booted(options: &Options, cases: &[Case], host: &Host, side: Side) -> Vec<
             let (seen, took) = bed.run(case);
             let (outcome, words) = judge(case, &seen);
             let printed = match options.verbose {
-                true => all_of(case, &seen),
+                true => all_of(case, &seen) + "\n",
                 false => String::new(),
             };
             let short: String = words.chars().take(SHOWN_MAX).collect();
             let mut shown = shown.lock().expect("no lane panics");
-            println!(
+            print!(
                 "{outcome:<8}{:<44}{:>4.0} s  {short}\n{printed}",
                 case.slug,
                 took.as_secs_f64()
