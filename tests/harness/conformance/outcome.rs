@@ -96,8 +96,9 @@ fn of_run(case: &Case, seen: &Seen) -> (Outcome, String) {
     let told = on_one_line(&seen.err);
     let printed = on_one_line(&seen.printed);
     let as_expected = case.check.as_ref().map(|check| check.matches(&printed));
+    let committed = applied || seen.err.contains(COMMITTED);
     if let Some(rejected) = &case.rejected {
-        return match (applied, rejected.is_match(&told)) {
+        return match (committed, rejected.is_match(&told)) {
             (false, true) if as_expected != Some(false) => (Outcome::Right, told),
             (false, true) => (Outcome::Silent, printed),
             (false, false) => (Outcome::Failed, told),
@@ -112,7 +113,7 @@ fn of_run(case: &Case, seen: &Seen) -> (Outcome, String) {
         };
     }
     let is_named = |warnings: bool| case.first.field_in(&lines(&seen.err, warnings)).is_some();
-    let is_refusal = !applied && !seen.err.contains(COMMITTED);
+    let is_refusal = !committed;
     match (&case.refused, applied) {
         (Some(refused), false) if refused.is_match(&told) => (Outcome::Refused, told),
         (Some(_), true) => (Outcome::Silent, format!("applied: {printed}")),
@@ -225,6 +226,8 @@ mod tests {
             Outcome::Failed
         );
         assert_eq!(outcome(head, 0, "", ""), Outcome::Silent);
+        let late = "error: not rolled out\nhint: the change is committed";
+        assert_eq!(outcome(head, 1, late, ""), Outcome::Silent);
     }
 
     #[test]
