@@ -345,12 +345,12 @@ fn a_container_in_trouble_is_restarted_alone_with_growing_pauses_and_says_why() 
     );
     status(
         "ill",
-        &["app: liveness probe failed 2 of 2, exit 1, 2 times, next try at "],
+        &["app: liveness probe failed 2 of 2, exit 3, 2 times, next try at "],
     );
     for (workload, reason, output) in [
         (
             "ill",
-            "app: liveness probe failed 2 of 2, exit 1",
+            "app: liveness probe failed 2 of 2, exit 3",
             "a secret of the lock",
         ),
         ("side", "crashes: exit 3", "no such metric"),

@@ -70,7 +70,7 @@ fn restarts_are_given_back(host: &Host) {
         "{told}"
     );
     assert!(
-        told.contains("nothing ends a probe that hangs: probed-ready\n"),
+        told.contains("Podman runs their liveness and startup probes: probed-ready\n"),
         "{told}"
     );
     policy("always");

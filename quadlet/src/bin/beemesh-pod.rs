@@ -103,6 +103,12 @@ fn release() -> anyhow::Result<ExitCode> {
             "Podman continues the probes of these containers; before Podman 5.5 nothing ends a probe that hangs: {names}"
         );
     }
+    if !released.unprobed.is_empty() {
+        let names = released.unprobed.join(", ");
+        println!(
+            "The probes and hooks of these containers end; from the next boot on, Podman runs their liveness and startup probes: {names}"
+        );
+    }
     for failure in &released.failures {
         tracing::error!("{failure}");
     }

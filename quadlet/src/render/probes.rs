@@ -29,6 +29,15 @@ pub struct Probed {
     pub lifecycle: Option<Lifecycle>,
 }
 
+impl Probed {
+    /// Whether it has a probe or a hook.
+    #[must_use]
+    pub fn is_watched(&self) -> bool {
+        let probes = [&self.startup, &self.liveness, &self.readiness];
+        probes.into_iter().any(Option::is_some) || self.lifecycle.is_some()
+    }
+}
+
 #[derive(Deserialize)]
 struct Document {
     metadata: Metadata,

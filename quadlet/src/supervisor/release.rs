@@ -11,6 +11,7 @@ use super::sight::Eye;
 use crate::health::{Restart, Role};
 use crate::podman::{LABEL_WORKLOAD, Podman, PodmanError};
 use crate::render;
+use crate::render::probes::{Probed, probed};
 
 /// The result of the release.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Released {
     pub containers: Vec<String>,
     /// The containers with probes. Podman continues to run those, but before version 5.5 without a time limit.
     pub probed: Vec<String>,
+    /// The containers whose probes and hooks only Beemesh runs.
+    pub unprobed: Vec<String>,
     /// The failures, as messages.
     pub failures: Vec<String>,
 }
@@ -34,13 +37,13 @@ pub(super) fn mark(run: &Path) -> PathBuf {
 /// The mark cannot be written, or Podman cannot list its pods. A failure of a single container is among the failures.
 pub async fn release(socket: &Path, folder: &Path, run: &Path) -> anyhow::Result<Released> {
     let podman = Podman::new(socket);
-    let mut members = Vec::new();
+    let (mut members, mut unprobed) = (Vec::new(), Vec::new());
     for pod in podman.pods(&[LABEL_WORKLOAD]).await? {
-        let Some(workload) = pod.workload() else {
+        let Some(workload) = pod.workload().map(str::to_owned) else {
             continue;
         };
         let settings = Settings {
-            workload: workload.to_owned(),
+            workload: workload.clone(),
             socket: socket.to_path_buf(),
             folder: folder.to_path_buf(),
             run: run.to_path_buf(),
@@ -48,14 +51,24 @@ pub async fn release(socket: &Path, folder: &Path, run: &Path) -> anyhow::Result
         let Some((_, yaml)) = Eye::new(&settings).persisted() else {
             continue;
         };
-        let restart = render::rules(&yaml).restart;
-        let own = pod.containers.iter();
-        for container in own.filter(|container| container.role == Role::Member) {
+        let of_pod = render::rules(&yaml).restart;
+        let mut own = pod.containers;
+        if let Some(staged) = render::staged(&yaml) {
+            staged.give_roles(&workload, &mut own);
+            let probed = probed(&yaml).into_iter().filter(Probed::is_watched);
+            unprobed.extend(probed.map(|one| one.name));
+        }
+        let is_kept = |role| matches!(role, Role::Member | Role::Sidecar);
+        for container in own.iter().filter(|container| is_kept(container.role)) {
+            let restart = container.role.restart(of_pod);
             let held = is_held(&podman, &container.id, restart).await;
             members.push((container.id.clone(), container.name.clone(), restart, held));
         }
     }
-    let mut released = Released::default();
+    let mut released = Released {
+        unprobed,
+        ..Released::default()
+    };
     if members.is_empty() {
         // A purge leaves no file behind, not even the mark.
         return Ok(released);

@@ -294,7 +294,7 @@ fn normal(list: List, text: &str) -> Result<String, &'static str> {
         List::Annotations => super::check::is_governed(text.trim_end_matches('*')),
         List::Sysctls | List::MountOptions => is_name(text),
         List::HostPorts => super::check::ports(text).is_some(),
-        List::ProbeHosts => is_name(text) && !text.contains('/'),
+        List::ProbeHosts => text.parse::<std::net::IpAddr>().is_ok(),
     };
     let expected = match list {
         List::HostPaths => "is not a path such as /srv or /srv/data:ro, absolute and without `..`",
@@ -303,7 +303,7 @@ fn normal(list: List, text: &str) -> Result<String, &'static str> {
         }
         List::Annotations => "is not an annotation that a policy can refuse",
         List::HostPorts => "is neither a port such as 443 nor a range such as 8000-8999",
-        List::ProbeHosts => "is neither an IP address nor a name of a host such as db.example.org",
+        List::ProbeHosts => "is not an IP address: probes look up no names",
         List::Capabilities | List::Sysctls | List::MountOptions => "is not a name",
     };
     match accepted {

@@ -411,8 +411,8 @@ fn what_is_stored_has_newer_rules_only_where_they_are_set() {
         ("hostPorts: []", Some("hostPorts: []\n")),
         ("probeHosts: []", None),
         (
-            "probeHosts: [db.example.org, '::1']",
-            Some("probeHosts: [db.example.org, \"::1\"]\n"),
+            "probeHosts: [10.0.0.1, '::1']",
+            Some("probeHosts: [\"10.0.0.1\", \"::1\"]\n"),
         ),
         (
             "terminationGracePeriodSeconds: 7200",
@@ -440,6 +440,7 @@ fn what_is_stored_has_newer_rules_only_where_they_are_set() {
         "hostPorts: ['080']",
         "hostPorts: 80",
         "probeHosts: [http://a]",
+        "probeHosts: [db.example.org]",
         "probeHosts: ['']",
         "terminationGracePeriodSeconds: -1",
         "terminationGracePeriodSeconds: 1h",

@@ -1,8 +1,8 @@
 //! Runs single probes. Shell: [`super::Prober`] decides when, and what the results mean.
 //!
 //! Each run is a task of the supervisor's runtime, so that the supervisor goes on meanwhile. The prober starts no probe
-//! twice, which bounds the number of tasks and of results that wait. All connections go to the address of the pod, which
-//! comes from Podman and never from a manifest. Of an answer over HTTP or gRPC only the status is shown.
+//! twice, which bounds the number of tasks and of results that wait. Connections go to the address of the pod, which
+//! comes from Podman, or to one that a manifest names and the policy of the cluster permitted. Of an answer over HTTP or gRPC only the status is shown.
 
 use std::future::Future;
 use std::net::IpAddr;
@@ -178,16 +178,16 @@ impl Pod<'_> {
         }
     }
 
+    /// The address to connect to. A host that a manifest names was permitted by the policy of the cluster.
     fn address_of(&self, host: Option<&str>) -> Result<IpAddr, String> {
-        let address = self.address.ok_or("the pod has no address")?;
         match host {
-            Some(host) if host.parse() != Ok(address) => {
+            Some(host) => host.parse().map_err(|_| {
                 let host = clean(host, TEXT_CHARS_MAX / 2);
-                Err(format!(
-                    "host {host} is not the pod: probes and hooks connect only to the pod itself"
-                ))
-            }
-            _ => Ok(address),
+                format!("host {host} is no address: probes and hooks look up no names")
+            }),
+            None => self
+                .address
+                .ok_or_else(|| "the pod has no address".to_owned()),
         }
     }
 }

@@ -280,7 +280,7 @@ async fn a_closed_port_is_a_failure() {
 }
 
 #[tokio::test]
-async fn nothing_connects_to_another_host() {
+async fn no_name_of_a_host_is_looked_up() {
     let (port, heads) = serve(&[("/", "HTTP/1.1 200 OK\r\n\r\n")]).await;
     let get = |host: &str| {
         Handler::Http(HttpGet {
@@ -295,7 +295,7 @@ async fn nothing_connects_to_another_host() {
         host: Some("localhost".into()),
         port,
     };
-    for handler in [get("127.0.0.2"), get("localhost"), tcp] {
+    for handler in [get("localhost"), tcp] {
         let outcome = probe(&handler).await;
         assert!(matches!(outcome, Outcome::Unknown(_)), "{outcome:?}");
     }
