@@ -12,6 +12,8 @@ use super::{
 };
 
 const NO_SERVER: &str = "Podman ignores it: there is no API server to log in to";
+const NO_MESSAGE: &str =
+    "the container can write the file, but the last line of its output is reported in its place";
 const NO_PRIORITY: &str =
     "Podman ignores it: pods have no priorities, and none is evicted for another";
 const NO_DEVICE: &str = "no host has such a resource, so no host could run the pod";
@@ -179,8 +181,16 @@ pub(super) static CONTAINER: Area = Area {
         ours("livenessProbe", "").of(&LIVENESS),
         ours("startupProbe", "as `livenessProbe`").of(&LIVENESS),
         ours("readinessProbe", "the workload is ready when it succeeds").of(&READINESS),
-        ours("terminationMessagePath", ""),
-        ours("terminationMessagePolicy", ""),
+        warned_but(
+            "terminationMessagePath",
+            NO_MESSAGE,
+            &["/dev/termination-log"],
+        ),
+        warned_but(
+            "terminationMessagePolicy",
+            NO_MESSAGE,
+            &["FallbackToLogsOnError"],
+        ),
         right("tty", ""),
         refused(
             "restartPolicy",
