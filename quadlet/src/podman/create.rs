@@ -108,10 +108,8 @@ impl Podman {
                 continue;
             }
             let user = self.image_user(&image).await?;
-            errors.extend(match user_fault(&user, must_not) {
-                Some(fault) => Some(format!("container {name} cannot start: {fault}")),
-                None => None,
-            });
+            let fault = user_fault(&user, must_not);
+            errors.extend(fault.map(|fault| format!("container {name} cannot start: {fault}")));
         }
         match errors.is_empty() {
             true => Ok(()),
