@@ -1,5 +1,7 @@
 //! What volumes and mounts of a manifest become in the YAML that Podman plays.
 
+#![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
+
 use beemesh_protocol::{ClusterId, state::Object};
 use beemesh_quadlet::{
     belongings::belongs_to,

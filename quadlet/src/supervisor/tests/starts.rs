@@ -264,7 +264,14 @@ fn a_container_is_ended_when_its_liveness_probe_has_failed_too_often() {
     let probe = r#""livenessProbe":{"exec":{"command":["true"]},"periodSeconds":1,"failureThreshold":2,
         "terminationGracePeriodSeconds":4}"#;
     let spec = spec(probe);
-    let seen = || staged_pod(&[], &[], &[("app", Run::Running, 0, 0)], &[spec.clone()]);
+    let seen = || {
+        staged_pod(
+            &[],
+            &[],
+            &[("app", Run::Running, 0, 0)],
+            std::slice::from_ref(&spec),
+        )
+    };
     let began = Instant::now();
     let mut supervisor = Supervisor::new("web", Ledger::default(), began);
     let effects = told(&mut supervisor, sees(0, seen()), began);
@@ -298,7 +305,14 @@ fn a_container_is_ready_when_its_readiness_probe_says_so() {
     let probe =
         r#""readinessProbe":{"exec":{"command":["true"]},"periodSeconds":1,"failureThreshold":1}"#;
     let spec = spec(probe);
-    let seen = || staged_pod(&[], &[], &[("app", Run::Running, 0, 0)], &[spec.clone()]);
+    let seen = || {
+        staged_pod(
+            &[],
+            &[],
+            &[("app", Run::Running, 0, 0)],
+            std::slice::from_ref(&spec),
+        )
+    };
     let began = Instant::now();
     let mut supervisor = Supervisor::new("web", Ledger::default(), began);
     let healthy = |supervisor: &mut Supervisor, second: u64| {
@@ -334,7 +348,14 @@ fn a_container_is_ready_when_its_readiness_probe_says_so() {
 fn probes_wait_for_the_hook_and_a_failed_hook_ends_the_container() {
     let hook = r#""lifecycle":{"postStart":{"exec":{"command":["false"]}}}"#;
     let spec = spec(hook);
-    let seen = || staged_pod(&[], &[], &[("app", Run::Running, 0, 0)], &[spec.clone()]);
+    let seen = || {
+        staged_pod(
+            &[],
+            &[],
+            &[("app", Run::Running, 0, 0)],
+            std::slice::from_ref(&spec),
+        )
+    };
     let now = Instant::now();
     let mut supervisor = Supervisor::new("web", Ledger::default(), now);
     let first = told(&mut supervisor, sees(0, seen()), now);
