@@ -91,6 +91,9 @@ pub(super) struct Record {
     /// How its last `postStart` hook failed, as a message.
     #[serde(default)]
     hook: String,
+    /// It is being ended because of a probe or a hook.
+    #[serde(default)]
+    condemned: bool,
 }
 
 /// A request about one container.
@@ -141,7 +144,8 @@ impl Ledger {
             let restart = container.role.restart(pod.restart);
             let is_left_alone = restart == Restart::Never || is_done(container, pod.restart);
             // A Job with a limited number of failures is counted from its first failure on.
-            let holds = !released && (record.ends > 0 || pod.failures_max.is_some());
+            let is_failing = record.ends > 0 || record.condemned;
+            let holds = !released && (is_failing || pod.failures_max.is_some());
             let id = || container.id.clone();
             match (is_left_alone, holds, is_held) {
                 // Podman never restarts it, and the containers that wait for it keep the pod.
@@ -164,6 +168,14 @@ impl Ledger {
                 pod: pod.to_owned(),
                 ..Self::default()
             };
+        }
+    }
+
+    /// Records that a container is being ended because of a probe or a hook. Until it has ended, the pod keeps its
+    /// holder: otherwise the pod would stop with it.
+    pub(super) fn condemn(&mut self, container: &str) {
+        if let Some(record) = self.containers.get_mut(container) {
+            record.condemned = true;
         }
     }
 
@@ -338,6 +350,7 @@ impl Record {
     fn ended(&mut self, times: u32, last: i64) {
         if times > 0 {
             self.ends = self.ends.saturating_add(times);
+            self.condemned = false;
             self.last = last;
             self.by_probe = std::mem::take(&mut self.probe_failed);
             self.in_start = self.starting && !self.by_probe;

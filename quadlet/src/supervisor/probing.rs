@@ -171,7 +171,8 @@ impl Supervisor {
     }
 
     /// Begins to end a container of the pod at the last look.
-    fn condemn(&self, name: &str, reason: String, grace: Option<Duration>) -> Option<Effect> {
+    fn condemn(&mut self, name: &str, reason: String, grace: Option<Duration>) -> Option<Effect> {
+        self.ledger.condemn(name);
         let pod = self.pod.as_ref()?;
         let container = pod.containers.iter().find(|one| one.name == name)?;
         let spec = pod.specs.iter().find(|one| one.name == name)?;

@@ -298,6 +298,14 @@ fn a_container_is_ended_when_its_liveness_probe_has_failed_too_often() {
     };
     assert_eq!((container.as_str(), grace.as_secs()), ("app", 4));
     assert_eq!(holder.as_deref(), Some("image"), "the pod stays");
+
+    // The container is still ending when the supervisor looks again. The pod must not lose its holder.
+    let mut ending = seen();
+    ending.held.insert("app".into());
+    let now = began + Duration::from_secs(21);
+    let effects = told(&mut supervisor, sees(21, ending), now);
+    let releases = |one: &Effect| matches!(one, Effect::Release { .. });
+    assert!(!effects.iter().any(releases), "{effects:?}");
 }
 
 #[test]
