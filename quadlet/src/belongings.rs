@@ -63,7 +63,7 @@ pub(crate) fn claim(namespace: &str, name: &str) -> String {
     format!("{CLAIMS}{namespace}__{name}")
 }
 
-/// Whether a volume of Beemesh is that of a claim.
+/// `true` for the volume of a claim.
 pub(crate) fn is_claim(volume: &str) -> bool {
     volume.starts_with(CLAIMS)
 }

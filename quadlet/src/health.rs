@@ -47,7 +47,7 @@ pub enum Role {
 }
 
 impl Role {
-    /// Whether the container is in the manifest.
+    /// `true` for a container of the manifest.
     #[must_use]
     pub fn is_in_manifest(self) -> bool {
         match self {
@@ -194,7 +194,7 @@ pub fn judge(containers: &[Container], restart: Restart) -> Verdict {
     Verdict::Stopped
 }
 
-/// Whether a container runs and is healthy, or is done. `restart` is the policy of its pod.
+/// `true` for a container that runs and is healthy, or is done. `restart` is the policy of its pod.
 #[must_use]
 pub fn is_well(container: &Container, restart: Restart) -> bool {
     match container.run {
@@ -207,7 +207,7 @@ pub fn is_well(container: &Container, restart: Restart) -> bool {
     }
 }
 
-/// Whether a container ended with code 0 and is not restarted. `restart` is the policy of its pod.
+/// `true` for a container that ended with code 0 and is not restarted. `restart` is the policy of its pod.
 #[must_use]
 pub fn is_done(container: &Container, restart: Restart) -> bool {
     let restart = container.role.restart(restart);

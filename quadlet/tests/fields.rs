@@ -544,7 +544,14 @@ fn what_was_admitted_before_is_read_again() {
         "template":{"spec":{"runtimeClassName":"kata","containers":[{"name":"a","image":"quay.io/a:1","restartPolicy":"Always"}]}}}}"#;
     let secret =
         r#"{"apiVersion":"v1","kind":"Secret","metadata":{"name":"a"},"type":"kubernetes.io/tls"}"#;
-    for body in [mismatched, secret] {
+    let pod = |container: &str| {
+        format!(
+            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"a"}},"spec":{{"containers":[{{"name":"a","image":"quay.io/a:1",{container}}}]}}}}"#
+        )
+    };
+    let variable = pod(r#""env":[{"name":"A=B","value":"x"}]"#);
+    let capability = pod(r#""securityContext":{"capabilities":{"drop":["NO_SUCH"]}}"#);
+    for body in [mismatched, secret, &variable, &capability] {
         assert!(parse(body.as_bytes(), false).is_err(), "{body}");
         let again = reread(&[body.as_bytes()], None).expect(body);
         assert_eq!(again.objects.len(), 1);

@@ -29,7 +29,7 @@ const OF_CONTROLLERS: [&str; 6] = [
     "pod-template-hash",
 ];
 
-/// What is known about a variable without the objects that it is from.
+/// The knowledge about a variable before its ConfigMap or Secret is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Known {
     Plain,
@@ -54,7 +54,7 @@ pub(super) fn check(container: &Container, spec: &PodSpec, at: &Field, scope: &m
         let at = at.key("env").index(index);
         if !expansion::is_variable(&var.name) {
             let message = format!("`{}` cannot name a variable: {NAME}", cut(&var.name));
-            scope.wrong(&at.key("name"), message);
+            scope.differs(&at.key("name"), message);
         }
         let of = variable(var, container, spec, &known, &at, scope);
         known.insert(var.name.as_str(), of);
@@ -97,13 +97,13 @@ fn all_of(from: &EnvFromSource, at: &Field, scope: &mut Scope<'_>) {
             refers(&source.name, "Secret", &at.then("secretRef.name"), scope);
         }
         (None, None) | (Some(_), Some(_)) => {
-            scope.wrong(at, "needs one of configMapRef, secretRef");
+            scope.differs(at, "needs one of configMapRef, secretRef");
         }
     }
     let prefix = from.prefix.as_deref().unwrap_or_default();
     if !prefix.is_empty() && !expansion::is_variable(prefix) {
         let message = format!("`{}` cannot begin a variable: {NAME}", cut(prefix));
-        scope.wrong(&at.key("prefix"), message);
+        scope.differs(&at.key("prefix"), message);
     }
 }
 
@@ -124,7 +124,7 @@ fn variable(
     };
     let at = at.key("valueFrom");
     if !text.is_empty() {
-        scope.wrong(&at, "is not allowed beside a value");
+        scope.differs(&at, "is not allowed beside a value");
     }
     value_from(from, container, spec, &at, scope)
 }
@@ -144,7 +144,7 @@ fn value_from(
     ];
     if sources.iter().filter(|is_set| **is_set).count() != 1 {
         let message = "needs one of configMapKeyRef, secretKeyRef, fieldRef, resourceFieldRef";
-        scope.wrong(at, message);
+        scope.differs(at, message);
         return Known::Plain;
     }
     if let Some(source) = &from.config_map_key_ref {
@@ -186,13 +186,13 @@ fn field(path: &str, at: &Field, scope: &mut Scope<'_>) {
         "status.podIP" | "status.podIPs" => "`hostname -i` in the container tells it",
         _ => {
             let message = format!("Podman does not know `{}`: use {FIELDS}", cut(path));
-            return scope.wrong(at, message);
+            return scope.differs(at, message);
         }
     };
     let message = format!(
         "only the host that runs the pod knows `{path}`, and Podman puts it into no variable: {instead}"
     );
-    scope.wrong(at, message);
+    scope.differs(at, message);
 }
 
 fn resource(
@@ -217,7 +217,7 @@ fn resource(
             "no container of this pod is named `{}`",
             cut(named.unwrap_or_default())
         );
-        scope.wrong(&at.key("containerName"), message);
+        scope.differs(&at.key("containerName"), message);
         return Known::Plain;
     };
     let Some(name) = asked.resource.strip_prefix("limits.") else {
@@ -228,18 +228,18 @@ fn resource(
     }
     if name == "ephemeral-storage" {
         let message = "the container has no such limit, and Podman does not know how much its host has: set resources.limits.ephemeral-storage";
-        scope.wrong(&at.key("resource"), message);
+        scope.differs(&at.key("resource"), message);
     } else if limits(container, name) {
         let message = format!(
             "container `{}` has no such limit, and Podman would give this container's own: set resources.limits.{name} there",
             cut(&of.name)
         );
-        scope.wrong(&at.key("resource"), message);
+        scope.differs(&at.key("resource"), message);
     }
     Known::OfHost
 }
 
-/// Whether a container has a limit of this name that is not 0.
+/// `true` for a container with a limit of this name other than 0.
 fn limits(container: &Container, name: &str) -> bool {
     let limits = container.resources.as_ref();
     let limits = limits.and_then(|resources| resources.limits.as_ref());
@@ -254,6 +254,6 @@ fn of_host(text: &str, known: &BTreeMap<&str, Known>, at: &Field, scope: &mut Sc
             "`$({})` is a resource of the host that runs the pod, so no other value can contain it: give the container that limit",
             cut(name)
         );
-        scope.wrong(at, message);
+        scope.differs(at, message);
     }
 }

@@ -55,7 +55,7 @@ pub(crate) fn names(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether the text can name a variable. Kubernetes 1.30 and later take any printable ASCII characters but `=`.
+/// `true` for a text that can name a variable. Kubernetes 1.30 and later take any printable ASCII characters but `=`.
 pub(crate) fn is_variable(name: &str) -> bool {
     !name.is_empty() && name.bytes().all(|b| matches!(b, b' '..=b'~') && b != b'=')
 }

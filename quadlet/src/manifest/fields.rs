@@ -51,7 +51,7 @@ struct Row {
     note: &'static str,
     /// The type of its value, unless the row speaks of all that is in the value.
     parts: Option<&'static Area>,
-    /// Whether the value is a list of that type.
+    /// `true` for a list of that type.
     is_list: bool,
 }
 

@@ -18,7 +18,7 @@ use super::{
     field::{Field, cut},
     findings::Scope,
     names::{LABEL_RULE, NAME_RULE},
-    policy::capability,
+    policy::{CAPABILITIES, capability},
 };
 
 /// Limits of Kubernetes for `resolv.conf`.
@@ -41,51 +41,6 @@ const SYSCTLS: [&str; 8] = [
     "kernel.shmmni",
 ];
 const SYSCTL_PREFIXES: [&str; 2] = ["fs.mqueue.", "net."];
-
-/// The capabilities of Linux 5.9 and later.
-const CAPABILITIES: [&str; 41] = [
-    "AUDIT_CONTROL",
-    "AUDIT_READ",
-    "AUDIT_WRITE",
-    "BLOCK_SUSPEND",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "KILL",
-    "LEASE",
-    "LINUX_IMMUTABLE",
-    "MAC_ADMIN",
-    "MAC_OVERRIDE",
-    "MKNOD",
-    "NET_ADMIN",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_RAW",
-    "PERFMON",
-    "SETFCAP",
-    "SETGID",
-    "SETPCAP",
-    "SETUID",
-    "SYSLOG",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_CHROOT",
-    "SYS_MODULE",
-    "SYS_NICE",
-    "SYS_PACCT",
-    "SYS_PTRACE",
-    "SYS_RAWIO",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "WAKE_ALARM",
-];
 
 /// The name of a kernel parameter with dots. Kubernetes takes slashes, too, and then a dot is a part of a name.
 pub(crate) fn sysctl_name(name: &str) -> String {
@@ -311,15 +266,15 @@ fn capabilities(lists: &Capabilities, at: &Field, scope: &mut Scope<'_>) {
         for (index, written) in list.iter().flatten().enumerate() {
             let at = at.key(key).index(index);
             let name = capability(written);
-            if name != "ALL" && !CAPABILITIES.contains(&name.as_str()) {
+            if !CAPABILITIES.contains(&name.as_str()) {
                 let message = format!("`{}` is not a capability of Linux", cut(written));
-                scope.wrong(&at, message);
+                scope.differs(&at, message);
             } else if key == "drop" && added.contains(&name) {
                 let message = format!(
                     "`{}` is both added and dropped: keep it in one of the lists",
                     cut(written)
                 );
-                scope.wrong(&at, message);
+                scope.differs(&at, message);
             } else if key == "add" {
                 added.insert(name);
             }

@@ -9,7 +9,7 @@ mod document;
 mod path;
 
 pub(super) use check::{annotations, pod};
-pub(super) use document::capability;
+pub(super) use document::{CAPABILITIES, capability};
 
 use beemesh_protocol::version::Version;
 

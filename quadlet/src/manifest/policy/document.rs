@@ -20,7 +20,7 @@ const ENTRY_BYTES_MAX: usize = 1024;
 const GRACE_MAX: i64 = 31 * 86_400;
 
 /// All capabilities of Linux, and the word for all of them.
-const CAPABILITIES: [&str; 42] = [
+pub(in crate::manifest) const CAPABILITIES: [&str; 42] = [
     "ALL",
     "AUDIT_CONTROL",
     "AUDIT_READ",
