@@ -47,6 +47,19 @@ pub(crate) fn pieces(text: &str) -> Vec<Piece<'_>> {
     pieces
 }
 
+/// The text that an expansion with any variables turns into this one.
+pub(crate) fn escape(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    let mut chars = text.chars().peekable();
+    while let Some(char) = chars.next() {
+        escaped.push(char);
+        if char == '$' && matches!(chars.peek(), Some('$' | '(')) {
+            escaped.push('$');
+        }
+    }
+    escaped
+}
+
 /// The names of the variables that a text refers to.
 pub(crate) fn names(text: &str) -> impl Iterator<Item = &str> {
     pieces(text).into_iter().filter_map(|piece| match piece {
@@ -123,6 +136,11 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn an_expansion_undoes_an_escape(text in "[$()a-zé]{0,20}") {
+            prop_assert_eq!(shown(&escape(&text)), text);
+        }
+
         #[test]
         fn a_text_without_a_dollar_stays_and_no_text_stops_it(text in "[$()a-zé]{0,20}") {
             let pieces = pieces(&text);

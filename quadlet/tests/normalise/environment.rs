@@ -212,8 +212,8 @@ fn commands_and_arguments_are_expanded_with_all_variables() {
         "",
     );
     let container = super::container(&yaml);
-    assert_eq!(container["command"], json!(["/bin/echo", "$(NAME)"]));
-    let args = json!(["a b", "$HOME", "cost $5", "$(", "late $(NOPE)", "app"]);
+    assert_eq!(container["command"], json!(["/bin/echo", "$$(NAME)"]));
+    let args = json!(["a b", "$HOME", "cost $5", "$$(", "late $$(NOPE)", "app"]);
     assert_eq!(container["args"], args);
     let found = warnings(&yaml);
     let place = "spec.containers[0].args[5]: `$(USER)` is the value of a Secret";

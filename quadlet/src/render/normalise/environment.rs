@@ -90,7 +90,8 @@ impl Environment<'_, '_> {
         }
         let words = container.command.iter_mut().chain(&mut container.args);
         for word in words.flatten() {
-            *word = self.word(word, &variables)?;
+            // Podman expands it once more.
+            *word = expansion::escape(&self.word(word, &variables)?);
             self.spend(word.len())?;
         }
         for mount in container.volume_mounts.iter_mut().flatten() {
