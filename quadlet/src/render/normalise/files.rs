@@ -32,7 +32,7 @@ use crate::{
 };
 
 /// The mode of a file whose volume names none.
-const MODE: u32 = 0o644;
+pub(super) const MODE: u32 = 0o644;
 
 /// The most bytes in the files and mounts of one pod. Mounts multiply what a manifest says.
 const POD_MAX: usize = 16 << 20;
@@ -57,6 +57,8 @@ pub(super) struct Files {
     mode: u32,
     /// Whether a file is that of a Secret.
     secret: bool,
+    /// The group of the files, unless that is root's.
+    group: Option<u32>,
     files: BTreeMap<String, File>,
 }
 
@@ -71,16 +73,25 @@ struct Part {
     part: u32,
 }
 
-/// The mode of a file in a volume of a pod with a group. Kubernetes lets the group read it. Podman gives the file to
-/// root's group, so others get the rights of the group. Only the pod has the file.
-pub(super) fn readable(mode: u32, group: Option<u32>) -> u32 {
+/// The mode of a file in a volume of a pod with a group: Kubernetes lets the group read it.
+pub(super) fn grouped(mode: u32, group: Option<u32>) -> u32 {
     match group {
-        Some(_) => mode | 0o440 | (((mode | 0o440) >> 3) & 0o7),
+        Some(_) => mode | 0o440,
         None => mode,
     }
 }
 
-fn mode_or(mode: Option<i32>, default: u32) -> u32 {
+/// The mode that Podman gives such a file. It gives the file to root's group, and the supervisor to the pod's. For a pod
+/// without its supervisor others get the rights of the group; only the pod has the file.
+pub(super) fn readable(mode: u32, group: Option<u32>) -> u32 {
+    let mode = grouped(mode, group);
+    match group {
+        Some(_) => mode | ((mode >> 3) & 0o7),
+        None => mode,
+    }
+}
+
+pub(super) fn mode_or(mode: Option<i32>, default: u32) -> u32 {
     mode.and_then(|mode| u32::try_from(mode).ok())
         .unwrap_or(default)
 }
@@ -107,6 +118,7 @@ impl Uses<'_> {
             volume: volume.name.clone(),
             mode: MODE,
             secret: false,
+            group,
             files: BTreeMap::new(),
         };
         if let Some(source) = &volume.config_map {
@@ -154,9 +166,9 @@ impl Uses<'_> {
         } else {
             return Ok(None);
         }
-        files.mode = readable(files.mode, group);
+        files.mode = grouped(files.mode, group);
         for file in files.files.values_mut() {
-            file.mode = readable(file.mode, group);
+            file.mode = grouped(file.mode, group);
         }
         self.paths(&files)?;
         Ok(Some(files))
@@ -349,7 +361,8 @@ impl Uses<'_> {
             name: name.clone(),
             ..Volume::default()
         };
-        let mode = i32::try_from(mode).ok();
+        self.prepare_files(&name, mode, files.group);
+        let mode = i32::try_from(readable(mode, files.group)).ok();
         let document = if files.secret {
             volume.secret = Some(SecretVolumeSource {
                 secret_name: Some(name.clone()),

@@ -18,7 +18,7 @@ use serde::Serialize;
 use super::{
     RenderError, Uses, containers,
     downward::Downward,
-    files::{Files, Made, readable},
+    files::{self, Files, Made, grouped, mode_or, readable},
     memory, mounts, read_only, to_json,
 };
 use crate::{
@@ -134,21 +134,29 @@ impl Uses<'_> {
     /// empty.
     fn source(&mut self, volume: &mut Volume, group: Option<u32>) -> Result<(), RenderError> {
         if let Some(source) = &mut volume.config_map {
-            source.default_mode = default_mode(source.default_mode, group);
+            let mode = mode_or(source.default_mode, files::MODE);
             let optional = source.optional == Some(true);
             let view = View::of(&source.items, source.default_mode, optional);
+            source.default_mode = default_mode(source.default_mode, group);
             match self.private(Kind::ConfigMap, &source.name, optional, view)? {
-                Some(name) => source.name = name,
+                Some(name) => {
+                    self.prepare_files(&name, mode, group);
+                    source.name = name;
+                }
                 None => volume.config_map = None,
             }
         }
         if let Some(source) = &mut volume.secret {
-            source.default_mode = default_mode(source.default_mode, group);
+            let mode = mode_or(source.default_mode, files::MODE);
             let optional = source.optional == Some(true);
             let view = View::of(&source.items, source.default_mode, optional);
+            source.default_mode = default_mode(source.default_mode, group);
             let name = source.secret_name.as_deref().unwrap_or_default();
             match self.private(Kind::Secret, name, optional, view)? {
-                Some(name) => source.secret_name = Some(name),
+                Some(name) => {
+                    self.prepare_files(&name, mode, group);
+                    source.secret_name = Some(name);
+                }
                 None => volume.secret = None,
             }
         }
@@ -258,6 +266,15 @@ impl Uses<'_> {
             self.documents.insert(volume.clone(), used);
         }
         volume
+    }
+
+    /// Gives the files of a ConfigMap or Secret to a group.
+    pub(super) fn prepare_files(&mut self, volume: &str, mode: u32, group: Option<u32>) {
+        if group.is_some() {
+            let prepared = self.prepare(volume);
+            (prepared.mode, prepared.gid) = (Some(grouped(mode, group)), group);
+            prepared.files = true;
+        }
     }
 
     /// What the supervisor prepares of the volume with this name in Podman.
