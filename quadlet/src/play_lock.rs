@@ -5,7 +5,8 @@
 //! supervisor, or one whose pod is replaced, waits for the lock ([`wait`]) and then adopts the pod that it finds. A
 //! hundred supervisors that looked at their pods in that time would leave Podman no time to play. A supervisor that has
 //! to play holds the lock, too: of two plays of one pod one fails, and its cleanup would take down the other's pod. The
-//! kernel releases the lock of a process that dies.
+//! kernel releases the lock of a process that dies; the file that it leaves tells that the play was interrupted
+//! ([`was_interrupted`]).
 //!
 //! Podman continues a play after its caller has ended, so a caller looks at the pod itself before it takes the pod down
 //! ([`settle`]).
@@ -117,6 +118,14 @@ fn is_at(file: &fs::File, path: &Path) -> bool {
     ours.is_ok_and(|ours| theirs.is_ok_and(|theirs| ours.ino() == theirs.ino()))
 }
 
+/// Whether a process that played the workload's pod has died meanwhile: its file is still there, and no process holds the
+/// lock.
+#[must_use]
+pub fn was_interrupted(folder: &Path, workload: &str) -> bool {
+    let file = fs::File::open(file(folder, workload));
+    file.is_ok_and(|file| Flock::lock(file, FlockArg::LockSharedNonblock).is_ok())
+}
+
 /// Waits until no process holds the lock of a workload in `folder`. A lock that cannot be read counts as free.
 ///
 /// A thread sleeps in the kernel meanwhile. It ends when the lock is free, even if its caller has stopped waiting.
@@ -219,8 +228,13 @@ mod tests {
     #[tokio::test]
     async fn a_lock_file_of_a_dead_gateway_delays_no_process() {
         let folder = tempfile::tempdir().expect("a folder");
+        assert!(!was_interrupted(folder.path(), "web"), "no play");
         fs::write(file(folder.path(), "web"), "").expect("written");
         wait(folder.path(), "web").await;
-        drop(hold(folder.path(), "web").await.expect("taken again"));
+        assert!(was_interrupted(folder.path(), "web"));
+        let lock = hold(folder.path(), "web").await.expect("taken again");
+        assert!(!was_interrupted(folder.path(), "web"), "a play goes on");
+        drop(lock);
+        assert!(!was_interrupted(folder.path(), "web"), "and has ended");
     }
 }

@@ -28,6 +28,7 @@ mod events;
 mod exec;
 mod inspect;
 mod logs;
+mod prepare;
 mod restarts;
 mod wire;
 

@@ -366,6 +366,8 @@ struct Named {
     name: String,
     #[serde(default)]
     image: String,
+    #[serde(default, rename = "workingDir")]
+    working_dir: Option<String>,
     lifecycle: Option<Lifecycle>,
 }
 
@@ -375,12 +377,14 @@ struct Lifecycle {
     stop_signal: Option<String>,
 }
 
+/// The pods of a YAML. A claim beside them has a `spec`, too, and no containers.
 fn pods(yaml: &[u8]) -> impl Iterator<Item = (Metadata, Spec)> {
     let text = str::from_utf8(yaml).unwrap_or_default();
     let documents = text.split(BETWEEN);
     documents.filter_map(|text| {
         let Document { metadata, spec } = serde_json::from_str(text).ok()?;
-        Some((metadata, spec?))
+        let spec = spec.filter(|spec| !spec.containers.is_empty())?;
+        Some((metadata, spec))
     })
 }
 

@@ -319,7 +319,7 @@ impl Supervisor {
         // boot.
         let unfinished = unstarted || pod.missing.is_some();
         if unstarted && pod.staged.is_some() {
-            // The pod is of an earlier boot: otherwise its start would continue.
+            // The pod is of an earlier boot, or its creation was interrupted: otherwise its start would continue.
             return self.play(labels, now);
         }
         if unfinished && !self.own_debris {

@@ -130,6 +130,78 @@ fn a_start_continues_when_processes_die_and_a_boot_begins_anew() {
     removes(host, "web");
 }
 
+/// A pod with so many volumes that their preparation takes a while. A claim and an emptyDir are at both ends.
+fn wide() -> String {
+    let (mut mounts, mut volumes) = (String::new(), String::new());
+    for n in 0..VOLUMES {
+        mounts += &format!("{{name: v{n}, mountPath: /v/{n}, subPath: a/b}}, ");
+        volumes += &format!("  - {{name: v{n}, emptyDir: {{}}}}\n");
+    }
+    format!(
+        "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {{name: data}}\nspec: {{accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Mi}}}}}}\n---\n\
+         apiVersion: v1\nkind: Pod\nmetadata: {{name: web}}\nspec:\n  securityContext: {{runAsUser: 1000, runAsGroup: 1000, fsGroup: 3000}}\n  terminationGracePeriodSeconds: 2\n  initContainers:\n  \
+         - {{name: once, image: {IMAGE}, command: [sh, -c, 'echo once >>/data/once'], volumeMounts: [{{name: data, mountPath: /data}}]}}\n  containers:\n  \
+         - name: one\n    image: {IMAGE}\n    command: [sh, -c, 'for n in $(seq 0 {}); do : >/v/$n/file || exit 1; done; while :; do sleep 1; done']\n    \
+         volumeMounts: [{mounts}{{name: data, mountPath: /data}}]\n  volumes:\n{volumes}  - {{name: data, persistentVolumeClaim: {{claimName: data}}}}\n",
+        VOLUMES - 1
+    )
+}
+
+/// How many volumes the pod of [`wide`] has.
+const VOLUMES: usize = 40;
+
+/// Kills a process when it prepares the volumes of the pod; whether it had not ended that.
+#[track_caller]
+fn kills_while_preparing(host: &Host, process: &str) {
+    let holder = r#"curl -sS -m 60 --unix-socket /run/podman/podman.sock "http://podman/v5.0.0/libpod/containers/web-_holder/exists" -o /dev/null -w '%{http_code}'"#;
+    let line = format!(
+        "for i in $(seq 3000); do [ \"$({holder})\" = 204 ] && {{ {process}; exit 0; }}; sleep 0.03; done; exit 1"
+    );
+    let _ = host.sh(&line).ok();
+    let left = host
+        .run(&["podman", "ps", "-a", "--format", "{{.Names}}"])
+        .ok();
+    assert!(
+        left.contains("web-_holder"),
+        "it was killed in between: {left}"
+    );
+}
+
+#[test]
+fn volumes_are_prepared_although_processes_die_meanwhile() {
+    let cluster = Cluster::formed("starts-torn", 1);
+    let host = cluster.host(1);
+    // Not waited for: the gateway that would answer dies.
+    let file = host.root().join("root/wide.yaml");
+    std::fs::write(&file, wide()).expect("a file on the host");
+    let _ = host
+        .sh("systemd-run -q beemesh apply -f /root/wide.yaml")
+        .ok();
+    kills_while_preparing(host, "kill -9 $(pgrep -x beemesh-gateway)");
+    cluster.ready();
+    says(host, UNIT, "1/1 healthy");
+    let _ = host
+        .run(&["podman", "exec", "web-one", "sh", "-c", ": >/data/mine"])
+        .ok();
+    assert_eq!(once(host), "once\n", "the init container ran once");
+
+    // The same for its supervisor, which plays a pod that somebody removed.
+    let _ = host.sh("systemd-run -q podman pod rm -f -t 0 web").ok();
+    kills_while_preparing(
+        host,
+        &format!("systemctl kill --kill-whom=main -s KILL {UNIT}"),
+    );
+    says(host, UNIT, "1/1 healthy");
+    assert_eq!(once(host), "once\nonce\n", "of a new pod once more");
+    removes(host, "web");
+}
+
+#[track_caller]
+fn once(host: &Host) -> String {
+    host.run(&["podman", "exec", "web-one", "cat", "/data/once"])
+        .ok()
+}
+
 /// A container with a liveness probe that hangs after /tmp/hang exists, a readiness probe, and hooks.
 fn probed() -> String {
     format!(

@@ -37,6 +37,8 @@ pub struct Staged {
     pub sidecars: BTreeSet<String>,
     /// The other containers, in the manifest's order.
     pub containers: Vec<String>,
+    /// The working directories of those that have one in the manifest. Podman starts none whose image lacks it.
+    pub working_dirs: BTreeMap<String, String>,
 }
 
 impl Staged {
@@ -56,6 +58,22 @@ impl Staged {
                 container.role = Role::Init;
             }
         }
+    }
+
+    /// The volumes of which this container needs a folder that others may make before, each with these folders alone.
+    #[must_use]
+    pub fn late_folders(&self, container: &str) -> Vec<PreparedVolume> {
+        let of = |volume: &PreparedVolume| {
+            let late = volume.late.iter().filter(|one| one.container == container);
+            let folders: Vec<String> = late.map(|one| one.folder.clone()).collect();
+            (!folders.is_empty()).then(|| PreparedVolume {
+                name: volume.name.clone(),
+                mode: volume.mode,
+                folders,
+                ..PreparedVolume::default()
+            })
+        };
+        self.volumes.iter().filter_map(of).collect()
     }
 
     /// Whether a volume is lost when no container has it mounted.
@@ -79,6 +97,9 @@ pub struct PreparedVolume {
     /// Whether mode and group are for a new volume only: one that exists may hold data that others rely on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fresh: bool,
+    /// Whether it has the files of a ConfigMap or Secret. Mode and group are those of its files.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub files: bool,
     /// Folders that must exist in it, relative to its root. One that is missing is made with `mode`, or 0777 without
     /// it, and missing folders above it with 0755.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -105,7 +126,7 @@ pub struct LateFolder {
 /// them.
 #[must_use]
 pub fn staged(yaml: &[u8]) -> Option<Staged> {
-    let (metadata, spec) = pods(yaml).find(|(_, spec)| !spec.containers.is_empty())?;
+    let (metadata, spec) = pods(yaml).next()?;
     let annotation = |key: &str| metadata.annotations.get(key).map(String::as_str);
     if annotation(START) != Some(SUPERVISOR) {
         return None;
@@ -115,6 +136,10 @@ pub fn staged(yaml: &[u8]) -> Option<Staged> {
         names.filter(|name| !name.is_empty()).map(str::to_owned)
     };
     let sidecars: BTreeSet<String> = names(SIDECARS).collect();
+    let all = spec.init.iter().chain(&spec.containers);
+    let working_dirs = all.filter_map(|one| Some((one.name.clone(), one.working_dir.clone()?)));
+    let working_dirs = working_dirs.filter(|(_, folder)| !folder.is_empty());
+    let working_dirs = working_dirs.collect();
     let init = match annotation(INIT_ORDER) {
         Some(_) => names(INIT_ORDER).collect(),
         None => spec.init.into_iter().map(|init| init.name).collect(),
@@ -132,6 +157,7 @@ pub fn staged(yaml: &[u8]) -> Option<Staged> {
         init,
         containers: containers.filter(|name| !sidecars.contains(name)).collect(),
         sidecars,
+        working_dirs,
     })
 }
 

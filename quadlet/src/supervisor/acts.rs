@@ -10,6 +10,7 @@ use nix::unistd::Pid;
 
 use beemesh_protocol::pod::FailedProbe;
 
+use super::failure::classify;
 use super::{Effect, Event, last_output, stop};
 use crate::podman::{Podman, PodmanError, Probing, Session};
 
@@ -49,6 +50,26 @@ pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Opti
             };
             tell(released.await);
             None
+        }
+        Effect::Start {
+            container,
+            folders,
+            working_dir,
+        } => {
+            let started = async {
+                podman.make_folders(workload, &folders).await?;
+                if let Some(folder) = &working_dir {
+                    podman.make_folder(&container, folder).await?;
+                }
+                podman.start(&container).await
+            };
+            Some(match started.await {
+                Ok(()) => Event::Started,
+                Err(error) => Event::NotStarted {
+                    id: container,
+                    failure: classify(&error),
+                },
+            })
         }
         Effect::Remove { container } => {
             tell(podman.remove_container(&container).await);

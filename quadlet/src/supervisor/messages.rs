@@ -11,6 +11,7 @@ use super::probes::spec::{ContainerSpec, Handler};
 use super::probes::{Due, Outcome, RunId, Ticket};
 use super::{Ledger, Persisted, Sight};
 use crate::health::{Report, Restart};
+use crate::render::PreparedVolume;
 
 /// An event that the shell reports.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -140,6 +141,10 @@ pub enum Effect {
     Start {
         /// Its id.
         container: String,
+        /// Folders of volumes that it needs, unless a container before it has made them.
+        folders: Vec<PreparedVolume>,
+        /// Its working directory, which its image may lack.
+        working_dir: Option<String>,
     },
     /// Remove an init container that has done its work.
     Remove {

@@ -10,6 +10,7 @@ use beemesh_protocol::pod::{FailedProbe, ProbeKind};
 
 use super::probes::spec::ContainerSpec;
 use super::probes::{Failing, Fault, Kind, Outcome, Prober, RunId, State, Ticket};
+use super::stages::Hook;
 use super::{Effect, LOOK_DELAY, SeenPod, Supervisor};
 use crate::health::{Container, Probe, Restart, Run};
 
@@ -85,6 +86,18 @@ impl Supervisor {
             });
         }
         false
+    }
+
+    /// The `postStart` hook of a container in its present run.
+    pub(super) fn hook(&self, pod: &SeenPod, container: &Container) -> Hook {
+        let spec = pod.specs.iter().find(|spec| spec.name == container.name);
+        match spec.is_some_and(|spec| spec.post_start.is_some()) {
+            false => Hook::Absent,
+            true if self.ledger.posted.get(&container.name) == Some(&run_of(container)) => {
+                Hook::Ended
+            }
+            true => Hook::Due,
+        }
     }
 
     /// Whether a container runs and has passed its startup probe and its `postStart` hook, or has none.

@@ -78,6 +78,8 @@ impl Supervisor {
         });
         let starts = members.map(|container| Effect::Start {
             container: container.id.clone(),
+            folders: Vec::new(),
+            working_dir: None,
         });
         let starts: Vec<Effect> = starts.collect();
         self.keep().into_iter().chain(starts).collect()
@@ -254,7 +256,11 @@ pub(super) fn carry_out(orders: Vec<Order>, pod: &SeenPod) -> Vec<Effect> {
                 last: held.is_empty() && !pod.needs_holder(),
             }
         }
-        Order::Start(container) => Effect::Start { container },
+        Order::Start(container) => Effect::Start {
+            container,
+            folders: Vec::new(),
+            working_dir: None,
+        },
         Order::Ask(id, container) => Effect::TellProbe { id, container },
         Order::Hear(id, container) => Effect::Hear { id, container },
     });

@@ -69,6 +69,8 @@ pub struct SeenPod {
     pub missing: Option<String>,
     /// The processes that monitor its containers.
     pub conmons: Vec<u32>,
+    /// Whether the process that played it died meanwhile.
+    pub interrupted: bool,
     /// How the supervisor starts its containers; `None` if Podman starts them together.
     pub staged: Option<Staged>,
     /// The probes and hooks of its containers, if the supervisor runs them.
@@ -92,6 +94,15 @@ impl SeenPod {
     pub(super) fn needs_holder(&self) -> bool {
         let keeps_memory = self.staged.as_ref().is_some_and(Staged::is_in_memory);
         keeps_memory || self.restart == Restart::Never
+    }
+
+    /// Whether the supervisor must not start its containers, because their volumes may not be prepared. No container has
+    /// been started, so nothing is lost with the pod.
+    pub(super) fn is_unprepared(&self, own_debris: bool) -> bool {
+        let was_started = |one: &Container| one.role.is_in_manifest() && one.run != Run::Created;
+        self.staged.is_some()
+            && (self.interrupted || own_debris)
+            && !self.containers.iter().any(was_started)
     }
 
     /// The container of this id, if the supervisor starts it for the first time.

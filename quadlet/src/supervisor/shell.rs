@@ -373,16 +373,13 @@ async fn carry_out(
                 Err((failure, Some(container))) => Event::FailedFor(failure, container),
             },
         ),
-        Effect::Start { container } => match podman.start(&container).await {
-            Ok(()) => {
+        Effect::Start { .. } => {
+            let event = acts::act(podman, &settings.workload, effect).await;
+            if event == Some(Event::Started) {
                 backfill.begin(unit_name(&settings.workload), eye.sources());
-                Some(Event::Started)
             }
-            Err(error) => Some(Event::NotStarted {
-                id: container,
-                failure: classify(&error),
-            }),
-        },
+            event
+        }
         Effect::Hold { .. } => {
             // A container that ends at once is never adopted.
             backfill.begin(unit_name(&settings.workload), eye.sources());

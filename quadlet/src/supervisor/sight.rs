@@ -13,6 +13,7 @@ use super::shell::Settings;
 use super::{Persisted, SeenPod, Sight, release};
 use crate::health::{Container, Role, Run};
 use crate::journal_backfill::Source;
+use crate::play_lock;
 use crate::podman::{Details, Pod, Podman, PodmanError, service_container};
 use crate::render::{self, Rules};
 
@@ -23,6 +24,8 @@ pub(super) struct Eye {
     folder: PathBuf,
     /// The path of the mark that exists while Beemesh is being removed.
     released: PathBuf,
+    /// The folder of the locks that are held while a pod is played.
+    run: PathBuf,
     workload: String,
     service: Option<(String, u32)>,
     /// The ids of the workload's containers at the last look.
@@ -42,6 +45,7 @@ impl Eye {
             podman: Podman::new(&settings.socket),
             folder: settings.folder.clone(),
             released: release::mark(&settings.run),
+            run: settings.run.clone(),
             workload: settings.workload.clone(),
             service: None,
             members: Vec::new(),
@@ -247,6 +251,7 @@ impl Eye {
             missing,
             conmons,
             specs,
+            interrupted: play_lock::was_interrupted(&self.run, &self.workload),
             staged,
         })
     }

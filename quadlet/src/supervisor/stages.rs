@@ -20,16 +20,31 @@ pub(super) enum Stage {
     Remove(String),
     /// Wait for this container, by its name in the manifest.
     Wait(String),
+    /// Wait for the `postStart` hook of this container, by its name in the manifest.
+    WaitForHook(String),
+}
+
+/// The `postStart` hook of a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Hook {
+    /// It has none.
+    Absent,
+    /// It has not ended in this run of the container.
+    Due,
+    /// It has ended.
+    Ended,
 }
 
 /// The next step of the start of a pod. `has_started` says whether a sidecar that runs has passed its startup probe.
+/// `hook` tells the `postStart` hook of a container: the containers after it start when it has ended.
 pub(super) fn next(
     staged: &Staged,
     workload: &str,
     containers: &[Container],
     has_started: impl Fn(&Container) -> bool,
+    hook: impl Fn(&Container) -> Hook,
 ) -> Stage {
-    let named = |name: &String| {
+    let named = |name: &String| -> Option<&Container> {
         let full = format!("{workload}-{name}");
         containers.iter().find(|one| one.name == full)
     };
@@ -48,14 +63,24 @@ pub(super) fn next(
             _ => return Stage::Wait(name.clone()),
         }
     }
-    let created = containers
-        .iter()
-        .filter(|one| one.role == Role::Member && one.run == Run::Created);
-    let created: Vec<String> = created.map(|one| one.id.clone()).collect();
-    match created.is_empty() {
-        true => Stage::Up,
-        false => Stage::Start(created),
+    let members: Vec<&Container> = staged.containers.iter().filter_map(named).collect();
+    let Some(first) = members.iter().position(|one| one.run == Run::Created) else {
+        return Stage::Up;
+    };
+    let (before, rest) = members.split_at(first);
+    let is_due = |one: &&&Container| one.run == Run::Running && hook(one) == Hook::Due;
+    if let Some(one) = before.iter().find(is_due) {
+        let name = one.name.strip_prefix(workload).unwrap_or(&one.name);
+        return Stage::WaitForHook(name.trim_start_matches('-').to_owned());
     }
+    let mut starts = Vec::new();
+    for one in rest.iter().take_while(|one| one.run == Run::Created) {
+        starts.push(one.id.clone());
+        if hook(one) != Hook::Absent {
+            break;
+        }
+    }
+    Stage::Start(starts)
 }
 
 #[cfg(test)]
@@ -88,6 +113,7 @@ mod tests {
             init: ["one", "side", "two"].map(str::to_owned).to_vec(),
             sidecars: BTreeSet::from(["side".to_owned()]),
             containers: ["a", "b"].map(str::to_owned).to_vec(),
+            ..Staged::default()
         };
         let start = |names: &[&str]| Stage::Start(names.iter().map(ToString::to_string).collect());
         let wait = |name: &str| Stage::Wait(name.to_owned());
@@ -188,7 +214,7 @@ mod tests {
             let apps = ["a", "b"].map(|name| Some(container(name, Member, apps, 0)));
             let all: Vec<Container> = init.into_iter().chain(apps).flatten().collect();
             assert_eq!(
-                next(&staged, "web", &all, |_| has_started),
+                next(&staged, "web", &all, |_| has_started, |_| Hook::Absent),
                 expected,
                 "{all:?}"
             );
@@ -206,6 +232,41 @@ mod tests {
             container("b", Role::Member, Run::Created, 0),
         ];
         let expected = Stage::Start(vec!["b".to_owned()]);
-        assert_eq!(next(&staged, "web", &all, |_| true), expected);
+        let found = next(&staged, "web", &all, |_| true, |_| Hook::Absent);
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_hook_delays_the_containers_after_it() {
+        use Run::{Created, Exited, Running};
+        let staged = Staged {
+            containers: ["a", "b", "c"].map(str::to_owned).to_vec(),
+            ..Staged::default()
+        };
+        let start = |names: &[&str]| Stage::Start(names.iter().map(ToString::to_string).collect());
+        for (a, b, c, is_due, expected) in [
+            (Created, Created, Created, true, start(&["a", "b"])),
+            (
+                Running,
+                Running,
+                Created,
+                true,
+                Stage::WaitForHook("b".to_owned()),
+            ),
+            (Running, Running, Created, false, start(&["c"])),
+            // A container that ended meanwhile delays nobody: it starts again by its policy.
+            (Running, Exited, Created, true, start(&["c"])),
+            // All have been started: the hook runs beside them.
+            (Running, Running, Running, true, Stage::Up),
+        ] {
+            let all = [("a", a), ("b", b), ("c", c)];
+            let all = all.map(|(name, run)| container(name, Role::Member, run, 1));
+            let hook = |one: &Container| match (one.name.as_str(), is_due) {
+                ("web-b", true) => Hook::Due,
+                ("web-b", false) => Hook::Ended,
+                _ => Hook::Absent,
+            };
+            assert_eq!(next(&staged, "web", &all, |_| true, hook), expected);
+        }
     }
 }

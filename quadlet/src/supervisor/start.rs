@@ -13,11 +13,12 @@ impl Supervisor {
     /// The next step of the start of a pod; `None` if all its containers have been started, or Podman starts them.
     pub(super) fn stage(&self, pod: &SeenPod) -> Option<Stage> {
         let staged = pod.staged.as_ref()?;
-        if pod.missing.is_some() || is_dead(pod) {
+        if pod.missing.is_some() || is_down(pod) || pod.is_unprepared(self.own_debris) {
             return None;
         }
         let has_started = |container: &Container| self.has_started(container);
-        let stage = stages::next(staged, &self.workload, &pod.containers, has_started);
+        let hook = |container: &Container| self.hook(pod, container);
+        let stage = stages::next(staged, &self.workload, &pod.containers, has_started, hook);
         (stage != Stage::Up).then_some(stage)
     }
 
@@ -41,13 +42,14 @@ impl Supervisor {
         match stage {
             Stage::Start(ids) => {
                 effects.extend(self.say_starting(labels.revision, "starting the containers"));
-                let starts = ids.into_iter().map(|container| Effect::Start { container });
+                let starts = ids.into_iter().map(|id| self.first_start(&pod, id));
+                let starts: Vec<Effect> = starts.collect();
                 effects.extend(starts);
             }
             Stage::Remove(container) => effects.push(Effect::Remove { container }),
-            Stage::Wait(name) => {
+            Stage::Wait(_) | Stage::WaitForHook(_) => {
                 self.trouble_since = None;
-                effects.extend(self.say_waiting(&pod, &name, labels));
+                effects.extend(self.say_waiting(&pod, &stage, labels));
                 // An init container may run for hours, and one that fails is started again and again.
                 if !self.ready {
                     self.ready = true;
@@ -63,6 +65,21 @@ impl Supervisor {
         effects
     }
 
+    /// Starts a container for the first time, with the folders that it needs.
+    fn first_start(&self, pod: &SeenPod, id: String) -> Effect {
+        let (mut folders, mut working_dir) = (Vec::new(), None);
+        if let (Some(staged), Some(container)) = (&pod.staged, pod.first_start(&id)) {
+            let name = super::ledger::short_name(&container.name, &self.workload);
+            folders = staged.late_folders(name);
+            working_dir = staged.working_dirs.get(name).cloned();
+        }
+        Effect::Start {
+            container: id,
+            folders,
+            working_dir,
+        }
+    }
+
     /// A container was started or removed: the next step is due.
     pub(super) fn started(&mut self, now: Instant) -> Vec<Effect> {
         if self.phase == Phase::Looking {
@@ -73,18 +90,26 @@ impl Supervisor {
         Vec::new()
     }
 
-    fn say_waiting(&mut self, pod: &SeenPod, name: &str, labels: Persisted) -> Vec<Effect> {
+    fn say_waiting(&mut self, pod: &SeenPod, stage: &Stage, labels: Persisted) -> Vec<Effect> {
         let containers = self.ledger.reports(pod, &self.workload);
         let troubled = containers.iter().filter(|one| !one.is_calm());
         let troubles = reasons(troubled, false);
-        let is_sidecar = pod
-            .staged
-            .as_ref()
-            .is_some_and(|staged| staged.sidecars.contains(name));
-        let doing = match (troubles.is_empty(), is_sidecar) {
-            (false, _) => format!("init container {}", troubles.join("; init container ")),
-            (true, true) => format!("waiting until sidecar {name} has started"),
-            (true, false) => format!("waiting until init container {name} has ended"),
+        let is_sidecar = |name: &String| {
+            let staged = pod.staged.as_ref();
+            staged.is_some_and(|staged| staged.sidecars.contains(name))
+        };
+        let doing = match stage {
+            Stage::WaitForHook(name) if troubles.is_empty() => {
+                format!("waiting until the postStart hook of container {name} has ended")
+            }
+            Stage::Wait(name) if troubles.is_empty() && is_sidecar(name) => {
+                format!("waiting until sidecar {name} has started")
+            }
+            Stage::Wait(name) if troubles.is_empty() => {
+                format!("waiting until init container {name} has ended")
+            }
+            Stage::Wait(_) => format!("init container {}", troubles.join("; init container ")),
+            _ => troubles.join("; "),
         };
         let status = Status::Starting {
             revision: labels.revision,
@@ -114,10 +139,8 @@ impl Supervisor {
     }
 }
 
-/// Whether the pod was started before and is down as a whole, as after a boot.
-fn is_dead(pod: &SeenPod) -> bool {
-    let containers = || pod.containers.iter();
+/// Whether the pod is down as a whole: it is of an earlier boot, or its creation was interrupted.
+fn is_down(pod: &SeenPod) -> bool {
     let is_up = |one: &Container| one.role == Role::Infra && one.run == Run::Running;
-    let was_started = |one: &Container| one.role.is_in_manifest() && one.run != Run::Created;
-    !containers().any(is_up) && containers().any(was_started)
+    !pod.containers.iter().any(is_up)
 }

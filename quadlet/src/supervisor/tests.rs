@@ -48,6 +48,7 @@ fn pod(labels: Option<Persisted>, infra: Run, member: Run, restarts: u32) -> Opt
         has_init: false,
         missing: None,
         staged: None,
+        interrupted: false,
         specs: std::sync::Arc::default(),
         conmons: if infra == Run::Running {
             vec![11, 12]

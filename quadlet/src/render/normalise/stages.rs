@@ -60,6 +60,7 @@ pub(super) fn stage(
 fn needs_supervisor(container: &Container) -> bool {
     let hooks = container.lifecycle.as_ref();
     is_sidecar(container)
+        || container.working_dir.is_some()
         || container.liveness_probe.is_some()
         || container.readiness_probe.is_some()
         || container.startup_probe.is_some()

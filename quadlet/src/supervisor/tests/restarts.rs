@@ -21,6 +21,8 @@ fn hold() -> Effect {
 fn start() -> Effect {
     Effect::Start {
         container: MEMBER.into(),
+        folders: Vec::new(),
+        working_dir: None,
     }
 }
 

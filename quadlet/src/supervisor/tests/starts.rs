@@ -20,7 +20,13 @@ fn staged_pod(init: &[&str], sidecars: &[&str], all: &[One], specs: &[ContainerS
         infra.name = "web-infra".into();
     }
     let names = |names: &[&str]| -> Vec<String> { names.iter().map(ToString::to_string).collect() };
+    let is_init = |one: &&One| init.contains(&one.0);
     let staged = Staged {
+        containers: all
+            .iter()
+            .filter(|one| !is_init(one))
+            .map(|one| one.0.to_owned())
+            .collect(),
         init: names(init),
         sidecars: names(sidecars).into_iter().collect(),
         ..Staged::default()
@@ -52,6 +58,8 @@ fn sees(second: u64, pod: SeenPod) -> Event {
 fn starts(container: &str) -> Effect {
     Effect::Start {
         container: container.into(),
+        folders: Vec::new(),
+        working_dir: None,
     }
 }
 
@@ -121,6 +129,72 @@ fn init_containers_run_one_after_the_other_before_the_rest() {
             vec![running(7, 1, 0)],
         ),
     ]);
+}
+
+#[test]
+fn a_pod_that_may_not_be_prepared_is_played_again() {
+    let created = || staged_pod(&[], &[], &[("app", Run::Created, 0, 0)], &[]);
+    let is_played_again = |pod: SeenPod| {
+        let mut supervisor = Supervisor::new("web", Ledger::default(), Instant::now());
+        let effects = told(&mut supervisor, sees(0, pod), Instant::now());
+        let plays = effects.contains(&Effect::Play { revision: 7 });
+        assert_ne!(plays, effects.contains(&starts("app")), "{effects:?}");
+        plays
+    };
+    assert!(!is_played_again(created()));
+    let interrupted = SeenPod {
+        interrupted: true,
+        ..created()
+    };
+    assert!(is_played_again(interrupted.clone()));
+    // Its creation ends with the start of its network.
+    let mut powerless = created();
+    powerless.containers[0].run = Run::Created;
+    assert!(is_played_again(powerless));
+    // A container that has been started has a pod that was prepared: the mark is of a later play.
+    let mut begun = interrupted;
+    begun.containers[0].run = Run::Running;
+    begun.containers.push(Container {
+        id: "two".into(),
+        name: "web-two".into(),
+        ..container(Role::Member, Run::Running, 0)
+    });
+    assert!(!is_played_again(begun));
+}
+
+#[test]
+fn the_folders_of_a_container_are_made_at_its_start() {
+    use crate::render::{LateFolder, PreparedVolume};
+    let volume = PreparedVolume {
+        name: "v".into(),
+        late: vec![LateFolder {
+            container: "app".into(),
+            folder: "a/b".into(),
+        }],
+        ..PreparedVolume::default()
+    };
+    let mut pod = staged_pod(
+        &[],
+        &[],
+        &[("app", Run::Created, 0, 0), ("two", Run::Created, 0, 0)],
+        &[],
+    );
+    let staged = pod.staged.as_mut().unwrap();
+    staged.volumes = vec![volume.clone()];
+    staged.working_dirs = [("app".to_owned(), "/usr/new".to_owned())].into();
+    let mut supervisor = Supervisor::new("web", Ledger::default(), Instant::now());
+    let effects = told(&mut supervisor, sees(0, pod), Instant::now());
+    let needed = PreparedVolume {
+        folders: vec!["a/b".into()],
+        late: Vec::new(),
+        ..volume
+    };
+    let app = Effect::Start {
+        container: "app".into(),
+        folders: vec![needed],
+        working_dir: Some("/usr/new".into()),
+    };
+    assert!(effects.ends_with(&[app, starts("two")]), "{effects:?}");
 }
 
 #[test]
