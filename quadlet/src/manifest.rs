@@ -36,6 +36,7 @@ mod secrets;
 mod selectors;
 mod typed;
 mod values;
+mod versions;
 mod volumes;
 pub(crate) use volumes::{below, clean_path};
 

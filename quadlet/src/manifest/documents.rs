@@ -18,7 +18,7 @@ use super::{
     is_workload, kind_from_name, kind_name,
     outline::{self, EXPANDED_MAX},
     policy::Rules,
-    typed,
+    typed, versions,
 };
 
 /// The largest number of objects in one file: each workload is a unit on every host, and all objects together are one
@@ -237,12 +237,14 @@ fn api_version(kind: Kind) -> &'static str {
 fn unplayed(kind: &str, version: &str, json: &Value, found: &mut Found, scope: &mut Scope<'_>) {
     let name = cut(json["metadata"]["name"].as_str().unwrap_or_default());
     let (kind, version) = (cut(kind), cut(version));
-    let what = match (kind.as_str(), version.as_str()) {
+    let successor = versions::successor(&kind, &version);
+    let what = match (kind.as_str(), successor.unwrap_or(&version)) {
         ("Service", "v1") => "it gives no address to the pods; give a container a hostPort",
         ("Ingress", "networking.k8s.io/v1") => "no request is routed; give a container a hostPort",
         _ => "it is ignored",
     };
-    let message = format!("{kind} `{name}` ({version}) is not supported: {what}");
+    let now = successor.map_or_else(String::new, |now| format!(", now {now}"));
+    let message = format!("{kind} `{name}` ({version}{now}) is not supported: {what}");
     scope.not_done(&Field::default().key("kind"), message);
     if !found.unplayed.contains(&kind) && found.unplayed.len() < 8 {
         found.unplayed.push(kind);
