@@ -162,7 +162,7 @@ pub(crate) struct Get {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum What {
-    /// Workloads (Pods, Deployments, DaemonSets and Jobs)
+    /// Workloads (Pods, Deployments, ReplicaSets, ReplicationControllers, DaemonSets and Jobs)
     #[value(alias = "workload")]
     Workloads,
     /// Hosts of the cluster

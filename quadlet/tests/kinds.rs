@@ -1,6 +1,14 @@
-//! Old versions of kinds.
+//! Kinds that the replicated state does not have: what they are carried as, and old versions.
 
-use beemesh_quadlet::manifest::{Problem, parse};
+use beemesh_protocol::{
+    ClusterId,
+    state::{Kind, Object},
+};
+use beemesh_quadlet::{
+    manifest::{Problem, as_written, kind_of, parse, reread},
+    render::{Revision, render},
+};
+use serde_json::{Value, json};
 
 const POD: &str = "---\napiVersion: v1\nkind: Pod\nmetadata: {name: web, namespace: shop}\nspec: {containers: [{name: a, image: quay.io/a:1}]}\n";
 
@@ -14,15 +22,175 @@ fn refused(yaml: &str) -> Vec<String> {
     shown(&parse(yaml.as_bytes(), false).expect_err(yaml))
 }
 
+/// A workload whose `spec` begins with `more` on line 5.
+fn workload(kind: &str, more: &str) -> String {
+    let version = match kind {
+        "ReplicationController" => "v1",
+        _ => "apps/v1",
+    };
+    format!(
+        "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: web}}\nspec:\n  {more}\n  template:\n    metadata: {{labels: {{app: web}}}}\n    \
+         spec: {{nodeSelector: {{disk: ssd}}, containers: [{{name: a, image: quay.io/a:1, envFrom: [{{configMapRef: {{name: c}}}}]}}]}}\n"
+    )
+}
+
+fn one(yaml: &str) -> Object {
+    let mut manifest = parse(yaml.as_bytes(), true).expect(yaml);
+    assert_eq!(shown(&manifest.warnings), [""; 0], "{yaml}");
+    manifest.objects.remove(0)
+}
+
+fn written(object: &Object) -> Value {
+    serde_json::from_slice(&as_written(&object.body)).unwrap()
+}
+
+fn rendered(object: &Object) -> Vec<u8> {
+    let map = one("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c}\ndata: {a: x}\n");
+    let revision = Revision {
+        cluster: ClusterId([0xbe; 16]),
+        revision: 1,
+        index: 9,
+        object,
+        uses: &[&map],
+    };
+    render(&revision).unwrap().yaml
+}
+
+#[test]
+fn what_counts_pods_is_carried_and_rendered_as_a_deployment() {
+    let deployment = one(&workload(
+        "Deployment",
+        "replicas: 2\n  selector: {matchLabels: {app: web}}",
+    ));
+    for (kind, version, selector) in [
+        (
+            "ReplicaSet",
+            "apps/v1",
+            json!({"matchLabels": {"app": "web"}}),
+        ),
+        ("ReplicationController", "v1", json!({"app": "web"})),
+    ] {
+        let object = one(&workload(
+            kind,
+            &format!("replicas: 2\n  selector: {selector}"),
+        ));
+        assert_eq!(kind_of(&object), kind);
+        let mut body: Value = serde_json::from_slice(&object.body).unwrap();
+        let labels = body["metadata"].as_object_mut().unwrap().remove("labels");
+        assert_eq!(labels, Some(json!({"beemesh.io/kind": kind})));
+        let expected: Value = serde_json::from_slice(&deployment.body).unwrap();
+        assert_eq!(body, expected, "an earlier release can read it");
+        assert_eq!(rendered(&object), rendered(&deployment));
+        let rest = Object {
+            body: deployment.body.clone(),
+            hash: deployment.hash,
+            ..object.clone()
+        };
+        assert_eq!(rest, deployment);
+
+        let form = written(&object);
+        assert_eq!(
+            (
+                &form["apiVersion"],
+                &form["kind"],
+                &form["spec"]["selector"]
+            ),
+            (&version.into(), &kind.into(), &selector)
+        );
+        assert_eq!(
+            form["metadata"],
+            json!({"name": "web", "namespace": "default"})
+        );
+        let again = reread(&[&object.body], None).unwrap();
+        assert_eq!(again.objects, [object]);
+    }
+    assert_eq!(kind_of(&deployment), "Deployment");
+}
+
+#[test]
+fn without_replicas_and_selector_they_are_as_a_deployment_without_them() {
+    let deployment = one(&workload("Deployment", "minReadySeconds: 5"));
+    for kind in ["ReplicaSet", "ReplicationController"] {
+        let object = one(&workload(kind, "minReadySeconds: 5"));
+        assert_eq!((object.kind, object.replicas), (Kind::Deployment, None));
+        assert_eq!(rendered(&object), rendered(&deployment));
+        assert_eq!(reread(&[&object.body], None).unwrap().objects, [object]);
+    }
+}
+
+#[test]
+fn what_counts_pods_is_checked_like_a_deployment() {
+    let not =
+        "is not among the labels of the template: a selector matches the pods of its own workload";
+    let cases = [
+        (
+            "ReplicaSet",
+            "selector: {matchLabels: {app: db}}",
+            format!("1:5 spec.selector.matchLabels.app: `app: db` {not}"),
+        ),
+        (
+            "ReplicationController",
+            "selector: {app: db}",
+            format!("1:5 spec.selector.app: `app: db` {not}"),
+        ),
+        (
+            "ReplicaSet",
+            "strategy: {type: Recreate}",
+            "1:5 spec.strategy: unknown field `strategy`".to_owned(),
+        ),
+        (
+            "ReplicationController",
+            "minReadySeconds: -1",
+            "1:5 spec.minReadySeconds: -1 is too small: use 0 or more".to_owned(),
+        ),
+        (
+            "ReplicaSet",
+            "replicas: -1",
+            "1:5 spec.replicas: -1 is not a number of replicas: use 0 to 10000".to_owned(),
+        ),
+    ];
+    for (kind, more, expected) in cases {
+        assert_eq!(refused(&workload(kind, more)), [expected]);
+    }
+    let never = workload("ReplicaSet", "replicas: 1")
+        .replace("{nodeSelector", "{restartPolicy: Never, nodeSelector");
+    assert_eq!(
+        refused(&never),
+        ["1:8 spec.template.spec.restartPolicy: `Never` is not one of Always"]
+    );
+    assert_eq!(
+        refused(
+            "apiVersion: v1\nkind: ReplicationController\nmetadata: {name: web}\nspec: {replicas: 1}"
+        ),
+        ["1:4 spec.template: is missing: it says which containers run"]
+    );
+    // Only Beemesh itself says that a Deployment was written as another kind.
+    let forged = workload("Deployment", "replicas: 1").replace(
+        "{name: web}",
+        "{name: web, labels: {beemesh.io/kind: ReplicaSet}}",
+    );
+    assert_eq!(
+        refused(&forged),
+        ["1:3 metadata.labels[beemesh.io/kind]: `beemesh.io/kind` is set by Beemesh"]
+    );
+    let twice =
+        workload("ReplicaSet", "replicas: 1") + "---\n" + &workload("Deployment", "replicas: 1");
+    assert_eq!(
+        refused(&twice),
+        ["2:12 metadata.name: Deployment `web` has the name of ReplicaSet in document 1, line 3"]
+    );
+}
+
 #[test]
 fn an_old_version_names_what_follows_it() {
     for (version, kind, now) in [
         ("extensions/v1beta1", "Deployment", "apps/v1"),
+        ("extensions/v1beta1", "ReplicaSet", "apps/v1"),
         ("extensions/v1beta1", "DaemonSet", "apps/v1"),
         ("apps/v1beta1", "Deployment", "apps/v1"),
-        ("apps/v1beta2", "DaemonSet", "apps/v1"),
+        ("apps/v1beta2", "ReplicaSet", "apps/v1"),
         ("batch/v2alpha1", "Job", "batch/v1"),
-        ("v1beta3", "Pod", "v1"),
+        ("v1beta3", "ReplicationController", "v1"),
     ] {
         let yaml = format!("apiVersion: {version}\nkind: {kind}\nmetadata: {{name: a}}\n");
         let expected =

@@ -15,7 +15,8 @@ use super::{
     Demand, Demanded, Manifest, Place, Problem, admission, demands,
     field::{Field, cut},
     findings::{Findings, Scope},
-    is_workload, kind_from_name, kind_name,
+    is_workload,
+    kinds::{Written, kind_of},
     outline::{self, EXPANDED_MAX},
     policy::Rules,
     typed, versions,
@@ -163,30 +164,26 @@ fn one(json: Value, found: &mut Found, scope: &mut Scope<'_>) {
         return;
     };
     let group = version.rsplit_once('/').map_or("", |(group, _)| group);
-    match kind_from_name(kind) {
-        Some(known) if version == api_version(known) => {}
-        Some(known)
-            if group == "extensions"
-                || api_version(known).rsplit_once('/').map_or("", |(g, _)| g) == group =>
-        {
+    let group_of = |known: Written| known.api_version().rsplit_once('/').map_or("", |(g, _)| g);
+    let known = match Written::from_name(kind) {
+        Some(known) if version == known.api_version() => known,
+        Some(known) if group == "extensions" || group_of(known) == group => {
             let message = format!(
-                "`{}` is not supported: write {} as {}",
+                "`{}` is not supported: write {kind} as {}",
                 cut(version),
-                kind,
-                api_version(known)
+                known.api_version()
             );
             return scope.wrong(&here.key("apiVersion"), message);
         }
         Some(_) | None => return unplayed(kind, version, &json, found, scope),
-    }
+    };
     if found.manifest.objects.len() == OBJECTS_MAX {
         return scope.wrong(
             &here,
             format!("the file has more than {OBJECTS_MAX} objects: split it"),
         );
     }
-    let Some(object) = kind_from_name(kind).and_then(|kind| admission::accept(kind, json, scope))
-    else {
+    let Some(object) = admission::accept(known, json, scope) else {
         return;
     };
     let before = found.bytes;
@@ -226,14 +223,6 @@ fn demanded(object: &Object, scope: &Scope<'_>) -> Vec<Demanded> {
         .collect()
 }
 
-fn api_version(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Pod | Kind::ConfigMap | Kind::Secret | Kind::PersistentVolumeClaim => "v1",
-        Kind::Deployment | Kind::DaemonSet => "apps/v1",
-        Kind::Job => "batch/v1",
-    }
-}
-
 fn unplayed(kind: &str, version: &str, json: &Value, found: &mut Found, scope: &mut Scope<'_>) {
     let name = cut(json["metadata"]["name"].as_str().unwrap_or_default());
     let (kind, version) = (cut(kind), cut(version));
@@ -264,9 +253,9 @@ fn duplicates(found: &Found, findings: &mut Findings) {
         if let Some((other, at)) = first.get(&(kind, name.clone())) {
             let message = format!(
                 "{} `{}` has the name of {} in document {}, line {}",
-                kind_name(object.kind),
+                kind_of(object),
                 cut(&name),
-                kind_name(other.kind),
+                kind_of(other),
                 at.document,
                 at.line
             );
