@@ -1,4 +1,4 @@
-//! Kinds that the replicated state does not have: what they are carried as, and old versions.
+//! Kinds that the replicated state does not have: what they are carried as, what is not kept, and old versions.
 
 use beemesh_protocol::{
     ClusterId,
@@ -178,6 +178,50 @@ fn what_counts_pods_is_checked_like_a_deployment() {
     assert_eq!(
         refused(&twice),
         ["2:12 metadata.name: Deployment `web` has the name of ReplicaSet in document 1, line 3"]
+    );
+}
+
+#[test]
+fn a_namespace_and_a_service_account_are_checked_and_not_kept() {
+    let both = "apiVersion: v1\nkind: Namespace\nmetadata: {name: shop, labels: {a: b}}\nspec: {finalizers: [kubernetes]}\n---\n\
+                apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web, namespace: shop}\nautomountServiceAccountToken: false\n";
+    let yaml = format!("{both}{POD}");
+    let manifest = parse(yaml.as_bytes(), false).unwrap();
+    let kept: Vec<_> = manifest.objects.iter().map(kind_of).collect();
+    assert_eq!(kept, ["Pod"]);
+    let told = [
+        "1:2 kind: a Namespace has no effect and is not kept: a namespace is a part of the names of its objects",
+        "2:7 kind: a ServiceAccount has no effect and is not kept: there is no API server that a token would be for",
+    ];
+    assert_eq!(shown(&manifest.warnings), told);
+    assert_eq!(shown(&parse(yaml.as_bytes(), true).unwrap_err()), told);
+    assert_eq!(
+        refused(both),
+        ["0:0 : contains no objects that have an effect, only Namespace, ServiceAccount"]
+    );
+    let secrets = yaml.replace(
+        "automountServiceAccountToken: false",
+        "imagePullSecrets: [{name: a}]",
+    );
+    let warnings = shown(&parse(secrets.as_bytes(), false).unwrap().warnings);
+    assert_eq!(
+        warnings[2],
+        "2:9 imagePullSecrets: Podman ignores it: log in to the registry on each host"
+    );
+    let wrong = yaml
+        .replace("name: shop, labels", "name: shop.a, labels")
+        .replace(
+            "name: web, namespace: shop}\nauto",
+            "name: Web, namespace: s.p, x: y}\nauto",
+        );
+    assert_eq!(
+        refused(&wrong),
+        [
+            "1:3 metadata.name: `shop.a` is not a name: use at most 63 lower-case letters, digits and `-`, a letter or digit at both ends",
+            "2:8 metadata.name: `Web` is not a name: use lower-case letters, digits, `-` and `.`, a letter or digit at both ends",
+            "2:8 metadata.namespace: `s.p` is not a namespace: use at most 63 lower-case letters, digits and `-`, a letter or digit at both ends",
+            "2:8 metadata.x: unknown field `x`",
+        ]
     );
 }
 

@@ -12,8 +12,8 @@ use k8s_openapi::{
         apps::v1::{DaemonSet, Deployment, ReplicaSet},
         batch::v1::Job,
         core::v1::{
-            ConfigMap, PersistentVolumeClaim, Pod, PodSpec, PodTemplateSpec, ReplicationController,
-            Secret,
+            ConfigMap, Namespace, PersistentVolumeClaim, Pod, PodSpec, PodTemplateSpec,
+            ReplicationController, Secret, ServiceAccount,
         },
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
@@ -67,7 +67,7 @@ impl Controller {
     }
 }
 
-/// Checks an object of a kind that Beemesh accepts. `None` if it cannot be read at all.
+/// Checks an object of a kind that Beemesh accepts. `None` if it cannot be read at all, or is not kept.
 pub(super) fn accept(written: Written, json: Value, scope: &mut Scope<'_>) -> Option<Object> {
     match written {
         Written::Own(kind) => own(kind, json, scope),
@@ -80,6 +80,16 @@ pub(super) fn accept(written: Written, json: Value, scope: &mut Scope<'_>) -> Op
                 let spec = one.spec.clone()?;
                 Controller::of(spec.template?, spec.replicas)
             })
+        }
+        Written::Namespace => {
+            let namespace: Namespace = read(written, json, scope)?;
+            object_name::of_namespace(&namespace.metadata, scope);
+            None
+        }
+        Written::ServiceAccount => {
+            let account: ServiceAccount = read(written, json, scope)?;
+            object_name::of_account(&account.metadata, scope);
+            None
         }
     }
 }
@@ -192,7 +202,7 @@ fn workload<T>(
 where
     T: DeserializeOwned + Serialize + Metadata<Ty = ObjectMeta> + Controlled,
 {
-    let kind = written.carried();
+    let kind = written.carried()?;
     let missing = missing(kind, &json);
     let typed: T = read(written, json, scope)?;
     typed.check(&Field::default().key("spec"), scope);
@@ -320,7 +330,7 @@ fn object<T>(written: Written, typed: &T, scope: &mut Scope<'_>) -> Option<Objec
 where
     T: Serialize + Metadata<Ty = ObjectMeta>,
 {
-    let kind = written.carried();
+    let kind = written.carried()?;
     let metadata = typed.metadata();
     object_name::check(kind, metadata, scope);
     let name = metadata.name.clone().unwrap_or_default();

@@ -26,15 +26,27 @@ use super::{
 /// log entry.
 const OBJECTS_MAX: usize = 256;
 
+/// The largest number of kinds in the message that a file has no object to keep.
+const UNKEPT_SHOWN_MAX: usize = 8;
+
 /// The objects of the manifest found so far.
 #[derive(Default)]
 struct Found {
     manifest: Manifest,
     /// A problem at the name of each object, to report if its name is a duplicate.
     names: Vec<Problem>,
-    /// Kinds that Beemesh does not support.
-    unplayed: Vec<String>,
+    /// Kinds of objects that are not kept.
+    unkept: Vec<String>,
     bytes: u64,
+}
+
+impl Found {
+    /// Remembers the kind of an object that is not kept.
+    fn drop(&mut self, kind: String) {
+        if !self.unkept.contains(&kind) && self.unkept.len() < UNKEPT_SHOWN_MAX {
+            self.unkept.push(kind);
+        }
+    }
 }
 
 pub(super) fn read(
@@ -95,9 +107,12 @@ pub(super) fn read(
     }
     duplicates(&found, &mut findings);
     if is_whole && found.manifest.objects.is_empty() && findings.is_clean() {
-        let message = match found.unplayed.as_slice() {
+        let message = match found.unkept.as_slice() {
             [] => "contains no object".to_owned(),
-            kinds => format!("contains no supported objects, only {}", kinds.join(", ")),
+            kinds => format!(
+                "contains no objects that have an effect, only {}",
+                kinds.join(", ")
+            ),
         };
         findings.wrong(Problem {
             document: 0,
@@ -183,6 +198,9 @@ fn one(json: Value, found: &mut Found, scope: &mut Scope<'_>) {
             format!("the file has more than {OBJECTS_MAX} objects: split it"),
         );
     }
+    if known.carried().is_none() {
+        found.drop(kind.to_owned());
+    }
     let Some(object) = admission::accept(known, json, scope) else {
         return;
     };
@@ -235,9 +253,7 @@ fn unplayed(kind: &str, version: &str, json: &Value, found: &mut Found, scope: &
     let now = successor.map_or_else(String::new, |now| format!(", now {now}"));
     let message = format!("{kind} `{name}` ({version}{now}) is not supported: {what}");
     scope.not_done(&Field::default().key("kind"), message);
-    if !found.unplayed.contains(&kind) && found.unplayed.len() < 8 {
-        found.unplayed.push(kind);
-    }
+    found.drop(kind);
 }
 
 /// Reports objects with the same name. Workloads of different kinds may not share a name either, because it is the name

@@ -14,6 +14,7 @@ mod pods;
 mod security;
 #[cfg(test)]
 mod tests;
+mod unkept;
 mod volumes;
 
 use beemesh_protocol::state::Kind;
@@ -181,6 +182,8 @@ fn table(kind: Written) -> &'static Area {
         Written::Own(Kind::ConfigMap) => &data::CONFIG_MAP,
         Written::Own(Kind::Secret) => &data::SECRET,
         Written::Own(Kind::PersistentVolumeClaim) => &data::CLAIM,
+        Written::Namespace => &unkept::NAMESPACE,
+        Written::ServiceAccount => &unkept::SERVICE_ACCOUNT,
     }
 }
 

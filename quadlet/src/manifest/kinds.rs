@@ -2,7 +2,7 @@
 //!
 //! Pure: no I/O, no clock, no randomness. A ReplicaSet and a ReplicationController are carried as a Deployment, with a
 //! label that names the kind of the manifest. So hosts of earlier releases, which stop at a kind that they do not know,
-//! run them too.
+//! run them too. A Namespace and a ServiceAccount are checked and not carried.
 
 use std::borrow::Cow;
 
@@ -19,11 +19,13 @@ pub(super) enum Written {
     Own(Kind),
     ReplicaSet,
     ReplicationController,
+    Namespace,
+    ServiceAccount,
 }
 
 impl Written {
     /// All kinds, in the order of the documentation.
-    pub(super) const ALL: [Self; 9] = [
+    pub(super) const ALL: [Self; 11] = [
         Self::Own(Kind::Pod),
         Self::Own(Kind::Deployment),
         Self::ReplicaSet,
@@ -33,6 +35,8 @@ impl Written {
         Self::Own(Kind::ConfigMap),
         Self::Own(Kind::Secret),
         Self::Own(Kind::PersistentVolumeClaim),
+        Self::Namespace,
+        Self::ServiceAccount,
     ];
 
     /// The kind with this name, if Beemesh accepts it.
@@ -45,6 +49,8 @@ impl Written {
             Self::Own(kind) => kind_name(kind),
             Self::ReplicaSet => "ReplicaSet",
             Self::ReplicationController => "ReplicationController",
+            Self::Namespace => "Namespace",
+            Self::ServiceAccount => "ServiceAccount",
         }
     }
 
@@ -53,15 +59,18 @@ impl Written {
             Self::Own(Kind::Deployment | Kind::DaemonSet) | Self::ReplicaSet => "apps/v1",
             Self::Own(Kind::Job) => "batch/v1",
             Self::Own(Kind::Pod | Kind::ConfigMap | Kind::Secret | Kind::PersistentVolumeClaim)
-            | Self::ReplicationController => "v1",
+            | Self::ReplicationController
+            | Self::Namespace
+            | Self::ServiceAccount => "v1",
         }
     }
 
-    /// The kind in the replicated state.
-    pub(super) fn carried(self) -> Kind {
+    /// The kind in the replicated state; `None` if the object is not kept.
+    pub(super) fn carried(self) -> Option<Kind> {
         match self {
-            Self::Own(kind) => kind,
-            Self::ReplicaSet | Self::ReplicationController => Kind::Deployment,
+            Self::Own(kind) => Some(kind),
+            Self::ReplicaSet | Self::ReplicationController => Some(Kind::Deployment),
+            Self::Namespace | Self::ServiceAccount => None,
         }
     }
 

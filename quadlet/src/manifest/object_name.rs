@@ -19,7 +19,7 @@ use super::{
 /// stays within the 253 bytes that Podman allows for a secret's name.
 const DATA_NAME_MAX: usize = 88;
 
-/// Checks the names of an object.
+/// Checks the names of an object that is kept.
 pub(super) fn check(kind: Kind, metadata: &ObjectMeta, scope: &mut Scope<'_>) {
     namespace(metadata, scope);
     if !name(metadata, is_name, NAME_RULE, scope) {
@@ -28,6 +28,17 @@ pub(super) fn check(kind: Kind, metadata: &ObjectMeta, scope: &mut Scope<'_>) {
     let name = metadata.name.as_deref().unwrap_or_default();
     let namespace = metadata.namespace.as_deref().unwrap_or_default();
     in_podman(kind, name, &workload_name(namespace, name), scope);
+}
+
+/// Checks the name of a Namespace.
+pub(super) fn of_namespace(metadata: &ObjectMeta, scope: &mut Scope<'_>) {
+    name(metadata, is_label, LABEL_RULE, scope);
+}
+
+/// Checks the names of a ServiceAccount.
+pub(super) fn of_account(metadata: &ObjectMeta, scope: &mut Scope<'_>) {
+    namespace(metadata, scope);
+    name(metadata, is_name, NAME_RULE, scope);
 }
 
 /// Checks the name of an object, and returns whether it is valid.

@@ -123,10 +123,9 @@ async fn try_apply(
 ) -> Result<Tried, ApiError> {
     let gateway = &shared.gateway;
     let (mut manifest, version) = admission::admit(shared, yaml, query.strict, deadline).await?;
-    let first = manifest
-        .objects
-        .first()
-        .ok_or_else(|| ApiError::bad_request("the manifest contains no supported objects"))?;
+    let first = manifest.objects.first().ok_or_else(|| {
+        ApiError::bad_request("the manifest contains no objects that have an effect")
+    })?;
     let named = query.name.clone();
     let name = named.unwrap_or_else(|| workload_name(&first.namespace, &first.name));
     let mut noted = Vec::new();

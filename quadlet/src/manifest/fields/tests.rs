@@ -8,7 +8,10 @@ use std::{
 use k8s_openapi::api::{
     apps::v1::{DaemonSet, Deployment, ReplicaSet},
     batch::v1::Job,
-    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, ReplicationController, Secret},
+    core::v1::{
+        ConfigMap, Namespace, PersistentVolumeClaim, Pod, ReplicationController, Secret,
+        ServiceAccount,
+    },
 };
 use serde::{
     Deserialize,
@@ -206,6 +209,8 @@ fn types() -> BTreeMap<&'static str, Known> {
     walk::<ConfigMap>(&types);
     walk::<Secret>(&types);
     walk::<PersistentVolumeClaim>(&types);
+    walk::<Namespace>(&types);
+    walk::<ServiceAccount>(&types);
     types.into_inner()
 }
 
