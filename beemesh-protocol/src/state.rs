@@ -273,7 +273,7 @@ impl std::fmt::Debug for Authority {
 pub enum Kind {
     /// A workload: one pod.
     Pod,
-    /// A workload: a number of identical pods.
+    /// A workload: a number of identical pods. A ReplicaSet or ReplicationController is carried as one, too.
     Deployment,
     /// A workload: one pod on every host.
     DaemonSet,

@@ -114,7 +114,7 @@ pub(crate) struct Apply {
     /// Manifest file (Kubernetes YAML); - reads standard input
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: PathBuf,
-    /// Manifest name (default: name of the first object)
+    /// Manifest name (default: name of the first object that is kept)
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
     /// Wait until rolled out; optional timeout (`--wait=30s`, default 120s)
@@ -162,7 +162,7 @@ pub(crate) struct Get {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum What {
-    /// Workloads (Pods, Deployments, DaemonSets and Jobs)
+    /// Workloads (Pods, Deployments, ReplicaSets, ReplicationControllers, DaemonSets and Jobs)
     #[value(alias = "workload")]
     Workloads,
     /// Hosts of the cluster

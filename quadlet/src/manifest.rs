@@ -19,10 +19,13 @@ pub mod fields;
 mod findings;
 mod identity;
 pub(crate) use identity::{RunAs, fully_qualified, sysctl_name};
+mod kinds;
+pub use kinds::{as_written, is_workload, kind_name, kind_of, only_counts};
 mod known_fields;
 mod mounts;
 pub(crate) mod names;
 pub use beemesh_protocol::workload::{is_name, workload_name};
+mod object_name;
 mod outline;
 mod pod;
 pub(crate) use pod::is_sidecar;
@@ -36,10 +39,11 @@ mod secrets;
 mod selectors;
 mod typed;
 mod values;
+mod versions;
 mod volumes;
 pub(crate) use volumes::{below, clean_path};
 
-use beemesh_protocol::state::{Kind, Object};
+use beemesh_protocol::state::Object;
 use findings::Findings;
 use policy::Rules;
 use serde::{Deserialize, Serialize};
@@ -152,46 +156,8 @@ fn read(yaml: &[u8], findings: Findings, rules: Option<&Rules>) -> Result<Manife
 /// [`parse_under`] would refuse the objects. The limit on the length of a file does not apply.
 pub fn reread(bodies: &[&[u8]], rules: Option<&Rules>) -> Result<Manifest, Vec<Problem>> {
     let mut list = br#"{"apiVersion":"v1","kind":"List","items":["#.to_vec();
-    list.extend(bodies.join(&b","[..]));
+    let written: Vec<_> = bodies.iter().map(|body| as_written(body)).collect();
+    list.extend(written.join(&b","[..]));
     list.extend(b"]}");
     read(&list, Findings::of_admitted(), rules)
-}
-
-/// Whether objects of this kind run containers.
-#[must_use]
-pub fn is_workload(kind: Kind) -> bool {
-    match kind {
-        Kind::Pod | Kind::Deployment | Kind::DaemonSet | Kind::Job => true,
-        Kind::ConfigMap | Kind::Secret | Kind::PersistentVolumeClaim => false,
-    }
-}
-
-/// The name of the kind in YAML.
-#[must_use]
-pub fn kind_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Pod => "Pod",
-        Kind::Deployment => "Deployment",
-        Kind::DaemonSet => "DaemonSet",
-        Kind::Job => "Job",
-        Kind::ConfigMap => "ConfigMap",
-        Kind::Secret => "Secret",
-        Kind::PersistentVolumeClaim => "PersistentVolumeClaim",
-    }
-}
-
-/// The kind with this name in YAML, if Beemesh supports it.
-#[must_use]
-pub fn kind_from_name(name: &str) -> Option<Kind> {
-    [
-        Kind::Pod,
-        Kind::Deployment,
-        Kind::DaemonSet,
-        Kind::Job,
-        Kind::ConfigMap,
-        Kind::Secret,
-        Kind::PersistentVolumeClaim,
-    ]
-    .into_iter()
-    .find(|kind| kind_name(*kind) == name)
 }

@@ -186,7 +186,7 @@ fn each_fault_is_told_with_its_place() {
         (
             "only what nobody plays",
             "apiVersion: v1\nkind: Service\nmetadata: {name: web}".to_owned(),
-            &["0:0 : contains no supported objects, only Service"],
+            &["0:0 : contains no objects that have an effect, only Service"],
         ),
         (
             "an alias of what holds it",

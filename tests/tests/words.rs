@@ -22,7 +22,7 @@ const REPLACED: [(&str, &str); 21] = [
     ("takes nobody", "cannot replace another host"),
     ("takes back", "revokes"),
     ("no host should run", "no host runs"),
-    ("holds nothing", "contains no supported objects"),
+    ("holds nothing", "contains no objects that have an effect"),
     ("means nothing here", "is not allowed here"),
     ("stands here", "appears"),
     ("the agent tries on", "the agent will retry"),

@@ -242,6 +242,39 @@ async fn a_manifest_is_applied_followed_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_replica_set_is_shown_as_its_manifest_has_it() {
+    let serving = Serving::start().await;
+    let set = "apiVersion: apps/v1\nkind: ReplicaSet\nmetadata: {name: web}\nspec:\n  template:\n    \
+               spec: {containers: [{name: main, image: 'localhost/x:1'}]}\n";
+    let (status, applied) = serving.ask("POST /v1/apply", set).await;
+    assert_eq!(
+        (status, &applied["objects"][0]["kind"]),
+        (200, &json!("ReplicaSet")),
+        "{applied}"
+    );
+    let (_, web) = serving.ask("GET /v1/workloads/web", "").await;
+    assert_eq!(web["kind"], "ReplicaSet", "{web}");
+    assert_eq!(
+        (&web["object"]["kind"], &web["object"]["metadata"]),
+        (
+            &json!("ReplicaSet"),
+            &json!({"name": "web", "namespace": "default"})
+        )
+    );
+    let (_, all) = serving.ask("GET /v1/manifests", "").await;
+    assert_eq!(
+        all["manifests"][0]["objects"][0]["kind"], "ReplicaSet",
+        "{all}"
+    );
+    let other = set.replace("name: web", "name: db");
+    let (status, refused) = serving.ask("POST /v1/apply?name=web", &other).await;
+    let message = refused["error"]["message"].as_str().unwrap_or_default();
+    assert_eq!(status, 409, "{refused}");
+    let words = "manifest `web` contains ReplicaSet web and no object of this file";
+    assert!(message.contains(words), "{refused}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_listed_until_it_is_revoked_and_an_old_gateway_forbids_that() {
     let serving = Serving::start().await;
     let body = "{\"ttlSeconds\":60,\"uses\":3}";

@@ -30,7 +30,7 @@ use beemesh_protocol::{
         Authority, Change, Command, Host, Kind, Object, PolicyRecord, TokenRecord, UserRecord,
     },
 };
-use beemesh_quadlet::manifest::{is_workload, workload_name};
+use beemesh_quadlet::manifest::{is_workload, kind_of, workload_name};
 use rpds::RedBlackTreeMapSync;
 
 pub(crate) use assign::{ASSIGNED, claims, is_under_way};
@@ -289,8 +289,8 @@ fn missing(message: impl Into<String>) -> Vec<Refusal> {
 
 /// An object's kind and name for messages: `ConfigMap web-conf`.
 fn title(object: &Object) -> String {
-    let kind = beemesh_quadlet::manifest::kind_name(object.kind);
-    format!("{kind} {}", workload_name(&object.namespace, &object.name))
+    let name = workload_name(&object.namespace, &object.name);
+    format!("{} {name}", kind_of(object))
 }
 
 /// The workload's name if the object is a workload.

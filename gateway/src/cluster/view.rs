@@ -8,6 +8,7 @@
 
 mod asked;
 mod drawn;
+mod effects;
 mod index;
 mod jobs;
 mod members;
@@ -22,16 +23,17 @@ use std::{
 use beemesh_protocol::{
     HostId,
     api::{
-        self, Action, AppliedObject, Host, HostCounts, Leader, Manifest, ObjectName, Phase, Role,
-        Status, Workload, WorkloadCounts, WorkloadHost,
+        self, Host, HostCounts, Leader, Manifest, ObjectName, Phase, Role, Status, Workload,
+        WorkloadCounts, WorkloadHost,
     },
-    peer::{self, Effect, HostReport, WorkloadReport},
+    peer::{self, HostReport, WorkloadReport},
     state,
 };
-use beemesh_quadlet::manifest::kind_name;
+use beemesh_quadlet::manifest::kind_of;
 
 pub(crate) use asked::lack;
 pub(crate) use drawn::View;
+pub(crate) use effects::Kinds;
 pub(crate) use table::{Row, Table};
 
 use crate::cluster::{
@@ -109,7 +111,7 @@ impl Scene {
         Workload {
             name: workload.name.clone(),
             namespace: object.namespace.clone(),
-            kind: kind_name(object.kind).to_owned(),
+            kind: kind_of(object).to_owned(),
             manifest: workload.manifest.clone(),
             revision: workload.revision,
             index: workload.index,
@@ -410,22 +412,6 @@ impl Scene {
     }
 }
 
-/// The effects of an apply, as types of the API.
-pub(crate) fn applied_objects(effects: Vec<Effect>) -> Vec<AppliedObject> {
-    let told = |effect: Effect| AppliedObject {
-        kind: kind_name(effect.kind).to_owned(),
-        name: effect.name,
-        action: match effect.action {
-            peer::Action::Created => Action::Created,
-            peer::Action::Updated => Action::Updated,
-            peer::Action::Unchanged => Action::Unchanged,
-            peer::Action::Removed => Action::Removed,
-        },
-        revision: effect.revision,
-    };
-    effects.into_iter().map(told).collect()
-}
-
 /// The names of hosts, sorted.
 pub(crate) fn names_of<'a>(state: &State, hosts: impl Iterator<Item = &'a HostId>) -> Vec<String> {
     let mut names: Vec<_> = hosts.map(|host| name_of(state, *host)).collect();
@@ -450,7 +436,7 @@ fn name_of(state: &State, host: HostId) -> String {
 
 fn object_name(object: &state::Object) -> ObjectName {
     ObjectName {
-        kind: kind_name(object.kind).to_owned(),
+        kind: kind_of(object).to_owned(),
         namespace: object.namespace.clone(),
         name: object.name.clone(),
     }

@@ -5,16 +5,16 @@
 
 use std::collections::BTreeMap;
 
-use beemesh_protocol::{
-    state::{Kind, Object},
-    workload::{WORKLOAD_BYTES_MAX, is_label, is_name, workload_name},
-};
+use beemesh_protocol::state::{Kind, Object};
 use k8s_openapi::{
     Metadata,
     api::{
-        apps::v1::{DaemonSet, Deployment},
+        apps::v1::{DaemonSet, Deployment, ReplicaSet},
         batch::v1::Job,
-        core::v1::{ConfigMap, PersistentVolumeClaim, Pod, PodSpec, Secret},
+        core::v1::{
+            ConfigMap, Namespace, PersistentVolumeClaim, Pod, PodSpec, PodTemplateSpec,
+            ReplicationController, Secret, ServiceAccount,
+        },
     },
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
@@ -27,16 +27,13 @@ use super::{
     field::{Field, cut},
     fields,
     findings::Scope,
-    identity, is_workload,
-    names::{self, KEY_RULE, LABEL_RULE, NAME_RULE},
-    pod, policy,
+    identity,
+    kinds::Written,
+    names::{self, KEY_RULE},
+    object_name, pod, policy,
     ranges::Controlled,
     references, resources, secrets, typed,
 };
-
-/// The longest name of a ConfigMap, Secret or claim, in bytes. With a workload's name, two hashes and separators it
-/// stays within the 253 bytes that Podman allows for a secret's name.
-const DATA_NAME_MAX: usize = 88;
 
 /// The largest number of replicas of a Deployment; far above the number of hosts in any cluster.
 const REPLICAS_MAX: i32 = 10_000;
@@ -59,10 +56,49 @@ struct Controller {
     replicas: Option<i32>,
 }
 
-/// Checks an object of a supported kind. `None` if it cannot be read at all.
-pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<Object> {
+impl Controller {
+    fn of(template: PodTemplateSpec, replicas: Option<i32>) -> Option<Self> {
+        Some(Self {
+            spec: template.spec?,
+            at: "spec.template.spec",
+            template: template.metadata,
+            replicas,
+        })
+    }
+}
+
+/// Checks an object of a kind that Beemesh accepts. `None` if it cannot be read at all, or is not kept.
+pub(super) fn accept(written: Written, json: Value, scope: &mut Scope<'_>) -> Option<Object> {
+    match written {
+        Written::Own(kind) => own(kind, json, scope),
+        Written::ReplicaSet => workload(written, json, scope, |set: &ReplicaSet| {
+            let spec = set.spec.clone()?;
+            Controller::of(spec.template?, spec.replicas)
+        }),
+        Written::ReplicationController => {
+            workload(written, json, scope, |one: &ReplicationController| {
+                let spec = one.spec.clone()?;
+                Controller::of(spec.template?, spec.replicas)
+            })
+        }
+        Written::Namespace => {
+            let namespace: Namespace = read(written, json, scope)?;
+            object_name::of_namespace(&namespace.metadata, scope);
+            None
+        }
+        Written::ServiceAccount => {
+            let account: ServiceAccount = read(written, json, scope)?;
+            object_name::of_account(&account.metadata, scope);
+            None
+        }
+    }
+}
+
+/// Checks an object that is carried as it is.
+fn own(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<Object> {
+    let written = Written::Own(kind);
     match kind {
-        Kind::Pod => workload(kind, json, scope, |pod: &Pod| {
+        Kind::Pod => workload(written, json, scope, |pod: &Pod| {
             Some(Controller {
                 spec: pod.spec.clone()?,
                 at: "spec",
@@ -70,35 +106,18 @@ pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<O
                 replicas: None,
             })
         }),
-        Kind::Deployment => workload(kind, json, scope, |deployment: &Deployment| {
+        Kind::Deployment => workload(written, json, scope, |deployment: &Deployment| {
             let spec = deployment.spec.clone()?;
-            Some(Controller {
-                spec: spec.template.spec?,
-                at: "spec.template.spec",
-                template: spec.template.metadata,
-                replicas: spec.replicas,
-            })
+            Controller::of(spec.template, spec.replicas)
         }),
-        Kind::DaemonSet => workload(kind, json, scope, |set: &DaemonSet| {
-            let template = set.spec.clone()?.template;
-            Some(Controller {
-                spec: template.spec?,
-                at: "spec.template.spec",
-                template: template.metadata,
-                replicas: None,
-            })
+        Kind::DaemonSet => workload(written, json, scope, |set: &DaemonSet| {
+            Controller::of(set.spec.clone()?.template, None)
         }),
-        Kind::Job => workload(kind, json, scope, |job: &Job| {
-            let template = job.spec.clone()?.template;
-            Some(Controller {
-                spec: template.spec?,
-                at: "spec.template.spec",
-                template: template.metadata,
-                replicas: None,
-            })
+        Kind::Job => workload(written, json, scope, |job: &Job| {
+            Controller::of(job.spec.clone()?.template, None)
         }),
         Kind::ConfigMap => {
-            let map: ConfigMap = read(kind, json, scope)?;
+            let map: ConfigMap = read(written, json, scope)?;
             let data = map
                 .data
                 .iter()
@@ -110,10 +129,10 @@ pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<O
                 .flatten()
                 .map(|(key, _)| ("binaryData", key.as_str()));
             keys(data.chain(binary), scope);
-            object(kind, &map, scope)
+            object(written, &map, scope)
         }
         Kind::Secret => {
-            let secret: Secret = read(kind, json, scope)?;
+            let secret: Secret = read(written, json, scope)?;
             let data = secret
                 .data
                 .iter()
@@ -126,10 +145,10 @@ pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<O
                 .map(|(key, _)| ("stringData", key.as_str()));
             keys(data.chain(text), scope);
             secrets::check(&secret, scope);
-            object(kind, &secret, scope)
+            object(written, &secret, scope)
         }
         Kind::PersistentVolumeClaim => {
-            let claim: PersistentVolumeClaim = read(kind, json, scope)?;
+            let claim: PersistentVolumeClaim = read(written, json, scope)?;
             resources::claim(&claim, scope);
             let annotations = Field::default().then("metadata.annotations");
             policy::annotations(claim.metadata.annotations.as_ref(), &annotations, scope);
@@ -144,19 +163,19 @@ pub(super) fn accept(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<O
                 let field = annotations.key(import);
                 scope.wrong(&field, "Podman does not import a volume over its API");
             }
-            object(kind, &claim, scope)
+            object(written, &claim, scope)
         }
     }
 }
 
 /// Reads an object, and reports its fields that are refused or have no effect.
-fn read<T>(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<T>
+fn read<T>(written: Written, json: Value, scope: &mut Scope<'_>) -> Option<T>
 where
     T: DeserializeOwned + Serialize + Metadata<Ty = ObjectMeta>,
 {
-    let written = json.clone();
+    let input = json.clone();
     let typed = typed::read(json, scope)?;
-    fields::check(kind, &written, scope);
+    fields::check(written, &input, scope);
     Some(typed)
 }
 
@@ -175,7 +194,7 @@ fn missing(kind: Kind, json: &Value) -> Option<&'static str> {
 
 /// Reads and checks a workload. `controller` is `None` where the pod is missing.
 fn workload<T>(
-    kind: Kind,
+    written: Written,
     json: Value,
     scope: &mut Scope<'_>,
     controller: impl Fn(&T) -> Option<Controller>,
@@ -183,15 +202,16 @@ fn workload<T>(
 where
     T: DeserializeOwned + Serialize + Metadata<Ty = ObjectMeta> + Controlled,
 {
+    let kind = written.carried()?;
     let missing = missing(kind, &json);
-    let typed: T = read(kind, json, scope)?;
+    let typed: T = read(written, json, scope)?;
     typed.check(&Field::default().key("spec"), scope);
     let Some(controller) = controller(&typed).filter(|_| missing.is_none()) else {
         scope.wrong(
             &Field::default().then(missing.unwrap_or("spec")),
             "is missing: it says which containers run",
         );
-        return object(kind, &typed, scope);
+        return object(written, &typed, scope);
     };
     let at = Field::default().then(controller.at);
     pod::check(&controller.spec, &at, scope);
@@ -216,7 +236,7 @@ where
         let message = format!("{replicas} is not a number of replicas: use 0 to {REPLICAS_MAX}");
         scope.wrong(&Field::default().then("spec.replicas"), message);
     }
-    let object = object(kind, &typed, scope)?;
+    let object = object(written, &typed, scope)?;
     identity::full_name(&object, &controller.spec, &at, scope);
     Some(Object {
         references: references::of(&controller.spec),
@@ -305,53 +325,18 @@ fn keys<'a>(keys: impl Iterator<Item = (&'static str, &'a str)>, scope: &mut Sco
     }
 }
 
-/// Whether Podman would give a pod or container of this workload the name of a pod or container of Beemesh's own units.
-fn is_ours(workload: &str) -> bool {
-    workload == "beemesh" || (workload.starts_with("beemesh-") && !workload.contains('_'))
-}
-
 /// Checks the name and makes the object, without the parts that only workloads have.
-fn object<T>(kind: Kind, typed: &T, scope: &mut Scope<'_>) -> Option<Object>
+fn object<T>(written: Written, typed: &T, scope: &mut Scope<'_>) -> Option<Object>
 where
     T: Serialize + Metadata<Ty = ObjectMeta>,
 {
+    let kind = written.carried()?;
     let metadata = typed.metadata();
+    object_name::check(kind, metadata, scope);
     let name = metadata.name.clone().unwrap_or_default();
     let namespace = metadata.namespace.clone().unwrap_or_default();
-    let at = Field::default().key("metadata");
-    if !is_label(&namespace) {
-        let message = format!("`{}` is not a namespace: {LABEL_RULE}", cut(&namespace));
-        scope.wrong(&at.key("namespace"), message);
-    }
-    let full = workload_name(&namespace, &name);
-    if name.is_empty() {
-        scope.wrong(&at.key("name"), "is missing");
-    } else if !is_name(&name) {
-        scope.wrong(
-            &at.key("name"),
-            format!("`{}` is not a name: {NAME_RULE}", cut(&name)),
-        );
-    } else if is_workload(kind) && is_ours(&full) {
-        let message = format!(
-            "`{full}` is for pods of Beemesh itself: use a name that does not begin with `beemesh-`"
-        );
-        scope.wrong(&at.key("name"), message);
-    } else if is_workload(kind) && full.len() > WORKLOAD_BYTES_MAX {
-        let message = format!(
-            "`{}` has {} bytes, at most {WORKLOAD_BYTES_MAX} are allowed",
-            cut(&full),
-            full.len()
-        );
-        scope.wrong(&at.key("name"), message);
-    } else if !is_workload(kind) && name.len() > DATA_NAME_MAX {
-        let message = format!(
-            "`{}` has {} bytes, at most {DATA_NAME_MAX} are allowed",
-            cut(&name),
-            name.len()
-        );
-        scope.wrong(&at.key("name"), message);
-    }
     let mut json = serde_json::to_value(typed).ok()?;
+    written.carry(&mut json);
     json.sort_all_objects();
     let body = serde_json::to_vec(&json).ok()?;
     let hash = Sha256::digest(&body).into();

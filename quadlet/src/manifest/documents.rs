@@ -15,15 +15,19 @@ use super::{
     Demand, Demanded, Manifest, Place, Problem, admission, demands,
     field::{Field, cut},
     findings::{Findings, Scope},
-    is_workload, kind_from_name, kind_name,
+    is_workload,
+    kinds::{Written, kind_of},
     outline::{self, EXPANDED_MAX},
     policy::Rules,
-    typed,
+    typed, versions,
 };
 
 /// The largest number of objects in one file: each workload is a unit on every host, and all objects together are one
 /// log entry.
 const OBJECTS_MAX: usize = 256;
+
+/// The largest number of kinds in the message that a file has no object to keep.
+const UNKEPT_SHOWN_MAX: usize = 8;
 
 /// The objects of the manifest found so far.
 #[derive(Default)]
@@ -31,9 +35,18 @@ struct Found {
     manifest: Manifest,
     /// A problem at the name of each object, to report if its name is a duplicate.
     names: Vec<Problem>,
-    /// Kinds that Beemesh does not support.
-    unplayed: Vec<String>,
+    /// Kinds of objects that are not kept.
+    unkept: Vec<String>,
     bytes: u64,
+}
+
+impl Found {
+    /// Remembers the kind of an object that is not kept.
+    fn drop(&mut self, kind: String) {
+        if !self.unkept.contains(&kind) && self.unkept.len() < UNKEPT_SHOWN_MAX {
+            self.unkept.push(kind);
+        }
+    }
 }
 
 pub(super) fn read(
@@ -94,9 +107,12 @@ pub(super) fn read(
     }
     duplicates(&found, &mut findings);
     if is_whole && found.manifest.objects.is_empty() && findings.is_clean() {
-        let message = match found.unplayed.as_slice() {
+        let message = match found.unkept.as_slice() {
             [] => "contains no object".to_owned(),
-            kinds => format!("contains no supported objects, only {}", kinds.join(", ")),
+            kinds => format!(
+                "contains no objects that have an effect, only {}",
+                kinds.join(", ")
+            ),
         };
         findings.wrong(Problem {
             document: 0,
@@ -163,30 +179,29 @@ fn one(json: Value, found: &mut Found, scope: &mut Scope<'_>) {
         return;
     };
     let group = version.rsplit_once('/').map_or("", |(group, _)| group);
-    match kind_from_name(kind) {
-        Some(known) if version == api_version(known) => {}
-        Some(known)
-            if group == "extensions"
-                || api_version(known).rsplit_once('/').map_or("", |(g, _)| g) == group =>
-        {
+    let group_of = |known: Written| known.api_version().rsplit_once('/').map_or("", |(g, _)| g);
+    let known = match Written::from_name(kind) {
+        Some(known) if version == known.api_version() => known,
+        Some(known) if group == "extensions" || group_of(known) == group => {
             let message = format!(
-                "`{}` is not supported: write {} as {}",
+                "`{}` is not supported: write {kind} as {}",
                 cut(version),
-                kind,
-                api_version(known)
+                known.api_version()
             );
             return scope.wrong(&here.key("apiVersion"), message);
         }
         Some(_) | None => return unplayed(kind, version, &json, found, scope),
-    }
+    };
     if found.manifest.objects.len() == OBJECTS_MAX {
         return scope.wrong(
             &here,
             format!("the file has more than {OBJECTS_MAX} objects: split it"),
         );
     }
-    let Some(object) = kind_from_name(kind).and_then(|kind| admission::accept(kind, json, scope))
-    else {
+    if known.carried().is_none() {
+        found.drop(kind.to_owned());
+    }
+    let Some(object) = admission::accept(known, json, scope) else {
         return;
     };
     let before = found.bytes;
@@ -226,27 +241,19 @@ fn demanded(object: &Object, scope: &Scope<'_>) -> Vec<Demanded> {
         .collect()
 }
 
-fn api_version(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Pod | Kind::ConfigMap | Kind::Secret | Kind::PersistentVolumeClaim => "v1",
-        Kind::Deployment | Kind::DaemonSet => "apps/v1",
-        Kind::Job => "batch/v1",
-    }
-}
-
 fn unplayed(kind: &str, version: &str, json: &Value, found: &mut Found, scope: &mut Scope<'_>) {
     let name = cut(json["metadata"]["name"].as_str().unwrap_or_default());
     let (kind, version) = (cut(kind), cut(version));
-    let what = match (kind.as_str(), version.as_str()) {
+    let successor = versions::successor(&kind, &version);
+    let what = match (kind.as_str(), successor.unwrap_or(&version)) {
         ("Service", "v1") => "it gives no address to the pods; give a container a hostPort",
         ("Ingress", "networking.k8s.io/v1") => "no request is routed; give a container a hostPort",
         _ => "it is ignored",
     };
-    let message = format!("{kind} `{name}` ({version}) is not supported: {what}");
+    let now = successor.map_or_else(String::new, |now| format!(", now {now}"));
+    let message = format!("{kind} `{name}` ({version}{now}) is not supported: {what}");
     scope.not_done(&Field::default().key("kind"), message);
-    if !found.unplayed.contains(&kind) && found.unplayed.len() < 8 {
-        found.unplayed.push(kind);
-    }
+    found.drop(kind);
 }
 
 /// Reports objects with the same name. Workloads of different kinds may not share a name either, because it is the name
@@ -262,9 +269,9 @@ fn duplicates(found: &Found, findings: &mut Findings) {
         if let Some((other, at)) = first.get(&(kind, name.clone())) {
             let message = format!(
                 "{} `{}` has the name of {} in document {}, line {}",
-                kind_name(object.kind),
+                kind_of(object),
                 cut(&name),
-                kind_name(other.kind),
+                kind_of(other),
                 at.document,
                 at.line
             );

@@ -14,12 +14,13 @@ mod pods;
 mod security;
 #[cfg(test)]
 mod tests;
+mod unkept;
 mod volumes;
 
 use beemesh_protocol::state::Kind;
 use serde_json::{Value, json};
 
-use super::{field::Field, findings::Scope};
+use super::{field::Field, findings::Scope, kinds::Written};
 
 pub use page::tables;
 
@@ -170,20 +171,24 @@ impl Row {
 }
 
 /// The table of a kind.
-fn table(kind: Kind) -> &'static Area {
+fn table(kind: Written) -> &'static Area {
     match kind {
-        Kind::Pod => &controllers::POD,
-        Kind::Deployment => &controllers::DEPLOYMENT,
-        Kind::DaemonSet => &controllers::DAEMON_SET,
-        Kind::Job => &controllers::JOB,
-        Kind::ConfigMap => &data::CONFIG_MAP,
-        Kind::Secret => &data::SECRET,
-        Kind::PersistentVolumeClaim => &data::CLAIM,
+        Written::Own(Kind::Pod) => &controllers::POD,
+        Written::Own(Kind::Deployment) => &controllers::DEPLOYMENT,
+        Written::ReplicaSet => &controllers::REPLICA_SET,
+        Written::ReplicationController => &controllers::REPLICATION_CONTROLLER,
+        Written::Own(Kind::DaemonSet) => &controllers::DAEMON_SET,
+        Written::Own(Kind::Job) => &controllers::JOB,
+        Written::Own(Kind::ConfigMap) => &data::CONFIG_MAP,
+        Written::Own(Kind::Secret) => &data::SECRET,
+        Written::Own(Kind::PersistentVolumeClaim) => &data::CLAIM,
+        Written::Namespace => &unkept::NAMESPACE,
+        Written::ServiceAccount => &unkept::SERVICE_ACCOUNT,
     }
 }
 
 /// Reports the fields of an object that are refused or have no effect.
-pub(super) fn check(kind: Kind, object: &Value, scope: &mut Scope<'_>) {
+pub(super) fn check(kind: Written, object: &Value, scope: &mut Scope<'_>) {
     fields(table(kind), object, &Field::default(), scope);
 }
 

@@ -7,9 +7,9 @@ use core::net::IpAddr;
 
 use k8s_openapi::{
     api::{
-        apps::v1::{DaemonSet, Deployment},
+        apps::v1::{DaemonSet, Deployment, ReplicaSet},
         batch::v1::Job,
-        core::v1::{Container, PodSpec, Probe},
+        core::v1::{Container, PodSpec, Probe, ReplicationController},
     },
     apimachinery::pkg::util::intstr::IntOrString,
 };
@@ -306,6 +306,31 @@ impl Controlled for Deployment {
             shares(surge.as_ref(), unavailable.as_ref(), &at, scope);
         }
     }
+}
+
+impl Controlled for ReplicaSet {
+    fn check(&self, at: &Field, scope: &mut Scope<'_>) {
+        let Some(spec) = &self.spec else { return };
+        if let Some(template) = &spec.template {
+            selectors::check(&spec.selector, template, &at.key("selector"), scope);
+        }
+        min_ready(spec.min_ready_seconds, at, scope);
+    }
+}
+
+impl Controlled for ReplicationController {
+    fn check(&self, at: &Field, scope: &mut Scope<'_>) {
+        let Some(spec) = &self.spec else { return };
+        if let (Some(selector), Some(template)) = (&spec.selector, &spec.template) {
+            selectors::labels(selector, template, &at.key("selector"), scope);
+        }
+        min_ready(spec.min_ready_seconds, at, scope);
+    }
+}
+
+fn min_ready(seconds: Option<i32>, at: &Field, scope: &mut Scope<'_>) {
+    let at = at.key("minReadySeconds");
+    bounded(seconds.map(i64::from), 0, SECONDS_MAX, &at, scope);
 }
 
 impl Controlled for DaemonSet {

@@ -17,6 +17,21 @@ use super::{
 
 type Labels = BTreeMap<String, String>;
 
+/// Checks the selector at the path `at` that is a map of labels.
+pub(super) fn labels(
+    selector: &Labels,
+    template: &PodTemplateSpec,
+    at: &Field,
+    scope: &mut Scope<'_>,
+) {
+    of_pods(
+        selector,
+        labels_of(template).unwrap_or(&Labels::new()),
+        at,
+        scope,
+    );
+}
+
 /// Checks the selector at the path `at`.
 pub(super) fn check(
     selector: &LabelSelector,
@@ -25,22 +40,31 @@ pub(super) fn check(
     scope: &mut Scope<'_>,
 ) {
     let none = Labels::new();
-    let metadata = template.metadata.as_ref();
-    let labels = metadata.and_then(|metadata| metadata.labels.as_ref());
-    let labels = labels.unwrap_or(&none);
-    for (key, value) in selector.match_labels.iter().flatten() {
+    let labels = labels_of(template).unwrap_or(&none);
+    if let Some(selected) = &selector.match_labels {
+        of_pods(selected, labels, &at.key("matchLabels"), scope);
+    }
+    for (index, one) in selector.match_expressions.iter().flatten().enumerate() {
+        let at = at.key("matchExpressions").index(index);
+        expression(one, labels, &at, scope);
+    }
+}
+
+fn labels_of(template: &PodTemplateSpec) -> Option<&Labels> {
+    template.metadata.as_ref()?.labels.as_ref()
+}
+
+/// Reports selected labels that the pods do not have.
+fn of_pods(selected: &Labels, labels: &Labels, at: &Field, scope: &mut Scope<'_>) {
+    for (key, value) in selected {
         if labels.get(key) != Some(value) {
             let message = format!(
                 "`{}: {}` is not among the labels of the template: a selector matches the pods of its own workload",
                 cut(key),
                 cut(value)
             );
-            scope.differs(&at.key("matchLabels").key(key), message);
+            scope.differs(&at.key(key), message);
         }
-    }
-    for (index, one) in selector.match_expressions.iter().flatten().enumerate() {
-        let at = at.key("matchExpressions").index(index);
-        expression(one, labels, &at, scope);
     }
 }
 

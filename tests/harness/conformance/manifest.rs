@@ -28,9 +28,18 @@ struct Object {
 
 impl Object {
     fn is_workload(&self) -> bool {
+        let is_data = matches!(
+            self.kind.as_str(),
+            "ConfigMap" | "Secret" | "PersistentVolumeClaim"
+        );
+        self.is_kept() && !is_data
+    }
+
+    /// Whether Beemesh keeps it.
+    fn is_kept(&self) -> bool {
         !matches!(
             self.kind.as_str(),
-            "ConfigMap" | "Secret" | "PersistentVolumeClaim" | "Service" | "Namespace"
+            "Service" | "Namespace" | "ServiceAccount"
         )
     }
 }
@@ -114,10 +123,10 @@ impl Manifest {
         workloads.map(name).collect()
     }
 
-    /// The names that Beemesh may have for the manifest: by its first object.
+    /// The names that Beemesh may have for the manifest: by the first object that it keeps.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
-        let first = self.objects.first();
+        let first = self.objects.iter().find(|object| object.is_kept());
         let names = |object: &Object| {
             let namespaced = format!("{}_{}", object.namespace, object.name);
             vec![object.name.clone(), namespaced]
@@ -215,6 +224,10 @@ mod tests {
         assert_eq!(manifest.kept_by_podman(), ["conf", "claim", "v"]);
         let list = "kind: List\nitems:\n- {kind: Pod, metadata: {name: a}}\n- {kind: Pod, metadata: {name: b}}\n";
         assert_eq!(Manifest::read("a.yaml", list).unwrap().pods(), ["a", "b"]);
+        let unkept = format!("kind: Namespace\nmetadata: {{name: n}}\n---\n{TEXT}");
+        let unkept = Manifest::read("a.yaml", &unkept).unwrap();
+        assert_eq!(unkept.workloads(), ["n_web"]);
+        assert_eq!(unkept.names()[0], "conf");
     }
 
     #[test]

@@ -7,6 +7,7 @@
 //! checks at the same time and conflict, one of them waits on its host ([`crate::cluster::ports`]).
 
 mod immutable;
+mod replaced;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -21,7 +22,7 @@ use beemesh_protocol::{
 };
 use beemesh_quadlet::manifest::{
     Demand, Demanded, KeyOf, Keys, Manifest, Port, Problem, demands, is_workload, kind_name,
-    workload_name,
+    kind_of, workload_name,
 };
 
 use crate::cluster::{
@@ -136,6 +137,7 @@ pub(crate) fn check(
     check.keys();
     check.taken_away();
     check.immutable();
+    check.replaced();
     check.signals();
     check.verdict
 }
@@ -177,7 +179,7 @@ fn problem(at: &Demanded, message: String) -> Problem {
 
 fn title(object: &Object) -> String {
     let name = workload_name(&object.namespace, &object.name);
-    format!("{} {name}", kind_name(object.kind))
+    format!("{} {name}", kind_of(object))
 }
 
 impl<'a> Check<'a> {
@@ -207,20 +209,15 @@ impl<'a> Check<'a> {
     /// Checks the names of pods and containers. On a host they share one name space in Podman, and a container is named
     /// POD-CONTAINER.
     fn names(&mut self) {
-        let mut taken: HashMap<String, (Holder, String)> = HashMap::new();
+        let mut taken: HashMap<String, (&Object, Option<(u32, u32)>, String)> = HashMap::new();
         for workload in self.others() {
-            let holder = Holder {
-                title: format!("{} {}", kind_name(workload.object.kind), workload.name),
-                place: None,
-            };
             for demand in self.ledger.of(&workload.object).iter() {
                 if let Demand::Name { name, container } = demand {
-                    taken.insert(name.clone(), (holder.clone(), container.clone()));
+                    taken.insert(name.clone(), (&workload.object, None, container.clone()));
                 }
             }
         }
         for (object, demands) in self.workloads() {
-            let own = title(object);
             for at in demands {
                 let Demand::Name { name, container } = &at.demand else {
                     continue;
@@ -232,17 +229,17 @@ impl<'a> Check<'a> {
                     self.verdict.wrong.push(problem(at, message));
                     continue;
                 }
-                let holder = Holder {
-                    title: own.clone(),
-                    place: Some((at.document, at.line)),
-                };
-                let Some((other, theirs)) = taken.insert(name.clone(), (holder, container.clone()))
-                else {
+                let own = (object, Some((at.document, at.line)), container.clone());
+                let Some((other, place, theirs)) = taken.insert(name.clone(), own) else {
                     continue;
+                };
+                let other = Holder {
+                    title: title(other),
+                    place,
                 };
                 let message = format!(
                     "{} and {} would both be named `{name}` on a host: Podman names a container POD-CONTAINER; rename one of them",
-                    part(&own, container),
+                    part(&title(object), container),
                     part(&other.words(), &theirs)
                 );
                 self.refuse(&other, problem(at, message));

@@ -3,7 +3,7 @@
 //! Shell: [`crate::api::error`] decides the response to a refusal, and [`crate::cluster::view`] the words of an effect.
 //! The journal has every change with its user.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
@@ -29,7 +29,10 @@ use crate::{
         submit::{check_room, confirm, follow, propose, unapplied},
     },
     clock::now_ms,
-    cluster::view::{View, applied_objects, lack},
+    cluster::{
+        state::State as Replicated,
+        view::{Kinds, View, lack},
+    },
 };
 
 /// How often a manifest is checked again because the policy changed before its commit.
@@ -64,6 +67,8 @@ pub(in crate::api) async fn apply(
         outcome,
         places,
         warnings,
+        kinds,
+        before,
         ..
     } = tried;
     let effects = match outcome {
@@ -75,7 +80,7 @@ pub(in crate::api) async fn apply(
         index,
         dry_run: query.dry_run,
         settled: None,
-        objects: applied_objects(effects),
+        objects: kinds.applied(effects, &before),
         warnings: problems(warnings),
         workloads: None,
     };
@@ -103,6 +108,9 @@ struct Tried {
     outcome: Outcome,
     places: Vec<Place>,
     warnings: Vec<manifest::Problem>,
+    kinds: Kinds,
+    /// The state before the apply.
+    before: Arc<Replicated>,
 }
 
 /// Parses, checks and proposes a manifest, or with `dry_run` previews the result.
@@ -115,10 +123,9 @@ async fn try_apply(
 ) -> Result<Tried, ApiError> {
     let gateway = &shared.gateway;
     let (mut manifest, version) = admission::admit(shared, yaml, query.strict, deadline).await?;
-    let first = manifest
-        .objects
-        .first()
-        .ok_or_else(|| ApiError::bad_request("the manifest contains no supported objects"))?;
+    let first = manifest.objects.first().ok_or_else(|| {
+        ApiError::bad_request("the manifest contains no objects that have an effect")
+    })?;
     let named = query.name.clone();
     let name = named.unwrap_or_else(|| workload_name(&first.namespace, &first.name));
     let mut noted = Vec::new();
@@ -136,9 +143,9 @@ async fn try_apply(
         ..
     } = manifest;
     warnings.extend(noted);
-    let members = gateway.node.state().borrow().state.clone();
+    let before = gateway.node.state().borrow().state.clone();
     let lacks = objects.iter().zip(&places).filter_map(|(object, place)| {
-        let message = lack(object, members.hosts());
+        let message = lack(object, before.hosts());
         (!message.is_empty()).then(|| manifest::Problem {
             document: place.document,
             line: place.line,
@@ -147,6 +154,7 @@ async fn try_apply(
         })
     });
     warnings.extend(lacks);
+    let kinds = Kinds::of(&objects);
     let change = Change::Apply {
         manifest: name.clone(),
         objects,
@@ -171,5 +179,7 @@ async fn try_apply(
         outcome,
         places,
         warnings,
+        kinds,
+        before,
     })
 }

@@ -8,6 +8,7 @@ use axum::{
     extract::{Path, State},
 };
 use beemesh_protocol::api::{Hosts, Manifests, Status, Workload, Workloads};
+use beemesh_quadlet::manifest::as_written;
 
 use crate::{
     api::{
@@ -41,7 +42,7 @@ pub(in crate::api) async fn workload(
     let state = &view.scene.state;
     let found = state.workload(&name).zip(view.workload(&name));
     let (workload, mut shown) = found.ok_or_else(|| no_workload(&name))?;
-    let object = serde_json::from_slice(&workload.object.body);
+    let object = serde_json::from_slice(&as_written(&workload.object.body));
     let object = object.map_err(|error| {
         ApiError::internal(format!("the stored object of `{name}` is damaged: {error}"))
     })?;

@@ -92,7 +92,10 @@ async fn no_manifest_slips_in_between_two_policies() {
             match status {
                 200 => applied.push(answer["index"].as_u64().unwrap()),
                 // Every check was followed by a change of the policy before the commit.
-                409 => assert!(answer.to_string().contains("apply it again"), "{answer}"),
+                409 => assert!(
+                    answer.to_string().contains("apply the manifest again"),
+                    "{answer}"
+                ),
                 _ => assert_eq!(status, 422, "{answer}"),
             }
         }

@@ -1,10 +1,10 @@
-//! Pods as objects, and the controllers of pods: Deployment, DaemonSet and Job.
+//! Pods as objects, and the controllers of pods: Deployment, ReplicaSet, ReplicationController, DaemonSet and Job.
 //!
 //! Pure: constants.
 
 use super::{
     Area, Row, idle,
-    metadata::{OBJECT, SELECTOR, TEMPLATE},
+    metadata::{MATCHES, OBJECT, SELECTOR, TEMPLATE},
     ours,
     pods::SPEC,
     refused_but, right, warned, warned_but,
@@ -45,6 +45,10 @@ pub(super) static DEPLOYMENT: Area = Area {
     base: None,
 };
 
+const REPLICAS: Row = ours(
+    "replicas",
+    "that many of the hosts that match run a pod; without it every host that matches does",
+);
 const SELECTED: Row = right("selector", "").of(&SELECTOR);
 const TEMPLATED: Row = right("template", "").of(&POD_TEMPLATE);
 const MIN_READY: Row = ours("minReadySeconds", "`beemesh apply --wait` waits for it");
@@ -63,10 +67,7 @@ static DEPLOYMENT_SPEC: Area = Area {
     api: "DeploymentSpec",
     title: None,
     rows: &[
-        ours(
-            "replicas",
-            "that many of the hosts that match run a pod; without it every host that matches does",
-        ),
+        REPLICAS,
         SELECTED,
         TEMPLATED,
         MIN_READY,
@@ -102,6 +103,52 @@ static ROLLING: Area = Area {
         warned_but("maxSurge", AT_ONCE, &["25%"]),
         warned_but("maxUnavailable", AT_ONCE, &["25%"]),
     ],
+    base: None,
+};
+
+pub(super) static REPLICA_SET: Area = Area {
+    api: "ReplicaSet",
+    title: Some("ReplicaSet"),
+    rows: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        right("spec", "").of(&REPLICA_SET_SPEC),
+        STATUS,
+    ],
+    base: None,
+};
+
+const REPLACED: Row = ours(
+    "template",
+    "a change replaces the pods, with a warning: in Kubernetes only pods that are made later have it",
+)
+.of(&POD_TEMPLATE);
+
+static REPLICA_SET_SPEC: Area = Area {
+    api: "ReplicaSetSpec",
+    title: None,
+    rows: &[REPLICAS, SELECTED, REPLACED, MIN_READY],
+    base: None,
+};
+
+pub(super) static REPLICATION_CONTROLLER: Area = Area {
+    api: "ReplicationController",
+    title: Some("ReplicationController"),
+    rows: &[
+        API_VERSION,
+        KIND,
+        METADATA,
+        right("spec", "").of(&REPLICATION_CONTROLLER_SPEC),
+        STATUS,
+    ],
+    base: None,
+};
+
+static REPLICATION_CONTROLLER_SPEC: Area = Area {
+    api: "ReplicationControllerSpec",
+    title: None,
+    rows: &[REPLICAS, right("selector", MATCHES), REPLACED, MIN_READY],
     base: None,
 };
 

@@ -77,7 +77,8 @@ pub(super) static TEMPLATE: Area = Area {
     base: None,
 };
 
-const MATCHES: &str = "may be left out; one that does not match the template's labels is refused";
+pub(super) const MATCHES: &str =
+    "may be left out; one that does not match the template's labels is refused";
 
 /// The selector of a controller.
 pub(super) static SELECTOR: Area = Area {

@@ -3,18 +3,7 @@
 //! Pure: the tables of fields in, Markdown out.
 
 use super::{Area, Row, Said, State, table};
-use crate::manifest::kind_from_name;
-
-/// The kinds, in the order of the documentation.
-const KINDS: [&str; 7] = [
-    "Pod",
-    "Deployment",
-    "DaemonSet",
-    "Job",
-    "ConfigMap",
-    "Secret",
-    "PersistentVolumeClaim",
-];
+use crate::manifest::kinds::Written;
 
 /// The beginning of a message that repeats the state.
 const IGNORES: &str = "Podman ignores it: ";
@@ -31,7 +20,7 @@ struct Line {
 #[must_use]
 pub fn tables() -> String {
     let mut areas: Vec<&Area> = Vec::new();
-    for kind in KINDS.into_iter().filter_map(kind_from_name) {
+    for kind in Written::ALL {
         collect(table(kind), &mut areas);
     }
     let chapters = areas.iter().filter(|area| area.title.is_some());

@@ -30,10 +30,7 @@ pub(super) static SPEC: Area = Area {
         )
         .each(&INIT),
         right("volumes", "").each(&VOLUME),
-        right(
-            "restartPolicy",
-            "of Deployments and DaemonSets only `Always`",
-        ),
+        right("restartPolicy", "only `Always`, except in a Pod or a Job"),
         right(
             "terminationGracePeriodSeconds",
             "30 by default; the policy limits it",

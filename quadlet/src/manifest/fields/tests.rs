@@ -6,9 +6,12 @@ use std::{
 };
 
 use k8s_openapi::api::{
-    apps::v1::{DaemonSet, Deployment},
+    apps::v1::{DaemonSet, Deployment, ReplicaSet},
     batch::v1::Job,
-    core::v1::{ConfigMap, PersistentVolumeClaim, Pod, Secret},
+    core::v1::{
+        ConfigMap, Namespace, PersistentVolumeClaim, Pod, ReplicationController, Secret,
+        ServiceAccount,
+    },
 };
 use serde::{
     Deserialize,
@@ -19,7 +22,7 @@ use serde::{
     forward_to_deserialize_any,
 };
 
-use super::{Area, Kind, State, table};
+use super::{Area, State, Written, table};
 
 /// A type: its fields, and the type of each field that has fields itself.
 #[derive(Default)]
@@ -199,23 +202,17 @@ fn types() -> BTreeMap<&'static str, Known> {
     let types = Types::default();
     walk::<Pod>(&types);
     walk::<Deployment>(&types);
+    walk::<ReplicaSet>(&types);
+    walk::<ReplicationController>(&types);
     walk::<DaemonSet>(&types);
     walk::<Job>(&types);
     walk::<ConfigMap>(&types);
     walk::<Secret>(&types);
     walk::<PersistentVolumeClaim>(&types);
+    walk::<Namespace>(&types);
+    walk::<ServiceAccount>(&types);
     types.into_inner()
 }
-
-const KINDS: [Kind; 7] = [
-    Kind::Pod,
-    Kind::Deployment,
-    Kind::DaemonSet,
-    Kind::Job,
-    Kind::ConfigMap,
-    Kind::Secret,
-    Kind::PersistentVolumeClaim,
-];
 
 /// What is wrong with the tables.
 #[derive(Default)]
@@ -289,7 +286,7 @@ fn every_field_of_the_api_is_in_a_row_and_every_row_names_a_field() {
         assert!(types[name].fields.len() >= fields, "{name}");
     }
     let mut faults = Faults::default();
-    for kind in KINDS {
+    for kind in Written::ALL {
         faults.check(table(kind), &types);
     }
     let found: Vec<_> = faults.found.into_iter().collect();
