@@ -5,6 +5,8 @@
 
 mod admission;
 pub(crate) mod annotations;
+mod block;
+pub(crate) use block::is_misread;
 mod combined;
 mod demands;
 pub(crate) use demands::ports_of;

@@ -42,12 +42,22 @@ fn json(yaml: &[u8]) -> Value {
 
 #[test]
 fn podman_starts_a_pod_that_needs_nothing_else() {
-    let yaml = pod(
-        "initContainers: [{name: i, image: 'quay.io/a:1'}], containers: [{name: a, image: 'quay.io/a:1'}]",
-    );
+    let yaml = pod("containers: [{name: a, image: 'quay.io/a:1'}]");
     assert_eq!(staged(&yaml), None);
     assert_eq!(json(&yaml)["metadata"]["annotations"], Value::Null);
     assert_eq!(staged(b"no pod"), None);
+}
+
+/// Podman would run init containers again after one has failed, and makes no working directory.
+#[test]
+fn init_containers_and_working_directories_are_of_the_supervisor() {
+    let yaml = pod(
+        "initContainers: [{name: i, image: 'quay.io/a:1'}], containers: [{name: a, image: 'quay.io/a:1'}]",
+    );
+    assert_eq!(staged(&yaml).expect("staged").init, ["i"]);
+    let yaml = pod("containers: [{name: a, image: 'quay.io/a:1', workingDir: /usr/new}]");
+    let found = staged(&yaml).expect("staged").working_dirs;
+    assert_eq!(found, [("a".to_owned(), "/usr/new".to_owned())].into());
 }
 
 #[test]

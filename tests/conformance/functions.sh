@@ -18,7 +18,17 @@ ctr() {
   [ -n "$found" ] || { echo "no container $1" >&2; return 1; }
   echo "$found"
 }
-log() { local name; name=$(ctr "$1") && podman logs "$name" 2>&1; }
+# The journal has also what an init container printed that has done its work and was removed.
+log() {
+  local name workload
+  if name=$(ctr "$1" 2>/dev/null); then podman logs "$name" 2>&1; return; fi
+  [ "$SIDE" = beemesh ] || { ctr "$1"; return 1; }
+  for workload in $WORKLOADS; do
+    journalctl -q --no-pager -o cat "SYSLOG_IDENTIFIER=$workload-$1" "UNIT=beemesh-pod-$workload.service" + \
+      "SYSLOG_IDENTIFIER=$workload-$1" "_SYSTEMD_UNIT=beemesh-pod-$workload.service" | grep . && return
+  done
+  ctr "$1"
+}
 ex() { local name; name=$(ctr "$1") && shift && podman exec "$name" "$@" 2>&1; }
 insp() { local name; name=$(ctr "$1") && podman inspect --format "$2" "$name" 2>&1; }
 apply() {

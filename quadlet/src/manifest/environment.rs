@@ -10,12 +10,16 @@ use k8s_openapi::api::core::v1::{
 };
 
 use super::{
+    block::is_misread,
     expansion,
     field::{Field, cut},
     findings::Scope,
     pod::refers,
     quantity,
 };
+
+/// What to do about a word that Podman cannot read.
+const MISREAD: &str = "Podman cannot read a text of several lines that begins with a blank or an empty line: begin it with its first word";
 
 const NAME: &str = "use printable ASCII characters without `=`";
 
@@ -46,6 +50,7 @@ pub(crate) fn entry(path: &str) -> Option<(&str, &str)> {
 
 /// Checks the variables of a container at the path `at`.
 pub(super) fn check(container: &Container, spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
+    commands(container, at, scope);
     for (index, from) in container.env_from.iter().flatten().enumerate() {
         all_of(from, &at.key("envFrom").index(index), scope);
     }
@@ -65,6 +70,9 @@ pub(super) fn check(container: &Container, spec: &PodSpec, at: &Field, scope: &m
         for (index, word) in words.iter().flatten().enumerate() {
             let at = at.key(key).index(index);
             of_host(word, &known, &at, scope);
+            if is_misread(word) {
+                scope.differs(&at, MISREAD);
+            }
             let mut names = expansion::names(word);
             let secret = names.find(|name| match known.get(name) {
                 Some(known) => *known == Known::Secret,
@@ -80,6 +88,37 @@ pub(super) fn check(container: &Container, spec: &PodSpec, at: &Field, scope: &m
                     cut(name)
                 );
                 scope.advise(&at, message);
+            }
+        }
+    }
+}
+
+/// Checks the commands of probes and hooks, which Podman reads, too.
+fn commands(container: &Container, at: &Field, scope: &mut Scope<'_>) {
+    let probes = [
+        ("livenessProbe", &container.liveness_probe),
+        ("readinessProbe", &container.readiness_probe),
+        ("startupProbe", &container.startup_probe),
+    ];
+    let probes = probes.map(|(key, probe)| (key, probe.as_ref().and_then(|one| one.exec.as_ref())));
+    let hooks = container.lifecycle.as_ref();
+    let hooks = [
+        (
+            "lifecycle.postStart",
+            hooks.and_then(|all| all.post_start.as_ref()),
+        ),
+        (
+            "lifecycle.preStop",
+            hooks.and_then(|all| all.pre_stop.as_ref()),
+        ),
+    ];
+    let hooks = hooks.map(|(key, hook)| (key, hook.and_then(|one| one.exec.as_ref())));
+    for (key, exec) in probes.into_iter().chain(hooks) {
+        let words = exec.and_then(|exec| exec.command.as_ref());
+        for (index, word) in words.into_iter().flatten().enumerate() {
+            if is_misread(word) {
+                let at = at.then(key).then("exec.command").index(index);
+                scope.differs(&at, MISREAD);
             }
         }
     }

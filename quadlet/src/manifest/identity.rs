@@ -163,6 +163,10 @@ fn dns(spec: &PodSpec, at: &Field, scope: &mut Scope<'_>) {
         let message = format!("`{}` is not one of {}", cut(policy), policies.join(", "));
         scope.differs(&at.key("dnsPolicy"), message);
     }
+    if policy == "Default" && spec.host_network != Some(true) {
+        let message = "the pod asks the name server of its network, which knows the other pods of the host and asks the name servers of the host for the rest";
+        scope.advise(&at.key("dnsPolicy"), message);
+    }
     let none = PodDNSConfig::default();
     let config = spec.dns_config.as_ref().unwrap_or(&none);
     let at = at.key("dnsConfig");

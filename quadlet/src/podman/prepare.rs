@@ -261,10 +261,16 @@ impl Podman {
         image: &str,
         volumes: &[PreparedVolume],
     ) -> Result<(), PodmanError> {
-        let mounts = volumes.iter().enumerate().map(|(at, volume)| {
-            json!({ "Name": volume.name, "Dest": mount_point(at), "Options": ["nocopy"] })
-        });
-        let mounts: Vec<serde_json::Value> = mounts.collect();
+        let (mut named, mut of_host) = (Vec::new(), Vec::new());
+        for (at, volume) in volumes.iter().enumerate() {
+            let (name, place) = (&volume.name, mount_point(at));
+            match PreparedVolume::is_of_host(name) {
+                false => named.push(json!({ "Name": name, "Dest": place, "Options": ["nocopy"] })),
+                true => of_host.push(json!({
+                    "Type": "bind", "Source": name, "Destination": place, "Options": ["rbind"],
+                })),
+            }
+        }
         let call = Call::post(
             format!("make container {holder}"),
             "/libpod/containers/create".to_owned(),
@@ -277,7 +283,8 @@ impl Podman {
             "entrypoint": ["/run/podman-init", "-P"],
             "command": [],
             "restart_policy": "no",
-            "volumes": mounts,
+            "volumes": named,
+            "mounts": of_host,
         });
         self.wire
             .empty(call.body(&body).within(LOOK_TIME_MAX))

@@ -32,6 +32,7 @@ use beemesh_protocol::{
     workload::{WORKLOAD_BYTES_MAX, is_label, is_name, unit_name, workload_name},
 };
 use k8s_openapi::{
+    ByteString,
     api::{
         apps::v1::{DaemonSet, Deployment},
         batch::v1::Job,
@@ -40,7 +41,7 @@ use k8s_openapi::{
     apimachinery::pkg::apis::meta::v1::ObjectMeta,
 };
 use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use downward::Downward;
 use volumes::View;
@@ -48,7 +49,7 @@ use volumes::View;
 use super::{BACKOFF_LIMIT, RenderError, Revision, staged::PreparedVolume};
 use crate::{
     belongings::Content,
-    manifest::{Demand, Keys, demands, kind_name, resources},
+    manifest::{Demand, Keys, demands, is_misread, kind_name, resources},
 };
 
 /// The default of `backoffLimit` in Kubernetes.
@@ -272,7 +273,47 @@ fn renamed(object: &Object, name: &str) -> Result<Value, RenderError> {
     let metadata = metadata.ok_or_else(|| malformed(object, "it has no metadata"))?;
     metadata.insert("name".to_owned(), name.into());
     metadata.remove("namespace");
+    encode(&mut json, object.kind);
     Ok(json)
+}
+
+/// Encodes the texts of a ConfigMap or Secret that Podman cannot read.
+fn encode(json: &mut Value, kind: Kind) {
+    let (from, to) = match kind {
+        Kind::ConfigMap => ("data", "binaryData"),
+        Kind::Secret => ("stringData", "data"),
+        _ => return,
+    };
+    let texts = json.get_mut(from).and_then(Value::as_object_mut);
+    let Some(texts) = texts.filter(|texts| texts.values().any(is_text_misread)) else {
+        return;
+    };
+    let misread: Vec<String> = texts
+        .iter()
+        .filter(|(_, text)| is_text_misread(text))
+        .map(|(key, _)| key.clone())
+        .collect();
+    let encoded = misread.into_iter().filter_map(|key| {
+        let Value::String(text) = texts.remove(&key)? else {
+            return None;
+        };
+        let bytes = serde_json::to_value(ByteString(text.into_bytes())).ok()?;
+        Some((key, bytes))
+    });
+    let encoded: Vec<(String, Value)> = encoded.collect();
+    let object = json.as_object_mut();
+    let all = object.map(|object| {
+        object
+            .entry(to)
+            .or_insert_with(|| Value::Object(Map::new()))
+    });
+    if let Some(all) = all.and_then(Value::as_object_mut) {
+        all.extend(encoded);
+    }
+}
+
+fn is_text_misread(text: &Value) -> bool {
+    text.as_str().is_some_and(is_misread)
 }
 
 fn from_body<T: DeserializeOwned>(object: &Object) -> Result<T, RenderError> {

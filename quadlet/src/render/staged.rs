@@ -86,7 +86,7 @@ impl Staged {
 /// What a volume must have before the first container starts.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PreparedVolume {
-    /// The name of the volume in Podman.
+    /// The name of the volume in Podman, or the path of a folder of the host.
     pub name: String,
     /// The mode of its root folder, unless that stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -111,6 +111,14 @@ pub struct PreparedVolume {
     /// The mount options if the volume is in memory. It is lost when no container has it mounted.
     #[serde(skip)]
     pub tmpfs: Option<String>,
+}
+
+impl PreparedVolume {
+    /// Whether a volume of this name is a folder of the host, and no volume of Podman.
+    #[must_use]
+    pub fn is_of_host(name: &str) -> bool {
+        name.starts_with('/')
+    }
 }
 
 /// A folder of a volume that a container needs.

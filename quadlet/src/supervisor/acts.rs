@@ -75,14 +75,6 @@ pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Opti
             tell(podman.remove_container(&container).await);
             Some(Event::Started)
         }
-        Effect::Rest => {
-            let rested = async {
-                podman.stop_pod(workload).await?;
-                podman.remove_holder(workload).await
-            };
-            tell(rested.await);
-            None
-        }
         Effect::Probing { container } => {
             let Probing { sessions, .. } = probing(podman, &container).await;
             Some(Event::Probing {
@@ -132,6 +124,19 @@ pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Opti
         }
         _ => None,
     }
+}
+
+/// Ends what is left of a pod that has completed: its sidecars, its holder and its infra container.
+pub(super) async fn rest(podman: &Podman, workload: &str, yaml: Option<&[u8]>) {
+    let rested = async {
+        if let (Some(pod), Some(yaml)) = (podman.pod(workload).await?, yaml) {
+            // Podman stops no pod of which a container has ended.
+            stop::end_pod(podman, &pod, yaml).await?;
+        }
+        podman.stop_pod(workload).await?;
+        podman.remove_holder(workload).await
+    };
+    tell(rested.await);
 }
 
 /// Ends a container whose probe or hook has failed. Its end is an event of Podman.

@@ -387,11 +387,15 @@ async fn carry_out(
         }
         Effect::Release { .. }
         | Effect::Remove { .. }
-        | Effect::Rest
         | Effect::Probing { .. }
         | Effect::EndProbe { .. }
         | Effect::Hear { .. }
         | Effect::TellProbe { .. } => acts::act(podman, &settings.workload, effect).await,
+        Effect::Rest => {
+            let yaml = eye.persisted().map(|(_, yaml)| yaml);
+            acts::rest(podman, &settings.workload, yaml.as_deref()).await;
+            None
+        }
         Effect::Keep(ledger) => {
             memory::keep(settings, &ledger);
             None

@@ -7,6 +7,7 @@
 //! checks at the same time and conflict, one of them waits on its host ([`crate::cluster::ports`]).
 
 mod immutable;
+mod rendered;
 mod replaced;
 
 use std::{
@@ -139,6 +140,7 @@ pub(crate) fn check(
     check.immutable();
     check.replaced();
     check.signals();
+    check.rendered();
     check.verdict
 }
 

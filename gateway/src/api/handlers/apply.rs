@@ -145,11 +145,11 @@ async fn try_apply(
     warnings.extend(noted);
     let before = gateway.node.state().borrow().state.clone();
     let lacks = objects.iter().zip(&places).filter_map(|(object, place)| {
-        let message = lack(object, before.hosts());
-        (!message.is_empty()).then(|| manifest::Problem {
+        let (field, message) = lack(object, before.hosts())?;
+        Some(manifest::Problem {
             document: place.document,
             line: place.line,
-            field: String::new(),
+            field: field.to_owned(),
             message,
         })
     });

@@ -156,18 +156,27 @@ impl Scene {
     }
 }
 
-/// What the cluster lacks to run an object as requested, as a message; empty if it can run the object now or may be
-/// able to soon.
-pub(crate) fn lack(object: &Object, members: &BTreeMap<HostId, Host>) -> String {
+/// What the cluster lacks to run an object as requested: the field that asks for it, and a message. `None` if it can run
+/// the object now or may be able to soon.
+pub(crate) fn lack(
+    object: &Object,
+    members: &BTreeMap<HostId, Host>,
+) -> Option<(&'static str, String)> {
     let short = Short::of(object, members);
     let may = short.may.len();
     let pods = object.replicas.map_or(1, |replicas| {
         usize::try_from(replicas).unwrap_or(usize::MAX)
     });
     if !is_workload(object.kind) || may >= pods || short.may_change {
-        return String::new();
+        return None;
     }
-    short.words(object, pods, may)
+    let field = match (object.replicas, may) {
+        (Some(_), 1..) => "spec.replicas",
+        _ if object.selector.is_empty() => "",
+        _ if object.kind == Kind::Pod => "spec.nodeSelector",
+        _ => "spec.template.spec.nodeSelector",
+    };
+    Some((field, short.words(object, pods, may)))
 }
 
 /// Whether a Job has failed and will be retried after a pause.

@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     belongings::Content,
-    manifest::{expansion, kind_name},
+    manifest::{expansion, is_misread, kind_name},
 };
 
 /// The longest piece of the manifest in a message.
@@ -323,6 +323,12 @@ impl Environment<'_, '_> {
                 ..EnvVar::default()
             };
             match value {
+                // Podman reads the text from a Secret, whose bytes are not written as a block.
+                Value::Plain(text) if is_misread(&text) => {
+                    let key = made.len().to_string();
+                    made.insert(key.clone(), ByteString(text.into_bytes()));
+                    var.value_from = Some(secret(String::new(), key));
+                }
                 Value::Plain(text) => var.value = Some(text),
                 Value::Secret { name, key, .. } => {
                     let private = self.uses.private(Kind::Secret, &name, false, None)?;

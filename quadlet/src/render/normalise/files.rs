@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     belongings::Content,
-    manifest::{below, clean_path, kind_name},
+    manifest::{below, clean_path, is_misread, kind_name},
 };
 
 /// The mode of a file whose volume names none.
@@ -389,10 +389,10 @@ impl Uses<'_> {
             };
             for (key, bytes) in content {
                 match String::from_utf8(bytes.clone()) {
-                    Ok(text) => {
+                    Ok(text) if !is_misread(&text) => {
                         map.data.get_or_insert_default().insert(key, text);
                     }
-                    Err(_) => {
+                    _ => {
                         let binary = map.binary_data.get_or_insert_default();
                         binary.insert(key, ByteString(bytes.clone()));
                     }

@@ -7,7 +7,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::core::v1::{Container, VolumeMount};
 
 use super::{RenderError, Uses, files::Made, volumes::Plan};
-use crate::{belongings, render::staged::LateFolder};
+use crate::{
+    belongings,
+    render::staged::{LateFolder, PreparedVolume},
+};
+
+/// The mode of a folder that is made in a folder of the host.
+const MODE_HOST: u32 = 0o755;
 
 /// The names of the volumes that a container mounts.
 pub(super) fn volumes(container: &Container) -> Vec<String> {
@@ -54,6 +60,7 @@ impl Uses<'_> {
                     }
                     Some(volume)
                 }
+                Some(Plan::Host(path)) => Some(path),
                 Some(Plan::Plain) | None => None,
             };
             if let (Some(volume), Some(folder)) = (volume, folder(&mount)) {
@@ -73,6 +80,9 @@ impl Uses<'_> {
         if is_claim && prepared.mode.is_none() {
             // Podman gives an empty volume to its first user, and does not if there is a folder in it.
             (prepared.mode, prepared.fresh) = (Some(0o777), true);
+        }
+        if PreparedVolume::is_of_host(volume) && prepared.mode.is_none() {
+            (prepared.mode, prepared.fresh) = (Some(MODE_HOST), true);
         }
         match late {
             None => insert(&mut prepared.folders, folder),

@@ -28,7 +28,13 @@ pub(super) fn stage(
 ) {
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.retain(|key, _| !OURS.contains(&key.as_str()));
-    let is_staged = !volumes.is_empty() || containers(spec).any(|one| needs_supervisor(one));
+    // Podman runs init containers again after one has failed, also those that have done their work.
+    let has_init = spec
+        .init_containers
+        .as_ref()
+        .is_some_and(|init| !init.is_empty());
+    let is_staged =
+        has_init || !volumes.is_empty() || containers(spec).any(|one| needs_supervisor(one));
     // A list of pods shows labels only.
     let labels = metadata.labels.get_or_insert_default();
     labels.remove(START);

@@ -50,6 +50,8 @@ pub(super) enum Plan {
         /// The name of the volume in Podman.
         volume: String,
     },
+    /// A folder or file of the host, by its path.
+    Host(String),
     /// A claim.
     Claim {
         /// The name of the volume in Podman.
@@ -192,6 +194,9 @@ impl Uses<'_> {
                 volume,
                 read_only: source.read_only == Some(true),
             });
+        }
+        if let Some(source) = &volume.host_path {
+            return Ok(Plan::Host(source.path.clone()));
         }
         let Some(source) = &volume.empty_dir else {
             return Ok(Plan::Plain);

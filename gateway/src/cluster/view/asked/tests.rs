@@ -122,24 +122,25 @@ fn an_apply_says_what_the_cluster_lacks() {
             replicas,
             ..pod("five", selector)
         };
-        lack(&object, state.hosts())
+        let (field, message) = lack(&object, state.hosts()).unwrap_or_default();
+        format!("{field}: {message}")
     };
     use Kind::{ConfigMap, Deployment, Pod};
-    assert_eq!(lacks(Deployment, Some(3), &[]), "");
-    assert_eq!(lacks(Pod, None, &[("n", "2")]), "");
-    assert_eq!(lacks(Deployment, Some(0), &[("n", "9")]), "");
-    assert_eq!(lacks(ConfigMap, None, &[]), "");
+    assert_eq!(lacks(Deployment, Some(3), &[]), ": ");
+    assert_eq!(lacks(Pod, None, &[("n", "2")]), ": ");
+    assert_eq!(lacks(Deployment, Some(0), &[("n", "9")]), ": ");
+    assert_eq!(lacks(ConfigMap, None, &[]), ": ");
     assert_eq!(
         lacks(Pod, None, &[("beta.kubernetes.io/arch", "arm64")]),
-        ""
+        ": "
     );
     assert_eq!(
         lacks(Deployment, Some(4), &[]),
-        "4 replicas are requested, and 3 hosts can run one each: h1, h2 and h3"
+        "spec.replicas: 4 replicas are requested, and 3 hosts can run one each: h1, h2 and h3"
     );
     assert_eq!(
         lacks(Pod, None, &[("n", "9")]),
-        "no host matches nodeSelector n=9"
+        "spec.nodeSelector: no host matches nodeSelector n=9"
     );
 }
 
