@@ -129,7 +129,7 @@ pub struct LastExit {
     pub in_start: bool,
     /// The time of the end, in seconds since 1970.
     pub at: u64,
-    /// The last line that it wrote.
+    /// Its termination message, or the last line that it wrote.
     pub output: String,
 }
 
@@ -194,11 +194,16 @@ impl ContainerReport {
 }
 
 impl Told {
-    /// Selects the containers that are not simply running.
+    /// Selects the containers that are not simply running. If there are too many, those with a problem come first.
     #[must_use]
     pub fn of(containers: &[ContainerReport]) -> Self {
         let telling = containers.iter().filter(|one| one.is_telling());
-        Self(telling.take(CONTAINERS_TOLD_MAX).cloned().collect())
+        let mut telling: Vec<&ContainerReport> = telling.collect();
+        if telling.len() > CONTAINERS_TOLD_MAX {
+            telling.sort_by_key(|one| one.is_calm());
+        }
+        let told = telling.into_iter().take(CONTAINERS_TOLD_MAX);
+        Self(told.cloned().collect())
     }
 }
 
@@ -336,6 +341,13 @@ mod tests {
         };
         let told = Told::of(&[calm, restarted.clone(), starting]);
         assert_eq!(told.0, std::slice::from_ref(&restarted));
-        assert_eq!(Told::of(&vec![restarted; 20]).0.len(), CONTAINERS_TOLD_MAX);
+        let failed = ContainerReport {
+            ends: 1,
+            ..restarted.clone()
+        };
+        let mut many = vec![restarted; 20];
+        many.push(failed.clone());
+        let told = Told::of(&many).0;
+        assert_eq!((told.len(), &told[0]), (CONTAINERS_TOLD_MAX, &failed));
     }
 }

@@ -11,7 +11,7 @@ use beemesh_protocol::{
         Action, Applied, AppliedObject, Deleted, Host, HostChanged, Manifest, Phase, Restored,
         Role, Status, Workload, WorkloadHost,
     },
-    pod::reasons,
+    pod::{ContainerReport, reasons},
     rollout::STABLE,
 };
 
@@ -297,6 +297,7 @@ pub(crate) fn workload(workload: &Workload) -> String {
             format!("{}/{}", one.healthy, one.total),
             one.restarts.to_string(),
             match one.message.as_str() {
+                "" if one.phase == Phase::Succeeded => termination_messages(&one.containers),
                 // A probe that fails less often than it may keeps nothing from being ready.
                 "" => reasons(&one.containers, true).join("; "),
                 message => message.to_owned(),
@@ -305,6 +306,16 @@ pub(crate) fn workload(workload: &Workload) -> String {
     }
     text.push_str(&table(&rows));
     text
+}
+
+/// What the containers of a pod that has completed left behind.
+fn termination_messages(containers: &[ContainerReport]) -> String {
+    let message = |one: &ContainerReport| {
+        let exit = one.exit.as_ref()?;
+        (!exit.output.is_empty()).then(|| format!("{}: {}", one.name, exit.output))
+    };
+    let messages: Vec<String> = containers.iter().filter_map(message).collect();
+    messages.join("; ")
 }
 
 /// All hosts; `now` is the time since 1970.

@@ -30,6 +30,7 @@ mod inspect;
 mod logs;
 mod prepare;
 mod restarts;
+mod volumes;
 mod wire;
 
 pub use error::PodmanError;

@@ -11,7 +11,7 @@ pub(crate) mod termination;
 pub use staged::{
     INIT_ORDER, LateFolder, PreparedVolume, SIDECARS, START, SUPERVISOR, Staged, VOLUMES, staged,
 };
-pub use termination::termination_messages;
+pub use termination::{KEY as TERMINATION_MESSAGE, termination_messages};
 
 use std::collections::{BTreeMap, BTreeSet};
 

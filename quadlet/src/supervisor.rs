@@ -40,13 +40,16 @@ mod sight;
 mod stages;
 mod start;
 pub mod stop;
+mod termination;
 
 use failure::Failure;
 use hung::Probes;
 pub use ledger::Ledger;
 pub use messages::{Effect, Event};
 use probes::{Prober, RunId};
+use restart::questions;
 pub use seen::{Persisted, SeenPod, Sight};
+pub use termination::MessageFile;
 
 /// Exit code if no restart will help the workload: its unit's `RestartPreventExitStatus=`.
 pub const EXIT_BEYOND_REPAIR: i32 = 70;
@@ -213,8 +216,12 @@ impl Supervisor {
                 }
                 self.answered()
             }
-            Event::Heard { container, output } => {
-                self.ledger.heard(&container, output);
+            Event::Heard {
+                container,
+                message,
+                output,
+            } => {
+                self.ledger.heard(&container, message, output);
                 self.answered()
             }
             Event::ProbeRan { ticket, outcome } => self.probe_ran(&ticket, &outcome, now),
@@ -338,16 +345,17 @@ impl Supervisor {
         match verdict {
             Verdict::Broken => self.ended(&pod, String::new(), orders),
             Verdict::Completed(_) => {
-                let restarts = self.ledger.restarts();
-                let revision = labels.revision;
-                let report = Report {
-                    containers: self.ledger.reports(&pod, &self.workload),
-                    ..Status::Completed { revision, restarts }.into()
+                let status = Status::Completed {
+                    revision: labels.revision,
+                    restarts: self.ledger.restarts(),
                 };
-                let say = self.say(report);
+                let (questions, _) = questions(orders);
+                let say = self.say_after(questions, status, &pod);
                 let mut effects = self.up(&pod, labels, say, now);
                 let rests = pod.is_kept() || pod.has_sidecars();
                 effects.extend(rests.then_some(Effect::Rest));
+                effects.extend(self.keep());
+                self.pod = Some(pod);
                 effects
             }
             Verdict::Running(health) if !unfinished => self.runs(pod, labels, health, orders, now),

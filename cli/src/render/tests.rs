@@ -1,7 +1,7 @@
 use beemesh_protocol::{
     HostId,
     api::JoinToken,
-    pod::{ContainerReport, FailedProbe},
+    pod::{FailedProbe, LastExit},
 };
 use serde_json::json;
 
@@ -439,5 +439,32 @@ fn tokens_say_for_how_long_they_are_good() {
          00000000000000ad   3            1m1s\n\
          00000000000000ae   4            2h1m\n\
          00000000000000af   5            2d2h\n"
+    );
+}
+
+#[test]
+fn a_completed_pod_is_shown_with_its_termination_messages() {
+    let left = |name: &str, output: &str| ContainerReport {
+        name: name.into(),
+        healthy: true,
+        exit: Some(LastExit {
+            code: Some(0),
+            output: output.into(),
+            ..LastExit::default()
+        }),
+        ..ContainerReport::default()
+    };
+    let mut host = on("h1", Phase::Succeeded, 0, "");
+    host.containers = vec![left("app", "42 rows"), left("log", ""), left("sum", "7")];
+    let mut done = web(true, vec![host]);
+    let last = |done: &Workload| workload(done).lines().last().unwrap().to_owned();
+    let shown = last(&done);
+    assert!(shown.ends_with("app: 42 rows; sum: 7"), "{shown}");
+    done.hosts[0].containers.remove(0);
+    done.hosts[0].containers.remove(1);
+    let shown = last(&done);
+    assert!(
+        shown.trim_end().ends_with('0'),
+        "nothing is left to show: {shown}"
     );
 }

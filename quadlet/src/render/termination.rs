@@ -12,62 +12,53 @@ use super::BETWEEN;
 pub(crate) const PATH: &str = "/dev/termination-log";
 
 /// The name of the file in its volume.
-pub(crate) const KEY: &str = "message";
+pub const KEY: &str = "message";
 
 /// The name of the volume in the pod. A manifest cannot write it, because of the point.
 pub(crate) fn volume_name(container: &str) -> String {
-    format!("termination.{container}")
+    format!("{VOLUME}{container}")
 }
 
+/// What the name of such a volume begins with.
+const VOLUME: &str = "termination.";
+
 #[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default)]
 struct Document {
     spec: Spec,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
+#[serde(default)]
 struct Spec {
-    containers: Vec<Container>,
-    init_containers: Vec<Container>,
+    volumes: Vec<Volume>,
 }
 
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
-struct Container {
+struct Volume {
     name: String,
-    volume_mounts: Vec<Mount>,
+    config_map: ConfigMap,
 }
 
 #[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct Mount {
+#[serde(default)]
+struct ConfigMap {
     name: String,
-    mount_path: String,
 }
 
 /// The containers in a YAML of [`render`](super::render()) that have a file for a termination message, as in the
-/// manifest, and the path of that file.
+/// manifest, and the names of the volumes with these files in Podman.
 #[must_use]
 pub fn termination_messages(yaml: &[u8]) -> BTreeMap<String, String> {
     let text = str::from_utf8(yaml).unwrap_or_default();
-    let pods = text
-        .split(BETWEEN)
-        .filter(|text| text.contains("\"containers\""));
-    let of = |container: Container| {
-        let name = volume_name(&container.name);
-        let mut mounts = container.volume_mounts.into_iter();
-        let mount = mounts.find(|mount| mount.name == name)?;
-        let path = mount.mount_path.split(':').next()?.to_owned();
-        Some((container.name, path))
+    let pods = text.split(BETWEEN).filter(|text| text.contains(VOLUME));
+    let of = |volume: Volume| {
+        let container = volume.name.strip_prefix(VOLUME)?.to_owned();
+        Some((container, volume.config_map.name))
     };
     pods.filter_map(|text| serde_json::from_str::<Document>(text).ok())
-        .flat_map(|pod| {
-            pod.spec
-                .init_containers
-                .into_iter()
-                .chain(pod.spec.containers)
-        })
+        .flat_map(|pod| pod.spec.volumes)
         .filter_map(of)
         .collect()
 }

@@ -11,7 +11,7 @@ use nix::unistd::Pid;
 use beemesh_protocol::pod::FailedProbe;
 
 use super::failure::classify;
-use super::{Effect, Event, last_output, stop};
+use super::{Effect, Event, last_output, stop, termination};
 use crate::podman::{Podman, PodmanError, Probing, Session};
 
 /// Attempts to end a container whose probe or hook has failed, and the first pause between them, which doubles.
@@ -118,9 +118,24 @@ pub(super) async fn act(podman: &Podman, workload: &str, effect: Effect) -> Opti
             }
             Some(Event::ProbeSaid { container, probe })
         }
-        Effect::Hear { id, container } => {
-            let output = last_output::last_line(podman, &id).await;
-            Some(Event::Heard { container, output })
+        Effect::Hear {
+            id,
+            container,
+            file,
+        } => {
+            let message = match file {
+                Some(file) => termination::message(podman, &container, &file).await,
+                None => String::new(),
+            };
+            let output = match message.is_empty() {
+                true => last_output::last_line(podman, &id).await,
+                false => String::new(),
+            };
+            Some(Event::Heard {
+                container,
+                message,
+                output,
+            })
         }
         _ => None,
     }

@@ -10,15 +10,15 @@
 
 use std::collections::BTreeMap;
 
-use beemesh_protocol::pod::{
-    CONTAINERS_MAX, ContainerReport, ContainerState, FailedProbe, LastExit, ProbeKind,
-    TEXT_CHARS_MAX, clean,
-};
+use beemesh_protocol::pod::{CONTAINERS_MAX, ContainerReport, FailedProbe, TEXT_CHARS_MAX, clean};
 use serde::{Deserialize, Serialize};
 
 use super::SeenPod;
 use super::probes::{Memory, RunId};
-use crate::health::{Container, Probe, Restart, Role, Run, is_done, is_well};
+use super::termination::{EndedRun, MessageFile};
+use crate::health::{Container, Probe, Restart, Role, Run, is_done};
+
+mod report;
 
 /// The pause before the second restart; it doubles with each further one. The first restart has no pause.
 const PAUSE_MIN: i64 = 10;
@@ -85,9 +85,21 @@ pub(super) struct Record {
     /// It last ended because it was out of memory.
     #[serde(default)]
     out_of_memory: bool,
-    /// The last line that it wrote before it ended.
+    /// The last line that it wrote before it ended, if it has no message.
     #[serde(default)]
     output: String,
+    /// Its termination message of its last run.
+    #[serde(default)]
+    message: String,
+    /// It has a file for its termination message.
+    #[serde(default)]
+    has_file: bool,
+    /// When the run of the last look began.
+    #[serde(default)]
+    began: i64,
+    /// While it has ended for good with code 0: when its last run began and ended.
+    #[serde(default)]
+    done: Option<(i64, i64)>,
     /// How its last `postStart` hook failed, as a message.
     #[serde(default)]
     hook: String,
@@ -107,8 +119,12 @@ pub(super) enum Order {
     Start(String),
     /// Request the last output of the probe of a container, by id and name.
     Ask(String, String),
-    /// Request the last line of a container, by id and name.
-    Hear(String, String),
+    /// Request the termination message or the last line of a container.
+    Hear {
+        id: String,
+        container: String,
+        file: Option<MessageFile>,
+    },
 }
 
 impl Ledger {
@@ -125,20 +141,15 @@ impl Ledger {
                 .containers
                 .entry(container.name.clone())
                 .or_insert_with(|| Record::new(container, at));
-            let ends = record.ends;
-            record.note(container, pod.restart, at);
-            if record.ends > ends {
+            let ended = record.note(container, pod.restart, at);
+            let volume = pod.messages.get(&container.id);
+            record.has_file = volume.is_some();
+            if let Some(run) = ended {
                 record.out_of_memory = pod.out_of_memory.contains(&container.id);
                 record.output.clear();
-                let names = || (container.id.clone(), container.name.clone());
-                if record.in_start {
-                    let (id, name) = names();
-                    orders.push(Order::Ask(id, name));
-                }
-                if !record.by_probe {
-                    let (id, name) = names();
-                    orders.push(Order::Hear(id, name));
-                }
+                record.message.clear();
+                let file = volume.map(|volume| run.message_file(volume.clone()));
+                orders.extend(record.questions(container, file));
             }
             let is_held = is_held(pod, container);
             let restart = container.role.restart(pod.restart);
@@ -231,9 +242,10 @@ impl Ledger {
         }
     }
 
-    /// Records the last line that a container wrote before it ended.
-    pub(super) fn heard(&mut self, container: &str, output: String) {
+    /// Records what a container said at its end.
+    pub(super) fn heard(&mut self, container: &str, message: String, output: String) {
         if let Some(record) = self.containers.get_mut(container) {
+            record.message = message;
             record.output = output;
         }
     }
@@ -274,7 +286,7 @@ impl Ledger {
         });
         let mut all: Vec<ContainerReport> = all.collect();
         if all.len() > CONTAINERS_MAX {
-            all.sort_by_key(|one| !one.is_telling());
+            all.sort_by_key(|one| (!one.is_telling(), one.is_calm()));
             all.truncate(CONTAINERS_MAX);
         }
         all
@@ -297,11 +309,13 @@ impl Record {
             failures: restarts,
             last: exited_at.max(0),
             starting: container.probe == Probe::Starting,
+            began: container.started_at,
             ..Self::default()
         }
     }
 
-    fn note(&mut self, container: &Container, restart: Restart, at: i64) {
+    /// Updates the record. Returns the run that has ended since the last look.
+    fn note(&mut self, container: &Container, restart: Restart, at: i64) -> Option<EndedRun> {
         let Container {
             restarts,
             started_at,
@@ -310,6 +324,7 @@ impl Record {
             ..
         } = *container;
         let run = (started_at, exited_at);
+        let mut ended = None;
         let by_podman = restarts.saturating_sub(self.seen);
         if by_podman > 0 {
             self.restarts = self.restarts.saturating_add(by_podman);
@@ -317,6 +332,10 @@ impl Record {
             self.ended(unseen, exited_at.clamp(0, at));
             self.failures = self.failures.saturating_add(unseen);
             self.down = None;
+            ended = (unseen > 0).then_some(EndedRun {
+                began: self.began,
+                next: Some(started_at),
+            });
         } else if self
             .down
             .is_some_and(|down| is_up(container) || down != run)
@@ -327,14 +346,26 @@ impl Record {
             self.down = None;
         }
         self.seen = restarts;
+        let this_run = EndedRun {
+            began: started_at,
+            next: None,
+        };
+        let is_done = is_done(container, restart);
         // This includes a container that a power cut ended and podman-restart.service did not start.
-        if container.run == Run::Exited && !is_done(container, restart) && self.down.is_none() {
+        if container.run == Run::Exited && !is_done && self.down.is_none() {
+            ended = Some(this_run);
             self.down = Some(run);
             self.code = Some(exit_code);
             self.ended(1, exited_at.clamp(0, at));
             self.failures = self.failures.saturating_add(u32::from(exit_code != 0));
             self.due = self.last + pause(self.ends);
         }
+        if is_done && self.done != Some(run) {
+            ended = Some(this_run);
+            self.succeeded(exited_at.clamp(0, at));
+        }
+        self.done = is_done.then_some(run);
+        self.began = started_at;
         self.starting = container.probe == Probe::Starting;
         // The clock may have been set back.
         self.due = self.due.min(at + PAUSE_MAX);
@@ -345,6 +376,35 @@ impl Record {
                 self.ends = 0;
             }
         }
+        ended
+    }
+
+    /// What to ask about a container that has ended.
+    fn questions(&self, container: &Container, file: Option<MessageFile>) -> Vec<Order> {
+        let (id, name) = (&container.id, &container.name);
+        let mut orders = Vec::new();
+        if self.in_start {
+            orders.push(Order::Ask(id.clone(), name.clone()));
+        }
+        // An init container that is done is removed next.
+        let has_succeeded = self.done.is_some();
+        let has_message = file.is_some() && !(has_succeeded && container.role == Role::Init);
+        if has_message || !self.by_probe && !has_succeeded {
+            orders.push(Order::Hear {
+                id: id.clone(),
+                container: name.clone(),
+                file,
+            });
+        }
+        orders
+    }
+
+    /// Records an end for good with code 0, which does not count as an end.
+    fn succeeded(&mut self, last: i64) {
+        self.code = Some(0);
+        self.last = last;
+        self.by_probe = std::mem::take(&mut self.probe_failed);
+        self.in_start = false;
     }
 
     fn ended(&mut self, times: u32, last: i64) {
@@ -361,76 +421,6 @@ impl Record {
     fn start_at(&self, is_held: bool) -> i64 {
         let patience = if is_held { 0 } else { PODMAN_PATIENCE };
         self.due.max(self.last + patience)
-    }
-
-    fn report(
-        &self,
-        container: &Container,
-        pod: &SeenPod,
-        workload: &str,
-        is_given_up: bool,
-    ) -> ContainerReport {
-        let healthy = is_well(container, pod.restart);
-        let is_done = is_done(container, pod.restart);
-        let waits = self.down.is_some() && !is_done && !is_given_up;
-        let waits = waits && container.role.restart(pod.restart) != Restart::Never;
-        ContainerReport {
-            name: clean(short_name(&container.name, workload), TEXT_CHARS_MAX),
-            state: match container.run {
-                Run::Created => ContainerState::Created,
-                Run::Running => ContainerState::Running,
-                Run::Paused => ContainerState::Paused,
-                Run::Stopping => ContainerState::Stopping,
-                Run::Exited => ContainerState::Exited,
-            },
-            ready: healthy && container.run == Run::Running,
-            healthy,
-            restarts: self.restarts,
-            ends: if is_done { 0 } else { self.ends },
-            exit: (self.ends > 0 || self.restarts > 0 || self.down.is_some()).then(|| self.exit()),
-            probe: self.failed_probe(container, pod),
-            start_error: match self.words.is_empty() {
-                true => self.hook.clone(),
-                false => self.words.clone(),
-            },
-            next_try_at: waits.then(|| u64::try_from(self.due).unwrap_or_default()),
-        }
-    }
-
-    fn exit(&self) -> LastExit {
-        LastExit {
-            code: self.code.and_then(|code| u32::try_from(code).ok()),
-            out_of_memory: self.out_of_memory,
-            by_probe: self.by_probe,
-            in_start: self.in_start,
-            at: u64::try_from(self.last).unwrap_or_default(),
-            output: self.output.clone(),
-        }
-    }
-
-    /// The probe that fails now, or the one for which the container was stopped in the last ten minutes.
-    fn failed_probe(&self, container: &Container, pod: &SeenPod) -> Option<FailedProbe> {
-        let is_up = container.run == Run::Running;
-        if let Some(probe) = pod.failing.get(&container.id).filter(|_| is_up) {
-            return Some(probe.clone());
-        }
-        if is_up && container.probe == Probe::Unhealthy {
-            return Some(FailedProbe::default());
-        }
-        let (exit, failures, threshold) = self.probe;
-        let probe = |kind| FailedProbe {
-            kind,
-            failures,
-            threshold,
-            exit,
-            timed_out: self.late,
-            output: self.said.clone(),
-        };
-        if self.ends > 0 && self.by_probe {
-            return Some(probe(ProbeKind::Liveness));
-        }
-        let in_start = self.ends > 0 && self.in_start && !self.said.is_empty();
-        in_start.then(|| probe(ProbeKind::Startup))
     }
 }
 

@@ -9,6 +9,7 @@ use super::Supervisor;
 use super::failure::Failure;
 use super::probes::spec::{ContainerSpec, Handler};
 use super::probes::{Due, Outcome, RunId, Ticket};
+use super::termination::MessageFile;
 use super::{Ledger, Persisted, Sight};
 use crate::health::{Report, Restart};
 use crate::render::PreparedVolume;
@@ -61,7 +62,9 @@ pub enum Event {
     Heard {
         /// The container's name.
         container: String,
-        /// The last line that it wrote; empty if that is unknown.
+        /// Its termination message; empty if it has none.
+        message: String,
+        /// The last line that it wrote, unless it has a message; empty if that is unknown.
         output: String,
     },
     /// [`Effect::Play`] succeeded.
@@ -191,12 +194,14 @@ pub enum Effect {
         /// The runs.
         sessions: Vec<String>,
     },
-    /// Request the last line of a container.
+    /// Request the termination message of a container, or the last line that it wrote if it has none.
     Hear {
         /// The container's id.
         id: String,
         /// Its name.
         container: String,
+        /// The file with its message, if it has one.
+        file: Option<MessageFile>,
     },
     /// Request the last output of a container's probe, and log it.
     TellProbe {

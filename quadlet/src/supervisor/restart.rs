@@ -37,20 +37,7 @@ impl Supervisor {
             revision: labels.revision,
         };
         let (questions, orders) = questions(orders);
-        let say = match questions.len() {
-            0 => {
-                let containers = self.ledger.reports(&pod, &self.workload);
-                self.say(Report {
-                    containers,
-                    ..status.into()
-                })
-            }
-            // Their last output is requested first.
-            count => {
-                self.unsaid = Some((status, count));
-                questions
-            }
-        };
+        let say = self.say_after(questions, status, &pod);
         let mut effects = self.up(&pod, labels, say, now);
         self.probes.watch(&pod.schedules, now);
         effects.extend(carry_out(orders, &pod));
@@ -58,6 +45,24 @@ impl Supervisor {
         self.look_when_due(&pod, now);
         self.pod = Some(pod);
         effects
+    }
+
+    /// Reports a status, or first asks these questions about the containers that have just ended.
+    pub(super) fn say_after(
+        &mut self,
+        questions: Vec<Effect>,
+        status: Status,
+        pod: &SeenPod,
+    ) -> Vec<Effect> {
+        if !questions.is_empty() {
+            self.unsaid = Some((status, questions.len()));
+            return questions;
+        }
+        let containers = self.ledger.reports(pod, &self.workload);
+        self.say(Report {
+            containers,
+            ..status.into()
+        })
     }
 
     /// Whether starting the containers may bring back a pod that is down as a whole, without another play. This is so
@@ -228,10 +233,18 @@ impl Supervisor {
 pub(super) fn questions(orders: Vec<Order>) -> (Vec<Effect>, Vec<Order>) {
     let (questions, orders): (Vec<_>, Vec<_>) = orders
         .into_iter()
-        .partition(|order| matches!(order, Order::Ask(..) | Order::Hear(..)));
+        .partition(|order| matches!(order, Order::Ask(..) | Order::Hear { .. }));
     let questions = questions.into_iter().filter_map(|order| match order {
         Order::Ask(id, container) => Some(Effect::TellProbe { id, container }),
-        Order::Hear(id, container) => Some(Effect::Hear { id, container }),
+        Order::Hear {
+            id,
+            container,
+            file,
+        } => Some(Effect::Hear {
+            id,
+            container,
+            file,
+        }),
         Order::Hold(_) | Order::Release(_) | Order::Start(_) => None,
     });
     (questions.collect(), orders)
@@ -262,7 +275,15 @@ pub(super) fn carry_out(orders: Vec<Order>, pod: &SeenPod) -> Vec<Effect> {
             working_dir: None,
         },
         Order::Ask(id, container) => Effect::TellProbe { id, container },
-        Order::Hear(id, container) => Effect::Hear { id, container },
+        Order::Hear {
+            id,
+            container,
+            file,
+        } => Effect::Hear {
+            id,
+            container,
+            file,
+        },
     });
     effects.collect()
 }

@@ -62,6 +62,8 @@ pub struct SeenPod {
     pub failing: BTreeMap<String, FailedProbe>,
     /// The containers that last ended because they were out of memory, by id.
     pub out_of_memory: BTreeSet<String>,
+    /// The volumes with the termination messages of its containers, by the containers' ids.
+    pub messages: BTreeMap<String, String>,
     /// Whether it has init containers, which may run for long before the others are started.
     pub has_init: bool,
     /// A container of the persisted revision that the pod lacks: its play was interrupted, or a user removed the

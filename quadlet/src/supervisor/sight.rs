@@ -1,5 +1,6 @@
 //! Reads the state of one workload on this host: its Quadlet on disk and its pod in Podman. Does I/O, decides nothing.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -228,6 +229,7 @@ impl Eye {
         let out_of_memory = members().filter(|details| details.out_of_memory);
         let out_of_memory = out_of_memory.map(|details| details.container.id.clone());
         let out_of_memory = out_of_memory.collect();
+        let messages = self.messages(&pod, yaml);
         let has_init = yaml.is_some_and(|yaml| contains(yaml, b"\"initContainers\""));
         let wanted = yaml.map(render::member_names).unwrap_or_default();
         let is_there = |name: &String| pod.containers.iter().any(|one| one.name == *name);
@@ -247,6 +249,7 @@ impl Eye {
             schedules,
             failing,
             out_of_memory,
+            messages,
             has_init,
             missing,
             conmons,
@@ -254,6 +257,17 @@ impl Eye {
             interrupted: play_lock::was_interrupted(&self.run, &self.workload),
             staged,
         })
+    }
+
+    /// The volumes with the termination messages of a pod's containers, by the containers' ids.
+    fn messages(&self, pod: &Pod, yaml: Option<&[u8]>) -> BTreeMap<String, String> {
+        let volumes = yaml.map(render::termination_messages).unwrap_or_default();
+        let of = |(name, volume): (String, String)| {
+            let name = format!("{}-{name}", self.workload);
+            let container = pod.containers.iter().find(|one| one.name == name)?;
+            Some((container.id.clone(), volume))
+        };
+        volumes.into_iter().filter_map(of).collect()
     }
 
     /// The process that monitors the service container, which is outside the pod and lives as long as the pod.

@@ -3,6 +3,7 @@ use std::collections::BTreeMap;
 use super::*;
 use crate::health::{Container, Health, Probe, Restart};
 use crate::podman::Schedule;
+use crate::supervisor::termination::EndedRun;
 
 /// The time at the start of each test, by the host's clock.
 const CLOCK: u64 = 1_000_000;
@@ -45,6 +46,7 @@ fn pod(labels: Option<Persisted>, infra: Run, member: Run, restarts: u32) -> Opt
         schedules: BTreeMap::new(),
         failing: BTreeMap::new(),
         out_of_memory: BTreeSet::new(),
+        messages: BTreeMap::new(),
         has_init: false,
         missing: None,
         staged: None,
@@ -141,8 +143,12 @@ fn step(supervisor: &mut Supervisor, event: Event, now: Instant) -> Vec<Effect> 
     let effects = supervisor.step(event, now);
     let answered = effects.into_iter().flat_map(|effect| match effect {
         Effect::Hear { container, .. } => {
-            let output = LAST_LINE.to_owned();
-            supervisor.step(Event::Heard { container, output }, now)
+            let heard = Event::Heard {
+                container,
+                message: String::new(),
+                output: LAST_LINE.to_owned(),
+            };
+            supervisor.step(heard, now)
         }
         effect => vec![effect],
     });
@@ -403,3 +409,4 @@ fn a_stop_takes_the_pod_down() {
 
 mod restarts;
 mod starts;
+mod terminations;

@@ -12,11 +12,10 @@ use super::{
 };
 
 const NO_SERVER: &str = "Podman ignores it: there is no API server to log in to";
-const NO_MESSAGE: &str =
-    "the container can write the file, but the last line of its output is reported in its place";
 const NO_PRIORITY: &str =
     "Podman ignores it: pods have no priorities, and none is evicted for another";
 const NO_DEVICE: &str = "no host has such a resource, so no host could run the pod";
+const MESSAGE: &str = "`/dev/termination-log` by default, if one of the two fields is set; the first 256 characters are reported";
 const RULE: &str = "needs a rule of the policy";
 
 pub(super) static SPEC: Area = Area {
@@ -178,15 +177,10 @@ pub(super) static CONTAINER: Area = Area {
         ours("livenessProbe", "").of(&LIVENESS),
         ours("startupProbe", "as `livenessProbe`").of(&LIVENESS),
         ours("readinessProbe", "the workload is ready when it succeeds").of(&READINESS),
-        warned_but(
-            "terminationMessagePath",
-            NO_MESSAGE,
-            &["/dev/termination-log"],
-        ),
-        warned_but(
+        ours("terminationMessagePath", MESSAGE),
+        ours(
             "terminationMessagePolicy",
-            NO_MESSAGE,
-            &["FallbackToLogsOnError"],
+            "after a failure without a message, the last line of the output is reported under either policy",
         ),
         right("tty", ""),
         refused(

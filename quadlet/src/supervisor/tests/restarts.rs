@@ -435,6 +435,7 @@ fn a_crash_has_the_last_line_that_the_container_wrote_and_what_ended_it() {
     );
     let heard = Event::Heard {
         container: "web-app".into(),
+        message: String::new(),
         output: "no such metric".into(),
     };
     let report = said(&supervisor.step(heard, now));
