@@ -90,10 +90,14 @@ pub(super) fn source(volume: &Volume, spec: &PodSpec, at: &Field, scope: &mut Sc
         let at = at.then("persistentVolumeClaim.claimName");
         refers(&source.claim_name, "PersistentVolumeClaim", &at, scope);
     }
-    if let Some(source) = &volume.host_path
-        && !source.path.starts_with('/')
-    {
-        scope.wrong(&at.then("hostPath.path"), "is not an absolute path");
+    if let Some(source) = &volume.host_path {
+        if !source.path.starts_with('/') {
+            scope.wrong(&at.then("hostPath.path"), "is not an absolute path");
+        }
+        if source.type_.as_deref() == Some("File") {
+            let message = "Podman does not check that the path is a file: it mounts a folder, too";
+            scope.advise(&at.then("hostPath.type"), message);
+        }
     }
     if let Some(source) = &volume.image {
         let reference = source.reference.as_deref().unwrap_or_default();

@@ -29,7 +29,7 @@ pub(super) struct Eye {
     run: PathBuf,
     workload: String,
     service: Option<(String, u32)>,
-    /// The ids of the workload's containers at the last look.
+    /// The ids of the workload's containers at the last look, without init containers.
     members: Vec<String>,
     /// The processes that monitor them.
     conmons: Vec<u32>,
@@ -191,8 +191,10 @@ impl Eye {
         };
         let details = details.as_slice();
         let is_member = |container: &Container| container.role.is_in_manifest();
+        // The journal knows an init container by its name: it is removed when it has ended.
+        let is_source = |one: &Container| is_member(one) && one.role != Role::Init;
         let members = pod.containers.iter();
-        let members = members.filter(|container| ours && is_member(container));
+        let members = members.filter(|container| ours && is_source(container));
         self.members = members.map(|container| container.id.clone()).collect();
         let runs = |run| matches!(run, Run::Running | Run::Paused);
         // A holder that keeps volumes in memory has such a process, too.
