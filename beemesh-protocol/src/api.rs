@@ -80,7 +80,7 @@ pub struct Problem {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Applied {
-    /// The manifest's name.
+    /// The manifest's name; empty if the file has nothing but objects that have no effect, such as a Namespace.
     pub manifest: String,
     /// The log index at which it was committed; with `dryRun`, the index of the state that was used.
     pub index: u64,

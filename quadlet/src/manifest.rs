@@ -40,6 +40,7 @@ pub(crate) mod resources;
 mod secrets;
 mod selectors;
 mod typed;
+pub(crate) use typed::from_any;
 mod values;
 mod versions;
 mod volumes;

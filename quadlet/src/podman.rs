@@ -366,14 +366,14 @@ impl Podman {
                 unstarted.map(|container| format!("container {} was not started", container.name)),
             );
         }
-        if errors.is_empty() {
-            Ok(Played {
-                pod: pod.id,
-                service: report.service,
-            })
-        } else {
-            Err(PodmanError::Start { errors })
+        if !errors.is_empty() {
+            return Err(PodmanError::Start { errors });
         }
+        self.ignore_health_of_images(yaml).await?;
+        Ok(Played {
+            pod: pod.id,
+            service: report.service,
+        })
     }
 
     /// The containers of a pod by its id. If Podman cannot inspect the pod because a part of it is being created or

@@ -439,6 +439,16 @@ pub fn container_images(yaml: &[u8]) -> Vec<(String, String)> {
         .collect()
 }
 
+/// The containers of a YAML of [`render`] without init containers, as Podman names them, each with its image.
+#[cfg(feature = "host")]
+pub(crate) fn member_images(yaml: &[u8]) -> Vec<(String, String)> {
+    let named = pods(yaml).flat_map(|(pod, spec)| {
+        let of = move |one: Named| (format!("{}-{}", pod.name, one.name), one.image);
+        spec.containers.into_iter().map(of)
+    });
+    named.collect()
+}
+
 /// The names in an annotation of a pod.
 fn listed(yaml: &[u8], annotation: &str) -> Vec<String> {
     let lists = pods(yaml).filter_map(|(metadata, _)| {

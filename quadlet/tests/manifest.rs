@@ -184,11 +184,6 @@ fn each_fault_is_told_with_its_place() {
             ],
         ),
         (
-            "only what nobody plays",
-            "apiVersion: v1\nkind: Service\nmetadata: {name: web}".to_owned(),
-            &["0:0 : contains no objects that have an effect, only Service"],
-        ),
-        (
             "an alias of what holds it",
             "a: &a [*a]".to_owned(),
             &["1:1 a: an alias is inside of what it refers to"],

@@ -266,9 +266,9 @@ fn a_claim_is_read_only_where_the_volume_is_and_gets_its_folders_when_it_is_new(
     assert_eq!(
         mounts(&yaml, 0),
         json!([
-            {"name": "r", "mountPath": "/r", "readOnly": true},
-            {"name": "w", "mountPath": "/w"},
-            {"name": "w", "mountPath": "/s", "subPath": "a/b"},
+            {"name": "r", "mountPath": "/r:nocopy", "readOnly": true},
+            {"name": "w", "mountPath": "/w:nocopy"},
+            {"name": "w", "mountPath": "/s:nocopy", "subPath": "a/b"},
         ])
     );
     let expected = PreparedVolume {

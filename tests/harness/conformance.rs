@@ -22,7 +22,7 @@ use std::{
 use crate::{Cluster, Host};
 use bed::{Bed, Side};
 use case::{Case, on_one_line};
-use outcome::judge;
+use outcome::{Outcome, judge};
 use results::Shown;
 use rows::Open;
 use schedule::Job;
@@ -196,6 +196,7 @@ fn differing(shown: &[Shown], open: &Open) -> Vec<String> {
     ours.filter_map(|one| {
         let Shown { case, outcome, .. } = one;
         match (outcome.is_fault(), open.wrong(case, &suite)) {
+            _ if *outcome == Outcome::Unable => None,
             (true, None) => Some(format!(
                 "{case} on {suite}: {outcome}, and open.tsv does not list it"
             )),
@@ -268,34 +269,53 @@ fn on_booted(options: &Options, cases: &[Case], host: &Host, side: Side) -> Vec<
         alone: case.alone,
     };
     let shown = Mutex::new(Vec::new());
-    schedule::run(
-        cases.iter().map(job).collect(),
-        options.at_once,
-        |case: &&Case| {
-            let (seen, took) = bed.run(case);
-            let (outcome, words) = judge(case, &seen);
-            let printed = match options.verbose {
-                true => all_of(case, &seen) + "\n",
-                false => String::new(),
-            };
-            let short: String = words.chars().take(SHOWN_MAX).collect();
-            let mut shown = shown.lock().expect("no lane panics");
-            print!(
-                "{outcome:<8}{:<44}{:>4.0} s  {short}\n{printed}",
-                case.slug,
-                took.as_secs_f64()
-            );
-            shown.push(Shown {
-                case: case.slug.clone(),
-                podman: podman.clone(),
-                side,
-                outcome,
-            });
-        },
-    );
+    let run = |case: &&Case| {
+        let one = run_one(options, &bed, case, &podman);
+        shown.lock().expect("no lane panics").push(one);
+    };
+    schedule::run(cases.iter().map(job).collect(), options.at_once, run);
     let mut shown = shown.into_inner().expect("no lane panics");
     shown.sort();
+    // Beside others a case may be late. Its meaning does not depend on that, so it is what a run alone shows.
+    for one in shown.iter_mut().filter(|one| one.outcome.is_fault()) {
+        let case = cases.iter().find(|case| case.slug == one.case);
+        if let Some(case) = case.filter(|case| side == Side::Beemesh && !case.alone) {
+            *one = run_one(options, &bed, case, &podman);
+        }
+    }
     shown
+}
+
+/// Runs a case and prints what it shows.
+fn run_one(options: &Options, bed: &Bed, case: &Case, podman: &str) -> Shown {
+    let lacks = case.needs.as_ref().filter(|needs| !bed.has(needs));
+    let (seen, took) = match lacks {
+        Some(_) => Default::default(),
+        None => bed.run(case),
+    };
+    let (outcome, words) = match lacks {
+        Some(needs) => (
+            Outcome::Unable,
+            format!("the host has no cgroup controller {needs}"),
+        ),
+        None => judge(case, &seen),
+    };
+    let printed = match options.verbose {
+        true => all_of(case, &seen) + "\n",
+        false => String::new(),
+    };
+    let short: String = words.chars().take(SHOWN_MAX).collect();
+    print!(
+        "{outcome:<8}{:<44}{:>4.0} s  {short}\n{printed}",
+        case.slug,
+        took.as_secs_f64()
+    );
+    Shown {
+        case: case.slug.clone(),
+        podman: podman.to_owned(),
+        side: bed.side(),
+        outcome,
+    }
 }
 
 /// All that was seen in a run.
@@ -321,7 +341,7 @@ fn all_of(case: &Case, seen: &outcome::Seen) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{outcome::Outcome, *};
+    use super::*;
 
     #[test]
     fn a_part_is_one_of_some() {

@@ -47,7 +47,9 @@ pub(super) async fn run(client: &Client, args: Apply) -> Result<(), Trouble> {
     for warning in &applied.warnings {
         eprintln!("warning: {}", problem(&file.name, warning));
     }
-    let wait = args.wait.filter(|_| !args.dry_run);
+    // A file with nothing but objects without effect has no manifest.
+    let has_effect = !applied.manifest.is_empty();
+    let wait = args.wait.filter(|_| !args.dry_run && has_effect);
     let stable = args.stable.map(Duration::from_secs);
     let outcome = match wait {
         Some(wait) => Some(tokio::select! {

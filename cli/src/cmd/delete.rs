@@ -10,7 +10,7 @@ use crate::{
     args::Delete,
     client::{Ask, Client},
     render,
-    trouble::Trouble,
+    trouble::{Trouble, problem},
 };
 
 pub(super) async fn run(client: &Client, args: Delete) -> Result<(), Trouble> {
@@ -33,7 +33,15 @@ pub(super) async fn run(client: &Client, args: Delete) -> Result<(), Trouble> {
                 .timed();
             let doing = format!("delete -f {}", file.name);
             let answer = client.json::<Applied>(&ask).await;
-            of_manifest(&answer.map_err(|trouble| trouble.during(&doing))?.manifest)
+            let applied = answer.map_err(|trouble| trouble.during(&doing))?;
+            if applied.manifest.is_empty() {
+                // Its objects have no effect, so the cluster keeps none of them.
+                for warning in &applied.warnings {
+                    eprintln!("warning: {}", problem(&file.name, warning));
+                }
+                return Ok(());
+            }
+            of_manifest(&applied.manifest)
         }
         (None, None, None) => {
             return Err(Trouble::usage(

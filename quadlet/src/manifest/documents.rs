@@ -106,19 +106,13 @@ pub(super) fn read(
         findings.wrong(fault);
     }
     duplicates(&found, &mut findings);
-    if is_whole && found.manifest.objects.is_empty() && findings.is_clean() {
-        let message = match found.unkept.as_slice() {
-            [] => "contains no object".to_owned(),
-            kinds => format!(
-                "contains no objects that have an effect, only {}",
-                kinds.join(", ")
-            ),
-        };
+    let is_empty = found.manifest.objects.is_empty() && found.unkept.is_empty();
+    if is_whole && is_empty && findings.is_clean() {
         findings.wrong(Problem {
             document: 0,
             line: 0,
             field: String::new(),
-            message,
+            message: "contains no object".to_owned(),
         });
     }
     found.manifest.warnings = findings.finish()?;

@@ -14,7 +14,7 @@ use serde::{
 };
 use serde_json::{Error, Value};
 
-use super::field::Step;
+use super::{field::Step, typed::from_any};
 
 /// The least similarity of a misspelt key and the field that it may mean. 1 means equal, 0 means nothing in common.
 const SIMILAR: f64 = 0.7;
@@ -32,7 +32,7 @@ pub(super) fn nearest<T: DeserializeOwned>(
         known: &known,
     };
     // A later value may have the wrong type. By then the fields are known, or there is nothing to suggest.
-    drop(T::deserialize(reader));
+    drop(from_any::<T>(reader));
     let key = key.to_ascii_lowercase();
     let likeness =
         |field: &str| strsim::normalized_damerau_levenshtein(&key, &field.to_ascii_lowercase());

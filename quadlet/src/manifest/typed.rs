@@ -3,8 +3,12 @@
 //! Pure: no I/O, no clock, no randomness.
 
 use k8s_openapi::{Metadata, apimachinery::pkg::apis::meta::v1::ObjectMeta};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{
+    Serialize,
+    de::{DeserializeOwned, Deserializer},
+};
 use serde_json::Value;
+use serde_path_to_error::Track;
 
 use super::{
     field::{Field, Step, cut},
@@ -90,7 +94,9 @@ where
     }
     octal_modes(&mut json);
     for _ in 0..WRONG_MAX {
-        let error = match serde_path_to_error::deserialize::<_, T>(&json) {
+        let mut track = Track::new();
+        let reader = serde_path_to_error::Deserializer::new(&json, &mut track);
+        let error = match from_any::<T>(reader) {
             Ok(mut object) => {
                 let kept = serde_json::to_value(&object).ok()?;
                 let mut suggestions = 0;
@@ -105,17 +111,26 @@ where
             }
             Err(error) => error,
         };
-        let field = Field::from(error.path());
+        let field = Field::from(&track.path());
         let entry = field.entry();
         let found = field.steps().last();
         let is_mode = matches!(found, Some(Step::Key(key)) if is_mode(key));
-        scope.wrong(&field, wrong_type(&error.into_inner().to_string(), is_mode));
+        scope.wrong(&field, wrong_type(&error.to_string(), is_mode));
         scope.unread.push(entry.clone());
         if !remove(&mut json, &entry) {
             return None;
         }
     }
     None
+}
+
+/// Reads a typed object from any source. The types of Kubernetes are so large that code for each of them and each source
+/// would take minutes to build.
+pub(crate) fn from_any<'de, T: DeserializeOwned>(
+    source: impl Deserializer<'de>,
+) -> Result<T, erased_serde::Error> {
+    let mut source = <dyn erased_serde::Deserializer<'_>>::erase(source);
+    erased_serde::deserialize(&mut source)
 }
 
 /// The meaning of the words that kubectl reads as truth values of YAML 1.1.

@@ -8,11 +8,13 @@
 //!
 //! - A play with `start=false` and a service container is refused.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use beemesh_protocol::percent;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::wire::{self, Call};
+use super::wire::{self, Call, null_is_empty};
 use super::{LOOK_TIME_MAX, PLAY_TIME_MAX, Played, Podman, PodmanError};
 use crate::health::Restart;
 use crate::render::probes::probed;
@@ -48,6 +50,7 @@ impl Podman {
         }
         self.prepare(&pod.id, yaml, staged, &is_new).await?;
         self.leave_to_supervisor(yaml, staged).await?;
+        self.ignore_health_of_images(yaml).await?;
         // A pod that is not prepared has no network yet, so the supervisor can tell it from this one.
         self.start_infra(&pod.id).await?;
         Ok(Played {
@@ -70,17 +73,42 @@ impl Podman {
             }
         }
         for container in probed(yaml) {
-            if container.liveness.is_none() && container.startup.is_none() {
+            if container.liveness.is_some() || container.startup.is_some() {
+                self.disable_probes(&container.name).await?;
+            }
+        }
+        Ok(())
+    }
+
+    async fn disable_probes(&self, container: &str) -> Result<(), PodmanError> {
+        let path = format!("/libpod/containers/{}/update", percent::encode(container));
+        let operation = format!("disable Podman's probes of container {container}");
+        let body = json!({ "no_healthcheck": true });
+        let call = Call::post(operation, path).body(&body);
+        self.wire.empty(call.within(LOOK_TIME_MAX)).await
+    }
+
+    /// Disables the health checks that containers have from their images: Kubernetes ignores them.
+    pub(super) async fn ignore_health_of_images(&self, yaml: &[u8]) -> Result<(), PodmanError> {
+        let own = probed(yaml).into_iter();
+        let own = own.filter(|one| one.liveness.is_some() || one.startup.is_some());
+        let own: BTreeSet<String> = own.map(|one| one.name).collect();
+        let mut known: BTreeMap<String, bool> = BTreeMap::new();
+        for (container, image) in render::member_images(yaml) {
+            if own.contains(&container) {
                 continue;
             }
-            let path = format!(
-                "/libpod/containers/{}/update",
-                percent::encode(&container.name)
-            );
-            let operation = format!("disable Podman's probes of container {}", container.name);
-            let body = json!({ "no_healthcheck": true });
-            let call = Call::post(operation, path).body(&body);
-            self.wire.empty(call.within(LOOK_TIME_MAX)).await?;
+            let has_check = match known.get(&image) {
+                Some(has_check) => *has_check,
+                None => {
+                    let found = self.image(&image).await?.has_check();
+                    known.insert(image, found);
+                    found
+                }
+            };
+            if has_check {
+                self.disable_probes(&container).await?;
+            }
         }
         Ok(())
     }
@@ -107,7 +135,7 @@ impl Podman {
             if !must_not && !root.contains(&name) {
                 continue;
             }
-            let user = self.image_user(&image).await?;
+            let user = self.image(&image).await?.user;
             let fault = user_fault(&user, must_not);
             errors.extend(fault.map(|fault| format!("container {name} cannot start: {fault}")));
         }
@@ -117,20 +145,37 @@ impl Podman {
         }
     }
 
-    async fn image_user(&self, image: &str) -> Result<String, PodmanError> {
-        let path = format!("/libpod/images/{}/json", percent::encode(image));
-        let call = Call::get(format!("look for the user of image {image}"), path);
-        let found: ImageUser = self.wire.json(call.within(LOOK_TIME_MAX)).await?;
-        Ok(found.user)
+    async fn image(&self, name: &str) -> Result<Image, PodmanError> {
+        let path = format!("/libpod/images/{}/json", percent::encode(name));
+        let call = Call::get(format!("look at image {name}"), path);
+        self.wire.json(call.within(LOOK_TIME_MAX)).await
     }
 }
 
 /// Answer of `GET /libpod/images/NAME/json`.
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct ImageUser {
+struct Image {
     #[serde(default)]
     user: String,
+    #[serde(default, rename = "HealthCheck")]
+    check: Option<Check>,
+}
+
+/// The health check of an image.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Check {
+    #[serde(default, deserialize_with = "null_is_empty")]
+    test: Vec<String>,
+}
+
+impl Image {
+    /// Whether Podman would run a health check in a container of the image.
+    fn has_check(&self) -> bool {
+        let test = self.check.as_ref().and_then(|check| check.test.first());
+        test.is_some_and(|kind| kind != "NONE")
+    }
 }
 
 /// Why a container may not run as the user of its image: `runAsNonRoot` is set (`must_not`), or `runAsGroup` alone.
@@ -154,6 +199,19 @@ fn user_fault(user: &str, must_not: bool) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_health_check_of_an_image_is_known() {
+        for (text, has_check) in [
+            (r#"{"User":"app"}"#, false),
+            (r#"{"HealthCheck":{"Test":["CMD-SHELL","true"]}}"#, true),
+            (r#"{"HealthCheck":{"Test":["NONE"]}}"#, false),
+            (r#"{"HealthCheck":{"Test":null}}"#, false),
+        ] {
+            let image: Image = serde_json::from_str(text).unwrap();
+            assert_eq!(image.has_check(), has_check, "{text}");
+        }
+    }
 
     #[test]
     fn an_image_may_not_decide_that_a_container_is_root() {

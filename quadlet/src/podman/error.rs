@@ -7,6 +7,11 @@ use beemesh_protocol::pod::signal_name;
 
 use crate::health::{Container, failed_init};
 
+/// What Podman says when a pod with `hostUsers: false` finds no IDs.
+const NO_IDS: &str = "not enough unused IDs in user namespace";
+/// What to do then (containers-storage.conf(5), `root-auto-userns-user`).
+const IDS: &str = ": `hostUsers: false` takes IDs of the user `containers`: add `containers:2147483647:2147483648` to /etc/subuid and /etc/subgid of the host";
+
 /// A call to Podman that failed.
 #[derive(Debug, thiserror::Error)]
 pub enum PodmanError {
@@ -107,7 +112,10 @@ impl PodmanError {
             };
         }
         let known = containers.iter().filter(|one| !one.id.is_empty());
-        let message = known.fold(message, |words, one| words.replace(&one.id, &one.name));
+        let mut message = known.fold(message, |words, one| words.replace(&one.id, &one.name));
+        if message.contains(NO_IDS) {
+            message.push_str(IDS);
+        }
         Self::Refused {
             operation,
             status,

@@ -188,6 +188,9 @@ impl Podman {
             "entrypoint": ["/run/podman-init", "-P"],
             "command": [],
             "restart_policy": "no",
+            // It has nothing to end, and needs no volume that its image asks for.
+            "stop_timeout": 0,
+            "image_volume_mode": "ignore",
         });
         let made = self
             .wire

@@ -49,7 +49,7 @@ use volumes::View;
 use super::{BACKOFF_LIMIT, RenderError, Revision, staged::PreparedVolume};
 use crate::{
     belongings::Content,
-    manifest::{Demand, Keys, demands, is_misread, kind_name, resources},
+    manifest::{Demand, Keys, demands, from_any, is_misread, kind_name, resources},
 };
 
 /// The default of `backoffLimit` in Kubernetes.
@@ -317,7 +317,8 @@ fn is_text_misread(text: &Value) -> bool {
 }
 
 fn from_body<T: DeserializeOwned>(object: &Object) -> Result<T, RenderError> {
-    serde_json::from_slice(&object.body).map_err(|error| malformed(object, &error.to_string()))
+    let mut body = serde_json::Deserializer::from_slice(&object.body);
+    from_any(&mut body).map_err(|error| malformed(object, &error.to_string()))
 }
 
 fn to_json(object: &Object, value: &impl Serialize) -> Result<Value, RenderError> {

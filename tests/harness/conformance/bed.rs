@@ -72,6 +72,8 @@ pub struct Bed {
     host: Host,
     side: Side,
     patience: u64,
+    /// The cgroup controllers of the host.
+    controllers: BTreeSet<String>,
 }
 
 impl Bed {
@@ -89,11 +91,25 @@ impl Bed {
         if has.code != 0 {
             let _ = host.run(&["bash", "-c", IMAGES]).ok();
         }
+        let controllers = host.sh("cat /sys/fs/cgroup/cgroup.controllers").out;
         Self {
             host: host.clone(),
             side,
             patience,
+            controllers: controllers.split_whitespace().map(str::to_owned).collect(),
         }
+    }
+
+    /// By what its cases are applied.
+    #[must_use]
+    pub fn side(&self) -> Side {
+        self.side
+    }
+
+    /// Whether the host has a cgroup controller.
+    #[must_use]
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.contains(controller)
     }
 
     /// What two cases of this host must not share at the same time.
@@ -149,6 +165,11 @@ impl Bed {
             }
             thread::sleep(REST);
             seen.printed = self.check(case);
+            // What the second apply warned about.
+            let again = fs::read_to_string(folder.join("said.again")).unwrap_or_default();
+            for warning in again.lines().filter(|line| line.starts_with("warning:")) {
+                seen.err.push_str(&format!("{warning}\n"));
+            }
         }
         (seen.healthy, seen.state) = self.state(case);
         seen.left = self.delete(case);

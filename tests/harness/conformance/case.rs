@@ -46,6 +46,8 @@ pub struct Case {
     pub warned: Option<Regex>,
     /// Whether it runs while no other case does.
     pub alone: bool,
+    /// The cgroup controller that the host must have, such as `memory`.
+    pub needs: Option<String>,
     /// The manifest that is applied first.
     pub first: Manifest,
     /// The manifest that the check applies by `again`.
@@ -129,6 +131,7 @@ impl Case {
             refused: head.refused,
             warned: head.warned,
             alone: head.alone,
+            needs: head.needs,
             first: Manifest::read(file, text)?,
             second: second.transpose()?,
             slug,
@@ -148,6 +151,7 @@ struct Head {
     refused: Option<Regex>,
     warned: Option<Regex>,
     alone: bool,
+    needs: Option<String>,
 }
 
 impl Head {
@@ -197,6 +201,7 @@ impl Head {
             "rejected" => once(&mut self.rejected, key, compile(trimmed)?),
             "refused" => once(&mut self.refused, key, compile(trimmed)?),
             "warned" => once(&mut self.warned, key, compile(trimmed)?),
+            "needs" => once(&mut self.needs, key, trimmed.to_owned()),
             "alone" => {
                 self.alone = true;
                 Ok(())

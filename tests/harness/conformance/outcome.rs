@@ -41,16 +41,19 @@ pub enum Outcome {
     Failed,
     /// Different from Kubernetes, and nothing says so.
     Silent,
+    /// It did not run: the host lacks what the case needs. This is no result.
+    Unable,
 }
 
 impl Outcome {
     /// Every outcome, the best first.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Right,
         Self::Refused,
         Self::Warned,
         Self::Failed,
         Self::Silent,
+        Self::Unable,
     ];
 
     /// Whether a user is not told what is different.
@@ -74,6 +77,7 @@ impl fmt::Display for Outcome {
             Self::Warned => "warned",
             Self::Failed => "failed",
             Self::Silent => "silent",
+            Self::Unable => "unable",
         })
     }
 }

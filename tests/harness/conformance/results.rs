@@ -83,8 +83,11 @@ pub fn figure(results: &[Shown]) -> String {
             let mine = results
                 .iter()
                 .filter(|one| one.podman == podman && one.side == side);
-            mine.filter(|one| wanted.is_empty() || wanted.contains(&one.outcome))
-                .count()
+            let mine = mine.filter(|one| match wanted.is_empty() {
+                true => one.outcome != Outcome::Unable,
+                false => wanted.contains(&one.outcome),
+            });
+            mine.count()
         };
         let of = |outcome| count(Side::Beemesh, &[outcome]);
         let _ = write!(
@@ -96,6 +99,13 @@ pub fn figure(results: &[Shown]) -> String {
             of(Outcome::Warned),
             count(Side::Beemesh, &[Outcome::Silent, Outcome::Failed]),
         );
+        let unable = of(Outcome::Unable);
+        if unable > 0 {
+            let _ = write!(
+                figure,
+                ", and {unable} were not run, because the host lacks a cgroup controller"
+            );
+        }
         let bare = count(Side::Podman, &[]);
         let right = count(Side::Podman, &[Outcome::Right]);
         match bare {

@@ -140,6 +140,7 @@ pub(crate) fn check(
     check.immutable();
     check.replaced();
     check.signals();
+    check.claims();
     check.rendered();
     check.verdict
 }
@@ -367,6 +368,31 @@ impl<'a> Check<'a> {
                     let message = format!("{lacks}: {}", keys.words());
                     self.verdict.wrong.push(problem(at, message));
                 }
+            }
+        }
+    }
+
+    /// Warns of claims that no manifest has.
+    fn claims(&mut self) {
+        for (object, place) in self.manifest.objects.iter().zip(&self.manifest.places) {
+            for used in &object.references {
+                let is_claim = used.kind == Kind::PersistentVolumeClaim;
+                if !is_claim
+                    || self
+                        .object(used.kind, &object.namespace, &used.name)
+                        .is_some()
+                {
+                    continue;
+                }
+                self.verdict.warnings.push(Problem {
+                    document: place.document,
+                    line: place.line,
+                    field: String::new(),
+                    message: format!(
+                        "claimName `{}`: no manifest has such a claim; in Kubernetes the pod waits for it, here each host makes an empty volume for it",
+                        used.name
+                    ),
+                });
             }
         }
     }

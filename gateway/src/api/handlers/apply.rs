@@ -84,7 +84,8 @@ pub(in crate::api) async fn apply(
         warnings: problems(warnings),
         workloads: None,
     };
-    if let Some(wait) = wait.filter(|_| !query.dry_run) {
+    let has_effect = !applied.manifest.is_empty();
+    if let Some(wait) = wait.filter(|_| !query.dry_run && has_effect) {
         let mine = |view: &View| view.workloads_of(&applied.manifest);
         let mut rollout = Rollout::new(stable);
         let look = |elapsed: Duration, view: &View| match view.scene.applied < index {
@@ -113,6 +114,31 @@ struct Tried {
     before: Arc<Replicated>,
 }
 
+/// The result for a file with nothing but objects that have no effect, such as a Namespace: its warnings.
+fn without_effect(
+    shared: &Shared,
+    query: &ApplyQuery,
+    version: u64,
+    manifest: Manifest,
+) -> Result<Tried, ApiError> {
+    if let Some(name) = &query.name {
+        // An apply removes what its manifest no longer has.
+        return Err(ApiError::bad_request(format!(
+            "the file contains no objects that have an effect: `beemesh delete --manifest {name}` deletes the manifest"
+        )));
+    }
+    Ok(Tried {
+        name: String::new(),
+        version,
+        index: shared.gateway.scene().applied,
+        outcome: Outcome::Applied(Vec::new()),
+        places: Vec::new(),
+        warnings: manifest.warnings,
+        kinds: Kinds::of(&[]),
+        before: shared.gateway.node.state().borrow().state.clone(),
+    })
+}
+
 /// Parses, checks and proposes a manifest, or with `dry_run` previews the result.
 async fn try_apply(
     shared: &Shared,
@@ -123,9 +149,9 @@ async fn try_apply(
 ) -> Result<Tried, ApiError> {
     let gateway = &shared.gateway;
     let (mut manifest, version) = admission::admit(shared, yaml, query.strict, deadline).await?;
-    let first = manifest.objects.first().ok_or_else(|| {
-        ApiError::bad_request("the manifest contains no objects that have an effect")
-    })?;
+    let Some(first) = manifest.objects.first() else {
+        return without_effect(shared, query, version, manifest);
+    };
     let named = query.name.clone();
     let name = named.unwrap_or_else(|| workload_name(&first.namespace, &first.name));
     let mut noted = Vec::new();

@@ -58,6 +58,8 @@ impl Uses<'_> {
                     if *read_only {
                         mount.read_only = Some(true);
                     }
+                    // Podman would copy what the image has there into an empty volume.
+                    set_options(&mut mount, &["copy", "nocopy"], "nocopy");
                     Some(volume)
                 }
                 Some(Plan::Host(path)) => Some(path),

@@ -1,9 +1,10 @@
-//! Warns about a change of the pods of a ReplicaSet or ReplicationController.
+//! Warns about a change that replaces pods here and would not in Kubernetes.
 //!
-//! Pure: no I/O, no clock, no randomness. Kubernetes makes only later pods from a changed template. Beemesh rolls the
-//! change out, as it does for a Deployment.
+//! Pure: no I/O, no clock, no randomness. Kubernetes makes only later pods from a changed template of a ReplicaSet or
+//! ReplicationController. Beemesh rolls the change out, as it does for a Deployment. Kubernetes changes the labels and
+//! annotations of a pod that runs. Podman cannot.
 
-use beemesh_protocol::state::Object;
+use beemesh_protocol::state::{Kind, Object};
 use beemesh_quadlet::manifest::{Problem, kind_of, only_counts};
 use serde_json::Value;
 
@@ -18,6 +19,14 @@ impl Check<'_> {
             let Some((_, before)) = before.filter(|(_, before)| before.hash != object.hash) else {
                 continue;
             };
+            if object.kind == Kind::Pod && spec(object) == spec(before) {
+                self.verdict.warnings.push(Problem {
+                    document: place.document,
+                    line: place.line,
+                    field: "metadata".to_owned(),
+                    message: "the change replaces the pod: Podman cannot change labels or annotations of a pod that runs".to_owned(),
+                });
+            }
             if only_counts(object) && only_counts(before) && template(object) != template(before) {
                 self.verdict.warnings.push(Problem {
                     document: place.document,
@@ -31,6 +40,11 @@ impl Check<'_> {
             }
         }
     }
+}
+
+fn spec(object: &Object) -> Option<Value> {
+    let mut body: Value = serde_json::from_slice(&object.body).ok()?;
+    body.pointer_mut("/spec").map(Value::take)
 }
 
 fn template(object: &Object) -> Option<Value> {
@@ -51,6 +65,25 @@ mod tests {
             "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: web}}\nspec:\n  replicas: {replicas}\n  template:\n    \
              spec: {{containers: [{{name: a, image: 'localhost/{image}'}}]}}\n"
         )
+    }
+
+    #[test]
+    fn a_changed_label_of_a_pod_is_told() {
+        let pod = |label: &str, image: &str| {
+            format!(
+                "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, labels: {{a: {label}}}}}\nspec: {{containers: [{{name: a, image: 'localhost/{image}'}}]}}\n"
+            )
+        };
+        let mut known = state();
+        applied(&mut known, 3, &pod("one", "a:1"));
+        let [.., warnings] = verdict(&known, &pod("two", "a:1"));
+        assert!(
+            warnings[0].contains("metadata: the change replaces the pod"),
+            "{warnings:?}"
+        );
+        for other in [pod("one", "a:1"), pod("two", "a:2")] {
+            assert!(verdict(&known, &other).iter().all(Vec::is_empty));
+        }
     }
 
     #[test]
