@@ -202,6 +202,31 @@ fn once(host: &Host) -> String {
         .ok()
 }
 
+/// Kubernetes runs no health check of an image. Podman would call the container unhealthy after a second.
+#[track_caller]
+fn ignores_the_health_check_of_an_image(host: &Host) {
+    let checked = "localhost/checked:1";
+    let make = format!(
+        "podman run --name made {IMAGE} true && podman commit -q --format docker --change 'HEALTHCHECK --interval=1s --retries=1 CMD false' made {checked} && podman rm made"
+    );
+    let _ = host.sh(&make).ok();
+    let yaml = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: checked}}\nspec:\n  terminationGracePeriodSeconds: 1\n  containers:\n  \
+         - {{name: main, image: '{checked}', command: [sh, -c, 'while :; do sleep 1; done']}}\n"
+    );
+    let _ = host.try_apply(&yaml, &[]);
+    says(host, "beemesh-pod-checked.service", "1/1 healthy");
+    let found = host.run(&[
+        "podman",
+        "inspect",
+        "-f",
+        "{{.Config.Healthcheck.Test}}",
+        "checked-main",
+    ]);
+    assert_eq!(found.ok().trim(), "[NONE]");
+    removes(host, "checked");
+}
+
 /// A container with a liveness probe that hangs after /tmp/hang exists, a readiness probe, and hooks.
 fn probed() -> String {
     format!(
@@ -245,6 +270,7 @@ fn probes_and_hooks_run_as_in_kubernetes() {
     assert_eq!(left.trim(), "0", "the hanging probes are gone");
 
     removes(host, "probed");
+    ignores_the_health_check_of_an_image(host);
     let log = host.sh(&format!("journalctl -u {unit} -o cat")).ok();
     let end: Vec<&str> = log
         .lines()

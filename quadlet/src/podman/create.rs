@@ -158,7 +158,7 @@ impl Podman {
 struct Image {
     #[serde(default)]
     user: String,
-    #[serde(default, rename = "HealthCheck")]
+    #[serde(default, rename = "Healthcheck")]
     check: Option<Check>,
 }
 
@@ -204,9 +204,9 @@ mod tests {
     fn a_health_check_of_an_image_is_known() {
         for (text, has_check) in [
             (r#"{"User":"app"}"#, false),
-            (r#"{"HealthCheck":{"Test":["CMD-SHELL","true"]}}"#, true),
-            (r#"{"HealthCheck":{"Test":["NONE"]}}"#, false),
-            (r#"{"HealthCheck":{"Test":null}}"#, false),
+            (r#"{"Healthcheck":{"Test":["CMD-SHELL","true"]}}"#, true),
+            (r#"{"Healthcheck":{"Test":["NONE"]}}"#, false),
+            (r#"{"Healthcheck":{"Test":null}}"#, false),
         ] {
             let image: Image = serde_json::from_str(text).unwrap();
             assert_eq!(image.has_check(), has_check, "{text}");
