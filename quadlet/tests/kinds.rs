@@ -1,5 +1,7 @@
 //! Kinds that the replicated state does not have: what they are carried as, what is not kept, and old versions.
 
+#![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
+
 use beemesh_protocol::{
     ClusterId,
     state::{Kind, Object},

@@ -162,6 +162,9 @@ struct Holder {
     place: Option<(u32, u32)>,
 }
 
+/// The workload that has a name of Podman, its place in the manifest, and its container of that name.
+type Taken<'a> = (&'a Object, Option<(u32, u32)>, String);
+
 impl Holder {
     fn words(&self) -> String {
         match self.place {
@@ -212,7 +215,7 @@ impl<'a> Check<'a> {
     /// Checks the names of pods and containers. On a host they share one name space in Podman, and a container is named
     /// POD-CONTAINER.
     fn names(&mut self) {
-        let mut taken: HashMap<String, (&Object, Option<(u32, u32)>, String)> = HashMap::new();
+        let mut taken: HashMap<String, Taken<'_>> = HashMap::new();
         for workload in self.others() {
             for demand in self.ledger.of(&workload.object).iter() {
                 if let Demand::Name { name, container } = demand {
