@@ -14,6 +14,7 @@ pub mod rows;
 mod schedule;
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     fs, io,
     path::{Path, PathBuf},
     sync::Mutex,
@@ -62,6 +63,9 @@ pub struct Options {
     /// Write the figure of all kept outcomes into this page
     #[arg(long, value_name = "FILE", requires = "results")]
     pub report: Option<PathBuf>,
+    /// Run nothing, and only write the page of the outcomes that an earlier run kept
+    #[arg(long, requires = "report")]
+    pub no_run: bool,
 }
 
 impl Options {
@@ -82,6 +86,7 @@ impl Options {
             verbose: false,
             results: None,
             report: None,
+            no_run: false,
         })
     }
 
@@ -167,11 +172,15 @@ pub fn run(options: &Options) -> io::Result<bool> {
     let cases = chosen(options).map_err(io::Error::other)?;
     let open = fs::read_to_string(folder().join("open.tsv")).unwrap_or_default();
     let open = Open::read(&open).map_err(io::Error::other)?;
+    if let (true, Some(folder), Some(page)) = (options.no_run, &options.results, &options.report) {
+        write_page(folder, page)?;
+        return Ok(true);
+    }
     let mut shown = Vec::new();
     for side in options.sides() {
         shown.extend(on_host(options, &cases, side));
     }
-    print!("{}", results::figure(&shown));
+    print!("{}", results::figure(&shown, "cases"));
     if let Some(folder) = &options.results {
         fs::create_dir_all(folder)?;
         fs::write(
@@ -216,9 +225,32 @@ fn write_page(folder: &Path, page: &Path) -> io::Result<()> {
         all.extend(results::read(&fs::read_to_string(entry?.path())?));
     }
     all.sort();
-    let text = results::into_page(&fs::read_to_string(page)?, &all);
+    let rows = results::of_rows(&all, &rows_of_cases().map_err(io::Error::other)?);
+    let text = results::into_page(&fs::read_to_string(page)?, &rows, &all);
     let text = text.map_err(|wrong| io::Error::other(format!("{}: {wrong}", page.display())))?;
     fs::write(page, text)
+}
+
+/// The rows of `list.tsv` that count, by the cases that show them.
+fn rows_of_cases() -> Result<BTreeMap<String, Vec<String>>, String> {
+    let list = folder().join("list.tsv");
+    let text = fs::read_to_string(&list).map_err(|error| format!("{}: {error}", list.display()))?;
+    let listed = rows::listed(&text)?.into_iter();
+    let counting: BTreeSet<String> = listed
+        .filter(rows::Listed::counts)
+        .map(|one| one.row.to_string())
+        .collect();
+    let of_case = |case: Case| {
+        let rows = case.rows.iter().map(ToString::to_string);
+        (
+            case.slug,
+            rows.filter(|row| counting.contains(row)).collect(),
+        )
+    };
+    Ok(read_cases(&folder().join("cases"))?
+        .into_iter()
+        .map(of_case)
+        .collect())
 }
 
 fn chosen(options: &Options) -> Result<Vec<Case>, String> {

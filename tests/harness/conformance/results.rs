@@ -59,24 +59,50 @@ pub fn read(text: &str) -> Vec<Shown> {
     text.lines().filter_map(read).collect()
 }
 
-/// Puts the figure and the table of outcomes between the markers of a page.
+/// The outcomes of rows: the worst of the cases that show a row. `rows` has the rows of each case.
+#[must_use]
+pub fn of_rows(results: &[Shown], rows: &BTreeMap<String, Vec<String>>) -> Vec<Shown> {
+    let mut worst: BTreeMap<(&str, &str, Side), Outcome> = BTreeMap::new();
+    for one in results {
+        for row in rows.get(&one.case).into_iter().flatten() {
+            let place = worst.entry((row, &one.podman, one.side));
+            let known = place.or_insert(one.outcome);
+            // What did not run says nothing of its row, unless nothing else does.
+            *known = match (*known, one.outcome) {
+                (Outcome::Unable, other) | (other, Outcome::Unable) => other,
+                (known, other) => known.max(other),
+            };
+        }
+    }
+    let shown = |((row, podman, side), outcome): ((&str, &str, Side), Outcome)| Shown {
+        case: row.to_owned(),
+        podman: podman.to_owned(),
+        side,
+        outcome,
+    };
+    worst.into_iter().map(shown).collect()
+}
+
+/// Puts the figures of rows and of cases and the table of cases between the markers of a page.
 ///
 /// # Errors
 /// If the page does not have both markers.
-pub fn into_page(page: &str, results: &[Shown]) -> Result<String, String> {
+pub fn into_page(page: &str, rows: &[Shown], results: &[Shown]) -> Result<String, String> {
     let wrong = || format!("the page has no `{BEGIN}` … `{END}`");
     let (before, rest) = page.split_once(BEGIN).ok_or_else(wrong)?;
     let (_, after) = rest.split_once(END).ok_or_else(wrong)?;
     Ok(format!(
-        "{before}{BEGIN}\n{}\n{}{END}{after}",
-        figure(results),
+        "{before}{BEGIN}\nThe tests of Kubernetes that need one host and that a manifest can express; a test counts by the worst of its cases:\n\n{}\n\
+         All cases, with those that once failed:\n\n{}\n{}{END}{after}",
+        figure(rows, "tests"),
+        figure(results, "cases"),
         table(results)
     ))
 }
 
 /// One line for each version of Podman.
 #[must_use]
-pub fn figure(results: &[Shown]) -> String {
+pub fn figure(results: &[Shown], what: &str) -> String {
     let mut figure = String::new();
     for podman in versions(results) {
         let count = |side: Side, wanted: &[Outcome]| {
@@ -92,7 +118,7 @@ pub fn figure(results: &[Shown]) -> String {
         let of = |outcome| count(Side::Beemesh, &[outcome]);
         let _ = write!(
             figure,
-            "- Podman {podman}: **{} of {} cases as Kubernetes**, {} refused in words, {} warned, {} silent",
+            "- Podman {podman}: **{} of {} {what} as Kubernetes**, {} refused in words, {} warned, {} silent",
             of(Outcome::Right),
             count(Side::Beemesh, &[]),
             of(Outcome::Refused),
@@ -187,16 +213,50 @@ mod tests {
     fn the_page_has_a_line_for_each_version_and_a_row_for_each_case() {
         let page = into_page(
             "# A\n\n<!-- figure -->\nold\n<!-- /figure -->\n\nrest\n",
+            &[],
             &some(),
         );
         assert_eq!(
             page.unwrap(),
-            "# A\n\n<!-- figure -->\n\
+            "# A\n\n<!-- figure -->\nThe tests of Kubernetes that need one host and that a manifest can express; a test counts by the worst of its cases:\n\n\n\
+             All cases, with those that once failed:\n\n\
              - Podman 5.4.2: **1 of 2 cases as Kubernetes**, 1 refused in words, 0 warned, 0 silent; bare Podman: 0 of 2 as Kubernetes.\n\
              - Podman 5.8.6: **0 of 1 cases as Kubernetes**, 0 refused in words, 1 warned, 0 silent.\n\n\
              | case | Podman 5.4.2 | bare Podman 5.4.2 | Podman 5.8.6 |\n| --- | --- | --- | --- |\n\
              | env-a | right | silent | warned |\n| env-b | refused | silent |  |\n<!-- /figure -->\n\nrest\n"
         );
-        assert!(into_page("# A\n<!-- figure -->\n", &some()).is_err());
+        assert!(into_page("# A\n<!-- figure -->\n", &[], &some()).is_err());
+    }
+
+    #[test]
+    fn a_row_counts_by_the_worst_of_its_cases_that_ran() {
+        let rows = [
+            ("a", vec!["one", "two"]),
+            ("b", vec!["one"]),
+            ("c", vec!["two", "three"]),
+        ];
+        let rows = rows.map(|(case, rows)| {
+            (
+                case.to_owned(),
+                rows.into_iter().map(str::to_owned).collect(),
+            )
+        });
+        let results = [
+            ("a", Outcome::Right),
+            ("b", Outcome::Warned),
+            ("c", Outcome::Unable),
+        ];
+        let results = results.map(|(case, outcome)| shown(case, "5.4.2", Side::Beemesh, outcome));
+        let found = of_rows(&results, &rows.into());
+        let found: Vec<_> = found
+            .iter()
+            .map(|one| (one.case.as_str(), one.outcome))
+            .collect();
+        let expected = [
+            ("one", Outcome::Warned),
+            ("three", Outcome::Unable),
+            ("two", Outcome::Right),
+        ];
+        assert_eq!(found, expected);
     }
 }
