@@ -6,7 +6,7 @@
 //! hundred supervisors that looked at their pods in that time would leave Podman no time to play. A supervisor that has
 //! to play holds the lock, too: of two plays of one pod one fails, and its cleanup would take down the other's pod. The
 //! kernel releases the lock of a process that dies; the file that it leaves tells that the play was interrupted
-//! ([`was_interrupted`]).
+//! ([`was_interrupted`]). The same holds for a play that its process gives up in the middle ([`PlayLock::end`]).
 //!
 //! Podman continues a play after its caller has ended, so a caller looks at the pod itself before it takes the pod down
 //! ([`settle`]).
@@ -58,10 +58,10 @@ impl PlayLock {
     pub fn has_waited(&self) -> bool {
         self.waited
     }
-}
 
-impl Drop for PlayLock {
-    fn drop(&mut self) {
+    /// Releases the lock after the play has ended, with or without success. A lock that is only dropped counts as an
+    /// interrupted play.
+    pub fn end(self) {
         // The file is removed while the lock is held: no other process can create it, and each waiting process has it
         // open.
         drop(fs::remove_file(&self.path));
@@ -206,7 +206,7 @@ mod tests {
         let other = tokio::time::timeout(Duration::from_millis(50), wait(folder.path(), "db"));
         other.await.expect("another workload's");
         let waiting = wait(folder.path(), "web");
-        drop(held);
+        held.end();
         waiting.await;
         let held = hold(folder.path(), "web").await.expect("taken");
         let next = tokio::spawn({
@@ -214,10 +214,10 @@ mod tests {
             async move { hold(&folder, "web").await }
         });
         tokio::task::yield_now().await;
-        drop(held);
+        held.end();
         let next = next.await.expect("no panic").expect("taken in turn");
         assert!(next.has_waited());
-        drop(next);
+        next.end();
         assert_eq!(
             fs::read_dir(folder.path()).expect("listed").count(),
             0,
@@ -235,6 +235,11 @@ mod tests {
         let lock = hold(folder.path(), "web").await.expect("taken again");
         assert!(!was_interrupted(folder.path(), "web"), "a play goes on");
         drop(lock);
+        assert!(was_interrupted(folder.path(), "web"), "it was given up");
+        hold(folder.path(), "web")
+            .await
+            .expect("taken once more")
+            .end();
         assert!(!was_interrupted(folder.path(), "web"), "and has ended");
     }
 }

@@ -37,13 +37,26 @@ pub(super) async fn play(
         let words = "the pod is being played by the gateway, or cannot be locked";
         (Failure::Passing(format!("{words}: {error}")), None)
     })?;
-    if lock.has_waited() {
+    let played = match lock.has_waited() {
         // The gateway has played the pod in the meantime.
-        return Ok(());
-    }
+        true => Ok(()),
+        false => play_alone(podman, eye, backfill, settings, &yaml).await,
+    };
+    lock.end();
+    played
+}
+
+/// Plays the pod while no other process does.
+async fn play_alone(
+    podman: &Podman,
+    eye: &mut Eye,
+    backfill: &mut Backfill,
+    settings: &Settings,
+    yaml: &[u8],
+) -> Result<(), Unplayed> {
     let down_first = down(eye, settings).await;
     down_first.map_err(|error| (classify(&error), None))?;
-    let Err(error) = podman.play(&yaml).await else {
+    let Err(error) = podman.play(yaml).await else {
         last_output::forget(&settings.run, &settings.workload);
         return Ok(());
     };
@@ -56,7 +69,7 @@ pub(super) async fn play(
         containers = sight.pod.map_or(containers, |pod| pod.containers);
         last_output::keep(podman, settings, &containers).await;
     }
-    let init = render::init_containers(&yaml);
+    let init = render::init_containers(yaml);
     let error = error.explained(&settings.workload, &containers, &init);
     let blamed = match failed_init(&settings.workload, &containers, &init) {
         Some(container) => {
@@ -68,12 +81,12 @@ pub(super) async fn play(
     // Podman does not roll back a failed play, and the remains use damaged layers.
     let clear = async {
         down(eye, settings).await?;
-        podman.remove_strays(&yaml).await
+        podman.remove_strays(yaml).await
     };
     if let Err(error) = clear.await {
         tracing::warn!(%error, "the rest of a failed play was not removed");
     }
-    Err((classify_play(&error, render::rules(&yaml).restart), blamed))
+    Err((classify_play(&error, render::rules(yaml).restart), blamed))
 }
 
 /// Pulls the images that the host lacks.

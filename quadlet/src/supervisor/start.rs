@@ -38,6 +38,7 @@ impl Supervisor {
         }
         let mut effects: Vec<Effect> = self.attach(&pod).into_iter().collect();
         let (asks, orders) = questions(orders);
+        let asked = asks.len();
         effects.extend(asks);
         match stage {
             Stage::Start(ids) => {
@@ -49,7 +50,7 @@ impl Supervisor {
             Stage::Remove(container) => effects.push(Effect::Remove { container }),
             Stage::Wait(_) | Stage::WaitForHook(_) => {
                 self.trouble_since = None;
-                effects.extend(self.say_waiting(&pod, &stage, labels));
+                effects.extend(self.say_waiting(&pod, &stage, labels, asked));
                 // An init container may run for hours, and one that fails is started again and again.
                 if !self.ready {
                     self.ready = true;
@@ -90,7 +91,14 @@ impl Supervisor {
         Vec::new()
     }
 
-    fn say_waiting(&mut self, pod: &SeenPod, stage: &Stage, labels: Persisted) -> Vec<Effect> {
+    /// Reports what the start waits for. After an end the report waits for the answers to the questions about it.
+    fn say_waiting(
+        &mut self,
+        pod: &SeenPod,
+        stage: &Stage,
+        labels: Persisted,
+        asked: usize,
+    ) -> Vec<Effect> {
         let containers = self.ledger.reports(pod, &self.workload);
         let troubled = containers.iter().filter(|one| !one.is_calm());
         let troubles = reasons(troubled, false);
@@ -115,6 +123,10 @@ impl Supervisor {
             revision: labels.revision,
             doing,
         };
+        if asked > 0 {
+            self.unsaid = Some((status, asked));
+            return Vec::new();
+        }
         self.say(Report {
             containers,
             ..status.into()

@@ -116,7 +116,11 @@ fn of_run(case: &Case, seen: &Seen) -> (Outcome, String) {
             Some(_) => (Outcome::Silent, format!("no such warning: {told}")),
         };
     }
-    let is_named = |warnings: bool| case.first.field_in(&lines(&seen.err, warnings)).is_some();
+    let is_named = |warnings: bool| {
+        let told = lines(&seen.err, warnings);
+        let mut manifests = [Some(&case.first), case.second.as_ref()].into_iter();
+        manifests.any(|one| one.is_some_and(|one| one.field_in(&told).is_some()))
+    };
     let is_refusal = !committed;
     match (&case.refused, applied) {
         (Some(refused), false) if refused.is_match(&told) => (Outcome::Refused, told),

@@ -384,8 +384,9 @@ impl Flight {
         })?;
         let turn = Turn::take(&self.bounds.plays).await;
         let mut play = pin!(async {
-            let _lock = lock;
-            self.replace(yaml, turn).await
+            let played = self.replace(yaml, turn).await;
+            lock.end();
+            played
         });
         let mut start = pin!(self.start());
         let mut started = None;

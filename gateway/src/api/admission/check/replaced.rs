@@ -19,15 +19,23 @@ impl Check<'_> {
             let Some((_, before)) = before.filter(|(_, before)| before.hash != object.hash) else {
                 continue;
             };
-            if object.kind == Kind::Pod && spec(object) == spec(before) {
+            if object.kind == Kind::Pod && part(object, "/spec") == part(before, "/spec") {
+                let labels = "/metadata/labels";
+                let field = match part(object, labels) == part(before, labels) {
+                    true => "metadata.annotations",
+                    false => "metadata.labels",
+                };
                 self.verdict.warnings.push(Problem {
                     document: place.document,
                     line: place.line,
-                    field: "metadata".to_owned(),
+                    field: field.to_owned(),
                     message: "the change replaces the pod: Podman cannot change labels or annotations of a pod that runs".to_owned(),
                 });
             }
-            if only_counts(object) && only_counts(before) && template(object) != template(before) {
+            if only_counts(object)
+                && only_counts(before)
+                && part(object, "/spec/template") != part(before, "/spec/template")
+            {
                 self.verdict.warnings.push(Problem {
                     document: place.document,
                     line: place.line,
@@ -42,14 +50,10 @@ impl Check<'_> {
     }
 }
 
-fn spec(object: &Object) -> Option<Value> {
+/// A part of the canonical form of an object.
+fn part(object: &Object, path: &str) -> Option<Value> {
     let mut body: Value = serde_json::from_slice(&object.body).ok()?;
-    body.pointer_mut("/spec").map(Value::take)
-}
-
-fn template(object: &Object) -> Option<Value> {
-    let mut body: Value = serde_json::from_slice(&object.body).ok()?;
-    body.pointer_mut("/spec/template").map(Value::take)
+    body.pointer_mut(path).map(Value::take)
 }
 
 #[cfg(test)]
@@ -78,7 +82,7 @@ mod tests {
         applied(&mut known, 3, &pod("one", "a:1"));
         let [.., warnings] = verdict(&known, &pod("two", "a:1"));
         assert!(
-            warnings[0].contains("metadata: the change replaces the pod"),
+            warnings[0].contains("metadata.labels: the change replaces the pod"),
             "{warnings:?}"
         );
         for other in [pod("one", "a:1"), pod("two", "a:2")] {
