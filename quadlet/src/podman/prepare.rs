@@ -85,7 +85,7 @@ impl Podman {
         let name = render::pod_names(yaml).into_iter().next();
         let holder = holder_name(&name.unwrap_or_default());
         let image = self.an_image(pod).await?;
-        self.mount_all(pod, &holder, &image, &staged.volumes)
+        self.create_holder(pod, &holder, &image, &staged.volumes)
             .await?;
         if staged.is_in_memory() {
             let path = format!("/libpod/containers/{}/init", percent::encode(&holder));
@@ -253,8 +253,8 @@ impl Podman {
         Err(PodmanError::Unplayed)
     }
 
-    /// Creates a holder that mounts these volumes.
-    async fn mount_all(
+    /// Creates a container that never ends by itself, and mounts these volumes.
+    pub(super) async fn create_holder(
         &self,
         pod: &str,
         holder: &str,
@@ -311,7 +311,7 @@ impl Podman {
         // One of a supervisor that died meanwhile.
         self.remove_container(&holder).await?;
         let image = self.an_image(pod).await?;
-        self.mount_all(pod, &holder, &image, volumes).await?;
+        self.create_holder(pod, &holder, &image, volumes).await?;
         for (at, volume) in volumes.iter().enumerate() {
             self.prepare_one(&holder, at, volume, false).await?;
         }

@@ -175,27 +175,7 @@ impl Podman {
     /// Creates the holder, which keeps a pod's sandbox while the pod's other containers are down. Beemesh never starts
     /// it; if a user starts it, it idles. If it exists already, the call succeeds.
     pub async fn make_holder(&self, pod: &str, image: &str) -> Result<(), PodmanError> {
-        let name = holder_name(pod);
-        let call = Call::post(
-            format!("make container {name}"),
-            "/libpod/containers/create".to_owned(),
-        );
-        let body = json!({
-            "name": name,
-            "image": image,
-            "pod": pod,
-            "init": true,
-            "entrypoint": ["/run/podman-init", "-P"],
-            "command": [],
-            "restart_policy": "no",
-            // It has nothing to end, and needs no volume that its image asks for.
-            "stop_timeout": 0,
-            "image_volume_mode": "ignore",
-        });
-        let made = self
-            .wire
-            .empty(call.body(&body).within(LOOK_TIME_MAX))
-            .await;
+        let made = self.create_holder(pod, &holder_name(pod), image, &[]).await;
         match made {
             Err(PodmanError::Refused { message, .. }) if message.contains("already in use") => {
                 Ok(())
