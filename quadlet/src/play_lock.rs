@@ -118,8 +118,8 @@ fn is_at(file: &fs::File, path: &Path) -> bool {
     ours.is_ok_and(|ours| theirs.is_ok_and(|theirs| ours.ino() == theirs.ino()))
 }
 
-/// Whether a process that played the workload's pod has died meanwhile: its file is still there, and no process holds the
-/// lock.
+/// Returns true if a process began to play the workload's pod and did not end the play: the lock file exists, and no
+/// process holds the lock.
 #[must_use]
 pub fn was_interrupted(folder: &Path, workload: &str) -> bool {
     let file = fs::File::open(file(folder, workload));

@@ -369,7 +369,7 @@ impl Podman {
         if !errors.is_empty() {
             return Err(PodmanError::Start { errors });
         }
-        self.ignore_health_of_images(yaml).await?;
+        self.ignore_health_of_images(yaml).await;
         Ok(Played {
             pod: pod.id,
             service: report.service,

@@ -58,6 +58,9 @@ fn init_containers_and_working_directories_are_of_the_supervisor() {
     let yaml = pod("containers: [{name: a, image: 'quay.io/a:1', workingDir: /usr/new}]");
     let found = staged(&yaml).expect("staged").working_dirs;
     assert_eq!(found, [("a".to_owned(), "/usr/new".to_owned())].into());
+    let yaml = pod("containers: [{name: a, image: 'quay.io/a:1', workingDir: /../a/./../b/}]");
+    let written = &json(&yaml)["spec"]["containers"][0]["workingDir"];
+    assert_eq!(written, "/b");
 }
 
 #[test]

@@ -4,7 +4,7 @@
 //! a text of several lines as a block. Observed on Podman 5.4 and 5.8: it does not read a block that begins with a blank,
 //! a tab or an empty line, or loses the line.
 
-/// Whether Podman cannot read a text, wherever it stands in a document.
+/// Returns true if Podman cannot read a text, wherever it stands in a document.
 pub(crate) fn is_misread(text: &str) -> bool {
     text.starts_with([' ', '\t', '\n', '\r']) && text.contains('\n')
 }

@@ -122,7 +122,7 @@ impl Written {
     }
 }
 
-/// Whether objects of this kind run containers.
+/// Returns true if objects of this kind run containers.
 #[must_use]
 pub fn is_workload(kind: Kind) -> bool {
     match kind {
@@ -154,7 +154,7 @@ pub fn kind_of(object: &Object) -> &'static str {
     }
 }
 
-/// Whether Kubernetes lets the pods of this workload be when its template changes: a ReplicaSet or ReplicationController
+/// Returns true if Kubernetes keeps the pods of this workload when its template changes: a ReplicaSet or ReplicationController
 /// only counts them.
 #[must_use]
 pub fn only_counts(object: &Object) -> bool {

@@ -89,7 +89,7 @@ fn in_podman(kind: Kind, name: &str, full: &str, scope: &mut Scope<'_>) {
     }
 }
 
-/// Whether Podman would give a pod or container of this workload the name of a pod or container of Beemesh's own units.
+/// Returns true if Podman would give a pod or container of this workload a name of Beemesh's own units.
 fn is_ours(workload: &str) -> bool {
     workload == "beemesh" || (workload.starts_with("beemesh-") && !workload.contains('_'))
 }

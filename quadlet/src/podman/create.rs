@@ -50,7 +50,7 @@ impl Podman {
         }
         self.prepare(&pod.id, yaml, staged, &is_new).await?;
         self.leave_to_supervisor(yaml, staged).await?;
-        self.ignore_health_of_images(yaml).await?;
+        self.ignore_health_of_images(yaml).await;
         // A pod that is not prepared has no network yet, so the supervisor can tell it from this one.
         self.start_infra(&pod.id).await?;
         Ok(Played {
@@ -89,7 +89,8 @@ impl Podman {
     }
 
     /// Disables the health checks that containers have from their images: Kubernetes ignores them.
-    pub(super) async fn ignore_health_of_images(&self, yaml: &[u8]) -> Result<(), PodmanError> {
+    /// A container keeps the check if Podman does not answer: it runs, and must not be taken down for that.
+    pub(super) async fn ignore_health_of_images(&self, yaml: &[u8]) {
         let own = probed(yaml).into_iter();
         let own = own.filter(|one| one.liveness.is_some() || one.startup.is_some());
         let own: BTreeSet<String> = own.map(|one| one.name).collect();
@@ -98,19 +99,29 @@ impl Podman {
             if own.contains(&container) {
                 continue;
             }
-            let has_check = match known.get(&image) {
-                Some(has_check) => *has_check,
-                None => {
-                    let found = self.image(&image).await?.has_check();
-                    known.insert(image, found);
-                    found
-                }
-            };
-            if has_check {
-                self.disable_probes(&container).await?;
+            if let Err(error) = self.ignore_health_of(&container, image, &mut known).await {
+                tracing::warn!(container, %error, "the health check of its image is not disabled");
             }
         }
-        Ok(())
+    }
+
+    async fn ignore_health_of(
+        &self,
+        container: &str,
+        image: String,
+        known: &mut BTreeMap<String, bool>,
+    ) -> Result<(), PodmanError> {
+        let has_check = match known.get(&image) {
+            Some(has_check) => *has_check,
+            None => {
+                let found = self.image(&image).await?.has_check();
+                *known.entry(image).or_insert(found)
+            }
+        };
+        match has_check {
+            true => self.disable_probes(container).await,
+            false => Ok(()),
+        }
     }
 
     async fn start_infra(&self, pod: &str) -> Result<(), PodmanError> {
@@ -171,7 +182,7 @@ struct Check {
 }
 
 impl Image {
-    /// Whether Podman would run a health check in a container of the image.
+    /// Returns true if Podman would run a health check in a container of the image.
     fn has_check(&self) -> bool {
         let test = self.check.as_ref().and_then(|check| check.test.first());
         test.is_some_and(|kind| kind != "NONE")

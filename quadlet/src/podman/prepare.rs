@@ -123,14 +123,9 @@ impl Podman {
             return Ok(());
         }
         let operation = format!("prepare volume {}", volume.name);
-        let archive =
-            archive(mode, volume.gid, &folders).map_err(|error| PodmanError::Unreadable {
-                operation: operation.clone(),
-                reason: error.to_string(),
-            })?;
+        let archive = archive(mode, volume.gid, &folders);
         let path = archive_path(holder, &mount_point(at));
-        let call = Call::put(operation, path).archive(archive);
-        self.wire.empty(call.within(LOOK_TIME_MAX)).await
+        self.put(operation, path, archive).await
     }
 
     /// Gives the files of a ConfigMap or Secret their group and mode.
@@ -144,16 +139,27 @@ impl Podman {
         let place = format!("{}/.", mount_point(at));
         let call = Call::get(operation.clone(), archive_path(holder, &place));
         let written = self.wire.bytes(call.within(LOOK_TIME_MAX)).await?;
-        let given = give_files(&written, volume).map_err(|error| PodmanError::Unreadable {
+        let path = archive_path(holder, &mount_point(at));
+        self.put(operation, path, give_files(&written, volume))
+            .await
+    }
+
+    /// Sends an archive to a path of a container.
+    async fn put(
+        &self,
+        operation: String,
+        path: String,
+        archive: std::io::Result<Vec<u8>>,
+    ) -> Result<(), PodmanError> {
+        let archive = archive.map_err(|error| PodmanError::Unreadable {
             operation: operation.clone(),
             reason: error.to_string(),
         })?;
-        let path = archive_path(holder, &mount_point(at));
-        let call = Call::put(operation, path).archive(given);
+        let call = Call::put(operation, path).archive(archive);
         self.wire.empty(call.within(LOOK_TIME_MAX)).await
     }
 
-    /// Whether a claim has its group but not its mode, because an earlier preparation was interrupted.
+    /// Returns true if a claim has its group but not its mode: an earlier preparation was interrupted.
     async fn is_unprepared(
         &self,
         holder: &str,
@@ -234,12 +240,8 @@ impl Podman {
             ..PreparedVolume::default()
         };
         let archive = archive(None, None, &folders_of(&volume));
-        let archive = archive.map_err(|error| PodmanError::Unreadable {
-            operation: operation.clone(),
-            reason: error.to_string(),
-        })?;
-        let call = Call::put(operation, archive_path(container, &place)).archive(archive);
-        self.wire.empty(call.within(LOOK_TIME_MAX)).await
+        self.put(operation, archive_path(container, &place), archive)
+            .await
     }
 
     /// The image of a container of a pod.

@@ -69,6 +69,7 @@ impl Staged {
             (!folders.is_empty()).then(|| PreparedVolume {
                 name: volume.name.clone(),
                 mode: volume.mode,
+                gid: volume.gid,
                 folders,
                 ..PreparedVolume::default()
             })
@@ -97,7 +98,7 @@ pub struct PreparedVolume {
     /// Whether mode and group are for a new volume only: one that exists may hold data that others rely on.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub fresh: bool,
-    /// Whether it has the files of a ConfigMap or Secret. Mode and group are those of its files.
+    /// True for the files of a ConfigMap or Secret. Mode and group are those of its files.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub files: bool,
     /// Folders that must exist in it, relative to its root. One that is missing is made with `mode`, or 0777 without

@@ -26,6 +26,11 @@ pub(super) fn stage(
     spec: &mut PodSpec,
     volumes: &BTreeMap<String, PreparedVolume>,
 ) {
+    for container in containers(spec) {
+        if let Some(folder) = &mut container.working_dir {
+            *folder = without_dots(folder);
+        }
+    }
     let annotations = metadata.annotations.get_or_insert_default();
     annotations.retain(|key, _| !OURS.contains(&key.as_str()));
     // Podman runs init containers again after one has failed, also those that have done their work.
@@ -60,6 +65,23 @@ pub(super) fn stage(
     if annotations.is_empty() {
         metadata.annotations = None;
     }
+}
+
+/// An absolute path without `.` and `..`, as a container runtime of Kubernetes reads it: the folder before a `..` need not
+/// exist.
+fn without_dots(path: &str) -> String {
+    if !path.starts_with('/') {
+        return path.to_owned();
+    }
+    let mut parts = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// Whether Podman alone would run the container in another way than its manifest says.
