@@ -20,6 +20,10 @@ libfuzzer_sys::fuzz_target!(|yaml: &[u8]| {
         assert_eq!(strict, manifest, "what is accepted strictly is all done");
     }
     assert_eq!(manifest.places.len(), manifest.objects.len());
+    // A file of nothing but objects without effect is not kept, so no backup has it.
+    if manifest.objects.is_empty() {
+        return;
+    }
     // In the way in which a restore reads the objects of a backup.
     let bodies: Vec<&[u8]> = manifest
         .objects
