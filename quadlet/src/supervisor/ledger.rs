@@ -55,6 +55,10 @@ pub(super) struct Record {
     seen: u32,
     /// Number of ends since it last ran for [`CALM`].
     ends: u32,
+    /// Number of those ends that lengthen the pause. Podman may restart a container that ends at once several times
+    /// before the supervisor disables its policy. Such a burst is the one restart without a pause.
+    #[serde(default)]
+    strikes: u32,
     /// Number of ends with a failure since the pod was created.
     failures: u32,
     /// When it last ended.
@@ -257,9 +261,10 @@ impl Ledger {
         };
         if let Some(record) = self.containers.get_mut(&container.name) {
             record.ends = record.ends.saturating_add(1);
+            record.strikes = record.strikes.saturating_add(1);
             record.failures = record.failures.saturating_add(1);
             record.last = at;
-            record.due = at + pause(record.ends);
+            record.due = at + pause(record.strikes);
             record.words = clean(words, TEXT_CHARS_MAX);
         }
     }
@@ -302,10 +307,12 @@ impl Record {
             ..
         } = *container;
         let is_late = restarts > 0 && exited_at > 0 && at < exited_at + CALM;
+        let ends = u32::from(is_late && is_up(container));
         Self {
             restarts,
             seen: restarts,
-            ends: u32::from(is_late && is_up(container)),
+            ends,
+            strikes: ends,
             failures: restarts,
             last: exited_at.max(0),
             starting: container.probe == Probe::Starting,
@@ -358,7 +365,7 @@ impl Record {
             self.code = Some(exit_code);
             self.ended(1, exited_at.clamp(0, at));
             self.failures = self.failures.saturating_add(u32::from(exit_code != 0));
-            self.due = self.last + pause(self.ends);
+            self.due = self.last + pause(self.strikes);
         }
         if is_done && self.done != Some(run) {
             ended = Some(this_run);
@@ -374,6 +381,7 @@ impl Record {
             if at >= started_at + CALM && at >= self.last + CALM {
                 self.hook.clear();
                 self.ends = 0;
+                self.strikes = 0;
             }
         }
         ended
@@ -410,6 +418,7 @@ impl Record {
     fn ended(&mut self, times: u32, last: i64) {
         if times > 0 {
             self.ends = self.ends.saturating_add(times);
+            self.strikes = self.strikes.saturating_add(1);
             self.condemned = false;
             self.last = last;
             self.by_probe = std::mem::take(&mut self.probe_failed);

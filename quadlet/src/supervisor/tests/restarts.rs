@@ -121,6 +121,27 @@ fn podman_restarts_once_and_then_the_pauses_grow() {
 }
 
 #[test]
+fn a_burst_of_restarts_by_podman_is_one_restart() {
+    let down = |times: u32, at: &str| format!("app: exit 3, {times} times, next try at {at} UTC");
+    tell(vec![
+        adopted(OLD),
+        attached(),
+        // Podman restarted it five times before the supervisor looked.
+        (
+            20,
+            sees(20, member(20, None, 5, false)),
+            vec![trouble(1, 5, "app: exit 3, 5 times"), hold()],
+        ),
+        (
+            25,
+            sees(25, member(20, Some(25), 5, true)),
+            vec![trouble(0, 5, &down(6, "13:47:15"))],
+        ),
+        (35, sees(35, member(20, Some(25), 5, true)), vec![start()]),
+    ]);
+}
+
+#[test]
 fn a_container_that_was_stopped_by_hand_is_started_soon() {
     let at_once = "app: exit 3, next try at once";
     tell(vec![
