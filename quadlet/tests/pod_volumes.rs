@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
+use std::collections::BTreeSet;
+
 use beemesh_protocol::{ClusterId, state::Object};
 use beemesh_quadlet::{
     belongings::belongs_to,
@@ -424,11 +426,13 @@ fn a_missing_object_or_key_of_a_projection_is_named() {
 fn a_termination_message_has_a_file_where_it_is_asked_for() {
     let yaml = rendered(
         "initContainers: [{name: i, image: 'quay.io/a:1', terminationMessagePath: /x/y}], containers: [{name: a, image: 'quay.io/a:1'}, \
-         {name: b, image: 'quay.io/a:1', terminationMessagePolicy: FallbackToLogsOnError}, {name: c, image: 'quay.io/a:1', terminationMessagePolicy: File}]",
+         {name: b, image: 'quay.io/a:1', terminationMessagePolicy: FallbackToLogsOnError}, {name: c, image: 'quay.io/a:1', terminationMessagePolicy: File}, \
+         {name: d, image: 'quay.io/a:1', command: [sh, -c, 'echo done >/dev/termination-log']}, \
+         {name: e, image: 'quay.io/a:1', env: [{name: LOG, value: /dev/termination-log}]}]",
     );
     let found = termination_messages(&yaml);
     let names: Vec<&str> = found.keys().map(String::as_str).collect();
-    assert_eq!(names, ["b", "c", "i"]);
+    assert_eq!(names, ["b", "c", "d", "e", "i"]);
     assert_eq!(mounts(&yaml, 0), Value::Null);
     assert_eq!(
         mounts(&yaml, 1),
@@ -443,8 +447,9 @@ fn a_termination_message_has_a_file_where_it_is_asked_for() {
         .iter()
         .map(|one| &one["configMap"]["name"])
         .collect();
-    assert_eq!(names.len(), 3);
-    assert!(names[0] != names[1] && names[1] != names[2] && names[0] != names[2]);
+    assert_eq!(names.len(), 5);
+    let different: BTreeSet<String> = names.iter().map(ToString::to_string).collect();
+    assert_eq!(different.len(), 5);
     for volume in all.as_array().unwrap() {
         assert_eq!(volume["configMap"]["defaultMode"], 0o666);
         let map = named(&yaml, &volume["configMap"]["name"]);

@@ -15,7 +15,7 @@ const NO_SERVER: &str = "Podman ignores it: there is no API server to log in to"
 const NO_PRIORITY: &str =
     "Podman ignores it: pods have no priorities, and none is evicted for another";
 const NO_DEVICE: &str = "no host has such a resource, so no host could run the pod";
-const MESSAGE: &str = "`/dev/termination-log` by default, if one of the two fields is set; the first 256 characters are reported";
+const MESSAGE: &str = "`/dev/termination-log` by default, if one of the two fields is set, or if `command`, `args` or `env` contain this path; the first 256 characters are reported";
 const RULE: &str = "needs a rule of the policy";
 
 pub(super) static SPEC: Area = Area {

@@ -1,7 +1,8 @@
 //! Gives a container the file for its termination message.
 //!
 //! Pure: no I/O, no clock, no randomness. The file is that of a private ConfigMap, writable by any user of the container.
-//! A container that says nothing about its termination message gets none: the mount would cost every workload time.
+//! A container that says nothing about its termination message gets none, because the mount would cost every workload
+//! time, unless its command, its arguments or its variables contain the path of the file.
 
 use k8s_openapi::{
     api::core::v1::{ConfigMap, ConfigMapVolumeSource, Container, Volume, VolumeMount},
@@ -28,7 +29,10 @@ impl Uses<'_> {
         container: &mut Container,
     ) -> Result<Option<Volume>, RenderError> {
         let path = container.termination_message_path.as_deref();
-        if path.is_none() && container.termination_message_policy.is_none() {
+        if path.is_none()
+            && container.termination_message_policy.is_none()
+            && !speaks_of_it(container)
+        {
             return Ok(None);
         }
         let path = path
@@ -74,4 +78,12 @@ impl Uses<'_> {
             ..Volume::default()
         }))
     }
+}
+
+/// Returns true if the container's program will probably write to the file of a container that names no other.
+fn speaks_of_it(container: &Container) -> bool {
+    let words = container.command.iter().chain(&container.args).flatten();
+    let variables = container.env.iter().flatten();
+    let values = variables.filter_map(|variable| variable.value.as_ref());
+    words.chain(values).any(|text| text.contains(PATH))
 }
