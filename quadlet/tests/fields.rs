@@ -399,6 +399,27 @@ fn what_has_no_effect_is_a_warning_by_its_name() {
             "1:4 spec.storageClassName: hosts have no storage classes",
         ),
         (
+            claim("").replace(
+                "{name: a}",
+                "{name: a, annotations: {volume.beta.kubernetes.io/storage-class: fast}}",
+            ),
+            "1:3 metadata.annotations[volume.beta.kubernetes.io/storage-class]: has no effect: hosts have no storage classes",
+        ),
+        (
+            object("Pod", "spec: {containers: [{name: c, image: 'quay.io/a:1'}]}").replace(
+                "{name: a}",
+                "{name: a, annotations: {kubernetes.io/egress-bandwidth: 1M}}",
+            ),
+            "1:3 metadata.annotations[kubernetes.io/egress-bandwidth]: has no effect",
+        ),
+        (
+            object("Pod", "spec: {containers: [{name: c, image: 'quay.io/a:1'}]}").replace(
+                "{name: a}",
+                "{name: a, annotations: {container.apparmor.security.beta.kubernetes.io/c: localhost/p}}",
+            ),
+            "1:3 metadata.annotations[container.apparmor.security.beta.kubernetes.io/c]: has no effect",
+        ),
+        (
             claim("volumeAttributesClassName: gold"),
             "1:4 spec.volumeAttributesClassName: ",
         ),

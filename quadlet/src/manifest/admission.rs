@@ -150,8 +150,8 @@ fn own(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<Object> {
         Kind::PersistentVolumeClaim => {
             let claim: PersistentVolumeClaim = read(written, json, scope)?;
             resources::claim(&claim, scope);
-            let annotations = Field::default().then("metadata.annotations");
-            policy::annotations(claim.metadata.annotations.as_ref(), &annotations, scope);
+            let at = Field::default().then("metadata.annotations");
+            policy::annotations(claim.metadata.annotations.as_ref(), &at, scope);
             let import = "volume.podman.io/import-source";
             if claim
                 .metadata
@@ -160,8 +160,13 @@ fn own(kind: Kind, json: Value, scope: &mut Scope<'_>) -> Option<Object> {
                 .flatten()
                 .any(|(key, _)| key == import)
             {
-                let field = annotations.key(import);
+                let field = at.key(import);
                 scope.wrong(&field, "Podman does not import a volume over its API");
+            }
+            for (key, _) in claim.metadata.annotations.iter().flatten() {
+                if let Some(why) = annotations::without_effect_on_a_claim(key) {
+                    scope.not_done(&at.key(key), why);
+                }
             }
             object(written, &claim, scope)
         }
@@ -297,6 +302,9 @@ fn metadata(metadata: &ObjectMeta, at: &Field, scope: &mut Scope<'_>) {
     }
     policy::annotations(metadata.annotations.as_ref(), &at.key("annotations"), scope);
     for (key, value) in metadata.annotations.iter().flatten() {
+        if let Some(why) = annotations::without_effect(key, value) {
+            scope.not_done(&at.key("annotations").key(key), why);
+        }
         if annotations::OURS.contains(&key.as_str()) {
             let message = format!("`{}` is set by Beemesh", cut(key));
             scope.wrong(&at.key("annotations").key(key), message);
