@@ -6,11 +6,13 @@
 mod args;
 mod client;
 mod cmd;
+mod download;
 mod follow;
 mod live;
 mod remote;
 mod render;
 mod session;
+mod source;
 mod trouble;
 
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ pub(crate) struct Trouble {
     message: String,
     /// One line each: `FILE:LINE: field: message`.
     problems: Vec<String>,
+    notes: Vec<String>,
     hints: Vec<String>,
     /// The exit status.
     exit: u8,
@@ -24,6 +25,7 @@ impl Trouble {
         Self {
             message,
             problems: Vec::new(),
+            notes: Vec::new(),
             hints: Vec::new(),
             exit,
             code: None,
@@ -60,6 +62,12 @@ impl Trouble {
             code: Some(failure.code),
             ..Self::failed(failure.message)
         }
+    }
+
+    /// Adds what a user must know beside the failure.
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
     }
 
     /// Adds a hint about what to do.
@@ -104,6 +112,9 @@ impl fmt::Display for Trouble {
         writeln!(f, "error: {}", self.message)?;
         for problem in &self.problems {
             writeln!(f, "{problem}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
         }
         for hint in &self.hints {
             writeln!(f, "hint: {hint}")?;

@@ -14,7 +14,13 @@ Examples:
   beemesh apply -f web.yaml --dry-run
 
   # Apply standard input as manifest `web`
-  cat pod.yaml config.yaml | beemesh apply -f - --name web";
+  cat pod.yaml config.yaml | beemesh apply -f - --name web
+
+  # Apply one file, and then all files of a folder, each as a manifest of its own
+  beemesh apply -f settings.yaml -f shop/ --wait
+
+  # Apply what a web server has
+  beemesh apply -f https://example.com/web.yaml";
 
 pub(super) const GET: &str = "\
 Examples:
@@ -42,6 +48,9 @@ Examples:
 
   # Delete everything that a manifest file applies
   beemesh delete -f web.yaml
+
+  # Delete everything that the files of a folder apply
+  beemesh delete -f shop/
 
   # Delete a manifest by name
   beemesh delete --manifest web";
