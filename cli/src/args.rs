@@ -9,7 +9,7 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
-pub(crate) use manifests::{Apply, Delete};
+pub(crate) use manifests::{Apply, Delete, Diff};
 
 /// Where the gateway of this host listens.
 pub(crate) const SOCKET: &str = "/run/beemesh/gateway.sock";
@@ -76,6 +76,12 @@ pub(crate) enum Command {
     /// after at most 5 redirects, within `--timeout`. Its SHA-256 digest is printed to standard error.
     #[command(after_help = examples::APPLY)]
     Apply(Apply),
+    /// Compare manifest files with the cluster
+    ///
+    /// Prints a unified diff of what the cluster has and what it would have after `beemesh apply` of the same files. Nothing
+    /// changes. Values of Secrets are not shown: a hash that only this answer uses shows whether a value would change.
+    #[command(after_help = examples::DIFF)]
+    Diff(Diff),
     /// Display workloads, hosts, manifests or the audit log
     #[command(after_help = examples::GET)]
     Get(Get),
@@ -500,11 +506,13 @@ mod tests {
         assert_eq!(drain(&["h1", "--wait=5m"]), (h1(), 300));
         assert!(parse(&["delete", "web", "--wait=soon"]).is_err());
         let count = |args: &[&str]| match parse(args).unwrap() {
-            Command::Apply(Apply { sources, .. }) => (sources.file.len(), sources.recursive),
+            Command::Apply(Apply { sources, .. }) | Command::Diff(Diff { sources, .. }) => {
+                (sources.file.len(), sources.recursive)
+            }
             Command::Delete(delete) => (delete.file.len(), delete.recursive),
             other => panic!("{other:?}"),
         };
-        for command in ["apply", "delete"] {
+        for command in ["apply", "diff", "delete"] {
             let (one, two) = (["-f", "a"], ["-R", "-f", "a", "--file=b"]);
             assert_eq!(count(&[&[command], &one[..]].concat()), (1, false));
             assert_eq!(count(&[&[command], &two[..]].concat()), (2, true));

@@ -5,6 +5,7 @@
 mod apply;
 mod backup;
 mod delete;
+mod diff;
 mod get;
 mod host;
 mod join;
@@ -17,6 +18,7 @@ mod user;
 use std::{
     io::{self, Write as _},
     os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
+    process::ExitCode,
     time::Duration,
 };
 
@@ -43,13 +45,18 @@ const TURN: Duration = Duration::from_millis(100);
 /// The longest wait after Ctrl-C.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(2);
 
-pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
+/// Runs a command. The exit status is not 0 if the command succeeded and says something by it.
+pub(crate) async fn run(args: Args) -> Result<ExitCode, Trouble> {
     let way = match &args.config {
         Some(file) if needs_gateway(&args.command) => Way::Remote(Remote::load(file)?),
         _ => Way::Socket(args.socket),
     };
     let client = Client::new(way, args.timeout);
-    match args.command {
+    let done = match args.command {
+        Command::Diff(diff) => {
+            let differs = diff::run(&client, diff).await?;
+            return Ok(ExitCode::from(u8::from(differs)));
+        }
         Command::Apply(apply) => apply::run(&client, apply).await,
         Command::Get(get) => get::run(&client, get).await,
         Command::Status(output) => get::status(&client, output).await,
@@ -67,7 +74,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
             clap_complete::generate(shell, &mut Args::command(), "beemesh", &mut text);
             print(&text)
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn needs_gateway(command: &Command) -> bool {

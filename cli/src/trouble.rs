@@ -102,6 +102,14 @@ impl Trouble {
         self.code == Some(Code::Unavailable)
     }
 
+    /// Gives a failure another exit status than 1, by which `beemesh diff` says that there are differences.
+    pub(crate) fn of_diff(mut self) -> Self {
+        if self.exit == 1 {
+            self.exit = 4;
+        }
+        self
+    }
+
     pub(crate) fn exit(&self) -> ExitCode {
         ExitCode::from(self.exit)
     }
@@ -140,6 +148,18 @@ pub(crate) fn problem(file: &str, problem: &Problem) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_failure_of_a_comparison_looks_like_differences() {
+        for (trouble, status) in [
+            (Trouble::failed("x"), 4),
+            (Trouble::usage("x"), 2),
+            (Trouble::unreachable("x"), 3),
+            (Trouble::interrupted("x"), 130),
+        ] {
+            assert_eq!(trouble.of_diff().exit, status);
+        }
+    }
 
     #[test]
     fn a_refused_manifest_lists_every_problem_where_it_is() {

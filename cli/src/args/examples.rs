@@ -22,6 +22,21 @@ Examples:
   # Apply what a web server has
   beemesh apply -f https://example.com/web.yaml";
 
+pub(super) const DIFF: &str = "\
+Examples:
+  # Show what an apply would change
+  beemesh diff -f web.yaml
+
+  # The same for all files of a folder and of the folders in it
+  beemesh diff -f shop/ -R
+
+Exit status:
+  0  No differences
+  1  Differences
+  2  Usage error
+  3  The gateway could not be reached
+  4  The comparison failed";
+
 pub(super) const GET: &str = "\
 Examples:
   # List all workloads

@@ -60,6 +60,21 @@ pub(crate) struct Apply {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct Diff {
+    #[command(flatten)]
+    pub(crate) sources: Sources,
+    /// Manifest name (default: name of the first object that is kept); only with one file
+    #[arg(long, value_name = "NAME")]
+    pub(crate) name: Option<String>,
+    /// Treat warnings as errors
+    #[arg(long)]
+    pub(crate) strict: bool,
+    /// Accept references to ConfigMaps, Secrets or keys that do not exist yet
+    #[arg(long)]
+    pub(crate) wait_for_references: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct Delete {
     /// Name of the workload
     #[arg(required_unless_present_any = ["file", "manifest"])]
