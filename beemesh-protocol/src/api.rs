@@ -4,6 +4,7 @@
 //! gateway can add fields.
 
 mod access;
+mod compared;
 mod policy;
 pub mod recovery;
 
@@ -15,6 +16,7 @@ use crate::{ClusterId, HostId, pod::ContainerReport};
 
 pub use crate::state::UserRole;
 pub use access::{Audit, Audited, ClientConfig, User, UserAnswer, UserRequest, Users};
+pub use compared::{Compared, ComparedObject};
 pub use policy::{Policy, PolicySet};
 
 /// The header in which the command line tells the login and the unit of its caller, for the audit log. A gateway reads it from

@@ -2,10 +2,14 @@
 
 #[path = "args/examples.rs"]
 mod examples;
+#[path = "args/manifests.rs"]
+mod manifests;
 
 use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
+
+pub(crate) use manifests::{Apply, Delete, Diff};
 
 /// Where the gateway of this host listens.
 pub(crate) const SOCKET: &str = "/run/beemesh/gateway.sock";
@@ -65,9 +69,19 @@ pub(crate) enum Command {
     /// Apply a manifest to the cluster
     ///
     /// The manifest replaces the one that was applied under the same name before: objects that it no longer contains are
-    /// deleted. Either the whole manifest is applied, or nothing changes.
+    /// deleted. Either the whole manifest is applied, or nothing changes. Several files are applied one after the other, each as
+    /// a manifest of its own; the first error stops.
+    ///
+    /// A URL is read by this command, over TLS with the certificate authorities of the system, without a proxy: at most 1 MiB,
+    /// after at most 5 redirects, within `--timeout`. Its SHA-256 digest is printed to standard error.
     #[command(after_help = examples::APPLY)]
     Apply(Apply),
+    /// Compare manifest files with the cluster
+    ///
+    /// Prints a unified diff of what the cluster has and what it would have after `beemesh apply` of the same files. Nothing
+    /// changes. Values of Secrets are not shown: a hash that only this answer uses shows whether a value would change.
+    #[command(after_help = examples::DIFF)]
+    Diff(Diff),
     /// Display workloads, hosts, manifests or the audit log
     #[command(after_help = examples::GET)]
     Get(Get),
@@ -110,44 +124,6 @@ pub(crate) enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-pub(crate) struct Apply {
-    /// Manifest file (Kubernetes YAML); - reads standard input
-    #[arg(short, long, value_name = "FILE")]
-    pub(crate) file: PathBuf,
-    /// Manifest name (default: name of the first object that is kept)
-    #[arg(long, value_name = "NAME")]
-    pub(crate) name: Option<String>,
-    /// Wait until rolled out; optional timeout (`--wait=30s`, default 120s)
-    ///
-    /// A workload is rolled out when the requested number of pods has been ready for two seconds, or for
-    /// `minReadySeconds`, and none of their containers has exited. Otherwise the exit status is 1, and the error says why.
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = WAIT, value_parser = duration)]
-    pub(crate) wait: Option<Duration>,
-    /// Seconds that pods must be ready at the end of the wait; for tests
-    #[arg(
-        long,
-        hide = true,
-        value_name = "SECONDS",
-        env = "BEEMESH_STABLE",
-        hide_env = true
-    )]
-    pub(crate) stable: Option<u64>,
-    /// Show what would change, without applying it
-    #[arg(long)]
-    pub(crate) dry_run: bool,
-    /// Treat warnings as errors
-    #[arg(long)]
-    pub(crate) strict: bool,
-    /// Accept references to ConfigMaps, Secrets or keys that do not exist yet
-    ///
-    /// The workload, or its new revision, stays pending until they exist; the running revision is kept.
-    #[arg(long)]
-    pub(crate) wait_for_references: bool,
-    #[command(flatten)]
-    pub(crate) output: Output,
-}
-
-#[derive(Debug, clap::Args)]
 pub(crate) struct Get {
     /// Resource type
     pub(crate) what: What,
@@ -173,24 +149,6 @@ pub(crate) enum What {
     Manifests,
     /// Audit log (last 1000 changes)
     Audit,
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct Delete {
-    /// Name of the workload
-    #[arg(required_unless_present_any = ["file", "manifest"])]
-    pub(crate) name: Option<String>,
-    /// Delete the manifest that this file applies; - reads standard input
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["name", "manifest"])]
-    pub(crate) file: Option<PathBuf>,
-    /// Delete the manifest with this name and all its objects
-    #[arg(long, value_name = "NAME", conflicts_with = "name")]
-    pub(crate) manifest: Option<String>,
-    /// Wait until removed from all hosts; optional timeout (`--wait=30s`, default 120s)
-    #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_missing_value = WAIT, value_parser = duration)]
-    pub(crate) wait: Option<Duration>,
-    #[command(flatten)]
-    pub(crate) output: Output,
 }
 
 #[derive(Debug, clap::Args)]
@@ -547,6 +505,21 @@ mod tests {
         assert_eq!(drain(&["--wait", "5m", "h1"]), (h1(), 300));
         assert_eq!(drain(&["h1", "--wait=5m"]), (h1(), 300));
         assert!(parse(&["delete", "web", "--wait=soon"]).is_err());
+        let count = |args: &[&str]| match parse(args).unwrap() {
+            Command::Apply(Apply { sources, .. }) | Command::Diff(Diff { sources, .. }) => {
+                (sources.file.len(), sources.recursive)
+            }
+            Command::Delete(delete) => (delete.file.len(), delete.recursive),
+            other => panic!("{other:?}"),
+        };
+        for command in ["apply", "diff", "delete"] {
+            let (one, two) = (["-f", "a"], ["-R", "-f", "a", "--file=b"]);
+            assert_eq!(count(&[&[command], &one[..]].concat()), (1, false));
+            assert_eq!(count(&[&[command], &two[..]].concat()), (2, true));
+            assert!(parse(&[command, "-f", "a", "b"]).is_err(), "{command}");
+            assert!(parse(&[command]).is_err(), "{command}");
+        }
+        assert!(parse(&["delete", "web", "-R"]).is_err());
     }
 
     /// kubectl's and podman's form: an imperative verb or a noun, no full stop.

@@ -208,6 +208,11 @@ impl Client {
         Self { way, timeout }
     }
 
+    /// The time limit of a request.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
+    }
+
     /// Sends a request and reads the response as JSON.
     pub(crate) async fn json<T: DeserializeOwned>(&self, ask: &Ask) -> Result<T, Trouble> {
         let answer = self.open(ask).await?;

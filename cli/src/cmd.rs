@@ -5,22 +5,23 @@
 mod apply;
 mod backup;
 mod delete;
+mod diff;
 mod get;
 mod host;
 mod join;
 mod logs;
 mod policy;
+mod series;
 mod token;
 mod user;
 
 use std::{
-    io::{self, Read as _, Write as _},
+    io::{self, Write as _},
     os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
-    path::Path,
+    process::ExitCode,
     time::Duration,
 };
 
-use bytes::Bytes;
 use clap::CommandFactory;
 use http_body_util::BodyExt;
 use hyper::{Response, body::Incoming};
@@ -39,20 +40,23 @@ use crate::{
     trouble::Trouble,
 };
 
-/// The gateway's limit for a manifest. The client does not read the rest of a longer file.
-const FILE_MAX: u64 = 1 << 20;
 /// How often the spinner turns while no event arrives.
 const TURN: Duration = Duration::from_millis(100);
 /// The longest wait after Ctrl-C.
 const CHECK_TIME_MAX: Duration = Duration::from_secs(2);
 
-pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
+/// Runs a command. The exit status is not 0 if the command succeeded and says something by it.
+pub(crate) async fn run(args: Args) -> Result<ExitCode, Trouble> {
     let way = match &args.config {
         Some(file) if needs_gateway(&args.command) => Way::Remote(Remote::load(file)?),
         _ => Way::Socket(args.socket),
     };
     let client = Client::new(way, args.timeout);
-    match args.command {
+    let done = match args.command {
+        Command::Diff(diff) => {
+            let differs = diff::run(&client, diff).await?;
+            return Ok(ExitCode::from(u8::from(differs)));
+        }
         Command::Apply(apply) => apply::run(&client, apply).await,
         Command::Get(get) => get::run(&client, get).await,
         Command::Status(output) => get::status(&client, output).await,
@@ -70,7 +74,8 @@ pub(crate) async fn run(args: Args) -> Result<(), Trouble> {
             clap_complete::generate(shell, &mut Args::command(), "beemesh", &mut text);
             print(&text)
         }
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn needs_gateway(command: &Command) -> bool {
@@ -164,43 +169,6 @@ async fn copy(answer: Response<Incoming>, doing: &str) -> Result<(), Trouble> {
         }
     }
     Ok(())
-}
-
-/// A manifest and its name in messages.
-struct File {
-    name: String,
-    bytes: Bytes,
-}
-
-/// Reads a manifest from a file, or from standard input if the path is `-`.
-fn read(path: &Path) -> Result<File, Trouble> {
-    read_up_to(
-        path,
-        FILE_MAX,
-        "1 MiB, the limit for a manifest: split it, and apply each part with its own `--name`",
-    )
-}
-
-/// Reads a file of at most `max` bytes. `words` describe the limit in the error.
-fn read_up_to(path: &Path, max: u64, words: &str) -> Result<File, Trouble> {
-    let stdin = path == Path::new("-");
-    let name = if stdin {
-        "<stdin>".to_owned()
-    } else {
-        path.display().to_string()
-    };
-    let mut bytes = Vec::new();
-    let read = if stdin {
-        io::stdin().lock().take(max + 1).read_to_end(&mut bytes)
-    } else {
-        std::fs::File::open(path).and_then(|file| file.take(max + 1).read_to_end(&mut bytes))
-    };
-    let count = read.map_err(|error| Trouble::failed(format!("cannot read {name}: {error}")))?;
-    if count as u64 > max {
-        return Err(Trouble::failed(format!("{name} is larger than {words}")));
-    }
-    let bytes = bytes.into();
-    Ok(File { name, bytes })
 }
 
 /// Prints to standard output. A closed pipe is no failure.

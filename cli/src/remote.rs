@@ -140,7 +140,10 @@ pub(crate) fn is_refusal(error: &(dyn std::error::Error + 'static)) -> bool {
     matches!(tls_error(error), Some(rustls::Error::AlertReceived(_)))
 }
 
-fn tls_error<'a>(error: &'a (dyn std::error::Error + 'static)) -> Option<&'a rustls::Error> {
+/// The error of TLS in an error of the connection.
+pub(crate) fn tls_error<'a>(
+    error: &'a (dyn std::error::Error + 'static),
+) -> Option<&'a rustls::Error> {
     let mut next = Some(error);
     while let Some(one) = next {
         let inner = one.downcast_ref::<io::Error>().and_then(io::Error::get_ref);

@@ -12,6 +12,7 @@ pub(crate) struct Trouble {
     message: String,
     /// One line each: `FILE:LINE: field: message`.
     problems: Vec<String>,
+    notes: Vec<String>,
     hints: Vec<String>,
     /// The exit status.
     exit: u8,
@@ -24,6 +25,7 @@ impl Trouble {
         Self {
             message,
             problems: Vec::new(),
+            notes: Vec::new(),
             hints: Vec::new(),
             exit,
             code: None,
@@ -62,6 +64,12 @@ impl Trouble {
         }
     }
 
+    /// Adds what a user must know beside the failure.
+    pub(crate) fn note(mut self, note: impl Into<String>) -> Self {
+        self.notes.push(note.into());
+        self
+    }
+
     /// Adds a hint about what to do.
     pub(crate) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hints.push(hint.into());
@@ -94,6 +102,14 @@ impl Trouble {
         self.code == Some(Code::Unavailable)
     }
 
+    /// Gives a failure another exit status than 1, by which `beemesh diff` says that there are differences.
+    pub(crate) fn of_diff(mut self) -> Self {
+        if self.exit == 1 {
+            self.exit = 4;
+        }
+        self
+    }
+
     pub(crate) fn exit(&self) -> ExitCode {
         ExitCode::from(self.exit)
     }
@@ -104,6 +120,9 @@ impl fmt::Display for Trouble {
         writeln!(f, "error: {}", self.message)?;
         for problem in &self.problems {
             writeln!(f, "{problem}")?;
+        }
+        for note in &self.notes {
+            writeln!(f, "note: {note}")?;
         }
         for hint in &self.hints {
             writeln!(f, "hint: {hint}")?;
@@ -129,6 +148,18 @@ pub(crate) fn problem(file: &str, problem: &Problem) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_failure_of_a_comparison_looks_like_differences() {
+        for (trouble, status) in [
+            (Trouble::failed("x"), 4),
+            (Trouble::usage("x"), 2),
+            (Trouble::unreachable("x"), 3),
+            (Trouble::interrupted("x"), 130),
+        ] {
+            assert_eq!(trouble.of_diff().exit, status);
+        }
+    }
 
     #[test]
     fn a_refused_manifest_lists_every_problem_where_it_is() {

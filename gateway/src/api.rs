@@ -7,6 +7,7 @@
 
 mod admission;
 mod audit_journal;
+mod compare;
 mod error;
 mod feed;
 mod handlers;

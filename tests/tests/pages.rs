@@ -74,6 +74,7 @@ fn every_program_and_subcommand_has_a_page_and_every_shell_completes_them() {
     for (section, name, words) in [
         (1, "beemesh", "gateway.sock"),
         (1, "beemesh-apply", "\\-\\-strict"),
+        (1, "beemesh-diff", ".B 4\nThe comparison failed."),
         (5, "beemesh-agent.toml", "advertise"),
         (8, "beemesh-agent", "/var/lib/beemesh/agent/identity"),
         (8, "beemesh-gateway", "gateway.oci.tar"),
@@ -84,7 +85,9 @@ fn every_program_and_subcommand_has_a_page_and_every_shell_completes_them() {
         for heading in ["EXAMPLES", "EXIT STATUS", "ENVIRONMENT", "FILES"] {
             let has = text.contains(&format!("\n.SH {heading}\n"));
             let is_file = section == 5 && ["EXIT STATUS", "ENVIRONMENT"].contains(&heading);
-            let is_sub = name == "beemesh-apply" && ["ENVIRONMENT", "FILES"].contains(&heading);
+            let is_sub = name.starts_with("beemesh-")
+                && section == 1
+                && ["ENVIRONMENT", "FILES"].contains(&heading);
             assert_eq!(has, !(is_file || is_sub), "{name}: {heading}");
         }
         assert!(!text.contains(".SH EXTRA"), "{name}");

@@ -14,7 +14,28 @@ Examples:
   beemesh apply -f web.yaml --dry-run
 
   # Apply standard input as manifest `web`
-  cat pod.yaml config.yaml | beemesh apply -f - --name web";
+  cat pod.yaml config.yaml | beemesh apply -f - --name web
+
+  # Apply one file, and then all files of a folder, each as a manifest of its own
+  beemesh apply -f settings.yaml -f shop/ --wait
+
+  # Apply what a web server has
+  beemesh apply -f https://example.com/web.yaml";
+
+pub(super) const DIFF: &str = "\
+Examples:
+  # Show what an apply would change
+  beemesh diff -f web.yaml
+
+  # The same for all files of a folder and of the folders in it
+  beemesh diff -f shop/ -R
+
+Exit status:
+  0  No differences
+  1  Differences
+  2  Usage error
+  3  The gateway could not be reached
+  4  The comparison failed";
 
 pub(super) const GET: &str = "\
 Examples:
@@ -42,6 +63,9 @@ Examples:
 
   # Delete everything that a manifest file applies
   beemesh delete -f web.yaml
+
+  # Delete everything that the files of a folder apply
+  beemesh delete -f shop/
 
   # Delete a manifest by name
   beemesh delete --manifest web";

@@ -13,14 +13,18 @@ use tokio::{
     time::{Instant, sleep, sleep_until, timeout_at},
 };
 
-use super::{TURN, interrupted, print, print_json, read};
+use super::{
+    TURN, interrupted, print, print_json,
+    series::{self, check_once, stopped, warn},
+};
 use crate::{
     args::Apply,
     client::{Ask, Client},
     follow::Followed,
     live::Live,
     render,
-    trouble::{Trouble, problem},
+    source::{File, Places},
+    trouble::Trouble,
 };
 
 /// Pause between two streams of events: the gateway is restarting.
@@ -28,55 +32,110 @@ const AGAIN: Duration = Duration::from_millis(200);
 
 pub(super) async fn run(client: &Client, args: Apply) -> Result<(), Trouble> {
     let begun = Instant::now();
-    let file = read(&args.file)?;
-    let doing = format!("apply {}", file.name);
-    let ask = Ask::post("/v1/apply", file.bytes)
-        .with("name", args.name)
-        .with("dryRun", args.dry_run.then(|| "true".to_owned()))
-        .with("strict", args.strict.then(|| "true".to_owned()))
-        .with(
-            "waitForReferences",
-            args.wait_for_references.then(|| "true".to_owned()),
-        )
-        .file(&file.name)
-        // A repeated apply of the same file changes nothing.
-        .repeatable()
-        .timed();
-    let answer = client.json::<Applied>(&ask).await;
-    let mut applied = answer.map_err(|trouble| trouble.during(&doing))?;
-    for warning in &applied.warnings {
-        eprintln!("warning: {}", problem(&file.name, warning));
+    let places = Places::find(&args.sources.file, args.sources.recursive)?;
+    places.check_name(args.name.as_ref())?;
+    let files = places.read(client.timeout()).await?;
+    let json = args.output.json();
+    // After a wait, the result includes the state of the workloads.
+    let at_once = !json && args.wait.is_none();
+    let mut done: Vec<Applied> = Vec::new();
+    let mut ended = Ok(());
+    for (at, file) in files.iter().enumerate() {
+        match apply(client, &args, &files, &done).await {
+            Ok(applied) => {
+                warn(file, &applied.warnings);
+                if at_once {
+                    print(render::applied(&applied, None))?;
+                }
+                done.push(applied);
+            }
+            Err(trouble) => {
+                let words = match args.dry_run {
+                    true => ("apply", "checked"),
+                    false => ("apply", "applied"),
+                };
+                ended = Err(stopped(trouble, &files, at, words));
+                break;
+            }
+        }
     }
     // A file with nothing but objects without effect has no manifest.
-    let has_effect = !applied.manifest.is_empty();
-    let wait = args.wait.filter(|_| !args.dry_run && has_effect);
+    let has_effect = done.iter().any(|applied| !applied.manifest.is_empty());
+    let wait = args
+        .wait
+        .filter(|_| !args.dry_run && has_effect && ended.is_ok());
     let stable = args.stable.map(Duration::from_secs);
     let outcome = match wait {
         Some(wait) => Some(tokio::select! {
-            ended = follow(client, &mut applied, begun, wait, stable) => ended,
+            ended = follow(client, &mut done, begun, wait, stable) => ended,
             Ok(()) = ctrl_c() => Err(interrupted()),
         }),
         None => None,
     };
     let waited = wait.map(|_| begun.elapsed());
-    if args.output.json() {
-        print_json(&applied)?;
-    } else {
-        print(render::applied(&applied, waited))?;
+    match done.as_slice() {
+        [] => {}
+        all if json && places.many => print_json(&all)?,
+        [one] if json => print_json(one)?,
+        all if !at_once => {
+            let texts = all.iter().map(|applied| render::applied(applied, waited));
+            print(texts.collect::<String>())?;
+        }
+        _ => {}
     }
-    let ended = match (outcome, waited) {
+    let waited = match (outcome, waited) {
         (Some(Err(trouble)), _) => Err(trouble),
-        (Some(Ok(ended)), Some(waited)) => verdict(&applied, waited, ended),
+        (Some(Ok(ended)), Some(waited)) => verdict(&done, waited, ended),
         _ => Ok(()),
     };
-    ended.map_err(|trouble| trouble.during(&doing))
+    let doing = match files.as_slice() {
+        [one] => format!("apply {}", one.name),
+        _ => "apply".to_owned(),
+    };
+    ended.and(waited.map_err(|trouble| trouble.during(&doing)))
+}
+
+/// Applies the file after those that are done.
+async fn apply(
+    client: &Client,
+    args: &Apply,
+    files: &[File],
+    done: &[Applied],
+) -> Result<Applied, Trouble> {
+    let file = &files[done.len()];
+    let names: Vec<_> = done.iter().map(|applied| &applied.manifest).collect();
+    if !args.dry_run && !names.is_empty() {
+        let preview: Applied = client.json(&ask(args, file, true, false)).await?;
+        check_once(files, &names, &preview.manifest)?;
+    }
+    // The files before it may have what it refers to, and a dry run does not apply them.
+    let lenient = args.dry_run && !names.is_empty();
+    let applied: Applied = client.json(&ask(args, file, args.dry_run, lenient)).await?;
+    if args.dry_run {
+        check_once(files, &names, &applied.manifest)?;
+    }
+    Ok(applied)
+}
+
+fn ask(args: &Apply, file: &File, dry_run: bool, lenient: bool) -> Ask {
+    let truth = |set: bool| set.then(|| "true".to_owned());
+    series::ask(file, args.name.clone(), dry_run)
+        .with("strict", truth(args.strict))
+        .with(
+            "waitForReferences",
+            truth(args.wait_for_references || lenient),
+        )
 }
 
 /// The result of the wait: an error unless the applied workloads run.
-fn verdict(applied: &Applied, waited: Duration, verdict: Verdict) -> Result<(), Trouble> {
-    let workloads = applied.workloads.as_deref().unwrap_or_default();
-    let reasons = render::not_running(workloads);
-    let look = match workloads {
+fn verdict(done: &[Applied], waited: Duration, verdict: Verdict) -> Result<(), Trouble> {
+    let workloads: Vec<Workload> = done
+        .iter()
+        .filter_map(|applied| applied.workloads.clone())
+        .flatten()
+        .collect();
+    let reasons = render::not_running(&workloads);
+    let look = match workloads.as_slice() {
         [one] => format!("`beemesh get workloads {}`", one.name),
         _ => "`beemesh get workloads`".to_owned(),
     };
@@ -88,7 +147,7 @@ fn verdict(applied: &Applied, waited: Duration, verdict: Verdict) -> Result<(), 
         (Verdict::Wait(_), reasons) => {
             let after = format!("not rolled out after {:.0} s", waited.as_secs_f64());
             let reasons = match reasons {
-                "" => render::not_for_long(workloads),
+                "" => render::not_for_long(&workloads),
                 reasons => reasons.to_owned(),
             };
             let message = match reasons.as_str() {
@@ -102,25 +161,67 @@ fn verdict(applied: &Applied, waited: Duration, verdict: Verdict) -> Result<(), 
     }
 }
 
-/// Follows the gateway's events and records the state of the applied workloads. It ends when they have rolled out, when
-/// they cannot without help, or when the time is over.
+/// One manifest during the wait.
+struct Part<'a> {
+    applied: &'a mut Applied,
+    /// Its workloads, and those that use its objects.
+    names: Vec<String>,
+    rollout: Rollout,
+}
+
+impl<'a> Part<'a> {
+    fn new(applied: &'a mut Applied) -> Self {
+        let objects = applied.objects.iter();
+        let runs = objects.filter(|one| one.revision > 0 && one.action != Action::Removed);
+        let names: Vec<_> = runs.map(|object| object.name.clone()).collect();
+        applied.settled = Some(names.is_empty());
+        applied.workloads = Some(Vec::new());
+        Self {
+            applied,
+            names,
+            rollout: Rollout::default(),
+        }
+    }
+
+    /// Records the state of its workloads.
+    fn look(&mut self, followed: &Followed, now: Duration) -> Verdict {
+        let Some(workloads) = followed.workloads(&self.names, self.applied.index) else {
+            return Verdict::Wait(None);
+        };
+        let verdict = self.rollout.look(now, workloads.iter().copied());
+        self.applied.workloads = Some(workloads.into_iter().cloned().collect());
+        self.applied.settled = Some(verdict == Verdict::Done);
+        verdict
+    }
+}
+
+/// The verdict on two manifests that are waited for together.
+fn both(one: Verdict, other: Verdict) -> Verdict {
+    match (one, other) {
+        (Verdict::Wait(one), Verdict::Wait(other)) => {
+            Verdict::Wait(one.into_iter().chain(other).min())
+        }
+        (wait @ Verdict::Wait(_), _) | (_, wait @ Verdict::Wait(_)) => wait,
+        (Verdict::Stuck, _) | (_, Verdict::Stuck) => Verdict::Stuck,
+        (Verdict::Done, Verdict::Done) => Verdict::Done,
+    }
+}
+
+/// Follows the gateway's events and records the state of the applied workloads. It ends when all of them have rolled out,
+/// when some cannot without help and the others have, or when the time is over.
 async fn follow(
     client: &Client,
-    applied: &mut Applied,
+    done: &mut [Applied],
     begun: Instant,
     wait: Duration,
     stable: Option<Duration>,
 ) -> Result<Verdict, Trouble> {
     let deadline = begun + wait;
-    let names: Vec<String> = applied
-        .objects
-        .iter()
-        .filter(|object| object.revision > 0 && object.action != Action::Removed)
-        .map(|object| object.name.clone())
-        .collect();
-    applied.settled = Some(names.is_empty());
-    applied.workloads = Some(Vec::new());
-    if names.is_empty() {
+    let has_effect = done
+        .iter_mut()
+        .filter(|applied| !applied.manifest.is_empty());
+    let mut parts: Vec<_> = has_effect.map(Part::new).collect();
+    if parts.iter().all(|part| part.names.is_empty()) {
         return Ok(Verdict::Done);
     }
     let mut live = Live::new();
@@ -131,10 +232,10 @@ async fn follow(
             Err(_) => break,
         };
         // The state between two streams is unknown, so the time of stable running starts again.
-        let rollout = Rollout::new(stable);
-        let times = (begun, deadline);
-        let verdict = until_done(events, applied, &names, rollout, &mut live, times).await?;
-        applied.settled = Some(verdict == Verdict::Done);
+        for part in &mut parts {
+            part.rollout = Rollout::new(stable);
+        }
+        let verdict = until_done(events, &mut parts, &mut live, (begun, deadline)).await?;
         if !matches!(verdict, Verdict::Wait(_)) {
             return Ok(verdict);
         }
@@ -146,9 +247,7 @@ async fn follow(
 /// Reads one stream of events until it ends or the wait is over.
 async fn until_done(
     events: Response<Incoming>,
-    applied: &mut Applied,
-    names: &[String],
-    mut rollout: Rollout,
+    parts: &mut [Part<'_>],
     live: &mut Live,
     (begun, deadline): (Instant, Instant),
 ) -> Result<Verdict, Trouble> {
@@ -170,18 +269,16 @@ async fn until_done(
             () = sleep_until(due), if due < deadline => {}
             () = sleep_until(deadline) => return Ok(Verdict::Wait(None)),
         }
-        due = deadline;
-        if let Some(workloads) = followed.workloads(names, applied.index) {
-            let verdict = rollout.look(begun.elapsed(), workloads.iter().copied());
-            applied.workloads = Some(workloads.into_iter().cloned().collect());
-            match verdict {
-                Verdict::Wait(again) => {
-                    due = again.map_or(deadline, |again| deadline.min(begun + again));
-                }
-                Verdict::Done | Verdict::Stuck => return Ok(verdict),
+        let now = begun.elapsed();
+        let verdicts = parts.iter_mut().map(|part| part.look(&followed, now));
+        match verdicts.fold(Verdict::Done, both) {
+            Verdict::Wait(again) => {
+                due = again.map_or(deadline, |again| deadline.min(begun + again));
             }
+            verdict @ (Verdict::Done | Verdict::Stuck) => return Ok(verdict),
         }
-        live.spin(&progress(applied, begun.elapsed()));
+        let shown = parts.iter().map(|part| progress(part.applied, now));
+        live.spin(&shown.collect::<String>());
     }
 }
 
@@ -200,9 +297,31 @@ fn progress(applied: &Applied, elapsed: Duration) -> String {
     };
     if workloads.is_empty() {
         return format!(
-            "{}   committed at log index {}",
+            "{}   committed at log index {}\n",
             applied.manifest, applied.index
         );
     }
     workloads.iter().map(shown).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn several_manifests_are_done_when_each_is() {
+        let wait = |ms: Option<u64>| Verdict::Wait(ms.map(Duration::from_millis));
+        for (one, other, expected) in [
+            (Verdict::Done, Verdict::Done, Verdict::Done),
+            (Verdict::Done, Verdict::Stuck, Verdict::Stuck),
+            (Verdict::Stuck, wait(None), wait(None)),
+            (Verdict::Done, wait(Some(5)), wait(Some(5))),
+            (wait(Some(5)), wait(Some(3)), wait(Some(3))),
+            (wait(None), wait(Some(3)), wait(Some(3))),
+            (wait(None), wait(None), wait(None)),
+        ] {
+            assert_eq!(both(one, other), expected, "{one:?} {other:?}");
+            assert_eq!(both(other, one), expected, "{other:?} {one:?}");
+        }
+    }
 }

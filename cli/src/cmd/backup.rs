@@ -7,11 +7,12 @@ use std::{
 
 use beemesh_protocol::{api::Restored, backup::BYTES_MAX};
 
-use super::{copy, print, print_json, read_up_to, spin, warn_readable};
+use super::{copy, print, print_json, spin, warn_readable};
 use crate::{
     args::Restore,
     client::{Ask, Client},
     render,
+    source::read_up_to,
     trouble::Trouble,
 };
 

@@ -2,12 +2,13 @@
 
 use beemesh_protocol::api::{Policy, PolicySet};
 
-use super::{print, print_json, read_up_to};
+use super::{print, print_json};
 use crate::{
     args,
     args::PolicyFormat,
     client::{Ask, Client},
     render,
+    source::read_up_to,
     trouble::Trouble,
 };
 

@@ -125,6 +125,9 @@ pub(super) struct ApplyQuery {
     pub(super) name: Option<String>,
     #[serde(default)]
     pub(super) dry_run: bool,
+    /// Answers the content of the objects, too.
+    #[serde(default)]
+    pub(super) diff: bool,
     #[serde(default)]
     pub(super) strict: bool,
     #[serde(default)]
@@ -297,13 +300,13 @@ mod tests {
             (
                 "name=web&dryRun=true&wait=5",
                 Ok(
-                    "ApplyQuery { name: Some(\"web\"), dry_run: true, strict: false, wait_for_references: false, wait: Some(5), stable: None, timeout: None }",
+                    "ApplyQuery { name: Some(\"web\"), dry_run: true, diff: false, strict: false, wait_for_references: false, wait: Some(5), stable: None, timeout: None }",
                 ),
             ),
             (
                 "dryrun=true",
                 Err(
-                    "query: dryrun: unknown field `dryrun`, expected one of `name`, `dryRun`, `strict`, `waitForReferences`, `wait`, `stable`, `timeout`",
+                    "query: dryrun: unknown field `dryrun`, expected one of `name`, `dryRun`, `diff`, `strict`, `waitForReferences`, `wait`, `stable`, `timeout`",
                 ),
             ),
             (

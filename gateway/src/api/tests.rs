@@ -462,6 +462,7 @@ async fn tokens_are_made_and_bad_requests_are_refused_in_words() {
     );
 }
 
+mod diff;
 mod policy;
 mod streams;
 

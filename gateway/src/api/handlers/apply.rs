@@ -10,12 +10,13 @@ use axum::{
     body::{Body, Bytes},
     extract::State,
     http::Request,
+    response::{IntoResponse as _, Response},
 };
 use beemesh_protocol::{
-    api::Applied,
-    peer::Outcome,
+    api::{Applied, Compared, ComparedObject},
+    peer::{Effect, Outcome},
     rollout::{Rollout, Verdict},
-    state::{Change, Command},
+    state::{Change, Command, Object},
 };
 use beemesh_quadlet::manifest::{self, BYTES_MAX, Manifest, Place, workload_name};
 use tokio::time::Instant;
@@ -24,6 +25,7 @@ use crate::{
     api::{
         ApiError, Shared,
         admission::{self, check},
+        compare::{self, KEY_BYTES, Mask},
         error::problems,
         request::{self, ApplyQuery, Asked, Caller},
         submit::{check_room, confirm, follow, propose, unapplied},
@@ -42,8 +44,13 @@ pub(in crate::api) async fn apply(
     Extension(caller): Extension<Caller>,
     Asked(query): Asked<ApplyQuery>,
     request: Request<Body>,
-) -> Result<Json<Applied>, ApiError> {
+) -> Result<Response, ApiError> {
     let gateway = &shared.gateway;
+    if query.diff && !query.dry_run {
+        return Err(ApiError::bad_request(
+            "diff=true needs dryRun=true: the answer to an apply does not have the content of the objects",
+        ));
+    }
     let timeout = request::timeout(query.timeout)?;
     let wait = request::wait(query.wait)?;
     let stable = request::stable(query.stable)?;
@@ -69,12 +76,30 @@ pub(in crate::api) async fn apply(
         warnings,
         kinds,
         before,
+        objects,
         ..
     } = tried;
     let effects = match outcome {
         Outcome::Applied(effects) => effects,
         other => return Err(unapplied(other, &places)),
     };
+    if query.diff {
+        let versions = versions(&shared, &name, effects.clone(), objects, before.clone()).await?;
+        let effects = kinds.applied(effects, &before).into_iter().zip(versions);
+        let objects = effects.map(|(effect, (before, after))| ComparedObject {
+            effect,
+            before,
+            after,
+        });
+        let compared = Compared {
+            manifest: name,
+            index,
+            dry_run: true,
+            objects: objects.collect(),
+            warnings: problems(warnings),
+        };
+        return Ok(Json(compared).into_response());
+    }
     let mut applied = Applied {
         manifest: name,
         index,
@@ -97,7 +122,34 @@ pub(in crate::api) async fn apply(
         applied.settled = Some(verdict == Verdict::Done);
         applied.workloads = Some(workloads);
     }
-    Ok(Json(applied))
+    Ok(Json(applied).into_response())
+}
+
+/// The content of each object before and after the apply, without the values of Secrets.
+async fn versions(
+    shared: &Shared,
+    manifest: &str,
+    effects: Vec<Effect>,
+    objects: Vec<Object>,
+    before: Arc<Replicated>,
+) -> Result<Vec<compare::Versions>, ApiError> {
+    let failed = |error: &dyn std::fmt::Display| {
+        ApiError::internal(format!("compare the objects of the manifest: {error}"))
+    };
+    let mut key = [0; KEY_BYTES];
+    getrandom::fill(&mut key).map_err(|error| failed(&error))?;
+    // It takes as much memory and time as to parse the manifest.
+    let permit = shared.parsing.clone().acquire_owned().await;
+    let permit = permit.map_err(|error| failed(&error))?;
+    let manifest = manifest.to_owned();
+    let compared = tokio::task::spawn_blocking(move || {
+        let mask = Mask::new(&key);
+        let versions = compare::versions(&manifest, &effects, &objects, &before, &mask);
+        drop(permit);
+        versions
+    });
+    let compared = compared.await.map_err(|error| failed(&error))?;
+    compared.map_err(|error| failed(&error))
 }
 
 /// The result of one attempt to apply a manifest.
@@ -112,6 +164,8 @@ struct Tried {
     kinds: Kinds,
     /// The state before the apply.
     before: Arc<Replicated>,
+    /// The objects of a dry run.
+    objects: Vec<Object>,
 }
 
 /// The result for a file with nothing but objects that have no effect, such as a Namespace: its warnings.
@@ -136,6 +190,7 @@ fn without_effect(
         warnings: manifest.warnings,
         kinds: Kinds::of(&[]),
         before: shared.gateway.node.state().borrow().state.clone(),
+        objects: Vec::new(),
     })
 }
 
@@ -169,7 +224,7 @@ async fn try_apply(
         ..
     } = manifest;
     warnings.extend(noted);
-    let before = gateway.node.state().borrow().state.clone();
+    let mut before = gateway.node.state().borrow().state.clone();
     let lacks = objects.iter().zip(&places).filter_map(|(object, place)| {
         let (field, message) = lack(object, before.hosts())?;
         Some(manifest::Problem {
@@ -186,12 +241,17 @@ async fn try_apply(
         objects,
         policy: Some(version),
     };
+    let mut objects = Vec::new();
     let (index, outcome) = if query.dry_run {
         confirm(gateway, deadline).await?;
         let scene = gateway.scene();
         check_room(&scene, &change)?;
         let command = Command::unasked(now_ms(), change);
         let outcome = scene.state.preview(scene.applied + 1, &command);
+        if let Change::Apply { objects: all, .. } = command.change {
+            objects = all;
+        }
+        before = scene.state;
         (scene.applied, outcome)
     } else {
         let left = deadline.saturating_duration_since(Instant::now());
@@ -207,5 +267,6 @@ async fn try_apply(
         warnings,
         kinds,
         before,
+        objects,
     })
 }
