@@ -407,6 +407,7 @@ fn a_stop_takes_the_pod_down() {
     ]);
 }
 
+mod bursts;
 mod restarts;
 mod starts;
 mod terminations;

@@ -6,11 +6,11 @@ use super::*;
 
 const MEMBER: &str = "Member";
 
-fn trouble(healthy: u32, restarts: u32, words: &str) -> Effect {
+pub(super) fn trouble(healthy: u32, restarts: u32, words: &str) -> Effect {
     troubled(7, (healthy, 1), restarts, words)
 }
 
-fn hold() -> Effect {
+pub(super) fn hold() -> Effect {
     Effect::Hold {
         container: MEMBER.into(),
         image: "image".into(),
@@ -28,7 +28,12 @@ fn start() -> Effect {
 
 /// The pod of revision 7. Its container was started at `started` and, if it does not run, ended at `exited` with code
 /// 3.
-fn member(started: u64, exited: Option<u64>, podmans: u32, held: bool) -> Option<SeenPod> {
+pub(super) fn member(
+    started: u64,
+    exited: Option<u64>,
+    podmans: u32,
+    held: bool,
+) -> Option<SeenPod> {
     let run = if exited.is_some() {
         Run::Exited
     } else {
@@ -50,11 +55,11 @@ fn member(started: u64, exited: Option<u64>, podmans: u32, held: bool) -> Option
     Some(pod)
 }
 
-fn sees(second: u64, pod: Option<SeenPod>) -> Event {
+pub(super) fn sees(second: u64, pod: Option<SeenPod>) -> Event {
     saw_at(second, OLD, pod)
 }
 
-fn attached() -> (u64, Event, Vec<Effect>) {
+pub(super) fn attached() -> (u64, Event, Vec<Effect>) {
     (0, Event::Attached(vec![11, 12]), vec![])
 }
 
@@ -117,27 +122,6 @@ fn podman_restarts_once_and_then_the_pauses_grow() {
             ],
         ),
         (661, sees(661, member(60, None, 0, false)), vec![]),
-    ]);
-}
-
-#[test]
-fn a_burst_of_restarts_by_podman_is_one_restart() {
-    let down = |times: u32, at: &str| format!("app: exit 3, {times} times, next try at {at} UTC");
-    tell(vec![
-        adopted(OLD),
-        attached(),
-        // Podman restarted it five times before the supervisor looked.
-        (
-            20,
-            sees(20, member(20, None, 5, false)),
-            vec![trouble(1, 5, "app: exit 3, 5 times"), hold()],
-        ),
-        (
-            25,
-            sees(25, member(20, Some(25), 5, true)),
-            vec![trouble(0, 5, &down(6, "13:47:15"))],
-        ),
-        (35, sees(35, member(20, Some(25), 5, true)), vec![start()]),
     ]);
 }
 
