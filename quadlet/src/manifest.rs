@@ -39,6 +39,7 @@ mod requests;
 pub(crate) mod resources;
 mod secrets;
 mod selectors;
+pub mod timestamp;
 mod typed;
 pub(crate) use typed::from_any;
 mod values;

@@ -374,16 +374,12 @@ fn what_has_no_effect_is_a_warning_by_its_name() {
             "1:8 spec.volumes[0].emptyDir.sizeLimit: it is not limited",
         ),
         (
-            deployment("progressDeadlineSeconds: 30"),
-            "1:8 spec.progressDeadlineSeconds: ",
+            deployment("strategy: {rollingUpdate: {maxSurge: 1}}"),
+            "1:8 spec.strategy.rollingUpdate.maxSurge: a host replaces its pod where it is",
         ),
         (
-            deployment("revisionHistoryLimit: 3"),
-            "1:8 spec.revisionHistoryLimit: ",
-        ),
-        (
-            deployment("strategy: {rollingUpdate: {maxUnavailable: 1}}"),
-            "1:8 spec.strategy.rollingUpdate.maxUnavailable: ",
+            deployment("strategy: {rollingUpdate: {maxUnavailable: 0%}}"),
+            "1:8 spec.strategy.rollingUpdate.maxUnavailable: counts as 1",
         ),
         (
             job("activeDeadlineSeconds: 5"),
@@ -452,7 +448,7 @@ fn what_has_no_effect_is_a_warning_by_its_name() {
         c("stdin: false, securityContext: {appArmorProfile: {type: RuntimeDefault}}"),
         p("initContainers: [{name: b, image: quay.io/a:1, ports: [{containerPort: 1}]}]"),
         deployment(
-            "progressDeadlineSeconds: 600\n  revisionHistoryLimit: 10\n  strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 25%, maxUnavailable: 25%}}",
+            "progressDeadlineSeconds: 60\n  revisionHistoryLimit: 3\n  strategy: {type: RollingUpdate, rollingUpdate: {maxSurge: 25%, maxUnavailable: 2}}",
         ),
         claim("accessModes: [ReadWriteOnce], volumeMode: Filesystem"),
         object("ConfigMap", "immutable: true").replace(

@@ -376,6 +376,15 @@ fn what_podman_would_find_wrong_when_the_old_pod_is_gone_is_refused() {
             "minReadySeconds: -1",
             "1:6 spec.minReadySeconds: -1 is too small",
         ),
+        ("minReadySeconds: 30\n  progressDeadlineSeconds: 31", ""),
+        (
+            "minReadySeconds: 30\n  progressDeadlineSeconds: 30",
+            "1:7 spec.progressDeadlineSeconds: 30 must be more than minReadySeconds (30)",
+        ),
+        (
+            "strategy: {type: Recreate, rollingUpdate: {maxUnavailable: 1}}",
+            "1:6 spec.strategy.rollingUpdate: belongs to the type RollingUpdate",
+        ),
     ] {
         let found = parse(deployment(more).as_bytes(), false)
             .map_or_else(|found| shown(&found), |_| vec![]);

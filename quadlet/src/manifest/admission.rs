@@ -43,6 +43,8 @@ const SDNOTIFY: &str = "io.containers.sdnotify";
 
 /// The annotation of a Job that runs once on each host.
 const EVERY_HOST: &str = "beemesh.io/every-host";
+/// The annotation of a workload that says what follows a failed rollout: `rollback`, the default, or `pause`.
+const ON_FAILURE: &str = "beemesh.io/on-failure";
 
 /// The prefix of labels that Beemesh itself puts on pods.
 const LABELS_OURS: &str = "beemesh.io/";
@@ -227,6 +229,7 @@ where
     if kind == Kind::Job {
         every_host(typed.metadata(), controller.template.as_ref(), scope);
     }
+    on_failure(kind, typed.metadata(), scope);
     if let Some(template) = &controller.template {
         metadata(
             template,
@@ -271,6 +274,23 @@ fn restart_policy(kind: Kind, policy: Option<&str>, at: &Field, scope: &mut Scop
             Some(_) => message,
         };
         scope.wrong(&at.key("restartPolicy"), message);
+    }
+}
+
+/// Refuses a wrong value of the annotation that says what follows a failed rollout.
+fn on_failure(kind: Kind, metadata: &ObjectMeta, scope: &mut Scope<'_>) {
+    let annotations = metadata.annotations.as_ref();
+    let Some(value) = annotations.and_then(|all| all.get(ON_FAILURE)) else {
+        return;
+    };
+    let at = Field::default()
+        .then("metadata.annotations")
+        .key(ON_FAILURE);
+    if kind == Kind::Job {
+        scope.not_done(&at, "has no effect: a Job has no rollouts");
+    } else if value != "rollback" && value != "pause" {
+        let message = format!("`{}` is neither \"rollback\" nor \"pause\"", cut(value));
+        scope.wrong(&at, message);
     }
 }
 

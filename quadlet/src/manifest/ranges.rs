@@ -244,7 +244,17 @@ fn shares(
     scope: &mut Scope<'_>,
 ) {
     share(surge, &at.key("maxSurge"), scope);
-    share(unavailable, &at.key("maxUnavailable"), scope);
+    let at = at.key("maxUnavailable");
+    share(unavailable, &at, scope);
+    let is_none = match unavailable {
+        Some(IntOrString::Int(count)) => *count == 0,
+        Some(IntOrString::String(share)) => share.trim_start_matches('0') == "%",
+        None => false,
+    };
+    if is_none {
+        let message = "counts as 1: a host replaces its pod where it is, so one pod is unavailable";
+        scope.not_done(&at, message);
+    }
 }
 
 /// Checks a value that is a count or a percentage.
@@ -292,8 +302,20 @@ impl Controlled for Deployment {
         ] {
             bounded(value.map(i64::from), 0, SECONDS_MAX, &at.key(key), scope);
         }
+        let (ready, deadline) = (spec.min_ready_seconds, spec.progress_deadline_seconds);
+        if let Some(deadline) = deadline.filter(|deadline| *deadline <= ready.unwrap_or(0)) {
+            let message = format!(
+                "{deadline} must be more than minReadySeconds ({}): otherwise every rollout fails",
+                ready.unwrap_or(0)
+            );
+            scope.differs(&at.key("progressDeadlineSeconds"), message);
+        }
         let strategy = spec.strategy.as_ref();
         let kind = strategy.and_then(|strategy| strategy.type_.as_deref());
+        if kind == Some("Recreate") && strategy.is_some_and(|one| one.rolling_update.is_some()) {
+            let message = "belongs to the type RollingUpdate: remove it, or the type";
+            scope.differs(&at.then("strategy.rollingUpdate"), message);
+        }
         word(
             kind,
             &["", "RollingUpdate", "Recreate"],

@@ -51,17 +51,19 @@ const REPLICAS: Row = ours(
 );
 const SELECTED: Row = right("selector", "").of(&SELECTOR);
 const TEMPLATED: Row = right("template", "").of(&POD_TEMPLATE);
-const MIN_READY: Row = ours("minReadySeconds", "`beemesh apply --wait` waits for it");
-const HISTORY: Row = warned_but(
+const MIN_READY: Row = ours(
+    "minReadySeconds",
+    "at least 2; a rollout and `beemesh apply --wait` wait for it",
+);
+const HISTORY: Row = ours(
     "revisionHistoryLimit",
-    "old revisions are not kept: apply the old manifest again",
-    &["10"],
+    "`beemesh rollout history` lists them",
 );
-const STRATEGY_TYPE: Row = warned_but(
-    "type",
-    "Podman ignores it: each host replaces its pod",
-    &["RollingUpdate"],
+const UNAVAILABLE: Row = ours(
+    "maxUnavailable",
+    "1 by default; at least 1, and a share is rounded down",
 );
+const SURGE: &str = "a host replaces its pod where it is: no pod is added";
 
 static DEPLOYMENT_SPEC: Area = Area {
     api: "DeploymentSpec",
@@ -71,15 +73,10 @@ static DEPLOYMENT_SPEC: Area = Area {
         SELECTED,
         TEMPLATED,
         MIN_READY,
-        warned_but(
-            "paused",
-            "Podman ignores it: the workload is rolled out",
-            &["false"],
-        ),
-        warned_but(
+        ours("paused", "no host gets a new revision"),
+        ours(
             "progressDeadlineSeconds",
-            "a rollout has no deadline of its own: `beemesh apply --wait=5m` limits the wait for it",
-            &["600"],
+            "after it the rollout has failed, and the hosts go back to the revision before it",
         ),
         HISTORY,
         right("strategy", "").of(&STRATEGY),
@@ -90,19 +87,17 @@ static DEPLOYMENT_SPEC: Area = Area {
 static STRATEGY: Area = Area {
     api: "DeploymentStrategy",
     title: None,
-    rows: &[STRATEGY_TYPE, right("rollingUpdate", "").of(&ROLLING)],
+    rows: &[
+        ours("type", "`Recreate` replaces all pods at once"),
+        right("rollingUpdate", "").of(&ROLLING),
+    ],
     base: None,
 };
-
-const AT_ONCE: &str = "hosts do not wait for each other: each one replaces its pod at once";
 
 static ROLLING: Area = Area {
     api: "RollingUpdateDeployment",
     title: None,
-    rows: &[
-        warned_but("maxSurge", AT_ONCE, &["25%"]),
-        warned_but("maxUnavailable", AT_ONCE, &["25%"]),
-    ],
+    rows: &[warned_but("maxSurge", SURGE, &["25%", "0"]), UNAVAILABLE],
     base: None,
 };
 
@@ -182,7 +177,11 @@ static UPDATE: Area = Area {
     api: "DaemonSetUpdateStrategy",
     title: None,
     rows: &[
-        STRATEGY_TYPE,
+        warned_but(
+            "type",
+            "an update replaces the pods: `beemesh rollout pause` holds it back",
+            &["RollingUpdate"],
+        ),
         right("rollingUpdate", "").of(&DAEMON_ROLLING),
     ],
     base: None,
@@ -191,10 +190,7 @@ static UPDATE: Area = Area {
 static DAEMON_ROLLING: Area = Area {
     api: "RollingUpdateDaemonSet",
     title: None,
-    rows: &[
-        warned_but("maxSurge", AT_ONCE, &["0"]),
-        warned_but("maxUnavailable", AT_ONCE, &["1"]),
-    ],
+    rows: &[warned_but("maxSurge", SURGE, &["0"]), UNAVAILABLE],
     base: None,
 };
 
