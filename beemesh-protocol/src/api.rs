@@ -4,9 +4,11 @@
 //! gateway can add fields.
 
 mod access;
+mod applied;
 mod compared;
 mod policy;
 pub mod recovery;
+mod rollout;
 
 use std::collections::BTreeMap;
 
@@ -16,8 +18,13 @@ use crate::{ClusterId, HostId, pod::ContainerReport};
 
 pub use crate::state::UserRole;
 pub use access::{Audit, Audited, ClientConfig, User, UserAnswer, UserRequest, Users};
+pub use applied::{Action, Applied, AppliedObject, Deleted};
 pub use compared::{Compared, ComparedObject};
 pub use policy::{Policy, PolicySet};
+pub use rollout::{
+    Revision, RevisionObject, RevisionOutcome, Revisions, Rollout, RolloutAction, RolloutChange,
+    RolloutChanged, RolloutPhase,
+};
 
 /// The header in which the command line tells the login and the unit of its caller, for the audit log. A gateway reads it from
 /// callers on its own host only, keeps the first 64 bytes, and relies on it for nothing.
@@ -78,73 +85,6 @@ pub struct Problem {
     pub message: String,
 }
 
-/// The response to `POST /v1/apply`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Applied {
-    /// The manifest's name; empty if the file has nothing but objects that have no effect, such as a Namespace.
-    pub manifest: String,
-    /// The log index at which it was committed; with `dryRun`, the index of the state that was used.
-    pub index: u64,
-    /// Nothing was changed: the response shows what an apply would change.
-    pub dry_run: bool,
-    /// With `wait`: whether all requested pods of every workload were ready, for the time that [`crate::rollout`]
-    /// requires.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settled: Option<bool>,
-    /// The objects in document order, then those that the manifest no longer has.
-    pub objects: Vec<AppliedObject>,
-    /// Warnings about the manifest.
-    pub warnings: Vec<Problem>,
-    /// With `wait`: the present state of the manifest's workloads.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub workloads: Option<Vec<Workload>>,
-}
-
-/// The effect of an apply on one object.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct AppliedObject {
-    /// Its kind, such as `Pod` or `ConfigMap`.
-    pub kind: String,
-    /// `NAME` or `NAMESPACE_NAME`.
-    pub name: String,
-    /// The effect.
-    pub action: Action,
-    /// The new revision of a workload; 0 for other kinds and for removed workloads.
-    pub revision: u64,
-}
-
-/// The effect of a change on an object.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Action {
-    /// The object is new.
-    Created,
-    /// Its content changed, or that of an object it refers to.
-    Updated,
-    /// The object was the same before.
-    Unchanged,
-    /// The manifest no longer has it.
-    Removed,
-}
-
-/// The response to a deletion.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Deleted {
-    /// The log index at which it was committed.
-    pub index: u64,
-    /// The removed workloads.
-    pub removed: Vec<String>,
-    /// With `wait`: whether all hosts have removed the workloads completely.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settled: Option<bool>,
-    /// With `wait`: hosts that still have a part of them, or are unreachable.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub waiting_for: Vec<String>,
-}
-
 /// The response to `GET /v1/workloads`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Workloads {
@@ -187,6 +127,9 @@ pub struct Workload {
     /// `message`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// The rollout of this revision, from its begin to its end; a failed one stays until the next change.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rollout: Option<Rollout>,
     /// How long a pod must be ready before it counts, from the manifest.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub min_ready_seconds: u32,

@@ -167,6 +167,8 @@ pub enum Action {
     Unchanged,
     /// The manifest no longer has it.
     Removed,
+    /// It was not in the applied objects, and stays in the manifest.
+    Kept,
 }
 
 /// The report of a host on itself.

@@ -141,6 +141,7 @@ mod tests {
             asked: u32::try_from(hosts.len()).unwrap(),
             ready: u32::try_from(hosts.iter().filter(counts).count()).unwrap(),
             reason: String::new(),
+            rollout: None,
             min_ready_seconds: 0,
             hosts: (1..).zip(hosts).map(on).collect(),
             object: None,

@@ -8,6 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, HostId};
 
+mod revisions;
+
+pub use revisions::{
+    HostRevision, RevisionEnd, RevisionOutcome, RevisionRecord, Revisions, RolloutPhase,
+    RolloutRecord,
+};
+
 /// One change to the replicated state.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Command {
@@ -52,7 +59,7 @@ pub enum Change {
         /// Its first host.
         host: Host,
     },
-    /// Replaces the manifest's set of objects atomically.
+    /// Changes the manifest's set of objects atomically.
     Apply {
         /// The manifest's name.
         manifest: String,
@@ -61,6 +68,10 @@ pub enum Change {
         /// The version of the policy that the objects were checked against. The state machine refuses the change if the
         /// policy has another version. `None` means that no policy was checked, as in a release without one.
         policy: Option<u64>,
+        /// Whether objects of the manifest that are not among these stay in it. Below level 2 they are always removed.
+        keep: bool,
+        /// The state machine refuses the change if the manifest has another log index. `None` accepts each.
+        if_index: Option<u64>,
     },
     /// Removes one workload. If it was the last object of its manifest, the manifest is removed, too.
     DeleteWorkload {
@@ -147,6 +158,12 @@ pub enum Change {
         /// The new level.
         level: u32,
     },
+    /// The same for levels from 2 on. A gateway of a release before these levels does not know this change, so it stops
+    /// rather than apply later changes by other rules.
+    RequireLevel {
+        /// The new level.
+        level: u32,
+    },
     /// Assigns one pod of a workload to a host or to no host. Refused if the workload or its assignment has changed
     /// since the proposal.
     Assign {
@@ -175,6 +192,47 @@ pub enum Change {
         reason: String,
         /// Whether another attempt may follow a failed one.
         again: bool,
+    },
+    /// Assigns a revision of a workload to some of its hosts. Refused if the workload has no rollout, or has changed
+    /// since the proposal.
+    Roll {
+        /// `NAME` or `NAMESPACE_NAME`.
+        workload: String,
+        /// The log index of the workload's latest revision, as the proposer saw it.
+        index: u64,
+        /// The log index of the revision that the hosts are to run: that of the latest revision, or that of the
+        /// rollout's base.
+        to: u64,
+        /// The hosts.
+        hosts: Vec<HostId>,
+    },
+    /// Records how the rollout of the latest revision of a workload ended. Refused if the workload has no rollout, or has
+    /// changed since the proposal.
+    EndRollout {
+        /// `NAME` or `NAMESPACE_NAME`.
+        workload: String,
+        /// The log index of the latest revision, as the proposer saw it.
+        index: u64,
+        /// How it ended. After [`RevisionOutcome::RolledBack`] the hosts go back to the base.
+        outcome: RevisionOutcome,
+        /// The hosts that are not reached, or the reason of a failure, as a message.
+        reason: String,
+    },
+    /// Pauses the rollouts of a workload, or lets them go on.
+    PauseRollout {
+        /// `NAME` or `NAMESPACE_NAME`.
+        workload: String,
+        /// Whether to pause.
+        paused: bool,
+    },
+    /// Makes a new revision of a workload with the contents of an earlier one.
+    Undo {
+        /// `NAME` or `NAMESPACE_NAME`.
+        workload: String,
+        /// The number of the earlier revision.
+        revision: u64,
+        /// The version of the policy that the contents were checked against, as for [`Change::Apply`].
+        policy: Option<u64>,
     },
 }
 
@@ -465,8 +523,11 @@ pub struct Snapshot {
     pub policy: Option<PolicyRecord>,
     /// The clusters that this one was recovered from, the latest last.
     pub former: Vec<ClusterId>,
-    /// The rules by which the state machine applies changes: 0 means those of 0.2.0, 1 those that keep assignments.
+    /// The rules by which the state machine applies changes: 0 means those of 0.2.0, 1 those that keep assignments, 2
+    /// those that keep revisions and roll them out.
     pub level: u32,
     /// The assignments; `None` below level 1.
     pub assignments: Option<Assignments>,
+    /// The revisions and rollouts; `None` below level 2.
+    pub revisions: Option<Revisions>,
 }

@@ -180,7 +180,7 @@ proptest! {
         let object = Object {
             kind: Kind::Pod, namespace: "default".into(), name, body, hash, references: vec![], replicas, selector,
         };
-        let command = Command { at_ms, change: Change::Apply { manifest, objects: vec![object], policy }, origin: None };
+        let command = Command { at_ms, change: Change::Apply { manifest, objects: vec![object], policy, keep: false, if_index: None }, origin: None };
         let mut bytes = command.encode().to_vec();
         prop_assert_eq!(Command::decode(&bytes), Ok(command));
         for (at, byte) in damage {

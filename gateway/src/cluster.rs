@@ -11,4 +11,5 @@ pub(crate) mod ports;
 pub(crate) mod releases;
 pub(crate) mod reports;
 pub(crate) mod state;
+pub(crate) mod strategy;
 pub(crate) mod view;

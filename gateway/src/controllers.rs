@@ -1,13 +1,14 @@
 //! The leader's own work for the cluster: raises the level of the state machine once all members support it, and
-//! assigns pods to hosts.
+//! assigns pods and revisions to hosts.
 //!
-//! Shell: one loop, which acts only on the leader. It runs whenever its input has changed, and proposes what [`seats`]
-//! and [`level`] decide. [`away`] tracks hosts that are unreachable for long, and [`pace`] limits how often the same
+//! Shell: one loop, which acts only on the leader. It runs whenever its input has changed, and proposes what [`seats`],
+//! [`rollouts`] and [`level`] decide. [`away`] tracks hosts that are unreachable for long, and [`pace`] limits how often the same
 //! change is proposed. [`voters`] keeps Raft's membership up to date.
 
 mod away;
 mod level;
 mod pace;
+pub(crate) mod rollouts;
 pub(crate) mod seats;
 pub(crate) mod voters;
 
@@ -34,7 +35,7 @@ use crate::{
     raft::{Node, View},
 };
 use away::Away;
-use level::Upgrade;
+use level::{LATEST, Upgrade};
 use pace::Pace;
 use seats::{Seen, plan};
 
@@ -106,8 +107,7 @@ pub(crate) async fn lead(handles: Handles, times: Times) {
 
 /// Sets the level of a new cluster to that of this release. If that fails, the leader does it later.
 pub(crate) async fn begin(node: &Node, deadline: Instant) {
-    let change = Change::RaiseLevel { level: ASSIGNED };
-    let command = Command::unasked(now_ms(), change);
+    let command = Command::unasked(now_ms(), level::raise(LATEST));
     if let Err(error) = node.propose(vec![command], deadline).await {
         tracing::warn!(%error, "the feature level of the new cluster is raised later");
     }
@@ -119,6 +119,7 @@ struct Leader {
     away: Away,
     upgrade: Upgrade,
     pace: Pace,
+    rollouts: rollouts::Watch,
     /// Number of consecutive failed proposals, and when the next proposal may be made.
     failed: Option<(u32, Instant)>,
 }
@@ -136,11 +137,15 @@ impl Leader {
         if let Some((_, until)) = self.failed.filter(|(_, until)| *until > now) {
             return Some(until);
         }
-        let (changes, due) = if view.state.level() < ASSIGNED {
-            self.raise(handles, times, view, now)
-        } else {
-            self.seats(handles, times, view, consensus, now)
-        };
+        let (mut changes, mut due) = (Vec::new(), None);
+        if view.state.level() < LATEST {
+            (changes, due) = self.raise(handles, times, view, now);
+        }
+        if view.state.level() >= ASSIGNED {
+            let (more, next) = self.controllers(handles, times, view, consensus, now);
+            changes.extend(more);
+            due = due.into_iter().chain(next).min();
+        }
         if changes.is_empty() {
             return due;
         }
@@ -157,15 +162,17 @@ impl Leader {
     ) -> (Vec<Change>, Option<Instant>) {
         let members: BTreeSet<HostId> = view.state.hosts().keys().copied().collect();
         let reports = handles.reports.borrow().clone();
-        let due = self.upgrade.due(now, &members, &reports, times.raise_after);
-        let change = Change::RaiseLevel { level: ASSIGNED };
+        let level = view.state.level() + 1;
+        let after = times.raise_after;
+        let due = self.upgrade.due(level, now, &members, &reports, after);
         match due {
-            Some(due) if due <= now => (vec![change], None),
+            Some(due) if due <= now => (vec![level::raise(level)], None),
             due => (Vec::new(), due),
         }
     }
 
-    fn seats(
+    /// Plans seats and rollouts.
+    fn controllers(
         &mut self,
         handles: &Handles,
         times: &Times,
@@ -190,8 +197,20 @@ impl Leader {
         let due = plan
             .due
             .map(|due| now + Duration::from_millis(due.saturating_sub(now_ms)));
-        let (changes, held) = self.pace.take(now, plan.changes);
-        (changes, next.into_iter().chain(due).chain(held).min())
+        let rollouts = rollouts::plan(
+            &mut self.rollouts,
+            &rollouts::Seen {
+                state: &view.state,
+                reports: &reports,
+                reachable: &reachable,
+                now,
+            },
+        );
+        let mut changes = plan.changes;
+        changes.extend(rollouts.changes);
+        let (changes, held) = self.pace.take(now, changes);
+        let dues = [next, due, rollouts.due, held];
+        (changes, dues.into_iter().flatten().min())
     }
 
     /// Proposes the changes. If that fails, returns when the next proposal may be made.
@@ -235,8 +254,11 @@ fn tell<'a>(change: &Change, outcome: &Outcome, name: impl Fn(&HostId) -> &'a st
         return;
     }
     match change {
-        Change::RaiseLevel { level } => {
-            tracing::info!(level, "all members keep assignments from now on");
+        Change::RaiseLevel { level } | Change::RequireLevel { level } => {
+            tracing::info!(
+                level,
+                "all members apply changes by the rules of this level from now on"
+            );
         }
         Change::Assign {
             workload,
@@ -266,6 +288,27 @@ fn tell<'a>(change: &Change, outcome: &Outcome, name: impl Fn(&HostId) -> &'a st
             again,
             "an attempt of a job has ended"
         ),
+        Change::Roll {
+            workload,
+            index,
+            to,
+            hosts,
+        } => {
+            let hosts: Vec<&str> = hosts.iter().map(name).collect();
+            tracing::info!(
+                workload,
+                index,
+                to,
+                hosts = hosts.join(", "),
+                "hosts get another revision"
+            );
+        }
+        Change::EndRollout {
+            workload,
+            index,
+            outcome,
+            reason,
+        } => tracing::info!(workload, index, ?outcome, reason, "a rollout has ended"),
         _ => {}
     }
 }

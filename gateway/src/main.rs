@@ -116,7 +116,8 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     let remote = config.api.with_file_name(REMOTE);
     let remote =
         api::listen_remote(&remote).with_context(|| format!("listen on {}", remote.display()))?;
-    let shared = api::Shared::new(gateway.clone());
+    let hash_key = pki::authority::random().context("draw a key")?;
+    let shared = api::Shared::new(gateway.clone(), hash_key);
     tokio::spawn(api::serve_remote(remote, shared.clone(), stop.clone()));
     tokio::spawn(sealing_keys::keep(gateway.clone()));
     let api = tokio::spawn(api::serve(listener, shared, stop.clone()));

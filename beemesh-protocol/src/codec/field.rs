@@ -201,6 +201,19 @@ impl Field for Vec<HostId> {
     }
 }
 
+impl Field for Vec<[u8; 32]> {
+    type Slot = WIPOffset<Vector<'static, fb::Bytes32>>;
+    type Got<'a> = Option<Vector<'a, fb::Bytes32>>;
+    fn put(&self, to: &mut Builder) -> Self::Slot {
+        let items: Vec<_> = self.iter().map(Fixed::to_struct).collect();
+        to.create_vector(&items)
+    }
+    fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError> {
+        let items = got.ok_or(DecodeError::Missing(name))?;
+        Ok(items.iter().map(<[u8; 32]>::from_struct).collect())
+    }
+}
+
 /// An empty list is written as an absent one, as older versions do.
 impl Field for Vec<ClusterId> {
     type Slot = Option<WIPOffset<Vector<'static, fb::Bytes16>>>;

@@ -27,7 +27,7 @@ fn request_size(request: &Request) -> usize {
     }
 }
 
-choice! { Action = Action { Created, Updated, Unchanged, Removed } }
+choice! { Action = Action { Created, Updated, Unchanged, Removed, Kept } }
 choice! { Phase = Phase { Pending, Starting, Running, Succeeded, Stopped, Failed, Removing } }
 
 table! { WorkloadReport = WorkloadReport(WorkloadReportArgs) "workload_report" {

@@ -10,8 +10,9 @@ use super::{
 };
 use crate::state::{
     Access, Assignment, Assignments, AuditContext, AuditRecord, Authority, Change, ClaimRecord,
-    Command, Host, JobEnd, Kind, ManifestRecord, Object, Origin, PolicyRecord, Reference, Snapshot,
-    TokenRecord, UserRecord, UserRole, WorkloadRecord,
+    Command, Host, HostRevision, JobEnd, Kind, ManifestRecord, Object, Origin, PolicyRecord,
+    Reference, RevisionEnd, RevisionOutcome, RevisionRecord, Revisions, RolloutPhase,
+    RolloutRecord, Snapshot, TokenRecord, UserRecord, UserRole, WorkloadRecord,
 };
 
 messages! {
@@ -47,6 +48,9 @@ fn snapshot_size(snapshot: &Snapshot) -> usize {
     let assigned = snapshot.assignments.as_ref();
     let assigned = assigned.map_or(0, |all| all.assigned.len() + all.claims.len());
     let others = others + assigned;
+    let kept = snapshot.revisions.as_ref();
+    let objects = objects + kept.map_or(0, |kept| objects_size(&kept.objects));
+    let others = others + kept.map_or(0, |kept| kept.revisions.len() + kept.rollouts.len());
     let policy = snapshot.policy.as_ref().map_or(0, |p| p.document.len());
     objects + others * SIZE_TYPICAL + policy
 }
@@ -78,7 +82,7 @@ table! { Access = Access(AccessArgs) "access" { authority, users, audit } }
 
 union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record Found { cluster, host } = ChangeFound(ChangeFoundArgs) body_as_found;
-    record Apply { manifest, objects, policy } = ChangeApply(ChangeApplyArgs) body_as_apply;
+    record Apply { manifest, objects, policy, keep, if_index } = ChangeApply(ChangeApplyArgs) body_as_apply;
     record DeleteWorkload { workload } = ChangeDeleteWorkload(ChangeDeleteWorkloadArgs) body_as_delete_workload;
     record DeleteManifest { manifest } = ChangeDeleteManifest(ChangeDeleteManifestArgs) body_as_delete_manifest;
     record Admit { token, secret_hash, host, replaces } = ChangeAdmit(ChangeAdmitArgs) body_as_admit;
@@ -93,6 +97,11 @@ union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record RaiseLevel { level } = ChangeRaiseLevel(ChangeRaiseLevelArgs) body_as_raise_level;
     record Assign { workload, ordinal, index, from, host } = ChangeAssign(ChangeAssignArgs) body_as_assign;
     record EndJob { workload, ordinal, index, succeeded, reason, again } = ChangeEndJob(ChangeEndJobArgs) body_as_end_job;
+    record Roll { workload, index, to, hosts } = ChangeRoll(ChangeRollArgs) body_as_roll;
+    record EndRollout { workload, index, outcome, reason } = ChangeEndRollout(ChangeEndRolloutArgs) body_as_end_rollout;
+    record PauseRollout { workload, paused } = ChangePauseRollout(ChangePauseRolloutArgs) body_as_pause_rollout;
+    record Undo { workload, revision, policy } = ChangeUndo(ChangeUndoArgs) body_as_undo;
+    record RequireLevel { level } = ChangeRequireLevel(ChangeRequireLevelArgs) body_as_require_level;
     table PutUser body_as_put_user;
     table PutToken body_as_put_token;
     table PutHost body_as_put_host;
@@ -116,6 +125,24 @@ table! { ClaimRecord = ClaimRecord(ClaimRecordArgs) "claim_record" { namespace, 
 
 table! { Assignments = Assignments(AssignmentsArgs) "assignments" { assigned, claims } }
 
+choice! { RevisionOutcome = RevisionOutcome { Ready, RolledBack, Failed, Superseded } }
+
+table! { RevisionEnd = RevisionEnd(RevisionEndArgs) "revision_end" { outcome, reason, at_ms } }
+
+table! { RevisionRecord = RevisionRecord(RevisionRecordArgs) "revision_record" {
+    workload, revision, index, at_ms, who, cause, objects, end
+} }
+
+table! { HostRevision = HostRevision(HostRevisionArgs) "host_revision" { host, index } }
+
+choice! { RolloutPhase = RolloutPhase { Rolling, RollingBack, Halted } }
+
+table! { RolloutRecord = RolloutRecord(RolloutRecordArgs) "rollout_record" {
+    workload, base, hosts, phase, paused, moved_at_ms
+} }
+
+table! { Revisions = Revisions(RevisionsArgs) "revisions" { objects, revisions, rollouts } }
+
 table! { Snapshot = Snapshot(SnapshotArgs) "snapshot" {
-    cluster, hosts, manifests, workloads, tokens, access, policy, former, level, assignments
+    cluster, hosts, manifests, workloads, tokens, access, policy, former, level, assignments, revisions
 } }

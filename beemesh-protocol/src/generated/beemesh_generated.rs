@@ -1299,12 +1299,108 @@ impl<'a> ::flatbuffers::Verifiable for UserRole {
 
 impl ::flatbuffers::SimpleToVerifyInSlice for UserRole {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MIN_CHANGE_BODY: u8 = 0;
+pub const ENUM_MIN_REVISION_OUTCOME: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_CHANGE_BODY: u8 = 19;
+pub const ENUM_MAX_REVISION_OUTCOME: u8 = 4;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 20] = [
+pub const ENUM_VALUES_REVISION_OUTCOME: [RevisionOutcome; 5] = [
+  RevisionOutcome::Unset,
+  RevisionOutcome::Ready,
+  RevisionOutcome::RolledBack,
+  RevisionOutcome::Failed,
+  RevisionOutcome::Superseded,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct RevisionOutcome(pub u8);
+#[allow(non_upper_case_globals)]
+impl RevisionOutcome {
+  pub const Unset: Self = Self(0);
+  pub const Ready: Self = Self(1);
+  pub const RolledBack: Self = Self(2);
+  pub const Failed: Self = Self(3);
+  pub const Superseded: Self = Self(4);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 4;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Ready,
+    Self::RolledBack,
+    Self::Failed,
+    Self::Superseded,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Ready => Some("Ready"),
+      Self::RolledBack => Some("RolledBack"),
+      Self::Failed => Some("Failed"),
+      Self::Superseded => Some("Superseded"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for RevisionOutcome {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for RevisionOutcome {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for RevisionOutcome {
+    type Output = RevisionOutcome;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for RevisionOutcome {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for RevisionOutcome {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for RevisionOutcome {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_CHANGE_BODY: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_CHANGE_BODY: u8 = 24;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 25] = [
   ChangeBody::NONE,
   ChangeBody::Found,
   ChangeBody::Apply,
@@ -1325,6 +1421,11 @@ pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 20] = [
   ChangeBody::RaiseLevel,
   ChangeBody::Assign,
   ChangeBody::EndJob,
+  ChangeBody::Roll,
+  ChangeBody::EndRollout,
+  ChangeBody::PauseRollout,
+  ChangeBody::Undo,
+  ChangeBody::RequireLevel,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -1352,9 +1453,14 @@ impl ChangeBody {
   pub const RaiseLevel: Self = Self(17);
   pub const Assign: Self = Self(18);
   pub const EndJob: Self = Self(19);
+  pub const Roll: Self = Self(20);
+  pub const EndRollout: Self = Self(21);
+  pub const PauseRollout: Self = Self(22);
+  pub const Undo: Self = Self(23);
+  pub const RequireLevel: Self = Self(24);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 19;
+  pub const ENUM_MAX: u8 = 24;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Found,
@@ -1376,6 +1482,11 @@ impl ChangeBody {
     Self::RaiseLevel,
     Self::Assign,
     Self::EndJob,
+    Self::Roll,
+    Self::EndRollout,
+    Self::PauseRollout,
+    Self::Undo,
+    Self::RequireLevel,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -1400,6 +1511,11 @@ impl ChangeBody {
       Self::RaiseLevel => Some("RaiseLevel"),
       Self::Assign => Some("Assign"),
       Self::EndJob => Some("EndJob"),
+      Self::Roll => Some("Roll"),
+      Self::EndRollout => Some("EndRollout"),
+      Self::PauseRollout => Some("PauseRollout"),
+      Self::Undo => Some("Undo"),
+      Self::RequireLevel => Some("RequireLevel"),
       _ => None,
     }
   }
@@ -1456,6 +1572,98 @@ impl<'a> ::flatbuffers::Verifiable for ChangeBody {
 impl ::flatbuffers::SimpleToVerifyInSlice for ChangeBody {}
 pub struct ChangeBodyUnionTableOffset {}
 
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_ROLLOUT_PHASE: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_ROLLOUT_PHASE: u8 = 3;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_ROLLOUT_PHASE: [RolloutPhase; 4] = [
+  RolloutPhase::Unset,
+  RolloutPhase::Rolling,
+  RolloutPhase::RollingBack,
+  RolloutPhase::Halted,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct RolloutPhase(pub u8);
+#[allow(non_upper_case_globals)]
+impl RolloutPhase {
+  pub const Unset: Self = Self(0);
+  pub const Rolling: Self = Self(1);
+  pub const RollingBack: Self = Self(2);
+  pub const Halted: Self = Self(3);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 3;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Rolling,
+    Self::RollingBack,
+    Self::Halted,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Rolling => Some("Rolling"),
+      Self::RollingBack => Some("RollingBack"),
+      Self::Halted => Some("Halted"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for RolloutPhase {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for RolloutPhase {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for RolloutPhase {
+    type Output = RolloutPhase;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for RolloutPhase {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for RolloutPhase {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for RolloutPhase {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_POD_PHASE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
@@ -2143,15 +2351,16 @@ pub struct SnapshotReplyBodyUnionTableOffset {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_ACTION: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_ACTION: u8 = 4;
+pub const ENUM_MAX_ACTION: u8 = 5;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_ACTION: [Action; 5] = [
+pub const ENUM_VALUES_ACTION: [Action; 6] = [
   Action::Unset,
   Action::Created,
   Action::Updated,
   Action::Unchanged,
   Action::Removed,
+  Action::Kept,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -2164,15 +2373,17 @@ impl Action {
   pub const Updated: Self = Self(2);
   pub const Unchanged: Self = Self(3);
   pub const Removed: Self = Self(4);
+  pub const Kept: Self = Self(5);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 4;
+  pub const ENUM_MAX: u8 = 5;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::Unset,
     Self::Created,
     Self::Updated,
     Self::Unchanged,
     Self::Removed,
+    Self::Kept,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -2182,6 +2393,7 @@ impl Action {
       Self::Updated => Some("Updated"),
       Self::Unchanged => Some("Unchanged"),
       Self::Removed => Some("Removed"),
+      Self::Kept => Some("Kept"),
       _ => None,
     }
   }
@@ -9296,6 +9508,8 @@ impl<'a> ChangeApply<'a> {
   pub const VT_MANIFEST: ::flatbuffers::VOffsetT = 4;
   pub const VT_OBJECTS: ::flatbuffers::VOffsetT = 6;
   pub const VT_POLICY: ::flatbuffers::VOffsetT = 8;
+  pub const VT_KEEP: ::flatbuffers::VOffsetT = 10;
+  pub const VT_IF_INDEX: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -9307,9 +9521,11 @@ impl<'a> ChangeApply<'a> {
     args: &'args ChangeApplyArgs<'args>
   ) -> ::flatbuffers::WIPOffset<ChangeApply<'bldr>> {
     let mut builder = ChangeApplyBuilder::new(_fbb);
+    if let Some(x) = args.if_index { builder.add_if_index(x); }
     if let Some(x) = args.policy { builder.add_policy(x); }
     if let Some(x) = args.objects { builder.add_objects(x); }
     if let Some(x) = args.manifest { builder.add_manifest(x); }
+    builder.add_keep(args.keep);
     builder.finish()
   }
 
@@ -9335,6 +9551,20 @@ impl<'a> ChangeApply<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(ChangeApply::VT_POLICY, None)}
   }
+  #[inline]
+  pub fn keep(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(ChangeApply::VT_KEEP, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn if_index(&self) -> Option<u64> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ChangeApply::VT_IF_INDEX, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ChangeApply<'_> {
@@ -9346,6 +9576,8 @@ impl ::flatbuffers::Verifiable for ChangeApply<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("manifest", Self::VT_MANIFEST, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Object>>>>("objects", Self::VT_OBJECTS, false)?
      .visit_field::<u64>("policy", Self::VT_POLICY, false)?
+     .visit_field::<bool>("keep", Self::VT_KEEP, false)?
+     .visit_field::<u64>("if_index", Self::VT_IF_INDEX, false)?
      .finish();
     Ok(())
   }
@@ -9354,6 +9586,8 @@ pub struct ChangeApplyArgs<'a> {
     pub manifest: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub objects: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Object<'a>>>>>,
     pub policy: Option<u64>,
+    pub keep: bool,
+    pub if_index: Option<u64>,
 }
 impl<'a> Default for ChangeApplyArgs<'a> {
   #[inline]
@@ -9362,6 +9596,8 @@ impl<'a> Default for ChangeApplyArgs<'a> {
       manifest: None,
       objects: None,
       policy: None,
+      keep: false,
+      if_index: None,
     }
   }
 }
@@ -9384,6 +9620,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeApplyBuilder<'a, 'b, A>
     self.fbb_.push_slot_always::<u64>(ChangeApply::VT_POLICY, policy);
   }
   #[inline]
+  pub fn add_keep(&mut self, keep: bool) {
+    self.fbb_.push_slot::<bool>(ChangeApply::VT_KEEP, keep, false);
+  }
+  #[inline]
+  pub fn add_if_index(&mut self, if_index: u64) {
+    self.fbb_.push_slot_always::<u64>(ChangeApply::VT_IF_INDEX, if_index);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeApplyBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ChangeApplyBuilder {
@@ -9404,6 +9648,8 @@ impl ::core::fmt::Debug for ChangeApply<'_> {
       ds.field("manifest", &self.manifest());
       ds.field("objects", &self.objects());
       ds.field("policy", &self.policy());
+      ds.field("keep", &self.keep());
+      ds.field("if_index", &self.if_index());
       ds.finish()
   }
 }
@@ -11334,6 +11580,639 @@ impl ::core::fmt::Debug for ChangeEndJob<'_> {
       ds.finish()
   }
 }
+pub enum ChangeRollOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeRoll<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeRoll<'a> {
+  type Inner = ChangeRoll<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeRoll<'a> {
+  pub const VT_WORKLOAD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_INDEX: ::flatbuffers::VOffsetT = 6;
+  pub const VT_TO: ::flatbuffers::VOffsetT = 8;
+  pub const VT_HOSTS: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeRoll { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeRollArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeRoll<'bldr>> {
+    let mut builder = ChangeRollBuilder::new(_fbb);
+    builder.add_to(args.to);
+    builder.add_index(args.index);
+    if let Some(x) = args.hosts { builder.add_hosts(x); }
+    if let Some(x) = args.workload { builder.add_workload(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn workload(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ChangeRoll::VT_WORKLOAD, None)}
+  }
+  #[inline]
+  pub fn index(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ChangeRoll::VT_INDEX, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn to(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ChangeRoll::VT_TO, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn hosts(&self) -> Option<::flatbuffers::Vector<'a, Bytes32>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Bytes32>>>(ChangeRoll::VT_HOSTS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeRoll<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("workload", Self::VT_WORKLOAD, false)?
+     .visit_field::<u64>("index", Self::VT_INDEX, false)?
+     .visit_field::<u64>("to", Self::VT_TO, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Bytes32>>>("hosts", Self::VT_HOSTS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeRollArgs<'a> {
+    pub workload: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub index: u64,
+    pub to: u64,
+    pub hosts: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Bytes32>>>,
+}
+impl<'a> Default for ChangeRollArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeRollArgs {
+      workload: None,
+      index: 0,
+      to: 0,
+      hosts: None,
+    }
+  }
+}
+
+pub struct ChangeRollBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeRollBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_workload(&mut self, workload: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeRoll::VT_WORKLOAD, workload);
+  }
+  #[inline]
+  pub fn add_index(&mut self, index: u64) {
+    self.fbb_.push_slot::<u64>(ChangeRoll::VT_INDEX, index, 0);
+  }
+  #[inline]
+  pub fn add_to(&mut self, to: u64) {
+    self.fbb_.push_slot::<u64>(ChangeRoll::VT_TO, to, 0);
+  }
+  #[inline]
+  pub fn add_hosts(&mut self, hosts: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Bytes32>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeRoll::VT_HOSTS, hosts);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeRollBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeRollBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeRoll<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeRoll<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeRoll");
+      ds.field("workload", &self.workload());
+      ds.field("index", &self.index());
+      ds.field("to", &self.to());
+      ds.field("hosts", &self.hosts());
+      ds.finish()
+  }
+}
+pub enum ChangeEndRolloutOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeEndRollout<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeEndRollout<'a> {
+  type Inner = ChangeEndRollout<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeEndRollout<'a> {
+  pub const VT_WORKLOAD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_INDEX: ::flatbuffers::VOffsetT = 6;
+  pub const VT_OUTCOME: ::flatbuffers::VOffsetT = 8;
+  pub const VT_REASON: ::flatbuffers::VOffsetT = 10;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeEndRollout { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeEndRolloutArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeEndRollout<'bldr>> {
+    let mut builder = ChangeEndRolloutBuilder::new(_fbb);
+    builder.add_index(args.index);
+    if let Some(x) = args.reason { builder.add_reason(x); }
+    if let Some(x) = args.workload { builder.add_workload(x); }
+    builder.add_outcome(args.outcome);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn workload(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ChangeEndRollout::VT_WORKLOAD, None)}
+  }
+  #[inline]
+  pub fn index(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ChangeEndRollout::VT_INDEX, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn outcome(&self) -> RevisionOutcome {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<RevisionOutcome>(ChangeEndRollout::VT_OUTCOME, Some(RevisionOutcome::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn reason(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ChangeEndRollout::VT_REASON, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeEndRollout<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("workload", Self::VT_WORKLOAD, false)?
+     .visit_field::<u64>("index", Self::VT_INDEX, false)?
+     .visit_field::<RevisionOutcome>("outcome", Self::VT_OUTCOME, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("reason", Self::VT_REASON, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeEndRolloutArgs<'a> {
+    pub workload: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub index: u64,
+    pub outcome: RevisionOutcome,
+    pub reason: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for ChangeEndRolloutArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeEndRolloutArgs {
+      workload: None,
+      index: 0,
+      outcome: RevisionOutcome::Unset,
+      reason: None,
+    }
+  }
+}
+
+pub struct ChangeEndRolloutBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeEndRolloutBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_workload(&mut self, workload: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeEndRollout::VT_WORKLOAD, workload);
+  }
+  #[inline]
+  pub fn add_index(&mut self, index: u64) {
+    self.fbb_.push_slot::<u64>(ChangeEndRollout::VT_INDEX, index, 0);
+  }
+  #[inline]
+  pub fn add_outcome(&mut self, outcome: RevisionOutcome) {
+    self.fbb_.push_slot::<RevisionOutcome>(ChangeEndRollout::VT_OUTCOME, outcome, RevisionOutcome::Unset);
+  }
+  #[inline]
+  pub fn add_reason(&mut self, reason: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeEndRollout::VT_REASON, reason);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeEndRolloutBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeEndRolloutBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeEndRollout<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeEndRollout<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeEndRollout");
+      ds.field("workload", &self.workload());
+      ds.field("index", &self.index());
+      ds.field("outcome", &self.outcome());
+      ds.field("reason", &self.reason());
+      ds.finish()
+  }
+}
+pub enum ChangePauseRolloutOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangePauseRollout<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangePauseRollout<'a> {
+  type Inner = ChangePauseRollout<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangePauseRollout<'a> {
+  pub const VT_WORKLOAD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_PAUSED: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangePauseRollout { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangePauseRolloutArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangePauseRollout<'bldr>> {
+    let mut builder = ChangePauseRolloutBuilder::new(_fbb);
+    if let Some(x) = args.workload { builder.add_workload(x); }
+    builder.add_paused(args.paused);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn workload(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ChangePauseRollout::VT_WORKLOAD, None)}
+  }
+  #[inline]
+  pub fn paused(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(ChangePauseRollout::VT_PAUSED, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangePauseRollout<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("workload", Self::VT_WORKLOAD, false)?
+     .visit_field::<bool>("paused", Self::VT_PAUSED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangePauseRolloutArgs<'a> {
+    pub workload: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub paused: bool,
+}
+impl<'a> Default for ChangePauseRolloutArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangePauseRolloutArgs {
+      workload: None,
+      paused: false,
+    }
+  }
+}
+
+pub struct ChangePauseRolloutBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangePauseRolloutBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_workload(&mut self, workload: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangePauseRollout::VT_WORKLOAD, workload);
+  }
+  #[inline]
+  pub fn add_paused(&mut self, paused: bool) {
+    self.fbb_.push_slot::<bool>(ChangePauseRollout::VT_PAUSED, paused, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangePauseRolloutBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangePauseRolloutBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangePauseRollout<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangePauseRollout<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangePauseRollout");
+      ds.field("workload", &self.workload());
+      ds.field("paused", &self.paused());
+      ds.finish()
+  }
+}
+pub enum ChangeRequireLevelOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeRequireLevel<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeRequireLevel<'a> {
+  type Inner = ChangeRequireLevel<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeRequireLevel<'a> {
+  pub const VT_LEVEL: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeRequireLevel { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeRequireLevelArgs
+  ) -> ::flatbuffers::WIPOffset<ChangeRequireLevel<'bldr>> {
+    let mut builder = ChangeRequireLevelBuilder::new(_fbb);
+    builder.add_level(args.level);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn level(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(ChangeRequireLevel::VT_LEVEL, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeRequireLevel<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u32>("level", Self::VT_LEVEL, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeRequireLevelArgs {
+    pub level: u32,
+}
+impl<'a> Default for ChangeRequireLevelArgs {
+  #[inline]
+  fn default() -> Self {
+    ChangeRequireLevelArgs {
+      level: 0,
+    }
+  }
+}
+
+pub struct ChangeRequireLevelBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeRequireLevelBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_level(&mut self, level: u32) {
+    self.fbb_.push_slot::<u32>(ChangeRequireLevel::VT_LEVEL, level, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeRequireLevelBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeRequireLevelBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeRequireLevel<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeRequireLevel<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeRequireLevel");
+      ds.field("level", &self.level());
+      ds.finish()
+  }
+}
+pub enum ChangeUndoOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeUndo<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeUndo<'a> {
+  type Inner = ChangeUndo<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeUndo<'a> {
+  pub const VT_WORKLOAD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_REVISION: ::flatbuffers::VOffsetT = 6;
+  pub const VT_POLICY: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeUndo { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeUndoArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeUndo<'bldr>> {
+    let mut builder = ChangeUndoBuilder::new(_fbb);
+    if let Some(x) = args.policy { builder.add_policy(x); }
+    builder.add_revision(args.revision);
+    if let Some(x) = args.workload { builder.add_workload(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn workload(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ChangeUndo::VT_WORKLOAD, None)}
+  }
+  #[inline]
+  pub fn revision(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ChangeUndo::VT_REVISION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn policy(&self) -> Option<u64> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ChangeUndo::VT_POLICY, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeUndo<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("workload", Self::VT_WORKLOAD, false)?
+     .visit_field::<u64>("revision", Self::VT_REVISION, false)?
+     .visit_field::<u64>("policy", Self::VT_POLICY, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeUndoArgs<'a> {
+    pub workload: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub revision: u64,
+    pub policy: Option<u64>,
+}
+impl<'a> Default for ChangeUndoArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeUndoArgs {
+      workload: None,
+      revision: 0,
+      policy: None,
+    }
+  }
+}
+
+pub struct ChangeUndoBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeUndoBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_workload(&mut self, workload: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeUndo::VT_WORKLOAD, workload);
+  }
+  #[inline]
+  pub fn add_revision(&mut self, revision: u64) {
+    self.fbb_.push_slot::<u64>(ChangeUndo::VT_REVISION, revision, 0);
+  }
+  #[inline]
+  pub fn add_policy(&mut self, policy: u64) {
+    self.fbb_.push_slot_always::<u64>(ChangeUndo::VT_POLICY, policy);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeUndoBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeUndoBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeUndo<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeUndo<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeUndo");
+      ds.field("workload", &self.workload());
+      ds.field("revision", &self.revision());
+      ds.field("policy", &self.policy());
+      ds.finish()
+  }
+}
 pub enum ChangeOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -11668,6 +12547,81 @@ impl<'a> Change<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_roll(&self) -> Option<ChangeRoll<'a>> {
+    if self.body_type() == ChangeBody::Roll {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeRoll::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_end_rollout(&self) -> Option<ChangeEndRollout<'a>> {
+    if self.body_type() == ChangeBody::EndRollout {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeEndRollout::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_pause_rollout(&self) -> Option<ChangePauseRollout<'a>> {
+    if self.body_type() == ChangeBody::PauseRollout {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangePauseRollout::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_undo(&self) -> Option<ChangeUndo<'a>> {
+    if self.body_type() == ChangeBody::Undo {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeUndo::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_require_level(&self) -> Option<ChangeRequireLevel<'a>> {
+    if self.body_type() == ChangeBody::RequireLevel {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeRequireLevel::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for Change<'_> {
@@ -11697,6 +12651,11 @@ impl ::flatbuffers::Verifiable for Change<'_> {
           ChangeBody::RaiseLevel => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRaiseLevel>>("ChangeBody::RaiseLevel", pos),
           ChangeBody::Assign => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeAssign>>("ChangeBody::Assign", pos),
           ChangeBody::EndJob => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeEndJob>>("ChangeBody::EndJob", pos),
+          ChangeBody::Roll => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRoll>>("ChangeBody::Roll", pos),
+          ChangeBody::EndRollout => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeEndRollout>>("ChangeBody::EndRollout", pos),
+          ChangeBody::PauseRollout => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangePauseRollout>>("ChangeBody::PauseRollout", pos),
+          ChangeBody::Undo => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeUndo>>("ChangeBody::Undo", pos),
+          ChangeBody::RequireLevel => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRequireLevel>>("ChangeBody::RequireLevel", pos),
           _ => Ok(()),
         }
      })?
@@ -11879,6 +12838,41 @@ impl ::core::fmt::Debug for Change<'_> {
         },
         ChangeBody::EndJob => {
           if let Some(x) = self.body_as_end_job() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::Roll => {
+          if let Some(x) = self.body_as_roll() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::EndRollout => {
+          if let Some(x) = self.body_as_end_rollout() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::PauseRollout => {
+          if let Some(x) = self.body_as_pause_rollout() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::Undo => {
+          if let Some(x) = self.body_as_undo() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::RequireLevel => {
+          if let Some(x) = self.body_as_require_level() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
@@ -13588,6 +14582,775 @@ impl ::core::fmt::Debug for Assignments<'_> {
       ds.finish()
   }
 }
+pub enum RevisionEndOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct RevisionEnd<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for RevisionEnd<'a> {
+  type Inner = RevisionEnd<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> RevisionEnd<'a> {
+  pub const VT_OUTCOME: ::flatbuffers::VOffsetT = 4;
+  pub const VT_REASON: ::flatbuffers::VOffsetT = 6;
+  pub const VT_AT_MS: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    RevisionEnd { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args RevisionEndArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<RevisionEnd<'bldr>> {
+    let mut builder = RevisionEndBuilder::new(_fbb);
+    builder.add_at_ms(args.at_ms);
+    if let Some(x) = args.reason { builder.add_reason(x); }
+    builder.add_outcome(args.outcome);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn outcome(&self) -> RevisionOutcome {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<RevisionOutcome>(RevisionEnd::VT_OUTCOME, Some(RevisionOutcome::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn reason(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(RevisionEnd::VT_REASON, None)}
+  }
+  #[inline]
+  pub fn at_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(RevisionEnd::VT_AT_MS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for RevisionEnd<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<RevisionOutcome>("outcome", Self::VT_OUTCOME, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("reason", Self::VT_REASON, false)?
+     .visit_field::<u64>("at_ms", Self::VT_AT_MS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct RevisionEndArgs<'a> {
+    pub outcome: RevisionOutcome,
+    pub reason: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub at_ms: u64,
+}
+impl<'a> Default for RevisionEndArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    RevisionEndArgs {
+      outcome: RevisionOutcome::Unset,
+      reason: None,
+      at_ms: 0,
+    }
+  }
+}
+
+pub struct RevisionEndBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RevisionEndBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_outcome(&mut self, outcome: RevisionOutcome) {
+    self.fbb_.push_slot::<RevisionOutcome>(RevisionEnd::VT_OUTCOME, outcome, RevisionOutcome::Unset);
+  }
+  #[inline]
+  pub fn add_reason(&mut self, reason: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RevisionEnd::VT_REASON, reason);
+  }
+  #[inline]
+  pub fn add_at_ms(&mut self, at_ms: u64) {
+    self.fbb_.push_slot::<u64>(RevisionEnd::VT_AT_MS, at_ms, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RevisionEndBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    RevisionEndBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<RevisionEnd<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for RevisionEnd<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("RevisionEnd");
+      ds.field("outcome", &self.outcome());
+      ds.field("reason", &self.reason());
+      ds.field("at_ms", &self.at_ms());
+      ds.finish()
+  }
+}
+pub enum RevisionRecordOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct RevisionRecord<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for RevisionRecord<'a> {
+  type Inner = RevisionRecord<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> RevisionRecord<'a> {
+  pub const VT_WORKLOAD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_REVISION: ::flatbuffers::VOffsetT = 6;
+  pub const VT_INDEX: ::flatbuffers::VOffsetT = 8;
+  pub const VT_AT_MS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_WHO: ::flatbuffers::VOffsetT = 12;
+  pub const VT_CAUSE: ::flatbuffers::VOffsetT = 14;
+  pub const VT_OBJECTS: ::flatbuffers::VOffsetT = 16;
+  pub const VT_END: ::flatbuffers::VOffsetT = 18;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    RevisionRecord { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args RevisionRecordArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<RevisionRecord<'bldr>> {
+    let mut builder = RevisionRecordBuilder::new(_fbb);
+    builder.add_at_ms(args.at_ms);
+    builder.add_index(args.index);
+    builder.add_revision(args.revision);
+    if let Some(x) = args.end { builder.add_end(x); }
+    if let Some(x) = args.objects { builder.add_objects(x); }
+    if let Some(x) = args.cause { builder.add_cause(x); }
+    if let Some(x) = args.who { builder.add_who(x); }
+    if let Some(x) = args.workload { builder.add_workload(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn workload(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(RevisionRecord::VT_WORKLOAD, None)}
+  }
+  #[inline]
+  pub fn revision(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(RevisionRecord::VT_REVISION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn index(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(RevisionRecord::VT_INDEX, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn at_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(RevisionRecord::VT_AT_MS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn who(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(RevisionRecord::VT_WHO, None)}
+  }
+  #[inline]
+  pub fn cause(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(RevisionRecord::VT_CAUSE, None)}
+  }
+  #[inline]
+  pub fn objects(&self) -> Option<::flatbuffers::Vector<'a, Bytes32>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Bytes32>>>(RevisionRecord::VT_OBJECTS, None)}
+  }
+  #[inline]
+  pub fn end(&self) -> Option<RevisionEnd<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<RevisionEnd>>(RevisionRecord::VT_END, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for RevisionRecord<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("workload", Self::VT_WORKLOAD, false)?
+     .visit_field::<u64>("revision", Self::VT_REVISION, false)?
+     .visit_field::<u64>("index", Self::VT_INDEX, false)?
+     .visit_field::<u64>("at_ms", Self::VT_AT_MS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("who", Self::VT_WHO, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("cause", Self::VT_CAUSE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Bytes32>>>("objects", Self::VT_OBJECTS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<RevisionEnd>>("end", Self::VT_END, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct RevisionRecordArgs<'a> {
+    pub workload: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub revision: u64,
+    pub index: u64,
+    pub at_ms: u64,
+    pub who: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub cause: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub objects: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Bytes32>>>,
+    pub end: Option<::flatbuffers::WIPOffset<RevisionEnd<'a>>>,
+}
+impl<'a> Default for RevisionRecordArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    RevisionRecordArgs {
+      workload: None,
+      revision: 0,
+      index: 0,
+      at_ms: 0,
+      who: None,
+      cause: None,
+      objects: None,
+      end: None,
+    }
+  }
+}
+
+pub struct RevisionRecordBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RevisionRecordBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_workload(&mut self, workload: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RevisionRecord::VT_WORKLOAD, workload);
+  }
+  #[inline]
+  pub fn add_revision(&mut self, revision: u64) {
+    self.fbb_.push_slot::<u64>(RevisionRecord::VT_REVISION, revision, 0);
+  }
+  #[inline]
+  pub fn add_index(&mut self, index: u64) {
+    self.fbb_.push_slot::<u64>(RevisionRecord::VT_INDEX, index, 0);
+  }
+  #[inline]
+  pub fn add_at_ms(&mut self, at_ms: u64) {
+    self.fbb_.push_slot::<u64>(RevisionRecord::VT_AT_MS, at_ms, 0);
+  }
+  #[inline]
+  pub fn add_who(&mut self, who: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RevisionRecord::VT_WHO, who);
+  }
+  #[inline]
+  pub fn add_cause(&mut self, cause: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RevisionRecord::VT_CAUSE, cause);
+  }
+  #[inline]
+  pub fn add_objects(&mut self, objects: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Bytes32>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RevisionRecord::VT_OBJECTS, objects);
+  }
+  #[inline]
+  pub fn add_end(&mut self, end: ::flatbuffers::WIPOffset<RevisionEnd<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<RevisionEnd>>(RevisionRecord::VT_END, end);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RevisionRecordBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    RevisionRecordBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<RevisionRecord<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for RevisionRecord<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("RevisionRecord");
+      ds.field("workload", &self.workload());
+      ds.field("revision", &self.revision());
+      ds.field("index", &self.index());
+      ds.field("at_ms", &self.at_ms());
+      ds.field("who", &self.who());
+      ds.field("cause", &self.cause());
+      ds.field("objects", &self.objects());
+      ds.field("end", &self.end());
+      ds.finish()
+  }
+}
+pub enum HostRevisionOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct HostRevision<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for HostRevision<'a> {
+  type Inner = HostRevision<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> HostRevision<'a> {
+  pub const VT_HOST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_INDEX: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    HostRevision { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args HostRevisionArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<HostRevision<'bldr>> {
+    let mut builder = HostRevisionBuilder::new(_fbb);
+    builder.add_index(args.index);
+    if let Some(x) = args.host { builder.add_host(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn host(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(HostRevision::VT_HOST, None)}
+  }
+  #[inline]
+  pub fn index(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(HostRevision::VT_INDEX, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for HostRevision<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
+     .visit_field::<u64>("index", Self::VT_INDEX, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct HostRevisionArgs<'a> {
+    pub host: Option<&'a Bytes32>,
+    pub index: u64,
+}
+impl<'a> Default for HostRevisionArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    HostRevisionArgs {
+      host: None,
+      index: 0,
+    }
+  }
+}
+
+pub struct HostRevisionBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HostRevisionBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_host(&mut self, host: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(HostRevision::VT_HOST, host);
+  }
+  #[inline]
+  pub fn add_index(&mut self, index: u64) {
+    self.fbb_.push_slot::<u64>(HostRevision::VT_INDEX, index, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HostRevisionBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    HostRevisionBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<HostRevision<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for HostRevision<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("HostRevision");
+      ds.field("host", &self.host());
+      ds.field("index", &self.index());
+      ds.finish()
+  }
+}
+pub enum RolloutRecordOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct RolloutRecord<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for RolloutRecord<'a> {
+  type Inner = RolloutRecord<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> RolloutRecord<'a> {
+  pub const VT_WORKLOAD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_BASE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_HOSTS: ::flatbuffers::VOffsetT = 8;
+  pub const VT_PHASE: ::flatbuffers::VOffsetT = 10;
+  pub const VT_PAUSED: ::flatbuffers::VOffsetT = 12;
+  pub const VT_MOVED_AT_MS: ::flatbuffers::VOffsetT = 14;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    RolloutRecord { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args RolloutRecordArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<RolloutRecord<'bldr>> {
+    let mut builder = RolloutRecordBuilder::new(_fbb);
+    builder.add_moved_at_ms(args.moved_at_ms);
+    builder.add_base(args.base);
+    if let Some(x) = args.hosts { builder.add_hosts(x); }
+    if let Some(x) = args.workload { builder.add_workload(x); }
+    builder.add_paused(args.paused);
+    builder.add_phase(args.phase);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn workload(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(RolloutRecord::VT_WORKLOAD, None)}
+  }
+  #[inline]
+  pub fn base(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(RolloutRecord::VT_BASE, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn hosts(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<HostRevision<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<HostRevision>>>>(RolloutRecord::VT_HOSTS, None)}
+  }
+  #[inline]
+  pub fn phase(&self) -> RolloutPhase {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<RolloutPhase>(RolloutRecord::VT_PHASE, Some(RolloutPhase::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn paused(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(RolloutRecord::VT_PAUSED, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn moved_at_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(RolloutRecord::VT_MOVED_AT_MS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for RolloutRecord<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("workload", Self::VT_WORKLOAD, false)?
+     .visit_field::<u64>("base", Self::VT_BASE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<HostRevision>>>>("hosts", Self::VT_HOSTS, false)?
+     .visit_field::<RolloutPhase>("phase", Self::VT_PHASE, false)?
+     .visit_field::<bool>("paused", Self::VT_PAUSED, false)?
+     .visit_field::<u64>("moved_at_ms", Self::VT_MOVED_AT_MS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct RolloutRecordArgs<'a> {
+    pub workload: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub base: u64,
+    pub hosts: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<HostRevision<'a>>>>>,
+    pub phase: RolloutPhase,
+    pub paused: bool,
+    pub moved_at_ms: u64,
+}
+impl<'a> Default for RolloutRecordArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    RolloutRecordArgs {
+      workload: None,
+      base: 0,
+      hosts: None,
+      phase: RolloutPhase::Unset,
+      paused: false,
+      moved_at_ms: 0,
+    }
+  }
+}
+
+pub struct RolloutRecordBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RolloutRecordBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_workload(&mut self, workload: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RolloutRecord::VT_WORKLOAD, workload);
+  }
+  #[inline]
+  pub fn add_base(&mut self, base: u64) {
+    self.fbb_.push_slot::<u64>(RolloutRecord::VT_BASE, base, 0);
+  }
+  #[inline]
+  pub fn add_hosts(&mut self, hosts: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<HostRevision<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RolloutRecord::VT_HOSTS, hosts);
+  }
+  #[inline]
+  pub fn add_phase(&mut self, phase: RolloutPhase) {
+    self.fbb_.push_slot::<RolloutPhase>(RolloutRecord::VT_PHASE, phase, RolloutPhase::Unset);
+  }
+  #[inline]
+  pub fn add_paused(&mut self, paused: bool) {
+    self.fbb_.push_slot::<bool>(RolloutRecord::VT_PAUSED, paused, false);
+  }
+  #[inline]
+  pub fn add_moved_at_ms(&mut self, moved_at_ms: u64) {
+    self.fbb_.push_slot::<u64>(RolloutRecord::VT_MOVED_AT_MS, moved_at_ms, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RolloutRecordBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    RolloutRecordBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<RolloutRecord<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for RolloutRecord<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("RolloutRecord");
+      ds.field("workload", &self.workload());
+      ds.field("base", &self.base());
+      ds.field("hosts", &self.hosts());
+      ds.field("phase", &self.phase());
+      ds.field("paused", &self.paused());
+      ds.field("moved_at_ms", &self.moved_at_ms());
+      ds.finish()
+  }
+}
+pub enum RevisionsOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Revisions<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Revisions<'a> {
+  type Inner = Revisions<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Revisions<'a> {
+  pub const VT_OBJECTS: ::flatbuffers::VOffsetT = 4;
+  pub const VT_REVISIONS: ::flatbuffers::VOffsetT = 6;
+  pub const VT_ROLLOUTS: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Revisions { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args RevisionsArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Revisions<'bldr>> {
+    let mut builder = RevisionsBuilder::new(_fbb);
+    if let Some(x) = args.rollouts { builder.add_rollouts(x); }
+    if let Some(x) = args.revisions { builder.add_revisions(x); }
+    if let Some(x) = args.objects { builder.add_objects(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn objects(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Object<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Object>>>>(Revisions::VT_OBJECTS, None)}
+  }
+  #[inline]
+  pub fn revisions(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RevisionRecord<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RevisionRecord>>>>(Revisions::VT_REVISIONS, None)}
+  }
+  #[inline]
+  pub fn rollouts(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RolloutRecord<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RolloutRecord>>>>(Revisions::VT_ROLLOUTS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Revisions<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Object>>>>("objects", Self::VT_OBJECTS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<RevisionRecord>>>>("revisions", Self::VT_REVISIONS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<RolloutRecord>>>>("rollouts", Self::VT_ROLLOUTS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct RevisionsArgs<'a> {
+    pub objects: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Object<'a>>>>>,
+    pub revisions: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RevisionRecord<'a>>>>>,
+    pub rollouts: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<RolloutRecord<'a>>>>>,
+}
+impl<'a> Default for RevisionsArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    RevisionsArgs {
+      objects: None,
+      revisions: None,
+      rollouts: None,
+    }
+  }
+}
+
+pub struct RevisionsBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RevisionsBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_objects(&mut self, objects: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Object<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Revisions::VT_OBJECTS, objects);
+  }
+  #[inline]
+  pub fn add_revisions(&mut self, revisions: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<RevisionRecord<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Revisions::VT_REVISIONS, revisions);
+  }
+  #[inline]
+  pub fn add_rollouts(&mut self, rollouts: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<RolloutRecord<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Revisions::VT_ROLLOUTS, rollouts);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RevisionsBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    RevisionsBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Revisions<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Revisions<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Revisions");
+      ds.field("objects", &self.objects());
+      ds.field("revisions", &self.revisions());
+      ds.field("rollouts", &self.rollouts());
+      ds.finish()
+  }
+}
 pub enum SnapshotOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -13614,6 +15377,7 @@ impl<'a> Snapshot<'a> {
   pub const VT_FORMER: ::flatbuffers::VOffsetT = 18;
   pub const VT_LEVEL: ::flatbuffers::VOffsetT = 20;
   pub const VT_ASSIGNMENTS: ::flatbuffers::VOffsetT = 22;
+  pub const VT_REVISIONS: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -13625,6 +15389,7 @@ impl<'a> Snapshot<'a> {
     args: &'args SnapshotArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Snapshot<'bldr>> {
     let mut builder = SnapshotBuilder::new(_fbb);
+    if let Some(x) = args.revisions { builder.add_revisions(x); }
     if let Some(x) = args.assignments { builder.add_assignments(x); }
     builder.add_level(args.level);
     if let Some(x) = args.former { builder.add_former(x); }
@@ -13709,6 +15474,13 @@ impl<'a> Snapshot<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Assignments>>(Snapshot::VT_ASSIGNMENTS, None)}
   }
+  #[inline]
+  pub fn revisions(&self) -> Option<Revisions<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Revisions>>(Snapshot::VT_REVISIONS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Snapshot<'_> {
@@ -13727,6 +15499,7 @@ impl ::flatbuffers::Verifiable for Snapshot<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Bytes16>>>("former", Self::VT_FORMER, false)?
      .visit_field::<u32>("level", Self::VT_LEVEL, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Assignments>>("assignments", Self::VT_ASSIGNMENTS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<Revisions>>("revisions", Self::VT_REVISIONS, false)?
      .finish();
     Ok(())
   }
@@ -13742,6 +15515,7 @@ pub struct SnapshotArgs<'a> {
     pub former: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Bytes16>>>,
     pub level: u32,
     pub assignments: Option<::flatbuffers::WIPOffset<Assignments<'a>>>,
+    pub revisions: Option<::flatbuffers::WIPOffset<Revisions<'a>>>,
 }
 impl<'a> Default for SnapshotArgs<'a> {
   #[inline]
@@ -13757,6 +15531,7 @@ impl<'a> Default for SnapshotArgs<'a> {
       former: None,
       level: 0,
       assignments: None,
+      revisions: None,
     }
   }
 }
@@ -13807,6 +15582,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SnapshotBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Assignments>>(Snapshot::VT_ASSIGNMENTS, assignments);
   }
   #[inline]
+  pub fn add_revisions(&mut self, revisions: ::flatbuffers::WIPOffset<Revisions<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Revisions>>(Snapshot::VT_REVISIONS, revisions);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SnapshotBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SnapshotBuilder {
@@ -13834,6 +15613,7 @@ impl ::core::fmt::Debug for Snapshot<'_> {
       ds.field("former", &self.former());
       ds.field("level", &self.level());
       ds.field("assignments", &self.assignments());
+      ds.field("revisions", &self.revisions());
       ds.finish()
   }
 }

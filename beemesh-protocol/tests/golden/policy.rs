@@ -17,6 +17,8 @@ pub(super) fn changes() -> [Change; 3] {
             manifest,
             objects,
             policy: Some(3),
+            keep: false,
+            if_index: None,
         },
         Change::SetPolicy {
             document: document.clone(),

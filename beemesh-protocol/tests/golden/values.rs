@@ -11,6 +11,7 @@ mod policy;
 mod raft_values;
 #[path = "replies.rs"]
 mod replies;
+mod rollouts;
 
 use std::collections::BTreeMap;
 
@@ -111,6 +112,9 @@ pub(crate) fn cases() -> Vec<Case> {
         Snapshot, "snapshot_assigned": [Snapshot {
             level: 1, assignments: Some(assignments::assignments()), ..snapshot()
         }];
+        Command, "command_roll": rollouts::changes().map(|change| Command::unasked(1, change));
+        Snapshot, "snapshot_revisions": [Snapshot { level: 2, revisions: Some(rollouts::revisions()), ..snapshot() }];
+        peer::Reply, "peer_reply_kept": [rollouts::kept()];
         FromAgent, "from_agent_reserved": [assignments::welcome()];
         peer::Request, "peer_request_reserved": [peer::Request { id: 3, body: peer::RequestBody::Observe(HostReport {
             reserved_ports: vec![4701, 7443],
@@ -220,7 +224,7 @@ pub(crate) fn lists() -> Vec<Case> {
         } }];
         Entry, "large": [Entry { log_id: log_id(1), payload: Payload::Commands(vec![Command {
             at_ms: 1,
-            change: Change::Apply { manifest: "big".into(), objects: vec![Object { body: vec![b'x'; 1 << 20], ..object() }; 8], policy: None },
+            change: Change::Apply { manifest: "big".into(), objects: vec![Object { body: vec![b'x'; 1 << 20], ..object() }; 8], policy: None, keep: false, if_index: None },
             origin: None,
         }]) }];
     }
@@ -459,6 +463,8 @@ fn command() -> Command {
             manifest: "web".into(),
             objects,
             policy: None,
+            keep: false,
+            if_index: None,
         },
         origin: None,
     }
@@ -530,6 +536,7 @@ fn snapshot() -> Snapshot {
         former: vec![],
         level: 0,
         assignments: None,
+        revisions: None,
     }
 }
 

@@ -138,6 +138,7 @@ pub(super) async fn fits(
             state: &scene.state,
             reports: &scene.reports,
             waits: query.wait_for_references,
+            prune: query.prune,
         };
         let mut ledger = shared.ledger.lock().unwrap_or_else(PoisonError::into_inner);
         let mut verdict = check::check(name, manifest, around, &mut ledger);

@@ -140,6 +140,8 @@ mod tests {
             manifest: name.into(),
             objects: objects.clone(),
             policy: None,
+            keep: false,
+            if_index: None,
         };
         let Outcome::Applied(effects) = state.apply(3, &Command::unasked(1, change)) else {
             panic!("{yaml}");

@@ -10,5 +10,6 @@ pub(super) mod logs;
 pub(super) mod policy;
 pub(super) mod read;
 pub(super) mod recovery;
+pub(super) mod rollout;
 pub(super) mod tokens;
 pub(super) mod users;

@@ -34,6 +34,7 @@ pub(super) fn needs(method: &Method, route: &str) -> Needs {
         | "/v1/workloads"
         | "/v1/workloads/{name}"
         | "/v1/workloads/{name}/logs"
+        | "/v1/workloads/{name}/revisions"
         | "/v1/manifests"
         | "/v1/hosts"
         | "/v1/policy"
@@ -44,7 +45,10 @@ pub(super) fn needs(method: &Method, route: &str) -> Needs {
         {
             UserRole::Viewer
         }
-        "/v1/apply" | "/v1/workloads/{name}" | "/v1/manifests/{name}" => UserRole::Deployer,
+        "/v1/apply"
+        | "/v1/workloads/{name}"
+        | "/v1/workloads/{name}/rollout"
+        | "/v1/manifests/{name}" => UserRole::Deployer,
         _ => UserRole::Admin,
     };
     Needs::Role(role)

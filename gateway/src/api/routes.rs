@@ -9,7 +9,8 @@ use axum::{
 use super::{
     ApiError, Shared,
     handlers::{
-        apply, backup, delete, events, hosts, join, logs, policy, read, recovery, tokens, users,
+        apply, backup, delete, events, hosts, join, logs, policy, read, recovery, rollout, tokens,
+        users,
     },
 };
 use crate::context::Gateway;
@@ -25,6 +26,8 @@ pub(super) fn routes() -> Router<Shared> {
             get(read::workload).delete(delete::delete_workload),
         )
         .route("/v1/workloads/{name}/logs", get(logs::logs))
+        .route("/v1/workloads/{name}/revisions", get(rollout::revisions))
+        .route("/v1/workloads/{name}/rollout", post(rollout::change))
         .route("/v1/manifests", get(read::manifests))
         .route("/v1/manifests/{name}", on_delete(delete::delete_manifest))
         .route("/v1/hosts", get(read::hosts))

@@ -24,12 +24,15 @@ pub(crate) struct Shared {
     pub(super) trail: Trail,
     pub(super) policy: Arc<Known>,
     pub(super) ledger: Arc<Mutex<Ledger>>,
+    /// The key of the hashes that stand for Secrets in answers. They compare only with those of the same gateway, and
+    /// nobody can try values against them.
+    pub(super) hash_key: [u8; 32],
 }
 
 impl Shared {
     /// Creates the state for all connections of this gateway. It is created once, so that its limits apply to the whole
     /// API.
-    pub(crate) fn new(gateway: Gateway) -> Self {
+    pub(crate) fn new(gateway: Gateway, hash_key: [u8; 32]) -> Self {
         Self {
             feed: Feed::new(gateway.views.clone()),
             gateway,
@@ -37,6 +40,7 @@ impl Shared {
             trail: Trail::start(),
             policy: Arc::default(),
             ledger: Arc::default(),
+            hash_key,
         }
     }
 }

@@ -96,7 +96,7 @@ impl Serving {
             views,
             run: dir.path().into(),
         };
-        let shared = Shared::new(gateway);
+        let shared = Shared::new(gateway, [7; 32]);
         let feed = shared.feed.clone();
         let listener = UnixListener::bind(dir.path().join("api.sock")).unwrap();
         tokio::spawn(serve(listener, shared, CancellationToken::new()));
@@ -267,7 +267,9 @@ async fn a_replica_set_is_shown_as_its_manifest_has_it() {
         "{all}"
     );
     let other = set.replace("name: web", "name: db");
-    let (status, refused) = serving.ask("POST /v1/apply?name=web", &other).await;
+    let (status, refused) = serving
+        .ask("POST /v1/apply?name=web&prune=true", &other)
+        .await;
     let message = refused["error"]["message"].as_str().unwrap_or_default();
     assert_eq!(status, 409, "{refused}");
     let words = "manifest `web` contains ReplicaSet web and no object of this file";

@@ -75,14 +75,19 @@ pub(crate) fn about(change: &Change) -> About<'_> {
     use Subject::{Level, Named, Token};
     const V0_2_0: Version = Version::new(0, 2, 0);
     const V0_2_1: Version = Version::new(0, 2, 1);
+    const V0_4_0: Version = Version::new(0, 4, 0);
     match change {
         Change::Found { host, .. } => {
             About::new("cluster", "founded", Named(&host.name)).bytes(host_size(host))
         }
         Change::Apply {
-            manifest, objects, ..
+            manifest,
+            objects,
+            if_index,
+            ..
         } => About {
             objects,
+            since: if_index.map(|_| V0_4_0),
             ..About::new("manifest", "applied", Named(manifest))
         },
         Change::DeleteWorkload { workload } => About::new("workload", "deleted", Named(workload)),
@@ -123,6 +128,9 @@ pub(crate) fn about(change: &Change) -> About<'_> {
             .bytes(document.len())
             .since(V0_2_0),
         Change::RaiseLevel { level } => About::new("level", "raised", Level(*level)).since(V0_2_1),
+        Change::RequireLevel { level } => {
+            About::new("level", "raised", Level(*level)).since(V0_4_0)
+        }
         Change::Assign { workload, .. } => {
             About::new("workload", "assigned", Named(workload)).since(V0_2_1)
         }
@@ -131,6 +139,23 @@ pub(crate) fn about(change: &Change) -> About<'_> {
         } => About::new("job", "ended", Named(workload))
             .bytes(reason.len())
             .since(V0_2_1),
+        Change::Roll {
+            workload, hosts, ..
+        } => About::new("workload", "moved to a revision", Named(workload))
+            .bytes(size_of_val(&hosts[..]))
+            .since(V0_4_0),
+        Change::EndRollout {
+            workload, reason, ..
+        } => About::new("rollout", "ended", Named(workload))
+            .bytes(reason.len())
+            .since(V0_4_0),
+        Change::PauseRollout { workload, paused } => {
+            let verb = if *paused { "paused" } else { "resumed" };
+            About::new("rollout", verb, Named(workload)).since(V0_4_0)
+        }
+        Change::Undo { workload, .. } => {
+            About::new("rollout", "undone", Named(workload)).since(V0_4_0)
+        }
     }
 }
 
@@ -158,6 +183,7 @@ pub(crate) fn detail(change: &Change, origin: &Origin, hosts: &BTreeMap<HostId, 
             uses => format!("for {uses} hosts"),
         },
         Change::PutHost(host) => host.name.clone(),
+        Change::Undo { revision, .. } => format!("to revision {revision}"),
         Change::Found { .. }
         | Change::Apply { .. }
         | Change::DeleteWorkload { .. }
@@ -171,8 +197,12 @@ pub(crate) fn detail(change: &Change, origin: &Origin, hosts: &BTreeMap<HostId, 
         | Change::RevokeUser { .. }
         | Change::SetPolicy { .. }
         | Change::RaiseLevel { .. }
+        | Change::RequireLevel { .. }
         | Change::Assign { .. }
-        | Change::EndJob { .. } => String::new(),
+        | Change::EndJob { .. }
+        | Change::Roll { .. }
+        | Change::EndRollout { .. }
+        | Change::PauseRollout { .. } => String::new(),
     };
     let end = text.floor_char_boundary(DETAIL_MAX);
     text[..end].to_owned()

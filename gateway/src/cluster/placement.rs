@@ -41,9 +41,10 @@ pub(crate) struct Runs {
 
 /// Returns what the host has to run of the workload; `None` if nothing.
 pub(crate) fn runs(state: &State, workload: &Workload, host: HostId) -> Option<Runs> {
+    let (revision, index) = state.assigned(workload, host);
     let runs = Runs {
-        revision: workload.revision,
-        index: workload.index,
+        revision,
+        index,
         ended: false,
     };
     if !state.is_seated(workload) {

@@ -138,8 +138,7 @@ mod tests {
             Change::Apply {
                 manifest: (*name).into(),
                 objects: parse(yaml.as_bytes(), false).unwrap().objects,
-                policy: None,
-            }
+                policy: None, keep: false, if_index: None }
         }));
         for (index, change) in (1..).zip(changes) {
             let _ = state.apply(index, &Command::unasked(1, change));

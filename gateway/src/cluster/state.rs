@@ -11,6 +11,8 @@ mod hosts;
 mod manifests;
 mod policy;
 mod recover;
+mod revisions;
+mod rollouts;
 mod room;
 mod since;
 mod snapshot;
@@ -36,6 +38,9 @@ use rpds::RedBlackTreeMapSync;
 pub(crate) use assign::{ASSIGNED, claims, is_under_way};
 pub(crate) use audit::changed;
 pub(crate) use hosts::{DEMOTED_MS, HOSTS_MAX};
+use manifests::Applied;
+pub(crate) use revisions::{Part, Revision, no_revision};
+pub(crate) use rollouts::{ROLLED, Rollout};
 pub(crate) use tokens::NO_SUCH_TOKEN;
 use trail::Trail;
 
@@ -109,8 +114,10 @@ pub(crate) struct State {
     hosts: Arc<BTreeMap<HostId, Host>>,
     manifests: Map<String, Manifest>,
     objects: Map<Key, Owned>,
-    /// The size of all manifests in bytes, derived from them.
+    /// The size of all contents in bytes, derived from them: those of objects and of revisions, equal ones once.
     used: u64,
+    /// How many objects and revisions have the contents with this hash of an object. Derived.
+    kept: Map<(Key, [u8; 32]), u32>,
     workloads: Map<String, Workload>,
     tokens: Arc<BTreeMap<[u8; 8], TokenRecord>>,
     authority: Option<Arc<Authority>>,
@@ -123,6 +130,10 @@ pub(crate) struct State {
     level: u32,
     /// Assignments and claims; empty below level 1.
     book: assign::Book,
+    /// The kept revisions of each workload, by log index; empty below level 2.
+    revisions: Map<String, Arc<Vec<Revision>>>,
+    /// The rollouts in progress; empty below level 2.
+    rollouts: Map<String, Arc<Rollout>>,
 }
 
 impl State {
@@ -130,15 +141,26 @@ impl State {
     pub(crate) fn apply(&mut self, index: u64, command: &Command) -> Outcome {
         let at_ms = command.at_ms;
         let record = self.record(index, command);
+        let origin = command.origin.as_ref();
         let result = match &command.change {
             Change::Found { cluster, host } => self.found(*cluster, host),
             Change::Apply {
                 manifest,
                 objects,
                 policy,
+                keep,
+                if_index,
             } => self
                 .check_policy(*policy)
-                .and_then(|()| self.apply_manifest(index, at_ms, manifest, objects)),
+                .and_then(|()| self.check_index(manifest, *if_index))
+                .and_then(|()| {
+                    let applied = Applied {
+                        manifest,
+                        objects,
+                        keep: *keep,
+                    };
+                    self.apply_manifest(index, at_ms, &applied, origin)
+                }),
             Change::DeleteWorkload { workload } => self.delete_workload(index, at_ms, workload),
             Change::DeleteManifest { manifest } => self.delete_manifest(manifest),
             Change::PutToken(token) => self.put_token(at_ms, token),
@@ -169,7 +191,9 @@ impl State {
                 document,
                 if_version,
             } => self.set_policy(index, at_ms, document, *if_version),
-            Change::RaiseLevel { level } => self.raise_level(*level),
+            Change::RaiseLevel { level } | Change::RequireLevel { level } => {
+                self.raise_level(*level)
+            }
             Change::Assign {
                 workload,
                 ordinal,
@@ -192,6 +216,26 @@ impl State {
                 };
                 self.end_job(at_ms, (workload, *ordinal), *attempt, ended, *again)
             }
+            Change::Roll {
+                workload,
+                index: seen,
+                to,
+                hosts,
+            } => self.roll(at_ms, (workload, *seen), *to, hosts),
+            Change::EndRollout {
+                workload,
+                index: seen,
+                outcome,
+                reason,
+            } => self.end_rollout(at_ms, (workload, *seen), *outcome, reason),
+            Change::PauseRollout { workload, paused } => self.pause_rollout(workload, *paused),
+            Change::Undo {
+                workload,
+                revision,
+                policy,
+            } => self
+                .check_policy(*policy)
+                .and_then(|()| self.undo(index, at_ms, (workload, *revision), origin)),
         };
         let outcome = result.unwrap_or_else(Outcome::Refused);
         if let Some(record) = record.filter(|_| changed(&outcome)) {

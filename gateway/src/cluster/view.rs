@@ -13,6 +13,7 @@ mod index;
 mod jobs;
 mod members;
 mod recovery;
+mod rollout;
 mod table;
 
 use std::{
@@ -105,7 +106,9 @@ impl Scene {
         let asked = self.asked(workload);
         let hosts = self.shown_hosts(&workload.name, &asked.hosts);
         let ready = self.ready(workload, &asked);
-        let settled = asked.is_met(ready)
+        let rollout = self.rollout(workload, &asked.hosts);
+        let settled = rollout.is_none()
+            && asked.is_met(ready)
             && hosts.len() == asked.hosts.len()
             && self.is_calm(workload, &asked.hosts);
         Workload {
@@ -117,7 +120,7 @@ impl Scene {
             index: workload.index,
             applied_at_ms: workload.at_ms,
             settled,
-            stuck: !settled && self.is_stuck(workload, &asked, ready),
+            stuck: !settled && self.is_without_progress(workload, &asked, ready, rollout.as_ref()),
             asked: u32::try_from(asked.pods).unwrap_or(u32::MAX),
             ready: u32::try_from(ready).unwrap_or(u32::MAX),
             min_ready_seconds: asked::min_ready_seconds(object),
@@ -125,7 +128,8 @@ impl Scene {
                 .into_iter()
                 .map(|host| self.workload_host(host, workload))
                 .collect(),
-            reason: asked.reason,
+            reason: self.reason(workload, asked.reason, rollout.as_ref()),
+            rollout,
             object: None,
         }
     }
@@ -220,7 +224,8 @@ impl Scene {
             peer::Phase::Succeeded | peer::Phase::Stopped | peer::Phase::Failed => true,
             peer::Phase::Pending | peer::Phase::Starting | peer::Phase::Removing => false,
         };
-        done && report.index >= workload.index && self.reachable.contains(&host)
+        let (_, index) = self.state.assigned(workload, host);
+        done && report.index >= index && self.reachable.contains(&host)
     }
 
     /// The names of the hosts that may still have a part of removed workloads: they report one, have not applied log

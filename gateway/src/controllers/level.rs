@@ -9,23 +9,42 @@ use std::{
     time::Duration,
 };
 
-use beemesh_protocol::{HostId, peer::HostReport, version::Version};
+use beemesh_protocol::{HostId, peer::HostReport, state::Change, version::Version};
 use tokio::time::Instant;
 
-/// The first release that keeps assignments.
-const SINCE: Version = Version::new(0, 2, 1);
+use crate::cluster::state::{ASSIGNED, ROLLED};
 
-/// Since when all members run a release that supports the level.
+/// The latest level that this release knows.
+pub(crate) const LATEST: u32 = ROLLED;
+
+/// The change that raises the level.
+pub(crate) fn raise(level: u32) -> Change {
+    match level {
+        ..=ASSIGNED => Change::RaiseLevel { level },
+        _ => Change::RequireLevel { level },
+    }
+}
+
+/// The first release that supports the level.
+fn since(level: u32) -> Version {
+    match level {
+        ..=ASSIGNED => Version::new(0, 2, 1),
+        _ => Version::new(0, 4, 0),
+    }
+}
+
+/// Since when all members run a release that supports the next level.
 #[derive(Debug, Default)]
 pub(crate) struct Upgrade {
-    since: Option<(Instant, BTreeSet<HostId>)>,
+    since: Option<(u32, Instant, BTreeSet<HostId>)>,
 }
 
 impl Upgrade {
-    /// Returns when the level can be raised if nothing changes. `None` while a member runs an older release, or has not
+    /// Returns when this level can be reached if nothing changes. `None` while a member runs an older release, or has not
     /// reported its release. An additional member restarts the wait.
     pub(crate) fn due(
         &mut self,
+        level: u32,
         now: Instant,
         members: &BTreeSet<HostId>,
         reports: &BTreeMap<HostId, Arc<HostReport>>,
@@ -35,7 +54,7 @@ impl Upgrade {
             let version = reports.get(host).map(|report| report.version.as_str());
             version
                 .and_then(Version::parse)
-                .is_some_and(|version| version >= SINCE)
+                .is_some_and(|version| version >= since(level))
         };
         if !members.iter().all(knows) {
             self.since = None;
@@ -44,9 +63,9 @@ impl Upgrade {
         let same = self
             .since
             .take()
-            .filter(|(_, seen)| members.is_subset(seen));
-        let since = same.map_or(now, |(since, _)| since);
-        self.since = Some((since, members.clone()));
+            .filter(|(of, _, seen)| *of == level && members.is_subset(seen));
+        let since = same.map_or(now, |(_, since, _)| since);
+        self.since = Some((level, since, members.clone()));
         Some(since + after)
     }
 }
@@ -77,7 +96,7 @@ mod tests {
         let alone = said(&[(1, "0.2.1")]);
         let mut at = |seconds, members: &BTreeSet<HostId>, reports| {
             let now = begin + Duration::from_secs(seconds);
-            let due = upgrade.due(now, members, reports, after);
+            let due = upgrade.due(1, now, members, reports, after);
             due.map(|due| (due - begin).as_secs())
         };
         assert_eq!(at(0, &two, &mixed), None);
@@ -90,5 +109,15 @@ mod tests {
         assert_eq!(at(600, &three, &new), Some(1200), "one more");
         assert_eq!(at(700, &two, &new), Some(1200), "one less");
         assert_eq!(at(800, &three, &mixed), None);
+        // The next level needs the next release, and its own wait.
+        let now = begin + Duration::from_secs(900);
+        let newer = said(&[(1, "0.4.0"), (2, "0.4.0")]);
+        assert_eq!(upgrade.due(2, now, &two, &new, after), None);
+        assert_eq!(upgrade.due(1, now, &two, &newer, after), Some(now + after));
+        let later = now + after;
+        assert_eq!(
+            upgrade.due(2, later, &two, &newer, after),
+            Some(later + after)
+        );
     }
 }

@@ -77,6 +77,20 @@ fn subject(change: &Change) -> Option<Subject> {
             index,
             ..
         } => Some((workload.clone(), *ordinal, *index)),
+        // Another step of a rollout is about other hosts.
+        Change::Roll {
+            workload,
+            to,
+            hosts,
+            ..
+        } => {
+            let bytes = hosts.iter().flat_map(|host| host.0.first_chunk::<4>());
+            let step = bytes.fold(0, |sum, first| sum ^ u32::from_be_bytes(*first));
+            Some((workload.clone(), step, *to))
+        }
+        Change::EndRollout {
+            workload, index, ..
+        } => Some((workload.clone(), u32::MAX, *index)),
         _ => None,
     }
 }

@@ -155,6 +155,8 @@ mod tests {
                 manifest: "a".to_owned(),
                 objects: Vec::new(),
                 policy,
+                keep: false,
+                if_index: None,
             };
             Command::unasked(1, change)
         };

@@ -8,9 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use beemesh_protocol::{
     ClusterId,
     peer::{Committed, Outcome, ReplyBody, RequestBody},
-    state::{Change, Command, Kind, Object},
+    state::{Change, Command},
 };
-use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::{
     task::{AbortHandle, JoinSet},
@@ -22,6 +21,7 @@ use super::{
     *,
 };
 use crate::cluster::consensus::Role;
+pub(crate) use commands::apply;
 
 const LOST_AFTER: Duration = Duration::from_secs(3);
 /// Longer than several elections take on a busy machine.
@@ -241,29 +241,6 @@ impl Mesh {
 
 pub(crate) fn deadline() -> Instant {
     Instant::now() + PATIENCE
-}
-
-/// A manifest with one ConfigMap of about this size.
-pub(crate) fn apply(manifest: usize, content: usize, size: usize) -> Command {
-    let name = format!("config{manifest}");
-    let body = format!("{{\"data\":{{\"n\":\"{content}{}\"}}}}", "x".repeat(size)).into_bytes();
-    let objects = vec![Object {
-        kind: Kind::ConfigMap,
-        namespace: "default".into(),
-        name: name.clone(),
-        hash: Sha256::digest(&body).into(),
-        body,
-        references: Vec::new(),
-        replicas: None,
-        selector: BTreeMap::new(),
-    }];
-    let manifest = name;
-    let change = Change::Apply {
-        manifest,
-        objects,
-        policy: None,
-    };
-    Command::unasked(1, change)
 }
 
 pub(crate) async fn put(node: &Node, manifest: usize, content: usize) -> u64 {

@@ -50,6 +50,8 @@ pub(super) fn change(manifest: usize, content: u64) -> Change {
             selector: BTreeMap::new(),
         }],
         policy: None,
+        keep: false,
+        if_index: None,
     }
 }
 

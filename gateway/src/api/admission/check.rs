@@ -78,14 +78,16 @@ pub(crate) struct Around<'a> {
     pub(crate) reports: &'a BTreeMap<HostId, Arc<HostReport>>,
     /// Whether workloads wait for missing keys and objects instead of being refused.
     pub(crate) waits: bool,
+    /// Whether the apply removes the objects of the manifest that the file does not contain.
+    pub(crate) prune: bool,
 }
 
-/// Makes a reference optional if its object is neither in the manifest nor in another manifest of the cluster. A host
-/// that starts such a workload waits for the object. Returns the missing objects with their places.
+/// Makes a reference optional if its object is neither in the manifest nor stays in the cluster. A host that starts such a workload waits for the object. Returns the missing objects with their places.
 pub(crate) fn wait_for_references(
     name: &str,
     manifest: &mut Manifest,
     state: &State,
+    prune: bool,
 ) -> Vec<Problem> {
     let own: BTreeSet<_> = manifest
         .objects
@@ -98,7 +100,7 @@ pub(crate) fn wait_for_references(
             let (kind, namespace) = (reference.kind, &object.namespace);
             let known = state.object(kind, namespace, &reference.name);
             let is_there = own.contains(&(kind, namespace.clone(), reference.name.clone()))
-                || known.is_some_and(|(owner, _)| owner != name);
+                || known.is_some_and(|(owner, _)| !prune || owner != name);
             if reference.optional || is_there {
                 continue;
             }
@@ -196,11 +198,19 @@ impl<'a> Check<'a> {
         all.filter(|(object, _)| is_workload(object.kind))
     }
 
-    /// The workloads of other manifests.
+    /// The workloads that the apply neither changes nor removes.
     fn others(&self) -> impl Iterator<Item = &'a Workload> + use<'a> {
-        let name = self.name;
+        let (name, prune, objects) = (self.name, self.around.prune, &self.manifest.objects);
+        let is_applied = move |workload: &Workload| {
+            let is_workload = |object: &&Object| is_workload(object.kind);
+            let mut applied = objects.iter().filter(is_workload);
+            applied.any(|object| workload_name(&object.namespace, &object.name) == workload.name)
+        };
         let all = self.around.state.workloads();
-        all.filter(move |workload| workload.manifest != name)
+        all.filter(move |workload| {
+            let is_own = workload.manifest == name;
+            !is_own || !prune && !is_applied(workload)
+        })
     }
 
     /// Adds a problem: a conflict within the manifest is a fault of the manifest, one with a workload in the state is a
@@ -334,7 +344,7 @@ impl<'a> Check<'a> {
         ))
     }
 
-    /// The object of the manifest, or of the state if it belongs to another manifest.
+    /// The object of the manifest, or of the state if it stays there.
     fn object(&self, kind: Kind, namespace: &str, name: &str) -> Option<&'a Object> {
         let is = |object: &&Object| {
             object.kind == kind && object.namespace == namespace && object.name == name
@@ -342,7 +352,7 @@ impl<'a> Check<'a> {
         let own = self.manifest.objects.iter().find(is);
         own.or_else(|| {
             let (owner, object) = self.around.state.object(kind, namespace, name)?;
-            (owner != self.name).then_some(object)
+            (!self.around.prune || owner != self.name).then_some(object)
         })
     }
 

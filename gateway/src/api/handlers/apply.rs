@@ -32,7 +32,7 @@ use crate::{
     },
     clock::now_ms,
     cluster::{
-        state::State as Replicated,
+        state::{ROLLED, State as Replicated},
         view::{Kinds, View, lack},
     },
 };
@@ -194,6 +194,21 @@ fn without_effect(
     })
 }
 
+/// Below the level at which the state machine keeps objects of a manifest that are not among the applied ones: adds those
+/// that this host knows.
+fn with_those_that_stay(name: &str, mut objects: Vec<Object>, state: &Replicated) -> Vec<Object> {
+    if state.level() >= ROLLED {
+        return objects;
+    }
+    let id = |object: &Object| (object.kind, object.namespace.clone(), object.name.clone());
+    let applied: Vec<_> = objects.iter().map(id).collect();
+    let manifest = state.manifests().find(|one| one.name == name);
+    let present = manifest.into_iter().flat_map(|one| &one.objects);
+    let stay = present.filter(|object| !applied.contains(&id(object)));
+    objects.extend(stay.map(|object| (**object).clone()));
+    objects
+}
+
 /// Parses, checks and proposes a manifest, or with `dry_run` previews the result.
 async fn try_apply(
     shared: &Shared,
@@ -214,7 +229,7 @@ async fn try_apply(
         // Objects that any host has committed before this request must be visible here.
         confirm(gateway, deadline).await?;
         let state = gateway.scene().state;
-        noted = check::wait_for_references(&name, &mut manifest, &state);
+        noted = check::wait_for_references(&name, &mut manifest, &state, query.prune);
     }
     noted.extend(admission::fits(shared, &name, &manifest, query, deadline).await?);
     let Manifest {
@@ -236,10 +251,17 @@ async fn try_apply(
     });
     warnings.extend(lacks);
     let kinds = Kinds::of(&objects);
+    let objects = if query.prune {
+        objects
+    } else {
+        with_those_that_stay(&name, objects, &before)
+    };
     let change = Change::Apply {
         manifest: name.clone(),
         objects,
         policy: Some(version),
+        keep: !query.prune,
+        if_index: None,
     };
     let mut objects = Vec::new();
     let (index, outcome) = if query.dry_run {

@@ -101,6 +101,8 @@ pub(in crate::api) async fn restore(
             manifest,
             objects,
             policy,
+            keep: false,
+            if_index: None,
         };
         let committed = propose(&shared, caller.clone(), change, timeout).await?;
         if !matches!(committed.outcome, Outcome::Applied(_)) {
@@ -265,6 +267,8 @@ mod tests {
             manifest,
             objects,
             policy: None,
+            keep: false,
+            if_index: None,
         };
         let outcome = state.apply(index, &Command::unasked(1, change));
         assert!(matches!(outcome, Outcome::Applied(_)), "{outcome:?}");

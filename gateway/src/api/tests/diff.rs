@@ -30,7 +30,8 @@ async fn a_dry_run_tells_the_content_of_objects() {
     assert_eq!(status, 200, "{applied}");
     assert_eq!(applied["objects"][0].get("before"), None, "{applied}");
     let other = POD.replace("x:1", "x:2");
-    let (status, changed) = serving.ask(line, &other).await;
+    let line = format!("{line}&prune=true");
+    let (status, changed) = serving.ask(&line, &other).await;
     assert_eq!(
         (status, &changed["index"]),
         (200, &applied["index"]),

@@ -1,6 +1,8 @@
 use beemesh_protocol::{
     ClusterId,
-    state::{Authority, Kind, Origin, Reference, TokenRecord, UserRecord, UserRole},
+    state::{
+        Authority, Kind, Origin, Reference, RevisionOutcome, TokenRecord, UserRecord, UserRole,
+    },
 };
 
 use super::*;
@@ -42,6 +44,8 @@ fn apply(objects: Vec<Object>) -> Change {
         manifest: "web".into(),
         objects,
         policy: None,
+        keep: false,
+        if_index: None,
     }
 }
 
@@ -114,7 +118,8 @@ fn after(change: &Change) -> Option<Change> {
             if_version: None,
         },
         Change::SetPolicy { .. } => Change::RaiseLevel { level: 1 },
-        Change::RaiseLevel { .. } => Change::Assign {
+        Change::RaiseLevel { .. } => Change::RequireLevel { level: 2 },
+        Change::RequireLevel { .. } => Change::Assign {
             workload: "web".into(),
             ordinal: 0,
             index: 7,
@@ -129,7 +134,28 @@ fn after(change: &Change) -> Option<Change> {
             reason: "r".repeat(LONG),
             again: true,
         },
-        Change::EndJob { .. } => return None,
+        Change::EndJob { .. } => Change::Roll {
+            workload: "web".into(),
+            index: 7,
+            to: 7,
+            hosts: vec![id; 32],
+        },
+        Change::Roll { .. } => Change::EndRollout {
+            workload: "web".into(),
+            index: 7,
+            outcome: RevisionOutcome::Failed,
+            reason: "r".repeat(LONG),
+        },
+        Change::EndRollout { .. } => Change::PauseRollout {
+            workload: "web".into(),
+            paused: true,
+        },
+        Change::PauseRollout { .. } => Change::Undo {
+            workload: "web".into(),
+            revision: 3,
+            policy: Some(1),
+        },
+        Change::Undo { .. } => return None,
     })
 }
 
@@ -176,8 +202,13 @@ fn each_change_has_a_verb_a_subject_and_its_release() {
         "user revoked alice 0.2.0 this",
         "policy set manifests 0.2.0 this",
         "level raised 1 0.2.1 this",
+        "level raised 2 0.4.0 this",
         "workload assigned web 0.2.1 this",
         "job ended web 0.2.1 this",
+        "workload moved to a revision web 0.4.0 this",
+        "rollout ended web 0.4.0 this",
+        "rollout paused web 0.4.0 this",
+        "rollout undone web 0.4.0 this",
     ];
     assert_eq!(said, expected);
     let gone = about(&Change::RemoveHost {

@@ -17,7 +17,7 @@ use beemesh_protocol::{
 };
 use serde_json::Value;
 
-use super::{Decision, Key, Map, State, Workload, missing, refused};
+use super::{Decision, Key, Map, ROLLED, State, Workload, missing, refused};
 use crate::cluster::placement;
 
 /// The level from which on the state has assignments.
@@ -213,15 +213,19 @@ impl State {
     }
 
     /// Raises the level. When level 1 is reached, each existing workload gets seats on the hosts that ran it without
-    /// seats, so that no pod moves.
+    /// seats, so that no pod moves. When level 2 is reached, its present contents become its first kept revision.
     pub(super) fn raise_level(&mut self, level: u32) -> Decision {
         let begins = self.level < ASSIGNED && level >= ASSIGNED;
+        let keeps = self.level < ROLLED && level >= ROLLED;
         self.level = self.level.max(level);
         if begins {
             let names: Vec<_> = self.workloads.keys().cloned().collect();
             for name in names {
                 self.seed(&name);
             }
+        }
+        if keeps {
+            self.begin_revisions();
         }
         Ok(Outcome::Done)
     }
@@ -477,6 +481,7 @@ impl State {
             self.book.put(&name, seats);
         }
         self.book.inherit(host, None);
+        self.leave_rollouts(host, None);
     }
 
     /// Gives the seats of a replaced host to its successor. With `is_same` the successor is the same machine with
@@ -503,5 +508,6 @@ impl State {
             }
         }
         self.book.inherit(lost, is_same.then_some(heir));
+        self.leave_rollouts(lost, is_same.then_some(heir));
     }
 }

@@ -61,7 +61,7 @@ pub(crate) fn changed(outcome: &Outcome) -> bool {
         Outcome::Refused(_) => false,
         Outcome::Applied(effects) => effects
             .iter()
-            .any(|effect| effect.action != Action::Unchanged),
+            .any(|effect| !matches!(effect.action, Action::Unchanged | Action::Kept)),
         Outcome::Done | Outcome::Deleted(_) | Outcome::Admitted(_) => true,
     }
 }

@@ -6,29 +6,60 @@ use std::{collections::BTreeSet, sync::Arc};
 
 use beemesh_protocol::{
     peer::{Action, Effect, Outcome, Refusal},
-    state::{Kind, Object},
+    state::{Kind, Object, Origin},
 };
 use beemesh_quadlet::manifest::{is_workload, kind_name, workload_name};
 
 use super::{
-    Decision, Key, Manifest, Owned, State, Workload, assign, missing, refused, title, workload_of,
+    Decision, Key, Manifest, Owned, ROLLED, State, Workload, assign, missing, refused, title,
+    workload_of,
 };
 
-/// Maximum number of manifests; [`room::ROOM`] limits their bytes.
+/// Maximum number of manifests below level 2. From there on only their bytes are limited ([`super::room`]).
 pub(crate) const MANIFESTS_MAX: usize = 4096;
 
+/// The content of an apply.
+pub(super) struct Applied<'a> {
+    pub(super) manifest: &'a str,
+    pub(super) objects: &'a [Object],
+    /// Objects of the manifest that are not among these stay in it.
+    pub(super) keep: bool,
+}
+
 impl State {
+    /// Refuses a change of a manifest that has changed since it was read at this log index. Below level 2 nothing is
+    /// refused, as in gateways of releases before that level.
+    pub(super) fn check_index(&self, manifest: &str, seen: Option<u64>) -> Decision<()> {
+        let present = self.manifests.get(manifest).map_or(0, |one| one.index);
+        match seen {
+            Some(seen) if seen != present && self.level >= ROLLED => Err(refused(format!(
+                "manifest `{manifest}` has changed since then"
+            ))),
+            _ => Ok(()),
+        }
+    }
+
     pub(super) fn apply_manifest(
         &mut self,
         index: u64,
         at_ms: u64,
-        name: &str,
-        objects: &[Object],
+        applied: &Applied<'_>,
+        origin: Option<&Origin>,
     ) -> Decision {
+        let (name, objects) = (applied.manifest, applied.objects);
+        // Gateways of releases before this level always remove them.
+        let keep = applied.keep && self.level >= ROLLED;
         self.check_room(name)?;
         self.check_owners(name, objects)?;
-        self.check_same_manifest(name, objects)?;
-        let dropped = self.dropped(name, objects);
+        if !keep {
+            self.check_same_manifest(name, objects)?;
+        }
+        let missing = self.dropped(name, objects);
+        let (kept, dropped) = if keep {
+            (missing, Vec::new())
+        } else {
+            (Vec::new(), missing)
+        };
         self.check_references(objects, &dropped)?;
         // Gateways of releases before this level do not have the limit.
         if self.level >= 1 {
@@ -42,19 +73,25 @@ impl State {
             revision: 0,
             action: Action::Removed,
         }));
+        effects.extend(kept.iter().map(|key| Effect {
+            kind: key.kind,
+            name: workload_name(&key.namespace, &key.name),
+            revision: 0,
+            action: Action::Kept,
+        }));
         if effects
             .iter()
-            .any(|effect| effect.action != Action::Unchanged)
+            .any(|effect| !matches!(effect.action, Action::Unchanged | Action::Kept))
         {
             let keys = objects.iter().map(Key::of).zip(&effects);
             let mut changed: BTreeSet<Key> = keys
                 .filter(|(_, effect)| effect.action != Action::Unchanged)
                 .map(|(key, _)| key)
                 .collect();
-            self.replace_manifest(index, at_ms, name, objects);
+            self.replace_manifest(index, at_ms, applied, &kept);
             self.remove_objects(&dropped);
             changed.extend(dropped);
-            self.bump(index, at_ms, &changed, &mut effects);
+            self.bump((index, at_ms, origin), &changed, &mut effects);
         }
         for effect in &mut effects {
             effect.revision = self.revision_of(effect);
@@ -63,7 +100,11 @@ impl State {
     }
 
     fn check_room(&self, name: &str) -> Decision<()> {
-        if self.manifests.size() >= MANIFESTS_MAX && !self.manifests.contains_key(name) {
+        let is_counted = self.level < ROLLED;
+        if is_counted
+            && self.manifests.size() >= MANIFESTS_MAX
+            && !self.manifests.contains_key(name)
+        {
             return Err(refused(format!(
                 "the cluster has {MANIFESTS_MAX} manifests, which is the maximum: delete one first"
             )));
@@ -198,8 +239,11 @@ impl State {
     fn effect_of(&self, object: &Object) -> Effect {
         let action = match self.objects.get(&Key::of(object)) {
             None => Action::Created,
-            Some(owned) if owned.object.hash == object.hash => Action::Unchanged,
-            Some(_) => Action::Updated,
+            Some(owned) if owned.object.hash != object.hash => Action::Updated,
+            Some(_) => match workload_of(object) {
+                Some(name) if self.is_to_be_made_again(&name) => Action::Updated,
+                _ => Action::Unchanged,
+            },
         };
         Effect {
             kind: object.kind,
@@ -209,8 +253,16 @@ impl State {
         }
     }
 
-    fn replace_manifest(&mut self, index: u64, at_ms: u64, name: &str, objects: &[Object]) {
-        let objects: Vec<_> = objects
+    /// Puts the new objects into their manifest, before those that stay in it.
+    fn replace_manifest(&mut self, index: u64, at_ms: u64, applied: &Applied<'_>, kept: &[Key]) {
+        let name = applied.manifest;
+        let kept: Vec<_> = kept
+            .iter()
+            .filter_map(|key| self.objects.get(key))
+            .map(|owned| owned.object.clone())
+            .collect();
+        let mut objects: Vec<_> = applied
+            .objects
             .iter()
             .map(|object| match self.objects.get(&Key::of(object)) {
                 Some(owned) if *owned.object == *object => owned.object.clone(),
@@ -224,6 +276,7 @@ impl State {
             };
             self.insert_object(owned);
         }
+        objects.extend(kept);
         let manifest = Manifest {
             name: name.to_owned(),
             index,
@@ -238,11 +291,17 @@ impl State {
             self.remove_object(key);
         }
         self.forget_claims(keys);
+        self.purge_secrets(keys);
     }
 
     /// Gives a new revision to every workload that is in `changed` or refers to an object in it, and forgets the
     /// workloads whose object was removed. It adds the workloads that only refer to one to `effects`.
-    fn bump(&mut self, index: u64, at_ms: u64, changed: &BTreeSet<Key>, effects: &mut Vec<Effect>) {
+    fn bump(
+        &mut self,
+        (index, at_ms, origin): (u64, u64, Option<&Origin>),
+        changed: &BTreeSet<Key>,
+        effects: &mut Vec<Effect>,
+    ) {
         let own = changed.iter().filter(|key| is_workload(key.kind));
         let (there, gone): (Vec<&Key>, Vec<&Key>) =
             own.partition(|key| self.objects.contains_key(key));
@@ -264,6 +323,7 @@ impl State {
         }
         for (name, before) in altered {
             self.reseat(&name, before.as_ref());
+            self.keep(&name, origin);
         }
         for key in gone {
             let name = workload_name(&key.namespace, &key.name);
@@ -275,6 +335,7 @@ impl State {
             {
                 self.workloads.remove_mut(&name);
                 self.unseat(&name);
+                self.forget_revisions(&name);
             }
         }
         for name in self.using(changed) {
@@ -282,6 +343,7 @@ impl State {
                 workload.revision += 1;
                 (workload.index, workload.at_ms) = (index, at_ms);
                 note_update(effects, workload.object.kind, &name);
+                self.keep(&name, origin);
             }
         }
     }
@@ -319,6 +381,7 @@ impl State {
         let key = Key::of(&workload.object);
         self.workloads.remove_mut(name);
         self.unseat(name);
+        self.forget_revisions(name);
         self.remove_objects(std::slice::from_ref(&key));
         if let Some(manifest) = self.manifests.get_mut(&workload.manifest) {
             manifest.objects.retain(|object| Key::of(object) != key);
@@ -350,6 +413,7 @@ impl State {
         for workload in &gone {
             self.workloads.remove_mut(workload);
             self.unseat(workload);
+            self.forget_revisions(workload);
         }
         Ok(Outcome::Deleted(gone))
     }

@@ -87,6 +87,8 @@ mod tests {
             manifest: "none".into(),
             objects: Vec::new(),
             policy,
+            keep: false,
+            if_index: None,
         };
         state.apply(index, &Command::unasked(7, change))
     }

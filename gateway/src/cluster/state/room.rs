@@ -1,13 +1,13 @@
 //! The limit on the size of the state, which ensures that every snapshot and every backup can contain it.
 //!
-//! Pure. Each change of an object updates the total. It equals the sum of all objects in a snapshot.
+//! Pure. Each change of an object or a revision updates the total. It equals the sum of all objects in a snapshot.
 
 use beemesh_protocol::{
     peer::Refusal,
     state::{ManifestRecord, Object},
 };
 
-use super::{Key, Owned, State, refused};
+use super::{Key, Owned, ROLLED, State, refused, revisions::Part};
 
 /// Maximum size of all manifests in bytes. A backup has 256 MiB at most and a snapshot 1 GiB, and each gateway holds
 /// all of it in memory. The limit is half of the smaller one, because some parts of the state are not counted.
@@ -36,17 +36,55 @@ pub(super) fn size(object: &Object) -> u64 {
     texts as u64 + parts as u64 * PART_REST + OBJECT_REST
 }
 
+fn contents(object: &Object) -> (Key, [u8; 32]) {
+    (Key::of(object), object.hash)
+}
+
 impl State {
     pub(super) fn insert_object(&mut self, owned: Owned) {
         let key = Key::of(&owned.object);
         self.remove_object(&key);
-        self.used += size(&owned.object);
+        self.count_object(&owned.object);
         self.objects.insert_mut(key, owned);
     }
 
+    /// Counts the contents of a part of a revision.
+    pub(super) fn count(&mut self, part: &Part) {
+        if let Some(object) = &part.object {
+            self.count_object(object);
+        }
+    }
+
+    pub(super) fn uncount(&mut self, part: &Part) {
+        if let Some(object) = &part.object {
+            self.uncount_object(object);
+        }
+    }
+
+    pub(super) fn count_object(&mut self, object: &Object) {
+        let contents = contents(object);
+        let times = self.kept.get(&contents).copied().unwrap_or(0);
+        if times == 0 {
+            self.used += size(object);
+        }
+        self.kept.insert_mut(contents, times + 1);
+    }
+
+    fn uncount_object(&mut self, object: &Object) {
+        let contents = contents(object);
+        match self.kept.get_mut(&contents) {
+            Some(times) if *times > 1 => *times -= 1,
+            Some(_) => {
+                self.kept.remove_mut(&contents);
+                self.used -= size(object);
+            }
+            None => {}
+        }
+    }
+
     pub(super) fn remove_object(&mut self, key: &Key) {
-        if let Some(owned) = self.objects.get(key) {
-            self.used -= size(&owned.object);
+        if let Some(owned) = self.objects.get(key).cloned() {
+            self.uncount_object(&owned.object);
             self.objects.remove_mut(key);
         }
     }
@@ -55,7 +93,17 @@ impl State {
     /// before always fit.
     pub(crate) fn check_bytes(&self, manifest: &str, objects: &[Object]) -> Result {
         let after = objects.iter().map(size).sum();
-        if self.has_room(self.bytes_of(manifest), after) {
+        // The revisions keep what the manifest has now.
+        let has_room = if self.level >= ROLLED {
+            let new = objects
+                .iter()
+                .filter(|one| !self.kept.contains_key(&contents(one)));
+            let more: u64 = new.map(size).sum();
+            more == 0 || self.used.saturating_add(more) <= ROOM
+        } else {
+            self.has_room(self.bytes_of(manifest), after)
+        };
+        if has_room {
             return Ok(());
         }
         let what = format!(
@@ -144,6 +192,8 @@ mod tests {
             manifest,
             objects,
             policy: None,
+            keep: false,
+            if_index: None,
         };
         state.apply(1, &Command::unasked(1, change))
     }

@@ -23,6 +23,8 @@ impl State {
         let mut affected: BTreeSet<String> = different(&before.workloads, &self.workloads)
             .into_iter()
             .chain(different(&before.book.seats, &self.book.seats))
+            .chain(different(&before.rollouts, &self.rollouts))
+            .chain(different(&before.revisions, &self.revisions))
             .cloned()
             .collect();
         let homes = different(&before.book.homes, &self.book.homes);

@@ -3,11 +3,19 @@
 //! Pure: two conversions. A snapshot omits what can be derived: the manifest of an object, and the object of a
 //! workload.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use beemesh_protocol::state::{Access, ManifestRecord, Snapshot, WorkloadRecord};
+use beemesh_protocol::state::{
+    Access, ManifestRecord, Object, Revisions, Snapshot, WorkloadRecord,
+};
 
-use super::{ASSIGNED, Key, Manifest, Map, Owned, State, Workload, assign, room, workload_of};
+use super::{
+    ASSIGNED, Key, Manifest, Map, Owned, ROLLED, Revision, Rollout, State, Workload, assign,
+    revisions::Part, workload_of,
+};
 
 impl State {
     /// The state in its stored and sent form.
@@ -45,7 +53,26 @@ impl State {
             former: self.former.to_vec(),
             level: self.level,
             assignments: (self.level >= ASSIGNED).then(|| self.book.to_snapshot()),
+            revisions: (self.level >= ROLLED).then(|| Revisions {
+                objects: self.objects_of_revisions(),
+                revisions: self.revision_records(),
+                rollouts: self.rollout_records(),
+            }),
         }
+    }
+
+    /// The objects of revisions that are in no manifest, each once, sorted by hash.
+    fn objects_of_revisions(&self) -> Vec<Object> {
+        let in_manifests: BTreeSet<[u8; 32]> = self
+            .objects
+            .values()
+            .map(|owned| owned.object.hash)
+            .collect();
+        let all = self.revisions.values().flat_map(|kept| kept.iter());
+        let objects = all.flat_map(|one| one.parts.iter().filter_map(|part| part.object.as_ref()));
+        let others = objects.filter(|object| !in_manifests.contains(&object.hash));
+        let others: BTreeMap<_, _> = others.map(|object| (object.hash, &**object)).collect();
+        others.into_values().cloned().collect()
     }
 
     /// The state of a snapshot. It omits a workload record without its object and the reverse, which
@@ -57,7 +84,6 @@ impl State {
             .map(|record| (record.workload.clone(), record))
             .collect();
         let mut objects = Map::default();
-        let mut used = 0;
         let mut workloads = Map::default();
         let mut manifests = Map::default();
         for record in snapshot.manifests {
@@ -86,7 +112,6 @@ impl State {
                     manifest: manifest.name.clone(),
                     object: object.clone(),
                 };
-                used += room::size(object);
                 objects.insert_mut(Key::of(object), owned);
             }
             manifests.insert_mut(manifest.name.clone(), manifest);
@@ -97,12 +122,13 @@ impl State {
             audit,
         } = snapshot.access.unwrap_or_default();
         let users = users.into_iter().map(|user| (user.name.clone(), user));
-        Self {
+        let mut state = Self {
             cluster: snapshot.cluster,
             hosts: Arc::new(snapshot.hosts.into_iter().map(|h| (h.id, h)).collect()),
             manifests,
             objects,
-            used,
+            used: 0,
+            kept: Map::default(),
             workloads,
             tokens: Arc::new(snapshot.tokens.into_iter().map(|t| (t.id, t)).collect()),
             authority: authority.map(Arc::new),
@@ -112,6 +138,61 @@ impl State {
             former: snapshot.former.into(),
             level: snapshot.level,
             book: assign::Book::from_snapshot(snapshot.assignments.unwrap_or_default()),
+            revisions: Map::default(),
+            rollouts: Map::default(),
+        };
+        let held: Vec<Arc<Object>> = state
+            .objects
+            .values()
+            .map(|owned| Arc::clone(&owned.object))
+            .collect();
+        for object in &held {
+            state.count_object(object);
+        }
+        state.take_revisions(snapshot.revisions.unwrap_or_default(), held);
+        state
+    }
+
+    /// Adds the revisions of a snapshot; `held` are the objects of its manifests.
+    fn take_revisions(&mut self, taken: Revisions, held: Vec<Arc<Object>>) {
+        let kept = taken.objects.into_iter().map(Arc::new).chain(held);
+        let by_hash: BTreeMap<[u8; 32], Arc<Object>> =
+            kept.map(|object| (object.hash, object)).collect();
+        for record in taken.revisions {
+            let parts = record.objects.into_iter().map(|hash| Part {
+                hash,
+                object: by_hash.get(&hash).cloned(),
+            });
+            let revision = Revision {
+                number: record.revision,
+                index: record.index,
+                at_ms: record.at_ms,
+                who: record.who,
+                cause: record.cause,
+                parts: parts.collect(),
+                end: record.end,
+            };
+            for part in &revision.parts {
+                self.count(part);
+            }
+            let mut all = self
+                .revisions
+                .get(&record.workload)
+                .cloned()
+                .unwrap_or_default();
+            Arc::make_mut(&mut all).push(revision);
+            self.revisions.insert_mut(record.workload, all);
+        }
+        for record in taken.rollouts {
+            let on = record.hosts.into_iter().map(|one| (one.host, one.index));
+            let rollout = Rollout {
+                base: record.base,
+                hosts: on.collect(),
+                phase: record.phase,
+                paused: record.paused,
+                moved_at_ms: record.moved_at_ms,
+            };
+            self.rollouts.insert_mut(record.workload, Arc::new(rollout));
         }
     }
 }

@@ -52,6 +52,8 @@ fn put(state: &mut State, index: u64, manifest: &str, objects: Vec<Object>) -> O
         manifest,
         objects,
         policy: None,
+        keep: false,
+        if_index: None,
     };
     state.apply(index, &at(index * 1000, change))
 }

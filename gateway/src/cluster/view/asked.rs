@@ -141,7 +141,8 @@ impl Scene {
             || self.says(host, workload, given_up)
     }
 
-    /// Whether the host is reachable, and its report is of this revision or a later one and satisfies the condition.
+    /// Whether the host is reachable, and its report is of the revision that it has to run, or of one that this state
+    /// does not include yet, and satisfies the condition.
     fn says(
         &self,
         host: HostId,
@@ -151,7 +152,8 @@ impl Scene {
         let runs = placement::runs(&self.state, workload, host);
         let index = runs.map_or(workload.index, |runs| runs.index);
         let report = self.report(host, &workload.name);
-        let report = report.filter(|report| report.index >= index);
+        let is_later = |report: &WorkloadReport| report.index > self.applied;
+        let report = report.filter(|report| report.index == index || is_later(report));
         report.is_some_and(is_so) && self.reachable.contains(&host)
     }
 }

@@ -52,6 +52,7 @@ impl Kinds {
                 peer::Action::Updated => Action::Updated,
                 peer::Action::Unchanged => Action::Unchanged,
                 peer::Action::Removed => Action::Removed,
+                peer::Action::Kept => Action::Kept,
             },
             revision: effect.revision,
         };
@@ -77,6 +78,8 @@ mod tests {
             manifest: "m".into(),
             objects,
             policy: None,
+            keep: false,
+            if_index: None,
         };
         let Outcome::Applied(effects) = state.apply(3, &Command::unasked(1, change)) else {
             panic!("{yaml}");

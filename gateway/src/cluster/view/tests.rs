@@ -64,6 +64,8 @@ pub(super) fn with_job() -> Scene {
         manifest: "job".into(),
         objects: vec![job],
         policy: None,
+        keep: false,
+        if_index: None,
     };
     changed(&mut scene, 8, apply);
     scene
@@ -105,11 +107,15 @@ pub(crate) fn scene() -> Scene {
             manifest: "web".into(),
             objects: vec![pod("web", &[])],
             policy: None,
+            keep: false,
+            if_index: None,
         },
         Change::Apply {
             manifest: "lone".into(),
             objects: vec![pod("lone", &[("n", "2")])],
             policy: None,
+            keep: false,
+            if_index: None,
         },
     ];
     for (index, change) in (1..).zip(changes) {

@@ -83,6 +83,8 @@ impl World {
             manifest: objects[0].name.clone(),
             objects,
             policy: None,
+            keep: false,
+            if_index: None,
         });
     }
 

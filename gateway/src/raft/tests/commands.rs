@@ -1,11 +1,12 @@
-//! Commands that make hosts members.
+//! Commands that make hosts members, and that apply manifests.
 
 use std::collections::BTreeMap;
 
 use beemesh_protocol::{
     HostId,
-    state::{Change, Command, Host, TokenRecord},
+    state::{Change, Command, Host, Kind, Object, TokenRecord},
 };
+use sha2::{Digest, Sha256};
 
 const TOKEN: [u8; 8] = [2; 8];
 const SECRET: [u8; 32] = [3; 32];
@@ -44,4 +45,28 @@ pub(crate) fn admit(host: HostId) -> Command {
         replaces: None,
     };
     Command::unasked(0, change)
+}
+
+/// A manifest with one ConfigMap of about this size.
+pub(crate) fn apply(manifest: usize, content: usize, size: usize) -> Command {
+    let name = format!("config{manifest}");
+    let body = format!("{{\"data\":{{\"n\":\"{content}{}\"}}}}", "x".repeat(size)).into_bytes();
+    let objects = vec![Object {
+        kind: Kind::ConfigMap,
+        namespace: "default".into(),
+        name: name.clone(),
+        hash: Sha256::digest(&body).into(),
+        body,
+        references: Vec::new(),
+        replicas: None,
+        selector: BTreeMap::new(),
+    }];
+    let apply = Change::Apply {
+        manifest: name,
+        objects,
+        policy: None,
+        keep: false,
+        if_index: None,
+    };
+    Command::unasked(1, apply)
 }

@@ -163,8 +163,12 @@ fn by_unit(present: Revision, unit: &UnitState, heard: Option<&Report>) -> Workl
         restarts,
         message,
         ended: false,
-        containers: match unit.active.as_str() {
-            "inactive" => Told::default(),
+        containers: match (unit.active.as_str(), status) {
+            ("inactive", _) | (_, Some(Status::Updating { .. })) => Told::default(),
+            // The supervisor still reports the pod of another revision.
+            (_, Some(Status::Running { revision: runs, .. })) if *runs != revision => {
+                Told::default()
+            }
             _ => heard.map_or_else(Told::default, |report| Told::of(&report.containers)),
         },
     }
@@ -207,6 +211,10 @@ fn lay_work_over(report: &mut WorkloadReport, case: &Case<'_>, memory: &Memory) 
         (Some(_), Some(flight), _) => {
             report.phase = Phase::Starting;
             report.message = words(flight.step).to_owned();
+            // Until the end of the replacement they may be those of the pod before it, and say nothing of this revision.
+            if matches!(flight.work, Work::Bring(_) | Work::Finish(_)) {
+                report.containers = Told::default();
+            }
         }
         (Some(wanted), None, Some(failures)) => {
             explain(report, wanted, failures, memory.image);

@@ -233,13 +233,13 @@ impl Flight {
                 placement::runs(state, workload, self.host).is_some_and(|runs| runs.index == index)
             });
             let (workload, cluster) = wanted.zip(state.cluster()).ok_or(StepError::Unwanted)?;
-            let uses = state.uses(&workload.object);
+            let (number, object, uses) = state.contents(workload, index);
             let uses: Vec<&Object> = uses.iter().map(AsRef::as_ref).collect();
             let revision = render::Revision {
                 cluster,
-                revision: workload.revision,
+                revision: number,
                 index,
-                object: &workload.object,
+                object: &object,
                 uses: &uses,
             };
             let Rendered { kube, yaml, images } =

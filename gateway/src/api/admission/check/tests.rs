@@ -59,6 +59,8 @@ pub(super) fn applied(state: &mut State, index: u64, yaml: &str) {
         manifest,
         objects,
         policy: None,
+        keep: false,
+        if_index: None,
     };
     let outcome = state.apply(index, &Command::unasked(1, change));
     assert!(
@@ -100,6 +102,7 @@ fn checked(name: &str, manifest: &Manifest, state: &State, waits: bool) -> Verdi
         state,
         reports: &reports,
         waits,
+        prune: true,
     };
     check(name, manifest, around, &mut Ledger::default())
 }
@@ -407,7 +410,7 @@ fn what_is_not_there_is_waited_for_where_the_user_says_so() {
     };
     let both = |first, second| vec![("conf".to_owned(), first), ("none".to_owned(), second)];
     assert_eq!(needed(&manifest), both(false, false));
-    let awaited = wait_for_references("web", &mut manifest, &state);
+    let awaited = wait_for_references("web", &mut manifest, &state, true);
     let [one] = &shown(&awaited)[..] else {
         panic!("{awaited:?}");
     };
@@ -435,6 +438,7 @@ fn what_is_not_there_is_waited_for_where_the_user_says_so() {
         "gone",
         &mut parse(uses.replace("conf,", "gone,").as_bytes(), false).unwrap(),
         &state,
+        true,
     );
     assert_eq!(awaited.len(), 1, "{awaited:?}");
 }

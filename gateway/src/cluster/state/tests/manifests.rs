@@ -101,6 +101,8 @@ fn a_refused_command_names_every_reason_and_changes_nothing() {
         manifest: "x".into(),
         objects,
         policy: None,
+        keep: false,
+        if_index: None,
     };
     for (change, expected) in [
         (delete("nope"), missing("manifest `nope` not found")),

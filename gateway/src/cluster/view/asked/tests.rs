@@ -20,6 +20,8 @@ fn shown(replicas: Option<u32>, selector: &[(&str, &str)], drained: &[u8]) -> ap
             ..pod("five", selector)
         }],
         policy: None,
+        keep: false,
+        if_index: None,
     };
     changed(&mut scene, 8, apply);
     let workload = scene.state.workload("five").unwrap().clone();
@@ -202,6 +204,8 @@ fn seated(object: Object) -> Scene {
         manifest: object.name.clone(),
         objects: vec![object],
         policy: None,
+        keep: false,
+        if_index: None,
     };
     changed(&mut scene, 8, apply);
     scene
@@ -340,7 +344,7 @@ fn a_replica_whose_data_is_on_a_drained_host_makes_its_workload_stuck() {
         ..pod("db", &[])
     });
     given(&mut scene, 9, ("db", 0), None, 2);
-    with(&mut scene, 2, 9, vec![report("db", 9, Phase::Running, 2)]);
+    with(&mut scene, 2, 9, vec![report("db", 8, Phase::Running, 2)]);
     assert_eq!(told(&scene, "db"), ((1, 1), (true, false), String::new()));
     let drained = Change::DrainHost {
         host: h(2),

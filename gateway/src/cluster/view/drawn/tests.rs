@@ -182,6 +182,8 @@ impl World {
             manifest: workload,
             objects: [object].into_iter().chain(volume).collect(),
             policy: None,
+            keep: false,
+            if_index: None,
         }
     }
 

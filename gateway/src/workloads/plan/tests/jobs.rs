@@ -56,6 +56,8 @@ impl Rig {
             manifest: "web".into(),
             objects: vec![job],
             policy: None,
+            keep: false,
+            if_index: None,
         });
     }
 

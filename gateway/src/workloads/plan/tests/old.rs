@@ -14,6 +14,8 @@ fn an_old_rendering_is_left_running_and_listed() {
         manifest: "web".into(),
         objects: vec![object("{1}")],
         policy: None,
+        keep: false,
+        if_index: None,
     };
     let view = view(&mut state, 9, apply);
     let unsafe_names = Some("written by Beemesh 0.2.0 or before: web;");

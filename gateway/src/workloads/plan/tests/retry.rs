@@ -10,6 +10,8 @@ fn a_revision_that_cannot_come_is_tried_with_pauses_while_the_old_one_runs() {
         manifest: "web".into(),
         objects: vec![object(body)],
         policy: None,
+        keep: false,
+        if_index: None,
     };
     let host = me();
     view(
@@ -69,6 +71,8 @@ fn an_image_that_arrives_ends_the_wait_and_the_wait_says_when_it_ends() {
         manifest: "web".into(),
         objects: vec![object("{1}")],
         policy: None,
+        keep: false,
+        if_index: None,
     };
     let wanted = view(&mut state, 9, apply);
     let units = BTreeMap::new();

@@ -15,6 +15,8 @@ fn a_removal_that_was_not_finished_does_not_keep_the_unit_stopped() {
         manifest,
         objects,
         policy: None,
+        keep: false,
+        if_index: None,
     };
     let again = view(&mut state, 20, change);
     let kube = web_at_9();

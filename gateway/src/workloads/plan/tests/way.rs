@@ -42,6 +42,8 @@ fn a_workload_goes_its_way_from_apply_to_delete() {
                 manifest: "web".into(),
                 objects: vec![object(body)],
                 policy: None,
+                keep: false,
+                if_index: None,
             },
         )
     };
@@ -154,6 +156,8 @@ fn a_supervisor_is_heard_when_its_line_changes_and_believed_when_it_matches() {
         manifest: "web".into(),
         objects: vec![object("{1}")],
         policy: None,
+        keep: false,
+        if_index: None,
     };
     let view = view(&mut state, 9, change);
     let app = ContainerReport {

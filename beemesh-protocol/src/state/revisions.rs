@@ -1,0 +1,100 @@
+//! The kept revisions of workloads, and their rollouts.
+//!
+//! Pure: types.
+
+use super::Object;
+use crate::HostId;
+
+/// How a revision of a workload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RevisionOutcome {
+    /// All pods were ready for long enough.
+    Ready,
+    /// It failed on a host, and the hosts went back to the revision before it that was ready.
+    RolledBack,
+    /// It failed, and stays where it is.
+    Failed,
+    /// A later revision took over before it ended.
+    Superseded,
+}
+
+/// The end of a revision.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevisionEnd {
+    /// How it ended.
+    pub outcome: RevisionOutcome,
+    /// The hosts that were not reached, or the reason of a failure, as a message.
+    pub reason: String,
+    /// When it ended, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+/// A kept revision of a workload in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RevisionRecord {
+    /// `NAME` or `NAMESPACE_NAME`.
+    pub workload: String,
+    /// Its number, from 1.
+    pub revision: u64,
+    /// The log index of the change that made it.
+    pub index: u64,
+    /// When it was made, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// Who made it; empty if unknown.
+    pub who: String,
+    /// The annotation `kubernetes.io/change-cause` of the workload; empty if absent.
+    pub cause: String,
+    /// The hashes of what it runs with: the workload itself, then the ConfigMaps, Secrets and claims that it refers to.
+    pub objects: Vec<[u8; 32]>,
+    /// How it ended; `None` during its rollout.
+    pub end: Option<RevisionEnd>,
+}
+
+/// A host and the log index of a revision.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HostRevision {
+    /// The host.
+    pub host: HostId,
+    /// The log index of the revision that it is to run.
+    pub index: u64,
+}
+
+/// The state of a rollout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RolloutPhase {
+    /// The hosts get the latest revision one after the other.
+    Rolling,
+    /// The latest revision has failed, and the hosts go back to the base.
+    RollingBack,
+    /// The latest revision has failed, and each host keeps what it has.
+    Halted,
+}
+
+/// A rollout in a snapshot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RolloutRecord {
+    /// `NAME` or `NAMESPACE_NAME`.
+    pub workload: String,
+    /// The log index of the revision that runs on all hosts that are not in `hosts`. It equals the index of the latest
+    /// revision if there is none to go back to.
+    pub base: u64,
+    /// The hosts that have another revision than the base, sorted.
+    pub hosts: Vec<HostRevision>,
+    /// Its state.
+    pub phase: RolloutPhase,
+    /// Whether a user has paused it.
+    pub paused: bool,
+    /// When it began, or last assigned a revision to a host, in milliseconds since 1970.
+    pub moved_at_ms: u64,
+}
+
+/// The kept revisions of all workloads, and the rollouts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Revisions {
+    /// The objects of revisions that are no longer in a manifest, sorted by hash.
+    pub objects: Vec<Object>,
+    /// Sorted by workload and index.
+    pub revisions: Vec<RevisionRecord>,
+    /// Sorted by workload.
+    pub rollouts: Vec<RolloutRecord>,
+}

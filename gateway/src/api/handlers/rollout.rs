@@ -1,0 +1,254 @@
+//! Shows the revisions of a workload, and changes its rollout: pause, resume, restart, undo, scale.
+//!
+//! Shell. A restart and a change of the replicas are applies of the present object with one field changed; they are
+//! refused if the manifest changes at the same time, and tried again. An undo is checked against the present policy.
+
+use std::time::Duration;
+
+use axum::{
+    Extension, Json,
+    body::Body,
+    extract::{Path, State},
+    http::Request,
+};
+use beemesh_protocol::{
+    api::{Revisions, RolloutAction, RolloutChange, RolloutChanged},
+    hex::Hex,
+    peer::{Action, Committed, Outcome},
+    state::{Change, Kind, Object},
+};
+use beemesh_quadlet::manifest::{self, policy::Rules, timestamp::rfc3339};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+use tokio::time::Instant;
+
+use crate::{
+    api::{
+        ApiError, Shared,
+        error::problems,
+        request::{self, Asked, Caller, ReadQuery, TimeoutQuery, small_body},
+        submit::{confirm, look, propose, unapplied},
+    },
+    clock::now_ms,
+    cluster::state::{ROLLED, State as Replicated, Workload, no_revision},
+};
+
+/// The annotation that a restart changes, as `kubectl rollout restart` does.
+const RESTARTED_AT: &str = "kubectl.kubernetes.io/restartedAt";
+/// How often a restart or a change of the replicas is tried while the manifest changes.
+const TRIES_MAX: usize = 3;
+
+pub(in crate::api) async fn revisions(
+    State(shared): State<Shared>,
+    Path(name): Path<String>,
+    Asked(query): Asked<ReadQuery>,
+) -> Result<Json<Revisions>, ApiError> {
+    let scene = look(&shared.gateway, &query).await?;
+    let keyed = |hash: &[u8; 32]| {
+        let keyed = Sha256::new()
+            .chain_update(shared.hash_key)
+            .chain_update(hash);
+        Hex(&keyed.finalize()).to_string()
+    };
+    let revisions = scene.revisions(&name, keyed);
+    let revisions = revisions.ok_or_else(|| no_workload(&name))?;
+    Ok(Json(Revisions { revisions }))
+}
+
+pub(in crate::api) async fn change(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Asked(query): Asked<TimeoutQuery>,
+    request: Request<Body>,
+) -> Result<Json<RolloutChanged>, ApiError> {
+    let timeout = request::timeout(query.timeout)?;
+    let asked: RolloutChange = small_body(request).await?;
+    check(&asked)?;
+    let deadline = Instant::now() + timeout;
+    for tried in 1.. {
+        confirm(&shared.gateway, deadline).await?;
+        let state = shared.gateway.scene().state;
+        let change = planned(&shared, &state, &name, &asked)?;
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Committed { index, outcome } =
+            propose(&shared, caller.clone(), change, left.max(Duration::ZERO)).await?;
+        let revision = || {
+            let scene = shared.gateway.scene();
+            scene.state.workload(&name).map_or(0, |one| one.revision)
+        };
+        match outcome {
+            Outcome::Applied(effects) => {
+                let own = effects.iter().find(|effect| effect.name == name);
+                return Ok(Json(RolloutChanged {
+                    index,
+                    revision: own.map_or(0, |effect| effect.revision),
+                    changed: own.is_some_and(|effect| effect.action == Action::Updated),
+                }));
+            }
+            Outcome::Done => {
+                return Ok(Json(RolloutChanged {
+                    index,
+                    revision: revision(),
+                    changed: true,
+                }));
+            }
+            // The manifest has changed in between.
+            Outcome::Refused(reasons)
+                if tried < TRIES_MAX && !reasons.iter().any(|one| one.missing) => {}
+            other => return Err(unapplied(other, &[])),
+        }
+    }
+    Err(ApiError::internal("a change of a rollout was not tried"))
+}
+
+/// Refuses fields that do not belong to the action.
+fn check(asked: &RolloutChange) -> Result<(), ApiError> {
+    let is_undo = asked.action == RolloutAction::Undo;
+    let is_scale = asked.action == RolloutAction::Scale;
+    if asked.to_revision.is_some() && !is_undo {
+        return Err(ApiError::bad_request(
+            "toRevision belongs to the action undo",
+        ));
+    }
+    if asked.replicas.is_some() != is_scale {
+        return Err(ApiError::bad_request(
+            "the action scale needs replicas, and no other action has them",
+        ));
+    }
+    Ok(())
+}
+
+/// The change to propose.
+fn planned(
+    shared: &Shared,
+    state: &Replicated,
+    name: &str,
+    asked: &RolloutChange,
+) -> Result<Change, ApiError> {
+    let workload = state.workload(name).ok_or_else(|| no_workload(name))?;
+    if state.level() < ROLLED {
+        return Err(ApiError::conflict(
+            "the cluster does not keep revisions yet: all hosts must have run Beemesh 0.4.0 or later for ten minutes",
+        )
+        .hint("`beemesh host list` shows the release of each host"));
+    }
+    if !state.is_rolled(workload) {
+        return Err(ApiError::conflict(format!(
+            "workload `{name}` is a Job, and a Job has no rollouts: apply its manifest again with a change to run it again"
+        )));
+    }
+    let rules = shared.policy.rules(state)?;
+    match asked.action {
+        RolloutAction::Pause | RolloutAction::Resume => Ok(Change::PauseRollout {
+            workload: name.to_owned(),
+            paused: asked.action == RolloutAction::Pause,
+        }),
+        RolloutAction::Restart => {
+            let at = rfc3339(now_ms());
+            edited(state, workload, &rules, |body| restart(body, workload, &at))
+        }
+        RolloutAction::Scale => {
+            let replicas = asked.replicas.unwrap_or_default();
+            if workload.object.kind != Kind::Deployment {
+                return Err(ApiError::conflict(format!(
+                    "workload `{name}` has no replicas: only a Deployment can be scaled"
+                )));
+            }
+            edited(state, workload, &rules, |body| {
+                body["spec"]["replicas"] = json!(replicas);
+            })
+        }
+        RolloutAction::Undo => undo(state, workload, asked.to_revision, &rules),
+    }
+}
+
+fn restart(body: &mut Value, workload: &Workload, at: &str) {
+    let metadata = match workload.object.kind {
+        Kind::Pod => &mut body["metadata"],
+        _ => &mut body["spec"]["template"]["metadata"],
+    };
+    if !metadata.is_object() {
+        *metadata = Value::Object(Map::new());
+    }
+    if !metadata["annotations"].is_object() {
+        metadata["annotations"] = Value::Object(Map::new());
+    }
+    metadata["annotations"][RESTARTED_AT] = json!(at);
+}
+
+/// The apply of the workload's object with an edit.
+fn edited(
+    state: &Replicated,
+    workload: &Workload,
+    rules: &Rules,
+    edit: impl FnOnce(&mut Value),
+) -> Result<Change, ApiError> {
+    let mut body: Value = serde_json::from_slice(&workload.object.body)
+        .map_err(|error| ApiError::internal(format!("read the workload: {error}")))?;
+    edit(&mut body);
+    let body = body.to_string();
+    let read = manifest::reread(&[body.as_bytes()], Some(rules));
+    let read = read.map_err(|found| ApiError::manifest(problems(found)))?;
+    let mut objects = read.objects;
+    for object in &mut objects {
+        keep_waiting(object, &workload.object);
+    }
+    let present = state.manifests().find(|one| one.name == workload.manifest);
+    Ok(Change::Apply {
+        manifest: workload.manifest.clone(),
+        objects,
+        policy: Some(rules.version),
+        keep: true,
+        if_index: present.map(|one| one.index),
+    })
+}
+
+/// A workload that was applied although its references were missing may still lack them.
+fn keep_waiting(object: &mut Object, before: &Object) {
+    for reference in &mut object.references {
+        let mut known = before.references.iter();
+        let known = known.find(|one| one.kind == reference.kind && one.name == reference.name);
+        reference.optional |= known.is_some_and(|known| known.optional);
+    }
+}
+
+/// The return to an earlier revision, if the present policy allows its contents.
+fn undo(
+    state: &Replicated,
+    workload: &Workload,
+    number: Option<u64>,
+    rules: &Rules,
+) -> Result<Change, ApiError> {
+    let name = &workload.name;
+    let kept = state.revisions(name);
+    let earlier = || kept.iter().rev().skip(1);
+    let wanted = match number.filter(|number| *number > 0) {
+        Some(number) => kept.iter().find(|one| one.number == number),
+        None => earlier()
+            .find(|one| one.was_ready())
+            .or_else(|| earlier().next()),
+    };
+    let Some(wanted) = wanted else {
+        return Err(match number.filter(|number| *number > 0) {
+            Some(number) => ApiError::not_found(no_revision(name, number, kept)),
+            None => ApiError::conflict(format!("workload `{name}` has no earlier revision")),
+        }
+        .hint(format!(
+            "`beemesh rollout history {name}` lists the kept revisions"
+        )));
+    };
+    let objects = wanted.object().into_iter().chain(wanted.uses());
+    let bodies: Vec<&[u8]> = objects.map(|object| &object.body[..]).collect();
+    manifest::reread(&bodies, Some(rules)).map_err(|found| ApiError::manifest(problems(found)))?;
+    Ok(Change::Undo {
+        workload: name.clone(),
+        revision: wanted.number,
+        policy: Some(rules.version),
+    })
+}
+
+fn no_workload(name: &str) -> ApiError {
+    ApiError::not_found(format!("workload `{name}` not found"))
+        .hint("`beemesh get workloads` lists workloads")
+}

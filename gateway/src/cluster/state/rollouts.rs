@@ -1,0 +1,257 @@
+//! The rollouts: which host runs which revision of a workload while its latest revision replaces an earlier one.
+//!
+//! Pure. A rollout begins with a change of its workload. The leader proposes each step ([`crate::controllers`]), and
+//! every host follows the committed ones. Without a rollout, every host runs the latest revision.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use beemesh_protocol::{
+    HostId,
+    peer::Outcome,
+    state::{HostRevision, RevisionEnd, RevisionOutcome, RolloutPhase, RolloutRecord},
+};
+
+use super::{Decision, Revision, State, Workload, missing, refused};
+
+/// The level from which on the state has revisions and rollouts.
+pub(crate) const ROLLED: u32 = 2;
+
+/// The rollout of the latest revision of a workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Rollout {
+    /// The log index of the revision that all hosts run which are not in `hosts`. It is that of the latest revision if
+    /// no other one is there.
+    pub(crate) base: u64,
+    /// The log indexes of the revisions that hosts run instead of the base.
+    pub(crate) hosts: BTreeMap<HostId, u64>,
+    /// Its state.
+    pub(crate) phase: RolloutPhase,
+    /// A user has paused it.
+    pub(crate) paused: bool,
+    /// When it began, or last assigned a revision to a host, in milliseconds since 1970.
+    pub(crate) moved_at_ms: u64,
+}
+
+impl Rollout {
+    /// The log index of the revision that the host runs.
+    pub(crate) fn on(&self, host: HostId) -> u64 {
+        self.hosts.get(&host).copied().unwrap_or(self.base)
+    }
+}
+
+impl State {
+    /// The rollout of a workload; `None` if every host runs its latest revision.
+    pub(crate) fn rollout(&self, workload: &str) -> Option<&Rollout> {
+        self.rollouts.get(workload).map(|rollout| &**rollout)
+    }
+
+    /// The workloads that have a rollout, with it.
+    pub(crate) fn rollouts(&self) -> impl Iterator<Item = (&Workload, &Rollout)> {
+        let all = self.rollouts.iter();
+        all.filter_map(|(name, rollout)| Some((self.workloads.get(name)?, &**rollout)))
+    }
+
+    /// Returns true if the rollout has ended, and is kept only because it is paused.
+    pub(crate) fn is_rolled_out(&self, workload: &Workload, rollout: &Rollout) -> bool {
+        let last = self.revisions(&workload.name).last();
+        rollout.base == workload.index && last.is_some_and(Revision::was_ready)
+    }
+
+    /// The number and the log index of the revision that the host has to run if it runs the workload.
+    pub(crate) fn assigned(&self, workload: &Workload, host: HostId) -> (u64, u64) {
+        let latest = (workload.revision, workload.index);
+        let Some(rollout) = self.rollouts.get(&workload.name) else {
+            return latest;
+        };
+        let kept = self.revision_at(&workload.name, rollout.on(host));
+        kept.map_or(latest, |one| (one.number, one.index))
+    }
+
+    /// Begins the rollout of a workload's latest revision; `before` is the log index of the revision before it. Hosts
+    /// keep what they run.
+    pub(super) fn begin_rollout(&mut self, workload: &Workload, before: Option<u64>) {
+        let present = self.rollouts.get(&workload.name).map(|one| (**one).clone());
+        let rollout = match present {
+            Some(present) => Rollout {
+                phase: RolloutPhase::Rolling,
+                moved_at_ms: workload.at_ms,
+                ..present
+            },
+            None => Rollout {
+                base: before.unwrap_or(workload.index),
+                hosts: BTreeMap::new(),
+                phase: RolloutPhase::Rolling,
+                paused: false,
+                moved_at_ms: workload.at_ms,
+            },
+        };
+        self.rollouts
+            .insert_mut(workload.name.clone(), Arc::new(rollout));
+    }
+
+    /// Assigns a revision to hosts.
+    pub(super) fn roll(
+        &mut self,
+        at_ms: u64,
+        (name, seen): (&str, u64),
+        to: u64,
+        hosts: &[HostId],
+    ) -> Decision {
+        let mut rollout = self.rolling(name, seen)?;
+        if to != seen && to != rollout.base {
+            return Err(refused(format!(
+                "workload `{name}` is not rolled out to the revision of log index {to}"
+            )));
+        }
+        for host in hosts {
+            if !self.hosts.contains_key(host) {
+                return Err(missing(format!("host {host} is not a member")));
+            }
+            if to == rollout.base {
+                rollout.hosts.remove(host);
+            } else {
+                rollout.hosts.insert(*host, to);
+            }
+        }
+        rollout.moved_at_ms = at_ms;
+        self.rollouts.insert_mut(name.to_owned(), Arc::new(rollout));
+        Ok(Outcome::Done)
+    }
+
+    /// Records how the rollout of the latest revision ended.
+    pub(super) fn end_rollout(
+        &mut self,
+        at_ms: u64,
+        (name, seen): (&str, u64),
+        outcome: RevisionOutcome,
+        reason: &str,
+    ) -> Decision {
+        let rollout = self.rolling(name, seen)?;
+        let phase = match outcome {
+            RevisionOutcome::Ready => None,
+            RevisionOutcome::RolledBack if rollout.base == seen => {
+                return Err(refused(format!(
+                    "workload `{name}` has no revision to go back to"
+                )));
+            }
+            RevisionOutcome::RolledBack => Some(RolloutPhase::RollingBack),
+            RevisionOutcome::Failed => Some(RolloutPhase::Halted),
+            RevisionOutcome::Superseded => {
+                return Err(refused(
+                    "only a change of the workload supersedes a revision",
+                ));
+            }
+        };
+        match phase {
+            Some(phase) => {
+                let rollout = Rollout {
+                    phase,
+                    moved_at_ms: at_ms,
+                    ..rollout
+                };
+                self.rollouts.insert_mut(name.to_owned(), Arc::new(rollout));
+            }
+            // A workload that stays paused keeps its rollout, with the latest revision as the base of the next one.
+            None if rollout.paused => {
+                let rollout = Rollout {
+                    base: seen,
+                    hosts: BTreeMap::new(),
+                    phase: RolloutPhase::Rolling,
+                    ..rollout
+                };
+                self.rollouts.insert_mut(name.to_owned(), Arc::new(rollout));
+            }
+            None => {
+                self.rollouts.remove_mut(name);
+            }
+        }
+        let end = RevisionEnd {
+            outcome,
+            reason: reason.to_owned(),
+            at_ms,
+        };
+        self.end_revision(name, seen, end);
+        if let Some(object) = self.workloads.get(name).map(|one| Arc::clone(&one.object)) {
+            self.trim(name, &object);
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Pauses the rollouts of a workload, or lets them go on.
+    pub(super) fn pause_rollout(&mut self, name: &str, paused: bool) -> Decision {
+        let Some(workload) = self.workloads.get(name) else {
+            return Err(missing(format!("workload `{name}` not found")));
+        };
+        if !self.is_rolled(workload) {
+            return Err(refused(format!("workload `{name}` has no rollouts")));
+        }
+        let present = self.rollouts.get(name).map(|one| (**one).clone());
+        let rollout = match present {
+            Some(present) if !paused && self.is_rolled_out(workload, &present) => None,
+            Some(present) => Some(Rollout { paused, ..present }),
+            None => paused.then(|| Rollout {
+                base: workload.index,
+                hosts: BTreeMap::new(),
+                phase: RolloutPhase::Rolling,
+                paused,
+                moved_at_ms: workload.at_ms,
+            }),
+        };
+        match rollout {
+            Some(rollout) => self.rollouts.insert_mut(name.to_owned(), Arc::new(rollout)),
+            None => {
+                self.rollouts.remove_mut(name);
+            }
+        }
+        Ok(Outcome::Done)
+    }
+
+    /// Removes a host from all rollouts, or puts its successor in its place.
+    pub(super) fn leave_rollouts(&mut self, host: HostId, heir: Option<HostId>) {
+        let of = self.rollouts.iter();
+        let with = of.filter(|(_, rollout)| rollout.hosts.contains_key(&host));
+        let with: Vec<_> = with
+            .map(|(name, one)| (name.clone(), (**one).clone()))
+            .collect();
+        for (name, mut rollout) in with {
+            let on = rollout.hosts.remove(&host);
+            rollout.hosts.extend(heir.zip(on));
+            self.rollouts.insert_mut(name, Arc::new(rollout));
+        }
+    }
+
+    fn rolling(&self, name: &str, seen: u64) -> Decision<Rollout> {
+        let Some(workload) = self.workloads.get(name) else {
+            return Err(missing(format!("workload `{name}` not found")));
+        };
+        if workload.index != seen {
+            return Err(refused(format!("workload `{name}` has changed since then")));
+        }
+        match self.rollouts.get(name) {
+            Some(rollout) => Ok((**rollout).clone()),
+            None => Err(refused(format!(
+                "workload `{name}` is not being rolled out"
+            ))),
+        }
+    }
+
+    pub(super) fn rollout_records(&self) -> Vec<RolloutRecord> {
+        let all = self.rollouts.iter();
+        let record = |(workload, one): (&String, &Arc<Rollout>)| RolloutRecord {
+            workload: workload.clone(),
+            base: one.base,
+            hosts: one
+                .hosts
+                .iter()
+                .map(|(host, index)| HostRevision {
+                    host: *host,
+                    index: *index,
+                })
+                .collect(),
+            phase: one.phase,
+            paused: one.paused,
+            moved_at_ms: one.moved_at_ms,
+        };
+        all.map(record).collect()
+    }
+}

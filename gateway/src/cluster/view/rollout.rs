@@ -1,0 +1,170 @@
+//! The rollout of a workload, and its revisions, as types of the API.
+//!
+//! Pure, like its parent.
+
+use std::collections::BTreeSet;
+
+use beemesh_protocol::{
+    HostId,
+    api::{self, Revision, RevisionObject, Rollout, RolloutPhase},
+    hex::Hex,
+    peer,
+    state::{self, Kind, RevisionOutcome},
+};
+use beemesh_quadlet::manifest::{kind_of, workload_name};
+
+use super::{Scene, asked::Asked};
+use crate::cluster::{
+    state::{self as replicated, Workload},
+    strategy::Strategy,
+};
+
+impl Scene {
+    /// The rollout of the workload's latest revision. `None` if all of `hosts` have to run it: their reports then say
+    /// how far it is.
+    pub(super) fn rollout(&self, workload: &Workload, hosts: &BTreeSet<HostId>) -> Option<Rollout> {
+        let rollout = self.state.rollout(&workload.name)?;
+        let has_latest = |host: &&HostId| rollout.on(**host) == workload.index;
+        let updated = hosts.iter().filter(has_latest).count();
+        let is_failed = rollout.phase != state::RolloutPhase::Rolling;
+        if updated == hosts.len() && !is_failed || rollout.base == workload.index {
+            return None;
+        }
+        let strategy = Strategy::of(&workload.object);
+        let phase = match rollout.phase {
+            state::RolloutPhase::Rolling if rollout.paused || strategy.paused => {
+                RolloutPhase::Paused
+            }
+            state::RolloutPhase::Rolling => RolloutPhase::Rolling,
+            state::RolloutPhase::RollingBack if self.is_back(workload, rollout, hosts) => {
+                RolloutPhase::RolledBack
+            }
+            state::RolloutPhase::RollingBack => RolloutPhase::RollingBack,
+            state::RolloutPhase::Halted => RolloutPhase::Failed,
+        };
+        let base = self.state.revision_at(&workload.name, rollout.base);
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Some(Rollout {
+            phase,
+            from: base.map_or(0, |base| base.number),
+            updated: count(updated),
+            max_unavailable: count(strategy.unavailable_of(hosts.len())),
+        })
+    }
+
+    /// Returns true if all reachable hosts run the base again.
+    fn is_back(
+        &self,
+        workload: &Workload,
+        rollout: &replicated::Rollout,
+        hosts: &BTreeSet<HostId>,
+    ) -> bool {
+        let mut there = hosts.intersection(&self.reachable);
+        there.all(|host| {
+            let report = self.report(*host, &workload.name);
+            let runs = |report: &peer::WorkloadReport| {
+                let is_base = report.index == rollout.base;
+                let is_done = match report.phase {
+                    peer::Phase::Running => report.healthy == report.total,
+                    peer::Phase::Succeeded | peer::Phase::Stopped | peer::Phase::Failed => true,
+                    _ => false,
+                };
+                is_base && is_done
+            };
+            rollout.on(*host) == rollout.base && report.is_some_and(runs)
+        })
+    }
+
+    /// Returns true if the workload stays as it is without a change by a user.
+    pub(super) fn is_without_progress(
+        &self,
+        workload: &Workload,
+        asked: &Asked,
+        ready: usize,
+        rollout: Option<&Rollout>,
+    ) -> bool {
+        match rollout.map(|rollout| rollout.phase) {
+            None => self.is_stuck(workload, asked, ready),
+            Some(RolloutPhase::Rolling | RolloutPhase::RollingBack) => false,
+            Some(RolloutPhase::Paused | RolloutPhase::RolledBack | RolloutPhase::Failed) => true,
+        }
+    }
+
+    /// Why the workload is not as requested: that of its rollout, or `reason`.
+    pub(super) fn reason(
+        &self,
+        workload: &Workload,
+        reason: String,
+        rollout: Option<&Rollout>,
+    ) -> String {
+        let Some(rollout) = rollout else {
+            return reason;
+        };
+        let last = self.state.revisions(&workload.name).last();
+        let why = last.and_then(|last| last.end.as_ref());
+        let why = why.map_or("", |end| end.reason.as_str());
+        let (number, from) = (workload.revision, rollout.from);
+        match rollout.phase {
+            RolloutPhase::Rolling => reason,
+            RolloutPhase::Paused => format!("the rollout of revision {number} is paused"),
+            RolloutPhase::RollingBack => {
+                format!("revision {number} is being rolled back to revision {from}: {why}")
+            }
+            RolloutPhase::RolledBack => {
+                format!("revision {number} was rolled back to revision {from}: {why}")
+            }
+            RolloutPhase::Failed => format!("revision {number} failed: {why}"),
+        }
+    }
+
+    /// The kept revisions of a workload, the latest first; `None` if there is no workload of that name.
+    pub(crate) fn revisions(
+        &self,
+        workload: &str,
+        keyed: impl Fn(&[u8; 32]) -> String,
+    ) -> Option<Vec<Revision>> {
+        self.state.workload(workload)?;
+        let shown = |one: &replicated::Revision| Revision {
+            revision: one.number,
+            index: one.index,
+            made_at_ms: one.at_ms,
+            who: one.who.clone(),
+            cause: one.cause.clone(),
+            outcome: one.end.as_ref().map(|end| outcome(end.outcome)),
+            reason: one
+                .end
+                .as_ref()
+                .map_or_else(String::new, |end| end.reason.clone()),
+            objects: one.parts.iter().map(|part| object(part, &keyed)).collect(),
+        };
+        let kept = self.state.revisions(workload).iter();
+        Some(kept.rev().map(shown).collect())
+    }
+}
+
+fn outcome(outcome: RevisionOutcome) -> api::RevisionOutcome {
+    match outcome {
+        RevisionOutcome::Ready => api::RevisionOutcome::Ready,
+        RevisionOutcome::RolledBack => api::RevisionOutcome::RolledBack,
+        RevisionOutcome::Failed => api::RevisionOutcome::Failed,
+        RevisionOutcome::Superseded => api::RevisionOutcome::Superseded,
+    }
+}
+
+fn object(part: &replicated::Part, keyed: &impl Fn(&[u8; 32]) -> String) -> RevisionObject {
+    let Some(object) = &part.object else {
+        return RevisionObject {
+            kind: String::new(),
+            name: String::new(),
+            hash: keyed(&part.hash),
+        };
+    };
+    RevisionObject {
+        kind: kind_of(object).to_owned(),
+        name: workload_name(&object.namespace, &object.name),
+        hash: match object.kind {
+            Kind::Secret => keyed(&part.hash),
+            _ => Hex(&part.hash).to_string(),
+        },
+    }
+}

@@ -1,0 +1,438 @@
+//! Decides the next step of each rollout.
+//!
+//! Pure: no I/O, no clock, no randomness; the caller passes the time. Input: [`Seen`], and what the leader has observed
+//! before ([`Watch`]). Output: a [`Plan`] of changes, and when to plan again. A leader that has just been elected knows
+//! nothing of the past, so it waits the full times again; nothing else depends on who leads.
+//!
+//! - A host that has the latest revision is available when its pod has been ready for long enough.
+//! - No more ready pods of earlier revisions are replaced than may be unavailable. A pod that is not ready anyway is
+//!   replaced at once.
+//! - When the pod of the latest revision fails on a host, no other host gets it. The hosts go back to the last revision
+//!   that was ready, if there is one.
+//! - A host that has not reported since the change counts as one whose pod is not available, and its pod stays.
+//! - A host that is not reachable is not waited for. It gets the latest revision when it returns.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
+
+use beemesh_protocol::{
+    HostId,
+    peer::{HostReport, Phase, WorkloadReport},
+    pod::{ContainerReport, ContainerState},
+    state::{Change, RevisionOutcome, RolloutPhase},
+};
+use tokio::time::Instant;
+
+use crate::cluster::{
+    placement,
+    state::{Rollout, State, Workload},
+    strategy::Strategy,
+    view::sentence,
+};
+
+/// The shortest time for which a pod must be ready to be available.
+const STABLE: Duration = Duration::from_secs(2);
+/// The same for a pod of which a container has ended once: the pause before its second restart.
+const STABLE_AGAIN: Duration = Duration::from_secs(10);
+/// The number of times that a container of a new revision ends before the revision counts as failed.
+const ENDS_MAX: u32 = 2;
+/// Maximum length of a recorded reason, in bytes.
+const REASON_MAX: usize = 512;
+/// Maximum number of changes in one round. Their effect triggers the next round.
+const CHANGES_MAX: usize = 256;
+
+/// The input of a plan.
+#[derive(Clone, Copy)]
+pub(crate) struct Seen<'a> {
+    /// The replicated state.
+    pub(crate) state: &'a State,
+    /// The latest report of every host.
+    pub(crate) reports: &'a BTreeMap<HostId, Arc<HostReport>>,
+    /// The reachable hosts.
+    pub(crate) reachable: &'a BTreeSet<HostId>,
+    /// The present time.
+    pub(crate) now: Instant,
+}
+
+/// The changes to propose.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Plan {
+    /// The changes, in order.
+    pub(crate) changes: Vec<Change>,
+    /// When to plan again if nothing changes before.
+    pub(crate) due: Option<Instant>,
+}
+
+/// What the leader has observed of the rollouts in its term.
+#[derive(Debug, Default)]
+pub(crate) struct Watch {
+    workloads: BTreeMap<String, Observed>,
+}
+
+/// What the leader has observed of one rollout.
+#[derive(Debug)]
+struct Observed {
+    /// The log index of the latest revision.
+    index: u64,
+    /// The number of hosts that have the latest revision, and of those that are available.
+    progress: (usize, usize),
+    /// When `progress` last changed.
+    since: Instant,
+    /// Since when the pod of each host is ready, with the number of its restarts.
+    ready: BTreeMap<HostId, (u32, Instant)>,
+}
+
+/// The pod of one host, compared with the revision that the host is to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Pod {
+    /// The host has not reported since the change, so its pod may be ready.
+    Unknown,
+    /// It has been ready for long enough, or its administrator has stopped it.
+    Available,
+    /// It is ready, and will be available at this time.
+    Ready(Instant),
+    /// It is not ready yet, for the reason in this message.
+    Waits(String),
+    /// It has failed, for the reason in this message.
+    Failed(String),
+}
+
+/// Returns the changes that are due now.
+pub(crate) fn plan(watch: &mut Watch, seen: &Seen<'_>) -> Plan {
+    let mut plan = Plan::default();
+    let state = seen.state;
+    watch
+        .workloads
+        .retain(|name, _| state.rollout(name).is_some());
+    for (workload, rollout) in state.rollouts() {
+        if plan.changes.len() >= CHANGES_MAX {
+            break;
+        }
+        if state.is_rolled_out(workload, rollout) {
+            watch.workloads.remove(&workload.name);
+            continue;
+        }
+        let observed = watch
+            .workloads
+            .entry(workload.name.clone())
+            .or_insert_with(|| Observed::new(workload.index, seen.now));
+        if observed.index != workload.index {
+            *observed = Observed::new(workload.index, seen.now);
+        }
+        let look = Look {
+            seen,
+            workload,
+            rollout,
+            strategy: Strategy::of(&workload.object),
+            hosts: placement::hosts(state, workload),
+        };
+        look.add(observed, &mut plan);
+    }
+    plan
+}
+
+impl Observed {
+    fn new(index: u64, now: Instant) -> Self {
+        Self {
+            index,
+            progress: (0, 0),
+            since: now,
+            ready: BTreeMap::new(),
+        }
+    }
+}
+
+/// The planning of one rollout.
+struct Look<'a> {
+    seen: &'a Seen<'a>,
+    workload: &'a Workload,
+    rollout: &'a Rollout,
+    strategy: Strategy,
+    /// The hosts that run the workload.
+    hosts: BTreeSet<HostId>,
+}
+
+impl Look<'_> {
+    fn add(&self, observed: &mut Observed, plan: &mut Plan) {
+        let pods = self.pods(observed);
+        match self.rollout.phase {
+            RolloutPhase::Rolling => self.forward(observed, &pods, plan),
+            RolloutPhase::RollingBack => self.back(&pods, plan),
+            RolloutPhase::Halted => self.ended_after_all(&pods, plan),
+        }
+    }
+
+    /// The pods of the reachable hosts, by the hosts' names.
+    fn pods(&self, observed: &mut Observed) -> Vec<(HostId, Pod)> {
+        let there = self.hosts.intersection(self.seen.reachable);
+        let mut there: Vec<HostId> = there.copied().collect();
+        there.sort_by_cached_key(|host| self.name(*host));
+        observed.ready.retain(|host, _| there.contains(host));
+        there
+            .into_iter()
+            .map(|host| (host, self.pod(host, observed)))
+            .collect()
+    }
+
+    fn pod(&self, host: HostId, observed: &mut Observed) -> Pod {
+        let reports = self.seen.reports.get(&host);
+        if reports.is_none_or(|report| report.applied < self.workload.index) {
+            return Pod::Unknown;
+        }
+        let report = self.report(host);
+        let report = report.filter(|report| report.index == self.rollout.on(host));
+        let is_up = report.is_some_and(is_ready);
+        if !is_up {
+            observed.ready.remove(&host);
+        }
+        let Some(report) = report else {
+            return Pod::Waits(String::new());
+        };
+        if let Some(reason) = failure(report) {
+            return Pod::Failed(reason);
+        }
+        if report.phase == Phase::Stopped {
+            return Pod::Available;
+        }
+        if !is_up {
+            return Pod::Waits(report.message.clone());
+        }
+        let now = self.seen.now;
+        let known = observed.ready.get(&host).copied();
+        let known = known.filter(|(restarts, _)| *restarts == report.restarts);
+        let (_, since) = known.unwrap_or((report.restarts, now));
+        observed.ready.insert(host, (report.restarts, since));
+        let due = since + self.stable(report);
+        if due <= now {
+            Pod::Available
+        } else {
+            Pod::Ready(due)
+        }
+    }
+
+    /// The time for which the pod must be ready.
+    fn stable(&self, report: &WorkloadReport) -> Duration {
+        let asked = Duration::from_secs(self.strategy.min_ready_s);
+        let has_ended = report.containers.0.iter().any(|one| one.ends > 0);
+        asked.max(if has_ended { STABLE_AGAIN } else { STABLE })
+    }
+
+    /// Gives the latest revision to the next hosts, or ends the rollout.
+    fn forward(&self, observed: &mut Observed, pods: &[(HostId, Pod)], plan: &mut Plan) {
+        let latest = self.workload.index;
+        let is_first = self.rollout.base == latest;
+        if (self.rollout.paused || self.strategy.paused) && !is_first {
+            // The time of a pause does not count.
+            observed.since = self.seen.now;
+            return;
+        }
+        let (moved, rest): (Vec<_>, Vec<_>) = pods
+            .iter()
+            .partition(|(host, _)| self.rollout.on(*host) == latest);
+        let failed = moved.iter().find_map(|(host, pod)| match pod {
+            Pod::Failed(reason) => Some(self.on(*host, reason)),
+            _ => None,
+        });
+        if let Some(reason) = failed {
+            plan.changes.push(self.failed(&reason));
+            return;
+        }
+        let available = moved.iter().filter(|(_, pod)| *pod == Pod::Available);
+        let available = available.count();
+        let is_all_available = rest.is_empty() && available == moved.len();
+        if is_all_available && (!pods.is_empty() || self.hosts.is_empty()) {
+            plan.changes.push(self.ready());
+            return;
+        }
+        if observed.progress != (moved.len(), available) {
+            (observed.progress, observed.since) = ((moved.len(), available), self.seen.now);
+        }
+        let deadline = observed.since + Duration::from_secs(self.strategy.deadline_s);
+        if deadline <= self.seen.now && !moved.is_empty() && available < moved.len() {
+            plan.changes.push(self.failed(&self.late(&moved)));
+            return;
+        }
+        let due = moved.iter().filter_map(|(_, pod)| due(pod));
+        plan.due = plan
+            .due
+            .into_iter()
+            .chain(due)
+            .chain([deadline].into_iter().filter(|at| *at > self.seen.now))
+            .min();
+        let next = self.next(&rest, moved.len() - available);
+        if !next.is_empty() {
+            plan.changes.push(self.roll(latest, next));
+        }
+    }
+
+    /// The hosts whose pods are replaced next: all whose pods are not ready, and as many others as may be unavailable;
+    /// `lacking` other pods are not available.
+    fn next(&self, rest: &[&(HostId, Pod)], lacking: usize) -> Vec<HostId> {
+        let known = rest.iter().copied().filter(|(_, pod)| *pod != Pod::Unknown);
+        let (up, down): (Vec<_>, Vec<_>) = known.partition(|(_, pod)| is_up(pod));
+        let unknown = rest.len() - up.len() - down.len();
+        let most = self.strategy.unavailable_of(self.hosts.len());
+        let most = most.saturating_sub(lacking + down.len() + unknown);
+        let chosen = down.into_iter().chain(up.into_iter().take(most));
+        chosen.map(|(host, _)| *host).collect()
+    }
+
+    /// Lets the next hosts go back to the base.
+    fn back(&self, pods: &[(HostId, Pod)], plan: &mut Plan) {
+        let base = self.rollout.base;
+        let (there, rest): (Vec<_>, Vec<_>) = pods
+            .iter()
+            .partition(|(host, _)| self.rollout.on(*host) == base);
+        let lacking = there.iter().filter(|(_, pod)| !is_up(pod)).count();
+        let next = self.next(&rest, lacking);
+        if !next.is_empty() {
+            plan.changes.push(self.roll(base, next));
+        }
+    }
+
+    /// Records that a revision that had failed is ready on all hosts after all.
+    fn ended_after_all(&self, pods: &[(HostId, Pod)], plan: &mut Plan) {
+        let latest = self.workload.index;
+        let is_there = |(host, pod): &(HostId, Pod)| {
+            self.rollout.on(*host) == latest && *pod == Pod::Available
+        };
+        if !pods.is_empty() && pods.iter().all(is_there) {
+            plan.changes.push(self.ready());
+        }
+        let due = pods.iter().filter_map(|(_, pod)| due(pod));
+        plan.due = plan.due.into_iter().chain(due).min();
+    }
+
+    fn roll(&self, to: u64, hosts: Vec<HostId>) -> Change {
+        Change::Roll {
+            workload: self.workload.name.clone(),
+            index: self.workload.index,
+            to,
+            hosts,
+        }
+    }
+
+    /// The end of a rollout that succeeded, with the hosts that were not reached.
+    fn ready(&self) -> Change {
+        let away = self.hosts.difference(self.seen.reachable);
+        let mut away: Vec<String> = away.map(|host| self.name(*host)).collect();
+        away.sort();
+        let reason = match away.len() {
+            0 => String::new(),
+            1 => format!(
+                "{} is unreachable and follows when it returns",
+                sentence(&away)
+            ),
+            _ => format!(
+                "{} are unreachable and follow when they return",
+                sentence(&away)
+            ),
+        };
+        self.end(RevisionOutcome::Ready, &reason)
+    }
+
+    /// The end of a rollout that failed.
+    fn failed(&self, reason: &str) -> Change {
+        let name = &self.workload.name;
+        let base = self.seen.state.revision_at(name, self.rollout.base);
+        let goes_back = self.rollout.base != self.workload.index
+            && !self.strategy.halts
+            && base.is_some_and(|base| base.was_ready());
+        let outcome = match goes_back {
+            true => RevisionOutcome::RolledBack,
+            false => RevisionOutcome::Failed,
+        };
+        self.end(outcome, reason)
+    }
+
+    fn end(&self, outcome: RevisionOutcome, reason: &str) -> Change {
+        let end = reason.floor_char_boundary(REASON_MAX);
+        Change::EndRollout {
+            workload: self.workload.name.clone(),
+            index: self.workload.index,
+            outcome,
+            reason: reason[..end].to_owned(),
+        }
+    }
+
+    /// Why the deadline has passed.
+    fn late(&self, moved: &[&(HostId, Pod)]) -> String {
+        let waits = moved.iter().find_map(|(host, pod)| match pod {
+            Pod::Waits(reason) if reason.is_empty() => Some(self.on(*host, "is not ready")),
+            Pod::Waits(reason) => Some(self.on(*host, reason)),
+            Pod::Ready(_) => Some(self.on(*host, "is not ready for long enough")),
+            Pod::Unknown => Some(self.on(*host, "has not reported")),
+            Pod::Available | Pod::Failed(_) => None,
+        });
+        format!(
+            "no progress for {} s: {}",
+            self.strategy.deadline_s,
+            waits.unwrap_or_default()
+        )
+    }
+
+    fn on(&self, host: HostId, reason: &str) -> String {
+        format!("{}: {reason}", self.name(host))
+    }
+
+    fn name(&self, host: HostId) -> String {
+        let member = self.seen.state.hosts().get(&host);
+        member.map_or_else(|| host.to_string(), |member| member.name.clone())
+    }
+
+    fn report(&self, host: HostId) -> Option<&WorkloadReport> {
+        let all = &self.seen.reports.get(&host)?.workloads;
+        let at = all.binary_search_by(|one| one.workload.as_str().cmp(&self.workload.name));
+        at.ok().map(|at| &all[at])
+    }
+}
+
+/// Returns true if the pod is ready, or has completed.
+fn is_ready(report: &WorkloadReport) -> bool {
+    match report.phase {
+        Phase::Running => report.healthy == report.total,
+        Phase::Succeeded => true,
+        _ => false,
+    }
+}
+
+/// Why a pod counts as failed.
+fn failure(report: &WorkloadReport) -> Option<String> {
+    let mut containers = report.containers.0.iter();
+    let loops = containers.find(|one| one.ends >= ENDS_MAX);
+    if report.phase != Phase::Failed && loops.is_none() {
+        return None;
+    }
+    // The reason outlives the pod, so it does not say when the container is tried again.
+    let reason = loops.and_then(|one| {
+        let last = ContainerReport {
+            next_try_at: None,
+            state: ContainerState::Running,
+            ..one.clone()
+        };
+        let why = last.reason_with_output()?;
+        Some(format!("{}: {why}", one.name))
+    });
+    Some(match reason {
+        _ if report.phase == Phase::Failed && !report.message.is_empty() => report.message.clone(),
+        Some(reason) => reason,
+        None => "its pod has failed".to_owned(),
+    })
+}
+
+fn is_up(pod: &Pod) -> bool {
+    matches!(pod, Pod::Available | Pod::Ready(_))
+}
+
+fn due(pod: &Pod) -> Option<Instant> {
+    match pod {
+        Pod::Ready(due) => Some(*due),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
