@@ -4,12 +4,15 @@
 mod examples;
 #[path = "args/manifests.rs"]
 mod manifests;
+#[path = "args/rollout.rs"]
+mod rollout;
 
 use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use manifests::{Apply, Delete, Diff};
+pub(crate) use rollout::{Rollout, Scale};
 
 /// Where the gateway of this host listens.
 pub(crate) const SOCKET: &str = "/run/beemesh/gateway.sock";
@@ -68,9 +71,10 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Apply a manifest to the cluster
     ///
-    /// The manifest replaces the one that was applied under the same name before: objects that it no longer contains are
-    /// deleted. Either the whole manifest is applied, or nothing changes. Several files are applied one after the other, each as
-    /// a manifest of its own; the first error stops.
+    /// An apply adds and changes objects. Objects of the manifest that the file no longer contains stay, unless `--prune` is set.
+    /// Either the whole file is applied, or nothing changes. A changed workload is rolled out host by host, as its strategy says;
+    /// if its new revision fails, the hosts go back to the revision before it. Several files are applied one after the other,
+    /// each as a manifest of its own; the first error stops.
     ///
     /// A URL is read by this command, over TLS with the certificate authorities of the system, without a proxy: at most 1 MiB,
     /// after at most 5 redirects, within `--timeout`. Its SHA-256 digest is printed to standard error.
@@ -91,6 +95,12 @@ pub(crate) enum Command {
     /// Delete a workload, or all objects of a manifest
     #[command(after_help = examples::DELETE)]
     Delete(Delete),
+    /// Display, undo, pause, resume or restart the rollout of a workload
+    #[command(subcommand)]
+    Rollout(Rollout),
+    /// Set the number of replicas of a Deployment
+    #[command(after_help = examples::SCALE)]
+    Scale(Scale),
     /// Print the logs of a workload's containers
     #[command(after_help = examples::LOGS)]
     Logs(Logs),

@@ -11,6 +11,7 @@ mod host;
 mod join;
 mod logs;
 mod policy;
+mod rollout;
 mod series;
 mod token;
 mod user;
@@ -61,6 +62,8 @@ pub(crate) async fn run(args: Args) -> Result<ExitCode, Trouble> {
         Command::Get(get) => get::run(&client, get).await,
         Command::Status(output) => get::status(&client, output).await,
         Command::Delete(delete) => delete::run(&client, delete).await,
+        Command::Rollout(rollout) => rollout::run(&client, rollout).await,
+        Command::Scale(scale) => rollout::scale(&client, scale).await,
         Command::Logs(logs) => logs::run(&client, logs).await,
         Command::Host(host) => host::run(&client, host).await,
         Command::Backup => backup::backup(&client).await,

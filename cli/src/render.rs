@@ -3,6 +3,8 @@
 //! Pure: responses of the API in, text out.
 
 mod access;
+mod rollout;
+mod workload;
 
 use std::time::Duration;
 
@@ -11,11 +13,12 @@ use beemesh_protocol::{
         Action, Applied, AppliedObject, Deleted, Host, HostChanged, Manifest, Phase, Restored,
         Role, Status, Workload, WorkloadHost,
     },
-    pod::{ContainerReport, reasons},
     rollout::STABLE,
 };
 
 pub(crate) use access::{audit, policy, policy_set, revoked, tokens, users};
+pub(crate) use rollout::{revision, revisions, rollout};
+pub(crate) use workload::workload;
 
 /// Hosts share a line up to this width, in characters.
 const LINE_MAX: usize = 100;
@@ -49,9 +52,10 @@ fn applied_object(object: &AppliedObject, applied: &Applied, width: usize) -> St
         Action::Updated => "updated",
         Action::Unchanged => "unchanged",
         Action::Removed => "removed",
+        Action::Kept => "not in the file, stays (`--prune` removes it)",
     };
     let committed = match (object.action, applied.dry_run) {
-        (Action::Unchanged, _) => did.to_owned(),
+        (Action::Unchanged | Action::Kept, _) => did.to_owned(),
         (_, true) => format!("would be {did}"),
         (Action::Created, false) if object.revision > 0 => committed(applied.index),
         (Action::Updated, false) if object.revision > 0 => committed(applied.index),
@@ -240,6 +244,9 @@ pub(crate) fn workloads(workloads: &[Workload]) -> String {
 
 /// The state of the whole workload in a few words, with the reason if it does not run.
 fn state(workload: &Workload) -> String {
+    if workload.rollout.is_some() {
+        return rollout::phase(workload);
+    }
     let bad = |one: &&WorkloadHost| !fine(one, workload.revision);
     let bad: Vec<_> = workload.hosts.iter().filter(bad).collect();
     match bad.as_slice() {
@@ -263,59 +270,6 @@ fn state(workload: &Workload) -> String {
             format!("{state} on {}, and {} more", one.host, rest.len())
         }
     }
-}
-
-/// One workload, host by host.
-pub(crate) fn workload(workload: &Workload) -> String {
-    let mut text = format!(
-        "{}{GAP}{}{GAP}revision {}{GAP}manifest {}{GAP}{}{GAP}{} ready\n",
-        workload.name,
-        workload.kind,
-        workload.revision,
-        workload.manifest,
-        committed(workload.index),
-        counts(workload),
-    );
-    if !workload.reason.is_empty() {
-        text.push_str(&format!("{}\n", workload.reason));
-    }
-    let mut rows = vec![
-        [
-            "HOST", "STATE", "REVISION", "HEALTHY", "RESTARTS", "MESSAGE",
-        ]
-        .map(str::to_owned),
-    ];
-    for one in &workload.hosts {
-        let state = phase_name(one.phase);
-        rows.push([
-            one.host.clone(),
-            match one.reachable {
-                true => state.to_owned(),
-                false => format!("unknown (last: {state})"),
-            },
-            one.revision.to_string(),
-            format!("{}/{}", one.healthy, one.total),
-            one.restarts.to_string(),
-            match one.message.as_str() {
-                "" if one.phase == Phase::Succeeded => termination_messages(&one.containers),
-                // A probe that fails less often than it may keeps nothing from being ready.
-                "" => reasons(&one.containers, true).join("; "),
-                message => message.to_owned(),
-            },
-        ]);
-    }
-    text.push_str(&table(&rows));
-    text
-}
-
-/// What the containers of a pod that has completed left behind.
-fn termination_messages(containers: &[ContainerReport]) -> String {
-    let message = |one: &ContainerReport| {
-        let exit = one.exit.as_ref()?;
-        (!exit.output.is_empty()).then(|| format!("{}: {}", one.name, exit.output))
-    };
-    let messages: Vec<String> = containers.iter().filter_map(message).collect();
-    messages.join("; ")
 }
 
 /// All hosts; `now` is the time since 1970.

@@ -13,6 +13,9 @@ Examples:
   # Show what would change
   beemesh apply -f web.yaml --dry-run
 
+  # Delete the objects of the manifest that the file no longer contains
+  beemesh apply -f web.yaml --prune
+
   # Apply standard input as manifest `web`
   cat pod.yaml config.yaml | beemesh apply -f - --name web
 
@@ -69,6 +72,50 @@ Examples:
 
   # Delete a manifest by name
   beemesh delete --manifest web";
+
+pub(super) const ROLLOUT_STATUS: &str = "\
+Examples:
+  # Wait until the latest revision is rolled out
+  beemesh rollout status web
+
+  # Show how far it is
+  beemesh rollout status web --watch=false";
+
+pub(super) const ROLLOUT_HISTORY: &str = "\
+Examples:
+  # List the kept revisions of a workload
+  beemesh rollout history web
+
+  # Show what revision 6 runs with
+  beemesh rollout history web --revision 6";
+
+pub(super) const ROLLOUT_UNDO: &str = "\
+Examples:
+  # Return to the last revision that was ready
+  beemesh rollout undo web
+
+  # Return to revision 6
+  beemesh rollout undo web --to-revision 6";
+
+pub(super) const ROLLOUT_PAUSE: &str = "\
+Examples:
+  # Look at the hosts that have the new revision before the others get it
+  beemesh rollout pause web";
+
+pub(super) const ROLLOUT_RESUME: &str = "\
+Examples:
+  # Go on
+  beemesh rollout resume web";
+
+pub(super) const ROLLOUT_RESTART: &str = "\
+Examples:
+  # Restart a workload host by host
+  beemesh rollout restart web";
+
+pub(super) const SCALE: &str = "\
+Examples:
+  # Run two pods in the cluster
+  beemesh scale web --replicas 2";
 
 pub(super) const LOGS: &str = "\
 Examples:

@@ -47,6 +47,9 @@ pub(crate) struct Apply {
     /// Each file is compared with the cluster as it is. Files after the first may refer to objects that do not exist yet.
     #[arg(long)]
     pub(crate) dry_run: bool,
+    /// Delete the objects of the manifest that the file no longer contains
+    #[arg(long)]
+    pub(crate) prune: bool,
     /// Treat warnings as errors
     #[arg(long)]
     pub(crate) strict: bool,
@@ -66,6 +69,9 @@ pub(crate) struct Diff {
     /// Manifest name (default: name of the first object that is kept); only with one file
     #[arg(long, value_name = "NAME")]
     pub(crate) name: Option<String>,
+    /// Show what `apply --prune` would do: delete the objects of the manifest that the file no longer contains
+    #[arg(long)]
+    pub(crate) prune: bool,
     /// Treat warnings as errors
     #[arg(long)]
     pub(crate) strict: bool,

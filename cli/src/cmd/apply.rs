@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use beemesh_protocol::{
-    api::{Action, Applied, Workload},
+    api::{Action, Applied, AppliedObject, Workload},
     rollout::{Rollout, Verdict},
 };
 use http_body_util::BodyExt;
@@ -104,14 +104,15 @@ async fn apply(
 ) -> Result<Applied, Trouble> {
     let file = &files[done.len()];
     let names: Vec<_> = done.iter().map(|applied| &applied.manifest).collect();
-    if !args.dry_run && !names.is_empty() {
+    // Without `--prune`, a second file of one manifest only adds to it.
+    if args.prune && !args.dry_run && !names.is_empty() {
         let preview: Applied = client.json(&ask(args, file, true, false)).await?;
         check_once(files, &names, &preview.manifest)?;
     }
     // The files before it may have what it refers to, and a dry run does not apply them.
     let lenient = args.dry_run && !names.is_empty();
     let applied: Applied = client.json(&ask(args, file, args.dry_run, lenient)).await?;
-    if args.dry_run {
+    if args.prune && args.dry_run {
         check_once(files, &names, &applied.manifest)?;
     }
     Ok(applied)
@@ -120,6 +121,7 @@ async fn apply(
 fn ask(args: &Apply, file: &File, dry_run: bool, lenient: bool) -> Ask {
     let truth = |set: bool| set.then(|| "true".to_owned());
     series::ask(file, args.name.clone(), dry_run)
+        .with("prune", truth(args.prune))
         .with("strict", truth(args.strict))
         .with(
             "waitForReferences",
@@ -128,7 +130,7 @@ fn ask(args: &Apply, file: &File, dry_run: bool, lenient: bool) -> Ask {
 }
 
 /// The result of the wait: an error unless the applied workloads run.
-fn verdict(done: &[Applied], waited: Duration, verdict: Verdict) -> Result<(), Trouble> {
+pub(super) fn verdict(done: &[Applied], waited: Duration, verdict: Verdict) -> Result<(), Trouble> {
     let workloads: Vec<Workload> = done
         .iter()
         .filter_map(|applied| applied.workloads.clone())
@@ -172,7 +174,10 @@ struct Part<'a> {
 impl<'a> Part<'a> {
     fn new(applied: &'a mut Applied) -> Self {
         let objects = applied.objects.iter();
-        let runs = objects.filter(|one| one.revision > 0 && one.action != Action::Removed);
+        let is_own = |one: &&AppliedObject| {
+            one.revision > 0 && !matches!(one.action, Action::Removed | Action::Kept)
+        };
+        let runs = objects.filter(is_own);
         let names: Vec<_> = runs.map(|object| object.name.clone()).collect();
         applied.settled = Some(names.is_empty());
         applied.workloads = Some(Vec::new());
@@ -209,7 +214,7 @@ fn both(one: Verdict, other: Verdict) -> Verdict {
 
 /// Follows the gateway's events and records the state of the applied workloads. It ends when all of them have rolled out,
 /// when some cannot without help and the others have, or when the time is over.
-async fn follow(
+pub(super) async fn follow(
     client: &Client,
     done: &mut [Applied],
     begun: Instant,

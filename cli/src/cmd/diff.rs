@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use beemesh_protocol::api::{Action, Compared, ComparedObject};
+use beemesh_protocol::api::{Compared, ComparedObject};
 use similar::TextDiff;
 
 use super::{
@@ -33,7 +33,7 @@ pub(super) async fn run(client: &Client, args: Diff) -> Result<bool, Trouble> {
         let compared =
             compared.map_err(|trouble| stopped(trouble, &files, at, ("diff", "compared")))?;
         warn(file, &compared.warnings);
-        let changes = |one: &ComparedObject| one.effect.action != Action::Unchanged;
+        let changes = |one: &ComparedObject| one.before != one.after;
         differs |= compared.objects.iter().any(changes);
         let texts = compared.objects.iter().map(|one| unified(&file.name, one));
         print(texts.collect::<String>())?;
@@ -54,10 +54,13 @@ async fn compare(
     let lenient = args.wait_for_references || !manifests.is_empty();
     let ask = ask(&files[manifests.len()], args.name.clone(), true)
         .with("diff", truth(true))
+        .with("prune", truth(args.prune))
         .with("strict", truth(args.strict))
         .with("waitForReferences", truth(lenient));
     let compared: Compared = client.json(&ask).await?;
-    check_once(files, manifests, &compared.manifest)?;
+    if args.prune {
+        check_once(files, manifests, &compared.manifest)?;
+    }
     Ok(compared)
 }
 
@@ -86,7 +89,7 @@ fn unified(file: &str, object: &ComparedObject) -> String {
 
 #[cfg(test)]
 mod tests {
-    use beemesh_protocol::api::AppliedObject;
+    use beemesh_protocol::api::{Action, AppliedObject};
 
     use super::*;
 

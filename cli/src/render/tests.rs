@@ -1,7 +1,7 @@
 use beemesh_protocol::{
     HostId,
     api::JoinToken,
-    pod::{FailedProbe, LastExit},
+    pod::{ContainerReport, FailedProbe, LastExit},
 };
 use serde_json::json;
 
@@ -38,6 +38,7 @@ fn web(settled: bool, hosts: Vec<WorkloadHost>) -> Workload {
         asked: u32::try_from(asked).unwrap(),
         ready: u32::try_from(ready).unwrap(),
         reason: String::new(),
+        rollout: None,
         min_ready_seconds: 0,
         hosts,
         object: None,

@@ -1,0 +1,161 @@
+//! Rollouts and revisions.
+//!
+//! Pure, like its parent.
+
+use std::time::Duration;
+
+use beemesh_protocol::api::{Revision, RevisionOutcome, RolloutPhase, Workload};
+
+use super::{GAP, on_hosts, rough, table};
+
+/// The rollout of a workload, and its hosts.
+pub(crate) fn rollout(workload: &Workload) -> String {
+    let kind = workload.kind.to_lowercase();
+    if workload.settled {
+        return format!("{kind} \"{}\" successfully rolled out\n", workload.name);
+    }
+    format!(
+        "{}{GAP}revision {}{GAP}{}\n{}",
+        workload.name,
+        workload.revision,
+        phase(workload),
+        on_hosts(workload, None)
+    )
+}
+
+/// The state of the rollout in a few words.
+pub(super) fn phase(workload: &Workload) -> String {
+    let Some(rollout) = &workload.rollout else {
+        return format!("{} of {} pods ready", workload.ready, workload.asked);
+    };
+    match rollout.phase {
+        RolloutPhase::Rolling => {
+            let hosts = if rollout.max_unavailable == 1 {
+                "host"
+            } else {
+                "hosts"
+            };
+            format!(
+                "rolling out, {} {hosts} at a time: {} of {} updated",
+                rollout.max_unavailable, rollout.updated, workload.asked
+            )
+        }
+        RolloutPhase::Paused => format!(
+            "paused: {} of {} updated, the others run revision {}",
+            rollout.updated, workload.asked, rollout.from
+        ),
+        RolloutPhase::RollingBack | RolloutPhase::RolledBack | RolloutPhase::Failed => {
+            workload.reason.clone()
+        }
+    }
+}
+
+/// The kept revisions, the latest first; `now` is the time since 1970.
+pub(crate) fn revisions(revisions: &[Revision], now: Duration) -> String {
+    if revisions.is_empty() {
+        return "no revisions\n".to_owned();
+    }
+    let has_causes = revisions.iter().any(|one| !one.cause.is_empty());
+    let heads = ["REVISION", "AGE", "WHO", "INDEX", "RESULT", "CHANGE-CAUSE"];
+    let mut rows = vec![heads.map(str::to_owned)];
+    for one in revisions {
+        rows.push([
+            one.revision.to_string(),
+            age(one, now),
+            one.who.clone(),
+            one.index.to_string(),
+            result(one),
+            one.cause.clone(),
+        ]);
+    }
+    if !has_causes {
+        rows[0][5].clear();
+    }
+    table(&rows)
+}
+
+/// One revision, with the objects that it runs with.
+pub(crate) fn revision(one: &Revision, now: Duration) -> String {
+    let mut text = format!(
+        "revision {}{GAP}{} ago{GAP}{}{GAP}log index {}{GAP}{}\n",
+        one.revision,
+        age(one, now),
+        one.who,
+        one.index,
+        result(one)
+    );
+    if !one.cause.is_empty() {
+        text.push_str(&format!("change cause: {}\n", one.cause));
+    }
+    let mut rows = vec![["KIND", "NAME", "SHA-256"].map(str::to_owned)];
+    for object in &one.objects {
+        let (kind, name) = match object.kind.as_str() {
+            "" => ("Secret".to_owned(), "(deleted)".to_owned()),
+            kind => (kind.to_owned(), object.name.clone()),
+        };
+        rows.push([kind, name, object.hash.chars().take(12).collect()]);
+    }
+    text + &table(&rows)
+}
+
+fn age(one: &Revision, now: Duration) -> String {
+    rough(now.saturating_sub(Duration::from_millis(one.made_at_ms)))
+}
+
+fn result(one: &Revision) -> String {
+    let result = match one.outcome {
+        None => "rolling out",
+        Some(RevisionOutcome::Ready) => "rolled out",
+        Some(RevisionOutcome::RolledBack) => "rolled back",
+        Some(RevisionOutcome::Failed) => "failed",
+        Some(RevisionOutcome::Superseded) => "superseded",
+    };
+    match one.reason.as_str() {
+        "" => result.to_owned(),
+        reason => format!("{result}: {reason}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn one(revision: u64, outcome: Option<RevisionOutcome>, reason: &str) -> Revision {
+        Revision {
+            revision,
+            index: 20 + revision,
+            made_at_ms: 1000,
+            who: "uid 0".into(),
+            cause: String::new(),
+            outcome,
+            reason: reason.into(),
+            objects: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn the_history_says_who_made_a_revision_and_how_it_ended() {
+        let all = [
+            one(8, None, ""),
+            one(7, Some(RevisionOutcome::RolledBack), "h1: app: exit 127"),
+            one(6, Some(RevisionOutcome::Ready), ""),
+        ];
+        let expected = "\
+REVISION   AGE    WHO     INDEX   RESULT
+8          2m0s   uid 0   28      rolling out
+7          2m0s   uid 0   27      rolled back: h1: app: exit 127
+6          2m0s   uid 0   26      rolled out
+";
+        assert_eq!(revisions(&all, Duration::from_secs(121)), expected);
+        assert_eq!(revisions(&[], Duration::ZERO), "no revisions\n");
+        let caused = Revision {
+            cause: "new image".into(),
+            ..one(9, None, "")
+        };
+        let table = revisions(&[caused], Duration::from_secs(121));
+        assert!(
+            table.contains("CHANGE-CAUSE") && table.contains("new image"),
+            "{table}"
+        );
+    }
+}
