@@ -218,7 +218,7 @@ fn missing_keys_are_refused_or_waited_for(host: &Host) {
     let waits = host.try_apply(&misspelt, &["--wait-for-references", "--wait=3"]);
     let words = "waits: ConfigMap `settings` has no key `MODE`; revision 1 keeps running";
     assert!(waits.code == 1 && waits.err.contains(words), "{waits}");
-    let refused = host.try_apply(&uses, &[]);
+    let refused = host.try_apply(&uses, &["--prune"]);
     let words =
         "Pod keys uses ConfigMap settings, which is neither in this manifest nor in the cluster";
     assert!(

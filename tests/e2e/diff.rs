@@ -12,7 +12,7 @@ fn the_files_of_a_folder_are_compared_applied_and_deleted() {
     a_folder_is_compared_and_applied(&cluster);
     a_change_is_shown_without_the_values_of_secrets(&cluster);
     the_first_error_stops(h1);
-    files_of_one_manifest_are_refused(h1);
+    files_of_one_manifest_add_up_or_are_refused(h1);
     sources_that_cannot_be_read_are_refused(h1);
     a_folder_is_deleted(&cluster);
 }
@@ -144,7 +144,9 @@ fn a_change_is_shown_without_the_values_of_secrets(cluster: &Cluster) {
     assert_eq!(status, 400, "{refused}");
 
     let removed = h1.run_with(
-        &["beemesh", "diff", "-f", "-", "--name", "settings"],
+        &[
+            "beemesh", "diff", "--prune", "-f", "-", "--name", "settings",
+        ],
         settings("one", "sesame")
             .split("---\n")
             .next()
@@ -188,7 +190,7 @@ fn the_first_error_stops(host: &Host) {
     let _ = host.beemesh(&["delete", "a", "--wait=60"]).ok();
 }
 
-fn files_of_one_manifest_are_refused(host: &Host) {
+fn files_of_one_manifest_add_up_or_are_refused(host: &Host) {
     let map = "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: twice\ndata: {a: b}\n---\n";
     put(
         host,
@@ -201,7 +203,7 @@ fn files_of_one_manifest_are_refused(host: &Host) {
         &format!("{map}{}", pod("two", "x")),
     );
     for command in [&["apply"][..], &["apply", "--dry-run"][..], &["diff"][..]] {
-        let args = [command, &["-f", "/root/twice"]].concat();
+        let args = [command, &["--prune", "-f", "/root/twice"]].concat();
         let code = if command == ["diff"] { 4 } else { 1 };
         let words = "its manifest has the name `twice`, as that of /root/twice/a.yaml";
         has(&host.beemesh(&args), code, &[words]);
@@ -211,6 +213,13 @@ fn files_of_one_manifest_are_refused(host: &Host) {
         status, 200,
         "the second file removed an object of the first: {one}"
     );
+    // Without `--prune` they add up.
+    let _ = host
+        .beemesh(&["apply", "-f", "/root/twice", "--wait=60"])
+        .ok();
+    for pod in ["one", "two"] {
+        assert!(!host.containers(pod).is_empty(), "{pod}");
+    }
     let _ = host
         .beemesh(&["delete", "-f", "/root/twice/a.yaml", "--wait=60"])
         .ok();

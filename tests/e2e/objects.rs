@@ -95,7 +95,7 @@ fn shared_objects(cluster: &Cluster) {
         .split_once("---\n")
         .map(|(_, rest)| rest.to_owned())
         .unwrap_or_default();
-    let refused = h1.try_apply(&without, &["--name", "settings"]);
+    let refused = h1.try_apply(&without, &["--name", "settings", "--prune"]);
     assert_eq!(refused.code, 1, "{refused}");
     assert!(
         refused

@@ -66,7 +66,7 @@ fn every_program_and_subcommand_has_a_page_and_every_shell_completes_them() {
         let text = page(1, &format!("beemesh-{name}"));
         assert!(text.contains("\n.SH EXIT STATUS\n"), "{name}");
         assert!(!text.contains("\\-\\-socket"), "{name}");
-        let group = ["host", "policy", "token", "user"].contains(&name.as_str());
+        let group = ["host", "policy", "rollout", "token", "user"].contains(&name.as_str());
         assert_eq!(text.contains("\n.SH EXAMPLES\n"), !group, "{name}");
     }
     assert!(main.contains("\\-\\-socket"));
