@@ -9,7 +9,10 @@ pub(super) mod check;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::body::Bytes;
-use beemesh_protocol::peer::Outcome;
+use beemesh_protocol::{
+    peer::Outcome,
+    state::{Object, Reference},
+};
 use beemesh_quadlet::manifest::{
     self, Manifest,
     policy::{Policy, Rules},
@@ -104,6 +107,17 @@ pub(super) async fn admit(
     let version = latest.version;
     let manifest = parse(shared, yaml.clone(), strict, Some(latest)).await?;
     Ok((manifest, version))
+}
+
+/// Keeps the optional references of a workload that waits for missing objects: it was applied although they were missing,
+/// and its object is read again. `before` is the object as it was admitted.
+pub(super) fn keep_waiting(object: &mut Object, before: &Object) {
+    for reference in &mut object.references {
+        let same =
+            |known: &&Reference| known.kind == reference.kind && known.name == reference.name;
+        let known = before.references.iter().find(same);
+        reference.optional |= known.is_some_and(|known| known.optional);
+    }
 }
 
 /// Returns true if the cluster refused the change at this index because the policy has changed since the check.

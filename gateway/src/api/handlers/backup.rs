@@ -16,7 +16,7 @@ use beemesh_protocol::{
     api::Restored,
     backup::{self, BYTES_MAX},
     peer::{Committed, Outcome},
-    state::{Change, ManifestRecord, Object, Reference, Snapshot},
+    state::{Change, ManifestRecord, Object, Snapshot},
 };
 use beemesh_quadlet::manifest::{
     self, is_workload,
@@ -27,6 +27,7 @@ use tokio::time::Instant;
 use crate::{
     api::{
         ApiError, Shared,
+        admission::keep_waiting,
         audit_journal::Done,
         error::problems,
         request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
@@ -180,25 +181,15 @@ fn held(snapshot: Snapshot, rules: &Rules) -> Result<Vec<ManifestRecord>, ApiErr
             .map_err(|found| ApiError::manifest(problems(found.into_iter().map(told).collect())));
         let mut objects = read?.objects;
         for object in &mut objects {
-            keep_waiting(object, &record.objects);
+            let id = |object: &Object| (object.kind, object.namespace.clone(), object.name.clone());
+            let before = record.objects.iter().find(|held| id(held) == id(object));
+            if let Some(before) = before {
+                keep_waiting(object, before);
+            }
         }
         record.objects = objects;
     }
     Ok(manifests)
-}
-
-/// Keeps the optional references of a workload that waits for missing objects.
-fn keep_waiting(object: &mut Object, held: &[Object]) {
-    let id = |object: &Object| (object.kind, object.namespace.clone(), object.name.clone());
-    let Some(before) = held.iter().find(|held| id(held) == id(object)) else {
-        return;
-    };
-    for reference in &mut object.references {
-        let same =
-            |known: &&Reference| known.kind == reference.kind && known.name == reference.name;
-        let known = before.references.iter().find(same);
-        reference.optional |= known.is_some_and(|known| known.optional);
-    }
 }
 
 /// The manifests to apply, in this order: first the ConfigMaps, Secrets and claims of all manifests, then the complete

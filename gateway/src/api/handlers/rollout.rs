@@ -15,7 +15,7 @@ use beemesh_protocol::{
     api::{Revisions, RolloutAction, RolloutChange, RolloutChanged},
     hex::Hex,
     peer::{Action, Committed, Outcome},
-    state::{Change, Kind, Object},
+    state::{Change, Kind},
 };
 use beemesh_quadlet::manifest::{self, policy::Rules, timestamp::rfc3339};
 use serde_json::{Map, Value, json};
@@ -25,6 +25,7 @@ use tokio::time::Instant;
 use crate::{
     api::{
         ApiError, Shared,
+        admission::keep_waiting,
         error::problems,
         request::{self, Asked, Caller, ReadQuery, TimeoutQuery, small_body},
         submit::{confirm, look, propose, unapplied},
@@ -202,15 +203,6 @@ fn edited(
         keep: true,
         if_index: present.map(|one| one.index),
     })
-}
-
-/// A workload that was applied although its references were missing may still lack them.
-fn keep_waiting(object: &mut Object, before: &Object) {
-    for reference in &mut object.references {
-        let mut known = before.references.iter();
-        let known = known.find(|one| one.kind == reference.kind && one.name == reference.name);
-        reference.optional |= known.is_some_and(|known| known.optional);
-    }
 }
 
 /// The return to an earlier revision, if the present policy allows its contents.
