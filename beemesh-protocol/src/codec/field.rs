@@ -188,31 +188,25 @@ impl Field for Vec<String> {
     }
 }
 
-impl Field for Vec<HostId> {
-    type Slot = WIPOffset<Vector<'static, fb::Bytes32>>;
-    type Got<'a> = Option<Vector<'a, fb::Bytes32>>;
-    fn put(&self, to: &mut Builder) -> Self::Slot {
-        let items: Vec<_> = self.iter().map(Fixed::to_struct).collect();
-        to.create_vector(&items)
-    }
-    fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError> {
-        let items = got.ok_or(DecodeError::Missing(name))?;
-        Ok(items.iter().map(HostId::from_struct).collect())
-    }
+/// A list of values of 32 bytes.
+macro_rules! list {
+    ($( $type:ty ),*) => { $(
+        impl Field for Vec<$type> {
+            type Slot = WIPOffset<Vector<'static, fb::Bytes32>>;
+            type Got<'a> = Option<Vector<'a, fb::Bytes32>>;
+            fn put(&self, to: &mut Builder) -> Self::Slot {
+                let items: Vec<_> = self.iter().map(Fixed::to_struct).collect();
+                to.create_vector(&items)
+            }
+            fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError> {
+                let items = got.ok_or(DecodeError::Missing(name))?;
+                Ok(items.iter().map(<$type>::from_struct).collect())
+            }
+        }
+    )* };
 }
 
-impl Field for Vec<[u8; 32]> {
-    type Slot = WIPOffset<Vector<'static, fb::Bytes32>>;
-    type Got<'a> = Option<Vector<'a, fb::Bytes32>>;
-    fn put(&self, to: &mut Builder) -> Self::Slot {
-        let items: Vec<_> = self.iter().map(Fixed::to_struct).collect();
-        to.create_vector(&items)
-    }
-    fn take(got: Self::Got<'_>, name: &'static str) -> Result<Self, DecodeError> {
-        let items = got.ok_or(DecodeError::Missing(name))?;
-        Ok(items.iter().map(<[u8; 32]>::from_struct).collect())
-    }
-}
+list!(HostId, [u8; 32]);
 
 /// An empty list is written as an absent one, as older versions do.
 impl Field for Vec<ClusterId> {
