@@ -69,6 +69,12 @@ trait Wire: Sized {
 trait Message: Wire {
     /// Four letters after the root offset. They prevent a decoder from reading another kind of message.
     const MARK: &'static str;
+    /// The mark of messages with parts that a decoder must not ignore. Releases without these parts do not know it.
+    const LATER: Option<&'static str> = None;
+    /// The mark of this message.
+    fn mark(&self) -> &'static str {
+        Self::MARK
+    }
     /// The approximate size of the encoded message in bytes. A good estimate saves copies while the buffer grows.
     fn size(&self) -> usize {
         SIZE_TYPICAL
@@ -99,14 +105,15 @@ fn bounds(length: usize) -> VerifierOptions {
 fn encode<M: Message>(message: &M) -> Bytes {
     let mut to = Builder::with_capacity(message.size());
     let root = message.write(&mut to);
-    to.finish(root, Some(M::MARK));
+    to.finish(root, Some(message.mark()));
     let (buffer, head) = to.collapse();
     Bytes::from(buffer).slice(head..)
 }
 
 fn decode<M: Message>(bytes: &[u8]) -> Result<M, DecodeError> {
     let mark = bytes.get(4..8).unwrap_or_default();
-    if mark != M::MARK.as_bytes() {
+    let is_later = M::LATER.is_some_and(|later| mark == later.as_bytes());
+    if mark != M::MARK.as_bytes() && !is_later {
         return Err(DecodeError::Mark {
             expected: M::MARK,
             found: mark.escape_ascii().to_string(),
@@ -117,11 +124,18 @@ fn decode<M: Message>(bytes: &[u8]) -> Result<M, DecodeError> {
     M::read(table)
 }
 
-/// Gives [`Wire`] types their public codec. Arguments: the type, the mark, and the size if it can be large.
+/// Gives [`Wire`] types their public codec. Arguments: the type, the mark, the mark of messages for which a condition
+/// holds, and the size if it can be large.
 macro_rules! messages {
-    ($( $type:ty, $mark:literal $(, $size:expr)?; )*) => { $(
+    ($( $type:ty, $mark:literal $(or $later:literal if $is_later:expr)? $(, $size:expr)?; )*) => { $(
         impl $crate::codec::Message for $type {
             const MARK: &'static str = $mark;
+            $(
+                const LATER: Option<&'static str> = Some($later);
+                fn mark(&self) -> &'static str {
+                    if $is_later(self) { $later } else { Self::MARK }
+                }
+            )?
             $( fn size(&self) -> usize { $size(self) } )?
         }
 

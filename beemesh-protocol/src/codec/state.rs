@@ -17,7 +17,13 @@ use crate::state::{
 
 messages! {
     Command, "BMco", command_size;
-    Snapshot, "BMst", snapshot_size;
+    Snapshot, "BMst" or "BMs2" if has_revisions, snapshot_size;
+}
+
+/// Returns true from the level on that has revisions. A gateway of an older release would ignore them, and continue with
+/// another state than the other members.
+fn has_revisions(snapshot: &Snapshot) -> bool {
+    snapshot.level >= 2
 }
 
 /// The approximate size of an encoded command in bytes.

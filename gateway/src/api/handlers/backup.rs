@@ -33,7 +33,10 @@ use crate::{
         request::{self, Asked, Caller, ReadQuery, TimeoutQuery},
         submit::{confirm, look, propose, settle, unapplied},
     },
-    cluster::{state::State as Replicated, view::Scene},
+    cluster::{
+        state::{ASSIGNED, State as Replicated},
+        view::Scene,
+    },
 };
 
 /// The longest file, for messages.
@@ -46,7 +49,7 @@ pub(in crate::api) async fn backup(
 ) -> Result<Response, ApiError> {
     let Scene { state, applied, .. } = look(&shared.gateway, &query).await?;
     let cluster = state.cluster();
-    let file = aside(move || Ok(backup::encode(&state.to_snapshot()))).await?;
+    let file = aside(move || Ok(backup::encode(&without_revisions(&state)))).await?;
     if file.len() > BYTES_MAX {
         return Err(ApiError::too_large(format!(
             "the manifests take {} bytes, and a backup holds at most {BYTES_WORDS}",
@@ -62,6 +65,16 @@ pub(in crate::api) async fn backup(
         origin: caller.origin(shared.gateway.host),
     });
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], file).into_response())
+}
+
+/// The state for a backup. A restore makes new revisions, and releases before 0.4.0 can restore a state of this level.
+fn without_revisions(state: &Replicated) -> Snapshot {
+    let snapshot = state.to_snapshot();
+    Snapshot {
+        level: snapshot.level.min(ASSIGNED),
+        revisions: None,
+        ..snapshot
+    }
 }
 
 pub(in crate::api) async fn restore(
