@@ -119,7 +119,7 @@ pub struct Workload {
     /// The number of requested pods: `replicas`, or one for each host that may run it.
     #[serde(default)]
     pub asked: u32,
-    /// The number of ready pods. A pod is ready if it has this revision and every container is healthy and none has
+    /// The number of ready pods. A pod is ready if it has the revision that its host is to run and every container is healthy and none has
     /// ended lately, or if it has completed.
     #[serde(default)]
     pub ready: u32,

@@ -68,7 +68,7 @@ pub enum Change {
         /// The version of the policy that the objects were checked against. The state machine refuses the change if the
         /// policy has another version. `None` means that no policy was checked, as in a release without one.
         policy: Option<u64>,
-        /// Whether objects of the manifest that are not among these stay in it. Below level 2 they are always removed.
+        /// Objects of the manifest that are not among these stay in it. Below level 2 they are always removed.
         keep: bool,
         /// The state machine refuses the change if the manifest has another log index. `None` accepts each.
         if_index: Option<u64>,
@@ -222,7 +222,7 @@ pub enum Change {
     PauseRollout {
         /// `NAME` or `NAMESPACE_NAME`.
         workload: String,
-        /// Whether to pause.
+        /// True pauses them, false lets them go on.
         paused: bool,
     },
     /// Makes a new revision of a workload with the contents of an earlier one.

@@ -129,6 +129,6 @@ pub struct RolloutChanged {
     pub index: u64,
     /// The latest revision of the workload after it.
     pub revision: u64,
-    /// Whether it changed anything.
+    /// It changed the cluster; false if the workload has these contents already.
     pub changed: bool,
 }

@@ -82,7 +82,7 @@ pub struct RolloutRecord {
     pub hosts: Vec<HostRevision>,
     /// Its state.
     pub phase: RolloutPhase,
-    /// Whether a user has paused it.
+    /// A user has paused it.
     pub paused: bool,
     /// When it began, or last assigned a revision to a host, in milliseconds since 1970.
     pub moved_at_ms: u64,

@@ -78,7 +78,7 @@ pub(crate) struct Around<'a> {
     pub(crate) reports: &'a BTreeMap<HostId, Arc<HostReport>>,
     /// Whether workloads wait for missing keys and objects instead of being refused.
     pub(crate) waits: bool,
-    /// Whether the apply removes the objects of the manifest that the file does not contain.
+    /// The apply removes the objects of the manifest that the file does not contain.
     pub(crate) prune: bool,
 }
 

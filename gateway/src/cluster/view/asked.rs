@@ -141,8 +141,8 @@ impl Scene {
             || self.says(host, workload, given_up)
     }
 
-    /// Whether the host is reachable, and its report is of the revision that it has to run, or of one that this state
-    /// does not include yet, and satisfies the condition.
+    /// Returns true if the host is reachable, and its report satisfies the condition and is of the revision that the host
+    /// has to run, or of one that this state does not include yet.
     fn says(
         &self,
         host: HostId,
