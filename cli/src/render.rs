@@ -162,7 +162,10 @@ pub(crate) fn not_running(workloads: &[Workload]) -> String {
         }
         // A finished Job stays finished, also if its host is unreachable by now.
         let away = |one: &&WorkloadHost| workload.settled && !one.reachable;
-        let bad = workload.hosts.iter().filter(|one| !fine(one, *revision));
+        // With the revision before it, a host has no problem of its own: the rollout has the reason.
+        let ran = |one: &WorkloadHost| workload.rollout.is_some() && fine(one, one.revision);
+        let bad = workload.hosts.iter();
+        let bad = bad.filter(|one| !fine(one, *revision) && !ran(one));
         for one in bad.filter(|one| !away(one)) {
             let state = on_host(one, workload.revision);
             words.push(format!("{name} on {}: {state}", one.host));

@@ -105,7 +105,13 @@ async fn changed(
     did: &str,
     output: Output,
 ) -> Result<(), Trouble> {
-    let doing = format!("rollout of {name}");
+    let doing = match asked.action {
+        RolloutAction::Pause => format!("rollout pause {name}"),
+        RolloutAction::Resume => format!("rollout resume {name}"),
+        RolloutAction::Restart => format!("rollout restart {name}"),
+        RolloutAction::Undo => format!("rollout undo {name}"),
+        RolloutAction::Scale => format!("scale {name}"),
+    };
     let path = format!("/v1/workloads/{}/rollout", percent::encode(name));
     let ask = Ask::post_json(&path, asked)?.timed();
     let answer = spin::<RolloutChanged>(client, &ask, &doing).await;
