@@ -11,8 +11,8 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{is_workload, kind_name, workload_name};
 
 use super::{
-    Decision, Key, Manifest, Owned, ROLLED, State, Workload, assign, missing, refused, title,
-    workload_of,
+    Decision, Key, Manifest, Owned, ROLLED, Revision, State, Workload, assign, missing, refused,
+    title, workload_of,
 };
 
 /// Maximum number of manifests below level 2. From there on only their bytes are limited ([`super::room`]).
@@ -79,10 +79,10 @@ impl State {
             revision: 0,
             action: Action::Kept,
         }));
-        if effects
-            .iter()
-            .any(|effect| !matches!(effect.action, Action::Unchanged | Action::Kept))
-        {
+        let failed = self.failed_with(objects);
+        let is_changed =
+            |effect: &Effect| !matches!(effect.action, Action::Unchanged | Action::Kept);
+        if effects.iter().any(is_changed) || !failed.is_empty() {
             let keys = objects.iter().map(Key::of).zip(&effects);
             let mut changed: BTreeSet<Key> = keys
                 .filter(|(_, effect)| effect.action != Action::Unchanged)
@@ -91,7 +91,7 @@ impl State {
             self.replace_manifest(index, at_ms, applied, &kept);
             self.remove_objects(&dropped);
             changed.extend(dropped);
-            self.bump((index, at_ms, origin), &changed, &mut effects);
+            self.bump((index, at_ms, origin), &changed, &failed, &mut effects);
         }
         for effect in &mut effects {
             effect.revision = self.revision_of(effect);
@@ -294,12 +294,13 @@ impl State {
         self.purge_secrets(keys);
     }
 
-    /// Gives a new revision to every workload that is in `changed` or refers to an object in it, and forgets the
-    /// workloads whose object was removed. It adds the workloads that only refer to one to `effects`.
+    /// Gives a new revision to every workload that is in `changed` or `failed` or refers to an object in `changed`, and
+    /// forgets the workloads whose object was removed. It adds the workloads that only refer to one to `effects`.
     fn bump(
         &mut self,
         (index, at_ms, origin): (u64, u64, Option<&Origin>),
         changed: &BTreeSet<Key>,
+        failed: &BTreeSet<String>,
         effects: &mut Vec<Effect>,
     ) {
         let own = changed.iter().filter(|key| is_workload(key.kind));
@@ -338,12 +339,13 @@ impl State {
                 self.forget_revisions(&name);
             }
         }
-        for name in self.using(changed) {
-            if let Some(workload) = self.workloads.get_mut(&name) {
+        let using: BTreeSet<String> = self.using(changed).into_iter().collect();
+        for name in using.union(failed) {
+            if let Some(workload) = self.workloads.get_mut(name) {
                 workload.revision += 1;
                 (workload.index, workload.at_ms) = (index, at_ms);
-                note_update(effects, workload.object.kind, &name);
-                self.keep(&name, origin);
+                note_update(effects, workload.object.kind, name);
+                self.keep(name, origin);
             }
         }
     }
@@ -365,6 +367,21 @@ impl State {
             .filter(uses)
             .map(|workload| workload.name.clone())
             .collect()
+    }
+
+    /// The workloads that are not among these objects, refer to one of them, and whose last revision has failed: to apply
+    /// the objects again tries them again.
+    fn failed_with(&self, objects: &[Object]) -> BTreeSet<String> {
+        let applied: BTreeSet<Key> = objects.iter().map(Key::of).collect();
+        let workloads = applied.iter().filter(|key| is_workload(key.kind)).cloned();
+        let workloads: BTreeSet<Key> = workloads.collect();
+        let failed = |name: &String| {
+            let workload = self.workloads.get(name);
+            let last = self.revisions(name).last();
+            workload.is_some_and(|one| !workloads.contains(&Key::of(&one.object)))
+                && last.is_some_and(Revision::has_failed)
+        };
+        self.using(&applied).into_iter().filter(failed).collect()
     }
 
     fn revision_of(&self, effect: &Effect) -> u64 {

@@ -79,6 +79,13 @@ impl Revision {
         end.is_some_and(|end| end.outcome == RevisionOutcome::Ready)
     }
 
+    /// Returns true if its rollout ended with a failure.
+    pub(super) fn has_failed(&self) -> bool {
+        use RevisionOutcome::{Failed, RolledBack};
+        let end = self.end.as_ref();
+        end.is_some_and(|end| matches!(end.outcome, Failed | RolledBack))
+    }
+
     fn has_contents_of(&self, parts: &[Part]) -> bool {
         let hashes = |parts: &[Part]| parts.iter().map(|part| part.hash).collect::<Vec<_>>();
         hashes(&self.parts) == hashes(parts)
@@ -134,11 +141,7 @@ impl State {
         let Some(last) = self.revisions(name).last() else {
             return false;
         };
-        let has_failed = last.end.as_ref().is_some_and(|end| {
-            use RevisionOutcome::{Failed, RolledBack};
-            matches!(end.outcome, Failed | RolledBack)
-        });
-        has_failed || !last.has_contents_of(&self.parts(&workload.object))
+        last.has_failed() || !last.has_contents_of(&self.parts(&workload.object))
     }
 
     /// The workload and the objects that it refers to, as they are now.

@@ -513,6 +513,54 @@ fn an_undo_is_a_new_revision_with_the_old_contents() {
 }
 
 #[test]
+fn a_failed_revision_is_tried_again_when_what_it_uses_is_applied_again() {
+    let mut world = World::of(2);
+    let object = |kind, name: &str, body: &str| Object {
+        kind,
+        namespace: "default".into(),
+        name: name.into(),
+        body: body.into(),
+        hash: Sha256::digest(body).into(),
+        references: match kind {
+            Kind::ConfigMap => Vec::new(),
+            _ => vec![beemesh_protocol::state::Reference {
+                kind: Kind::ConfigMap,
+                name: "conf".into(),
+                optional: false,
+            }],
+        },
+        replicas: None,
+        selector: BTreeMap::new(),
+    };
+    let conf = |body: &str| object(Kind::ConfigMap, "conf", body);
+    let put = |world: &mut World, objects: Vec<Object>, behaviour| {
+        let index = world.apply(Change::Apply {
+            manifest: "conf".into(),
+            objects,
+            policy: None,
+            keep: true,
+            if_index: None,
+        });
+        let web = world.state.workload("web").unwrap();
+        world.behaviours.insert(web.index, behaviour);
+        (index, web.index, web.revision)
+    };
+    let web = object(Kind::DaemonSet, "web", "{}");
+    put(&mut world, vec![conf("1"), web], Behaviour::Good);
+    world.pass(5);
+    let (index, on, _) = put(&mut world, vec![conf("2")], Behaviour::NoImage);
+    assert_eq!(on, index);
+    world.pass(5);
+    assert_eq!(world.end(on).outcome, RevisionOutcome::RolledBack);
+    let (index, on, revision) = put(&mut world, vec![conf("2")], Behaviour::Good);
+    assert_eq!((on, revision), (index, 3), "it is tried again");
+    world.pass(12);
+    assert_eq!(world.end(on).outcome, RevisionOutcome::Ready);
+    let (index, on, _) = put(&mut world, vec![conf("2")], Behaviour::Good);
+    assert!(on < index, "nothing has failed, so nothing changes");
+}
+
+#[test]
 fn a_broken_workload_is_repaired_at_once() {
     let mut world = World::of(3);
     world.put(Behaviour::Loops, "");
