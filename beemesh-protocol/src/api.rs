@@ -50,6 +50,9 @@ pub struct Failure {
     /// Every problem of the manifest.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<Problem>,
+    /// Hosts are pulling images. The same request succeeds when they have them.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pulling: bool,
 }
 
 /// The kinds of failure.

@@ -168,6 +168,58 @@ pub enum Request {
         /// The key. If it is this host's key already, the agent does nothing.
         host: HostId,
     },
+    /// Check, before a workload is applied, that Podman's generator accepts its Quadlet, and find the processes that
+    /// listen on its ports; answered with [`Done::Checked`]. The agent keeps nothing of it.
+    Check {
+        /// The workload.
+        workload: String,
+        /// The text of `beemesh-pod-WORKLOAD.kube`.
+        kube: String,
+        /// The host ports of the workload.
+        ports: Vec<PortAsked>,
+    },
+}
+
+/// The transport protocol of a host port.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A host port that a workload needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortAsked {
+    /// Its transport protocol.
+    pub transport: Transport,
+    /// The port number.
+    pub port: u16,
+}
+
+/// A process that listens on a port of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listener {
+    /// The transport protocol of the port.
+    pub transport: Transport,
+    /// The port number.
+    pub port: u16,
+    /// The IP addresses on which something listens, as text.
+    pub addresses: Vec<String>,
+    /// The process, as `nginx (process 812)`; empty if it was not found.
+    pub process: String,
+    /// The container of the process, or that whose port the process publishes; empty if there is none.
+    pub container: String,
+}
+
+/// The result of a [`Request::Check`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Checked {
+    /// Why Podman's generator makes no unit of the Quadlet; empty if it makes one.
+    pub unit: String,
+    /// The listeners on the asked ports.
+    pub listeners: Vec<Listener>,
 }
 
 /// A workload's Quadlet pair.
@@ -195,6 +247,8 @@ pub enum Done {
         /// Its public half.
         host: HostId,
     },
+    /// The result of [`Request::Check`].
+    Checked(Checked),
 }
 
 /// The gateway's state, for display on its host.

@@ -16,6 +16,7 @@ pub mod naming;
 pub mod peer;
 pub mod percent;
 pub mod pod;
+pub mod prepare;
 pub mod raft;
 pub mod rollout;
 pub mod state;

@@ -74,7 +74,7 @@ macro_rules! scalar {
     )* };
 }
 
-scalar!(bool, u32, u64, Option<u32>, Option<u64>);
+scalar!(bool, u16, u32, u64, Option<u32>, Option<u64>);
 
 macro_rules! fixed {
     ($( $type:ty = $struct:ident, $to:expr, $from:expr; )*) => { $(

@@ -9,8 +9,8 @@ use super::{
     table_field, union,
 };
 use crate::ipc::{
-    Class, Done, FromAgent, HostRole, Member, NoStream, Opened, Opening, Report, Request, ToAgent,
-    UnitFiles, UnitState, Welcome,
+    Checked, Class, Done, FromAgent, HostRole, Listener, Member, NoStream, Opened, Opening,
+    PortAsked, Report, Request, ToAgent, Transport, UnitFiles, UnitState, Welcome,
 };
 
 messages! {
@@ -31,6 +31,8 @@ fn to_agent_size(message: &ToAgent) -> usize {
 }
 
 choice! { Class = Class { Raft, Snapshot, Peer, Api } }
+
+choice! { Transport = Transport { Tcp, Udp } }
 
 table! { Member = Member(MemberArgs) "member" { host, name, addresses } }
 
@@ -67,6 +69,12 @@ impl Wire for NoStream {
 
 table! { UnitFiles = UnitFiles(UnitFilesArgs) "unit_files" { workload, index, kube, yaml } }
 
+table! { PortAsked = PortAsked(PortAskedArgs) "port_asked" { transport, port } }
+
+table! { Listener = Listener(ListenerArgs) "listener" { transport, port, addresses, process, container } }
+
+table! { Checked = AgentChecked(AgentCheckedArgs) "agent_checked" { unit, listeners } }
+
 union! { Request = AgentRequest(AgentRequestArgs, AgentRequestBody) "agent_request"
     record RemoveUnit { workload } = WorkloadName(WorkloadNameArgs) body_as_remove_unit;
     record TidyUnit { workload } = WorkloadName(WorkloadNameArgs) body_as_tidy_unit;
@@ -75,6 +83,7 @@ union! { Request = AgentRequest(AgentRequestArgs, AgentRequestBody) "agent_reque
     record Join { host, addresses, request } = AgentJoin(AgentJoinArgs) body_as_join;
     record Advertise { addresses } = AgentAdvertise(AgentAdvertiseArgs) body_as_advertise;
     record UseKey { host } = AgentKey(AgentKeyArgs) body_as_use_key;
+    record Check { workload, kube, ports } = AgentCheck(AgentCheckArgs) body_as_check;
     table PutUnit body_as_put_unit;
     unit SyncStorage;
     unit MakeKey;
@@ -83,6 +92,7 @@ union! { Request = AgentRequest(AgentRequestArgs, AgentRequestBody) "agent_reque
 union! { Done = AgentDone(AgentDoneArgs, AgentDoneBody) "agent_done"
     record Key { host } = AgentKey(AgentKeyArgs) body_as_key;
     table Joined body_as_joined;
+    table Checked body_as_checked;
     unit Done;
 }
 

@@ -472,12 +472,100 @@ impl ::flatbuffers::SimpleToVerifyInSlice for OpenedBody {}
 pub struct OpenedBodyUnionTableOffset {}
 
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MIN_AGENT_REQUEST_BODY: u8 = 0;
+pub const ENUM_MIN_TRANSPORT: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_AGENT_REQUEST_BODY: u8 = 10;
+pub const ENUM_MAX_TRANSPORT: u8 = 2;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_AGENT_REQUEST_BODY: [AgentRequestBody; 11] = [
+pub const ENUM_VALUES_TRANSPORT: [Transport; 3] = [
+  Transport::Unset,
+  Transport::Tcp,
+  Transport::Udp,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct Transport(pub u8);
+#[allow(non_upper_case_globals)]
+impl Transport {
+  pub const Unset: Self = Self(0);
+  pub const Tcp: Self = Self(1);
+  pub const Udp: Self = Self(2);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 2;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Tcp,
+    Self::Udp,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Tcp => Some("Tcp"),
+      Self::Udp => Some("Udp"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for Transport {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for Transport {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for Transport {
+    type Output = Transport;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for Transport {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for Transport {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for Transport {}
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_AGENT_REQUEST_BODY: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_AGENT_REQUEST_BODY: u8 = 11;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_AGENT_REQUEST_BODY: [AgentRequestBody; 12] = [
   AgentRequestBody::NONE,
   AgentRequestBody::PutUnit,
   AgentRequestBody::RemoveUnit,
@@ -489,6 +577,7 @@ pub const ENUM_VALUES_AGENT_REQUEST_BODY: [AgentRequestBody; 11] = [
   AgentRequestBody::Advertise,
   AgentRequestBody::MakeKey,
   AgentRequestBody::UseKey,
+  AgentRequestBody::Check,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -507,9 +596,10 @@ impl AgentRequestBody {
   pub const Advertise: Self = Self(8);
   pub const MakeKey: Self = Self(9);
   pub const UseKey: Self = Self(10);
+  pub const Check: Self = Self(11);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 10;
+  pub const ENUM_MAX: u8 = 11;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::PutUnit,
@@ -522,6 +612,7 @@ impl AgentRequestBody {
     Self::Advertise,
     Self::MakeKey,
     Self::UseKey,
+    Self::Check,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -537,6 +628,7 @@ impl AgentRequestBody {
       Self::Advertise => Some("Advertise"),
       Self::MakeKey => Some("MakeKey"),
       Self::UseKey => Some("UseKey"),
+      Self::Check => Some("Check"),
       _ => None,
     }
   }
@@ -596,14 +688,15 @@ pub struct AgentRequestBodyUnionTableOffset {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_AGENT_DONE_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_AGENT_DONE_BODY: u8 = 3;
+pub const ENUM_MAX_AGENT_DONE_BODY: u8 = 4;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_AGENT_DONE_BODY: [AgentDoneBody; 4] = [
+pub const ENUM_VALUES_AGENT_DONE_BODY: [AgentDoneBody; 5] = [
   AgentDoneBody::NONE,
   AgentDoneBody::Done,
   AgentDoneBody::Joined,
   AgentDoneBody::Key,
+  AgentDoneBody::Checked,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -615,14 +708,16 @@ impl AgentDoneBody {
   pub const Done: Self = Self(1);
   pub const Joined: Self = Self(2);
   pub const Key: Self = Self(3);
+  pub const Checked: Self = Self(4);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 3;
+  pub const ENUM_MAX: u8 = 4;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Done,
     Self::Joined,
     Self::Key,
+    Self::Checked,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -631,6 +726,7 @@ impl AgentDoneBody {
       Self::Done => Some("Done"),
       Self::Joined => Some("Joined"),
       Self::Key => Some("Key"),
+      Self::Checked => Some("Checked"),
       _ => None,
     }
   }
@@ -5945,6 +6041,249 @@ impl ::core::fmt::Debug for AgentAdvertise<'_> {
       ds.finish()
   }
 }
+pub enum PortAskedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct PortAsked<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for PortAsked<'a> {
+  type Inner = PortAsked<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> PortAsked<'a> {
+  pub const VT_TRANSPORT: ::flatbuffers::VOffsetT = 4;
+  pub const VT_PORT: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    PortAsked { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PortAskedArgs
+  ) -> ::flatbuffers::WIPOffset<PortAsked<'bldr>> {
+    let mut builder = PortAskedBuilder::new(_fbb);
+    builder.add_port(args.port);
+    builder.add_transport(args.transport);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn transport(&self) -> Transport {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Transport>(PortAsked::VT_TRANSPORT, Some(Transport::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn port(&self) -> u16 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u16>(PortAsked::VT_PORT, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for PortAsked<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Transport>("transport", Self::VT_TRANSPORT, false)?
+     .visit_field::<u16>("port", Self::VT_PORT, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PortAskedArgs {
+    pub transport: Transport,
+    pub port: u16,
+}
+impl<'a> Default for PortAskedArgs {
+  #[inline]
+  fn default() -> Self {
+    PortAskedArgs {
+      transport: Transport::Unset,
+      port: 0,
+    }
+  }
+}
+
+pub struct PortAskedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PortAskedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_transport(&mut self, transport: Transport) {
+    self.fbb_.push_slot::<Transport>(PortAsked::VT_TRANSPORT, transport, Transport::Unset);
+  }
+  #[inline]
+  pub fn add_port(&mut self, port: u16) {
+    self.fbb_.push_slot::<u16>(PortAsked::VT_PORT, port, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PortAskedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PortAskedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<PortAsked<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for PortAsked<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("PortAsked");
+      ds.field("transport", &self.transport());
+      ds.field("port", &self.port());
+      ds.finish()
+  }
+}
+pub enum AgentCheckOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct AgentCheck<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for AgentCheck<'a> {
+  type Inner = AgentCheck<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> AgentCheck<'a> {
+  pub const VT_WORKLOAD: ::flatbuffers::VOffsetT = 4;
+  pub const VT_KUBE: ::flatbuffers::VOffsetT = 6;
+  pub const VT_PORTS: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    AgentCheck { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AgentCheckArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<AgentCheck<'bldr>> {
+    let mut builder = AgentCheckBuilder::new(_fbb);
+    if let Some(x) = args.ports { builder.add_ports(x); }
+    if let Some(x) = args.kube { builder.add_kube(x); }
+    if let Some(x) = args.workload { builder.add_workload(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn workload(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(AgentCheck::VT_WORKLOAD, None)}
+  }
+  #[inline]
+  pub fn kube(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(AgentCheck::VT_KUBE, None)}
+  }
+  #[inline]
+  pub fn ports(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<PortAsked<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<PortAsked>>>>(AgentCheck::VT_PORTS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for AgentCheck<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("workload", Self::VT_WORKLOAD, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("kube", Self::VT_KUBE, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<PortAsked>>>>("ports", Self::VT_PORTS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AgentCheckArgs<'a> {
+    pub workload: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub kube: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub ports: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<PortAsked<'a>>>>>,
+}
+impl<'a> Default for AgentCheckArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    AgentCheckArgs {
+      workload: None,
+      kube: None,
+      ports: None,
+    }
+  }
+}
+
+pub struct AgentCheckBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AgentCheckBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_workload(&mut self, workload: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(AgentCheck::VT_WORKLOAD, workload);
+  }
+  #[inline]
+  pub fn add_kube(&mut self, kube: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(AgentCheck::VT_KUBE, kube);
+  }
+  #[inline]
+  pub fn add_ports(&mut self, ports: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<PortAsked<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(AgentCheck::VT_PORTS, ports);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AgentCheckBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AgentCheckBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<AgentCheck<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for AgentCheck<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("AgentCheck");
+      ds.field("workload", &self.workload());
+      ds.field("kube", &self.kube());
+      ds.field("ports", &self.ports());
+      ds.finish()
+  }
+}
 pub enum AgentRequestOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -6144,6 +6483,21 @@ impl<'a> AgentRequest<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_check(&self) -> Option<AgentCheck<'a>> {
+    if self.body_type() == AgentRequestBody::Check {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { AgentCheck::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for AgentRequest<'_> {
@@ -6164,6 +6518,7 @@ impl ::flatbuffers::Verifiable for AgentRequest<'_> {
           AgentRequestBody::Advertise => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<AgentAdvertise>>("AgentRequestBody::Advertise", pos),
           AgentRequestBody::MakeKey => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("AgentRequestBody::MakeKey", pos),
           AgentRequestBody::UseKey => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<AgentKey>>("AgentRequestBody::UseKey", pos),
+          AgentRequestBody::Check => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<AgentCheck>>("AgentRequestBody::Check", pos),
           _ => Ok(()),
         }
      })?
@@ -6288,11 +6643,295 @@ impl ::core::fmt::Debug for AgentRequest<'_> {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
           }
         },
+        AgentRequestBody::Check => {
+          if let Some(x) = self.body_as_check() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
         _ => {
           let x: Option<()> = None;
           ds.field("body", &x)
         },
       };
+      ds.finish()
+  }
+}
+pub enum ListenerOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Listener<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Listener<'a> {
+  type Inner = Listener<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Listener<'a> {
+  pub const VT_TRANSPORT: ::flatbuffers::VOffsetT = 4;
+  pub const VT_PORT: ::flatbuffers::VOffsetT = 6;
+  pub const VT_ADDRESSES: ::flatbuffers::VOffsetT = 8;
+  pub const VT_PROCESS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_CONTAINER: ::flatbuffers::VOffsetT = 12;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Listener { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ListenerArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Listener<'bldr>> {
+    let mut builder = ListenerBuilder::new(_fbb);
+    if let Some(x) = args.container { builder.add_container(x); }
+    if let Some(x) = args.process { builder.add_process(x); }
+    if let Some(x) = args.addresses { builder.add_addresses(x); }
+    builder.add_port(args.port);
+    builder.add_transport(args.transport);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn transport(&self) -> Transport {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Transport>(Listener::VT_TRANSPORT, Some(Transport::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn port(&self) -> u16 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u16>(Listener::VT_PORT, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn addresses(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(Listener::VT_ADDRESSES, None)}
+  }
+  #[inline]
+  pub fn process(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Listener::VT_PROCESS, None)}
+  }
+  #[inline]
+  pub fn container(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Listener::VT_CONTAINER, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Listener<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Transport>("transport", Self::VT_TRANSPORT, false)?
+     .visit_field::<u16>("port", Self::VT_PORT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("addresses", Self::VT_ADDRESSES, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("process", Self::VT_PROCESS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("container", Self::VT_CONTAINER, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ListenerArgs<'a> {
+    pub transport: Transport,
+    pub port: u16,
+    pub addresses: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+    pub process: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub container: Option<::flatbuffers::WIPOffset<&'a str>>,
+}
+impl<'a> Default for ListenerArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ListenerArgs {
+      transport: Transport::Unset,
+      port: 0,
+      addresses: None,
+      process: None,
+      container: None,
+    }
+  }
+}
+
+pub struct ListenerBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ListenerBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_transport(&mut self, transport: Transport) {
+    self.fbb_.push_slot::<Transport>(Listener::VT_TRANSPORT, transport, Transport::Unset);
+  }
+  #[inline]
+  pub fn add_port(&mut self, port: u16) {
+    self.fbb_.push_slot::<u16>(Listener::VT_PORT, port, 0);
+  }
+  #[inline]
+  pub fn add_addresses(&mut self, addresses: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Listener::VT_ADDRESSES, addresses);
+  }
+  #[inline]
+  pub fn add_process(&mut self, process: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Listener::VT_PROCESS, process);
+  }
+  #[inline]
+  pub fn add_container(&mut self, container: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Listener::VT_CONTAINER, container);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ListenerBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ListenerBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Listener<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Listener<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Listener");
+      ds.field("transport", &self.transport());
+      ds.field("port", &self.port());
+      ds.field("addresses", &self.addresses());
+      ds.field("process", &self.process());
+      ds.field("container", &self.container());
+      ds.finish()
+  }
+}
+pub enum AgentCheckedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct AgentChecked<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for AgentChecked<'a> {
+  type Inner = AgentChecked<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> AgentChecked<'a> {
+  pub const VT_UNIT: ::flatbuffers::VOffsetT = 4;
+  pub const VT_LISTENERS: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    AgentChecked { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args AgentCheckedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<AgentChecked<'bldr>> {
+    let mut builder = AgentCheckedBuilder::new(_fbb);
+    if let Some(x) = args.listeners { builder.add_listeners(x); }
+    if let Some(x) = args.unit { builder.add_unit(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn unit(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(AgentChecked::VT_UNIT, None)}
+  }
+  #[inline]
+  pub fn listeners(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Listener<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Listener>>>>(AgentChecked::VT_LISTENERS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for AgentChecked<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("unit", Self::VT_UNIT, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<Listener>>>>("listeners", Self::VT_LISTENERS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct AgentCheckedArgs<'a> {
+    pub unit: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub listeners: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<Listener<'a>>>>>,
+}
+impl<'a> Default for AgentCheckedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    AgentCheckedArgs {
+      unit: None,
+      listeners: None,
+    }
+  }
+}
+
+pub struct AgentCheckedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AgentCheckedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_unit(&mut self, unit: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(AgentChecked::VT_UNIT, unit);
+  }
+  #[inline]
+  pub fn add_listeners(&mut self, listeners: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<Listener<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(AgentChecked::VT_LISTENERS, listeners);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AgentCheckedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    AgentCheckedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<AgentChecked<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for AgentChecked<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("AgentChecked");
+      ds.field("unit", &self.unit());
+      ds.field("listeners", &self.listeners());
       ds.finish()
   }
 }
@@ -6390,6 +7029,21 @@ impl<'a> AgentDone<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_checked(&self) -> Option<AgentChecked<'a>> {
+    if self.body_type() == AgentDoneBody::Checked {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { AgentChecked::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for AgentDone<'_> {
@@ -6403,6 +7057,7 @@ impl ::flatbuffers::Verifiable for AgentDone<'_> {
           AgentDoneBody::Done => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("AgentDoneBody::Done", pos),
           AgentDoneBody::Joined => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<JoinAnswer>>("AgentDoneBody::Joined", pos),
           AgentDoneBody::Key => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<AgentKey>>("AgentDoneBody::Key", pos),
+          AgentDoneBody::Checked => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<AgentChecked>>("AgentDoneBody::Checked", pos),
           _ => Ok(()),
         }
      })?
@@ -6473,6 +7128,13 @@ impl ::core::fmt::Debug for AgentDone<'_> {
         },
         AgentDoneBody::Key => {
           if let Some(x) = self.body_as_key() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        AgentDoneBody::Checked => {
+          if let Some(x) = self.body_as_checked() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")

@@ -18,8 +18,8 @@ use std::collections::BTreeMap;
 use beemesh_protocol::{
     ClusterId, DecodeError, HostId,
     ipc::{
-        Class, Done, FromAgent, HostRole, Member, NoStream, Opened, Opening, Report, Request,
-        ToAgent, UnitFiles, UnitState, Welcome,
+        Checked, Class, Done, FromAgent, HostRole, Listener, Member, NoStream, Opened, Opening,
+        PortAsked, Report, Request, ToAgent, Transport, UnitFiles, UnitState, Welcome,
     },
     mesh::{Contact, JoinAnswer, JoinRequest, NO_TOKEN, Replace, StreamOpening},
     peer::{self, Action, Committed, Effect, HostReport, Outcome, Phase, Refusal, WorkloadReport},
@@ -86,6 +86,17 @@ pub(crate) fn cases() -> Vec<Case> {
         ToAgent, "to_agent_keys":
             [Request::MakeKey, Request::UseKey { host: host(2) }].map(|body| ToAgent::Request { id: 9, body });
         FromAgent, "from_agent_keys": [FromAgent::Reply { id: 9, result: Ok(Done::Key { host: host(2) }) }];
+        ToAgent, "to_agent_check": [ToAgent::Request { id: 9, body: Request::Check {
+            workload: "web".into(), kube: "[Kube]\nYaml=web.yaml\n".into(),
+            ports: vec![PortAsked { transport: Transport::Tcp, port: 80 }, PortAsked { transport: Transport::Udp, port: 53 }],
+        } }];
+        FromAgent, "from_agent_checked": [FromAgent::Reply { id: 9, result: Ok(Done::Checked(Checked {
+            unit: "exit status: 1".into(),
+            listeners: vec![Listener {
+                transport: Transport::Udp, port: 53, addresses: vec!["127.0.0.53".into()], process: "dnsmasq (process 812)".into(),
+                container: "dns-main".into(),
+            }],
+        })) }];
         StreamOpening, "stream_opening":
             [Class::Raft, Class::Snapshot, Class::Peer, Class::Api].map(|class| StreamOpening { class });
         JoinRequest, "join_request": [join_request()];
