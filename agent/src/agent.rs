@@ -332,7 +332,7 @@ impl Agent {
             request,
         } = job;
         let (systemd, mesh, key) = (self.systemd.clone(), self.mesh.clone(), self.key.clone());
-        let sources = self.sources.clone();
+        let (ports, sources) = (self.ports.clone(), self.sources.clone());
         let taken = match &request {
             Request::UseKey { host } => Some(*host),
             _ => None,
@@ -345,7 +345,7 @@ impl Agent {
                 Request::UseKey { host } => keyed(move || identity::use_next(&key, host))
                     .await
                     .map(|()| Done::Key { host }),
-                request => carry_out(systemd, mesh, sources, request).await,
+                request => carry_out(systemd, mesh, ports, sources, request).await,
             };
             Finished {
                 queue,
@@ -572,6 +572,7 @@ fn queue(request: &Request) -> &str {
         // No workload has a name with a slash.
         Request::SyncStorage => "/storage",
         Request::Join { .. } => "/join",
+        Request::Check { .. } => "/check",
         Request::Advertise { .. } => ADVERTISE,
         Request::MakeKey | Request::UseKey { .. } => KEYS,
     }

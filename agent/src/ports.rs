@@ -119,6 +119,15 @@ impl Ports {
         (!words.is_empty()).then_some(words)
     }
 
+    /// Returns the addresses on which processes of this host receive on a port. Without a holder, or with one of an
+    /// earlier release, none is known.
+    pub(crate) fn addresses(&self, protocol: Protocol, port: u16) -> Vec<String> {
+        let question = format!("addresses {} {port}", protocol.name());
+        let words = self.ask(&mut self.link(), &question, &[], ANSWER_MAX);
+        let words = words.unwrap_or_default();
+        words.split_whitespace().map(str::to_owned).collect()
+    }
+
     /// Names the missing ports and the reasons, for the user; empty if no port is missing.
     pub(crate) fn explain(&self, missing: &BTreeMap<(Protocol, u16), String>) -> String {
         let words = missing.iter().map(|((protocol, port), reason)| {

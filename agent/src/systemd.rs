@@ -188,6 +188,14 @@ impl Systemd {
         }
     }
 
+    /// Returns why Podman makes no unit of a Quadlet that has not been written, as a message; `None` if it makes one.
+    pub(crate) async fn refuses(&self, workload: &str, kube: &str) -> Option<String> {
+        match unit_of(workload) {
+            Ok(_) => self.0.generate.refuses(workload, kube).await,
+            Err(reason) => Some(reason),
+        }
+    }
+
     /// Starts the gateway's unit if it is not active. From then on, the agent starts the unit again, after growing
     /// pauses, if its start fails or systemd gives up on it.
     pub(crate) async fn start_gateway(&self) -> Result<(), String> {

@@ -293,6 +293,7 @@ fn patience(request: &Request) -> (&'static str, Duration) {
         Request::Join { .. } => ("joining", 60),
         Request::Advertise { .. } => ("keeping the addresses", 30),
         Request::MakeKey | Request::UseKey { .. } => ("changing the host's key", 30),
+        Request::Check { .. } => ("checking a unit", 30),
     };
     (what, Duration::from_secs(seconds))
 }

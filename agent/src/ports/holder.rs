@@ -188,12 +188,14 @@ impl Holder {
             }
             ["keep"] => self.keep(sockets).map(|()| String::new()),
             ["who", protocol, port] => {
-                let protocols = [Protocol::Udp, Protocol::Tcp];
-                let protocol = protocols.into_iter().find(|one| one.name() == protocol);
-                let (Some(protocol), Ok(port)) = (protocol, port.parse()) else {
-                    return Err(io::Error::other("no such port"));
-                };
+                let (protocol, port) = port_of(protocol, port)?;
                 Ok(owner::of(protocol, port).unwrap_or_default())
+            }
+            ["addresses", protocol, port] => {
+                let (protocol, port) = port_of(protocol, port)?;
+                let addresses = owner::addresses(protocol, port).into_iter();
+                let addresses: Vec<_> = addresses.map(|one| one.to_string()).collect();
+                Ok(addresses.join(" "))
             }
             _ => Err(io::Error::other("not known")),
         }
@@ -292,6 +294,14 @@ impl Holder {
             |config| plan::wanted(config.port, config.api_port),
         )
     }
+}
+
+/// Parses `TCP 80`.
+fn port_of(protocol: &str, port: &str) -> io::Result<(Protocol, u16)> {
+    let protocols = [Protocol::Udp, Protocol::Tcp];
+    let protocol = protocols.into_iter().find(|one| one.name() == protocol);
+    let named = protocol.zip(port.parse().ok());
+    named.ok_or_else(|| io::Error::other("no such port"))
 }
 
 /// Makes a socket of an agent that has exited receive nothing more. The socket stays bound.

@@ -4,25 +4,39 @@
 
 mod read;
 
-use std::{fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, net::IpAddr, path::PathBuf};
 
 use super::{Protocol, own::socket_inode};
 
 /// Returns the process that uses a port, as `conmon (process 812, of container web-main)`; `None` if there is none.
 pub(super) fn of(protocol: Protocol, port: u16) -> Option<String> {
-    let tables = match protocol {
-        Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
-        Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
-    };
-    let inodes: Vec<u64> = tables
-        .iter()
-        .filter_map(|table| fs::read_to_string(table).ok())
-        .flat_map(|table| read::inodes(&table, protocol, port))
-        .collect();
+    let sockets = sockets(protocol, port);
+    if sockets.is_empty() {
+        return None;
+    }
+    let inodes: Vec<u64> = sockets.iter().map(|socket| socket.inode).collect();
     let me = std::process::id();
     let holds = |process: &u32| *process != me && holds(*process, &inodes);
     let process = processes().into_iter().find(holds)?;
     Some(words(process))
+}
+
+/// Returns the addresses on which sockets receive on a port.
+pub(super) fn addresses(protocol: Protocol, port: u16) -> BTreeSet<IpAddr> {
+    let sockets = sockets(protocol, port).into_iter();
+    sockets.map(|socket| socket.address).collect()
+}
+
+fn sockets(protocol: Protocol, port: u16) -> Vec<read::Receiver> {
+    let tables = match protocol {
+        Protocol::Udp => ["/proc/net/udp", "/proc/net/udp6"],
+        Protocol::Tcp => ["/proc/net/tcp", "/proc/net/tcp6"],
+    };
+    let tables = tables.iter();
+    let tables = tables.filter_map(|table| fs::read_to_string(table).ok());
+    tables
+        .flat_map(|table| read::receivers(&table, protocol, port))
+        .collect()
 }
 
 fn holds(process: u32, inodes: &[u64]) -> bool {

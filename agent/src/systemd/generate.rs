@@ -7,14 +7,19 @@
 //!
 //! Input: the folder of Quadlets. Output: files in `/run/systemd/generator`. The module does not change a file that
 //! exists: systemd may have loaded it, and reads a changed file only in a reload.
+//!
+//! It also runs the generator on a Quadlet that has not been written yet, to learn whether Podman accepts it.
 
 use std::{
+    collections::BTreeSet,
     fs, io,
     path::{Path, PathBuf},
     process::Stdio,
-    sync::Arc,
+    sync::{Arc, Mutex as Lock, PoisonError},
     time::Duration,
 };
+
+use beemesh_protocol::workload::{kube_file, unit_name};
 
 use tokio::{process::Command, sync::Mutex};
 
@@ -27,11 +32,16 @@ const NOTICED: &str = "/run/systemd/system";
 /// The generator takes tens of milliseconds. If it hangs, a reload is needed, which runs it, too.
 const SECONDS_MAX: u64 = 10;
 
+/// Maximum number of accepted texts that are remembered.
+const ACCEPTED_MAX: usize = 64;
+
 /// Runs the generator, one run at a time.
 #[derive(Debug, Clone)]
 pub(super) struct Generate {
     quadlets: PathBuf,
     running: Arc<Mutex<()>>,
+    /// The texts that the generator has accepted.
+    accepted: Arc<Lock<BTreeSet<String>>>,
 }
 
 impl Generate {
@@ -39,6 +49,27 @@ impl Generate {
         Self {
             quadlets: quadlets.to_owned(),
             running: Arc::default(),
+            accepted: Arc::default(),
+        }
+    }
+
+    /// Returns why the generator makes no unit of this Quadlet, as a message; `None` if it makes one. No file stays.
+    pub(super) async fn refuses(&self, workload: &str, kube: &str) -> Option<String> {
+        let accepted = || self.accepted.lock().unwrap_or_else(PoisonError::into_inner);
+        if accepted().contains(kube) {
+            return None;
+        }
+        let _running = self.running.lock().await;
+        match try_out(workload, kube).await {
+            Err(reason) => Some(reason),
+            Ok(()) => {
+                let mut accepted = accepted();
+                if accepted.len() >= ACCEPTED_MAX {
+                    accepted.clear();
+                }
+                accepted.insert(kube.to_owned());
+                None
+            }
         }
     }
 
@@ -71,6 +102,20 @@ impl Generate {
         } else {
             Err(format!("Podman's generator made no {unit}: {words}"))
         }
+    }
+}
+
+/// Runs the generator on a Quadlet in a folder of its own.
+async fn try_out(workload: &str, kube: &str) -> Result<(), String> {
+    let folder = || tempfile::tempdir().map_err(|err| format!("make a folder: {err}"));
+    let (from, to) = (folder()?, folder()?);
+    let path = from.path().join(kube_file(workload));
+    fs::write(&path, kube).map_err(|err| format!("write {}: {err}", path.display()))?;
+    let words = run(from.path(), to.path()).await?;
+    let unit = unit_name(workload);
+    match to.path().join(&unit).try_exists() {
+        Ok(true) => Ok(()),
+        _ => Err(format!("Podman's generator made no {unit}: {words}")),
     }
 }
 

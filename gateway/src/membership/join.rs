@@ -253,7 +253,9 @@ async fn ask(
     };
     match gateway.link.request(asked).await {
         Ok(Done::Joined(answer)) => Ok(answer),
-        Ok(Done::Done | Done::Key { .. }) => Err("the agent did not pass the answer on".into()),
+        Ok(Done::Done | Done::Key { .. } | Done::Checked(_)) => {
+            Err("the agent did not pass the answer on".into())
+        }
         Err(error) => Err(format!(
             "{} at {}: {error}",
             contact.host,
