@@ -128,6 +128,15 @@ pub struct Details {
     pub out_of_memory: bool,
 }
 
+/// The file system of Podman's storage, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Storage {
+    /// Its size.
+    pub size: u64,
+    /// How much of it is used.
+    pub used: u64,
+}
+
 /// The timing of a probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schedule {
@@ -306,6 +315,16 @@ impl Podman {
         let operation = format!("look for image {reference}");
         self.bounded(&operation, self.client.images().get(reference).exists())
             .await
+    }
+
+    /// The size of the file system of Podman's storage, and how much of it is used, in bytes.
+    pub async fn storage(&self) -> Result<Storage, PodmanError> {
+        let call = Call::get("ask for the storage", "/libpod/info".to_owned());
+        let info: wire::Info = self.wire.json(call.within(LOOK_TIME_MAX)).await?;
+        Ok(Storage {
+            size: info.store.allocated,
+            used: info.store.used,
+        })
     }
 
     /// Pulls an image from its registry. Podman answers 200 to a pull that fails, with the error in the body.

@@ -7,11 +7,13 @@ mod normalise;
 pub mod probes;
 pub(crate) mod staged;
 pub(crate) mod termination;
+mod trial;
 
 pub use staged::{
     INIT_ORDER, LateFolder, PreparedVolume, SIDECARS, START, SUPERVISOR, Staged, VOLUMES, staged,
 };
 pub use termination::{KEY as TERMINATION_MESSAGE, termination_messages};
+pub use trial::{TRIAL, trial};
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -54,6 +56,8 @@ pub struct Rendered {
     pub yaml: Vec<u8>,
     /// The images that must exist before the play, without duplicates.
     pub images: Vec<Image>,
+    /// The time that the containers have to end, in seconds.
+    pub grace_seconds: u32,
 }
 
 /// An image of a workload.
@@ -138,7 +142,7 @@ pub const FORMAT: u32 = 3;
 const START_SECONDS: u32 = 900;
 
 /// Time, in seconds, that Podman has to take a pod down, in addition to that of its containers.
-const STOP_SECONDS: i64 = 60;
+const STOP_SECONDS: u32 = 60;
 
 /// Time, in seconds, that a container has to end if its pod does not set one.
 const GRACE_SECONDS: i64 = 30;
@@ -150,14 +154,13 @@ pub fn render(revision: &Revision<'_>) -> Result<Rendered, RenderError> {
     let grace = pod["spec"]["terminationGracePeriodSeconds"]
         .as_i64()
         .unwrap_or(GRACE_SECONDS);
+    let grace_seconds = u32::try_from(grace.max(0)).unwrap_or(u32::MAX);
     let quadlet = Quadlet::of(revision);
     Ok(Rendered {
-        kube: quadlet.text(
-            grace.max(0).saturating_add(STOP_SECONDS),
-            revision.object.kind == Kind::Job,
-        ),
+        kube: quadlet.text(grace_seconds, revision.object.kind == Kind::Job),
         images: images_of(&documents),
         yaml: yaml_text(&documents).into_bytes(),
+        grace_seconds,
     })
 }
 
@@ -179,7 +182,8 @@ impl Quadlet {
 
     /// The text of the `.kube` file. Every value in it is a number or a name of letters, digits, `-`, `_` and `.`, so
     /// systemd expands none of it.
-    fn text(&self, stop_seconds: i64, is_job: bool) -> String {
+    fn text(&self, grace_seconds: u32, is_job: bool) -> String {
+        let stop_seconds = grace_seconds.saturating_add(STOP_SECONDS);
         let Self {
             workload,
             revision,

@@ -108,6 +108,21 @@ impl<'a> Call<'a> {
     }
 }
 
+/// The part of Podman's information on its host that Beemesh uses.
+#[derive(Debug, Deserialize)]
+pub(super) struct Info {
+    pub(super) store: Store,
+}
+
+/// The file system of the storage.
+#[derive(Debug, Deserialize)]
+pub(super) struct Store {
+    #[serde(rename = "graphRootAllocated", default)]
+    pub(super) allocated: u64,
+    #[serde(rename = "graphRootUsed", default)]
+    pub(super) used: u64,
+}
+
 impl Wire {
     pub(super) fn new(socket: PathBuf) -> Self {
         Self {
