@@ -11,6 +11,7 @@ mod compare;
 mod error;
 mod feed;
 mod handlers;
+mod peers;
 mod remote;
 mod request;
 mod roles;

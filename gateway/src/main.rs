@@ -54,7 +54,10 @@ use crate::{
     },
     pki::sealing_keys,
     raft::Node,
-    workloads::observe::{self, Observer, tell},
+    workloads::{
+        observe::{self, Observer, tell},
+        prepare::{self, Prepare},
+    },
 };
 
 /// The socket to which the agent passes connections of remote users. It lies beside the socket for local users.
@@ -117,15 +120,20 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     let remote =
         api::listen_remote(&remote).with_context(|| format!("listen on {}", remote.display()))?;
     let hash_key = pki::authority::random().context("draw a key")?;
-    let shared = api::Shared::new(gateway.clone(), hash_key);
+    let prepare = Prepare::new(prepare::Settings {
+        podman: gateway.podman.clone(),
+        link: link.clone(),
+        units: config.quadlets.clone(),
+    });
+    let shared = api::Shared::new(gateway.clone(), prepare, hash_key);
     tokio::spawn(api::serve_remote(remote, shared.clone(), stop.clone()));
     tokio::spawn(sealing_keys::keep(gateway.clone()));
-    let api = tokio::spawn(api::serve(listener, shared, stop.clone()));
+    let api = tokio::spawn(api::serve(listener, shared.clone(), stop.clone()));
     let fresh = life.now().joining().is_none();
     tokio::spawn(removal_watch::notice_removal(gateway.clone()));
     let (served_in, served) = watch::channel(None);
     tokio::spawn(tell_agent::tell_members(gateway.clone(), served_in));
-    tokio::spawn(take_inbound(gateway.clone(), inbound, served));
+    tokio::spawn(take_inbound(shared, gateway.clone(), inbound, served));
     if let Some(host) = rotating {
         tokio::spawn(rotate_key::settle(gateway.clone(), host));
     }
@@ -227,16 +235,17 @@ async fn open(
 
 /// Serves streams from members, and answers applications of strangers.
 async fn take_inbound(
+    shared: api::Shared,
     gateway: Gateway,
     inbound: mpsc::Receiver<Inbound>,
     served: watch::Receiver<Option<BTreeSet<HostId>>>,
 ) {
     let (link, applied) = (gateway.link.clone(), gateway.clone());
     let serve = move |host, class, stream| {
-        let gateway = gateway.clone();
+        let (gateway, shared) = (gateway.clone(), shared.clone());
         async move {
             match class {
-                Class::Api => api::serve_stream(gateway, host, stream).await,
+                Class::Api => api::serve_stream(shared, host, stream).await,
                 _ => gateway.node.serve(host, class, stream).await,
             }
         }

@@ -84,6 +84,7 @@ const GATEWAY: [(&str, &[&str]); 14] = [
             "membership",
             "pki",
             "raft",
+            "workloads",
         ],
     ),
     (

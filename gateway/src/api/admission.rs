@@ -5,6 +5,7 @@
 //! version of the policy.
 
 pub(super) mod check;
+pub(super) mod prepare;
 
 use std::sync::{Arc, Mutex, PoisonError};
 

@@ -40,6 +40,7 @@ impl ApiError {
                 message: message.into(),
                 hint: String::new(),
                 problems: Vec::new(),
+                pulling: false,
             },
         }
     }
@@ -74,6 +75,13 @@ impl ApiError {
 
     pub(super) fn unavailable(message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, Code::Unavailable, message)
+    }
+
+    /// Hosts pull images first.
+    pub(super) fn pulling(message: impl Into<String>) -> Self {
+        let mut error = Self::unavailable(message);
+        error.failure.pulling = true;
+        error
     }
 
     pub(super) fn internal(message: impl Into<String>) -> Self {

@@ -8,6 +8,7 @@ pub(super) mod hosts;
 pub(super) mod join;
 pub(super) mod logs;
 pub(super) mod policy;
+pub(super) mod prepare;
 pub(super) mod read;
 pub(super) mod recovery;
 pub(super) mod rollout;

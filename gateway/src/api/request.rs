@@ -134,6 +134,9 @@ pub(super) struct ApplyQuery {
     pub(super) wait_for_references: bool,
     #[serde(default)]
     pub(super) prune: bool,
+    /// Applies it also where a host has no image, or does not answer.
+    #[serde(default)]
+    pub(super) force: bool,
     pub(super) wait: Option<u64>,
     pub(super) stable: Option<u64>,
     pub(super) timeout: Option<u64>,
@@ -302,13 +305,13 @@ mod tests {
             (
                 "name=web&dryRun=true&wait=5",
                 Ok(
-                    "ApplyQuery { name: Some(\"web\"), dry_run: true, diff: false, strict: false, wait_for_references: false, prune: false, wait: Some(5), stable: None, timeout: None }",
+                    "ApplyQuery { name: Some(\"web\"), dry_run: true, diff: false, strict: false, wait_for_references: false, prune: false, force: false, wait: Some(5), stable: None, timeout: None }",
                 ),
             ),
             (
                 "dryrun=true",
                 Err(
-                    "query: dryrun: unknown field `dryrun`, expected one of `name`, `dryRun`, `diff`, `strict`, `waitForReferences`, `prune`, `wait`, `stable`, `timeout`",
+                    "query: dryrun: unknown field `dryrun`, expected one of `name`, `dryRun`, `diff`, `strict`, `waitForReferences`, `prune`, `force`, `wait`, `stable`, `timeout`",
                 ),
             ),
             (

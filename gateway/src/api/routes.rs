@@ -6,15 +6,15 @@ use axum::{
     routing::{delete as on_delete, get, patch, post, put},
 };
 
+use beemesh_protocol::prepare;
+
 use super::{
-    ApiError, Shared,
+    ApiError, Shared, handlers,
     handlers::{
         apply, backup, delete, events, hosts, join, logs, policy, read, recovery, rollout, tokens,
         users,
     },
 };
-use crate::context::Gateway;
-
 /// All routes. [`super::roles`] decides which of them a remote user may use.
 pub(super) fn routes() -> Router<Shared> {
     Router::new()
@@ -56,13 +56,14 @@ pub(super) fn routes() -> Router<Shared> {
 }
 
 /// The routes for other members: data that only this host has.
-pub(super) fn peer_router(gateway: Gateway) -> Router {
+pub(super) fn peer_router(shared: Shared) -> Router {
     Router::new()
+        .route(prepare::ROUTE, post(handlers::prepare::answer))
         .route("/v1/workloads/{name}/logs", get(logs::own_logs))
         .route("/v1/sealing-keys/{id}", get(users::sealing_key))
         .fallback(no_route)
         .method_not_allowed_fallback(no_method)
-        .with_state(gateway)
+        .with_state(shared)
 }
 
 async fn no_route(uri: Uri) -> ApiError {

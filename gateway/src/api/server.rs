@@ -33,7 +33,6 @@ use super::{
     request::{Caller, with_session},
     routes::{peer_router, routes},
 };
-use crate::context::Gateway;
 
 /// Maximum number of concurrent connections; further clients wait in the kernel's queue. A connection needs some tens
 /// of KiB.
@@ -82,8 +81,8 @@ pub(crate) async fn serve(listener: UnixListener, shared: Shared, stop: Cancella
 }
 
 /// Serves the requests of one member on a stream of the mesh, on the routes for members only.
-pub(crate) async fn serve_stream(gateway: Gateway, host: HostId, stream: UnixStream) {
-    let router = peer_router(gateway).layer(Extension(Caller::Host(host)));
+pub(crate) async fn serve_stream(shared: Shared, host: HostId, stream: UnixStream) {
+    let router = peer_router(shared).layer(Extension(Caller::Host(host)));
     connection(stream, router, CancellationToken::new()).await;
 }
 

@@ -9,7 +9,7 @@ use super::{
     audit_journal::Trail,
     feed::Feed,
 };
-use crate::context::Gateway;
+use crate::{context::Gateway, workloads::prepare::Prepare};
 
 /// Maximum number of manifests that are parsed at the same time: a file of 1 MiB needs some tens of MiB of memory and
 /// up to a second of one core.
@@ -24,6 +24,8 @@ pub(crate) struct Shared {
     pub(super) trail: Trail,
     pub(super) policy: Arc<Known>,
     pub(super) ledger: Arc<Mutex<Ledger>>,
+    /// Tells what prevents this host from running a workload.
+    pub(super) prepare: Arc<Prepare>,
     /// The key of the hashes that stand for Secrets in answers. They compare only with those of the same gateway, and
     /// nobody can try values against them.
     pub(super) hash_key: [u8; 32],
@@ -32,7 +34,7 @@ pub(crate) struct Shared {
 impl Shared {
     /// Creates the state for all connections of this gateway. It is created once, so that its limits apply to the whole
     /// API.
-    pub(crate) fn new(gateway: Gateway, hash_key: [u8; 32]) -> Self {
+    pub(crate) fn new(gateway: Gateway, prepare: Prepare, hash_key: [u8; 32]) -> Self {
         Self {
             feed: Feed::new(gateway.views.clone()),
             gateway,
@@ -40,6 +42,7 @@ impl Shared {
             trail: Trail::start(),
             policy: Arc::default(),
             ledger: Arc::default(),
+            prepare: Arc::new(prepare),
             hash_key,
         }
     }

@@ -78,6 +78,39 @@ pub(crate) fn hosts(state: &State, workload: &Workload) -> BTreeSet<HostId> {
     here.filter_map(|seat| seat.host).collect()
 }
 
+/// Returns the hosts that will run something of the workload: those that do, and those that the leader would choose now
+/// for the pods without a host.
+pub(crate) fn expected(
+    state: &State,
+    workload: &Workload,
+    reachable: &BTreeSet<HostId>,
+) -> BTreeSet<HostId> {
+    let mut found = hosts(state, workload);
+    if !state.is_seated(workload) {
+        return found;
+    }
+    let there = choose::There { state, reachable };
+    let mut taken: BTreeSet<HostId> = found.clone();
+    taken.extend(
+        state
+            .seats(&workload.name)
+            .iter()
+            .filter_map(|seat| seat.host),
+    );
+    let most = match workload.job {
+        Some(job) if job.every_host => usize::MAX,
+        _ => asked(state, workload),
+    };
+    while found.len() < most {
+        let Ok(host) = there.choose(workload, &taken) else {
+            break;
+        };
+        taken.insert(host);
+        found.insert(host);
+    }
+    found
+}
+
 /// Returns the requested number of pods.
 pub(crate) fn asked(state: &State, workload: &Workload) -> usize {
     let object = &workload.object;

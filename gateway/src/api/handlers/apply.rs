@@ -24,7 +24,10 @@ use tokio::time::Instant;
 use crate::{
     api::{
         ApiError, Shared,
-        admission::{self, check},
+        admission::{
+            self, check,
+            prepare::{Prepared, prepare},
+        },
         compare::{self, KEY_BYTES, Mask},
         error::problems,
         request::{self, ApplyQuery, Asked, Caller},
@@ -263,6 +266,16 @@ async fn try_apply(
         keep: !query.prune,
         if_index: None,
     };
+    if !query.diff {
+        let asked = Prepared {
+            caller,
+            change: &change,
+            places: &places,
+            dry_run: query.dry_run,
+            force: query.force,
+        };
+        warnings.extend(prepare(shared, &asked, deadline).await?);
+    }
     let mut objects = Vec::new();
     let (index, outcome) = if query.dry_run {
         confirm(gateway, deadline).await?;

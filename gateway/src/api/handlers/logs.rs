@@ -15,7 +15,7 @@ use axum::{
     http::{Request, header},
     response::{IntoResponse, Response},
 };
-use beemesh_protocol::{HostId, ipc::Class};
+use beemesh_protocol::HostId;
 use beemesh_quadlet::{
     health::{Container, Role},
     podman::{LABEL_WORKLOAD, Pod, PodmanError},
@@ -26,13 +26,11 @@ use futures::{
     Stream, StreamExt,
     stream::{self, BoxStream},
 };
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
 
 use super::read::{no_host, no_workload};
 use crate::{
     api::{
-        ApiError, Shared,
+        ApiError, Shared, peers,
         request::{Asked, Caller, LogsQuery},
     },
     context::Gateway,
@@ -82,13 +80,13 @@ pub(in crate::api) async fn logs(
 
 /// The logs of a workload on this host, for another member.
 pub(in crate::api) async fn own_logs(
-    State(gateway): State<Gateway>,
+    State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(workload): Path<String>,
     Asked(query): Asked<LogsQuery>,
 ) -> Result<Response, ApiError> {
     tracing::debug!(%workload, %caller, "output asked for");
-    local(&gateway, &workload, &query).await
+    local(&shared.gateway, &workload, &query).await
 }
 
 fn unreachable(host: &str, reason: &dyn std::fmt::Display) -> ApiError {
@@ -102,26 +100,15 @@ async fn ask(
     workload: &str,
     query: &LogsQuery,
 ) -> Result<Response, String> {
-    let words = |error: &dyn std::fmt::Display| error.to_string();
-    let stream = gateway.link.open(host, Class::Api).await;
-    let stream = stream.map_err(|error| words(&error))?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream))
-        .await
-        .map_err(|error| words(&error))?;
-    // The connection ends with the body of the response: the sender is dropped when this function returns.
-    tokio::spawn(connection);
     let tail = query.tail.map(|tail| format!("&tail={tail}"));
     let uri = format!(
         "/v1/workloads/{workload}/logs?follow={}{}",
         query.follow,
         tail.unwrap_or_default()
     );
-    let request = Request::get(uri)
-        .header(header::HOST, host.to_string())
-        .body(Body::empty())
-        .map_err(|error| words(&error))?;
-    let answer = sender.send_request(request).await;
-    let answer = answer.map_err(|error| words(&error))?;
+    let request = Request::get(uri).body(Body::empty());
+    let request = request.map_err(|error| error.to_string())?;
+    let answer = peers::send(gateway, host, request).await?;
     let (parts, body) = answer.into_parts();
     let kind = parts.headers.get(header::CONTENT_TYPE).cloned();
     let mut answer = Response::new(Body::new(body));

@@ -28,7 +28,6 @@ use crate::{
     },
     clock::now_ms,
     cluster::view::Scene,
-    context::Gateway,
     local::sealing_key::{SealingKey, from_hex},
     pki::{
         authority::{self, AuthorityError, Issuer, fingerprint},
@@ -163,13 +162,13 @@ pub(in crate::api) async fn audit(
 
 /// Sends the key of the certificate authority to another member.
 pub(in crate::api) async fn sealing_key(
-    State(gateway): State<Gateway>,
+    State(shared): State<Shared>,
     Extension(caller): Extension<Caller>,
     Path(id): Path<String>,
     _: Asked<NoQuery>,
 ) -> Result<Vec<u8>, ApiError> {
     let id = from_hex(&id).ok_or_else(|| ApiError::bad_request("not a key's id"))?;
-    let key = gateway.home.sealing_key(id);
+    let key = shared.gateway.home.sealing_key(id);
     let key = key.map_err(|error| ApiError::internal(error.to_string()))?;
     let key = key.ok_or_else(|| ApiError::not_found("this host does not have that key"))?;
     tracing::debug!(%caller, "sent the key of the certificate authority");

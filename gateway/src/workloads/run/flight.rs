@@ -8,13 +8,7 @@ mod capacity;
 mod ports;
 mod turn;
 
-use std::{
-    io,
-    path::{Path, PathBuf},
-    pin::pin,
-    sync::Arc,
-    time::Duration,
-};
+use std::{io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 
 use beemesh_protocol::{
     HostId,
@@ -32,7 +26,6 @@ use beemesh_quadlet::{
 };
 use futures::future::try_join_all;
 use tokio::{
-    io::AsyncReadExt,
     sync::{Mutex, Semaphore, mpsc, oneshot},
     time::sleep,
 };
@@ -43,11 +36,11 @@ use crate::{
     agent_link::{Link, LinkError},
     cluster::{placement, ports::Held},
     raft::View,
-    workloads::plan::{Ending, Step, Work, replacement, unnamed},
+    workloads::{
+        on_disk::read,
+        plan::{Ending, Step, Work, replacement, unnamed},
+    },
 };
-
-/// Maximum size of a YAML file that is read: a manifest of 1 MiB with its ConfigMaps and Secrets.
-const YAML_MAX: u64 = 64 << 20;
 
 /// How long taking down a pod may keep the turn to play. A pod that stops when it is told to is gone by then, and the
 /// next pod is not taken down before its turn. A pod that uses its grace period lets the others go first.
@@ -242,13 +235,14 @@ impl Flight {
                 object: &object,
                 uses: &uses,
             };
-            let Rendered { kube, yaml, images } =
-                render(&revision).map_err(|error| match error {
-                    RenderError::Missing { .. } | RenderError::MissingKey { .. } => {
-                        StepError::Lacks(error)
-                    }
-                    RenderError::Malformed { .. } => error.into(),
-                })?;
+            let Rendered {
+                kube, yaml, images, ..
+            } = render(&revision).map_err(|error| match error {
+                RenderError::Missing { .. } | RenderError::MissingKey { .. } => {
+                    StepError::Lacks(error)
+                }
+                RenderError::Malformed { .. } => error.into(),
+            })?;
             return Ok(Files {
                 kube: Some(kube),
                 yaml,
@@ -545,14 +539,4 @@ fn own_words(error: PodmanError, started: Result<(), StepError>) -> Result<(), S
         Err(StepError::Agent(LinkError::Refused(_))) => Err(error.into()),
         outcome => outcome,
     }
-}
-
-async fn read(path: &Path) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    tokio::fs::File::open(path)
-        .await?
-        .take(YAML_MAX)
-        .read_to_end(&mut bytes)
-        .await?;
-    Ok(bytes)
 }
