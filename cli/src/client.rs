@@ -39,6 +39,8 @@ const PAUSE_MAX: Duration = Duration::from_millis(500);
 const SLACK: Duration = Duration::from_secs(3);
 /// Bytes of the longest response: some thousand manifests.
 const ANSWER_MAX: usize = 64 << 20;
+/// How long the hosts may pull images before a manifest is applied: as long as Podman may take for one.
+const PULL_MAX: Duration = Duration::from_secs(1800);
 /// The longest `timeout=` that the gateway accepts.
 const TIMEOUT_MAX_SECONDS: u64 = 60;
 
@@ -223,7 +225,8 @@ impl Client {
 
     /// Sends a request and returns a successful response, whose body is not read yet.
     pub(crate) async fn open(&self, ask: &Ask) -> Result<Response<Incoming>, Trouble> {
-        let deadline = Instant::now() + self.timeout;
+        let begun = Instant::now();
+        let mut deadline = begun + self.timeout;
         let mut pause = PAUSE_MIN;
         let mut live = Live::new();
         loop {
@@ -232,6 +235,11 @@ impl Client {
                 Ok(answer) => {
                     let status = answer.status();
                     let failure = failure(answer).await;
+                    // A pull goes on while the hosts say so.
+                    if failure.pulling && ask.repeatable {
+                        live.say_once(&format!("waiting: {}", failure.message));
+                        deadline = (begun + PULL_MAX).min(Instant::now() + self.timeout);
+                    }
                     let passing = failure.code == Code::Unavailable
                         && matches!(
                             status,
@@ -383,6 +391,7 @@ async fn failure(answer: Response<Incoming>) -> Failure {
             message: format!("the gateway answered with HTTP status {status}"),
             hint: String::new(),
             problems: Vec::new(),
+            pulling: false,
         },
     }
 }

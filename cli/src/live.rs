@@ -12,6 +12,7 @@ pub(crate) struct Live {
     terminal: bool,
     lines: usize,
     frame: usize,
+    said: bool,
 }
 
 impl Live {
@@ -21,6 +22,7 @@ impl Live {
             terminal: std::io::stderr().is_terminal() && !dumb,
             lines: 0,
             frame: 0,
+            said: false,
         }
     }
 
@@ -41,6 +43,14 @@ impl Live {
         }
         drawn.push_str("\x1b[?7h");
         write(&drawn);
+    }
+
+    /// Where there is no terminal to draw on, writes this as a line, if it is the first.
+    pub(crate) fn say_once(&mut self, text: &str) {
+        if !self.terminal && !self.said {
+            self.said = true;
+            write(&format!("{text}\n"));
+        }
     }
 
     fn wiped(&self) -> String {

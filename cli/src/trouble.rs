@@ -173,6 +173,7 @@ mod tests {
             code: Code::Invalid,
             message: "the manifest has 3 problems; nothing was applied".into(),
             hint: "see `kubectl explain pod.spec`".into(),
+            pulling: false,
             problems: vec![
                 at(1, 7, "spec.containers[0].image", "is missing"),
                 at(2, 0, "", "is not an object"),

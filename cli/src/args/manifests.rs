@@ -50,6 +50,12 @@ pub(crate) struct Apply {
     /// Delete the objects of the manifest that the file no longer contains
     #[arg(long)]
     pub(crate) prune: bool,
+    /// Apply even if a host has no image, cannot pull it, or does not answer
+    ///
+    /// The hosts then pull the images when they start the pods. It overrides no policy, no host port that is in use, and
+    /// no error in the manifest.
+    #[arg(long)]
+    pub(crate) force: bool,
     /// Treat warnings as errors
     #[arg(long)]
     pub(crate) strict: bool,

@@ -122,6 +122,7 @@ fn ask(args: &Apply, file: &File, dry_run: bool, lenient: bool) -> Ask {
     let truth = |set: bool| set.then(|| "true".to_owned());
     series::ask(file, args.name.clone(), dry_run)
         .with("prune", truth(args.prune))
+        .with("force", truth(args.force))
         .with("strict", truth(args.strict))
         .with(
             "waitForReferences",
