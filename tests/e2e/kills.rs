@@ -416,17 +416,6 @@ fn a_pod_that_cannot_be_made_names_the_container_the_image_or_the_port() {
     let port = container(&format!(
         "{stays}, ports: [{{containerPort: 80, hostPort: 8099}}]"
     ));
-    let _ = host
-        .run(&[
-            "systemd-run",
-            "--unit=foreign",
-            "busybox",
-            "nc",
-            "-l",
-            "-p",
-            "8099",
-        ])
-        .ok();
     for (name, yaml, words) in [
         (
             "init",
@@ -434,16 +423,29 @@ fn a_pod_that_cannot_be_made_names_the_container_the_image_or_the_port() {
             &["init container zero: exit 3", "no route to db"][..],
         ),
         ("lacks", image, &["localhost/nobody/has:1"]),
-        ("ports", port, &["8099"]),
     ] {
-        let answer = host.try_apply(&yaml.replace("NAME", name), &["--wait=15"]);
+        let answer = host.try_apply(&yaml.replace("NAME", name), &["--force", "--wait=15"]);
         assert_eq!(answer.code, 1, "{answer}");
         eprintln!("{}", answer.err);
-        wait_for(&format!("{words:?} of {name}"), secs(60), || {
-            let shown = host.beemesh(&["get", "workloads", name]).out;
-            let all = words.iter().all(|word| shown.contains(word));
-            all.then_some(()).ok_or(shown)
-        });
+        shows(host, name, words);
         let _ = host.beemesh(&["delete", name, "--wait=60"]).ok();
     }
+    // A port that is taken before the apply refuses it.
+    let _ = host
+        .try_apply(&port.replace("NAME", "ports"), &["--wait"])
+        .ok();
+    let listen = "systemctl stop beemesh-pod-ports && systemd-run --unit=foreign busybox nc -l -p 8099 && \
+                  ! systemctl start beemesh-pod-ports";
+    let _ = host.sh(listen).ok();
+    shows(host, "ports", &["8099"]);
+}
+
+/// Waits until the reason of this workload has all these words.
+#[track_caller]
+fn shows(host: &Host, name: &str, words: &[&str]) {
+    wait_for(&format!("{words:?} of {name}"), secs(60), || {
+        let shown = host.beemesh(&["get", "workloads", name]).out;
+        let all = words.iter().all(|word| shown.contains(word));
+        all.then_some(()).ok_or(shown)
+    });
 }

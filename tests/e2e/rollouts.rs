@@ -181,7 +181,8 @@ fn updates_that_fail(cluster: &Cluster) {
     for (revision, (yaml, reason)) in (3..).zip(failing) {
         watch(cluster);
         answers(cluster, "two");
-        let answer = host.try_apply(&yaml, &["--wait=120s"]);
+        // Without `--force` the apply of an image that no host has is refused.
+        let answer = host.try_apply(&yaml, &["--force", "--wait=120s"]);
         assert_eq!(answer.code, 1, "{answer}");
         let said = answer.err.clone();
         assert!(
