@@ -115,6 +115,7 @@ impl State {
         }
         rollout.moved_at_ms = at_ms;
         self.rollouts.insert_mut(name.to_owned(), Arc::new(rollout));
+        self.trim_present(name);
         Ok(Outcome::Done)
     }
 
@@ -171,9 +172,7 @@ impl State {
             at_ms,
         };
         self.end_revision(name, seen, end);
-        if let Some(object) = self.workloads.get(name).map(|one| Arc::clone(&one.object)) {
-            self.trim(name, &object);
-        }
+        self.trim_present(name);
         Ok(Outcome::Done)
     }
 
@@ -217,6 +216,13 @@ impl State {
             let on = rollout.hosts.remove(&host);
             rollout.hosts.extend(heir.zip(on));
             self.rollouts.insert_mut(name, Arc::new(rollout));
+        }
+    }
+
+    /// Forgets the revisions that are beyond the limit since no host is to run them any longer.
+    fn trim_present(&mut self, name: &str) {
+        if let Some(object) = self.workloads.get(name).map(|one| Arc::clone(&one.object)) {
+            self.trim(name, &object);
         }
     }
 

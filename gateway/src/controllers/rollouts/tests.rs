@@ -8,6 +8,8 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
+mod history;
+
 fn h(n: u8) -> HostId {
     HostId([n; 32])
 }
@@ -570,20 +572,4 @@ fn a_broken_workload_is_repaired_at_once() {
     let good = world.put(Behaviour::Good, "");
     let log = world.pass(5);
     assert_eq!(log, [format!("{good} to 1 2 3"), format!("{good} ready")]);
-}
-
-#[test]
-fn no_more_revisions_are_kept_than_the_manifest_says() {
-    let spec = r#""revisionHistoryLimit":2"#;
-    let (mut world, _) = World::rolled_out(1, spec);
-    for _ in 0..5 {
-        world.put(Behaviour::Good, spec);
-        world.pass(5);
-    }
-    let numbers = world.state.revisions("web").iter().map(|one| one.number);
-    assert_eq!(numbers.collect::<Vec<_>>(), [4, 5, 6]);
-    world.apply(Change::DeleteWorkload {
-        workload: "web".into(),
-    });
-    assert!(world.state.revisions("web").is_empty() && world.state.rollout("web").is_none());
 }
