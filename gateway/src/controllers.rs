@@ -6,8 +6,8 @@
 //! change is proposed. [`voters`] keeps Raft's membership up to date.
 
 mod away;
-mod level;
-mod pace;
+pub(crate) mod level;
+pub(crate) mod pace;
 pub(crate) mod rollouts;
 pub(crate) mod seats;
 pub(crate) mod voters;

@@ -12,10 +12,13 @@
 //! that all hosts agree soon after the last fault ends, and that workloads then have the requested hosts.
 
 pub(super) mod chance;
+mod invariants;
 mod jobs;
 mod leader;
 pub(super) mod manifests;
 mod net;
+mod pods;
+mod reports;
 mod rig;
 mod world;
 

@@ -8,7 +8,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use beemesh_protocol::{HostId, ipc::UnitState, peer::WorkloadReport};
+use beemesh_protocol::{HostId, ipc::UnitState};
 use beemesh_quadlet::{
     health::{Report, Status},
     render::{is_installed, read_quadlet},
@@ -30,8 +30,6 @@ pub(super) struct Jobs {
     running: Mutex<BTreeSet<(String, u64)>>,
     /// The ends that the gateway has recorded.
     ends: Mutex<BTreeMap<String, End>>,
-    /// The latest report of the gateway.
-    reports: Mutex<Vec<WorkloadReport>>,
 }
 
 impl Jobs {
@@ -45,14 +43,6 @@ impl Jobs {
 
     pub(super) fn forget(&self, workload: &str) {
         self.ends.lock().unwrap().remove(workload);
-    }
-
-    pub(super) fn say(&self, reports: Vec<WorkloadReport>) {
-        *self.reports.lock().unwrap() = reports;
-    }
-
-    pub(super) fn reports(&self) -> Vec<WorkloadReport> {
-        self.reports.lock().unwrap().clone()
     }
 
     /// Simulates a power cut, which ends all running attempts.

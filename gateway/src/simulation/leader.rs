@@ -1,24 +1,25 @@
-//! The leader assigns pods to hosts, as in [`crate::controllers`], in spite of all faults.
+//! The leader assigns pods and revisions to hosts, as in [`crate::controllers`], in spite of all faults.
 //!
 //! Some clusters have no seats, some have them from the beginning, and some get them while clients write and hosts
-//! fail.
+//! fail. It is the same with rollouts.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use beemesh_protocol::{HostId, peer::HostReport, state::Change};
+use beemesh_protocol::{HostId, state::Change};
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::{manifests::at, world::World};
+use super::{manifests::at, reports::Known, world::World};
 use crate::{
     cluster::{
         consensus::Role,
         state::{ASSIGNED, State},
     },
-    controllers::seats::{Seen, plan},
+    controllers::{
+        level::raise,
+        pace::Pace,
+        rollouts,
+        seats::{Seen, plan},
+    },
     raft::Node,
 };
 
@@ -30,19 +31,28 @@ const AGAIN: Duration = Duration::from_millis(500);
 /// Proposes the leader's changes until this life of the host's gateway ends.
 pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64) {
     let (mut view, mut consensus) = (node.state(), node.consensus());
+    let mut memory = None;
     while world.lives(host, life) {
         let now = consensus.borrow_and_update().clone();
         let seen = Arc::clone(&view.borrow_and_update());
+        if now.role != Role::Leader {
+            memory = None;
+        }
         let leads = now.role == Role::Leader && now.quorum && seen.applied >= now.committed;
         let mut due = None;
         if leads && seen.state.cluster().is_some() {
+            let same = memory
+                .take()
+                .filter(|memory: &Memory| memory.term == now.term);
+            let memory = memory.insert(same.unwrap_or_else(|| Memory::new(&world, host, now.term)));
             let mut reachable = world.up();
             reachable.retain(|host| now.acknowledging.contains(host));
-            let now_ms = world.clock_ms();
-            let changes = changes(&world, &seen.state, &reachable, now_ms);
+            let (changes, next) = memory.changes(&world, &seen.state, &reachable);
             if changes.is_empty() {
-                due = Some(Instant::now() + AGAIN);
+                let again = Instant::now() + AGAIN;
+                due = Some(next.map_or(again, |next| next.min(again)));
             } else {
+                let now_ms = world.clock_ms();
                 let commands = changes.into_iter().map(|change| at(now_ms, change));
                 let deadline = Instant::now() + Duration::from_secs(2);
                 // The next round plans failed changes again.
@@ -61,28 +71,60 @@ pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64)
     }
 }
 
-fn changes(world: &World, state: &State, reachable: &BTreeSet<HostId>, now_ms: u64) -> Vec<Change> {
-    if state.level() < ASSIGNED {
-        let raise = Change::RaiseLevel { level: ASSIGNED };
-        return world.has_seats().then_some(raise).into_iter().collect();
+/// What a leader remembers within one term.
+struct Memory {
+    term: u64,
+    known: Known,
+    rollouts: rollouts::Watch,
+    pace: Pace,
+}
+
+impl Memory {
+    fn new(world: &World, host: HostId, term: u64) -> Self {
+        Self {
+            term,
+            known: Known::new(host, world.stream(term << 8 | u64::from(host.0[0]))),
+            rollouts: rollouts::Watch::default(),
+            pace: Pace::default(),
+        }
     }
-    let report = |host: &HostId| {
-        let workloads = world.rig(*host).jobs().reports();
-        let report = HostReport {
-            workloads,
-            ..HostReport::default()
-        };
-        (*host, Arc::new(report))
-    };
-    let reports: BTreeMap<HostId, Arc<HostReport>> = reachable.iter().map(report).collect();
-    let seen = Seen {
-        state,
-        reports: &reports,
-        reachable,
-        lost: &BTreeSet::new(),
-        now_ms,
-    };
-    plan(&seen).changes
+
+    /// The changes that are due, and when to plan again.
+    fn changes(
+        &mut self,
+        world: &World,
+        state: &State,
+        reachable: &BTreeSet<HostId>,
+    ) -> (Vec<Change>, Option<Instant>) {
+        if world.level() > state.level() {
+            return (vec![raise(state.level() + 1)], None);
+        }
+        if state.level() < ASSIGNED {
+            return (Vec::new(), None);
+        }
+        let (now, now_ms) = (Instant::now(), world.clock_ms());
+        let reports = self.known.reports(world);
+        let mut changes = plan(&Seen {
+            state,
+            reports: &reports,
+            reachable,
+            lost: &BTreeSet::new(),
+            now_ms,
+        })
+        .changes;
+        let rollouts = rollouts::plan(
+            &mut self.rollouts,
+            &rollouts::Seen {
+                state,
+                reports: &reports,
+                reachable,
+                now,
+            },
+        );
+        changes.extend(rollouts.changes);
+        let (changes, held) = self.pace.take(now, changes);
+        (changes, rollouts.due.into_iter().chain(held).min())
+    }
 }
 
 /// Returns what is wrong with the placement. Each workload must have the requested number of pods, limited by the

@@ -129,12 +129,18 @@ impl Net {
             .collect()
     }
 
+    /// Returns true if the gateway of a host runs.
+    pub(super) fn is_up(&self, host: HostId) -> bool {
+        self.inner().up.contains_key(&host)
+    }
+
     /// Returns true if this life of a host's gateway has not ended.
     pub(super) fn lives(&self, host: HostId, life: u64) -> bool {
         self.inner().up.get(&host).is_some_and(|up| up.life == life)
     }
 
-    fn is_open(&self, from: HostId, to: HostId) -> bool {
+    /// Returns true if both hosts have power and the link is not cut in this direction.
+    pub(super) fn is_open(&self, from: HostId, to: HostId) -> bool {
         let inner = self.inner();
         let off = [from, to].iter().any(|end| inner.off.contains(end));
         !off && !inner.cut.contains(&(from, to))

@@ -15,7 +15,7 @@ use std::{
 
 use beemesh_protocol::{HostId, ipc::UnitState};
 use beemesh_quadlet::{
-    health::{Health, Report, Status, parse},
+    health::{Status, parse},
     render::{Revision, read_quadlet, render},
 };
 use harness::Chance;
@@ -26,7 +26,10 @@ use tokio::{
 };
 
 use super::{
+    invariants::Checks,
     jobs::{Jobs, is_job},
+    pods::{Behaviour, Fresh, WEB, running},
+    reports::Said,
     world::{World, name},
 };
 use crate::{
@@ -53,15 +56,36 @@ pub(super) struct Rig {
     /// The last log index of the states that the host has acted on.
     acted: AtomicU64,
     jobs: Jobs,
+    pods: Mutex<Pods>,
+    said: Said,
+    host: HostId,
+    checks: Arc<Checks>,
+}
+
+/// The pods of the workload whose pods take a while to become ready.
+#[derive(Default)]
+struct Pods {
+    /// How the pods of the revisions that were put on this host behave, by workload and log index.
+    behaviours: BTreeMap<(String, u64), Behaviour>,
+    /// The pod that runs, by workload.
+    runs: BTreeMap<String, u64>,
+    /// The number of pods that were started.
+    started: u64,
+    /// The pods that were started just now.
+    fresh: Vec<Fresh>,
 }
 
 impl Rig {
-    pub(super) fn new() -> Self {
+    pub(super) fn new(host: HostId, checks: Arc<Checks>) -> Self {
         Self {
             units: watch::channel(Units::new()).0,
             stopped: Mutex::default(),
             acted: AtomicU64::new(0),
             jobs: Jobs::default(),
+            pods: Mutex::default(),
+            said: Said::default(),
+            host,
+            checks,
         }
     }
 
@@ -69,17 +93,37 @@ impl Rig {
         &self.jobs
     }
 
+    pub(super) fn said(&self) -> &Said {
+        &self.said
+    }
+
+    /// Returns the pods that were started since the last call.
+    pub(super) fn fresh(&self) -> Vec<Fresh> {
+        std::mem::take(&mut self.pods.lock().unwrap().fresh)
+    }
+
+    /// Returns true if this pod has not been replaced or taken down.
+    pub(super) fn plays(&self, workload: &str, run: u64) -> bool {
+        self.pods.lock().unwrap().runs.get(workload) == Some(&run)
+    }
+
     /// Changes a unit, if it exists.
     pub(super) fn change(&self, workload: &str, change: impl FnOnce(&mut UnitState)) {
-        self.units
-            .send_modify(|units| units.get_mut(workload).map_or((), change));
+        self.modify(|units| units.get_mut(workload).map_or((), change));
+    }
+
+    /// Changes the units, and checks what must hold.
+    fn modify(&self, change: impl FnOnce(&mut Units)) {
+        self.units.send_modify(change);
+        self.checks.units(self.host, &self.units.borrow());
     }
 
     /// Simulates the return of power: persisted units exist and are about to start.
     pub(super) fn power(&self) {
         self.stopped.lock().unwrap().clear();
         self.jobs.power();
-        self.units.send_modify(|units| {
+        self.pods.lock().unwrap().runs.clear();
+        self.modify(|units| {
             units.retain(|_, unit| !unit.kube.is_empty());
             for unit in units.values_mut() {
                 let active = if is_job(unit) {
@@ -95,13 +139,38 @@ impl Rig {
 
     /// Starts the units that systemd starts at boot.
     pub(super) fn boot(&self) {
-        self.units.send_modify(|units| {
+        self.modify(|units| {
             for unit in units
                 .values_mut()
                 .filter(|unit| unit.active == "activating")
             {
-                start(unit);
+                self.start(unit);
             }
+        });
+    }
+
+    /// Makes a unit run the pod of its persisted revision.
+    fn start(&self, unit: &mut UnitState) {
+        let Some(quadlet) = read_quadlet(&unit.kube) else {
+            return;
+        };
+        (unit.active, unit.result, unit.started) = ("active".into(), "success".into(), true);
+        let revision = quadlet.revision;
+        let mut pods = self.pods.lock().unwrap();
+        let key = (quadlet.workload, quadlet.index);
+        let Some(behaviour) = pods.behaviours.get(&key).copied() else {
+            unit.status = running(revision, 1);
+            return;
+        };
+        unit.status = running(revision, 0);
+        pods.started += 1;
+        let (run, (workload, _)) = (pods.started, key);
+        pods.runs.insert(workload.clone(), run);
+        pods.fresh.push(Fresh {
+            workload,
+            revision,
+            run,
+            behaviour,
         });
     }
 
@@ -114,22 +183,39 @@ impl Rig {
             .map(|workload| workload.name.as_str())
             .collect();
         // An ended Job needs no unit.
-        let here = |workload: &&crate::cluster::state::Workload| {
-            workload.job.is_none() && placement::runs(state, workload, host).is_some()
+        let here = state.workloads().filter(|one| one.job.is_none());
+        let here = here.filter_map(|workload| {
+            let runs = placement::runs(state, workload, host)?;
+            let (_, object, _) = state.contents(workload, runs.index);
+            Some((workload, runs.revision, Behaviour::of(&object, host)))
+        });
+        let here: Vec<_> = here.collect();
+        let behaviour = |name: &str| {
+            let found = here.iter().find(|(workload, ..)| workload.name == name);
+            found.map_or(Behaviour::Good, |(.., behaviour)| *behaviour)
         };
-        let wanted: BTreeMap<String, u64> = state
-            .workloads()
-            .filter(here)
-            .map(|workload| (workload.name.clone(), workload.revision))
+        // Without its image, a revision leaves no trace.
+        let wanted = here.iter().filter(|one| one.2 != Behaviour::NoImage);
+        let wanted: BTreeMap<String, u64> = wanted
+            .map(|(workload, revision, _)| (workload.name.clone(), *revision))
             .collect();
         let units = self.units.borrow();
         let runs = |unit: &UnitState| match parse(&unit.status).map(|report| report.status) {
-            Some(Status::Running { revision, .. }) if unit.active == "active" => revision,
+            // A pod that fails is not expected to run.
+            _ if behaviour(&unit.workload) != Behaviour::Good => {
+                read_quadlet(&unit.kube).map_or(0, |quadlet| quadlet.revision)
+            }
+            Some(Status::Running { revision, health })
+                if unit.active == "active" && health.healthy == health.total =>
+            {
+                revision
+            }
             _ => 0,
         };
         let has: BTreeMap<String, u64> = units
             .iter()
             .filter(|(workload, _)| !jobs.contains(workload.as_str()))
+            .filter(|(workload, _)| behaviour(workload) != Behaviour::NoImage)
             .map(|(workload, unit)| (workload.clone(), runs(unit)))
             .collect();
         if has == wanted {
@@ -159,19 +245,25 @@ impl Rig {
         let mut begun = Ok(None);
         let rendered = || {
             let wanted = view.state.workload(workload)?;
+            let (number, object, _) = view.state.contents(wanted, index);
             let revision = Revision {
                 cluster: view.state.cluster()?,
-                revision: wanted.revision,
+                revision: number,
                 index,
-                object: &wanted.object,
+                object: &object,
                 uses: &[],
             };
+            if workload == WEB {
+                let key = (workload.to_owned(), index);
+                let behaviour = Behaviour::of(&object, self.host);
+                self.pods.lock().unwrap().behaviours.insert(key, behaviour);
+            }
             Some(render(&revision).expect("it can be rendered").kube)
         };
         if step == Step::Stop {
             self.stopped.lock().unwrap().insert(workload.to_owned());
         }
-        self.units.send_modify(|units| {
+        self.modify(|units| {
             let unit = units
                 .entry(workload.to_owned())
                 .or_insert_with(|| UnitState {
@@ -189,12 +281,13 @@ impl Rig {
                         .start(workload, index)
                         .map(|new| new.then_some(index));
                     if let Ok(Some(_)) = begun {
-                        start(unit);
+                        self.start(unit);
                     }
                 }
-                Step::Replace | Step::Start if !unit.kube.is_empty() => start(unit),
+                Step::Replace | Step::Start if !unit.kube.is_empty() => self.start(unit),
                 Step::Stop => {
                     self.jobs.stop(workload);
+                    self.pods.lock().unwrap().runs.remove(workload);
                     (unit.active, unit.result) = ("inactive".into(), "success".into());
                     unit.status = String::new();
                 }
@@ -217,21 +310,6 @@ impl Rig {
     }
 }
 
-/// Makes a unit run the pod of its persisted revision.
-fn start(unit: &mut UnitState) {
-    let Some(quadlet) = read_quadlet(&unit.kube) else {
-        return;
-    };
-    (unit.active, unit.result, unit.started) = ("active".into(), "success".into(), true);
-    let health = Health {
-        healthy: 1,
-        total: 1,
-        restarts: 0,
-    };
-    let revision = quadlet.revision;
-    unit.status = Report::from(Status::Running { health, revision }).line();
-}
-
 /// Carries out the reconciler's decisions until this life of the host's gateway ends.
 pub(super) async fn execute(
     world: Arc<World>,
@@ -243,6 +321,8 @@ pub(super) async fn execute(
     let rig = world.rig(host);
     let (mut view, mut consensus) = (node.state(), node.consensus());
     caught_up(&mut view, &mut consensus).await;
+    // The agent may not have told the units yet.
+    sleep(world.sync_time()).await;
     let mut units = rig.units.subscribe();
     let stopped = rig.stopped.lock().unwrap().clone();
     let mut reconciler = Reconciler::after(stopped, rig.jobs.ends());
@@ -254,6 +334,7 @@ pub(super) async fn execute(
             Arc::clone(&view.borrow_and_update()),
             units.borrow_and_update().clone(),
         );
+        world.checks().state(&state);
         let plan = reconciler.look(&Seen {
             now: Instant::now(),
             host,
@@ -271,7 +352,7 @@ pub(super) async fn execute(
             reconciler.recorded(&workload, end.index);
             rig.jobs.keep(&workload, end);
         }
-        rig.jobs.say(plan.reports);
+        rig.said.standing.send_replace(plan.reports);
         for workload in plan.cancel {
             cancels[&workload].store(true, Ordering::Relaxed);
         }
@@ -353,9 +434,14 @@ impl Flight {
             if !self.world.lives(self.host, self.life) || (fails && fate == 0) {
                 return Ending::Failed("before it had its effect".into());
             }
+            if *step == Step::Pull && self.lacks_image() {
+                return Ending::Failed("its image is missing".into());
+            }
             let rig = self.world.rig(self.host);
             let (workload, index) = (&self.workload, self.work.index());
-            match rig.carry_out(*step, workload, index, &self.view) {
+            let begun = rig.carry_out(*step, workload, index, &self.view);
+            self.world.play(self.host);
+            match begun {
                 Ok(None) => {}
                 Ok(Some(index)) => {
                     let made = self
@@ -375,5 +461,16 @@ impl Flight {
             }
         }
         Ending::Done
+    }
+
+    fn lacks_image(&self) -> bool {
+        let Work::Bring(index) = self.work else {
+            return false;
+        };
+        let workload = self.view.state.workload(&self.workload);
+        workload.is_some_and(|workload| {
+            let (_, object, _) = self.view.state.contents(workload, index);
+            Behaviour::of(&object, self.host) == Behaviour::NoImage
+        })
     }
 }

@@ -1,5 +1,8 @@
 //! The hosts, the clients and the faults.
 
+mod clients;
+mod end;
+mod faults;
 mod membership;
 
 use std::{
@@ -13,25 +16,29 @@ use std::{
     time::Duration,
 };
 
-use beemesh_protocol::{HostId, peer::Outcome};
-use harness::{Chance, History, Op};
+use beemesh_protocol::HostId;
+use harness::{Chance, History};
 use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 use tokio::{
     task::JoinSet,
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep},
 };
 
 use super::{
-    leader::{lead, misplaced},
-    manifests::{at, change, content},
+    invariants::Checks,
+    leader::lead,
     net::{Net, Socket},
+    reports::observe,
     rig::{Rig, execute},
 };
 use crate::{
-    cluster::{consensus::Role, state::ASSIGNED},
+    cluster::{
+        consensus::Role,
+        state::{ASSIGNED, ROLLED},
+    },
     controllers::voters::keep_membership,
-    raft::{Fault, Faulty, Node, ProposeError, Settings, VOTERS_MAX, View, tests::host},
+    raft::{Faulty, Node, Settings, View, tests::host},
 };
 
 /// Number of manifests that the clients write.
@@ -71,6 +78,10 @@ pub(super) struct World {
     begun: Instant,
     /// When the cluster gets the level at which pods have seats, if at all.
     seats: Option<Instant>,
+    /// When the cluster gets the level at which workloads have rollouts, if at all.
+    rolled: Option<Instant>,
+    seed: u64,
+    checks: Arc<Checks>,
     /// The hosts on which a Job has completed, by its name and the log index that created it.
     pub(super) completed: Mutex<BTreeMap<(String, u64), Vec<HostId>>>,
 }
@@ -82,12 +93,24 @@ impl World {
         let founders = if chance.below(3) == 0 { 5 } else { 3 };
         let newcomers = *chance.pick(&[0, 1, 2]).expect("a number");
         let seats = *chance.pick(&[None, Some(0), Some(8)]).expect("a time");
-        let seats = seats.map(|after| Instant::now() + Duration::from_secs(after));
-        let machines = (1..=founders + newcomers).map(|number| (host(number), Machine::new()));
+        // Half of the clusters have rollouts from the beginning, and some of those with seats get them later.
+        let (seats, rolled) = match Chance::new(seed, 3).below(4) {
+            0 | 1 => (Some(0), Some(0)),
+            2 => (seats, seats.map(|_| 10)),
+            _ => (seats, None),
+        };
+        let time = |after| Instant::now() + Duration::from_secs(after);
+        let (seats, rolled) = (seats.map(time), rolled.map(time));
+        let checks = Arc::new(Checks::new());
+        let machine = |number| {
+            let host = host(number);
+            (host, Machine::new(host, Arc::clone(&checks)))
+        };
+        let machines: BTreeMap<_, _> = (1..=founders + newcomers).map(machine).collect();
         let world = Arc::new(Self {
             net: Net::new(Chance::new(seed, 2)),
             chance: Mutex::new(chance),
-            machines: machines.collect(),
+            machines,
             history: Mutex::default(),
             states: Mutex::default(),
             violations: Mutex::default(),
@@ -97,6 +120,9 @@ impl World {
             over: AtomicBool::new(false),
             begun: Instant::now(),
             seats,
+            rolled,
+            seed,
+            checks,
             completed: Mutex::default(),
         });
         world.form().await;
@@ -104,6 +130,9 @@ impl World {
         for number in 0..CLIENTS {
             let chance = Chance::new(seed, 10 + number);
             clients.spawn(Arc::clone(&world).client(chance));
+        }
+        if world.rolled.is_some() {
+            clients.spawn(Arc::clone(&world).user(Chance::new(seed, 4)));
         }
         while world.begun.elapsed() < TROUBLE && world.violations().is_empty() {
             world.strike().await;
@@ -116,7 +145,18 @@ impl World {
 
     /// Returns the violations found so far.
     pub(super) fn violations(&self) -> Vec<String> {
-        self.violations.lock().unwrap().clone()
+        let mut all = self.violations.lock().unwrap().clone();
+        all.extend(self.checks.violations());
+        all
+    }
+
+    pub(super) fn checks(&self) -> &Checks {
+        &self.checks
+    }
+
+    /// Returns a stream of random numbers of this seed.
+    pub(super) fn stream(&self, number: u64) -> Chance {
+        Chance::new(self.seed, 1000 + number)
     }
 
     pub(super) fn violated(&self, what: String) {
@@ -153,6 +193,38 @@ impl World {
         self.seats.is_some_and(|at| at <= Instant::now())
     }
 
+    /// Returns true if workloads have rollouts, now or later, and reports need time.
+    pub(super) fn lags(&self) -> bool {
+        self.rolled.is_some()
+    }
+
+    /// Returns the level that the cluster should have by now.
+    pub(super) fn level(&self) -> u32 {
+        match (self.rolled, self.has_seats()) {
+            (Some(at), _) if at <= Instant::now() => ROLLED,
+            (_, true) => ASSIGNED,
+            (_, false) => 0,
+        }
+    }
+
+    /// Draws the time until a gateway that has started knows the units of its host.
+    pub(super) fn sync_time(&self) -> Duration {
+        match self.lags() {
+            true => self.chance(|chance| chance.millis(1, 400)),
+            false => Duration::ZERO,
+        }
+    }
+
+    /// Returns true if the gateway of this host runs.
+    pub(super) fn is_up(&self, host: HostId) -> bool {
+        self.net.is_up(host)
+    }
+
+    /// Returns true if messages of a host reach the other one.
+    pub(super) fn reaches(&self, from: HostId, to: HostId) -> bool {
+        self.net.is_open(from, to) && self.net.is_open(to, from)
+    }
+
     /// Returns true if the time of faults is over.
     pub(super) fn is_over(&self) -> bool {
         self.over.load(Ordering::Relaxed)
@@ -166,7 +238,7 @@ impl World {
         draw(&mut self.chance.lock().unwrap())
     }
 
-    fn hosts(&self) -> Vec<HostId> {
+    pub(super) fn hosts(&self) -> Vec<HostId> {
         self.machines.keys().copied().collect()
     }
 
@@ -203,12 +275,14 @@ impl World {
         *running = Some(node.clone());
         self.boot(host);
         self.net.begin(host, node.clone(), life);
+        self.checks.trouble(host, true);
         self.say(&format!("{} begins", name(host)));
         tokio::spawn(Arc::clone(self).watch(host, node.clone(), life));
         tokio::spawn(keep_membership(node.clone()));
         tokio::spawn(lead(Arc::clone(self), node.clone(), host, life));
         let chance = Chance::new(self.chance(Chance::draw), life);
         tokio::spawn(execute(Arc::clone(self), host, node.clone(), life, chance));
+        tokio::spawn(observe(Arc::clone(self), host, node.clone(), life));
         tokio::spawn(Arc::clone(self).restart(host, node, life));
     }
 
@@ -221,6 +295,7 @@ impl World {
         tokio::spawn(async move {
             sleep(after).await;
             world.rig(host).boot();
+            world.play(host);
         });
     }
 
@@ -238,6 +313,7 @@ impl World {
                 disk.end_life();
             }
         }
+        self.checks.trouble(host, false);
         self.net.end(host, power);
         if power {
             machine.rig.power();
@@ -282,6 +358,7 @@ impl World {
             }
             applied = now.applied;
             self.compare(host, &now);
+            self.checks.state(&now);
             if said.role == Role::Leader && led != Some(said.term) {
                 led = Some(said.term);
                 self.say(&format!("{} leads in term {}", name(host), said.term));
@@ -307,62 +384,6 @@ impl World {
         }
     }
 
-    /// Makes one request after the other until the simulation is over.
-    async fn client(self: Arc<Self>, mut chance: Chance) {
-        while !self.over.load(Ordering::Relaxed) {
-            sleep(chance.millis(0, 300)).await;
-            let up = self.net.up();
-            let Some((host, node, life)) = chance.pick(&up) else {
-                continue;
-            };
-            let manifest = usize::try_from(chance.below(MANIFESTS)).unwrap_or(0);
-            let deadline = Instant::now() + chance.millis(200, 5000);
-            let op = match chance.below(10) {
-                0 => Op::Write(0),
-                1..5 => Op::Write(self.values.fetch_add(1, Ordering::Relaxed)),
-                _ => Op::Read(0),
-            };
-            self.ask(*host, node, *life, manifest, op, deadline).await;
-        }
-    }
-
-    async fn ask(
-        &self,
-        host: HostId,
-        node: &Node,
-        life: u64,
-        manifest: usize,
-        op: Op,
-        deadline: Instant,
-    ) {
-        let call = self.history.lock().unwrap().call(manifest, op);
-        let done = match op {
-            Op::Write(content) => {
-                let jump = self.chance(|chance| chance.below(1 << 40));
-                let command = at(jump, change(manifest, content));
-                match node.propose(vec![command], deadline).await {
-                    // The manifest did not exist, so the delete acts like a read.
-                    Ok(done) if matches!(done[0].outcome, Outcome::Refused(_)) => Some(Op::Read(0)),
-                    Ok(_) => Some(op),
-                    Err(ProposeError::NoQuorum { .. }) => {
-                        self.history.lock().unwrap().refuse(call);
-                        None
-                    }
-                    Err(_) => None,
-                }
-            }
-            Op::Read(_) => {
-                let read = node.read_index(deadline).await;
-                let view = Arc::clone(&node.state().borrow());
-                read.ok().map(|()| Op::Read(content(&view, manifest)))
-            }
-        };
-        // A client whose gateway has ended got no answer.
-        if let Some(op) = done.filter(|_| self.net.lives(host, life)) {
-            self.history.lock().unwrap().answer(call, op);
-        }
-    }
-
     fn leader(&self) -> Option<HostId> {
         let up = self.net.up();
         let mut leading = up.iter().filter(|(_, node, _)| {
@@ -370,188 +391,6 @@ impl World {
             consensus.borrow().role == Role::Leader
         });
         leading.next().map(|(host, ..)| *host)
-    }
-
-    /// Causes one fault for a while.
-    async fn strike(self: &Arc<Self>) {
-        let hosts = self.hosts();
-        let one = self.chance(|chance| *chance.pick(&hosts).expect("a host"));
-        let victim = self
-            .leader()
-            .filter(|_| self.chance(|c| c.below(2)) == 0)
-            .unwrap_or(one);
-        let others: Vec<HostId> = hosts.into_iter().filter(|host| *host != victim).collect();
-        let other = self.chance(|chance| *chance.pick(&others).expect("another host"));
-        let long = self.chance(|chance| chance.millis(100, 5000));
-        match self.chance(|chance| chance.below(12)) {
-            0 => self.away(victim, false, long / 10).await,
-            1 | 2 => self.away(victim, true, long).await,
-            3 => {
-                self.say(&format!("{} is cut off", name(victim)));
-                for other in others {
-                    self.net.cut(victim, other);
-                    self.net.cut(other, victim);
-                }
-                self.healed_after(long).await;
-            }
-            4 => {
-                self.say(&format!("{} does not reach {}", name(victim), name(other)));
-                self.net.cut(victim, other);
-                self.healed_after(long).await;
-            }
-            5 => {
-                self.say(&format!("{} and {} are apart", name(victim), name(other)));
-                self.net.cut(victim, other);
-                self.net.cut(other, victim);
-                self.healed_after(long).await;
-            }
-            6 => {
-                self.say(&format!("{}'s disk is slow", name(victim)));
-                let disk = self.machines[&victim].disk.lock().unwrap().clone();
-                disk.set_flush(long / 4);
-                sleep(long).await;
-                disk.set_flush(FLUSH);
-            }
-            7 => {
-                let fault = self.chance(|c| *c.pick(&[Fault::Error, Fault::Short]).expect("one"));
-                self.say(&format!("{}'s disk: {fault:?}", name(victim)));
-                self.machines[&victim].disk.lock().unwrap().fail_next(fault);
-                sleep(long / 4).await;
-            }
-            8 => {
-                self.say("the network is slow");
-                self.net.set_latency(long / 8);
-                sleep(long).await;
-                self.net.set_latency(LATENCY);
-            }
-            9 => self.shorten(victim).await,
-            _ => drop(self.join().await),
-        }
-        // Some faults overlap with others.
-        if self.chance(|chance| chance.below(2)) == 0 {
-            sleep(long / 2).await;
-        }
-    }
-
-    async fn healed_after(self: &Arc<Self>, time: Duration) {
-        if self.chance(|chance| chance.below(3)) == 0 {
-            let world = Arc::clone(self);
-            tokio::spawn(async move {
-                sleep(time).await;
-                world.net.heal();
-                world.say("healed");
-            });
-        } else {
-            sleep(time).await;
-            self.net.heal();
-            self.say("healed");
-        }
-    }
-
-    /// Stops a gateway or a whole machine for a while.
-    async fn away(self: &Arc<Self>, host: HostId, power: bool, time: Duration) {
-        self.end(host, power).await;
-        let world = Arc::clone(self);
-        let back = async move {
-            sleep(time).await;
-            world.begin(host).await;
-        };
-        if self.chance(|chance| chance.below(3)) == 0 {
-            tokio::spawn(back);
-        } else {
-            back.await;
-        }
-    }
-
-    /// Makes a host take a snapshot and purge the entries before it.
-    async fn shorten(&self, host: HostId) {
-        let up = self.net.up();
-        let Some((_, node, _)) = up.iter().find(|(up, ..)| *up == host) else {
-            return;
-        };
-        self.say(&format!("{} takes a snapshot", name(host)));
-        node.shorten().await;
-    }
-
-    /// Ends all faults. Then checks that all hosts agree soon, and that the clients' answers are consistent.
-    async fn mend(self: &Arc<Self>) {
-        self.net.heal();
-        self.net.set_latency(LATENCY);
-        for machine in self.machines.values() {
-            machine.disk.lock().unwrap().set_flush(FLUSH);
-        }
-        for host in self.hosts() {
-            self.begin(host).await;
-        }
-        self.say("mended");
-        if timeout(AGREE_MAX, self.agree()).await.is_err() {
-            let up = self.net.up();
-            let said = up
-                .iter()
-                .map(|(host, node, _)| (name(*host), node.consensus().borrow().clone()));
-            let said: Vec<_> = said.collect();
-            let wrong = self.last.lock().unwrap().clone();
-            self.violated(format!(
-                "no agreement after {AGREE_MAX:?}: {wrong:?}; {said:?}"
-            ));
-        }
-        let history = self.history.lock().unwrap();
-        self.say(&format!("{} answers", history.answered()));
-        for what in history.violations() {
-            self.violated(what);
-        }
-    }
-
-    /// Lets each host read and write, and waits until all have applied the same entries.
-    async fn agree(self: &Arc<Self>) {
-        while self.members.load(Ordering::Relaxed) < self.machines.len() {
-            self.join().await;
-        }
-        for host in self.hosts() {
-            loop {
-                let up = self.net.up();
-                let Some((_, node, life)) = up.iter().find(|(up, ..)| *up == host) else {
-                    sleep(Duration::from_millis(50)).await;
-                    continue;
-                };
-                let value = self.values.fetch_add(1, Ordering::Relaxed);
-                let before = self.history.lock().unwrap().answered();
-                for manifest in 0..3 {
-                    let soon = Instant::now() + Duration::from_secs(5);
-                    let read = Op::Read(0);
-                    self.ask(host, node, *life, manifest, read, soon).await;
-                }
-                let (write, soon) = (Op::Write(value), Instant::now() + Duration::from_secs(5));
-                self.ask(host, node, *life, 0, write, soon).await;
-                if self.history.lock().unwrap().answered() == before + 4 {
-                    break;
-                }
-            }
-        }
-        loop {
-            let applied: BTreeSet<u64> = self
-                .net
-                .up()
-                .iter()
-                .map(|(_, node, _)| node.state().borrow().applied)
-                .collect();
-            let up = self.net.up();
-            let wrong = up.iter().find_map(|(host, node, _)| {
-                let view = Arc::clone(&node.state().borrow());
-                let has_level = (view.state.level() >= ASSIGNED) == self.seats.is_some();
-                let level = (!has_level).then(|| "another level".to_owned());
-                let wanted = self.rig(*host).is_as_wanted(*host, &view);
-                level.or(misplaced(&view.state)).or(wanted.err())
-            });
-            let voters = self.machines.len().min(VOTERS_MAX);
-            let voting = |node: &Node| node.consensus().borrow().voters.len() == voters;
-            let voted = up.iter().all(|(_, node, _)| voting(node));
-            if applied.len() == 1 && voted && wrong.is_none() {
-                return;
-            }
-            *self.last.lock().unwrap() = wrong;
-            sleep(Duration::from_millis(50)).await;
-        }
     }
 }
 
@@ -561,13 +400,13 @@ const FLUSH: Duration = Duration::from_millis(1);
 const LATENCY: Duration = Duration::from_millis(2);
 
 impl Machine {
-    fn new() -> Self {
+    fn new(host: HostId, checks: Arc<Checks>) -> Self {
         let disk = Faulty::new(None);
         disk.set_flush(FLUSH);
         Self {
             dir: tempfile::tempdir().expect("a folder"),
             disk: Mutex::new(disk),
-            rig: Rig::new(),
+            rig: Rig::new(host, checks),
             life: AtomicU64::new(0),
             running: tokio::sync::Mutex::default(),
         }

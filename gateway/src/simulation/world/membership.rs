@@ -15,7 +15,8 @@ use tokio::time::{Instant, sleep};
 
 use super::{super::manifests::at, AGREE_MAX, World, name};
 use crate::{
-    cluster::state::ASSIGNED,
+    cluster::state::{ASSIGNED, ROLLED},
+    controllers::level::raise,
     raft::{
         Node,
         tests::commands::{admit, member, token},
@@ -39,7 +40,10 @@ impl World {
         let mut joins = vec![token(self.machines.len() - 1)];
         joins.extend(hosts[1..].iter().map(|host| admit(*host)));
         if self.begins_with_seats() {
-            joins.push(at(0, Change::RaiseLevel { level: ASSIGNED }));
+            joins.push(at(0, raise(ASSIGNED)));
+        }
+        if self.level() >= ROLLED {
+            joins.push(at(0, raise(ROLLED)));
         }
         let joined = up[0].1.propose(joins, soon).await.expect("members");
         let refused = |one: &&Committed| matches!(one.outcome, Outcome::Refused(_));
@@ -69,6 +73,8 @@ impl World {
         if let Outcome::Refused(why) = &admitted[0].outcome {
             self.violated(format!("{} is not admitted: {why:?}", name(host)));
         }
+        // It gets what all hosts run.
+        self.checks.trouble(host, true);
         self.say(&format!("{} is admitted", name(host)));
         self.members.store(next + 1, Ordering::Relaxed);
         true
