@@ -181,6 +181,13 @@ impl State {
         };
         let mut kept = self.revisions.get(name).cloned().unwrap_or_default();
         let all = Arc::make_mut(&mut kept);
+        // A log entry may change a workload more than once. Hosts see only the last of these revisions, and know it by
+        // its log index.
+        if let Some(unseen) = all.pop_if(|last| last.index == workload.index) {
+            for part in &unseen.parts {
+                self.uncount(part);
+            }
+        }
         if let Some(last) = all.last_mut() {
             last.end.get_or_insert_with(|| RevisionEnd {
                 outcome: RevisionOutcome::Superseded,

@@ -171,3 +171,24 @@ fn a_deleted_workload_begins_again_at_revision_1_with_a_higher_index() {
     put(&mut state, 3, "web", vec![object(Pod, "web", "b", &[])]);
     assert_eq!(revisions(&state), [("web", 1, 3)]);
 }
+
+#[test]
+fn two_changes_of_a_workload_in_one_log_entry_make_one_revision() {
+    let mut state = founded();
+    state.apply(2, &at(0, Change::RequireLevel { level: 2 }));
+    for (index, body) in [(3, "a"), (4, "bb"), (4, "ccc")] {
+        put(
+            &mut state,
+            index,
+            "web",
+            vec![object(Pod, "web", body, &[])],
+        );
+    }
+    let kept = state.revisions("web").iter();
+    let kept: Vec<_> = kept.map(|one| (one.number, one.index)).collect();
+    assert_eq!(kept, [(1, 3), (3, 4)]);
+    let web = state.workload("web").unwrap();
+    assert_eq!(state.contents(web, 4).1.body, b"ccc");
+    assert_eq!(state.rollout("web").unwrap().base, 3);
+    assert_eq!(State::from_snapshot(state.to_snapshot()), state);
+}
