@@ -243,7 +243,8 @@ impl Look<'_> {
         let available = moved.iter().filter(|(_, pod)| *pod == Pod::Available);
         let available = available.count();
         let is_all_available = rest.is_empty() && available == moved.len();
-        if is_all_available && (!pods.is_empty() || self.hosts.is_empty()) {
+        let needs_none = placement::asked(self.seen.state, self.workload) == 0;
+        if is_all_available && (!pods.is_empty() || needs_none) {
             plan.changes.push(self.ready());
             return;
         }

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 
 mod history;
+mod seats;
 
 fn h(n: u8) -> HostId {
     HostId([n; 32])
@@ -127,6 +128,10 @@ impl World {
 
     /// Applies a new version of `web`; `spec` is a part of its JSON.
     fn put(&mut self, behaviour: Behaviour, spec: &str) -> u64 {
+        self.put_on(behaviour, spec, None)
+    }
+
+    fn put_on(&mut self, behaviour: Behaviour, spec: &str, replicas: Option<u32>) -> u64 {
         let body = format!(r#"{{"v":{},"spec":{{{spec}}}}}"#, self.index);
         let object = Object {
             kind: Kind::Deployment,
@@ -135,7 +140,7 @@ impl World {
             hash: Sha256::digest(&body).into(),
             body: body.into(),
             references: Vec::new(),
-            replicas: None,
+            replicas,
             selector: BTreeMap::new(),
         };
         let index = self.apply(Change::Apply {
