@@ -9,7 +9,8 @@
 //!   replaced at once.
 //! - When the pod of the latest revision fails on a host, no other host gets it. The hosts go back to the last revision
 //!   that was ready, if there is one.
-//! - A host that has not reported since the change counts as one whose pod is not available, and its pod stays.
+//! - A host that has not reported on the workload since the change counts as one whose pod is not available, and its pod
+//!   stays. A gateway that has just started is such a host.
 //! - A host that is not reachable is not waited for. It gets the latest revision when it returns.
 
 use std::{
@@ -88,7 +89,7 @@ struct Observed {
 /// The pod of one host, compared with the revision that the host is to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pod {
-    /// The host has not reported since the change, so its pod may be ready.
+    /// The host has not reported on the workload since the change, so its pod may be ready.
     Unknown,
     /// It has been ready for long enough, or its administrator has stopped it.
     Available,
@@ -182,8 +183,11 @@ impl Look<'_> {
         if reports.is_none_or(|report| report.applied < self.workload.index) {
             return Pod::Unknown;
         }
-        let report = self.report(host);
-        let report = report.filter(|report| report.index == self.rollout.on(host));
+        // The gateway of a host that runs the workload reports on it as soon as it has looked at its units.
+        let Some(report) = self.report(host) else {
+            return Pod::Unknown;
+        };
+        let report = Some(report).filter(|report| report.index == self.rollout.on(host));
         let is_up = report.is_some_and(is_ready);
         if !is_up {
             observed.ready.remove(&host);

@@ -9,6 +9,7 @@ use sha2::{Digest, Sha256};
 use super::*;
 
 mod history;
+mod restarts;
 mod seats;
 
 fn h(n: u8) -> HostId {
@@ -45,6 +46,8 @@ struct World {
     reachable: BTreeSet<HostId>,
     /// The hosts that the leader has no report of.
     silent: BTreeSet<HostId>,
+    /// The hosts whose gateway has just started, and has not looked at its units yet.
+    starting: BTreeSet<HostId>,
     pods: BTreeMap<HostId, Running>,
     /// By log index of the revision.
     behaviours: BTreeMap<u64, Behaviour>,
@@ -64,6 +67,7 @@ impl World {
             watch: Watch::default(),
             reachable: (1..=hosts).map(h).collect(),
             silent: BTreeSet::new(),
+            starting: BTreeSet::new(),
             pods: BTreeMap::new(),
             behaviours: BTreeMap::new(),
             log: Vec::new(),
@@ -217,7 +221,10 @@ impl World {
         let told = self.reachable.difference(&self.silent).map(|host| {
             let report = HostReport {
                 applied: self.index,
-                workloads: vec![self.report(*host)],
+                workloads: match self.starting.contains(host) {
+                    true => Vec::new(),
+                    false => vec![self.report(*host)],
+                },
                 ..HostReport::default()
             };
             (*host, Arc::new(report))
