@@ -34,7 +34,7 @@ use crate::{
 const STABLE: Duration = Duration::from_secs(2);
 /// A pod counts as ready, to its leader, too, when it has been ready for this long: longer than a report and a commit
 /// take.
-const STEADY: Duration = Duration::from_secs(1);
+const STEADY: Duration = Duration::from_secs(2);
 /// How long the last trouble of a host must be over for its leader to know of it.
 const CALM: Duration = Duration::from_secs(5);
 
@@ -66,7 +66,9 @@ struct Facts {
     pods: BTreeMap<(String, HostId), Pod>,
     /// The log indexes of the revisions that the state has ever assigned to a host, by workload and host.
     assigned: BTreeMap<(String, HostId), BTreeSet<u64>>,
-    /// The hosts in trouble, and when the last trouble of others ended.
+    /// The hosts whose gateway does not run.
+    down: BTreeSet<HostId>,
+    /// The hosts whose network or disk is in trouble, and when the last trouble of others ended.
     trouble: BTreeMap<HostId, Option<Instant>>,
     taken: BTreeMap<(String, HostId), Taken>,
     /// The hosts whose ready pods a revision has replaced.
@@ -105,16 +107,24 @@ impl Checks {
         }
     }
 
+    /// Records that the gateway of a host has ended.
+    pub(super) fn ends(&self, host: HostId) {
+        let mut facts = self.facts.lock().unwrap();
+        facts.down.insert(host);
+        facts.excuse(host);
+    }
+
+    /// Records that the gateway of a host has begun.
+    pub(super) fn begins(&self, host: HostId) {
+        self.facts.lock().unwrap().down.remove(&host);
+    }
+
     /// Records that a host is unreachable or slow, or that this has ended.
     pub(super) fn trouble(&self, host: HostId, is_over: bool) {
         let mut facts = self.facts.lock().unwrap();
         let at = is_over.then(Instant::now);
         facts.trouble.insert(host, at);
-        // What it lacks from now on is not, or not only, for the sake of a rollout.
-        facts.taken.retain(|(_, of), _| *of != host);
-        for hosts in facts.spent.values_mut() {
-            hosts.remove(&host);
-        }
+        facts.excuse(host);
     }
 
     /// Records that the trouble of all these hosts has ended.
@@ -281,8 +291,20 @@ impl Facts {
         }
     }
 
-    /// Returns true if nothing has kept the host from its leader lately.
+    /// Forgets what the host lacks: it is not, or not only, for the sake of a rollout.
+    fn excuse(&mut self, host: HostId) {
+        self.taken.retain(|(_, of), _| *of != host);
+        for hosts in self.spent.values_mut() {
+            hosts.remove(&host);
+        }
+    }
+
+    /// Returns true if nothing keeps the host from its leader, and nothing has lately. A gateway that was restarted has
+    /// kept nothing from anybody: its pods go on.
     fn is_calm(&self, host: HostId) -> bool {
+        if self.down.contains(&host) {
+            return false;
+        }
         match self.trouble.get(&host) {
             None => true,
             Some(None) => false,

@@ -27,6 +27,8 @@ use crate::{
 const LOOK: Duration = Duration::from_millis(20);
 /// Maximum time between two rounds: a host's report does not wake the leader in this simulation.
 const AGAIN: Duration = Duration::from_millis(500);
+/// The same while a workload is rolled out.
+const SOON: Duration = Duration::from_millis(100);
 
 /// Proposes the leader's changes until this life of the host's gateway ends.
 pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64) {
@@ -49,7 +51,8 @@ pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64)
             reachable.retain(|host| now.acknowledging.contains(host));
             let (changes, next) = memory.changes(&world, &seen.state, &reachable);
             if changes.is_empty() {
-                let again = Instant::now() + AGAIN;
+                let rolls = seen.state.rollouts().next().is_some();
+                let again = Instant::now() + if rolls { SOON } else { AGAIN };
                 due = Some(next.map_or(again, |next| next.min(again)));
             } else {
                 let now_ms = world.clock_ms();

@@ -23,9 +23,9 @@ use crate::raft::Node;
 /// The age that a report may have when a leader gets it.
 const LAG_MAX_MS: u64 = 250;
 /// The same for the first report that a new leader has.
-const FIRST_LAG_MAX_MS: u64 = 3000;
+const FIRST_LAG_MAX_MS: u64 = 1500;
 /// How long earlier reports are kept: longer than any lag.
-const KEPT: Duration = Duration::from_secs(4);
+const KEPT: Duration = Duration::from_secs(2);
 
 /// The reports of a host.
 pub(super) struct Said {

@@ -275,7 +275,7 @@ impl World {
         *running = Some(node.clone());
         self.boot(host);
         self.net.begin(host, node.clone(), life);
-        self.checks.trouble(host, true);
+        self.checks.begins(host);
         self.say(&format!("{} begins", name(host)));
         tokio::spawn(Arc::clone(self).watch(host, node.clone(), life));
         tokio::spawn(keep_membership(node.clone()));
@@ -313,7 +313,7 @@ impl World {
                 disk.end_life();
             }
         }
-        self.checks.trouble(host, false);
+        self.checks.ends(host);
         self.net.end(host, power);
         if power {
             machine.rig.power();

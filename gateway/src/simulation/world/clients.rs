@@ -83,7 +83,7 @@ impl World {
     pub(super) async fn user(self: Arc<Self>, mut chance: Chance) {
         let hosts = u64::try_from(self.machines.len()).unwrap_or(u64::MAX);
         while !self.is_over() {
-            sleep(chance.millis(100, 8000)).await;
+            sleep(chance.millis(100, 6000)).await;
             let up = self.net.up();
             let Some((_, node, _)) = chance.pick(&up) else {
                 continue;
