@@ -2,11 +2,12 @@
 //! assigns pods and revisions to hosts.
 //!
 //! Shell: one loop, which acts only on the leader. It runs whenever its input has changed, and proposes what [`seats`],
-//! [`rollouts`] and [`level`] decide. [`away`] tracks hosts that are unreachable for long, and [`pace`] limits how often the same
-//! change is proposed. [`voters`] keeps Raft's membership up to date.
+//! [`rollouts`] and [`level`] decide. [`mandate`] says from when on, [`away`] tracks hosts that are unreachable for long, and
+//! [`pace`] limits how often the same change is proposed. [`voters`] keeps Raft's membership up to date.
 
 mod away;
 pub(crate) mod level;
+pub(crate) mod mandate;
 pub(crate) mod pace;
 pub(crate) mod rollouts;
 pub(crate) mod seats;
@@ -27,15 +28,12 @@ use tokio::{
 use crate::{
     agent_link::Link,
     clock::now_ms,
-    cluster::{
-        consensus::{Consensus, Role},
-        reports::Reports,
-        state::ASSIGNED,
-    },
-    raft::{Node, View},
+    cluster::{consensus::Consensus, reports::Reports, state::ASSIGNED},
+    raft::{LATELY, Node, View},
 };
 use away::Away;
 use level::{LATEST, Upgrade};
+use mandate::Mandate;
 use pace::Pace;
 use seats::{Seen, plan};
 
@@ -72,7 +70,7 @@ pub(crate) async fn lead(handles: Handles, times: Times) {
     let mut consensus = handles.node.consensus();
     let mut reports = handles.reports.clone();
     let mut connected = handles.link.connected();
-    let mut term = None;
+    let mut mandate = None;
     let mut leader = Leader::default();
     loop {
         let (now, seen) = (
@@ -81,15 +79,14 @@ pub(crate) async fn lead(handles: Handles, times: Times) {
         );
         reports.mark_unchanged();
         connected.mark_unchanged();
-        let leads = (now.role == Role::Leader).then_some(now.term);
-        if leads != term {
-            (term, leader) = (leads, Leader::default());
+        let before = mandate;
+        mandate = Mandate::of(before, &now, Instant::now());
+        if mandate != before {
+            leader = Leader::default();
         }
-        // Entries that the leader has not applied yet may contain decisions of another leader.
-        let due = if leads.is_some() && now.quorum && seen.applied >= now.committed {
-            leader.round(&handles, &times, &seen, &now).await
-        } else {
-            None
+        let due = match mandate.filter(|mandate| mandate.is_current(&now, seen.applied)) {
+            Some(mandate) => leader.round(&handles, &times, &seen, (&now, mandate)).await,
+            None => None,
         };
         sleep(LOOK).await;
         let changed = tokio::select! {
@@ -131,7 +128,7 @@ impl Leader {
         handles: &Handles,
         times: &Times,
         view: &View,
-        consensus: &Consensus,
+        (consensus, mandate): (&Consensus, Mandate),
     ) -> Option<Instant> {
         let now = Instant::now();
         if let Some((_, until)) = self.failed.filter(|(_, until)| *until > now) {
@@ -142,7 +139,8 @@ impl Leader {
             (changes, due) = self.raise(handles, times, view, now);
         }
         if view.state.level() >= ASSIGNED {
-            let (more, next) = self.controllers(handles, times, view, consensus, now);
+            let office = (consensus, mandate);
+            let (more, next) = self.controllers(handles, times, view, office, now);
             changes.extend(more);
             due = due.into_iter().chain(next).min();
         }
@@ -177,7 +175,7 @@ impl Leader {
         handles: &Handles,
         times: &Times,
         view: &View,
-        consensus: &Consensus,
+        (consensus, mandate): (&Consensus, Mandate),
         now: Instant,
     ) -> (Vec<Change>, Option<Instant>) {
         let mut reachable = handles.link.reachable(handles.node.host());
@@ -203,6 +201,7 @@ impl Leader {
                 state: &view.state,
                 reports: &reports,
                 reachable: &reachable,
+                known_at: mandate.knows_hosts_at(consensus, now, LATELY),
                 now,
             },
         );

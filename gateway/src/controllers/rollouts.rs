@@ -54,6 +54,8 @@ pub(crate) struct Seen<'a> {
     pub(crate) reports: &'a BTreeMap<HostId, Arc<HostReport>>,
     /// The reachable hosts.
     pub(crate) reachable: &'a BTreeSet<HostId>,
+    /// When a new leader knows which hosts are unreachable, if it does not yet. Until then nothing is decided.
+    pub(crate) known_at: Option<Instant>,
     /// The present time.
     pub(crate) now: Instant,
 }
@@ -104,6 +106,10 @@ enum Pod {
 /// Returns the changes that are due now.
 pub(crate) fn plan(watch: &mut Watch, seen: &Seen<'_>) -> Plan {
     let mut plan = Plan::default();
+    if seen.known_at.is_some() {
+        plan.due = seen.known_at;
+        return plan;
+    }
     let state = seen.state;
     watch
         .workloads

@@ -11,16 +11,17 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::{manifests::at, reports::Known, world::World};
 use crate::{
     cluster::{
-        consensus::Role,
+        consensus::Consensus,
         state::{ASSIGNED, State},
     },
     controllers::{
         level::raise,
+        mandate::Mandate,
         pace::Pace,
         rollouts,
         seats::{Seen, plan},
     },
-    raft::Node,
+    raft::{LATELY, Node},
 };
 
 /// Minimum time between two rounds.
@@ -33,23 +34,23 @@ const SOON: Duration = Duration::from_millis(100);
 /// Proposes the leader's changes until this life of the host's gateway ends.
 pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64) {
     let (mut view, mut consensus) = (node.state(), node.consensus());
-    let mut memory = None;
+    let (mut mandate, mut memory) = (None, None);
     while world.lives(host, life) {
         let now = consensus.borrow_and_update().clone();
         let seen = Arc::clone(&view.borrow_and_update());
-        if now.role != Role::Leader {
-            memory = None;
+        let before = mandate;
+        mandate = Mandate::of(before, &now, Instant::now());
+        if mandate != before {
+            memory = mandate.map(|mandate| Memory::new(&world, host, mandate));
         }
-        let leads = now.role == Role::Leader && now.quorum && seen.applied >= now.committed;
         let mut due = None;
-        if leads && seen.state.cluster().is_some() {
-            let same = memory
-                .take()
-                .filter(|memory: &Memory| memory.term == now.term);
-            let memory = memory.insert(same.unwrap_or_else(|| Memory::new(&world, host, now.term)));
+        let leads = |one: &&mut Memory| one.mandate.is_current(&now, seen.applied);
+        if let Some(memory) = memory.as_mut().filter(leads)
+            && seen.state.cluster().is_some()
+        {
             let mut reachable = world.up();
             reachable.retain(|host| now.acknowledging.contains(host));
-            let (changes, next) = memory.changes(&world, &seen.state, &reachable);
+            let (changes, next) = memory.changes(&world, &seen.state, (&now, &reachable));
             if changes.is_empty() {
                 let rolls = seen.state.rollouts().next().is_some();
                 let again = Instant::now() + if rolls { SOON } else { AGAIN };
@@ -76,16 +77,17 @@ pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64)
 
 /// What a leader remembers within one term.
 struct Memory {
-    term: u64,
+    mandate: Mandate,
     known: Known,
     rollouts: rollouts::Watch,
     pace: Pace,
 }
 
 impl Memory {
-    fn new(world: &World, host: HostId, term: u64) -> Self {
+    fn new(world: &World, host: HostId, mandate: Mandate) -> Self {
+        let term = mandate.term;
         Self {
-            term,
+            mandate,
             known: Known::new(host, world.stream(term << 8 | u64::from(host.0[0]))),
             rollouts: rollouts::Watch::default(),
             pace: Pace::default(),
@@ -97,7 +99,7 @@ impl Memory {
         &mut self,
         world: &World,
         state: &State,
-        reachable: &BTreeSet<HostId>,
+        (consensus, reachable): (&Consensus, &BTreeSet<HostId>),
     ) -> (Vec<Change>, Option<Instant>) {
         if world.level() > state.level() {
             return (vec![raise(state.level() + 1)], None);
@@ -121,6 +123,7 @@ impl Memory {
                 state,
                 reports: &reports,
                 reachable,
+                known_at: self.mandate.knows_hosts_at(consensus, now, LATELY),
                 now,
             },
         );

@@ -235,6 +235,7 @@ impl World {
         let plan = plan(
             &mut self.watch,
             &Seen {
+                known_at: None,
                 state: &state,
                 reports: &reports,
                 reachable: &self.reachable,
