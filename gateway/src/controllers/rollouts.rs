@@ -7,6 +7,7 @@
 //! - A host that has the latest revision is available when its pod has been ready for long enough.
 //! - No more ready pods of earlier revisions are replaced than may be unavailable. A pod that is not ready anyway is
 //!   replaced at once.
+//! - A pod that its host works on may be ready. It counts as one that is not available, and is replaced like a ready one.
 //! - When the pod of the latest revision fails on a host, no other host gets it. The hosts go back to the last revision
 //!   that was ready, if there is one.
 //! - A host that has not reported on the workload since the change counts as one whose pod is not available, and its pod
@@ -84,8 +85,8 @@ struct Observed {
     progress: (usize, usize),
     /// When `progress` last changed.
     since: Instant,
-    /// Since when the pod of each host is ready, with the number of its restarts.
-    ready: BTreeMap<HostId, (u32, Instant)>,
+    /// Since when the pod of each host is ready, with the log index of its revision and the number of its restarts.
+    ready: BTreeMap<HostId, ((u64, u32), Instant)>,
 }
 
 /// The pod of one host, compared with the revision that the host is to run.
@@ -93,6 +94,8 @@ struct Observed {
 enum Pod {
     /// The host has not reported on the workload since the change, so its pod may be ready.
     Unknown,
+    /// The host works on it, for the reason in this message. It may be ready, or is being replaced.
+    Busy(String),
     /// It has been ready for long enough, or its administrator has stopped it.
     Available,
     /// It is ready, and will be available at this time.
@@ -208,13 +211,19 @@ impl Look<'_> {
             return Pod::Available;
         }
         if !is_up {
-            return Pod::Waits(report.message.clone());
+            let message = report.message.clone();
+            let is_whole = report.total > 0 && report.healthy == report.total;
+            return match report.phase {
+                Phase::Starting if is_whole => Pod::Busy(message),
+                _ => Pod::Waits(message),
+            };
         }
         let now = self.seen.now;
         let known = observed.ready.get(&host).copied();
-        let known = known.filter(|(restarts, _)| *restarts == report.restarts);
-        let (_, since) = known.unwrap_or((report.restarts, now));
-        observed.ready.insert(host, (report.restarts, since));
+        let pod = (report.index, report.restarts);
+        let known = known.filter(|(known, _)| *known == pod);
+        let (_, since) = known.unwrap_or((pod, now));
+        observed.ready.insert(host, (pod, since));
         let due = since + self.stable(report);
         if due <= now {
             Pod::Available
@@ -279,15 +288,21 @@ impl Look<'_> {
         }
     }
 
-    /// The hosts whose pods are replaced next: all whose pods are not ready, and as many others as may be unavailable;
-    /// `lacking` other pods are not available.
+    /// The hosts whose pods are replaced next: all whose pods are not ready, and as many others as may be unavailable,
+    /// first those that are being worked on; `lacking` other pods are not available.
     fn next(&self, rest: &[&(HostId, Pod)], lacking: usize) -> Vec<HostId> {
         let known = rest.iter().copied().filter(|(_, pod)| *pod != Pod::Unknown);
-        let (up, down): (Vec<_>, Vec<_>) = known.partition(|(_, pod)| is_up(pod));
-        let unknown = rest.len() - up.len() - down.len();
+        let (busy, idle): (Vec<_>, Vec<_>) =
+            known.partition(|(_, pod)| matches!(pod, Pod::Busy(_)));
+        let (up, down): (Vec<_>, Vec<_>) = idle.into_iter().partition(|(_, pod)| is_up(pod));
+        let unknown = rest.len() - busy.len() - up.len() - down.len();
         let most = self.strategy.unavailable_of(self.hosts.len());
         let most = most.saturating_sub(lacking + down.len() + unknown);
-        let chosen = down.into_iter().chain(up.into_iter().take(most));
+        let of_up = most.saturating_sub(busy.len());
+        let chosen = down
+            .into_iter()
+            .chain(busy.into_iter().take(most))
+            .chain(up.into_iter().take(of_up));
         chosen.map(|(host, _)| *host).collect()
     }
 
@@ -373,7 +388,7 @@ impl Look<'_> {
     fn late(&self, moved: &[&(HostId, Pod)]) -> String {
         let waits = moved.iter().find_map(|(host, pod)| match pod {
             Pod::Waits(reason) if reason.is_empty() => Some(self.on(*host, "is not ready")),
-            Pod::Waits(reason) => Some(self.on(*host, reason)),
+            Pod::Waits(reason) | Pod::Busy(reason) => Some(self.on(*host, reason)),
             Pod::Ready(_) => Some(self.on(*host, "is not ready for long enough")),
             Pod::Unknown => Some(self.on(*host, "has not reported")),
             Pod::Available | Pod::Failed(_) => None,

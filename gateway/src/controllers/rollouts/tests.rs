@@ -48,6 +48,8 @@ struct World {
     silent: BTreeSet<HostId>,
     /// The hosts whose gateway has just started, and has not looked at its units yet.
     starting: BTreeSet<HostId>,
+    /// The hosts that write the storage of their pods to disk.
+    busy: BTreeSet<HostId>,
     pods: BTreeMap<HostId, Running>,
     /// By log index of the revision.
     behaviours: BTreeMap<u64, Behaviour>,
@@ -68,6 +70,7 @@ impl World {
             reachable: (1..=hosts).map(h).collect(),
             silent: BTreeSet::new(),
             starting: BTreeSet::new(),
+            busy: BTreeSet::new(),
             pods: BTreeMap::new(),
             behaviours: BTreeMap::new(),
             log: Vec::new(),
@@ -196,7 +199,10 @@ impl World {
             return report;
         };
         report.index = pod.index;
-        report.phase = Phase::Running;
+        report.phase = match self.busy.contains(&host) {
+            true => Phase::Starting,
+            false => Phase::Running,
+        };
         report.healthy = u32::from(self.is_ready(host));
         if self.behaviours[&pod.index] == Behaviour::Loops {
             let ends = u32::try_from((self.now - pod.since) / 5000).unwrap();
