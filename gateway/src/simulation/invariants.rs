@@ -68,6 +68,8 @@ struct Facts {
     assigned: BTreeMap<(String, HostId), BTreeSet<u64>>,
     /// The hosts whose gateway does not run.
     down: BTreeSet<HostId>,
+    /// When the gateway of a host last began.
+    begun: BTreeMap<HostId, Instant>,
     /// The hosts whose network or disk is in trouble, and when the last trouble of others ended.
     trouble: BTreeMap<HostId, Option<Instant>>,
     taken: BTreeMap<(String, HostId), Taken>,
@@ -116,7 +118,9 @@ impl Checks {
 
     /// Records that the gateway of a host has begun.
     pub(super) fn begins(&self, host: HostId) {
-        self.facts.lock().unwrap().down.remove(&host);
+        let mut facts = self.facts.lock().unwrap();
+        facts.down.remove(&host);
+        facts.begun.insert(host, Instant::now());
     }
 
     /// Records that a host is unreachable or slow, or that this has ended.
@@ -312,6 +316,12 @@ impl Facts {
         }
     }
 
+    /// Returns true if the gateway of the host has run for so long that its leader knows.
+    fn is_known(&self, host: HostId) -> bool {
+        let begun = self.begun.get(&host);
+        self.is_calm(host) && begun.is_none_or(|begun| begun.elapsed() > CALM)
+    }
+
     fn pod(&self, workload: &str, host: HostId) -> Option<&Pod> {
         self.pods.get(&(workload.to_owned(), host))
     }
@@ -455,7 +465,7 @@ fn a_rollout_ends_when_all_are_available(facts: &Facts, step: &Step<'_>) -> Opti
         let pod = facts.pod(name_of, *host);
         let ready = pod.filter(|pod| pod.index == index && pod.is_current);
         let ready = ready.and_then(|pod| pod.ready);
-        facts.is_calm(*host) && ready.is_none_or(|since| since.elapsed() < STABLE)
+        facts.is_known(*host) && ready.is_none_or(|since| since.elapsed() < STABLE)
     });
     let lacks = lacks.filter(|_| ends);
     lacks.map(|host| format!("{} ends, and {} lacks it", step.title(), name(host)))
