@@ -193,16 +193,18 @@ impl Look<'_> {
             return Pod::Unknown;
         }
         // The gateway of a host that runs the workload reports on it as soon as it has looked at its units.
-        let Some(report) = self.report(host) else {
+        let Some(told) = self.report(host) else {
             return Pod::Unknown;
         };
-        let report = Some(report).filter(|report| report.index == self.rollout.on(host));
+        let told = Some(told);
+        let report = told.filter(|report| report.index == self.rollout.on(host));
         let is_up = report.is_some_and(is_ready);
         if !is_up {
             observed.ready.remove(&host);
         }
         let Some(report) = report else {
-            return Pod::Waits(String::new());
+            // The report on the pod of another revision says why this one is not there.
+            return Pod::Waits(told.map_or_else(String::new, |told| told.message.clone()));
         };
         if let Some(reason) = failure(report) {
             return Pod::Failed(reason);

@@ -101,6 +101,8 @@ pub(crate) enum Ending {
     /// The operation waits, for the reason in this message: another workload uses what this one needs, or an object
     /// that it refers to does not exist. Nothing was changed.
     Waits(String),
+    /// The agent or Podman was not there during a step. That says nothing of the revision.
+    Interrupted(String),
     /// A step failed, for the reason in this message.
     Failed(String),
     /// It was cancelled as requested.
@@ -180,9 +182,19 @@ struct Failures {
     last: Instant,
     /// The step at which the operation failed; `None` if the unit failed by itself.
     step: Option<Step>,
-    /// Not a failure: another workload uses what this one needs.
-    waits: bool,
+    cause: Cause,
     message: String,
+}
+
+/// Why an operation did not reach its last step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// Not a failure: another workload uses what this one needs.
+    Waits,
+    /// Not one of the revision: the agent or Podman was not there.
+    Interrupted,
+    /// A failure of the revision on this host.
+    Failed,
 }
 
 /// The operations in progress, and the failures.
@@ -382,12 +394,14 @@ impl Reconciler {
             }
             Ending::Cancelled => {}
             Ending::Waits(message) => {
-                memory.fail(now, index, Some(flight.step), message);
-                if let Some(failures) = &mut memory.failures {
-                    failures.waits = true;
-                }
+                memory.fail(now, index, (Some(flight.step), Cause::Waits), message);
             }
-            Ending::Failed(message) => memory.fail(now, index, Some(flight.step), message),
+            Ending::Interrupted(message) => {
+                memory.fail(now, index, (Some(flight.step), Cause::Interrupted), message);
+            }
+            Ending::Failed(message) => {
+                memory.fail(now, index, (Some(flight.step), Cause::Failed), message);
+            }
         }
     }
 }
@@ -427,9 +441,12 @@ impl Memory {
             .as_ref()
             .is_some_and(|failures| failures.index == revision.index);
         match case.doing() {
-            decide::Doing::Failed if !known => {
-                self.fail(case.now, revision.index, None, String::new())
-            }
+            decide::Doing::Failed if !known => self.fail(
+                case.now,
+                revision.index,
+                (None, Cause::Failed),
+                String::new(),
+            ),
             // The unit is up, so the cause of the failures is gone.
             decide::Doing::Up(_) | decide::Doing::Completed | decide::Doing::Ended
                 if known && self.settled == revision.index =>
@@ -471,7 +488,13 @@ impl Memory {
         up && self.flight.is_none() && std::mem::take(&mut self.stopped)
     }
 
-    fn fail(&mut self, now: Instant, index: u64, step: Option<Step>, message: String) {
+    fn fail(
+        &mut self,
+        now: Instant,
+        index: u64,
+        (step, cause): (Option<Step>, Cause),
+        message: String,
+    ) {
         let before = self
             .failures
             .as_ref()
@@ -485,7 +508,7 @@ impl Memory {
             count,
             last: now,
             step,
-            waits: false,
+            cause,
             message,
         });
     }
@@ -494,7 +517,7 @@ impl Memory {
 impl Failures {
     /// The time of the next try.
     fn retry_at(&self, unit_failed: bool) -> Instant {
-        let (min, max) = if self.waits {
+        let (min, max) = if self.cause == Cause::Waits {
             (PAUSE_MIN, WAIT_MAX)
         } else if unit_failed {
             (FAILED_PAUSE_MIN, FAILED_PAUSE_MAX)

@@ -336,6 +336,9 @@ impl Executor {
                 "work on a workload cancelled for a newer revision"
             ),
             Ending::Waits(what) => tracing::info!(workload, what, "work waits"),
+            Ending::Interrupted(error) => {
+                tracing::warn!(workload, error, "work interrupted, will retry");
+            }
             Ending::Failed(error) => tracing::warn!(workload, error, "work failed, will retry"),
         }
         let now = Instant::now();

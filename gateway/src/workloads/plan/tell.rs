@@ -14,7 +14,9 @@ use beemesh_protocol::{
 };
 use beemesh_quadlet::health::{Health, Report, Status};
 
-use super::{Disk, Failures, Flight, Image, Memory, Revision, Step, Work, decide::Case, job};
+use super::{
+    Cause, Disk, Failures, Flight, Image, Memory, Revision, Step, Work, decide::Case, job,
+};
 
 /// The report on a workload; `None` if the host has nothing of it.
 pub(super) fn report(name: &str, case: &Case<'_>, memory: &Memory) -> Option<WorkloadReport> {
@@ -232,7 +234,21 @@ fn explain(
     image: Option<Image>,
 ) {
     let message = &reason(failures, image);
-    if failures.waits {
+    if failures.cause == Cause::Interrupted && report.index != wanted.index {
+        // It has not failed, so a rollout goes on.
+        (report.phase, report.message) = match report.phase {
+            Phase::Running => {
+                let (new, old) = (wanted.revision, report.revision);
+                let words = format!(
+                    "revision {new} is tried again after: {message}; revision {old} keeps running"
+                );
+                (Phase::Running, words)
+            }
+            _ => (Phase::Starting, format!("trying again after: {message}")),
+        };
+        return;
+    }
+    if failures.cause == Cause::Waits {
         // The workload has not failed; it is started later.
         (report.phase, report.message) = match report.phase {
             Phase::Running => {

@@ -37,7 +37,7 @@ fn unit(active: &str, started: bool, status: &str) -> UnitState {
 
 fn failures(index: u64, count: u32, last: Instant, step: Option<Step>, message: &str) -> Memory {
     let failures = Failures {
-        waits: false,
+        cause: Cause::Failed,
         index,
         count,
         last,

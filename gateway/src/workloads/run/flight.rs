@@ -129,6 +129,18 @@ impl StepError {
             _ => None,
         }
     }
+
+    /// Returns true if the agent or Podman was not there.
+    fn is_interruption(&self) -> bool {
+        match self {
+            Self::Agent(error) => matches!(
+                error,
+                LinkError::Down(_) | LinkError::Lost(_) | LinkError::Late { .. }
+            ),
+            Self::Podman(error) => error.is_passing(),
+            _ => false,
+        }
+    }
 }
 
 impl Flight {
@@ -145,6 +157,10 @@ impl Flight {
                     lacks: None,
                 }
             }
+            Err(error) if error.is_interruption() => Landing {
+                ending: Ending::Interrupted(error.to_string()),
+                lacks: None,
+            },
             Err(error) => Landing {
                 ending: Ending::Failed(error.to_string()),
                 lacks: error.lacks(),

@@ -2,10 +2,9 @@
 
 use super::*;
 
-#[test]
-fn a_revision_that_cannot_come_is_tried_with_pauses_while_the_old_one_runs() {
-    let mut state = State::default();
-    let (mut reconciler, mut now) = (Reconciler::default(), Instant::now());
+/// Revision 1 runs, and revision 2 of log index 10 replaces it.
+fn updated() -> (View, BTreeMap<String, UnitState>, Reconciler) {
+    let (mut state, mut reconciler) = (State::default(), Reconciler::default());
     let apply = |body: &str| Change::Apply {
         manifest: "web".into(),
         objects: vec![object(body)],
@@ -14,23 +13,26 @@ fn a_revision_that_cannot_come_is_tried_with_pauses_while_the_old_one_runs() {
         if_index: None,
     };
     let host = me();
-    view(
-        &mut state,
-        2,
-        Change::Found {
-            cluster: CLUSTER,
-            host,
-        },
-    );
+    let found = Change::Found {
+        cluster: CLUSTER,
+        host,
+    };
+    view(&mut state, 2, found);
     view(&mut state, 9, apply("{1}"));
     let second = view(&mut state, 10, apply("{22}"));
-    let kube = web_at_9();
     let running = UnitState {
-        kube,
+        kube: web_at_9(),
         ..unit("active", true, "1/1 healthy · rev 1 · 0 restarts")
     };
     let units = BTreeMap::from([("web".to_owned(), running)]);
     reconciler.memory.insert("web".to_owned(), settled(9));
+    (second, units, reconciler)
+}
+
+#[test]
+fn a_revision_that_cannot_come_is_tried_with_pauses_while_the_old_one_runs() {
+    let (second, units, mut reconciler) = updated();
+    let mut now = Instant::now();
     for pause in [PAUSE_MIN, 2 * PAUSE_MIN, 4 * PAUSE_MIN] {
         let seen = |now| Seen {
             now,
@@ -104,4 +106,43 @@ fn an_image_that_arrives_ends_the_wait_and_the_wait_says_when_it_ends() {
     fail(&mut reconciler);
     reconciler.arrived("web");
     assert_eq!(reconciler.look(&seen(now)).begin, []);
+}
+
+#[test]
+fn an_agent_that_was_not_there_makes_no_revision_fail() {
+    let (second, units, mut reconciler) = updated();
+    let now = Instant::now();
+    let seen = Seen {
+        now,
+        host: HOST,
+        view: &second,
+        units: &units,
+    };
+    let lost = "the connection to the agent ended during writing a unit";
+    for (ending, phase, index, message) in [
+        (
+            Ending::Interrupted(lost.into()),
+            Phase::Running,
+            9,
+            format!("revision 2 is tried again after: {lost}; revision 1 keeps running"),
+        ),
+        (
+            Ending::Failed("no space left".into()),
+            Phase::Failed,
+            10,
+            "revision 2 cannot be started: no space left; revision 1 keeps running".into(),
+        ),
+    ] {
+        reconciler.memory.insert("web".to_owned(), settled(9));
+        let begin = reconciler.look(&seen).begin;
+        assert_eq!(begin, [("web".to_owned(), Work::Bring(10))]);
+        reconciler.ended(now, "web", ending);
+        let plan = reconciler.look(&seen);
+        assert_eq!((plan.begin, plan.due), (vec![], Some(now + PAUSE_MIN)));
+        let said = &plan.reports[0];
+        assert_eq!(
+            (said.phase, said.index, &said.message),
+            (phase, index, &message)
+        );
+    }
 }
