@@ -12,7 +12,8 @@
 //!   that was ready, if there is one.
 //! - A host that has not reported on the workload since the change counts as one whose pod is not available, and its pod
 //!   stays. A gateway that has just started is such a host.
-//! - A host that is not reachable is not waited for. It gets the latest revision when it returns.
+//! - A host that is not reachable is not waited for. It gets the latest revision when it returns. One that becomes
+//!   unreachable while its pod is not ready may go on with its update: for some time it counts as one without a pod.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -41,6 +42,9 @@ const STABLE: Duration = Duration::from_secs(2);
 const STABLE_AGAIN: Duration = Duration::from_secs(10);
 /// The number of times that a container of a new revision ends before the revision counts as failed.
 const ENDS_MAX: u32 = 2;
+/// How long a host counts whose pod was not ready when it became unreachable. A gateway that was killed is back within
+/// this time, and its host then continues its update.
+const VANISHED_MAX: Duration = Duration::from_secs(10);
 /// Maximum length of a recorded reason, in bytes.
 const REASON_MAX: usize = 512;
 /// Maximum number of changes in one round. Their effect triggers the next round.
@@ -87,6 +91,8 @@ struct Observed {
     since: Instant,
     /// Since when the pod of each host is ready, with the log index of its revision and the number of its restarts.
     ready: BTreeMap<HostId, ((u64, u32), Instant)>,
+    /// When each host was last reachable, and the log index of the revision whose pod was ready on it then.
+    last: BTreeMap<HostId, (Instant, Option<u64>)>,
 }
 
 /// The pod of one host, compared with the revision that the host is to run.
@@ -151,6 +157,7 @@ impl Observed {
             progress: (0, 0),
             since: now,
             ready: BTreeMap::new(),
+            last: BTreeMap::new(),
         }
     }
 }
@@ -170,7 +177,7 @@ impl Look<'_> {
         let pods = self.pods(observed);
         match self.rollout.phase {
             RolloutPhase::Rolling => self.forward(observed, &pods, plan),
-            RolloutPhase::RollingBack => self.back(&pods, plan),
+            RolloutPhase::RollingBack => self.back(observed, &pods, plan),
             RolloutPhase::Halted => self.ended_after_all(&pods, plan),
         }
     }
@@ -181,10 +188,34 @@ impl Look<'_> {
         let mut there: Vec<HostId> = there.copied().collect();
         there.sort_by_cached_key(|host| self.name(*host));
         observed.ready.retain(|host, _| there.contains(host));
-        there
+        let pods = there
             .into_iter()
-            .map(|host| (host, self.pod(host, observed)))
-            .collect()
+            .map(|host| (host, self.pod(host, observed)));
+        let pods: Vec<_> = pods.collect();
+        let now = self.seen.now;
+        let last = pods.iter().map(|(host, pod)| {
+            let ready = is_up(pod).then(|| self.rollout.on(*host));
+            (*host, (now, ready))
+        });
+        observed.last.extend(last);
+        pods
+    }
+
+    /// The number of unreachable hosts that count as without a pod, and until when.
+    fn vanished(&self, observed: &mut Observed) -> (usize, Option<Instant>) {
+        let now = self.seen.now;
+        observed.last.retain(|host, _| self.hosts.contains(host));
+        let away = self.hosts.difference(self.seen.reachable);
+        let until = away.filter_map(|host| {
+            let on = self.rollout.on(*host);
+            // A leader that has not seen the host does not know how far its update is.
+            let unseen = || (now, (on != self.workload.index).then_some(on));
+            let (at, ready) = *observed.last.entry(*host).or_insert_with(unseen);
+            let until = at + VANISHED_MAX;
+            (ready != Some(on) && until > now).then_some(until)
+        });
+        let until: Vec<_> = until.collect();
+        (until.len(), until.into_iter().min())
     }
 
     fn pod(&self, host: HostId, observed: &mut Observed) -> Pod {
@@ -263,7 +294,9 @@ impl Look<'_> {
         }
         let available = moved.iter().filter(|(_, pod)| *pod == Pod::Available);
         let available = available.count();
-        let is_all_available = rest.is_empty() && available == moved.len();
+        let (vanished, until) = self.vanished(observed);
+        plan.due = plan.due.into_iter().chain(until).min();
+        let is_all_available = rest.is_empty() && vanished == 0 && available == moved.len();
         let needs_none = placement::asked(self.seen.state, self.workload) == 0;
         if is_all_available && (!pods.is_empty() || needs_none) {
             plan.changes.push(self.ready());
@@ -284,7 +317,7 @@ impl Look<'_> {
             .chain(due)
             .chain([deadline].into_iter().filter(|at| *at > self.seen.now))
             .min();
-        let next = self.next(&rest, moved.len() - available);
+        let next = self.next(&rest, vanished + moved.len() - available);
         if !next.is_empty() {
             plan.changes.push(self.roll(latest, next));
         }
@@ -309,13 +342,17 @@ impl Look<'_> {
     }
 
     /// Lets the next hosts go back to the base.
-    fn back(&self, pods: &[(HostId, Pod)], plan: &mut Plan) {
+    fn back(&self, observed: &mut Observed, pods: &[(HostId, Pod)], plan: &mut Plan) {
         let base = self.rollout.base;
         let (there, rest): (Vec<_>, Vec<_>) = pods
             .iter()
             .partition(|(host, _)| self.rollout.on(*host) == base);
         let lacking = there.iter().filter(|(_, pod)| !is_up(pod)).count();
-        let next = self.next(&rest, lacking);
+        let (vanished, until) = self.vanished(observed);
+        if !rest.is_empty() {
+            plan.due = plan.due.into_iter().chain(until).min();
+        }
+        let next = self.next(&rest, vanished + lacking);
         if !next.is_empty() {
             plan.changes.push(self.roll(base, next));
         }

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::*;
 
+mod away;
 mod history;
 mod restarts;
 mod seats;
@@ -444,22 +445,6 @@ fn a_pause_holds_the_next_host_also_under_another_leader() {
     world.pass(15);
     assert_eq!([1, 2, 3].map(|n| world.on(n)), [next; 3]);
     assert!(world.state.rollout("web").is_none());
-}
-
-#[test]
-fn a_host_that_is_away_is_named_and_follows_when_it_returns() {
-    let (mut world, first) = World::rolled_out(3, "");
-    world.reachable.remove(&h(2));
-    let new = world.put(Behaviour::Good, "");
-    let log = world.pass(10);
-    assert_eq!(
-        log.last().unwrap(),
-        &format!("{new} ready h2 is unreachable and follows when it returns")
-    );
-    assert_eq!([1, 2, 3].map(|n| world.on(n)), [new, first, new]);
-    world.reachable.insert(h(2));
-    world.pass(1);
-    assert_eq!(world.on(2), new);
 }
 
 #[test]
