@@ -7,6 +7,7 @@
 mod generate;
 mod lifecycle;
 mod manager;
+mod room;
 mod table;
 mod units;
 mod watch;
@@ -236,6 +237,15 @@ impl Systemd {
     async fn put(&self, files: UnitFiles) -> Result<(), String> {
         let (workload, kube) = (files.workload.clone(), files.kube.clone());
         let unit = unit_of(&workload)?;
+        let units = self.0.units.clone();
+        let storage = self.0.storage.clone();
+        let is_written = (workload.clone(), files.index);
+        // A revision whose pod may be there is written again as it is asked for.
+        blocking(move || match units.has(&is_written.0, is_written.1) {
+            true => Ok(()),
+            false => room::check(&storage),
+        })
+        .await?;
         self.files(move |units| units.put(&files)).await?;
         let is_made = self.0.generate.is_made(&unit).await;
         self.changed(if is_made {

@@ -252,6 +252,11 @@ impl Units {
         })
     }
 
+    /// Returns true if the YAML of this revision is written.
+    pub(crate) fn has(&self, workload: &str, index: u64) -> bool {
+        is_workload_name(workload) && self.folder.join(yaml_file(workload, index)).exists()
+    }
+
     /// Removes the pair and every other YAML file of the workload.
     pub(crate) fn remove(&self, workload: &str) -> Result<(), UnitsError> {
         let workload = checked(workload)?;
