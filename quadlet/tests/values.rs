@@ -382,6 +382,11 @@ fn what_podman_would_find_wrong_when_the_old_pod_is_gone_is_refused() {
             "1:7 spec.progressDeadlineSeconds: 30 must be more than minReadySeconds (30)",
         ),
         (
+            "minReadySeconds: 600",
+            "1:6 spec.minReadySeconds: 600 must be less than progressDeadlineSeconds (600 unless written)",
+        ),
+        ("minReadySeconds: 599", ""),
+        (
             "strategy: {type: Recreate, rollingUpdate: {maxUnavailable: 1}}",
             "1:6 spec.strategy.rollingUpdate: belongs to the type RollingUpdate",
         ),

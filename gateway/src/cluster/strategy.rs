@@ -99,11 +99,17 @@ impl Strategy {
             _ => unavailable(written.rolling_update.and_then(|one| one.max_unavailable)),
         };
         let seconds = |written: Option<i64>| written.and_then(|one| u64::try_from(one).ok());
+        let min_ready_s = seconds(spec.min_ready_seconds).unwrap_or(0);
+        // Admission refuses a Deployment that cannot be ready before its deadline. A DaemonSet has no deadline to write.
+        let deadline_s = match object.kind {
+            Kind::DaemonSet => DEADLINE_S.saturating_add(min_ready_s),
+            _ => seconds(spec.progress_deadline_seconds).unwrap_or(DEADLINE_S),
+        };
         let on_failure = body.metadata.annotations.get(ON_FAILURE);
         Self {
             unavailable,
-            min_ready_s: seconds(spec.min_ready_seconds).unwrap_or(0),
-            deadline_s: seconds(spec.progress_deadline_seconds).unwrap_or(DEADLINE_S),
+            min_ready_s,
+            deadline_s,
             paused: spec.paused.unwrap_or(false),
             history_limit: seconds(spec.revision_history_limit)
                 .and_then(|limit| usize::try_from(limit).ok())
@@ -179,6 +185,8 @@ mod tests {
         assert_eq!(all.unavailable_of(7), 7);
         let daemon = r#"{"updateStrategy":{"rollingUpdate":{"maxUnavailable":2}},"strategy":{"type":"Recreate"}}"#;
         assert_eq!(strategy(Kind::DaemonSet, daemon).unavailable_of(7), 2);
+        let slow = strategy(Kind::DaemonSet, r#"{"minReadySeconds":700}"#);
+        assert_eq!((slow.min_ready_s, slow.deadline_s), (700, 1300));
         let none = r#"{"strategy":{"rollingUpdate":{"maxUnavailable":0}}}"#;
         assert_eq!(strategy(Kind::Deployment, none).unavailable_of(3), 1);
     }

@@ -24,6 +24,8 @@ use super::{
 const ID_MAX: i64 = u32::MAX as i64 - 1;
 /// Podman keeps times in nanoseconds.
 const SECONDS_MAX: i64 = i32::MAX as i64;
+/// The default of `progressDeadlineSeconds`.
+const DEADLINE_S: i32 = 600;
 /// The signals of Linux, by name.
 const SIGNALS: [&str; 36] = [
     "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL",
@@ -302,13 +304,21 @@ impl Controlled for Deployment {
         ] {
             bounded(value.map(i64::from), 0, SECONDS_MAX, &at.key(key), scope);
         }
-        let (ready, deadline) = (spec.min_ready_seconds, spec.progress_deadline_seconds);
-        if let Some(deadline) = deadline.filter(|deadline| *deadline <= ready.unwrap_or(0)) {
-            let message = format!(
-                "{deadline} must be more than minReadySeconds ({}): otherwise every rollout fails",
-                ready.unwrap_or(0)
-            );
-            scope.differs(&at.key("progressDeadlineSeconds"), message);
+        let ready = spec.min_ready_seconds.unwrap_or(0);
+        match spec.progress_deadline_seconds {
+            Some(deadline) if deadline <= ready => {
+                let message = format!(
+                    "{deadline} must be more than minReadySeconds ({ready}): otherwise every rollout fails"
+                );
+                scope.differs(&at.key("progressDeadlineSeconds"), message);
+            }
+            None if DEADLINE_S <= ready => {
+                let message = format!(
+                    "{ready} must be less than progressDeadlineSeconds ({DEADLINE_S} unless written): otherwise every rollout fails"
+                );
+                scope.differs(&at.key("minReadySeconds"), message);
+            }
+            _ => {}
         }
         let strategy = spec.strategy.as_ref();
         let kind = strategy.and_then(|strategy| strategy.type_.as_deref());
