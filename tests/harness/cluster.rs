@@ -144,11 +144,16 @@ impl Cluster {
         &self.hosts[n - 1]
     }
 
+    /// All hosts.
+    #[must_use]
+    pub fn all(&self) -> Vec<&Host> {
+        self.hosts.iter().collect()
+    }
+
     /// Waits until every host reaches all others, knows one leader, and is a voter.
     #[track_caller]
     pub fn ready(&self) {
-        let hosts: Vec<&Host> = self.hosts.iter().collect();
-        self.agree(&hosts, self.hosts.len());
+        self.agree(&self.all(), self.hosts.len());
     }
 
     /// Waits until these hosts know one leader among them and reach `reachable` hosts of the whole cluster.
@@ -225,8 +230,7 @@ impl Cluster {
 
     /// Runs `act` on all hosts at the same time.
     pub fn each(&self, act: impl Fn(&Host) + Sync) {
-        let all: Vec<&Host> = self.hosts.iter().collect();
-        self.together(&all, act);
+        self.together(&self.all(), act);
     }
 
     /// Waits until a workload runs healthily on these hosts in the view of both Beemesh and Podman.

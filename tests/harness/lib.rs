@@ -11,6 +11,7 @@ mod history;
 mod host;
 pub mod http;
 pub mod interrupt;
+pub mod judge;
 mod manifests;
 pub mod torture;
 mod wait;
