@@ -14,7 +14,7 @@ use harness::{
 };
 
 /// A deadline that a revision that never gets ready passes soon.
-const SOON: &str = "  progressDeadlineSeconds: 12\n";
+const SOON: &str = "  progressDeadlineSeconds: 8\n";
 /// The file of the next revision is on the host, and the agent is about to take it into systemd.
 const WRITTEN: &str = "[ -n \"$(find /etc/containers/systemd/beemesh -name 'beemesh-pod-web.*' -newer /run/armed)\" ]";
 /// The pod of the host is being replaced.
@@ -123,12 +123,12 @@ fn a_revision_that_is_not_ready_stays_on_one_host() {
     let [h1, h2, h3] = [1, 2, 3].map(|n| cluster.host(n));
 
     // A slow start is waited for.
-    let slow = server(&format!("sleep 6; {}", serves("slow")), IMAGE, "", PROBE);
+    let slow = server(&format!("sleep 4; {}", serves("slow")), IMAGE, "", PROBE);
     let answer = h1.try_apply(&slow, &["--wait=120s"]);
     assert_eq!(answer.code, 0, "{answer}");
     answers(&cluster.all(), "slow");
     for log in one_at_a_time(&cluster.all()).values() {
-        assert!(gaps(log).iter().any(|gap| gap.1 - gap.0 > 5000), "{log:?}");
+        assert!(gaps(log).iter().any(|gap| gap.1 - gap.0 > 3000), "{log:?}");
     }
     outcome(h1, 2, "ready");
 
@@ -141,7 +141,7 @@ fn a_revision_that_is_not_ready_stays_on_one_host() {
         let answer = h2.try_apply(&yaml, &["--wait=120s"]);
         let said = &answer.err;
         let told =
-            said.contains("rolled back to revision 2") && said.contains("no progress for 12 s: h1");
+            said.contains("rolled back to revision 2") && said.contains("no progress for 8 s: h1");
         assert!(answer.code == 1 && told && said.contains(words), "{answer}");
         let reason = outcome(h2, revision, "rolledBack");
         assert!(reason.contains(words), "{reason}");
@@ -153,8 +153,8 @@ fn a_revision_that_is_not_ready_stays_on_one_host() {
         }
     }
 
-    // The second host has no room for the revision that the first one has: a megabyte, which the files of the revision fit
-    // into, and its pod does not.
+    // The second host has too little room for the revision that the first one has: the files of the revision fit in, and
+    // its pod might not.
     observe(&cluster, "slow");
     let fill = "dd if=/dev/zero of=/spare bs=1M count=1; fallocate -l $(df --output=avail -B1 / | tail -n1) /filler; \
                 dd if=/dev/zero of=/filler2 bs=4k; rm /spare; sync -f /";
@@ -183,7 +183,6 @@ fn an_agent_or_a_gateway_that_is_killed_only_delays_a_rollout() {
     let faults = [
         (1, WRITTEN, KILL_AGENT),
         (2, DOWN, KILL_AGENT),
-        (3, WRITTEN, KILL_AGENT),
         (1, WRITTEN, KILL_GATEWAY),
         (2, DOWN, KILL_GATEWAY),
     ];
@@ -207,7 +206,7 @@ fn an_agent_or_a_gateway_that_is_killed_only_delays_a_rollout() {
 fn a_leader_that_dies_at_any_stage_is_followed_by_one_that_goes_on() {
     let cluster = serving("rollout-leader");
     let mut before = "one".to_owned();
-    for (revision, stage) in (2..).zip([1, 2, 3]) {
+    for (revision, stage) in (2..).zip([1, 3]) {
         let version = format!("v{revision}");
         observe(&cluster, &before);
         let leader = cluster.leader(cluster.host(1));
@@ -223,8 +222,8 @@ fn a_leader_that_dies_at_any_stage_is_followed_by_one_that_goes_on() {
     // A pause outlives the leader.
     observe(&cluster, &before);
     let host = cluster.host(1);
-    begin(host, &web("v5", ""));
-    reached(host, "v5");
+    begin(host, &web("v4", ""));
+    reached(host, "v4");
     let _ = rollout(host, &["pause", "web"]).ok();
     let leader = cluster.leader(host);
     let _ = leader.sh(KILL_GATEWAY).ok();
@@ -239,10 +238,10 @@ fn a_leader_that_dies_at_any_stage_is_followed_by_one_that_goes_on() {
     let shown = rollout(host, &["status", "web", "--watch=false"]).ok();
     assert!(shown.contains("paused: "), "{shown}");
     let _ = rollout(host, &["resume", "web"]).ok();
-    outcome(host, 5, "ready");
-    answers(&cluster.all(), "v5");
+    outcome(host, 4, "ready");
+    answers(&cluster.all(), "v4");
     one_at_a_time(&cluster.all());
-    all_run(&cluster, 5);
+    all_run(&cluster, 4);
 }
 
 #[test]
