@@ -39,6 +39,8 @@ mod requests;
 pub(crate) mod resources;
 mod secrets;
 mod selectors;
+mod stopped;
+pub use stopped::{STOPPED, is_stopped};
 pub mod timestamp;
 mod typed;
 pub(crate) use typed::from_any;

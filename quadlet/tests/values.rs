@@ -1,7 +1,7 @@
 //! Values that are checked before a manifest is committed. Podman or the kernel would refuse them only after the
 //! previous pod is gone.
 
-use beemesh_quadlet::manifest::{Problem, parse};
+use beemesh_quadlet::manifest::{Problem, is_stopped, parse};
 
 /// `DOCUMENT:LINE FIELD: MESSAGE` for each finding.
 fn shown(problems: &[Problem]) -> Vec<String> {
@@ -419,5 +419,72 @@ fn pods_named_like_ours_are_refused() {
             is_ours,
             "{namespace} {name}"
         );
+    }
+}
+
+#[test]
+fn a_stopped_workload_requests_no_pods() {
+    let stopped = |value: &str| format!("annotations: {{beemesh.io/stopped: {value}}}");
+    let pod = |more: &str| {
+        format!(
+            "apiVersion: v1\nkind: Pod\nmetadata: {{name: w, {more}}}\nspec: {{containers: [{{name: a, image: quay.io/a:1}}]}}\n"
+        )
+    };
+    let of = |kind: &str, more: &str, spec: &str, template: &str| {
+        let version = if kind == "Job" { "batch/v1" } else { "apps/v1" };
+        format!(
+            "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: w, {more}}}\nspec:\n{spec}  template:\n    metadata: {{labels: {{a: b}}, {template}}}\n    \
+             spec: {{containers: [{{name: a, image: quay.io/a:1}}]}}\n"
+        )
+    };
+    let selects = "  selector: {matchLabels: {a: b}}\n";
+    let two = "  replicas: 2\n  selector: {matchLabels: {a: b}}\n";
+    for (value, is_so) in [("'true'", true), ("'false'", false)] {
+        let more = stopped(value);
+        for (yaml, replicas) in [
+            (pod(&more), None),
+            (of("DaemonSet", &more, selects, ""), None),
+            (of("Deployment", &more, selects, ""), None),
+            (of("Deployment", &more, two, ""), Some(2)),
+            (of("ReplicaSet", &more, two, ""), Some(2)),
+        ] {
+            let read = parse(yaml.as_bytes(), true).unwrap_or_else(|found| panic!("{found:?}"));
+            let object = &read.objects[0];
+            let expected = if is_so { Some(0) } else { replicas };
+            assert_eq!(
+                (object.replicas, is_stopped(object)),
+                (expected, is_so),
+                "{yaml}"
+            );
+        }
+    }
+    let none = of(
+        "Deployment",
+        "",
+        "  replicas: 0\n  selector: {matchLabels: {a: b}}\n",
+        "",
+    );
+    assert!(!is_stopped(
+        &parse(none.as_bytes(), true).unwrap().objects[0]
+    ));
+    for (yaml, place) in [
+        (
+            pod(&stopped("'yes'")),
+            "1:3 metadata.annotations[beemesh.io/stopped]: `yes` is neither",
+        ),
+        (
+            of("Deployment", "", selects, &stopped("'true'")),
+            "1:7 spec.template.metadata.annotations[beemesh.io/stopped]: belongs to the workload",
+        ),
+        (
+            of("Job", &stopped("'true'"), "", "").replace(
+                "spec: {containers",
+                "spec: {restartPolicy: Never, containers",
+            ),
+            "1:3 metadata.annotations[beemesh.io/stopped]: a Job cannot be stopped",
+        ),
+    ] {
+        let wrong = problems(yaml.as_bytes());
+        assert!(wrong.len() == 1 && wrong[0].starts_with(place), "{wrong:?}");
     }
 }

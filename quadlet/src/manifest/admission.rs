@@ -32,7 +32,7 @@ use super::{
     names::{self, KEY_RULE},
     object_name, pod, policy,
     ranges::Controlled,
-    references, resources, secrets, typed,
+    references, resources, secrets, stopped, typed,
 };
 
 /// The largest number of replicas of a Deployment; far above the number of hosts in any cluster.
@@ -230,6 +230,7 @@ where
         every_host(typed.metadata(), controller.template.as_ref(), scope);
     }
     on_failure(kind, typed.metadata(), scope);
+    let is_stopped = stopped::read(kind, typed.metadata(), controller.template.as_ref(), scope);
     if let Some(template) = &controller.template {
         metadata(
             template,
@@ -248,9 +249,12 @@ where
     identity::full_name(&object, &controller.spec, &at, scope);
     Some(Object {
         references: references::of(&controller.spec),
-        replicas: controller
-            .replicas
-            .and_then(|count| u32::try_from(count).ok()),
+        replicas: match is_stopped {
+            true => Some(0),
+            false => controller
+                .replicas
+                .and_then(|count| u32::try_from(count).ok()),
+        },
         selector: controller.spec.node_selector.unwrap_or_default(),
         ..object
     })

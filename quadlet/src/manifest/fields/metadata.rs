@@ -23,7 +23,7 @@ pub(super) static OBJECT: Area = Area {
         right("labels", ""),
         right(
             "annotations",
-            "those that Podman acts on need a rule of the policy",
+            "those that Podman acts on need a rule of the policy; `beemesh.io/stopped: \"true\"` stops a workload",
         ),
         warned_but(
             "finalizers",
