@@ -86,7 +86,13 @@ impl Revision {
         end.is_some_and(|end| matches!(end.outcome, Failed | RolledBack))
     }
 
-    fn has_contents_of(&self, parts: &[Part]) -> bool {
+    /// Returns true unless the workload requested no pods.
+    pub(super) fn has_pods(&self) -> bool {
+        self.object()
+            .is_none_or(|object| object.replicas != Some(0))
+    }
+
+    pub(super) fn has_contents_of(&self, parts: &[Part]) -> bool {
         let hashes = |parts: &[Part]| parts.iter().map(|part| part.hash).collect::<Vec<_>>();
         hashes(&self.parts) == hashes(parts)
     }

@@ -68,7 +68,7 @@ impl State {
     }
 
     /// Begins the rollout of a workload's latest revision; `before` is the log index of the revision before it. Hosts
-    /// keep what they run.
+    /// keep what they run. If that is nothing, all get the latest revision at once.
     pub(super) fn begin_rollout(&mut self, workload: &Workload, before: Option<u64>) {
         let present = self.rollouts.get(&workload.name).map(|one| (**one).clone());
         let rollout = match present {
@@ -77,16 +77,48 @@ impl State {
                 moved_at_ms: workload.at_ms,
                 ..present
             },
-            None => Rollout {
-                base: before.unwrap_or(workload.index),
-                hosts: BTreeMap::new(),
-                phase: RolloutPhase::Rolling,
-                paused: false,
-                moved_at_ms: workload.at_ms,
-            },
+            None => {
+                let (base, hosts) = match before {
+                    Some(before) if self.has_pods(&workload.name, before) => {
+                        (before, BTreeMap::new())
+                    }
+                    Some(_) => self.at_once(workload),
+                    None => (workload.index, BTreeMap::new()),
+                };
+                Rollout {
+                    base,
+                    hosts,
+                    phase: RolloutPhase::Rolling,
+                    paused: false,
+                    moved_at_ms: workload.at_ms,
+                }
+            }
         };
         self.rollouts
             .insert_mut(workload.name.clone(), Arc::new(rollout));
+    }
+
+    fn has_pods(&self, name: &str, index: u64) -> bool {
+        let revision = self.revision_at(name, index);
+        revision.is_none_or(Revision::has_pods)
+    }
+
+    /// The base and the hosts of a rollout that gives the latest revision to all hosts, because the one before it had no
+    /// pods. The base is the last revision that was ready with pods, unless the latest one has its contents: then there is
+    /// nothing else to go back to.
+    fn at_once(&self, workload: &Workload) -> (u64, BTreeMap<HostId, u64>) {
+        let alone = (workload.index, BTreeMap::new());
+        let Some((latest, earlier)) = self.revisions(&workload.name).split_last() else {
+            return alone;
+        };
+        let mut earlier = earlier.iter().rev();
+        match earlier.find(|one| one.was_ready() && one.has_pods()) {
+            Some(base) if !base.has_contents_of(&latest.parts) => {
+                let hosts = self.hosts.keys().map(|host| (*host, workload.index));
+                (base.index, hosts.collect())
+            }
+            Some(_) | None => alone,
+        }
     }
 
     /// Assigns a revision to hosts.

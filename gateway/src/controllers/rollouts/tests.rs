@@ -12,6 +12,7 @@ mod away;
 mod history;
 mod restarts;
 mod seats;
+mod stopped;
 
 fn h(n: u8) -> HostId {
     HostId([n; 32])
@@ -166,6 +167,10 @@ impl World {
     fn follow(&mut self) {
         let workload = self.state.workload("web").unwrap().clone();
         for host in self.reachable.clone() {
+            if placement::runs(&self.state, &workload, host).is_none() {
+                self.pods.remove(&host);
+                continue;
+            }
             let (_, index) = self.state.assigned(&workload, host);
             let lacks_image = self.behaviours[&index] == Behaviour::NoImage;
             let runs = self.pods.get(&host).map(|pod| pod.index);
