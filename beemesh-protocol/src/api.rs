@@ -119,6 +119,9 @@ pub struct Workload {
     /// failed or stopped, or no other host may run it.
     #[serde(default)]
     pub stuck: bool,
+    /// A user has stopped it, with the annotation `beemesh.io/stopped`: no pod is requested.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
     /// The number of requested pods: `replicas`, or one for each host that may run it.
     #[serde(default)]
     pub asked: u32,

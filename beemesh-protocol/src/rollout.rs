@@ -138,6 +138,7 @@ mod tests {
             applied_at_ms: 0,
             settled,
             stuck: false,
+            stopped: false,
             asked: u32::try_from(hosts.len()).unwrap(),
             ready: u32::try_from(hosts.iter().filter(counts).count()).unwrap(),
             reason: String::new(),

@@ -17,7 +17,7 @@ use beemesh_protocol::{
 };
 
 pub(crate) use access::{audit, policy, policy_set, revoked, tokens, users};
-pub(crate) use rollout::{revision, revisions, rollout};
+pub(crate) use rollout::{changed as rollout_changed, revision, revisions, rollout};
 pub(crate) use workload::workload;
 
 /// Hosts share a line up to this width, in characters.
@@ -203,6 +203,7 @@ pub(crate) fn counts(workload: &Workload) -> String {
 /// The reason why no host has a pod of the workload.
 fn nowhere(workload: &Workload) -> &str {
     match workload.reason.as_str() {
+        _ if workload.stopped => "stopped",
         // A Job that succeeded on a host that is no longer a member.
         "" if workload.ready > 0 => "succeeded",
         "" => "no pods requested",
@@ -247,6 +248,9 @@ pub(crate) fn workloads(workloads: &[Workload]) -> String {
 
 /// The state of the whole workload in a few words, with the reason if it does not run.
 fn state(workload: &Workload) -> String {
+    if workload.stopped {
+        return stopped(workload);
+    }
     if workload.rollout.is_some() {
         return rollout::phase(workload);
     }
@@ -272,6 +276,17 @@ fn state(workload: &Workload) -> String {
             let state = on_host(one, workload.revision);
             format!("{state} on {}, and {} more", one.host, rest.len())
         }
+    }
+}
+
+/// The state of a workload that a user has stopped.
+fn stopped(workload: &Workload) -> String {
+    let (there, away): (Vec<_>, Vec<_>) = workload.hosts.iter().partition(|one| one.reachable);
+    match (there.as_slice(), away.as_slice()) {
+        ([], []) => "stopped".to_owned(),
+        ([], [one, ..]) => format!("stopped, but {} is unreachable", one.host),
+        ([one], _) => format!("stopping on {}", one.host),
+        ([one, rest @ ..], _) => format!("stopping on {}, and {} more", one.host, rest.len()),
     }
 }
 

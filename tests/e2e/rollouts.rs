@@ -6,7 +6,7 @@
 use harness::{
     Cluster, Host, IMAGE,
     judge::{Log, PROBE, answers, ended, gaps, log, one_at_a_time, server, serves, watch, web},
-    secs, wait_for,
+    secs, start_agent, wait_for,
 };
 use serde_json::Value;
 
@@ -182,6 +182,154 @@ fn a_restart_and_a_scale(cluster: &Cluster) {
         }
     });
     assert_eq!(workload(host)["object"]["spec"]["replicas"], 2);
+}
+
+/// A web server that answers with the data of its claim, which its first pod made.
+fn keeper(more: &str) -> String {
+    let serves = "[ -e /data/index.html ] || cat /proc/sys/kernel/random/uuid >/data/index.html; httpd -p 8080 -h /data";
+    let claim = "apiVersion: v1\nkind: PersistentVolumeClaim\nmetadata: {name: kept}\nspec: {accessModes: [ReadWriteOnce], \
+                 resources: {requests: {storage: 1Mi}}}\n";
+    let volumes = "        volumeMounts: [{name: kept, mountPath: /data}]\n      \
+                   volumes: [{name: kept, persistentVolumeClaim: {claimName: kept}}]\n";
+    let web = server(serves, IMAGE, "")
+        .replace("{name: web}\nspec", &format!("{{name: web{more}}}\nspec"));
+    format!("{web}{volumes}---\n{claim}")
+}
+
+/// Waits until each host answers, and returns the answers.
+#[track_caller]
+fn answer_of_each(hosts: &[&Host]) -> Vec<String> {
+    let last = |host: &&Host| {
+        wait_for(&format!("an answer of {}", host.name), secs(60), || {
+            let found = log(host).pop().map_or_else(String::new, |(_, found)| found);
+            if found.len() > 30 {
+                Ok(found)
+            } else {
+                Err(found)
+            }
+        })
+    };
+    hosts.iter().map(last).collect()
+}
+
+/// Fails unless each host soon has nothing left of the workload, and no unit that would start it.
+#[track_caller]
+fn none_runs(hosts: &[&Host]) {
+    for host in hosts {
+        wait_for(&format!("no pod on {}", host.name), secs(30), || {
+            let left = host.leftovers("web");
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
+    }
+}
+
+#[test]
+fn a_stop_lasts_and_a_start_brings_everything_back() {
+    let cluster = Cluster::booted("stops", 4);
+    cluster.form_of(3);
+    let host = cluster.host(1);
+    let three = [host, cluster.host(2), cluster.host(3)];
+    let answer = host.apply(&keeper(""));
+    assert_eq!(answer["settled"], true, "{answer}");
+    watch(&cluster.all());
+    let kept = answer_of_each(&three);
+
+    let stopped = host.beemesh(&["stop", "web"]).ok();
+    assert!(stopped.contains("revision 2   stopped"), "{stopped}");
+    none_runs(&three);
+    let status = host.beemesh(&["rollout", "status", "web"]).ok();
+    assert_eq!(status, "deployment \"web\" is stopped\n");
+    let shown = |args: &[&str]| host.beemesh(&[&["get", "workloads"], args].concat()).ok();
+    let row = |text: &str| text.lines().nth(1).unwrap_or_default().to_owned();
+    assert!(
+        row(&shown(&[])).ends_with("0/0     stopped"),
+        "{}",
+        shown(&[])
+    );
+    assert!(
+        shown(&["web"]).contains("`beemesh start web`"),
+        "{}",
+        shown(&["web"])
+    );
+    let found = workload(host);
+    assert_eq!(
+        (&found["stopped"], &found["settled"]),
+        (&true.into(), &true.into())
+    );
+    what_a_stopped_workload_keeps(host);
+
+    // It stays stopped: after a power cut, under another leader, and on a host that joins.
+    let off = cluster.host(3);
+    cluster.crash(&[off]);
+    cluster.boot(&[off]);
+    cluster.agree_on(&three, 3, 3);
+    let leader = cluster.leader(host);
+    let _ = leader.sh("kill -9 $(pgrep -x beemesh-gateway)").ok();
+    let fourth = cluster.host(4);
+    start_agent(fourth);
+    cluster.agree_on(&three, 3, 3);
+    let token = host.beemesh(&["token", "create"]).ok();
+    let _ = fourth.beemesh(&["join", token.trim()]).ok();
+    cluster.ready();
+    let all: Vec<&Host> = cluster.hosts.iter().collect();
+    none_runs(&all);
+
+    watch(&cluster.all());
+    let started = host.beemesh(&["start", "web"]).ok();
+    assert!(started.contains("started   committed"), "{started}");
+    assert_eq!(answer_of_each(&three), kept);
+    let _ = answer_of_each(&[fourth]);
+    let again = host.beemesh(&["start", "web"]).ok();
+    assert!(again.contains("is not stopped"), "{again}");
+
+    // An apply of the file starts it, and diff says so before.
+    let _ = host.beemesh(&["stop", "web"]).ok();
+    none_runs(&all);
+    let differs = host.run_with(&["beemesh", "diff", "-f", "-"], keeper("").as_bytes());
+    assert_eq!(differs.code, 1, "{differs}");
+    assert!(
+        differs.out.contains("-    beemesh.io/stopped: 'true'"),
+        "{differs}"
+    );
+    watch(&cluster.all());
+    let _ = host.apply(&keeper(""));
+    assert_eq!(answer_of_each(&three), kept);
+    let annotated = keeper(", annotations: {beemesh.io/stopped: 'true'}");
+    let _ = host.try_apply(&annotated, &["--wait"]).ok();
+    none_runs(&all);
+}
+
+fn what_a_stopped_workload_keeps(host: &Host) {
+    let before = workload(host)["index"].clone();
+    let again = host.beemesh(&["stop", "web"]).ok();
+    assert!(again.contains("is stopped already"), "{again}");
+    assert_eq!(workload(host)["index"], before);
+    for (args, part) in [
+        (&["restart", "web"][..], "has no pods to restart"),
+        (&["stop", "nothing"], "`nothing` not found"),
+        (&["start", "nothing"], "`nothing` not found"),
+    ] {
+        let answer = host.beemesh(args);
+        assert_eq!(answer.code, 1, "{args:?}: {answer}");
+        assert!(answer.err.contains(part), "{args:?}: {answer}");
+    }
+    let other = web("other", "").replace("name: web}", "name: other}");
+    let refused = host.try_apply(&other, &[]);
+    assert!(
+        refused.code == 1 && refused.err.contains("held by workload web"),
+        "{refused}"
+    );
+    let job = format!(
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {{name: once}}\nspec: {{template: {{spec: {{restartPolicy: Never, \
+         containers: [{{name: a, image: {IMAGE}, command: [sleep, '600']}}]}}}}}}\n"
+    );
+    let _ = host.try_apply(&job, &[]).ok();
+    let refused = host.beemesh(&["stop", "once"]);
+    assert!(
+        refused.code == 1 && refused.err.contains("a Job cannot be stopped"),
+        "{refused}"
+    );
+    let _ = host.beemesh(&["delete", "once"]).ok();
 }
 
 fn what_stays_and_what_is_pruned(host: &Host) {

@@ -61,6 +61,9 @@ pub struct Revision {
     /// Hosts that were not reached, or the reason of a failure.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub reason: String,
+    /// It was stopped: no host ran it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
     /// What it runs with: the workload, then the ConfigMaps, Secrets and claims that it refers to.
     pub objects: Vec<RevisionObject>,
 }
@@ -119,6 +122,10 @@ pub enum RolloutAction {
     Undo,
     /// Set the number of replicas.
     Scale,
+    /// End all pods, and start none until the action `start`.
+    Stop,
+    /// Run the workload again after `stop`.
+    Start,
 }
 
 /// The response to `POST /v1/workloads/NAME/rollout`.
@@ -131,4 +138,7 @@ pub struct RolloutChanged {
     pub revision: u64,
     /// It changed the cluster; false if the workload has these contents already.
     pub changed: bool,
+    /// The workload is stopped after it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub stopped: bool,
 }

@@ -112,6 +112,24 @@ Examples:
   # Restart a workload host by host
   beemesh rollout restart web";
 
+pub(super) const RESTART: &str = "\
+Examples:
+  # Restart a workload host by host
+  beemesh restart web
+  beemesh rollout status web";
+
+pub(super) const STOP: &str = "\
+Examples:
+  # End all pods of a workload, and wait until they have ended
+  beemesh stop web
+  beemesh rollout status web";
+
+pub(super) const START: &str = "\
+Examples:
+  # Start it again, and wait until its pods are ready
+  beemesh start web
+  beemesh rollout status web";
+
 pub(super) const SCALE: &str = "\
 Examples:
   # Run two pods in the cluster

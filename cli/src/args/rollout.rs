@@ -67,17 +67,20 @@ pub(crate) enum Rollout {
     },
     /// Replace all pods of a workload, host by host
     #[command(after_help = examples::ROLLOUT_RESTART)]
-    Restart {
-        /// Name of the workload
-        workload: String,
-        #[command(flatten)]
-        output: Output,
-    },
+    Restart(Named),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct Named {
+    /// Name of the workload
+    pub(crate) workload: String,
+    #[command(flatten)]
+    pub(crate) output: Output,
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Scale {
-    /// Name of the Deployment
+    /// Name of the Deployment; a stopped one stays stopped
     pub(crate) workload: String,
     /// Number of replicas in the cluster
     #[arg(long, value_name = "NUMBER")]

@@ -1,4 +1,4 @@
-//! `beemesh rollout` and `beemesh scale`.
+//! `beemesh rollout`, `scale`, `restart`, `stop` and `start`.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,7 +14,7 @@ use tokio::{signal::ctrl_c, time::Instant};
 
 use super::{apply, print, print_json, spin};
 use crate::{
-    args::{Output, Rollout, Scale},
+    args::{Named, Output, Rollout, Scale},
     client::{Ask, Client},
     render,
     trouble::Trouble,
@@ -66,11 +66,30 @@ pub(super) async fn run(client: &Client, rollout: Rollout) -> Result<(), Trouble
             let asked = of(RolloutAction::Resume);
             changed(client, named(&workload), &asked, "resumed", output).await
         }
-        Rollout::Restart { workload, output } => {
-            let asked = of(RolloutAction::Restart);
-            changed(client, named(&workload), &asked, "restarted", output).await
-        }
+        Rollout::Restart(named) => restart(client, named).await,
     }
+}
+
+pub(super) async fn restart(client: &Client, args: Named) -> Result<(), Trouble> {
+    act(client, args, RolloutAction::Restart, "restarted").await
+}
+
+pub(super) async fn stop(client: &Client, args: Named) -> Result<(), Trouble> {
+    act(client, args, RolloutAction::Stop, "stopped").await
+}
+
+pub(super) async fn start(client: &Client, args: Named) -> Result<(), Trouble> {
+    act(client, args, RolloutAction::Start, "started").await
+}
+
+async fn act(
+    client: &Client,
+    args: Named,
+    action: RolloutAction,
+    did: &str,
+) -> Result<(), Trouble> {
+    let Named { workload, output } = args;
+    changed(client, named(&workload), &of(action), did, output).await
 }
 
 pub(super) async fn scale(client: &Client, args: Scale) -> Result<(), Trouble> {
@@ -108,9 +127,11 @@ async fn changed(
     let doing = match asked.action {
         RolloutAction::Pause => format!("rollout pause {name}"),
         RolloutAction::Resume => format!("rollout resume {name}"),
-        RolloutAction::Restart => format!("rollout restart {name}"),
+        RolloutAction::Restart => format!("restart {name}"),
         RolloutAction::Undo => format!("rollout undo {name}"),
         RolloutAction::Scale => format!("scale {name}"),
+        RolloutAction::Stop => format!("stop {name}"),
+        RolloutAction::Start => format!("start {name}"),
     };
     let path = format!("/v1/workloads/{}/rollout", percent::encode(name));
     let ask = Ask::post_json(&path, asked)?.timed();
@@ -119,14 +140,7 @@ async fn changed(
     if output.json() {
         return print_json(&answer);
     }
-    let did = match answer.changed {
-        true => did,
-        false => "unchanged",
-    };
-    print(format!(
-        "{name}   revision {}   {did}   committed at log index {}\n",
-        answer.revision, answer.index
-    ))
+    print(render::rollout_changed(name, asked.action, did, &answer))
 }
 
 async fn history(

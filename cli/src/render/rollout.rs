@@ -4,13 +4,18 @@
 
 use std::time::Duration;
 
-use beemesh_protocol::api::{Revision, RevisionOutcome, RolloutPhase, Workload};
+use beemesh_protocol::api::{
+    Revision, RevisionOutcome, RolloutAction, RolloutChanged, RolloutPhase, Workload,
+};
 
-use super::{GAP, on_hosts, rough, table};
+use super::{GAP, committed, on_hosts, rough, table};
 
 /// The rollout of a workload, and its hosts.
 pub(crate) fn rollout(workload: &Workload) -> String {
     let kind = workload.kind.to_lowercase();
+    if workload.settled && workload.stopped {
+        return format!("{kind} \"{}\" is stopped\n", workload.name);
+    }
     if workload.settled {
         return format!("{kind} \"{}\" successfully rolled out\n", workload.name);
     }
@@ -23,9 +28,34 @@ pub(crate) fn rollout(workload: &Workload) -> String {
     )
 }
 
+/// The result of a change of a rollout; `did` is what the action does.
+pub(crate) fn changed(
+    name: &str,
+    action: RolloutAction,
+    did: &str,
+    changed: &RolloutChanged,
+) -> String {
+    let revision = format!("{name}{GAP}revision {}", changed.revision);
+    let committed = committed(changed.index);
+    let stopped = changed.stopped;
+    match (changed.changed, action) {
+        (false, RolloutAction::Stop) => format!("{revision}{GAP}is stopped already\n"),
+        (false, RolloutAction::Start) => format!("{revision}{GAP}is not stopped\n"),
+        (false, _) => format!("{revision}{GAP}unchanged{GAP}{committed}\n"),
+        (true, RolloutAction::Stop) => format!("{revision}{GAP}{did}{GAP}{committed}\n"),
+        (true, _) if stopped => format!(
+            "{revision}{GAP}{did}, stays stopped (`beemesh start {name}` starts it){GAP}{committed}\n"
+        ),
+        (true, _) => format!("{revision}{GAP}{did}{GAP}{committed}\n"),
+    }
+}
+
 /// The state of the rollout in a few words.
 pub(super) fn phase(workload: &Workload) -> String {
     let Some(rollout) = &workload.rollout else {
+        if workload.stopped {
+            return "stopping".to_owned();
+        }
         return format!("{} of {} pods ready", workload.ready, workload.asked);
     };
     match rollout.phase {
@@ -104,6 +134,7 @@ fn age(one: &Revision, now: Duration) -> String {
 
 fn result(one: &Revision) -> String {
     let result = match one.outcome {
+        Some(RevisionOutcome::Ready) if one.stopped => "stopped",
         None => "rolling out",
         Some(RevisionOutcome::Ready) => "rolled out",
         Some(RevisionOutcome::RolledBack) => "rolled back",
@@ -129,6 +160,7 @@ mod tests {
             cause: String::new(),
             outcome,
             reason: reason.into(),
+            stopped: false,
             objects: Vec::new(),
         }
     }
@@ -157,5 +189,40 @@ REVISION   AGE    WHO     INDEX   RESULT
             table.contains("CHANGE-CAUSE") && table.contains("new image"),
             "{table}"
         );
+    }
+    #[test]
+    fn a_change_says_what_it_did_and_that_a_stopped_workload_stays_so() {
+        let answer = |changed, stopped| RolloutChanged {
+            index: 41,
+            revision: 8,
+            changed,
+            stopped,
+        };
+        use RolloutAction::{Scale, Start, Stop, Undo};
+        for (action, did, answer, expected) in [
+            (
+                Stop,
+                "stopped",
+                answer(true, true),
+                "stopped   committed at log index 41",
+            ),
+            (Stop, "stopped", answer(false, true), "is stopped already"),
+            (Start, "started", answer(false, false), "is not stopped"),
+            (
+                Scale,
+                "scaled",
+                answer(true, true),
+                "scaled, stays stopped (`beemesh start web` starts it)   committed at log index 41",
+            ),
+            (
+                Undo,
+                "rolled back",
+                answer(false, false),
+                "unchanged   committed at log index 41",
+            ),
+        ] {
+            let line = super::changed("web", action, did, &answer);
+            assert_eq!(line, format!("web   revision 8   {expected}\n"));
+        }
     }
 }

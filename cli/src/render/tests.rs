@@ -35,6 +35,7 @@ fn web(settled: bool, hosts: Vec<WorkloadHost>) -> Workload {
         applied_at_ms: 0,
         settled,
         stuck: false,
+        stopped: false,
         asked: u32::try_from(asked).unwrap(),
         ready: u32::try_from(ready).unwrap(),
         reason: String::new(),
@@ -468,4 +469,36 @@ fn a_completed_pod_is_shown_with_its_termination_messages() {
         shown.trim_end().ends_with('0'),
         "nothing is left to show: {shown}"
     );
+}
+
+#[test]
+fn a_stopped_workload_is_shown_as_stopped() {
+    let stopped = |hosts| Workload {
+        stopped: true,
+        ..web(true, hosts)
+    };
+    let removing = |n: u8| on(&format!("h{n}"), Phase::Removing, 0, "taking its pod down");
+    let away = WorkloadHost {
+        reachable: false,
+        ..on("h2", Phase::Running, 2, "")
+    };
+    for (hosts, expected) in [
+        (vec![], "stopped"),
+        (vec![removing(1)], "stopping on h1"),
+        (
+            vec![removing(1), removing(2), removing(3)],
+            "stopping on h1, and 2 more",
+        ),
+        (vec![away], "stopped, but h2 is unreachable"),
+    ] {
+        let table = workloads(&[stopped(hosts)]);
+        assert!(table.ends_with(&format!("   {expected}\n")), "{table}");
+    }
+    let one = workload(&stopped(vec![]));
+    assert!(
+        one.contains("\nstopped: `beemesh start web` starts it\n"),
+        "{one}"
+    );
+    let ended = rollout(&stopped(vec![]));
+    assert_eq!(ended, "pod \"web\" is stopped\n");
 }

@@ -20,7 +20,12 @@ pub(crate) fn workload(workload: &Workload) -> String {
         committed(workload.index),
         counts(workload),
     );
-    if workload.rollout.is_some() {
+    if workload.stopped {
+        text.push_str(&format!(
+            "stopped: `beemesh start {}` starts it\n",
+            workload.name
+        ));
+    } else if workload.rollout.is_some() {
         text.push_str(&format!("{}\n", rollout::phase(workload)));
     } else if !workload.reason.is_empty() {
         text.push_str(&format!("{}\n", workload.reason));

@@ -30,7 +30,7 @@ use beemesh_protocol::{
     peer::{self, HostReport, WorkloadReport},
     state,
 };
-use beemesh_quadlet::manifest::kind_of;
+use beemesh_quadlet::manifest::{is_stopped, kind_of};
 
 pub(crate) use asked::lack;
 pub(crate) use drawn::View;
@@ -121,6 +121,7 @@ impl Scene {
             applied_at_ms: workload.at_ms,
             settled,
             stuck: !settled && self.is_without_progress(workload, &asked, ready, rollout.as_ref()),
+            stopped: is_stopped(object),
             asked: u32::try_from(asked.pods).unwrap_or(u32::MAX),
             ready: u32::try_from(ready).unwrap_or(u32::MAX),
             min_ready_seconds: asked::min_ready_seconds(object),

@@ -22,8 +22,8 @@ use beemesh_protocol::{
     version::Version,
 };
 use beemesh_quadlet::manifest::{
-    Demand, Demanded, KeyOf, Keys, Manifest, Port, Problem, demands, is_workload, kind_name,
-    kind_of, workload_name,
+    Demand, Demanded, KeyOf, Keys, Manifest, Port, Problem, demands, is_stopped, is_workload,
+    kind_name, kind_of, workload_name,
 };
 
 use crate::cluster::{
@@ -513,9 +513,9 @@ fn is_podmans(name: &str) -> bool {
     })
 }
 
-/// Whether any host can run both workloads. Whether it is drained does not count.
+/// Returns true if a host matches both workloads. A drained host counts, and a stopped workload keeps its ports.
 fn both_run(one: &Object, two: &Object, hosts: &BTreeMap<HostId, Host>) -> bool {
-    let none = |object: &Object| object.replicas == Some(0);
+    let none = |object: &Object| object.replicas == Some(0) && !is_stopped(object);
     let both = |host: &Host| placement::can_run(host, one) && placement::can_run(host, two);
     !none(one) && !none(two) && hosts.values().any(both)
 }

@@ -1,7 +1,8 @@
-//! Shows the revisions of a workload, and changes its rollout: pause, resume, restart, undo, scale.
+//! Shows the revisions of a workload, and changes its rollout: pause, resume, restart, undo, scale, stop, start.
 //!
-//! Shell. A restart and a change of the replicas are applies of the present object with one field changed; they are
-//! refused if the manifest changes at the same time, and tried again. An undo is checked against the present policy.
+//! Shell. A restart, a stop, a start and a change of the replicas are applies of the present object with one field
+//! changed; they are refused if the manifest changes at the same time, and tried again. They and an undo are checked
+//! against the present policy, except for a stop, which the policy cannot prevent.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use beemesh_protocol::{
     peer::{Action, Committed, Outcome},
     state::{Change, Kind},
 };
-use beemesh_quadlet::manifest::{self, policy::Rules, timestamp::rfc3339};
+use beemesh_quadlet::manifest::{self, STOPPED, is_stopped, policy::Rules, timestamp::rfc3339};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -31,7 +32,7 @@ use crate::{
         submit::{confirm, look, propose, unapplied},
     },
     clock::now_ms,
-    cluster::state::{ROLLED, State as Replicated, Workload, no_revision},
+    cluster::state::{ROLLED, Revision, State as Replicated, Workload, no_revision},
 };
 
 /// The annotation that a restart changes, as `kubectl rollout restart` does.
@@ -70,7 +71,16 @@ pub(in crate::api) async fn change(
     for tried in 1.. {
         confirm(&shared.gateway, deadline).await?;
         let state = shared.gateway.scene().state;
-        let change = planned(&shared, &state, &name, &asked)?;
+        let workload = state.workload(&name).ok_or_else(|| no_workload(&name))?;
+        let Some(change) = planned(&shared, &state, workload, &asked)? else {
+            return Ok(Json(RolloutChanged {
+                index: workload.index,
+                revision: workload.revision,
+                changed: false,
+                stopped: is_stopped(&workload.object),
+            }));
+        };
+        let stopped = leaves_stopped(&change, &state, workload);
         let left = deadline.saturating_duration_since(Instant::now());
         let Committed { index, outcome } =
             propose(&shared, caller.clone(), change, left.max(Duration::ZERO)).await?;
@@ -85,6 +95,7 @@ pub(in crate::api) async fn change(
                     index,
                     revision: own.map_or(0, |effect| effect.revision),
                     changed: own.is_some_and(|effect| effect.action == Action::Updated),
+                    stopped,
                 }));
             }
             Outcome::Done => {
@@ -92,6 +103,7 @@ pub(in crate::api) async fn change(
                     index,
                     revision: revision(),
                     changed: true,
+                    stopped,
                 }));
             }
             // The manifest has changed in between.
@@ -120,14 +132,14 @@ fn check(asked: &RolloutChange) -> Result<(), ApiError> {
     Ok(())
 }
 
-/// The change to propose.
+/// The change to propose; `None` if the workload is already as requested.
 fn planned(
     shared: &Shared,
     state: &Replicated,
-    name: &str,
+    workload: &Workload,
     asked: &RolloutChange,
-) -> Result<Change, ApiError> {
-    let workload = state.workload(name).ok_or_else(|| no_workload(name))?;
+) -> Result<Option<Change>, ApiError> {
+    let name = &workload.name;
     if state.level() < ROLLED {
         return Err(ApiError::conflict(
             "the cluster does not keep revisions yet: all hosts must have run Beemesh 0.4.0 or later for ten minutes",
@@ -135,19 +147,43 @@ fn planned(
         .hint("`beemesh host list` shows the release of each host"));
     }
     if !state.is_rolled(workload) {
+        if matches!(asked.action, RolloutAction::Stop | RolloutAction::Start) {
+            return Err(ApiError::conflict(format!(
+                "workload `{name}` is a Job, and a Job cannot be stopped and started"
+            ))
+            .hint(format!(
+                "`beemesh delete {name}` ends the Job and removes it"
+            )));
+        }
         return Err(ApiError::conflict(format!(
             "workload `{name}` is a Job, and a Job has no rollouts: apply its manifest again with a change to run it again"
         )));
     }
-    let rules = shared.policy.rules(state)?;
-    match asked.action {
+    let rules = || shared.policy.rules(state);
+    let has_stopped = is_stopped(&workload.object);
+    let change = match asked.action {
         RolloutAction::Pause | RolloutAction::Resume => Ok(Change::PauseRollout {
             workload: name.to_owned(),
             paused: asked.action == RolloutAction::Pause,
         }),
+        RolloutAction::Stop | RolloutAction::Start
+            if has_stopped == (asked.action == RolloutAction::Stop) =>
+        {
+            return Ok(None);
+        }
+        // Its operator may stop a workload that the present policy does not allow.
+        RolloutAction::Stop => edited(state, workload, None, stop),
+        RolloutAction::Start => edited(state, workload, Some(&*rules()?), start),
+        RolloutAction::Restart if has_stopped => Err(ApiError::conflict(format!(
+            "workload `{name}` is stopped, and has no pods to restart"
+        ))
+        .hint(format!("`beemesh start {name}` starts it"))),
         RolloutAction::Restart => {
             let at = rfc3339(now_ms());
-            edited(state, workload, &rules, |body| restart(body, workload, &at))
+            let rules = rules()?;
+            edited(state, workload, Some(&*rules), |body| {
+                restart(body, workload, &at);
+            })
         }
         RolloutAction::Scale => {
             let replicas = asked.replicas.unwrap_or_default();
@@ -156,12 +192,31 @@ fn planned(
                     "workload `{name}` has no replicas: only a Deployment can be scaled"
                 )));
             }
-            edited(state, workload, &rules, |body| {
+            let rules = rules()?;
+            edited(state, workload, Some(&*rules), |body| {
                 body["spec"]["replicas"] = json!(replicas);
             })
         }
-        RolloutAction::Undo => undo(state, workload, asked.to_revision, &rules),
+        RolloutAction::Undo => undo(state, workload, asked.to_revision, &*rules()?),
+    };
+    change.map(Some)
+}
+
+/// Returns true if the workload is stopped after the change.
+fn leaves_stopped(change: &Change, state: &Replicated, workload: &Workload) -> bool {
+    match change {
+        Change::Apply { objects, .. } => objects.iter().any(is_stopped),
+        Change::Undo { revision, .. } => {
+            let mut kept = state.revisions(&workload.name).iter();
+            let wanted = kept.find(|one| one.number == *revision);
+            wanted.is_some_and(has_been_stopped)
+        }
+        _ => is_stopped(&workload.object),
     }
+}
+
+fn has_been_stopped(revision: &Revision) -> bool {
+    revision.object().is_some_and(|object| is_stopped(object))
 }
 
 fn restart(body: &mut Value, workload: &Workload, at: &str) {
@@ -169,27 +224,50 @@ fn restart(body: &mut Value, workload: &Workload, at: &str) {
         Kind::Pod => &mut body["metadata"],
         _ => &mut body["spec"]["template"]["metadata"],
     };
+    annotate(metadata, RESTARTED_AT, at);
+}
+
+fn stop(body: &mut Value) {
+    annotate(&mut body["metadata"], STOPPED, "true");
+}
+
+/// Undoes [`stop`], so that the contents are those from before it.
+fn start(body: &mut Value) {
+    let Some(metadata) = body.get_mut("metadata").and_then(Value::as_object_mut) else {
+        return;
+    };
+    let annotations = metadata.get_mut("annotations");
+    let Some(annotations) = annotations.and_then(Value::as_object_mut) else {
+        return;
+    };
+    annotations.remove(STOPPED);
+    if annotations.is_empty() {
+        metadata.remove("annotations");
+    }
+}
+
+fn annotate(metadata: &mut Value, annotation: &str, value: &str) {
     if !metadata.is_object() {
         *metadata = Value::Object(Map::new());
     }
     if !metadata["annotations"].is_object() {
         metadata["annotations"] = Value::Object(Map::new());
     }
-    metadata["annotations"][RESTARTED_AT] = json!(at);
+    metadata["annotations"][annotation] = json!(value);
 }
 
-/// The apply of the workload's object with an edit.
+/// The apply of the workload's object with an edit, checked against `rules`.
 fn edited(
     state: &Replicated,
     workload: &Workload,
-    rules: &Rules,
+    rules: Option<&Rules>,
     edit: impl FnOnce(&mut Value),
 ) -> Result<Change, ApiError> {
     let mut body: Value = serde_json::from_slice(&workload.object.body)
         .map_err(|error| ApiError::internal(format!("read the workload: {error}")))?;
     edit(&mut body);
     let body = body.to_string();
-    let read = manifest::reread(&[body.as_bytes()], Some(rules));
+    let read = manifest::reread(&[body.as_bytes()], rules);
     let read = read.map_err(|found| ApiError::manifest(problems(found)))?;
     let mut objects = read.objects;
     for object in &mut objects {
@@ -199,7 +277,7 @@ fn edited(
     Ok(Change::Apply {
         manifest: workload.manifest.clone(),
         objects,
-        policy: Some(rules.version),
+        policy: rules.map(|rules| rules.version),
         keep: true,
         if_index: present.map(|one| one.index),
     })
@@ -214,7 +292,11 @@ fn undo(
 ) -> Result<Change, ApiError> {
     let name = &workload.name;
     let kept = state.revisions(name);
-    let earlier = || kept.iter().rev().skip(1);
+    // A revision that was stopped had no pods to return to.
+    let earlier = || {
+        let earlier = kept.iter().rev().skip(1);
+        earlier.filter(|one| !has_been_stopped(one))
+    };
     let wanted = match number.filter(|number| *number > 0) {
         Some(number) => kept.iter().find(|one| one.number == number),
         None => earlier()
@@ -243,4 +325,25 @@ fn undo(
 fn no_workload(name: &str) -> ApiError {
     ApiError::not_found(format!("workload `{name}` not found"))
         .hint("`beemesh get workloads` lists workloads")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_undoes_a_stop() {
+        for before in [
+            json!({"metadata": {"name": "web"}}),
+            json!({"metadata": {"annotations": {"a": "b"}, "name": "web"}}),
+        ] {
+            let mut body = before.clone();
+            stop(&mut body);
+            assert_eq!(body["metadata"]["annotations"][STOPPED], "true");
+            start(&mut body);
+            assert_eq!(body, before);
+            start(&mut body);
+            assert_eq!(body, before);
+        }
+    }
 }

@@ -11,7 +11,7 @@ use beemesh_protocol::{
     peer,
     state::{self, Kind, RevisionOutcome},
 };
-use beemesh_quadlet::manifest::{kind_of, workload_name};
+use beemesh_quadlet::manifest::{is_stopped, kind_of, workload_name};
 
 use super::{Scene, asked::Asked};
 use crate::cluster::{
@@ -135,6 +135,7 @@ impl Scene {
                 .end
                 .as_ref()
                 .map_or_else(String::new, |end| end.reason.clone()),
+            stopped: one.object().is_some_and(|object| is_stopped(object)),
             objects: one.parts.iter().map(|part| object(part, &keyed)).collect(),
         };
         let kept = self.state.revisions(workload).iter();

@@ -5,7 +5,7 @@
 //! annotations of a pod that runs. Podman cannot.
 
 use beemesh_protocol::state::{Kind, Object};
-use beemesh_quadlet::manifest::{Problem, kind_of, only_counts};
+use beemesh_quadlet::manifest::{Problem, is_stopped, kind_of, only_counts};
 use serde_json::Value;
 
 use super::Check;
@@ -19,7 +19,8 @@ impl Check<'_> {
             let Some((_, before)) = before.filter(|(_, before)| before.hash != object.hash) else {
                 continue;
             };
-            if object.kind == Kind::Pod && part(object, "/spec") == part(before, "/spec") {
+            let runs = !is_stopped(object) && !is_stopped(before);
+            if runs && object.kind == Kind::Pod && part(object, "/spec") == part(before, "/spec") {
                 let labels = "/metadata/labels";
                 let field = match part(object, labels) == part(before, labels) {
                     true => "metadata.annotations",
@@ -85,9 +86,16 @@ mod tests {
             warnings[0].contains("metadata.labels: the change replaces the pod"),
             "{warnings:?}"
         );
-        for other in [pod("one", "a:1"), pod("two", "a:2")] {
+        let stopped = pod("one", "a:1").replace(
+            "labels: {a: one}",
+            "labels: {a: one}, annotations: {beemesh.io/stopped: 'true'}",
+        );
+        for other in [pod("one", "a:1"), pod("two", "a:2"), stopped.clone()] {
             assert!(verdict(&known, &other).iter().all(Vec::is_empty));
         }
+        applied(&mut known, 4, &stopped);
+        let started = verdict(&known, &pod("one", "a:1"));
+        assert!(started.iter().all(Vec::is_empty), "{started:?}");
     }
 
     #[test]

@@ -204,6 +204,15 @@ fn a_port_that_another_workload_holds_is_refused_where_both_may_run() {
         verdict(&known, &port("second", tcp, "")),
         [vec![], vec![expected.to_owned()], vec![]]
     );
+    let mut stopped = state();
+    let annotated = "name: first, annotations: {beemesh.io/stopped: 'true'}}";
+    let first = port("first", tcp, "").replace("name: first}", annotated);
+    applied(&mut stopped, 3, &first);
+    assert_eq!(
+        verdict(&stopped, &port("second", tcp, "")),
+        [vec![], vec![expected.to_owned()], vec![]],
+        "a stopped workload keeps its ports"
+    );
     for (ports, more, meets) in [
         ("containerPort: 1, hostPort: 80, hostIP: 0.0.0.0", "", true),
         ("containerPort: 1, hostPort: 80, hostIP: 10.0.0.1", "", true),

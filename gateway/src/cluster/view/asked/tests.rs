@@ -392,3 +392,32 @@ fn hosts_that_cannot_be_reached_are_waited_for() {
         ((2, 3), (false, false), String::new())
     );
 }
+
+#[test]
+fn a_stopped_workload_is_as_requested_when_no_host_has_it() {
+    let mut scene = scene();
+    let body =
+        r#"{"kind":"Pod","metadata":{"annotations":{"beemesh.io/stopped":"true"},"name":"five"}}"#;
+    let apply = Change::Apply {
+        manifest: "five".into(),
+        objects: vec![Object {
+            replicas: Some(0),
+            body: body.into(),
+            ..pod("five", &[])
+        }],
+        policy: None,
+        keep: false,
+        if_index: None,
+    };
+    changed(&mut scene, 8, apply);
+    let runs = report("five", 7, Phase::Removing, 2);
+    for (reports, settled) in [(vec![runs], false), (vec![], true)] {
+        with(&mut scene, 1, 8, reports);
+        let five = scene.workload("five").unwrap();
+        assert!(
+            five.stopped && !five.stuck && five.reason.is_empty(),
+            "{five:?}"
+        );
+        assert_eq!((five.settled, five.ready, five.asked), (settled, 0, 0));
+    }
+}
