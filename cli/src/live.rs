@@ -1,8 +1,19 @@
 //! The progress on the terminal while the user waits.
 //!
-//! Shell: writes to standard error, and only if that is a terminal. Dropping it erases what it drew.
+//! Shell: writes to standard error. On a terminal it draws, and dropping it erases what it drew. Anything else gets
+//! lines.
 
 use std::io::{IsTerminal, Write as _};
+
+use terminal_size::{Height, Width, terminal_size_of};
+
+use crate::render::Size;
+
+/// The size of a terminal that does not say it.
+const SIZE: Size = Size {
+    columns: 80,
+    rows: 24,
+};
 
 const FRAMES: [char; 10] = ['⠋', '⠙', '⠹', '⠸', '⠼', '⠴', '⠦', '⠧', '⠇', '⠏'];
 
@@ -24,6 +35,24 @@ impl Live {
             frame: 0,
             said: false,
         }
+    }
+
+    /// The size of the terminal; `None` if there is none to draw on.
+    pub(crate) fn size(&self) -> Option<Size> {
+        let size = || match terminal_size_of(std::io::stderr()) {
+            Some((Width(columns), Height(rows))) if columns > 0 && rows > 0 => Size {
+                columns: columns.into(),
+                rows: rows.into(),
+            },
+            _ => SIZE,
+        };
+        self.terminal.then(size)
+    }
+
+    /// Prints lines that stay.
+    pub(crate) fn tell(&self, lines: &[String]) {
+        let lines = lines.iter().map(|line| format!("{line}\n"));
+        write(&lines.collect::<String>());
     }
 
     /// Draws `text` behind a spinner, in place of the previous text.
@@ -68,6 +97,9 @@ impl Drop for Live {
 }
 
 fn write(text: &str) {
+    if text.is_empty() {
+        return;
+    }
     let mut stderr = std::io::stderr().lock();
     // If the terminal is closed, nothing needs to be drawn.
     let _ = stderr.write_all(text.as_bytes());

@@ -3,6 +3,7 @@
 //! Pure: responses of the API in, text out.
 
 mod access;
+mod progress;
 mod rollout;
 mod workload;
 
@@ -17,6 +18,7 @@ use beemesh_protocol::{
 };
 
 pub(crate) use access::{audit, policy, policy_set, revoked, tokens, users};
+pub(crate) use progress::{Course, Size};
 pub(crate) use rollout::{changed as rollout_changed, revision, revisions, rollout};
 pub(crate) use workload::workload;
 

@@ -22,7 +22,7 @@ use crate::{
     client::{Ask, Client},
     follow::Followed,
     live::Live,
-    render,
+    render::{self, Course},
     source::{File, Places},
     trouble::Trouble,
 };
@@ -67,7 +67,7 @@ pub(super) async fn run(client: &Client, args: Apply) -> Result<(), Trouble> {
     let stable = args.stable.map(Duration::from_secs);
     let outcome = match wait {
         Some(wait) => Some(tokio::select! {
-            ended = follow(client, &mut done, begun, wait, stable) => ended,
+            ended = follow(client, &mut done, (begun, wait), stable, !json) => ended,
             Ok(()) = ctrl_c() => Err(interrupted()),
         }),
         None => None,
@@ -215,12 +215,14 @@ fn both(one: Verdict, other: Verdict) -> Verdict {
 
 /// Follows the gateway's events and records the state of the applied workloads. It ends when all of them have rolled out,
 /// when some cannot without help and the others have, or when the time is over.
+///
+/// The progress goes to the terminal or, if `tells`, to standard error line by line.
 pub(super) async fn follow(
     client: &Client,
     done: &mut [Applied],
-    begun: Instant,
-    wait: Duration,
+    (begun, wait): (Instant, Duration),
     stable: Option<Duration>,
+    tells: bool,
 ) -> Result<Verdict, Trouble> {
     let deadline = begun + wait;
     let has_effect = done
@@ -230,7 +232,11 @@ pub(super) async fn follow(
     if parts.iter().all(|part| part.names.is_empty()) {
         return Ok(Verdict::Done);
     }
-    let mut live = Live::new();
+    let mut shown = Shown {
+        live: Live::new(),
+        course: Course::default(),
+        tells,
+    };
     while Instant::now() < deadline {
         let events = timeout_at(deadline, client.open(&Ask::get("/v1/events"))).await;
         let events = match events {
@@ -241,7 +247,7 @@ pub(super) async fn follow(
         for part in &mut parts {
             part.rollout = Rollout::new(stable);
         }
-        let verdict = until_done(events, &mut parts, &mut live, (begun, deadline)).await?;
+        let verdict = until_done(events, &mut parts, &mut shown, (begun, deadline)).await?;
         if !matches!(verdict, Verdict::Wait(_)) {
             return Ok(verdict);
         }
@@ -254,7 +260,7 @@ pub(super) async fn follow(
 async fn until_done(
     events: Response<Incoming>,
     parts: &mut [Part<'_>],
-    live: &mut Live,
+    shown: &mut Shown,
     (begun, deadline): (Instant, Instant),
 ) -> Result<Verdict, Trouble> {
     let mut body = events.into_body();
@@ -283,31 +289,40 @@ async fn until_done(
             }
             verdict @ (Verdict::Done | Verdict::Stuck) => return Ok(verdict),
         }
-        let shown = parts.iter().map(|part| progress(part.applied, now));
-        live.spin(&shown.collect::<String>());
+        let applied = parts.iter().map(|part| &*part.applied);
+        shown.show(&applied.collect::<Vec<_>>(), now);
     }
 }
 
-/// The progress to draw during the wait.
-fn progress(applied: &Applied, elapsed: Duration) -> String {
-    let workloads = applied.workloads.as_deref().unwrap_or_default();
-    let shown = |workload: &Workload| {
-        format!(
-            "{}   revision {}   {} ready   {:.1} s\n{}",
-            workload.name,
-            workload.revision,
-            render::counts(workload),
-            elapsed.as_secs_f64(),
-            render::on_hosts(workload, None)
-        )
-    };
-    if workloads.is_empty() {
-        return format!(
-            "{}   committed at log index {}\n",
-            applied.manifest, applied.index
-        );
+/// The progress during the wait.
+struct Shown {
+    live: Live,
+    course: Course,
+    tells: bool,
+}
+
+impl Shown {
+    fn show(&mut self, applied: &[&Applied], now: Duration) {
+        let workloads = applied
+            .iter()
+            .flat_map(|one| one.workloads.iter().flatten());
+        let workloads: Vec<&Workload> = workloads.collect();
+        self.course.look(now, workloads.iter().copied());
+        let Some(size) = self.live.size() else {
+            if self.tells {
+                self.live.tell(&self.course.lines(&workloads, now));
+            }
+            return;
+        };
+        // The events have not reached the change yet.
+        if workloads.is_empty() {
+            let committed = applied
+                .iter()
+                .map(|one| format!("{}   committed at log index {}\n", one.manifest, one.index));
+            return self.live.spin(&committed.collect::<String>());
+        }
+        self.live.spin(&self.course.drawn(&workloads, now, size));
     }
-    workloads.iter().map(shown).collect()
 }
 
 #[cfg(test)]

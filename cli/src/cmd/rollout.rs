@@ -206,7 +206,7 @@ async fn status(
             Ok(Verdict::Done)
         }
         Some(wait) => tokio::select! {
-            ended = apply::follow(client, std::slice::from_mut(&mut applied), begun, wait, None) => ended,
+            ended = apply::follow(client, std::slice::from_mut(&mut applied), (begun, wait), None, !output.json()) => ended,
             Ok(()) = ctrl_c() => Err(Trouble::interrupted("interrupted; the rollout goes on")),
         },
     };

@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use beemesh_protocol::api::{
-    Revision, RevisionOutcome, RolloutAction, RolloutChanged, RolloutPhase, Workload,
+    Revision, RevisionOutcome, Rollout, RolloutAction, RolloutChanged, RolloutPhase, Workload,
 };
 
 use super::{GAP, committed, on_hosts, rough, table};
@@ -59,17 +59,12 @@ pub(super) fn phase(workload: &Workload) -> String {
         return format!("{} of {} pods ready", workload.ready, workload.asked);
     };
     match rollout.phase {
-        RolloutPhase::Rolling => {
-            let hosts = if rollout.max_unavailable == 1 {
-                "host"
-            } else {
-                "hosts"
-            };
-            format!(
-                "rolling out, {} {hosts} at a time: {} of {} updated",
-                rollout.max_unavailable, rollout.updated, workload.asked
-            )
-        }
+        RolloutPhase::Rolling => format!(
+            "{}: {} of {} updated",
+            pace(rollout),
+            rollout.updated,
+            workload.asked
+        ),
         RolloutPhase::Paused => format!(
             "paused: {} of {} updated, the others run revision {}",
             rollout.updated, workload.asked, rollout.from
@@ -77,6 +72,14 @@ pub(super) fn phase(workload: &Workload) -> String {
         RolloutPhase::RollingBack | RolloutPhase::RolledBack | RolloutPhase::Failed => {
             workload.reason.clone()
         }
+    }
+}
+
+/// How many hosts get the latest revision at a time.
+pub(super) fn pace(rollout: &Rollout) -> String {
+    match rollout.max_unavailable {
+        1 => "rolling out, 1 host at a time".to_owned(),
+        many => format!("rolling out, {many} hosts at a time"),
     }
 }
 
