@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, HostId, pod::ContainerReport};
 
-pub use crate::state::UserRole;
+pub use crate::state::{ObjectIdentity, UserRole};
 pub use access::{Audit, Audited, ClientConfig, User, UserAnswer, UserRequest, Users};
 pub use applied::{Action, Applied, AppliedObject, Deleted};
 pub use compared::{Compared, ComparedObject};
@@ -141,6 +141,10 @@ pub struct Workload {
     pub min_ready_seconds: u32,
     /// The hosts that should run it and those that still have it, sorted by name.
     pub hosts: Vec<WorkloadHost>,
+    /// The UID and generation of its object, and the log index of the object's last change; absent until all members run
+    /// 0.4.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<ObjectIdentity>,
     /// The applied object in canonical form; only in the response for one workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<serde_json::Value>,
@@ -211,18 +215,21 @@ pub struct Manifest {
     /// When it was last changed, in milliseconds since 1970.
     pub applied_at_ms: u64,
     /// Its objects, in document order.
-    pub objects: Vec<ObjectName>,
+    pub objects: Vec<ManifestObject>,
 }
 
-/// The name of an object.
+/// An object of a manifest.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ObjectName {
+pub struct ManifestObject {
     /// Its kind, such as `Pod` or `ConfigMap`.
     pub kind: String,
     /// Its namespace.
     pub namespace: String,
     /// Its `metadata.name`.
     pub name: String,
+    /// Its UID, generation and the log index of its last change; absent until all members run 0.4.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity: Option<ObjectIdentity>,
 }
 
 /// The response to `GET /v1/hosts`.

@@ -35,4 +35,4 @@ mod codec;
 mod generated;
 
 pub use codec::DecodeError;
-pub use id::{ClusterId, HostId};
+pub use id::{ClusterId, HostId, Uid};

@@ -145,6 +145,7 @@ mod tests {
             rollout: None,
             min_ready_seconds: 0,
             hosts: (1..).zip(hosts).map(on).collect(),
+            identity: None,
             object: None,
         }
     }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, HostId};
+use crate::{ClusterId, HostId, Uid};
 
 mod revisions;
 
@@ -390,6 +390,26 @@ pub struct WorkloadRecord {
     pub at_ms: u64,
 }
 
+/// What an object has beside its contents, as in Kubernetes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ObjectIdentity {
+    /// Its UID.
+    pub uid: Uid,
+    /// The number of its contents so far, from 1; 0 only for an object without an identity.
+    pub generation: u64,
+    /// The log index of the last change of its contents.
+    pub index: u64,
+}
+
+/// The identities of all objects in a snapshot.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Identities {
+    /// How many objects the cluster has created since it has identities.
+    pub created: u64,
+    /// Those of the objects of all manifests, in the order in which the snapshot has them.
+    pub objects: Vec<ObjectIdentity>,
+}
+
 /// A manifest in a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ManifestRecord {
@@ -530,4 +550,6 @@ pub struct Snapshot {
     pub assignments: Option<Assignments>,
     /// The revisions and rollouts; `None` below level 2.
     pub revisions: Option<Revisions>,
+    /// The identities of the objects; `None` below level 2.
+    pub identities: Option<Identities>,
 }

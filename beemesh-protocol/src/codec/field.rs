@@ -8,7 +8,7 @@ use flatbuffers::{ForwardsUOffset, Vector, WIPOffset};
 
 use super::{Builder, DecodeError, Wire, fb};
 use crate::{
-    ClusterId, HostId,
+    ClusterId, HostId, Uid,
     raft::{LogId, Vote},
 };
 
@@ -136,6 +136,7 @@ fixed! {
             committed: found.committed(),
         };
 }
+fixed!(@field Uid = Bytes16, |uid: &Uid| fb::Bytes16(uid.0), |found: &fb::Bytes16| Uid(found.0));
 fixed!(@field [u8; 32] = Bytes32, |bytes: &[u8; 32]| fb::Bytes32(*bytes), |found: &fb::Bytes32| found.0);
 
 impl<T: Fixed> Field for Option<T>

@@ -10,9 +10,9 @@ use super::{
 };
 use crate::state::{
     Access, Assignment, Assignments, AuditContext, AuditRecord, Authority, Change, ClaimRecord,
-    Command, Host, HostRevision, JobEnd, Kind, ManifestRecord, Object, Origin, PolicyRecord,
-    Reference, RevisionEnd, RevisionOutcome, RevisionRecord, Revisions, RolloutPhase,
-    RolloutRecord, Snapshot, TokenRecord, UserRecord, UserRole, WorkloadRecord,
+    Command, Host, HostRevision, Identities, JobEnd, Kind, ManifestRecord, Object, ObjectIdentity,
+    Origin, PolicyRecord, Reference, RevisionEnd, RevisionOutcome, RevisionRecord, Revisions,
+    RolloutPhase, RolloutRecord, Snapshot, TokenRecord, UserRecord, UserRole, WorkloadRecord,
 };
 
 messages! {
@@ -25,6 +25,9 @@ messages! {
 fn has_revisions(snapshot: &Snapshot) -> bool {
     snapshot.level >= 2
 }
+
+/// The size of an encoded identity and of the reference to it, in bytes.
+const IDENTITY_SIZE: usize = 48;
 
 /// The approximate size of an encoded command in bytes.
 pub(super) fn command_size(command: &Command) -> usize {
@@ -57,6 +60,8 @@ fn snapshot_size(snapshot: &Snapshot) -> usize {
     let kept = snapshot.revisions.as_ref();
     let objects = objects + kept.map_or(0, |kept| objects_size(&kept.objects));
     let others = others + kept.map_or(0, |kept| kept.revisions.len() + kept.rollouts.len());
+    let identities = snapshot.identities.as_ref();
+    let objects = objects + identities.map_or(0, |all| all.objects.len() * IDENTITY_SIZE);
     let policy = snapshot.policy.as_ref().map_or(0, |p| p.document.len());
     objects + others * SIZE_TYPICAL + policy
 }
@@ -149,6 +154,11 @@ table! { RolloutRecord = RolloutRecord(RolloutRecordArgs) "rollout_record" {
 
 table! { Revisions = Revisions(RevisionsArgs) "revisions" { objects, revisions, rollouts } }
 
+table! { ObjectIdentity = ObjectIdentity(ObjectIdentityArgs) "object_identity" { uid, generation, index } }
+
+table! { Identities = Identities(IdentitiesArgs) "identities" { created, objects } }
+
 table! { Snapshot = Snapshot(SnapshotArgs) "snapshot" {
-    cluster, hosts, manifests, workloads, tokens, access, policy, former, level, assignments, revisions
+    cluster, hosts, manifests, workloads, tokens, access, policy, former, level, assignments, revisions,
+    identities
 } }

@@ -16013,6 +16013,249 @@ impl ::core::fmt::Debug for Revisions<'_> {
       ds.finish()
   }
 }
+pub enum ObjectIdentityOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ObjectIdentity<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ObjectIdentity<'a> {
+  type Inner = ObjectIdentity<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ObjectIdentity<'a> {
+  pub const VT_UID: ::flatbuffers::VOffsetT = 4;
+  pub const VT_GENERATION: ::flatbuffers::VOffsetT = 6;
+  pub const VT_INDEX: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ObjectIdentity { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ObjectIdentityArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ObjectIdentity<'bldr>> {
+    let mut builder = ObjectIdentityBuilder::new(_fbb);
+    builder.add_index(args.index);
+    builder.add_generation(args.generation);
+    if let Some(x) = args.uid { builder.add_uid(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn uid(&self) -> Option<&'a Bytes16> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes16>(ObjectIdentity::VT_UID, None)}
+  }
+  #[inline]
+  pub fn generation(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ObjectIdentity::VT_GENERATION, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn index(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ObjectIdentity::VT_INDEX, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ObjectIdentity<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Bytes16>("uid", Self::VT_UID, false)?
+     .visit_field::<u64>("generation", Self::VT_GENERATION, false)?
+     .visit_field::<u64>("index", Self::VT_INDEX, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ObjectIdentityArgs<'a> {
+    pub uid: Option<&'a Bytes16>,
+    pub generation: u64,
+    pub index: u64,
+}
+impl<'a> Default for ObjectIdentityArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ObjectIdentityArgs {
+      uid: None,
+      generation: 0,
+      index: 0,
+    }
+  }
+}
+
+pub struct ObjectIdentityBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ObjectIdentityBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_uid(&mut self, uid: &Bytes16) {
+    self.fbb_.push_slot_always::<&Bytes16>(ObjectIdentity::VT_UID, uid);
+  }
+  #[inline]
+  pub fn add_generation(&mut self, generation: u64) {
+    self.fbb_.push_slot::<u64>(ObjectIdentity::VT_GENERATION, generation, 0);
+  }
+  #[inline]
+  pub fn add_index(&mut self, index: u64) {
+    self.fbb_.push_slot::<u64>(ObjectIdentity::VT_INDEX, index, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ObjectIdentityBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ObjectIdentityBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ObjectIdentity<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ObjectIdentity<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ObjectIdentity");
+      ds.field("uid", &self.uid());
+      ds.field("generation", &self.generation());
+      ds.field("index", &self.index());
+      ds.finish()
+  }
+}
+pub enum IdentitiesOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Identities<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Identities<'a> {
+  type Inner = Identities<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Identities<'a> {
+  pub const VT_CREATED: ::flatbuffers::VOffsetT = 4;
+  pub const VT_OBJECTS: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Identities { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args IdentitiesArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Identities<'bldr>> {
+    let mut builder = IdentitiesBuilder::new(_fbb);
+    builder.add_created(args.created);
+    if let Some(x) = args.objects { builder.add_objects(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn created(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Identities::VT_CREATED, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn objects(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ObjectIdentity<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ObjectIdentity>>>>(Identities::VT_OBJECTS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Identities<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<u64>("created", Self::VT_CREATED, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ObjectIdentity>>>>("objects", Self::VT_OBJECTS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct IdentitiesArgs<'a> {
+    pub created: u64,
+    pub objects: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ObjectIdentity<'a>>>>>,
+}
+impl<'a> Default for IdentitiesArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    IdentitiesArgs {
+      created: 0,
+      objects: None,
+    }
+  }
+}
+
+pub struct IdentitiesBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> IdentitiesBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_created(&mut self, created: u64) {
+    self.fbb_.push_slot::<u64>(Identities::VT_CREATED, created, 0);
+  }
+  #[inline]
+  pub fn add_objects(&mut self, objects: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<ObjectIdentity<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Identities::VT_OBJECTS, objects);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> IdentitiesBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    IdentitiesBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Identities<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Identities<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Identities");
+      ds.field("created", &self.created());
+      ds.field("objects", &self.objects());
+      ds.finish()
+  }
+}
 pub enum SnapshotOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -16040,6 +16283,7 @@ impl<'a> Snapshot<'a> {
   pub const VT_LEVEL: ::flatbuffers::VOffsetT = 20;
   pub const VT_ASSIGNMENTS: ::flatbuffers::VOffsetT = 22;
   pub const VT_REVISIONS: ::flatbuffers::VOffsetT = 24;
+  pub const VT_IDENTITIES: ::flatbuffers::VOffsetT = 26;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -16051,6 +16295,7 @@ impl<'a> Snapshot<'a> {
     args: &'args SnapshotArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Snapshot<'bldr>> {
     let mut builder = SnapshotBuilder::new(_fbb);
+    if let Some(x) = args.identities { builder.add_identities(x); }
     if let Some(x) = args.revisions { builder.add_revisions(x); }
     if let Some(x) = args.assignments { builder.add_assignments(x); }
     builder.add_level(args.level);
@@ -16143,6 +16388,13 @@ impl<'a> Snapshot<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Revisions>>(Snapshot::VT_REVISIONS, None)}
   }
+  #[inline]
+  pub fn identities(&self) -> Option<Identities<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Identities>>(Snapshot::VT_IDENTITIES, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Snapshot<'_> {
@@ -16162,6 +16414,7 @@ impl ::flatbuffers::Verifiable for Snapshot<'_> {
      .visit_field::<u32>("level", Self::VT_LEVEL, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Assignments>>("assignments", Self::VT_ASSIGNMENTS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Revisions>>("revisions", Self::VT_REVISIONS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<Identities>>("identities", Self::VT_IDENTITIES, false)?
      .finish();
     Ok(())
   }
@@ -16178,6 +16431,7 @@ pub struct SnapshotArgs<'a> {
     pub level: u32,
     pub assignments: Option<::flatbuffers::WIPOffset<Assignments<'a>>>,
     pub revisions: Option<::flatbuffers::WIPOffset<Revisions<'a>>>,
+    pub identities: Option<::flatbuffers::WIPOffset<Identities<'a>>>,
 }
 impl<'a> Default for SnapshotArgs<'a> {
   #[inline]
@@ -16194,6 +16448,7 @@ impl<'a> Default for SnapshotArgs<'a> {
       level: 0,
       assignments: None,
       revisions: None,
+      identities: None,
     }
   }
 }
@@ -16248,6 +16503,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> SnapshotBuilder<'a, 'b, A> {
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Revisions>>(Snapshot::VT_REVISIONS, revisions);
   }
   #[inline]
+  pub fn add_identities(&mut self, identities: ::flatbuffers::WIPOffset<Identities<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Identities>>(Snapshot::VT_IDENTITIES, identities);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> SnapshotBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     SnapshotBuilder {
@@ -16276,6 +16535,7 @@ impl ::core::fmt::Debug for Snapshot<'_> {
       ds.field("level", &self.level());
       ds.field("assignments", &self.assignments());
       ds.field("revisions", &self.revisions());
+      ds.field("identities", &self.identities());
       ds.finish()
   }
 }

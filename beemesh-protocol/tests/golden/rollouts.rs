@@ -3,11 +3,11 @@
 use std::collections::BTreeMap;
 
 use beemesh_protocol::{
-    HostId,
+    HostId, Uid,
     peer::{self, Action, Committed, Effect, Outcome},
     state::{
-        Change, HostRevision, Kind, Object, RevisionEnd, RevisionOutcome, RevisionRecord,
-        Revisions, RolloutPhase, RolloutRecord,
+        Change, HostRevision, Identities, Kind, Object, ObjectIdentity, RevisionEnd,
+        RevisionOutcome, RevisionRecord, Revisions, RolloutPhase, RolloutRecord,
     },
 };
 
@@ -25,6 +25,17 @@ fn object() -> Object {
         references: vec![],
         replicas: None,
         selector: BTreeMap::new(),
+    }
+}
+
+pub(super) fn identities() -> Identities {
+    Identities {
+        created: 5,
+        objects: vec![ObjectIdentity {
+            uid: Uid([3; 16]),
+            generation: 2,
+            index: 9,
+        }],
     }
 }
 

@@ -125,6 +125,7 @@ pub(crate) fn cases() -> Vec<Case> {
         }];
         Command, "command_roll": rollouts::changes().map(|change| Command::unasked(1, change));
         Snapshot, "snapshot_revisions": [Snapshot { level: 2, revisions: Some(rollouts::revisions()), ..snapshot() }];
+        Snapshot, "snapshot_identities": [Snapshot { level: 2, identities: Some(rollouts::identities()), ..snapshot() }];
         peer::Reply, "peer_reply_kept": [rollouts::kept()];
         FromAgent, "from_agent_reserved": [assignments::welcome()];
         peer::Request, "peer_request_reserved": [peer::Request { id: 3, body: peer::RequestBody::Observe(HostReport {
@@ -548,6 +549,7 @@ fn snapshot() -> Snapshot {
         level: 0,
         assignments: None,
         revisions: None,
+        identities: None,
     }
 }
 

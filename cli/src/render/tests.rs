@@ -42,6 +42,7 @@ fn web(settled: bool, hosts: Vec<WorkloadHost>) -> Workload {
         rollout: None,
         min_ready_seconds: 0,
         hosts,
+        identity: None,
         object: None,
     }
 }

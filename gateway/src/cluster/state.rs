@@ -8,6 +8,7 @@
 mod assign;
 mod audit;
 mod hosts;
+mod identities;
 mod manifests;
 mod policy;
 mod recover;
@@ -29,7 +30,8 @@ use beemesh_protocol::{
     ClusterId, HostId,
     peer::{Outcome, Refusal},
     state::{
-        Authority, Change, Command, Host, Kind, Object, PolicyRecord, TokenRecord, UserRecord,
+        Authority, Change, Command, Host, Kind, Object, ObjectIdentity, PolicyRecord, TokenRecord,
+        UserRecord,
     },
 };
 use beemesh_quadlet::manifest::{is_workload, kind_of, workload_name};
@@ -72,8 +74,10 @@ impl Key {
 /// An object and its manifest.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Owned {
-    manifest: String,
+    manifest: Arc<str>,
     object: Arc<Object>,
+    /// `None` below level 2.
+    identity: Option<ObjectIdentity>,
 }
 
 /// A workload that the cluster should run.
@@ -134,6 +138,8 @@ pub(crate) struct State {
     revisions: Map<String, Arc<Vec<Revision>>>,
     /// The rollouts in progress; empty below level 2.
     rollouts: Map<String, Arc<Rollout>>,
+    /// How many objects have been created since level 2 was reached.
+    created: u64,
 }
 
 impl State {
@@ -192,7 +198,7 @@ impl State {
                 if_version,
             } => self.set_policy(index, at_ms, document, *if_version),
             Change::RaiseLevel { level } | Change::RequireLevel { level } => {
-                self.raise_level(*level)
+                self.raise_level(index, *level)
             }
             Change::Assign {
                 workload,

@@ -24,7 +24,7 @@ use std::{
 use beemesh_protocol::{
     HostId,
     api::{
-        self, Host, HostCounts, Leader, Manifest, ObjectName, Phase, Role, Status, Workload,
+        self, Host, HostCounts, Leader, Manifest, ManifestObject, Phase, Role, Status, Workload,
         WorkloadCounts, WorkloadHost,
     },
     peer::{self, HostReport, WorkloadReport},
@@ -131,6 +131,7 @@ impl Scene {
                 .collect(),
             reason: self.reason(workload, asked.reason, rollout.as_ref()),
             rollout,
+            identity: self.state.identity(object),
             object: None,
         }
     }
@@ -252,10 +253,19 @@ impl Scene {
             objects: manifest
                 .objects
                 .iter()
-                .map(|one| object_name(one))
+                .map(|one| self.manifest_object(one))
                 .collect(),
         };
         self.state.manifests().map(shown).collect()
+    }
+
+    fn manifest_object(&self, object: &state::Object) -> ManifestObject {
+        ManifestObject {
+            kind: kind_of(object).to_owned(),
+            namespace: object.namespace.clone(),
+            name: object.name.clone(),
+            identity: self.state.identity(object),
+        }
     }
 
     /// All members, sorted by name.
@@ -438,14 +448,6 @@ pub(crate) fn sentence(names: &[String]) -> String {
 fn name_of(state: &State, host: HostId) -> String {
     let known = state.hosts().get(&host);
     known.map_or_else(|| host.to_string(), |host| host.name.clone())
-}
-
-fn object_name(object: &state::Object) -> ObjectName {
-    ObjectName {
-        kind: kind_of(object).to_owned(),
-        namespace: object.namespace.clone(),
-        name: object.name.clone(),
-    }
 }
 
 fn phase(phase: peer::Phase) -> Phase {

@@ -49,7 +49,7 @@ pub(in crate::api) async fn backup(
 ) -> Result<Response, ApiError> {
     let Scene { state, applied, .. } = look(&shared.gateway, &query).await?;
     let cluster = state.cluster();
-    let file = aside(move || Ok(backup::encode(&without_revisions(&state)))).await?;
+    let file = aside(move || Ok(backup::encode(&of_contents(&state)))).await?;
     if file.len() > BYTES_MAX {
         return Err(ApiError::too_large(format!(
             "the manifests take {} bytes, and a backup holds at most {BYTES_WORDS}",
@@ -67,12 +67,14 @@ pub(in crate::api) async fn backup(
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], file).into_response())
 }
 
-/// The state for a backup. A restore makes new revisions, and releases before 0.4.0 can restore a state of this level.
-fn without_revisions(state: &Replicated) -> Snapshot {
+/// The state for a backup. A restore makes new revisions and new objects, and releases before 0.4.0 can restore a state
+/// of this level.
+fn of_contents(state: &Replicated) -> Snapshot {
     let snapshot = state.to_snapshot();
     Snapshot {
         level: snapshot.level.min(ASSIGNED),
         revisions: None,
+        identities: None,
         ..snapshot
     }
 }

@@ -214,7 +214,7 @@ impl State {
 
     /// Raises the level. When level 1 is reached, each existing workload gets seats on the hosts that ran it without
     /// seats, so that no pod moves. When level 2 is reached, its present contents become its first kept revision.
-    pub(super) fn raise_level(&mut self, level: u32) -> Decision {
+    pub(super) fn raise_level(&mut self, index: u64, level: u32) -> Decision {
         let begins = self.level < ASSIGNED && level >= ASSIGNED;
         let keeps = self.level < ROLLED && level >= ROLLED;
         self.level = self.level.max(level);
@@ -226,6 +226,7 @@ impl State {
         }
         if keeps {
             self.begin_revisions();
+            self.begin_identities(index);
         }
         Ok(Outcome::Done)
     }

@@ -11,8 +11,8 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{is_workload, kind_name, workload_name};
 
 use super::{
-    Decision, Key, Manifest, Owned, ROLLED, Revision, State, Workload, assign, missing, refused,
-    title, workload_of,
+    Decision, Key, Manifest, ROLLED, Revision, State, Workload, assign, missing, refused, title,
+    workload_of,
 };
 
 /// Maximum number of manifests below level 2. From there on only their bytes are limited ([`super::room`]).
@@ -125,7 +125,7 @@ impl State {
                 ),
             };
             if let Some(owned) = self.objects.get(&Key::of(object))
-                && owned.manifest != manifest
+                && *owned.manifest != *manifest
             {
                 refusals.push(foreign(&owned.manifest, title(object)));
             } else if let Some(name) = workload_of(object)
@@ -269,12 +269,9 @@ impl State {
                 _ => Arc::new(object.clone()),
             })
             .collect();
+        let owner = Arc::from(name);
         for object in &objects {
-            let owned = Owned {
-                manifest: name.to_owned(),
-                object: object.clone(),
-            };
-            self.insert_object(owned);
+            self.insert_object(index, &owner, object);
         }
         objects.extend(kept);
         let manifest = Manifest {
@@ -312,7 +309,7 @@ impl State {
             let before = self.workloads.get(&name).cloned();
             let workload = Workload {
                 name: name.clone(),
-                manifest: owned.manifest.clone(),
+                manifest: (*owned.manifest).to_owned(),
                 revision: before.as_ref().map_or(1, |before| before.revision + 1),
                 index,
                 at_ms,

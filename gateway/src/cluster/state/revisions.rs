@@ -14,7 +14,7 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{kind_name, workload_name};
 use serde_json::Value;
 
-use super::{Decision, Key, Owned, State, Workload, missing, refused, rollouts::ROLLED};
+use super::{Decision, Key, State, Workload, missing, refused, rollouts::ROLLED};
 use crate::cluster::strategy::Strategy;
 
 /// The annotation with the reason of a change, as in `kubectl rollout history`.
@@ -374,10 +374,8 @@ impl State {
     /// Replaces the workload's object in its manifest.
     fn put_object_back(&mut self, workload: &Workload, index: u64, at_ms: u64) {
         let key = Key::of(&workload.object);
-        self.insert_object(Owned {
-            manifest: workload.manifest.clone(),
-            object: Arc::clone(&workload.object),
-        });
+        let manifest = Arc::from(workload.manifest.as_str());
+        self.insert_object(index, &manifest, &workload.object);
         if let Some(manifest) = self.manifests.get_mut(&workload.manifest) {
             for object in &mut manifest.objects {
                 if Key::of(object) == key {

@@ -2,6 +2,8 @@
 //!
 //! Pure. Each change of an object or a revision updates the total. It equals the sum of all objects in a snapshot.
 
+use std::sync::Arc;
+
 use beemesh_protocol::{
     peer::Refusal,
     state::{ManifestRecord, Object},
@@ -41,10 +43,24 @@ fn contents(object: &Object) -> (Key, [u8; 32]) {
 }
 
 impl State {
-    pub(super) fn insert_object(&mut self, owned: Owned) {
-        let key = Key::of(&owned.object);
-        self.remove_object(&key);
-        self.count_object(&owned.object);
+    /// Puts an object in place of the one of its name, if there is one, by the entry at `index`.
+    pub(super) fn insert_object(&mut self, index: u64, manifest: &Arc<str>, object: &Arc<Object>) {
+        let key = Key::of(object);
+        let before = self.objects.get(&key).cloned();
+        let is_same = |one: &Owned| one.manifest == *manifest && Arc::ptr_eq(&one.object, object);
+        if before.as_ref().is_some_and(is_same) {
+            return;
+        }
+        let identity = self.next_identity(index, before.as_ref(), object);
+        self.count_object(object);
+        if let Some(before) = before {
+            self.uncount_object(&before.object);
+        }
+        let owned = Owned {
+            manifest: Arc::clone(manifest),
+            object: Arc::clone(object),
+            identity,
+        };
         self.objects.insert_mut(key, owned);
     }
 
@@ -123,6 +139,12 @@ impl State {
         }
         let what = format!("the manifests of the backup take {}", mebibytes(after));
         Err(self.full(&what, ""))
+    }
+
+    /// The size of all contents in bytes, as the limit counts it.
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> u64 {
+        self.used
     }
 
     fn has_room(&self, before: u64, after: u64) -> bool {

@@ -58,6 +58,7 @@ impl State {
                 revisions: self.revision_records(),
                 rollouts: self.rollout_records(),
             }),
+            identities: (self.level >= ROLLED).then(|| self.identity_records()),
         }
     }
 
@@ -83,6 +84,9 @@ impl State {
             .into_iter()
             .map(|record| (record.workload.clone(), record))
             .collect();
+        let identities = snapshot.identities.unwrap_or_default();
+        let mut identity = identities.objects.into_iter();
+        let mut identity = || identity.next().filter(|one| one.generation > 0);
         let mut objects = Map::default();
         let mut workloads = Map::default();
         let mut manifests = Map::default();
@@ -93,6 +97,7 @@ impl State {
                 at_ms: record.at_ms,
                 objects: record.objects.into_iter().map(Arc::new).collect(),
             };
+            let owner: Arc<str> = Arc::from(manifest.name.as_str());
             for object in &manifest.objects {
                 if let Some(name) = workload_of(object)
                     && let Some(record) = records.get(&name)
@@ -109,8 +114,9 @@ impl State {
                     workloads.insert_mut(name, workload);
                 }
                 let owned = Owned {
-                    manifest: manifest.name.clone(),
+                    manifest: Arc::clone(&owner),
                     object: object.clone(),
+                    identity: identity(),
                 };
                 objects.insert_mut(Key::of(object), owned);
             }
@@ -140,6 +146,7 @@ impl State {
             book: assign::Book::from_snapshot(snapshot.assignments.unwrap_or_default()),
             revisions: Map::default(),
             rollouts: Map::default(),
+            created: identities.created,
         };
         let held: Vec<Arc<Object>> = state
             .objects
