@@ -22,7 +22,7 @@ PAGES := $(BUILT)/described
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
 
-.PHONY: help build image pages install install-files check fuzz corpus layer test e2e idle rpm repo demo planted conformance conformance-on torture power soak bench streams clean generate-check
+.PHONY: help build image pages install install-files check fuzz corpus layer test e2e idle rpm repo demo planted conformance conformance-on torture power soak bench streams state clean generate-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -166,6 +166,9 @@ bench: ## measure on booted hosts, beside etcd, Swarm and Podman (ONLY=commit,â€
 
 streams: ## measure what an event stream costs, without booted hosts
 	$(CARGO) test --release --locked -p beemesh-gateway -- --ignored --nocapture streams
+
+state: ## measure what a full state costs a gateway, without booted hosts
+	$(CARGO) test --release --locked -p beemesh-gateway -- --ignored --nocapture full_state
 
 clean: ## remove what was built
 	$(CARGO) clean

@@ -9,6 +9,8 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod full_state;
+
 pub(crate) fn h(n: u8) -> HostId {
     HostId([n; 32])
 }
