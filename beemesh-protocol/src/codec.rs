@@ -4,6 +4,8 @@
 //! field names, so a field that one of them lacks does not compile. Every string, list, key and hash that is not
 //! optional in the owned type is required.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use flatbuffers::{FlatBufferBuilder, Follow, Verifiable, VerifierOptions, WIPOffset};
 
@@ -63,6 +65,17 @@ trait Wire: Sized {
     type Table<'a>: Follow<'a, Inner = Self::Table<'a>> + Verifiable + 'a;
     fn write(&self, to: &mut Builder) -> WIPOffset<Self::Table<'static>>;
     fn read(from: Self::Table<'_>) -> Result<Self, DecodeError>;
+}
+
+/// What a message shares with the rest of the program, so that it is not copied for the message.
+impl<T: Wire> Wire for Arc<T> {
+    type Table<'a> = T::Table<'a>;
+    fn write(&self, to: &mut Builder) -> WIPOffset<T::Table<'static>> {
+        T::write(self, to)
+    }
+    fn read(from: T::Table<'_>) -> Result<Self, DecodeError> {
+        T::read(from).map(Self::new)
+    }
 }
 
 /// A table that is sent or stored as a message.

@@ -2,7 +2,7 @@
 //!
 //! A log entry has a vector of [`Command`]s. The gateway has the state machine that applies them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use serde::{Deserialize, Serialize};
 
@@ -420,7 +420,7 @@ pub struct ManifestRecord {
     /// When it was last changed, in milliseconds since 1970.
     pub at_ms: u64,
     /// Its objects, in document order.
-    pub objects: Vec<Object>,
+    pub objects: Vec<Arc<Object>>,
 }
 
 /// A change in the audit log.

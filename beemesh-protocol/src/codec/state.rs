@@ -2,6 +2,8 @@
 //!
 //! Pure: values to FlatBuffers and back.
 
+use std::borrow::Borrow;
+
 use flatbuffers::WIPOffset;
 
 use super::{
@@ -38,11 +40,9 @@ pub(super) fn command_size(command: &Command) -> usize {
     }
 }
 
-fn objects_size(objects: &[Object]) -> usize {
-    objects
-        .iter()
-        .map(|object| SIZE_TYPICAL + object.body.len())
-        .sum()
+fn objects_size<O: Borrow<Object>>(objects: &[O]) -> usize {
+    let objects = objects.iter().map(Borrow::borrow);
+    objects.map(|object| SIZE_TYPICAL + object.body.len()).sum()
 }
 
 fn snapshot_size(snapshot: &Snapshot) -> usize {

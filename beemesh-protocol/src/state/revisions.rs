@@ -2,6 +2,8 @@
 //!
 //! Pure: types.
 
+use std::sync::Arc;
+
 use super::Object;
 use crate::HostId;
 
@@ -92,7 +94,7 @@ pub struct RolloutRecord {
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Revisions {
     /// The objects of revisions that are no longer in a manifest, sorted by hash.
-    pub objects: Vec<Object>,
+    pub objects: Vec<Arc<Object>>,
     /// Sorted by workload and index.
     pub revisions: Vec<RevisionRecord>,
     /// Sorted by workload.

@@ -118,7 +118,7 @@ pub(super) fn revisions() -> Revisions {
         index: 9,
     }];
     Revisions {
-        objects: vec![object()],
+        objects: vec![object().into()],
         revisions: (1..).zip(outcomes).map(|(n, end)| one(n, end)).collect(),
         rollouts: vec![
             rollout("a", RolloutPhase::Rolling, on),

@@ -534,7 +534,7 @@ fn snapshot() -> Snapshot {
             manifest: "web".into(),
             index: 9,
             at_ms: 8,
-            objects: vec![object()],
+            objects: vec![object().into()],
         }],
         workloads: vec![WorkloadRecord {
             workload: "shop_web".into(),

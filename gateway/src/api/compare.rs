@@ -85,7 +85,7 @@ pub(super) fn versions(
 ) -> Result<Vec<Versions>, String> {
     let id = |object: &Object| (object.kind, workload_name(&object.namespace, &object.name));
     let new: BTreeMap<_, _> = objects.iter().map(|object| (id(object), object)).collect();
-    let held = before.manifests().find(|held| held.name == manifest);
+    let held = before.manifest(manifest);
     let held = held.iter().flat_map(|held| &held.objects);
     let held: BTreeMap<_, &Object> = held.map(|object| (id(object), object.as_ref())).collect();
     let of = |effect: &Effect| {

@@ -123,6 +123,8 @@ pub(crate) struct State {
     /// How many objects and revisions have the contents with this hash of an object. Derived.
     kept: Map<(Key, [u8; 32]), u32>,
     workloads: Map<String, Workload>,
+    /// The workloads that refer to each object. Derived from them.
+    used_by: Map<Key, Arc<BTreeSet<String>>>,
     tokens: Arc<BTreeMap<[u8; 8], TokenRecord>>,
     authority: Option<Arc<Authority>>,
     users: Arc<BTreeMap<String, UserRecord>>,
@@ -275,6 +277,11 @@ impl State {
         self.manifests.values()
     }
 
+    /// One manifest.
+    pub(crate) fn manifest(&self, name: &str) -> Option<&Manifest> {
+        self.manifests.get(name)
+    }
+
     /// The names of the workloads that came in a manifest, sorted.
     pub(crate) fn workloads_of(&self, manifest: &str) -> BTreeSet<String> {
         let manifest = self.manifests.get(manifest).into_iter();
@@ -307,7 +314,7 @@ impl State {
     }
 
     /// The objects that an object refers to, and whether each is optional.
-    fn references<'a>(&self, object: &'a Object) -> impl Iterator<Item = (Key, bool)> + 'a {
+    fn references<'a>(&self, object: &'a Object) -> impl Iterator<Item = (Key, bool)> + use<'a> {
         object.references.iter().map(|reference| {
             let key = Key {
                 kind: reference.kind,

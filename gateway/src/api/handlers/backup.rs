@@ -3,7 +3,7 @@
 //! Shell; [`missing`] is pure. A restore applies the manifests of the backup with the checks of an apply. It keeps what
 //! is restored already, so that the user can repeat a restore that failed.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use axum::{
     Extension, Json,
@@ -202,7 +202,7 @@ fn held(snapshot: Snapshot, rules: &Rules) -> Result<Vec<ManifestRecord>, ApiErr
                 keep_waiting(object, before);
             }
         }
-        record.objects = objects;
+        record.objects = objects.into_iter().map(Arc::new).collect();
     }
     Ok(manifests)
 }
@@ -213,10 +213,14 @@ fn missing(
     held: &[ManifestRecord],
     state: &Replicated,
 ) -> Result<Vec<(String, Vec<Object>)>, String> {
+    let by_name: BTreeMap<&str, &ManifestRecord> = held
+        .iter()
+        .map(|one| (one.manifest.as_str(), one))
+        .collect();
     for present in state.manifests() {
-        let same = held.iter().find(|one| one.manifest == present.name);
-        let known = |object: &Object| same.is_some_and(|one| one.objects.contains(object));
-        if !present.objects.iter().all(|object| known(object)) {
+        let same = by_name.get(present.name.as_str());
+        let known = |object| same.is_some_and(|one| one.objects.contains(object));
+        if !present.objects.iter().all(known) {
             return Err(format!(
                 "this cluster has a manifest `{}` that the backup does not contain, or contains with other objects",
                 present.name
@@ -229,21 +233,19 @@ fn missing(
             .objects
             .iter()
             .filter(|object| !is_workload(object.kind));
-        let data: Vec<Object> = data.cloned().collect();
+        let data: Vec<Object> = data.map(|object| Object::clone(object)).collect();
         (!data.is_empty()).then(|| (one.manifest.clone(), data))
     });
-    let all = late
-        .iter()
-        .map(|one| (one.manifest.clone(), one.objects.clone()));
+    let all = late.iter().map(|one| {
+        let objects = one.objects.iter().map(|object| Object::clone(object));
+        (one.manifest.clone(), objects.collect())
+    });
     Ok(first.chain(all).collect())
 }
 
 fn is_there(record: &ManifestRecord, state: &Replicated) -> bool {
-    let found = state.manifests().find(|one| one.name == record.manifest);
-    found.is_some_and(|found| {
-        let objects = found.objects.iter().map(AsRef::as_ref);
-        objects.eq(record.objects.iter())
-    })
+    let found = state.manifest(&record.manifest);
+    found.is_some_and(|found| found.objects == record.objects)
 }
 
 #[cfg(test)]
@@ -342,7 +344,7 @@ mod tests {
         };
         assert!(checked(&snapshot).is_err());
         let mut snapshot = entangled().to_snapshot();
-        snapshot.manifests[0].objects[0].body = b"{\"kind\":\"Node\"}".to_vec();
+        Arc::make_mut(&mut snapshot.manifests[0].objects[0]).body = b"{\"kind\":\"Node\"}".to_vec();
         let held = checked(&snapshot);
         assert!(held.is_err() || held.unwrap()[0].objects.len() < 2);
     }

@@ -273,7 +273,7 @@ fn edited(
     for object in &mut objects {
         keep_waiting(object, &workload.object);
     }
-    let present = state.manifests().find(|one| one.name == workload.manifest);
+    let present = state.manifest(&workload.manifest);
     Ok(Change::Apply {
         manifest: workload.manifest.clone(),
         objects,

@@ -308,7 +308,7 @@ impl State {
             let name = workload_name(&owned.object.namespace, &owned.object.name);
             let before = self.workloads.get(&name).cloned();
             let workload = Workload {
-                name: name.clone(),
+                name,
                 manifest: (*owned.manifest).to_owned(),
                 revision: before.as_ref().map_or(1, |before| before.revision + 1),
                 index,
@@ -316,12 +316,14 @@ impl State {
                 job: assign::Job::of(&owned.object),
                 object: owned.object.clone(),
             };
-            altered.push((name.clone(), before));
-            self.workloads.insert_mut(name, workload);
+            altered.push((workload, before));
         }
-        for (name, before) in altered {
-            self.reseat(&name, before.as_ref());
-            self.keep(&name, origin);
+        for (workload, _) in &altered {
+            self.insert_workload(workload.clone());
+        }
+        for (workload, before) in altered {
+            self.reseat(&workload.name, before.as_ref());
+            self.keep(&workload.name, origin);
         }
         for key in gone {
             let name = workload_name(&key.namespace, &key.name);
@@ -331,12 +333,12 @@ impl State {
                 .get(&name)
                 .is_some_and(|w| Key::of(&w.object) == *key)
             {
-                self.workloads.remove_mut(&name);
+                self.remove_workload(&name);
                 self.unseat(&name);
                 self.forget_revisions(&name);
             }
         }
-        let using: BTreeSet<String> = self.using(changed).into_iter().collect();
+        let using = self.using(changed);
         for name in using.union(failed) {
             if let Some(workload) = self.workloads.get_mut(name) {
                 workload.revision += 1;
@@ -349,36 +351,57 @@ impl State {
 
     /// The workloads that refer to one of these objects and are not among them. It omits Jobs at the level that has
     /// attempts: a current or ended attempt keeps its objects, and the next attempt uses the present ones.
-    fn using(&self, changed: &BTreeSet<Key>) -> Vec<String> {
-        if changed.iter().all(|key| is_workload(key.kind)) {
-            return Vec::new();
-        }
-        let uses = |workload: &&Workload| {
-            self.references(&workload.object)
-                .any(|(key, _)| changed.contains(&key))
-                && !changed.contains(&Key::of(&workload.object))
-                && !(workload.job.is_some() && self.is_seated(workload))
+    fn using(&self, changed: &BTreeSet<Key>) -> BTreeSet<String> {
+        let names = changed.iter().filter_map(|key| self.used_by.get(key));
+        let is_bound = |name: &&String| {
+            let workload = self.workloads.get(*name);
+            workload.is_some_and(|workload| {
+                let is_attempted = workload.job.is_some() && self.is_seated(workload);
+                !is_attempted && !changed.contains(&Key::of(&workload.object))
+            })
         };
-        self.workloads
-            .values()
-            .filter(uses)
-            .map(|workload| workload.name.clone())
-            .collect()
+        let names = names.flat_map(|names| names.iter());
+        names.filter(is_bound).cloned().collect()
     }
 
     /// The workloads that are not among these objects, refer to one of them, and whose last revision has failed: to apply
     /// the objects again tries them again.
     fn failed_with(&self, objects: &[Object]) -> BTreeSet<String> {
         let applied: BTreeSet<Key> = objects.iter().map(Key::of).collect();
-        let workloads = applied.iter().filter(|key| is_workload(key.kind)).cloned();
-        let workloads: BTreeSet<Key> = workloads.collect();
         let failed = |name: &String| {
-            let workload = self.workloads.get(name);
             let last = self.revisions(name).last();
-            workload.is_some_and(|one| !workloads.contains(&Key::of(&one.object)))
-                && last.is_some_and(Revision::has_failed)
+            last.is_some_and(Revision::has_failed)
         };
         self.using(&applied).into_iter().filter(failed).collect()
+    }
+
+    /// Puts a workload in place of the one of its name, if there is one.
+    pub(super) fn insert_workload(&mut self, workload: Workload) {
+        self.remove_workload(&workload.name);
+        for (key, _) in self.references(&workload.object) {
+            let mut users = self.used_by.get(&key).cloned().unwrap_or_default();
+            Arc::make_mut(&mut users).insert(workload.name.clone());
+            self.used_by.insert_mut(key, users);
+        }
+        self.workloads.insert_mut(workload.name.clone(), workload);
+    }
+
+    fn remove_workload(&mut self, name: &str) {
+        let Some(object) = self.workloads.get(name).map(|one| Arc::clone(&one.object)) else {
+            return;
+        };
+        for (key, _) in self.references(&object) {
+            let Some(mut users) = self.used_by.get(&key).cloned() else {
+                continue;
+            };
+            Arc::make_mut(&mut users).remove(name);
+            if users.is_empty() {
+                self.used_by.remove_mut(&key);
+            } else {
+                self.used_by.insert_mut(key, users);
+            }
+        }
+        self.workloads.remove_mut(name);
     }
 
     fn revision_of(&self, effect: &Effect) -> u64 {
@@ -393,7 +416,7 @@ impl State {
             return Err(missing(format!("workload `{name}` not found")));
         };
         let key = Key::of(&workload.object);
-        self.workloads.remove_mut(name);
+        self.remove_workload(name);
         self.unseat(name);
         self.forget_revisions(name);
         self.remove_objects(std::slice::from_ref(&key));
@@ -425,7 +448,7 @@ impl State {
         self.manifests.remove_mut(name);
         self.remove_objects(&keys);
         for workload in &gone {
-            self.workloads.remove_mut(workload);
+            self.remove_workload(workload);
             self.unseat(workload);
             self.forget_revisions(workload);
         }

@@ -365,7 +365,7 @@ impl State {
         };
         let revision = next.revision;
         self.put_object_back(&next, index, at_ms);
-        self.workloads.insert_mut(name.to_owned(), next);
+        self.insert_workload(next);
         self.reseat(name, Some(&before));
         self.keep_parts(name, parts, origin);
         Ok(Outcome::Applied(vec![effect(Action::Updated, revision)]))

@@ -133,7 +133,7 @@ impl State {
     pub(crate) fn check_backup(&self, held: &[ManifestRecord]) -> Result {
         let before = held.iter().map(|one| self.bytes_of(&one.manifest)).sum();
         let objects = held.iter().flat_map(|one| &one.objects);
-        let after = objects.map(size).sum();
+        let after = objects.map(|object| size(object)).sum();
         if self.has_room(before, after) {
             return Ok(());
         }

@@ -30,7 +30,7 @@ impl State {
                     manifest: manifest.name.clone(),
                     index: manifest.index,
                     at_ms: manifest.at_ms,
-                    objects: manifest.objects.iter().map(|o| (**o).clone()).collect(),
+                    objects: manifest.objects.clone(),
                 })
                 .collect(),
             workloads: self
@@ -63,7 +63,7 @@ impl State {
     }
 
     /// The objects of revisions that are in no manifest, each once, sorted by hash.
-    fn objects_of_revisions(&self) -> Vec<Object> {
+    fn objects_of_revisions(&self) -> Vec<Arc<Object>> {
         let in_manifests: BTreeSet<[u8; 32]> = self
             .objects
             .values()
@@ -72,7 +72,7 @@ impl State {
         let all = self.revisions.values().flat_map(|kept| kept.iter());
         let objects = all.flat_map(|one| one.parts.iter().filter_map(|part| part.object.as_ref()));
         let others = objects.filter(|object| !in_manifests.contains(&object.hash));
-        let others: BTreeMap<_, _> = others.map(|object| (object.hash, &**object)).collect();
+        let others: BTreeMap<_, _> = others.map(|object| (object.hash, object)).collect();
         others.into_values().cloned().collect()
     }
 
@@ -88,14 +88,14 @@ impl State {
         let mut identity = identities.objects.into_iter();
         let mut identity = || identity.next().filter(|one| one.generation > 0);
         let mut objects = Map::default();
-        let mut workloads = Map::default();
+        let mut workloads = Vec::new();
         let mut manifests = Map::default();
         for record in snapshot.manifests {
             let manifest = Manifest {
                 name: record.manifest,
                 index: record.index,
                 at_ms: record.at_ms,
-                objects: record.objects.into_iter().map(Arc::new).collect(),
+                objects: record.objects,
             };
             let owner: Arc<str> = Arc::from(manifest.name.as_str());
             for object in &manifest.objects {
@@ -103,7 +103,7 @@ impl State {
                     && let Some(record) = records.get(&name)
                 {
                     let workload = Workload {
-                        name: name.clone(),
+                        name,
                         manifest: manifest.name.clone(),
                         revision: record.revision,
                         index: record.index,
@@ -111,7 +111,7 @@ impl State {
                         job: assign::Job::of(object),
                         object: object.clone(),
                     };
-                    workloads.insert_mut(name, workload);
+                    workloads.push(workload);
                 }
                 let owned = Owned {
                     manifest: Arc::clone(&owner),
@@ -135,7 +135,8 @@ impl State {
             objects,
             used: 0,
             kept: Map::default(),
-            workloads,
+            workloads: Map::default(),
+            used_by: Map::default(),
             tokens: Arc::new(snapshot.tokens.into_iter().map(|t| (t.id, t)).collect()),
             authority: authority.map(Arc::new),
             users: Arc::new(users.collect()),
@@ -148,6 +149,9 @@ impl State {
             rollouts: Map::default(),
             created: identities.created,
         };
+        for workload in workloads {
+            state.insert_workload(workload);
+        }
         let held: Vec<Arc<Object>> = state
             .objects
             .values()
@@ -162,9 +166,10 @@ impl State {
 
     /// Adds the revisions of a snapshot; `held` are the objects of its manifests.
     fn take_revisions(&mut self, taken: Revisions, held: Vec<Arc<Object>>) {
-        let kept = taken.objects.into_iter().map(Arc::new).chain(held);
+        let kept = taken.objects.into_iter().chain(held);
         let by_hash: BTreeMap<[u8; 32], Arc<Object>> =
             kept.map(|object| (object.hash, object)).collect();
+        let mut revisions: BTreeMap<String, Vec<Revision>> = BTreeMap::new();
         for record in taken.revisions {
             let parts = record.objects.into_iter().map(|hash| Part {
                 hash,
@@ -182,13 +187,10 @@ impl State {
             for part in &revision.parts {
                 self.count(part);
             }
-            let mut all = self
-                .revisions
-                .get(&record.workload)
-                .cloned()
-                .unwrap_or_default();
-            Arc::make_mut(&mut all).push(revision);
-            self.revisions.insert_mut(record.workload, all);
+            revisions.entry(record.workload).or_default().push(revision);
+        }
+        for (workload, kept) in revisions {
+            self.revisions.insert_mut(workload, Arc::new(kept));
         }
         for record in taken.rollouts {
             let on = record.hosts.into_iter().map(|one| (one.host, one.index));
