@@ -197,7 +197,10 @@ fn planned(
                 body["spec"]["replicas"] = json!(replicas);
             })
         }
-        RolloutAction::Undo => undo(state, workload, asked.to_revision, &*rules()?),
+        RolloutAction::Undo => {
+            let rules = rules()?;
+            undo(state, workload, asked.to_revision, &rules)
+        }
     };
     change.map(Some)
 }
