@@ -50,6 +50,7 @@ fn web(phase: Option<RolloutPhase>, hosts: Vec<WorkloadHost>) -> Workload {
         min_ready_seconds: 0,
         hosts,
         object: None,
+        identity: None,
     }
 }
 
