@@ -10,6 +10,9 @@
 //! figure, because openraft orders leaders by term and host, so that one term can have two leaders, one after the
 //! other. The test also checks that each manifest is a linearizable register, that a refused change never takes effect,
 //! that all hosts agree soon after the last fault ends, and that workloads then have the requested hosts.
+//!
+//! In half of the seeds workloads have rollouts, and a user changes one of them whose pods may fail. What must hold of
+//! rollouts is in [`invariants`].
 
 pub(super) mod chance;
 mod invariants;
