@@ -237,15 +237,21 @@ impl Look<'_> {
             // The report on the pod of another revision says why this one is not there.
             return Pod::Waits(told.map_or_else(String::new, |told| told.message.clone()));
         };
+        let is_whole = report.total > 0 && report.healthy == report.total;
         if let Some(reason) = failure(report) {
-            return Pod::Failed(reason);
+            let is_tried = self.rollout.phase == RolloutPhase::Rolling
+                && self.rollout.on(host) == self.workload.index;
+            // The host could not replace the pod before this one, which keeps running.
+            return match report.phase {
+                Phase::Failed if is_whole && !is_tried => Pod::Busy(reason),
+                _ => Pod::Failed(reason),
+            };
         }
         if report.phase == Phase::Stopped {
             return Pod::Available;
         }
         if !is_up {
             let message = report.message.clone();
-            let is_whole = report.total > 0 && report.healthy == report.total;
             return match report.phase {
                 Phase::Starting if is_whole => Pod::Busy(message),
                 _ => Pod::Waits(message),

@@ -199,6 +199,7 @@ impl World {
             report.index = wanted;
             report.phase = Phase::Failed;
             report.message = "no such image".into();
+            report.healthy = u32::from(self.is_ready(host));
             return report;
         }
         let Some(pod) = self.pods.get(&host) else {

@@ -1,4 +1,5 @@
-//! Gateways that are restarted while their pods go on, and leaders that plan late.
+//! Gateways that are restarted while their pods go on, leaders that plan late, and pods that stay
+//! because their successors cannot be started.
 
 use super::*;
 
@@ -48,4 +49,18 @@ fn the_time_of_a_ready_pod_does_not_count_for_the_pod_that_replaces_it() {
     world.now += 1500;
     assert_eq!(world.pass(1), [""; 0]);
     assert_eq!(world.pass(2), [format!("{new} to 2")]);
+}
+
+#[test]
+fn a_pod_that_could_not_be_replaced_is_replaced_in_its_turn() {
+    let two = r#""strategy":{"rollingUpdate":{"maxUnavailable":2}}"#;
+    let (mut world, _) = World::rolled_out(3, two);
+    let lost = world.put(Behaviour::NoImage, two);
+    world.step();
+    assert_eq!(world.log.last(), Some(&format!("{lost} to 1 2")));
+    let new = world.put(Behaviour::Good, "");
+    let log = world.pass(12);
+    let expected = ["to 1", "to 2", "to 3", "ready"].map(|what| format!("{new} {what}"));
+    assert_eq!(log, expected);
+    assert_eq!(world.lacking_most, 1);
 }
