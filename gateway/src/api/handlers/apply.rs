@@ -205,7 +205,7 @@ fn with_those_that_stay(name: &str, mut objects: Vec<Object>, state: &Replicated
     }
     let id = |object: &Object| (object.kind, object.namespace.clone(), object.name.clone());
     let applied: Vec<_> = objects.iter().map(id).collect();
-    let manifest = state.manifests().find(|one| one.name == name);
+    let manifest = state.manifest(name);
     let present = manifest.into_iter().flat_map(|one| &one.objects);
     let stay = present.filter(|object| !applied.contains(&id(object)));
     objects.extend(stay.map(|object| (**object).clone()));
