@@ -191,7 +191,7 @@ fn keeper(more: &str) -> String {
                  resources: {requests: {storage: 1Mi}}}\n";
     let volumes = "        volumeMounts: [{name: kept, mountPath: /data}]\n      \
                    volumes: [{name: kept, persistentVolumeClaim: {claimName: kept}}]\n";
-    let web = server(serves, IMAGE, "")
+    let web = server(serves, IMAGE, "", PROBE)
         .replace("{name: web}\nspec", &format!("{{name: web{more}}}\nspec"));
     format!("{web}{volumes}---\n{claim}")
 }
