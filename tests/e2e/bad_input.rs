@@ -173,7 +173,7 @@ fn an_image_that_cannot_be_pulled_leaves_the_old_revision_running() {
     let before = host.containers("web");
     let answer = host.try_apply(
         &pod("web", "first").replace(IMAGE, "localhost:1/no/such:1"),
-        &["--wait=20"],
+        &["--force", "--wait=20"],
     );
     assert_eq!(answer.code, 1, "{answer}");
     let web = wait_for("the reason in the cluster's answer", secs(30), || {

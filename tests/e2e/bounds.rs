@@ -41,7 +41,7 @@ fn a_backup_is_in_the_trail_of_the_host(host: &Host) {
 fn an_image_that_arrives_later_is_noticed_soon(cluster: &Cluster, host: &Host) {
     let yaml = pod("later", "hello").replace(IMAGE, "localhost/later:1");
     // By then the pauses between pulls are longer than the wait below.
-    let answer = host.try_apply(&yaml, &["--wait=20"]);
+    let answer = host.try_apply(&yaml, &["--force", "--wait=20"]);
     assert_eq!(answer.code, 1, "{answer}");
     for words in ["localhost/later:1", "tries again at", "within 10 s once"] {
         assert!(answer.err.contains(words), "{words}: {answer}");
