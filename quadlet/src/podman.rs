@@ -22,6 +22,7 @@ use crate::render;
 mod address;
 mod create;
 mod debris;
+mod down;
 mod end;
 mod error;
 mod events;
@@ -420,45 +421,6 @@ impl Podman {
         ]);
         let call = Call::get(operation, format!("/libpod/containers/json{query}"));
         self.wire.json(call.within(LOOK_TIME_MAX)).await
-    }
-
-    /// Takes down the objects of `yaml`: its pod, service container and secrets, but not its volumes. An object that
-    /// does not exist counts as taken down.
-    pub async fn down(&self, yaml: &[u8]) -> Result<(), PodmanError> {
-        let signals = render::stop_signals(yaml);
-        for pod in render::pod_names(yaml) {
-            self.end(&pod, &signals).await?;
-        }
-        let call = Call::delete("take the pod down", "/libpod/play/kube".to_owned());
-        let report: wire::PlayReport = self
-            .wire
-            .json(call.yaml(yaml).within(DOWN_TIME_MAX))
-            .await?;
-        let errors: Vec<String> = report.down_errors();
-        for pod in report.removed_pods() {
-            let operation = format!("look for pod {pod}");
-            if self
-                .bounded(&operation, self.client.pods().get(pod).exists())
-                .await?
-            {
-                let errors = if errors.is_empty() {
-                    vec![format!("pod {pod} is still there")]
-                } else {
-                    errors.clone()
-                };
-                return Err(PodmanError::Down { errors });
-            }
-        }
-        Ok(())
-    }
-
-    /// Removes a pod with its containers, running or not, no matter which YAML made it. If there is no such pod, the
-    /// call succeeds.
-    pub async fn remove_pod(&self, name: &str) -> Result<(), PodmanError> {
-        self.end(name, &BTreeMap::new()).await?;
-        let path = format!("/libpod/pods/{}?force=true", percent::encode(name));
-        let call = Call::delete(format!("remove pod {name}"), path).within(DOWN_TIME_MAX);
-        absent_is_gone(self.wire.empty(call).await)
     }
 
     /// Volumes whose name starts with `prefix`.

@@ -513,6 +513,15 @@ pub fn stop_signals(yaml: &[u8]) -> BTreeMap<String, String> {
     signals.collect()
 }
 
+/// The names of the secrets in a YAML of [`render`].
+#[cfg(feature = "host")]
+pub(crate) fn secret_names(yaml: &[u8]) -> Vec<String> {
+    let documents = documents(yaml).into_iter();
+    let secrets = documents.filter(|document| document["kind"] == "Secret");
+    let names = secrets.map(|secret| secret["metadata"]["name"].as_str().map(str::to_owned));
+    names.flatten().collect()
+}
+
 /// The names of the pods in a YAML of [`render`].
 #[cfg(feature = "host")]
 pub(crate) fn pod_names(yaml: &[u8]) -> Vec<String> {

@@ -368,3 +368,29 @@ fn assert_refused(host: &Host, token: &str, words: &str) {
     assert_ne!(answer.code, 0, "{answer}");
     assert!(answer.err.contains(words), "{words}: {answer}");
 }
+
+/// Podman takes the beginning of a pod's id for its name.
+#[test]
+fn a_name_that_is_the_beginning_of_an_id_harms_no_other_pod() {
+    let cluster = Cluster::formed("id-names", 1);
+    let host = cluster.host(1);
+    let line = format!("podman run -q -d --pod new:stranger {IMAGE} sleep 1000");
+    let _ = host.sh(&line).ok();
+    let state = |pod: &str| {
+        let line = format!("podman pod inspect -f '{{{{.Id}}}} {{{{.State}}}}' {pod}");
+        host.sh(&line).ok()
+    };
+    for pod_name in ["stranger", "beemesh-gateway"] {
+        let before = state(pod_name);
+        // YAML takes digits, also with an `e`, for a number.
+        let letter = before.find(['a', 'b', 'c', 'd', 'f']).unwrap();
+        let name = &before[..6.max(letter + 1)];
+        let answer = host.apply(&pod(name, "one"));
+        assert_eq!(answer["settled"], true, "{answer}");
+        let answer = host.apply(&pod(name, "two"));
+        assert_eq!(answer["settled"], true, "{answer}");
+        let _ = host.beemesh(&["delete", name, "--wait=60"]).ok();
+        assert_eq!(host.leftovers(name), "", "{name}");
+        assert_eq!(state(pod_name), before, "{name}");
+    }
+}

@@ -76,7 +76,7 @@ enum Next {
 }
 
 impl Podman {
-    /// Sends each container of a pod the signal that `signals` has for its name, otherwise its own stop signal, and
+    /// Sends each container of a pod, which is named by its id, the signal that `signals` has for its name, otherwise its own stop signal, and
     /// waits until all have ended or their grace periods are over. A container that cannot be inspected or signalled is
     /// left to the take-down.
     pub(super) async fn end(

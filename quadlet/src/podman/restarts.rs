@@ -205,7 +205,10 @@ impl Podman {
 
     /// Stops a pod whose containers have ended: only the infra container still runs.
     pub async fn stop_pod(&self, pod: &str) -> Result<(), PodmanError> {
-        let path = format!("/libpod/pods/{}/stop", percent::encode(pod));
+        let Some(id) = self.pod_id(pod).await? else {
+            return Ok(());
+        };
+        let path = format!("/libpod/pods/{id}/stop");
         let call = Call::post(format!("stop pod {pod}"), path).within(DOWN_TIME_MAX);
         match self.wire.empty(call).await {
             // It is stopped already.
