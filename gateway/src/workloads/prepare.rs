@@ -21,6 +21,7 @@ use beemesh_protocol::{
         Answer, Cause, Doubt, ITEMS_MAX, PortProtocol, PullPolicy, Pulling, Question, Wanted,
         WantedPort,
     },
+    version::Version,
 };
 use beemesh_quadlet::{
     manifest::{Port, Protocol},
@@ -37,14 +38,15 @@ use self::pulls::{Pulled, Pulls};
 use super::on_disk;
 use crate::agent_link::Link;
 
-/// Maximum number of questions that are answered at the same time; further ones wait.
-const ANSWERS_MAX: usize = 4;
-/// Maximum number of images that are looked for at the same time, for each question.
+/// Maximum number of requests to Podman and the agent at the same time, of all questions; further ones wait. A question
+/// that waits for a pull makes none.
 const LOOKS_MAX: usize = 8;
 /// The longest time that an answer waits for pulls.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 /// The longest time that the agent has for its checks. They take tens of milliseconds.
 const CHECK_MAX: Duration = Duration::from_secs(2);
+/// The first release whose agent checks workloads.
+const CHECK_SINCE: Version = Version::new(0, 4, 0);
 /// Maximum length of a reason in an answer, in bytes.
 const REASON_MAX: usize = 512;
 
@@ -59,7 +61,7 @@ pub(crate) struct Settings {
 /// Answers questions, within the limits of this host.
 pub(crate) struct Prepare {
     settings: Settings,
-    answers: Semaphore,
+    looks: Semaphore,
     pulls: Pulls,
 }
 
@@ -68,14 +70,12 @@ impl Prepare {
         Self {
             pulls: Pulls::new(settings.podman.clone()),
             settings,
-            answers: Semaphore::new(ANSWERS_MAX),
+            looks: Semaphore::new(LOOKS_MAX),
         }
     }
 
     /// Answers a question. It waits for pulls no longer than the question says.
     pub(crate) async fn answer(&self, question: &Question) -> Answer {
-        // The semaphore is never closed.
-        let _permit = self.answers.acquire().await;
         let wait = Duration::from_millis(question.wait_ms).min(WAIT_MAX);
         let until = Instant::now() + wait;
         let (images, hosted) = tokio::join!(self.images(question, until), self.hosted(question));
@@ -130,7 +130,7 @@ impl Prepare {
         until: Instant,
     ) -> Pulled {
         let failed = |reason: &str| Pulled::Failed(reason.to_owned());
-        match self.settings.podman.image_exists(image).await {
+        match self.look(self.settings.podman.image_exists(image)).await {
             Err(error) => return Pulled::Unknown(error.to_string()),
             Ok(true) if policy != PullPolicy::Always || !question.pulls => return Pulled::Here,
             Ok(false) if policy == PullPolicy::Never => {
@@ -140,6 +140,13 @@ impl Prepare {
             Ok(_) => {}
         }
         self.pulls.pull(image, &question.who, until).await
+    }
+
+    /// Makes one request, within the limit of all questions.
+    async fn look<T>(&self, request: impl Future<Output = T>) -> T {
+        // The semaphore is never closed.
+        let _permit = self.looks.acquire().await;
+        request.await
     }
 
     /// Checks the ports, and tries out Podman's generator.
@@ -193,20 +200,33 @@ impl Prepare {
     }
 
     async fn check(&self, (job, grace): (bool, u32), ports: Vec<PortAsked>) -> io::Result<Checked> {
-        if !*self.settings.link.synced().borrow() {
-            return Err(io::Error::other("the agent is not connected"));
+        if !*self.settings.link.synced().borrow() || !self.is_known() {
+            return Err(io::Error::other(
+                "the agent is not connected, or of an earlier release",
+            ));
         }
         let request = Request::Check {
             workload: TRIAL.to_owned(),
             kube: trial(grace, job),
             ports,
         };
-        match timeout(CHECK_MAX, self.settings.link.request(request)).await {
+        let answer = timeout(CHECK_MAX, self.settings.link.request(request));
+        match self.look(answer).await {
             Ok(Ok(Done::Checked(checked))) => Ok(checked),
             Ok(Ok(_)) => Err(io::Error::other("the agent answered another request")),
             Ok(Err(error)) => Err(io::Error::other(error)),
             Err(elapsed) => Err(elapsed.into()),
         }
+    }
+
+    /// Returns true if the agent knows the request. One of an earlier release would close the connection.
+    fn is_known(&self) -> bool {
+        let welcome = self.settings.link.welcome();
+        let welcome = welcome.borrow();
+        let version = welcome
+            .as_ref()
+            .and_then(|welcome| Version::parse(&welcome.version));
+        version.is_some_and(|version| version >= CHECK_SINCE)
     }
 
     /// The ports on which something else than a workload listens. Those of workloads are known from the state, and a
@@ -307,7 +327,7 @@ fn port_of(wanted: &WantedPort) -> Port {
     }
 }
 
-/// Whether a process listens where a pod would.
+/// Returns true if a process listens where a pod would.
 fn listens(listener: &Listener, port: &Port) -> bool {
     let protocol = match listener.transport {
         Transport::Tcp => Protocol::Tcp,

@@ -26,17 +26,20 @@ use beemesh_quadlet::{
 };
 use futures::{StreamExt as _, stream};
 use http_body_util::{BodyExt as _, Limited};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use self::verdict::{Mode, Said, verdict};
 use crate::{
     api::{ApiError, Shared, error::problems, peers, request::Caller},
-    clock::now_ms,
+    clock::{backoff::Backoff, now_ms},
     cluster::{placement::expected, state::State, view::Scene},
 };
 
 /// Maximum number of hosts that are asked at the same time.
 const ASKED_MAX: usize = 64;
+/// Initial and maximum pause before a host that did not answer is asked again.
+const PAUSE: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The share of the time until an answer is due that a host may use for pulls, in percent. The rest is for the way.
 const PULL_PERCENT: u32 = 80;
 
@@ -224,15 +227,20 @@ async fn ask(shared: &Shared, host: HostId, question: &Question, until: Instant)
     let mut connected = gateway.link.connected();
     let gone = connected.wait_for(|hosts| !hosts.contains(&host));
     tokio::select! {
-        said = timeout_at(until, send(shared, host, question)) => match said {
-            Ok(Ok(said)) => said,
-            Ok(Err(reason)) => {
-                tracing::info!(%host, reason, "a host gave no answer before an apply");
-                Said::Nothing
-            }
-            Err(_) => Said::Nothing,
-        },
+        said = timeout_at(until, keep_asking(shared, host, question)) => said.unwrap_or(Said::Nothing),
         _ = gone => Said::Away,
+    }
+}
+
+/// Asks until the host answers: its gateway may be restarting.
+async fn keep_asking(shared: &Shared, host: HostId, question: &Question) -> Said {
+    let mut backoff = Backoff::new(PAUSE, PAUSE_MAX);
+    loop {
+        match send(shared, host, question).await {
+            Ok(said) => return said,
+            Err(reason) => tracing::debug!(%host, reason, "asking again before an apply"),
+        }
+        sleep(backoff.tried(Instant::now())).await;
     }
 }
 
