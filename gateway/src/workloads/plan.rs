@@ -363,6 +363,10 @@ impl Reconciler {
         if let Some(flight) = &mut memory.flight {
             flight.step = step;
             memory.stopped |= step == Step::Stop;
+            if step == Step::Put {
+                // The revision that was durable is replaced. If it is wanted again, its pod is another one.
+                memory.settled = 0;
+            }
             if step.is_after_sync() && matches!(flight.work, Work::Conclude(_)) {
                 memory.concluded = flight.work.index();
                 memory.failures = None;

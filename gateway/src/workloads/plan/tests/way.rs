@@ -236,3 +236,57 @@ fn a_supervisor_is_heard_when_its_line_changes_and_believed_when_it_matches() {
     }
     assert_eq!(reads.get(), 2);
 }
+
+/// A revision that is wanted again, after a later one was played and before that was durable, is not taken for the one
+/// that was durable: its Quadlet may be written and its pod not be played.
+#[test]
+fn what_was_durable_before_a_later_revision_was_written_is_played_again() {
+    let mut reconciler = Reconciler::default();
+    for work in [Work::Bring(10), Work::Bring(9)] {
+        let memory = reconciler.memory.entry("web".to_owned());
+        let memory = memory.or_insert_with(|| settled(9));
+        memory.flight = Some(Flight {
+            work,
+            step: Step::Pull,
+            cancelled: false,
+        });
+        reconciler.reached("web", Step::Put);
+        reconciler.ended(
+            Instant::now(),
+            "web",
+            Ending::Failed("interrupted".to_owned()),
+        );
+    }
+    let mut state = State::default();
+    let host = me();
+    view(
+        &mut state,
+        2,
+        Change::Found {
+            cluster: CLUSTER,
+            host,
+        },
+    );
+    let applied = Change::Apply {
+        manifest: "web".into(),
+        objects: vec![object("{1}")],
+        policy: None,
+        keep: false,
+        if_index: None,
+    };
+    let view = view(&mut state, 9, applied);
+    let kube = format!(
+        "[X-Beemesh]\nWorkload=web\nRevision=1\nIndex=9\nCluster={CLUSTER}\nFormat=3\n\n[Kube]\nYaml=beemesh-pod-web.9.yaml\n"
+    );
+    let unit = UnitState {
+        kube,
+        ..unit("active", true, "1/1 healthy · rev 2 · 0 restarts")
+    };
+    let plan = reconciler.look(&Seen {
+        now: Instant::now() + Duration::from_secs(3600),
+        host: HOST,
+        view: &view,
+        units: &BTreeMap::from([("web".to_owned(), unit)]),
+    });
+    assert_eq!(plan.begin, [("web".to_owned(), Work::Finish(9))]);
+}
