@@ -22,8 +22,8 @@ pub use applied::{Action, Applied, AppliedObject, Deleted};
 pub use compared::{Compared, ComparedObject};
 pub use policy::{Policy, PolicySet};
 pub use rollout::{
-    Revision, RevisionObject, RevisionOutcome, Revisions, Rollout, RolloutAction, RolloutChange,
-    RolloutChanged, RolloutPhase,
+    Revision, RevisionImage, RevisionObject, RevisionOutcome, Revisions, Rollout, RolloutAction,
+    RolloutChange, RolloutChanged, RolloutPhase,
 };
 
 /// The header in which the command line tells the login and the unit of its caller, for the audit log. A gateway reads it from

@@ -7,7 +7,13 @@ use std::fmt;
 
 #[cfg(doc)]
 use crate::pod::{CONTAINERS_TOLD_MAX, ContainerReport};
-use crate::{HostId, ipc::Member, pod::Told, raft::LogId, state::Command};
+use crate::{
+    HostId,
+    ipc::Member,
+    pod::Told,
+    raft::LogId,
+    state::{Command, ResolvedImages},
+};
 
 /// A message to another gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -219,6 +225,8 @@ pub struct WorkloadReport {
     /// The containers that are [not simply running](ContainerReport::is_telling), at most [`CONTAINERS_TOLD_MAX`];
     /// empty from releases before 0.3.
     pub containers: Told,
+    /// The images of the pod during a rollout; empty otherwise, and from releases before 0.4.
+    pub images: ResolvedImages,
 }
 
 /// The phase of a workload on a host.

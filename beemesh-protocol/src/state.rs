@@ -11,8 +11,8 @@ use crate::{ClusterId, HostId, Uid};
 mod revisions;
 
 pub use revisions::{
-    HostRevision, RevisionEnd, RevisionOutcome, RevisionRecord, Revisions, RolloutPhase,
-    RolloutRecord,
+    HostRevision, RESOLVED_MAX, ResolvedImage, ResolvedImages, RevisionEnd, RevisionOutcome,
+    RevisionRecord, Revisions, RolloutPhase, RolloutRecord,
 };
 
 /// One change to the replicated state.
@@ -217,6 +217,8 @@ pub enum Change {
         outcome: RevisionOutcome,
         /// The hosts that are not reached, or the reason of a failure, as a message.
         reason: String,
+        /// The images that all hosts run, if the revision is ready. A later return to it runs these.
+        images: ResolvedImages,
     },
     /// Pauses the rollouts of a workload, or lets them go on.
     PauseRollout {

@@ -307,6 +307,7 @@ fn tell<'a>(change: &Change, outcome: &Outcome, name: impl Fn(&HostId) -> &'a st
             index,
             outcome,
             reason,
+            ..
         } => tracing::info!(workload, index, ?outcome, reason, "a rollout has ended"),
         _ => {}
     }

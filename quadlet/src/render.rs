@@ -3,12 +3,20 @@
 //! Pure: no I/O, no clock, no randomness. The same revision gives the same bytes on every host, and the file on disk,
 //! the play and the removal use those bytes.
 
+mod containers;
 mod normalise;
+mod pinned;
 pub mod probes;
 pub(crate) mod staged;
 pub(crate) mod termination;
 mod trial;
 
+#[cfg(feature = "host")]
+pub(crate) use containers::member_images;
+pub use containers::{
+    container_images, container_names, init_containers, member_names, stop_signals,
+};
+pub use pinned::{by_digest, with_images};
 pub use staged::{
     INIT_ORDER, LateFolder, PreparedVolume, SIDECARS, START, SUPERVISOR, Staged, VOLUMES, staged,
 };
@@ -435,24 +443,6 @@ pub fn root_image(yaml: &[u8]) -> Vec<String> {
     listed(yaml, ROOT_IMAGE)
 }
 
-/// The containers of a YAML of [`render`], init containers included, as the manifest names them, each with its image.
-#[must_use]
-pub fn container_images(yaml: &[u8]) -> Vec<(String, String)> {
-    let all = pods(yaml).flat_map(|(_, spec)| spec.init.into_iter().chain(spec.containers));
-    all.map(|container| (container.name, container.image))
-        .collect()
-}
-
-/// The containers of a YAML of [`render`] without init containers, as Podman names them, each with its image.
-#[cfg(feature = "host")]
-pub(crate) fn member_images(yaml: &[u8]) -> Vec<(String, String)> {
-    let named = pods(yaml).flat_map(|(pod, spec)| {
-        let of = move |one: Named| (format!("{}-{}", pod.name, one.name), one.image);
-        spec.containers.into_iter().map(of)
-    });
-    named.collect()
-}
-
 /// The names in an annotation of a pod.
 fn listed(yaml: &[u8], annotation: &str) -> Vec<String> {
     let lists = pods(yaml).filter_map(|(metadata, _)| {
@@ -481,38 +471,6 @@ pub fn rules(yaml: &[u8]) -> Rules {
     }
 }
 
-/// The names of the init containers in a YAML of [`render`], as in the manifest.
-#[must_use]
-pub fn init_containers(yaml: &[u8]) -> Vec<String> {
-    let init = pods(yaml).flat_map(|(_, spec)| spec.init);
-    init.map(|init| init.name).collect()
-}
-
-/// The names of all containers in a YAML of [`render`], as Podman composes them from the name of the pod and of the
-/// container.
-#[must_use]
-pub fn container_names(yaml: &[u8]) -> Vec<String> {
-    names(yaml, |spec| spec.init.into_iter().chain(spec.containers))
-}
-
-/// The same without the init containers, which Podman removes after they have ended.
-#[must_use]
-pub fn member_names(yaml: &[u8]) -> Vec<String> {
-    names(yaml, |spec| spec.containers.into_iter())
-}
-
-/// The containers with a stop signal of their own, and that signal.
-#[must_use]
-pub fn stop_signals(yaml: &[u8]) -> BTreeMap<String, String> {
-    let signals = pods(yaml).flat_map(|(pod, spec)| {
-        spec.containers.into_iter().filter_map(move |container| {
-            let signal = container.lifecycle?.stop_signal?;
-            Some((format!("{}-{}", pod.name, container.name), signal))
-        })
-    });
-    signals.collect()
-}
-
 /// The names of the secrets in a YAML of [`render`].
 #[cfg(feature = "host")]
 pub(crate) fn secret_names(yaml: &[u8]) -> Vec<String> {
@@ -526,13 +484,6 @@ pub(crate) fn secret_names(yaml: &[u8]) -> Vec<String> {
 #[cfg(feature = "host")]
 pub(crate) fn pod_names(yaml: &[u8]) -> Vec<String> {
     pods(yaml).map(|(pod, _)| pod.name).collect()
-}
-
-fn names<I: Iterator<Item = Named>>(yaml: &[u8], of: impl Fn(Spec) -> I) -> Vec<String> {
-    let named = pods(yaml).flat_map(|(pod, spec)| {
-        of(spec).map(move |container| format!("{}-{}", pod.name, container.name))
-    });
-    named.collect()
 }
 
 fn images_of(documents: &[Value]) -> Vec<Image> {

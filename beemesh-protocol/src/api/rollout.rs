@@ -66,6 +66,25 @@ pub struct Revision {
     pub stopped: bool,
     /// What it runs with: the workload, then the ConfigMaps, Secrets and claims that it refers to.
     pub objects: Vec<RevisionObject>,
+    /// The images that its pods ran when it was ready; empty if unknown. An undo runs these again.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub images: Vec<RevisionImage>,
+    /// It is an undo: it runs `images`, and not what their references stand for today.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub pinned: bool,
+}
+
+/// An image of a revision.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RevisionImage {
+    /// Its reference in the manifest.
+    pub reference: String,
+    /// Podman's ID of it, in hexadecimal digits; absent if the hosts have different ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    /// The digest in its registry, such as `sha256:3f…`; absent if it is unknown, or if the hosts have different ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
 }
 
 /// How a revision ended.

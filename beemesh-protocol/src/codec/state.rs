@@ -4,7 +4,7 @@
 
 use std::borrow::Borrow;
 
-use flatbuffers::WIPOffset;
+use flatbuffers::{ForwardsUOffset, Vector, WIPOffset};
 
 use super::{
     Builder, DecodeError, Field, SIZE_TYPICAL, Slot, Wire, choice, fb, messages, table,
@@ -13,8 +13,9 @@ use super::{
 use crate::state::{
     Access, Assignment, Assignments, AuditContext, AuditRecord, Authority, Change, ClaimRecord,
     Command, Host, HostRevision, Identities, JobEnd, Kind, ManifestRecord, Object, ObjectIdentity,
-    Origin, PolicyRecord, Reference, RevisionEnd, RevisionOutcome, RevisionRecord, Revisions,
-    RolloutPhase, RolloutRecord, Snapshot, TokenRecord, UserRecord, UserRole, WorkloadRecord,
+    Origin, PolicyRecord, Reference, ResolvedImage, ResolvedImages, RevisionEnd, RevisionOutcome,
+    RevisionRecord, Revisions, RolloutPhase, RolloutRecord, Snapshot, TokenRecord, UserRecord,
+    UserRole, WorkloadRecord,
 };
 
 messages! {
@@ -109,7 +110,7 @@ union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record Assign { workload, ordinal, index, from, host } = ChangeAssign(ChangeAssignArgs) body_as_assign;
     record EndJob { workload, ordinal, index, succeeded, reason, again } = ChangeEndJob(ChangeEndJobArgs) body_as_end_job;
     record Roll { workload, index, to, hosts } = ChangeRoll(ChangeRollArgs) body_as_roll;
-    record EndRollout { workload, index, outcome, reason } = ChangeEndRollout(ChangeEndRolloutArgs) body_as_end_rollout;
+    record EndRollout { workload, index, outcome, reason, images } = ChangeEndRollout(ChangeEndRolloutArgs) body_as_end_rollout;
     record PauseRollout { workload, paused } = ChangePauseRollout(ChangePauseRolloutArgs) body_as_pause_rollout;
     record Undo { workload, revision, policy } = ChangeUndo(ChangeUndoArgs) body_as_undo;
     record RequireLevel { level } = ChangeRequireLevel(ChangeRequireLevelArgs) body_as_require_level;
@@ -138,10 +139,27 @@ table! { Assignments = Assignments(AssignmentsArgs) "assignments" { assigned, cl
 
 choice! { RevisionOutcome = RevisionOutcome { Ready, RolledBack, Failed, Superseded } }
 
+table! { ResolvedImage = ResolvedImage(ResolvedImageArgs) "resolved_image" { reference, id, digest } }
+
+/// An empty list is written as an absent one, as older versions do.
+impl Field for ResolvedImages {
+    type Slot = Option<WIPOffset<Vector<'static, ForwardsUOffset<fb::ResolvedImage<'static>>>>>;
+    type Got<'a> = Option<Vector<'a, ForwardsUOffset<fb::ResolvedImage<'a>>>>;
+    fn put(&self, to: &mut Builder) -> Self::Slot {
+        (!self.0.is_empty()).then(|| self.0.put(to))
+    }
+    fn take(got: Self::Got<'_>, _name: &'static str) -> Result<Self, DecodeError> {
+        let items = got.into_iter().flatten();
+        Ok(Self(
+            items.map(ResolvedImage::read).collect::<Result<_, _>>()?,
+        ))
+    }
+}
+
 table! { RevisionEnd = RevisionEnd(RevisionEndArgs) "revision_end" { outcome, reason, at_ms } }
 
 table! { RevisionRecord = RevisionRecord(RevisionRecordArgs) "revision_record" {
-    workload, revision, index, at_ms, who, cause, objects, end
+    workload, revision, index, at_ms, who, cause, objects, end, images, pinned
 } }
 
 table! { HostRevision = HostRevision(HostRevisionArgs) "host_revision" { host, index } }

@@ -12389,6 +12389,137 @@ impl ::core::fmt::Debug for ChangeRoll<'_> {
       ds.finish()
   }
 }
+pub enum ResolvedImageOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+/// An image that the pods of a revision run: the configuration's hash, and the digest that a registry has it by.
+pub struct ResolvedImage<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ResolvedImage<'a> {
+  type Inner = ResolvedImage<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ResolvedImage<'a> {
+  pub const VT_REFERENCE: ::flatbuffers::VOffsetT = 4;
+  pub const VT_ID: ::flatbuffers::VOffsetT = 6;
+  pub const VT_DIGEST: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ResolvedImage { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ResolvedImageArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ResolvedImage<'bldr>> {
+    let mut builder = ResolvedImageBuilder::new(_fbb);
+    if let Some(x) = args.digest { builder.add_digest(x); }
+    if let Some(x) = args.id { builder.add_id(x); }
+    if let Some(x) = args.reference { builder.add_reference(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn reference(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ResolvedImage::VT_REFERENCE, None)}
+  }
+  #[inline]
+  pub fn id(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(ResolvedImage::VT_ID, None)}
+  }
+  #[inline]
+  pub fn digest(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(ResolvedImage::VT_DIGEST, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ResolvedImage<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("reference", Self::VT_REFERENCE, false)?
+     .visit_field::<Bytes32>("id", Self::VT_ID, false)?
+     .visit_field::<Bytes32>("digest", Self::VT_DIGEST, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ResolvedImageArgs<'a> {
+    pub reference: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub id: Option<&'a Bytes32>,
+    pub digest: Option<&'a Bytes32>,
+}
+impl<'a> Default for ResolvedImageArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ResolvedImageArgs {
+      reference: None,
+      id: None,
+      digest: None,
+    }
+  }
+}
+
+pub struct ResolvedImageBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ResolvedImageBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_reference(&mut self, reference: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ResolvedImage::VT_REFERENCE, reference);
+  }
+  #[inline]
+  pub fn add_id(&mut self, id: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(ResolvedImage::VT_ID, id);
+  }
+  #[inline]
+  pub fn add_digest(&mut self, digest: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(ResolvedImage::VT_DIGEST, digest);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ResolvedImageBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ResolvedImageBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ResolvedImage<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ResolvedImage<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ResolvedImage");
+      ds.field("reference", &self.reference());
+      ds.field("id", &self.id());
+      ds.field("digest", &self.digest());
+      ds.finish()
+  }
+}
 pub enum ChangeEndRolloutOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -12409,6 +12540,7 @@ impl<'a> ChangeEndRollout<'a> {
   pub const VT_INDEX: ::flatbuffers::VOffsetT = 6;
   pub const VT_OUTCOME: ::flatbuffers::VOffsetT = 8;
   pub const VT_REASON: ::flatbuffers::VOffsetT = 10;
+  pub const VT_IMAGES: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -12421,6 +12553,7 @@ impl<'a> ChangeEndRollout<'a> {
   ) -> ::flatbuffers::WIPOffset<ChangeEndRollout<'bldr>> {
     let mut builder = ChangeEndRolloutBuilder::new(_fbb);
     builder.add_index(args.index);
+    if let Some(x) = args.images { builder.add_images(x); }
     if let Some(x) = args.reason { builder.add_reason(x); }
     if let Some(x) = args.workload { builder.add_workload(x); }
     builder.add_outcome(args.outcome);
@@ -12456,6 +12589,13 @@ impl<'a> ChangeEndRollout<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(ChangeEndRollout::VT_REASON, None)}
   }
+  #[inline]
+  pub fn images(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ResolvedImage<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ResolvedImage>>>>(ChangeEndRollout::VT_IMAGES, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ChangeEndRollout<'_> {
@@ -12468,6 +12608,7 @@ impl ::flatbuffers::Verifiable for ChangeEndRollout<'_> {
      .visit_field::<u64>("index", Self::VT_INDEX, false)?
      .visit_field::<RevisionOutcome>("outcome", Self::VT_OUTCOME, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("reason", Self::VT_REASON, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ResolvedImage>>>>("images", Self::VT_IMAGES, false)?
      .finish();
     Ok(())
   }
@@ -12477,6 +12618,7 @@ pub struct ChangeEndRolloutArgs<'a> {
     pub index: u64,
     pub outcome: RevisionOutcome,
     pub reason: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub images: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ResolvedImage<'a>>>>>,
 }
 impl<'a> Default for ChangeEndRolloutArgs<'a> {
   #[inline]
@@ -12486,6 +12628,7 @@ impl<'a> Default for ChangeEndRolloutArgs<'a> {
       index: 0,
       outcome: RevisionOutcome::Unset,
       reason: None,
+      images: None,
     }
   }
 }
@@ -12512,6 +12655,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeEndRolloutBuilder<'a, '
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeEndRollout::VT_REASON, reason);
   }
   #[inline]
+  pub fn add_images(&mut self, images: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<ResolvedImage<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeEndRollout::VT_IMAGES, images);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeEndRolloutBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ChangeEndRolloutBuilder {
@@ -12533,6 +12680,7 @@ impl ::core::fmt::Debug for ChangeEndRollout<'_> {
       ds.field("index", &self.index());
       ds.field("outcome", &self.outcome());
       ds.field("reason", &self.reason());
+      ds.field("images", &self.images());
       ds.finish()
   }
 }
@@ -15398,6 +15546,8 @@ impl<'a> RevisionRecord<'a> {
   pub const VT_CAUSE: ::flatbuffers::VOffsetT = 14;
   pub const VT_OBJECTS: ::flatbuffers::VOffsetT = 16;
   pub const VT_END: ::flatbuffers::VOffsetT = 18;
+  pub const VT_IMAGES: ::flatbuffers::VOffsetT = 20;
+  pub const VT_PINNED: ::flatbuffers::VOffsetT = 22;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -15412,11 +15562,13 @@ impl<'a> RevisionRecord<'a> {
     builder.add_at_ms(args.at_ms);
     builder.add_index(args.index);
     builder.add_revision(args.revision);
+    if let Some(x) = args.images { builder.add_images(x); }
     if let Some(x) = args.end { builder.add_end(x); }
     if let Some(x) = args.objects { builder.add_objects(x); }
     if let Some(x) = args.cause { builder.add_cause(x); }
     if let Some(x) = args.who { builder.add_who(x); }
     if let Some(x) = args.workload { builder.add_workload(x); }
+    builder.add_pinned(args.pinned);
     builder.finish()
   }
 
@@ -15477,6 +15629,20 @@ impl<'a> RevisionRecord<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<RevisionEnd>>(RevisionRecord::VT_END, None)}
   }
+  #[inline]
+  pub fn images(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ResolvedImage<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ResolvedImage>>>>(RevisionRecord::VT_IMAGES, None)}
+  }
+  #[inline]
+  pub fn pinned(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(RevisionRecord::VT_PINNED, Some(false)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for RevisionRecord<'_> {
@@ -15493,6 +15659,8 @@ impl ::flatbuffers::Verifiable for RevisionRecord<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("cause", Self::VT_CAUSE, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Bytes32>>>("objects", Self::VT_OBJECTS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<RevisionEnd>>("end", Self::VT_END, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ResolvedImage>>>>("images", Self::VT_IMAGES, false)?
+     .visit_field::<bool>("pinned", Self::VT_PINNED, false)?
      .finish();
     Ok(())
   }
@@ -15506,6 +15674,8 @@ pub struct RevisionRecordArgs<'a> {
     pub cause: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub objects: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Bytes32>>>,
     pub end: Option<::flatbuffers::WIPOffset<RevisionEnd<'a>>>,
+    pub images: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ResolvedImage<'a>>>>>,
+    pub pinned: bool,
 }
 impl<'a> Default for RevisionRecordArgs<'a> {
   #[inline]
@@ -15519,6 +15689,8 @@ impl<'a> Default for RevisionRecordArgs<'a> {
       cause: None,
       objects: None,
       end: None,
+      images: None,
+      pinned: false,
     }
   }
 }
@@ -15561,6 +15733,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> RevisionRecordBuilder<'a, 'b,
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<RevisionEnd>>(RevisionRecord::VT_END, end);
   }
   #[inline]
+  pub fn add_images(&mut self, images: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<ResolvedImage<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(RevisionRecord::VT_IMAGES, images);
+  }
+  #[inline]
+  pub fn add_pinned(&mut self, pinned: bool) {
+    self.fbb_.push_slot::<bool>(RevisionRecord::VT_PINNED, pinned, false);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> RevisionRecordBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     RevisionRecordBuilder {
@@ -15586,6 +15766,8 @@ impl ::core::fmt::Debug for RevisionRecord<'_> {
       ds.field("cause", &self.cause());
       ds.field("objects", &self.objects());
       ds.field("end", &self.end());
+      ds.field("images", &self.images());
+      ds.field("pinned", &self.pinned());
       ds.finish()
   }
 }
@@ -20095,6 +20277,7 @@ impl<'a> WorkloadReport<'a> {
   pub const VT_MESSAGE: ::flatbuffers::VOffsetT = 18;
   pub const VT_ENDED: ::flatbuffers::VOffsetT = 20;
   pub const VT_CONTAINERS: ::flatbuffers::VOffsetT = 22;
+  pub const VT_IMAGES: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -20108,6 +20291,7 @@ impl<'a> WorkloadReport<'a> {
     let mut builder = WorkloadReportBuilder::new(_fbb);
     builder.add_index(args.index);
     builder.add_revision(args.revision);
+    if let Some(x) = args.images { builder.add_images(x); }
     if let Some(x) = args.containers { builder.add_containers(x); }
     if let Some(x) = args.message { builder.add_message(x); }
     builder.add_restarts(args.restarts);
@@ -20190,6 +20374,13 @@ impl<'a> WorkloadReport<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ContainerReport>>>>(WorkloadReport::VT_CONTAINERS, None)}
   }
+  #[inline]
+  pub fn images(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ResolvedImage<'a>>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ResolvedImage>>>>(WorkloadReport::VT_IMAGES, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for WorkloadReport<'_> {
@@ -20208,6 +20399,7 @@ impl ::flatbuffers::Verifiable for WorkloadReport<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("message", Self::VT_MESSAGE, false)?
      .visit_field::<bool>("ended", Self::VT_ENDED, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ContainerReport>>>>("containers", Self::VT_CONTAINERS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ResolvedImage>>>>("images", Self::VT_IMAGES, false)?
      .finish();
     Ok(())
   }
@@ -20223,6 +20415,7 @@ pub struct WorkloadReportArgs<'a> {
     pub message: Option<::flatbuffers::WIPOffset<&'a str>>,
     pub ended: bool,
     pub containers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ContainerReport<'a>>>>>,
+    pub images: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ResolvedImage<'a>>>>>,
 }
 impl<'a> Default for WorkloadReportArgs<'a> {
   #[inline]
@@ -20238,6 +20431,7 @@ impl<'a> Default for WorkloadReportArgs<'a> {
       message: None,
       ended: false,
       containers: None,
+      images: None,
     }
   }
 }
@@ -20288,6 +20482,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> WorkloadReportBuilder<'a, 'b,
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(WorkloadReport::VT_CONTAINERS, containers);
   }
   #[inline]
+  pub fn add_images(&mut self, images: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<ResolvedImage<'b >>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(WorkloadReport::VT_IMAGES, images);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> WorkloadReportBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     WorkloadReportBuilder {
@@ -20315,6 +20513,7 @@ impl ::core::fmt::Debug for WorkloadReport<'_> {
       ds.field("message", &self.message());
       ds.field("ended", &self.ended());
       ds.field("containers", &self.containers());
+      ds.field("images", &self.images());
       ds.finish()
   }
 }

@@ -2,7 +2,7 @@
 //!
 //! Pure: types.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::Object;
 use crate::HostId;
@@ -31,6 +31,43 @@ pub struct RevisionEnd {
     pub at_ms: u64,
 }
 
+/// Maximum number of images of a workload that are resolved.
+pub const RESOLVED_MAX: usize = 32;
+
+/// An image of a workload, and what its reference stood for when the pods were played.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ResolvedImage {
+    /// The reference in the manifest.
+    pub reference: String,
+    /// The hash of the image's configuration, which Podman calls its ID; `None` if the hosts have different ones.
+    pub id: Option<[u8; 32]>,
+    /// The digest of the manifest by which its registry has it; `None` if no registry has it, or the hosts have different
+    /// ones.
+    pub digest: Option<[u8; 32]>,
+}
+
+/// The resolved images of a workload, sorted by reference; at most [`RESOLVED_MAX`]. An empty list is absent on the wire,
+/// as in messages of older releases.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct ResolvedImages(pub Vec<ResolvedImage>);
+
+impl ResolvedImages {
+    /// Keeps what these hosts agree on. A host without an image of this reference says nothing of it.
+    #[must_use]
+    pub fn agreed<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
+        let mut agreed: BTreeMap<&str, ResolvedImage> = BTreeMap::new();
+        for image in all.into_iter().flat_map(|images| &images.0) {
+            let known = agreed.entry(&image.reference);
+            let known = known.or_insert_with(|| image.clone());
+            known.id = known.id.filter(|id| image.id == Some(*id));
+            known.digest = known.digest.filter(|one| image.digest == Some(*one));
+        }
+        let of = agreed.into_values();
+        let of = of.filter(|image| image.id.is_some() || image.digest.is_some());
+        Self(of.take(RESOLVED_MAX).collect())
+    }
+}
+
 /// A kept revision of a workload in a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevisionRecord {
@@ -50,6 +87,10 @@ pub struct RevisionRecord {
     pub objects: Vec<[u8; 32]>,
     /// How it ended; `None` during its rollout.
     pub end: Option<RevisionEnd>,
+    /// The images that it ran, or is to run; empty if unknown.
+    pub images: ResolvedImages,
+    /// It must run `images`, because it is a return to an earlier revision.
+    pub pinned: bool,
 }
 
 /// A host and the log index of a revision.

@@ -6,8 +6,9 @@ use beemesh_protocol::{
     HostId, Uid,
     peer::{self, Action, Committed, Effect, Outcome},
     state::{
-        Change, HostRevision, Identities, Kind, Object, ObjectIdentity, RevisionEnd,
-        RevisionOutcome, RevisionRecord, Revisions, RolloutPhase, RolloutRecord,
+        Change, HostRevision, Identities, Kind, Object, ObjectIdentity, ResolvedImage,
+        ResolvedImages, RevisionEnd, RevisionOutcome, RevisionRecord, Revisions, RolloutPhase,
+        RolloutRecord,
     },
 };
 
@@ -39,6 +40,38 @@ pub(super) fn identities() -> Identities {
     }
 }
 
+pub(super) fn images() -> ResolvedImages {
+    let image = |reference: &str, id, digest| ResolvedImage {
+        reference: reference.into(),
+        id,
+        digest,
+    };
+    ResolvedImages(vec![
+        image("r.example/app:latest", Some([6; 32]), Some([7; 32])),
+        image("localhost/one", Some([8; 32]), None),
+        image("localhost/two", None, Some([9; 32])),
+    ])
+}
+
+pub(super) fn ready_with_images() -> Change {
+    Change::EndRollout {
+        workload: "web".into(),
+        index: 9,
+        outcome: RevisionOutcome::Ready,
+        reason: String::new(),
+        images: images(),
+    }
+}
+
+pub(super) fn revisions_with_images() -> Revisions {
+    let mut kept = revisions();
+    for (at, one) in kept.revisions.iter_mut().enumerate() {
+        one.images = images();
+        one.pinned = at % 2 == 1;
+    }
+    kept
+}
+
 pub(super) fn changes() -> [Change; 9] {
     use RevisionOutcome::{Failed, Ready, RolledBack};
     let end = |outcome, reason: &str| Change::EndRollout {
@@ -46,6 +79,7 @@ pub(super) fn changes() -> [Change; 9] {
         index: 9,
         outcome,
         reason: reason.into(),
+        images: ResolvedImages::default(),
     };
     [
         Change::RequireLevel { level: 2 },
@@ -97,6 +131,8 @@ pub(super) fn revisions() -> Revisions {
             reason: "h1: app: exit 127".into(),
             at_ms: 1_800_000_000_001,
         }),
+        images: ResolvedImages::default(),
+        pinned: false,
     };
     let outcomes = [
         None,

@@ -125,6 +125,12 @@ pub(crate) fn cases() -> Vec<Case> {
         }];
         Command, "command_roll": rollouts::changes().map(|change| Command::unasked(1, change));
         Snapshot, "snapshot_revisions": [Snapshot { level: 2, revisions: Some(rollouts::revisions()), ..snapshot() }];
+        Command, "command_images": [Command::unasked(1, rollouts::ready_with_images())];
+        Snapshot, "snapshot_images": [Snapshot { level: 2, revisions: Some(rollouts::revisions_with_images()), ..snapshot() }];
+        peer::Request, "peer_request_images": [peer::Request { id: 3, body: peer::RequestBody::Observe(HostReport {
+            workloads: vec![WorkloadReport { images: rollouts::images(), ..WorkloadReport::default() }],
+            ..report()
+        }) }];
         Snapshot, "snapshot_identities": [Snapshot { level: 2, identities: Some(rollouts::identities()), ..snapshot() }];
         peer::Reply, "peer_reply_kept": [rollouts::kept()];
         FromAgent, "from_agent_reserved": [assignments::welcome()];
@@ -567,8 +573,7 @@ fn report() -> HostReport {
         total: 2,
         restarts: 3,
         message: "pulling".into(),
-        ended: false,
-        containers: Told::default(),
+        ..WorkloadReport::default()
     });
     HostReport {
         sequence: 12,

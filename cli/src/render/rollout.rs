@@ -128,6 +128,19 @@ pub(crate) fn revision(one: &Revision, now: Duration) -> String {
         };
         rows.push([kind, name, object.hash.chars().take(12).collect()]);
     }
+    text.push_str(&table(&rows));
+    if one.images.is_empty() {
+        return text;
+    }
+    let heading = if one.pinned { "IMAGE (KEPT)" } else { "IMAGE" };
+    let mut rows = vec![[heading, "ID", "DIGEST"].map(str::to_owned)];
+    for image in &one.images {
+        let id = image.id.as_deref().map(|id| id.chars().take(12).collect());
+        let digest = image.digest.as_deref();
+        let digest = digest.map(|digest| digest.chars().take(19).collect());
+        let known = |text: Option<String>| text.unwrap_or_else(|| "-".to_owned());
+        rows.push([image.reference.clone(), known(id), known(digest)]);
+    }
     text + &table(&rows)
 }
 
@@ -165,6 +178,8 @@ mod tests {
             reason: reason.into(),
             stopped: false,
             objects: Vec::new(),
+            images: Vec::new(),
+            pinned: false,
         }
     }
 

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use beemesh_protocol::{
     HostId,
-    state::{Change, Command, Host, Object, Origin},
+    state::{Change, Command, Host, Object, Origin, ResolvedImages},
     version::Version,
 };
 use beemesh_quadlet::manifest::{is_workload, workload_name};
@@ -17,6 +17,9 @@ use beemesh_quadlet::manifest::{is_workload, workload_name};
 const REST: usize = 256;
 /// Approximate size of a text in a list without the text itself, in bytes.
 const PART_REST: usize = 32;
+
+/// Approximate size of a resolved image without its reference, in bytes.
+const RESOLVED_REST: usize = 96;
 
 /// Longest detail of a change in the audit log, which keeps a thousand.
 const DETAIL_MAX: usize = 128;
@@ -145,9 +148,12 @@ pub(crate) fn about(change: &Change) -> About<'_> {
             .bytes(size_of_val(&hosts[..]))
             .since(V0_4_0),
         Change::EndRollout {
-            workload, reason, ..
+            workload,
+            reason,
+            images,
+            ..
         } => About::new("rollout", "ended", Named(workload))
-            .bytes(reason.len())
+            .bytes(reason.len() + images_size(images))
             .since(V0_4_0),
         Change::PauseRollout { workload, paused } => {
             let verb = if *paused { "paused" } else { "resumed" };
@@ -266,6 +272,12 @@ fn object_size(object: &Object) -> usize {
 fn host_size(host: &Host) -> usize {
     let addresses = host.addresses.iter().map(|one| one.len() + PART_REST);
     addresses.sum::<usize>() + labels_size(&host.labels)
+}
+
+fn images_size(images: &ResolvedImages) -> usize {
+    let images = images.0.iter();
+    let images = images.map(|image| image.reference.len() + RESOLVED_REST);
+    images.sum()
 }
 
 fn labels_size(labels: &BTreeMap<String, String>) -> usize {

@@ -235,7 +235,8 @@ impl State {
                 index: seen,
                 outcome,
                 reason,
-            } => self.end_rollout(at_ms, (workload, *seen), *outcome, reason),
+                images,
+            } => self.end_rollout(at_ms, (workload, *seen), (*outcome, reason), images),
             Change::PauseRollout { workload, paused } => self.pause_rollout(workload, *paused),
             Change::Undo {
                 workload,

@@ -25,7 +25,7 @@ use beemesh_protocol::{
     HostId,
     peer::{HostReport, Phase, WorkloadReport},
     pod::{ContainerReport, ContainerState},
-    state::{Change, RevisionOutcome, RolloutPhase},
+    state::{Change, ResolvedImages, RevisionOutcome, RolloutPhase},
 };
 use tokio::time::Instant;
 
@@ -426,7 +426,18 @@ impl Look<'_> {
             index: self.workload.index,
             outcome,
             reason: reason[..end].to_owned(),
+            images: match outcome {
+                RevisionOutcome::Ready => self.images(),
+                _ => ResolvedImages::default(),
+            },
         }
+    }
+
+    /// The images of which all hosts say the same that run the latest revision.
+    fn images(&self) -> ResolvedImages {
+        let reports = self.hosts.iter().filter_map(|host| self.report(*host));
+        let latest = reports.filter(|report| report.index == self.workload.index);
+        ResolvedImages::agreed(latest.map(|report| &report.images))
     }
 
     /// Why the deadline has passed.

@@ -22,6 +22,7 @@ use std::{
 
 use beemesh_protocol::{
     ClusterId, HostId, backoff::doubled, ipc::UnitState, peer::WorkloadReport, pod::PodReport,
+    state::ResolvedImages,
 };
 use beemesh_quadlet::{
     health,
@@ -109,6 +110,17 @@ pub(crate) enum Ending {
     Cancelled,
 }
 
+/// The pod that an operation has left running.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Played {
+    /// The log index of its revision.
+    pub(crate) index: u64,
+    /// Its images, if its rollout needs them.
+    pub(crate) images: ResolvedImages,
+    /// What differs from what the manifest says, as a message; empty if nothing does.
+    pub(crate) note: String,
+}
+
 /// The number of a revision and its place in the order of revisions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Revision {
@@ -150,6 +162,8 @@ struct Memory {
     recorded: u64,
     /// Set if the last failure was caused by a missing image.
     image: Option<Image>,
+    /// The pod that the last operation left.
+    played: Played,
 }
 
 /// The state of an image that an operation needs.
@@ -314,6 +328,7 @@ impl Reconciler {
                 },
                 job,
                 cluster: state.cluster(),
+                rolls: state.rollout(name).is_some(),
                 disk,
                 unit,
                 heard: self.heard_of(name, unit),
@@ -421,6 +436,19 @@ impl Reconciler {
             memory.image = Some(Image::Missing {
                 again: again.as_secs(),
             });
+        }
+    }
+
+    /// Records what an operation has left running.
+    pub(crate) fn played(&mut self, workload: &str, played: Played) {
+        if let Some(memory) = self.memory.get_mut(workload) {
+            // The operation that makes a pod durable does not know how it was played.
+            let is_known = memory.played.index == played.index && played.note.is_empty();
+            let note = match is_known {
+                true => std::mem::take(&mut memory.played.note),
+                false => played.note,
+            };
+            memory.played = Played { note, ..played };
         }
     }
 

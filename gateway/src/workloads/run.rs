@@ -315,16 +315,22 @@ impl Executor {
     }
 
     fn ended(&mut self, ended: Result<(Id, Landing), tokio::task::JoinError>) {
-        let (id, Landing { ending, lacks }) = match ended {
+        let (id, landing) = match ended {
             Ok(ended) => ended,
             Err(error) => (
                 error.id(),
                 Landing {
                     ending: Ending::Failed(format!("a bug in Beemesh: {error}")),
                     lacks: None,
+                    played: None,
                 },
             ),
         };
+        let Landing {
+            ending,
+            lacks,
+            played,
+        } = landing;
         let Some(workload) = self.names.remove(&id) else {
             return;
         };
@@ -343,6 +349,9 @@ impl Executor {
         }
         let now = Instant::now();
         self.reconciler.ended(now, &workload, ending);
+        if let Some(played) = played {
+            self.reconciler.played(&workload, played);
+        }
         if let Some(image) = lacks {
             self.reconciler.lacks_image(now, now_ms(), &workload);
             self.lacking.insert(workload, image);

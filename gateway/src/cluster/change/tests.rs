@@ -1,7 +1,8 @@
 use beemesh_protocol::{
     ClusterId,
     state::{
-        Authority, Kind, Origin, Reference, RevisionOutcome, TokenRecord, UserRecord, UserRole,
+        Authority, Kind, Origin, Reference, ResolvedImage, RevisionOutcome, TokenRecord,
+        UserRecord, UserRole,
     },
 };
 
@@ -145,6 +146,11 @@ fn after(change: &Change) -> Option<Change> {
             index: 7,
             outcome: RevisionOutcome::Failed,
             reason: "r".repeat(LONG),
+            images: ResolvedImages(vec![ResolvedImage {
+                reference: "i".repeat(LONG),
+                id: Some([7; 32]),
+                digest: Some([8; 32]),
+            }]),
         },
         Change::EndRollout { .. } => Change::PauseRollout {
             workload: "web".into(),

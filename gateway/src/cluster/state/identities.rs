@@ -86,7 +86,7 @@ mod tests {
     use beemesh_protocol::{
         ClusterId, HostId,
         peer::Outcome,
-        state::{Change, Command, Host, Kind, RevisionOutcome},
+        state::{Change, Command, Host, Kind, ResolvedImages, RevisionOutcome},
     };
 
     use super::*;
@@ -196,6 +196,7 @@ mod tests {
             index: 8,
             outcome: RevisionOutcome::Ready,
             reason: String::new(),
+            images: ResolvedImages::default(),
         };
         change(&mut state, 9, end);
         assert_eq!(of(&state, Kind::Pod, "p"), changed(3, 8));

@@ -9,7 +9,10 @@ use std::sync::Arc;
 
 use beemesh_protocol::{
     peer::{Action, Effect, Outcome},
-    state::{Kind, Object, Origin, RevisionEnd, RevisionOutcome, RevisionRecord},
+    state::{
+        Kind, Object, Origin, ResolvedImage, ResolvedImages, RevisionEnd, RevisionOutcome,
+        RevisionRecord,
+    },
 };
 use beemesh_quadlet::manifest::{kind_name, workload_name};
 use serde_json::Value;
@@ -57,6 +60,10 @@ pub(crate) struct Revision {
     pub(crate) parts: Vec<Part>,
     /// How it ended; `None` during its rollout.
     pub(crate) end: Option<RevisionEnd>,
+    /// The images that it ran, or is to run; empty if unknown.
+    pub(crate) images: ResolvedImages,
+    /// It must run `images`, because it is a return to an earlier revision.
+    pub(crate) pinned: bool,
 }
 
 impl Revision {
@@ -133,6 +140,14 @@ impl State {
         }
     }
 
+    /// The images that the pods of the revision with this log index must run instead of what their references stand for
+    /// now: those that it ran before, if it is a return to an earlier revision, or hosts go back to it.
+    pub(crate) fn pinned_images(&self, workload: &Workload, index: u64) -> &[ResolvedImage] {
+        let kept = self.revision_at(&workload.name, index);
+        let kept = kept.filter(|kept| kept.pinned || index != workload.index);
+        kept.map_or(&[], |kept| &kept.images.0)
+    }
+
     /// Returns true if the workload's changes are kept and rolled out.
     pub(crate) fn is_rolled(&self, workload: &Workload) -> bool {
         self.level >= ROLLED && workload.job.is_none()
@@ -162,10 +177,16 @@ impl State {
             return;
         };
         let parts = self.parts(&workload.object);
-        self.keep_parts(name, parts, origin);
+        self.keep_parts(name, (parts, ResolvedImages::default()), origin);
     }
 
-    fn keep_parts(&mut self, name: &str, parts: Vec<Part>, origin: Option<&Origin>) {
+    /// Keeps these contents as the latest revision. It must run the images, if there are any.
+    fn keep_parts(
+        &mut self,
+        name: &str,
+        (parts, images): (Vec<Part>, ResolvedImages),
+        origin: Option<&Origin>,
+    ) {
         let Some(workload) = self.workloads.get(name).cloned() else {
             return;
         };
@@ -184,6 +205,8 @@ impl State {
             cause: cause(&workload.object),
             parts,
             end: None,
+            pinned: !images.0.is_empty(),
+            images,
         };
         let mut kept = self.revisions.get(name).cloned().unwrap_or_default();
         let all = Arc::make_mut(&mut kept);
@@ -282,14 +305,23 @@ impl State {
         }
     }
 
-    /// Records how a revision ended.
-    pub(super) fn end_revision(&mut self, name: &str, index: u64, end: RevisionEnd) {
+    /// Records how a revision ended, and which images it ran.
+    pub(super) fn end_revision(
+        &mut self,
+        name: &str,
+        index: u64,
+        end: RevisionEnd,
+        images: &ResolvedImages,
+    ) {
         let Some(mut kept) = self.revisions.get(name).cloned() else {
             return;
         };
         let mut all = Arc::make_mut(&mut kept).iter_mut();
         if let Some(revision) = all.find(|one| one.index == index) {
             revision.end = Some(end);
+            if !revision.pinned && revision.was_ready() {
+                revision.images.clone_from(images);
+            }
         }
         self.revisions.insert_mut(name.to_owned(), kept);
     }
@@ -309,7 +341,7 @@ impl State {
                 reason: String::new(),
                 at_ms,
             };
-            self.end_revision(&name, index, end);
+            self.end_revision(&name, index, end, &ResolvedImages::default());
             self.rollouts.remove_mut(&name);
         }
     }
@@ -354,7 +386,7 @@ impl State {
                 workload.revision,
             )]));
         }
-        let parts = wanted.parts.clone();
+        let contents = (wanted.parts.clone(), wanted.images.clone());
         let before = workload.clone();
         let next = Workload {
             revision: workload.revision + 1,
@@ -367,7 +399,7 @@ impl State {
         self.put_object_back(&next, index, at_ms);
         self.insert_workload(next);
         self.reseat(name, Some(&before));
-        self.keep_parts(name, parts, origin);
+        self.keep_parts(name, contents, origin);
         Ok(Outcome::Applied(vec![effect(Action::Updated, revision)]))
     }
 
@@ -414,6 +446,8 @@ impl State {
             cause: one.cause.clone(),
             objects: one.parts.iter().map(|part| part.hash).collect(),
             end: one.end.clone(),
+            images: one.images.clone(),
+            pinned: one.pinned,
         };
         all.flat_map(|(name, kept)| kept.iter().map(move |one| record(name, one)))
             .collect()

@@ -8,7 +8,9 @@ use std::{collections::BTreeMap, sync::Arc};
 use beemesh_protocol::{
     HostId,
     peer::Outcome,
-    state::{HostRevision, RevisionEnd, RevisionOutcome, RolloutPhase, RolloutRecord},
+    state::{
+        HostRevision, ResolvedImages, RevisionEnd, RevisionOutcome, RolloutPhase, RolloutRecord,
+    },
 };
 
 use super::{Decision, Revision, State, Workload, missing, refused};
@@ -156,8 +158,8 @@ impl State {
         &mut self,
         at_ms: u64,
         (name, seen): (&str, u64),
-        outcome: RevisionOutcome,
-        reason: &str,
+        (outcome, reason): (RevisionOutcome, &str),
+        images: &ResolvedImages,
     ) -> Decision {
         let rollout = self.rolling(name, seen)?;
         let phase = match outcome {
@@ -203,7 +205,7 @@ impl State {
             reason: reason.to_owned(),
             at_ms,
         };
-        self.end_revision(name, seen, end);
+        self.end_revision(name, seen, end, images);
         self.trim_present(name);
         Ok(Outcome::Done)
     }

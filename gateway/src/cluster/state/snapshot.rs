@@ -183,6 +183,8 @@ impl State {
                 cause: record.cause,
                 parts: parts.collect(),
                 end: record.end,
+                images: record.images,
+                pinned: record.pinned,
             };
             for part in &revision.parts {
                 self.count(part);

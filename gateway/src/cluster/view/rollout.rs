@@ -6,10 +6,10 @@ use std::collections::BTreeSet;
 
 use beemesh_protocol::{
     HostId,
-    api::{self, Revision, RevisionObject, Rollout, RolloutPhase},
+    api::{self, Revision, RevisionImage, RevisionObject, Rollout, RolloutPhase},
     hex::Hex,
     peer,
-    state::{self, Kind, RevisionOutcome},
+    state::{self, Kind, ResolvedImage, RevisionOutcome},
 };
 use beemesh_quadlet::manifest::{is_stopped, kind_of, workload_name};
 
@@ -137,6 +137,8 @@ impl Scene {
                 .map_or_else(String::new, |end| end.reason.clone()),
             stopped: one.object().is_some_and(|object| is_stopped(object)),
             objects: one.parts.iter().map(|part| object(part, &keyed)).collect(),
+            images: one.images.0.iter().map(image).collect(),
+            pinned: one.pinned,
         };
         let kept = self.state.revisions(workload).iter();
         Some(kept.rev().map(shown).collect())
@@ -149,6 +151,18 @@ fn outcome(outcome: RevisionOutcome) -> api::RevisionOutcome {
         RevisionOutcome::RolledBack => api::RevisionOutcome::RolledBack,
         RevisionOutcome::Failed => api::RevisionOutcome::Failed,
         RevisionOutcome::Superseded => api::RevisionOutcome::Superseded,
+    }
+}
+
+fn image(image: &ResolvedImage) -> RevisionImage {
+    let hex = |hash: &[u8; 32]| Hex(hash).to_string();
+    RevisionImage {
+        reference: image.reference.clone(),
+        id: image.id.as_ref().map(hex),
+        digest: image
+            .digest
+            .as_ref()
+            .map(|one| format!("sha256:{}", hex(one))),
     }
 }
 

@@ -2,7 +2,7 @@ use beemesh_protocol::{
     ClusterId,
     peer::Outcome,
     pod::{LastExit, Told},
-    state::{Command, Host, Kind, Object, Origin, RevisionEnd, TokenRecord},
+    state::{Command, Host, Kind, Object, Origin, ResolvedImage, RevisionEnd, TokenRecord},
 };
 use sha2::{Digest, Sha256};
 
@@ -10,6 +10,7 @@ use super::*;
 
 mod away;
 mod history;
+mod images;
 mod restarts;
 mod seats;
 mod stopped;
@@ -53,6 +54,8 @@ struct World {
     /// The hosts that write the storage of their pods to disk.
     busy: BTreeSet<HostId>,
     pods: BTreeMap<HostId, Running>,
+    /// The image of the pods on each host.
+    images: BTreeMap<HostId, ResolvedImage>,
     /// By log index of the revision.
     behaviours: BTreeMap<u64, Behaviour>,
     /// The proposals, in the form `20 to 1 2` and `20 ready`.
@@ -74,6 +77,7 @@ impl World {
             starting: BTreeSet::new(),
             busy: BTreeSet::new(),
             pods: BTreeMap::new(),
+            images: BTreeMap::new(),
             behaviours: BTreeMap::new(),
             log: Vec::new(),
             lacking_most: 0,
@@ -206,6 +210,7 @@ impl World {
             return report;
         };
         report.index = pod.index;
+        report.images = ResolvedImages(self.images.get(&host).cloned().into_iter().collect());
         report.phase = match self.busy.contains(&host) {
             true => Phase::Starting,
             false => Phase::Running,

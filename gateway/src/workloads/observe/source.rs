@@ -170,7 +170,12 @@ fn size(report: &HostReport) -> usize {
     let workloads = workloads.map(|one| {
         let containers = one.containers.0.iter();
         let containers = containers.map(|one| REST + one.text_bytes());
-        REST + one.workload.len() + one.message.len() + containers.sum::<usize>()
+        let images = one.images.0.iter();
+        let images = images.map(|one| REST + one.reference.len());
+        REST + one.workload.len()
+            + one.message.len()
+            + containers.sum::<usize>()
+            + images.sum::<usize>()
     });
     REST + texts.map(String::len).iter().sum::<usize>() + workloads.sum::<usize>()
 }

@@ -24,6 +24,8 @@ pub(super) struct Case<'a> {
     /// Its attempt, if it is a Job.
     pub(super) job: Option<Attempt>,
     pub(super) cluster: Option<ClusterId>,
+    /// Whether the workload has a rollout, whose end records the images.
+    pub(super) rolls: bool,
     pub(super) disk: Disk,
     pub(super) unit: Option<&'a UnitState>,
     /// The report of the unit's supervisor.

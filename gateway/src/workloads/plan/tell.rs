@@ -10,6 +10,7 @@ use beemesh_protocol::{
     ipc::UnitState,
     peer::{Phase, WorkloadReport},
     pod::Told,
+    state::ResolvedImages,
     workload::kube_file,
 };
 use beemesh_quadlet::health::{Health, Report, Status};
@@ -44,6 +45,7 @@ pub(super) fn report(name: &str, case: &Case<'_>, memory: &Memory) -> Option<Wor
         // The host runs a revision that the state does not include yet, so the report stays as it is.
         Disk::Ours(present) if present.index > case.applied => {}
         Disk::Nothing | Disk::Ours(_) => {
+            lay_pod_over(&mut report, case, memory);
             lay_work_over(&mut report, case, memory);
             job::lay_end_over(&mut report, case, memory);
         }
@@ -173,6 +175,20 @@ fn by_unit(present: Revision, unit: &UnitState, heard: Option<&Report>) -> Workl
             }
             _ => heard.map_or_else(Told::default, |report| Told::of(&report.containers)),
         },
+        images: ResolvedImages::default(),
+    }
+}
+
+/// Adds what is known of the pod from its play.
+fn lay_pod_over(report: &mut WorkloadReport, case: &Case<'_>, memory: &Memory) {
+    let Some(played) = Some(&memory.played).filter(|played| played.index == report.index) else {
+        return;
+    };
+    if case.rolls {
+        report.images.clone_from(&played.images);
+    }
+    if report.phase == Phase::Running && report.message.is_empty() {
+        report.message.clone_from(&played.note);
     }
 }
 

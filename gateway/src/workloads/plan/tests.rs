@@ -444,6 +444,7 @@ fn every_situation_has_one_decision_and_one_report() {
             wanted,
             job: None,
             cluster: None,
+            rolls: false,
             disk,
             unit: unit.as_ref(),
             heard: unit

@@ -5,6 +5,7 @@
 //! `systemctl status`.
 
 mod capacity;
+mod images;
 mod ports;
 mod turn;
 
@@ -38,7 +39,7 @@ use crate::{
     raft::View,
     workloads::{
         on_disk::read,
-        plan::{Ending, Step, Work, replacement, unnamed},
+        plan::{Ending, Played, Step, Work, replacement, unnamed},
     },
 };
 
@@ -80,6 +81,8 @@ struct Files {
     kube: Option<String>,
     yaml: Vec<u8>,
     images: Vec<Image>,
+    /// What differs from what the manifest says, as a message; empty if nothing does.
+    note: String,
 }
 
 /// Why a step failed. The message is shown to the user unchanged.
@@ -95,6 +98,10 @@ enum StepError {
     Unwanted,
     #[error("image {0} is not on this host, and its pull policy is Never")]
     Absent(String),
+    #[error(
+        "the image that this revision ran as {0} is gone from this host, and no registry had it"
+    )]
+    Gone(String),
     #[error("{error}")]
     NotPulled { image: String, error: PodmanError },
     #[error("pod {0} exists and does not belong to Beemesh")]
@@ -120,6 +127,8 @@ pub(super) struct Landing {
     pub(super) ending: Ending,
     /// The missing image without which the work could not continue.
     pub(super) lacks: Option<String>,
+    /// The pod that it has left, if it has left one.
+    pub(super) played: Option<Played>,
 }
 
 impl StepError {
@@ -146,29 +155,27 @@ impl StepError {
 impl Flight {
     /// Carries out all steps, and reports each before it starts. It can be cancelled while it pulls images.
     pub(super) async fn run(self, cancelled: oneshot::Receiver<()>) -> Landing {
-        match self.go(cancelled).await {
-            Ok(ending) => Landing {
-                ending,
-                lacks: None,
-            },
+        let mut played = None;
+        let (ending, lacks) = match self.go(cancelled, &mut played).await {
+            Ok(ending) => (ending, None),
             Err(error @ (StepError::Held(_) | StepError::Lacks(_) | StepError::Beyond(_))) => {
-                Landing {
-                    ending: Ending::Waits(error.to_string()),
-                    lacks: None,
-                }
+                (Ending::Waits(error.to_string()), None)
             }
-            Err(error) if error.is_interruption() => Landing {
-                ending: Ending::Interrupted(error.to_string()),
-                lacks: None,
-            },
-            Err(error) => Landing {
-                ending: Ending::Failed(error.to_string()),
-                lacks: error.lacks(),
-            },
+            Err(error) if error.is_interruption() => (Ending::Interrupted(error.to_string()), None),
+            Err(error) => (Ending::Failed(error.to_string()), error.lacks()),
+        };
+        Landing {
+            ending,
+            lacks,
+            played,
         }
     }
 
-    async fn go(&self, mut cancelled: oneshot::Receiver<()>) -> Result<Ending, StepError> {
+    async fn go(
+        &self,
+        mut cancelled: oneshot::Receiver<()>,
+        played: &mut Option<Played>,
+    ) -> Result<Ending, StepError> {
         let files = self.files().await?;
         if let Work::Bring(_) = self.work {
             self.capacity(&files.yaml)?;
@@ -199,6 +206,11 @@ impl Flight {
                 }
                 // A failure is harmless: the next work on this workload collects again.
                 Step::Collect => {
+                    *played = Some(Played {
+                        index: self.work.index(),
+                        images: self.resolved_images(&files.yaml).await,
+                        note: files.note.clone(),
+                    });
                     if let Err(error) = self.collect(&files.yaml).await {
                         tracing::warn!(workload = self.workload, %error, "old volumes or secrets not removed");
                     }
@@ -243,12 +255,13 @@ impl Flight {
             });
             let (workload, cluster) = wanted.zip(state.cluster()).ok_or(StepError::Unwanted)?;
             let (number, object, uses) = state.contents(workload, index);
+            let (pinned, note) = self.with_pinned_images(workload, index, &object).await?;
             let uses: Vec<&Object> = uses.iter().map(AsRef::as_ref).collect();
             let revision = render::Revision {
                 cluster,
                 revision: number,
                 index,
-                object: &object,
+                object: pinned.as_ref().unwrap_or(&object),
                 uses: &uses,
             };
             let Rendered {
@@ -263,6 +276,7 @@ impl Flight {
                 kube: Some(kube),
                 yaml,
                 images,
+                note,
             });
         }
         let yaml = self.read(self.work.index()).await?.unwrap_or_default();
@@ -274,6 +288,7 @@ impl Flight {
             kube,
             images: render::images(&yaml),
             yaml,
+            note: String::new(),
         })
     }
 

@@ -7,7 +7,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beemesh_protocol::state::{Origin, RevisionOutcome, Snapshot};
+use beemesh_protocol::state::{Origin, ResolvedImages, RevisionOutcome, Snapshot};
 use beemesh_quadlet::manifest::parse;
 
 use super::*;
@@ -81,6 +81,7 @@ impl Grown {
             index: self.index,
             outcome: RevisionOutcome::Ready,
             reason: String::new(),
+            images: ResolvedImages::default(),
         });
         taken
     }

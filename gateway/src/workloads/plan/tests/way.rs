@@ -98,6 +98,7 @@ fn a_workload_goes_its_way_from_apply_to_delete() {
         message: String::new(),
         ended: false,
         containers: Told::default(),
+        images: ResolvedImages::default(),
     };
     let idle = Plan {
         reports: vec![expected],
