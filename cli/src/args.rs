@@ -12,7 +12,7 @@ use std::{ffi::OsString, net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Parser, Subcommand, ValueEnum};
 
 pub(crate) use manifests::{Apply, Delete, Diff};
-pub(crate) use rollout::{Named, Rollout, Scale};
+pub(crate) use rollout::{Forced, Named, Rollout, Scale};
 
 /// Where the gateway of this host listens.
 pub(crate) const SOCKET: &str = "/run/beemesh/gateway.sock";
@@ -103,7 +103,7 @@ pub(crate) enum Command {
     Scale(Scale),
     /// Replace all pods of a workload, host by host, as `rollout restart` does
     #[command(after_help = examples::RESTART)]
-    Restart(Named),
+    Restart(Forced),
     /// Stop a workload: end its pods on all hosts, and start none until `start`
     ///
     /// The workload stays in the cluster, with its history, its name, its ports and the data of its claims. It stays stopped when
@@ -113,7 +113,7 @@ pub(crate) enum Command {
     Stop(Named),
     /// Start a workload that was stopped
     #[command(after_help = examples::START)]
-    Start(Named),
+    Start(Forced),
     /// Print the logs of a workload's containers
     #[command(after_help = examples::LOGS)]
     Logs(Logs),

@@ -235,8 +235,9 @@ impl Client {
                 Ok(answer) => {
                     let status = answer.status();
                     let failure = failure(answer).await;
-                    // A pull goes on while the hosts say so.
-                    if failure.pulling && ask.repeatable {
+                    // A pull goes on while the hosts say so. Until then nothing has changed.
+                    let is_repeatable = ask.repeatable || failure.pulling;
+                    if failure.pulling {
                         live.say_once(&format!("waiting: {}", failure.message));
                         deadline = (begun + PULL_MAX).min(Instant::now() + self.timeout);
                     }
@@ -246,7 +247,7 @@ impl Client {
                             StatusCode::SERVICE_UNAVAILABLE | StatusCode::GATEWAY_TIMEOUT
                         );
                     let trouble = Trouble::refused(failure, &ask.file);
-                    if !(passing && ask.repeatable) {
+                    if !(passing && is_repeatable) {
                         return Err(trouble);
                     }
                     trouble

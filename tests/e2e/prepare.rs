@@ -35,10 +35,43 @@ fn refused(host: &Host, answer: &Answer, name: &str, words: &[&str]) {
 fn hosts_are_asked_before_an_apply() {
     let cluster = Cluster::formed("prepare", 3);
     an_image_that_one_host_lacks(&cluster);
+    a_scale_onto_a_host_without_the_image(&cluster);
     a_port_that_a_stranger_has(&cluster);
     an_image_that_a_registry_has(&cluster);
     a_registry_that_does_not_answer(&cluster);
     a_host_that_does_not_answer(&cluster);
+}
+
+/// The third host of a scaled Deployment lacks its image.
+fn a_scale_onto_a_host_without_the_image(cluster: &Cluster) {
+    let host = cluster.host(1);
+    let image = "localhost/for-scale:1";
+    for host in [cluster.host(1), cluster.host(3)] {
+        let _ = host.sh(&format!("podman tag {IMAGE} {image}")).ok();
+    }
+    let yaml = format!(
+        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: wide}}\nspec:\n  replicas: 0\n  selector: {{matchLabels: {{app: wide}}}}\n  \
+         template:\n    metadata: {{labels: {{app: wide}}}}\n    spec:\n      terminationGracePeriodSeconds: 1\n      containers:\n      - name: main\n        \
+         image: {image}\n        imagePullPolicy: IfNotPresent\n        command: [sh, -c, 'trap \"exit 0\" TERM; while :; do sleep 1 & wait $!; done']\n"
+    );
+    let _ = host.apply(&yaml);
+    let answer = host.beemesh(&["scale", "wide", "--replicas", "3"]);
+    assert_eq!(answer.code, 1, "{answer}");
+    for words in [
+        "nothing was changed",
+        "on h2: image localhost/for-scale:1 cannot be pulled",
+        "`beemesh scale --force`",
+    ] {
+        assert!(answer.err.contains(words), "{words}: {answer}");
+    }
+    let (_, found) = host.api("GET", "/v1/workloads/wide", b"");
+    assert_eq!(found["object"]["spec"]["replicas"], 0, "{found}");
+    let _ = host
+        .beemesh(&["scale", "wide", "--replicas", "3", "--force"])
+        .ok();
+    let (_, found) = host.api("GET", "/v1/workloads/wide", b"");
+    assert_eq!(found["object"]["spec"]["replicas"], 3, "{found}");
+    let _ = host.beemesh(&["delete", "wide", "--wait"]).ok();
 }
 
 /// The image has another name on two hosts, and the third cannot pull it.
@@ -183,7 +216,7 @@ fn a_registry_that_does_not_answer(cluster: &Cluster) {
     );
     assert!(
         message.contains(&format!("h2 pulls image {image}"))
-            && message.contains("nothing was applied yet"),
+            && message.contains("nothing was changed yet"),
         "{message}"
     );
     assert!(!exists(host, "slow"), "{answer}");

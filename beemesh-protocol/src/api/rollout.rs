@@ -125,6 +125,9 @@ pub struct RolloutChange {
     /// For `scale`: the number of replicas.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub replicas: Option<u32>,
+    /// Goes on where a host doubts that it can get an image, or does not answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub force: bool,
 }
 
 /// A change of a workload's rollout.

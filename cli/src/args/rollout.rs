@@ -46,6 +46,9 @@ pub(crate) enum Rollout {
         /// Revision to return to; 0 means the last one that was ready before the latest
         #[arg(long, value_name = "NUMBER", default_value_t = 0)]
         to_revision: u64,
+        /// Do it although a host cannot get an image, or does not answer
+        #[arg(long)]
+        force: bool,
         #[command(flatten)]
         output: Output,
     },
@@ -67,7 +70,7 @@ pub(crate) enum Rollout {
     },
     /// Replace all pods of a workload, host by host
     #[command(after_help = examples::ROLLOUT_RESTART)]
-    Restart(Named),
+    Restart(Forced),
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,12 +82,24 @@ pub(crate) struct Named {
 }
 
 #[derive(Debug, clap::Args)]
+pub(crate) struct Forced {
+    #[command(flatten)]
+    pub(crate) named: Named,
+    /// Do it although a host cannot get an image, or does not answer
+    #[arg(long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, clap::Args)]
 pub(crate) struct Scale {
     /// Name of the Deployment; a stopped one stays stopped
     pub(crate) workload: String,
     /// Number of replicas in the cluster
     #[arg(long, value_name = "NUMBER")]
     pub(crate) replicas: u32,
+    /// Do it although a host cannot get an image, or does not answer
+    #[arg(long)]
+    pub(crate) force: bool,
     #[command(flatten)]
     pub(crate) output: Output,
 }

@@ -14,7 +14,7 @@ use tokio::{signal::ctrl_c, time::Instant};
 
 use super::{apply, print, print_json, spin};
 use crate::{
-    args::{Named, Output, Rollout, Scale},
+    args::{Forced, Named, Output, Rollout, Scale},
     client::{Ask, Client},
     render,
     trouble::Trouble,
@@ -50,10 +50,12 @@ pub(super) async fn run(client: &Client, rollout: Rollout) -> Result<(), Trouble
         Rollout::Undo {
             workload,
             to_revision,
+            force,
             output,
         } => {
             let asked = RolloutChange {
                 to_revision: Some(to_revision).filter(|number| *number > 0),
+                force,
                 ..of(RolloutAction::Undo)
             };
             changed(client, named(&workload), &asked, "rolled back", output).await
@@ -66,35 +68,48 @@ pub(super) async fn run(client: &Client, rollout: Rollout) -> Result<(), Trouble
             let asked = of(RolloutAction::Resume);
             changed(client, named(&workload), &asked, "resumed", output).await
         }
-        Rollout::Restart(named) => restart(client, named).await,
+        Rollout::Restart(args) => restart(client, args).await,
     }
 }
 
-pub(super) async fn restart(client: &Client, args: Named) -> Result<(), Trouble> {
+pub(super) async fn restart(client: &Client, args: Forced) -> Result<(), Trouble> {
     act(client, args, RolloutAction::Restart, "restarted").await
 }
 
 pub(super) async fn stop(client: &Client, args: Named) -> Result<(), Trouble> {
-    act(client, args, RolloutAction::Stop, "stopped").await
+    let asked = of(RolloutAction::Stop);
+    changed(
+        client,
+        named(&args.workload),
+        &asked,
+        "stopped",
+        args.output,
+    )
+    .await
 }
 
-pub(super) async fn start(client: &Client, args: Named) -> Result<(), Trouble> {
+pub(super) async fn start(client: &Client, args: Forced) -> Result<(), Trouble> {
     act(client, args, RolloutAction::Start, "started").await
 }
 
 async fn act(
     client: &Client,
-    args: Named,
+    args: Forced,
     action: RolloutAction,
     did: &str,
 ) -> Result<(), Trouble> {
-    let Named { workload, output } = args;
-    changed(client, named(&workload), &of(action), did, output).await
+    let Forced { force, named: args } = args;
+    let asked = RolloutChange {
+        force,
+        ..of(action)
+    };
+    changed(client, named(&args.workload), &asked, did, args.output).await
 }
 
 pub(super) async fn scale(client: &Client, args: Scale) -> Result<(), Trouble> {
     let asked = RolloutChange {
         replicas: Some(args.replicas),
+        force: args.force,
         ..of(RolloutAction::Scale)
     };
     changed(client, named(&args.workload), &asked, "scaled", args.output).await
@@ -105,6 +120,7 @@ fn of(action: RolloutAction) -> RolloutChange {
         action,
         to_revision: None,
         replicas: None,
+        force: false,
     }
 }
 

@@ -123,6 +123,14 @@ impl ApiError {
         error
     }
 
+    /// A change of a workload, without a file, that hosts cannot carry out.
+    pub(super) fn unable(problems: Vec<Problem>) -> Self {
+        let mut error = Self::held(problems);
+        "hosts cannot run the workload as requested; nothing was changed"
+            .clone_into(&mut error.failure.message);
+        error
+    }
+
     /// A policy with problems, found without the cluster.
     pub(super) fn policy(problems: Vec<Problem>) -> Self {
         let mut error = Self::manifest(problems);

@@ -1,6 +1,6 @@
-//! Asks the hosts that would run a manifest whether they can, before it is proposed.
+//! Asks the hosts that would run a manifest or an earlier revision whether they can, before it is proposed.
 //!
-//! Shell over [`verdict`]. All hosts are asked at once, this one included, about the workloads that the apply adds or
+//! Shell over [`verdict`]. All hosts are asked at once, this one included, about the workloads that the change adds or
 //! changes. A host that is not reachable is not asked: it follows when it returns. A host of an earlier release has no
 //! answer, and is not waited for.
 
@@ -42,13 +42,20 @@ const PAUSE: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 /// The share of the time until an answer is due that a host may use for pulls, in percent. The rest is for the way.
 const PULL_PERCENT: u32 = 80;
+/// The place of a workload without a file.
+const NO_PLACE: Place = Place {
+    document: 0,
+    line: 0,
+};
 
-/// The apply about which the hosts are asked.
+/// The change about which the hosts are asked.
 pub(in crate::api) struct Prepared<'a> {
     pub(in crate::api) caller: &'a Caller,
     pub(in crate::api) change: &'a Change,
-    /// The positions of the file's objects, which are the first objects of the change.
+    /// The positions of the file's objects, which are the first objects of the change; empty without a file.
     pub(in crate::api) places: &'a [Place],
+    /// The command that the user gave, such as `apply`.
+    pub(in crate::api) command: &'a str,
     pub(in crate::api) dry_run: bool,
     /// Goes on where the doubt is an image, or a host that does not answer.
     pub(in crate::api) force: bool,
@@ -105,49 +112,96 @@ pub(in crate::api) async fn prepare(
     };
     let verdict = verdict(&said, &places, mode);
     if !verdict.refused.is_empty() {
-        let error = ApiError::held(problems(verdict.refused));
+        let refused = problems(verdict.refused);
+        let error = match asked.places.is_empty() {
+            true => ApiError::unable(refused),
+            false => ApiError::held(refused),
+        };
         return Err(match verdict.can_force {
-            true => error.hint("`beemesh apply --force` applies it nevertheless"),
+            true => error.hint(format!(
+                "`beemesh {} --force` does it nevertheless",
+                asked.command
+            )),
             false => error,
         });
     }
     if !verdict.silent.is_empty() {
         let words = format!(
-            "{} did not answer within {:.1} s; nothing was applied",
+            "{} did not answer within {:.1} s; nothing was changed",
             verdict.silent,
             left.as_secs_f64()
         );
-        return Err(ApiError::unavailable(words)
-            .hint("try again, or apply it without their answer with `beemesh apply --force`"));
+        let hint = format!(
+            "try again, or go on without their answer with `beemesh {} --force`",
+            asked.command
+        );
+        return Err(ApiError::unavailable(words).hint(hint));
     }
     if !verdict.pulling.is_empty() {
-        return Err(ApiError::pulling(format!(
-            "{}; nothing was applied yet",
-            verdict.pulling
-        ))
-        .hint("send the same request again: it waits for the pull, and applies the manifest after it"));
+        return Err(
+            ApiError::pulling(format!("{}; nothing was changed yet", verdict.pulling)).hint(
+                "send the same request again: it waits for the pull, and the change follows it",
+            ),
+        );
     }
     Ok(verdict.warnings)
 }
 
-/// The workloads that the apply adds or changes, with their places in the file.
+/// The workloads that the change adds or changes, with their places in the file.
 fn wanted(state: &State, asked: &Prepared<'_>) -> (Vec<Wanted>, BTreeMap<String, Place>) {
     let (mut all, mut places) = (Vec::new(), BTreeMap::new());
-    let Change::Apply { objects, .. } = asked.change else {
-        return (all, places);
-    };
-    for (object, place) in objects.iter().zip(asked.places).take(ITEMS_MAX) {
-        let known = state.object(object.kind, &object.namespace, &object.name);
-        let is_same = known.is_some_and(|(_, known)| known.hash == object.hash);
-        if !is_workload(object.kind) || is_same || object.replicas == Some(0) {
-            continue;
+    match asked.change {
+        Change::Apply { objects, .. } => {
+            let has_file = !asked.places.is_empty();
+            let of_file = if has_file {
+                asked.places.len()
+            } else {
+                objects.len()
+            };
+            for (at, object) in objects[..of_file.min(objects.len())]
+                .iter()
+                .enumerate()
+                .take(ITEMS_MAX)
+            {
+                let known = state.object(object.kind, &object.namespace, &object.name);
+                let is_same = known.is_some_and(|(_, known)| known.hash == object.hash);
+                if !is_workload(object.kind) || is_same || object.replicas == Some(0) {
+                    continue;
+                }
+                if let Some(one) = wanted_by(state, objects, object) {
+                    let place = asked.places.get(at).copied().unwrap_or(NO_PLACE);
+                    places.insert(one.workload.clone(), place);
+                    all.push(one);
+                }
+            }
         }
-        if let Some(one) = wanted_by(state, objects, object) {
-            places.insert(one.workload.clone(), *place);
-            all.push(one);
+        Change::Undo {
+            workload, revision, ..
+        } => {
+            let one = wanted_again(state, workload, *revision);
+            places.extend(one.iter().map(|one| (one.workload.clone(), NO_PLACE)));
+            all.extend(one);
         }
+        _ => {}
     }
     (all, places)
+}
+
+/// What an earlier revision needs. Its images may have other names on each host, so each host looks for them before it
+/// replaces its pod.
+fn wanted_again(state: &State, workload: &str, revision: u64) -> Option<Wanted> {
+    let mut kept = state.revisions(workload).iter();
+    let kept = kept.find(|one| one.number == revision)?;
+    let object = kept.object().filter(|object| object.replicas != Some(0))?;
+    let uses: Vec<&Object> = kept.uses().map(AsRef::as_ref).collect();
+    let wanted = needs(state, object, &uses)?;
+    Some(match kept.images.0.is_empty() {
+        true => wanted,
+        false => Wanted {
+            images: Vec::new(),
+            ..wanted
+        },
+    })
 }
 
 fn wanted_by(state: &State, objects: &[Object], object: &Object) -> Option<Wanted> {
@@ -162,14 +216,18 @@ fn wanted_by(state: &State, objects: &[Object], object: &Object) -> Option<Wante
             .or_else(|| known().map(|(_, known)| known))
     });
     let uses: Vec<&Object> = uses.collect();
+    needs(state, object, &uses)
+}
+
+/// What the workload needs of a host. `None` if it waits for an object, and is not rendered yet.
+fn needs(state: &State, object: &Object, uses: &[&Object]) -> Option<Wanted> {
     let revision = Revision {
         cluster: state.cluster().unwrap_or(ClusterId([0; 16])),
         revision: u64::MAX,
         index: u64::MAX,
         object,
-        uses: &uses,
+        uses,
     };
-    // A workload that waits for its ConfigMap is not rendered yet.
     let Rendered {
         yaml,
         images,

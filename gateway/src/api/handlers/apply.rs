@@ -271,6 +271,7 @@ async fn try_apply(
             caller,
             change: &change,
             places: &places,
+            command: "apply",
             dry_run: query.dry_run,
             force: query.force,
         };

@@ -26,7 +26,10 @@ use tokio::time::Instant;
 use crate::{
     api::{
         ApiError, Shared,
-        admission::keep_waiting,
+        admission::{
+            keep_waiting,
+            prepare::{Prepared, prepare},
+        },
         error::problems,
         request::{self, Asked, Caller, ReadQuery, TimeoutQuery, small_body},
         submit::{confirm, look, propose, unapplied},
@@ -81,6 +84,15 @@ pub(in crate::api) async fn change(
             }));
         };
         let stopped = leaves_stopped(&change, &state, workload);
+        let prepared = Prepared {
+            caller: &caller,
+            change: &change,
+            places: &[],
+            command: command(asked.action),
+            dry_run: false,
+            force: asked.force,
+        };
+        prepare(&shared, &prepared, deadline).await?;
         let left = deadline.saturating_duration_since(Instant::now());
         let Committed { index, outcome } =
             propose(&shared, caller.clone(), change, left.max(Duration::ZERO)).await?;
@@ -113,6 +125,19 @@ pub(in crate::api) async fn change(
         }
     }
     Err(ApiError::internal("a change of a rollout was not tried"))
+}
+
+/// The command of the action.
+fn command(action: RolloutAction) -> &'static str {
+    match action {
+        RolloutAction::Pause => "rollout pause",
+        RolloutAction::Resume => "rollout resume",
+        RolloutAction::Restart => "restart",
+        RolloutAction::Undo => "rollout undo",
+        RolloutAction::Scale => "scale",
+        RolloutAction::Stop => "stop",
+        RolloutAction::Start => "start",
+    }
 }
 
 /// Refuses fields that do not belong to the action.
