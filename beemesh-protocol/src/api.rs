@@ -6,6 +6,7 @@
 mod access;
 mod applied;
 mod compared;
+mod moved;
 mod policy;
 pub mod recovery;
 mod rollout;
@@ -20,6 +21,7 @@ pub use crate::state::{ObjectIdentity, UserRole};
 pub use access::{Audit, Audited, ClientConfig, User, UserAnswer, UserRequest, Users};
 pub use applied::{Action, Applied, AppliedObject, Deleted};
 pub use compared::{Compared, ComparedObject};
+pub use moved::{MoveReason, MovedFrom};
 pub use policy::{Policy, PolicySet};
 pub use rollout::{
     Revision, RevisionImage, RevisionObject, RevisionOutcome, Revisions, Rollout, RolloutAction,
@@ -175,6 +177,9 @@ pub struct WorkloadHost {
     /// most [eight](crate::pod::CONTAINERS_TOLD_MAX).
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub containers: Vec<ContainerReport>,
+    /// Where the pod was before, if it has moved to this host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub moved: Option<MovedFrom>,
 }
 
 /// The phase of a workload on a host.
@@ -256,6 +261,12 @@ pub struct Host {
     /// if the gateway of the answering host started after that.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost_at_ms: Option<u64>,
+    /// Present if the cluster has given the host up: no member reached it for too long, or a user said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LostHost>,
+    /// Until when the host gets no further pods because it comes and goes, in milliseconds since 1970.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub steady_at_ms: Option<u64>,
     /// What a `nodeSelector` can ask for.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -270,6 +281,16 @@ pub struct Host {
     pub podman: String,
     /// What it waits for, or its problem, as a message; empty if there is none.
     pub trouble: String,
+}
+
+/// A host that the cluster has given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct LostHost {
+    /// Since when, in milliseconds since 1970.
+    pub since_ms: u64,
+    /// A user has said so.
+    pub declared: bool,
 }
 
 /// The role of a host in the consensus.

@@ -82,8 +82,8 @@ impl<T: Wire> Wire for Arc<T> {
 trait Message: Wire {
     /// Four letters after the root offset. They prevent a decoder from reading another kind of message.
     const MARK: &'static str;
-    /// The mark of messages with parts that a decoder must not ignore. Releases without these parts do not know it.
-    const LATER: Option<&'static str> = None;
+    /// The marks of messages with parts that a decoder must not ignore. Releases without these parts do not know them.
+    const LATER: &'static [&'static str] = &[];
     /// The mark of this message.
     fn mark(&self) -> &'static str {
         Self::MARK
@@ -125,7 +125,7 @@ fn encode<M: Message>(message: &M) -> Bytes {
 
 fn decode<M: Message>(bytes: &[u8]) -> Result<M, DecodeError> {
     let mark = bytes.get(4..8).unwrap_or_default();
-    let is_later = M::LATER.is_some_and(|later| mark == later.as_bytes());
+    let is_later = M::LATER.iter().any(|later| mark == later.as_bytes());
     if mark != M::MARK.as_bytes() && !is_later {
         return Err(DecodeError::Mark {
             expected: M::MARK,
@@ -137,16 +137,16 @@ fn decode<M: Message>(bytes: &[u8]) -> Result<M, DecodeError> {
     M::read(table)
 }
 
-/// Gives [`Wire`] types their public codec. Arguments: the type, the mark, the mark of messages for which a condition
-/// holds, and the size if it can be large.
+/// Gives [`Wire`] types their public codec. Arguments: the type, the mark, a function that chooses among that mark and later
+/// ones if there are any, and the size if it can be large.
 macro_rules! messages {
-    ($( $type:ty, $mark:literal $(or $later:literal if $is_later:expr)? $(, $size:expr)?; )*) => { $(
+    ($( $type:ty, $mark:literal $(or later $of:ident in $later:expr)? $(, $size:expr)?; )*) => { $(
         impl $crate::codec::Message for $type {
             const MARK: &'static str = $mark;
             $(
-                const LATER: Option<&'static str> = Some($later);
+                const LATER: &'static [&'static str] = &$later;
                 fn mark(&self) -> &'static str {
-                    if $is_later(self) { $later } else { Self::MARK }
+                    $of(self)
                 }
             )?
             $( fn size(&self) -> usize { $size(self) } )?

@@ -197,6 +197,8 @@ pub struct HostReport {
     pub takes_reports: bool,
     /// Ports of the host that no workload may use: that of the mesh and, if it is set, that of the API.
     pub reserved_ports: Vec<u16>,
+    /// The members that its agent is not connected to, sorted; `None` from releases before 0.5.
+    pub unreached: Option<Vec<HostId>>,
 }
 
 /// The report on one workload of a host.

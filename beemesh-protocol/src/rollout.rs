@@ -126,6 +126,7 @@ mod tests {
             message: String::new(),
             reachable: true,
             containers: Vec::new(),
+            moved: None,
         };
         let counts = |one: &&(Phase, u32)| matches!(one.0, Phase::Running | Phase::Succeeded);
         Workload {

@@ -8,8 +8,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, HostId, Uid};
 
+mod moved;
 mod revisions;
 
+pub use moved::{MoveReason, Moved};
 pub use revisions::{
     HostRevision, RESOLVED_MAX, ResolvedImage, ResolvedImages, RevisionEnd, RevisionOutcome,
     RevisionRecord, Revisions, RolloutPhase, RolloutRecord,
@@ -227,6 +229,20 @@ pub enum Change {
         /// True pauses them, false lets them go on.
         paused: bool,
     },
+    /// Gives up a host that no member reaches: its pods start elsewhere, as far as their workloads allow.
+    LoseHost {
+        /// The host.
+        host: HostId,
+        /// A user says so.
+        declared: bool,
+    },
+    /// Takes a host back that was lost, or holds back further pods from one that comes and goes.
+    ReturnHost {
+        /// The host.
+        host: HostId,
+        /// Until when it gets no further pods, in milliseconds since 1970; 0 if it gets them at once.
+        steady_at_ms: u64,
+    },
     /// Makes a new revision of a workload with the contents of an earlier one.
     Undo {
         /// `NAME` or `NAMESPACE_NAME`.
@@ -256,6 +272,13 @@ pub struct Host {
     pub claims_as: Option<HostId>,
     /// When it may become a voter again, in milliseconds since 1970 by the leader's clock; 0 means at any time.
     pub votes_from_ms: u64,
+    /// When the cluster gave it up because no member reached it, in milliseconds since 1970 by the leader's clock; 0 if it
+    /// has not.
+    pub lost_at_ms: u64,
+    /// A user has said that it is lost.
+    pub declared_lost: bool,
+    /// It comes and goes, so it gets no further pods before this time, in milliseconds since 1970; 0 means at once.
+    pub steady_at_ms: u64,
 }
 
 /// A join token in the replicated state: without its secret.
@@ -504,6 +527,8 @@ pub struct Assignment {
     pub failed_at_ms: u64,
     /// The Job's result; `None` while it runs.
     pub end: Option<JobEnd>,
+    /// Its last move, from level 3 on; `None` if it has not moved.
+    pub moved: Option<Moved>,
 }
 
 /// A host that has data of a PersistentVolumeClaim.

@@ -165,9 +165,11 @@ fn one_kind_of_message_is_not_read_as_another() {
             .to_string(),
         "expected a message marked BMod, found \"BMso\""
     );
-    // A release before 0.4.0 knows only BMst: it must not read a state without its revisions.
+    // A release before 0.4.0 knows only BMst: it must not read a state without its revisions. One before 0.5.0 does not
+    // know BMs3.
     assert_eq!(&golden("snapshot_assigned.00.bin")[4..8], b"BMst");
     assert_eq!(&golden("snapshot_revisions.00.bin")[4..8], b"BMs2");
+    assert_eq!(&golden("snapshot_lost.00.bin")[4..8], b"BMs3");
     assert_eq!(
         Opened::decode(b"").unwrap_err().to_string(),
         "expected a message marked BMod, found \"\""

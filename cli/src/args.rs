@@ -256,6 +256,18 @@ pub(crate) enum Host {
         #[command(flatten)]
         output: Output,
     },
+    /// Say that an unreachable host is lost: its pods start on other hosts at once
+    ///
+    /// The cluster says so by itself when no member has reached the host for 30 seconds. Make sure that the host is off: pods
+    /// that still run there run twice until the host returns. A pod with a PersistentVolumeClaim waits for its host, which
+    /// has its data. The host is no longer lost when it returns.
+    #[command(after_help = examples::HOST_LOST)]
+    Lost {
+        /// Name of the host
+        name: String,
+        #[command(flatten)]
+        output: Output,
+    },
     /// Rotate this host's identity key
     ///
     /// Workloads keep running, and the host keeps its name, labels and role. The old key is no longer valid. A majority of the

@@ -3,6 +3,7 @@
 //! Pure: responses of the API in, text out.
 
 mod access;
+mod hosts;
 mod progress;
 mod rollout;
 mod workload;
@@ -11,13 +12,14 @@ use std::time::Duration;
 
 use beemesh_protocol::{
     api::{
-        Action, Applied, AppliedObject, Deleted, Host, HostChanged, Manifest, Phase, Restored,
-        Role, Status, Workload, WorkloadHost,
+        Action, Applied, AppliedObject, Deleted, Manifest, MoveReason, Phase, Restored, Role,
+        Status, Workload, WorkloadHost,
     },
     rollout::STABLE,
 };
 
 pub(crate) use access::{audit, policy, policy_set, revoked, tokens, users};
+pub(crate) use hosts::{host, host_changed, host_drained, host_removed, hosts};
 pub(crate) use progress::{Course, Size};
 pub(crate) use rollout::{changed as rollout_changed, revision, revisions, rollout};
 pub(crate) use workload::workload;
@@ -115,6 +117,10 @@ fn on_host(one: &WorkloadHost, revision: u64) -> String {
     }
     if !one.message.is_empty() && one.phase != Phase::Stopped {
         state.push_str(&format!(": {}", one.message));
+    }
+    if let Some(moved) = &one.moved {
+        let why = moved.why.words();
+        state.push_str(&format!(" (moved from {}, {why})", moved.host));
     }
     match (one.reachable, one.phase) {
         (true, _) => state,
@@ -272,13 +278,24 @@ fn state(workload: &Workload) -> String {
         {
             "succeeded".to_owned()
         }
-        [] => "running".to_owned(),
+        [] => match workload.hosts.iter().find_map(after_a_loss) {
+            Some(words) => format!("running ({words})"),
+            None => "running".to_owned(),
+        },
         [one] => format!("{} on {}", on_host(one, workload.revision), one.host),
         [one, rest @ ..] => {
             let state = on_host(one, workload.revision);
             format!("{state} on {}, and {} more", one.host, rest.len())
         }
     }
+}
+
+/// Where a pod runs whose host was given up: `on h1 instead of h3, which was lost`.
+fn after_a_loss(one: &WorkloadHost) -> Option<String> {
+    let moved = one.moved.as_ref()?;
+    let is_loss = matches!(moved.why, MoveReason::Lost | MoveReason::Unreachable);
+    let why = moved.why.words();
+    is_loss.then(|| format!("on {} instead of {}, {why}", one.host, moved.host))
 }
 
 /// The state of a workload that a user has stopped.
@@ -290,106 +307,6 @@ fn stopped(workload: &Workload) -> String {
         ([one], _) => format!("stopping on {}", one.host),
         ([one, rest @ ..], _) => format!("stopping on {}, and {} more", one.host, rest.len()),
     }
-}
-
-/// All hosts; `now` is the time since 1970.
-pub(crate) fn hosts(hosts: &[Host], now: Duration) -> String {
-    let mut rows = vec![
-        [
-            "HOST",
-            "ROLE",
-            "REACHABLE",
-            "APPLIED",
-            "BEEMESH",
-            "PODMAN",
-            "PROBLEM",
-        ]
-        .map(str::to_owned),
-    ];
-    for host in hosts {
-        rows.push([
-            host.name.clone(),
-            part(host),
-            reachable(host, now),
-            host.applied.to_string(),
-            known(&host.version),
-            known(&host.podman),
-            host.trouble.clone(),
-        ]);
-    }
-    table(&rows)
-}
-
-fn part(host: &Host) -> String {
-    let drained = if host.drained { ", drained" } else { "" };
-    format!("{}{drained}", host.role.name())
-}
-
-/// `yes`, or for how long the host has been unreachable: `no, for 3m12s`.
-fn reachable(host: &Host, now: Duration) -> String {
-    match (host.reachable, host.lost_at_ms) {
-        (true, _) => "yes".to_owned(),
-        (false, None) => "no".to_owned(),
-        (false, Some(lost)) => {
-            let time = now.saturating_sub(Duration::from_millis(lost));
-            format!("no, for {}", rough(time))
-        }
-    }
-}
-
-/// One host; `now` is the time since 1970.
-pub(crate) fn host(host: &Host, now: Duration) -> String {
-    // Each host has these labels only for old manifests, next to the same ones of kubernetes.io.
-    let plain = |label: &&String| !label.starts_with("beta.kubernetes.io/");
-    let labels = host
-        .labels
-        .iter()
-        .filter(|(label, _)| plain(label))
-        .map(|(key, value)| format!("{key}={value}"));
-    let labels: Vec<_> = labels.collect();
-    let mut rows = vec![
-        ["host".into(), host.name.clone()],
-        ["id".into(), host.id.to_string()],
-        ["role".into(), part(host)],
-        ["reachable".into(), reachable(host, now)],
-        ["labels".into(), known(&labels.join(", "))],
-        ["addresses".into(), known(&host.addresses.join(", "))],
-        ["applied".into(), format!("log index {}", host.applied)],
-        ["beemesh".into(), known(&host.version)],
-        ["podman".into(), known(&host.podman)],
-    ];
-    if !host.trouble.is_empty() {
-        rows.push(["problem".into(), host.trouble.clone()]);
-    }
-    table(&rows)
-}
-
-/// The result of a change to a host.
-pub(crate) fn host_changed(changed: &HostChanged, did: &str) -> String {
-    let committed = committed(changed.index);
-    format!("host {}{GAP}{did}{GAP}{committed}\n", changed.host)
-}
-
-/// The result of a drain, and what stays on the host.
-pub(crate) fn host_drained(changed: &HostChanged) -> String {
-    let mut text = host_changed(changed, "drained");
-    for left in &changed.leaves {
-        text += &format!("{left}\n");
-    }
-    if changed.leaves_data {
-        text += &format!(
-            "`beemesh host drain {} --move-without-data` moves them to other hosts, with empty volumes\n",
-            changed.host
-        );
-    }
-    text
-}
-
-pub(crate) fn host_removed(changed: &HostChanged) -> String {
-    format!(
-        "{}its workloads keep running there as local units; it can join again with a new token\n",
-        host_changed(changed, "removed")
-    )
 }
 
 /// The result of a restore.

@@ -30,6 +30,9 @@ pub(crate) struct Config {
     /// How long a voter may not answer the leader before another host votes in its place.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) replace_voter_after: u64,
+    /// How long no member may reach a host before its pods start on other hosts, as far as their workloads allow.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(10..))]
+    pub(crate) reschedule_after: u64,
     /// For how long every host must have run a release that knows new rules before these hold; until then all can go back.
     #[arg(long, value_name = "SECONDS", default_value_t = 600)]
     pub(crate) raise_rules_after: u64,

@@ -2,13 +2,12 @@
 //! assigns pods and revisions to hosts.
 //!
 //! Shell: one loop, which acts only on the leader. It runs whenever its input has changed, and proposes what [`seats`],
-//! [`rollouts`] and [`level`] decide. [`mandate`] says from when on, [`away`] tracks hosts that are unreachable for long, and
-//! [`pace`] limits how often the same change is proposed. [`voters`] keeps Raft's membership up to date.
+//! [`rollouts`], [`presence`] and [`level`] decide. [`mandate`] says from when on, and [`pace`] limits how often the same change is proposed. [`voters`] keeps Raft's membership up to date.
 
-mod away;
 pub(crate) mod level;
 pub(crate) mod mandate;
 pub(crate) mod pace;
+pub(crate) mod presence;
 pub(crate) mod rollouts;
 pub(crate) mod seats;
 pub(crate) mod voters;
@@ -31,10 +30,10 @@ use crate::{
     cluster::{consensus::Consensus, reports::Reports, state::ASSIGNED},
     raft::{LATELY, Node, View},
 };
-use away::Away;
 use level::{LATEST, Upgrade};
 use mandate::Mandate;
 use pace::Pace;
+use presence::Presence;
 use seats::{Seen, plan};
 
 /// Minimum time between two rounds; the first round after a quiet time starts at once.
@@ -49,8 +48,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(60);
 /// The times that an administrator can configure.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Times {
-    /// A host that is unreachable for this long has lost its attempts of Jobs.
-    pub(crate) lost_after: Duration,
+    /// When hosts are given up.
+    pub(crate) presence: presence::Times,
     /// All members must have run a release that supports a level for this long before the leader raises it.
     pub(crate) raise_after: Duration,
 }
@@ -113,7 +112,7 @@ pub(crate) async fn begin(node: &Node, deadline: Instant) {
 /// The memory of a leader within one term.
 #[derive(Default)]
 struct Leader {
-    away: Away,
+    presence: Presence,
     upgrade: Upgrade,
     pace: Pace,
     rollouts: rollouts::Watch,
@@ -181,15 +180,24 @@ impl Leader {
         let mut reachable = handles.link.reachable(handles.node.host());
         // A connection outlives its host for a while; the host's answers to the leader do not.
         reachable.retain(|host| consensus.acknowledging.contains(host));
-        let members = view.state.hosts().keys().copied();
-        let (lost, next) = self.away.look(now, members, &reachable, times.lost_after);
         let reports = handles.reports.borrow().clone();
         let now_ms = now_ms();
+        let looked = self.presence.look(
+            &presence::Seen {
+                state: &view.state,
+                reports: &reports,
+                reachable: &reachable,
+                now,
+                now_ms,
+            },
+            &times.presence,
+        );
         let plan = plan(&Seen {
             state: &view.state,
             reports: &reports,
             reachable: &reachable,
-            lost: &lost,
+            away: &looked.away,
+            job_lost_after: times.presence.job_lost_after,
             now_ms,
         });
         let due = plan
@@ -205,10 +213,11 @@ impl Leader {
                 now,
             },
         );
-        let mut changes = plan.changes;
+        let mut changes = looked.changes;
+        changes.extend(plan.changes);
         changes.extend(rollouts.changes);
         let (changes, held) = self.pace.take(now, changes);
-        let dues = [next, due, rollouts.due, held];
+        let dues = [looked.due, due, rollouts.due, held];
         (changes, dues.into_iter().flatten().min())
     }
 
@@ -301,6 +310,15 @@ fn tell<'a>(change: &Change, outcome: &Outcome, name: impl Fn(&HostId) -> &'a st
                 hosts = hosts.join(", "),
                 "hosts get another revision"
             );
+        }
+        Change::LoseHost { host, .. } => {
+            tracing::warn!(
+                host = name(host),
+                "no member reaches a host, so it is given up"
+            );
+        }
+        Change::ReturnHost { host, steady_at_ms } => {
+            tracing::info!(host = name(host), steady_at_ms, "a host is taken back");
         }
         Change::EndRollout {
             workload,

@@ -277,7 +277,10 @@ fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>, confi
         reports: gateway.reports.clone(),
     };
     let times = controllers::Times {
-        lost_after: Duration::from_secs(config.replace_voter_after),
+        presence: controllers::presence::Times {
+            lost_after: Duration::from_secs(config.reschedule_after),
+            job_lost_after: Duration::from_secs(config.replace_voter_after),
+        },
         raise_after: Duration::from_secs(config.raise_rules_after),
     };
     tokio::spawn(controllers::lead(handles, times));

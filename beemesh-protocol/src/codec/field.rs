@@ -209,6 +209,18 @@ macro_rules! list {
 
 list!(HostId, [u8; 32]);
 
+/// A list that older versions do not have.
+impl Field for Option<Vec<HostId>> {
+    type Slot = Option<WIPOffset<Vector<'static, fb::Bytes32>>>;
+    type Got<'a> = Option<Vector<'a, fb::Bytes32>>;
+    fn put(&self, to: &mut Builder) -> Self::Slot {
+        self.as_ref().map(|items| items.put(to))
+    }
+    fn take(got: Self::Got<'_>, _name: &'static str) -> Result<Self, DecodeError> {
+        Ok(got.map(|items| items.iter().map(HostId::from_struct).collect()))
+    }
+}
+
 /// An empty list is written as an absent one, as older versions do.
 impl Field for Vec<ClusterId> {
     type Slot = Option<WIPOffset<Vector<'static, fb::Bytes16>>>;

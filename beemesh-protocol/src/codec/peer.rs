@@ -35,7 +35,7 @@ table! { WorkloadReport = WorkloadReport(WorkloadReportArgs) "workload_report" {
 } }
 
 table! { HostReport = HostReport(HostReportArgs) "host_report" {
-    sequence, applied, version, podman, trouble, workloads, takes_reports, reserved_ports
+    sequence, applied, version, podman, trouble, workloads, takes_reports, reserved_ports, unreached
 } }
 
 table! { Reported = Reported(ReportedArgs) "reported" { host, report } }

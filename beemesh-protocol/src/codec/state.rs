@@ -12,21 +12,25 @@ use super::{
 };
 use crate::state::{
     Access, Assignment, Assignments, AuditContext, AuditRecord, Authority, Change, ClaimRecord,
-    Command, Host, HostRevision, Identities, JobEnd, Kind, ManifestRecord, Object, ObjectIdentity,
-    Origin, PolicyRecord, Reference, ResolvedImage, ResolvedImages, RevisionEnd, RevisionOutcome,
-    RevisionRecord, Revisions, RolloutPhase, RolloutRecord, Snapshot, TokenRecord, UserRecord,
-    UserRole, WorkloadRecord,
+    Command, Host, HostRevision, Identities, JobEnd, Kind, ManifestRecord, MoveReason, Moved,
+    Object, ObjectIdentity, Origin, PolicyRecord, Reference, ResolvedImage, ResolvedImages,
+    RevisionEnd, RevisionOutcome, RevisionRecord, Revisions, RolloutPhase, RolloutRecord, Snapshot,
+    TokenRecord, UserRecord, UserRole, WorkloadRecord,
 };
 
 messages! {
     Command, "BMco", command_size;
-    Snapshot, "BMst" or "BMs2" if has_revisions, snapshot_size;
+    Snapshot, "BMst" or later snapshot_mark in ["BMs2", "BMs3"], snapshot_size;
 }
 
-/// Returns true from the level on that has revisions. A gateway of an older release would ignore them, and continue with
-/// another state than the other members.
-fn has_revisions(snapshot: &Snapshot) -> bool {
-    snapshot.level >= 2
+/// From level 2 on a snapshot has revisions, and from level 3 on the hosts that are lost. A gateway of an older release would
+/// ignore them, and continue with another state than the other members.
+fn snapshot_mark(snapshot: &Snapshot) -> &'static str {
+    match snapshot.level {
+        0 | 1 => "BMst",
+        2 => "BMs2",
+        _ => "BMs3",
+    }
 }
 
 /// The size of an encoded identity and of the reference to it, in bytes.
@@ -69,7 +73,10 @@ fn snapshot_size(snapshot: &Snapshot) -> usize {
 
 choice! { Kind = Kind { Pod, Deployment, DaemonSet, Job, ConfigMap, Secret, PersistentVolumeClaim } }
 
-table! { Host = Host(HostArgs) "host" { id, name, addresses, labels, drained, claims_as, votes_from_ms } }
+table! { Host = Host(HostArgs) "host" {
+    id, name, addresses, labels, drained, claims_as, votes_from_ms, lost_at_ms,
+    declared_lost, steady_at_ms
+} }
 
 table! { TokenRecord = TokenRecord(TokenRecordArgs) "token_record" { id, secret_hash, expires_ms, uses } }
 
@@ -114,6 +121,8 @@ union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record PauseRollout { workload, paused } = ChangePauseRollout(ChangePauseRolloutArgs) body_as_pause_rollout;
     record Undo { workload, revision, policy } = ChangeUndo(ChangeUndoArgs) body_as_undo;
     record RequireLevel { level } = ChangeRequireLevel(ChangeRequireLevelArgs) body_as_require_level;
+    record LoseHost { host, declared } = ChangeLoseHost(ChangeLoseHostArgs) body_as_lose_host;
+    record ReturnHost { host, steady_at_ms } = ChangeReturnHost(ChangeReturnHostArgs) body_as_return_host;
     table PutUser body_as_put_user;
     table PutToken body_as_put_token;
     table PutHost body_as_put_host;
@@ -129,8 +138,12 @@ table! { PolicyRecord = PolicyRecord(PolicyRecordArgs) "policy_record" { version
 
 table! { JobEnd = JobEnd(JobEndArgs) "job_end" { succeeded, reason, at_ms } }
 
+choice! { MoveReason = MoveReason { Lost, Unreachable, Drained, Unfit } }
+
+table! { Moved = Moved(MovedArgs) "moved" { from, why, at_ms } }
+
 table! { Assignment = Assignment(AssignmentArgs) "assignment" {
-    workload, ordinal, host, index, failures, failed_at_ms, end
+    workload, ordinal, host, index, failures, failed_at_ms, end, moved
 } }
 
 table! { ClaimRecord = ClaimRecord(ClaimRecordArgs) "claim_record" { namespace, name, host } }

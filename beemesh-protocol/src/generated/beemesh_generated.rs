@@ -1493,10 +1493,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for RevisionOutcome {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_CHANGE_BODY: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_CHANGE_BODY: u8 = 24;
+pub const ENUM_MAX_CHANGE_BODY: u8 = 26;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 25] = [
+pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 27] = [
   ChangeBody::NONE,
   ChangeBody::Found,
   ChangeBody::Apply,
@@ -1522,6 +1522,8 @@ pub const ENUM_VALUES_CHANGE_BODY: [ChangeBody; 25] = [
   ChangeBody::PauseRollout,
   ChangeBody::Undo,
   ChangeBody::RequireLevel,
+  ChangeBody::LoseHost,
+  ChangeBody::ReturnHost,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -1554,9 +1556,11 @@ impl ChangeBody {
   pub const PauseRollout: Self = Self(22);
   pub const Undo: Self = Self(23);
   pub const RequireLevel: Self = Self(24);
+  pub const LoseHost: Self = Self(25);
+  pub const ReturnHost: Self = Self(26);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 24;
+  pub const ENUM_MAX: u8 = 26;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Found,
@@ -1583,6 +1587,8 @@ impl ChangeBody {
     Self::PauseRollout,
     Self::Undo,
     Self::RequireLevel,
+    Self::LoseHost,
+    Self::ReturnHost,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -1612,6 +1618,8 @@ impl ChangeBody {
       Self::PauseRollout => Some("PauseRollout"),
       Self::Undo => Some("Undo"),
       Self::RequireLevel => Some("RequireLevel"),
+      Self::LoseHost => Some("LoseHost"),
+      Self::ReturnHost => Some("ReturnHost"),
       _ => None,
     }
   }
@@ -1668,6 +1676,102 @@ impl<'a> ::flatbuffers::Verifiable for ChangeBody {
 impl ::flatbuffers::SimpleToVerifyInSlice for ChangeBody {}
 pub struct ChangeBodyUnionTableOffset {}
 
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MIN_MOVE_REASON: u8 = 0;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+pub const ENUM_MAX_MOVE_REASON: u8 = 4;
+#[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
+#[allow(non_camel_case_types)]
+pub const ENUM_VALUES_MOVE_REASON: [MoveReason; 5] = [
+  MoveReason::Unset,
+  MoveReason::Lost,
+  MoveReason::Unreachable,
+  MoveReason::Drained,
+  MoveReason::Unfit,
+];
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+#[repr(transparent)]
+pub struct MoveReason(pub u8);
+#[allow(non_upper_case_globals)]
+impl MoveReason {
+  pub const Unset: Self = Self(0);
+  pub const Lost: Self = Self(1);
+  pub const Unreachable: Self = Self(2);
+  pub const Drained: Self = Self(3);
+  pub const Unfit: Self = Self(4);
+
+  pub const ENUM_MIN: u8 = 0;
+  pub const ENUM_MAX: u8 = 4;
+  pub const ENUM_VALUES: &'static [Self] = &[
+    Self::Unset,
+    Self::Lost,
+    Self::Unreachable,
+    Self::Drained,
+    Self::Unfit,
+  ];
+  /// Returns the variant's name or "" if unknown.
+  pub fn variant_name(self) -> Option<&'static str> {
+    match self {
+      Self::Unset => Some("Unset"),
+      Self::Lost => Some("Lost"),
+      Self::Unreachable => Some("Unreachable"),
+      Self::Drained => Some("Drained"),
+      Self::Unfit => Some("Unfit"),
+      _ => None,
+    }
+  }
+}
+impl ::core::fmt::Debug for MoveReason {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter) -> ::core::fmt::Result {
+    if let Some(name) = self.variant_name() {
+      f.write_str(name)
+    } else {
+      f.write_fmt(format_args!("<UNKNOWN {:?}>", self.0))
+    }
+  }
+}
+impl<'a> ::flatbuffers::Follow<'a> for MoveReason {
+  type Inner = Self;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    let b = unsafe { ::flatbuffers::read_scalar_at::<u8>(buf, loc) };
+    Self(b)
+  }
+}
+
+impl ::flatbuffers::Push for MoveReason {
+    type Output = MoveReason;
+    #[inline]
+    unsafe fn push(&self, dst: &mut [u8], _written_len: usize) {
+        unsafe { ::flatbuffers::emplace_scalar::<u8>(dst, self.0) };
+    }
+}
+
+impl ::flatbuffers::EndianScalar for MoveReason {
+  type Scalar = u8;
+  #[inline]
+  fn to_little_endian(self) -> u8 {
+    self.0.to_le()
+  }
+  #[inline]
+  #[allow(clippy::wrong_self_convention)]
+  fn from_little_endian(v: u8) -> Self {
+    let b = u8::from_le(v);
+    Self(b)
+  }
+}
+
+impl<'a> ::flatbuffers::Verifiable for MoveReason {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    u8::run_verifier(v, pos)
+  }
+}
+
+impl ::flatbuffers::SimpleToVerifyInSlice for MoveReason {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_ROLLOUT_PHASE: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
@@ -9371,6 +9475,9 @@ impl<'a> Host<'a> {
   pub const VT_DRAINED: ::flatbuffers::VOffsetT = 12;
   pub const VT_CLAIMS_AS: ::flatbuffers::VOffsetT = 14;
   pub const VT_VOTES_FROM_MS: ::flatbuffers::VOffsetT = 16;
+  pub const VT_LOST_AT_MS: ::flatbuffers::VOffsetT = 18;
+  pub const VT_DECLARED_LOST: ::flatbuffers::VOffsetT = 20;
+  pub const VT_STEADY_AT_MS: ::flatbuffers::VOffsetT = 22;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -9382,12 +9489,15 @@ impl<'a> Host<'a> {
     args: &'args HostArgs<'args>
   ) -> ::flatbuffers::WIPOffset<Host<'bldr>> {
     let mut builder = HostBuilder::new(_fbb);
+    builder.add_steady_at_ms(args.steady_at_ms);
+    builder.add_lost_at_ms(args.lost_at_ms);
     builder.add_votes_from_ms(args.votes_from_ms);
     if let Some(x) = args.claims_as { builder.add_claims_as(x); }
     if let Some(x) = args.labels { builder.add_labels(x); }
     if let Some(x) = args.addresses { builder.add_addresses(x); }
     if let Some(x) = args.name { builder.add_name(x); }
     if let Some(x) = args.id { builder.add_id(x); }
+    builder.add_declared_lost(args.declared_lost);
     builder.add_drained(args.drained);
     builder.finish()
   }
@@ -9442,6 +9552,27 @@ impl<'a> Host<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(Host::VT_VOTES_FROM_MS, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn lost_at_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Host::VT_LOST_AT_MS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn declared_lost(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(Host::VT_DECLARED_LOST, Some(false)).unwrap()}
+  }
+  #[inline]
+  pub fn steady_at_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Host::VT_STEADY_AT_MS, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Host<'_> {
@@ -9457,6 +9588,9 @@ impl ::flatbuffers::Verifiable for Host<'_> {
      .visit_field::<bool>("drained", Self::VT_DRAINED, false)?
      .visit_field::<Bytes32>("claims_as", Self::VT_CLAIMS_AS, false)?
      .visit_field::<u64>("votes_from_ms", Self::VT_VOTES_FROM_MS, false)?
+     .visit_field::<u64>("lost_at_ms", Self::VT_LOST_AT_MS, false)?
+     .visit_field::<bool>("declared_lost", Self::VT_DECLARED_LOST, false)?
+     .visit_field::<u64>("steady_at_ms", Self::VT_STEADY_AT_MS, false)?
      .finish();
     Ok(())
   }
@@ -9469,6 +9603,9 @@ pub struct HostArgs<'a> {
     pub drained: bool,
     pub claims_as: Option<&'a Bytes32>,
     pub votes_from_ms: u64,
+    pub lost_at_ms: u64,
+    pub declared_lost: bool,
+    pub steady_at_ms: u64,
 }
 impl<'a> Default for HostArgs<'a> {
   #[inline]
@@ -9481,6 +9618,9 @@ impl<'a> Default for HostArgs<'a> {
       drained: false,
       claims_as: None,
       votes_from_ms: 0,
+      lost_at_ms: 0,
+      declared_lost: false,
+      steady_at_ms: 0,
     }
   }
 }
@@ -9519,6 +9659,18 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HostBuilder<'a, 'b, A> {
     self.fbb_.push_slot::<u64>(Host::VT_VOTES_FROM_MS, votes_from_ms, 0);
   }
   #[inline]
+  pub fn add_lost_at_ms(&mut self, lost_at_ms: u64) {
+    self.fbb_.push_slot::<u64>(Host::VT_LOST_AT_MS, lost_at_ms, 0);
+  }
+  #[inline]
+  pub fn add_declared_lost(&mut self, declared_lost: bool) {
+    self.fbb_.push_slot::<bool>(Host::VT_DECLARED_LOST, declared_lost, false);
+  }
+  #[inline]
+  pub fn add_steady_at_ms(&mut self, steady_at_ms: u64) {
+    self.fbb_.push_slot::<u64>(Host::VT_STEADY_AT_MS, steady_at_ms, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HostBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HostBuilder {
@@ -9543,6 +9695,9 @@ impl ::core::fmt::Debug for Host<'_> {
       ds.field("drained", &self.drained());
       ds.field("claims_as", &self.claims_as());
       ds.field("votes_from_ms", &self.votes_from_ms());
+      ds.field("lost_at_ms", &self.lost_at_ms());
+      ds.field("declared_lost", &self.declared_lost());
+      ds.field("steady_at_ms", &self.steady_at_ms());
       ds.finish()
   }
 }
@@ -12893,6 +13048,232 @@ impl ::core::fmt::Debug for ChangeRequireLevel<'_> {
       ds.finish()
   }
 }
+pub enum ChangeLoseHostOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeLoseHost<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeLoseHost<'a> {
+  type Inner = ChangeLoseHost<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeLoseHost<'a> {
+  pub const VT_HOST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_DECLARED: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeLoseHost { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeLoseHostArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeLoseHost<'bldr>> {
+    let mut builder = ChangeLoseHostBuilder::new(_fbb);
+    if let Some(x) = args.host { builder.add_host(x); }
+    builder.add_declared(args.declared);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn host(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(ChangeLoseHost::VT_HOST, None)}
+  }
+  #[inline]
+  pub fn declared(&self) -> bool {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<bool>(ChangeLoseHost::VT_DECLARED, Some(false)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeLoseHost<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
+     .visit_field::<bool>("declared", Self::VT_DECLARED, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeLoseHostArgs<'a> {
+    pub host: Option<&'a Bytes32>,
+    pub declared: bool,
+}
+impl<'a> Default for ChangeLoseHostArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeLoseHostArgs {
+      host: None,
+      declared: false,
+    }
+  }
+}
+
+pub struct ChangeLoseHostBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeLoseHostBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_host(&mut self, host: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(ChangeLoseHost::VT_HOST, host);
+  }
+  #[inline]
+  pub fn add_declared(&mut self, declared: bool) {
+    self.fbb_.push_slot::<bool>(ChangeLoseHost::VT_DECLARED, declared, false);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeLoseHostBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeLoseHostBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeLoseHost<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeLoseHost<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeLoseHost");
+      ds.field("host", &self.host());
+      ds.field("declared", &self.declared());
+      ds.finish()
+  }
+}
+pub enum ChangeReturnHostOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct ChangeReturnHost<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for ChangeReturnHost<'a> {
+  type Inner = ChangeReturnHost<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> ChangeReturnHost<'a> {
+  pub const VT_HOST: ::flatbuffers::VOffsetT = 4;
+  pub const VT_STEADY_AT_MS: ::flatbuffers::VOffsetT = 6;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    ChangeReturnHost { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args ChangeReturnHostArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<ChangeReturnHost<'bldr>> {
+    let mut builder = ChangeReturnHostBuilder::new(_fbb);
+    builder.add_steady_at_ms(args.steady_at_ms);
+    if let Some(x) = args.host { builder.add_host(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn host(&self) -> Option<&'a Bytes32> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<Bytes32>(ChangeReturnHost::VT_HOST, None)}
+  }
+  #[inline]
+  pub fn steady_at_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(ChangeReturnHost::VT_STEADY_AT_MS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for ChangeReturnHost<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
+     .visit_field::<u64>("steady_at_ms", Self::VT_STEADY_AT_MS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct ChangeReturnHostArgs<'a> {
+    pub host: Option<&'a Bytes32>,
+    pub steady_at_ms: u64,
+}
+impl<'a> Default for ChangeReturnHostArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    ChangeReturnHostArgs {
+      host: None,
+      steady_at_ms: 0,
+    }
+  }
+}
+
+pub struct ChangeReturnHostBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeReturnHostBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_host(&mut self, host: &Bytes32) {
+    self.fbb_.push_slot_always::<&Bytes32>(ChangeReturnHost::VT_HOST, host);
+  }
+  #[inline]
+  pub fn add_steady_at_ms(&mut self, steady_at_ms: u64) {
+    self.fbb_.push_slot::<u64>(ChangeReturnHost::VT_STEADY_AT_MS, steady_at_ms, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeReturnHostBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    ChangeReturnHostBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<ChangeReturnHost<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for ChangeReturnHost<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("ChangeReturnHost");
+      ds.field("host", &self.host());
+      ds.field("steady_at_ms", &self.steady_at_ms());
+      ds.finish()
+  }
+}
 pub enum ChangeUndoOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -13432,6 +13813,36 @@ impl<'a> Change<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_lose_host(&self) -> Option<ChangeLoseHost<'a>> {
+    if self.body_type() == ChangeBody::LoseHost {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeLoseHost::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_return_host(&self) -> Option<ChangeReturnHost<'a>> {
+    if self.body_type() == ChangeBody::ReturnHost {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { ChangeReturnHost::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for Change<'_> {
@@ -13466,6 +13877,8 @@ impl ::flatbuffers::Verifiable for Change<'_> {
           ChangeBody::PauseRollout => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangePauseRollout>>("ChangeBody::PauseRollout", pos),
           ChangeBody::Undo => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeUndo>>("ChangeBody::Undo", pos),
           ChangeBody::RequireLevel => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeRequireLevel>>("ChangeBody::RequireLevel", pos),
+          ChangeBody::LoseHost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeLoseHost>>("ChangeBody::LoseHost", pos),
+          ChangeBody::ReturnHost => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<ChangeReturnHost>>("ChangeBody::ReturnHost", pos),
           _ => Ok(()),
         }
      })?
@@ -13683,6 +14096,20 @@ impl ::core::fmt::Debug for Change<'_> {
         },
         ChangeBody::RequireLevel => {
           if let Some(x) = self.body_as_require_level() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::LoseHost => {
+          if let Some(x) = self.body_as_lose_host() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        ChangeBody::ReturnHost => {
+          if let Some(x) = self.body_as_return_host() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
@@ -14951,6 +15378,136 @@ impl ::core::fmt::Debug for JobEnd<'_> {
       ds.finish()
   }
 }
+pub enum MovedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct Moved<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for Moved<'a> {
+  type Inner = Moved<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> Moved<'a> {
+  pub const VT_FROM: ::flatbuffers::VOffsetT = 4;
+  pub const VT_WHY: ::flatbuffers::VOffsetT = 6;
+  pub const VT_AT_MS: ::flatbuffers::VOffsetT = 8;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    Moved { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args MovedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<Moved<'bldr>> {
+    let mut builder = MovedBuilder::new(_fbb);
+    builder.add_at_ms(args.at_ms);
+    if let Some(x) = args.from { builder.add_from(x); }
+    builder.add_why(args.why);
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn from(&self) -> Option<&'a str> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<&str>>(Moved::VT_FROM, None)}
+  }
+  #[inline]
+  pub fn why(&self) -> MoveReason {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<MoveReason>(Moved::VT_WHY, Some(MoveReason::Unset)).unwrap()}
+  }
+  #[inline]
+  pub fn at_ms(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(Moved::VT_AT_MS, Some(0)).unwrap()}
+  }
+}
+
+impl ::flatbuffers::Verifiable for Moved<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<&str>>("from", Self::VT_FROM, false)?
+     .visit_field::<MoveReason>("why", Self::VT_WHY, false)?
+     .visit_field::<u64>("at_ms", Self::VT_AT_MS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct MovedArgs<'a> {
+    pub from: Option<::flatbuffers::WIPOffset<&'a str>>,
+    pub why: MoveReason,
+    pub at_ms: u64,
+}
+impl<'a> Default for MovedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    MovedArgs {
+      from: None,
+      why: MoveReason::Unset,
+      at_ms: 0,
+    }
+  }
+}
+
+pub struct MovedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> MovedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_from(&mut self, from: ::flatbuffers::WIPOffset<&'b  str>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(Moved::VT_FROM, from);
+  }
+  #[inline]
+  pub fn add_why(&mut self, why: MoveReason) {
+    self.fbb_.push_slot::<MoveReason>(Moved::VT_WHY, why, MoveReason::Unset);
+  }
+  #[inline]
+  pub fn add_at_ms(&mut self, at_ms: u64) {
+    self.fbb_.push_slot::<u64>(Moved::VT_AT_MS, at_ms, 0);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> MovedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    MovedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<Moved<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for Moved<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("Moved");
+      ds.field("from", &self.from());
+      ds.field("why", &self.why());
+      ds.field("at_ms", &self.at_ms());
+      ds.finish()
+  }
+}
 pub enum AssignmentOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -14974,6 +15531,7 @@ impl<'a> Assignment<'a> {
   pub const VT_FAILURES: ::flatbuffers::VOffsetT = 12;
   pub const VT_FAILED_AT_MS: ::flatbuffers::VOffsetT = 14;
   pub const VT_END: ::flatbuffers::VOffsetT = 16;
+  pub const VT_MOVED: ::flatbuffers::VOffsetT = 18;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -14987,6 +15545,7 @@ impl<'a> Assignment<'a> {
     let mut builder = AssignmentBuilder::new(_fbb);
     builder.add_failed_at_ms(args.failed_at_ms);
     builder.add_index(args.index);
+    if let Some(x) = args.moved { builder.add_moved(x); }
     if let Some(x) = args.end { builder.add_end(x); }
     builder.add_failures(args.failures);
     if let Some(x) = args.host { builder.add_host(x); }
@@ -15045,6 +15604,13 @@ impl<'a> Assignment<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<JobEnd>>(Assignment::VT_END, None)}
   }
+  #[inline]
+  pub fn moved(&self) -> Option<Moved<'a>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Moved>>(Assignment::VT_MOVED, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Assignment<'_> {
@@ -15060,6 +15626,7 @@ impl ::flatbuffers::Verifiable for Assignment<'_> {
      .visit_field::<u32>("failures", Self::VT_FAILURES, false)?
      .visit_field::<u64>("failed_at_ms", Self::VT_FAILED_AT_MS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<JobEnd>>("end", Self::VT_END, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<Moved>>("moved", Self::VT_MOVED, false)?
      .finish();
     Ok(())
   }
@@ -15072,6 +15639,7 @@ pub struct AssignmentArgs<'a> {
     pub failures: u32,
     pub failed_at_ms: u64,
     pub end: Option<::flatbuffers::WIPOffset<JobEnd<'a>>>,
+    pub moved: Option<::flatbuffers::WIPOffset<Moved<'a>>>,
 }
 impl<'a> Default for AssignmentArgs<'a> {
   #[inline]
@@ -15084,6 +15652,7 @@ impl<'a> Default for AssignmentArgs<'a> {
       failures: 0,
       failed_at_ms: 0,
       end: None,
+      moved: None,
     }
   }
 }
@@ -15122,6 +15691,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AssignmentBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<JobEnd>>(Assignment::VT_END, end);
   }
   #[inline]
+  pub fn add_moved(&mut self, moved: ::flatbuffers::WIPOffset<Moved<'b >>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Moved>>(Assignment::VT_MOVED, moved);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AssignmentBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     AssignmentBuilder {
@@ -15146,6 +15719,7 @@ impl ::core::fmt::Debug for Assignment<'_> {
       ds.field("failures", &self.failures());
       ds.field("failed_at_ms", &self.failed_at_ms());
       ds.field("end", &self.end());
+      ds.field("moved", &self.moved());
       ds.finish()
   }
 }
@@ -20541,6 +21115,7 @@ impl<'a> HostReport<'a> {
   pub const VT_WORKLOADS: ::flatbuffers::VOffsetT = 14;
   pub const VT_TAKES_REPORTS: ::flatbuffers::VOffsetT = 16;
   pub const VT_RESERVED_PORTS: ::flatbuffers::VOffsetT = 18;
+  pub const VT_UNREACHED: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -20554,6 +21129,7 @@ impl<'a> HostReport<'a> {
     let mut builder = HostReportBuilder::new(_fbb);
     builder.add_applied(args.applied);
     builder.add_sequence(args.sequence);
+    if let Some(x) = args.unreached { builder.add_unreached(x); }
     if let Some(x) = args.reserved_ports { builder.add_reserved_ports(x); }
     if let Some(x) = args.workloads { builder.add_workloads(x); }
     if let Some(x) = args.trouble { builder.add_trouble(x); }
@@ -20620,6 +21196,13 @@ impl<'a> HostReport<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u16>>>(HostReport::VT_RESERVED_PORTS, None)}
   }
+  #[inline]
+  pub fn unreached(&self) -> Option<::flatbuffers::Vector<'a, Bytes32>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Bytes32>>>(HostReport::VT_UNREACHED, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for HostReport<'_> {
@@ -20636,6 +21219,7 @@ impl ::flatbuffers::Verifiable for HostReport<'_> {
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<WorkloadReport>>>>("workloads", Self::VT_WORKLOADS, false)?
      .visit_field::<bool>("takes_reports", Self::VT_TAKES_REPORTS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u16>>>("reserved_ports", Self::VT_RESERVED_PORTS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Bytes32>>>("unreached", Self::VT_UNREACHED, false)?
      .finish();
     Ok(())
   }
@@ -20649,6 +21233,7 @@ pub struct HostReportArgs<'a> {
     pub workloads: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<WorkloadReport<'a>>>>>,
     pub takes_reports: bool,
     pub reserved_ports: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u16>>>,
+    pub unreached: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Bytes32>>>,
 }
 impl<'a> Default for HostReportArgs<'a> {
   #[inline]
@@ -20662,6 +21247,7 @@ impl<'a> Default for HostReportArgs<'a> {
       workloads: None,
       takes_reports: false,
       reserved_ports: None,
+      unreached: None,
     }
   }
 }
@@ -20704,6 +21290,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HostReportBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(HostReport::VT_RESERVED_PORTS, reserved_ports);
   }
   #[inline]
+  pub fn add_unreached(&mut self, unreached: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , Bytes32>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(HostReport::VT_UNREACHED, unreached);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HostReportBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HostReportBuilder {
@@ -20729,6 +21319,7 @@ impl ::core::fmt::Debug for HostReport<'_> {
       ds.field("workloads", &self.workloads());
       ds.field("takes_reports", &self.takes_reports());
       ds.field("reserved_ports", &self.reserved_ports());
+      ds.field("unreached", &self.unreached());
       ds.finish()
   }
 }

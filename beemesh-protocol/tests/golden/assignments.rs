@@ -3,7 +3,7 @@
 use beemesh_protocol::{
     HostId,
     ipc::{FromAgent, Welcome},
-    state::{Assignment, Assignments, Change, ClaimRecord, JobEnd},
+    state::{Assignment, Assignments, Change, ClaimRecord, JobEnd, MoveReason, Moved},
 };
 
 fn host(n: u8) -> HostId {
@@ -36,6 +36,38 @@ pub(super) fn changes() -> [Change; 6] {
     ]
 }
 
+/// Changes of hosts that are lost and return, from level 3 on.
+pub(super) fn losses() -> [Change; 3] {
+    let lose = |declared| Change::LoseHost {
+        host: host(2),
+        declared,
+    };
+    let back = Change::ReturnHost {
+        host: host(2),
+        steady_at_ms: 1_800_000_600_000,
+    };
+    [lose(false), lose(true), back]
+}
+
+/// Pods that have moved, from level 3 on.
+pub(super) fn moved() -> Assignments {
+    use MoveReason::{Drained, Lost, Unfit, Unreachable};
+    let mut all = assignments();
+    let first = all.assigned[0].clone();
+    let reasons = [Lost, Unreachable, Drained, Unfit];
+    let one = |(ordinal, why)| Assignment {
+        ordinal,
+        moved: Some(Moved {
+            from: "h1".into(),
+            why,
+            at_ms: 1_800_000_000_003,
+        }),
+        ..first.clone()
+    };
+    all.assigned = (0..).zip(reasons).map(one).collect();
+    all
+}
+
 pub(super) fn assignments() -> Assignments {
     let one = |ordinal, host, end| Assignment {
         workload: "web".into(),
@@ -45,6 +77,7 @@ pub(super) fn assignments() -> Assignments {
         failures: 3,
         failed_at_ms: 1_800_000_000_000,
         end,
+        moved: None,
     };
     let end = JobEnd {
         succeeded: false,

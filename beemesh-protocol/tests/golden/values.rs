@@ -125,6 +125,16 @@ pub(crate) fn cases() -> Vec<Case> {
         }];
         Command, "command_roll": rollouts::changes().map(|change| Command::unasked(1, change));
         Snapshot, "snapshot_revisions": [Snapshot { level: 2, revisions: Some(rollouts::revisions()), ..snapshot() }];
+        Command, "command_lost": assignments::losses().map(|change| Command::unasked(1, change));
+        Snapshot, "snapshot_lost": [Snapshot {
+            level: 3,
+            assignments: Some(assignments::moved()),
+            hosts: vec![Host { lost_at_ms: 1_800_000_000_000, declared_lost: true, steady_at_ms: 1_800_000_600_000, ..member_host() }],
+            ..snapshot()
+        }];
+        peer::Request, "peer_request_unreached": [vec![], vec![host(2), host(3)]].map(|hosts| peer::Request {
+            id: 3, body: peer::RequestBody::Observe(HostReport { unreached: Some(hosts), ..report() }),
+        });
         Command, "command_images": [Command::unasked(1, rollouts::ready_with_images())];
         Snapshot, "snapshot_images": [Snapshot { level: 2, revisions: Some(rollouts::revisions_with_images()), ..snapshot() }];
         peer::Request, "peer_request_images": [peer::Request { id: 3, body: peer::RequestBody::Observe(HostReport {
@@ -288,6 +298,9 @@ fn member_host() -> Host {
         drained: false,
         claims_as: None,
         votes_from_ms: 0,
+        lost_at_ms: 0,
+        declared_lost: false,
+        steady_at_ms: 0,
     }
 }
 
@@ -582,7 +595,6 @@ fn report() -> HostReport {
         podman: "5.4.2".into(),
         trouble: "".into(),
         workloads: workloads.into(),
-        takes_reports: false,
-        reserved_ports: vec![],
+        ..HostReport::default()
     }
 }

@@ -197,6 +197,11 @@ Examples:
   # Let a host run workloads again after maintenance
   beemesh host undrain h2";
 
+pub(super) const HOST_LOST: &str = "\
+Examples:
+  # Start the pods of a host that has burnt down elsewhere, without a wait
+  beemesh host lost h2";
+
 pub(super) const HOST_ROTATE_KEY: &str = "\
 Examples:
   # Rotate the identity key of this host

@@ -54,6 +54,12 @@ pub(super) async fn run(client: &Client, args: Host) -> Result<(), Trouble> {
             let doing = format!("host undrain {name}");
             change(client, ask, &doing, output, did).await.map(drop)
         }
+        Host::Lost { name, output } => {
+            let ask = Ask::put(path(&name, "/lost"));
+            let did = |changed: &HostChanged| render::host_changed(changed, "lost");
+            let doing = format!("host lost {name}");
+            change(client, ask, &doing, output, did).await.map(drop)
+        }
         Host::RotateKey { output } => rotate_key(client, output).await,
         Host::Remove { name, output } => remove(client, &name, output).await,
     }

@@ -1,6 +1,6 @@
 use beemesh_protocol::{
     HostId,
-    api::JoinToken,
+    api::{Host, HostChanged, JoinToken, LostHost, MovedFrom},
     pod::{ContainerReport, FailedProbe, LastExit},
 };
 use serde_json::json;
@@ -19,6 +19,7 @@ fn on(host: &str, phase: Phase, healthy: u32, message: &str) -> WorkloadHost {
         message: message.into(),
         reachable: true,
         containers: Vec::new(),
+        moved: None,
     }
 }
 
@@ -280,6 +281,59 @@ fn only_data_that_stays_behind_can_be_left_behind() {
         data.contains("`beemesh host drain h3 --move-without-data`"),
         "{data}"
     );
+}
+
+#[test]
+fn hosts_that_are_lost_or_come_and_go_say_so() {
+    let id = HostId([1; 32]).to_string();
+    let host = |lost: Option<u64>, steady_at_ms: Option<u64>| -> Host {
+        let host: Host = serde_json::from_value(json!({
+            "name": "h3", "id": id, "addresses": [], "role": "follower", "reachable": lost.is_none(),
+            "applied": 9, "version": "0.1.0", "podman": "", "trouble": ""}))
+        .unwrap();
+        Host {
+            lost: lost.map(|since_ms| LostHost {
+                since_ms,
+                declared: false,
+            }),
+            steady_at_ms,
+            ..host
+        }
+    };
+    let now = Duration::from_secs(36_212);
+    for (host, words) in [
+        (
+            host(Some(36_020_000), None),
+            "no, lost since 10:00:20 UTC (3m12s)",
+        ),
+        (
+            host(None, Some(36_300_000)),
+            "yes, comes and goes: no further pods until 10:05:00 UTC",
+        ),
+        (host(None, Some(36_000_000)), "yes  "),
+    ] {
+        let table = hosts(&[host], now);
+        assert!(table.contains(words), "{table}");
+    }
+}
+
+#[test]
+fn a_pod_says_from_where_it_has_moved() {
+    let moved = WorkloadHost {
+        moved: Some(MovedFrom {
+            host: "h2".into(),
+            why: MoveReason::Lost,
+            at_ms: 1,
+        }),
+        ..on("h1", Phase::Running, 2, "")
+    };
+    let one = web(true, vec![moved]);
+    let shown = on_hosts(&one, None);
+    let words = "running 2/2 healthy (moved from h2, which was lost)";
+    assert!(shown.contains(words), "{shown}");
+    let table = workloads(&[one]);
+    let words = "running (on h1 instead of h2, which was lost)";
+    assert!(table.contains(words), "{table}");
 }
 
 #[test]

@@ -37,6 +37,7 @@ pub(super) fn routes() -> Router<Shared> {
             "/v1/hosts/{name}/drained",
             put(hosts::drain).delete(hosts::undrain),
         )
+        .route("/v1/hosts/{name}/lost", put(hosts::lose))
         .route("/v1/key", post(hosts::rotate))
         .route("/v1/status", get(read::status))
         .route("/v1/events", get(events::events))

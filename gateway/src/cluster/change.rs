@@ -13,6 +13,8 @@ use beemesh_protocol::{
 };
 use beemesh_quadlet::manifest::{is_workload, workload_name};
 
+use super::state::ROLLED;
+
 /// Approximate size of a change in a log entry without its texts, in bytes.
 const REST: usize = 256;
 /// Approximate size of a text in a list without the text itself, in bytes.
@@ -79,6 +81,7 @@ pub(crate) fn about(change: &Change) -> About<'_> {
     const V0_2_0: Version = Version::new(0, 2, 0);
     const V0_2_1: Version = Version::new(0, 2, 1);
     const V0_4_0: Version = Version::new(0, 4, 0);
+    const V0_5_0: Version = Version::new(0, 5, 0);
     match change {
         Change::Found { host, .. } => {
             About::new("cluster", "founded", Named(&host.name)).bytes(host_size(host))
@@ -120,6 +123,12 @@ pub(crate) fn about(change: &Change) -> About<'_> {
         Change::DemoteHost { host } => {
             About::new("host", "demoted", Subject::Host(*host)).since(V0_2_0)
         }
+        Change::LoseHost { host, .. } => {
+            About::new("host", "lost", Subject::Host(*host)).since(V0_5_0)
+        }
+        Change::ReturnHost { host, .. } => {
+            About::new("host", "returned", Subject::Host(*host)).since(V0_5_0)
+        }
         Change::PutAuthority { authority, .. } => {
             About::new("authority", "made", Named("remote API"))
                 .bytes(authority.certificate.len() + authority.sealed.len())
@@ -132,7 +141,8 @@ pub(crate) fn about(change: &Change) -> About<'_> {
             .since(V0_2_0),
         Change::RaiseLevel { level } => About::new("level", "raised", Level(*level)).since(V0_2_1),
         Change::RequireLevel { level } => {
-            About::new("level", "raised", Level(*level)).since(V0_4_0)
+            let since = if *level > ROLLED { V0_5_0 } else { V0_4_0 };
+            About::new("level", "raised", Level(*level)).since(since)
         }
         Change::Assign { workload, .. } => {
             About::new("workload", "assigned", Named(workload)).since(V0_2_1)
@@ -189,6 +199,8 @@ pub(crate) fn detail(change: &Change, origin: &Origin, hosts: &BTreeMap<HostId, 
             uses => format!("for {uses} hosts"),
         },
         Change::PutHost(host) => host.name.clone(),
+        Change::LoseHost { declared: true, .. } => "declared".to_owned(),
+        Change::ReturnHost { steady_at_ms, .. } if *steady_at_ms > 0 => "comes and goes".to_owned(),
         Change::Undo { revision, .. } => format!("to revision {revision}"),
         Change::Found { .. }
         | Change::Apply { .. }
@@ -199,6 +211,8 @@ pub(crate) fn detail(change: &Change, origin: &Origin, hosts: &BTreeMap<HostId, 
         | Change::RemoveHost { .. }
         | Change::DrainHost { .. }
         | Change::DemoteHost { .. }
+        | Change::LoseHost { .. }
+        | Change::ReturnHost { .. }
         | Change::PutAuthority { .. }
         | Change::RevokeUser { .. }
         | Change::SetPolicy { .. }

@@ -129,6 +129,9 @@ mod tests {
             drained: false,
             claims_as: None,
             votes_from_ms: 0,
+            lost_at_ms: 0,
+            declared_lost: false,
+            steady_at_ms: 0,
         };
         let cluster = ClusterId([7; 16]);
         let changes = std::iter::once(Change::Found { cluster, host }).chain(names.iter().map(|name| {

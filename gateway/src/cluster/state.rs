@@ -34,12 +34,12 @@ use beemesh_protocol::{
         UserRecord,
     },
 };
-use beemesh_quadlet::manifest::{is_workload, kind_of, workload_name};
+use beemesh_quadlet::manifest::{Failover, is_workload, kind_of, workload_name};
 use rpds::RedBlackTreeMapSync;
 
 pub(crate) use assign::{ASSIGNED, claims, is_under_way};
 pub(crate) use audit::changed;
-pub(crate) use hosts::{DEMOTED_MS, HOSTS_MAX};
+pub(crate) use hosts::{DEMOTED_MS, HOSTS_MAX, LOSES};
 use manifests::Applied;
 pub(crate) use revisions::{Part, Revision, no_revision};
 pub(crate) use rollouts::{ROLLED, Rollout};
@@ -97,6 +97,8 @@ pub(crate) struct Workload {
     pub(crate) object: Arc<Object>,
     /// The settings of its runs if it is a Job.
     pub(crate) job: Option<assign::Job>,
+    /// What happens to its pods when their host is lost.
+    pub(crate) failover: Failover,
 }
 
 /// A named set of objects that were applied together.
@@ -189,6 +191,8 @@ impl State {
             Change::LabelHost { host, set, remove } => self.label_host(*host, set, remove),
             Change::DrainHost { host, drained } => self.drain_host(*host, *drained),
             Change::DemoteHost { host } => self.demote_host(at_ms, *host),
+            Change::LoseHost { host, declared } => self.lose_host(at_ms, *host, *declared),
+            Change::ReturnHost { host, steady_at_ms } => self.return_host(*host, *steady_at_ms),
             Change::PutAuthority {
                 authority,
                 replaced,
@@ -208,7 +212,7 @@ impl State {
                 index: seen,
                 from,
                 host,
-            } => self.assign(index, (workload, *ordinal), *seen, *from, *host),
+            } => self.assign((index, at_ms), (workload, *ordinal), *seen, *from, *host),
             Change::EndJob {
                 workload,
                 ordinal,

@@ -24,8 +24,8 @@ use std::{
 use beemesh_protocol::{
     HostId,
     api::{
-        self, Host, HostCounts, Leader, Manifest, ManifestObject, Phase, Role, Status, Workload,
-        WorkloadCounts, WorkloadHost,
+        self, Host, HostCounts, Leader, LostHost, Manifest, ManifestObject, MoveReason, MovedFrom,
+        Phase, Role, Status, Workload, WorkloadCounts, WorkloadHost,
     },
     peer::{self, HostReport, WorkloadReport},
     state,
@@ -146,7 +146,11 @@ impl Scene {
                 hosts.extend(all.filter(|host| self.has(*host, workload)));
             }
         }
-        hosts.retain(|host| self.state.hosts().contains_key(host));
+        // What a host had when it was lost says nothing of the present.
+        hosts.retain(|host| {
+            let member = self.state.hosts().get(host);
+            member.is_some_and(|member| member.lost_at_ms == 0 || asked.contains(host))
+        });
         let mut hosts: Vec<_> = hosts.into_iter().collect();
         hosts.sort_by_cached_key(|host| self.name(*host));
         hosts
@@ -182,9 +186,31 @@ impl Scene {
             message: report.message.clone(),
             reachable: self.reachable.contains(&host),
             containers: report.containers.0.clone(),
+            moved: self.moved_from(host, workload),
         };
         self.lay_attempts_over(&mut shown, workload);
         shown
+    }
+
+    /// Where the pod of the workload on this host was before.
+    fn moved_from(
+        &self,
+        host: HostId,
+        workload: &crate::cluster::state::Workload,
+    ) -> Option<MovedFrom> {
+        let mut seats = self.state.seats(&workload.name).iter();
+        let seat = seats.find(|seat| seat.host == Some(host))?;
+        let moved = seat.moved.as_ref()?;
+        Some(MovedFrom {
+            host: moved.from.clone(),
+            why: match moved.why {
+                state::MoveReason::Lost => MoveReason::Lost,
+                state::MoveReason::Unreachable => MoveReason::Unreachable,
+                state::MoveReason::Drained => MoveReason::Drained,
+                state::MoveReason::Unfit => MoveReason::Unfit,
+            },
+            at_ms: moved.at_ms,
+        })
     }
 
     /// The reasons, as messages, for which pods of the workload have no host.
@@ -286,6 +312,11 @@ impl Scene {
             role: self.role(host.id),
             reachable: self.reachable.contains(&host.id),
             lost_at_ms: self.lost_at(host.id),
+            lost: (host.lost_at_ms != 0).then_some(LostHost {
+                since_ms: host.lost_at_ms,
+                declared: host.declared_lost,
+            }),
+            steady_at_ms: Some(host.steady_at_ms).filter(|at| *at != 0),
             labels: host.labels.clone(),
             drained: host.drained,
             applied: report.applied,

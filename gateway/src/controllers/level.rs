@@ -12,10 +12,10 @@ use std::{
 use beemesh_protocol::{HostId, peer::HostReport, state::Change, version::Version};
 use tokio::time::Instant;
 
-use crate::cluster::state::{ASSIGNED, ROLLED};
+use crate::cluster::state::{ASSIGNED, LOSES, ROLLED};
 
 /// The latest level that this release knows.
-pub(crate) const LATEST: u32 = ROLLED;
+pub(crate) const LATEST: u32 = LOSES;
 
 /// The change that raises the level.
 pub(crate) fn raise(level: u32) -> Change {
@@ -29,7 +29,8 @@ pub(crate) fn raise(level: u32) -> Change {
 fn since(level: u32) -> Version {
     match level {
         ..=ASSIGNED => Version::new(0, 2, 1),
-        _ => Version::new(0, 4, 0),
+        ROLLED => Version::new(0, 4, 0),
+        _ => Version::new(0, 5, 0),
     }
 }
 

@@ -7,6 +7,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
+    time::Duration,
 };
 
 use beemesh_protocol::{
@@ -14,6 +15,7 @@ use beemesh_protocol::{
     peer::{HostReport, Phase},
     state::{Assignment, Change},
 };
+use beemesh_quadlet::manifest::Reschedule;
 
 use crate::cluster::{
     placement::{
@@ -21,7 +23,7 @@ use crate::cluster::{
         choose::There,
         seats::{assign, has_data, pause_ms, taken},
     },
-    state::{State, Workload, claims, is_under_way},
+    state::{LOSES, State, Workload, claims, is_under_way},
 };
 
 /// Maximum number of changes in one round. Their effect triggers the next round.
@@ -38,8 +40,10 @@ pub(crate) struct Seen<'a> {
     pub(crate) reports: &'a BTreeMap<HostId, Arc<HostReport>>,
     /// The reachable hosts.
     pub(crate) reachable: &'a BTreeSet<HostId>,
-    /// The hosts that have been unreachable for so long that an attempt of a Job on them counts as failed.
-    pub(crate) lost: &'a BTreeSet<HostId>,
+    /// For how long each unreachable host has been so.
+    pub(crate) away: &'a BTreeMap<HostId, Duration>,
+    /// Below level 3, an attempt of a Job fails when its host has been unreachable for this long.
+    pub(crate) job_lost_after: Duration,
     /// The wall clock in milliseconds since 1970.
     pub(crate) now_ms: u64,
 }
@@ -89,6 +93,7 @@ struct Look<'a> {
 
 impl Look<'_> {
     fn add(&self, plan: &mut Plan) {
+        plan.due = plan.due.into_iter().chain(self.gone_at()).min();
         match self.workload.job {
             None => self.counted(plan),
             Some(_) => self.job(plan),
@@ -117,12 +122,13 @@ impl Look<'_> {
     fn counted(&self, plan: &mut Plan) {
         let Self { seen, workload } = self;
         let mut taken = taken(self.seats());
-        let stays = has_data(workload);
+        let stays = has_data(workload) && !workload.failover.disposable;
         let runs = |host| placement::runs(seen.state, workload, host).is_some();
+        let moves_lost = seen.state.level() >= LOSES;
         for seat in self.seats() {
             let moves = match seat.host {
                 None => true,
-                Some(host) => !stays && !runs(host),
+                Some(host) => !stays && (!runs(host) || moves_lost && self.is_gone(host)),
             };
             if moves && let Some(to) = self.give(&mut taken) {
                 plan.changes
@@ -136,6 +142,37 @@ impl Look<'_> {
             };
             plan.changes.push(assign(workload, ordinal, None, Some(to)));
         }
+    }
+
+    /// Returns true if the pods on an unreachable host start elsewhere.
+    fn is_gone(&self, host: HostId) -> bool {
+        let Self { seen, workload } = self;
+        let away = seen.away.get(&host).copied();
+        if seen.state.level() < LOSES {
+            return away.is_some_and(|away| away >= seen.job_lost_after);
+        }
+        let Some(member) = seen.state.hosts().get(&host) else {
+            return false;
+        };
+        let is_lost = match workload.failover.reschedule {
+            Reschedule::Lost => member.lost_at_ms != 0,
+            Reschedule::After(after) => away.is_some_and(|away| away >= after),
+            Reschedule::Never => false,
+        };
+        is_lost || member.declared_lost
+    }
+
+    /// When a pod on an unreachable host starts elsewhere, in milliseconds since 1970, if its workload says so.
+    fn gone_at(&self) -> Option<u64> {
+        let Reschedule::After(after) = self.workload.failover.reschedule else {
+            return None;
+        };
+        let hosts = self.seats().iter().filter_map(|seat| seat.host);
+        let away = hosts.filter_map(|host| self.seen.away.get(&host));
+        let left = away.filter_map(|away| after.checked_sub(*away));
+        let left = left.filter(|left| !left.is_zero()).min()?;
+        let left = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
+        Some(self.seen.now_ms.saturating_add(left).saturating_add(1))
     }
 
     /// Returns the ordinals below `most` that have no seat, the lowest first.
@@ -189,7 +226,7 @@ impl Look<'_> {
                 _ => Err(report.message.as_str()),
             };
             plan.changes.push(self.ended(seat, ended, report.restarts));
-        } else if seen.lost.contains(&host) && !own {
+        } else if self.is_gone(host) && !own {
             // Unassigns the attempt, so that the host stops it when it returns.
             plan.changes
                 .push(assign(workload, seat.ordinal, Some(host), None));

@@ -35,6 +35,9 @@ pub(crate) fn admission(host: HostId, request: &JoinRequest, replaces: Option<Ho
             drained: false,
             claims_as: None,
             votes_from_ms: 0,
+            lost_at_ms: 0,
+            declared_lost: false,
+            steady_at_ms: 0,
         },
         replaces,
     }

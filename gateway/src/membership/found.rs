@@ -74,6 +74,9 @@ async fn found_once(node: &Node, host: HostId, welcome: &Welcome) -> anyhow::Res
             drained: false,
             claims_as: None,
             votes_from_ms: 0,
+            lost_at_ms: 0,
+            declared_lost: false,
+            steady_at_ms: 0,
         },
     };
     let command = Command::unasked(now_ms(), change);

@@ -18,12 +18,18 @@ use crate::{
         level::raise,
         mandate::Mandate,
         pace::Pace,
+        presence::{self, Presence},
         rollouts,
         seats::{Seen, plan},
     },
     raft::{LATELY, Node},
 };
 
+/// When hosts are given up: many faults last longer. No attempt of a Job is lost below level 3.
+const TIMES: presence::Times = presence::Times {
+    lost_after: Duration::from_secs(4),
+    job_lost_after: Duration::MAX,
+};
 /// Minimum time between two rounds.
 const LOOK: Duration = Duration::from_millis(20);
 /// Maximum time between two rounds: a host's report does not wake the leader in this simulation.
@@ -79,6 +85,7 @@ pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64)
 struct Memory {
     mandate: Mandate,
     known: Known,
+    presence: Presence,
     rollouts: rollouts::Watch,
     pace: Pace,
 }
@@ -89,6 +96,7 @@ impl Memory {
         Self {
             mandate,
             known: Known::new(host, world.stream(term << 8 | u64::from(host.0[0]))),
+            presence: Presence::default(),
             rollouts: rollouts::Watch::default(),
             pace: Pace::default(),
         }
@@ -109,14 +117,26 @@ impl Memory {
         }
         let (now, now_ms) = (Instant::now(), world.clock_ms());
         let reports = self.known.reports(world);
-        let mut changes = plan(&Seen {
+        let looked = self.presence.look(
+            &presence::Seen {
+                state,
+                reports: &reports,
+                reachable,
+                now,
+                now_ms,
+            },
+            &TIMES,
+        );
+        let plan = plan(&Seen {
             state,
             reports: &reports,
             reachable,
-            lost: &BTreeSet::new(),
+            away: &looked.away,
+            job_lost_after: TIMES.job_lost_after,
             now_ms,
-        })
-        .changes;
+        });
+        let mut changes = looked.changes;
+        changes.extend(plan.changes);
         let rollouts = rollouts::plan(
             &mut self.rollouts,
             &rollouts::Seen {
@@ -129,13 +149,18 @@ impl Memory {
         );
         changes.extend(rollouts.changes);
         let (changes, held) = self.pace.take(now, changes);
-        (changes, rollouts.due.into_iter().chain(held).min())
+        let dues = [looked.due, rollouts.due, held];
+        (changes, dues.into_iter().flatten().min())
     }
 }
 
 /// Returns what is wrong with the placement. Each workload must have the requested number of pods, limited by the
 /// number of hosts, on different hosts, and each Job must have ended.
 pub(super) fn misplaced(state: &State) -> Option<String> {
+    let mut hosts = state.hosts().values();
+    if let Some(lost) = hosts.find(|host| host.lost_at_ms != 0) {
+        return Some(format!("{} is still lost", lost.name));
+    }
     let counted = state.workloads().filter(|one| state.is_seated(one));
     counted.into_iter().find_map(|workload| {
         let seats = state.seats(&workload.name);

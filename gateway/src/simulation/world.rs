@@ -35,7 +35,7 @@ use super::{
 use crate::{
     cluster::{
         consensus::Role,
-        state::{ASSIGNED, ROLLED},
+        state::{ASSIGNED, LOSES, ROLLED},
     },
     controllers::voters::keep_membership,
     raft::{Faulty, Node, Settings, View, tests::host},
@@ -80,6 +80,8 @@ pub(super) struct World {
     seats: Option<Instant>,
     /// When the cluster gets the level at which workloads have rollouts, if at all.
     rolled: Option<Instant>,
+    /// Whether a cluster with rollouts gives up hosts, too.
+    loses: bool,
     seed: u64,
     checks: Arc<Checks>,
     /// The hosts on which a Job has completed, by its name and the log index that created it.
@@ -121,6 +123,7 @@ impl World {
             begun: Instant::now(),
             seats,
             rolled,
+            loses: Chance::new(seed, 4).below(2) == 0,
             seed,
             checks,
             completed: Mutex::default(),
@@ -201,7 +204,10 @@ impl World {
     /// Returns the level that the cluster should have by now.
     pub(super) fn level(&self) -> u32 {
         match (self.rolled, self.has_seats()) {
-            (Some(at), _) if at <= Instant::now() => ROLLED,
+            (Some(at), _) if at <= Instant::now() => match self.loses {
+                true => LOSES,
+                false => ROLLED,
+            },
             (_, true) => ASSIGNED,
             (_, false) => 0,
         }

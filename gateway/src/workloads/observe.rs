@@ -12,7 +12,7 @@ mod pods;
 mod source;
 pub(crate) mod tell;
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use beemesh_protocol::{
     HostId,
@@ -130,6 +130,7 @@ async fn observe(
 ) {
     let mut trouble = settings.link.trouble();
     let mut welcome = settings.link.welcome();
+    let mut connected = settings.link.connected();
     let mut pace = Pace::new();
     loop {
         let view = settings.view.borrow_and_update().clone();
@@ -147,6 +148,14 @@ async fn observe(
             &view,
             welcome.borrow_and_update().as_ref(),
         );
+        let report = HostReport {
+            unreached: Some(unreached(
+                settings.host,
+                &view,
+                &connected.borrow_and_update(),
+            )),
+            ..report
+        };
         settings
             .cluster
             .keep(|host| *host == settings.host || view.state.hosts().contains_key(host));
@@ -165,6 +174,7 @@ async fn observe(
                     Ok(()) = settings.standing.changed() => {}
                     Ok(()) = pods.changed() => {}
                     Ok(()) = trouble.changed() => {}
+                    Ok(()) = connected.changed() => {}
                 }
                 continue;
             }
@@ -183,11 +193,19 @@ async fn observe(
             changed = pods.changed() => changed.is_ok(),
             changed = trouble.changed() => changed.is_ok(),
             changed = welcome.changed() => changed.is_ok(),
+            changed = connected.changed() => changed.is_ok(),
         };
         if !open {
             return;
         }
     }
+}
+
+/// The members that the agent is not connected to, sorted.
+fn unreached(host: HostId, view: &View, connected: &BTreeSet<HostId>) -> Vec<HostId> {
+    let members = view.state.hosts().keys();
+    let unreached = members.filter(|other| **other != host && !connected.contains(*other));
+    unreached.copied().collect()
 }
 
 /// Adds the agent's own data to the report.
@@ -237,5 +255,6 @@ fn compose(
         workloads: standing.workloads.clone(),
         takes_reports: true,
         reserved_ports: Vec::new(),
+        unreached: None,
     }
 }

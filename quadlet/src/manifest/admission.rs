@@ -23,7 +23,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    annotations, combined,
+    annotations, combined, failover,
     field::{Field, cut},
     fields,
     findings::Scope,
@@ -230,6 +230,15 @@ where
         every_host(typed.metadata(), controller.template.as_ref(), scope);
     }
     on_failure(kind, typed.metadata(), scope);
+    let of = (kind, controller.replicas.is_some());
+    let claims = has_claims(&controller.spec);
+    failover::check(
+        of,
+        typed.metadata(),
+        controller.template.as_ref(),
+        claims,
+        scope,
+    );
     let is_stopped = stopped::read(kind, typed.metadata(), controller.template.as_ref(), scope);
     if let Some(template) = &controller.template {
         metadata(
@@ -258,6 +267,11 @@ where
         selector: controller.spec.node_selector.unwrap_or_default(),
         ..object
     })
+}
+
+fn has_claims(spec: &PodSpec) -> bool {
+    let mut volumes = spec.volumes.iter().flatten();
+    volumes.any(|volume| volume.persistent_volume_claim.is_some())
 }
 
 fn restart_policy(kind: Kind, policy: Option<&str>, at: &Field, scope: &mut Scope<'_>) {

@@ -23,6 +23,7 @@ fn on(n: u8, phase: Phase, revision: u64, message: &str) -> WorkloadHost {
         message: message.into(),
         reachable: true,
         containers: Vec::new(),
+        moved: None,
     }
 }
 

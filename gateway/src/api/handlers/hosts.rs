@@ -150,6 +150,29 @@ pub(in crate::api) async fn undrain(
     Ok(Json(answer))
 }
 
+/// Gives up a host that is unreachable, before the cluster does so by itself. Its pods start on other hosts.
+pub(in crate::api) async fn lose(
+    State(shared): State<Shared>,
+    Extension(caller): Extension<Caller>,
+    Path(name): Path<String>,
+    Asked(query): Asked<TimeoutQuery>,
+) -> Result<Json<HostChanged>, ApiError> {
+    let asked = Asking::new(name, query.timeout, caller);
+    let change = |host| Change::LoseHost {
+        host,
+        declared: true,
+    };
+    let can_be_lost = |scene: &Scene, host| {
+        let refused = |reason| {
+            ApiError::conflict(reason)
+                .hint("`beemesh host drain` moves the workloads of a host that is reachable")
+        };
+        scene.can_be_lost(host).map_err(refused)
+    };
+    let (_, answer) = asked.make(&shared, change, can_be_lost).await?;
+    Ok(Json(answer))
+}
+
 /// Removes a host from the members, and waits until Raft has removed it, too. If the removal needs its vote, the host
 /// first gives up its vote.
 pub(in crate::api) async fn remove(

@@ -20,6 +20,9 @@ fn host() -> Host {
         drained: false,
         claims_as: None,
         votes_from_ms: 0,
+        lost_at_ms: 0,
+        declared_lost: false,
+        steady_at_ms: 0,
     }
 }
 
@@ -96,7 +99,15 @@ fn after(change: &Change) -> Option<Change> {
             drained: false,
         },
         Change::DrainHost { .. } => Change::DemoteHost { host: id },
-        Change::DemoteHost { .. } => Change::PutAuthority {
+        Change::DemoteHost { .. } => Change::LoseHost {
+            host: id,
+            declared: true,
+        },
+        Change::LoseHost { .. } => Change::ReturnHost {
+            host: id,
+            steady_at_ms: 9,
+        },
+        Change::ReturnHost { .. } => Change::PutAuthority {
             authority: Authority {
                 certificate: vec![1; LONG],
                 key: [1; 32],
@@ -120,6 +131,7 @@ fn after(change: &Change) -> Option<Change> {
         },
         Change::SetPolicy { .. } => Change::RaiseLevel { level: 1 },
         Change::RaiseLevel { .. } => Change::RequireLevel { level: 2 },
+        Change::RequireLevel { level: 2 } => Change::RequireLevel { level: 3 },
         Change::RequireLevel { .. } => Change::Assign {
             workload: "web".into(),
             ordinal: 0,
@@ -203,12 +215,15 @@ fn each_change_has_a_verb_a_subject_and_its_release() {
         "host drained h2 0.2.0 this",
         "host undrained h2 0.2.0 this",
         "host demoted h2 0.2.0 this",
+        "host lost h2 0.5.0 this",
+        "host returned h2 0.5.0 this",
         "authority made remote API 0.2.0 this",
         "user created alice 0.2.0 this",
         "user revoked alice 0.2.0 this",
         "policy set manifests 0.2.0 this",
         "level raised 1 0.2.1 this",
         "level raised 2 0.4.0 this",
+        "level raised 3 0.5.0 this",
         "workload assigned web 0.2.1 this",
         "job ended web 0.2.1 this",
         "workload moved to a revision web 0.4.0 this",

@@ -1,7 +1,7 @@
 //! Chooses the host of a pod, and explains why a pod has no host.
 //!
-//! Pure: no I/O, no clock, no randomness. A pod goes to a host that is reachable, fits, and has no other pod of the
-//! workload. A pod with claims goes to a host that has their data, if there is one without another pod of the workload.
+//! Pure: no I/O, no clock, no randomness. A pod goes to a host that is reachable, does not come and go, fits, and has no
+//! other pod of the workload. A pod with claims goes to a host that has their data, if there is one without another pod of the workload.
 //! It waits for that host rather than start with an empty volume elsewhere. Of several hosts, the one with the highest
 //! claim to the workload wins, as in [`crate::cluster::placement`].
 
@@ -33,7 +33,7 @@ pub(crate) enum Wait {
         /// The hosts, ordered by their keys.
         hosts: Vec<HostId>,
     },
-    /// These hosts fit and are unreachable.
+    /// These hosts fit, and are unreachable or come and go.
     Away(Vec<HostId>),
     /// Each host that fits has a pod of the workload already.
     Full,
@@ -50,6 +50,10 @@ impl<'a> There<'a> {
     ) -> Result<HostId, Wait> {
         let object = &workload.object;
         let homes = self.homes(workload, taken);
+        // An empty volume will do where none of the hosts with the data can run a pod.
+        let homes = homes.filter(|(_, hosts)| {
+            !workload.failover.disposable || hosts.iter().any(|host| self.can_take(workload, *host))
+        });
         let free = |host: &&Host| !taken.contains(&host.id);
         let fits = |host: &&Host| placement::fits(host, &object.selector);
         let members = self.state.hosts();
@@ -61,7 +65,7 @@ impl<'a> There<'a> {
             .map(|host| host.id)
             .collect();
         let at_home = |host: &HostId| homes.as_ref().is_none_or(|(_, hosts)| hosts.contains(host));
-        let there = |host: &HostId| self.reachable.contains(host) && at_home(host);
+        let there = |host: &HostId| self.is_there(*host) && at_home(host);
         let mut can: Vec<HostId> = left.iter().copied().filter(there).collect();
         placement::rank(&workload.name, &mut can, members);
         match (can.first(), homes) {
@@ -71,6 +75,19 @@ impl<'a> There<'a> {
             (None, None) if !all.is_empty() => Err(Wait::Full),
             (None, None) => Err(Wait::Nowhere),
         }
+    }
+
+    /// Returns true if the host is reachable, and does not come and go.
+    fn is_there(&self, host: HostId) -> bool {
+        let member = self.state.hosts().get(&host);
+        let is_steady = member.is_some_and(|one| one.lost_at_ms == 0 && one.steady_at_ms == 0);
+        is_steady && self.reachable.contains(&host)
+    }
+
+    fn can_take(&self, workload: &Workload, host: HostId) -> bool {
+        let member = self.state.hosts().get(&host);
+        let fits = member.is_some_and(|host| placement::fits(host, &workload.object.selector));
+        fits && self.is_there(host)
     }
 
     /// Returns why a pod stays stopped on a host that must not run it; `None` if another host can run it.
@@ -99,7 +116,7 @@ impl<'a> There<'a> {
         let members = self.state.hosts();
         let can = members.values().filter(fits).map(|host| host.id);
         let mut can: Vec<_> = can
-            .filter(|host| self.reachable.contains(host) && !taken.contains(host))
+            .filter(|host| self.is_there(*host) && !taken.contains(host))
             .collect();
         placement::rank(&workload.name, &mut can, members);
         can.first().copied()
@@ -153,11 +170,26 @@ impl<'a> There<'a> {
                 format!("waits for host {names}, which {have} its claim {claim} and {are} {why}")
             }
             Wait::Away(hosts) => {
-                let are = if hosts.len() == 1 { "is" } else { "are" };
-                format!(
-                    "waits for a host: {} {are} not reachable",
-                    self.names(hosts, "and")
-                )
+                let (there, away): (Vec<_>, Vec<_>) = hosts
+                    .iter()
+                    .copied()
+                    .partition(|host| self.reachable.contains(host));
+                let are = |hosts: &[HostId]| if hosts.len() == 1 { "is" } else { "are" };
+                let mut why = Vec::new();
+                if !away.is_empty() {
+                    let names = self.names(&away, "and");
+                    why.push(format!("{names} {} not reachable", are(&away)));
+                }
+                if !there.is_empty() {
+                    let names = self.names(&there, "and");
+                    let come = if there.len() == 1 {
+                        "comes and goes"
+                    } else {
+                        "come and go"
+                    };
+                    why.push(format!("{names} {come}"));
+                }
+                format!("waits for a host: {}", why.join(", "))
             }
             Wait::Full => {
                 "waits for a host: every host that matches runs a pod of it already".to_owned()
@@ -175,6 +207,8 @@ impl<'a> There<'a> {
         let selector = &workload.object.selector;
         if hosts.iter().all(|host| host.drained) {
             "drained"
+        } else if hosts.iter().all(|host| host.lost_at_ms != 0) {
+            "lost"
         } else if hosts.iter().any(|host| placement::fits(host, selector)) {
             "not reachable"
         } else {

@@ -9,6 +9,8 @@ use beemesh_protocol::{
     state::{Assignment, Change},
 };
 
+use beemesh_quadlet::manifest::{RESCHEDULE_AFTER, Reschedule};
+
 use super::choose::There;
 use crate::cluster::{
     placement,
@@ -69,6 +71,9 @@ pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
             {
                 waits.extend(there.held(workload, host));
             }
+            Some(host) if workload.job.is_none() && is_lost(state, host) => {
+                waits.extend(stays(there, workload, host));
+            }
             _ => {}
         }
     }
@@ -83,6 +88,28 @@ pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
     }
     waits.dedup();
     waits
+}
+
+/// Returns why a pod stays with a host that is lost; `None` if it starts elsewhere.
+fn stays(there: &There<'_>, workload: &Workload, host: HostId) -> Option<String> {
+    let member = there.state.hosts().get(&host)?;
+    let name = &member.name;
+    let is_declared = member.declared_lost;
+    match workload.failover.reschedule {
+        Reschedule::Never if !is_declared => Some(format!(
+            "waits for host {name}, which is lost: {RESCHEDULE_AFTER} is `never`"
+        )),
+        Reschedule::After(after) if !is_declared => Some(format!(
+            "starts elsewhere when {name} has been unreachable for {} s ({RESCHEDULE_AFTER})",
+            after.as_secs()
+        )),
+        _ => there.held(workload, host),
+    }
+}
+
+fn is_lost(state: &State, host: HostId) -> bool {
+    let member = state.hosts().get(&host);
+    member.is_some_and(|member| member.lost_at_ms != 0)
 }
 
 /// Returns what a Job waits for between two attempts, as a message for the user. `why` is the reason of the last

@@ -13,11 +13,11 @@ use std::{collections::BTreeSet, sync::Arc};
 use beemesh_protocol::{
     HostId,
     peer::Outcome,
-    state::{Assignment, Assignments, ClaimRecord, JobEnd, Kind, Object},
+    state::{Assignment, Assignments, ClaimRecord, JobEnd, Kind, MoveReason, Moved, Object},
 };
 use serde_json::Value;
 
-use super::{Decision, Key, Map, ROLLED, State, Workload, missing, refused};
+use super::{Decision, Key, LOSES, Map, ROLLED, State, Workload, missing, refused};
 use crate::cluster::placement;
 
 /// The level from which on the state has assignments.
@@ -245,6 +245,7 @@ impl State {
             failures: 0,
             failed_at_ms: 0,
             end: None,
+            moved: None,
         });
         let (seats, object) = (seats.collect(), Arc::clone(&workload.object));
         self.book.put(name, seats);
@@ -253,9 +254,28 @@ impl State {
         }
     }
 
+    /// The move of a pod of the workload from this host.
+    fn moved(&self, at_ms: u64, workload: &Workload, from: HostId) -> Option<Moved> {
+        let host = self.hosts.get(&from)?;
+        let why = if host.lost_at_ms != 0 {
+            MoveReason::Lost
+        } else if host.drained {
+            MoveReason::Drained
+        } else if !placement::selects(host, &workload.object.selector) {
+            MoveReason::Unfit
+        } else {
+            MoveReason::Unreachable
+        };
+        Some(Moved {
+            from: host.name.clone(),
+            why,
+            at_ms,
+        })
+    }
+
     pub(super) fn assign(
         &mut self,
-        index: u64,
+        (index, at_ms): (u64, u64),
         (name, ordinal): (&str, u32),
         seen: u64,
         from: Option<HostId>,
@@ -291,7 +311,11 @@ impl State {
             failures: 0,
             failed_at_ms: 0,
             end: None,
+            moved: None,
         });
+        if let Some((from, _)) = from.zip(host).filter(|_| self.level >= LOSES) {
+            seat.moved = self.moved(at_ms, workload, from);
+        }
         seat.host = host;
         // An attempt that lost its host keeps its index until it is recorded as failed.
         seat.index = match host {
@@ -444,6 +468,7 @@ impl State {
             failures: 0,
             failed_at_ms: 0,
             end: None,
+            moved: None,
         })
     }
 

@@ -1,4 +1,4 @@
-//! The members: they are admitted by a token, named, labelled, drained, demoted and removed.
+//! The members: they are admitted by a token, named, labelled, drained, demoted, lost and removed.
 //!
 //! Pure. Each function checks everything before it changes anything, so a refusal leaves the state unchanged.
 
@@ -8,6 +8,8 @@ use beemesh_protocol::{ClusterId, HostId, ipc::Member, peer::Outcome, state::Hos
 
 use super::{Decision, State, missing, refused, tokens::NO_SUCH_TOKEN};
 
+/// The level from which on hosts are lost, and pods without claims leave them.
+pub(crate) const LOSES: u32 = 3;
 /// Maximum number of members. A single Raft group does not suit larger clusters.
 pub(crate) const HOSTS_MAX: usize = 256;
 /// How long a demoted member has no vote, in milliseconds: enough for some elections and for a user who has to read a
@@ -146,6 +148,22 @@ impl State {
 
     pub(super) fn drain_host(&mut self, host: HostId, drained: bool) -> Decision {
         self.member(host)?.drained = drained;
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn lose_host(&mut self, at_ms: u64, host: HostId, declared: bool) -> Decision {
+        let member = self.member(host)?;
+        if member.lost_at_ms == 0 {
+            member.lost_at_ms = at_ms.max(1);
+        }
+        member.declared_lost |= declared;
+        Ok(Outcome::Done)
+    }
+
+    pub(super) fn return_host(&mut self, host: HostId, steady_at_ms: u64) -> Decision {
+        let member = self.member(host)?;
+        (member.lost_at_ms, member.declared_lost) = (0, false);
+        member.steady_at_ms = steady_at_ms;
         Ok(Outcome::Done)
     }
 

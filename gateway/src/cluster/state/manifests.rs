@@ -8,7 +8,7 @@ use beemesh_protocol::{
     peer::{Action, Effect, Outcome, Refusal},
     state::{Kind, Object, Origin},
 };
-use beemesh_quadlet::manifest::{is_workload, kind_name, workload_name};
+use beemesh_quadlet::manifest::{Failover, is_workload, kind_name, workload_name};
 
 use super::{
     Decision, Key, Manifest, ROLLED, Revision, State, Workload, assign, missing, refused, title,
@@ -314,6 +314,7 @@ impl State {
                 index,
                 at_ms,
                 job: assign::Job::of(&owned.object),
+                failover: Failover::of(&owned.object),
                 object: owned.object.clone(),
             };
             altered.push((workload, before));

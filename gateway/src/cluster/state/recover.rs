@@ -59,6 +59,9 @@ mod tests {
             drained: true,
             claims_as: None,
             votes_from_ms: 0,
+            lost_at_ms: 0,
+            declared_lost: false,
+            steady_at_ms: 0,
         };
         let token = TokenRecord {
             id: [7; 8],

@@ -14,7 +14,7 @@ use beemesh_protocol::{
         RevisionRecord,
     },
 };
-use beemesh_quadlet::manifest::{kind_name, workload_name};
+use beemesh_quadlet::manifest::{Failover, kind_name, workload_name};
 use serde_json::Value;
 
 use super::{Decision, Key, State, Workload, missing, refused, rollouts::ROLLED};
@@ -393,6 +393,7 @@ impl State {
             index,
             at_ms,
             object: Arc::clone(&object),
+            failover: Failover::of(&object),
             ..workload
         };
         let revision = next.revision;

@@ -11,6 +11,7 @@ use std::{
 use beemesh_protocol::state::{
     Access, ManifestRecord, Object, Revisions, Snapshot, WorkloadRecord,
 };
+use beemesh_quadlet::manifest::Failover;
 
 use super::{
     ASSIGNED, Key, Manifest, Map, Owned, ROLLED, Revision, Rollout, State, Workload, assign,
@@ -109,6 +110,7 @@ impl State {
                         index: record.index,
                         at_ms: record.at_ms,
                         job: assign::Job::of(object),
+                        failover: Failover::of(object),
                         object: object.clone(),
                     };
                     workloads.push(workload);

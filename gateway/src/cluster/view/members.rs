@@ -2,14 +2,14 @@
 //!
 //! Pure, like its parent.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
-use beemesh_protocol::HostId;
+use beemesh_protocol::{HostId, peer::HostReport};
 
 use super::{Scene, names_of, sentence};
 use crate::cluster::{
     placement::{self, seats},
-    state::{Workload, claims},
+    state::{LOSES, Workload, claims},
 };
 
 impl Scene {
@@ -118,6 +118,33 @@ impl Scene {
     /// Whether the voters that are left without the host, and that are reachable, are a quorum.
     pub(crate) fn has_quorum_without(&self, host: HostId) -> bool {
         self.missing_without(host).1
+    }
+
+    /// Checks whether a user may say that the host is lost; the error is a message.
+    pub(crate) fn can_be_lost(&self, host: HostId) -> Result<(), String> {
+        if self.state.level() < LOSES {
+            return Err(
+                "the cluster does not give up hosts yet: all hosts must have run Beemesh 0.5.0 or later for ten minutes"
+                    .to_owned(),
+            );
+        }
+        if host == self.host || self.reachable.contains(&host) {
+            return Err(format!("{} is reachable", self.name(host)));
+        }
+        let mut others = self.reports.iter();
+        let reaches = |(other, report): &(&HostId, &Arc<HostReport>)| {
+            let unreached = report.unreached.as_ref();
+            let is_there = **other != host && self.reachable.contains(*other);
+            is_there && unreached.is_some_and(|hosts| !hosts.contains(&host))
+        };
+        match others.find(reaches) {
+            Some((other, _)) => Err(format!(
+                "{} is reachable from {}",
+                self.name(host),
+                self.name(*other)
+            )),
+            None => Ok(()),
+        }
     }
 
     /// Checks whether the cluster can work without the host, and the host without the cluster; the error is a message. The voters that

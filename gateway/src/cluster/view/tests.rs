@@ -83,6 +83,9 @@ pub(crate) fn scene() -> Scene {
         drained: false,
         claims_as: None,
         votes_from_ms: 0,
+        lost_at_ms: 0,
+        declared_lost: false,
+        steady_at_ms: 0,
     };
     let mut agreed = State::default();
     let token = beemesh_protocol::state::TokenRecord {

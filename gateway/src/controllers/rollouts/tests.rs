@@ -90,6 +90,9 @@ impl World {
             drained: false,
             claims_as: None,
             votes_from_ms: 0,
+            lost_at_ms: 0,
+            declared_lost: false,
+            steady_at_ms: 0,
         };
         world.apply(Change::Found {
             cluster: ClusterId([1; 16]),

@@ -9,6 +9,11 @@ use crate::cluster::placement::seats::{
     between_attempts, failed_for_good, move_without_data, waits,
 };
 
+mod lost;
+
+/// The time after which attempts of Jobs are lost.
+const LONG: Duration = Duration::from_secs(600);
+
 fn h(n: u8) -> HostId {
     HostId([n; 32])
 }
@@ -19,7 +24,7 @@ struct World {
     index: u64,
     reports: BTreeMap<HostId, Arc<HostReport>>,
     reachable: BTreeSet<HostId>,
-    lost: BTreeSet<HostId>,
+    away: BTreeMap<HostId, Duration>,
     now_ms: u64,
 }
 
@@ -31,7 +36,7 @@ impl World {
             index: 0,
             reports: BTreeMap::new(),
             reachable: (1..=hosts).map(h).collect(),
-            lost: BTreeSet::new(),
+            away: BTreeMap::new(),
             now_ms: 1_000_000,
         };
         let host = |n: u8| Host {
@@ -42,6 +47,9 @@ impl World {
             drained: false,
             claims_as: None,
             votes_from_ms: 0,
+            lost_at_ms: 0,
+            declared_lost: false,
+            steady_at_ms: 0,
         };
         let found = Change::Found {
             cluster: ClusterId([1; 16]),
@@ -100,7 +108,8 @@ impl World {
             state: &self.state,
             reports: &self.reports,
             reachable: &self.reachable,
-            lost: &self.lost,
+            away: &self.away,
+            job_lost_after: LONG,
             now_ms: self.now_ms,
         })
     }
@@ -283,7 +292,7 @@ fn what_runs_is_moved_for_nothing_but_a_drain_and_never_to_a_host_that_is_away()
     world.reachable = before[..1].iter().map(|n| h(*n)).collect();
     assert!(world.settle().is_empty(), "one is away");
     world.reachable = (1..=4).map(h).collect();
-    world.lost = before.iter().map(|n| h(*n)).collect();
+    world.away = before.iter().map(|n| (h(*n), LONG)).collect();
     assert!(world.settle().is_empty(), "or was for long");
     let gone = before[0];
     let rest: Vec<u8> = (1..=4).filter(|n| !before.contains(n)).collect();
@@ -408,7 +417,7 @@ fn a_lost_home_binds_no_replica() {
     world.settle();
     let home = world.at("web")[0];
     world.reachable.remove(&h(home));
-    world.lost.insert(h(home));
+    world.away.insert(h(home), LONG);
     assert!(world.settle().is_empty());
     world.apply(Change::RemoveHost { host: h(home) });
     assert_eq!(world.settle(), [format!("web.0 to {}", 3 - home)]);
@@ -448,7 +457,7 @@ fn a_job_is_attempted_again_after_pauses_until_its_limit() {
     assert_eq!(failed_for_good(seat).as_deref(), Some(words));
     assert_eq!(between_attempts(seat, ""), None);
     world.now_ms += 10_000_000;
-    world.lost.insert(h(home));
+    world.away.insert(h(home), LONG);
     assert!(world.settle().is_empty(), "never again");
     assert_eq!(
         (world.plan().due, world.waits("job")),
@@ -472,7 +481,7 @@ fn a_job_ends_once_and_a_host_that_is_lost_with_it_is_a_failed_attempt() {
         world.drain(home, true);
         world.reachable.remove(&h(home));
         assert!(world.settle().is_empty(), "it may come back");
-        world.lost.insert(h(home));
+        world.away.insert(h(home), LONG);
         let reason = format!("h{home}, which ran it, has been away for too long");
         let lost = [
             "job.0 to nobody".to_owned(),
@@ -528,7 +537,7 @@ fn a_job_for_every_host_runs_on_each_that_fits_and_comes() {
     assert_eq!(world.settle(), ["job.0 false true exit code 3"]);
     world.now_ms += 10_000;
     world.reachable.remove(&h(1));
-    world.lost = [h(1), h(2)].into();
+    world.away = [(h(1), LONG), (h(2), LONG)].into();
     assert!(world.settle().is_empty(), "each waits for its own host");
     world.reachable.insert(h(1));
     assert_eq!(world.settle(), ["job.0 to 1"]);

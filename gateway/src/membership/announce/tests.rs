@@ -20,6 +20,9 @@ fn host(n: u8) -> Host {
         drained: false,
         claims_as: None,
         votes_from_ms: 0,
+        lost_at_ms: 0,
+        declared_lost: false,
+        steady_at_ms: 0,
     }
 }
 

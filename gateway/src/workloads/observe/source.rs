@@ -153,6 +153,7 @@ pub(super) fn is_only_applied(before: Option<&Arc<HostReport>>, report: &HostRep
         workloads,
         takes_reports,
         reserved_ports,
+        unreached,
     } = report;
     *version == before.version
         && *podman == before.podman
@@ -160,6 +161,7 @@ pub(super) fn is_only_applied(before: Option<&Arc<HostReport>>, report: &HostRep
         && *workloads == before.workloads
         && *takes_reports == before.takes_reports
         && *reserved_ports == before.reserved_ports
+        && *unreached == before.unreached
 }
 
 /// The size of a report in a message, in bytes: an estimate that is hardly ever too low.
@@ -177,7 +179,9 @@ fn size(report: &HostReport) -> usize {
             + containers.sum::<usize>()
             + images.sum::<usize>()
     });
-    REST + texts.map(String::len).iter().sum::<usize>() + workloads.sum::<usize>()
+    let unreached = report.unreached.as_ref();
+    let unreached = unreached.map_or(0, |hosts| size_of_val(&hosts[..]));
+    REST + unreached + texts.map(String::len).iter().sum::<usize>() + workloads.sum::<usize>()
 }
 
 #[cfg(test)]

@@ -17,6 +17,9 @@ pub(super) fn state() -> State {
         drained: false,
         claims_as: None,
         votes_from_ms: 0,
+        lost_at_ms: 0,
+        declared_lost: false,
+        steady_at_ms: 0,
     };
     let cluster = ClusterId([7; 16]);
     let first = host(1, "ssd");

@@ -262,6 +262,7 @@ fn a_job_is_attempted_until_it_ends_and_a_change_of_what_it_uses_is_none_of_the_
             reason: "exit code 3".into(),
             at_ms: 13_000,
         }),
+        moved: None,
     };
     assert_eq!(state.seats("job"), [over]);
     put(&mut state, 14, "conf", vec![conf("ccc")]);
