@@ -146,6 +146,11 @@ fn by_unit(present: Revision, unit: &UnitState, heard: Option<&Report>) -> Workl
             (Phase::Running, format!("waiting: {}", said()))
         }
         ("deactivating", _) => (Phase::Starting, "stopping".to_owned()),
+        // The supervisor does not know the new revision yet.
+        (_, Some(Status::Starting { revision: runs, .. })) if *runs != revision => (
+            Phase::Starting,
+            format!("revision {runs} is being replaced"),
+        ),
         (_, Some(Status::Starting { .. })) => (Phase::Starting, said()),
         (_, Some(Status::Failed { .. } | Status::Ended { .. })) => {
             (Phase::Starting, format!("trying again after: {}", said()))
@@ -170,9 +175,15 @@ fn by_unit(present: Revision, unit: &UnitState, heard: Option<&Report>) -> Workl
         containers: match (unit.active.as_str(), status) {
             ("inactive", _) | (_, Some(Status::Updating { .. })) => Told::default(),
             // The supervisor still reports the pod of another revision.
-            (_, Some(Status::Running { revision: runs, .. })) if *runs != revision => {
-                Told::default()
-            }
+            (
+                _,
+                Some(
+                    Status::Running { revision: runs, .. }
+                    | Status::Starting { revision: runs, .. }
+                    | Status::Waiting { revision: runs, .. }
+                    | Status::Completed { revision: runs, .. },
+                ),
+            ) if *runs != revision => Told::default(),
             _ => heard.map_or_else(Told::default, |report| Told::of(&report.containers)),
         },
         images: ResolvedImages::default(),

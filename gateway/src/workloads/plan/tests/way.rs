@@ -238,6 +238,68 @@ fn a_supervisor_is_heard_when_its_line_changes_and_believed_when_it_matches() {
     assert_eq!(reads.get(), 2);
 }
 
+/// The containers of a pod that is being replaced say nothing of the revision that replaces it, whatever its supervisor says
+/// last.
+#[test]
+fn what_a_supervisor_says_of_another_revision_is_not_told_of_the_present_one() {
+    let host = me();
+    let mut state = State::default();
+    let cluster = CLUSTER;
+    view(&mut state, 2, Change::Found { cluster, host });
+    let change = Change::Apply {
+        manifest: "web".into(),
+        objects: vec![object("{1}")],
+        policy: None,
+        keep: false,
+        if_index: None,
+    };
+    let view = view(&mut state, 9, change);
+    let ended = ContainerReport {
+        name: "zero".into(),
+        ends: 4,
+        exit: Some(LastExit {
+            code: Some(3),
+            ..LastExit::default()
+        }),
+        ..ContainerReport::default()
+    };
+    let starting = |revision| health::Status::Starting {
+        revision,
+        doing: "init container zero".to_owned(),
+    };
+    let waiting = |revision| health::Status::Waiting {
+        revision,
+        wait: "podman".to_owned(),
+    };
+    for (status, is_told) in [
+        (starting(1), true),
+        (starting(7), false),
+        (waiting(1), true),
+        (waiting(7), false),
+    ] {
+        let report = health::Report {
+            containers: vec![ended.clone()],
+            ..status.into()
+        };
+        let unit = UnitState {
+            kube: web_at_9(),
+            ..unit("active", true, &report.line())
+        };
+        let units = BTreeMap::from([("web".to_owned(), unit)]);
+        let mut reconciler = Reconciler::default();
+        reconciler.memory.insert("web".to_owned(), settled(9));
+        reconciler.hear(&units, |_| Some(report.to_message()));
+        let plan = reconciler.look(&Seen {
+            now: Instant::now(),
+            host: HOST,
+            view: &view,
+            units: &units,
+        });
+        let told = &plan.reports[0];
+        assert_eq!(told.containers.0.len(), usize::from(is_told), "{told:?}");
+    }
+}
+
 /// A revision that is wanted again, after a later one was played and before that was durable, is not taken for the one
 /// that was durable: its Quadlet may be written and its pod not be played.
 #[test]
