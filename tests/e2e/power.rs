@@ -292,12 +292,14 @@ fn a_pod_is_played_again_whose_containers_only_the_storage_still_knows() {
 fn a_shutdown_does_not_wait_for_what_waits_for_it() {
     let cluster = Cluster::formed("power-off", 1);
     let host = cluster.host(1);
-    // The container takes longer to end than the supervisor waits before it moves stuck processes. It sleeps in short
-    // steps, so that this holds even if systemd kills the `sleep` that it waits for.
+    // The container takes longer to end than the supervisor waits before it moves stuck processes. It starts no process
+    // meanwhile: systemd kills those of a scope until it finds no new one.
     let slow = pod("web", "first").replace(
-        "\"exit 0\"",
-        "\"for i in 1 2 3 4 5 6; do sleep 1; done; exit 0\"",
+        "trap \"exit 0\" TERM",
+        "slow() { n=; read s rest </proc/uptime; while [ ${#n} -lt 6 ]; do read now rest </proc/uptime; \
+         [ ${now%%.*} = ${s%%.*} ] || { s=$now; n=x$n; }; done; exit 0; }; trap slow TERM",
     );
+    assert!(slow.contains("trap slow TERM"), "{slow}");
     let answer = host.apply(&slow);
     assert_eq!(answer["settled"], true, "{answer}");
     let stuck = "cp /bin/sh /root/podman && { setsid systemd-run --quiet --scope --unit=libpod-conmon-stuck \

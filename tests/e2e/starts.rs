@@ -224,7 +224,7 @@ fn ignores_the_health_check_of_an_image(host: &Host) {
 fn probed() -> String {
     format!(
         "apiVersion: v1\nkind: Pod\nmetadata: {{name: probed}}\nspec:\n  terminationGracePeriodSeconds: 4\n  containers:\n  \
-         - name: main\n    image: {IMAGE}\n    command: [sh, -c, 'mkdir /w; httpd -p 8080 -h /w; trap \"echo told; exit 0\" TERM; while :; do sleep 1 & wait $!; done']\n    \
+         - name: main\n    image: {IMAGE}\n    command: [sh, -c, 'mkdir /w; httpd -p 8080 -h /w; trap \"echo told; exit 0\" TERM; while :; do echo tick; sleep 1 & wait $!; done']\n    \
          ports: [{{name: http, containerPort: 8080}}]\n    \
          readinessProbe: {{httpGet: {{path: /ready, port: http}}, periodSeconds: 1, failureThreshold: 1}}\n    \
          livenessProbe: {{exec: {{command: [sh, -c, 'if [ -e /tmp/hang ]; then sleep 600; fi']}}, periodSeconds: 1, timeoutSeconds: 1, failureThreshold: 2}}\n    \
@@ -261,6 +261,20 @@ fn probes_and_hooks_run_as_in_kubernetes() {
     assert!(pods.contains("probed-main"), "{pods}");
     let left = host.sh("pgrep -xfc 'sleep 600'; true").ok();
     assert_eq!(left.trim(), "0", "the hanging probes are gone");
+    // journald takes a second to learn that the restarted container belongs to the unit.
+    let ticks = || {
+        let line = format!("journalctl -u {unit} _COMM=conmon -o cat | grep -c tick; true");
+        host.sh(&line).ok().trim().parse::<u32>().unwrap()
+    };
+    let before = ticks();
+    wait_for(
+        "the restarted container in the unit's journal",
+        secs(30),
+        || match ticks() {
+            more if more > before => Ok(()),
+            same => Err(same),
+        },
+    );
 
     removes(host, "probed");
     ignores_the_health_check_of_an_image(host);
