@@ -232,12 +232,12 @@ fn what_will_not_be_done_is_a_warning_and_strictly_a_problem() {
         "{}---\napiVersion: v1\nkind: Service\nmetadata: {{name: web}}\n---\napiVersion: example.org/v1\nkind: Job\nmetadata: {{name: x}}\n",
         pod(
             ", stdin: true, readinessProbe: {httpGet: {port: 1}}, livenessProbe: {tcpSocket: {port: 80}}",
-            "  - {name: short, image: 'nginx:1'}\n  affinity: {nodeAffinity: {}}\n  dnsPolicy: ClusterFirst\n"
+            "  - {name: short, image: 'nginx:1'}\n  affinity: {podAffinity: {}}\n  dnsPolicy: ClusterFirst\n"
         )
     );
     let ignored = [
         "1:7 spec.containers[0].stdin: Podman ignores it: nothing can be typed into a container",
-        "1:9 spec.affinity: Podman ignores it: nodeSelector picks hosts",
+        "1:9 spec.affinity.podAffinity: has no effect: without `replicas` every host that matches `nodeSelector` runs a pod",
         "2:13 kind: Service `web` (v1) is not supported: it gives no address to the pods; give a container a hostPort",
         "3:17 kind: Job `x` (example.org/v1) is not supported: it is ignored",
     ];

@@ -79,7 +79,7 @@ pub(crate) fn held(
     let first = first.filter_map(|workload| {
         let port = |demand| match demand {
             Demand::Port(port) => Some(port),
-            Demand::Key(_) | Demand::Name { .. } | Demand::StopSignal => None,
+            Demand::Key(_) | Demand::Name { .. } | Demand::StopSignal | Demand::Topology(_) => None,
         };
         let theirs: Vec<Port> = demands(&workload.object)
             .into_iter()

@@ -32,7 +32,7 @@ use super::{
     names::{self, KEY_RULE},
     object_name, pod, policy,
     ranges::Controlled,
-    references, resources, secrets, stopped, typed,
+    references, resources, scheduling, secrets, stopped, typed,
 };
 
 /// The largest number of replicas of a Deployment; far above the number of hosts in any cluster.
@@ -223,6 +223,8 @@ where
     let at = Field::default().then(controller.at);
     pod::check(&controller.spec, &at, scope);
     combined::pod(&controller.spec, &at, scope);
+    let is_counted = controller.replicas.is_some() || kind == Kind::Job;
+    scheduling::check(&controller.spec, is_counted, &at, scope);
     policy::pod(&controller.spec, &at, scope);
     restart_policy(kind, controller.spec.restart_policy.as_deref(), &at, scope);
     metadata(typed.metadata(), &Field::default().key("metadata"), scope);
@@ -254,6 +256,13 @@ where
         let message = format!("{replicas} is not a number of replicas: use 0 to {REPLICAS_MAX}");
         scope.wrong(&Field::default().then("spec.replicas"), message);
     }
+    let mut selector = controller.spec.node_selector.clone().unwrap_or_default();
+    // Every host decides for itself whether it runs a pod, and knows the selector alone.
+    selector.extend(
+        scheduling::fixed(&controller.spec)
+            .filter(|_| !is_counted)
+            .unwrap_or_default(),
+    );
     let object = object(written, &typed, scope)?;
     identity::full_name(&object, &controller.spec, &at, scope);
     Some(Object {
@@ -264,7 +273,7 @@ where
                 .replicas
                 .and_then(|count| u32::try_from(count).ok()),
         },
-        selector: controller.spec.node_selector.unwrap_or_default(),
+        selector,
         ..object
     })
 }

@@ -35,6 +35,8 @@ pub enum Demand {
     },
     /// A Podman that sends another signal than SIGTERM when it stops a container whose probe fails.
     StopSignal,
+    /// Hosts with this label, over which the pods must be spread.
+    Topology(String),
 }
 
 /// A key of a ConfigMap or Secret in the workload's namespace.
@@ -214,6 +216,14 @@ struct Pod {
     init_containers: Vec<Container>,
     containers: Vec<Container>,
     volumes: Vec<Volume>,
+    topology_spread_constraints: Vec<Spread>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct Spread {
+    topology_key: String,
+    when_unsatisfiable: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -354,6 +364,13 @@ pub(super) fn with_fields(object: &Object) -> Vec<(Field, Demand)> {
             }
         }
     }
+    for (index, spread) in pod.topology_spread_constraints.iter().enumerate() {
+        if spread.when_unsatisfiable != "ScheduleAnyway" {
+            let at = at.key("topologySpreadConstraints").index(index);
+            let label = Demand::Topology(spread.topology_key.clone());
+            found.all.push((at.key("topologyKey"), label));
+        }
+    }
     for (index, container) in pod.init_containers.iter().enumerate() {
         let at = at.key("initContainers").index(index);
         found.container(container, &at);
@@ -387,7 +404,7 @@ pub(crate) fn ports_of(pod: &str) -> Vec<Port> {
     }
     let port = |(_, demand)| match demand {
         Demand::Port(port) => Some(port),
-        Demand::Key(_) | Demand::Name { .. } | Demand::StopSignal => None,
+        Demand::Key(_) | Demand::Name { .. } | Demand::StopSignal | Demand::Topology(_) => None,
     };
     found.all.into_iter().filter_map(port).collect()
 }

@@ -11,6 +11,7 @@ mod handlers;
 mod metadata;
 mod page;
 mod pods;
+mod scheduling;
 mod security;
 #[cfg(test)]
 mod tests;

@@ -57,7 +57,9 @@ impl Room {
         }
     }
 
-    fn plus(self, other: Self) -> Self {
+    /// The sum of both.
+    #[must_use]
+    pub fn plus(self, other: Self) -> Self {
         Self {
             millis: self.millis.saturating_add(other.millis),
             bytes: self.bytes.saturating_add(other.bytes),
@@ -87,7 +89,8 @@ pub(crate) fn of(spec: &PodSpec) -> Room {
 }
 
 /// Thousandths of a core, as cores.
-struct Cores(i128);
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cores(pub i128);
 
 impl fmt::Display for Cores {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -142,6 +142,7 @@ pub(crate) fn check(
     check.immutable();
     check.replaced();
     check.signals();
+    check.spreads();
     check.claims();
     check.rendered();
     check.verdict
@@ -308,6 +309,29 @@ impl<'a> Check<'a> {
                 };
                 let held = taken.entry(port.port).or_default();
                 held.push((*port, holder, object));
+            }
+        }
+    }
+
+    /// Refuses a spread over a label that no host has: none of its pods could get a host.
+    fn spreads(&mut self) {
+        for (object, demands) in self.workloads() {
+            if object.replicas.is_none() {
+                continue;
+            }
+            for at in demands {
+                let Demand::Topology(label) = &at.demand else {
+                    continue;
+                };
+                let mut hosts = self.around.state.hosts().values();
+                let is_known = label == placement::LABEL_HOSTNAME
+                    || hosts.any(|host| host.labels.contains_key(label));
+                if !is_known {
+                    let message = format!(
+                        "no host has the label `{label}`: `beemesh host label HOST {label}=VALUE` sets it"
+                    );
+                    self.verdict.wrong.push(problem(at, message));
+                }
             }
         }
     }

@@ -6,6 +6,7 @@ use super::{
     Area,
     handlers::{LIFECYCLE, LIVENESS, READINESS},
     idle, ours, refused, right,
+    scheduling::{AFFINITY, COUNTED, SPREAD},
     security::{CONTAINER_SECURITY, POD_SECURITY},
     volumes::{MOUNT, VOLUME},
     warned, warned_but,
@@ -65,7 +66,7 @@ pub(super) static SPEC: Area = Area {
             "activeDeadlineSeconds",
             "Podman ignores it: the pod is not ended",
         ),
-        warned("affinity", "Podman ignores it: nodeSelector picks hosts"),
+        ours("affinity", COUNTED).of(&AFFINITY),
         warned("ephemeralContainers", "Podman ignores it: they do not run"),
         warned(
             "imagePullSecrets",
@@ -97,10 +98,7 @@ pub(super) static SPEC: Area = Area {
             "with `setHostnameAsFQDN`; a warning without it, because no name in DNS is made of it",
         ),
         warned("tolerations", "Podman ignores it: hosts have no taints"),
-        warned(
-            "topologySpreadConstraints",
-            "Podman ignores it: a host runs at most one pod of a workload",
-        ),
+        ours("topologySpreadConstraints", COUNTED).each(&SPREAD),
         idle(
             "automountServiceAccountToken",
             "no token is mounted: there is no API server",
