@@ -267,6 +267,9 @@ pub struct Host {
     /// Until when the host gets no further pods because it comes and goes, in milliseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub steady_at_ms: Option<u64>,
+    /// What it has; absent from releases before 0.5.0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capacity: Option<Capacity>,
     /// What a `nodeSelector` can ask for.
     #[serde(default)]
     pub labels: BTreeMap<String, String>,
@@ -281,6 +284,16 @@ pub struct Host {
     pub podman: String,
     /// What it waits for, or its problem, as a message; empty if there is none.
     pub trouble: String,
+}
+
+/// What a host has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Capacity {
+    /// Its processors, in thousandths of a core.
+    pub cpu_millis: u32,
+    /// Its memory, in bytes.
+    pub memory_bytes: u64,
 }
 
 /// A host that the cluster has given up.

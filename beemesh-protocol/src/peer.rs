@@ -199,6 +199,10 @@ pub struct HostReport {
     pub reserved_ports: Vec<u16>,
     /// The members that its agent is not connected to, sorted; `None` from releases before 0.5.
     pub unreached: Option<Vec<HostId>>,
+    /// Its processors, in thousandths of a core; 0 if unknown.
+    pub cpu_millis: u32,
+    /// Its memory, in bytes; 0 if unknown.
+    pub memory_bytes: u64,
 }
 
 /// The report on one workload of a host.

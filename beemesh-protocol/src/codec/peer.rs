@@ -35,7 +35,8 @@ table! { WorkloadReport = WorkloadReport(WorkloadReportArgs) "workload_report" {
 } }
 
 table! { HostReport = HostReport(HostReportArgs) "host_report" {
-    sequence, applied, version, podman, trouble, workloads, takes_reports, reserved_ports, unreached
+    sequence, applied, version, podman, trouble, workloads, takes_reports, reserved_ports, unreached,
+    cpu_millis, memory_bytes
 } }
 
 table! { Reported = Reported(ReportedArgs) "reported" { host, report } }

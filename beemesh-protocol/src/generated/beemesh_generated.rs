@@ -21116,6 +21116,8 @@ impl<'a> HostReport<'a> {
   pub const VT_TAKES_REPORTS: ::flatbuffers::VOffsetT = 16;
   pub const VT_RESERVED_PORTS: ::flatbuffers::VOffsetT = 18;
   pub const VT_UNREACHED: ::flatbuffers::VOffsetT = 20;
+  pub const VT_CPU_MILLIS: ::flatbuffers::VOffsetT = 22;
+  pub const VT_MEMORY_BYTES: ::flatbuffers::VOffsetT = 24;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -21127,8 +21129,10 @@ impl<'a> HostReport<'a> {
     args: &'args HostReportArgs<'args>
   ) -> ::flatbuffers::WIPOffset<HostReport<'bldr>> {
     let mut builder = HostReportBuilder::new(_fbb);
+    builder.add_memory_bytes(args.memory_bytes);
     builder.add_applied(args.applied);
     builder.add_sequence(args.sequence);
+    builder.add_cpu_millis(args.cpu_millis);
     if let Some(x) = args.unreached { builder.add_unreached(x); }
     if let Some(x) = args.reserved_ports { builder.add_reserved_ports(x); }
     if let Some(x) = args.workloads { builder.add_workloads(x); }
@@ -21203,6 +21207,20 @@ impl<'a> HostReport<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Bytes32>>>(HostReport::VT_UNREACHED, None)}
   }
+  #[inline]
+  pub fn cpu_millis(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(HostReport::VT_CPU_MILLIS, Some(0)).unwrap()}
+  }
+  #[inline]
+  pub fn memory_bytes(&self) -> u64 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u64>(HostReport::VT_MEMORY_BYTES, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for HostReport<'_> {
@@ -21220,6 +21238,8 @@ impl ::flatbuffers::Verifiable for HostReport<'_> {
      .visit_field::<bool>("takes_reports", Self::VT_TAKES_REPORTS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u16>>>("reserved_ports", Self::VT_RESERVED_PORTS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Bytes32>>>("unreached", Self::VT_UNREACHED, false)?
+     .visit_field::<u32>("cpu_millis", Self::VT_CPU_MILLIS, false)?
+     .visit_field::<u64>("memory_bytes", Self::VT_MEMORY_BYTES, false)?
      .finish();
     Ok(())
   }
@@ -21234,6 +21254,8 @@ pub struct HostReportArgs<'a> {
     pub takes_reports: bool,
     pub reserved_ports: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u16>>>,
     pub unreached: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Bytes32>>>,
+    pub cpu_millis: u32,
+    pub memory_bytes: u64,
 }
 impl<'a> Default for HostReportArgs<'a> {
   #[inline]
@@ -21248,6 +21270,8 @@ impl<'a> Default for HostReportArgs<'a> {
       takes_reports: false,
       reserved_ports: None,
       unreached: None,
+      cpu_millis: 0,
+      memory_bytes: 0,
     }
   }
 }
@@ -21294,6 +21318,14 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HostReportBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(HostReport::VT_UNREACHED, unreached);
   }
   #[inline]
+  pub fn add_cpu_millis(&mut self, cpu_millis: u32) {
+    self.fbb_.push_slot::<u32>(HostReport::VT_CPU_MILLIS, cpu_millis, 0);
+  }
+  #[inline]
+  pub fn add_memory_bytes(&mut self, memory_bytes: u64) {
+    self.fbb_.push_slot::<u64>(HostReport::VT_MEMORY_BYTES, memory_bytes, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HostReportBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     HostReportBuilder {
@@ -21320,6 +21352,8 @@ impl ::core::fmt::Debug for HostReport<'_> {
       ds.field("takes_reports", &self.takes_reports());
       ds.field("reserved_ports", &self.reserved_ports());
       ds.field("unreached", &self.unreached());
+      ds.field("cpu_millis", &self.cpu_millis());
+      ds.field("memory_bytes", &self.memory_bytes());
       ds.finish()
   }
 }

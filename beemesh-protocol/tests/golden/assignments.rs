@@ -3,6 +3,7 @@
 use beemesh_protocol::{
     HostId,
     ipc::{FromAgent, Welcome},
+    peer::{self, HostReport},
     state::{Assignment, Assignments, Change, ClaimRecord, JobEnd, MoveReason, Moved},
 };
 
@@ -34,6 +35,32 @@ pub(super) fn changes() -> [Change; 6] {
         end(true, "", false),
         end(false, "container migrate-app ended with code 3", true),
     ]
+}
+
+/// Reports of hosts that say which members they do not reach.
+pub(super) fn unreached(report: &HostReport) -> [peer::Request; 2] {
+    [vec![], vec![host(2), host(3)]].map(|hosts| {
+        observed(HostReport {
+            unreached: Some(hosts),
+            ..report.clone()
+        })
+    })
+}
+
+/// The report of a host that says what it has.
+pub(super) fn capacity(report: HostReport) -> peer::Request {
+    observed(HostReport {
+        cpu_millis: 4000,
+        memory_bytes: 8 << 30,
+        ..report
+    })
+}
+
+fn observed(report: HostReport) -> peer::Request {
+    peer::Request {
+        id: 3,
+        body: peer::RequestBody::Observe(report),
+    }
 }
 
 /// Changes of hosts that are lost and return, from level 3 on.

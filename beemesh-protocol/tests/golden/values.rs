@@ -132,9 +132,8 @@ pub(crate) fn cases() -> Vec<Case> {
             hosts: vec![Host { lost_at_ms: 1_800_000_000_000, declared_lost: true, steady_at_ms: 1_800_000_600_000, ..member_host() }],
             ..snapshot()
         }];
-        peer::Request, "peer_request_unreached": [vec![], vec![host(2), host(3)]].map(|hosts| peer::Request {
-            id: 3, body: peer::RequestBody::Observe(HostReport { unreached: Some(hosts), ..report() }),
-        });
+        peer::Request, "peer_request_unreached": assignments::unreached(&report());
+        peer::Request, "peer_request_capacity": [assignments::capacity(report())];
         Command, "command_images": [Command::unasked(1, rollouts::ready_with_images())];
         Snapshot, "snapshot_images": [Snapshot { level: 2, revisions: Some(rollouts::revisions_with_images()), ..snapshot() }];
         peer::Request, "peer_request_images": [peer::Request { id: 3, body: peer::RequestBody::Observe(HostReport {

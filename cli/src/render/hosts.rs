@@ -94,6 +94,7 @@ pub(crate) fn host(host: &Host, now: Duration) -> String {
         ["reachable".into(), reachable(host, now)],
         ["labels".into(), known(&labels.join(", "))],
         ["addresses".into(), known(&host.addresses.join(", "))],
+        ["capacity".into(), capacity(host)],
         ["applied".into(), format!("log index {}", host.applied)],
         ["beemesh".into(), known(&host.version)],
         ["podman".into(), known(&host.podman)],
@@ -102,6 +103,19 @@ pub(crate) fn host(host: &Host, now: Duration) -> String {
         rows.push(["problem".into(), host.trouble.clone()]);
     }
     table(&rows)
+}
+
+/// `4 cores, 8192 MiB of memory`.
+fn capacity(host: &Host) -> String {
+    let Some(has) = &host.capacity else {
+        return known("");
+    };
+    let (cores, rest) = (has.cpu_millis / 1000, has.cpu_millis % 1000);
+    let cores = match rest {
+        0 => cores.to_string(),
+        rest => format!("{cores}.{rest:03}"),
+    };
+    format!("{cores} cores, {} MiB of memory", has.memory_bytes >> 20)
 }
 
 /// The result of a change to a host.

@@ -24,8 +24,8 @@ use std::{
 use beemesh_protocol::{
     HostId,
     api::{
-        self, Host, HostCounts, Leader, LostHost, Manifest, ManifestObject, MoveReason, MovedFrom,
-        Phase, Role, Status, Workload, WorkloadCounts, WorkloadHost,
+        self, Capacity, Host, HostCounts, Leader, LostHost, Manifest, ManifestObject, MoveReason,
+        MovedFrom, Phase, Role, Status, Workload, WorkloadCounts, WorkloadHost,
     },
     peer::{self, HostReport, WorkloadReport},
     state,
@@ -317,6 +317,10 @@ impl Scene {
                 declared: host.declared_lost,
             }),
             steady_at_ms: Some(host.steady_at_ms).filter(|at| *at != 0),
+            capacity: (report.cpu_millis > 0).then_some(Capacity {
+                cpu_millis: report.cpu_millis,
+                memory_bytes: report.memory_bytes,
+            }),
             labels: host.labels.clone(),
             drained: host.drained,
             applied: report.applied,

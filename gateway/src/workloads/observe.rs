@@ -29,7 +29,7 @@ use crate::{
     agent_link::Link,
     cluster::{consensus::Consensus, host_name::name_trouble, reports::Reports},
     raft::View,
-    workloads::run::Standing,
+    workloads::{capacity, run::Standing},
 };
 use pace::Pace;
 use peers::Telling;
@@ -131,6 +131,7 @@ async fn observe(
     let mut trouble = settings.link.trouble();
     let mut welcome = settings.link.welcome();
     let mut connected = settings.link.connected();
+    let has = capacity::of_this_host().unwrap_or_default();
     let mut pace = Pace::new();
     loop {
         let view = settings.view.borrow_and_update().clone();
@@ -154,6 +155,8 @@ async fn observe(
                 &view,
                 &connected.borrow_and_update(),
             )),
+            cpu_millis: u32::try_from(has.millis).unwrap_or(u32::MAX),
+            memory_bytes: u64::try_from(has.bytes).unwrap_or(u64::MAX),
             ..report
         };
         settings
@@ -256,5 +259,7 @@ fn compose(
         takes_reports: true,
         reserved_ports: Vec::new(),
         unreached: None,
+        cpu_millis: 0,
+        memory_bytes: 0,
     }
 }

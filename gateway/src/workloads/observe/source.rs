@@ -154,6 +154,8 @@ pub(super) fn is_only_applied(before: Option<&Arc<HostReport>>, report: &HostRep
         takes_reports,
         reserved_ports,
         unreached,
+        cpu_millis,
+        memory_bytes,
     } = report;
     *version == before.version
         && *podman == before.podman
@@ -162,6 +164,7 @@ pub(super) fn is_only_applied(before: Option<&Arc<HostReport>>, report: &HostRep
         && *takes_reports == before.takes_reports
         && *reserved_ports == before.reserved_ports
         && *unreached == before.unreached
+        && (*cpu_millis, *memory_bytes) == (before.cpu_millis, before.memory_bytes)
 }
 
 /// The size of a report in a message, in bytes: an estimate that is hardly ever too low.
