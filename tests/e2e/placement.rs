@@ -6,6 +6,8 @@
 mod data;
 #[path = "placement/jobs.rs"]
 mod jobs;
+#[path = "placement/rules.rs"]
+mod rules;
 
 use harness::{Cluster, Host, IMAGE, pod, pod_on, secs, wait_for};
 
@@ -18,6 +20,7 @@ fn every_kind_runs_where_its_manifest_says() {
     selectors_choose_hosts_and_may_change(&cluster);
     namespaces_show_in_names(&cluster);
     labels_choose_hosts(&cluster);
+    rules::choose_hosts(&cluster);
     hosts_have_the_labels_of_their_machines(&cluster);
     what_cannot_be_done_is_not_done(&cluster);
     a_drained_host_gives_away_what_it_runs(&cluster);

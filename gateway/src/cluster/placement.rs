@@ -11,12 +11,17 @@
 //! spreads the seats.
 
 pub(crate) mod choose;
+mod rules;
 pub(crate) mod seats;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use beemesh_protocol::{
     HostId,
+    peer::HostReport,
     state::{Assignment, Host, Object},
 };
 use sha2::{Digest, Sha256};
@@ -84,12 +89,13 @@ pub(crate) fn expected(
     state: &State,
     workload: &Workload,
     reachable: &BTreeSet<HostId>,
+    reports: &BTreeMap<HostId, Arc<HostReport>>,
 ) -> BTreeSet<HostId> {
     let mut found = hosts(state, workload);
     if !state.is_seated(workload) {
         return found;
     }
-    let there = choose::There { state, reachable };
+    let there = choose::There::new(state, reachable, reports);
     let mut taken: BTreeSet<HostId> = found.clone();
     taken.extend(
         state

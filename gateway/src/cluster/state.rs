@@ -9,6 +9,7 @@ mod assign;
 mod audit;
 mod hosts;
 mod identities;
+mod lazily;
 mod manifests;
 mod policy;
 mod recover;
@@ -40,6 +41,7 @@ use rpds::RedBlackTreeMapSync;
 pub(crate) use assign::{ASSIGNED, claims, is_under_way};
 pub(crate) use audit::changed;
 pub(crate) use hosts::{DEMOTED_MS, HOSTS_MAX, LOSES};
+pub(crate) use lazily::Lazily;
 use manifests::Applied;
 pub(crate) use revisions::{Part, Revision, no_revision};
 pub(crate) use rollouts::{ROLLED, Rollout};
@@ -99,6 +101,8 @@ pub(crate) struct Workload {
     pub(crate) job: Option<assign::Job>,
     /// What happens to its pods when their host is lost.
     pub(crate) failover: Failover,
+    /// Its scheduling rules, once they were read.
+    pub(crate) rules: Lazily,
 }
 
 /// A named set of objects that were applied together.

@@ -219,10 +219,7 @@ impl Scene {
     }
 
     fn there(&self) -> There<'_> {
-        There {
-            state: &self.state,
-            reachable: &self.reachable,
-        }
+        There::new(&self.state, &self.reachable, &self.reports)
     }
 
     fn wanted(&self, workload: &crate::cluster::state::Workload) -> BTreeSet<HostId> {

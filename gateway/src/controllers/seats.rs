@@ -64,6 +64,7 @@ pub(crate) fn plan(seen: &Seen<'_>) -> Plan {
         .state
         .workloads()
         .filter(|one| seen.state.is_seated(one));
+    let there = There::new(seen.state, seen.reachable, seen.reports);
     let mut begun = BTreeSet::new();
     for workload in seated {
         let object = &workload.object;
@@ -74,7 +75,12 @@ pub(crate) fn plan(seen: &Seen<'_>) -> Plan {
             continue;
         }
         let before = plan.changes.len();
-        Look { seen, workload }.add(&mut plan);
+        let look = Look {
+            seen,
+            there: &there,
+            workload,
+        };
+        look.add(&mut plan);
         if plan.changes.len() > before {
             begun.extend(claims);
         }
@@ -88,6 +94,7 @@ pub(crate) fn plan(seen: &Seen<'_>) -> Plan {
 /// The planning of one workload.
 struct Look<'a> {
     seen: &'a Seen<'a>,
+    there: &'a There<'a>,
     workload: &'a Workload,
 }
 
@@ -100,27 +107,24 @@ impl Look<'_> {
         }
     }
 
-    fn there(&self) -> There<'_> {
-        There {
-            state: self.seen.state,
-            reachable: self.seen.reachable,
-        }
-    }
-
     fn seats(&self) -> &[Assignment] {
         self.seen.state.seats(&self.workload.name)
     }
 
-    /// Chooses the host for a pod, and adds it to `taken`.
-    fn give(&self, taken: &mut BTreeSet<HostId>) -> Option<HostId> {
-        let host = self.there().choose(self.workload, taken).ok()?;
+    /// Chooses the host for a pod that leaves another one, or none, and adds it to `taken`.
+    fn give(&self, taken: &mut BTreeSet<HostId>, leaving: Option<HostId>) -> Option<HostId> {
+        let host = self
+            .there
+            .choose_after(self.workload, taken, leaving)
+            .ok()?;
         taken.insert(host);
+        self.there.give(self.workload, host);
         Some(host)
     }
 
     /// Plans a workload with `replicas`.
     fn counted(&self, plan: &mut Plan) {
-        let Self { seen, workload } = self;
+        let Self { seen, workload, .. } = self;
         let mut taken = taken(self.seats());
         let stays = has_data(workload) && !workload.failover.disposable;
         let runs = |host| placement::runs(seen.state, workload, host).is_some();
@@ -130,14 +134,14 @@ impl Look<'_> {
                 None => true,
                 Some(host) => !stays && (!runs(host) || moves_lost && self.is_gone(host)),
             };
-            if moves && let Some(to) = self.give(&mut taken) {
+            if moves && let Some(to) = self.give(&mut taken, seat.host) {
                 plan.changes
                     .push(assign(workload, seat.ordinal, seat.host, Some(to)));
             }
         }
         for ordinal in self.vacant(workload.object.replicas.unwrap_or(0)) {
             // All pods are alike: if one finds no host, the next one does not either.
-            let Some(to) = self.give(&mut taken) else {
+            let Some(to) = self.give(&mut taken, None) else {
                 return;
             };
             plan.changes.push(assign(workload, ordinal, None, Some(to)));
@@ -146,7 +150,7 @@ impl Look<'_> {
 
     /// Returns true if the pods on an unreachable host start elsewhere.
     fn is_gone(&self, host: HostId) -> bool {
-        let Self { seen, workload } = self;
+        let Self { seen, workload, .. } = self;
         let away = seen.away.get(&host).copied();
         if seen.state.level() < LOSES {
             return away.is_some_and(|away| away >= seen.job_lost_after);
@@ -182,7 +186,7 @@ impl Look<'_> {
     }
 
     fn job(&self, plan: &mut Plan) {
-        let Self { seen, workload } = self;
+        let Self { seen, workload, .. } = self;
         let own = seen.state.is_on_each(workload);
         for seat in self.seats().iter().filter(|seat| seat.end.is_none()) {
             if is_under_way(seat) {
@@ -194,13 +198,13 @@ impl Look<'_> {
         let mut taken = taken(self.seats());
         if workload.job.is_some_and(|job| job.every_host) {
             for ordinal in self.vacant(u32::MAX) {
-                let Some(to) = self.give(&mut taken) else {
+                let Some(to) = self.give(&mut taken, None) else {
                     return;
                 };
                 plan.changes.push(assign(workload, ordinal, None, Some(to)));
             }
         } else if self.seats().is_empty()
-            && let Some(to) = self.give(&mut taken)
+            && let Some(to) = self.give(&mut taken, None)
         {
             plan.changes.push(assign(workload, 0, None, Some(to)));
         }
@@ -208,7 +212,7 @@ impl Look<'_> {
 
     /// Records the end of a running attempt: when its host reports it, or when its host is lost.
     fn attempt(&self, seat: &Assignment, own: bool, plan: &mut Plan) {
-        let Self { seen, workload } = self;
+        let Self { seen, workload, .. } = self;
         let Some(host) = seat.host else {
             let reason = "the host that ran it is no longer a member";
             plan.changes.push(self.ended(seat, Err(reason), 0));
@@ -256,7 +260,7 @@ impl Look<'_> {
 
     /// Starts the attempt after a failed one, after a pause and on the same host if possible.
     fn next_attempt(&self, seat: &Assignment, own: bool, plan: &mut Plan) {
-        let Self { seen, workload } = self;
+        let Self { seen, workload, .. } = self;
         let due = seat.failed_at_ms.saturating_add(pause_ms(seat.failures));
         // A failure in the future was recorded before the clock was set back, so its pause is ignored.
         if seat.failed_at_ms <= seen.now_ms && due > seen.now_ms {
@@ -275,7 +279,7 @@ impl Look<'_> {
         let host = match same {
             Some(host) => Some(host),
             None if own => None,
-            None => self.give(&mut others),
+            None => self.give(&mut others, None),
         };
         if let Some(host) = host {
             plan.changes

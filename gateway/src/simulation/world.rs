@@ -80,7 +80,7 @@ pub(super) struct World {
     seats: Option<Instant>,
     /// When the cluster gets the level at which workloads have rollouts, if at all.
     rolled: Option<Instant>,
-    /// Whether a cluster with rollouts gives up hosts, too.
+    /// True if a cluster with rollouts gives up hosts.
     loses: bool,
     seed: u64,
     checks: Arc<Checks>,

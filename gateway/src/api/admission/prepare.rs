@@ -77,7 +77,8 @@ pub(in crate::api) async fn prepare(
     let mut questions: BTreeMap<HostId, Vec<Wanted>> = BTreeMap::new();
     for one in &wanted {
         let workload = after.workload(&one.workload);
-        let hosts = workload.map(|workload| expected(&after, workload, &scene.reachable));
+        let hosts =
+            workload.map(|workload| expected(&after, workload, &scene.reachable, &scene.reports));
         for host in hosts.into_iter().flatten() {
             questions.entry(host).or_default().push(one.clone());
         }

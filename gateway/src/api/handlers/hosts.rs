@@ -121,12 +121,12 @@ async fn move_without_data(
 ) -> Result<(), ApiError> {
     let gateway = &shared.gateway;
     confirm(gateway, Instant::now() + timeout).await?;
-    let (view, reachable) = (gateway.node.state().borrow().clone(), gateway.reachable());
-    let there = There {
-        state: &view.state,
-        reachable: &reachable,
+    let changes = {
+        let scene = gateway.scene();
+        let there = There::new(&scene.state, &scene.reachable, &scene.reports);
+        seats::move_without_data(&there, host)
     };
-    for change in seats::move_without_data(&there, host) {
+    for change in changes {
         let committed = propose(shared, caller.clone(), change, timeout).await?;
         if let Outcome::Refused(_) = committed.outcome {
             return Err(unapplied(committed.outcome, &[]));

@@ -5,22 +5,31 @@
 //! It waits for that host rather than start with an empty volume elsewhere. Of several hosts, the one with the highest
 //! claim to the workload wins, as in [`crate::cluster::placement`].
 
-use std::collections::BTreeSet;
+use std::{
+    cell::{OnceCell, RefCell},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
-use beemesh_protocol::{HostId, state::Host};
+use beemesh_protocol::{HostId, peer::HostReport, state::Host};
 
+use super::rules::{Pods, Rule, Rules};
 use crate::cluster::{
     placement,
     state::{State, Workload, claims},
 };
 
-/// The input of a choice.
-#[derive(Debug, Clone, Copy)]
+/// The input of choices, and the pods that were given a host since.
+#[derive(Debug)]
 pub(crate) struct There<'a> {
     /// The replicated state.
     pub(crate) state: &'a State,
     /// The reachable hosts.
     pub(crate) reachable: &'a BTreeSet<HostId>,
+    /// What the hosts report of themselves.
+    reports: &'a BTreeMap<HostId, Arc<HostReport>>,
+    pods: OnceCell<RefCell<Pods<'a>>>,
 }
 
 /// Why a pod has no host.
@@ -35,6 +44,8 @@ pub(crate) enum Wait {
     },
     /// These hosts fit, and are unreachable or come and go.
     Away(Vec<HostId>),
+    /// These rules refuse the other hosts.
+    Rules(Vec<(Rule, Vec<HostId>)>),
     /// Each host that fits has a pod of the workload already.
     Full,
     /// No host fits.
@@ -42,11 +53,43 @@ pub(crate) enum Wait {
 }
 
 impl<'a> There<'a> {
+    pub(crate) fn new(
+        state: &'a State,
+        reachable: &'a BTreeSet<HostId>,
+        reports: &'a BTreeMap<HostId, Arc<HostReport>>,
+    ) -> Self {
+        Self {
+            state,
+            reachable,
+            reports,
+            pods: OnceCell::new(),
+        }
+    }
+
+    fn pods(&self) -> &RefCell<Pods<'a>> {
+        self.pods.get_or_init(|| RefCell::new(Pods::of(self.state)))
+    }
+
+    /// Counts a pod that gets this host, so that later choices know it.
+    pub(crate) fn give(&self, workload: &'a Workload, host: HostId) {
+        self.pods().borrow_mut().add(self.state, host, workload);
+    }
+
     /// Chooses the host for a pod of the workload, excluding the hosts in `taken`.
     pub(crate) fn choose(
         &self,
         workload: &Workload,
         taken: &BTreeSet<HostId>,
+    ) -> Result<HostId, Wait> {
+        self.choose_after(workload, taken, None)
+    }
+
+    /// The same for a pod that leaves a host.
+    pub(crate) fn choose_after(
+        &self,
+        workload: &Workload,
+        taken: &BTreeSet<HostId>,
+        leaving: Option<HostId>,
     ) -> Result<HostId, Wait> {
         let object = &workload.object;
         let homes = self.homes(workload, taken);
@@ -67,14 +110,55 @@ impl<'a> There<'a> {
         let at_home = |host: &HostId| homes.as_ref().is_none_or(|(_, hosts)| hosts.contains(host));
         let there = |host: &HostId| self.is_there(*host) && at_home(host);
         let mut can: Vec<HostId> = left.iter().copied().filter(there).collect();
-        placement::rank(&workload.name, &mut can, members);
+        let refused = self.by_rules(workload, &mut can, (taken, leaving));
         match (can.first(), homes) {
             (Some(host), _) => Ok(*host),
+            (None, _) if !refused.is_empty() => Err(Wait::Rules(refused)),
             (None, Some((claim, hosts))) => Err(Wait::Data { claim, hosts }),
             (None, None) if !left.is_empty() => Err(Wait::Away(left)),
             (None, None) if !all.is_empty() => Err(Wait::Full),
             (None, None) => Err(Wait::Nowhere),
         }
+    }
+
+    /// Keeps the hosts that the rules of the workload allow, the best first. Returns the rules that refuse the others.
+    fn by_rules(
+        &self,
+        workload: &Workload,
+        hosts: &mut Vec<HostId>,
+        (taken, leaving): (&BTreeSet<HostId>, Option<HostId>),
+    ) -> Vec<(Rule, Vec<HostId>)> {
+        let members = self.state.hosts();
+        let pods = self.pods().borrow();
+        let rules = Rules {
+            state: self.state,
+            reports: self.reports,
+            workload,
+            pods: &pods,
+            taken,
+            leaving,
+        };
+        let mut refused: BTreeMap<Rule, Vec<HostId>> = BTreeMap::new();
+        let mut order = BTreeMap::new();
+        hosts.retain(|host| {
+            let Some(member) = members.get(host) else {
+                return false;
+            };
+            match rules.score(member) {
+                Ok(score) => {
+                    // Of hosts that suit it alike, the one with the fewest pods.
+                    order.insert(*host, (Reverse(score), pods.seated(*host)));
+                    true
+                }
+                Err(rule) => {
+                    refused.entry(rule).or_default().push(*host);
+                    false
+                }
+            }
+        });
+        placement::rank(&workload.name, hosts, members);
+        hosts.sort_by_key(|host| order.get(host).copied());
+        refused.into_iter().collect()
     }
 
     /// Returns true if the host is reachable, and does not come and go.
@@ -100,7 +184,7 @@ impl<'a> There<'a> {
             None => {
                 let seats = self.state.seats(&workload.name).iter();
                 let taken = seats.filter_map(|seat| seat.host).collect();
-                self.choose(workload, &taken).err()?
+                self.choose_after(workload, &taken, Some(host)).err()?
             }
         };
         Some(self.words(workload, &wait))
@@ -190,6 +274,13 @@ impl<'a> There<'a> {
                     why.push(format!("{names} {come}"));
                 }
                 format!("waits for a host: {}", why.join(", "))
+            }
+            Wait::Rules(refused) => {
+                let refused = refused
+                    .iter()
+                    .map(|(rule, hosts)| format!("{rule} on {}", self.names(hosts, "and")));
+                let refused: Vec<_> = refused.collect();
+                format!("waits for a host: {}", refused.join("; "))
             }
             Wait::Full => {
                 "waits for a host: every host that matches runs a pod of it already".to_owned()

@@ -11,8 +11,8 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{Failover, is_workload, kind_name, workload_name};
 
 use super::{
-    Decision, Key, Manifest, ROLLED, Revision, State, Workload, assign, missing, refused, title,
-    workload_of,
+    Decision, Key, Lazily, Manifest, ROLLED, Revision, State, Workload, assign, missing, refused,
+    title, workload_of,
 };
 
 /// Maximum number of manifests below level 2. From there on only their bytes are limited ([`super::room`]).
@@ -315,6 +315,7 @@ impl State {
                 at_ms,
                 job: assign::Job::of(&owned.object),
                 failover: Failover::of(&owned.object),
+                rules: Lazily::default(),
                 object: owned.object.clone(),
             };
             altered.push((workload, before));

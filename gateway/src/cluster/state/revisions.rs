@@ -17,7 +17,7 @@ use beemesh_protocol::{
 use beemesh_quadlet::manifest::{Failover, kind_name, workload_name};
 use serde_json::Value;
 
-use super::{Decision, Key, State, Workload, missing, refused, rollouts::ROLLED};
+use super::{Decision, Key, Lazily, State, Workload, missing, refused, rollouts::ROLLED};
 use crate::cluster::strategy::Strategy;
 
 /// The annotation with the reason of a change, as in `kubectl rollout history`.
@@ -394,6 +394,7 @@ impl State {
             at_ms,
             object: Arc::clone(&object),
             failover: Failover::of(&object),
+            rules: Lazily::default(),
             ..workload
         };
         let revision = next.revision;

@@ -14,8 +14,8 @@ use beemesh_protocol::state::{
 use beemesh_quadlet::manifest::Failover;
 
 use super::{
-    ASSIGNED, Key, Manifest, Map, Owned, ROLLED, Revision, Rollout, State, Workload, assign,
-    revisions::Part, workload_of,
+    ASSIGNED, Key, Lazily, Manifest, Map, Owned, ROLLED, Revision, Rollout, State, Workload,
+    assign, revisions::Part, workload_of,
 };
 
 impl State {
@@ -111,6 +111,7 @@ impl State {
                         at_ms: record.at_ms,
                         job: assign::Job::of(object),
                         failover: Failover::of(object),
+                        rules: Lazily::default(),
                         object: object.clone(),
                     };
                     workloads.push(workload);

@@ -147,10 +147,7 @@ impl World {
     }
 
     fn waits(&self, workload: &str) -> String {
-        let there = There {
-            state: &self.state,
-            reachable: &self.reachable,
-        };
+        let there = There::new(&self.state, &self.reachable, &self.reports);
         waits(&there, self.state.workload(workload).unwrap()).join("; ")
     }
 
@@ -369,10 +366,7 @@ fn data_stays_and_the_pod_waits_for_the_host_that_has_it() {
     assert_eq!(world.settle().len(), 2);
     // On request a pod moves without its data. Data that is lost with its host binds no pod.
     world.drain(home, true);
-    let there = There {
-        state: &world.state,
-        reachable: &world.reachable,
-    };
+    let there = There::new(&world.state, &world.reachable, &world.reports);
     assert!(
         move_without_data(&there, h(home)).is_empty(),
         "each has one"
@@ -382,10 +376,7 @@ fn data_stays_and_the_pod_waits_for_the_host_that_has_it() {
         ..web(1)
     };
     world.put(with_claim(one));
-    let there = There {
-        state: &world.state,
-        reachable: &world.reachable,
-    };
+    let there = There::new(&world.state, &world.reachable, &world.reports);
     let moves = move_without_data(&there, h(home));
     assert_eq!(moves.len(), 1);
     world.apply(moves[0].clone());

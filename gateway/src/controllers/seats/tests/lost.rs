@@ -1,5 +1,7 @@
 //! Pods of hosts that are lost.
 
+use std::time::Instant;
+
 use beemesh_protocol::state::{MoveReason, Moved};
 
 use super::*;
@@ -183,4 +185,42 @@ fn below_the_level_nothing_moves() {
     let host = world.at("web")[0];
     world.vanish(host, 3600);
     assert_eq!(world.settle(), [""; 0]);
+}
+
+/// How long a plan takes after a death in the largest cluster that is planned for.
+#[test]
+fn a_death_in_a_large_cluster_moves_what_it_must() {
+    let mut world = world(100);
+    for n in 0..1000 {
+        let body = format!(r#"{{"n":{n}}}"#);
+        let one = Object {
+            replicas: Some(3),
+            hash: [u8::try_from(n % 251).unwrap(); 32],
+            ..object(Kind::Deployment, &format!("w{n}"), &body)
+        };
+        world.put(vec![one]);
+    }
+    for _ in 0..60 {
+        for change in world.plan().changes {
+            world.apply(change);
+        }
+    }
+    let on = |world: &World, host| {
+        let all = world.state.workloads();
+        let seats = all.flat_map(|one| world.state.seats(&one.name));
+        seats.filter(|seat| seat.host == Some(host)).count()
+    };
+    let (before, lost) = (on(&world, h(7)), h(7));
+    assert_eq!(before, 30, "the pods are spread evenly");
+    world.lose(7, false);
+    let begun = Instant::now();
+    let plan = world.plan();
+    let took = begun.elapsed();
+    eprintln!("planned {} moves in {took:?}", plan.changes.len());
+    assert_eq!(plan.changes.len(), before);
+    let moves =
+        |change: &Change| matches!(change, Change::Assign { from, .. } if *from == Some(lost));
+    assert!(plan.changes.iter().all(moves));
+    // A development build takes ten times as long as a release.
+    assert!(took < Duration::from_millis(500), "{took:?}");
 }
