@@ -2,17 +2,23 @@
 //!
 //! Shell: each of the two is a loop that waits for a change and forwards it. [`told_by_the_log`] is pure.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
 use beemesh_protocol::{HostId, ipc::Member};
-use tokio::sync::watch;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
 
 use crate::{
     agent_link::Link,
-    cluster::state::State,
+    cluster::{reports::Reports, state::State},
     context::Gateway,
     local::lifecycle::{Event, Life, store::LifeError},
 };
+
+/// How long a host that joins waits for the state of its admission if no other host tells it how far that is.
+const JOINING_MAX: Duration = Duration::from_secs(60);
 
 /// Sends the member list to the agent and to `served`. During a join the list has the members that the admission named.
 /// On a host that was removed it is empty.
@@ -26,10 +32,17 @@ pub(crate) async fn tell_members(
     let mut view = node.state();
     let mut lives = gateway.life.watch();
     let mut told: Option<Vec<Member>> = None;
+    let mut reports = gateway.reports.clone();
+    let mut goal = None;
+    let patience = Instant::now() + JOINING_MAX;
     loop {
         let now = view.borrow_and_update().clone();
         let life = lives.borrow_and_update().clone();
-        if let Some(event) = told_by_the_log(&life, host, &now.state, now.applied)
+        // The others report to a host that they have admitted.
+        goal = goal.or_else(|| applied_elsewhere(&reports.borrow_and_update(), host));
+        let has_waited = Instant::now() >= patience;
+        let is_current = has_waited || goal.is_some_and(|goal| now.applied >= goal);
+        if let Some(event) = told_by_the_log(&life, host, &now.state, now.applied, is_current)
             && let Err(error @ LifeError::Home(_)) = gateway.life.happens(event)
         {
             tracing::error!("{:#}", anyhow::Error::from(error));
@@ -52,6 +65,8 @@ pub(crate) async fn tell_members(
         let changed = tokio::select! {
             changed = view.changed() => changed,
             changed = lives.changed() => changed,
+            changed = reports.changed(), if goal.is_none() => changed,
+            () = sleep_until(patience), if !has_waited => Ok(()),
         };
         if changed.is_err() {
             return;
@@ -59,11 +74,30 @@ pub(crate) async fn tell_members(
     }
 }
 
-/// Pure: returns what the log up to this index says about the membership of a host.
-fn told_by_the_log(life: &Life, host: HostId, state: &State, applied: u64) -> Option<Event> {
+/// Pure: the highest log index that another host has applied, as far as it is known.
+fn applied_elsewhere(reports: &Reports, host: HostId) -> Option<u64> {
+    let others = reports.iter().filter(|(other, _)| **other != host);
+    others.map(|(_, report)| report.applied).max()
+}
+
+/// Pure: returns what the log up to this index says about the membership of a host. `is_current` is true if the state of a
+/// host that joins is as late as its admission.
+fn told_by_the_log(
+    life: &Life,
+    host: HostId,
+    state: &State,
+    applied: u64,
+    is_current: bool,
+) -> Option<Event> {
     let is_member = state.hosts().contains_key(&host);
     match life {
-        Life::Joining(_) => is_member.then_some(Event::Joined),
+        // A host that rejoins a cluster was a member before. At that time the others may have had other keys, with which
+        // nobody could send it the rest of the log.
+        Life::Joining(joining) => {
+            let mut named = joining.members.iter().cloned().map(Member::from);
+            let has_all = named.all(|member| state.hosts().contains_key(&member.host));
+            (is_member && (has_all || is_current)).then_some(Event::Joined)
+        }
         Life::Alone if is_member && state.hosts().len() > 1 => Some(Event::Grown),
         Life::Alone | Life::Member if state.is_without(host) => Some(Event::Removed {
             cluster: state.cluster()?,
@@ -163,7 +197,7 @@ mod tests {
         ];
         for (index, change) in (1..).zip(changes) {
             let _ = state.apply(index, &Command::unasked(1, change));
-            if let Some(event) = told_by_the_log(&life, own, &state, index) {
+            if let Some(event) = told_by_the_log(&life, own, &state, index, false) {
                 life = life.after(event).unwrap();
             }
             seen.push(life.clone());
@@ -174,5 +208,61 @@ mod tests {
         };
         assert_eq!(seen[2..], [Life::Member, removed, Life::Member]);
         assert!(matches!(seen[1], Life::Joining(_)), "{seen:?}");
+    }
+
+    /// The other member has changed its key since this host was a member for the first time.
+    #[test]
+    fn a_host_that_rejoins_waits_for_the_members_of_its_admission() {
+        let (own, cluster) = (HostId([2; 32]), ClusterId([1; 16]));
+        let token = || {
+            Change::PutToken(TokenRecord {
+                id: [3; 8],
+                secret_hash: [3; 32],
+                expires_ms: u64::MAX,
+                uses: 9,
+            })
+        };
+        let admit = |host, replaces| Change::Admit {
+            token: [3; 8],
+            secret_hash: [3; 32],
+            host,
+            replaces,
+        };
+        let found = Change::Found {
+            cluster,
+            host: member(1),
+        };
+        let rotated = Host {
+            name: "h1".into(),
+            ..member(7)
+        };
+        let named = |number: u8| {
+            Member {
+                host: HostId([number; 32]),
+                name: format!("h{number}"),
+                addresses: Vec::new(),
+            }
+            .into()
+        };
+        let life = Life::Joining(crate::local::lifecycle::Joining {
+            cluster,
+            cleared: true,
+            members: vec![named(7), named(2)],
+        });
+        let mut state = State::default();
+        let changes = [
+            found,
+            token(),
+            admit(member(2), None),
+            admit(rotated, Some(HostId([1; 32]))),
+        ];
+        let mut events = Vec::new();
+        for (index, change) in (1..).zip(changes) {
+            let _ = state.apply(index, &Command::unasked(1, change));
+            events.push(told_by_the_log(&life, own, &state, index, false));
+            let current = told_by_the_log(&life, own, &state, index, true);
+            assert_eq!(current, (index >= 3).then_some(Event::Joined), "{index}");
+        }
+        assert_eq!(events, [None, None, None, Some(Event::Joined)]);
     }
 }
