@@ -34,6 +34,9 @@ pub struct RevisionEnd {
 /// Maximum number of images of a workload that are resolved.
 pub const RESOLVED_MAX: usize = 32;
 
+/// Maximum length of a resolved reference, in bytes. A host may report any.
+const REFERENCE_BYTES_MAX: usize = 1024;
+
 /// An image of a workload, and what its reference stood for when the pods were played.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct ResolvedImage {
@@ -56,7 +59,8 @@ impl ResolvedImages {
     #[must_use]
     pub fn agreed<'a>(all: impl IntoIterator<Item = &'a Self>) -> Self {
         let mut agreed: BTreeMap<&str, ResolvedImage> = BTreeMap::new();
-        for image in all.into_iter().flat_map(|images| &images.0) {
+        let all = all.into_iter().flat_map(|images| &images.0);
+        for image in all.filter(|image| image.reference.len() <= REFERENCE_BYTES_MAX) {
             let known = agreed.entry(&image.reference);
             let known = known.or_insert_with(|| image.clone());
             known.id = known.id.filter(|id| image.id == Some(*id));

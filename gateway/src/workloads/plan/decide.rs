@@ -24,7 +24,7 @@ pub(super) struct Case<'a> {
     /// Its attempt, if it is a Job.
     pub(super) job: Option<Attempt>,
     pub(super) cluster: Option<ClusterId>,
-    /// Whether the workload has a rollout, whose end records the images.
+    /// True if the workload has a rollout, at whose end the leader records the images.
     pub(super) rolls: bool,
     pub(super) disk: Disk,
     pub(super) unit: Option<&'a UnitState>,
