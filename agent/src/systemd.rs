@@ -21,7 +21,7 @@ use std::{
 
 use beemesh_protocol::{
     ipc::{UnitFiles, UnitState},
-    workload::{GATEWAY_UNIT, is_workload_name, unit_name},
+    workload::{GATEWAY_UNIT, is_pod_name, unit_name},
 };
 use tokio::sync::{mpsc, watch as cell};
 use zbus::Connection;
@@ -370,7 +370,7 @@ async fn connected(bus: &cell::Receiver<Option<Connection>>) -> Result<Connectio
 }
 
 fn unit_of(workload: &str) -> Result<String, String> {
-    if is_workload_name(workload) {
+    if is_pod_name(workload) {
         Ok(unit_name(workload))
     } else {
         Err(UnitsError::Name(workload.to_owned()).to_string())

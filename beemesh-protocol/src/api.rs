@@ -7,6 +7,7 @@ mod access;
 mod applied;
 mod compared;
 mod moved;
+mod pods;
 mod policy;
 pub mod recovery;
 mod rollout;
@@ -15,13 +16,14 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{ClusterId, HostId, pod::ContainerReport};
+use crate::{ClusterId, HostId};
 
 pub use crate::state::{ObjectIdentity, UserRole};
 pub use access::{Audit, Audited, ClientConfig, User, UserAnswer, UserRequest, Users};
 pub use applied::{Action, Applied, AppliedObject, Deleted};
 pub use compared::{Compared, ComparedObject};
 pub use moved::{MoveReason, MovedFrom};
+pub use pods::{Phase, WorkloadHost};
 pub use policy::{Policy, PolicySet};
 pub use rollout::{
     Revision, RevisionImage, RevisionObject, RevisionOutcome, Revisions, Rollout, RolloutAction,
@@ -141,7 +143,7 @@ pub struct Workload {
     /// How long a pod must be ready before it counts, from the manifest.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub min_ready_seconds: u32,
-    /// The hosts that should run it and those that still have it, sorted by name.
+    /// The pods that it should have and those that are still there, sorted by the names of their hosts and their own.
     pub hosts: Vec<WorkloadHost>,
     /// The UID and generation of its object, and the log index of the object's last change; absent until all members run
     /// 0.4.0.
@@ -150,56 +152,6 @@ pub struct Workload {
     /// The applied object in canonical form; only in the response for one workload.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<serde_json::Value>,
-}
-
-/// A workload on one host.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct WorkloadHost {
-    /// The host's name.
-    pub host: String,
-    /// The identity key of the host.
-    pub id: HostId,
-    /// The phase of the workload on this host.
-    pub phase: Phase,
-    /// The revision on the host; 0 if there is none.
-    pub revision: u64,
-    /// The number of healthy containers.
-    pub healthy: u32,
-    /// The number of containers.
-    pub total: u32,
-    /// Restarts of its containers since the pod was created.
-    pub restarts: u32,
-    /// Why it does not run, or the present step.
-    pub message: String,
-    /// Whether the host is reachable; if not, the other fields are from its last report.
-    pub reachable: bool,
-    /// The containers that are not simply running: those that are down, were restarted, or have a failing probe. At
-    /// most [eight](crate::pod::CONTAINERS_TOLD_MAX).
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub containers: Vec<ContainerReport>,
-    /// Where the pod was before, if it has moved to this host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub moved: Option<MovedFrom>,
-}
-
-/// The phase of a workload on a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub enum Phase {
-    /// The host has not started to work on it.
-    Pending,
-    /// Its images are being pulled, or its pod is being created or replaced.
-    Starting,
-    /// Its pod runs.
-    Running,
-    /// All its containers ended with code 0.
-    Succeeded,
-    /// The administrator of the host stopped the unit.
-    Stopped,
-    /// It could not be started, or its supervisor gave it up.
-    Failed,
-    /// It is being removed.
-    Removing,
 }
 
 /// The response to `GET /v1/manifests`.

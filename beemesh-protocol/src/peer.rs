@@ -205,7 +205,7 @@ pub struct HostReport {
     pub memory_bytes: u64,
 }
 
-/// The report on one workload of a host.
+/// The report on one pod of a workload on a host.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct WorkloadReport {
     /// `NAME` or `NAMESPACE_NAME`.
@@ -233,6 +233,8 @@ pub struct WorkloadReport {
     pub containers: Told,
     /// The images of the pod during a rollout; empty otherwise, and from releases before 0.4.
     pub images: ResolvedImages,
+    /// The number of the pod among those of the workload on the host, from 0; 0 from releases before 0.5.
+    pub number: u32,
 }
 
 /// The phase of a workload on a host.

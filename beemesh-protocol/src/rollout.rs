@@ -127,6 +127,7 @@ mod tests {
             reachable: true,
             containers: Vec::new(),
             moved: None,
+            pod: String::new(),
         };
         let counts = |one: &&(Phase, u32)| matches!(one.0, Phase::Running | Phase::Succeeded);
         Workload {

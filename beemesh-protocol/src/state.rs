@@ -8,9 +8,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ClusterId, HostId, Uid};
 
+mod assignments;
 mod moved;
 mod revisions;
 
+pub use assignments::{Assignment, Assignments, ClaimRecord, JobEnd, Place};
 pub use moved::{MoveReason, Moved};
 pub use revisions::{
     HostRevision, RESOLVED_MAX, ResolvedImage, ResolvedImages, RevisionEnd, RevisionOutcome,
@@ -195,7 +197,7 @@ pub enum Change {
         /// Whether another attempt may follow a failed one.
         again: bool,
     },
-    /// Assigns a revision of a workload to some of its hosts. Refused if the workload has no rollout, or has changed
+    /// Assigns a revision of a workload to some of its pods. Refused if the workload has no rollout, or has changed
     /// since the proposal.
     Roll {
         /// `NAME` or `NAMESPACE_NAME`.
@@ -207,6 +209,8 @@ pub enum Change {
         to: u64,
         /// The hosts.
         hosts: Vec<HostId>,
+        /// The number of the pod on each of the hosts, from level 3 on; a missing number is 0.
+        numbers: Vec<u32>,
     },
     /// Records how the rollout of the latest revision of a workload ended. Refused if the workload has no rollout, or has
     /// changed since the proposal.
@@ -496,59 +500,6 @@ pub struct PolicyRecord {
     pub at_ms: u64,
     /// All rules, as the policy's module writes them.
     pub document: String,
-}
-
-/// The final result of a Job.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobEnd {
-    /// Whether the Job succeeded.
-    pub succeeded: bool,
-    /// The reason of a failure, as a message.
-    pub reason: String,
-    /// When the result was recorded, in milliseconds since 1970.
-    pub at_ms: u64,
-}
-
-/// The assignment of one pod of a workload to a host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assignment {
-    /// `NAME` or `NAMESPACE_NAME`.
-    pub workload: String,
-    /// The number of the pod, from 0.
-    pub ordinal: u32,
-    /// The host; `None` if the pod has no host.
-    pub host: Option<HostId>,
-    /// The log index of the assignment to the host. For a Job it identifies the attempt, and is 0 between two attempts.
-    /// An attempt without a host is one whose host was removed.
-    pub index: u64,
-    /// The number of failed attempts of a Job.
-    pub failures: u32,
-    /// When the last of them failed, in milliseconds since 1970; 0 if no attempt failed.
-    pub failed_at_ms: u64,
-    /// The Job's result; `None` while it runs.
-    pub end: Option<JobEnd>,
-    /// Its last move, from level 3 on; `None` if it has not moved.
-    pub moved: Option<Moved>,
-}
-
-/// A host that has data of a PersistentVolumeClaim.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ClaimRecord {
-    /// The claim's namespace.
-    pub namespace: String,
-    /// The claim's name.
-    pub name: String,
-    /// The host.
-    pub host: HostId,
-}
-
-/// Assignments of the workloads that do not run on every host.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Assignments {
-    /// Sorted by workload and ordinal.
-    pub assigned: Vec<Assignment>,
-    /// Sorted by claim and host.
-    pub claims: Vec<ClaimRecord>,
 }
 
 /// The whole replicated state.

@@ -4,14 +4,16 @@
 //! name that does not follow the grammar belongs to no workload.
 //!
 //! ```text
-//! WORKLOAD                           NAME, or NAMESPACE_NAME outside namespace `default`
-//! beemesh-pod-WORKLOAD.service       its unit
-//! beemesh-pod-WORKLOAD.kube          its Quadlet
-//! beemesh-pod-WORKLOAD.INDEX.yaml    the YAML of the revision at this log index
+//! WORKLOAD                      NAME, or NAMESPACE_NAME outside namespace `default`
+//! POD                           WORKLOAD, or WORKLOAD__NUMBER for the pods beside the first one on a host
+//! beemesh-pod-POD.service       its unit
+//! beemesh-pod-POD.kube          its Quadlet
+//! beemesh-pod-POD.INDEX.yaml    the YAML of the revision at this log index
 //! ```
 //!
-//! A workload's name has only lower-case letters, digits, `-` and `.`, and at most one `_`. So a file of it stays in
-//! its folder, systemd expands nothing in it, and the name of a unit or file identifies its workload.
+//! A workload's name has only lower-case letters, digits, `-` and `.`, and at most one `_`, between two other characters.
+//! So a file of it stays in its folder, systemd expands nothing in it, `__` never occurs in it, and the name of a unit or
+//! file identifies its pod.
 
 /// The unit of the gateway.
 pub const GATEWAY_UNIT: &str = "beemesh-gateway.service";
@@ -25,7 +27,12 @@ pub const UNIT_PATTERN: &str = "beemesh-pod-*.service";
 /// limit.
 pub const WORKLOAD_BYTES_MAX: usize = 127;
 
+/// Maximum number of pods of a workload on one host, as the default of a kubelet for all pods is 110.
+pub const PODS_PER_HOST_MAX: u32 = 100;
+
 const PREFIX: &str = "beemesh-pod-";
+/// Between the name of a workload and the number of a pod.
+const BEFORE_NUMBER: &str = "__";
 const NAMESPACE_DEFAULT: &str = "default";
 
 /// The name of a workload in pod and unit names: `NAME`, or `NAMESPACE_NAME` outside namespace `default`.
@@ -47,6 +54,37 @@ pub fn is_workload_name(text: &str) -> bool {
     text.len() <= WORKLOAD_BYTES_MAX && is_label(namespace) && is_name(name)
 }
 
+/// The name of a pod of a workload on its host: `WORKLOAD`, or `WORKLOAD__NUMBER` for a number above 0.
+///
+/// No workload has such a name, because no workload's name has `__`.
+#[must_use]
+pub fn pod_name(workload: &str, number: u32) -> String {
+    match number {
+        0 => workload.to_owned(),
+        number => format!("{workload}{BEFORE_NUMBER}{number}"),
+    }
+}
+
+/// The workload and the number of a pod of this name; `None` if no pod has it.
+#[must_use]
+pub fn split_pod_name(pod: &str) -> Option<(&str, u32)> {
+    let (workload, number) = match pod.split_once(BEFORE_NUMBER) {
+        None => (pod, 0),
+        Some((workload, number)) => (workload, number.parse().ok()?),
+    };
+    // `01` and `+1` parse as numbers, too, but are no valid number.
+    let is_one = is_workload_name(workload)
+        && number < PODS_PER_HOST_MAX
+        && pod == pod_name(workload, number);
+    is_one.then_some((workload, number))
+}
+
+/// Returns true if [`pod_name`] can make this name.
+#[must_use]
+pub fn is_pod_name(text: &str) -> bool {
+    split_pod_name(text).is_some()
+}
+
 /// Returns true for a DNS label, which is the grammar of a namespace, a container or a volume.
 #[must_use]
 pub fn is_label(text: &str) -> bool {
@@ -64,50 +102,50 @@ pub fn is_name(text: &str) -> bool {
     text.len() <= 253 && text.split('.').all(is_label)
 }
 
-/// The unit of a workload.
+/// The unit of a pod.
 #[must_use]
-pub fn unit_name(workload: &str) -> String {
-    format!("{PREFIX}{workload}.service")
+pub fn unit_name(pod: &str) -> String {
+    format!("{PREFIX}{pod}.service")
 }
 
-/// The workload of a unit; `None` if it is not a workload's unit.
+/// The pod of a unit; `None` if it is not a pod's unit.
 #[must_use]
-pub fn unit_workload(unit: &str) -> Option<&str> {
-    stem_workload(unit.strip_suffix(".service")?)
+pub fn unit_pod(unit: &str) -> Option<&str> {
+    stem_pod(unit.strip_suffix(".service")?)
 }
 
-/// The workload of a unit without its suffix, which is systemd's `%N`.
+/// The pod of a unit without its suffix, which is systemd's `%N`.
 #[must_use]
-pub fn stem_workload(stem: &str) -> Option<&str> {
-    let workload = stem.strip_prefix(PREFIX)?;
-    is_workload_name(workload).then_some(workload)
+pub fn stem_pod(stem: &str) -> Option<&str> {
+    let pod = stem.strip_prefix(PREFIX)?;
+    is_pod_name(pod).then_some(pod)
 }
 
-/// The `.kube` file of a workload.
+/// The `.kube` file of a pod.
 #[must_use]
-pub fn kube_file(workload: &str) -> String {
-    format!("{PREFIX}{workload}.kube")
+pub fn kube_file(pod: &str) -> String {
+    format!("{PREFIX}{pod}.kube")
 }
 
-/// The workload of a `.kube` file.
+/// The pod of a `.kube` file.
 #[must_use]
-pub fn kube_workload(file: &str) -> Option<&str> {
-    stem_workload(file.strip_suffix(".kube")?)
+pub fn kube_pod(file: &str) -> Option<&str> {
+    stem_pod(file.strip_suffix(".kube")?)
 }
 
-/// The YAML file of a revision of a workload.
+/// The YAML file of a revision of a pod.
 #[must_use]
-pub fn yaml_file(workload: &str, index: u64) -> String {
-    format!("{PREFIX}{workload}.{index}.yaml")
+pub fn yaml_file(pod: &str, index: u64) -> String {
+    format!("{PREFIX}{pod}.{index}.yaml")
 }
 
-/// The workload of a YAML file of any revision.
+/// The pod of a YAML file of any revision.
 #[must_use]
-pub fn yaml_workload(file: &str) -> Option<&str> {
+pub fn yaml_pod(file: &str) -> Option<&str> {
     let (stem, index) = file.strip_suffix(".yaml")?.rsplit_once('.')?;
-    let workload = stem_workload(stem)?;
+    let pod = stem_pod(stem)?;
     // `01` and `+1` parse as numbers, too, but are no valid index.
-    (file == yaml_file(workload, index.parse().ok()?)).then_some(workload)
+    (file == yaml_file(pod, index.parse().ok()?)).then_some(pod)
 }
 
 #[cfg(test)]
@@ -123,6 +161,8 @@ mod tests {
         assert_eq!(yaml_file("web", 7), "beemesh-pod-web.7.yaml");
         assert_eq!(workload_name("default", "web"), "web");
         assert_eq!(workload_name("shop", "web"), "shop_web");
+        assert_eq!(pod_name("shop_web", 0), "shop_web");
+        assert_eq!(pod_name("shop_web", 12), "shop_web__12");
     }
 
     #[test]
@@ -130,13 +170,42 @@ mod tests {
         let label = "a".repeat(64);
         let long = format!("{0}_{0}.a", "a".repeat(63));
         for wrong in [
-            "", ".", "..", "a/b", "../web", "a..b", "Web", "web ", "we%nb", "-web", "web-",
-            "a_b_c", "_web", "web_", "a.b_web", "we\nb", "a@b", "a\\x2d", "ä", &label, &long,
+            "",
+            ".",
+            "..",
+            "a/b",
+            "../web",
+            "a..b",
+            "Web",
+            "web ",
+            "we%nb",
+            "-web",
+            "web-",
+            "a_b_c",
+            "_web",
+            "web_",
+            "a.b_web",
+            "we\nb",
+            "a@b",
+            "a\\x2d",
+            "ä",
+            "web__",
+            "__1",
+            "web__0",
+            "web__01",
+            "web__+1",
+            "web__100",
+            "web__1__1",
+            "web__a",
+            "web___1",
+            "web__-1",
+            &label,
+            &long,
         ] {
-            assert!(!is_workload_name(wrong), "{wrong:?}");
-            assert_eq!(unit_workload(&unit_name(wrong)), None, "{wrong:?}");
-            assert_eq!(kube_workload(&kube_file(wrong)), None, "{wrong:?}");
-            assert_eq!(yaml_workload(&yaml_file(wrong, 7)), None, "{wrong:?}");
+            assert!(!is_workload_name(wrong) && !is_pod_name(wrong), "{wrong:?}");
+            assert_eq!(unit_pod(&unit_name(wrong)), None, "{wrong:?}");
+            assert_eq!(kube_pod(&kube_file(wrong)), None, "{wrong:?}");
+            assert_eq!(yaml_pod(&yaml_file(wrong, 7)), None, "{wrong:?}");
         }
         for name in ["a", "a-b", "a.b-1", "0"] {
             assert!(is_name(name), "{name}");
@@ -151,7 +220,7 @@ mod tests {
             "beemesh-pod-.service",
             GATEWAY_UNIT,
         ] {
-            assert_eq!(unit_workload(unit), None, "{unit}");
+            assert_eq!(unit_pod(unit), None, "{unit}");
         }
         for file in [
             "beemesh-pod-web.yaml",
@@ -159,9 +228,9 @@ mod tests {
             "beemesh-pod-web.+7.yaml",
             "beemesh-pod-web.7.yaml.partial",
         ] {
-            assert_eq!(yaml_workload(file), None, "{file}");
+            assert_eq!(yaml_pod(file), None, "{file}");
         }
-        assert_eq!(kube_workload("beemesh-pod-web.kube.partial"), None);
+        assert_eq!(kube_pod("beemesh-pod-web.kube.partial"), None);
     }
 
     fn label() -> impl Strategy<Value = String> {
@@ -173,15 +242,19 @@ mod tests {
         fn a_workload_is_found_by_each_of_its_names(
             namespace in label(),
             name in prop::collection::vec(label(), 1..4),
+            number in 0..PODS_PER_HOST_MAX,
             index in any::<u64>(),
         ) {
             let workload = workload_name(&namespace, &name.join("."));
             prop_assume!(workload.len() <= WORKLOAD_BYTES_MAX);
-            let (unit, kube) = (unit_name(&workload), kube_file(&workload));
-            let yaml = yaml_file(&workload, index);
-            prop_assert_eq!(unit_workload(&unit), Some(workload.as_str()));
-            prop_assert_eq!(kube_workload(&kube), Some(workload.as_str()));
-            prop_assert_eq!(yaml_workload(&yaml), Some(workload.as_str()));
+            let pod = pod_name(&workload, number);
+            prop_assert_eq!(split_pod_name(&pod), Some((workload.as_str(), number)));
+            prop_assert_eq!(is_workload_name(&pod), number == 0, "no pod has the name of another workload");
+            let (unit, kube) = (unit_name(&pod), kube_file(&pod));
+            let yaml = yaml_file(&pod, index);
+            prop_assert_eq!(unit_pod(&unit), Some(pod.as_str()));
+            prop_assert_eq!(kube_pod(&kube), Some(pod.as_str()));
+            prop_assert_eq!(yaml_pod(&yaml), Some(pod.as_str()));
             for name in [unit, kube, yaml + ".partial"] {
                 prop_assert!(name.len() <= 255 && !name.contains('/'));
             }

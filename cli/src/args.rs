@@ -189,6 +189,9 @@ pub(crate) struct Logs {
     /// Host whose containers to read (default: this host if it runs the workload, else another that does)
     #[arg(long)]
     pub(crate) host: Option<String>,
+    /// Pod whose containers to read, where a host has several, such as web__1 (default: all on the host)
+    #[arg(long)]
+    pub(crate) pod: Option<String>,
     /// Follow log output
     #[arg(short, long)]
     pub(crate) follow: bool,

@@ -84,19 +84,19 @@ pub(crate) fn on_hosts(workload: &Workload, waited: Option<Duration>) -> String 
     }
     let cells: Vec<_> = hosts
         .iter()
-        .map(|one| format!("{}  {}", one.host, on_host(one, workload.revision)))
+        .map(|one| format!("{}  {}", one.label(), on_host(one, workload.revision)))
         .collect();
     let line = format!("  {}{time}\n", cells.join(GAP));
     let plain = hosts.iter().all(|one| one.message.is_empty());
     if plain && line.chars().count() <= LINE_MAX {
         return line;
     }
-    let width = hosts.iter().map(|one| one.host.chars().count()).max();
+    let width = hosts.iter().map(|one| one.label().chars().count()).max();
     let width = width.unwrap_or(0);
     let mut text = String::new();
     for one in hosts {
         let state = on_host(one, workload.revision);
-        text.push_str(&format!("  {:width$}  {state}\n", one.host));
+        text.push_str(&format!("  {:width$}  {state}\n", one.label()));
     }
     match time.trim_start() {
         "" => text,
@@ -176,7 +176,7 @@ pub(crate) fn not_running(workloads: &[Workload]) -> String {
         let bad = bad.filter(|one| !fine(one, *revision) && !ran(one));
         for one in bad.filter(|one| !away(one)) {
             let state = on_host(one, workload.revision);
-            words.push(format!("{name} on {}: {state}", one.host));
+            words.push(format!("{name} on {}: {state}", one.label()));
         }
     }
     words.join("; ")
@@ -282,10 +282,10 @@ fn state(workload: &Workload) -> String {
             Some(words) => format!("running ({words})"),
             None => "running".to_owned(),
         },
-        [one] => format!("{} on {}", on_host(one, workload.revision), one.host),
+        [one] => format!("{} on {}", on_host(one, workload.revision), one.label()),
         [one, rest @ ..] => {
             let state = on_host(one, workload.revision);
-            format!("{state} on {}, and {} more", one.host, rest.len())
+            format!("{state} on {}, and {} more", one.label(), rest.len())
         }
     }
 }
@@ -295,7 +295,7 @@ fn after_a_loss(one: &WorkloadHost) -> Option<String> {
     let moved = one.moved.as_ref()?;
     let is_loss = matches!(moved.why, MoveReason::Lost | MoveReason::Unreachable);
     let why = moved.why.words();
-    is_loss.then(|| format!("on {} instead of {}, {why}", one.host, moved.host))
+    is_loss.then(|| format!("on {} instead of {}, {why}", one.label(), moved.host))
 }
 
 /// The state of a workload that a user has stopped.
@@ -304,8 +304,8 @@ fn stopped(workload: &Workload) -> String {
     match (there.as_slice(), away.as_slice()) {
         ([], []) => "stopped".to_owned(),
         ([], [one, ..]) => format!("stopped, but {} is unreachable", one.host),
-        ([one], _) => format!("stopping on {}", one.host),
-        ([one, rest @ ..], _) => format!("stopping on {}, and {} more", one.host, rest.len()),
+        ([one], _) => format!("stopping on {}", one.label()),
+        ([one, rest @ ..], _) => format!("stopping on {}, and {} more", one.label(), rest.len()),
     }
 }
 

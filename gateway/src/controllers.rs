@@ -301,6 +301,7 @@ fn tell<'a>(change: &Change, outcome: &Outcome, name: impl Fn(&HostId) -> &'a st
             index,
             to,
             hosts,
+            ..
         } => {
             let hosts: Vec<&str> = hosts.iter().map(name).collect();
             tracing::info!(

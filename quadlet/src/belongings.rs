@@ -13,6 +13,9 @@
 //! beemesh__pvc__NAMESPACE__CLAIM               a claim of a namespace, in every release
 //! ```
 //!
+//! `WORKLOAD` is the name of a pod, which may end in `__` and a number beside other pods of its workload. No part after it
+//! is a number, so the names of one pod are never those of another one.
+//!
 //! `HASH` is the SHA-256 of all input that determines the content. Podman writes the files of a ConfigMap or Secret
 //! into the volume of that name without looking at the volume's content, so two contents must never share a volume.
 //! Release 0.2.0 wrote `beemesh__WORKLOAD__…` with short hashes, so the names of a workload called `pvc` began with the
@@ -98,10 +101,17 @@ impl Content<'_> {
     }
 }
 
-/// Whether a volume or secret of this name belongs to the workload alone. If so, it is removed with the workload.
+/// Whether a volume or secret of this name belongs to this pod alone. If so, it is removed with the pod.
 #[must_use]
-pub fn belongs_to(name: &str, workload: &str) -> bool {
-    name.starts_with(&private_prefix(workload)) || is_leftover(name, workload)
+pub fn belongs_to(name: &str, pod: &str) -> bool {
+    let own = name.strip_prefix(&private_prefix(pod));
+    own.is_some_and(|rest| !is_of_another_pod(rest)) || is_leftover(name, pod)
+}
+
+/// Whether this rest of a name behind that of a pod begins with the number of a pod beside it.
+fn is_of_another_pod(rest: &str) -> bool {
+    let number = rest.split_once("__").map(|(number, _)| number);
+    number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
 /// Whether release 0.2.0 gave this name to a volume or secret that belonged to the workload alone.

@@ -28,7 +28,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use beemesh_protocol::{
     ClusterId,
     state::{Kind, Object},
-    workload::{is_workload_name, workload_name, yaml_file},
+    workload::{is_pod_name, pod_name, workload_name, yaml_file},
 };
 use k8s_openapi::api::core::v1::Pod;
 use serde::Deserialize;
@@ -51,6 +51,8 @@ pub struct Revision<'a> {
     pub index: u64,
     /// The workload.
     pub object: &'a Object,
+    /// The number of the pod among those of the workload on its host.
+    pub number: u32,
     /// The ConfigMaps, Secrets and claims that it refers to, as far as they exist.
     pub uses: &'a [&'a Object],
 }
@@ -124,7 +126,7 @@ pub enum RenderError {
 /// The data of a `.kube` file of Beemesh, from `[X-Beemesh]` and `Yaml=`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Quadlet {
-    /// The workload's name.
+    /// The name of its pod.
     pub workload: String,
     /// Its revision, for users.
     pub revision: u64,
@@ -172,12 +174,28 @@ pub fn render(revision: &Revision<'_>) -> Result<Rendered, RenderError> {
     })
 }
 
+impl Revision<'_> {
+    /// The name of its pod.
+    pub(crate) fn pod_name(&self) -> String {
+        let workload = workload_name(&self.object.namespace, &self.object.name);
+        pod_name(&workload, self.number)
+    }
+
+    /// What the pod calls itself, and its host name: `NAME`, or `NAME-NUMBER` beside other pods.
+    pub(crate) fn name(&self) -> String {
+        match self.number {
+            0 => self.object.name.clone(),
+            number => format!("{}-{number}", self.object.name),
+        }
+    }
+}
+
 /// The section by which every boot starts a unit.
 const INSTALL: &str = "[Install]\nWantedBy=multi-user.target default.target\n\n";
 
 impl Quadlet {
     fn of(revision: &Revision<'_>) -> Self {
-        let workload = workload_name(&revision.object.namespace, &revision.object.name);
+        let workload = revision.pod_name();
         Self {
             yaml: yaml_file(&workload, revision.index),
             workload,
@@ -277,7 +295,7 @@ pub fn read_quadlet(kube: &str) -> Option<Quadlet> {
         yaml: value("[Kube]", "Yaml")?.to_owned(),
         format: value("[X-Beemesh]", "Format").map_or(Some(1), |format| format.parse().ok())?,
     };
-    let is_ours = is_workload_name(workload) && quadlet.yaml == yaml_file(workload, quadlet.index);
+    let is_ours = is_pod_name(workload) && quadlet.yaml == yaml_file(workload, quadlet.index);
     is_ours.then_some(quadlet)
 }
 

@@ -53,6 +53,7 @@ fn rendered(object: &Object) -> Vec<u8> {
         revision: 1,
         index: 9,
         object,
+        number: 0,
         uses: &[&map],
     };
     render(&revision).unwrap().yaml

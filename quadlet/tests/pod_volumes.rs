@@ -35,6 +35,7 @@ fn try_render(spec: &str) -> Result<Vec<u8>, RenderError> {
         revision: 1,
         index: 9,
         object: object.expect("a workload"),
+        number: 0,
         uses: &uses,
     };
     render(&revision).map(|rendered| rendered.yaml)

@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, fs, path::Path};
 use beemesh_protocol::{
     ClusterId,
     state::{Kind, Object},
-    workload::{workload_name, yaml_file},
+    workload::{pod_name, workload_name, yaml_file},
 };
 use beemesh_quadlet::{
     belongings::{belongs_to, private_prefix},
@@ -42,6 +42,7 @@ fn rendered(objects: &[Object], revision: u64, index: u64) -> Result<Rendered, R
         revision,
         index,
         object: first_workload(objects),
+        number: 0,
         uses: &uses,
     })
 }
@@ -292,6 +293,62 @@ fn pod(namespace: &str, name: &str) -> Object {
     object
 }
 
+/// A pod beside others has names of its own for all that the host has once.
+#[test]
+fn a_pod_beside_others_shares_no_name_with_them() {
+    let uses = parse(include_str!("golden/everything.in.yaml"));
+    let uses: Vec<Object> = uses
+        .into_iter()
+        .filter(|used| !is_workload(used.kind))
+        .collect();
+    let object = pod("shop", "everything");
+    let rendered = |number| {
+        let revision = Revision {
+            cluster: CLUSTER,
+            revision: 1,
+            index: 9,
+            object: &object,
+            number,
+            uses: &uses.iter().collect::<Vec<_>>(),
+        };
+        String::from_utf8(render(&revision).unwrap().yaml).unwrap()
+    };
+    let (first, second) = (rendered(0), rendered(2));
+    let names = |text: &str| -> BTreeSet<String> {
+        let words = text.split('"').map(str::to_owned);
+        words.filter(|word| word.starts_with("beemesh__")).collect()
+    };
+    let shared: Vec<_> = names(&first)
+        .intersection(&names(&second))
+        .cloned()
+        .collect();
+    assert!(
+        shared.iter().all(|name| name.starts_with("beemesh__pvc__")),
+        "{shared:?}"
+    );
+    for (text, pod, host) in [
+        (&first, "shop_everything", "everything"),
+        (&second, "shop_everything__2", "everything-2"),
+    ] {
+        assert!(text.contains(&format!("\"name\": \"{pod}\"")), "{pod}");
+        assert!(
+            text.contains(&format!("beemesh-pod-{pod}.service")),
+            "{pod}"
+        );
+        assert!(text.contains(&format!("\"hostname\": \"{host}\"")), "{pod}");
+    }
+    for (name, owner) in [
+        ("beemesh__OWN__web__e__cache", "web"),
+        ("beemesh__OWN__web__e__2", "web"),
+        ("beemesh__OWN__web__2__e__cache", "web__2"),
+        ("beemesh__OWN__web__20__c__conf__0123", "web__20"),
+    ] {
+        let owners = ["web", "web__2", "web__20"];
+        let owners = owners.into_iter().filter(|pod| belongs_to(name, pod));
+        assert_eq!(owners.collect::<Vec<_>>(), [owner], "{name}");
+    }
+}
+
 #[test]
 fn containers_are_named_after_their_pod() {
     let yaml = br#"{"metadata":{"name":"pvc"},"spec":{"containers":[{"name":"e"}]}}"#;
@@ -303,14 +360,14 @@ proptest! {
 
     /// For every name of a replicated object, the Quadlet is refused or contains the fixed lines only.
     #[test]
-    fn no_name_gets_a_line_or_a_specifier_into_a_unit(namespace in any_name(), name in any_name()) {
+    fn no_name_gets_a_line_or_a_specifier_into_a_unit(namespace in any_name(), name in any_name(), number in 0..3_u32) {
         let uses = parse(include_str!("golden/everything.in.yaml"));
         let uses: Vec<Object> = uses.into_iter().filter(|used| !is_workload(used.kind))
             .map(|used| Object { namespace: namespace.clone(), ..used }).collect();
         let object = pod(&namespace, &name);
-        let revision = Revision { cluster: CLUSTER, revision: 1, index: 9, object: &object, uses: &uses.iter().collect::<Vec<_>>() };
+        let revision = Revision { cluster: CLUSTER, revision: 1, index: 9, object: &object, number, uses: &uses.iter().collect::<Vec<_>>() };
         let Ok(rendered) = render(&revision) else { return Ok(()) };
-        let workload = workload_name(&namespace, &name);
+        let workload = pod_name(&workload_name(&namespace, &name), number);
         let plain = include_str!("golden/everything.kube").replace("shop_everything", &workload);
         prop_assert_eq!(&rendered.kube, &plain);
         prop_assert!(workload.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b)));

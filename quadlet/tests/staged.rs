@@ -24,6 +24,7 @@ fn render_text(yaml: &str) -> Vec<u8> {
         revision: 1,
         index: 9,
         object: object.expect("a workload"),
+        number: 0,
         uses: &uses,
     };
     render(&revision).expect("rendered").yaml
@@ -182,6 +183,7 @@ fn a_manifest_cannot_set_what_the_supervisor_reads() {
             revision: 1,
             index: 9,
             object: &object,
+            number: 0,
             uses: &[],
         };
         let yaml = render(&revision).expect("rendered").yaml;

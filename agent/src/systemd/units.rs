@@ -20,7 +20,7 @@ use std::{
 use beemesh_protocol::{
     frame::CONTROL_MAX,
     ipc::UnitFiles,
-    workload::{is_workload_name, kube_file, kube_workload, yaml_file, yaml_workload},
+    workload::{is_pod_name, kube_file, kube_pod, yaml_file, yaml_pod},
 };
 
 /// Bytes of a `.kube`, which has a dozen lines; the YAML takes the rest of a frame. A longer file was not written by
@@ -68,7 +68,7 @@ enum Step<'a> {
 }
 
 fn checked(workload: &str) -> Result<&str, UnitsError> {
-    if is_workload_name(workload) {
+    if is_pod_name(workload) {
         Ok(workload)
     } else {
         Err(UnitsError::Name(workload.to_owned()))
@@ -218,7 +218,7 @@ impl Units {
         };
         let names = units.names()?;
         let pairless = |name: &str| {
-            yaml_workload(name).is_some_and(|workload| !names.contains(&kube_file(workload)))
+            yaml_pod(name).is_some_and(|workload| !names.contains(&kube_file(workload)))
         };
         let litter = names
             .iter()
@@ -254,7 +254,7 @@ impl Units {
 
     /// Returns true if the YAML of this revision is written.
     pub(crate) fn has(&self, workload: &str, index: u64) -> bool {
-        is_workload_name(workload) && self.folder.join(yaml_file(workload, index)).exists()
+        is_pod_name(workload) && self.folder.join(yaml_file(workload, index)).exists()
     }
 
     /// Removes the pair and every other YAML file of the workload.
@@ -283,7 +283,7 @@ impl Units {
     pub(crate) fn kubes(&self) -> Result<BTreeMap<String, String>, UnitsError> {
         let mut kubes = BTreeMap::new();
         for name in self.names()? {
-            let Some(workload) = kube_workload(&name) else {
+            let Some(workload) = kube_pod(&name) else {
                 continue;
             };
             if let Some(mut kube) = self.kube(workload)? {
@@ -309,7 +309,7 @@ impl Units {
 
     fn yamls(&self, workload: &str) -> Result<Vec<String>, UnitsError> {
         let mut names = self.names()?;
-        names.retain(|name| yaml_workload(name) == Some(workload));
+        names.retain(|name| yaml_pod(name) == Some(workload));
         Ok(names)
     }
 
@@ -379,7 +379,7 @@ impl Units {
 
 fn is_partial(name: &str) -> bool {
     let whole = name.strip_suffix(".partial");
-    whole.is_some_and(|whole| kube_workload(whole).is_some() || yaml_workload(whole).is_some())
+    whole.is_some_and(|whole| kube_pod(whole).is_some() || yaml_pod(whole).is_some())
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {

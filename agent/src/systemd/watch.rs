@@ -11,7 +11,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use beemesh_protocol::workload::{GATEWAY_UNIT, UNIT_PATTERN, unit_workload};
+use beemesh_protocol::workload::{GATEWAY_UNIT, UNIT_PATTERN, unit_pod};
 use futures::StreamExt;
 use tokio::{
     sync::{mpsc, watch as cell},
@@ -184,7 +184,7 @@ impl Watch {
                     let args = signal.as_ref().ok_or_else(closed)?.args().map_err(lost)?;
                     // Sent for every unit in a reload, and for one that systemd has unloaded for good. A list tells
                     // them apart.
-                    stale |= args.id == GATEWAY_UNIT || unit_workload(&args.id).is_some();
+                    stale |= args.id == GATEWAY_UNIT || unit_pod(&args.id).is_some();
                 }
                 signal = reloading.next() => {
                     let begins = signal.as_ref().ok_or_else(closed)?.args().map_err(lost)?.active;
@@ -277,7 +277,7 @@ impl Watch {
             if let Some(active) = changed.active.filter(|_| interface == UNIT) {
                 self.gateway_state(active);
             }
-        } else if let Some(workload) = unit_workload(&unit) {
+        } else if let Some(workload) = unit_pod(&unit) {
             self.table.change(workload, changed);
         }
     }
@@ -338,7 +338,7 @@ async fn list(bus: Connection, units: Units, known: BTreeSet<String>) -> Done {
         for (name, _, _, active, sub, _, path, ..) in listed {
             if name == GATEWAY_UNIT {
                 listing.gateway = active;
-            } else if let Some(workload) = unit_workload(&name) {
+            } else if let Some(workload) = unit_pod(&name) {
                 let changed = if known.contains(workload) {
                     Changed::default()
                 } else {

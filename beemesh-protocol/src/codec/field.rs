@@ -235,17 +235,23 @@ impl Field for Vec<ClusterId> {
     }
 }
 
-/// Ports. An empty list is written as an absent one, as older versions do.
-impl Field for Vec<u16> {
-    type Slot = Option<WIPOffset<Vector<'static, u16>>>;
-    type Got<'a> = Option<Vector<'a, u16>>;
-    fn put(&self, to: &mut Builder) -> Self::Slot {
-        (!self.is_empty()).then(|| to.create_vector(self))
-    }
-    fn take(got: Self::Got<'_>, _name: &'static str) -> Result<Self, DecodeError> {
-        Ok(got.into_iter().flatten().collect())
-    }
+/// A list of numbers. An empty one is written as an absent one, as older versions do.
+macro_rules! numbers {
+    ($( $type:ty ),*) => { $(
+        impl Field for Vec<$type> {
+            type Slot = Option<WIPOffset<Vector<'static, $type>>>;
+            type Got<'a> = Option<Vector<'a, $type>>;
+            fn put(&self, to: &mut Builder) -> Self::Slot {
+                (!self.is_empty()).then(|| to.create_vector(self))
+            }
+            fn take(got: Self::Got<'_>, _name: &'static str) -> Result<Self, DecodeError> {
+                Ok(got.into_iter().flatten().collect())
+            }
+        }
+    )* };
 }
+
+numbers!(u16, u32);
 
 impl<T: Wire> Field for Vec<T> {
     type Slot = WIPOffset<Vector<'static, ForwardsUOffset<T::Table<'static>>>>;

@@ -31,7 +31,8 @@ choice! { Action = Action { Created, Updated, Unchanged, Removed, Kept } }
 choice! { Phase = Phase { Pending, Starting, Running, Succeeded, Stopped, Failed, Removing } }
 
 table! { WorkloadReport = WorkloadReport(WorkloadReportArgs) "workload_report" {
-    workload, revision, index, phase, healthy, total, restarts, message, ended, containers, images
+    workload, revision, index, phase, healthy, total, restarts, message, ended, containers, images,
+    number
 } }
 
 table! { HostReport = HostReport(HostReportArgs) "host_report" {

@@ -116,7 +116,7 @@ union! { Change = Change(ChangeArgs, ChangeBody) "change"
     record RaiseLevel { level } = ChangeRaiseLevel(ChangeRaiseLevelArgs) body_as_raise_level;
     record Assign { workload, ordinal, index, from, host } = ChangeAssign(ChangeAssignArgs) body_as_assign;
     record EndJob { workload, ordinal, index, succeeded, reason, again } = ChangeEndJob(ChangeEndJobArgs) body_as_end_job;
-    record Roll { workload, index, to, hosts } = ChangeRoll(ChangeRollArgs) body_as_roll;
+    record Roll { workload, index, to, hosts, numbers } = ChangeRoll(ChangeRollArgs) body_as_roll;
     record EndRollout { workload, index, outcome, reason, images } = ChangeEndRollout(ChangeEndRolloutArgs) body_as_end_rollout;
     record PauseRollout { workload, paused } = ChangePauseRollout(ChangePauseRolloutArgs) body_as_pause_rollout;
     record Undo { workload, revision, policy } = ChangeUndo(ChangeUndoArgs) body_as_undo;
@@ -143,7 +143,7 @@ choice! { MoveReason = MoveReason { Lost, Unreachable, Drained, Unfit } }
 table! { Moved = Moved(MovedArgs) "moved" { from, why, at_ms } }
 
 table! { Assignment = Assignment(AssignmentArgs) "assignment" {
-    workload, ordinal, host, index, failures, failed_at_ms, end, moved
+    workload, ordinal, host, index, failures, failed_at_ms, end, moved, number
 } }
 
 table! { ClaimRecord = ClaimRecord(ClaimRecordArgs) "claim_record" { namespace, name, host } }
@@ -175,7 +175,7 @@ table! { RevisionRecord = RevisionRecord(RevisionRecordArgs) "revision_record" {
     workload, revision, index, at_ms, who, cause, objects, end, images, pinned
 } }
 
-table! { HostRevision = HostRevision(HostRevisionArgs) "host_revision" { host, index } }
+table! { HostRevision = HostRevision(HostRevisionArgs) "host_revision" { host, index, number } }
 
 choice! { RolloutPhase = RolloutPhase { Rolling, RollingBack, Halted } }
 

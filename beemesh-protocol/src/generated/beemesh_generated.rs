@@ -12400,6 +12400,7 @@ impl ::core::fmt::Debug for ChangeEndJob<'_> {
 pub enum ChangeRollOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
+/// A missing number is 0.
 pub struct ChangeRoll<'a> {
   pub _tab: ::flatbuffers::Table<'a>,
 }
@@ -12417,6 +12418,7 @@ impl<'a> ChangeRoll<'a> {
   pub const VT_INDEX: ::flatbuffers::VOffsetT = 6;
   pub const VT_TO: ::flatbuffers::VOffsetT = 8;
   pub const VT_HOSTS: ::flatbuffers::VOffsetT = 10;
+  pub const VT_NUMBERS: ::flatbuffers::VOffsetT = 12;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -12430,6 +12432,7 @@ impl<'a> ChangeRoll<'a> {
     let mut builder = ChangeRollBuilder::new(_fbb);
     builder.add_to(args.to);
     builder.add_index(args.index);
+    if let Some(x) = args.numbers { builder.add_numbers(x); }
     if let Some(x) = args.hosts { builder.add_hosts(x); }
     if let Some(x) = args.workload { builder.add_workload(x); }
     builder.finish()
@@ -12464,6 +12467,13 @@ impl<'a> ChangeRoll<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, Bytes32>>>(ChangeRoll::VT_HOSTS, None)}
   }
+  #[inline]
+  pub fn numbers(&self) -> Option<::flatbuffers::Vector<'a, u32>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, u32>>>(ChangeRoll::VT_NUMBERS, None)}
+  }
 }
 
 impl ::flatbuffers::Verifiable for ChangeRoll<'_> {
@@ -12476,6 +12486,7 @@ impl ::flatbuffers::Verifiable for ChangeRoll<'_> {
      .visit_field::<u64>("index", Self::VT_INDEX, false)?
      .visit_field::<u64>("to", Self::VT_TO, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, Bytes32>>>("hosts", Self::VT_HOSTS, false)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, u32>>>("numbers", Self::VT_NUMBERS, false)?
      .finish();
     Ok(())
   }
@@ -12485,6 +12496,7 @@ pub struct ChangeRollArgs<'a> {
     pub index: u64,
     pub to: u64,
     pub hosts: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, Bytes32>>>,
+    pub numbers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, u32>>>,
 }
 impl<'a> Default for ChangeRollArgs<'a> {
   #[inline]
@@ -12494,6 +12506,7 @@ impl<'a> Default for ChangeRollArgs<'a> {
       index: 0,
       to: 0,
       hosts: None,
+      numbers: None,
     }
   }
 }
@@ -12520,6 +12533,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> ChangeRollBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeRoll::VT_HOSTS, hosts);
   }
   #[inline]
+  pub fn add_numbers(&mut self, numbers: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , u32>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(ChangeRoll::VT_NUMBERS, numbers);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> ChangeRollBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     ChangeRollBuilder {
@@ -12541,6 +12558,7 @@ impl ::core::fmt::Debug for ChangeRoll<'_> {
       ds.field("index", &self.index());
       ds.field("to", &self.to());
       ds.field("hosts", &self.hosts());
+      ds.field("numbers", &self.numbers());
       ds.finish()
   }
 }
@@ -15532,6 +15550,7 @@ impl<'a> Assignment<'a> {
   pub const VT_FAILED_AT_MS: ::flatbuffers::VOffsetT = 14;
   pub const VT_END: ::flatbuffers::VOffsetT = 16;
   pub const VT_MOVED: ::flatbuffers::VOffsetT = 18;
+  pub const VT_NUMBER: ::flatbuffers::VOffsetT = 20;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -15545,6 +15564,7 @@ impl<'a> Assignment<'a> {
     let mut builder = AssignmentBuilder::new(_fbb);
     builder.add_failed_at_ms(args.failed_at_ms);
     builder.add_index(args.index);
+    builder.add_number(args.number);
     if let Some(x) = args.moved { builder.add_moved(x); }
     if let Some(x) = args.end { builder.add_end(x); }
     builder.add_failures(args.failures);
@@ -15611,6 +15631,13 @@ impl<'a> Assignment<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<Moved>>(Assignment::VT_MOVED, None)}
   }
+  #[inline]
+  pub fn number(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(Assignment::VT_NUMBER, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for Assignment<'_> {
@@ -15627,6 +15654,7 @@ impl ::flatbuffers::Verifiable for Assignment<'_> {
      .visit_field::<u64>("failed_at_ms", Self::VT_FAILED_AT_MS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<JobEnd>>("end", Self::VT_END, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<Moved>>("moved", Self::VT_MOVED, false)?
+     .visit_field::<u32>("number", Self::VT_NUMBER, false)?
      .finish();
     Ok(())
   }
@@ -15640,6 +15668,7 @@ pub struct AssignmentArgs<'a> {
     pub failed_at_ms: u64,
     pub end: Option<::flatbuffers::WIPOffset<JobEnd<'a>>>,
     pub moved: Option<::flatbuffers::WIPOffset<Moved<'a>>>,
+    pub number: u32,
 }
 impl<'a> Default for AssignmentArgs<'a> {
   #[inline]
@@ -15653,6 +15682,7 @@ impl<'a> Default for AssignmentArgs<'a> {
       failed_at_ms: 0,
       end: None,
       moved: None,
+      number: 0,
     }
   }
 }
@@ -15695,6 +15725,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> AssignmentBuilder<'a, 'b, A> 
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<Moved>>(Assignment::VT_MOVED, moved);
   }
   #[inline]
+  pub fn add_number(&mut self, number: u32) {
+    self.fbb_.push_slot::<u32>(Assignment::VT_NUMBER, number, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> AssignmentBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     AssignmentBuilder {
@@ -15720,6 +15754,7 @@ impl ::core::fmt::Debug for Assignment<'_> {
       ds.field("failed_at_ms", &self.failed_at_ms());
       ds.field("end", &self.end());
       ds.field("moved", &self.moved());
+      ds.field("number", &self.number());
       ds.finish()
   }
 }
@@ -16363,6 +16398,7 @@ impl<'a> ::flatbuffers::Follow<'a> for HostRevision<'a> {
 impl<'a> HostRevision<'a> {
   pub const VT_HOST: ::flatbuffers::VOffsetT = 4;
   pub const VT_INDEX: ::flatbuffers::VOffsetT = 6;
+  pub const VT_NUMBER: ::flatbuffers::VOffsetT = 8;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -16375,6 +16411,7 @@ impl<'a> HostRevision<'a> {
   ) -> ::flatbuffers::WIPOffset<HostRevision<'bldr>> {
     let mut builder = HostRevisionBuilder::new(_fbb);
     builder.add_index(args.index);
+    builder.add_number(args.number);
     if let Some(x) = args.host { builder.add_host(x); }
     builder.finish()
   }
@@ -16394,6 +16431,13 @@ impl<'a> HostRevision<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<u64>(HostRevision::VT_INDEX, Some(0)).unwrap()}
   }
+  #[inline]
+  pub fn number(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(HostRevision::VT_NUMBER, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for HostRevision<'_> {
@@ -16404,6 +16448,7 @@ impl ::flatbuffers::Verifiable for HostRevision<'_> {
     v.visit_table(pos)?
      .visit_field::<Bytes32>("host", Self::VT_HOST, false)?
      .visit_field::<u64>("index", Self::VT_INDEX, false)?
+     .visit_field::<u32>("number", Self::VT_NUMBER, false)?
      .finish();
     Ok(())
   }
@@ -16411,6 +16456,7 @@ impl ::flatbuffers::Verifiable for HostRevision<'_> {
 pub struct HostRevisionArgs<'a> {
     pub host: Option<&'a Bytes32>,
     pub index: u64,
+    pub number: u32,
 }
 impl<'a> Default for HostRevisionArgs<'a> {
   #[inline]
@@ -16418,6 +16464,7 @@ impl<'a> Default for HostRevisionArgs<'a> {
     HostRevisionArgs {
       host: None,
       index: 0,
+      number: 0,
     }
   }
 }
@@ -16434,6 +16481,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> HostRevisionBuilder<'a, 'b, A
   #[inline]
   pub fn add_index(&mut self, index: u64) {
     self.fbb_.push_slot::<u64>(HostRevision::VT_INDEX, index, 0);
+  }
+  #[inline]
+  pub fn add_number(&mut self, number: u32) {
+    self.fbb_.push_slot::<u32>(HostRevision::VT_NUMBER, number, 0);
   }
   #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> HostRevisionBuilder<'a, 'b, A> {
@@ -16455,6 +16506,7 @@ impl ::core::fmt::Debug for HostRevision<'_> {
     let mut ds = f.debug_struct("HostRevision");
       ds.field("host", &self.host());
       ds.field("index", &self.index());
+      ds.field("number", &self.number());
       ds.finish()
   }
 }
@@ -20852,6 +20904,7 @@ impl<'a> WorkloadReport<'a> {
   pub const VT_ENDED: ::flatbuffers::VOffsetT = 20;
   pub const VT_CONTAINERS: ::flatbuffers::VOffsetT = 22;
   pub const VT_IMAGES: ::flatbuffers::VOffsetT = 24;
+  pub const VT_NUMBER: ::flatbuffers::VOffsetT = 26;
 
   #[inline]
   pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
@@ -20865,6 +20918,7 @@ impl<'a> WorkloadReport<'a> {
     let mut builder = WorkloadReportBuilder::new(_fbb);
     builder.add_index(args.index);
     builder.add_revision(args.revision);
+    builder.add_number(args.number);
     if let Some(x) = args.images { builder.add_images(x); }
     if let Some(x) = args.containers { builder.add_containers(x); }
     if let Some(x) = args.message { builder.add_message(x); }
@@ -20955,6 +21009,13 @@ impl<'a> WorkloadReport<'a> {
     // which contains a valid value in this slot
     unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ResolvedImage>>>>(WorkloadReport::VT_IMAGES, None)}
   }
+  #[inline]
+  pub fn number(&self) -> u32 {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<u32>(WorkloadReport::VT_NUMBER, Some(0)).unwrap()}
+  }
 }
 
 impl ::flatbuffers::Verifiable for WorkloadReport<'_> {
@@ -20974,6 +21035,7 @@ impl ::flatbuffers::Verifiable for WorkloadReport<'_> {
      .visit_field::<bool>("ended", Self::VT_ENDED, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ContainerReport>>>>("containers", Self::VT_CONTAINERS, false)?
      .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<ResolvedImage>>>>("images", Self::VT_IMAGES, false)?
+     .visit_field::<u32>("number", Self::VT_NUMBER, false)?
      .finish();
     Ok(())
   }
@@ -20990,6 +21052,7 @@ pub struct WorkloadReportArgs<'a> {
     pub ended: bool,
     pub containers: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ContainerReport<'a>>>>>,
     pub images: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<ResolvedImage<'a>>>>>,
+    pub number: u32,
 }
 impl<'a> Default for WorkloadReportArgs<'a> {
   #[inline]
@@ -21006,6 +21069,7 @@ impl<'a> Default for WorkloadReportArgs<'a> {
       ended: false,
       containers: None,
       images: None,
+      number: 0,
     }
   }
 }
@@ -21060,6 +21124,10 @@ impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> WorkloadReportBuilder<'a, 'b,
     self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(WorkloadReport::VT_IMAGES, images);
   }
   #[inline]
+  pub fn add_number(&mut self, number: u32) {
+    self.fbb_.push_slot::<u32>(WorkloadReport::VT_NUMBER, number, 0);
+  }
+  #[inline]
   pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> WorkloadReportBuilder<'a, 'b, A> {
     let start = _fbb.start_table();
     WorkloadReportBuilder {
@@ -21088,6 +21156,7 @@ impl ::core::fmt::Debug for WorkloadReport<'_> {
       ds.field("ended", &self.ended());
       ds.field("containers", &self.containers());
       ds.field("images", &self.images());
+      ds.field("number", &self.number());
       ds.finish()
   }
 }

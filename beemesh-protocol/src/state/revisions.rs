@@ -97,13 +97,15 @@ pub struct RevisionRecord {
     pub pinned: bool,
 }
 
-/// A host and the log index of a revision.
+/// A pod and the log index of a revision.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct HostRevision {
     /// The host.
     pub host: HostId,
     /// The log index of the revision that it is to run.
     pub index: u64,
+    /// The number of the pod among those of the workload on the host, from 0.
+    pub number: u32,
 }
 
 /// The state of a rollout.
@@ -122,10 +124,10 @@ pub enum RolloutPhase {
 pub struct RolloutRecord {
     /// `NAME` or `NAMESPACE_NAME`.
     pub workload: String,
-    /// The log index of the revision that runs on all hosts that are not in `hosts`. It equals the index of the latest
+    /// The log index of the revision of all pods that are not in `hosts`. It equals the index of the latest
     /// revision if there is none to go back to.
     pub base: u64,
-    /// The hosts that have another revision than the base, sorted.
+    /// The pods that have another revision than the base, sorted by host and number.
     pub hosts: Vec<HostRevision>,
     /// Its state.
     pub phase: RolloutPhase,

@@ -47,8 +47,11 @@ pub(super) fn unreached(report: &HostReport) -> [peer::Request; 2] {
     })
 }
 
-/// The report of a host that says what it has.
-pub(super) fn capacity(report: HostReport) -> peer::Request {
+/// The report of a host that says what it has, and that runs pods beside each other.
+pub(super) fn capacity(mut report: HostReport) -> peer::Request {
+    for (number, pod) in (0..).zip(&mut report.workloads) {
+        pod.number = number;
+    }
     observed(HostReport {
         cpu_millis: 4000,
         memory_bytes: 8 << 30,
@@ -63,8 +66,8 @@ fn observed(report: HostReport) -> peer::Request {
     }
 }
 
-/// Changes of hosts that are lost and return, from level 3 on.
-pub(super) fn losses() -> [Change; 3] {
+/// Changes of hosts that are lost and return, and a step of the rollout of pods beside each other, from level 3 on.
+pub(super) fn losses() -> [Change; 4] {
     let lose = |declared| Change::LoseHost {
         host: host(2),
         declared,
@@ -73,10 +76,17 @@ pub(super) fn losses() -> [Change; 3] {
         host: host(2),
         steady_at_ms: 1_800_000_600_000,
     };
-    [lose(false), lose(true), back]
+    let roll = Change::Roll {
+        workload: "web".into(),
+        index: 9,
+        to: 9,
+        hosts: vec![host(2), host(2)],
+        numbers: vec![0, 1],
+    };
+    [lose(false), lose(true), back, roll]
 }
 
-/// Pods that have moved, from level 3 on.
+/// Pods that have moved, and that run beside each other, from level 3 on.
 pub(super) fn moved() -> Assignments {
     use MoveReason::{Drained, Lost, Unfit, Unreachable};
     let mut all = assignments();
@@ -89,6 +99,7 @@ pub(super) fn moved() -> Assignments {
             why,
             at_ms: 1_800_000_000_003,
         }),
+        number: ordinal,
         ..first.clone()
     };
     all.assigned = (0..).zip(reasons).map(one).collect();
@@ -105,6 +116,7 @@ pub(super) fn assignments() -> Assignments {
         failed_at_ms: 1_800_000_000_000,
         end,
         moved: None,
+        number: 0,
     };
     let end = JobEnd {
         succeeded: false,

@@ -95,6 +95,7 @@ pub(super) fn changes() -> [Change; 9] {
             index: 9,
             to: 9,
             hosts: vec![host(2), host(3)],
+            numbers: vec![],
         },
         end(Ready, "h3 is unreachable and follows when it returns"),
         end(RolledBack, "h1: app: exit 127: not found"),
@@ -152,6 +153,7 @@ pub(super) fn revisions() -> Revisions {
     let on = vec![HostRevision {
         host: host(2),
         index: 9,
+        number: 0,
     }];
     Revisions {
         objects: vec![object().into()],
@@ -162,6 +164,21 @@ pub(super) fn revisions() -> Revisions {
             rollout("c", RolloutPhase::Halted, vec![]),
         ],
     }
+}
+
+/// A rollout of pods beside each other, from level 3 on.
+pub(super) fn beside() -> Revisions {
+    let mut all = revisions();
+    if let Some(first) = all.rollouts.first_mut() {
+        first.hosts = [0, 1]
+            .map(|number| HostRevision {
+                host: host(2),
+                index: 9,
+                number,
+            })
+            .to_vec();
+    }
+    all
 }
 
 pub(super) fn kept() -> peer::Reply {

@@ -128,7 +128,7 @@ pub(crate) fn cases() -> Vec<Case> {
         Command, "command_lost": assignments::losses().map(|change| Command::unasked(1, change));
         Snapshot, "snapshot_lost": [Snapshot {
             level: 3,
-            assignments: Some(assignments::moved()),
+            assignments: Some(assignments::moved()), revisions: Some(rollouts::beside()),
             hosts: vec![Host { lost_at_ms: 1_800_000_000_000, declared_lost: true, steady_at_ms: 1_800_000_600_000, ..member_host() }],
             ..snapshot()
         }];

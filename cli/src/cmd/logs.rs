@@ -15,6 +15,7 @@ pub(super) async fn run(client: &Client, args: Logs) -> Result<(), Trouble> {
         percent::encode(&args.workload)
     ))
     .with("host", args.host)
+    .with("pod", args.pod)
     .with("follow", args.follow.then(|| "true".to_owned()))
     .with("tail", args.tail.map(|tail| tail.to_string()));
     let doing = format!("logs {}", args.workload);

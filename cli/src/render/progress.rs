@@ -44,7 +44,7 @@ pub(crate) struct Size {
 /// What has been seen of the hosts since the begin of the wait, from which all times count.
 #[derive(Debug, Default)]
 pub(crate) struct Course {
-    hosts: BTreeMap<(String, HostId), Leg>,
+    hosts: BTreeMap<(HostId, String), Leg>,
     /// The headlines that were told, by workload.
     headlines: BTreeMap<String, String>,
     /// The second in which lines were told last, and their number.
@@ -73,7 +73,7 @@ impl Course {
     ) {
         for workload in workloads {
             for host in &workload.hosts {
-                let key = (workload.name.clone(), host.id);
+                let key = key(host, workload);
                 let leg = self.hosts.entry(key).or_default();
                 if leg.index != workload.index {
                     let told = leg.told.take();
@@ -113,14 +113,14 @@ impl Course {
         if workload.hosts.is_empty() {
             return format!("  {}\n", clean(nowhere(workload), WORDS_MAX));
         }
-        let width = |one: &WorkloadHost| one.host.chars().count();
+        let width = |one: &WorkloadHost| one.label().chars().count();
         let widest = workload.hosts.iter().map(width).max().unwrap_or(0);
         let mut cells: Vec<(Stage, String, String)> = workload
             .hosts
             .iter()
             .map(|one| {
                 let (stage, words) = self.words(one, workload);
-                (stage, clean(&one.host, WORDS_MAX), words)
+                (stage, clean(&one.label(), WORDS_MAX), words)
             })
             .collect();
         let row = cells
@@ -152,7 +152,7 @@ impl Course {
             parts => format!(": {}", parts.join(", ")),
         };
         let shown: String = shown.iter().map(line).collect();
-        format!("{shown}  and {} more hosts{parts}\n", rest.len())
+        format!("{shown}  and {} more pods{parts}\n", rest.len())
     }
 
     /// The lines to tell at `now`: a headline that is new, and each host that came to another stage.
@@ -175,7 +175,7 @@ impl Course {
             }
             for host in &workload.hosts {
                 let (stage, words) = self.words(host, workload);
-                let key = (workload.name.clone(), host.id);
+                let key = key(host, workload);
                 let Some(leg) = self.hosts.get(&key) else {
                     continue;
                 };
@@ -186,7 +186,7 @@ impl Course {
                     Some((_, before, at)) => *before != words && now >= *at + SAME_STAGE,
                 };
                 if is_due && self.may_tell() {
-                    let host = clean(&host.host, WORDS_MAX);
+                    let host = clean(&host.label(), WORDS_MAX);
                     lines.push(format!("{} on {host}: {words}", workload.name));
                     if let Some(leg) = self.hosts.get_mut(&key) {
                         leg.told = Some((stage, words, now));
@@ -208,7 +208,7 @@ impl Course {
         let stage = stage(one, workload);
         let words = match stage {
             Stage::Ready => {
-                let leg = self.hosts.get(&(workload.name.clone(), one.id));
+                let leg = self.hosts.get(&key(one, workload));
                 let times = leg.and_then(|leg| leg.begun.zip(leg.ready));
                 let word = match one.phase {
                     Phase::Succeeded => "succeeded",
@@ -230,6 +230,12 @@ impl Course {
         };
         (stage, clean(&words, WORDS_MAX))
     }
+}
+
+/// What identifies the pod. A gateway of a release before 0.5 does not name it.
+fn key(one: &WorkloadHost, workload: &Workload) -> (HostId, String) {
+    let pod = Some(&one.pod).filter(|pod| !pod.is_empty());
+    (one.id, pod.unwrap_or(&workload.name).clone())
 }
 
 /// Why a host with an earlier revision does not get the latest one now.

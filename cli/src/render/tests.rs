@@ -20,6 +20,7 @@ fn on(host: &str, phase: Phase, healthy: u32, message: &str) -> WorkloadHost {
         reachable: true,
         containers: Vec::new(),
         moved: None,
+        pod: String::new(),
     }
 }
 

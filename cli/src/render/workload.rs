@@ -39,7 +39,7 @@ pub(crate) fn workload(workload: &Workload) -> String {
     for one in &workload.hosts {
         let state = phase_name(one.phase);
         rows.push([
-            one.host.clone(),
+            one.label(),
             match one.reachable {
                 true => state.to_owned(),
                 false => format!("unknown (last: {state})"),

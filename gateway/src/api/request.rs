@@ -174,6 +174,7 @@ pub(super) struct ReadQuery {
 #[serde(deny_unknown_fields)]
 pub(super) struct LogsQuery {
     pub(super) host: Option<String>,
+    pub(super) pod: Option<String>,
     #[serde(default)]
     pub(super) follow: bool,
     pub(super) tail: Option<u32>,

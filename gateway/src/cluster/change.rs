@@ -153,9 +153,12 @@ pub(crate) fn about(change: &Change) -> About<'_> {
             .bytes(reason.len())
             .since(V0_2_1),
         Change::Roll {
-            workload, hosts, ..
+            workload,
+            hosts,
+            numbers,
+            ..
         } => About::new("workload", "moved to a revision", Named(workload))
-            .bytes(size_of_val(&hosts[..]))
+            .bytes(size_of_val(&hosts[..]) + size_of_val(&numbers[..]))
             .since(V0_4_0),
         Change::EndRollout {
             workload,

@@ -22,16 +22,17 @@ use std::{
 use beemesh_protocol::{
     HostId,
     peer::HostReport,
-    state::{Assignment, Host, Object},
+    state::{Assignment, Host, Object, Place},
 };
 use sha2::{Digest, Sha256};
 
 use crate::cluster::state::{State, Workload, is_under_way};
+use choose::Taken;
 
 /// The label that every host has implicitly: its name.
 pub(crate) const LABEL_HOSTNAME: &str = "kubernetes.io/hostname";
 
-/// The part of a workload that a host has to run.
+/// The pod of a workload that a host has to run.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Runs {
     /// The revision number, which is shown to users.
@@ -44,9 +45,9 @@ pub(crate) struct Runs {
     pub(crate) ended: bool,
 }
 
-/// Returns what the host has to run of the workload; `None` if nothing.
-pub(crate) fn runs(state: &State, workload: &Workload, host: HostId) -> Option<Runs> {
-    let (revision, index) = state.assigned(workload, host);
+/// Returns what this pod of the workload has to run; `None` if there is no such pod.
+pub(crate) fn runs(state: &State, workload: &Workload, place: Place) -> Option<Runs> {
+    let (revision, index) = state.assigned(workload, place);
     let runs = Runs {
         revision,
         index,
@@ -55,13 +56,14 @@ pub(crate) fn runs(state: &State, workload: &Workload, host: HostId) -> Option<R
     if !state.is_seated(workload) {
         let object = &workload.object;
         let here = match object.replicas {
-            None => is_fit(state, object, host),
-            Some(_) => ranked(&workload.name, object, state.hosts()).contains(&host),
+            _ if place.number > 0 => false,
+            None => is_fit(state, object, place.host),
+            Some(_) => ranked(&workload.name, object, state.hosts()).contains(&place.host),
         };
         return here.then_some(runs);
     }
     let mut seats = state.seats(&workload.name).iter();
-    let seat = seats.find(|seat| seat.host == Some(host))?;
+    let seat = seats.find(|seat| seat.place() == Some(place))?;
     is_here(state, workload, seat).then(|| match workload.job {
         None => runs,
         Some(_) => Runs {
@@ -72,15 +74,43 @@ pub(crate) fn runs(state: &State, workload: &Workload, host: HostId) -> Option<R
     })
 }
 
-/// Returns the hosts that have to run something of the workload.
-pub(crate) fn hosts(state: &State, workload: &Workload) -> BTreeSet<HostId> {
+/// Returns what the host has to run of the workload, by the numbers of the pods.
+pub(crate) fn on_host(state: &State, workload: &Workload, host: HostId) -> Vec<(u32, Runs)> {
+    let numbers: Vec<u32> = match state.is_seated(workload) {
+        false => vec![0],
+        true => {
+            let seats = state.seats(&workload.name).iter();
+            let here = seats.filter(|seat| seat.host == Some(host));
+            here.map(|seat| seat.number).collect()
+        }
+    };
+    let runs = numbers.into_iter().filter_map(|number| {
+        let place = Place { host, number };
+        Some((number, runs(state, workload, place)?))
+    });
+    runs.collect()
+}
+
+/// Returns true if the host has to run something of the workload.
+pub(crate) fn is_on(state: &State, workload: &Workload, host: HostId) -> bool {
+    !on_host(state, workload, host).is_empty()
+}
+
+/// Returns the places of all pods of the workload that hosts have to run.
+pub(crate) fn places(state: &State, workload: &Workload) -> BTreeSet<Place> {
     if !state.is_seated(workload) {
         let hosts = ranked(&workload.name, &workload.object, state.hosts());
-        return hosts.into_iter().collect();
+        return hosts.into_iter().map(Place::first).collect();
     }
     let seats = state.seats(&workload.name).iter();
     let here = seats.filter(|seat| is_here(state, workload, seat));
-    here.filter_map(|seat| seat.host).collect()
+    here.filter_map(Assignment::place).collect()
+}
+
+/// Returns the hosts that have to run something of the workload.
+pub(crate) fn hosts(state: &State, workload: &Workload) -> BTreeSet<HostId> {
+    let places = places(state, workload).into_iter();
+    places.map(|place| place.host).collect()
 }
 
 /// Returns the hosts that will run something of the workload: those that do, and those that the leader would choose now
@@ -96,23 +126,21 @@ pub(crate) fn expected(
         return found;
     }
     let there = choose::There::new(state, reachable, reports);
-    let mut taken: BTreeSet<HostId> = found.clone();
-    taken.extend(
-        state
-            .seats(&workload.name)
-            .iter()
-            .filter_map(|seat| seat.host),
-    );
+    let mut taken = Taken::of(state.seats(&workload.name));
     let most = match workload.job {
-        Some(job) if job.every_host => usize::MAX,
+        Some(job) if job.every_host => state.hosts().len(),
         _ => asked(state, workload),
     };
-    while found.len() < most {
+    let with = places(state, workload).len();
+    for _ in with..most {
         let Ok(host) = there.choose(workload, &taken) else {
             break;
         };
-        taken.insert(host);
-        found.insert(host);
+        // Of a host that has a pod already, one more asks for nothing else.
+        if !found.insert(host) && found.len() == state.hosts().len() {
+            break;
+        }
+        taken.add(host);
     }
     found
 }

@@ -7,7 +7,7 @@
 
 use std::{collections::BTreeMap, fmt};
 
-use beemesh_protocol::HostId;
+use beemesh_protocol::{HostId, workload::split_pod_name};
 use beemesh_quadlet::manifest::{Demand, Port, demands};
 
 use crate::cluster::{placement, state::State};
@@ -15,6 +15,7 @@ use crate::cluster::{placement, state::State};
 /// A revision to write.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Own<'a> {
+    /// The name of the pod.
     pub(crate) workload: &'a str,
     /// The log index of the revision.
     pub(crate) index: u64,
@@ -71,10 +72,14 @@ pub(crate) fn held(
         let port = meets(ports, &[])?;
         Some((port, workload.clone()))
     });
+    // Another pod of the same workload keeps what it has, on the disk.
+    let itself = split_pod_name(own.workload).map_or("", |(workload, _)| workload);
     let first = state.workloads().filter(|workload| {
         workload.index < own.index
-            && workload.name != own.workload
-            && placement::runs(state, workload, own.host).is_some_and(|runs| !runs.ended)
+            && workload.name != itself
+            && placement::on_host(state, workload, own.host)
+                .iter()
+                .any(|(_, runs)| !runs.ended)
     });
     let first = first.filter_map(|workload| {
         let port = |demand| match demand {

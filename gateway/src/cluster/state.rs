@@ -237,7 +237,13 @@ impl State {
                 index: seen,
                 to,
                 hosts,
-            } => self.roll(at_ms, (workload, *seen), *to, hosts),
+                numbers,
+            } => self.roll(
+                at_ms,
+                (workload, *seen),
+                *to,
+                rollouts::places_of(hosts, numbers),
+            ),
             Change::EndRollout {
                 workload,
                 index: seen,

@@ -28,7 +28,8 @@ use beemesh_protocol::{
         MovedFrom, Phase, Role, Status, Workload, WorkloadCounts, WorkloadHost,
     },
     peer::{self, HostReport, WorkloadReport},
-    state,
+    state::{self, Place},
+    workload::pod_name,
 };
 use beemesh_quadlet::manifest::{is_stopped, kind_of};
 
@@ -104,13 +105,13 @@ impl Scene {
     fn render(&self, workload: &crate::cluster::state::Workload) -> Workload {
         let object = &workload.object;
         let asked = self.asked(workload);
-        let hosts = self.shown_hosts(&workload.name, &asked.hosts);
+        let places = self.shown_places(&workload.name, &asked.places);
         let ready = self.ready(workload, &asked);
-        let rollout = self.rollout(workload, &asked.hosts);
+        let rollout = self.rollout(workload, &asked.places);
         let settled = rollout.is_none()
             && asked.is_met(ready)
-            && hosts.len() == asked.hosts.len()
-            && self.is_calm(workload, &asked.hosts);
+            && places.len() == asked.places.len()
+            && self.is_calm(workload, &asked.places);
         Workload {
             name: workload.name.clone(),
             namespace: object.namespace.clone(),
@@ -125,9 +126,9 @@ impl Scene {
             asked: u32::try_from(asked.pods).unwrap_or(u32::MAX),
             ready: u32::try_from(ready).unwrap_or(u32::MAX),
             min_ready_seconds: asked::min_ready_seconds(object),
-            hosts: hosts
+            hosts: places
                 .into_iter()
-                .map(|host| self.workload_host(host, workload))
+                .map(|place| self.workload_host(place, workload))
                 .collect(),
             reason: self.reason(workload, asked.reason, rollout.as_ref()),
             rollout,
@@ -136,24 +137,35 @@ impl Scene {
         }
     }
 
-    /// The members that must run the workload or report a part of it, sorted by name.
-    fn shown_hosts(&self, workload: &str, asked: &BTreeSet<HostId>) -> Vec<HostId> {
-        let mut hosts = asked.clone();
+    /// The pods that members must run or report, sorted by the names of their hosts.
+    fn shown_places(&self, workload: &str, asked: &BTreeSet<Place>) -> Vec<Place> {
+        let mut places = asked.clone();
         match self.index() {
-            Some(index) => hosts.extend(index.hosts(workload)),
+            Some(index) => places.extend(index.places(workload)),
             None => {
                 let all = self.reports.keys().copied();
-                hosts.extend(all.filter(|host| self.has(*host, workload)));
+                places.extend(all.flat_map(|host| self.told(host, workload)));
             }
         }
         // What a host had when it was lost says nothing of the present.
-        hosts.retain(|host| {
-            let member = self.state.hosts().get(host);
-            member.is_some_and(|member| member.lost_at_ms == 0 || asked.contains(host))
+        places.retain(|place| {
+            let member = self.state.hosts().get(&place.host);
+            member.is_some_and(|member| member.lost_at_ms == 0 || asked.contains(place))
         });
-        let mut hosts: Vec<_> = hosts.into_iter().collect();
-        hosts.sort_by_cached_key(|host| self.name(*host));
-        hosts
+        let mut places: Vec<_> = places.into_iter().collect();
+        places.sort_by_cached_key(|place| (self.name(place.host), place.number));
+        places
+    }
+
+    /// The places of the pods of the workload in the last report of the host.
+    fn told(&self, host: HostId, workload: &str) -> impl Iterator<Item = Place> {
+        let report = self.reports.get(&host).into_iter();
+        let all = report.flat_map(|report| &report.workloads);
+        let told = all.filter(move |one| one.workload == workload);
+        told.map(move |one| Place {
+            host,
+            number: one.number,
+        })
     }
 
     /// Builds the index, with which later lookups find reports by their workload. This pays off for a caller that draws
@@ -170,11 +182,12 @@ impl Scene {
 
     fn workload_host(
         &self,
-        host: HostId,
+        place: Place,
         workload: &crate::cluster::state::Workload,
     ) -> WorkloadHost {
         let unseen = WorkloadReport::default();
-        let report = self.report(host, &workload.name).unwrap_or(&unseen);
+        let host = place.host;
+        let report = self.report(place, &workload.name).unwrap_or(&unseen);
         let mut shown = WorkloadHost {
             host: self.name(host),
             id: host,
@@ -186,20 +199,21 @@ impl Scene {
             message: report.message.clone(),
             reachable: self.reachable.contains(&host),
             containers: report.containers.0.clone(),
-            moved: self.moved_from(host, workload),
+            moved: self.moved_from(place, workload),
+            pod: pod_name(&workload.name, place.number),
         };
         self.lay_attempts_over(&mut shown, workload);
         shown
     }
 
-    /// Where the pod of the workload on this host was before.
+    /// Where the pod of the workload in this place was before.
     fn moved_from(
         &self,
-        host: HostId,
+        place: Place,
         workload: &crate::cluster::state::Workload,
     ) -> Option<MovedFrom> {
         let mut seats = self.state.seats(&workload.name).iter();
-        let seat = seats.find(|seat| seat.host == Some(host))?;
+        let seat = seats.find(|seat| seat.place() == Some(place))?;
         let moved = seat.moved.as_ref()?;
         Some(MovedFrom {
             host: moved.from.clone(),
@@ -222,26 +236,28 @@ impl Scene {
         There::new(&self.state, &self.reachable, &self.reports)
     }
 
-    fn wanted(&self, workload: &crate::cluster::state::Workload) -> BTreeSet<HostId> {
-        placement::hosts(&self.state, workload)
+    fn wanted(&self, workload: &crate::cluster::state::Workload) -> BTreeSet<Place> {
+        placement::places(&self.state, workload)
     }
 
-    fn report(&self, host: HostId, workload: &str) -> Option<&WorkloadReport> {
+    fn report(&self, place: Place, workload: &str) -> Option<&WorkloadReport> {
         if let Some(index) = self.index() {
-            return index.report(host, workload);
+            return index.report(place, workload);
         }
-        let all = &self.reports.get(&host)?.workloads;
-        all.iter().find(|report| report.workload == workload)
+        let all = &self.reports.get(&place.host)?.workloads;
+        let is_it =
+            |report: &&WorkloadReport| report.workload == workload && report.number == place.number;
+        all.iter().find(is_it)
     }
 
-    /// Whether the last report of the host contains the workload.
+    /// Whether the last report of the host contains a pod of the workload.
     fn has(&self, host: HostId, workload: &str) -> bool {
-        self.report(host, workload).is_some()
+        self.told(host, workload).next().is_some()
     }
 
-    /// Whether the host has finished the rollout of this revision, with success or without.
-    fn arrived(&self, host: HostId, workload: &crate::cluster::state::Workload) -> bool {
-        let Some(report) = self.report(host, &workload.name) else {
+    /// Whether the pod has finished the rollout of this revision, with success or without.
+    fn arrived(&self, place: Place, workload: &crate::cluster::state::Workload) -> bool {
+        let Some(report) = self.report(place, &workload.name) else {
             return false;
         };
         let done = match report.phase {
@@ -249,8 +265,8 @@ impl Scene {
             peer::Phase::Succeeded | peer::Phase::Stopped | peer::Phase::Failed => true,
             peer::Phase::Pending | peer::Phase::Starting | peer::Phase::Removing => false,
         };
-        let (_, index) = self.state.assigned(workload, host);
-        done && report.index >= index && self.reachable.contains(&host)
+        let (_, index) = self.state.assigned(workload, place);
+        done && report.index >= index && self.reachable.contains(&place.host)
     }
 
     /// The names of the hosts that may still have a part of removed workloads: they report one, have not applied log
@@ -448,10 +464,12 @@ impl Scene {
     }
 
     /// The host to ask for a workload's logs if the user named none: this host if it runs the workload, or else the
-    /// first reachable host by name.
-    pub(crate) fn host_with(&self, workload: &str) -> Option<HostId> {
+    /// first reachable host by name. With a number, only hosts with the pod of this number count.
+    pub(crate) fn host_with(&self, workload: &str, number: Option<u32>) -> Option<HostId> {
         let found = self.state.workload(workload)?;
-        let wanted = self.wanted(found);
+        let places = placement::places(&self.state, found).into_iter();
+        let places = places.filter(|place| number.is_none_or(|number| place.number == number));
+        let wanted: BTreeSet<HostId> = places.map(|place| place.host).collect();
         if wanted.contains(&self.host) {
             return Some(self.host);
         }

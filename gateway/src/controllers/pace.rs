@@ -77,15 +77,19 @@ fn subject(change: &Change) -> Option<Subject> {
             index,
             ..
         } => Some((workload.clone(), *ordinal, *index)),
-        // Another step of a rollout is about other hosts.
+        // Another step of a rollout is about other pods.
         Change::Roll {
             workload,
             to,
             hosts,
+            numbers,
             ..
         } => {
             let bytes = hosts.iter().flat_map(|host| host.0.first_chunk::<4>());
-            let step = bytes.fold(0, |sum, first| sum ^ u32::from_be_bytes(*first));
+            let hosts = bytes.fold(0, |sum, first| sum ^ u32::from_be_bytes(*first));
+            let step = numbers
+                .iter()
+                .fold(hosts, |sum, number| sum.rotate_left(1) ^ number);
             Some((workload.clone(), step, *to))
         }
         Change::EndRollout {

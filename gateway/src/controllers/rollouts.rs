@@ -4,12 +4,12 @@
 //! before ([`Watch`]). Output: a [`Plan`] of changes, and when to plan again. A leader that has just been elected knows
 //! nothing of the past, so it waits the full times again; nothing else depends on who leads.
 //!
-//! - A host that has the latest revision is available when its pod has been ready for long enough.
+//! - A pod of the latest revision is available when it has been ready for long enough.
 //! - No more ready pods of earlier revisions are replaced than may be unavailable. A pod that is not ready anyway is
 //!   replaced at once.
 //! - A pod that its host works on may be ready. It counts as one that is not available, and is replaced like a ready one.
-//! - When the pod of the latest revision fails on a host, no other host gets it. The hosts go back to the last revision
-//!   that was ready, if there is one.
+//! - When a pod of the latest revision fails, no other one gets it. All go back to the last revision that was ready, if
+//!   there is one.
 //! - A host that has not reported on the workload since the change counts as one whose pod is not available, and its pod
 //!   stays. A gateway that has just started is such a host.
 //! - A host that is not reachable is not waited for. It gets the latest revision when it returns. One that becomes
@@ -25,7 +25,8 @@ use beemesh_protocol::{
     HostId,
     peer::{HostReport, Phase, WorkloadReport},
     pod::{ContainerReport, ContainerState},
-    state::{Change, ResolvedImages, RevisionOutcome, RolloutPhase},
+    state::{Change, Place, ResolvedImages, RevisionOutcome, RolloutPhase},
+    workload::pod_name,
 };
 use tokio::time::Instant;
 
@@ -85,17 +86,17 @@ pub(crate) struct Watch {
 struct Observed {
     /// The log index of the latest revision.
     index: u64,
-    /// The number of hosts that have the latest revision, and of those that are available.
+    /// The number of pods that have the latest revision, and of those that are available.
     progress: (usize, usize),
     /// When `progress` last changed.
     since: Instant,
-    /// Since when the pod of each host is ready, with the log index of its revision and the number of its restarts.
-    ready: BTreeMap<HostId, ((u64, u32), Instant)>,
-    /// When each host was last reachable, and the log index of the revision whose pod was ready on it then.
-    last: BTreeMap<HostId, (Instant, Option<u64>)>,
+    /// Since when each pod is ready, with the log index of its revision and the number of its restarts.
+    ready: BTreeMap<Place, ((u64, u32), Instant)>,
+    /// When the host of each pod was last reachable, and the log index of the revision that was ready then.
+    last: BTreeMap<Place, (Instant, Option<u64>)>,
 }
 
-/// The pod of one host, compared with the revision that the host is to run.
+/// A pod, compared with the revision that it is to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Pod {
     /// The host has not reported on the workload since the change, so its pod may be ready.
@@ -143,7 +144,7 @@ pub(crate) fn plan(watch: &mut Watch, seen: &Seen<'_>) -> Plan {
             workload,
             rollout,
             strategy: Strategy::of(&workload.object),
-            hosts: placement::hosts(state, workload),
+            places: placement::places(state, workload),
         };
         look.add(observed, &mut plan);
     }
@@ -168,8 +169,8 @@ struct Look<'a> {
     workload: &'a Workload,
     rollout: &'a Rollout,
     strategy: Strategy,
-    /// The hosts that run the workload.
-    hosts: BTreeSet<HostId>,
+    /// The places of the workload's pods.
+    places: BTreeSet<Place>,
 }
 
 impl Look<'_> {
@@ -183,34 +184,35 @@ impl Look<'_> {
     }
 
     /// The pods of the reachable hosts, by the hosts' names.
-    fn pods(&self, observed: &mut Observed) -> Vec<(HostId, Pod)> {
-        let there = self.hosts.intersection(self.seen.reachable);
-        let mut there: Vec<HostId> = there.copied().collect();
-        there.sort_by_cached_key(|host| self.name(*host));
-        observed.ready.retain(|host, _| there.contains(host));
+    fn pods(&self, observed: &mut Observed) -> Vec<(Place, Pod)> {
+        let there = self.places.iter().copied();
+        let mut there: Vec<Place> = there.filter(|one| self.is_reachable(one)).collect();
+        there.sort_by_cached_key(|place| (self.name(place.host), place.number));
         let pods = there
             .into_iter()
-            .map(|host| (host, self.pod(host, observed)));
+            .map(|place| (place, self.pod(place, observed)));
         let pods: Vec<_> = pods.collect();
+        let known: BTreeSet<Place> = pods.iter().map(|(place, _)| *place).collect();
+        observed.ready.retain(|place, _| known.contains(place));
         let now = self.seen.now;
-        let last = pods.iter().map(|(host, pod)| {
-            let ready = is_up(pod).then(|| self.rollout.on(*host));
-            (*host, (now, ready))
+        let last = pods.iter().map(|(place, pod)| {
+            let ready = is_up(pod).then(|| self.rollout.on(*place));
+            (*place, (now, ready))
         });
         observed.last.extend(last);
         pods
     }
 
-    /// The number of unreachable hosts that count as without a pod, and until when.
+    /// The number of pods on unreachable hosts that count as missing, and until when.
     fn vanished(&self, observed: &mut Observed) -> (usize, Option<Instant>) {
         let now = self.seen.now;
-        observed.last.retain(|host, _| self.hosts.contains(host));
-        let away = self.hosts.difference(self.seen.reachable);
-        let until = away.filter_map(|host| {
-            let on = self.rollout.on(*host);
+        observed.last.retain(|place, _| self.places.contains(place));
+        let away = self.places.iter().filter(|one| !self.is_reachable(one));
+        let until = away.filter_map(|place| {
+            let on = self.rollout.on(*place);
             // A leader that has not seen the host does not know how far its update is.
             let unseen = || (now, (on != self.workload.index).then_some(on));
-            let (at, ready) = *observed.last.entry(*host).or_insert_with(unseen);
+            let (at, ready) = *observed.last.entry(*place).or_insert_with(unseen);
             let until = at + VANISHED_MAX;
             (ready != Some(on) && until > now).then_some(until)
         });
@@ -218,20 +220,24 @@ impl Look<'_> {
         (until.len(), until.into_iter().min())
     }
 
-    fn pod(&self, host: HostId, observed: &mut Observed) -> Pod {
-        let reports = self.seen.reports.get(&host);
+    fn is_reachable(&self, place: &Place) -> bool {
+        self.seen.reachable.contains(&place.host)
+    }
+
+    fn pod(&self, place: Place, observed: &mut Observed) -> Pod {
+        let reports = self.seen.reports.get(&place.host);
         if reports.is_none_or(|report| report.applied < self.workload.index) {
             return Pod::Unknown;
         }
         // The gateway of a host that runs the workload reports on it as soon as it has looked at its units.
-        let Some(told) = self.report(host) else {
+        let Some(told) = self.report(place) else {
             return Pod::Unknown;
         };
         let told = Some(told);
-        let report = told.filter(|report| report.index == self.rollout.on(host));
+        let report = told.filter(|report| report.index == self.rollout.on(place));
         let is_up = report.is_some_and(is_ready);
         if !is_up {
-            observed.ready.remove(&host);
+            observed.ready.remove(&place);
         }
         let Some(report) = report else {
             // The report on the pod of another revision says why this one is not there.
@@ -240,7 +246,7 @@ impl Look<'_> {
         let is_whole = report.total > 0 && report.healthy == report.total;
         if let Some(reason) = failure(report) {
             let is_tried = self.rollout.phase == RolloutPhase::Rolling
-                && self.rollout.on(host) == self.workload.index;
+                && self.rollout.on(place) == self.workload.index;
             // The host could not replace the pod before this one, which keeps running.
             return match report.phase {
                 Phase::Failed if is_whole && !is_tried => Pod::Busy(reason),
@@ -258,11 +264,11 @@ impl Look<'_> {
             };
         }
         let now = self.seen.now;
-        let known = observed.ready.get(&host).copied();
+        let known = observed.ready.get(&place).copied();
         let pod = (report.index, report.restarts);
         let known = known.filter(|(known, _)| *known == pod);
         let (_, since) = known.unwrap_or((pod, now));
-        observed.ready.insert(host, (pod, since));
+        observed.ready.insert(place, (pod, since));
         let due = since + self.stable(report);
         if due <= now {
             Pod::Available
@@ -278,8 +284,8 @@ impl Look<'_> {
         asked.max(if has_ended { STABLE_AGAIN } else { STABLE })
     }
 
-    /// Gives the latest revision to the next hosts, or ends the rollout.
-    fn forward(&self, observed: &mut Observed, pods: &[(HostId, Pod)], plan: &mut Plan) {
+    /// Gives the latest revision to the next pods, or ends the rollout.
+    fn forward(&self, observed: &mut Observed, pods: &[(Place, Pod)], plan: &mut Plan) {
         let latest = self.workload.index;
         let is_first = self.rollout.base == latest;
         if (self.rollout.paused || self.strategy.paused) && !is_first {
@@ -289,9 +295,9 @@ impl Look<'_> {
         }
         let (moved, rest): (Vec<_>, Vec<_>) = pods
             .iter()
-            .partition(|(host, _)| self.rollout.on(*host) == latest);
-        let failed = moved.iter().find_map(|(host, pod)| match pod {
-            Pod::Failed(reason) => Some(self.on(*host, reason)),
+            .partition(|(place, _)| self.rollout.on(*place) == latest);
+        let failed = moved.iter().find_map(|(place, pod)| match pod {
+            Pod::Failed(reason) => Some(self.on(*place, reason)),
             _ => None,
         });
         if let Some(reason) = failed {
@@ -329,30 +335,30 @@ impl Look<'_> {
         }
     }
 
-    /// The hosts whose pods are replaced next: all whose pods are not ready, and as many others as may be unavailable,
-    /// first those that are being worked on; `lacking` other pods are not available.
-    fn next(&self, rest: &[&(HostId, Pod)], lacking: usize) -> Vec<HostId> {
+    /// The pods that are replaced next: all that are not ready, and as many others as may be unavailable, first those
+    /// that are being worked on; `lacking` other pods are not available.
+    fn next(&self, rest: &[&(Place, Pod)], lacking: usize) -> Vec<Place> {
         let known = rest.iter().copied().filter(|(_, pod)| *pod != Pod::Unknown);
         let (busy, idle): (Vec<_>, Vec<_>) =
             known.partition(|(_, pod)| matches!(pod, Pod::Busy(_)));
         let (up, down): (Vec<_>, Vec<_>) = idle.into_iter().partition(|(_, pod)| is_up(pod));
         let unknown = rest.len() - busy.len() - up.len() - down.len();
-        let most = self.strategy.unavailable_of(self.hosts.len());
+        let most = self.strategy.unavailable_of(self.places.len());
         let most = most.saturating_sub(lacking + down.len() + unknown);
         let of_up = most.saturating_sub(busy.len());
         let chosen = down
             .into_iter()
             .chain(busy.into_iter().take(most))
             .chain(up.into_iter().take(of_up));
-        chosen.map(|(host, _)| *host).collect()
+        chosen.map(|(place, _)| *place).collect()
     }
 
-    /// Lets the next hosts go back to the base.
-    fn back(&self, observed: &mut Observed, pods: &[(HostId, Pod)], plan: &mut Plan) {
+    /// Lets the next pods go back to the base.
+    fn back(&self, observed: &mut Observed, pods: &[(Place, Pod)], plan: &mut Plan) {
         let base = self.rollout.base;
         let (there, rest): (Vec<_>, Vec<_>) = pods
             .iter()
-            .partition(|(host, _)| self.rollout.on(*host) == base);
+            .partition(|(place, _)| self.rollout.on(*place) == base);
         let lacking = there.iter().filter(|(_, pod)| !is_up(pod)).count();
         let (vanished, until) = self.vanished(observed);
         if !rest.is_empty() {
@@ -365,10 +371,10 @@ impl Look<'_> {
     }
 
     /// Records that a revision that had failed is ready on all hosts after all.
-    fn ended_after_all(&self, pods: &[(HostId, Pod)], plan: &mut Plan) {
+    fn ended_after_all(&self, pods: &[(Place, Pod)], plan: &mut Plan) {
         let latest = self.workload.index;
-        let is_there = |(host, pod): &(HostId, Pod)| {
-            self.rollout.on(*host) == latest && *pod == Pod::Available
+        let is_there = |(place, pod): &(Place, Pod)| {
+            self.rollout.on(*place) == latest && *pod == Pod::Available
         };
         if !pods.is_empty() && pods.iter().all(is_there) {
             plan.changes.push(self.ready());
@@ -377,20 +383,24 @@ impl Look<'_> {
         plan.due = plan.due.into_iter().chain(due).min();
     }
 
-    fn roll(&self, to: u64, hosts: Vec<HostId>) -> Change {
+    fn roll(&self, to: u64, places: Vec<Place>) -> Change {
+        let has_several = places.iter().any(|place| place.number > 0);
+        let numbers = places.iter().map(|place| place.number);
         Change::Roll {
             workload: self.workload.name.clone(),
             index: self.workload.index,
             to,
-            hosts,
+            hosts: places.iter().map(|place| place.host).collect(),
+            numbers: numbers.filter(|_| has_several).collect(),
         }
     }
 
     /// The end of a rollout that succeeded, with the hosts that were not reached.
     fn ready(&self) -> Change {
-        let away = self.hosts.difference(self.seen.reachable);
-        let mut away: Vec<String> = away.map(|host| self.name(*host)).collect();
+        let away = self.places.iter().filter(|one| !self.is_reachable(one));
+        let mut away: Vec<String> = away.map(|place| self.name(place.host)).collect();
         away.sort();
+        away.dedup();
         let reason = match away.len() {
             0 => String::new(),
             1 => format!(
@@ -433,20 +443,20 @@ impl Look<'_> {
         }
     }
 
-    /// The images of which all hosts say the same that run the latest revision.
+    /// The images of which all pods of the latest revision say the same.
     fn images(&self) -> ResolvedImages {
-        let reports = self.hosts.iter().filter_map(|host| self.report(*host));
+        let reports = self.places.iter().filter_map(|place| self.report(*place));
         let latest = reports.filter(|report| report.index == self.workload.index);
         ResolvedImages::agreed(latest.map(|report| &report.images))
     }
 
     /// Why the deadline has passed.
-    fn late(&self, moved: &[&(HostId, Pod)]) -> String {
-        let waits = moved.iter().find_map(|(host, pod)| match pod {
-            Pod::Waits(reason) if reason.is_empty() => Some(self.on(*host, "is not ready")),
-            Pod::Waits(reason) | Pod::Busy(reason) => Some(self.on(*host, reason)),
-            Pod::Ready(_) => Some(self.on(*host, "is not ready for long enough")),
-            Pod::Unknown => Some(self.on(*host, "has not reported")),
+    fn late(&self, moved: &[&(Place, Pod)]) -> String {
+        let waits = moved.iter().find_map(|(place, pod)| match pod {
+            Pod::Waits(reason) if reason.is_empty() => Some(self.on(*place, "is not ready")),
+            Pod::Waits(reason) | Pod::Busy(reason) => Some(self.on(*place, reason)),
+            Pod::Ready(_) => Some(self.on(*place, "is not ready for long enough")),
+            Pod::Unknown => Some(self.on(*place, "has not reported")),
             Pod::Available | Pod::Failed(_) => None,
         });
         format!(
@@ -456,8 +466,15 @@ impl Look<'_> {
         )
     }
 
-    fn on(&self, host: HostId, reason: &str) -> String {
-        format!("{}: {reason}", self.name(host))
+    fn on(&self, place: Place, reason: &str) -> String {
+        let host = self.name(place.host);
+        match place.number {
+            0 => format!("{host}: {reason}"),
+            number => {
+                let pod = pod_name(&self.workload.name, number);
+                format!("{host} ({pod}): {reason}")
+            }
+        }
     }
 
     fn name(&self, host: HostId) -> String {
@@ -465,9 +482,10 @@ impl Look<'_> {
         member.map_or_else(|| host.to_string(), |member| member.name.clone())
     }
 
-    fn report(&self, host: HostId) -> Option<&WorkloadReport> {
-        let all = &self.seen.reports.get(&host)?.workloads;
-        let at = all.binary_search_by(|one| one.workload.as_str().cmp(&self.workload.name));
+    fn report(&self, place: Place) -> Option<&WorkloadReport> {
+        let all = &self.seen.reports.get(&place.host)?.workloads;
+        let key = (self.workload.name.as_str(), place.number);
+        let at = all.binary_search_by(|one| (one.workload.as_str(), one.number).cmp(&key));
         at.ok().map(|at| &all[at])
     }
 }

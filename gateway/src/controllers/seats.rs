@@ -13,15 +13,15 @@ use std::{
 use beemesh_protocol::{
     HostId,
     peer::{HostReport, Phase},
-    state::{Assignment, Change},
+    state::{Assignment, Change, Place},
 };
 use beemesh_quadlet::manifest::Reschedule;
 
 use crate::cluster::{
     placement::{
         self,
-        choose::There,
-        seats::{assign, has_data, pause_ms, taken},
+        choose::{Alone, Taken, There},
+        seats::{assign, has_data, pause_ms},
     },
     state::{LOSES, State, Workload, claims, is_under_way},
 };
@@ -111,13 +111,16 @@ impl Look<'_> {
         self.seen.state.seats(&self.workload.name)
     }
 
-    /// Chooses the host for a pod that leaves another one, or none, and adds it to `taken`.
-    fn give(&self, taken: &mut BTreeSet<HostId>, leaving: Option<HostId>) -> Option<HostId> {
+    /// Chooses the host for a pod that leaves another one, or none, and counts it in `taken`.
+    fn give(&self, taken: &mut Taken, leaving: Option<HostId>) -> Option<HostId> {
         let host = self
             .there
             .choose_after(self.workload, taken, leaving)
             .ok()?;
-        taken.insert(host);
+        if let Some(leaving) = leaving {
+            taken.remove(leaving);
+        }
+        taken.add(host);
         self.there.give(self.workload, host);
         Some(host)
     }
@@ -125,27 +128,56 @@ impl Look<'_> {
     /// Plans a workload with `replicas`.
     fn counted(&self, plan: &mut Plan) {
         let Self { seen, workload, .. } = self;
-        let mut taken = taken(self.seats());
+        let mut taken = Taken::of(self.seats());
         let stays = has_data(workload) && !workload.failover.disposable;
-        let runs = |host| placement::runs(seen.state, workload, host).is_some();
+        let runs = |place| placement::runs(seen.state, workload, place).is_some();
         let moves_lost = seen.state.level() >= LOSES;
+        let is_alone = Alone::of(seen.state, workload).is_some();
         for seat in self.seats() {
-            let moves = match seat.host {
-                None => true,
-                Some(host) => !stays && (!runs(host) || moves_lost && self.is_gone(host)),
+            // The workload got a port or the like after its pods were put beside each other. Each of them goes when it is
+            // its turn to be replaced.
+            let crowds = |place: Place| {
+                is_alone
+                    && moves_lost
+                    && place.number > 0
+                    && taken.on(place.host) > 1
+                    && self.has_latest(place)
             };
-            if moves && let Some(to) = self.give(&mut taken, seat.host) {
-                plan.changes
-                    .push(assign(workload, seat.ordinal, seat.host, Some(to)));
+            let (moves, crowds) = match seat.place() {
+                None => (true, false),
+                Some(place) => {
+                    let crowds = crowds(place);
+                    let leaves = !runs(place) || moves_lost && self.is_gone(place.host);
+                    (!stays && leaves || crowds, crowds)
+                }
+            };
+            let change = |to| assign(workload, seat.ordinal, seat.host, to);
+            if !moves {
+                continue;
+            }
+            if let Some(to) = self.give(&mut taken, seat.host) {
+                plan.changes.push(change(Some(to)));
+            } else if let Some(host) = seat.host.filter(|_| crowds) {
+                taken.remove(host);
+                plan.changes.push(change(None));
             }
         }
         for ordinal in self.vacant(workload.object.replicas.unwrap_or(0)) {
+            if plan.changes.len() >= CHANGES_MAX {
+                return;
+            }
             // All pods are alike: if one finds no host, the next one does not either.
             let Some(to) = self.give(&mut taken, None) else {
                 return;
             };
             plan.changes.push(assign(workload, ordinal, None, Some(to)));
         }
+    }
+
+    /// Returns true if the pod is to run the latest revision.
+    fn has_latest(&self, place: Place) -> bool {
+        let rollout = self.seen.state.rollout(&self.workload.name);
+        rollout.is_none_or(|rollout| rollout.on(place) == self.workload.index)
     }
 
     /// Returns true if the pods on an unreachable host start elsewhere.
@@ -195,7 +227,7 @@ impl Look<'_> {
                 self.next_attempt(seat, own, plan);
             }
         }
-        let mut taken = taken(self.seats());
+        let mut taken = Taken::of(self.seats());
         if workload.job.is_some_and(|job| job.every_host) {
             for ordinal in self.vacant(u32::MAX) {
                 let Some(to) = self.give(&mut taken, None) else {
@@ -267,9 +299,9 @@ impl Look<'_> {
             plan.due = plan.due.into_iter().chain([due]).min();
             return;
         }
-        let mut others = taken(self.seats());
+        let mut others = Taken::of(self.seats());
         if let Some(host) = seat.host {
-            others.remove(&host);
+            others.remove(host);
         }
         let same = seat.host.filter(|host| {
             let fits = seen.state.hosts().get(host);

@@ -12,7 +12,8 @@ use std::{
 use beemesh_protocol::{
     HostId,
     ipc::UnitState,
-    state::{RevisionOutcome, RolloutPhase},
+    state::{Place, RevisionOutcome, RolloutPhase},
+    workload::{pod_name, split_pod_name},
 };
 use beemesh_quadlet::{
     health::{Status, parse},
@@ -63,18 +64,18 @@ struct Taken {
 struct Facts {
     /// The latest state that any host has applied.
     view: Option<Arc<View>>,
-    pods: BTreeMap<(String, HostId), Pod>,
-    /// The log indexes of the revisions that the state has ever assigned to a host, by workload and host.
-    assigned: BTreeMap<(String, HostId), BTreeSet<u64>>,
+    pods: BTreeMap<(String, Place), Pod>,
+    /// The log indexes of the revisions that the state has ever assigned to a pod, by workload and place.
+    assigned: BTreeMap<(String, Place), BTreeSet<u64>>,
     /// The hosts whose gateway does not run.
     down: BTreeSet<HostId>,
     /// When the gateway of a host last began.
     begun: BTreeMap<HostId, Instant>,
     /// The hosts whose network or disk is in trouble, and when the last trouble of others ended.
     trouble: BTreeMap<HostId, Option<Instant>>,
-    taken: BTreeMap<(String, HostId), Taken>,
-    /// The hosts whose ready pods a revision has replaced.
-    spent: BTreeMap<(String, u64), BTreeSet<HostId>>,
+    taken: BTreeMap<(String, Place), Taken>,
+    /// The ready pods that a revision has replaced.
+    spent: BTreeMap<(String, u64), BTreeSet<Place>>,
 }
 
 /// Collects what happens, and what is wrong with it.
@@ -179,14 +180,16 @@ impl Checks {
     /// Records the units of a host.
     pub(super) fn units(&self, host: HostId, units: &BTreeMap<String, UnitState>) {
         let mut facts = self.facts.lock().unwrap();
-        facts
-            .pods
-            .retain(|(workload, of), _| *of != host || units.contains_key(workload));
-        for (workload, unit) in units.iter().filter(|(_, unit)| !is_job(unit)) {
+        facts.pods.retain(|(workload, of), _| {
+            of.host != host || units.contains_key(&pod_name(workload, of.number))
+        });
+        for (pod, unit) in units.iter().filter(|(_, unit)| !is_job(unit)) {
+            let (workload, number) = split_pod_name(pod).expect("the name of a pod");
+            let place = Place { host, number };
             let Some(quadlet) = read_quadlet(&unit.kube) else {
                 continue;
             };
-            let key = (workload.clone(), host);
+            let key = (workload.to_owned(), place);
             let (revision, is_ready) = match parse(&unit.status).map(|report| report.status) {
                 Some(Status::Running { health, revision }) if unit.active == "active" => {
                     (revision, health.healthy == health.total)
@@ -203,7 +206,7 @@ impl Checks {
                 ready: is_ready.then(|| since.unwrap_or_else(Instant::now)),
             };
             facts.pods.insert(key, pod);
-            self.violated(runs_only_what_was_assigned(&facts, workload, host));
+            self.violated(runs_only_what_was_assigned(&facts, workload, place));
         }
     }
 }
@@ -238,19 +241,19 @@ impl<'a> Step<'a> {
         self.was.index == self.workload.index
     }
 
-    /// The log indexes of the revisions that the host had to run, and has to run now.
-    fn on(&self, host: HostId) -> (u64, u64) {
-        let (_, was) = self.before.assigned(self.was, host);
-        let (_, is) = self.after.assigned(self.workload, host);
+    /// The log indexes of the revisions that the pod had to run, and has to run now.
+    fn on(&self, place: Place) -> (u64, u64) {
+        let (_, was) = self.before.assigned(self.was, place);
+        let (_, is) = self.after.assigned(self.workload, place);
         (was, is)
     }
 
-    fn hosts(&self) -> BTreeSet<HostId> {
-        placement::hosts(self.after, self.workload)
+    fn places(&self) -> BTreeSet<Place> {
+        placement::places(self.after, self.workload)
     }
 
     fn max(&self) -> usize {
-        Strategy::of(&self.workload.object).unavailable_of(self.hosts().len())
+        Strategy::of(&self.workload.object).unavailable_of(self.places().len())
     }
 
     /// What has changed of the rollout, in words.
@@ -264,18 +267,16 @@ impl<'a> Step<'a> {
         };
         let Rollout {
             base,
-            hosts,
+            pods,
             phase,
             paused,
             ..
         } = rollout;
         let paused = if *paused { ", paused" } else { "" };
-        let hosts = hosts.iter().map(|(host, on)| (name(*host), on));
-        let hosts: BTreeMap<_, _> = hosts.collect();
+        let pods = pods.iter().map(|(place, on)| (called(*place), on));
+        let pods: BTreeMap<_, _> = pods.collect();
         let title = self.title();
-        Some(format!(
-            "{title}, base {base}: {phase:?}{paused}, {hosts:?}"
-        ))
+        Some(format!("{title}, base {base}: {phase:?}{paused}, {pods:?}"))
     }
 
     fn title(&self) -> String {
@@ -284,12 +285,20 @@ impl<'a> Step<'a> {
     }
 }
 
+/// `h1`, or `h1/2` for a pod beside others.
+fn called(place: Place) -> String {
+    match place.number {
+        0 => name(place.host),
+        number => format!("{}/{number}", name(place.host)),
+    }
+}
+
 impl Facts {
     fn assign(&mut self, state: &State) {
         for workload in state.workloads().filter(|one| one.job.is_none()) {
-            for host in placement::hosts(state, workload) {
-                let (_, index) = state.assigned(workload, host);
-                let key = (workload.name.clone(), host);
+            for place in placement::places(state, workload) {
+                let (_, index) = state.assigned(workload, place);
+                let key = (workload.name.clone(), place);
                 self.assigned.entry(key).or_default().insert(index);
             }
         }
@@ -297,9 +306,9 @@ impl Facts {
 
     /// Forgets what the host lacks: it is not, or not only, for the sake of a rollout.
     fn excuse(&mut self, host: HostId) {
-        self.taken.retain(|(_, of), _| *of != host);
-        for hosts in self.spent.values_mut() {
-            hosts.remove(&host);
+        self.taken.retain(|(_, of), _| of.host != host);
+        for places in self.spent.values_mut() {
+            places.retain(|place| place.host != host);
         }
     }
 
@@ -322,26 +331,26 @@ impl Facts {
         self.is_calm(host) && begun.is_none_or(|begun| begun.elapsed() > CALM)
     }
 
-    fn pod(&self, workload: &str, host: HostId) -> Option<&Pod> {
-        self.pods.get(&(workload.to_owned(), host))
+    fn pod(&self, workload: &str, place: Place) -> Option<&Pod> {
+        self.pods.get(&(workload.to_owned(), place))
     }
 
     /// Records which ready pods are replaced by this step. Returns true if there are any.
     fn take(&mut self, step: &Step<'_>) -> bool {
         let workload = step.workload;
-        let there = placement::hosts(step.before, step.was);
+        let there = placement::places(step.before, step.was);
         let latest = workload.index;
         let mut any = false;
-        for host in step.hosts().intersection(&there) {
-            let (was, is) = step.on(*host);
-            let steady = self.pod(&workload.name, *host).and_then(|pod| pod.ready);
+        for place in step.places().intersection(&there) {
+            let (was, is) = step.on(*place);
+            let steady = self.pod(&workload.name, *place).and_then(|pod| pod.ready);
             let is_steady = steady.is_some_and(|since| since.elapsed() > STEADY);
-            if was != is && is_steady && self.is_calm(*host) {
-                let key = (workload.name.clone(), *host);
+            if was != is && is_steady && self.is_calm(place.host) {
+                let key = (workload.name.clone(), *place);
                 self.taken.insert(key, Taken { latest });
                 if is == latest {
                     let spent = self.spent.entry((workload.name.clone(), latest));
-                    spent.or_default().insert(*host);
+                    spent.or_default().insert(*place);
                 }
                 any = true;
             }
@@ -349,10 +358,10 @@ impl Facts {
         any
     }
 
-    /// Returns true if the host still lacks the pod for which its ready pod was taken.
-    fn lacks(&self, step: &Step<'_>, host: HostId, taken: Taken) -> bool {
-        let (_, is) = step.on(host);
-        let pod = self.pod(&step.workload.name, host);
+    /// Returns true if the pod for which a ready one was taken is still missing.
+    fn lacks(&self, step: &Step<'_>, place: Place, taken: Taken) -> bool {
+        let (_, is) = step.on(place);
+        let pod = self.pod(&step.workload.name, place);
         let ready = pod.filter(|pod| pod.index == is && pod.is_current);
         let Some(since) = ready.and_then(|pod| pod.ready) else {
             return true;
@@ -369,18 +378,18 @@ impl Facts {
 /// replaced: by the step of a rollout, or of one that goes back. A pod of a new revision counts when it has been ready
 /// for two seconds. The first revision of a workload replaces nothing.
 fn no_more_pods_lack_than_may_be_unavailable(facts: &mut Facts, step: &Step<'_>) -> Option<String> {
-    let (workload, hosts) = (step.workload, step.hosts());
+    let (workload, places) = (step.workload, step.places());
     let taken = facts.taken.iter();
-    let lacking: BTreeSet<HostId> = taken
-        .filter(|((of, host), _)| *of == workload.name && hosts.contains(host))
-        .filter(|((_, host), taken)| facts.lacks(step, *host, **taken))
-        .map(|((_, host), _)| *host)
+    let lacking: BTreeSet<Place> = taken
+        .filter(|((of, place), _)| *of == workload.name && places.contains(place))
+        .filter(|((_, place), taken)| facts.lacks(step, *place, **taken))
+        .map(|((_, place), _)| *place)
         .collect();
     facts
         .taken
-        .retain(|(of, host), _| *of != workload.name || lacking.contains(host));
+        .retain(|(of, place), _| *of != workload.name || lacking.contains(place));
     (lacking.len() > step.max()).then(|| {
-        let names: Vec<_> = lacking.iter().map(|host| name(*host)).collect();
+        let names: Vec<_> = lacking.iter().map(|place| called(*place)).collect();
         let most = step.max();
         format!("{}: {names:?} lack a ready pod, {most} may", step.title())
     })
@@ -395,7 +404,7 @@ fn a_bad_revision_takes_no_more_than_may_be_unavailable(
     let is_bad = Behaviour::is_bad_on_all(&workload.object, step.after.hosts().keys());
     let spent = facts.spent.get(&(workload.name.clone(), workload.index))?;
     (is_bad && spent.len() > step.max()).then(|| {
-        let names: Vec<_> = spent.iter().map(|host| name(*host)).collect();
+        let names: Vec<_> = spent.iter().map(|place| called(*place)).collect();
         let most = step.max();
         format!(
             "{} is bad, and took {names:?}; {most} may be unavailable",
@@ -409,14 +418,17 @@ fn a_failed_revision_reaches_no_further_host(step: &Step<'_>) -> Option<String> 
     let before = step.before.rollout(&step.workload.name)?;
     let failed = before.phase != RolloutPhase::Rolling && step.is_within_revision();
     let latest = step.workload.index;
-    let mut hosts = step.hosts().into_iter();
-    let further = hosts.find(|host| {
-        let (was, is) = step.on(*host);
-        was != latest && is == latest
+    let there = placement::places(step.before, step.was);
+    let mut places = step.places().into_iter();
+    let further = places.find(|place| {
+        let (was, is) = step.on(*place);
+        // A pod that gets a host begins as the others there.
+        let is_new = place.number > 0 && !there.contains(place);
+        was != latest && is == latest && !is_new
     });
     // A revision that was halted may be ready on all hosts after all; a host that was away gets it then.
     let further = further.filter(|_| failed && step.rollout.is_some());
-    further.map(|host| format!("{} has failed, and reaches {}", step.title(), name(host)))
+    further.map(|place| format!("{} has failed, and reaches {}", step.title(), called(place)))
 }
 
 /// A change of leader resets and skips nothing: while a revision is rolled out, no host that has it goes back, and the
@@ -435,10 +447,14 @@ fn no_step_is_reset(step: &Step<'_>) -> Option<String> {
         return Some(format!("{}: {phases:?}", step.title()));
     }
     let latest = step.workload.index;
-    let mut hosts = step.hosts().into_iter();
-    let back = hosts.find(|host| step.on(*host).0 == latest && step.on(*host).1 != latest);
+    let there = placement::places(step.before, step.was);
+    let mut places = step.places().into_iter();
+    let back = places.find(|place| {
+        let (was, is) = step.on(*place);
+        there.contains(place) && was == latest && is != latest
+    });
     let back = back.filter(|_| phases == (Rolling, Rolling));
-    back.map(|host| format!("{}: {} goes back", step.title(), name(host)))
+    back.map(|place| format!("{}: {} goes back", step.title(), called(place)))
 }
 
 /// A rollout is over only when its own revision was ready, not when an earlier one was.
@@ -459,28 +475,29 @@ fn a_rollout_ends_when_all_are_available(facts: &Facts, step: &Step<'_>) -> Opti
     let ends = step.is_within_revision()
         && was_ready(step.before) != Some(true)
         && was_ready(step.after) == Some(true);
-    let there = placement::hosts(step.before, step.was);
-    let mut lacking = step.hosts().into_iter().filter(|host| there.contains(host));
-    let lacks = lacking.find(|host| {
-        let pod = facts.pod(name_of, *host);
+    let there = placement::places(step.before, step.was);
+    let places = step.places().into_iter();
+    let mut lacking = places.filter(|place| there.contains(place));
+    let lacks = lacking.find(|place| {
+        let pod = facts.pod(name_of, *place);
         let ready = pod.filter(|pod| pod.index == index && pod.is_current);
         let ready = ready.and_then(|pod| pod.ready);
-        facts.is_known(*host) && ready.is_none_or(|since| since.elapsed() < STABLE)
+        facts.is_known(place.host) && ready.is_none_or(|since| since.elapsed() < STABLE)
     });
     let lacks = lacks.filter(|_| ends);
-    lacks.map(|host| format!("{} ends, and {} lacks it", step.title(), name(host)))
+    lacks.map(|place| format!("{} ends, and {} lacks it", step.title(), called(place)))
 }
 
-/// A host has only revisions that the replicated state has assigned to it.
-fn runs_only_what_was_assigned(facts: &Facts, workload: &str, host: HostId) -> Option<String> {
-    let key = (workload.to_owned(), host);
+/// A pod has only revisions that the replicated state has assigned to it.
+fn runs_only_what_was_assigned(facts: &Facts, workload: &str, place: Place) -> Option<String> {
+    let key = (workload.to_owned(), place);
     let index = facts.pods.get(&key)?.index;
     let assigned = facts.assigned.get(&key);
     let is_assigned = assigned.is_some_and(|all| all.contains(&index));
     (!is_assigned).then(|| {
         format!(
             "{} runs {workload} of entry {index}: {assigned:?}",
-            name(host)
+            called(place)
         )
     })
 }
@@ -491,11 +508,13 @@ fn keeps_what_is_needed(state: &State) -> Option<String> {
     let mut rolled = state.workloads().filter(|one| state.is_rolled(one));
     rolled.find_map(|workload| {
         let name = &workload.name;
-        let hosts = placement::hosts(state, workload);
-        let on = hosts.iter().map(|host| state.assigned(workload, *host).1);
+        let places = placement::places(state, workload);
+        let on = places
+            .iter()
+            .map(|place| state.assigned(workload, *place).1);
         let base = state.rollout(name).map(|rollout| rollout.base);
         let all = state.rollout(name).into_iter();
-        let all = all.flat_map(|rollout| rollout.hosts.values().copied());
+        let all = all.flat_map(|rollout| rollout.pods.values().copied());
         let needed: BTreeSet<u64> = on.chain(base).chain(all).chain([workload.index]).collect();
         let is_there = |index: &u64| {
             let kept = state.revision_at(name, *index);
@@ -516,8 +535,8 @@ fn keeps_what_is_needed(state: &State) -> Option<String> {
 /// revision or the base. A revision that failed is not assigned to any host if it was taken back.
 pub(super) fn all_have_ended(state: &State) -> Option<String> {
     state.rollouts().find_map(|(workload, rollout)| {
-        let hosts = placement::hosts(state, workload);
-        let on: BTreeSet<u64> = hosts.iter().map(|host| rollout.on(*host)).collect();
+        let places = placement::places(state, workload);
+        let on: BTreeSet<u64> = places.iter().map(|place| rollout.on(*place)).collect();
         let is_over = match rollout.phase {
             RolloutPhase::Rolling => rollout.paused,
             RolloutPhase::RollingBack => on.iter().all(|index| *index == rollout.base),

@@ -5,13 +5,17 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use beemesh_protocol::{HostId, state::Change};
+use beemesh_protocol::{
+    HostId,
+    state::{Assignment, Change},
+};
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::{manifests::at, reports::Known, world::World};
 use crate::{
     cluster::{
         consensus::Consensus,
+        placement::choose::Alone,
         state::{ASSIGNED, State},
     },
     controllers::{
@@ -154,8 +158,8 @@ impl Memory {
     }
 }
 
-/// Returns what is wrong with the placement. Each workload must have the requested number of pods, limited by the
-/// number of hosts, on different hosts, and each Job must have ended.
+/// Returns what is wrong with the placement. Each workload must have the requested number of pods, in different places,
+/// or as many as there are hosts, on different hosts, if it may have one on each; and each Job must have ended.
 pub(super) fn misplaced(state: &State) -> Option<String> {
     let mut hosts = state.hosts().values();
     if let Some(lost) = hosts.find(|host| host.lost_at_ms != 0) {
@@ -171,8 +175,14 @@ pub(super) fn misplaced(state: &State) -> Option<String> {
         }
         let replicas = workload.object.replicas.unwrap_or(0);
         let asked = usize::try_from(replicas).unwrap_or(usize::MAX);
-        let expected = asked.min(state.hosts().len());
-        let fits = seats.len() == expected && hosts.len() == expected;
+        let (expected, apart) = match Alone::of(state, workload) {
+            Some(_) => (asked.min(state.hosts().len()), hosts.len()),
+            None => {
+                let places = seats.iter().filter_map(Assignment::place);
+                (asked, places.collect::<BTreeSet<_>>().len())
+            }
+        };
+        let fits = seats.len() == expected && apart == expected;
         let known = hosts.iter().all(|host| state.hosts().contains_key(host));
         (!fits || !known).then(|| format!("{}: {expected} of {seats:?}", workload.name))
     })

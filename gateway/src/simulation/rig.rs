@@ -13,7 +13,11 @@ use std::{
     time::Duration,
 };
 
-use beemesh_protocol::{HostId, ipc::UnitState};
+use beemesh_protocol::{
+    HostId,
+    ipc::UnitState,
+    workload::{pod_name, split_pod_name},
+};
 use beemesh_quadlet::{
     health::{Status, parse},
     render::{Revision, read_quadlet, render},
@@ -184,20 +188,23 @@ impl Rig {
             .collect();
         // An ended Job needs no unit.
         let here = state.workloads().filter(|one| one.job.is_none());
-        let here = here.filter_map(|workload| {
-            let runs = placement::runs(state, workload, host)?;
-            let (_, object, _) = state.contents(workload, runs.index);
-            Some((workload, runs.revision, Behaviour::of(&object, host)))
+        let here = here.flat_map(|workload| {
+            let all = placement::on_host(state, workload, host).into_iter();
+            all.map(move |(number, runs)| {
+                let (_, object, _) = state.contents(workload, runs.index);
+                let pod = pod_name(&workload.name, number);
+                (pod, runs.revision, Behaviour::of(&object, host))
+            })
         });
         let here: Vec<_> = here.collect();
         let behaviour = |name: &str| {
-            let found = here.iter().find(|(workload, ..)| workload.name == name);
+            let found = here.iter().find(|(pod, ..)| pod == name);
             found.map_or(Behaviour::Good, |(.., behaviour)| *behaviour)
         };
         // Without its image, a revision leaves no trace.
         let wanted = here.iter().filter(|one| one.2 != Behaviour::NoImage);
         let wanted: BTreeMap<String, u64> = wanted
-            .map(|(workload, revision, _)| (workload.name.clone(), *revision))
+            .map(|(pod, revision, _)| (pod.clone(), *revision))
             .collect();
         let units = self.units.borrow();
         let runs = |unit: &UnitState| match parse(&unit.status).map(|report| report.status) {
@@ -244,16 +251,18 @@ impl Rig {
     ) -> Result<Option<u64>, ()> {
         let mut begun = Ok(None);
         let rendered = || {
-            let wanted = view.state.workload(workload)?;
+            let (of, of_number) = split_pod_name(workload)?;
+            let wanted = view.state.workload(of)?;
             let (number, object, _) = view.state.contents(wanted, index);
             let revision = Revision {
                 cluster: view.state.cluster()?,
                 revision: number,
                 index,
                 object: &object,
+                number: of_number,
                 uses: &[],
             };
-            if workload == WEB {
+            if of == WEB {
                 let key = (workload.to_owned(), index);
                 let behaviour = Behaviour::of(&object, self.host);
                 self.pods.lock().unwrap().behaviours.insert(key, behaviour);

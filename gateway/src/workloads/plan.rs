@@ -1,15 +1,17 @@
-//! Decides the next operation for each workload on this host, and composes the reports on the workloads.
+//! Decides the next operation for each pod on this host, and composes the reports on the pods. Each pod is a unit of its
+//! own, and the decisions on the pods of one workload do not depend on each other.
 //!
 //! Pure: no I/O, no clock, no randomness; the caller passes `now`. Input: the replicated state ([`View`]), the state of
 //! systemd and the disk ([`UnitState`]), and the results of earlier operations ([`Work`]). Output: the operations to
 //! start, the reports, and the time of the next look. [`decide`] has the rules, [`job`] those for Jobs, [`work`] the
 //! steps of each operation, and [`tell`] the messages.
 //!
-//! At most one operation is in progress for a workload. Two things are kept over a restart of the gateway: which units
+//! At most one operation is in progress for a pod. Two things are kept over a restart of the gateway: which units
 //! its own operations have stopped, and how attempts of Jobs ended. Everything else that an unfinished operation left
 //! is visible in the units, and the next decision finishes it.
 
 mod decide;
+mod disk;
 mod job;
 mod tell;
 mod work;
@@ -21,22 +23,28 @@ use std::{
 };
 
 use beemesh_protocol::{
-    ClusterId, HostId, backoff::doubled, ipc::UnitState, peer::WorkloadReport, pod::PodReport,
+    HostId,
+    backoff::doubled,
+    ipc::UnitState,
+    peer::WorkloadReport,
+    pod::PodReport,
     state::ResolvedImages,
+    workload::{pod_name, split_pod_name},
 };
-use beemesh_quadlet::{
-    health,
-    render::{FORMAT, Quadlet, read_quadlet},
-};
+use beemesh_quadlet::health;
 use tokio::time::Instant;
 
 pub(crate) use job::End;
 pub(crate) use work::{Step, Work, replacement, unnamed};
 
 use crate::{
-    cluster::{placement, state::State},
+    cluster::{
+        placement,
+        state::{State, Workload},
+    },
     raft::View,
 };
+use disk::{Disk, disk, old_format};
 use job::Attempt;
 
 /// The pause after the first failure of an operation; it doubles with each further one. Typical causes are an image
@@ -75,11 +83,11 @@ pub(crate) struct Seen<'a> {
 /// The output of a decision.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Plan {
-    /// Operations to start, by workload.
+    /// Operations to start, by pod.
     pub(crate) begin: Vec<(String, Work)>,
-    /// Workloads whose operation must be cancelled, because it still pulls images for an outdated revision.
+    /// Pods whose operation must be cancelled, because it still pulls images for an outdated revision.
     pub(crate) cancel: Vec<String>,
-    /// The reports on the workloads, sorted by name.
+    /// The reports on the pods, sorted by workload and number.
     pub(crate) reports: Vec<WorkloadReport>,
     /// Workloads whose unit is no longer stopped by an operation of the gateway.
     pub(crate) unmark: Vec<String>,
@@ -128,19 +136,6 @@ pub(crate) struct Revision {
     pub(crate) revision: u64,
     /// The log index that created it.
     pub(crate) index: u64,
-}
-
-/// The Quadlet of a workload on the disk.
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum Disk {
-    /// No Quadlet.
-    Nothing,
-    /// A Quadlet of this cluster.
-    Ours(Revision),
-    /// A Quadlet of another cluster.
-    Other(ClusterId),
-    /// A file in the place of the Quadlet that Beemesh did not write.
-    Foreign,
 }
 
 /// The state that is kept for a workload.
@@ -279,25 +274,13 @@ impl Reconciler {
             return plan;
         }
         let state = &seen.view.state;
-        let wanted: BTreeMap<&str, (Revision, Option<Attempt>)> = state
+        let wanted: BTreeMap<String, (Revision, Option<Attempt>)> = state
             .workloads()
-            .filter_map(|workload| {
-                let placement::Runs {
-                    revision,
-                    index,
-                    ended,
-                } = placement::runs(state, workload, seen.host)?;
-                let attempt = workload.job.map(|job| Attempt {
-                    over: ended,
-                    restarts: job.restarts,
-                });
-                let revision = Revision { revision, index };
-                Some((workload.name.as_str(), (revision, attempt)))
-            })
+            .flat_map(|workload| wanted_of(state, workload, seen.host))
             .collect();
         self.memory.retain(|name, memory| {
             let there = memory.flight.is_some()
-                || wanted.contains_key(name.as_str())
+                || wanted.contains_key(name)
                 || seen.units.contains_key(name);
             if !there && memory.stopped {
                 plan.unmark.push(name.clone());
@@ -307,11 +290,7 @@ impl Reconciler {
             }
             there
         });
-        let names: BTreeSet<&str> = wanted
-            .keys()
-            .copied()
-            .chain(seen.units.keys().map(String::as_str))
-            .collect();
+        let names: BTreeSet<&String> = wanted.keys().chain(seen.units.keys()).collect();
         let mut old = Vec::new();
         for name in names {
             let unit = seen.units.get(name);
@@ -328,12 +307,13 @@ impl Reconciler {
                 },
                 job,
                 cluster: state.cluster(),
-                rolls: state.rollout(name).is_some(),
+                rolls: split_pod_name(name)
+                    .is_some_and(|(workload, _)| state.rollout(workload).is_some()),
                 disk,
                 unit,
                 heard: self.heard_of(name, unit),
             };
-            let memory = self.memory.entry(name.to_owned()).or_default();
+            let memory = self.memory.entry(name.clone()).or_default();
             memory.look(&case);
             memory.look_for_end(&case, state);
             if memory.runs_again(&case) {
@@ -365,10 +345,13 @@ impl Reconciler {
             let is_over = memory.end.is_some();
             let format = old_format(&case.disk, unit);
             if let Some(format) = format.filter(|_| case.wanted.is_some() && !is_over) {
-                old.push((name, format));
+                old.push((name.as_str(), format));
             }
         }
         plan.strange.extend(tell::old(&old));
+        // The names of units have another order: `web__1` stands behind `web.v2`.
+        plan.reports
+            .sort_by(|a, b| (&a.workload, a.number).cmp(&(&b.workload, b.number)));
         plan
     }
 
@@ -460,6 +443,28 @@ impl Reconciler {
             memory.image = Some(Image::Arrived);
         }
     }
+}
+
+/// The pods of the workload that the host has to run, by their names, with the attempt of a Job.
+fn wanted_of(
+    state: &State,
+    workload: &Workload,
+    host: HostId,
+) -> impl Iterator<Item = (String, (Revision, Option<Attempt>))> {
+    let all = placement::on_host(state, workload, host).into_iter();
+    all.map(|(number, runs)| {
+        let placement::Runs {
+            revision,
+            index,
+            ended,
+        } = runs;
+        let attempt = workload.job.map(|job| Attempt {
+            over: ended,
+            restarts: job.restarts,
+        });
+        let name = pod_name(&workload.name, number);
+        (name, (Revision { revision, index }, attempt))
+    })
 }
 
 impl Memory {
@@ -557,36 +562,6 @@ impl Failures {
             (PAUSE_MIN, PAUSE_MAX)
         };
         self.last + doubled(min, max, self.count.saturating_sub(1))
-    }
-}
-
-/// The format of the Quadlet on the disk, if it is from an earlier release with another one.
-fn old_format(disk: &Disk, unit: Option<&UnitState>) -> Option<u32> {
-    let quadlet = read_quadlet(&unit?.kube)?;
-    let is_old = matches!(disk, Disk::Ours(_)) && quadlet.format < FORMAT;
-    is_old.then_some(quadlet.format)
-}
-
-/// The Quadlet on the disk. A unit from before a recovery belongs to this cluster.
-fn disk(name: &str, state: &State, unit: Option<&UnitState>) -> Disk {
-    let Some(unit) = unit.filter(|unit| !unit.kube.is_empty()) else {
-        return Disk::Nothing;
-    };
-    match read_quadlet(&unit.kube) {
-        Some(Quadlet {
-            workload,
-            cluster: other,
-            ..
-        }) if workload == name && state.cluster() != Some(other) && !state.was(other) => {
-            Disk::Other(other)
-        }
-        Some(Quadlet {
-            workload,
-            revision,
-            index,
-            ..
-        }) if workload == name => Disk::Ours(Revision { revision, index }),
-        _ => Disk::Foreign,
     }
 }
 

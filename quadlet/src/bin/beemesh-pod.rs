@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
-use beemesh_protocol::workload::stem_workload;
+use beemesh_protocol::workload::stem_pod;
 use beemesh_quadlet::supervisor::release;
 use beemesh_quadlet::supervisor::shell::{self, Settings};
 use beemesh_quadlet::{podman, repair};
@@ -54,7 +54,7 @@ fn run() -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::from(EXIT_USAGE));
         }
     };
-    let Some(workload) = stem_workload(unit) else {
+    let Some(workload) = stem_pod(unit) else {
         bail!("{unit} is not the unit of a workload");
     };
     let settings = Settings {

@@ -48,6 +48,8 @@ pub struct Scheduling {
     pub requests: Room,
     /// The ports of the host that a pod takes.
     pub ports: Vec<Port>,
+    /// A pod uses the network of its host.
+    pub host_network: bool,
 }
 
 /// A condition on a host: all of it must hold. An empty one matches no host.
@@ -221,6 +223,7 @@ impl Scheduling {
         let mut found = Self {
             labels,
             requests: requests_of(spec),
+            host_network: spec.host_network == Some(true),
             ..Self::default()
         };
         if let Some(affinity) = &spec.affinity {

@@ -61,10 +61,10 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
     if !is_name(&object.name) || !is_label(&object.namespace) {
         return Err(malformed(object, "its name is not a Kubernetes name"));
     }
-    let workload = workload_name(&object.namespace, &object.name);
-    if workload.len() > WORKLOAD_BYTES_MAX {
+    if workload_name(&object.namespace, &object.name).len() > WORKLOAD_BYTES_MAX {
         return Err(malformed(object, "its name is too long"));
     }
+    let pod_name = revision.pod_name();
     needed_keys(revision)?;
     let template = template(object)?;
     let downward = Downward::of(revision, &template);
@@ -76,7 +76,7 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
     metadata.annotations = Some(annotations);
     let mut uses = Uses {
         revision,
-        workload: &workload,
+        pod: &pod_name,
         documents: BTreeMap::new(),
         made: BTreeMap::new(),
         prepared: BTreeMap::new(),
@@ -84,22 +84,22 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
     environment::resolve(&mut uses, &downward, &mut spec)?;
     resources::settle(&mut spec);
     uses.volumes(&mut spec, &downward)?;
-    defaults::fill(object, &mut spec);
+    defaults::fill(revision, &mut spec);
     identity::settle(&mut uses, &mut metadata, &mut spec)?;
     stages::stage(&mut metadata, &mut spec, &uses.prepared);
     metadata.annotations = metadata.annotations.filter(|all| !all.is_empty());
 
     let labels = metadata.labels.get_or_insert_default();
     labels.extend([
-        ("PODMAN_SYSTEMD_UNIT".to_owned(), unit_name(&workload)),
+        ("PODMAN_SYSTEMD_UNIT".to_owned(), unit_name(&pod_name)),
         ("beemesh.io/index".to_owned(), revision.index.to_string()),
         (
             "beemesh.io/revision".to_owned(),
             revision.revision.to_string(),
         ),
-        ("beemesh.io/workload".to_owned(), workload.clone()),
+        ("beemesh.io/workload".to_owned(), pod_name.clone()),
     ]);
-    metadata.name = Some(workload.clone());
+    metadata.name = Some(pod_name.clone());
     metadata.namespace = None;
 
     let mut documents = Vec::with_capacity(uses.documents.len() + 1);
@@ -218,7 +218,8 @@ fn containers(spec: &mut PodSpec) -> impl Iterator<Item = &mut Container> {
 /// The objects that a workload uses, with their private names.
 struct Uses<'a> {
     revision: &'a Revision<'a>,
-    workload: &'a str,
+    /// The name of the pod.
+    pod: &'a str,
     documents: BTreeMap<String, &'a Object>,
     /// Documents that Beemesh makes, by their private names.
     made: BTreeMap<String, Value>,
@@ -252,7 +253,7 @@ impl Uses<'_> {
             name,
             body: &used.body,
         };
-        let private = content.private_name(self.workload, &view);
+        let private = content.private_name(self.pod, &view);
         self.documents.insert(private.clone(), used);
         Ok(Some(private))
     }

@@ -27,6 +27,7 @@ fn file(yaml: &str, index: u64) -> Result<Vec<u8>, RenderError> {
         revision: 1,
         index,
         object: object.expect("a workload"),
+        number: 0,
         uses: &uses,
     });
     Ok(rendered?.yaml)

@@ -24,6 +24,7 @@ fn on(n: u8, phase: Phase, revision: u64, message: &str) -> WorkloadHost {
         reachable: true,
         containers: Vec::new(),
         moved: None,
+        pod: String::new(),
     }
 }
 
@@ -124,7 +125,7 @@ fn no_more_lines_are_drawn_than_the_terminal_has() {
     let lines: Vec<&str> = drawn.lines().collect();
     assert_eq!(lines.len(), 5, "{drawn}");
     assert_eq!(lines[1], "  h31  starting (starting its pod)");
-    assert_eq!(lines[4], "  and 37 more hosts: 1 ready, 36 waiting");
+    assert_eq!(lines[4], "  and 37 more pods: 1 ready, 36 waiting");
     let two = Course::default().drawn(&[&web, &web], at(2000), size);
     assert!(two.lines().count() < size.rows, "{two}");
 }

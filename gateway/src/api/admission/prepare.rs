@@ -227,6 +227,7 @@ fn needs(state: &State, object: &Object, uses: &[&Object]) -> Option<Wanted> {
         revision: u64::MAX,
         index: u64::MAX,
         object,
+        number: 0,
         uses,
     };
     let Rendered {

@@ -244,7 +244,7 @@ async fn try_apply(
     warnings.extend(noted);
     let mut before = gateway.node.state().borrow().state.clone();
     let lacks = objects.iter().zip(&places).filter_map(|(object, place)| {
-        let (field, message) = lack(object, before.hosts())?;
+        let (field, message) = lack(object, before.hosts(), before.level())?;
         Some(manifest::Problem {
             document: place.document,
             line: place.line,

@@ -6,7 +6,10 @@
 
 mod follow;
 
-use std::{collections::VecDeque, time::Duration};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    time::Duration,
+};
 
 use axum::{
     Extension,
@@ -15,7 +18,12 @@ use axum::{
     http::{Request, header},
     response::{IntoResponse, Response},
 };
-use beemesh_protocol::HostId;
+use beemesh_protocol::{
+    HostId,
+    peer::WorkloadReport,
+    percent,
+    workload::{pod_name, split_pod_name},
+};
 use beemesh_quadlet::{
     health::{Container, Role},
     podman::{LABEL_WORKLOAD, Pod, PodmanError},
@@ -55,9 +63,15 @@ pub(in crate::api) async fn logs(
             if scene.state.workload(&workload).is_none() {
                 return Err(no_workload(&workload));
             }
+            let number = query.pod.as_deref().and_then(split_pod_name);
+            let number = number.map(|(_, number)| number);
+            let what = match &query.pod {
+                Some(pod) => format!("pod `{pod}` of workload `{workload}`"),
+                None => format!("workload `{workload}`"),
+            };
             scene
-                .host_with(&workload)
-                .ok_or_else(|| ApiError::not_found(format!("no host runs workload `{workload}`")))?
+                .host_with(&workload, number)
+                .ok_or_else(|| ApiError::not_found(format!("no host runs {what}")))?
         }
     };
     if host == gateway.host {
@@ -101,10 +115,13 @@ async fn ask(
     query: &LogsQuery,
 ) -> Result<Response, String> {
     let tail = query.tail.map(|tail| format!("&tail={tail}"));
+    let pod = query.pod.as_ref();
+    let pod = pod.map(|pod| format!("&pod={}", percent::encode(pod)));
     let uri = format!(
-        "/v1/workloads/{workload}/logs?follow={}{}",
+        "/v1/workloads/{workload}/logs?follow={}{}{}",
         query.follow,
-        tail.unwrap_or_default()
+        tail.unwrap_or_default(),
+        pod.unwrap_or_default()
     );
     let request = Request::get(uri).body(Body::empty());
     let request = request.map_err(|error| error.to_string())?;
@@ -120,26 +137,30 @@ async fn ask(
 }
 
 async fn local(gateway: &Gateway, workload: &str, query: &LogsQuery) -> Result<Response, ApiError> {
-    let label = format!("{LABEL_WORKLOAD}={workload}");
-    let pods = gateway.podman.pods(&[&label]).await.map_err(podman)?;
+    let asked = Pods::of(gateway, workload, query.pod.as_deref())?;
+    let pods = asked.there().await.map_err(podman)?;
     let here = gateway.scene().name(gateway.host);
-    let Some(pod) = pods.first() else {
+    if pods.is_empty() {
         // A failed start leaves no pod; its output explains the failure.
-        if let Some(said) = last_output::read(&gateway.run, workload) {
+        let said = asked.names().into_iter();
+        if let Some(said) = said
+            .filter_map(|pod| last_output::read(&gateway.run, &pod))
+            .next()
+        {
             return Ok(text(Body::from(last_lines(said, query.tail))));
         }
         let error = ApiError::not_found(format!("workload `{workload}` has no pod on host {here}")).hint(
             format!("`beemesh get workloads {workload}` shows where it runs, `journalctl -u beemesh-pod-{workload}` on {here} what it said"),
         );
         return Err(error);
-    };
+    }
     let body = if query.follow {
-        follow::open(gateway.clone(), workload.to_owned(), pod, query.tail)
+        follow::open(asked, &pods, query.tail)
             .await
             .map_err(podman)?
     } else {
         let mut outputs = Vec::new();
-        for (container, name) in members(pod) {
+        for (container, name) in members(&pods) {
             let output = gateway.podman.logs(&container.id, false, query.tail, None);
             outputs.push(told(name, output.await.map_err(podman)?));
         }
@@ -180,18 +201,86 @@ fn told(
     }
 }
 
-/// The containers of the manifest. If there are several, each has its name in the manifest.
-fn members(pod: &Pod) -> Vec<(&Container, Option<String>)> {
-    let prefix = format!("{}-", pod.name);
-    let named = |container: &'_ Container| {
-        let name = container.name.strip_prefix(&prefix);
-        name.unwrap_or(&container.name).to_owned()
-    };
-    let wanted = pod.containers.iter().filter(|one| one.role == Role::Member);
-    let several = wanted.clone().count() > 1;
-    wanted
-        .map(|one| (one, several.then(|| named(one))))
-        .collect()
+/// The pods on this host whose logs a caller wants.
+#[derive(Clone)]
+struct Pods {
+    gateway: Gateway,
+    workload: String,
+    /// Only the pod of this name.
+    only: Option<String>,
+}
+
+impl Pods {
+    /// The pods of a workload, or one of them.
+    fn of(gateway: &Gateway, workload: &str, only: Option<&str>) -> Result<Self, ApiError> {
+        let is_of = |pod: &&str| split_pod_name(pod).is_some_and(|(of, _)| of == workload);
+        if let Some(pod) = only.filter(|pod| !is_of(pod)) {
+            let message = format!("workload `{workload}` has no pod `{pod}`");
+            let hint = format!("`beemesh get workloads {workload}` shows its pods");
+            return Err(ApiError::not_found(message).hint(hint));
+        }
+        Ok(Self {
+            gateway: gateway.clone(),
+            workload: workload.to_owned(),
+            only: only.map(str::to_owned),
+        })
+    }
+
+    /// Their names: those in the report of this host, and that of the first pod, which may be gone.
+    fn names(&self) -> BTreeSet<String> {
+        if let Some(pod) = &self.only {
+            return BTreeSet::from([pod.clone()]);
+        }
+        let reports = self.reports().into_iter();
+        let told = reports.map(|report| pod_name(&self.workload, report.number));
+        told.chain([self.workload.clone()]).collect()
+    }
+
+    /// The reports of this host on them.
+    fn reports(&self) -> Vec<WorkloadReport> {
+        let reports = self.gateway.reports.borrow();
+        let own = reports.get(&self.gateway.host);
+        let all = own.into_iter().flat_map(|own| &own.workloads);
+        let is_wanted = |one: &&WorkloadReport| {
+            let only = self.only.as_ref();
+            one.workload == self.workload
+                && only.is_none_or(|only| *only == pod_name(&one.workload, one.number))
+        };
+        all.filter(is_wanted).cloned().collect()
+    }
+
+    /// Those that exist in Podman.
+    async fn there(&self) -> Result<Vec<Pod>, PodmanError> {
+        let mut there = Vec::new();
+        for name in self.names() {
+            let label = format!("{LABEL_WORKLOAD}={name}");
+            there.extend(self.gateway.podman.pods(&[&label]).await?);
+        }
+        Ok(there)
+    }
+}
+
+/// The containers of the manifest. If there are several, each has its name in the manifest; if there are several pods,
+/// the name of the pod stands before it.
+fn members(pods: &[Pod]) -> Vec<(&Container, Option<String>)> {
+    let mut members = Vec::new();
+    for pod in pods {
+        let prefix = format!("{}-", pod.name);
+        let wanted = pod.containers.iter().filter(|one| one.role == Role::Member);
+        let several = wanted.clone().count() > 1;
+        members.extend(wanted.map(|container| {
+            let name = container.name.strip_prefix(&prefix);
+            let name = name.unwrap_or(&container.name);
+            let told = match (pods.len() > 1, several) {
+                (true, true) => Some(format!("{} {name}", pod.name)),
+                (true, false) => Some(pod.name.clone()),
+                (false, true) => Some(name.to_owned()),
+                (false, false) => None,
+            };
+            (container, told)
+        }));
+    }
+    members
 }
 
 fn podman(error: PodmanError) -> ApiError {

@@ -152,6 +152,7 @@ fn after(change: &Change) -> Option<Change> {
             index: 7,
             to: 7,
             hosts: vec![id; 32],
+            numbers: vec![99; 32],
         },
         Change::Roll { .. } => Change::EndRollout {
             workload: "web".into(),

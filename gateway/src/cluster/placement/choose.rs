@@ -1,9 +1,11 @@
 //! Chooses the host of a pod, and explains why a pod has no host.
 //!
-//! Pure: no I/O, no clock, no randomness. A pod goes to a host that is reachable, does not come and go, fits, and has no
-//! other pod of the workload. A pod with claims goes to a host that has their data, if there is one without another pod of the workload.
-//! It waits for that host rather than start with an empty volume elsewhere. Of several hosts, the one with the highest
-//! claim to the workload wins, as in [`crate::cluster::placement`].
+//! Pure: no I/O, no clock, no randomness. A pod goes to a host that is reachable, does not come and go, and fits: to the
+//! one with the fewest other pods of the workload. A pod that can have no other one beside it, because of a claim, a host
+//! port or the network of its host, goes to a host without one. A pod with claims goes to a host that has their data, if
+//! there is one without another pod of the workload. It waits for that host rather than start with an empty volume
+//! elsewhere. Of several hosts, the one with the highest claim to the workload wins, as in
+//! [`crate::cluster::placement`].
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -12,13 +14,113 @@ use std::{
     sync::Arc,
 };
 
-use beemesh_protocol::{HostId, peer::HostReport, state::Host};
+use beemesh_protocol::{
+    HostId,
+    peer::HostReport,
+    state::{Assignment, Host, Kind, Object},
+    workload::PODS_PER_HOST_MAX,
+};
+use beemesh_quadlet::manifest::Scheduling;
 
 use super::rules::{Pods, Rule, Rules};
 use crate::cluster::{
     placement,
-    state::{State, Workload, claims},
+    state::{LOSES, State, Workload, claims},
 };
+
+/// The number of pods of a workload on each host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Taken(BTreeMap<HostId, usize>);
+
+impl Taken {
+    /// Counts the pods of these seats.
+    pub(crate) fn of(seats: &[Assignment]) -> Self {
+        let mut taken = Self::default();
+        for host in seats.iter().filter_map(|seat| seat.host) {
+            taken.add(host);
+        }
+        taken
+    }
+
+    /// Counts one more pod on the host.
+    pub(crate) fn add(&mut self, host: HostId) {
+        *self.0.entry(host).or_default() += 1;
+    }
+
+    /// Counts one pod less on the host.
+    pub(crate) fn remove(&mut self, host: HostId) {
+        if let Some(count) = self.0.get_mut(&host) {
+            *count = count.saturating_sub(1);
+        }
+    }
+
+    /// The number of pods on the host.
+    pub(crate) fn on(&self, host: HostId) -> usize {
+        self.0.get(&host).copied().unwrap_or(0)
+    }
+
+    /// The host of each pod.
+    pub(crate) fn pods(&self) -> impl Iterator<Item = HostId> {
+        let all = self.0.iter();
+        all.flat_map(|(host, count)| std::iter::repeat_n(*host, *count))
+    }
+}
+
+/// Why a host runs one pod of a workload at most.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Alone {
+    /// A host has one volume of a claim.
+    Claim,
+    /// A port of the host has one holder.
+    Port,
+    /// The pod uses the network of its host.
+    HostNetwork,
+    /// Each host runs a Job once at most.
+    Job,
+    /// Not all hosts run a release that has several.
+    Level,
+}
+
+impl Alone {
+    /// Returns why a host runs one pod of the workload at most; `None` if it may run several.
+    pub(crate) fn of(state: &State, workload: &Workload) -> Option<Self> {
+        Self::of_object(state.level(), &workload.object, workload.scheduling())
+    }
+
+    /// The same for an object and its scheduling rules, at this level of the state.
+    pub(crate) fn of_object(level: u32, object: &Object, scheduling: &Scheduling) -> Option<Self> {
+        if object.kind == Kind::Job {
+            Some(Self::Job)
+        } else if claims(object).next().is_some() {
+            Some(Self::Claim)
+        } else if scheduling.host_network {
+            Some(Self::HostNetwork)
+        } else if !scheduling.ports.is_empty() {
+            Some(Self::Port)
+        } else {
+            (level < LOSES).then_some(Self::Level)
+        }
+    }
+
+    /// `its claim allows one on each host`.
+    pub(crate) fn words(self) -> &'static str {
+        match self {
+            Self::Claim => "its claim allows one on each host",
+            Self::Port => "its host port allows one on each host",
+            Self::HostNetwork => "the network of its host allows one on each host",
+            Self::Job => "each host runs it once",
+            Self::Level => "each runs one until all hosts have run Beemesh 0.5.0 for ten minutes",
+        }
+    }
+}
+
+/// Returns the number of pods of a workload that a host may have.
+pub(crate) fn most_on_each(alone: Option<Alone>) -> usize {
+    match alone {
+        Some(_) => 1,
+        None => usize::try_from(PODS_PER_HOST_MAX).unwrap_or(usize::MAX),
+    }
+}
 
 /// The input of choices, and the pods that were given a host since.
 #[derive(Debug)]
@@ -46,8 +148,8 @@ pub(crate) enum Wait {
     Away(Vec<HostId>),
     /// These rules refuse the other hosts.
     Rules(Vec<(Rule, Vec<HostId>)>),
-    /// Each host that fits has a pod of the workload already.
-    Full,
+    /// Each host that fits has as many pods of the workload as it may have, for this reason.
+    Full(Option<Alone>),
     /// No host fits.
     Nowhere,
 }
@@ -75,12 +177,8 @@ impl<'a> There<'a> {
         self.pods().borrow_mut().add(self.state, host, workload);
     }
 
-    /// Chooses the host for a pod of the workload, excluding the hosts in `taken`.
-    pub(crate) fn choose(
-        &self,
-        workload: &Workload,
-        taken: &BTreeSet<HostId>,
-    ) -> Result<HostId, Wait> {
+    /// Chooses the host for one more pod of the workload beside those in `taken`.
+    pub(crate) fn choose(&self, workload: &Workload, taken: &Taken) -> Result<HostId, Wait> {
         self.choose_after(workload, taken, None)
     }
 
@@ -88,16 +186,18 @@ impl<'a> There<'a> {
     pub(crate) fn choose_after(
         &self,
         workload: &Workload,
-        taken: &BTreeSet<HostId>,
+        taken: &Taken,
         leaving: Option<HostId>,
     ) -> Result<HostId, Wait> {
         let object = &workload.object;
+        let alone = Alone::of(self.state, workload);
         let homes = self.homes(workload, taken);
         // An empty volume will do where none of the hosts with the data can run a pod.
         let homes = homes.filter(|(_, hosts)| {
             !workload.failover.disposable || hosts.iter().any(|host| self.can_take(workload, *host))
         });
-        let free = |host: &&Host| !taken.contains(&host.id);
+        let most = most_on_each(alone);
+        let free = |host: &&Host| taken.on(host.id) < most;
         let fits = |host: &&Host| placement::fits(host, &object.selector);
         let members = self.state.hosts();
         let all: Vec<&Host> = members.values().filter(fits).collect();
@@ -116,7 +216,7 @@ impl<'a> There<'a> {
             (None, _) if !refused.is_empty() => Err(Wait::Rules(refused)),
             (None, Some((claim, hosts))) => Err(Wait::Data { claim, hosts }),
             (None, None) if !left.is_empty() => Err(Wait::Away(left)),
-            (None, None) if !all.is_empty() => Err(Wait::Full),
+            (None, None) if !all.is_empty() => Err(Wait::Full(alone)),
             (None, None) => Err(Wait::Nowhere),
         }
     }
@@ -126,7 +226,7 @@ impl<'a> There<'a> {
         &self,
         workload: &Workload,
         hosts: &mut Vec<HostId>,
-        (taken, leaving): (&BTreeSet<HostId>, Option<HostId>),
+        (taken, leaving): (&Taken, Option<HostId>),
     ) -> Vec<(Rule, Vec<HostId>)> {
         let members = self.state.hosts();
         let pods = self.pods().borrow();
@@ -146,8 +246,9 @@ impl<'a> There<'a> {
             };
             match rules.score(member) {
                 Ok(score) => {
-                    // Of hosts that suit it alike, the one with the fewest pods.
-                    order.insert(*host, (Reverse(score), pods.seated(*host)));
+                    // The one with the fewest of its own pods, and of hosts that suit it alike, with the fewest pods.
+                    let key = (taken.on(*host), Reverse(score), pods.seated(*host));
+                    order.insert(*host, key);
                     true
                 }
                 Err(rule) => {
@@ -182,8 +283,7 @@ impl<'a> There<'a> {
                 hosts: vec![host],
             },
             None => {
-                let seats = self.state.seats(&workload.name).iter();
-                let taken = seats.filter_map(|seat| seat.host).collect();
+                let taken = Taken::of(self.state.seats(&workload.name));
                 self.choose_after(workload, &taken, Some(host)).err()?
             }
         };
@@ -191,16 +291,12 @@ impl<'a> There<'a> {
     }
 
     /// Chooses the host to which this pod moves without its data.
-    pub(crate) fn choose_without_data(
-        &self,
-        workload: &Workload,
-        taken: &BTreeSet<HostId>,
-    ) -> Option<HostId> {
+    pub(crate) fn choose_without_data(&self, workload: &Workload, taken: &Taken) -> Option<HostId> {
         let fits = |host: &&Host| placement::fits(host, &workload.object.selector);
         let members = self.state.hosts();
         let can = members.values().filter(fits).map(|host| host.id);
         let mut can: Vec<_> = can
-            .filter(|host| self.is_there(*host) && !taken.contains(host))
+            .filter(|host| self.is_there(*host) && taken.on(*host) == 0)
             .collect();
         placement::rank(&workload.name, &mut can, members);
         can.first().copied()
@@ -208,11 +304,7 @@ impl<'a> There<'a> {
 
     /// Returns the members that have data for one more pod, and a claim whose data they have. If some members have the
     /// data of more claims than others, only those with the most are returned.
-    fn homes(
-        &self,
-        workload: &Workload,
-        taken: &BTreeSet<HostId>,
-    ) -> Option<(String, Vec<HostId>)> {
+    fn homes(&self, workload: &Workload, taken: &Taken) -> Option<(String, Vec<HostId>)> {
         let object = &workload.object;
         let has = |claim: &str, host: &HostId| {
             let homes = self.state.homes(&object.namespace, claim);
@@ -222,7 +314,7 @@ impl<'a> There<'a> {
             .state
             .hosts()
             .keys()
-            .filter(|host| !taken.contains(*host));
+            .filter(|host| taken.on(**host) == 0);
         let counted = members.map(|host| {
             (
                 claims(object).filter(|claim| has(claim, host)).count(),
@@ -282,9 +374,13 @@ impl<'a> There<'a> {
                 let refused: Vec<_> = refused.collect();
                 format!("waits for a host: {}", refused.join("; "))
             }
-            Wait::Full => {
-                "waits for a host: every host that matches runs a pod of it already".to_owned()
-            }
+            Wait::Full(Some(alone)) => format!(
+                "waits for a host: every host that matches runs a pod of it already, and {}",
+                alone.words()
+            ),
+            Wait::Full(None) => format!(
+                "waits for a host: every host that matches runs {PODS_PER_HOST_MAX} pods of it already"
+            ),
             Wait::Nowhere => "waits for a host that matches and is not drained".to_owned(),
         }
     }

@@ -4,16 +4,12 @@
 //! pods that were given a host in the same plan. The rules hold when a pod gets a host, and not afterwards, as in
 //! Kubernetes.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use beemesh_protocol::{HostId, peer::HostReport, state::Host};
 use beemesh_quadlet::manifest::{Cores, PodTerm, Room, Scheduling, Spread};
 
-use super::LABEL_HOSTNAME;
+use super::{LABEL_HOSTNAME, choose::Taken};
 use crate::cluster::{
     placement,
     state::{State, Workload, is_under_way},
@@ -93,7 +89,10 @@ impl<'a> Pods<'a> {
                     let runs = seats.filter(|seat| is_under_way(seat));
                     runs.filter_map(|seat| seat.host).collect()
                 }
-                None => placement::hosts(state, workload).into_iter().collect(),
+                None => {
+                    let places = placement::places(state, workload).into_iter();
+                    places.map(|place| place.host).collect()
+                }
             };
             for host in here {
                 pods.add(state, host, workload);
@@ -131,8 +130,8 @@ pub(super) struct Rules<'a> {
     pub(super) reports: &'a BTreeMap<HostId, Arc<HostReport>>,
     pub(super) workload: &'a Workload,
     pub(super) pods: &'a Pods<'a>,
-    /// The hosts with a pod of the workload, those of this plan included.
-    pub(super) taken: &'a BTreeSet<HostId>,
+    /// The pods of the workload on each host, those of this plan included.
+    pub(super) taken: &'a Taken,
     /// The host that the pod leaves.
     pub(super) leaving: Option<HostId>,
 }
@@ -322,8 +321,15 @@ impl Rules<'_> {
     /// The pods of all workloads that stay: the pod that gets a host does not count on the host that it leaves, and nothing
     /// counts on a host that is lost.
     fn all(&self) -> impl Iterator<Item = (HostId, &Workload)> {
-        let own = self.taken.iter().map(|host| (*host, self.workload));
-        let own = own.filter(|(host, _)| Some(*host) != self.leaving);
+        let mut leaving = self.leaving;
+        let own = self.taken.pods().filter(move |host| {
+            let leaves = leaving == Some(*host);
+            if leaves {
+                leaving = None;
+            }
+            !leaves
+        });
+        let own = own.map(|host| (host, self.workload));
         let members = self.state.hosts();
         let is_lost = |host: &HostId| members.get(host).is_some_and(|one| one.lost_at_ms != 0);
         self.others().chain(own).filter(move |(on, _)| !is_lost(on))

@@ -2,8 +2,6 @@
 //!
 //! Pure: no I/O, no clock, no randomness.
 
-use std::collections::BTreeSet;
-
 use beemesh_protocol::{
     HostId,
     state::{Assignment, Change},
@@ -11,7 +9,7 @@ use beemesh_protocol::{
 
 use beemesh_quadlet::manifest::{RESCHEDULE_AFTER, Reschedule};
 
-use super::choose::There;
+use super::choose::{Taken, There};
 use crate::cluster::{
     placement,
     state::{State, Workload, claims},
@@ -29,8 +27,8 @@ pub(crate) fn move_without_data(there: &There<'_>, host: HostId) -> Vec<Change> 
     let mut moves = Vec::new();
     let with_data = held(state, host).into_iter();
     for (workload, seat) in with_data.filter(|(workload, _)| has_data(workload)) {
-        let mut taken = taken(state.seats(&workload.name));
-        taken.insert(host);
+        let mut taken = Taken::of(state.seats(&workload.name));
+        taken.add(host);
         if let Some(to) = there.choose_without_data(workload, &taken) {
             moves.push(assign(workload, seat.ordinal, seat.host, Some(to)));
         }
@@ -43,14 +41,19 @@ pub(crate) fn held(state: &State, host: HostId) -> Vec<(&Workload, &Assignment)>
     let counted = state
         .workloads()
         .filter(|one| state.is_seated(one) && one.job.is_none());
-    let held = counted.filter_map(|workload| {
-        let mut seats = state.seats(&workload.name).iter();
-        let seat = seats.find(|seat| seat.host == Some(host))?;
-        placement::runs(state, workload, host)
-            .is_none()
-            .then_some((workload, seat))
+    let held = counted.flat_map(|workload| {
+        let seats = state.seats(&workload.name).iter();
+        let here = seats.filter(|seat| seat.host == Some(host));
+        let held = here.filter(|seat| is_held(state, workload, seat));
+        held.map(move |seat| (workload, seat))
     });
     held.collect()
+}
+
+/// Returns true if the pod of this seat has a host that must not run it.
+fn is_held(state: &State, workload: &Workload, seat: &Assignment) -> bool {
+    let place = seat.place();
+    place.is_some_and(|place| placement::runs(state, workload, place).is_none())
 }
 
 /// Returns what the missing pods of the workload wait for, as messages for the user; empty if no pod is missing.
@@ -60,15 +63,13 @@ pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
         return Vec::new();
     }
     let seats = state.seats(&workload.name);
-    let taken = taken(seats);
+    let taken = Taken::of(seats);
     let mut waits = Vec::new();
     for seat in seats.iter().filter(|seat| seat.end.is_none()) {
         match seat.host {
             // If the seat has a host, that host reports what it waits for.
             None if workload.job.is_some() => waits.extend(between_attempts(seat, "")),
-            Some(host)
-                if workload.job.is_none() && placement::runs(state, workload, host).is_none() =>
-            {
+            Some(host) if workload.job.is_none() && is_held(state, workload, seat) => {
                 waits.extend(there.held(workload, host));
             }
             Some(host) if workload.job.is_none() && is_lost(state, host) => {
@@ -165,10 +166,6 @@ pub(crate) fn assign(
 /// Returns true if the pods of the workload leave data behind when they move.
 pub(crate) fn has_data(workload: &Workload) -> bool {
     claims(&workload.object).next().is_some()
-}
-
-pub(crate) fn taken(seats: &[Assignment]) -> BTreeSet<HostId> {
-    seats.iter().filter_map(|seat| seat.host).collect()
 }
 
 /// Returns the pause before the next attempt after this many failures, in milliseconds.

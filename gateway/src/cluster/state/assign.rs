@@ -14,6 +14,7 @@ use beemesh_protocol::{
     HostId,
     peer::Outcome,
     state::{Assignment, Assignments, ClaimRecord, JobEnd, Kind, MoveReason, Moved, Object},
+    workload::PODS_PER_HOST_MAX,
 };
 use serde_json::Value;
 
@@ -64,7 +65,7 @@ impl Job {
 /// Seats by workload, and hosts by claim.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Book {
-    /// By ordinal: at most one for each host.
+    /// By ordinal.
     pub(super) seats: Map<String, Arc<Vec<Assignment>>>,
     /// By namespace and name.
     pub(super) homes: Map<(String, String), Arc<BTreeSet<HostId>>>,
@@ -178,6 +179,11 @@ pub(crate) fn is_under_way(seat: &Assignment) -> bool {
     seat.index != 0 && seat.end.is_none()
 }
 
+/// Takes the host from a seat.
+fn unassign(seat: &mut Assignment) {
+    (seat.host, seat.index, seat.number) = (None, 0, 0);
+}
+
 impl State {
     /// The level of the rules by which changes are applied.
     pub(crate) fn level(&self) -> u32 {
@@ -246,6 +252,7 @@ impl State {
             failed_at_ms: 0,
             end: None,
             moved: None,
+            number: 0,
         });
         let (seats, object) = (seats.collect(), Arc::clone(&workload.object));
         self.book.put(name, seats);
@@ -312,11 +319,14 @@ impl State {
             failed_at_ms: 0,
             end: None,
             moved: None,
+            number: 0,
         });
         if let Some((from, _)) = from.zip(host).filter(|_| self.level >= LOSES) {
             seat.moved = self.moved(at_ms, workload, from);
         }
         seat.host = host;
+        seat.number = host.map_or(0, |host| self.free_number(name, ordinal, host));
+        let place = seat.place();
         // An attempt that lost its host keeps its index until it is recorded as failed.
         seat.index = match host {
             Some(_) => index,
@@ -329,10 +339,20 @@ impl State {
             Err(at) => seats.insert(at, seat),
         }
         self.book.put(name, seats);
-        if let Some(host) = host {
-            self.book.settle(&object, host);
+        if let Some(place) = place {
+            self.book.settle(&object, place.host);
+            self.begin_as_the_first(name, place);
         }
         Ok(Outcome::Done)
+    }
+
+    /// The lowest number that no other pod of the workload has on this host.
+    fn free_number(&self, workload: &str, ordinal: u32, host: HostId) -> u32 {
+        let seats = self.seats(workload).iter();
+        let others = seats.filter(|seat| seat.host == Some(host) && seat.ordinal != ordinal);
+        let used: BTreeSet<u32> = others.map(|seat| seat.number).collect();
+        let mut free = (0..).filter(|number| !used.contains(number));
+        free.next().unwrap_or(0)
     }
 
     /// Checks whether a host may have this pod of the workload.
@@ -343,9 +363,17 @@ impl State {
         let name = &workload.name;
         let seats = self.seats(name);
         let taken = |seat: &&Assignment| seat.host == Some(host) && seat.ordinal != ordinal;
-        if let Some(other) = seats.iter().find(taken) {
+        let others: Vec<_> = seats.iter().filter(taken).collect();
+        let most = if self.is_one_on_each(workload) {
+            1
+        } else {
+            PODS_PER_HOST_MAX
+        };
+        if let Some(other) = others.last()
+            && others.len() >= usize::try_from(most).unwrap_or(usize::MAX)
+        {
             return Err(refused(format!(
-                "the host has pod {} of workload `{name}` already",
+                "the host has pod {} of workload `{name}` already, and {most} is the most",
                 other.ordinal
             )));
         }
@@ -359,6 +387,12 @@ impl State {
             return Err(refused(format!("workload `{name}` has no pod {ordinal}")));
         }
         Ok(())
+    }
+
+    /// Returns true if a host may have one pod of the workload at most, whatever the leader proposes: the volume of a
+    /// claim is there once, and a Job runs once.
+    fn is_one_on_each(&self, workload: &Workload) -> bool {
+        self.level < LOSES || workload.job.is_some() || claims(&workload.object).next().is_some()
     }
 
     pub(super) fn end_job(
@@ -426,6 +460,12 @@ impl State {
             (true, None, None) => {
                 let replicas = workload.object.replicas.unwrap_or(u32::MAX);
                 seats.retain(|seat| seat.ordinal < replicas);
+                if self.is_one_on_each(workload) {
+                    seats
+                        .iter_mut()
+                        .filter(|seat| seat.number > 0)
+                        .for_each(unassign);
+                }
             }
             (true, Some(_), Some(job)) => {
                 let more = seats.len() > 1 && !job.every_host;
@@ -469,6 +509,7 @@ impl State {
             failed_at_ms: 0,
             end: None,
             moved: None,
+            number: 0,
         })
     }
 
@@ -501,8 +542,9 @@ impl State {
                 .is_some_and(|one| one.job.is_some());
             seats.retain(|seat| !own || seat.host != Some(host));
             for seat in seats.iter_mut().filter(|seat| seat.host == Some(host)) {
-                seat.host = None;
-                seat.index = if job { seat.index } else { 0 };
+                let index = if job { seat.index } else { 0 };
+                unassign(seat);
+                seat.index = index;
             }
             self.book.put(&name, seats);
         }
@@ -523,7 +565,13 @@ impl State {
             let object = Arc::clone(&workload.object);
             for seat in seats.iter_mut().filter(|seat| seat.host == Some(lost)) {
                 let stays = is_same || !job || own;
-                seat.host = Some(heir).filter(|_| stays);
+                if stays {
+                    seat.host = Some(heir);
+                } else {
+                    let index = seat.index;
+                    unassign(seat);
+                    seat.index = index;
+                }
                 if !is_same && own && is_under_way(seat) {
                     seat.index = 0;
                 }

@@ -244,8 +244,7 @@ impl State {
         let in_use = self.rollouts.get(name).cloned();
         let in_use = |index: u64| {
             let rollout = in_use.as_deref();
-            rollout
-                .is_some_and(|one| one.base == index || one.hosts.values().any(|on| *on == index))
+            rollout.is_some_and(|one| one.base == index || one.pods.values().any(|on| *on == index))
         };
         let last = kept.last().map_or(0, |last| last.index);
         let (gone, left): (Vec<_>, Vec<_>) = kept.iter().cloned().partition(|one| {

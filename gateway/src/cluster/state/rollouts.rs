@@ -9,7 +9,8 @@ use beemesh_protocol::{
     HostId,
     peer::Outcome,
     state::{
-        HostRevision, ResolvedImages, RevisionEnd, RevisionOutcome, RolloutPhase, RolloutRecord,
+        Assignment, HostRevision, Place, ResolvedImages, RevisionEnd, RevisionOutcome,
+        RolloutPhase, RolloutRecord,
     },
 };
 
@@ -21,11 +22,11 @@ pub(crate) const ROLLED: u32 = 2;
 /// The rollout of the latest revision of a workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Rollout {
-    /// The log index of the revision that all hosts run which are not in `hosts`. It is that of the latest revision if
+    /// The log index of the revision that all pods run which are not in `pods`. It is that of the latest revision if
     /// no other one is there.
     pub(crate) base: u64,
-    /// The log indexes of the revisions that hosts run instead of the base.
-    pub(crate) hosts: BTreeMap<HostId, u64>,
+    /// The log indexes of the revisions that pods run instead of the base.
+    pub(crate) pods: BTreeMap<Place, u64>,
     /// Its state.
     pub(crate) phase: RolloutPhase,
     /// A user has paused it.
@@ -34,10 +35,23 @@ pub(crate) struct Rollout {
     pub(crate) moved_at_ms: u64,
 }
 
+/// The places of pods with these hosts and numbers. A missing number is 0.
+pub(crate) fn places_of<'a>(
+    hosts: &'a [HostId],
+    numbers: &'a [u32],
+) -> impl Iterator<Item = Place> + 'a {
+    let numbers = numbers.iter().copied().chain(std::iter::repeat(0));
+    let all = hosts.iter().zip(numbers);
+    all.map(|(host, number)| Place {
+        host: *host,
+        number,
+    })
+}
+
 impl Rollout {
-    /// The log index of the revision that the host runs.
-    pub(crate) fn on(&self, host: HostId) -> u64 {
-        self.hosts.get(&host).copied().unwrap_or(self.base)
+    /// The log index of the revision that the pod runs.
+    pub(crate) fn on(&self, place: Place) -> u64 {
+        self.pods.get(&place).copied().unwrap_or(self.base)
     }
 }
 
@@ -59,13 +73,13 @@ impl State {
         rollout.base == workload.index && last.is_some_and(Revision::was_ready)
     }
 
-    /// The number and the log index of the revision that the host has to run if it runs the workload.
-    pub(crate) fn assigned(&self, workload: &Workload, host: HostId) -> (u64, u64) {
+    /// The number and the log index of the revision that the pod has to run if there is one in this place.
+    pub(crate) fn assigned(&self, workload: &Workload, place: Place) -> (u64, u64) {
         let latest = (workload.revision, workload.index);
         let Some(rollout) = self.rollouts.get(&workload.name) else {
             return latest;
         };
-        let kept = self.revision_at(&workload.name, rollout.on(host));
+        let kept = self.revision_at(&workload.name, rollout.on(place));
         kept.map_or(latest, |one| (one.number, one.index))
     }
 
@@ -80,7 +94,7 @@ impl State {
                 ..present
             },
             None => {
-                let (base, hosts) = match before {
+                let (base, pods) = match before {
                     Some(before) if self.has_pods(&workload.name, before) => {
                         (before, BTreeMap::new())
                     }
@@ -89,7 +103,7 @@ impl State {
                 };
                 Rollout {
                     base,
-                    hosts,
+                    pods,
                     phase: RolloutPhase::Rolling,
                     paused: false,
                     moved_at_ms: workload.at_ms,
@@ -105,10 +119,10 @@ impl State {
         revision.is_none_or(Revision::has_pods)
     }
 
-    /// The base and the hosts of a rollout that gives the latest revision to all hosts, because the one before it had no
+    /// The base and the pods of a rollout that gives the latest revision to all hosts, because the one before it had no
     /// pods. The base is the last revision that was ready with pods, unless the latest one has its contents: then there is
     /// nothing else to go back to.
-    fn at_once(&self, workload: &Workload) -> (u64, BTreeMap<HostId, u64>) {
+    fn at_once(&self, workload: &Workload) -> (u64, BTreeMap<Place, u64>) {
         let alone = (workload.index, BTreeMap::new());
         let Some((latest, earlier)) = self.revisions(&workload.name).split_last() else {
             return alone;
@@ -116,20 +130,36 @@ impl State {
         let mut earlier = earlier.iter().rev();
         match earlier.find(|one| one.was_ready() && one.has_pods()) {
             Some(base) if !base.has_contents_of(&latest.parts) => {
-                let hosts = self.hosts.keys().map(|host| (*host, workload.index));
-                (base.index, hosts.collect())
+                let first = self.hosts.keys().map(|host| Place::first(*host));
+                let seats = self.seats(&workload.name).iter();
+                let seated = seats.filter_map(Assignment::place);
+                let all = first.chain(seated).map(|place| (place, workload.index));
+                (base.index, all.collect())
             }
             Some(_) | None => alone,
         }
     }
 
-    /// Assigns a revision to hosts.
+    /// Begins a pod beside others with the revision that the first one on its host is to run.
+    pub(super) fn begin_as_the_first(&mut self, name: &str, place: Place) {
+        let Some(rollout) = self.rollouts.get(name).filter(|_| place.number > 0) else {
+            return;
+        };
+        let mut rollout = (**rollout).clone();
+        match rollout.pods.get(&Place::first(place.host)).copied() {
+            Some(index) => rollout.pods.insert(place, index),
+            None => rollout.pods.remove(&place),
+        };
+        self.rollouts.insert_mut(name.to_owned(), Arc::new(rollout));
+    }
+
+    /// Assigns a revision to pods.
     pub(super) fn roll(
         &mut self,
         at_ms: u64,
         (name, seen): (&str, u64),
         to: u64,
-        hosts: &[HostId],
+        places: impl Iterator<Item = Place>,
     ) -> Decision {
         let mut rollout = self.rolling(name, seen)?;
         if to != seen && to != rollout.base {
@@ -137,14 +167,14 @@ impl State {
                 "workload `{name}` is not rolled out to the revision of log index {to}"
             )));
         }
-        for host in hosts {
-            if !self.hosts.contains_key(host) {
-                return Err(missing(format!("host {host} is not a member")));
+        for place in places {
+            if !self.hosts.contains_key(&place.host) {
+                return Err(missing(format!("host {} is not a member", place.host)));
             }
             if to == rollout.base {
-                rollout.hosts.remove(host);
+                rollout.pods.remove(&place);
             } else {
-                rollout.hosts.insert(*host, to);
+                rollout.pods.insert(place, to);
             }
         }
         rollout.moved_at_ms = at_ms;
@@ -190,7 +220,7 @@ impl State {
             None if rollout.paused => {
                 let rollout = Rollout {
                     base: seen,
-                    hosts: BTreeMap::new(),
+                    pods: BTreeMap::new(),
                     phase: RolloutPhase::Rolling,
                     ..rollout
                 };
@@ -224,7 +254,7 @@ impl State {
             Some(present) => Some(Rollout { paused, ..present }),
             None => paused.then(|| Rollout {
                 base: workload.index,
-                hosts: BTreeMap::new(),
+                pods: BTreeMap::new(),
                 phase: RolloutPhase::Rolling,
                 paused,
                 moved_at_ms: workload.at_ms,
@@ -242,13 +272,22 @@ impl State {
     /// Removes a host from all rollouts, or puts its successor in its place.
     pub(super) fn leave_rollouts(&mut self, host: HostId, heir: Option<HostId>) {
         let of = self.rollouts.iter();
-        let with = of.filter(|(_, rollout)| rollout.hosts.contains_key(&host));
+        let is_on = |place: &Place| place.host == host;
+        let with = of.filter(|(_, rollout)| rollout.pods.keys().any(is_on));
         let with: Vec<_> = with
             .map(|(name, one)| (name.clone(), (**one).clone()))
             .collect();
         for (name, mut rollout) in with {
-            let on = rollout.hosts.remove(&host);
-            rollout.hosts.extend(heir.zip(on));
+            let (gone, mut pods): (BTreeMap<_, _>, BTreeMap<_, _>) = rollout
+                .pods
+                .into_iter()
+                .partition(|(place, _)| is_on(place));
+            let moved = gone.into_iter().filter_map(|(place, on)| {
+                let number = place.number;
+                heir.map(|host| (Place { host, number }, on))
+            });
+            pods.extend(moved);
+            rollout.pods = pods;
             self.rollouts.insert_mut(name, Arc::new(rollout));
         }
     }
@@ -281,11 +320,12 @@ impl State {
             workload: workload.clone(),
             base: one.base,
             hosts: one
-                .hosts
+                .pods
                 .iter()
-                .map(|(host, index)| HostRevision {
-                    host: *host,
+                .map(|(place, index)| HostRevision {
+                    host: place.host,
                     index: *index,
+                    number: place.number,
                 })
                 .collect(),
             phase: one.phase,

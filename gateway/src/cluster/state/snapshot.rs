@@ -9,7 +9,7 @@ use std::{
 };
 
 use beemesh_protocol::state::{
-    Access, ManifestRecord, Object, Revisions, Snapshot, WorkloadRecord,
+    Access, ManifestRecord, Object, Place, Revisions, Snapshot, WorkloadRecord,
 };
 use beemesh_quadlet::manifest::Failover;
 
@@ -198,10 +198,13 @@ impl State {
             self.revisions.insert_mut(workload, Arc::new(kept));
         }
         for record in taken.rollouts {
-            let on = record.hosts.into_iter().map(|one| (one.host, one.index));
+            let on = record.hosts.into_iter().map(|one| {
+                let (host, number) = (one.host, one.number);
+                (Place { host, number }, one.index)
+            });
             let rollout = Rollout {
                 base: record.base,
-                hosts: on.collect(),
+                pods: on.collect(),
                 phase: record.phase,
                 paused: record.paused,
                 moved_at_ms: record.moved_at_ms,

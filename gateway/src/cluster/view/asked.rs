@@ -8,15 +8,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use beemesh_protocol::{
     HostId,
     peer::{Phase, WorkloadReport},
-    state::{Host, JobEnd, Kind, Object},
+    state::{Host, JobEnd, Kind, Object, Place},
+    workload::PODS_PER_HOST_MAX,
 };
-use beemesh_quadlet::manifest::is_workload;
+use beemesh_quadlet::manifest::{Scheduling, is_workload};
 use serde::Deserialize;
 
 use super::{Scene, sentence};
 use crate::cluster::{
     labels::{is_automatic, is_unlabelled},
-    placement,
+    placement::{
+        self,
+        choose::{Alone, most_on_each},
+    },
     reports::is_in_trouble,
     state::{State, Workload},
 };
@@ -28,9 +32,9 @@ const NAMES_MAX: usize = 5;
 pub(super) struct Asked {
     /// The number of pods.
     pub(super) pods: usize,
-    /// The hosts that must run them.
-    pub(super) hosts: BTreeSet<HostId>,
-    /// The reason for which fewer hosts than pods run the workload, as a message; empty if there are enough hosts.
+    /// The places of those that hosts must run.
+    pub(super) places: BTreeSet<Place>,
+    /// The reason for which some pods have no host, as a message; empty if all have one.
     pub(super) reason: String,
     /// Whether more hosts may become available without a change by a user.
     may_change: bool,
@@ -46,46 +50,47 @@ impl Asked {
 impl Scene {
     pub(super) fn asked(&self, workload: &Workload) -> Asked {
         let object = &workload.object;
-        let hosts = self.wanted(workload);
+        let places = self.wanted(workload);
         let pods = placement::asked(&self.state, workload);
         let mut waits = self.waits(workload);
         let over = self.failed_elsewhere(workload);
         let is_over = !over.is_empty();
         waits.extend(over);
         let between = is_between_attempts(&self.state, workload);
-        let given = hosts.len() + self.ends_of_hosts_that_left(workload).count();
+        let given = places.len() + self.ends_of_hosts_that_left(workload).count();
         let none = given == 0 && object.replicas != Some(0);
         if given >= pods && !none && waits.is_empty() {
             let (reason, may_change) = (String::new(), between);
             return Asked {
                 pods,
-                hosts,
+                places,
                 reason,
                 may_change,
             };
         }
-        let short = Short::of(object, self.state.hosts());
-        let lacks = short.may.len() < pods || short.may.is_empty();
+        let alone = Alone::of(&self.state, workload);
+        let short = Short::of(object, self.state.hosts(), alone);
+        let lacks = short.can() < pods || short.may.is_empty();
         let reason = if lacks || waits.is_empty() {
-            short.words(object, pods, hosts.len())
+            short.words(object, pods, places.len())
         } else {
             waits.join("; ")
         };
         let away = |host: &&Host| !self.reachable.contains(&host.id);
-        let may_get = short.may.len() > given && (waits.is_empty() || short.may.iter().any(away));
+        let may_get = short.can() > given && (waits.is_empty() || short.may.iter().any(away));
         Asked {
             pods,
             may_change: !is_over && (short.may_change || may_get || between),
             reason,
-            hosts,
+            places,
         }
     }
 
     /// The number of ready pods.
     pub(super) fn ready(&self, workload: &Workload, asked: &Asked) -> usize {
-        let ready = |host: &&HostId| self.is_ready(**host, workload);
+        let ready = |place: &&Place| self.is_ready(**place, workload);
         let ended = self.ends_of_hosts_that_left(workload);
-        asked.hosts.iter().filter(ready).count() + ended.filter(|end| end.succeeded).count()
+        asked.places.iter().filter(ready).count() + ended.filter(|end| end.succeeded).count()
     }
 
     /// The ends of a Job's pods on hosts that are no longer members.
@@ -97,18 +102,18 @@ impl Scene {
 
     /// Whether the workload is not as requested and stays so without a change by a user.
     pub(super) fn is_stuck(&self, workload: &Workload, asked: &Asked, ready: usize) -> bool {
-        let concluded = |host: &HostId| self.is_concluded(*host, workload);
-        let lacks = !asked.reason.is_empty() || ready < asked.hosts.len();
-        lacks && !asked.may_change && asked.hosts.iter().all(concluded)
+        let concluded = |place: &Place| self.is_concluded(*place, workload);
+        let lacks = !asked.reason.is_empty() || ready < asked.places.len();
+        lacks && !asked.may_change && asked.places.iter().all(concluded)
     }
 
-    /// Whether the host runs this revision as requested, or has completed it. The end of a Job that the cluster has
+    /// Whether the pod runs this revision as requested, or has completed it. The end of a Job that the cluster has
     /// recorded holds even if its host is lost.
-    fn is_ready(&self, host: HostId, workload: &Workload) -> bool {
-        if let Some(end) = self.job_end(host, workload) {
+    fn is_ready(&self, place: Place, workload: &Workload) -> bool {
+        if let Some(end) = self.job_end(place.host, workload) {
             return end.succeeded;
         }
-        self.says(host, workload, |report| match report.phase {
+        self.says(place, workload, |report| match report.phase {
             Phase::Running => report.healthy == report.total,
             Phase::Succeeded => true,
             Phase::Pending | Phase::Starting | Phase::Stopped | Phase::Failed | Phase::Removing => {
@@ -117,44 +122,43 @@ impl Scene {
         })
     }
 
-    /// Whether no container has ended lately on any of these hosts. A container that was restarted is ready, but may
-    /// fail again.
-    pub(super) fn is_calm(&self, workload: &Workload, hosts: &BTreeSet<HostId>) -> bool {
-        let calm = |host: &HostId| {
-            let report = self.report(*host, &workload.name);
+    /// Whether no container of these pods has ended lately. A container that was restarted is ready, but may fail again.
+    pub(super) fn is_calm(&self, workload: &Workload, places: &BTreeSet<Place>) -> bool {
+        let calm = |place: &Place| {
+            let report = self.report(*place, &workload.name);
             !report.is_some_and(is_in_trouble)
         };
-        hosts.iter().all(calm)
+        places.iter().all(calm)
     }
 
-    /// Whether the host runs this revision as requested, or has given it up. A failed attempt of a Job is followed by
+    /// Whether the pod runs this revision as requested, or its host has given it up. A failed attempt of a Job is followed by
     /// another one unless the cluster has recorded the end of the Job.
-    fn is_concluded(&self, host: HostId, workload: &Workload) -> bool {
+    fn is_concluded(&self, place: Place, workload: &Workload) -> bool {
         let more = workload.job.is_some() && self.state.is_seated(workload);
         let given_up = |report: &WorkloadReport| match report.phase {
             Phase::Stopped => true,
             Phase::Failed => !(more && report.ended),
             _ => false,
         };
-        self.job_end(host, workload).is_some()
-            || self.is_ready(host, workload)
-            || self.says(host, workload, given_up)
+        self.job_end(place.host, workload).is_some()
+            || self.is_ready(place, workload)
+            || self.says(place, workload, given_up)
     }
 
-    /// Returns true if the host is reachable, and its report satisfies the condition and is of the revision that the host
-    /// has to run, or of one that this state does not include yet.
+    /// Returns true if the host is reachable, and its report on the pod satisfies the condition and is of the revision
+    /// that the pod has to run, or of one that this state does not include yet.
     fn says(
         &self,
-        host: HostId,
+        place: Place,
         workload: &Workload,
         is_so: impl Fn(&WorkloadReport) -> bool,
     ) -> bool {
-        let runs = placement::runs(&self.state, workload, host);
+        let runs = placement::runs(&self.state, workload, place);
         let index = runs.map_or(workload.index, |runs| runs.index);
-        let report = self.report(host, &workload.name);
+        let report = self.report(place, &workload.name);
         let is_later = |report: &WorkloadReport| report.index > self.applied;
         let report = report.filter(|report| report.index == index || is_later(report));
-        report.is_some_and(is_so) && self.reachable.contains(&host)
+        report.is_some_and(is_so) && self.reachable.contains(&place.host)
     }
 }
 
@@ -163,13 +167,19 @@ impl Scene {
 pub(crate) fn lack(
     object: &Object,
     members: &BTreeMap<HostId, Host>,
+    level: u32,
 ) -> Option<(&'static str, String)> {
-    let short = Short::of(object, members);
+    let alone = match object.replicas {
+        Some(2..) => Alone::of_object(level, object, &Scheduling::of(object)),
+        _ => None,
+    };
+    let short = Short::of(object, members, alone);
     let may = short.may.len();
     let pods = object.replicas.map_or(1, |replicas| {
         usize::try_from(replicas).unwrap_or(usize::MAX)
     });
-    if !is_workload(object.kind) || may >= pods || short.may_change {
+    let is_enough = short.can() >= pods && may > 0 || pods == 0;
+    if !is_workload(object.kind) || is_enough || short.may_change {
         return None;
     }
     let field = match (object.replicas, may) {
@@ -178,7 +188,7 @@ pub(crate) fn lack(
         _ if object.kind == Kind::Pod => "spec.nodeSelector",
         _ => "spec.template.spec.nodeSelector",
     };
-    Some((field, short.words(object, pods, may)))
+    Some((field, short.words(object, pods, short.can())))
 }
 
 /// Whether a Job has failed and will be retried after a pause.
@@ -191,12 +201,14 @@ fn is_between_attempts(state: &State, workload: &Workload) -> bool {
 struct Short<'a> {
     may: Vec<&'a Host>,
     drained: Vec<&'a Host>,
+    /// Why each of them runs one pod at most.
+    alone: Option<Alone>,
     /// A host has not set its automatic labels yet, and the object selects by such a label.
     may_change: bool,
 }
 
 impl<'a> Short<'a> {
-    fn of(object: &Object, members: &'a BTreeMap<HostId, Host>) -> Self {
+    fn of(object: &Object, members: &'a BTreeMap<HostId, Host>, alone: Option<Alone>) -> Self {
         let all = members.values();
         let selected = all.filter(|host| placement::selects(host, &object.selector));
         let (drained, may) = selected.partition(|host| host.drained);
@@ -204,12 +216,18 @@ impl<'a> Short<'a> {
         Self {
             may,
             drained,
+            alone,
             may_change: by_kind && members.values().any(is_unlabelled),
         }
     }
 
-    /// The message that explains why only this number of hosts run the object.
-    fn words(&self, object: &Object, pods: usize, hosts: usize) -> String {
+    /// The number of pods that these hosts can run.
+    fn can(&self) -> usize {
+        self.may.len().saturating_mul(most_on_each(self.alone))
+    }
+
+    /// The message that explains why only this number of pods have a host.
+    fn words(&self, object: &Object, pods: usize, placed: usize) -> String {
         let selector = selector(&object.selector);
         let (may, drained) = (named(&self.may), named(&self.drained));
         match (self.may.len(), self.drained.len()) {
@@ -218,24 +236,33 @@ impl<'a> Short<'a> {
             (0, _) => {
                 format!("every host that matches nodeSelector {selector} is drained: {drained}")
             }
-            (count, _) if count >= pods || count > hosts => {
-                format!("{hosts} of {pods} pods have a host so far")
+            (_, _) if self.can() >= pods || self.can() > placed => {
+                format!("{placed} of {pods} pods have a host so far")
             }
             (count, left) => {
+                let each = match self.alone {
+                    Some(_) => "one".to_owned(),
+                    None => PODS_PER_HOST_MAX.to_string(),
+                };
                 let matches = match (selector.as_str(), count) {
-                    ("", 1) => "1 host can run one".to_owned(),
-                    ("", _) => format!("{count} hosts can run one each"),
-                    (selector, 1) => format!("1 host matches nodeSelector {selector}"),
+                    ("", 1) => format!("1 host can run {each}"),
+                    ("", _) => format!("{count} hosts can run {each} each"),
+                    (selector, 1) => {
+                        format!("1 host matches nodeSelector {selector}, for {each}")
+                    }
                     (selector, _) => {
-                        format!("{count} hosts match nodeSelector {selector}, for one each")
+                        format!("{count} hosts match nodeSelector {selector}, for {each} each")
                     }
                 };
+                let why = self
+                    .alone
+                    .map_or_else(String::new, |alone| format!(", because {}", alone.words()));
                 let drained = match left {
                     0 => String::new(),
                     1 => format!("; {drained} is drained"),
                     _ => format!("; {drained} are drained"),
                 };
-                format!("{pods} replicas are requested, and {matches}: {may}{drained}")
+                format!("{pods} replicas are requested, and {matches}{why}: {may}{drained}")
             }
         }
     }

@@ -1,7 +1,7 @@
 //! An index of reports by workload.
 //!
-//! Pure, like its parent. A report lists its workloads in any order. The index finds the report of a workload on a
-//! host, and the hosts that report a workload. It is computed from the index of the previous reports, at the cost of
+//! Pure, like its parent. A report lists its pods in any order. The index finds the report on a pod of a workload, and
+//! the places of the pods that hosts report of a workload. It is computed from the index of the previous reports, at the cost of
 //! the hosts that have sent a new report. The result includes the names of the workloads whose report changed.
 
 use std::{
@@ -12,6 +12,7 @@ use std::{
 use beemesh_protocol::{
     HostId,
     peer::{HostReport, WorkloadReport},
+    state::Place,
 };
 use rpds::RedBlackTreeMapSync as Map;
 
@@ -21,10 +22,10 @@ use crate::cluster::reports::Reports;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Index {
     of: Reports,
-    /// For each host's report, the positions of its workloads, sorted by name.
+    /// For each host's report, the positions of its pods, sorted by workload and number.
     sorted: Map<HostId, Arc<[usize]>>,
-    /// The hosts that report each workload.
-    hosts: Map<String, Arc<BTreeSet<HostId>>>,
+    /// The places of the pods that hosts report of each workload.
+    places: Map<String, Arc<BTreeSet<Place>>>,
 }
 
 impl Index {
@@ -33,19 +34,20 @@ impl Index {
         Arc::ptr_eq(&self.of, reports)
     }
 
-    /// The host's report of the workload.
-    pub(super) fn report(&self, host: HostId, workload: &str) -> Option<&WorkloadReport> {
-        let all = &self.of.get(&host)?.workloads;
-        let sorted = self.sorted.get(&host)?;
-        let at = sorted.partition_point(|at| all[*at].workload.as_str() < workload);
+    /// The report on the pod of the workload in this place.
+    pub(super) fn report(&self, place: Place, workload: &str) -> Option<&WorkloadReport> {
+        let all = &self.of.get(&place.host)?.workloads;
+        let sorted = self.sorted.get(&place.host)?;
+        let wanted = (workload, place.number);
+        let at = sorted.partition_point(|at| key(&all[*at]) < wanted);
         let found = &all[*sorted.get(at)?];
-        (found.workload == workload).then_some(found)
+        (key(found) == wanted).then_some(found)
     }
 
-    /// The hosts that report the workload.
-    pub(super) fn hosts(&self, workload: &str) -> impl Iterator<Item = HostId> {
-        let hosts = self.hosts.get(workload).into_iter();
-        hosts.flat_map(|hosts| hosts.iter().copied())
+    /// The places of the pods that hosts report of the workload.
+    pub(super) fn places(&self, workload: &str) -> impl Iterator<Item = Place> {
+        let places = self.places.get(workload).into_iter();
+        places.flat_map(|places| places.iter().copied())
     }
 
     /// The index of later reports, and the names of the workloads whose report is different.
@@ -82,25 +84,26 @@ impl Index {
         touched: &mut BTreeSet<String>,
     ) {
         let (old, new) = (&before.workloads, &now.workloads);
-        let same =
-            old.len() == new.len() && old.iter().zip(new).all(|(a, b)| a.workload == b.workload);
+        let same = old.len() == new.len() && old.iter().zip(new).all(|(a, b)| key(a) == key(b));
         if same {
-            // The usual case: the same workloads, some with another report.
+            // The usual case: the same pods, some with another report.
             let pairs = old.iter().zip(new).filter(|(a, b)| a != b);
             touched.extend(pairs.map(|(_, now)| now.workload.clone()));
             return;
         }
         let (old, sorted) = (named(old), sorted(new));
         let new = named(new);
-        for name in old.keys().filter(|name| !new.contains_key(*name)) {
-            self.forget(name, host);
+        for (name, number) in old.keys().filter(|key| !new.contains_key(*key)) {
+            let number = *number;
+            self.forget(name, Place { host, number });
             touched.insert((*name).to_owned());
         }
-        for (name, said) in &new {
-            match old.get(name) {
+        for ((name, number), said) in &new {
+            let number = *number;
+            match old.get(&(*name, number)) {
                 Some(before) if before == said => continue,
                 Some(_) => {}
-                None => self.note(name, host),
+                None => self.note(name, Place { host, number }),
             }
             touched.insert((*name).to_owned());
         }
@@ -111,34 +114,39 @@ impl Index {
         }
     }
 
-    fn note(&mut self, workload: &str, host: HostId) {
-        let mut hosts = self.hosts.get(workload).cloned().unwrap_or_default();
-        Arc::make_mut(&mut hosts).insert(host);
-        self.hosts.insert_mut(workload.to_owned(), hosts);
+    fn note(&mut self, workload: &str, place: Place) {
+        let mut places = self.places.get(workload).cloned().unwrap_or_default();
+        Arc::make_mut(&mut places).insert(place);
+        self.places.insert_mut(workload.to_owned(), places);
     }
 
-    fn forget(&mut self, workload: &str, host: HostId) {
-        let Some(mut hosts) = self.hosts.get(workload).cloned() else {
+    fn forget(&mut self, workload: &str, place: Place) {
+        let Some(mut places) = self.places.get(workload).cloned() else {
             return;
         };
-        Arc::make_mut(&mut hosts).remove(&host);
-        if hosts.is_empty() {
-            self.hosts.remove_mut(workload);
+        Arc::make_mut(&mut places).remove(&place);
+        if places.is_empty() {
+            self.places.remove_mut(workload);
         } else {
-            self.hosts.insert_mut(workload.to_owned(), hosts);
+            self.places.insert_mut(workload.to_owned(), places);
         }
     }
 }
 
-/// The reports by workload. If a host reports a workload twice, the first report counts.
-fn named(all: &[WorkloadReport]) -> BTreeMap<&str, &WorkloadReport> {
+/// What identifies the pod of a report on its host.
+fn key(report: &WorkloadReport) -> (&str, u32) {
+    (&report.workload, report.number)
+}
+
+/// The reports by pod. If a host reports a pod twice, the first report counts.
+fn named(all: &[WorkloadReport]) -> BTreeMap<(&str, u32), &WorkloadReport> {
     let named = all.iter().rev();
-    named.map(|one| (one.workload.as_str(), one)).collect()
+    named.map(|one| (key(one), one)).collect()
 }
 
 fn sorted(all: &[WorkloadReport]) -> Arc<[usize]> {
     let mut sorted: Vec<usize> = (0..all.len()).collect();
-    // A stable sort keeps the first of two reports with the same name before the other.
-    sorted.sort_by(|a, b| all[*a].workload.cmp(&all[*b].workload));
+    // A stable sort keeps the first of two reports on the same pod before the other.
+    sorted.sort_by(|a, b| key(&all[*a]).cmp(&key(&all[*b])));
     sorted.into()
 }

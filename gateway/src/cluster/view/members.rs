@@ -4,7 +4,12 @@
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use beemesh_protocol::{HostId, peer::HostReport};
+use beemesh_protocol::{
+    HostId,
+    peer::{HostReport, WorkloadReport},
+    state::{Assignment, Place},
+    workload::pod_name,
+};
 
 use super::{Scene, names_of, sentence};
 use crate::cluster::{
@@ -23,19 +28,20 @@ impl Scene {
         };
         let on = |workload: &str, host| format!("{workload} on {}", self.name(host));
         // A workload that stays on the host, such as a Job that has begun there, does not move.
-        let keeps = |workload: &str| {
-            let found = self.state.workload(workload);
-            found.is_some_and(|found| placement::runs(&self.state, found, host).is_some())
+        let keeps = |one: &WorkloadReport| {
+            let number = one.number;
+            let found = self.state.workload(&one.workload);
+            let place = Place { host, number };
+            found.is_some_and(|found| placement::runs(&self.state, found, place).is_some())
         };
-        let left = report.workloads.iter().map(|one| &one.workload);
+        let left = report.workloads.iter().filter(|one| !keeps(one));
         let mut waiting: Vec<_> = left
-            .filter(|workload| !keeps(workload))
-            .map(|workload| on(workload, host))
+            .map(|one| on(&pod_name(&one.workload, one.number), host))
             .collect();
         for workload in self.state.workloads() {
             let late = self.moved(workload, host, index).into_iter();
-            let late = late.filter(|to| *to == host || !self.arrived(*to, workload));
-            waiting.extend(late.map(|to| on(&workload.name, to)));
+            let late = late.filter(|to| to.host == host || !self.arrived(*to, workload));
+            waiting.extend(late.map(|to| on(&pod_name(&workload.name, to.number), to.host)));
         }
         waiting.dedup();
         waiting
@@ -72,15 +78,15 @@ impl Scene {
     fn attempts(&self, host: HostId) -> impl Iterator<Item = &str> {
         let jobs = self.state.workloads().filter(|one| one.job.is_some());
         let under_way = jobs.filter(move |job| {
-            let runs = placement::runs(&self.state, job, host);
+            let runs = placement::runs(&self.state, job, Place::first(host));
             runs.is_some_and(|runs| !runs.ended)
         });
         under_way.map(|job| job.name.as_str())
     }
 
-    /// The hosts to which replicas of a workload were assigned since the host was drained at log index `index`.
-    /// Includes the host itself while it has a replica that can move.
-    fn moved(&self, workload: &Workload, host: HostId, index: u64) -> BTreeSet<HostId> {
+    /// The places to which replicas of a workload were assigned since the host was drained at log index `index`. Includes
+    /// those of the host itself while it has a replica that can move.
+    fn moved(&self, workload: &Workload, host: HostId, index: u64) -> BTreeSet<Place> {
         let object = &workload.object;
         if object.replicas.is_none() {
             return BTreeSet::new();
@@ -103,7 +109,7 @@ impl Scene {
             Some(has) if has == host => there.held(workload, host).is_none(),
             _ => seat.index > index,
         });
-        late.filter_map(|seat| seat.host).collect()
+        late.filter_map(Assignment::place).collect()
     }
 
     /// The unreachable voters among those that are left without the host, and whether the others are a quorum.

@@ -5,11 +5,10 @@
 use std::collections::BTreeSet;
 
 use beemesh_protocol::{
-    HostId,
     api::{self, Revision, RevisionImage, RevisionObject, Rollout, RolloutPhase},
     hex::Hex,
     peer,
-    state::{self, Kind, ResolvedImage, RevisionOutcome},
+    state::{self, Kind, Place, ResolvedImage, RevisionOutcome},
 };
 use beemesh_quadlet::manifest::{is_stopped, kind_of, workload_name};
 
@@ -20,14 +19,14 @@ use crate::cluster::{
 };
 
 impl Scene {
-    /// The rollout of the workload's latest revision. `None` if all of `hosts` have to run it: their reports then say
+    /// The rollout of the workload's latest revision. `None` if all of `places` have to run it: their reports then say
     /// how far it is.
-    pub(super) fn rollout(&self, workload: &Workload, hosts: &BTreeSet<HostId>) -> Option<Rollout> {
+    pub(super) fn rollout(&self, workload: &Workload, places: &BTreeSet<Place>) -> Option<Rollout> {
         let rollout = self.state.rollout(&workload.name)?;
-        let has_latest = |host: &&HostId| rollout.on(**host) == workload.index;
-        let updated = hosts.iter().filter(has_latest).count();
+        let has_latest = |place: &&Place| rollout.on(**place) == workload.index;
+        let updated = places.iter().filter(has_latest).count();
         let is_failed = rollout.phase != state::RolloutPhase::Rolling;
-        if updated == hosts.len() && !is_failed || rollout.base == workload.index {
+        if updated == places.len() && !is_failed || rollout.base == workload.index {
             return None;
         }
         let strategy = Strategy::of(&workload.object);
@@ -36,7 +35,7 @@ impl Scene {
                 RolloutPhase::Paused
             }
             state::RolloutPhase::Rolling => RolloutPhase::Rolling,
-            state::RolloutPhase::RollingBack if self.is_back(workload, rollout, hosts) => {
+            state::RolloutPhase::RollingBack if self.is_back(workload, rollout, places) => {
                 RolloutPhase::RolledBack
             }
             state::RolloutPhase::RollingBack => RolloutPhase::RollingBack,
@@ -48,20 +47,22 @@ impl Scene {
             phase,
             from: base.map_or(0, |base| base.number),
             updated: count(updated),
-            max_unavailable: count(strategy.unavailable_of(hosts.len())),
+            max_unavailable: count(strategy.unavailable_of(places.len())),
         })
     }
 
-    /// Returns true if all reachable hosts run the base again.
+    /// Returns true if all pods on reachable hosts run the base again.
     fn is_back(
         &self,
         workload: &Workload,
         rollout: &replicated::Rollout,
-        hosts: &BTreeSet<HostId>,
+        places: &BTreeSet<Place>,
     ) -> bool {
-        let mut there = hosts.intersection(&self.reachable);
-        there.all(|host| {
-            let report = self.report(*host, &workload.name);
+        let mut there = places
+            .iter()
+            .filter(|place| self.reachable.contains(&place.host));
+        there.all(|place| {
+            let report = self.report(*place, &workload.name);
             let runs = |report: &peer::WorkloadReport| {
                 let is_base = report.index == rollout.base;
                 let is_done = match report.phase {
@@ -71,7 +72,7 @@ impl Scene {
                 };
                 is_base && is_done
             };
-            rollout.on(*host) == rollout.base && report.is_some_and(runs)
+            rollout.on(*place) == rollout.base && report.is_some_and(runs)
         })
     }
 

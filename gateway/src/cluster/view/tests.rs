@@ -236,7 +236,7 @@ fn a_workload_shows_the_hosts_that_should_run_it_and_those_that_still_do() {
     let told = serde_json::to_value(scene.workload("lone").unwrap()).unwrap();
     let on = |host: u8, phase: &str, revision: u64, count: u32| -> Value {
         json!({"host": format!("h{host}"), "id": h(host).to_string(), "phase": phase, "revision": revision,
-               "healthy": count, "total": count, "restarts": 0, "message": "", "reachable": true})
+               "healthy": count, "total": count, "restarts": 0, "message": "", "reachable": true, "pod": "lone"})
     };
     let expected = json!({
         "name": "lone", "namespace": "default", "kind": "Pod", "manifest": "lone", "revision": 1, "index": 6,
@@ -259,8 +259,8 @@ fn a_workload_shows_the_hosts_that_should_run_it_and_those_that_still_do() {
     assert!(!scene.workload("lone").unwrap().settled, "h3 still has it");
     with(&mut scene, 3, 6, vec![]);
     assert!(scene.workload("lone").unwrap().settled);
-    assert_eq!(scene.host_with("lone"), Some(h(2)));
-    assert_eq!(scene.host_with("web"), Some(h(1)));
+    assert_eq!(scene.host_with("lone", None), Some(h(2)));
+    assert_eq!(scene.host_with("web", None), Some(h(1)));
     assert_eq!(scene.host_named("h3"), Some(h(3)));
     assert_eq!(scene.workload("none"), None);
 }

@@ -174,11 +174,11 @@ impl World {
     fn follow(&mut self) {
         let workload = self.state.workload("web").unwrap().clone();
         for host in self.reachable.clone() {
-            if placement::runs(&self.state, &workload, host).is_none() {
+            if !placement::is_on(&self.state, &workload, host) {
                 self.pods.remove(&host);
                 continue;
             }
-            let (_, index) = self.state.assigned(&workload, host);
+            let (_, index) = self.state.assigned(&workload, Place::first(host));
             let lacks_image = self.behaviours[&index] == Behaviour::NoImage;
             let runs = self.pods.get(&host).map(|pod| pod.index);
             if runs != Some(index) && !lacks_image {
@@ -196,7 +196,7 @@ impl World {
 
     fn report(&self, host: HostId) -> WorkloadReport {
         let workload = self.state.workload("web").unwrap();
-        let (_, wanted) = self.state.assigned(workload, host);
+        let (_, wanted) = self.state.assigned(workload, Place::first(host));
         let mut report = WorkloadReport {
             workload: "web".into(),
             total: 1,
@@ -431,7 +431,8 @@ fn a_failed_revision_stays_for_a_look_if_the_manifest_says_so() {
         ]
     );
     let rollout = world.state.rollout("web").unwrap();
-    assert_eq!((rollout.on(h(1)), rollout.on(h(2)) == bad), (bad, false));
+    let on = |n| rollout.on(Place::first(h(n)));
+    assert_eq!((on(1), on(2) == bad), (bad, false));
 }
 
 #[test]

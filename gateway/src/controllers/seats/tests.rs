@@ -9,6 +9,7 @@ use crate::cluster::placement::seats::{
     between_attempts, failed_for_good, move_without_data, waits,
 };
 
+mod beside;
 mod lost;
 
 /// The time after which attempts of Jobs are lost.

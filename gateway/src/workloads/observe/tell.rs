@@ -71,16 +71,14 @@ pub(crate) async fn tell_report(
 fn report_of(host: HostId, state: &State, consensus: &Consensus, mine: &HostReport) -> Report {
     let wanted = state
         .workloads()
-        .filter(|workload| placement::runs(state, workload, host).is_some());
-    let phases: BTreeMap<&str, bool> = mine
-        .workloads
-        .iter()
-        .map(|one| {
-            let well = matches!(one.phase, Phase::Running | Phase::Succeeded);
-            let well = well && one.healthy == one.total;
-            (one.workload.as_str(), well && !is_in_trouble(one))
-        })
-        .collect();
+        .filter(|workload| placement::is_on(state, workload, host));
+    // A workload is well if all its pods on this host are.
+    let mut phases: BTreeMap<&str, bool> = BTreeMap::new();
+    for one in &mine.workloads {
+        let well = matches!(one.phase, Phase::Running | Phase::Succeeded);
+        let well = well && one.healthy == one.total && !is_in_trouble(one);
+        *phases.entry(&one.workload).or_insert(true) &= well;
+    }
     let (mut workloads, mut healthy) = (0, 0);
     for workload in wanted {
         workloads += 1;

@@ -11,7 +11,7 @@ use beemesh_protocol::{
     peer::{Phase, WorkloadReport},
     pod::Told,
     state::ResolvedImages,
-    workload::kube_file,
+    workload::{kube_file, split_pod_name},
 };
 use beemesh_quadlet::health::{Health, Report, Status};
 
@@ -31,7 +31,9 @@ pub(super) fn report(name: &str, case: &Case<'_>, memory: &Memory) -> Option<Wor
         (Disk::Ours(present), Some(unit)) => by_unit(*present, unit, case.heard.as_deref()),
         _ => WorkloadReport::default(),
     };
-    report.workload = name.to_owned();
+    let (workload, number) = split_pod_name(name).unwrap_or((name, 0));
+    report.workload = workload.to_owned();
+    report.number = number;
     if memory.stopped && report.phase == Phase::Stopped {
         (report.phase, report.message) = (Phase::Pending, String::new());
     }
@@ -187,6 +189,7 @@ fn by_unit(present: Revision, unit: &UnitState, heard: Option<&Report>) -> Workl
             _ => heard.map_or_else(Told::default, |report| Told::of(&report.containers)),
         },
         images: ResolvedImages::default(),
+        number: 0,
     }
 }
 

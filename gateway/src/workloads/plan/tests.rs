@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
 use beemesh_protocol::{
+    ClusterId,
     peer::Phase,
     state::{Change, Command, Host, Kind, Object},
 };

@@ -14,8 +14,8 @@ use std::{io, path::PathBuf, pin::pin, sync::Arc, time::Duration};
 use beemesh_protocol::{
     HostId,
     ipc::{Request, UnitFiles},
-    state::Object,
-    workload::{kube_file, yaml_file},
+    state::{Object, Place},
+    workload::{kube_file, split_pod_name, yaml_file},
 };
 use beemesh_quadlet::{
     belongings::{self, belongs_to},
@@ -64,6 +64,7 @@ pub(super) struct Bounds {
 /// A work in progress.
 pub(super) struct Flight {
     pub(super) host: HostId,
+    /// The name of the pod.
     pub(super) workload: String,
     pub(super) work: Work,
     pub(super) view: Arc<View>,
@@ -229,6 +230,13 @@ impl Flight {
         Ok(Ending::Done)
     }
 
+    /// The workload of the pod, and its place.
+    fn place(&self) -> (&str, Place) {
+        let (workload, number) = split_pod_name(&self.workload).unwrap_or((&self.workload, 0));
+        let host = self.host;
+        (workload, Place { host, number })
+    }
+
     async fn tell(&self, step: Step) {
         // The loop outlives every work, except when the gateway exits; then the message is not needed.
         let _ = self
@@ -249,9 +257,10 @@ impl Flight {
     async fn files(&self) -> Result<Files, StepError> {
         if let Work::Bring(index) | Work::Persist(index) = self.work {
             let state = &self.view.state;
-            let wanted = state.workload(&self.workload).filter(|workload| {
+            let (name, place) = self.place();
+            let wanted = state.workload(name).filter(|workload| {
                 // Each attempt of a Job has a different index.
-                placement::runs(state, workload, self.host).is_some_and(|runs| runs.index == index)
+                placement::runs(state, workload, place).is_some_and(|runs| runs.index == index)
             });
             let (workload, cluster) = wanted.zip(state.cluster()).ok_or(StepError::Unwanted)?;
             let (number, object, uses) = state.contents(workload, index);
@@ -262,6 +271,7 @@ impl Flight {
                 revision: number,
                 index,
                 object: pinned.as_ref().unwrap_or(&object),
+                number: place.number,
                 uses: &uses,
             };
             let Rendered {

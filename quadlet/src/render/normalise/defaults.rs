@@ -2,14 +2,16 @@
 //!
 //! Pure: no I/O, no clock, no randomness.
 
-use beemesh_protocol::state::Object;
 use k8s_openapi::{
     api::core::v1::{Container, ContainerPort, HTTPGetAction, LifecycleHandler, PodSpec, Probe},
     apimachinery::pkg::util::intstr::IntOrString,
 };
 
 use super::containers;
-use crate::{manifest::names, render::GRACE_SECONDS};
+use crate::{
+    manifest::names,
+    render::{GRACE_SECONDS, Revision},
+};
 
 /// Maximum length of a host name in Linux.
 const HOSTNAME_MAX: usize = 63;
@@ -21,16 +23,16 @@ const SUCCESSES: i32 = 1;
 const FAILURES: i32 = 3;
 
 /// Fills in the defaults of a pod.
-pub(super) fn fill(object: &Object, spec: &mut PodSpec) {
+pub(super) fn fill(revision: &Revision<'_>, spec: &mut PodSpec) {
     spec.restart_policy
         .get_or_insert_with(|| "Always".to_owned());
     spec.termination_grace_period_seconds
         .get_or_insert(GRACE_SECONDS);
-    // Podman would use the name of the pod as host name. With a namespace in front it is no valid host name.
-    let unfit = object.namespace != "default" || object.name.len() > HOSTNAME_MAX;
+    // Podman would use the name of the pod as host name. With `_` it is no valid host name.
+    let name = revision.name();
+    let unfit = revision.pod_name() != name || name.len() > HOSTNAME_MAX;
     if unfit && spec.hostname.is_none() && spec.host_network != Some(true) {
-        let name: String = object.name.chars().take(HOSTNAME_MAX).collect();
-        spec.hostname = Some(name.trim_end_matches(['-', '.']).to_owned());
+        spec.hostname = Some(host_name(revision));
     }
     for one in containers(spec) {
         container(one);
@@ -44,6 +46,17 @@ pub(super) fn fill(object: &Object, spec: &mut PodSpec) {
         let policy = pull_policy(image.reference.as_deref().unwrap_or_default());
         image.pull_policy.get_or_insert_with(|| policy.to_owned());
     }
+}
+
+/// The host name of a pod: its name, of which a long one is cut before the number.
+fn host_name(revision: &Revision<'_>) -> String {
+    let number = match revision.number {
+        0 => String::new(),
+        number => format!("-{number}"),
+    };
+    let room = HOSTNAME_MAX - number.len().min(HOSTNAME_MAX);
+    let name: String = revision.object.name.chars().take(room).collect();
+    name.trim_end_matches(['-', '.']).to_owned() + &number
 }
 
 fn container(container: &mut Container) {

@@ -31,7 +31,7 @@ pub(super) fn settle(uses: &mut Uses<'_>, spec: &mut PodSpec) -> Result<(), Rend
         name: FILE,
         body: text.as_bytes(),
     };
-    let name = content.private_name(uses.workload, &MADE);
+    let name = content.private_name(uses.pod, &MADE);
     let map = ConfigMap {
         metadata: ObjectMeta {
             name: Some(name.clone()),

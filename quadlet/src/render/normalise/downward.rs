@@ -54,7 +54,7 @@ impl Downward {
             labels.extend(job);
         }
         Self {
-            name: object.name.clone(),
+            name: revision.name(),
             namespace: object.namespace.clone(),
             uid: uid(revision),
             labels,
@@ -157,6 +157,9 @@ fn uid(revision: &Revision<'_>) -> String {
     hash.update(b"pod");
     hash.update(revision.cluster.0);
     hash.update(serde_json::to_vec(&head).unwrap_or_default());
+    if revision.number > 0 {
+        hash.update(revision.number.to_be_bytes());
+    }
     let mut bytes: [u8; 16] = [0; 16];
     for (byte, hashed) in bytes.iter_mut().zip(hash.finalize()) {
         *byte = hashed;

@@ -374,7 +374,7 @@ impl Environment<'_, '_> {
             name: container,
             body: &body,
         };
-        let name = content.private_name(self.uses.workload, &MADE);
+        let name = content.private_name(self.uses.pod, &MADE);
         let secret = Secret {
             metadata: ObjectMeta {
                 name: Some(name.clone()),

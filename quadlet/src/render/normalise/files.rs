@@ -352,7 +352,7 @@ impl Uses<'_> {
             name: &files.volume,
             body: &body,
         };
-        let name = named.private_name(self.workload, &Part { part: mode });
+        let name = named.private_name(self.pod, &Part { part: mode });
         let metadata = ObjectMeta {
             name: Some(name.clone()),
             ..ObjectMeta::default()

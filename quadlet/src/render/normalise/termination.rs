@@ -50,7 +50,7 @@ impl Uses<'_> {
             name: &container.name,
             body: b"",
         };
-        let name = content.private_name(self.workload, &VIEW);
+        let name = content.private_name(self.pod, &VIEW);
         let map = ConfigMap {
             metadata: ObjectMeta {
                 name: Some(name.clone()),

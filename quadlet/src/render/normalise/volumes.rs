@@ -205,7 +205,7 @@ impl Uses<'_> {
         let (name, podman) = match in_memory && is_mounted {
             true => (volume.name.clone(), self.memory(volume, pod)?),
             false => {
-                let name = belongings::empty_dir(self.workload, &volume.name);
+                let name = belongings::empty_dir(self.pod, &volume.name);
                 volume.name.clone_from(&name);
                 (name.clone(), name)
             }
@@ -228,7 +228,7 @@ impl Uses<'_> {
             .as_ref()
             .and_then(|dir| memory::bytes(dir.size_limit.as_ref()?));
         let size = limit.into_iter().chain(pod.memory).min();
-        let name = belongings::memory(self.workload, &volume.name, size, pod.group);
+        let name = belongings::memory(self.pod, &volume.name, size, pod.group);
         let size = size.map(|size| format!("size={size},"));
         let owner = pod.group.map(|group| format!(",uid=0,gid={group}"));
         let options = format!(

@@ -84,6 +84,7 @@ impl Check<'_> {
             revision: u64::MAX,
             index: u64::MAX,
             object,
+            number: 0,
             uses: &uses,
         };
         match render(&revision) {

@@ -10,7 +10,7 @@ use axum::body::{Body, Bytes};
 use beemesh_protocol::peer::Phase;
 use beemesh_quadlet::{
     health::{Container, Run},
-    podman::{LABEL_WORKLOAD, Pod, PodmanError},
+    podman::{Pod, PodmanError},
 };
 use futures::{StreamExt, stream};
 use tokio::{
@@ -19,8 +19,8 @@ use tokio::{
     time::{Instant, sleep},
 };
 
-use super::{members, told};
-use crate::{clock::now_ms, context::Gateway};
+use super::{Pods, members, told};
+use crate::clock::now_ms;
 
 /// Maximum number of pieces that wait for the caller. Further output waits in the journal.
 const PIECES_MAX: usize = 16;
@@ -34,30 +34,27 @@ const END_AFTER: Duration = Duration::from_secs(3);
 
 type Piece = Result<Bytes, PodmanError>;
 
-/// Follows a workload with this pod, beginning with the last `tail` lines.
+/// Follows the pods of a workload, of which these exist now, beginning with the last `tail` lines.
 pub(super) async fn open(
-    gateway: Gateway,
-    workload: String,
-    pod: &Pod,
+    asked: Pods,
+    there: &[Pod],
     tail: Option<u32>,
 ) -> Result<Body, PodmanError> {
     let (pieces, mut received) = mpsc::channel(PIECES_MAX);
     let mut following = Following {
-        gateway,
-        workload,
+        asked,
         pieces,
         begun: BTreeMap::new(),
         outputs: JoinSet::new(),
     };
-    following.begin(pod, tail).await?;
+    following.begin(there, tail).await?;
     tokio::spawn(following.run());
     let pieces = stream::poll_fn(move |context| received.poll_recv(context));
     Ok(Body::from_stream(pieces))
 }
 
 struct Following {
-    gateway: Gateway,
-    workload: String,
+    asked: Pods,
     pieces: mpsc::Sender<Piece>,
     /// The stream that was opened last, by container.
     begun: BTreeMap<String, Begun>,
@@ -103,14 +100,14 @@ impl Following {
                     Ok(true) => break,
                     Ok(false) => {}
                     Err(error) => {
-                        tracing::debug!(self.workload, %error, "output cannot be followed now");
+                        tracing::debug!(self.asked.workload, %error, "output cannot be followed now");
                     }
                 }
                 while let Some(ended) = self.outputs.try_join_next() {
                     self.note(ended);
                 }
                 let quiet = self.outputs.is_empty();
-                if quiet && !goes_on(self.phase()) && since.elapsed() >= END_AFTER {
+                if quiet && !self.goes_on() && since.elapsed() >= END_AFTER {
                     return;
                 }
             }
@@ -131,23 +128,18 @@ impl Following {
 
     /// Opens new streams; returns whether there are any.
     async fn look(&mut self) -> Result<bool, PodmanError> {
-        let label = format!("{LABEL_WORKLOAD}={}", self.workload);
-        let pods = self.gateway.podman.pods(&[&label]).await?;
-        let mut any = false;
-        for pod in &pods {
-            any |= self.begin(pod, None).await?;
-        }
-        Ok(any)
+        let pods = self.asked.there().await?;
+        self.begin(&pods, None).await
     }
 
-    async fn begin(&mut self, pod: &Pod, tail: Option<u32>) -> Result<bool, PodmanError> {
+    async fn begin(&mut self, pods: &[Pod], tail: Option<u32>) -> Result<bool, PodmanError> {
         let mut any = false;
-        for (container, name) in members(pod) {
+        for (container, name) in members(pods) {
             let before = self.begun.get(&container.id);
             let Some(since) = since(container, before) else {
                 continue;
             };
-            let podman = &self.gateway.podman;
+            let podman = &self.asked.gateway.podman;
             let output = podman.logs(&container.id, true, tail, since).await?;
             let begun = Begun {
                 started_at: container.started_at,
@@ -176,15 +168,10 @@ impl Following {
         Ok(any)
     }
 
-    /// The phase of the workload in this host's report; `None` if the report does not have it.
-    fn phase(&self) -> Option<Phase> {
-        let reports = self.gateway.reports.borrow();
-        let own = reports.get(&self.gateway.host)?;
-        let found = own
-            .workloads
-            .iter()
-            .find(|one| one.workload == self.workload);
-        found.map(|report| report.phase)
+    /// Whether a pod without running containers may produce more output.
+    fn goes_on(&self) -> bool {
+        let reports = self.asked.reports();
+        reports.iter().any(|report| goes_on(report.phase))
     }
 }
 
@@ -200,11 +187,11 @@ fn since(container: &Container, begun: Option<&Begun>) -> Option<Option<i64>> {
     begun.broken.or(again).map(Some)
 }
 
-/// Whether a workload without running containers may produce more output.
-fn goes_on(phase: Option<Phase>) -> bool {
+/// Whether a pod in this phase without running containers may produce more output.
+fn goes_on(phase: Phase) -> bool {
     match phase {
-        Some(Phase::Pending | Phase::Starting | Phase::Running | Phase::Removing) => true,
-        Some(Phase::Succeeded | Phase::Stopped | Phase::Failed) | None => false,
+        Phase::Pending | Phase::Starting | Phase::Running | Phase::Removing => true,
+        Phase::Succeeded | Phase::Stopped | Phase::Failed => false,
     }
 }
 

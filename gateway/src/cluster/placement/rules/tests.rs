@@ -1,3 +1,5 @@
+use std::collections::BTreeSet;
+
 use beemesh_protocol::{
     ClusterId,
     state::{Change, Command, TokenRecord},
@@ -100,22 +102,22 @@ impl World {
             keep: false,
             if_index: None,
         });
-        let mut taken = BTreeSet::new();
+        let mut taken = Taken::default();
         for ordinal in 0..replicas {
             let workload = self.state.workload(name).unwrap().clone();
             let there = There::new(&self.state, &self.reachable, &self.reports);
             match there.choose(&workload, &taken) {
                 Ok(host) => {
-                    taken.insert(host);
+                    taken.add(host);
                     self.apply(assign(&workload, ordinal, None, Some(host)));
                 }
                 Err(wait) => {
                     let words = there.words(&workload, &wait);
-                    return (taken.iter().map(|host| host.0[0]).collect(), words);
+                    return (taken.pods().map(|host| host.0[0]).collect(), words);
                 }
             }
         }
-        (taken.iter().map(|host| host.0[0]).collect(), String::new())
+        (taken.pods().map(|host| host.0[0]).collect(), String::new())
     }
 }
 
@@ -293,7 +295,8 @@ fn a_pod_is_not_apart_from_itself() {
     let host = h(found[0]);
     let workload = world.state.workload("lone").unwrap().clone();
     let there = There::new(&world.state, &world.reachable, &world.reports);
-    let taken = BTreeSet::from([host]);
+    let mut taken = Taken::default();
+    taken.add(host);
     assert!(there.choose(&workload, &taken).is_err(), "a second one");
     let next = there.choose_after(&workload, &taken, Some(host));
     assert_eq!(next, Ok(h(3 - found[0])));

@@ -1,6 +1,6 @@
 //! Tests of seats, and of the hosts with the data of claims.
 
-use beemesh_protocol::state::{Assignment, JobEnd, Origin};
+use beemesh_protocol::state::{Assignment, JobEnd, Origin, Place};
 
 use super::*;
 use crate::cluster::placement::{self, Runs};
@@ -121,7 +121,7 @@ fn runs(state: &State, workload: &str) -> Vec<(u8, u64, bool)> {
         return Vec::new();
     };
     let runs = state.hosts().keys().filter_map(|host| {
-        let Runs { index, ended, .. } = placement::runs(state, workload, *host)?;
+        let Runs { index, ended, .. } = placement::runs(state, workload, Place::first(*host))?;
         Some((host.0[0], index, ended))
     });
     let runs: Vec<_> = runs.collect();
@@ -263,6 +263,7 @@ fn a_job_is_attempted_until_it_ends_and_a_change_of_what_it_uses_is_none_of_the_
             at_ms: 13_000,
         }),
         moved: None,
+        number: 0,
     };
     assert_eq!(state.seats("job"), [over]);
     put(&mut state, 14, "conf", vec![conf("ccc")]);

@@ -28,7 +28,7 @@ fn shown(replicas: Option<u32>, selector: &[(&str, &str)], drained: &[u8]) -> ap
     let wanted = scene.wanted(&workload);
     for host in [1, 2, 3]
         .into_iter()
-        .filter(|host| wanted.contains(&h(*host)))
+        .filter(|host| wanted.contains(&Place::first(h(*host))))
     {
         with(
             &mut scene,
@@ -55,21 +55,21 @@ fn what_runs_is_counted_against_what_was_asked_for() {
             &[],
             &[],
             (3, 5),
-            "5 replicas are requested, and 3 hosts can run one each: h1, h2 and h3",
+            "5 replicas are requested, and 3 hosts can run one each, because each runs one until all hosts have run Beemesh 0.5.0 for ten minutes: h1, h2 and h3",
         ),
         (
             Some(3),
             &[],
             &[3],
             (2, 3),
-            "3 replicas are requested, and 2 hosts can run one each: h1 and h2; h3 is drained",
+            "3 replicas are requested, and 2 hosts can run one each, because each runs one until all hosts have run Beemesh 0.5.0 for ten minutes: h1 and h2; h3 is drained",
         ),
         (
             Some(2),
             &second,
             &[],
             (1, 2),
-            "2 replicas are requested, and 1 host matches nodeSelector n=2: h2",
+            "2 replicas are requested, and 1 host matches nodeSelector n=2, for one, because each runs one until all hosts have run Beemesh 0.5.0 for ten minutes: h2",
         ),
         (
             None,
@@ -124,7 +124,7 @@ fn an_apply_says_what_the_cluster_lacks() {
             replicas,
             ..pod("five", selector)
         };
-        let (field, message) = lack(&object, state.hosts()).unwrap_or_default();
+        let (field, message) = lack(&object, state.hosts(), state.level()).unwrap_or_default();
         format!("{field}: {message}")
     };
     use Kind::{ConfigMap, Deployment, Pod};
@@ -138,8 +138,19 @@ fn an_apply_says_what_the_cluster_lacks() {
     );
     assert_eq!(
         lacks(Deployment, Some(4), &[]),
-        "spec.replicas: 4 replicas are requested, and 3 hosts can run one each: h1, h2 and h3"
+        "spec.replicas: 4 replicas are requested, and 3 hosts can run one each, because each runs one until all hosts have run Beemesh 0.5.0 for ten minutes: h1, h2 and h3"
     );
+    let with = |spec: &str, replicas| {
+        let mut object = pod("five", &[]);
+        object.body = format!(r#"{{"metadata":{{"name":"five"}},"spec":{{{spec}}}}}"#).into();
+        object.replicas = Some(replicas);
+        lack(&object, state.hosts(), 3).map(|(_, message)| message)
+    };
+    assert_eq!(with("", 4), None, "side by side");
+    let words = "4 replicas are requested, and 3 hosts can run one each, because the network of its host allows one on each host: h1, h2 and h3";
+    assert_eq!(with(r#""hostNetwork":true"#, 4).as_deref(), Some(words));
+    let words = "400 replicas are requested, and 3 hosts can run 100 each: h1, h2 and h3";
+    assert_eq!(with("", 400).as_deref(), Some(words));
     assert_eq!(
         lacks(Pod, None, &[("n", "9")]),
         "spec.nodeSelector: no host matches nodeSelector n=9"

@@ -156,8 +156,8 @@ fn a_host_that_comes_and_goes_gets_nothing_new() {
         "waits for a host: h1 and h2 come and go"
     );
     world.come_back(1, 0);
-    assert_eq!(world.settle(), ["web.0 to 1"]);
-    assert_eq!(world.waits("web"), "waits for a host: h2 comes and goes");
+    assert_eq!(world.settle(), ["web.0 to 1", "web.1 to 1"]);
+    assert_eq!(world.waits("web"), "");
     world.come_back(1, 2_000_000);
     assert_eq!(world.settle(), [""; 0], "it keeps what it has");
 }

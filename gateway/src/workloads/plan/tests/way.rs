@@ -99,6 +99,7 @@ fn a_workload_goes_its_way_from_apply_to_delete() {
         ended: false,
         containers: Told::default(),
         images: ResolvedImages::default(),
+        number: 0,
     };
     let idle = Plan {
         reports: vec![expected],

@@ -71,7 +71,7 @@ impl Flight {
     /// The images that the pod of the latest revision runs, if they are to be recorded at the end of its rollout.
     pub(super) async fn resolved_images(&self, yaml: &[u8]) -> ResolvedImages {
         let state = &self.view.state;
-        let workload = state.workload(&self.workload);
+        let workload = state.workload(self.place().0);
         let rolls = workload.is_some_and(|workload| {
             let index = self.work.index();
             state.rollout(&workload.name).is_some()
