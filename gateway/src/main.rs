@@ -29,7 +29,7 @@ use std::{
 
 use anyhow::{Context as _, anyhow};
 use beemesh_protocol::{HostId, ipc::Class, peer::HostReport};
-use beemesh_quadlet::podman::Podman;
+use beemesh_quadlet::podman::{Podman, served_events};
 use clap::Parser as _;
 use nix::sys::stat::{Mode, umask};
 use tokio::{
@@ -55,7 +55,7 @@ use crate::{
     pki::sealing_keys,
     raft::Node,
     workloads::{
-        observe::{self, Observer, tell},
+        observe::{self, Observer, serve_events, tell},
         prepare::{self, Prepare},
     },
 };
@@ -209,6 +209,7 @@ async fn open(
         standing,
         cluster: cluster.clone(),
     });
+    serve_events::start(&podman, served_events::socket(&run));
     let (elsewhere_in, elsewhere) = watch::channel(None);
     let views = Views::new(Sources {
         host,

@@ -32,6 +32,7 @@ mod inspect;
 mod logs;
 mod prepare;
 mod restarts;
+pub mod served_events;
 mod volumes;
 mod wire;
 
@@ -471,7 +472,13 @@ impl Podman {
     ///
     /// Events are hints: look at the pods again at every [`Change::Connected`], and from time to time.
     pub fn events(&self, label: &str) -> Events {
-        Events::follow(self.wire.clone(), label)
+        Events::follow(self.wire.clone(), label, None)
+    }
+
+    /// The same for a label with a value, from the gateway with its sockets below `run` while it serves them.
+    pub fn events_by_gateway(&self, label: &str, run: &Path) -> Events {
+        let gateway = served_events::socket(run);
+        Events::follow(self.wire.clone(), label, Some(gateway))
     }
 
     /// A container's output since `since`, in seconds since 1970, limited to the last `tail` lines. With `follow` the

@@ -9,6 +9,7 @@ mod fan_out;
 mod pace;
 mod peers;
 mod pods;
+pub(crate) mod serve_events;
 mod source;
 pub(crate) mod tell;
 

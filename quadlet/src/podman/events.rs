@@ -1,12 +1,17 @@
 //! Podman's event stream, which reconnects without end.
+//!
+//! Shell. A supervisor takes the events from the gateway while that serves them ([`super::served_events`]), and follows
+//! Podman otherwise.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use hyper014::body::HttpBody as _;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
+use super::served_events::Served;
 use super::wire::{self, Call, Wire};
 use super::{PodmanError, error};
 
@@ -14,13 +19,17 @@ use super::{PodmanError, error};
 /// waits for it.
 const QUEUE_MAX: usize = 16;
 /// The longest event in bytes. A container with fifty labels of the largest size needs far less.
-const LINE_BYTES_MAX: usize = 256 << 10;
+pub(super) const LINE_BYTES_MAX: usize = 256 << 10;
 /// The first pause before a reconnection. When systemd starts Podman's service by its socket, the service answers
 /// within a tenth of a second.
 const PAUSE_MIN: Duration = Duration::from_millis(200);
 /// The longest pause before a reconnection: long enough not to load a host whose Podman is broken, short enough to
 /// reconnect soon after a repair.
 const PAUSE_MAX: Duration = Duration::from_secs(10);
+
+/// How long a supervisor follows Podman itself before it asks the gateway again. A part of it depends on the process, so
+/// that not all ask at once.
+const GATEWAY_PAUSE: Duration = Duration::from_secs(15);
 
 /// An item of the stream.
 #[derive(Debug)]
@@ -34,7 +43,7 @@ pub enum Change {
 }
 
 /// An event of a container.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Event {
     /// `start`, `died`, `restart`, `remove`, `health_status`, …
     pub action: String,
@@ -55,13 +64,19 @@ pub struct Events {
 }
 
 impl Events {
-    pub(super) fn follow(wire: Wire, label: &str) -> Self {
+    /// Follows the events of containers with this label. With `gateway`, the socket on which the gateway may serve them,
+    /// the label must have a value.
+    pub(super) fn follow(wire: Wire, label: &str, gateway: Option<PathBuf>) -> Self {
         let (sender, changes) = mpsc::channel(QUEUE_MAX);
-        let label = label.to_owned();
+        let source = Source {
+            wire,
+            label: label.to_owned(),
+            gateway,
+        };
         tokio::spawn(async move {
             tokio::select! {
                 () = sender.closed() => {}
-                () = run(&wire, &label, &sender) => {}
+                () = run(&source, &sender) => {}
             }
         });
         Self { changes }
@@ -82,10 +97,55 @@ impl Events {
     }
 }
 
-async fn run(wire: &Wire, label: &str, changes: &mpsc::Sender<Change>) {
+/// Where events come from.
+struct Source {
+    wire: Wire,
+    label: String,
+    gateway: Option<PathBuf>,
+}
+
+impl Source {
+    /// A subscription to the gateway, if it serves the events now.
+    async fn served(&self) -> Option<Served> {
+        let (_, value) = self.label.split_once('=')?;
+        Served::open(self.gateway.as_deref()?, value).await.ok()
+    }
+
+    /// Waits until the gateway serves the events.
+    async fn served_again(&self) -> Served {
+        if self.gateway.is_none() {
+            return std::future::pending().await;
+        }
+        let share = u64::from(std::process::id()) % GATEWAY_PAUSE.as_secs();
+        let mut pause = GATEWAY_PAUSE + Duration::from_secs(share);
+        loop {
+            tokio::time::sleep(pause).await;
+            if let Some(served) = self.served().await {
+                return served;
+            }
+            pause = (pause * 2).min(GATEWAY_PAUSE * 4);
+        }
+    }
+}
+
+async fn run(source: &Source, changes: &mpsc::Sender<Change>) {
     let mut pause = PAUSE_MIN;
+    let mut served = source.served().await;
     loop {
-        let Err(lost) = stream(wire, label, changes, &mut pause).await else {
+        let lost = match served.take() {
+            Some(served) => {
+                pause = PAUSE_MIN;
+                pass_on(served, changes).await
+            }
+            None => tokio::select! {
+                lost = stream(&source.wire, &source.label, changes, &mut pause) => lost,
+                again = source.served_again() => {
+                    served = Some(again);
+                    continue;
+                }
+            },
+        };
+        let Err(lost) = lost else {
             return;
         };
         if changes.send(Change::Lost(lost)).await.is_err() {
@@ -93,6 +153,28 @@ async fn run(wire: &Wire, label: &str, changes: &mpsc::Sender<Change>) {
         }
         tokio::time::sleep(pause).await;
         pause = (pause * 2).min(PAUSE_MAX);
+    }
+}
+
+/// Passes on what the gateway serves, until it ends; returns `Ok` when the receiver is dropped.
+async fn pass_on(mut served: Served, changes: &mpsc::Sender<Change>) -> Result<(), PodmanError> {
+    if changes.send(Change::Connected).await.is_err() {
+        return Ok(());
+    }
+    loop {
+        match served.next().await {
+            Ok(event) => {
+                if changes.send(Change::Event(event)).await.is_err() {
+                    return Ok(());
+                }
+            }
+            Err(error) => {
+                return Err(PodmanError::Broken {
+                    operation: "follow events by the gateway".to_owned(),
+                    reason: error.to_string(),
+                });
+            }
+        }
     }
 }
 
@@ -125,7 +207,10 @@ async fn stream(
         while let Some(end) = pending.iter().position(|byte| *byte == b'\n') {
             let line: Vec<u8> = pending.drain(..=end).collect();
             let Some(event) = read(&line) else { continue };
-            if matches(&event, label) && changes.send(Change::Event(event)).await.is_err() {
+            if matches(&event, label)
+                && !is_exec(&event)
+                && changes.send(Change::Event(event)).await.is_err()
+            {
                 return Ok(());
             }
         }
@@ -141,6 +226,11 @@ async fn stream(
         operation: operation.to_owned(),
         reason: "the stream ended".to_owned(),
     })
+}
+
+/// Whether a command was run in the container, such as a probe. That changes nothing of the container.
+fn is_exec(event: &Event) -> bool {
+    matches!(event.action.as_str(), "exec" | "exec_died")
 }
 
 fn matches(event: &Event, label: &str) -> bool {

@@ -137,7 +137,8 @@ struct Shell {
 impl Shell {
     fn open(settings: Settings) -> std::io::Result<Self> {
         let podman = Podman::new(&settings.socket);
-        let events = podman.events(&format!("{LABEL_WORKLOAD}={}", settings.workload));
+        let label = format!("{LABEL_WORKLOAD}={}", settings.workload);
+        let events = podman.events_by_gateway(&label, &settings.run);
         let (runner, probed) = Runner::new(podman.clone());
         let (post, posted) = mpsc::channel(HOOKS_MAX);
         let period = sd_notify::watchdog_enabled().map_or(BEAT, |watchdog| watchdog / 3);
