@@ -315,9 +315,11 @@ fn hosts_have_the_labels_of_their_machines(cluster: &Cluster) {
 
 fn what_cannot_be_done_is_not_done(cluster: &Cluster) {
     let host = cluster.host(1);
-    let five = templated("Deployment", "five", "  replicas: 5\n", STAYS);
+    let port = "        ports: [{containerPort: 80, hostPort: 8089}]\n";
+    let five = templated("Deployment", "five", "  replicas: 5\n", STAYS) + port;
     let answer = host.try_apply(&five, &["--wait=60"]);
-    let words = "five: 3/5 ready: 5 replicas are requested, and 3 hosts can run one each";
+    let words = "five: 3/5 ready: 5 replicas are requested, and 3 hosts can run one each, because its host port \
+                 allows one on each host";
     assert!(answer.code == 1 && answer.err.contains(words), "{answer}");
     let (_, told) = host.api("GET", "/v1/workloads/five", b"");
     assert_eq!(

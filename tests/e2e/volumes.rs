@@ -183,3 +183,50 @@ fn a_link_planted_by_an_image_reaches_nothing_outside() {
         assert_eq!(host.sh(&format!("ls {victim}")).out, "");
     }
 }
+
+/// A volume of `medium: Memory` is one tmpfs for its pod, of the size that the manifest says, and empty after a boot.
+#[test]
+fn memory_is_shared_in_the_pod_and_new_after_a_boot() {
+    let cluster = Cluster::formed("memory", 1);
+    let host = cluster.host(1);
+    let container = |name: &str| {
+        format!(
+            "  - name: {name}\n    image: {IMAGE}\n    command: [sh, -c, 'while :; do sleep 1; done']\n    \
+             volumeMounts: [{{name: shm, mountPath: /shm}}]\n"
+        )
+    };
+    let yaml = format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: memory\nspec:\n  terminationGracePeriodSeconds: 1\n  \
+         volumes:\n  - {{name: shm, emptyDir: {{medium: Memory, sizeLimit: 3Mi}}}}\n  containers:\n{}{}",
+        container("one"),
+        container("two")
+    );
+    let answer = host.apply(&yaml);
+    assert_eq!(answer["settled"], true, "{answer}");
+    let inside = |name: &str, line: &str| {
+        let container = format!("memory-{name}");
+        let answer = host.run(&["podman", "exec", &container, "sh", "-c", line]);
+        answer.ok().trim().to_owned()
+    };
+    let is_shared = |marker: &str| {
+        let _ = inside("one", &format!("echo {marker} >/shm/{marker}"));
+        assert_eq!(inside("two", &format!("cat /shm/{marker}")), marker);
+        for name in ["one", "two"] {
+            let mounted = inside(name, "busybox grep ' /shm ' /proc/mounts");
+            assert!(
+                mounted.starts_with("tmpfs ") && mounted.contains("size=3072k"),
+                "{mounted}"
+            );
+        }
+    };
+    is_shared("before");
+    cluster.crash(&[host]);
+    cluster.boot(&[host]);
+    cluster.running("memory", 1, &[host]);
+    assert_eq!(
+        inside("two", "ls /shm"),
+        "",
+        "memory does not outlive power"
+    );
+    is_shared("after");
+}
