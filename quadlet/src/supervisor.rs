@@ -21,6 +21,7 @@ use crate::health::{Report, Role, Run, Status, Verdict, judge};
 
 mod acts;
 mod burst;
+mod conmon;
 pub mod failure;
 pub mod hooks;
 mod hung;

@@ -99,7 +99,7 @@ fn what_is_ours_has_no_more_rights_than_it_needs() {
     for (unit, most) in [
         ("beemesh-agent.service", 20),
         ("beemesh-ports.service", 25),
-        ("beemesh-pod-web.service", 19),
+        ("beemesh-pod-web.service", 21),
     ] {
         let line = format!("systemd-analyze security --no-pager --threshold={most} {unit}");
         let exposure = host.sh(&line);

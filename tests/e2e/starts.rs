@@ -261,6 +261,10 @@ fn probes_and_hooks_run_as_in_kubernetes() {
     assert!(pods.contains("probed-main"), "{pods}");
     let left = host.sh("pgrep -xfc 'sleep 600'; true").ok();
     assert_eq!(left.trim(), "0", "the hanging probes are gone");
+    // Podman would keep two processes for five minutes after each run of a probe.
+    let conmons = host.sh("pgrep -xc conmon").ok();
+    let conmons: u32 = conmons.trim().parse().unwrap();
+    assert!(conmons <= 12, "{conmons} processes of conmon");
     // journald takes a second to learn that the restarted container belongs to the unit.
     let ticks = || {
         let line = format!("journalctl -u {unit} _COMM=conmon -o cat | grep -c tick; true");

@@ -207,7 +207,7 @@ fn tell(outcome: Result<(), PodmanError>) {
 }
 
 /// Kills a process, its process group if it leads one, and all its descendants. Inside the container no other process
-/// would kill those. The sandbox of the supervisor may hide the descendants, and then only the group is known.
+/// would kill those.
 pub(super) fn end_all(pid: i32) {
     // As a group, 1 would stand for every process.
     if pid <= 1 {

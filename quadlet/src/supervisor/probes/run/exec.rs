@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::super::{Fault, Outcome};
 use super::{Pod, last_words};
 use crate::podman::{ExecState, Podman, PodmanError};
-use crate::supervisor::acts::end_all;
+use crate::supervisor::{acts::end_all, conmon};
 
 /// How long Podman may take to start a command, and to report its end after the last of its processes was killed.
 const PODMAN_TIME_MAX: Duration = Duration::from_secs(20);
@@ -25,9 +25,10 @@ pub(super) async fn run(pod: &Pod<'_>, command: &[String], limit: Duration) -> O
         Err(error) => return Outcome::Unknown(error.to_string()),
     };
     let outcome = attend(pod.podman, &session, limit).await;
-    if let Err(error) = pod.podman.exec_remove(&session).await {
+    match pod.podman.exec_remove(&session).await {
+        Ok(()) => conmon::end(pod.container, &session),
         // Podman removes it with the container.
-        tracing::debug!(%error, session, "a session was not removed");
+        Err(error) => tracing::debug!(%error, session, "a session was not removed"),
     }
     outcome
 }
