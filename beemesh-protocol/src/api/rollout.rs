@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 pub struct Rollout {
     /// Its state.
     pub phase: RolloutPhase,
-    /// The revision that the other hosts run, and to which a failed rollout goes back.
+    /// The revision that the other pods run, and to which a failed rollout goes back.
     pub from: u64,
-    /// The number of hosts that are to run the latest revision.
+    /// The number of pods that are to run the latest revision.
     pub updated: u32,
-    /// The number of hosts that may be without a ready pod at a time.
+    /// The number of pods that may be not ready at a time.
     pub max_unavailable: u32,
 }
 
@@ -22,13 +22,13 @@ pub struct Rollout {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum RolloutPhase {
-    /// The hosts get the latest revision one after the other.
+    /// The pods get the latest revision one after the other.
     Rolling,
     /// A user or the manifest has paused it.
     Paused,
-    /// The latest revision has failed, and hosts go back to the revision before it.
+    /// The latest revision has failed, and the pods go back to the revision before it.
     RollingBack,
-    /// All reachable hosts run the revision before it again.
+    /// All pods on reachable hosts run the revision before it again.
     RolledBack,
     /// The latest revision has failed, and each host keeps what it has.
     Failed,

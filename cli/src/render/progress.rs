@@ -283,7 +283,7 @@ fn stage(one: &WorkloadHost, workload: &Workload) -> Stage {
 /// The workload and its rollout.
 fn headline(workload: &Workload) -> String {
     let what = match &workload.rollout {
-        Some(rollout) if rollout.phase == RolloutPhase::Rolling => rollout::pace(rollout),
+        Some(rollout) if rollout.phase == RolloutPhase::Rolling => rollout::pace(workload, rollout),
         Some(rollout) if rollout.phase == RolloutPhase::Paused => rollout::phase(workload),
         // The words name the revision.
         Some(_) => {

@@ -2,10 +2,13 @@
 //!
 //! Pure, like its parent.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-use beemesh_protocol::api::{
-    Revision, RevisionOutcome, Rollout, RolloutAction, RolloutChanged, RolloutPhase, Workload,
+use beemesh_protocol::{
+    HostId,
+    api::{
+        Revision, RevisionOutcome, Rollout, RolloutAction, RolloutChanged, RolloutPhase, Workload,
+    },
 };
 
 use super::{GAP, committed, on_hosts, rough, table};
@@ -61,7 +64,7 @@ pub(super) fn phase(workload: &Workload) -> String {
     match rollout.phase {
         RolloutPhase::Rolling => format!(
             "{}: {} of {} updated",
-            pace(rollout),
+            pace(workload, rollout),
             rollout.updated,
             workload.asked
         ),
@@ -75,11 +78,16 @@ pub(super) fn phase(workload: &Workload) -> String {
     }
 }
 
-/// How many hosts get the latest revision at a time.
-pub(super) fn pace(rollout: &Rollout) -> String {
+/// How many pods get the latest revision at a time. Where each host has one of them, they are called by their hosts.
+pub(super) fn pace(workload: &Workload, rollout: &Rollout) -> String {
+    let hosts: BTreeSet<HostId> = workload.hosts.iter().map(|one| one.id).collect();
+    let noun = match hosts.len() < workload.hosts.len() {
+        true => "pod",
+        false => "host",
+    };
     match rollout.max_unavailable {
-        1 => "rolling out, 1 host at a time".to_owned(),
-        many => format!("rolling out, {many} hosts at a time"),
+        1 => format!("rolling out, 1 {noun} at a time"),
+        many => format!("rolling out, {many} {noun}s at a time"),
     }
 }
 

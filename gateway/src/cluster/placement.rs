@@ -136,8 +136,8 @@ pub(crate) fn expected(
         let Ok(host) = there.choose(workload, &taken) else {
             break;
         };
-        // Of a host that has a pod already, one more asks for nothing else.
-        if !found.insert(host) && found.len() == state.hosts().len() {
+        // The hosts with the fewest pods are chosen first: all others have one, too.
+        if !found.insert(host) {
             break;
         }
         taken.add(host);

@@ -146,7 +146,10 @@ impl State {
             return;
         };
         let mut rollout = (**rollout).clone();
-        match rollout.pods.get(&Place::first(place.host)).copied() {
+        let first = Place::first(place.host);
+        let mut seats = self.seats(name).iter();
+        let has_first = seats.any(|seat| seat.place() == Some(first));
+        match rollout.pods.get(&first).copied().filter(|_| has_first) {
             Some(index) => rollout.pods.insert(place, index),
             None => rollout.pods.remove(&place),
         };
