@@ -194,6 +194,22 @@ pub(crate) struct Started {
     pub(crate) times: Times,
 }
 
+/// How long a replica was missing after the death of its host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Moved {
+    pub(crate) system: System,
+    /// The time after which it was to move, as in the annotation; `None` for the default.
+    pub(crate) after: Option<String>,
+    pub(crate) times: Times,
+}
+
+/// Part 10: hosts that die.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct Reschedules {
+    /// One for each system and setting.
+    pub(crate) moved: Vec<Moved>,
+}
+
 /// Part 4: start.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Starts {

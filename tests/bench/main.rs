@@ -20,6 +20,7 @@ mod options;
 mod page;
 mod place;
 mod probe;
+mod reschedule;
 mod rest;
 mod running;
 mod save;
@@ -99,6 +100,7 @@ fn measure(options: &Options) -> Result<()> {
     part(options, Part::Spans, "spans", spans::measure)?;
     part(options, Part::Catchup, "catchup", catchup::measure)?;
     part(options, Part::Scale, "scale", scale::measure)?;
+    part(options, Part::Reschedule, "reschedule", reschedule::measure)?;
     Ok(())
 }
 

@@ -25,6 +25,8 @@ pub(crate) enum Part {
     Spans,
     /// Clusters of many gateways
     Scale,
+    /// The death of a host with a replica
+    Reschedule,
 }
 
 /// The options of a run. Without options, everything is measured in full, which takes some hours.
@@ -122,6 +124,11 @@ impl Options {
 
     pub(crate) fn failures(&self) -> usize {
         self.failures.unwrap_or(self.pick(3, 50))
+    }
+
+    /// The number of times that a host with a replica dies.
+    pub(crate) fn deaths(&self) -> usize {
+        self.failures.unwrap_or(self.pick(2, 10))
     }
 
     pub(crate) fn starts(&self) -> usize {

@@ -15,7 +15,7 @@ mod tests;
 mod workloads;
 
 use crate::data::{
-    Applies, CatchUps, Commits, Elections, Failover, Rest, Run, Saved, Spans, Starts,
+    Applies, CatchUps, Commits, Elections, Failover, Reschedules, Rest, Run, Saved, Spans, Starts,
 };
 
 /// The mark before the text that people write and the program keeps.
@@ -37,6 +37,7 @@ pub(crate) struct All {
     pub(crate) rest: Option<Saved<Rest>>,
     pub(crate) catch_ups: Option<Saved<CatchUps>>,
     pub(crate) spans: Option<Saved<Spans>>,
+    pub(crate) reschedules: Option<Saved<Reschedules>>,
 }
 
 /// The page; `before` is the old page.
@@ -52,6 +53,13 @@ pub(crate) fn render(all: &All, before: &str) -> String {
         commits::body,
     );
     page += &failover(before, &all.failover);
+    page += &part(
+        before,
+        all.reschedules.as_ref(),
+        "A host dies",
+        method::RESCHEDULES,
+        failures::reschedules,
+    );
     page += &part(
         before,
         all.elections.as_ref(),

@@ -4,7 +4,7 @@
 
 mod beemesh;
 mod etcd;
-mod swarm;
+pub(crate) mod swarm;
 
 use anyhow::{Context as _, Result};
 use harness::{Cluster, Host, secs, wait_for};

@@ -64,6 +64,7 @@ pub(crate) fn write_page() -> Result<()> {
         rest: load("idle")?,
         catch_ups: load("catchup")?,
         spans: load("spans")?,
+        reschedules: load("reschedule")?,
     };
     write("docs/benchmarks.md", |before| page::render(&all, before))?;
     let Some(scale) = load("scale")? else {

@@ -3,7 +3,7 @@
 //! Pure.
 
 use super::table::{figure, judged, table};
-use crate::data::{Blow, Elections, Outage, System};
+use crate::data::{Blow, Elections, Moved, Outage, Reschedules, System};
 
 /// Aim: the longest outage for 99 of 100 faults, in milliseconds.
 pub(super) fn aim(blow: Blow) -> f64 {
@@ -44,6 +44,21 @@ pub(super) fn failover<'a>(outages: impl Iterator<Item = &'a Outage>) -> String 
         &["leader", "system", "times", "p50 ms", "p99 ms", "max ms"],
         &rows,
     )
+}
+
+pub(super) fn reschedules(reschedules: &Reschedules) -> String {
+    let row = |moved: &Moved| {
+        let seconds = |ms: f64| figure(ms / 1000.0);
+        vec![
+            moved.system.name().to_owned(),
+            moved.after.clone().unwrap_or_else(|| "default".to_owned()),
+            moved.times.count.to_string(),
+            seconds(moved.times.p50),
+            seconds(moved.times.max),
+        ]
+    };
+    let rows: Vec<_> = reschedules.moved.iter().map(row).collect();
+    table(&["system", "after", "times", "p50 s", "max s"], &rows)
 }
 
 pub(super) fn elections(elections: &Elections) -> String {

@@ -36,6 +36,12 @@ Three hosts, nothing wrong with any of them, and for each core of the machine a 
 terms that pass are elections that nothing caused. Swarm does not tell its term.
 ";
 
+pub(super) const RESCHEDULES: &str = "\
+A workload with one replica runs on one of three hosts, which loses its power. From then until the program of the replica runs on another host.
+Beemesh waits for `--reschedule-after` (30 s by default, at least 10 s for each workload), because a host that only restarts should keep its
+pods; Swarm has its default settings.
+";
+
 pub(super) const STARTS: &str = "\
 A follower's part is stopped and started again by systemd while the others go on. From before `systemctl start` to the end of the first write that
 is accepted through this host.

@@ -26,6 +26,23 @@ pub(super) fn form(cluster: &Cluster) -> Result<()> {
     Ok(())
 }
 
+/// Starts a service with one replica of this command.
+pub(crate) fn replica(cluster: &Cluster, command: &[&str]) -> Result<()> {
+    // The program is on every host, as the image of Beemesh's tests is.
+    cluster.each(|host| {
+        let line = "mkdir -p /tmp/image/bin && cp /bin/busybox /tmp/image/bin && cd /tmp/image && ln -sf busybox bin/sleep \
+                    && tar -c . | docker import - localhost/bench:1";
+        let _ = host.sh(line).ok();
+    });
+    let service = json!({
+        "Name": "moves",
+        "TaskTemplate": { "ContainerSpec": { "Image": "localhost/bench:1", "Command": command } },
+        "Mode": { "Replicated": { "Replicas": 1 } },
+    });
+    let _ = post(&cluster.hosts[0], "/services/create", &service)?;
+    Ok(())
+}
+
 fn managers(of: &Host, name: &str) -> Result<(), String> {
     let nodes = ask(of, "GET", "/nodes", "").map_err(|error| error.to_string())?;
     let found = nodes.as_array().into_iter().flatten().any(|node| {
