@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, reason = "whatever is missing fails the test")]
 
+#[path = "failover/outages.rs"]
+mod outages;
+
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},

@@ -127,7 +127,11 @@ pub(super) fn that_are_over_stay_over(cluster: &Cluster) {
     // Its second attempt succeeds.
     let second = "[ $(wc -l </log/runs) = 2 ] || sleep 600";
     let resumed = counted("resumed", "  backoffLimit: 1\n", "Never", second);
-    let only = counted("only", "  backoffLimit: 0\n", "Never", "sleep 600");
+    // Its host is not given up while it shuts down, which takes as long as the pod's grace period.
+    let only = counted("only", "  backoffLimit: 0\n", "Never", "sleep 600").replace(
+        "  name: only\n",
+        "  name: only\n  annotations: {beemesh.io/reschedule-after: 10m}\n",
+    );
     for (name, yaml) in [
         ("migrate", &migrate),
         ("import", &import),

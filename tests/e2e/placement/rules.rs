@@ -33,7 +33,9 @@ pub(crate) fn choose_hosts(cluster: &Cluster) {
 
     let apart = "      affinity:\n        podAntiAffinity:\n          requiredDuringSchedulingIgnoredDuringExecution:\n          \
                  - {topologyKey: zone, labelSelector: {matchLabels: {app: bound}}}\n";
-    let answer = host.try_apply(&deployment("shy", 3, "", apart), &["--wait=5s"]);
+    // With a host port it has one pod on each host.
+    let port = "        ports: [{containerPort: 80, hostPort: 8090}]\n";
+    let answer = host.try_apply(&deployment("shy", 3, port, apart), &["--wait=5s"]);
     assert_ne!(answer.code, 0, "{answer}");
     runs_only_on(cluster, "shy", 1, &["h1", "h2"]);
     assert_eq!(
