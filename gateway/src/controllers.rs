@@ -146,7 +146,7 @@ impl Leader {
         if changes.is_empty() {
             return due;
         }
-        let failed = self.propose(handles, changes).await;
+        let failed = self.propose(handles, changes, mandate.term).await;
         failed.into_iter().chain(due).min()
     }
 
@@ -221,15 +221,21 @@ impl Leader {
         (changes, dues.into_iter().flatten().min())
     }
 
-    /// Proposes the changes. If that fails, returns when the next proposal may be made.
-    async fn propose(&mut self, handles: &Handles, changes: Vec<Change>) -> Option<Instant> {
+    /// Proposes the changes in this term. If that fails, returns when the next proposal may be made.
+    async fn propose(
+        &mut self,
+        handles: &Handles,
+        changes: Vec<Change>,
+        term: u64,
+    ) -> Option<Instant> {
         let at_ms = now_ms();
         let commands = changes.iter().cloned();
         let commands = commands
             .map(|change| Command::unasked(at_ms, change))
             .collect();
         let deadline = Instant::now() + PROPOSE_MAX;
-        match handles.node.propose(commands, deadline).await {
+        let proposed = handles.node.propose_in_term(commands, term, deadline);
+        match proposed.await {
             Ok(committed) => {
                 let state = handles.node.state().borrow().state.clone();
                 let name =

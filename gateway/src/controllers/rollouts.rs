@@ -233,17 +233,20 @@ impl Look<'_> {
         let Some(told) = self.report(place) else {
             return Pod::Unknown;
         };
-        let told = Some(told);
-        let report = told.filter(|report| report.index == self.rollout.on(place));
+        let is_whole = told.total > 0 && told.healthy == told.total;
+        let report = Some(told).filter(|report| report.index == self.rollout.on(place));
         let is_up = report.is_some_and(is_ready);
         if !is_up {
             observed.ready.remove(&place);
         }
         let Some(report) = report else {
-            // The report on the pod of another revision says why this one is not there.
-            return Pod::Waits(told.map_or_else(String::new, |told| told.message.clone()));
+            // The report on the pod of another revision says why this one is not there. That pod may be ready until then.
+            let why = told.message.clone();
+            return match is_whole {
+                true => Pod::Busy(why),
+                false => Pod::Waits(why),
+            };
         };
-        let is_whole = report.total > 0 && report.healthy == report.total;
         if let Some(reason) = failure(report) {
             let is_tried = self.rollout.phase == RolloutPhase::Rolling
                 && self.rollout.on(place) == self.workload.index;

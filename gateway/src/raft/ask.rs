@@ -168,6 +168,39 @@ impl Node {
         }
     }
 
+    /// Commits the commands as the leader of this term. Unlike [`Self::propose`], it does not hand them to a later leader,
+    /// which may have decided otherwise since.
+    pub(crate) async fn propose_in_term(
+        &self,
+        commands: Vec<Command>,
+        term: u64,
+        deadline: Instant,
+    ) -> Result<Vec<Committed>, ProposeError> {
+        let size = commands.iter().map(size_of).sum();
+        if size > PROPOSAL_BYTES_MAX {
+            let limit = PROPOSAL_BYTES_MAX;
+            return Err(ProposeError::TooLarge { size, limit });
+        }
+        let only = Some(LeaderId::new(term, NodeId(self.inner.host)));
+        let proposed = self.inner.batcher.propose(commands, only);
+        match timeout_at(deadline, proposed).await {
+            Ok(Ok(committed)) => Ok(committed),
+            Ok(Err(Refused::AnotherLeader)) => {
+                let (voters, silent) = self.silent();
+                Err(ProposeError::NoQuorum { voters, silent })
+            }
+            Ok(Err(Refused::Stopped)) => {
+                let reason = "the log takes no further entries".to_owned();
+                Err(ProposeError::Stopped(reason))
+            }
+            // The entry may have been in the log when this host lost the leadership.
+            Ok(Err(Refused::NotLeader)) | Err(_) => {
+                let (_, silent) = self.silent();
+                Err(ProposeError::Deadline { silent })
+            }
+        }
+    }
+
     /// Waits for the outcome of commands that this leader or an earlier one may have appended.
     async fn settled(&self, ticket: &mut Ticket<'_>, taken_by: LeaderId) -> Settled {
         let mut raft = self.inner.raft.metrics();

@@ -201,6 +201,28 @@ mod tests {
         mesh.close().await;
     }
 
+    /// What a leader has decided in its term is not handed to a later leader, which may have decided otherwise.
+    #[tokio::test]
+    async fn a_leaders_own_decision_is_committed_in_its_term_or_not_at_all() {
+        let mesh = Mesh::of(3).await;
+        let number = mesh.leader().await;
+        let leader = mesh.node(number);
+        let term = leader.consensus().borrow().term;
+        let follower = mesh.node(if number == 1 { 2 } else { 1 });
+        let propose = async |node: &Node, term| {
+            let commands = vec![crate::raft::tests::commands::token(1)];
+            let deadline = crate::raft::tests::deadline();
+            node.propose_in_term(commands, term, deadline).await
+        };
+        assert!(propose(&follower, term).await.is_err(), "another leads");
+        assert!(
+            propose(&leader, term - 1).await.is_err(),
+            "a term that is over"
+        );
+        assert!(propose(&leader, term).await.is_ok());
+        mesh.close().await;
+    }
+
     #[tokio::test]
     async fn a_host_speaks_in_no_others_name_and_only_a_leader_is_taken_for_newer() {
         let mesh = Mesh::of(3).await;

@@ -70,7 +70,10 @@ pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64)
                 let commands = changes.into_iter().map(|change| at(now_ms, change));
                 let deadline = Instant::now() + Duration::from_secs(2);
                 // The next round plans failed changes again.
-                let _ = node.propose(commands.collect(), deadline).await;
+                let term = memory.mandate.term;
+                let _ = node
+                    .propose_in_term(commands.collect(), term, deadline)
+                    .await;
             }
         }
         sleep(LOOK).await;

@@ -111,9 +111,9 @@ pub(super) fn drawn(chance: &mut Chance, content: u64, hosts: u64) -> Change {
     };
     let history = *chance.pick(&[0, 1, 3]).expect("a limit");
     let min_ready = *chance.pick(&[0, 0, 0, 3]).expect("a time");
-    let replicas = *chance
-        .pick(&[None, None, Some(2), Some(5)])
-        .expect("a number");
+    let replicas = *chance.pick(&[None, None, None, Some(2)]).expect("a number");
+    // More than hosts, in half of them: they run side by side.
+    let replicas = replicas.map(|few| if content.is_multiple_of(2) { few } else { 5 });
     let env = json!([
         {"name": BEHAVIOUR, "value": behaviour.to_string()},
         {"name": ON, "value": on.join(" ")},

@@ -154,6 +154,7 @@ impl State {
             None => rollout.pods.remove(&place),
         };
         self.rollouts.insert_mut(name.to_owned(), Arc::new(rollout));
+        self.trim_present(name);
     }
 
     /// Assigns a revision to pods.

@@ -53,6 +53,8 @@ struct World {
     starting: BTreeSet<HostId>,
     /// The hosts that write the storage of their pods to disk.
     busy: BTreeSet<HostId>,
+    /// The hosts that pull the image of their next pod.
+    pulling: BTreeSet<HostId>,
     pods: BTreeMap<HostId, Running>,
     /// The image of the pods on each host.
     images: BTreeMap<HostId, ResolvedImage>,
@@ -76,6 +78,7 @@ impl World {
             silent: BTreeSet::new(),
             starting: BTreeSet::new(),
             busy: BTreeSet::new(),
+            pulling: BTreeSet::new(),
             pods: BTreeMap::new(),
             images: BTreeMap::new(),
             behaviours: BTreeMap::new(),
@@ -181,7 +184,7 @@ impl World {
             let (_, index) = self.state.assigned(&workload, Place::first(host));
             let lacks_image = self.behaviours[&index] == Behaviour::NoImage;
             let runs = self.pods.get(&host).map(|pod| pod.index);
-            if runs != Some(index) && !lacks_image {
+            if runs != Some(index) && !lacks_image && !self.pulling.contains(&host) {
                 let since = self.now;
                 self.pods.insert(host, Running { index, since });
             }
@@ -214,7 +217,7 @@ impl World {
         };
         report.index = pod.index;
         report.images = ResolvedImages(self.images.get(&host).cloned().into_iter().collect());
-        report.phase = match self.busy.contains(&host) {
+        report.phase = match self.busy.union(&self.pulling).any(|one| *one == host) {
             true => Phase::Starting,
             false => Phase::Running,
         };

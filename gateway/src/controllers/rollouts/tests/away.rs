@@ -53,3 +53,22 @@ fn a_host_that_vanishes_during_its_update_counts_for_some_time() {
     world.reachable.remove(&h(1));
     assert_eq!(world.pass(4), [format!("{new} to 3")]);
 }
+
+/// A host that has returned may still run a pod of an earlier revision, and be about to replace it. That pod is ready.
+#[test]
+fn a_host_that_catches_up_is_not_replaced_beside_another_one() {
+    let (mut world, _) = World::rolled_out(3, "");
+    world.reachable.remove(&h(1));
+    world.put(Behaviour::Good, "");
+    world.pass(10);
+    let new = world.put(Behaviour::Good, "");
+    world.step();
+    assert_eq!(world.log.last().unwrap(), &format!("{new} to 2"));
+    world.pulling.insert(h(1));
+    world.reachable.insert(h(1));
+    assert_eq!(world.pass(2), [""; 0], "the pod of h2 is not available yet");
+    world.pulling.clear();
+    world.pass(20);
+    assert_eq!([1, 2, 3].map(|n| world.on(n)), [new; 3]);
+    assert_eq!(world.lacking_most, 1);
+}
