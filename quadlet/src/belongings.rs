@@ -101,14 +101,14 @@ impl Content<'_> {
     }
 }
 
-/// Whether a volume or secret of this name belongs to this pod alone. If so, it is removed with the pod.
+/// Returns true if a volume or secret of this name belongs to this pod alone. It is then removed with the pod.
 #[must_use]
 pub fn belongs_to(name: &str, pod: &str) -> bool {
     let own = name.strip_prefix(&private_prefix(pod));
     own.is_some_and(|rest| !is_of_another_pod(rest)) || is_leftover(name, pod)
 }
 
-/// Whether this rest of a name behind that of a pod begins with the number of a pod beside it.
+/// Returns true if this rest of a name, behind the name of a pod, begins with the number of another pod of the workload.
 fn is_of_another_pod(rest: &str) -> bool {
     let number = rest.split_once("__").map(|(number, _)| number);
     number.is_some_and(|number| number.bytes().all(|byte| byte.is_ascii_digit()))

@@ -71,8 +71,6 @@ fn die(system: System, after: Option<&str>, times: usize, micros: &mut Vec<u64>)
             one_of(&hosts).ok_or("it is nowhere")
         });
         let victim = hosts[found];
-        // The replica has run for a while, and all hosts know of each other.
-        thread::sleep(secs(3));
         let took = strike(&running, victim)?;
         eprintln!("  {n}: {} off: {:.1} s", victim.name, took.as_secs_f64());
         micros.push(u64::try_from(took.as_micros())?);

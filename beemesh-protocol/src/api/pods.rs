@@ -26,7 +26,7 @@ pub struct WorkloadHost {
     pub restarts: u32,
     /// Why it does not run, or the present step.
     pub message: String,
-    /// Whether the host is reachable; if not, the other fields are from its last report.
+    /// True if the host is reachable. Otherwise the other fields are from its last report.
     pub reachable: bool,
     /// The containers that are not simply running: those that are down, were restarted, or have a failing probe. At
     /// most [eight](crate::pod::CONTAINERS_TOLD_MAX).

@@ -8,7 +8,7 @@ use crate::HostId;
 /// The final result of a Job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JobEnd {
-    /// Whether the Job succeeded.
+    /// True if the Job succeeded.
     pub succeeded: bool,
     /// The reason of a failure, as a message.
     pub reason: String,

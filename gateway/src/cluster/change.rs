@@ -159,7 +159,7 @@ pub(crate) fn about(change: &Change) -> About<'_> {
             ..
         } => About::new("workload", "moved to a revision", Named(workload))
             .bytes(size_of_val(&hosts[..]) + size_of_val(&numbers[..]))
-            .since(V0_4_0),
+            .since(if numbers.is_empty() { V0_4_0 } else { V0_5_0 }),
         Change::EndRollout {
             workload,
             reason,

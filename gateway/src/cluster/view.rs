@@ -250,12 +250,12 @@ impl Scene {
         all.iter().find(is_it)
     }
 
-    /// Whether the last report of the host contains a pod of the workload.
+    /// Returns true if the last report of the host contains a pod of the workload.
     fn has(&self, host: HostId, workload: &str) -> bool {
         self.told(host, workload).next().is_some()
     }
 
-    /// Whether the pod has finished the rollout of this revision, with success or without.
+    /// Returns true if the pod has finished the rollout of this revision, with success or without.
     fn arrived(&self, place: Place, workload: &crate::cluster::state::Workload) -> bool {
         let Some(report) = self.report(place, &workload.name) else {
             return false;

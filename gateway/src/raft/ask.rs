@@ -88,6 +88,16 @@ pub(crate) enum ReadError {
     Stopped(String),
 }
 
+/// Checks that the commands fit into one message.
+fn check_size(commands: &[Command]) -> Result<(), ProposeError> {
+    let size = commands.iter().map(size_of).sum();
+    let limit = PROPOSAL_BYTES_MAX;
+    match size > limit {
+        true => Err(ProposeError::TooLarge { size, limit }),
+        false => Ok(()),
+    }
+}
+
 /// The outcome of commands that a leader may have appended.
 enum Settled {
     Committed(Vec<Committed>),
@@ -134,11 +144,7 @@ impl Node {
         commands: Vec<Command>,
         deadline: Instant,
     ) -> Result<Vec<Committed>, ProposeError> {
-        let size = commands.iter().map(size_of).sum();
-        if size > PROPOSAL_BYTES_MAX {
-            let limit = PROPOSAL_BYTES_MAX;
-            return Err(ProposeError::TooLarge { size, limit });
-        }
+        check_size(&commands)?;
         let commands = Arc::new(commands);
         let mut ticket = self.inner.pending_proposals.expect(&commands);
         let mut pause = PAUSE_MIN;
@@ -176,11 +182,7 @@ impl Node {
         term: u64,
         deadline: Instant,
     ) -> Result<Vec<Committed>, ProposeError> {
-        let size = commands.iter().map(size_of).sum();
-        if size > PROPOSAL_BYTES_MAX {
-            let limit = PROPOSAL_BYTES_MAX;
-            return Err(ProposeError::TooLarge { size, limit });
-        }
+        check_size(&commands)?;
         let only = Some(LeaderId::new(term, NodeId(self.inner.host)));
         let proposed = self.inner.batcher.propose(commands, only);
         match timeout_at(deadline, proposed).await {

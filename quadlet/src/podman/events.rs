@@ -228,7 +228,7 @@ async fn stream(
     })
 }
 
-/// Whether a command was run in the container, such as a probe. That changes nothing of the container.
+/// Returns true for a command that was run in the container, such as a probe. It changes nothing of the container.
 fn is_exec(event: &Event) -> bool {
     matches!(event.action.as_str(), "exec" | "exec_died")
 }

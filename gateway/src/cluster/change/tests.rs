@@ -227,7 +227,7 @@ fn each_change_has_a_verb_a_subject_and_its_release() {
         "level raised 3 0.5.0 this",
         "workload assigned web 0.2.1 this",
         "job ended web 0.2.1 this",
-        "workload moved to a revision web 0.4.0 this",
+        "workload moved to a revision web 0.5.0 this",
         "rollout ended web 0.4.0 this",
         "rollout paused web 0.4.0 this",
         "rollout undone web 0.4.0 this",

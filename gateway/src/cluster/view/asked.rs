@@ -107,7 +107,7 @@ impl Scene {
         lacks && !asked.may_change && asked.places.iter().all(concluded)
     }
 
-    /// Whether the pod runs this revision as requested, or has completed it. The end of a Job that the cluster has
+    /// Returns true if the pod runs this revision as requested, or has completed it. The end of a Job that the cluster has
     /// recorded holds even if its host is lost.
     fn is_ready(&self, place: Place, workload: &Workload) -> bool {
         if let Some(end) = self.job_end(place.host, workload) {
@@ -122,7 +122,7 @@ impl Scene {
         })
     }
 
-    /// Whether no container of these pods has ended lately. A container that was restarted is ready, but may fail again.
+    /// Returns true if no container of these pods has ended lately. A container that was restarted is ready, but may fail again.
     pub(super) fn is_calm(&self, workload: &Workload, places: &BTreeSet<Place>) -> bool {
         let calm = |place: &Place| {
             let report = self.report(*place, &workload.name);
@@ -131,7 +131,7 @@ impl Scene {
         places.iter().all(calm)
     }
 
-    /// Whether the pod runs this revision as requested, or its host has given it up. A failed attempt of a Job is followed by
+    /// Returns true if the pod runs this revision as requested, or its host has given it up. A failed attempt of a Job is followed by
     /// another one unless the cluster has recorded the end of the Job.
     fn is_concluded(&self, place: Place, workload: &Workload) -> bool {
         let more = workload.job.is_some() && self.state.is_seated(workload);

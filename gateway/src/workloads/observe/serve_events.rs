@@ -21,8 +21,10 @@ use tokio::{
     io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
     net::{UnixListener, UnixStream},
     sync::mpsc,
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
+
+use crate::clock::backoff::Backoff;
 
 /// Maximum number of events that wait for a client.
 const QUEUE_MAX: usize = 64;
@@ -32,8 +34,10 @@ const CLIENTS_MAX: usize = 4096;
 const REQUEST_MAX: u64 = 256;
 /// How long a client may take to say which events it wants, or to take one.
 const CLIENT_MAX: Duration = Duration::from_secs(5);
-/// The pause before the socket is opened again, or before the next client is accepted after an error.
-const PAUSE: Duration = Duration::from_secs(1);
+/// The pause before the socket is opened again after an error; it doubles with each further one.
+const PAUSE_MIN: Duration = Duration::from_secs(1);
+/// The longest pause.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
 
 /// The clients by the names of their pods; `None` while Podman is away.
 type Clients = Arc<Mutex<Option<BTreeMap<String, Vec<mpsc::Sender<Bytes>>>>>>;
@@ -43,14 +47,15 @@ pub(crate) fn start(podman: &Podman, socket: PathBuf) {
     let clients = Clients::default();
     tokio::spawn(follow(podman.clone(), Arc::clone(&clients)));
     tokio::spawn(async move {
+        let mut backoff = Backoff::new(PAUSE_MIN, PAUSE_MAX);
         loop {
-            match open(&socket) {
+            let error = match open(&socket) {
                 Ok(listener) => accept(&listener, &clients).await,
-                Err(error) => {
-                    tracing::warn!(%error, path = %socket.display(), "the events of Podman are not served");
-                }
-            }
-            sleep(PAUSE).await;
+                Err(error) => error,
+            };
+            let path = socket.display();
+            tracing::warn!(%error, %path, "supervisors cannot follow Podman here, will retry");
+            sleep(backoff.tried(Instant::now())).await;
         }
     });
 }
@@ -65,7 +70,8 @@ fn open(socket: &PathBuf) -> io::Result<UnixListener> {
     Ok(listener)
 }
 
-async fn accept(listener: &UnixListener, clients: &Clients) {
+/// Serves every client that connects, until that fails.
+async fn accept(listener: &UnixListener, clients: &Clients) -> io::Error {
     loop {
         match listener.accept().await {
             Ok((stream, _)) => {
@@ -75,10 +81,7 @@ async fn accept(listener: &UnixListener, clients: &Clients) {
                     let _ = serve(stream, &clients).await;
                 });
             }
-            Err(error) => {
-                tracing::warn!(%error, "a supervisor cannot follow the events here");
-                sleep(PAUSE).await;
-            }
+            Err(error) => return error,
         }
     }
 }

@@ -47,7 +47,7 @@ pub(super) static DEPLOYMENT: Area = Area {
 
 const REPLICAS: Row = ours(
     "replicas",
-    "that many pods, spread over the hosts that match and side by side where they are more; one on each host with a claim, a host port or the network of the host; without it every host that matches runs one",
+    "that many pods, spread over the hosts that match; more pods than hosts run side by side, but a pod with a claim, a host port or the network of its host has no other one beside it; without `replicas` every host that matches runs one",
 );
 const SELECTED: Row = right("selector", "").of(&SELECTOR);
 const TEMPLATED: Row = right("template", "").of(&POD_TEMPLATE);

@@ -168,7 +168,7 @@ impl Following {
         Ok(any)
     }
 
-    /// Whether a pod without running containers may produce more output.
+    /// Returns true if one of the pods may produce more output, even if none of its containers runs.
     fn goes_on(&self) -> bool {
         let reports = self.asked.reports();
         reports.iter().any(|report| goes_on(report.phase))
@@ -187,7 +187,7 @@ fn since(container: &Container, begun: Option<&Begun>) -> Option<Option<i64>> {
     begun.broken.or(again).map(Some)
 }
 
-/// Whether a pod in this phase without running containers may produce more output.
+/// Returns true if a pod in this phase may produce more output, even if none of its containers runs.
 fn goes_on(phase: Phase) -> bool {
     match phase {
         Phase::Pending | Phase::Starting | Phase::Running | Phase::Removing => true,

@@ -50,6 +50,12 @@ fn places(world: &World) -> String {
     places.collect::<Vec<_>>().join(" ")
 }
 
+/// The places of the pods that have a host.
+fn taken(world: &World) -> BTreeSet<Place> {
+    let seats = world.state.seats("web").iter();
+    seats.filter_map(Assignment::place).collect()
+}
+
 /// The number of pods on each host.
 fn counts(world: &World) -> Vec<usize> {
     let taken = Taken::of(world.state.seats("web"));
@@ -65,12 +71,7 @@ fn more_pods_than_hosts_are_spread_and_run_side_by_side() {
     let mut spread = counts(&world);
     spread.sort_unstable();
     assert_eq!(spread, [2, 2, 3]);
-    let all: BTreeSet<_> = world
-        .state
-        .seats("web")
-        .iter()
-        .filter_map(Assignment::place)
-        .collect();
+    let all: BTreeSet<_> = taken(&world);
     assert_eq!(
         all.len(),
         7,
@@ -97,12 +98,7 @@ fn the_pods_of_a_lost_host_start_beside_others_and_no_other_pod_moves() {
     world.put(vec![web(4)]);
     world.settle();
     assert_eq!(counts(&world), [2, 2]);
-    let first: BTreeSet<_> = world
-        .state
-        .seats("web")
-        .iter()
-        .filter_map(Assignment::place)
-        .collect();
+    let first: BTreeSet<_> = taken(&world);
     world.reachable.remove(&h(2));
     world.away.insert(h(2), Duration::from_secs(30));
     world.apply(Change::LoseHost {
@@ -110,12 +106,7 @@ fn the_pods_of_a_lost_host_start_beside_others_and_no_other_pod_moves() {
         declared: false,
     });
     assert_eq!(world.settle().len(), 2);
-    let now: BTreeSet<_> = world
-        .state
-        .seats("web")
-        .iter()
-        .filter_map(Assignment::place)
-        .collect();
+    let now: BTreeSet<_> = taken(&world);
     let expected = (0..4).map(|number| Place { host: h(1), number });
     assert_eq!(now, expected.collect());
     let stayed = first.into_iter().filter(|place| place.host == h(1));
