@@ -347,30 +347,48 @@ impl Facts {
             let is_steady = steady.is_some_and(|since| since.elapsed() > STEADY);
             if was != is && is_steady && self.is_calm(place.host) {
                 let key = (workload.name.clone(), *place);
+                // One that lacks its pod already takes no other.
+                let lacked = self.taken.get(&key).copied();
+                let lacked = lacked.is_some_and(|taken| self.lacked(step, *place, taken));
                 self.taken.insert(key, Taken { latest });
                 if is == latest {
                     let spent = self.spent.entry((workload.name.clone(), latest));
                     spent.or_default().insert(*place);
                 }
-                any = true;
+                any |= !lacked;
             }
         }
         any
     }
 
+    /// Returns true if the pod for which a ready one was taken was still missing before this step.
+    fn lacked(&self, step: &Step<'_>, place: Place, taken: Taken) -> bool {
+        let (on, _) = step.on(place);
+        let rollout = step.before.rollout(&step.was.name);
+        self.is_missing(step.was, rollout, (place, on), taken)
+    }
+
     /// Returns true if the pod for which a ready one was taken is still missing.
     fn lacks(&self, step: &Step<'_>, place: Place, taken: Taken) -> bool {
-        let (_, is) = step.on(place);
-        let pod = self.pod(&step.workload.name, place);
-        let ready = pod.filter(|pod| pod.index == is && pod.is_current);
+        let (_, on) = step.on(place);
+        self.is_missing(step.workload, step.rollout, (place, on), taken)
+    }
+
+    fn is_missing(
+        &self,
+        workload: &Workload,
+        rollout: Option<&Rollout>,
+        (place, on): (Place, u64),
+        taken: Taken,
+    ) -> bool {
+        let pod = self.pod(&workload.name, place);
+        let ready = pod.filter(|pod| pod.index == on && pod.is_current);
         let Some(since) = ready.and_then(|pod| pod.ready) else {
             return true;
         };
-        let latest = step.workload.index;
-        let rolls = step
-            .rollout
-            .is_some_and(|one| one.phase == RolloutPhase::Rolling);
-        rolls && taken.latest == latest && is == latest && since.elapsed() < STABLE
+        let latest = workload.index;
+        let rolls = rollout.is_some_and(|one| one.phase == RolloutPhase::Rolling);
+        rolls && taken.latest == latest && on == latest && since.elapsed() < STABLE
     }
 }
 
