@@ -33,6 +33,9 @@ pub(crate) struct Consensus {
     pub(crate) leader: Option<HostId>,
     /// The voters.
     pub(crate) voters: BTreeSet<HostId>,
+    /// Two sets of voters must agree, because a change from one to the other is not complete (joint consensus). `voters`
+    /// has the members of both.
+    pub(crate) is_joint: bool,
     /// The learners.
     pub(crate) learners: BTreeSet<HostId>,
     /// The last log index; 0 if the log is empty.

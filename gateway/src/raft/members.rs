@@ -20,6 +20,8 @@ pub(crate) const VOTERS_MAX: usize = 5;
 /// A change of membership.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Change {
+    /// Completes a change of voters that a leader began and did not complete.
+    Complete,
     Learn(HostId),
     Promote(HostId),
     /// Demotes a lost voter and promotes a reachable learner in its place.
@@ -58,9 +60,13 @@ impl Wanted {
     }
 }
 
-/// Returns the next change, if any. Hosts that left the cluster are removed first, because an unreachable voter weakens
-/// every majority.
+/// Returns the next change, if any. A change that an earlier leader began is completed first: until then each commit needs
+/// a majority of both sets of voters. Hosts that left the cluster are removed next, because an unreachable voter
+/// weakens every majority.
 fn next_change(consensus: &Consensus, wanted: &Wanted) -> Option<Change> {
+    if consensus.is_joint {
+        return Some(Change::Complete);
+    }
     let Wanted { hosts, demoted } = wanted;
     let voters = &consensus.voters;
     let learners = &consensus.learners;
@@ -124,6 +130,8 @@ impl Node {
             let one = |host| BTreeSet::from([NodeId(host)]);
             let node = |host| BTreeMap::from([(NodeId(host), EmptyNode {})]);
             let (members, retain) = match change {
+                // It adds nobody to the set of voters that was last begun, and ends the earlier one.
+                Change::Complete => (ChangeMembers::AddVoterIds(BTreeSet::new()), true),
                 Change::Learn(host) => (ChangeMembers::AddNodes(node(host)), true),
                 Change::Promote(host) => (ChangeMembers::AddVoterIds(one(host)), true),
                 Change::Replace { lost, by } => {
@@ -219,6 +227,11 @@ mod tests {
             by: host(7),
         };
         assert_eq!(next_change(&lost, &all), Some(replaced));
+        let joint = Consensus {
+            is_joint: true,
+            ..lost.clone()
+        };
+        assert_eq!(next_change(&joint, &all), Some(Change::Complete));
         lost.acknowledging.remove(&host(7));
         assert_eq!(next_change(&lost, &all), None, "nobody is there");
         let lagging = Consensus {

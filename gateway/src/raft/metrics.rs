@@ -121,6 +121,7 @@ impl Node {
             term: raw.current_term,
             leader: raw.current_leader.map(|node| node.0),
             voters: membership.voter_ids().map(|node| node.0).collect(),
+            is_joint: membership.get_joint_config().len() > 1,
             learners: membership.learner_ids().map(|node| node.0).collect(),
             caught_up: membership
                 .learner_ids()
