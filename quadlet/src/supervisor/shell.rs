@@ -139,7 +139,7 @@ impl Shell {
         let podman = Podman::new(&settings.socket);
         let label = format!("{LABEL_WORKLOAD}={}", settings.workload);
         let events = podman.events_by_gateway(&label, &settings.run);
-        let (runner, probed) = Runner::new(podman.clone());
+        let (runner, probed) = Runner::new(podman.clone(), &settings.run);
         let (post, posted) = mpsc::channel(HOOKS_MAX);
         let period = sd_notify::watchdog_enabled().map_or(BEAT, |watchdog| watchdog / 3);
         let mut beat = tokio::time::interval(period);

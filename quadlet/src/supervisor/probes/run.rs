@@ -6,6 +6,7 @@
 
 use std::future::Future;
 use std::net::IpAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use beemesh_protocol::pod::{TEXT_CHARS_MAX, clean, last_line};
@@ -14,12 +15,14 @@ use tokio::sync::mpsc;
 use super::spec::{Handler, HttpGet};
 use super::{Due, Fault, Outcome, Ticket};
 use crate::podman::Podman;
+use turn::Turn;
 
 mod exec;
 mod grpc;
 mod redirect;
 mod request;
 mod tls;
+mod turn;
 
 /// Results that wait for the supervisor. More probes than this wait with their results, and do not run meanwhile.
 const RESULTS_MAX: usize = 64;
@@ -39,20 +42,28 @@ pub struct Finished {
 #[derive(Debug)]
 pub struct Runner {
     podman: Podman,
+    /// The folder of the locks that bound the commands of all supervisors.
+    run: PathBuf,
     results: mpsc::Sender<Finished>,
 }
 
 impl Runner {
-    /// A runner, and the results of its runs.
+    /// A runner, and the results of its runs. All supervisors of the host share the folder `run`.
     #[must_use]
-    pub fn new(podman: Podman) -> (Self, mpsc::Receiver<Finished>) {
+    pub fn new(podman: Podman, run: &Path) -> (Self, mpsc::Receiver<Finished>) {
         let (results, receiver) = mpsc::channel(RESULTS_MAX);
-        (Self { podman, results }, receiver)
+        let runner = Self {
+            podman,
+            run: run.to_owned(),
+            results,
+        };
+        (runner, receiver)
     }
 
     /// Starts a run against the pod with this address, in a task of its own.
     pub fn start(&self, due: Due, address: Option<IpAddr>) {
         let (podman, results) = (self.podman.clone(), self.results.clone());
+        let run = self.run.clone();
         tokio::spawn(async move {
             let Due { ticket, id, probe } = due;
             let pod = Pod {
@@ -60,7 +71,11 @@ impl Runner {
                 container: &id,
                 address,
             };
-            let outcome = pod.probe(&probe.handler, probe.timeout).await;
+            let turn = match &probe.handler {
+                Handler::Exec(_) => Turn::take(&run).await,
+                _ => None,
+            };
+            let outcome = turn::within(turn, pod.probe(&probe.handler, probe.timeout)).await;
             // The supervisor is ending if nobody receives it.
             let _ = results.send(Finished { ticket, outcome }).await;
         });

@@ -420,7 +420,10 @@ async fn results_come_back_while_others_run() {
     for name in ["web-slow", "web-fast"] {
         prober.started(name, &run, now, now);
     }
-    let (runner, mut results) = Runner::new(Podman::new(Path::new("/nonexistent")));
+    let (runner, mut results) = Runner::new(
+        Podman::new(Path::new("/nonexistent")),
+        Path::new("/nonexistent"),
+    );
     for due in prober.due(now) {
         runner.start(due, Some(LOCAL));
     }
