@@ -11,6 +11,8 @@ pub mod belongings;
 pub mod health;
 #[cfg(feature = "host")]
 mod journal_backfill;
+#[cfg(feature = "host")]
+pub mod lease;
 pub mod manifest;
 #[cfg(feature = "host")]
 pub mod play_lock;

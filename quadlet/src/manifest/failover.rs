@@ -18,7 +18,9 @@ use super::{
 pub const RESCHEDULE_AFTER: &str = "beemesh.io/reschedule-after";
 /// The annotation of a workload whose claims may be replaced by empty ones: `disposable`.
 pub const DATA: &str = "beemesh.io/data";
-/// The prefix of both, in a body without one of which nothing is read.
+/// The annotation of a workload with one replica that never runs on two hosts at a time: `true`.
+pub const SINGLETON: &str = "beemesh.io/singleton";
+/// The prefix of all, in a body without one of which nothing is read.
 const PREFIX: &[u8] = b"\"beemesh.io/";
 /// The shortest time: a shorter one would move the pods of a host that only restarts its network.
 const AFTER_MIN: Duration = Duration::from_secs(10);
@@ -44,6 +46,8 @@ pub struct Failover {
     pub reschedule: Reschedule,
     /// They may start elsewhere with empty claims.
     pub disposable: bool,
+    /// At most one pod runs in the cluster at a time: its host runs it only while it has the lease of the workload.
+    pub singleton: bool,
 }
 
 impl Failover {
@@ -73,6 +77,7 @@ impl Failover {
         Self {
             reschedule: after.and_then(Result::ok).unwrap_or_default(),
             disposable: value(DATA) == Some("disposable"),
+            singleton: value(SINGLETON) == Some("true") && object.replicas == Some(1),
         }
     }
 }
@@ -177,6 +182,7 @@ mod tests {
         let expected = Failover {
             reschedule: after,
             disposable: true,
+            singleton: false,
         };
         assert_eq!(both, expected);
         let never = of(r#"{"beemesh.io/reschedule-after":"never"}"#);
