@@ -7,16 +7,19 @@ mod containers;
 mod normalise;
 mod pinned;
 pub mod probes;
+mod singleton;
 pub(crate) mod staged;
 pub(crate) mod termination;
 mod trial;
 
+pub use crate::manifest::annotations::{BACKOFF_LIMIT, NON_ROOT, ROOT_IMAGE};
 #[cfg(feature = "host")]
 pub(crate) use containers::member_images;
 pub use containers::{
     container_images, container_names, init_containers, member_names, stop_signals,
 };
 pub use pinned::{by_digest, with_images};
+pub use singleton::{LEASE, RESTART_POLICY, needs_lease};
 pub use staged::{
     INIT_ORDER, LateFolder, PreparedVolume, SIDECARS, START, SUPERVISOR, Staged, VOLUMES, staged,
 };
@@ -37,7 +40,7 @@ use serde_json::Value;
 use crate::{
     belongings::OURS,
     health::Restart,
-    manifest::{Port, Room, ports_of, requests_of},
+    manifest::{Failover, Port, Room, ports_of, requests_of},
 };
 
 /// One revision of a workload, with the objects that it uses.
@@ -167,7 +170,7 @@ pub fn render(revision: &Revision<'_>) -> Result<Rendered, RenderError> {
     let grace_seconds = u32::try_from(grace.max(0)).unwrap_or(u32::MAX);
     let quadlet = Quadlet::of(revision);
     Ok(Rendered {
-        kube: quadlet.text(grace_seconds, revision.object.kind == Kind::Job),
+        kube: quadlet.text(grace_seconds, Begin::of(revision.object)),
         images: images_of(&documents),
         yaml: yaml_text(&documents).into_bytes(),
         grace_seconds,
@@ -190,8 +193,32 @@ impl Revision<'_> {
     }
 }
 
+/// What starts the unit of a workload after a boot.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begin {
+    /// systemd.
+    Boot,
+    /// The gateway, because a Job that has run must not run again.
+    Gateway,
+    /// The gateway, and nothing but Beemesh: it is a singleton.
+    Beemesh,
+}
+
+impl Begin {
+    fn of(object: &Object) -> Self {
+        match object.kind {
+            Kind::Job => Self::Gateway,
+            _ if Failover::of(object).singleton => Self::Beemesh,
+            _ => Self::Boot,
+        }
+    }
+}
+
 /// The section by which every boot starts a unit.
 const INSTALL: &str = "[Install]\nWantedBy=multi-user.target default.target\n\n";
+
+/// What a Quadlet says about hosts without Beemesh.
+const PLAIN: &str = "It is a plain Quadlet: without Beemesh, Podman plays it.";
 
 impl Quadlet {
     fn of(revision: &Revision<'_>) -> Self {
@@ -208,7 +235,7 @@ impl Quadlet {
 
     /// The text of the `.kube` file. Every value in it is a number or a name of letters, digits, `-`, `_` and `.`, so
     /// systemd expands none of it.
-    fn text(&self, grace_seconds: u32, is_job: bool) -> String {
+    fn text(&self, grace_seconds: u32, begin: Begin) -> String {
         let stop_seconds = grace_seconds.saturating_add(STOP_SECONDS);
         let Self {
             workload,
@@ -218,11 +245,14 @@ impl Quadlet {
             yaml,
             format,
         } = self;
-        // A boot never starts a Job, because a Job that has run must not run again.
-        let install = if is_job { "" } else { INSTALL };
+        let install = if begin == Begin::Boot { INSTALL } else { "" };
+        let (plain, condition) = match begin {
+            Begin::Boot | Begin::Gateway => (PLAIN, String::new()),
+            Begin::Beemesh => (singleton::HEAD, singleton::condition(workload)),
+        };
         format!(
             "\
-# Written by Beemesh, which replaces it with the next revision. It is a plain Quadlet: without Beemesh, Podman plays it.
+# Written by Beemesh, which replaces it with the next revision. {plain}
 [Unit]
 Description={workload} (Beemesh workload)
 Wants=podman.socket
@@ -233,7 +263,7 @@ After=podman.socket podman-restart.service
 Yaml={yaml}
 
 [Service]
-Restart=on-failure
+{condition}Restart=on-failure
 # Images may have to be pulled.
 TimeoutStartSec={START_SECONDS}
 # What the containers have to end, and {STOP_SECONDS} s for Podman.
@@ -437,16 +467,6 @@ impl Default for Rules {
     }
 }
 
-/// The label or annotation of a pod with the `backoffLimit` of its Job.
-pub const BACKOFF_LIMIT: &str = "beemesh.io/backoff-limit";
-
-/// The annotation of a pod with the containers whose image must name a user other than root, separated by commas.
-pub const NON_ROOT: &str = "beemesh.io/non-root";
-
-/// The annotation of a pod with the containers whose image must not name a user other than root, separated by commas:
-/// they set `runAsGroup` alone, with which Podman runs them as root.
-pub const ROOT_IMAGE: &str = "beemesh.io/root-image";
-
 /// The containers with `runAsNonRoot` and without `runAsUser` in a YAML of [`render`], as the manifest names them. None
 /// of them may start if its image runs as root, or names its user by a word, of which nothing tells that it is not root.
 #[must_use]
@@ -480,7 +500,7 @@ pub fn rules(yaml: &[u8]) -> Rules {
     let maps = [&metadata.annotations, &metadata.labels];
     let limit = maps.into_iter().find_map(|map| map.get(BACKOFF_LIMIT));
     Rules {
-        restart: match spec.restart.as_str() {
+        restart: match singleton::restart_policy(&metadata, &spec) {
             "Never" => Restart::Never,
             "OnFailure" => Restart::OnFailure,
             _ => Restart::Always,

@@ -165,7 +165,14 @@ fn restart_policies_of_containers_are_those_of_kubernetes() {
 
 #[test]
 fn a_manifest_cannot_set_what_the_supervisor_reads() {
-    for key in ["start", "sidecars", "init-order", "volumes"] {
+    for key in [
+        "start",
+        "sidecars",
+        "init-order",
+        "volumes",
+        "lease",
+        "restart-policy",
+    ] {
         let yaml = format!(
             "apiVersion: v1\nkind: Pod\nmetadata: {{name: web, annotations: {{beemesh.io/{key}: supervisor}}}}\nspec: {{containers: [{{name: a, image: 'quay.io/a:1'}}]}}\n"
         );

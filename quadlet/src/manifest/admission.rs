@@ -42,9 +42,9 @@ const REPLICAS_MAX: i32 = 10_000;
 const SDNOTIFY: &str = "io.containers.sdnotify";
 
 /// The annotation of a Job that runs once on each host.
-const EVERY_HOST: &str = "beemesh.io/every-host";
+pub(super) const EVERY_HOST: &str = "beemesh.io/every-host";
 /// The annotation of a workload that says what follows a failed rollout: `rollback`, the default, or `pause`.
-const ON_FAILURE: &str = "beemesh.io/on-failure";
+pub(super) const ON_FAILURE: &str = "beemesh.io/on-failure";
 
 /// The prefix of labels that Beemesh itself puts on pods.
 const LABELS_OURS: &str = "beemesh.io/";
@@ -241,6 +241,13 @@ where
         claims,
         scope,
     );
+    failover::check_singleton(
+        kind,
+        controller.replicas,
+        typed.metadata(),
+        controller.template.as_ref(),
+        scope,
+    );
     let is_stopped = stopped::read(kind, typed.metadata(), controller.template.as_ref(), scope);
     if let Some(template) = &controller.template {
         metadata(
@@ -350,6 +357,9 @@ fn metadata(metadata: &ObjectMeta, at: &Field, scope: &mut Scope<'_>) {
     policy::annotations(metadata.annotations.as_ref(), &at.key("annotations"), scope);
     for (key, value) in metadata.annotations.iter().flatten() {
         if let Some(why) = annotations::without_effect(key, value) {
+            scope.not_done(&at.key("annotations").key(key), why);
+        }
+        if let Some(why) = annotations::unknown(key) {
             scope.not_done(&at.key("annotations").key(key), why);
         }
         if annotations::OURS.contains(&key.as_str()) {

@@ -3,6 +3,13 @@
 //!
 //! Pure: no I/O, no clock, no randomness. The renderer writes the first ones, so a manifest cannot.
 
+use super::{
+    admission::{EVERY_HOST, ON_FAILURE},
+    failover::{DATA, RESCHEDULE_AFTER, SINGLETON},
+    field::cut,
+    stopped::STOPPED,
+};
+
 /// The annotation of a pod whose containers the supervisor starts. Its value is [`SUPERVISOR`].
 pub const START: &str = "beemesh.io/start";
 
@@ -19,8 +26,75 @@ pub const INIT_ORDER: &str = "beemesh.io/init-order";
 /// The annotation with a JSON list of what each volume must have before the first container starts.
 pub const VOLUMES: &str = "beemesh.io/volumes";
 
+/// The annotation of the pod of a singleton, which its host runs only while it has the lease of the workload. Its value is
+/// [`REQUIRED`].
+pub const LEASE: &str = "beemesh.io/lease";
+
+/// The value of [`LEASE`].
+pub(crate) const REQUIRED: &str = "required";
+
+/// The annotation of the pod of a singleton with the `restartPolicy` of its manifest. Podman restarts none of its
+/// containers.
+pub const RESTART_POLICY: &str = "beemesh.io/restart-policy";
+
+/// The label or annotation of a pod with the `backoffLimit` of its Job.
+pub const BACKOFF_LIMIT: &str = "beemesh.io/backoff-limit";
+
+/// The annotation of a pod with the containers whose image must name a user other than root, separated by commas.
+pub const NON_ROOT: &str = "beemesh.io/non-root";
+
+/// The annotation of a pod with the containers whose image must not name a user other than root, separated by commas:
+/// they set `runAsGroup` alone, with which Podman runs them as root.
+pub const ROOT_IMAGE: &str = "beemesh.io/root-image";
+
 /// The annotations of Beemesh that a manifest cannot set.
-pub(crate) const OURS: [&str; 4] = [START, SIDECARS, INIT_ORDER, VOLUMES];
+pub(crate) const OURS: [&str; 6] = [START, SIDECARS, INIT_ORDER, VOLUMES, LEASE, RESTART_POLICY];
+
+/// The annotations of Beemesh that a manifest can set.
+const SETTABLE: [&str; 6] = [
+    RESCHEDULE_AFTER,
+    DATA,
+    SINGLETON,
+    STOPPED,
+    EVERY_HOST,
+    ON_FAILURE,
+];
+
+/// Further annotations that the renderer writes.
+const RENDERED: [&str; 3] = [BACKOFF_LIMIT, NON_ROOT, ROOT_IMAGE];
+
+/// The prefix of all of them.
+const PREFIX: &str = "beemesh.io/";
+
+/// The least similarity of a misspelt annotation and the one that it may mean, without their prefix. 1 means equal, 0 means
+/// nothing in common.
+const SIMILAR: f64 = 0.7;
+
+/// Why an annotation with the prefix of Beemesh has no effect, because Beemesh does not know it. `None` for one that it
+/// knows, and for those of others.
+pub(super) fn unknown(key: &str) -> Option<String> {
+    let name = key.strip_prefix(PREFIX)?;
+    let is_known = |all: &[&str]| all.contains(&key);
+    if is_known(&SETTABLE) || is_known(&OURS) || is_known(&RENDERED) {
+        return None;
+    }
+    let name = name.to_ascii_lowercase();
+    let likeness = |known: &str| {
+        let known = known.trim_start_matches(PREFIX);
+        strsim::normalized_damerau_levenshtein(&name, known)
+    };
+    let likely = SETTABLE.into_iter().map(|known| (likeness(known), known));
+    let likely = likely.filter(|(likeness, _)| *likeness >= SIMILAR);
+    let nearest = likely.max_by(|one, other| one.0.total_cmp(&other.0));
+    let message = format!(
+        "`{}` is not an annotation of Beemesh, so it has no effect",
+        cut(key)
+    );
+    Some(match nearest {
+        Some((_, known)) => format!("{message}; did you mean `{known}`?"),
+        None => message,
+    })
+}
 
 /// The prefix of the annotations that selected AppArmor profiles before the field existed.
 const APPARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";

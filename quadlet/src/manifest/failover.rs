@@ -77,7 +77,8 @@ impl Failover {
         Self {
             reschedule: after.and_then(Result::ok).unwrap_or_default(),
             disposable: value(DATA) == Some("disposable"),
-            singleton: value(SINGLETON) == Some("true") && object.replicas == Some(1),
+            // One that is stopped requests no pod.
+            singleton: value(SINGLETON) == Some("true") && matches!(object.replicas, Some(0 | 1)),
         }
     }
 }
@@ -151,6 +152,56 @@ pub(super) fn check(
             scope.not_done(&at, "has no effect: no pod uses a PersistentVolumeClaim");
         } else if value == "disposable" && !is_counted {
             scope.not_done(&at, "has no effect: without `replicas` no pod moves");
+        }
+    }
+}
+
+/// Refuses wrong values and places of [`SINGLETON`]. A workload that is no singleton although its user asked for one could
+/// run twice.
+pub(super) fn check_singleton(
+    kind: Kind,
+    replicas: Option<i32>,
+    workload: &ObjectMeta,
+    template: Option<&ObjectMeta>,
+    scope: &mut Scope<'_>,
+) {
+    let value = |metadata: &ObjectMeta| metadata.annotations.as_ref()?.get(SINGLETON).cloned();
+    let at = |path: &str| {
+        Field::default()
+            .then(path)
+            .key("annotations")
+            .key(SINGLETON)
+    };
+    if template.and_then(value).is_some() {
+        let message = "belongs to the workload: move it to `metadata.annotations`";
+        scope.wrong(&at("spec.template.metadata"), message);
+    }
+    let at = at("metadata");
+    match value(workload).as_deref() {
+        None | Some("false") => return,
+        Some("true") => {}
+        Some(other) => {
+            let message = format!("`{}` is neither \"true\" nor \"false\"", cut(other));
+            return scope.wrong(&at, message);
+        }
+    }
+    match (kind, replicas) {
+        (_, Some(1)) => {}
+        (Kind::Job, _) => scope.wrong(&at, "a Job cannot be a singleton: use a Deployment"),
+        (Kind::Deployment, None) => {
+            scope.wrong(&at, "needs `spec.replicas`: write `replicas: 1`");
+        }
+        (_, None) => {
+            let message = "is for a workload with `replicas: 1`: use a Deployment";
+            scope.wrong(&at, message);
+        }
+        (_, Some(count)) => {
+            let words = match count {
+                0 => "`beemesh stop` stops it",
+                _ => "it runs one pod",
+            };
+            let message = format!("{count} is not the 1 that a singleton needs: {words}");
+            scope.wrong(&Field::default().then("spec.replicas"), message);
         }
     }
 }

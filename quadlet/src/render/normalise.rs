@@ -49,7 +49,7 @@ use volumes::View;
 use super::{BACKOFF_LIMIT, RenderError, Revision, staged::PreparedVolume};
 use crate::{
     belongings::Content,
-    manifest::{Demand, Keys, demands, from_any, is_misread, kind_name, resources},
+    manifest::{Demand, Failover, Keys, demands, from_any, is_misread, kind_name, resources},
 };
 
 /// The default of `backoffLimit` in Kubernetes.
@@ -86,7 +86,8 @@ pub(crate) fn normalise(revision: &Revision<'_>) -> Result<Vec<Value>, RenderErr
     uses.volumes(&mut spec, &downward)?;
     defaults::fill(revision, &mut spec);
     identity::settle(&mut uses, &mut metadata, &mut spec)?;
-    stages::stage(&mut metadata, &mut spec, &uses.prepared);
+    let is_singleton = Failover::of(object).singleton;
+    stages::stage(&mut metadata, &mut spec, &uses.prepared, is_singleton);
     metadata.annotations = metadata.annotations.filter(|all| !all.is_empty());
 
     let labels = metadata.labels.get_or_insert_default();

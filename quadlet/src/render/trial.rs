@@ -4,13 +4,13 @@
 
 use beemesh_protocol::{ClusterId, workload::yaml_file};
 
-use super::{FORMAT, Quadlet};
+use super::{Begin, FORMAT, Quadlet};
 
 /// The name of the workload in a [`trial`].
 pub const TRIAL: &str = "trial";
 
 /// The `.kube` file of a workload with the name [`TRIAL`], to learn whether Podman's generator accepts a file of this
-/// form. The files of workloads differ from it in names and numbers only.
+/// form. The files of workloads differ from it in names and numbers only, and that of a singleton in one line for systemd.
 #[must_use]
 pub fn trial(grace_seconds: u32, is_job: bool) -> String {
     let quadlet = Quadlet {
@@ -21,7 +21,8 @@ pub fn trial(grace_seconds: u32, is_job: bool) -> String {
         yaml: yaml_file(TRIAL, 1),
         format: FORMAT,
     };
-    quadlet.text(grace_seconds, is_job)
+    let begin = if is_job { Begin::Gateway } else { Begin::Boot };
+    quadlet.text(grace_seconds, begin)
 }
 
 #[cfg(test)]

@@ -14,17 +14,21 @@ use k8s_openapi::{
 use super::containers;
 use crate::{
     manifest::{
-        annotations::{INIT_ORDER, OURS, SIDECARS, START, SUPERVISOR, VOLUMES},
+        annotations::{
+            INIT_ORDER, LEASE, OURS, REQUIRED, RESTART_POLICY, SIDECARS, START, SUPERVISOR, VOLUMES,
+        },
         is_sidecar,
     },
     render::staged::PreparedVolume,
 };
 
-/// Turns sidecars into containers, and sets the annotations that the supervisor reads.
+/// Turns sidecars into containers, and sets the annotations that the supervisor reads. Only the supervisor starts and
+/// restarts the containers of a singleton.
 pub(super) fn stage(
     metadata: &mut ObjectMeta,
     spec: &mut PodSpec,
     volumes: &BTreeMap<String, PreparedVolume>,
+    is_singleton: bool,
 ) {
     for container in containers(spec) {
         if let Some(folder) = &mut container.working_dir {
@@ -38,14 +42,23 @@ pub(super) fn stage(
         .init_containers
         .as_ref()
         .is_some_and(|init| !init.is_empty());
-    let is_staged =
-        has_init || !volumes.is_empty() || containers(spec).any(|one| needs_supervisor(one));
+    let is_staged = is_singleton
+        || has_init
+        || !volumes.is_empty()
+        || containers(spec).any(|one| needs_supervisor(one));
     // A list of pods shows labels only.
     let labels = metadata.labels.get_or_insert_default();
-    labels.remove(START);
+    labels.retain(|key, _| ![START, LEASE].contains(&key.as_str()));
     if is_staged {
         annotations.insert(START.to_owned(), SUPERVISOR.to_owned());
         labels.insert(START.to_owned(), SUPERVISOR.to_owned());
+    }
+    if is_singleton {
+        annotations.insert(LEASE.to_owned(), REQUIRED.to_owned());
+        labels.insert(LEASE.to_owned(), REQUIRED.to_owned());
+        let policy = spec.restart_policy.replace("Never".to_owned());
+        let policy = policy.unwrap_or_else(|| "Always".to_owned());
+        annotations.insert(RESTART_POLICY.to_owned(), policy);
     }
     if !volumes.is_empty() {
         let list: Vec<&PreparedVolume> = volumes.values().collect();
@@ -61,6 +74,10 @@ pub(super) fn stage(
         annotations.insert(SIDECARS.to_owned(), names.join(","));
         annotations.insert(INIT_ORDER.to_owned(), order.join(","));
         spec.containers.splice(..0, sidecars);
+    }
+    if is_singleton {
+        // A policy of a sidecar of its own would hold in Podman.
+        containers(spec).for_each(|one| one.restart_policy = None);
     }
     if annotations.is_empty() {
         metadata.annotations = None;
