@@ -94,6 +94,11 @@ impl Pod {
         self.labels.contains_key(render::START)
     }
 
+    /// Whether it is the pod of a singleton.
+    pub fn needs_lease(&self) -> bool {
+        self.labels.contains_key(render::LEASE)
+    }
+
     /// The revision it runs.
     pub fn revision(&self) -> Option<u64> {
         self.labels.get(LABEL_REVISION)?.parse().ok()
@@ -112,6 +117,8 @@ pub struct Details {
     pub container: Container,
     /// The PID of conmon, which monitors the container and writes its log.
     pub conmon: Option<u32>,
+    /// The path of its control group; empty if it does not run.
+    pub cgroup: String,
     /// What Podman does when the container ends.
     pub restart: Restart,
     /// What Podman does when the container's probe has failed too often. The words are those of Podman.

@@ -50,6 +50,12 @@ impl Podman {
         }
         self.prepare(&pod.id, yaml, staged, &is_new).await?;
         self.leave_to_supervisor(yaml, staged).await?;
+        if render::needs_lease(yaml) && !staged.is_in_memory() {
+            // Podman restarts none of its containers: without a holder the pod would stop with the last of them.
+            let name = render::pod_names(yaml).into_iter().next();
+            let image = self.an_image(&pod.id).await?;
+            self.make_holder(&name.unwrap_or_default(), &image).await?;
+        }
         self.ignore_health_of_images(yaml).await;
         // A pod that is not prepared has no network yet, so the supervisor can tell it from this one.
         self.start_infra(&pod.id).await?;

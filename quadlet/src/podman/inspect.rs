@@ -77,6 +77,8 @@ struct InspectedState {
     finished_at: Option<Timestamp>,
     #[serde(default)]
     conmon_pid: u32,
+    #[serde(default)]
+    cgroup_path: String,
     #[serde(default, rename = "OOMKilled")]
     out_of_memory: bool,
     #[serde(default)]
@@ -207,6 +209,7 @@ impl From<InspectedContainer> for Details {
             started_at,
             finished_at,
             conmon_pid,
+            cgroup_path,
             out_of_memory,
             health,
         } = inspected.state;
@@ -247,6 +250,7 @@ impl From<InspectedContainer> for Details {
         Self {
             container,
             conmon: Some(conmon_pid).filter(|pid| *pid != 0),
+            cgroup: cgroup_path,
             restart: match inspected.host_config.restart_policy.name.as_str() {
                 "always" | "unless-stopped" => Restart::Always,
                 "on-failure" => Restart::OnFailure,

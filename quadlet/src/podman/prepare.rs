@@ -245,7 +245,7 @@ impl Podman {
     }
 
     /// The image of a container of a pod.
-    async fn an_image(&self, pod: &str) -> Result<String, PodmanError> {
+    pub(super) async fn an_image(&self, pod: &str) -> Result<String, PodmanError> {
         for container in &self.inside("look at the created pod", pod).await? {
             let details = self.inspect(&container.id).await?;
             if let Some(details) = details.filter(|one| one.container.role == Role::Member) {
