@@ -9,6 +9,7 @@
 //!    │ ▲                                                          │    ▲                                   │  │
 //!    │ └── pod gone or stopped, same revision ───────────────────┘    └── the new revision's pod runs ────┘  │
 //!    └── no pod, or a dead one: take it down, play ◀──────────────────── none came within UPDATE_TIME_MAX ───┘
+//! any ── a singleton without its lease: end the pod, wait ─▶ Looking
 //! any ── beyond repair, or ended for good ──▶ Ended (70)      any ── host in trouble for too long ──▶ Ended (75)      SIGTERM ──▶ Ended (0)
 //! ```
 
@@ -22,10 +23,13 @@ use crate::health::{Report, Role, Run, Status, Verdict, judge};
 mod acts;
 mod burst;
 mod conmon;
+pub mod down;
 pub mod failure;
+mod guard;
 pub mod hooks;
 mod hung;
 pub mod last_output;
+mod leased;
 mod ledger;
 mod memory;
 mod messages;
@@ -42,6 +46,7 @@ mod stages;
 mod start;
 pub mod stop;
 mod termination;
+mod trouble;
 
 use failure::Failure;
 use hung::Probes;
@@ -248,6 +253,8 @@ impl Supervisor {
                 self.attached.extend(conmons);
                 Vec::new()
             }
+            Event::LeaseEnds => self.lease_ends(now),
+            Event::LeaseBegins => self.lease_begins(now),
             Event::Woken => self.woken(now),
             Event::Terminated => {
                 self.phase = Phase::Ended;
@@ -290,6 +297,9 @@ impl Supervisor {
             ));
         };
         self.persisted = Some(persisted);
+        if let Some(effects) = self.without_lease(&sight, now) {
+            return effects;
+        }
         let Some(pod) = sight.pod else {
             return self.absent(persisted, now);
         };
@@ -473,77 +483,6 @@ impl Supervisor {
         let all = pod.conmons.iter().copied();
         let strangers: Vec<u32> = all.filter(|pid| !self.attached.contains(pid)).collect();
         (!strangers.is_empty()).then_some(Effect::Attach(strangers))
-    }
-
-    fn blind(&mut self, failure: Failure, now: Instant) -> Vec<Effect> {
-        self.looked_at = Some(now);
-        let wait = match failure {
-            // A pod that ran at the last look continues to run.
-            Failure::Damaged(_) if !self.ready => return self.failed(failure, now),
-            Failure::Damaged(wait)
-            | Failure::Passing(wait)
-            | Failure::Refused(wait)
-            | Failure::Hopeless(wait) => wait,
-        };
-        self.look_at = Some(now + self.pause);
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
-        if !self.ready && self.in_trouble_for_long(now) {
-            return self.leave_to_systemd(wait);
-        }
-        let revision = self.persisted.map_or(0, |persisted| persisted.revision);
-        self.say_status(Status::Waiting { revision, wait })
-    }
-
-    fn failed(&mut self, failure: Failure, now: Instant) -> Vec<Effect> {
-        self.look_at = Some(now + self.pause);
-        self.pause = (self.pause * 2).min(PAUSE_MAX);
-        let too_long = self.in_trouble_for_long(now);
-        let revision = self.persisted.map_or(0, |persisted| persisted.revision);
-        match failure {
-            Failure::Hopeless(reason) if self.repaired => {
-                self.end(format!("{reason} (Podman's storage was repaired before)"))
-            }
-            Failure::Hopeless(reason) => self.end(reason),
-            Failure::Damaged(reason) if self.repaired => self.end(format!(
-                "{reason} (Podman's storage was repaired without success)"
-            )),
-            Failure::Damaged(reason) => {
-                self.repaired = true;
-                self.look_at = None;
-                let mut effects =
-                    self.say_starting(revision, &format!("repairing Podman's storage: {reason}"));
-                effects.push(Effect::Repair);
-                effects
-            }
-            Failure::Refused(reason) => {
-                self.refusals += 1;
-                if too_long || self.refusals >= REFUSALS_MAX {
-                    return self.leave_to_systemd(reason);
-                }
-                self.say_starting(revision, &format!("{reason}; trying again"))
-            }
-            Failure::Passing(reason) if too_long => self.leave_to_systemd(reason),
-            Failure::Passing(reason) => self.say_status(Status::Waiting {
-                revision,
-                wait: reason,
-            }),
-        }
-    }
-
-    fn after_repair(&mut self, outcome: Result<(), String>, now: Instant) -> Vec<Effect> {
-        match outcome {
-            Ok(()) => {
-                self.trouble_since = Some(now);
-                self.look()
-            }
-            Err(reason) => self.leave_to_systemd(format!(
-                "Podman's storage is damaged and was not repaired: {reason}"
-            )),
-        }
-    }
-
-    fn in_trouble_for_long(&mut self, now: Instant) -> bool {
-        now >= *self.trouble_since.get_or_insert(now) + TROUBLE_TIME_MAX
     }
 
     fn say_starting(&mut self, revision: u64, doing: &str) -> Vec<Effect> {

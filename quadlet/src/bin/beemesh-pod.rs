@@ -11,8 +11,8 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, bail};
 use beemesh_protocol::workload::stem_pod;
-use beemesh_quadlet::supervisor::release;
 use beemesh_quadlet::supervisor::shell::{self, Settings};
+use beemesh_quadlet::supervisor::{down, release};
 use beemesh_quadlet::{podman, repair};
 
 const FOLDER: &str = "/etc/containers/systemd/beemesh";
@@ -67,7 +67,7 @@ fn run() -> anyhow::Result<ExitCode> {
         if stopped {
             let result = std::env::var("SERVICE_RESULT").unwrap_or_default();
             let status = std::env::var("EXIT_STATUS").unwrap_or_default();
-            shell::after_stop(&settings, &result, &status)
+            down::after_stop(&settings, &result, &status)
                 .await
                 .context("take the pod down")?;
             return Ok(ExitCode::SUCCESS);

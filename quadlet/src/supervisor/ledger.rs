@@ -160,7 +160,7 @@ impl Ledger {
             let is_left_alone = restart == Restart::Never || is_done(container, pod.restart);
             // A Job with a limited number of failures is counted from its first failure on.
             let is_failing = record.ends > 0 || record.condemned;
-            let holds = !released && (is_failing || pod.failures_max.is_some());
+            let holds = pod.needs_lease || !released && (is_failing || pod.failures_max.is_some());
             let id = || container.id.clone();
             match (is_left_alone, holds, is_held) {
                 // Podman never restarts it, and the containers that wait for it keep the pod.

@@ -102,6 +102,10 @@ pub enum Event {
     Repaired(Result<(), String>),
     /// These processes are now in the unit's control group.
     Attached(Vec<u32>),
+    /// The workload is a singleton, and its host may run it no longer.
+    LeaseEnds,
+    /// The workload is a singleton, and its host may run it again.
+    LeaseBegins,
     /// The time [`Supervisor::wake_at`] has come.
     Woken,
     /// The process received SIGTERM.
@@ -218,6 +222,12 @@ pub enum Effect {
     Attach(Vec<u32>),
     /// Take the workload's pod down.
     Down,
+    /// End the containers of the pod within a time that is shorter than their grace periods, kill those that are left, and
+    /// remove the pod.
+    Yield {
+        /// The time that the containers have to end.
+        within: Duration,
+    },
     /// Tell systemd that the unit is up.
     Ready,
     /// Write the report for the gateway, and show its line.

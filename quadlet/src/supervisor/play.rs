@@ -4,10 +4,11 @@
 use beemesh_protocol::pod::{self, ContainerReport, ContainerState, LastExit};
 use beemesh_protocol::workload::unit_name;
 
+use super::down::down;
 use super::failure::{Failure, classify, classify_play};
 use super::last_output;
 use super::ledger::short_name;
-use super::shell::{Settings, down, say};
+use super::shell::{Settings, say};
 use super::sight::Eye;
 use crate::health::{Container, Status, failed_init};
 use crate::journal_backfill::Backfill;

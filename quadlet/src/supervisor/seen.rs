@@ -28,6 +28,8 @@ pub struct Sight {
     pub clock: Duration,
     /// Whether Beemesh is being removed from the host.
     pub released: bool,
+    /// How much of its lease is left; `None` if the workload is no singleton and needs none.
+    pub lease: Option<Duration>,
 }
 
 /// The revision that should run here.
@@ -71,6 +73,8 @@ pub struct SeenPod {
     pub missing: Option<String>,
     /// The processes that monitor its containers.
     pub conmons: Vec<u32>,
+    /// Whether it is of a singleton: Podman never restarts its containers.
+    pub needs_lease: bool,
     /// Whether the process that played it died meanwhile.
     pub interrupted: bool,
     /// How the supervisor starts its containers; `None` if Podman starts them together.

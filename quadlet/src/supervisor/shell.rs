@@ -12,24 +12,26 @@ use sd_notify::NotifyState;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::mpsc;
 
+use super::down::{self, STOP_PATIENCE};
 use super::failure::classify;
+use super::guard::{self, Guard};
 use super::hooks::Place;
 use super::play::play;
 use super::probes::run::{Finished, Runner};
 use super::sight::Eye;
 use super::{Effect, Event, Supervisor};
-use super::{acts, memory, report_file, stop};
+use super::{acts, memory, report_file};
 use crate::health::{Report, Status};
 use crate::journal_backfill::Backfill;
-use crate::podman::{self, Change, Events, LABEL_WORKLOAD, Pod, Podman, PodmanError};
+use crate::podman::{self, Change, Events, LABEL_WORKLOAD, Podman};
 use crate::{adopt, play_lock, repair};
 
 /// Interval of the keep-alive messages if `WATCHDOG_USEC` is not set. Each of them extends the time limit of the start.
 const BEAT: Duration = Duration::from_secs(10);
 /// The extension by each keep-alive message. A supervisor that hangs in its start is killed after this time.
 const START_EXTENSION: Duration = Duration::from_secs(60);
-/// How long a stop of the unit waits for the end of a play in progress, which Podman cannot interrupt.
-const STOP_PATIENCE: Duration = Duration::from_secs(20);
+/// How long the end of a lease waits for what the supervisor does. Podman may still do it, and the next look shows that.
+const LEASE_PATIENCE: Duration = Duration::from_millis(500);
 /// Time limit of a stop. A longer stop is left to the unit's `TimeoutStopSec=`, so that a Podman that does not respond
 /// cannot block a shutdown for ever.
 const STOP_TIME_MAX: Duration = Duration::from_secs(300);
@@ -59,6 +61,9 @@ pub struct Settings {
 /// Supervises a workload until its unit is stopped or it is given up. Returns the exit code.
 pub async fn run(settings: Settings) -> std::io::Result<i32> {
     let mut shell = Shell::open(settings)?;
+    if shell.eye.leased().0 {
+        shell.watch_lease()?;
+    }
     let ledger = memory::recall(&shell.settings);
     let mut supervisor = Supervisor::new(&shell.settings.workload, ledger, Instant::now());
     loop {
@@ -69,46 +74,10 @@ pub async fn run(settings: Settings) -> std::io::Result<i32> {
                 if let Effect::Exit(code) = effect {
                     return Ok(code);
                 }
-                events.extend(shell.perform(effect).await);
+                events.extend(shell.perform(effect).await?);
             }
         }
         shell.extend_start = !supervisor.is_ready();
-    }
-}
-
-/// Runs after the main process: takes the pod down if systemd does not restart the supervisor.
-pub async fn after_stop(
-    settings: &Settings,
-    result: &str,
-    status: &str,
-) -> Result<(), PodmanError> {
-    if !is_over(result, status) {
-        return Ok(());
-    }
-    let ledger = memory::recall(settings);
-    if status == super::EXIT_BEYOND_REPAIR.to_string() && ledger.over {
-        let pod = Podman::new(&settings.socket)
-            .pod(&settings.workload)
-            .await?;
-        // The output of its containers can be read until the workload is started again, changed or removed.
-        if pod.is_some_and(|pod| pod.id == ledger.pod) {
-            return Ok(());
-        }
-    }
-    end(&Eye::new(settings), settings).await?;
-    memory::forget(settings);
-    if result != "exit-code" {
-        report_file::forget(&settings.run, &settings.workload);
-    }
-    Ok(())
-}
-
-/// Whether systemd will not restart the supervisor. A supervisor that was killed is restarted, and finds its pod.
-fn is_over(result: &str, status: &str) -> bool {
-    match result {
-        "success" | "timeout" => true,
-        "exit-code" => status == super::EXIT_BEYOND_REPAIR.to_string(),
-        _ => false,
     }
 }
 
@@ -119,6 +88,7 @@ struct Shell {
     backfill: Backfill,
     events: Events,
     runner: Runner,
+    guard: Guard,
     /// The ended runs of probes.
     probed: mpsc::Receiver<Finished>,
     /// The ended `postStart` hooks.
@@ -142,10 +112,9 @@ impl Shell {
         let (runner, probed) = Runner::new(podman.clone(), &settings.run);
         let (post, posted) = mpsc::channel(HOOKS_MAX);
         let period = sd_notify::watchdog_enabled().map_or(BEAT, |watchdog| watchdog / 3);
-        let mut beat = tokio::time::interval(period);
-        beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         Ok(Self {
             eye: Eye::new(&settings),
+            guard: Guard::new(&settings),
             backfill: Backfill::default(),
             podman,
             events,
@@ -156,7 +125,7 @@ impl Shell {
             facts: VecDeque::new(),
             look_began: SystemTime::UNIX_EPOCH,
             terminate: signal(SignalKind::terminate())?,
-            beat,
+            beat: beats(period),
             extend_start: true,
             terminated: false,
             settings,
@@ -180,7 +149,8 @@ impl Shell {
             tokio::select! {
                 biased;
                 _ = self.terminate.recv() => return Event::Terminated,
-                _ = self.beat.tick() => live(self.extend_start),
+                _ = self.beat.tick() => live(&self.guard, self.extend_start),
+                event = self.guard.changed() => return event,
                 change = self.events.next() => match change {
                     Change::Connected | Change::Lost(_) => return Event::Hint,
                     Change::Event(event) if is_seen(&event, self.look_began) => {}
@@ -247,12 +217,37 @@ impl Shell {
         }
     }
 
-    /// Carries out one effect, while the process sends keep-alive messages.
-    async fn perform(&mut self, effect: Effect) -> Option<Event> {
-        let effect = self.begin(effect)?;
+    /// Has the guard watch the lease if the workload is a singleton. From then on the loop beats for the guard.
+    fn watch_lease(&mut self) -> std::io::Result<()> {
+        let (needed, groups) = self.eye.leased();
+        if self.guard.watch(needed, groups)? {
+            self.beat = beats(guard::BEAT);
+        }
+        Ok(())
+    }
+
+    /// Carries out one effect.
+    async fn perform(&mut self, effect: Effect) -> std::io::Result<Option<Event>> {
+        let Some(effect) = self.begin(effect) else {
+            return Ok(None);
+        };
+        // The look that decided it may be old.
+        if matches!(effect, Effect::Start { .. }) && self.guard.is_short() {
+            return Ok(Some(Event::LeaseEnds));
+        }
         if effect == Effect::Look {
             self.begin_look();
         }
+        let outcome = self.work(effect).await;
+        // Before the supervisor decides anything by this look.
+        if matches!(outcome, Some(Event::Looked(_))) {
+            self.watch_lease()?;
+        }
+        Ok(outcome)
+    }
+
+    /// Carries out one effect, while the process sends keep-alive messages.
+    async fn work(&mut self, effect: Effect) -> Option<Event> {
         let Self {
             settings,
             podman,
@@ -262,15 +257,19 @@ impl Shell {
             beat,
             extend_start,
             terminated,
+            guard,
+            facts,
             ..
         } = self;
         let stopping = effect == Effect::Down;
+        let is_patient = is_patient(&effect);
         let patience = if effect == Effect::Await {
             Duration::ZERO
         } else {
             STOP_PATIENCE
         };
-        let work = carry_out(settings, podman, eye, backfill, effect);
+        let guard: &Guard = guard;
+        let work = carry_out(settings, podman, eye, backfill, guard, effect);
         tokio::pin!(work);
         let began = Instant::now();
         let mut deadline: Option<tokio::time::Instant> = None;
@@ -285,10 +284,20 @@ impl Shell {
             };
             tokio::select! {
                 outcome = &mut work => return outcome,
-                _ = beat.tick() => live(*extend_start || stopping && began.elapsed() < STOP_TIME_MAX),
+                _ = beat.tick() => {
+                    live(guard, *extend_start || stopping && began.elapsed() < STOP_TIME_MAX);
+                }
+                event = guard.changed() => {
+                    if event == Event::LeaseEnds && !is_patient {
+                        let soon = tokio::time::Instant::now() + LEASE_PATIENCE;
+                        deadline = Some(deadline.map_or(soon, |at| at.min(soon)));
+                    }
+                    facts.push_back(event);
+                }
                 _ = terminate.recv(), if !stopping && !*terminated => {
                     *terminated = true;
-                    deadline = Some(tokio::time::Instant::now() + patience);
+                    let end = tokio::time::Instant::now() + patience;
+                    deadline = Some(deadline.map_or(end, |at| at.min(end)));
                 }
                 _ = free.tick(), if stopping || *terminated => {
                     adopt::free(&unit_name(&settings.workload)).await;
@@ -340,6 +349,7 @@ async fn carry_out(
     podman: &Podman,
     eye: &mut Eye,
     backfill: &mut Backfill,
+    guard: &Guard,
     effect: Effect,
 ) -> Option<Event> {
     match effect {
@@ -411,13 +421,18 @@ async fn carry_out(
             Some(Event::Attached(attached))
         }
         Effect::Down => {
-            match end(eye, settings).await {
+            match down::end(eye, settings).await {
                 Ok(()) => {
                     memory::forget(settings);
+                    guard.forget();
                     report_file::forget(&settings.run, &settings.workload);
                 }
                 Err(error) => tracing::error!(%error, "the pod was not taken down"),
             }
+            None
+        }
+        Effect::Yield { within } => {
+            down::yield_pod(eye, settings, guard, within).await;
             None
         }
         Effect::Ready => {
@@ -440,68 +455,33 @@ async fn carry_out(
     }
 }
 
-/// Takes the workload's pod down if it exists. Usually another process has done so before.
-async fn end(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
-    let podman = Podman::new(&settings.socket);
-    let wait = play_lock::wait(&settings.run, &settings.workload);
-    if tokio::time::timeout(STOP_PATIENCE, wait).await.is_err() {
-        tracing::warn!("the gateway is still playing the pod; taking it down");
-    }
-    if let Some(pod) = podman.pod(&settings.workload).await? {
-        if play_lock::is_unstarted(&pod) && adopt::is_shutting_down().await {
-            // systemd starts no container during a shutdown, so the play fails by itself, and no process runs that
-            // should end gracefully.
-            tracing::info!("the pod was not started yet: it will be played again after the boot");
-            return Ok(());
-        }
-        play_lock::settle(&podman, &pod).await;
-        return down_pod(eye, settings, Some(&pod)).await;
-    }
-    match eye.persisted() {
-        Some((_, yaml)) => podman.remove_service_container(&yaml).await,
-        None => Ok(()),
-    }
+/// Whether an effect goes on when the lease ends: it ends the pod itself, or starts no container.
+fn is_patient(effect: &Effect) -> bool {
+    matches!(
+        effect,
+        Effect::Down | Effect::Yield { .. } | Effect::Play { .. } | Effect::Repair
+    )
 }
 
-/// Takes down the workload's pod of any revision, and any remains that would block a play.
-pub(super) async fn down(eye: &Eye, settings: &Settings) -> Result<(), PodmanError> {
-    let pod = Podman::new(&settings.socket)
-        .pod(&settings.workload)
-        .await?;
-    down_pod(eye, settings, pod.as_ref()).await
+fn beats(period: Duration) -> tokio::time::Interval {
+    let mut beat = tokio::time::interval(period);
+    beat.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    beat
 }
 
-/// Takes a pod down, except one that does not belong to Beemesh.
-async fn down_pod(eye: &Eye, settings: &Settings, pod: Option<&Pod>) -> Result<(), PodmanError> {
-    let podman = Podman::new(&settings.socket);
-    let workload = settings.workload.as_str();
-    if pod.is_some_and(|pod| pod.workload() != Some(workload)) {
-        return Ok(());
+/// Sends the keep-alive messages. A guard feeds the watchdog itself, while the loop beats.
+fn live(guard: &Guard, extend_start: bool) {
+    guard.beat();
+    let mut states = Vec::new();
+    if !guard.runs() {
+        states.push(NotifyState::Watchdog);
     }
-    if let Some((_, yaml)) = eye.persisted() {
-        if let Some(pod) = pod
-            && let Err(error) = stop::end_pod(&podman, pod, &yaml).await
-        {
-            tracing::warn!(%error, "the containers are ended without their preStop hooks");
-        }
-        match podman.down(&yaml).await {
-            Ok(()) => {}
-            Err(error) if error.is_passing() => return Err(error),
-            Err(error) => tracing::warn!(%error, "the pod is removed by its name"),
-        }
-    }
-    podman.remove_pod(workload).await
-}
-
-fn live(extend_start: bool) {
     if extend_start {
         let extension = u32::try_from(START_EXTENSION.as_micros()).unwrap_or(u32::MAX);
-        notify(&[
-            NotifyState::Watchdog,
-            NotifyState::ExtendTimeoutUsec(extension),
-        ]);
-    } else {
-        notify(&[NotifyState::Watchdog]);
+        states.push(NotifyState::ExtendTimeoutUsec(extension));
+    }
+    if !states.is_empty() {
+        notify(&states);
     }
 }
 
@@ -573,26 +553,5 @@ mod tests {
             healthy: false,
         };
         assert_eq!(hint(event("health_status", None)), probed);
-    }
-
-    #[test]
-    fn a_pod_is_taken_down_only_if_its_supervisor_is_not_restarted() {
-        for (result, status, expected) in [
-            ("success", "0", true),
-            ("timeout", "KILL", true),
-            ("exit-code", "70", true),
-            ("exit-code", "75", false),
-            ("exit-code", "101", false),
-            ("signal", "KILL", false),
-            ("core-dump", "ABRT", false),
-            ("watchdog", "ABRT", false),
-            ("oom-kill", "KILL", false),
-        ] {
-            assert_eq!(
-                super::is_over(result, status),
-                expected,
-                "{result} {status}"
-            );
-        }
     }
 }

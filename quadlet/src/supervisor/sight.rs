@@ -1,6 +1,6 @@
 //! Reads the state of one workload on this host: its Quadlet on disk and its pod in Podman. Does I/O, decides nothing.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,14 +9,15 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use beemesh_protocol::workload::{kube_file, unit_name};
 
 use super::burst::{self, Burst};
+use super::guard::cgroups;
 use super::probes::spec::{self, ContainerSpec};
 use super::shell::Settings;
 use super::{Persisted, SeenPod, Sight, release};
 use crate::health::{Container, Role, Run};
 use crate::journal_backfill::Source;
-use crate::play_lock;
 use crate::podman::{Details, Pod, Podman, PodmanError, service_container};
 use crate::render::{self, Rules};
+use crate::{lease, play_lock};
 
 /// Reads the state, and caches data that cannot change while the pod exists.
 #[derive(Debug)]
@@ -38,6 +39,10 @@ pub(super) struct Eye {
     specs: (String, Arc<Vec<ContainerSpec>>),
     /// The address of the pod at the last look.
     address: Option<IpAddr>,
+    /// Whether the workload was a singleton when its Quadlet was last read.
+    needs_lease: bool,
+    /// The control groups of the pod at the last look.
+    groups: BTreeSet<String>,
 }
 
 impl Eye {
@@ -54,6 +59,8 @@ impl Eye {
             burst: Burst::default(),
             specs: Default::default(),
             address: None,
+            needs_lease: false,
+            groups: BTreeSet::new(),
         }
     }
 
@@ -116,6 +123,17 @@ impl Eye {
         Ok(specs)
     }
 
+    /// Whether the workload is a singleton, and the control groups of its pod, at the last look. Before the first look the
+    /// Quadlet alone says it.
+    pub(super) fn leased(&mut self) -> (bool, &BTreeSet<String>) {
+        if self.groups.is_empty()
+            && let Some((_, yaml)) = self.persisted()
+        {
+            self.needs_lease |= render::needs_lease(&yaml);
+        }
+        (self.needs_lease, &self.groups)
+    }
+
     /// Whether journald may have logged that it dropped lines.
     pub(super) fn may_have_lost_lines(&mut self) -> bool {
         let stat = |pid: &u32| std::fs::read_to_string(format!("/proc/{pid}/stat")).ok();
@@ -131,6 +149,7 @@ impl Eye {
             inspected => inspected,
         };
         let persisted = self.persisted();
+        self.note_lease(persisted.as_ref().map(|(_, yaml)| yaml.as_slice()), &pod);
         let pod = match pod {
             Some((pod, details)) => {
                 let yaml = persisted.as_ref().map(|(_, yaml)| yaml.as_slice());
@@ -148,7 +167,22 @@ impl Eye {
             pod,
             clock: clock.unwrap_or_default(),
             released: self.released.exists(),
+            lease: (self.needs_lease).then(|| lease::left(&self.run, &self.workload)),
         })
+    }
+
+    /// Notes whether the workload is a singleton. The pod of an earlier workload of this name may be one, too. While the
+    /// Quadlet cannot be read, the last answer holds.
+    fn note_lease(&mut self, yaml: Option<&[u8]>, pod: &Option<(Pod, Vec<Details>)>) {
+        let pod = pod.as_ref();
+        let ours = pod.filter(|(pod, _)| pod.workload() == Some(&self.workload));
+        let says = yaml.map_or(self.needs_lease, render::needs_lease);
+        self.needs_lease = says || ours.is_some_and(|(pod, _)| pod.needs_lease());
+        self.groups.clear();
+        if let Some((pod, details)) = ours {
+            let found = details.iter().map(|details| details.cgroup.as_str());
+            self.groups = cgroups::of_pod(&pod.id, found);
+        }
     }
 
     /// The pod as listed, and the details of those of its containers that can be inspected.
@@ -216,8 +250,13 @@ impl Eye {
             restart,
             failures_max,
         } = yaml.map(render::rules).unwrap_or_default();
-        let is_held =
-            |details: &&Details| details.restart != details.container.role.restart(restart);
+        // Podman restarts no container of a singleton, so only its holder tells that the pod is kept.
+        let is_kept = pod.containers.iter().any(|one| one.role == Role::Holder);
+        let needs_lease = self.needs_lease;
+        let is_held = |details: &&Details| {
+            let differs = details.restart != details.container.role.restart(restart);
+            differs && (is_kept || !needs_lease)
+        };
         let held = members().filter(is_held);
         let held = held.map(|details| details.container.id.clone()).collect();
         let image = members().next().map(|details| details.image.clone());
@@ -256,6 +295,7 @@ impl Eye {
             missing,
             conmons,
             specs,
+            needs_lease,
             interrupted: play_lock::was_interrupted(&self.run, &self.workload),
             staged,
         })

@@ -22,6 +22,16 @@ const GRACE_MIN: Duration = Duration::from_secs(2);
 ///
 /// Podman does not answer in time. A container that cannot be inspected or signalled is left to the take-down.
 pub async fn end_pod(podman: &Podman, pod: &Pod, yaml: &[u8]) -> Result<(), PodmanError> {
+    end_pod_within(podman, pod, yaml, Duration::MAX).await
+}
+
+/// The same with grace periods that are not longer than `limit`.
+pub(super) async fn end_pod_within(
+    podman: &Podman,
+    pod: &Pod,
+    yaml: &[u8],
+    limit: Duration,
+) -> Result<(), PodmanError> {
     let Some(staged) = render::staged(yaml) else {
         return Ok(());
     };
@@ -37,7 +47,8 @@ pub async fn end_pod(podman: &Podman, pod: &Pod, yaml: &[u8]) -> Result<(), Podm
             let Some(spec) = spec else {
                 return podman.end_container(&id, None, None).await;
             };
-            let grace = spec.grace.saturating_sub(began.elapsed()).max(GRACE_MIN);
+            let grace = spec.grace.min(limit).saturating_sub(began.elapsed());
+            let grace = grace.max(GRACE_MIN);
             end_container(podman, &id, &spec, address, grace).await
         }
     };

@@ -51,6 +51,7 @@ fn pod(labels: Option<Persisted>, infra: Run, member: Run, restarts: u32) -> Opt
         missing: None,
         staged: None,
         interrupted: false,
+        needs_lease: false,
         specs: std::sync::Arc::default(),
         conmons: if infra == Run::Running {
             vec![11, 12]
@@ -74,6 +75,7 @@ fn saw_at(second: u64, persisted: Persisted, pod: Option<SeenPod>) -> Event {
         pod,
         clock: Duration::from_secs(CLOCK + second),
         released: false,
+        lease: None,
     }))
 }
 
@@ -386,6 +388,7 @@ fn what_is_not_beemeshs_is_left_alone() {
         pod: None,
         clock: Duration::ZERO,
         released: false,
+        lease: None,
     }));
     tell(vec![(
         0,
@@ -408,6 +411,7 @@ fn a_stop_takes_the_pod_down() {
 }
 
 mod bursts;
+mod leases;
 mod restarts;
 mod starts;
 mod terminations;
