@@ -109,6 +109,12 @@ fn release() -> anyhow::Result<ExitCode> {
             "The probes and hooks of these containers end; from the next boot on, Podman runs their liveness and startup probes: {names}"
         );
     }
+    if !released.ended.is_empty() {
+        let names = released.ended.join(", ");
+        println!(
+            "These singletons were ended, because only Beemesh keeps each of them on one host: {names}"
+        );
+    }
     for failure in &released.failures {
         tracing::error!("{failure}");
     }

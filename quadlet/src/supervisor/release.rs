@@ -1,10 +1,14 @@
-//! Returns the restarts of all containers to Podman, before Beemesh is removed from a host.
+//! Returns the restarts of all containers to Podman, before Beemesh is removed from a host. Those of singletons are ended
+//! instead: without a supervisor nothing would end them when their host loses its lease.
 //!
 //! Shell. While a mark below `/run/beemesh` exists, running supervisors hold no container. The mark ends with the boot,
 //! and so do the supervisors.
 
 use std::path::{Path, PathBuf};
 use std::{fs, io};
+
+use beemesh_protocol::workload::unit_name;
+use tokio::process::Command;
 
 use super::shell::Settings;
 use super::sight::Eye;
@@ -22,6 +26,8 @@ pub struct Released {
     pub probed: Vec<String>,
     /// The containers whose probes and hooks only Beemesh runs.
     pub unprobed: Vec<String>,
+    /// The singletons whose pods were ended: nothing but Beemesh may run them.
+    pub ended: Vec<String>,
     /// The failures, as messages.
     pub failures: Vec<String>,
 }
@@ -38,10 +44,15 @@ pub(super) fn mark(run: &Path) -> PathBuf {
 pub async fn release(socket: &Path, folder: &Path, run: &Path) -> anyhow::Result<Released> {
     let podman = Podman::new(socket);
     let (mut members, mut unprobed) = (Vec::new(), Vec::new());
+    let mut singletons = Vec::new();
     for pod in podman.pods(&[LABEL_WORKLOAD]).await? {
         let Some(workload) = pod.workload().map(str::to_owned) else {
             continue;
         };
+        if pod.needs_lease() {
+            singletons.push(workload);
+            continue;
+        }
         let settings = Settings {
             workload: workload.clone(),
             socket: socket.to_path_buf(),
@@ -69,12 +80,23 @@ pub async fn release(socket: &Path, folder: &Path, run: &Path) -> anyhow::Result
         unprobed,
         ..Released::default()
     };
-    if members.is_empty() {
+    if members.is_empty() && singletons.is_empty() {
         // A purge leaves no file behind, not even the mark.
         return Ok(released);
     }
-    // From here on every supervisor releases its containers at its next look.
+    // From here on every supervisor releases its containers at its next look, and that of a singleton ends.
     write_mark(run)?;
+    for workload in singletons {
+        match end(&podman, &workload).await {
+            Ok(()) => released.ended.push(workload),
+            Err(error) => {
+                let words = format!("singleton {workload} was not ended");
+                released.failures.push(format!(
+                    "{words}: {error}; `podman pod rm -f {workload}` ends it"
+                ));
+            }
+        }
+    }
     for (id, name, restart, held) in members {
         match one(&podman, &id, restart).await {
             Ok((given_back, probed)) => {
@@ -98,6 +120,18 @@ async fn is_held(podman: &Podman, container: &str, restart: Restart) -> bool {
 fn write_mark(run: &Path) -> io::Result<()> {
     fs::create_dir_all(run)?;
     fs::write(mark(run), "")
+}
+
+/// Stops the unit of a singleton, whose supervisor takes the pod down, and removes what is left.
+async fn end(podman: &Podman, workload: &str) -> Result<(), PodmanError> {
+    let unit = unit_name(workload);
+    let stopped = Command::new("systemctl").args(["stop", &unit]).status();
+    match stopped.await {
+        Ok(status) if status.success() => {}
+        Ok(status) => tracing::warn!(unit, %status, "the unit is not stopped: its pod is removed"),
+        Err(error) => tracing::warn!(unit, %error, "the unit is not stopped: its pod is removed"),
+    }
+    podman.remove_pod(workload).await
 }
 
 /// Releases a container. Returns whether it was held, and whether it has a probe.
