@@ -50,6 +50,9 @@ pub enum RequestBody {
         /// The reports that are new for the receiver.
         reports: Vec<Reported>,
     },
+    /// Grant the sender's host the leases of these workloads, by name, counted from before the request was sent. Only the
+    /// leader does so. Sent only from level 3 on, which all members know: a release that does not know it ends the stream.
+    Lease(Vec<String>),
 }
 
 /// A host and its report on itself.
@@ -85,6 +88,8 @@ pub enum ReplyBody {
     Failed(Failure),
     /// Whether the receiver would vote for the sender.
     PreVoted(bool),
+    /// The workloads whose leases were granted, of those that were asked for.
+    Leased(Vec<String>),
 }
 
 /// Why a request failed.

@@ -45,6 +45,7 @@ table! { Reported = Reported(ReportedArgs) "reported" { host, report } }
 union! { RequestBody = PeerRequestBody(PeerRequestBodyArgs, PeerRequestUnion) "peer_request.body"
     record Propose { commands, term } = PeerPropose(PeerProposeArgs) body_as_propose;
     record Reports { term, reports } = PeerReports(PeerReportsArgs) body_as_reports;
+    value Lease(workloads) = PeerLease(PeerLeaseArgs) body_as_lease;
     value PreVote(last) = PeerPreVote(PeerPreVoteArgs) body_as_pre_vote;
     table Observe body_as_observe;
     unit ReadIndex;
@@ -70,6 +71,7 @@ union! { ReplyBody = PeerReplyBody(PeerReplyBodyArgs, PeerReplyUnion) "peer_repl
     value Committed(committed) = PeerCommitted(PeerCommittedArgs) body_as_committed;
     value ReadIndex(log_id) = PeerReadIndex(PeerReadIndexArgs) body_as_read_index;
     value NotLeader(leader) = PeerNotLeader(PeerNotLeaderArgs) body_as_not_leader;
+    value Leased(workloads) = PeerLeased(PeerLeasedArgs) body_as_leased;
     value PreVoted(yes) = PeerPreVoted(PeerPreVotedArgs) body_as_pre_voted;
     table Failed body_as_failed;
     unit Noted;

@@ -2759,16 +2759,17 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Phase {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_PEER_REQUEST_UNION: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_PEER_REQUEST_UNION: u8 = 5;
+pub const ENUM_MAX_PEER_REQUEST_UNION: u8 = 6;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_PEER_REQUEST_UNION: [PeerRequestUnion; 6] = [
+pub const ENUM_VALUES_PEER_REQUEST_UNION: [PeerRequestUnion; 7] = [
   PeerRequestUnion::NONE,
   PeerRequestUnion::Propose,
   PeerRequestUnion::ReadIndex,
   PeerRequestUnion::Observe,
   PeerRequestUnion::PreVote,
   PeerRequestUnion::Reports,
+  PeerRequestUnion::Lease,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -2782,9 +2783,10 @@ impl PeerRequestUnion {
   pub const Observe: Self = Self(3);
   pub const PreVote: Self = Self(4);
   pub const Reports: Self = Self(5);
+  pub const Lease: Self = Self(6);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 5;
+  pub const ENUM_MAX: u8 = 6;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Propose,
@@ -2792,6 +2794,7 @@ impl PeerRequestUnion {
     Self::Observe,
     Self::PreVote,
     Self::Reports,
+    Self::Lease,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -2802,6 +2805,7 @@ impl PeerRequestUnion {
       Self::Observe => Some("Observe"),
       Self::PreVote => Some("PreVote"),
       Self::Reports => Some("Reports"),
+      Self::Lease => Some("Lease"),
       _ => None,
     }
   }
@@ -3060,10 +3064,10 @@ impl ::flatbuffers::SimpleToVerifyInSlice for Failure {}
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 pub const ENUM_MIN_PEER_REPLY_UNION: u8 = 0;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
-pub const ENUM_MAX_PEER_REPLY_UNION: u8 = 6;
+pub const ENUM_MAX_PEER_REPLY_UNION: u8 = 7;
 #[deprecated(since = "2.0.0", note = "Use associated constants instead. This will no longer be generated in 2021.")]
 #[allow(non_camel_case_types)]
-pub const ENUM_VALUES_PEER_REPLY_UNION: [PeerReplyUnion; 7] = [
+pub const ENUM_VALUES_PEER_REPLY_UNION: [PeerReplyUnion; 8] = [
   PeerReplyUnion::NONE,
   PeerReplyUnion::Committed,
   PeerReplyUnion::ReadIndex,
@@ -3071,6 +3075,7 @@ pub const ENUM_VALUES_PEER_REPLY_UNION: [PeerReplyUnion; 7] = [
   PeerReplyUnion::Noted,
   PeerReplyUnion::Failed,
   PeerReplyUnion::PreVoted,
+  PeerReplyUnion::Leased,
 ];
 
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -3085,9 +3090,10 @@ impl PeerReplyUnion {
   pub const Noted: Self = Self(4);
   pub const Failed: Self = Self(5);
   pub const PreVoted: Self = Self(6);
+  pub const Leased: Self = Self(7);
 
   pub const ENUM_MIN: u8 = 0;
-  pub const ENUM_MAX: u8 = 6;
+  pub const ENUM_MAX: u8 = 7;
   pub const ENUM_VALUES: &'static [Self] = &[
     Self::NONE,
     Self::Committed,
@@ -3096,6 +3102,7 @@ impl PeerReplyUnion {
     Self::Noted,
     Self::Failed,
     Self::PreVoted,
+    Self::Leased,
   ];
   /// Returns the variant's name or "" if unknown.
   pub fn variant_name(self) -> Option<&'static str> {
@@ -3107,6 +3114,7 @@ impl PeerReplyUnion {
       Self::Noted => Some("Noted"),
       Self::Failed => Some("Failed"),
       Self::PreVoted => Some("PreVoted"),
+      Self::Leased => Some("Leased"),
       _ => None,
     }
   }
@@ -21861,6 +21869,102 @@ impl ::core::fmt::Debug for PeerReports<'_> {
       ds.finish()
   }
 }
+pub enum PeerLeaseOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct PeerLease<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for PeerLease<'a> {
+  type Inner = PeerLease<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> PeerLease<'a> {
+  pub const VT_WORKLOADS: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    PeerLease { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PeerLeaseArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<PeerLease<'bldr>> {
+    let mut builder = PeerLeaseBuilder::new(_fbb);
+    if let Some(x) = args.workloads { builder.add_workloads(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn workloads(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(PeerLease::VT_WORKLOADS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for PeerLease<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("workloads", Self::VT_WORKLOADS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PeerLeaseArgs<'a> {
+    pub workloads: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+}
+impl<'a> Default for PeerLeaseArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    PeerLeaseArgs {
+      workloads: None,
+    }
+  }
+}
+
+pub struct PeerLeaseBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PeerLeaseBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_workloads(&mut self, workloads: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PeerLease::VT_WORKLOADS, workloads);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PeerLeaseBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PeerLeaseBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<PeerLease<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for PeerLease<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("PeerLease");
+      ds.field("workloads", &self.workloads());
+      ds.finish()
+  }
+}
 pub enum PeerRequestBodyOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -21985,6 +22089,21 @@ impl<'a> PeerRequestBody<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_lease(&self) -> Option<PeerLease<'a>> {
+    if self.body_type() == PeerRequestUnion::Lease {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { PeerLease::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for PeerRequestBody<'_> {
@@ -22000,6 +22119,7 @@ impl ::flatbuffers::Verifiable for PeerRequestBody<'_> {
           PeerRequestUnion::Observe => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<HostReport>>("PeerRequestUnion::Observe", pos),
           PeerRequestUnion::PreVote => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerPreVote>>("PeerRequestUnion::PreVote", pos),
           PeerRequestUnion::Reports => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerReports>>("PeerRequestUnion::Reports", pos),
+          PeerRequestUnion::Lease => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerLease>>("PeerRequestUnion::Lease", pos),
           _ => Ok(()),
         }
      })?
@@ -22084,6 +22204,13 @@ impl ::core::fmt::Debug for PeerRequestBody<'_> {
         },
         PeerRequestUnion::Reports => {
           if let Some(x) = self.body_as_reports() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        PeerRequestUnion::Lease => {
+          if let Some(x) = self.body_as_lease() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
@@ -23604,6 +23731,102 @@ impl ::core::fmt::Debug for PeerPreVoted<'_> {
       ds.finish()
   }
 }
+pub enum PeerLeasedOffset {}
+#[derive(Copy, Clone, PartialEq)]
+
+pub struct PeerLeased<'a> {
+  pub _tab: ::flatbuffers::Table<'a>,
+}
+
+impl<'a> ::flatbuffers::Follow<'a> for PeerLeased<'a> {
+  type Inner = PeerLeased<'a>;
+  #[inline]
+  unsafe fn follow(buf: &'a [u8], loc: usize) -> Self::Inner {
+    Self { _tab: unsafe { ::flatbuffers::Table::new(buf, loc) } }
+  }
+}
+
+impl<'a> PeerLeased<'a> {
+  pub const VT_WORKLOADS: ::flatbuffers::VOffsetT = 4;
+
+  #[inline]
+  pub unsafe fn init_from_table(table: ::flatbuffers::Table<'a>) -> Self {
+    PeerLeased { _tab: table }
+  }
+  #[allow(unused_mut)]
+  pub fn create<'bldr: 'args, 'args: 'mut_bldr, 'mut_bldr, A: ::flatbuffers::Allocator + 'bldr>(
+    _fbb: &'mut_bldr mut ::flatbuffers::FlatBufferBuilder<'bldr, A>,
+    args: &'args PeerLeasedArgs<'args>
+  ) -> ::flatbuffers::WIPOffset<PeerLeased<'bldr>> {
+    let mut builder = PeerLeasedBuilder::new(_fbb);
+    if let Some(x) = args.workloads { builder.add_workloads(x); }
+    builder.finish()
+  }
+
+
+  #[inline]
+  pub fn workloads(&self) -> Option<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>> {
+    // Safety:
+    // Created from valid Table for this object
+    // which contains a valid value in this slot
+    unsafe { self._tab.get::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>(PeerLeased::VT_WORKLOADS, None)}
+  }
+}
+
+impl ::flatbuffers::Verifiable for PeerLeased<'_> {
+  #[inline]
+  fn run_verifier(
+    v: &mut ::flatbuffers::Verifier, pos: usize
+  ) -> Result<(), ::flatbuffers::InvalidFlatbuffer> {
+    v.visit_table(pos)?
+     .visit_field::<::flatbuffers::ForwardsUOffset<::flatbuffers::Vector<'_, ::flatbuffers::ForwardsUOffset<&'_ str>>>>("workloads", Self::VT_WORKLOADS, false)?
+     .finish();
+    Ok(())
+  }
+}
+pub struct PeerLeasedArgs<'a> {
+    pub workloads: Option<::flatbuffers::WIPOffset<::flatbuffers::Vector<'a, ::flatbuffers::ForwardsUOffset<&'a str>>>>,
+}
+impl<'a> Default for PeerLeasedArgs<'a> {
+  #[inline]
+  fn default() -> Self {
+    PeerLeasedArgs {
+      workloads: None,
+    }
+  }
+}
+
+pub struct PeerLeasedBuilder<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> {
+  fbb_: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>,
+  start_: ::flatbuffers::WIPOffset<::flatbuffers::TableUnfinishedWIPOffset>,
+}
+impl<'a: 'b, 'b, A: ::flatbuffers::Allocator + 'a> PeerLeasedBuilder<'a, 'b, A> {
+  #[inline]
+  pub fn add_workloads(&mut self, workloads: ::flatbuffers::WIPOffset<::flatbuffers::Vector<'b , ::flatbuffers::ForwardsUOffset<&'b  str>>>) {
+    self.fbb_.push_slot_always::<::flatbuffers::WIPOffset<_>>(PeerLeased::VT_WORKLOADS, workloads);
+  }
+  #[inline]
+  pub fn new(_fbb: &'b mut ::flatbuffers::FlatBufferBuilder<'a, A>) -> PeerLeasedBuilder<'a, 'b, A> {
+    let start = _fbb.start_table();
+    PeerLeasedBuilder {
+      fbb_: _fbb,
+      start_: start,
+    }
+  }
+  #[inline]
+  pub fn finish(self) -> ::flatbuffers::WIPOffset<PeerLeased<'a>> {
+    let o = self.fbb_.end_table(self.start_);
+    ::flatbuffers::WIPOffset::new(o.value())
+  }
+}
+
+impl ::core::fmt::Debug for PeerLeased<'_> {
+  fn fmt(&self, f: &mut ::core::fmt::Formatter<'_>) -> ::core::fmt::Result {
+    let mut ds = f.debug_struct("PeerLeased");
+      ds.field("workloads", &self.workloads());
+      ds.finish()
+  }
+}
 pub enum PeerFailedOffset {}
 #[derive(Copy, Clone, PartialEq)]
 
@@ -23857,6 +24080,21 @@ impl<'a> PeerReplyBody<'a> {
     }
   }
 
+  #[inline]
+  #[allow(non_snake_case)]
+  pub fn body_as_leased(&self) -> Option<PeerLeased<'a>> {
+    if self.body_type() == PeerReplyUnion::Leased {
+      self.body().map(|t| {
+       // Safety:
+       // Created from a valid Table for this object
+       // Which contains a valid union in this slot
+       unsafe { PeerLeased::init_from_table(t) }
+     })
+    } else {
+      None
+    }
+  }
+
 }
 
 impl ::flatbuffers::Verifiable for PeerReplyBody<'_> {
@@ -23873,6 +24111,7 @@ impl ::flatbuffers::Verifiable for PeerReplyBody<'_> {
           PeerReplyUnion::Noted => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<Nothing>>("PeerReplyUnion::Noted", pos),
           PeerReplyUnion::Failed => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerFailed>>("PeerReplyUnion::Failed", pos),
           PeerReplyUnion::PreVoted => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerPreVoted>>("PeerReplyUnion::PreVoted", pos),
+          PeerReplyUnion::Leased => v.verify_union_variant::<::flatbuffers::ForwardsUOffset<PeerLeased>>("PeerReplyUnion::Leased", pos),
           _ => Ok(()),
         }
      })?
@@ -23964,6 +24203,13 @@ impl ::core::fmt::Debug for PeerReplyBody<'_> {
         },
         PeerReplyUnion::PreVoted => {
           if let Some(x) = self.body_as_pre_voted() {
+            ds.field("body", &x)
+          } else {
+            ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")
+          }
+        },
+        PeerReplyUnion::Leased => {
+          if let Some(x) = self.body_as_leased() {
             ds.field("body", &x)
           } else {
             ds.field("body", &"InvalidFlatbuffer: Union discriminant does not match value.")

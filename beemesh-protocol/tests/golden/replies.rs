@@ -7,7 +7,7 @@ use beemesh_protocol::{
 
 use super::{host, member, raft_values::log_id};
 
-pub(super) fn peer_replies() -> [peer::Reply; 9] {
+pub(super) fn peer_replies() -> [peer::Reply; 11] {
     let actions = [
         Action::Created,
         Action::Updated,
@@ -49,6 +49,8 @@ pub(super) fn peer_replies() -> [peer::Reply; 9] {
         peer::ReplyBody::Failed(peer::Failure::Other("stopping".into())),
         peer::ReplyBody::PreVoted(true),
         peer::ReplyBody::PreVoted(false),
+        peer::ReplyBody::Leased(vec!["db".into()]),
+        peer::ReplyBody::Leased(vec![]),
     ]
     .map(|body| peer::Reply { id: 3, body })
 }

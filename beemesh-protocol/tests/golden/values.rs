@@ -168,6 +168,7 @@ pub(crate) fn cases() -> Vec<Case> {
                 }],
             },
             peer::RequestBody::Propose { commands: vec![command()], term: 4 },
+            peer::RequestBody::Lease(vec!["db".into(), "shop_db".into()]),
         ].map(|body| peer::Request { id: 3, body });
         peer::Reply, "peer_reply": peer_replies();
         peer::Reply, "peer_reply_failed": [

@@ -121,6 +121,8 @@ impl Node {
                     Err(_) => ReplyBody::Failed(Failure::Late),
                 }
             }
+            // No workload needs a lease yet.
+            RequestBody::Lease(_) => ReplyBody::Leased(Vec::new()),
             RequestBody::PreVote(last) => ReplyBody::PreVoted(self.would_vote(last.map(log_id_in))),
             RequestBody::ReadIndex => {
                 if let Err(reply) = self.leading() {
