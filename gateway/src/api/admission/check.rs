@@ -9,6 +9,7 @@
 mod immutable;
 mod rendered;
 mod replaced;
+mod singletons;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -140,6 +141,7 @@ pub(crate) fn check(
     check.keys();
     check.taken_away();
     check.immutable();
+    check.singletons();
     check.replaced();
     check.signals();
     check.spreads();

@@ -35,7 +35,9 @@ use crate::{
         submit::{confirm, look, propose, unapplied},
     },
     clock::now_ms,
-    cluster::state::{ROLLED, Revision, State as Replicated, Workload, no_revision},
+    cluster::state::{
+        ROLLED, Revision, SINGLETON, State as Replicated, Workload, asks_to_be_single, no_revision,
+    },
 };
 
 /// The annotation that a restart changes, as `kubectl rollout restart` does.
@@ -216,6 +218,12 @@ fn planned(
                 return Err(ApiError::conflict(format!(
                     "workload `{name}` has no replicas: only a Deployment can be scaled"
                 )));
+            }
+            if asks_to_be_single(&workload.object) && replicas != 1 {
+                return Err(ApiError::conflict(format!(
+                    "workload `{name}` is a singleton ({SINGLETON}), which has one replica"
+                ))
+                .hint(format!("`beemesh stop {name}` stops it")));
             }
             let rules = rules()?;
             edited(state, workload, Some(&*rules), |body| {

@@ -18,10 +18,13 @@ use crate::cluster::{
 /// The pause between the first failed attempt of a Job and the second, in milliseconds. It doubles with each further
 /// attempt, as in Kubernetes.
 const RETRY_MIN_MS: u64 = 10_000;
+/// What a singleton waits for that could have a host.
+const LEASED: &str = "waits until no other host can have its lease, for 21 s at most";
 /// The longest pause between two attempts, in milliseconds.
 const RETRY_MAX_MS: u64 = 360_000;
 
-/// Moves the pods that a drained host holds stopped to other hosts, where they start with empty volumes.
+/// Moves the pods that a drained host holds stopped to other hosts, where they start with empty volumes. A singleton gets
+/// no host here, because the leader gives it one when its lease is over.
 pub(crate) fn move_without_data(there: &There<'_>, host: HostId) -> Vec<Change> {
     let state = there.state;
     let mut moves = Vec::new();
@@ -30,7 +33,8 @@ pub(crate) fn move_without_data(there: &There<'_>, host: HostId) -> Vec<Change> 
         let mut taken = Taken::of(state.seats(&workload.name));
         taken.add(host);
         if let Some(to) = there.choose_without_data(workload, &taken) {
-            moves.push(assign(workload, seat.ordinal, seat.host, Some(to)));
+            let to = Some(to).filter(|_| !state.is_singleton(workload));
+            moves.push(assign(workload, seat.ordinal, seat.host, to));
         }
     }
     moves
@@ -82,10 +86,12 @@ pub(crate) fn waits(there: &There<'_>, workload: &Workload) -> Vec<String> {
         .iter()
         .filter(|seat| seat.host.is_some() || seat.end.is_some())
         .count();
-    if with < placement::asked(state, workload)
-        && let Err(wait) = there.choose(workload, &taken)
-    {
-        waits.push(there.words(workload, &wait));
+    if with < placement::asked(state, workload) {
+        match there.choose(workload, &taken) {
+            Err(wait) => waits.push(there.words(workload, &wait)),
+            Ok(_) if state.is_singleton(workload) => waits.push(LEASED.to_owned()),
+            Ok(_) => {}
+        }
     }
     waits.dedup();
     waits

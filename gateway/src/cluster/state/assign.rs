@@ -334,6 +334,7 @@ impl State {
             None => 0,
         };
         let object = Arc::clone(&workload.object);
+        let leaves = from.filter(|_| host.is_none() && self.is_singleton(workload));
         match at {
             Ok(at) => seats[at] = seat,
             Err(at) => seats.insert(at, seat),
@@ -342,6 +343,9 @@ impl State {
         if let Some(place) = place {
             self.book.settle(&object, place.host);
             self.begin_as_the_first(name, place);
+        }
+        if let Some(from) = leaves {
+            self.leave_data(name, &object, from);
         }
         Ok(Outcome::Done)
     }
@@ -562,9 +566,11 @@ impl State {
             };
             let own = self.is_on_each(workload);
             let job = workload.job.is_some();
+            // The lost machine may still run it. The leader gives it a host when its lease is over.
+            let waits = !is_same && self.is_singleton(workload);
             let object = Arc::clone(&workload.object);
             for seat in seats.iter_mut().filter(|seat| seat.host == Some(lost)) {
-                let stays = is_same || !job || own;
+                let stays = (is_same || !job || own) && !waits;
                 if stays {
                     seat.host = Some(heir);
                 } else {
@@ -577,7 +583,7 @@ impl State {
                 }
             }
             self.book.put(&name, seats);
-            if !job {
+            if !job && !waits {
                 self.book.settle(&object, heir);
             }
         }

@@ -51,6 +51,7 @@ impl State {
         let keep = applied.keep && self.level >= ROLLED;
         self.check_room(name)?;
         self.check_owners(name, objects)?;
+        self.check_singletons(objects)?;
         if !keep {
             self.check_same_manifest(name, objects)?;
         }

@@ -369,6 +369,7 @@ impl State {
         let Some(object) = wanted.object().cloned() else {
             return Err(missing(no_revision(name, number, revisions)));
         };
+        self.check_singletons(std::slice::from_ref(&object))?;
         let is_present = revisions.last().is_some_and(|last| {
             last.has_contents_of(&wanted.parts)
                 && last.end.as_ref().is_none_or(|_| last.was_ready())
