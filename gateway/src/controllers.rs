@@ -2,8 +2,10 @@
 //! assigns pods and revisions to hosts.
 //!
 //! Shell: one loop, which acts only on the leader. It runs whenever its input has changed, and proposes what [`seats`],
-//! [`rollouts`], [`presence`] and [`level`] decide. [`mandate`] says from when on, and [`pace`] limits how often the same change is proposed. [`voters`] keeps Raft's membership up to date.
+//! [`rollouts`], [`presence`] and [`level`] decide. [`leases`] decides which host has the lease of a singleton, and holds
+//! back its moves until then. [`mandate`] says from when on, and [`pace`] limits how often the same change is proposed. [`voters`] keeps Raft's membership up to date.
 
+pub(crate) mod leases;
 pub(crate) mod level;
 pub(crate) mod mandate;
 pub(crate) mod pace;
@@ -12,24 +14,30 @@ pub(crate) mod rollouts;
 pub(crate) mod seats;
 pub(crate) mod voters;
 
-use std::{collections::BTreeSet, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use beemesh_protocol::{
     HostId,
     peer::{Committed, Outcome},
     state::{Change, Command},
 };
+use beemesh_quadlet::lease;
 use tokio::{
     sync::watch,
-    time::{Instant, sleep, sleep_until},
+    time::{Instant, sleep, sleep_until, timeout},
 };
 
 use crate::{
     agent_link::Link,
     clock::now_ms,
-    cluster::{consensus::Consensus, reports::Reports, state::ASSIGNED},
-    raft::{LATELY, Node, View},
+    cluster::{
+        consensus::{Consensus, Role},
+        reports::Reports,
+        state::{ASSIGNED, State},
+    },
+    raft::{Asking, Grant, LATELY, Node, ProposeError, View},
 };
+use leases::{Leases, Proposed, Shared};
 use level::{LATEST, Upgrade};
 use mandate::Mandate;
 use pace::Pace;
@@ -40,6 +48,9 @@ use seats::{Seen, plan};
 const LOOK: Duration = Duration::from_millis(20);
 /// Timeout for one proposal.
 const PROPOSE_MAX: Duration = Duration::from_secs(10);
+/// A leader learns what became of its proposal when it leads no longer, if not before. This time is longer than any term
+/// in which it could not.
+const OUTCOME_MAX: Duration = Duration::from_secs(365 * 24 * 3600);
 /// The pause after a failed proposal; it doubles with each further failure.
 const PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The longest pause after failed proposals.
@@ -61,6 +72,22 @@ pub(crate) struct Handles {
     pub(crate) link: Link,
     /// The latest report of every host.
     pub(crate) reports: watch::Receiver<Reports>,
+    /// The leases that this gateway grants.
+    pub(crate) leases: Shared,
+}
+
+/// Creates the leases of this gateway, and what answers the hosts that ask for them.
+pub(crate) fn leases() -> (Shared, Grant) {
+    let leases = Shared::new(Leases::new(lease::term_of_leader()));
+    let asked = leases.clone();
+    let grant = move |asking: &Asking<'_>| {
+        // The state is read while no move can begin, and includes every move that has ended.
+        let mut leases = asked.lock();
+        let view = Arc::clone(&asking.view.borrow());
+        let whom = (asking.term, asking.host);
+        leases.grant(whom, asking.workloads, &view, Instant::now())
+    };
+    (leases, Arc::new(grant))
 }
 
 /// Does the leader's work whenever this host leads.
@@ -82,6 +109,8 @@ pub(crate) async fn lead(handles: Handles, times: Times) {
         mandate = Mandate::of(before, &now, Instant::now());
         if mandate != before {
             leader = Leader::default();
+            let leads = mandate.map(|mandate| mandate.leads());
+            handles.leases.lock().lead(leads);
         }
         let due = match mandate.filter(|mandate| mandate.is_current(&now, seen.applied)) {
             Some(mandate) => leader.round(&handles, &times, &seen, (&now, mandate)).await,
@@ -146,7 +175,8 @@ impl Leader {
         if changes.is_empty() {
             return due;
         }
-        let failed = self.propose(handles, changes, mandate.term).await;
+        let state = &view.state;
+        let failed = self.propose(handles, state, changes, mandate.term).await;
         failed.into_iter().chain(due).min()
     }
 
@@ -216,8 +246,9 @@ impl Leader {
         let mut changes = looked.changes;
         changes.extend(plan.changes);
         changes.extend(rollouts.changes);
+        let leased = handles.leases.lock().hold(&mut changes, view, now);
         let (changes, held) = self.pace.take(now, changes);
-        let dues = [looked.due, due, rollouts.due, held];
+        let dues = [looked.due, due, rollouts.due, leased, held];
         (changes, dues.into_iter().flatten().min())
     }
 
@@ -225,17 +256,31 @@ impl Leader {
     async fn propose(
         &mut self,
         handles: &Handles,
-        changes: Vec<Change>,
+        state: &State,
+        mut changes: Vec<Change>,
         term: u64,
     ) -> Option<Instant> {
-        let at_ms = now_ms();
-        let commands = changes.iter().cloned();
-        let commands = commands
-            .map(|change| Command::unasked(at_ms, change))
-            .collect();
-        let deadline = Instant::now() + PROPOSE_MAX;
-        let proposed = handles.node.propose_in_term(commands, term, deadline);
-        match proposed.await {
+        let (node, leases) = (&handles.node, &handles.leases);
+        let now = Instant::now();
+        let moves = leases.lock().begin(&mut changes, state, term, now);
+        let moved = carry_moves(node, leases, moves.clone(), (term, now_ms()));
+        let commands = commands(&changes, now_ms());
+        let proposed = async {
+            match changes.is_empty() {
+                true => Ok(Vec::new()),
+                false => {
+                    node.propose_in_term(commands, term, now + PROPOSE_MAX)
+                        .await
+                }
+            }
+        };
+        let (proposed, moved) = tokio::join!(proposed, timeout(PROPOSE_MAX, moved));
+        changes.extend(moves);
+        let proposed = proposed.and_then(|mut committed| {
+            committed.extend(moved.unwrap_or_else(|_| Err(late()))?);
+            Ok(committed)
+        });
+        match proposed {
             Ok(committed) => {
                 let state = handles.node.state().borrow().state.clone();
                 let name =
@@ -255,6 +300,52 @@ impl Leader {
         }
         self.failed.map(|(_, until)| until)
     }
+}
+
+fn commands(changes: &[Change], at_ms: u64) -> Vec<Command> {
+    let commands = changes.iter().cloned();
+    commands
+        .map(|change| Command::unasked(at_ms, change))
+        .collect()
+}
+
+fn late() -> ProposeError {
+    let silent = Vec::new();
+    ProposeError::Deadline { silent }
+}
+
+/// Proposes the moves of singletons that [`Leases::begin`] has returned, at this time in milliseconds since 1970. A task
+/// of its own learns the outcome, also when the caller waits no longer: until then nobody gets the leases.
+pub(crate) async fn carry_moves(
+    node: &Node,
+    leases: &Shared,
+    moves: Vec<Change>,
+    (term, at_ms): (u64, u64),
+) -> Result<Vec<Committed>, ProposeError> {
+    if moves.is_empty() {
+        return Ok(Vec::new());
+    }
+    let (node, leases) = (node.clone(), leases.clone());
+    let carried = tokio::spawn(async move {
+        let mut consensus = node.consensus();
+        let is_over = |now: &Consensus| now.role != Role::Leader || now.term != term;
+        let proposed = tokio::select! {
+            biased;
+            proposed = node.propose_in_term(commands(&moves, at_ms), term, Instant::now() + OUTCOME_MAX) => proposed,
+            _ = consensus.wait_for(is_over) => Err(late()),
+        };
+        let ended = match &proposed {
+            // All of them are in one entry.
+            Ok(committed) => committed
+                .first()
+                .map_or(Proposed::Never, |one| Proposed::Committed(one.index)),
+            Err(ProposeError::NoQuorum { .. } | ProposeError::TooLarge { .. }) => Proposed::Never,
+            Err(ProposeError::Deadline { .. } | ProposeError::Stopped(_)) => Proposed::Unknown,
+        };
+        leases.lock().ended(term, &moves, ended);
+        proposed
+    });
+    carried.await.unwrap_or_else(|_| Err(late()))
 }
 
 fn tell<'a>(change: &Change, outcome: &Outcome, name: impl Fn(&HostId) -> &'a str) {

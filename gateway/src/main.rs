@@ -46,7 +46,7 @@ use crate::{
         Gateway,
         views::{Sources, Views},
     },
-    controllers::voters,
+    controllers::{leases::Shared as Leases, voters},
     local::{files::Home, lifecycle::store::Lifecycle},
     membership::{
         announce, applications, elsewhere, found, join, recover, removal_watch, rotate_key,
@@ -113,7 +113,7 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     recover::finish(&home, &life, host)
         .await
         .context("recover")?;
-    let (gateway, mine) = open(&config, &home, &life, &link, host).await?;
+    let (gateway, mine, leases) = open(&config, &home, &life, &link, host).await?;
     let listener = listen(&config.api)?;
     let stop = CancellationToken::new();
     let remote = config.api.with_file_name(REMOTE);
@@ -137,7 +137,7 @@ async fn run(config: Config) -> anyhow::Result<Ending> {
     if let Some(host) = rotating {
         tokio::spawn(rotate_key::settle(gateway.clone(), host));
     }
-    start_duties(&gateway, mine, &config);
+    start_duties(&gateway, mine, leases, &config);
     if fresh {
         tokio::spawn(found::found(gateway.node.clone(), link, host));
     }
@@ -168,17 +168,19 @@ async fn identify(home: &Home, link: &Link) -> anyhow::Result<HostId> {
     Ok(host)
 }
 
-/// Opens consensus and the parts that build on it. The second value is this host's report about itself.
+/// Opens consensus and the parts that build on it. The second value is this host's report about itself, and the third one
+/// the leases that it grants.
 async fn open(
     config: &Config,
     home: &Home,
     life: &Lifecycle,
     link: &Link,
     host: HostId,
-) -> anyhow::Result<(Gateway, watch::Receiver<Arc<HostReport>>)> {
+) -> anyhow::Result<(Gateway, watch::Receiver<Arc<HostReport>>, Leases)> {
     let podman = Podman::new(&config.podman);
     let cluster = observe::Cluster::default();
     let noted = cluster.clone();
+    let (leases, grant) = controllers::leases();
     let node = Node::open(raft::Settings {
         dir: home.raft(),
         disk: Arc::new(raft::System),
@@ -186,6 +188,7 @@ async fn open(
         dial: Arc::new(link.clone()),
         lost_after: Duration::from_secs(config.replace_voter_after),
         observe: Arc::new(move |said| noted.note(said)),
+        grant,
     });
     let node = node.await.context("open the log")?;
     let run = config.api.parent().map(Path::to_owned).unwrap_or_default();
@@ -231,7 +234,7 @@ async fn open(
         run: run.into(),
     };
     tokio::spawn(elsewhere::keep(gateway.clone(), elsewhere_in));
-    Ok((gateway, observer.reports()))
+    Ok((gateway, observer.reports(), leases))
 }
 
 /// Serves streams from members, and answers applications of strangers.
@@ -258,7 +261,12 @@ async fn take_inbound(
     inbound::take(link, inbound, served, serve, decide).await;
 }
 
-fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>, config: &Config) {
+fn start_duties(
+    gateway: &Gateway,
+    mine: watch::Receiver<Arc<HostReport>>,
+    granted: Leases,
+    config: &Config,
+) {
     let Gateway {
         host, node, link, ..
     } = gateway.clone();
@@ -276,6 +284,7 @@ fn start_duties(gateway: &Gateway, mine: watch::Receiver<Arc<HostReport>>, confi
         node: gateway.node.clone(),
         link: gateway.link.clone(),
         reports: gateway.reports.clone(),
+        leases: granted,
     };
     let times = controllers::Times {
         presence: controllers::presence::Times {

@@ -3,13 +3,14 @@
 //! This module owns the log, the snapshots and openraft; no openraft type leaves it. Input: commands to propose, and
 //! streams from other gateways. Output: [`View`]s of the replicated state and [`Consensus`]. The parts: [`log`] and
 //! [`machine`] store durably, [`batch`] gathers proposals, [`pending_proposals`] learns their outcomes, [`network`] and
-//! [`serve`] exchange messages with other gateways, [`ask`] finds the leader, [`members`] decides who votes, and
+//! [`serve`] exchange messages with other gateways, [`ask`] finds the leader, [`lease`] asks it for leases, [`members`] decides who votes, and
 //! [`elect`] decides when to start an election.
 
 mod ask;
 mod batch;
 mod disk;
 mod elect;
+mod lease;
 mod log;
 mod machine;
 mod members;
@@ -44,6 +45,7 @@ use tokio::{net::UnixStream, sync::watch};
 pub(crate) use self::{
     ask::{ProposeError, ReadError},
     disk::System,
+    lease::{Asking, Grant, LEASES_MAX},
     members::Wanted,
     recover::recover,
 };
@@ -67,6 +69,7 @@ pub(crate) use self::{
         faulty::{Fault, Faulty},
         held::Access,
     },
+    lease::grant_nothing,
     members::VOTERS_MAX,
     os::SIMULATED,
 };
@@ -142,6 +145,8 @@ pub(crate) struct Settings {
     pub(crate) lost_after: Duration,
     /// Receives the observations that other hosts make of themselves. It must not block.
     pub(crate) observe: Observe,
+    /// Decides which leases hosts get while this host leads. It must not block.
+    pub(crate) grant: Grant,
 }
 
 /// The replicated state as of one applied entry.
@@ -201,6 +206,7 @@ struct Inner {
     batcher: Batcher,
     pending_proposals: Arc<PendingProposals>,
     observe: Observe,
+    grant: Grant,
     view: watch::Receiver<Arc<View>>,
     consensus: watch::Receiver<Consensus>,
     failed: watch::Sender<Option<String>>,
@@ -221,6 +227,7 @@ impl Node {
             dial,
             lost_after,
             observe,
+            grant,
         } = settings;
         let (failed, _) = watch::channel(None);
         let (view_in, view) = watch::channel(Arc::new(View::default()));
@@ -264,6 +271,7 @@ impl Node {
                 hearing: Hearing::default(),
                 stream_limits: stream_limits::StreamLimits::default(),
                 observe,
+                grant,
                 view,
                 consensus,
                 failed,

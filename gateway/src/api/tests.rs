@@ -55,6 +55,7 @@ impl Serving {
             dial: Arc::new(Nobody),
             lost_after: Duration::from_secs(600),
             observe: Arc::new(|_| {}),
+            grant: crate::raft::grant_nothing(),
         };
         let node = Node::open(settings).await.unwrap();
         let host = Host {

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::leases::Leads;
 use crate::cluster::consensus::{Consensus, Role};
 
 /// The term of a leader.
@@ -33,6 +34,15 @@ impl Mandate {
             floor: consensus.last_log,
         };
         before.filter(|one| one.term == new.term).or(Some(new))
+    }
+
+    /// The same for leases: they depend on the time at which this gateway noticed that it leads.
+    pub(crate) fn leads(&self) -> Leads {
+        Leads {
+            term: self.term,
+            since: self.since,
+            floor: self.floor,
+        }
     }
 
     /// Returns true if the leader knows all decisions; `applied` is the last log index that its state includes.

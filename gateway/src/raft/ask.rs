@@ -301,7 +301,7 @@ impl Node {
     }
 
     /// Returns the leader that this host knows. This host does not count as the leader while no majority answers it.
-    fn leader(&self) -> Option<HostId> {
+    pub(super) fn leader(&self) -> Option<HostId> {
         let consensus = self.inner.consensus.borrow();
         match consensus.role {
             Role::Leader => consensus.quorum.then_some(self.inner.host),

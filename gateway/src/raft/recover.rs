@@ -246,6 +246,7 @@ mod tests {
             dial: Arc::new(Nobody),
             lost_after: PATIENCE,
             observe: Arc::new(|_| {}),
+            grant: crate::raft::grant_nothing(),
         });
         let node = node.await.unwrap();
         assert!(!node.is_pristine());

@@ -121,8 +121,7 @@ impl Node {
                     Err(_) => ReplyBody::Failed(Failure::Late),
                 }
             }
-            // No workload needs a lease yet.
-            RequestBody::Lease(_) => ReplyBody::Leased(Vec::new()),
+            RequestBody::Lease(workloads) => self.grant(host, &workloads, deadline).await,
             RequestBody::PreVote(last) => ReplyBody::PreVoted(self.would_vote(last.map(log_id_in))),
             RequestBody::ReadIndex => {
                 if let Err(reply) = self.leading() {
@@ -150,7 +149,7 @@ impl Node {
         }
     }
 
-    fn leading(&self) -> Result<(), ReplyBody> {
+    pub(super) fn leading(&self) -> Result<(), ReplyBody> {
         let consensus = self.inner.consensus.borrow();
         if consensus.role != Role::Leader {
             // A leader that is no longer heard is not named to other hosts.
@@ -164,7 +163,7 @@ impl Node {
         Ok(())
     }
 
-    fn not_leader(&self) -> ReplyBody {
+    pub(super) fn not_leader(&self) -> ReplyBody {
         let leader = self.inner.consensus.borrow().leader;
         ReplyBody::NotLeader(leader.filter(|leader| *leader != self.inner.host))
     }

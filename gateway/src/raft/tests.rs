@@ -18,6 +18,7 @@ use tokio::{
 
 use super::{
     disk::held::{Access, Held},
+    lease::{Asked, grant_first, grant_nothing},
     *,
 };
 use crate::cluster::consensus::Role;
@@ -98,6 +99,8 @@ pub(crate) struct Mesh {
     wires: Arc<Wires>,
     pub(crate) dirs: Vec<TempDir>,
     disks: Vec<Held>,
+    /// Who asked for leases.
+    pub(crate) asked: Asked,
 }
 
 impl Mesh {
@@ -115,6 +118,7 @@ impl Mesh {
             wires: Arc::default(),
             dirs: (0..count).map(|_| tempfile::tempdir().unwrap()).collect(),
             disks: (0..count).map(|_| Held::new()).collect(),
+            asked: Asked::default(),
         };
         for number in 1..=count {
             mesh.start(number).await;
@@ -142,6 +146,7 @@ impl Mesh {
             }),
             lost_after: LOST_AFTER,
             observe: Arc::new(|_| {}),
+            grant: grant_first(&self.asked),
         })
         .await
         .unwrap();
@@ -504,6 +509,7 @@ async fn a_folder_has_one_node_at_a_time() {
         }),
         lost_after: LOST_AFTER,
         observe: Arc::new(|_| {}),
+        grant: grant_nothing(),
     });
     let error = again.await.err().unwrap();
     assert!(matches!(error, OpenError::Locked(_)), "{error}");

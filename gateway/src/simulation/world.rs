@@ -273,6 +273,7 @@ impl World {
             }),
             lost_after: LOST_AFTER,
             observe: Arc::new(|_| {}),
+            grant: crate::raft::grant_nothing(),
         });
         let node = match opened.await {
             Ok(node) => node,

@@ -34,6 +34,7 @@ impl Alone {
             dial: Arc::new(Nobody),
             lost_after: Duration::from_secs(600),
             observe: Arc::new(|_| {}),
+            grant: crate::raft::grant_nothing(),
         };
         let node = Node::open(settings).await.unwrap();
         let cluster = ClusterId([7; 16]);
