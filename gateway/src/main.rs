@@ -55,6 +55,7 @@ use crate::{
     pki::sealing_keys,
     raft::Node,
     workloads::{
+        leases,
         observe::{self, Observer, serve_events, tell},
         prepare::{self, Prepare},
     },
@@ -279,6 +280,10 @@ fn start_duties(
     tokio::spawn(announce::keep_address(gateway.clone()));
     tokio::spawn(announce::keep_labels(gateway.clone()));
     tokio::spawn(tell_agent::check_identity(link, host));
+    tokio::spawn(leases::renew(leases::Settings {
+        node: node.clone(),
+        run: gateway.run.to_path_buf(),
+    }));
     tokio::spawn(voters::keep_membership(node));
     let handles = controllers::Handles {
         node: gateway.node.clone(),

@@ -1,6 +1,7 @@
 //! The workloads of this host: deciding what to do about them, doing it, and reporting their state.
 
 mod capacity;
+pub(crate) mod leases;
 pub(crate) mod observe;
 mod on_disk;
 pub(crate) mod plan;
