@@ -11,6 +11,8 @@
 //! other. The test also checks that each manifest is a linearizable register, that a refused change never takes effect,
 //! that all hosts agree soon after the last fault ends, and that workloads then have the requested hosts.
 //!
+//! In some seeds there is a singleton as well: see [`leases`].
+//!
 //! In half of the seeds workloads have rollouts, and a user changes one of them whose pods may fail. What must hold of
 //! rollouts is in [`invariants`].
 
@@ -18,6 +20,7 @@ pub(super) mod chance;
 mod invariants;
 mod jobs;
 mod leader;
+mod leases;
 pub(super) mod manifests;
 mod net;
 mod pods;

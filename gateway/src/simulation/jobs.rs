@@ -80,7 +80,13 @@ impl Jobs {
 
 /// Returns true if the unit belongs to a Job.
 pub(super) fn is_job(unit: &UnitState) -> bool {
-    !unit.kube.is_empty() && !is_installed(&unit.kube)
+    // The unit of a singleton is not started at boot either, and has a condition.
+    let is_single = || {
+        unit.kube
+            .lines()
+            .any(|line| line.starts_with("ExecCondition="))
+    };
+    !unit.kube.is_empty() && !is_installed(&unit.kube) && !is_single()
 }
 
 impl World {

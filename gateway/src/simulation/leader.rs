@@ -9,7 +9,7 @@ use beemesh_protocol::{
     HostId,
     state::{Assignment, Change},
 };
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{manifests::at, reports::Known, world::World};
 use crate::{
@@ -19,6 +19,8 @@ use crate::{
         state::{ASSIGNED, State},
     },
     controllers::{
+        carry_moves,
+        leases::{Leads, Shared},
         level::raise,
         mandate::Mandate,
         pace::Pace,
@@ -34,6 +36,8 @@ const TIMES: presence::Times = presence::Times {
     lost_after: Duration::from_secs(4),
     job_lost_after: Duration::MAX,
 };
+/// Timeout for one proposal.
+const PROPOSE_MAX: Duration = Duration::from_secs(2);
 /// Minimum time between two rounds.
 const LOOK: Duration = Duration::from_millis(20);
 /// Maximum time between two rounds: a host's report does not wake the leader in this simulation.
@@ -42,7 +46,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 const SOON: Duration = Duration::from_millis(100);
 
 /// Proposes the leader's changes until this life of the host's gateway ends.
-pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64) {
+pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64, leases: Shared) {
     let (mut view, mut consensus) = (node.state(), node.consensus());
     let (mut mandate, mut memory) = (None, None);
     while world.lives(host, life) {
@@ -52,6 +56,11 @@ pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64)
         mandate = Mandate::of(before, &now, Instant::now());
         if mandate != before {
             memory = mandate.map(|mandate| Memory::new(&world, host, mandate));
+            let since = world.holder(host).now();
+            let leads = mandate.map(|mandate| mandate.leads());
+            leases
+                .lock()
+                .lead(leads.map(|leads| Leads { since, ..leads }));
         }
         let mut due = None;
         let leads = |one: &&mut Memory| one.mandate.is_current(&now, seen.applied);
@@ -60,20 +69,33 @@ pub(super) async fn lead(world: Arc<World>, node: Node, host: HostId, life: u64)
         {
             let mut reachable = world.up();
             reachable.retain(|host| now.acknowledging.contains(host));
-            let (changes, next) = memory.changes(&world, &seen.state, (&now, &reachable));
+            let (mut changes, mut next) = memory.changes(&world, &seen.state, (&now, &reachable));
+            let held = leases
+                .lock()
+                .hold(&mut changes, &seen, world.holder(host).now());
+            next = next.into_iter().chain(held).min();
             if changes.is_empty() {
                 let rolls = seen.state.rollouts().next().is_some();
                 let again = Instant::now() + if rolls { SOON } else { AGAIN };
                 due = Some(next.map_or(again, |next| next.min(again)));
             } else {
                 let now_ms = world.clock_ms();
-                let commands = changes.into_iter().map(|change| at(now_ms, change));
-                let deadline = Instant::now() + Duration::from_secs(2);
-                // The next round plans failed changes again.
                 let term = memory.mandate.term;
-                let _ = node
-                    .propose_in_term(commands.collect(), term, deadline)
-                    .await;
+                let local = world.holder(host).now();
+                let moves = leases.lock().begin(&mut changes, &seen.state, term, local);
+                let moved = carry_moves(&node, &leases, moves, (term, now_ms));
+                let commands: Vec<_> = changes
+                    .into_iter()
+                    .map(|change| at(now_ms, change))
+                    .collect();
+                let proposed = async {
+                    if !commands.is_empty() {
+                        let deadline = Instant::now() + PROPOSE_MAX;
+                        drop(node.propose_in_term(commands, term, deadline).await);
+                    }
+                };
+                // The next round plans failed changes again.
+                drop(tokio::join!(proposed, timeout(PROPOSE_MAX, moved)));
             }
         }
         sleep(LOOK).await;

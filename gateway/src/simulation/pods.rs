@@ -152,7 +152,7 @@ pub(super) fn drawn(chance: &mut Chance, content: u64, hosts: u64) -> Change {
 /// Applies the workload in this version.
 pub(super) fn applied(object: Object) -> Change {
     Change::Apply {
-        manifest: WEB.into(),
+        manifest: object.name.clone(),
         objects: vec![object],
         policy: None,
         keep: true,

@@ -20,7 +20,7 @@ use beemesh_protocol::{
 };
 use beemesh_quadlet::{
     health::{Status, parse},
-    render::{Revision, read_quadlet, render},
+    render::{Revision, is_installed, read_quadlet, render},
 };
 use harness::Chance;
 use tokio::{
@@ -111,6 +111,14 @@ impl Rig {
         self.pods.lock().unwrap().runs.get(workload) == Some(&run)
     }
 
+    /// Returns true if the unit is up.
+    pub(super) fn is_active(&self, workload: &str) -> bool {
+        let units = self.units.borrow();
+        units
+            .get(workload)
+            .is_some_and(|unit| unit.active == "active")
+    }
+
     /// Changes a unit, if it exists.
     pub(super) fn change(&self, workload: &str, change: impl FnOnce(&mut UnitState)) {
         self.modify(|units| units.get_mut(workload).map_or((), change));
@@ -130,10 +138,10 @@ impl Rig {
         self.modify(|units| {
             units.retain(|_, unit| !unit.kube.is_empty());
             for unit in units.values_mut() {
-                let active = if is_job(unit) {
-                    "inactive"
-                } else {
+                let active = if is_installed(&unit.kube) {
                     "activating"
+                } else {
+                    "inactive"
                 };
                 (unit.active, unit.started) = (active.into(), false);
                 unit.status = String::new();

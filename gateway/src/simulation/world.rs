@@ -28,6 +28,7 @@ use tokio::{
 use super::{
     invariants::Checks,
     leader::lead,
+    leases::Holder,
     net::{Net, Socket},
     reports::observe,
     rig::{Rig, execute},
@@ -82,6 +83,9 @@ pub(super) struct World {
     rolled: Option<Instant>,
     /// True if a cluster with rollouts gives up hosts.
     loses: bool,
+    /// True if there is a singleton.
+    single: bool,
+    holders: BTreeMap<HostId, Holder>,
     seed: u64,
     checks: Arc<Checks>,
     /// The hosts on which a Job has completed, by its name and the log index that created it.
@@ -109,6 +113,11 @@ impl World {
             (host, Machine::new(host, Arc::clone(&checks)))
         };
         let machines: BTreeMap<_, _> = (1..=founders + newcomers).map(machine).collect();
+        let loses = Chance::new(seed, 4).below(2) == 0;
+        let mut drift = Chance::new(seed, 6);
+        let holders = machines.keys();
+        let holders = holders.map(|host| (*host, Holder::new(&mut drift)));
+        let holders = holders.collect();
         let world = Arc::new(Self {
             net: Net::new(Chance::new(seed, 2)),
             chance: Mutex::new(chance),
@@ -123,7 +132,9 @@ impl World {
             begun: Instant::now(),
             seats,
             rolled,
-            loses: Chance::new(seed, 4).below(2) == 0,
+            loses,
+            single: loses && rolled.is_some() && Chance::new(seed, 5).below(3) > 0,
+            holders,
             seed,
             checks,
             completed: Mutex::default(),
@@ -136,6 +147,12 @@ impl World {
         }
         if world.rolled.is_some() {
             clients.spawn(Arc::clone(&world).user(Chance::new(seed, 4)));
+        }
+        if world.single {
+            for host in world.hosts() {
+                tokio::spawn(Arc::clone(&world).supervise(host));
+            }
+            clients.spawn(Arc::clone(&world).mover(Chance::new(seed, 7)));
         }
         while world.begun.elapsed() < TROUBLE && world.violations().is_empty() {
             world.strike().await;
@@ -169,6 +186,25 @@ impl World {
 
     pub(super) fn rig(&self, host: HostId) -> &Rig {
         &self.machines[&host].rig
+    }
+
+    pub(super) fn holder(&self, host: HostId) -> &Holder {
+        &self.holders[&host]
+    }
+
+    pub(super) fn holders(&self) -> &BTreeMap<HostId, Holder> {
+        &self.holders
+    }
+
+    /// Returns true if there is a singleton.
+    pub(super) fn has_single(&self) -> bool {
+        self.single
+    }
+
+    /// Returns the running gateways.
+    pub(super) fn up_nodes(&self) -> Vec<Node> {
+        let up = self.net.up().into_iter();
+        up.map(|(_, node, _)| node).collect()
     }
 
     /// Returns true if this life of a host's gateway has not ended.
@@ -262,6 +298,7 @@ impl World {
             disk.end_life();
             disk.clone()
         };
+        let (leases, grant) = self.leases(host);
         let opened = Node::open(Settings {
             dir: machine.dir.path().to_owned(),
             disk: Arc::new(disk),
@@ -273,7 +310,7 @@ impl World {
             }),
             lost_after: LOST_AFTER,
             observe: Arc::new(|_| {}),
-            grant: crate::raft::grant_nothing(),
+            grant,
         });
         let node = match opened.await {
             Ok(node) => node,
@@ -286,7 +323,10 @@ impl World {
         self.say(&format!("{} begins", name(host)));
         tokio::spawn(Arc::clone(self).watch(host, node.clone(), life));
         tokio::spawn(keep_membership(node.clone()));
-        tokio::spawn(lead(Arc::clone(self), node.clone(), host, life));
+        tokio::spawn(lead(Arc::clone(self), node.clone(), host, life, leases));
+        if self.single {
+            tokio::spawn(Arc::clone(self).renew(host, node.clone(), life));
+        }
         let chance = Chance::new(self.chance(Chance::draw), life);
         tokio::spawn(execute(Arc::clone(self), host, node.clone(), life, chance));
         tokio::spawn(observe(Arc::clone(self), host, node.clone(), life));
@@ -324,6 +364,7 @@ impl World {
         self.net.end(host, power);
         if power {
             machine.rig.power();
+            self.holders[&host].power();
         }
         let how = if power { "loses power" } else { "ends" };
         self.say(&format!("{} {how}", name(host)));

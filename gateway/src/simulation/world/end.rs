@@ -29,6 +29,7 @@ impl World {
         self.checks.calm(&self.up());
         self.say("mended");
         self.resume().await;
+        self.let_all_run_it().await;
         if timeout(AGREE_MAX, self.agree()).await.is_err() {
             let up = self.net.up();
             let said = up
@@ -87,7 +88,12 @@ impl World {
                 let level = (!has_level).then(|| "another level".to_owned());
                 let ended = all_have_ended(&view.state);
                 let wanted = self.rig(*host).is_as_wanted(*host, &view);
-                level.or(misplaced(&view.state)).or(ended).or(wanted.err())
+                let single = self.is_single(&view.state);
+                level
+                    .or(misplaced(&view.state))
+                    .or(ended)
+                    .or(wanted.err())
+                    .or(single)
             });
             let voters = self.machines.len().min(VOTERS_MAX);
             let voting = |node: &Node| node.consensus().borrow().voters.len() == voters;
