@@ -247,8 +247,8 @@ impl Quadlet {
         } = self;
         let install = if begin == Begin::Boot { INSTALL } else { "" };
         let (plain, condition) = match begin {
-            Begin::Boot | Begin::Gateway => (PLAIN, String::new()),
-            Begin::Beemesh => (singleton::HEAD, singleton::condition(workload)),
+            Begin::Boot | Begin::Gateway => (PLAIN, ""),
+            Begin::Beemesh => (singleton::HEAD, singleton::CONDITION),
         };
         format!(
             "\
@@ -258,12 +258,12 @@ Description={workload} (Beemesh workload)
 Wants=podman.socket
 # podman-restart.service starts containers that were left over; the pod is made anew after it.
 After=podman.socket podman-restart.service
-
+{condition}
 [Kube]
 Yaml={yaml}
 
 [Service]
-{condition}Restart=on-failure
+Restart=on-failure
 # Images may have to be pulled.
 TimeoutStartSec={START_SECONDS}
 # What the containers have to end, and {STOP_SECONDS} s for Podman.

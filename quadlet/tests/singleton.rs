@@ -76,12 +76,9 @@ fn only_the_supervisor_starts_the_containers_of_a_singleton() {
         }
         assert!(!is_installed(&kube), "{kube}");
         assert!(!kube.contains("without Beemesh, Podman plays it"), "{kube}");
-        let condition = "[Service]\n# Without Beemesh nothing keeps this workload on one host.\nExecCondition=/bin/sh -c 'echo \"w is a singleton";
+        let condition =
+            "\nConditionPathExists=/nonexistent/only-beemesh-starts-a-singleton\n\n[Kube]\n";
         assert!(kube.contains(condition), "{kube}");
-        assert!(
-            kube.contains(">&2; exit 1'\nRestart=on-failure\n"),
-            "{kube}"
-        );
     }
 }
 
@@ -90,7 +87,7 @@ fn what_is_no_singleton_is_rendered_as_before() {
     let plain = of("Deployment", "", ONE, "", "");
     let Rendered { kube, yaml, .. } = rendered(&plain);
     assert!(!needs_lease(&yaml));
-    assert!(is_installed(&kube) && !kube.contains("ExecCondition"));
+    assert!(is_installed(&kube) && !kube.contains("Condition"));
     let not = of("Deployment", "beemesh.io/singleton: 'false'", ONE, "", "");
     assert!(!needs_lease(&rendered(&not).yaml));
     assert_eq!(rendered(&not).kube, kube);

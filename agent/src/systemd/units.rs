@@ -95,6 +95,7 @@ fn is_kube_key(section: &str, key: &str) -> bool {
             key,
             "Description"
                 | "Documentation"
+                | "ConditionPathExists"
                 | "SourcePath"
                 | "After"
                 | "Wants"

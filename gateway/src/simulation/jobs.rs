@@ -84,7 +84,7 @@ pub(super) fn is_job(unit: &UnitState) -> bool {
     let is_single = || {
         unit.kube
             .lines()
-            .any(|line| line.starts_with("ExecCondition="))
+            .any(|line| line.starts_with("ConditionPathExists="))
     };
     !unit.kube.is_empty() && !is_installed(&unit.kube) && !is_single()
 }

@@ -12,14 +12,12 @@ use super::{Metadata, Spec, pods};
 /// What the Quadlet says about hosts without Beemesh.
 pub(super) const HEAD: &str = "It is a singleton: only Beemesh starts it.";
 
-/// The lines by which systemd refuses to start the unit. A file of Beemesh clears the condition, so it is refused only on a
-/// host without Beemesh.
-pub(super) fn condition(workload: &str) -> String {
-    format!(
-        "# Without Beemesh nothing keeps this workload on one host.\n\
-         ExecCondition=/bin/sh -c 'echo \"{workload} is a singleton, which only Beemesh may start: install Beemesh on this host\" >&2; exit 1'\n"
-    )
-}
+/// The condition by which systemd does not start the unit. It is never met, and systemd names it. A file of Beemesh clears
+/// it, so it holds on a host without Beemesh.
+pub(super) const CONDITION: &str = "\
+# Without Beemesh nothing keeps this workload on one host.
+ConditionPathExists=/nonexistent/only-beemesh-starts-a-singleton
+";
 
 /// Whether the pod in a YAML of [`render`](super::render()) is that of a singleton, which runs only with a lease.
 #[must_use]
