@@ -286,6 +286,12 @@ impl Host {
         PathBuf::from(self.testbed("path"))
     }
 
+    /// The folder of this machine that is `/run/outside` on the host. What is in it outlives a loss of the host's power.
+    #[must_use]
+    pub fn outside(&self) -> PathBuf {
+        self.root().with_file_name("outside")
+    }
+
     /// The PID of the host's init on this machine: `/proc/PID/root` is the host's root folder while the host is on.
     ///
     /// # Panics

@@ -13,6 +13,7 @@ pub mod http;
 pub mod interrupt;
 pub mod judge;
 mod manifests;
+mod stamps;
 pub mod torture;
 mod wait;
 
@@ -21,6 +22,7 @@ pub use cluster::{Cluster, start_agent};
 pub use history::{History, Op};
 pub use host::{Answer, Host};
 pub use manifests::{broken_command, pod, pod_on, two_containers};
+pub use stamps::{Gap, Run, Stamp, Stamps, uptime};
 pub use wait::{secs, wait_for};
 
 /// The image on every booted host: a busybox, stored under this name without a registry.
