@@ -22,7 +22,7 @@ PAGES := $(BUILT)/described
 LAYER := $(abspath $(TARGET_DIR))/layer
 E2E := $(sort $(patsubst tests/e2e/%.rs,%,$(wildcard tests/e2e/*.rs)))
 
-.PHONY: help build image pages install install-files check fuzz corpus layer test e2e idle rpm repo demo planted conformance conformance-on torture power soak bench streams state clean generate-check
+.PHONY: help build image pages install install-files check fuzz corpus layer test e2e idle rpm repo demo planted conformance conformance-on singleton torture power soak bench streams state clean generate-check
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -105,6 +105,10 @@ endif
 idle: ## watch for an hour that an idle cluster with two hosts of one name writes nothing (IDLE_SECONDS=60 for less)
 	tests/prepare
 	$(MAKE) --no-print-directory e2e ONLY=idle BEEMESH_IDLE_SECONDS=$(or $(IDLE_SECONDS),3600)
+
+singleton: ## strike the hosts of a singleton with five hundred faults and look for a second one (FAULTS=50 for fewer, SEED=7 for others)
+	tests/prepare
+	$(MAKE) --no-print-directory e2e ONLY=singleton CASE=many_faults BEEMESH_FAULTS=$(or $(FAULTS),500) BEEMESH_SEED=$(or $(SEED),1)
 
 test: ## everything: set-up, check, booted hosts
 	tests/prepare

@@ -7,12 +7,16 @@
 
 #[path = "singleton/beats.rs"]
 mod beats;
+#[path = "singleton/faults.rs"]
+mod faults;
 #[path = "singleton/leaders.rs"]
 mod leaders;
 #[path = "singleton/lost.rs"]
 mod lost;
 #[path = "singleton/manifests.rs"]
 mod manifests;
+#[path = "singleton/many.rs"]
+mod many;
 #[path = "singleton/stays.rs"]
 mod stays;
 
