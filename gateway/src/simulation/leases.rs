@@ -1,6 +1,6 @@
 //! A singleton on simulated hosts: the leases that their gateways renew, and the supervisors that obey them.
 //!
-//! The clock of each host is a little fast or slow. All times of the leases are a tenth of the real ones, because faults
+//! The clock of each host is a little fast or slow. All times of the leases are a twentieth of the real ones, because faults
 //! are short here. A supervisor lives on when its gateway ends. A power cut ends the pod and its lease.
 //!
 //! The test checks at every moment that the lease of no two hosts lasts, and that no two hosts run the pod; and in the end
@@ -39,14 +39,14 @@ pub(super) const SINGLE: &str = "single";
 /// The label of the hosts that may run it.
 const LABEL: &str = "single";
 /// The real times are this many times longer.
-const SCALE: u32 = 10;
+const SCALE: u32 = 20;
 /// How often a gateway renews the lease, and how long it waits for an answer: slow answers shall count.
-const RENEW: Duration = Duration::from_millis(200);
+const RENEW: Duration = Duration::from_millis(100);
 const ASK_MAX: Duration = Duration::from_secs(1);
 /// The pause after a request without success.
-const RETRY: Duration = Duration::from_millis(50);
+const RETRY: Duration = Duration::from_millis(25);
 /// How often a supervisor looks at its lease.
-const LOOK: Duration = Duration::from_millis(10);
+const LOOK: Duration = Duration::from_millis(5);
 /// The clocks of two hosts drift apart by at most one in [`lease::DRIFT`]: each by half of that, in millionths.
 const DRIFT_MAX: u64 = 4975;
 
@@ -213,7 +213,7 @@ impl World {
     /// Creates the singleton, and moves and deletes it, until the simulation is over.
     pub(super) async fn mover(self: Arc<Self>, mut chance: Chance) {
         while !self.is_over() {
-            sleep(chance.millis(100, 3000)).await;
+            sleep(chance.millis(100, 2000)).await;
             let up = self.up_nodes();
             let Some(node) = chance.pick(&up) else {
                 continue;

@@ -169,7 +169,7 @@ fn a_pod_moves_when_its_lease_is_over() {
     assert_eq!(world.begin(&to, 119), [], "it lasts");
     assert_eq!(world.ask(4, 1, 102), Vec::<String>::new(), "no more");
     assert_eq!(world.held(&to, 120), None);
-    assert_eq!(world.begin(&to, 120), [to.clone()]);
+    assert_eq!(world.begin(&to, 120), std::slice::from_ref(&to));
     // To its own host it can move at once.
     let mut world = World::new();
     assert_eq!(world.ask(4, 1, 100), ["db"]);
@@ -204,11 +204,11 @@ fn while_a_pod_is_being_moved_nobody_gets_its_lease() {
     let mut world = World::new();
     let to = world.to("db", Some(1), 2);
     for proposed in [Proposed::Never, Proposed::Unknown] {
-        assert_eq!(world.begin(&to, 100), [to.clone()]);
+        assert_eq!(world.begin(&to, 100), std::slice::from_ref(&to));
         assert_eq!(world.begin(&to, 100), [], "once");
         assert_eq!(world.ask(4, 1, 100), Vec::<String>::new());
         assert!(world.held(&to, 100).is_some());
-        world.leases.ended(4, &[to.clone()], proposed);
+        world.leases.ended(4, std::slice::from_ref(&to), proposed);
         // The plan has changed.
         assert_eq!(
             world.leases.hold(&mut Vec::new(), &world.view, world.begun),
@@ -232,10 +232,10 @@ fn while_a_pod_is_being_moved_nobody_gets_its_lease() {
 fn after_a_move_the_state_must_include_it() {
     let mut world = World::new();
     let to = world.to("db", Some(1), 2);
-    assert_eq!(world.begin(&to, 100), [to.clone()]);
+    assert_eq!(world.begin(&to, 100), std::slice::from_ref(&to));
     let index = world.view.applied + 1;
     let committed = Proposed::Committed(index);
-    world.leases.ended(4, &[to.clone()], committed);
+    world.leases.ended(4, std::slice::from_ref(&to), committed);
     assert_eq!(world.ask(4, 1, 101), Vec::<String>::new());
     assert_eq!(world.apply(to), index);
     assert_eq!(world.ask(4, 1, 101), Vec::<String>::new());
