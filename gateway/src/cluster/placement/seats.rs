@@ -19,7 +19,7 @@ use crate::cluster::{
 /// attempt, as in Kubernetes.
 const RETRY_MIN_MS: u64 = 10_000;
 /// What a singleton waits for that could have a host.
-const LEASED: &str = "waits until no other host can have its lease, for 21 s at most";
+pub(crate) const LEASED: &str = "waits until no other host can have its lease, for 21 s at most";
 /// The longest pause between two attempts, in milliseconds.
 const RETRY_MAX_MS: u64 = 360_000;
 

@@ -20,6 +20,7 @@ use crate::cluster::{
     placement::{
         self,
         choose::{Alone, most_on_each},
+        seats::LEASED,
     },
     reports::is_in_trouble,
     state::{State, Workload},
@@ -77,7 +78,8 @@ impl Scene {
             waits.join("; ")
         };
         let away = |host: &&Host| !self.reachable.contains(&host.id);
-        let may_get = short.can() > given && (waits.is_empty() || short.may.iter().any(away));
+        let is_passing = waits.iter().all(|wait| wait == LEASED);
+        let may_get = short.can() > given && (is_passing || short.may.iter().any(away));
         Asked {
             pods,
             may_change: !is_over && (short.may_change || may_get || between),
