@@ -8,6 +8,8 @@
 #[cfg(feature = "host")]
 pub mod adopt;
 pub mod belongings;
+#[cfg(feature = "host")]
+mod file_lock;
 pub mod health;
 #[cfg(feature = "host")]
 mod journal_backfill;

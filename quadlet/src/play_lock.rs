@@ -16,7 +16,6 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
-    thread,
     time::Duration,
 };
 
@@ -24,9 +23,9 @@ use nix::{
     errno::Errno,
     fcntl::{Flock, FlockArg},
 };
-use tokio::sync::oneshot;
 
 use crate::{
+    file_lock,
     health::{Role, Run},
     podman::{Pod, Podman},
 };
@@ -36,8 +35,6 @@ const HOLD_STEP: Duration = Duration::from_millis(10);
 /// The longest wait for the lock: longer than a play behind a hundred others, which Podman carries out one after the
 /// other.
 const HOLD_TIME_MAX: Duration = Duration::from_secs(300);
-/// The stack of the waiting thread, in bytes: a system call needs very little.
-const WAIT_STACK: usize = 64 << 10;
 /// How long a pod that is to be taken down may still start. The remains of a failed play never start.
 const SETTLE_TIME_MAX: Duration = Duration::from_secs(20);
 /// The pause between two checks of the pod.
@@ -133,22 +130,10 @@ pub async fn wait(folder: &Path, workload: &str) {
     let Ok(file) = fs::File::open(file(folder, workload)) else {
         return;
     };
-    let Err((mut file, Errno::EWOULDBLOCK)) = Flock::lock(file, FlockArg::LockSharedNonblock)
-    else {
+    let Err((file, Errno::EWOULDBLOCK)) = Flock::lock(file, FlockArg::LockSharedNonblock) else {
         return;
     };
-    let (tell, told) = oneshot::channel();
-    let sleep = move || {
-        while let Err((unlocked, Errno::EINTR)) = Flock::lock(file, FlockArg::LockShared) {
-            file = unlocked;
-        }
-        // The caller may have stopped waiting.
-        let _ = tell.send(());
-    };
-    let thread = thread::Builder::new().stack_size(WAIT_STACK);
-    if thread.name("play-lock".into()).spawn(sleep).is_ok() {
-        let _ = told.await;
-    }
+    drop(file_lock::wait(file, FlockArg::LockShared).await);
 }
 
 /// Waits until all containers of a pod have been started or the pod is removed, for at most [`SETTLE_TIME_MAX`]. Call

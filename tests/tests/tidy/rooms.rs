@@ -87,9 +87,10 @@ pub(super) const AGENT: [(&str, &[&str]); 15] = [
 ];
 
 /// The same for the supervisor and the code that it shares with the gateway.
-pub(super) const QUADLET: [(&str, &[&str]); 13] = [
+pub(super) const QUADLET: [(&str, &[&str]); 14] = [
     ("adopt", &[]),
     ("belongings", &[]),
+    ("file_lock", &[]),
     ("health", &[]),
     ("journal_backfill", &[]),
     ("lease", &[]),
@@ -97,11 +98,12 @@ pub(super) const QUADLET: [(&str, &[&str]); 13] = [
     ("repair", &[]),
     ("render", &["belongings", "health", "manifest"]),
     ("podman", &["health", "render"]),
-    ("play_lock", &["health", "podman"]),
+    ("play_lock", &["file_lock", "health", "podman"]),
     (
         "supervisor",
         &[
             "adopt",
+            "file_lock",
             "health",
             "journal_backfill",
             "lease",

@@ -9,15 +9,14 @@ use std::{
     io,
     path::Path,
     pin::pin,
-    process, thread,
+    process,
     time::Duration,
 };
 
-use nix::{
-    errno::Errno,
-    fcntl::{Flock, FlockArg},
-};
-use tokio::{sync::oneshot, time::timeout};
+use nix::fcntl::{Flock, FlockArg};
+use tokio::time::timeout;
+
+use crate::file_lock;
 
 /// Maximum number of commands at a time. Each takes some 50 ms, so that this is more than a busy host needs.
 const TURNS: u32 = 4;
@@ -25,8 +24,6 @@ const TURNS: u32 = 4;
 const WAIT_MAX: Duration = Duration::from_secs(20);
 /// How long a command may keep its turn. One that takes longer costs Podman nothing meanwhile.
 const HELD_MAX: Duration = Duration::from_secs(1);
-/// The stack of the waiting thread, in bytes: a system call needs very little.
-const WAIT_STACK: usize = 64 << 10;
 
 /// The turn of one command, until it is dropped.
 #[derive(Debug)]
@@ -44,7 +41,7 @@ impl Turn {
                 return Some(Self { _lock: lock });
             }
         }
-        let waits = wait(open(run, first).ok()?);
+        let waits = file_lock::wait(open(run, first).ok()?, FlockArg::LockExclusive);
         let lock = timeout(WAIT_MAX, waits).await.ok()??;
         Some(Self { _lock: lock })
     }
@@ -66,28 +63,6 @@ fn open(run: &Path, number: u32) -> io::Result<File> {
     let path = run.join(format!("probing-{number}.lock"));
     let mut options = OpenOptions::new();
     options.create(true).truncate(false).write(true).open(path)
-}
-
-/// Waits for the lock in a thread that sleeps in the kernel. If the caller has stopped waiting, the thread releases the
-/// lock at once.
-async fn wait(mut file: File) -> Option<Flock<File>> {
-    let (tell, told) = oneshot::channel();
-    let sleep = move || {
-        loop {
-            match Flock::lock(file, FlockArg::LockExclusive) {
-                Ok(lock) => {
-                    // A caller that has stopped waiting drops the message, and the lock with it.
-                    let _ = tell.send(lock);
-                    return;
-                }
-                Err((unlocked, Errno::EINTR)) => file = unlocked,
-                Err(_) => return,
-            }
-        }
-    };
-    let thread = thread::Builder::new().stack_size(WAIT_STACK);
-    thread.name("probe-turn".into()).spawn(sleep).ok()?;
-    told.await.ok()
 }
 
 #[cfg(test)]
