@@ -43,7 +43,7 @@ pub(crate) mod resources;
 mod secrets;
 mod selectors;
 mod stopped;
-pub use failover::{DATA, Failover, RESCHEDULE_AFTER, Reschedule, SINGLETON};
+pub use failover::{DATA, Failover, RESCHEDULE_AFTER, Reschedule, SINGLETON, asks_to_be_single};
 pub use stopped::{STOPPED, is_stopped};
 pub mod timestamp;
 mod typed;

@@ -46,7 +46,7 @@ pub(crate) use lazily::Lazily;
 use manifests::Applied;
 pub(crate) use revisions::{Part, Revision, no_revision};
 pub(crate) use rollouts::{ROLLED, Rollout};
-pub(crate) use singletons::{SINGLETON, asks_to_be_single, changes_single};
+pub(crate) use singletons::changes_single;
 pub(crate) use tokens::NO_SUCH_TOKEN;
 use trail::Trail;
 

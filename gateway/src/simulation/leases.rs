@@ -16,7 +16,7 @@ use beemesh_protocol::{
     HostId,
     state::{Change, Kind, Object},
 };
-use beemesh_quadlet::lease;
+use beemesh_quadlet::{lease, manifest::SINGLETON};
 use harness::Chance;
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -28,7 +28,7 @@ use super::{
     world::{World, name},
 };
 use crate::{
-    cluster::state::{LOSES, SINGLETON, State},
+    cluster::state::{LOSES, State},
     controllers::leases::{Leases, Shared},
     raft::{Asking, Grant, Node},
     workloads::leases::own,
@@ -198,7 +198,7 @@ impl World {
         runs.map(|(host, _)| *host).collect()
     }
 
-    /// What is wrong with the singleton after a quiet time: one host runs it if it exists.
+    /// Checks after a quiet time that the host of its seat alone runs the singleton. Returns the difference as a message.
     pub(super) fn is_single(&self, state: &State) -> Option<String> {
         let seats = state.seats(SINGLE).iter();
         let seated: BTreeSet<HostId> = seats.filter_map(|seat| seat.host).collect();

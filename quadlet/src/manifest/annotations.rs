@@ -3,6 +3,10 @@
 //!
 //! Pure: no I/O, no clock, no randomness. The renderer writes the first ones, so a manifest cannot.
 
+use beemesh_protocol::state::Object;
+use serde::Deserialize;
+use serde_json::Value;
+
 use super::{
     admission::{EVERY_HOST, ON_FAILURE},
     failover::{DATA, RESCHEDULE_AFTER, SINGLETON},
@@ -94,6 +98,28 @@ pub(super) fn unknown(key: &str) -> Option<String> {
         Some((_, known)) => format!("{message}; did you mean `{known}`?"),
         None => message,
     })
+}
+
+/// Returns the value of an annotation of an object; `None` if it has none, or its value is not a string.
+pub(crate) fn annotation(object: &Object, key: &str) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Body {
+        #[serde(default)]
+        metadata: Metadata,
+    }
+    #[derive(Default, Deserialize)]
+    struct Metadata {
+        #[serde(default)]
+        annotations: Value,
+    }
+    // Most objects do not have it, and to parse one takes longer.
+    let mut windows = object.body.windows(key.len());
+    if !windows.any(|window| window == key.as_bytes()) {
+        return None;
+    }
+    let body: Body = serde_json::from_slice(&object.body).ok()?;
+    let value = body.metadata.annotations.get(key)?;
+    value.as_str().map(str::to_owned)
 }
 
 /// The prefix of the annotations that selected AppArmor profiles before the field existed.

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use beemesh_protocol::state::{Kind, Object};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::{
+    annotations::annotation,
     field::{Field, cut},
     findings::Scope,
 };
@@ -20,8 +19,6 @@ pub const RESCHEDULE_AFTER: &str = "beemesh.io/reschedule-after";
 pub const DATA: &str = "beemesh.io/data";
 /// The annotation of a workload with one replica that never runs on two hosts at a time: `true`.
 pub const SINGLETON: &str = "beemesh.io/singleton";
-/// The prefix of all, in a body without one of which nothing is read.
-const PREFIX: &[u8] = b"\"beemesh.io/";
 /// The shortest time: a shorter one would move the pods of a host that only restarts its network.
 const AFTER_MIN: Duration = Duration::from_secs(10);
 /// The longest time: a year.
@@ -54,33 +51,21 @@ impl Failover {
     /// Reads the annotations of a workload. A value that cannot be read counts as absent: admission refuses it.
     #[must_use]
     pub fn of(object: &Object) -> Self {
-        #[derive(Deserialize)]
-        struct Body {
-            #[serde(default)]
-            metadata: Metadata,
-        }
-        #[derive(Default, Deserialize)]
-        struct Metadata {
-            #[serde(default)]
-            annotations: Value,
-        }
-        // Most workloads have no annotation of Beemesh.
-        let mut windows = object.body.windows(PREFIX.len());
-        if !windows.any(|window| window == PREFIX) {
-            return Self::default();
-        }
-        let Ok(body) = serde_json::from_slice::<Body>(&object.body) else {
-            return Self::default();
-        };
-        let value = |key| body.metadata.annotations.get(key).and_then(Value::as_str);
-        let after = value(RESCHEDULE_AFTER).map(reschedule);
+        let value = |key| annotation(object, key);
+        let after = value(RESCHEDULE_AFTER).map(|text| reschedule(&text));
         Self {
             reschedule: after.and_then(Result::ok).unwrap_or_default(),
-            disposable: value(DATA) == Some("disposable"),
+            disposable: value(DATA).as_deref() == Some("disposable"),
             // One that is stopped requests no pod.
-            singleton: value(SINGLETON) == Some("true") && matches!(object.replicas, Some(0 | 1)),
+            singleton: matches!(object.replicas, Some(0 | 1)) && asks_to_be_single(object),
         }
     }
+}
+
+/// Returns true if the object says that it is a singleton, whatever its number of replicas is.
+#[must_use]
+pub fn asks_to_be_single(object: &Object) -> bool {
+    annotation(object, SINGLETON).as_deref() == Some("true")
 }
 
 /// Reads a value of [`RESCHEDULE_AFTER`].

@@ -5,10 +5,9 @@
 
 use beemesh_protocol::state::{Kind, Object};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use serde::Deserialize;
-use serde_json::Value;
 
 use super::{
+    annotations::annotation,
     field::{Field, cut},
     findings::Scope,
 };
@@ -19,20 +18,8 @@ pub const STOPPED: &str = "beemesh.io/stopped";
 /// Returns true if the object is a workload that has been stopped.
 #[must_use]
 pub fn is_stopped(object: &Object) -> bool {
-    #[derive(Deserialize)]
-    struct Body {
-        #[serde(default)]
-        metadata: Metadata,
-    }
-    #[derive(Default, Deserialize)]
-    struct Metadata {
-        #[serde(default)]
-        annotations: Value,
-    }
     // Most objects request pods, and their contents need not be read.
-    object.replicas == Some(0)
-        && serde_json::from_slice::<Body>(&object.body)
-            .is_ok_and(|body| body.metadata.annotations.get(STOPPED) == Some(&"true".into()))
+    object.replicas == Some(0) && annotation(object, STOPPED).as_deref() == Some("true")
 }
 
 /// Reads the annotation of a workload. Refuses a wrong value or place: such a workload would otherwise run.

@@ -18,7 +18,9 @@ use beemesh_protocol::{
     peer::{Action, Committed, Outcome},
     state::{Change, Kind},
 };
-use beemesh_quadlet::manifest::{self, STOPPED, is_stopped, policy::Rules, timestamp::rfc3339};
+use beemesh_quadlet::manifest::{
+    self, SINGLETON, STOPPED, asks_to_be_single, is_stopped, policy::Rules, timestamp::rfc3339,
+};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -35,9 +37,7 @@ use crate::{
         submit::{confirm, look, propose, unapplied},
     },
     clock::now_ms,
-    cluster::state::{
-        ROLLED, Revision, SINGLETON, State as Replicated, Workload, asks_to_be_single, no_revision,
-    },
+    cluster::state::{ROLLED, Revision, State as Replicated, Workload, no_revision},
 };
 
 /// The annotation that a restart changes, as `kubectl rollout restart` does.

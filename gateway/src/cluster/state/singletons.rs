@@ -10,39 +10,13 @@ use beemesh_protocol::{
     HostId,
     state::{Kind, Object},
 };
-use beemesh_quadlet::manifest::{is_stopped, workload_name};
-use serde::Deserialize;
-use serde_json::Value;
+use beemesh_quadlet::manifest::{SINGLETON, asks_to_be_single, is_stopped, workload_name};
 
 use super::{
     Decision, Key, LOSES, Refusal, State, Workload,
     assign::{Book, claims},
     title, workload_of,
 };
-
-/// The annotation of a workload that is a singleton: `true`.
-pub(crate) const SINGLETON: &str = "beemesh.io/singleton";
-
-/// Returns true if the object says that it is a singleton, also while it is stopped.
-pub(crate) fn asks_to_be_single(object: &Object) -> bool {
-    #[derive(Deserialize)]
-    struct Body {
-        #[serde(default)]
-        metadata: Metadata,
-    }
-    #[derive(Default, Deserialize)]
-    struct Metadata {
-        #[serde(default)]
-        annotations: Value,
-    }
-    // Most objects do not have it, and to read one takes longer.
-    let mut windows = object.body.windows(SINGLETON.len());
-    windows.any(|window| window == SINGLETON.as_bytes())
-        && serde_json::from_slice::<Body>(&object.body).is_ok_and(|body| {
-            let value = body.metadata.annotations.get(SINGLETON);
-            value.and_then(Value::as_str) == Some("true")
-        })
-}
 
 /// Why a workload with this object must not get that one, as a message; `None` if it may.
 pub(crate) fn changes_single(before: Option<&Object>, after: &Object) -> Option<String> {

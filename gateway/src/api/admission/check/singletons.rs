@@ -2,10 +2,12 @@
 //!
 //! Pure: no I/O, no clock, no randomness. The state machine refuses such a change, too, but it does not know the line.
 
-use beemesh_quadlet::manifest::{Problem, is_workload, workload_name};
+use beemesh_quadlet::manifest::{
+    Problem, SINGLETON, asks_to_be_single, is_workload, workload_name,
+};
 
 use super::{Check, title};
-use crate::cluster::state::{LOSES, SINGLETON, asks_to_be_single, changes_single};
+use crate::cluster::state::{LOSES, changes_single};
 
 impl Check<'_> {
     /// Checks the workloads that are singletons, or were.
