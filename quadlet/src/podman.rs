@@ -94,7 +94,7 @@ impl Pod {
         self.labels.contains_key(render::START)
     }
 
-    /// Whether it is the pod of a singleton.
+    /// Returns true if it is the pod of a singleton.
     pub fn needs_lease(&self) -> bool {
         self.labels.contains_key(render::LEASE)
     }

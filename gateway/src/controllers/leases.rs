@@ -68,7 +68,7 @@ struct Grant {
     until: Instant,
 }
 
-/// What is known of a proposed assignment.
+/// The outcome of a proposed assignment, as far as the leader knows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Moving {
     /// Nothing: a log may contain it.

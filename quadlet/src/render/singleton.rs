@@ -19,7 +19,7 @@ pub(super) const CONDITION: &str = "\
 ConditionPathExists=/nonexistent/only-beemesh-starts-a-singleton
 ";
 
-/// Whether the pod in a YAML of [`render`](super::render()) is that of a singleton, which runs only with a lease.
+/// Returns true if a YAML of [`render`](super::render()) has the pod of a singleton, which runs only with a lease.
 #[must_use]
 pub fn needs_lease(yaml: &[u8]) -> bool {
     // The supervisors of all workloads ask at each look.

@@ -49,8 +49,8 @@ pub async fn after_stop(
     Ok(())
 }
 
-/// Whether the workload that has stopped is a singleton: its Quadlet says so, or its supervisor has written down where its
-/// processes are.
+/// Returns true if the workload is a singleton: its Quadlet says so, or its supervisor has kept the control groups of the
+/// pod.
 fn needs_lease(settings: &Settings) -> bool {
     let persisted = Eye::new(settings).persisted();
     persisted.is_some_and(|(_, yaml)| render::needs_lease(&yaml))
@@ -80,7 +80,7 @@ async fn after_stop_of_leased(settings: &Settings, result: &str) -> Result<(), P
     Ok(())
 }
 
-/// Whether systemd will not restart the supervisor. A supervisor that was killed is restarted, and finds its pod.
+/// Returns true if systemd does not restart the supervisor. A supervisor that was killed is restarted, and finds its pod.
 fn is_over(result: &str, status: &str) -> bool {
     match result {
         "success" | "timeout" => true,

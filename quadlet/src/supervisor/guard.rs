@@ -59,15 +59,15 @@ struct Shared {
     run: PathBuf,
     workload: String,
     mounts: Vec<PathBuf>,
-    /// Whether the workload is a singleton.
+    /// True for a singleton.
     needed: AtomicBool,
     groups: Mutex<BTreeSet<String>>,
     /// When the event loop last worked.
     beaten: Mutex<Instant>,
-    /// Whether the event loop was told last that the lease ends.
+    /// The last news that the thread had for the event loop: true if the lease ends.
     is_short: AtomicBool,
     told: Notify,
-    /// Whether the thread is to end.
+    /// The supervisor sets it to end the thread.
     over: AtomicBool,
 }
 
@@ -76,7 +76,7 @@ struct Shared {
 pub(super) struct Guard {
     shared: Arc<Shared>,
     runs: bool,
-    /// Whether there is a file with control groups of a singleton.
+    /// True while a file with control groups of a singleton may exist.
     is_kept: bool,
 }
 
@@ -109,7 +109,7 @@ impl Guard {
         }
     }
 
-    /// Whether the thread runs: then it feeds the watchdog in place of the event loop.
+    /// Returns true if the thread runs: then it feeds the watchdog in place of the event loop.
     pub(super) fn runs(&self) -> bool {
         self.runs
     }
@@ -148,7 +148,7 @@ impl Guard {
         *lock(&self.shared.beaten) = Instant::now();
     }
 
-    /// Whether no container may be started now.
+    /// Returns true if no container may be started now.
     pub(super) fn is_short(&self) -> bool {
         deed(self.shared.left()) != Deed::Nothing
     }

@@ -83,7 +83,7 @@ impl Supervisor {
     }
 }
 
-/// Whether a container of the manifest has a process.
+/// Returns true if a container of the manifest has a process.
 fn is_alive(pod: &SeenPod) -> bool {
     let has_process =
         |one: &Container| matches!(one.run, Run::Running | Run::Paused | Run::Stopping);

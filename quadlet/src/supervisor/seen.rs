@@ -73,7 +73,7 @@ pub struct SeenPod {
     pub missing: Option<String>,
     /// The processes that monitor its containers.
     pub conmons: Vec<u32>,
-    /// Whether it is of a singleton: Podman never restarts its containers.
+    /// True for the pod of a singleton: Podman never restarts its containers.
     pub needs_lease: bool,
     /// Whether the process that played it died meanwhile.
     pub interrupted: bool,

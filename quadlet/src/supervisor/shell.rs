@@ -455,7 +455,7 @@ async fn carry_out(
     }
 }
 
-/// Whether an effect goes on when the lease ends: it ends the pod itself, or starts no container.
+/// Returns true if an effect goes on when the lease ends: it ends the pod itself, or starts no container.
 fn is_patient(effect: &Effect) -> bool {
     matches!(
         effect,

@@ -39,7 +39,7 @@ pub(super) struct Eye {
     specs: (String, Arc<Vec<ContainerSpec>>),
     /// The address of the pod at the last look.
     address: Option<IpAddr>,
-    /// Whether the workload was a singleton when its Quadlet was last read.
+    /// True if the workload was a singleton when its Quadlet was last read.
     needs_lease: bool,
     /// The control groups of the pod at the last look.
     groups: BTreeSet<String>,
@@ -123,7 +123,7 @@ impl Eye {
         Ok(specs)
     }
 
-    /// Whether the workload is a singleton, and the control groups of its pod, at the last look. Before the first look the
+    /// Returns true for a singleton, and the control groups of its pod, at the last look. Before the first look the
     /// Quadlet alone says it.
     pub(super) fn leased(&mut self) -> (bool, &BTreeSet<String>) {
         if self.groups.is_empty()

@@ -407,7 +407,7 @@ impl<'a> Faults<'a> {
     }
 }
 
-/// Whether the leader sees the hosts leave and return.
+/// Returns true if the leader sees the hosts of this fault leave and return.
 fn is_absence(kind: Kind) -> bool {
     matches!(
         kind,

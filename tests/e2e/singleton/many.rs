@@ -104,7 +104,7 @@ fn runs_again(cluster: &Cluster, faults: &mut Faults<'_>, beats: &mut Beats) -> 
     }
 }
 
-/// Whether each host that is not struck comes and goes in the eyes of the leader.
+/// Returns true if the leader takes each host that is not struck for one that comes and goes.
 fn all_come_and_go(cluster: &Cluster, faults: &Faults<'_>) -> bool {
     let (Some(calm), struck) = (faults.calm(), faults.struck()) else {
         return false;

@@ -68,7 +68,7 @@ fn top(path: &str, pod: &str) -> Option<String> {
     Some(parts[..=at].join("/")).filter(|group| is_group(group))
 }
 
-/// Whether this can be the group of a pod or of a container of Podman, and of nothing else.
+/// Returns true if this can be the group of a pod or of a container of Podman, and of nothing else.
 fn is_group(group: &str) -> bool {
     let mut parts = group.split('/');
     let last = parts.clone().next_back().unwrap_or_default();
@@ -82,7 +82,7 @@ fn is_container(name: &str) -> bool {
     name.starts_with("libpod-") && !is_watching(name)
 }
 
-/// Whether the group of this name has the processes by which Podman watches a container.
+/// Returns true if the group of this name has the processes by which Podman watches a container.
 fn is_watching(name: &str) -> bool {
     name.starts_with("libpod-conmon-") || name == "conmon"
 }
@@ -118,7 +118,7 @@ pub(in super::super) fn forget(run: &Path, workload: &str) {
     drop(fs::remove_file(file(run, workload)));
 }
 
-/// Whether the group exists.
+/// Returns true if the group exists.
 pub(super) fn exists(mounts: &[impl AsRef<Path>], group: &str) -> bool {
     let mut mounts = mounts.iter();
     mounts.any(|mount| mount.as_ref().join(group).exists())

@@ -19,7 +19,7 @@ const PAUSE: Duration = Duration::from_secs(1);
 pub(super) struct Pings {
     to: Option<(UnixDatagram, SocketAddr)>,
     sent: Option<Instant>,
-    /// Whether systemd knows how long to wait.
+    /// True once systemd knows how long to wait.
     is_set: bool,
 }
 
